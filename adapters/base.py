@@ -1,0 +1,314 @@
+"""What an engine adapter is: verbs, the records they take and give, and the errors they raise.
+
+An adapter makes a user that exists for a limited time, takes it away, and reads back from the server
+that it is gone. It is synchronous (the caller runs it in a thread), holds no connection between calls,
+sets connect and statement time limits on every one, and imports nothing of the application.
+
+Errors::
+
+    AdapterError
+     ├─ Unreachable      no answer, or one that may be different next time: try again
+     ├─ Rejected         the server said no and will say no again: ``mend`` says what would help
+     │   └─ WrongServer  it answers, but it is not the server the grant was made on
+     └─ NotOurs          a user of that name is there and does not carry our mark: never touched
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol, Self
+
+CREATE_LIMIT_SECONDS = 10.0
+"""Time limit an adapter sets on the server for each statement of a create: after it, a create whose answer was lost has landed or never will."""
+
+USERNAME_MAX = 32
+"""MySQL's limit, kept on every engine so that a name means the same everywhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Privileges on objects, as a level's ``grants`` name them; words are the engine's own."""
+
+    on: tuple[str, ...]
+    privileges: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A named kind of access: existing roles, or grants for which the adapter keeps a role.
+
+    ``database`` is set where the level is about another database of the same server than ``connect.database``.
+    """
+
+    name: str
+    roles: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    database: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The level as it was frozen; unknown keys are a TypeError."""
+        parts = dict(value)
+        parts["roles"] = tuple(parts.get("roles") or ())
+        parts["grants"] = tuple(
+            Grant(on=tuple(g["on"]), privileges=tuple(g["privileges"])) for g in parts.get("grants") or ()
+        )
+        return cls(**parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """``mode`` is disable, prefer, require, verify-ca or verify-full; ``ca`` a path of a PEM file."""
+
+    mode: str
+    ca: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connect:
+    """What the requester is told; where a part is None it is taken from the admin URL and ``tls``."""
+
+    host: str | None = None
+    port: int | None = None
+    database: str | None = None
+    tls: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One database of one server, all an adapter needs to find it again; frozen in every grant.
+
+    ``admin_url`` and ``replicas`` hold references (``env:NAME``, ``file:/path``), never secrets. ``identity`` is
+    what the server said of itself when the grant began; None before. With it set, every connection is checked.
+    """
+
+    name: str
+    engine: str
+    admin_url: str
+    prefix: str
+    ledger: str
+    tls: Tls
+    connect: Connect = Connect()
+    admin_role: str | None = None
+    ops_schema: str = "dbaccess"
+    replicas: tuple[str, ...] = ()
+    identity: str | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The target as it was frozen (``dataclasses.asdict``)."""
+        parts = dict(value)
+        parts["tls"] = Tls(**parts["tls"])
+        parts["connect"] = Connect(**parts["connect"])
+        parts["replicas"] = tuple(parts["replicas"])
+        return cls(**parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """The references of a target, resolved for one effect; never printed, never stored."""
+
+    admin_url: str = field(repr=False)
+    replicas: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserSpec:
+    """The user to be. ``remaining`` seconds are added to the server's own clock, so that a wrong clock on our side moves no end."""
+
+    username: str
+    password: str = field(repr=False)
+    level: Level
+    remaining: float
+    request_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where the user logs in. ``command`` has ``{username}`` and ``{password}`` still to be filled by ``paste``."""
+
+    host: str
+    port: int
+    database: str
+    tls: str
+    note: str | None
+    engine: str
+    command: str
+
+    def paste(self, username: str, password: str) -> str:
+        """The command that works as it stands. Both parts are of ``[A-Za-z0-9_-]``, so nothing needs quoting."""
+        return self.command.replace("{username}", username).replace("{password}", password)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What revocation did and then read back from the server.
+
+    ``sessions_ended`` counts distinct sessions, ``kept`` names what was handed over (``schema.name (table)``) and ``kept_by`` to
+    whom. ``was_absent``: there was no such user when it began. ``read_back_at`` is the server's clock. ``notes``: what
+    a reader should know (a replica not named, something left behind), in plain sentences.
+    """
+
+    was_absent: bool
+    sessions_ended: int
+    kept: tuple[str, ...]
+    kept_by: str | None
+    read_back_at: datetime
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManagedUser:
+    """A user on the server whose name matches our pattern; ``ledger`` is what its mark names, None where it has no mark."""
+
+    username: str
+    ledger: str | None
+    request_id: int | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """What the server knows of a user now. ``statements`` is None where the server does not count."""
+
+    username: str
+    sessions: int
+    clients: tuple[str, ...] = ()
+    statements: int | None = None
+
+
+class Enforced(StrEnum):
+    """What the server itself ends at the time, with the bot gone."""
+
+    NOTHING = "nothing"
+    LOGIN = "login"
+    SESSIONS = "login and sessions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing a check saw. ``mend`` is the exact statement (or step) that would help, where there is one."""
+
+    is_ok: bool
+    is_fatal: bool
+    what: str
+    mend: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """What ``check`` found on a server that answers. ``problems`` are what prevents grants, ``warnings`` what deserves a look."""
+
+    version: str
+    identity: str
+    enforced: Enforced
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """Findings with which no grant can be given or ended as promised."""
+        return tuple(f for f in self.findings if not f.is_ok and f.is_fatal)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Findings that leave more open than they should."""
+        return tuple(f for f in self.findings if not f.is_ok and not f.is_fatal)
+
+
+class AdapterError(Exception):
+    """Base of all that an adapter raises. The sentence never holds a secret."""
+
+
+class Unreachable(AdapterError):
+    """No answer, or one that may be different next time. ``is_ambiguous``: the statement may still have run."""
+
+    def __init__(self, what: str, *, is_ambiguous: bool = False) -> None:
+        super().__init__(what)
+        self.what = what
+        self.is_ambiguous = is_ambiguous
+
+
+class Rejected(AdapterError):
+    """The server said no and will say no again. ``mend`` is what an administrator can do."""
+
+    def __init__(self, what: str, *, mend: str | None = None) -> None:
+        super().__init__(f"{what}; {mend}" if mend else what)
+        self.what = what
+        self.mend = mend
+
+
+class WrongServer(Rejected):
+    """The address answers, but the server's identity is not the one frozen in the grant."""
+
+    def __init__(self, *, expected: str, found: str) -> None:
+        super().__init__(f"this is server {found}, the grant was made on {expected}", mend="point the address back, or declare the old server gone")
+
+
+class NotOurs(AdapterError):
+    """A user of that name exists without our mark, or with another ledger's. It is never altered."""
+
+    def __init__(self, username: str, found: str) -> None:
+        super().__init__(f"the user {username} is not ours: {found}")
+        self.username = username
+
+
+class Adapter(Protocol):
+    """The verbs of an engine. Each may be repeated after a crash at any point; each raises only ``AdapterError``."""
+
+    def __init__(self, target: Target, secrets: Secrets) -> None:
+        """Hold what is needed; open nothing."""
+
+    def check(self, levels: Sequence[Level] = ()) -> Health:
+        """Reachable, version, identity, our rights one by one, each level's roles, what the server enforces; raises Unreachable or Rejected when it cannot be asked at all."""
+
+    def identity(self) -> str:
+        """What the server says of itself; stays the same over restarts, differs after a restore elsewhere."""
+
+    def create_user(self, spec: UserSpec) -> None:
+        """Make it so, also when half made: after it the user can log in with this password and has this level and no more. Raises NotOurs."""
+
+    def set_password(self, username: str, password: str) -> None:
+        """Of a user that is there and ours; raises Rejected when it is absent, never makes one. Open sessions live on."""
+
+    def set_expiry(self, username: str, remaining: float) -> None:
+        """Move the end on the server to its now plus ``remaining`` seconds, where it has one."""
+
+    def drop_user(self, username: str, level: Level) -> Receipt:
+        """Block login, end sessions to zero (replicas too), hand over objects, drop, read back. Absent is success and said so."""
+
+    def list_users(self) -> list[ManagedUser]:
+        """All whose name matches the pattern, each with the ledger its mark names."""
+
+    def activity(self, usernames: Sequence[str]) -> list[Activity]:
+        """Sessions now, and statements where the server counts them."""
+
+    def endpoint(self, level: Level) -> Endpoint:
+        """Where a user of this level logs in; no connection is made."""
+
+
+def username_pattern(prefix: str) -> re.Pattern[str]:
+    """Names we make: ``<prefix><request>_<who>_<4 of the key>``, at most 32 of ``[a-z0-9_]``. Matching alone does not make a user ours."""
+    return re.compile(rf"(?=.{{1,{USERNAME_MAX}}}\Z){re.escape(prefix)}[1-9][0-9]*_[a-z0-9][a-z0-9_]*_[a-z0-9]{{4}}")
+
+
+def make_username(prefix: str, *, request_id: int, who: str, key: str) -> str:
+    """A name a DBA can trace to its request. ``who`` is any display name; what is not ``[a-z0-9]`` is dropped."""
+    tail = key[:4]
+    person = re.sub(r"[^a-z0-9]+", "_", who.lower()).strip("_") or "user"
+    room = USERNAME_MAX - len(f"{prefix}{request_id}__{tail}")
+    return f"{prefix}{request_id}_{person[:room].strip('_') or 'u'}_{tail}"
+
+
+def scrub(text: str, *secrets: str) -> str:
+    """``text`` without any of ``secrets`` and without the password part of any URL in it."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "…")
+    return re.sub(r"(://[^\s:/@]*:)[^\s@]*@", r"\1…@", text)

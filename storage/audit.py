@@ -1,0 +1,35 @@
+"""The audit vocabulary: every kind of event there is, in one place.
+
+``subject.what_happened``. The word is the verb's own: button ``approve``, ``decide.approve``,
+``Move.APPROVE``, ``request.approved``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class AuditKind(StrEnum):
+    """What can be in the record."""
+
+    ASKED = "request.asked"
+    DECIDED = "request.decided"
+    APPROVED = "request.approved"
+    APPLIED = "request.applied"
+    DENIED = "request.denied"
+    CANCELLED = "request.cancelled"
+    LAPSED = "request.lapsed"
+    OUTDATED = "request.outdated"
+    STARTED = "grant.started"
+    ACTIVATED = "grant.activated"
+    NOTED = "grant.noted"
+    PASSWORD_RENEWED = "grant.password_renewed"  # noqa: S105 - the name of an event
+    FAILED = "grant.failed"
+    REVOKING = "grant.revoking"
+    REVOKED = "grant.revoked"
+    MENDED = "grant.mended"
+    CLICK_REFUSED = "click.refused"
+    ALERT = "alert.raised"
+    BOT_STARTED = "bot.started"
+    POLICY_LOADED = "policy.loaded"
+    POLICY_REFUSED = "policy.refused"

@@ -1,0 +1,41 @@
+"""What the ledger refuses, and why."""
+
+from __future__ import annotations
+
+from storage.lifecycle import Move, Why
+from storage.records import Decision, Request
+
+
+class LedgerError(Exception):
+    """Base of what the ledger raises."""
+
+
+class NotPossible(LedgerError):
+    """A move lost its race or its condition; ``request`` and ``decisions`` are what is true instead."""
+
+    def __init__(self, move: Move, why: Why, request: Request, decisions: tuple[Decision, ...] = ()) -> None:
+        super().__init__(f"#{request.id} cannot {move}: {why} (it is {request.state})")
+        self.move = move
+        self.why = why
+        self.request = request
+        self.decisions = decisions
+
+
+class ClaimLost(LedgerError):
+    """The lease ran out and another worker has the task, or it is finished."""
+
+
+class NoSuchRequest(LedgerError):
+    """No row has this number."""
+
+    def __init__(self, request_id: int) -> None:
+        super().__init__(f"there is no request #{request_id}")
+        self.request_id = request_id
+
+
+class SchemaMissing(LedgerError):
+    """The store has no ledger yet, or an older one; ``store upgrade`` makes it."""
+
+
+class StoreBusy(LedgerError):
+    """Another bot runs on this SQLite file."""

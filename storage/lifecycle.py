@@ -1,0 +1,306 @@
+"""Every move a request can make, with its condition and the tasks that follow. Pure.
+
+``TRANSITIONS`` is the architecture on one screen. ``Ledger.advance`` is the only caller that makes
+it true: row taken, condition, compare-and-set, audit event and tasks in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeAlias
+
+from storage.audit import AuditKind
+from storage.records import Cause, Decision, Json, Kind, Purpose, Request, State, TaskKind, Verdict
+
+FILL_WITHIN = timedelta(minutes=5)
+"""A credential message not filled this long after START fails the grant."""
+
+
+class Move(StrEnum):
+    """The verbs of a request's life."""
+
+    ASK = "ask"
+    DECIDE = "decide"
+    APPROVE = "approve"
+    APPLY = "apply"
+    DENY = "deny"
+    CANCEL = "cancel"
+    LAPSE = "lapse"
+    OUTDATE = "outdate"
+    START = "start"
+    ACTIVATE = "activate"
+    NOTE = "note"
+    FAIL = "fail"
+    REVOKE = "revoke"
+    CONFIRM = "confirm"
+
+
+class Why(StrEnum):
+    """Why a move was not possible."""
+
+    STATE = "the request has moved on"
+    LAPSED = "its time is over"
+    NOT_LAPSED = "its time is not over"
+    ALREADY_DECIDED = "this person has decided before"
+    STAGE_MOVED_ON = "another stage is open"
+    LOCKED_DOWN = "a lockdown is in force"
+    TOO_LATE = "it may not begin any more"
+    STARTED = "its clock runs already"
+    NOT_STARTED = "its clock does not run yet"
+    NOT_OURS = "the requester is no longer a member"
+    ENDED = "its end has come"
+    NOT_ENDED = "its end has not come"
+    NO_RECEIPT = "nothing was read back from the server"
+    CLAIM_LOST = "another worker has the task"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What the caller of a move brings: who did it, and the facts to be written with it.
+
+    ``set`` holds the columns of ``Request`` the move writes (username, target, identity, receipt …);
+    the state, times and version are the table's. ``facts`` and ``text`` go into the audit event.
+    """
+
+    actor: str
+    decision: Decision | None = None
+    cause: Cause | None = None
+    words: str | None = None
+    requester_is_ours: bool = True
+    set: Json = field(default_factory=dict)
+    facts: Json = field(default_factory=dict)
+    text: str | None = None
+    audit: AuditKind | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """The request with its row taken, and all a condition may look at."""
+
+    now: datetime
+    request: Request
+    decisions: tuple[Decision, ...]
+    is_locked_down: bool
+    change: Change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A task that follows. ``is_single``: an unfinished one of this kind is moved to ``due_at`` instead of doubled."""
+
+    kind: TaskKind
+    lane: str
+    due_at: datetime
+    payload: Json = field(default_factory=dict)
+    is_single: bool = False
+
+
+Condition: TypeAlias = Callable[[Situation], Why | None]
+Follow: TypeAlias = Callable[[Request, datetime], Plan]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """One row of the table. ``messages``: rows written now, posted later. ``clears``: tasks with nothing left to do."""
+
+    sources: frozenset[State]
+    target: State | None
+    audit: AuditKind
+    only_if: tuple[Condition, ...] = ()
+    then: tuple[Follow, ...] = ()
+    clears: tuple[TaskKind, ...] = ()
+    messages: tuple[Purpose, ...] = ()
+
+
+def open_stage(request: Request, decisions: tuple[Decision, ...]) -> int | None:
+    """The first stage that still lacks people, or None when all are complete. Counts distinct people."""
+    for number, stage in enumerate(request.terms.stages):
+        people = {d.person_id for d in decisions if d.verdict is Verdict.APPROVE and d.stage == number}
+        if len(people) < stage.count:
+            return number
+    return None
+
+
+def resolve(move: Move, request: Request, decisions: tuple[Decision, ...]) -> Move:
+    """A DECIDE that completes the last stage is an APPROVE (or APPLY, for an extension)."""
+    if move is not Move.DECIDE or open_stage(request, decisions) is not None:
+        return move
+    return Move.APPLY if request.kind is Kind.EXTENSION else Move.APPROVE
+
+
+# Conditions: each answers None where the move may be made, else why not.
+
+
+def not_lapsed(s: Situation) -> Why | None:
+    """A waiting request can be decided until its time is over, even if the clock's own task is late."""
+    return Why.LAPSED if s.now >= s.request.lapses_at else None
+
+
+def is_lapsed(s: Situation) -> Why | None:
+    """LAPSE belongs to the clock alone."""
+    return None if s.now >= s.request.lapses_at else Why.NOT_LAPSED
+
+
+def not_decided_before(s: Situation) -> Why | None:
+    """A person decides once per request, over all stages."""
+    mine = s.change.decision
+    return Why.ALREADY_DECIDED if mine and any(d.person_id == mine.person_id for d in s.decisions) else None
+
+
+def stage_is_open(s: Situation) -> Why | None:
+    """The vote was judged for one stage; if another is open by now it must be judged again."""
+    mine = s.change.decision
+    return Why.STAGE_MOVED_ON if mine and mine.stage != open_stage(s.request, s.decisions) else None
+
+
+def not_locked_down(s: Situation) -> Why | None:
+    """The lockdown row is read in the same transaction."""
+    return Why.LOCKED_DOWN if s.is_locked_down else None
+
+
+def may_still_start(s: Situation) -> Why | None:
+    """START happens once, and only within provision_within of the approval."""
+    if s.request.expires_at is not None:
+        return Why.STARTED
+    return Why.TOO_LATE if s.request.start_before is None or s.now >= s.request.start_before else None
+
+
+def requester_is_ours(s: Situation) -> Why | None:
+    """Looked up just before, outside the transaction; no answer was taken as no."""
+    return None if s.change.requester_is_ours else Why.NOT_OURS
+
+
+def end_is_ahead(s: Situation) -> Why | None:
+    """Access whose end has come is never handed out."""
+    if s.request.expires_at is None:
+        return Why.NOT_STARTED
+    return Why.ENDED if s.now >= s.request.expires_at else None
+
+
+def end_has_come(s: Situation) -> Why | None:
+    """Only the clock is bound to the time; a person ends a grant whenever they may."""
+    if s.change.cause not in (Cause.EXPIRED, Cause.NOT_STARTED):
+        return None
+    end = s.request.expires_at or latest_end(s.request)
+    return None if s.now >= end else Why.NOT_ENDED
+
+
+def has_receipt(s: Situation) -> Why | None:
+    """Revoked means read back from the server, or declared gone by an admin; never assumed."""
+    return None if s.change.set.get("receipt") else Why.NO_RECEIPT
+
+
+def latest_end(request: Request) -> datetime:
+    """When a grant that has not started is over at the latest."""
+    assert request.start_before is not None, "an approved request has start_before"
+    return request.start_before + (request.duration or request.terms.duration)
+
+
+# What follows: each is given the request as it is after the move, and the time.
+
+
+def db_lane(request: Request) -> str:
+    """Everything that touches this request's user, and its credential message."""
+    return f"db:{request.id}"
+
+
+def slack_lane(request: Request) -> str:
+    """Everything that draws this request's other messages."""
+    return f"slack:{request.id}"
+
+
+def _post_card(r: Request, now: datetime) -> Plan:
+    return Plan(kind=TaskKind.POST_CARD, lane=slack_lane(r), due_at=now)
+
+
+def _update_card(r: Request, now: datetime) -> Plan:
+    return Plan(kind=TaskKind.UPDATE_CARD, lane=slack_lane(r), due_at=now, is_single=True)
+
+
+def _tell(r: Request, now: datetime) -> Plan:
+    return Plan(kind=TaskKind.TELL, lane=slack_lane(r), due_at=now, payload={"state": r.state.value})
+
+
+def _lapse(r: Request, _now: datetime) -> Plan:
+    return Plan(kind=TaskKind.LAPSE, lane=slack_lane(r), due_at=r.lapses_at, is_single=True)
+
+
+def _revoke_at_the_end(r: Request, _now: datetime) -> Plan:
+    return Plan(kind=TaskKind.REVOKE, lane=db_lane(r), due_at=r.expires_at or latest_end(r), is_single=True)
+
+
+def _revoke_now(r: Request, now: datetime) -> Plan:
+    return Plan(kind=TaskKind.REVOKE, lane=db_lane(r), due_at=now, is_single=True)
+
+
+def _provision(r: Request, now: datetime) -> Plan:
+    return Plan(kind=TaskKind.PROVISION, lane=db_lane(r), due_at=now, is_single=True)
+
+
+def _close_credentials(r: Request, now: datetime) -> Plan:
+    return Plan(kind=TaskKind.CLOSE_CREDENTIALS, lane=db_lane(r), due_at=now, is_single=True)
+
+
+WAITING = frozenset({State.PENDING})
+GIVEN = frozenset({State.APPROVED})
+NOT_YET_ENDING = frozenset({State.APPROVED, State.ACTIVE})
+ANY = frozenset(State)
+CLOCKS_OF_WAITING = (TaskKind.LAPSE, TaskKind.REMIND, TaskKind.ESCALATE)
+CLOSED = (_update_card, _tell)
+ENDING = (_revoke_now, _close_credentials, _update_card)
+
+TRANSITIONS: dict[Move, Transition] = {
+    Move.ASK: Transition(
+        sources=frozenset(), target=State.PENDING, audit=AuditKind.ASKED,
+        then=(_post_card, _lapse), messages=(Purpose.CARD,),
+    ),
+    Move.DECIDE: Transition(
+        sources=WAITING, target=State.PENDING, audit=AuditKind.DECIDED,
+        only_if=(not_lapsed, not_decided_before, stage_is_open), then=(_update_card,),
+    ),
+    Move.APPROVE: Transition(
+        sources=WAITING, target=State.APPROVED, audit=AuditKind.APPROVED,
+        only_if=(not_lapsed, not_decided_before, stage_is_open, not_locked_down),
+        then=(_revoke_at_the_end, _provision, _update_card),
+        clears=CLOCKS_OF_WAITING, messages=(Purpose.CREDENTIALS,),
+    ),
+    Move.DENY: Transition(
+        sources=WAITING, target=State.DENIED, audit=AuditKind.DENIED,
+        only_if=(not_lapsed, not_decided_before), then=CLOSED, clears=CLOCKS_OF_WAITING,
+    ),
+    Move.CANCEL: Transition(
+        sources=WAITING, target=State.CANCELLED, audit=AuditKind.CANCELLED, then=CLOSED, clears=CLOCKS_OF_WAITING,
+    ),
+    Move.LAPSE: Transition(
+        sources=WAITING, target=State.LAPSED, audit=AuditKind.LAPSED,
+        only_if=(is_lapsed,), then=CLOSED, clears=CLOCKS_OF_WAITING,
+    ),
+    Move.OUTDATE: Transition(
+        sources=WAITING, target=State.OUTDATED, audit=AuditKind.OUTDATED, then=CLOSED, clears=CLOCKS_OF_WAITING,
+    ),
+    Move.START: Transition(
+        sources=GIVEN, target=State.APPROVED, audit=AuditKind.STARTED,
+        only_if=(may_still_start, not_locked_down, requester_is_ours), then=(_revoke_at_the_end,),
+    ),
+    Move.ACTIVATE: Transition(
+        sources=GIVEN, target=State.ACTIVE, audit=AuditKind.ACTIVATED,
+        only_if=(end_is_ahead, not_locked_down), then=(_update_card,),
+    ),
+    Move.NOTE: Transition(sources=ANY, target=None, audit=AuditKind.NOTED, then=(_update_card,)),
+    Move.FAIL: Transition(
+        sources=GIVEN, target=State.REVOKING, audit=AuditKind.FAILED,
+        then=(*ENDING, _tell), clears=(TaskKind.PROVISION,),
+    ),
+    Move.REVOKE: Transition(
+        sources=NOT_YET_ENDING, target=State.REVOKING, audit=AuditKind.REVOKING,
+        only_if=(end_has_come,), then=ENDING, clears=(TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.WARN_BEFORE_END),
+    ),
+    Move.CONFIRM: Transition(
+        sources=frozenset({State.REVOKING}), target=State.REVOKED, audit=AuditKind.REVOKED,
+        only_if=(has_receipt,), then=(_close_credentials, _update_card, _tell), clears=(TaskKind.REVOKE,),
+    ),
+}
+"""APPLY comes with extensions. A clear never removes a task that is claimed: its worker finds the state changed."""

@@ -1,0 +1,280 @@
+"""What the ledger holds: frozen records and the words they are made of.
+
+Nothing here talks to a database. Times are aware UTC, durations are ``timedelta``. Records are
+changed by ``dataclasses.replace`` and become true only through ``Ledger.advance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Mapping[str, Any]
+
+
+class Kind(StrEnum):
+    """What was asked for. A grant is the later life of its request, never a row of its own."""
+
+    ACCESS = "access"
+    BREAK_GLASS = "break-glass"
+    EXTENSION = "extension"
+
+
+class State(StrEnum):
+    """Where a request stands; ``lifecycle.TRANSITIONS`` has every way between two of them."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    ACTIVE = "active"
+    REVOKING = "revoking"
+    REVOKED = "revoked"
+    APPLIED = "applied"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    LAPSED = "lapsed"
+    OUTDATED = "outdated"
+
+    @property
+    def is_live(self) -> bool:
+        """A user exists on a server, or may: somebody still has to end it."""
+        return self in LIVE
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing will happen to this request any more."""
+        return self is not State.PENDING and self not in LIVE
+
+
+LIVE = frozenset({State.APPROVED, State.ACTIVE, State.REVOKING})
+
+
+class Cause(StrEnum):
+    """Why a request or grant ended, as ``ended_because`` shows it."""
+
+    EXPIRED = "expired"
+    DONE = "done"
+    REVOKED = "revoked"
+    FAILED = "failed"
+    NOT_STARTED = "not started"
+    UNCLAIMED = "unclaimed"
+    LEFT = "left"
+    SWEEP = "sweep"
+    LOCKDOWN = "lockdown"
+    GONE = "gone"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    LAPSED = "lapsed"
+    OUTDATED = "outdated"
+    APPLIED = "applied"
+
+
+class Verdict(StrEnum):
+    """What one person said, once, about one request."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    SIGN_OFF = "sign-off"
+
+
+class Purpose(StrEnum):
+    """What a Slack message is for; a request may have several of one purpose."""
+
+    CARD = "card"
+    CARD_COPY = "card copy"
+    CREDENTIALS = "credentials"
+
+
+class TaskKind(StrEnum):
+    """Everything that must happen outside the ledger. One mechanism, one retry rule."""
+
+    POST_CARD = "post_card"
+    UPDATE_CARD = "update_card"
+    TELL = "tell"
+    ALERT = "alert"
+    FEED = "feed"
+    LAPSE = "lapse"
+    REMIND = "remind"
+    ESCALATE = "escalate"
+    WARN_BEFORE_END = "warn_before_end"
+    REVIEW = "review"
+    PROVISION = "provision"
+    PASSWORD = "password"  # noqa: S105 - the name of a task, not a secret
+    MOVE_END = "move_end"
+    CLOSE_CREDENTIALS = "close_credentials"
+    REVOKE = "revoke"
+    MEND = "mend"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of approval as it was when asked: who was named, and how many distinct people it takes."""
+
+    approvers: tuple[str, ...]
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What was on the card, frozen at the ask; what is given is exactly this.
+
+    ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``,
+    ``database`` (where it differs), ``settings`` — compared with today's at each click.
+    """
+
+    rule: str
+    stages: tuple[Stage, ...]
+    channel: str
+    duration: timedelta
+    request_ttl: timedelta
+    provision_within: timedelta
+    delivery: str
+    level: Json
+    policy_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A request that is about to be asked; ``Ledger.ask`` gives it its number, key and times."""
+
+    kind: Kind
+    team_id: str
+    requester_id: str
+    requester_name: str
+    database: str
+    level: str
+    reason: str
+    terms: Terms
+    ticket: str | None = None
+    parent_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request and its whole later life.
+
+    ``key`` is random and part of every button, so that a card of another ledger acts on nothing here.
+    ``username`` and ``target`` are frozen at approval: a database edited or removed later never strands
+    a user. ``start_before`` is the last moment at which provisioning may begin; ``expires_at`` is written
+    once, at START. Until ``unsettled_until`` a create whose answer was lost may still land on the server.
+    ``version`` counts the moves; messages remember the version they show.
+    """
+
+    id: int
+    key: str
+    kind: Kind
+    state: State
+    version: int
+    team_id: str
+    requester_id: str
+    requester_name: str
+    database: str
+    level: str
+    reason: str
+    ticket: str | None
+    parent_id: int | None
+    terms: Terms
+    asked_at: datetime
+    lapses_at: datetime
+    approved_at: datetime | None = None
+    duration: timedelta | None = None
+    start_before: datetime | None = None
+    username: str | None = None
+    target: Json | None = None
+    identity: str | None = None
+    started_at: datetime | None = None
+    unsettled_until: datetime | None = None
+    expires_at: datetime | None = None
+    activated_at: datetime | None = None
+    ended_at: datetime | None = None
+    ended_because: Cause | None = None
+    ended_by: str | None = None
+    ended_words: str | None = None
+    receipt: Json | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """A user exists on a server, or may."""
+        return self.state.is_live
+
+    @property
+    def token(self) -> str:
+        """What a button's value holds, and nothing more."""
+        return f"{self.id}.{self.key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One person's verdict on one request; unique per person, over all stages."""
+
+    request_id: int
+    person_id: str
+    person_name: str
+    verdict: Verdict
+    stage: int
+    at: datetime
+    reason: str | None = None
+    duration: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A Slack message of a request; ``ts`` is None until it is posted, ``version`` is what it shows."""
+
+    id: int
+    request_id: int
+    purpose: Purpose
+    channel: str
+    ts: str | None
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Something to be done outside, due at a time. One of a lane runs at a time."""
+
+    id: int
+    kind: TaskKind
+    lane: str
+    request_id: int | None
+    payload: Json
+    due_at: datetime
+    created_at: datetime
+    attempts: int
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to run a task until ``until``; ``number`` is given out once and checked at every later step."""
+
+    task: Task
+    number: int
+    worker: str
+    until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditEvent:
+    """One line of the record. ``text`` is personal (a reason, a name) and kept apart; the event holds its digest."""
+
+    id: int
+    at: datetime
+    kind: str
+    actor: str
+    request_id: int | None
+    facts: Json = field(default_factory=dict)
+    text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lockdown:
+    """Grants matching it are ended and new ones refused; None matches everything."""
+
+    id: int
+    database: str | None
+    person_id: str | None
+    locked_by: str
+    at: datetime
