@@ -1,0 +1,55 @@
+"""Alerts: to the alert channel, else to the admins, and to the log in any case."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+
+from bot.access.context import Context
+from bot.access.ports import AlertNotice, Undeliverable
+from bot.access.work import Work
+from storage.audit import AuditKind
+from storage.lifecycle import Plan
+from storage.records import Json, Request, TaskKind
+
+log = structlog.get_logger(__name__)
+
+
+async def raise_alert(
+    context: Context, request: Request | None, what: str, *, tries: int = 0, steps: tuple[str, ...] = ()
+) -> None:
+    """Put an alert on the record and on its way to the alert channel. The words hold no secret: adapters scrub theirs."""
+    now, request_id = await context.ledger.now(), request.id if request else None
+    payload: Json = {"what": what, "tries": tries, "steps": list(steps), "since": now.isoformat()}
+    await context.ledger.record(AuditKind.ALERT, actor="bot", request_id=request_id, facts={"what": what, "tries": tries})
+    plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=now, payload=payload)
+    await context.ledger.add_task(plan, request_id=request_id)
+
+
+async def alert(context: Context, work: Work) -> None:
+    """Effect of ``alert``: what is wrong, since when, what was tried, what to do now."""
+    payload = work.payload
+    notice = AlertNotice(
+        what=payload["what"],
+        since=datetime.fromisoformat(payload["since"]),
+        tries=payload.get("tries", 0),
+        steps=tuple(payload.get("steps", ())),
+    )
+    log.error("alert", what=notice.what, steps=notice.steps)
+    policy = context.files.config.policy if context.files.config else None
+    await work.hold()
+    if policy is None or not await _reaches(context, [policy.alert_channel] if policy.alert_channel else [], notice):
+        await _reaches(context, list(policy.admins) if policy else [], notice)
+
+
+async def _reaches(context: Context, places: list[str], notice: AlertNotice) -> bool:
+    reached = False
+    for place in places:
+        try:
+            await context.messenger.post(place, notice)
+        except Undeliverable as closed:
+            log.warning("an alert cannot be delivered", place=place, why=str(closed))
+        else:
+            reached = True
+    return reached

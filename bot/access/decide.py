@@ -1,0 +1,109 @@
+"""Approve and deny: the click is judged by today's policy, with the people of today.
+
+Facts are gathered before the transaction; the ledger then decides the race. Whoever was slower learns
+what happened instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from adapters.base import make_username
+from bot.access.context import Context
+from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
+from bot.access.ports import Person
+from bot.access.words import what_happened, why_not
+from bot.databases import target
+from bot.policy import judge
+from storage.audit import AuditKind
+from storage.errors import NotPossible
+from storage.lifecycle import Change, Move, Why
+from storage.records import Cause, Decision, Json, Request, State, Verdict
+
+REASON_MAX = 1000
+ROUNDS = 20
+"""How often a vote is judged anew because another stage opened meanwhile."""
+
+
+async def approve(context: Context, person: Person, request: Request) -> Request:
+    """Count this person's approval. The request afterwards is PENDING (more are needed) or APPROVED.
+
+    Raises Refused (not theirs to decide), TooLate (decided, lapsed, or outdated by a change of the policy).
+    """
+    for _ in range(ROUNDS):
+        request = await context.ledger.request(request.id)
+        stage = await _judged(context, person, request)
+        change = Change(actor=person.id, decision=await _verdict(context, person, request, Verdict.APPROVE, stage), set=_grant(context, request))
+        try:
+            return await context.ledger.advance(request.id, Move.DECIDE, change)
+        except NotPossible as lost:
+            if lost.why is not Why.STAGE_MOVED_ON:
+                raise TooLate(why_not(lost)) from None
+    raise TooLate(f"#{request.id} changes too fast; please click again.")
+
+
+async def may_deny(context: Context, person: Person, request: Request) -> None:
+    """Asked before the form of Deny is opened. Raises as ``deny`` would."""
+    await _judged(context, person, await context.ledger.request(request.id))
+
+
+async def deny(context: Context, person: Person, request: Request, reason: str) -> Request:
+    """Refuse the request, with a reason for the requester. Anyone who may approve may deny."""
+    reason = reason.strip()
+    if not reason or len(reason) > REASON_MAX:
+        raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
+    request = await context.ledger.request(request.id)
+    stage = await _judged(context, person, request)
+    decision = await _verdict(context, person, request, Verdict.DENY, stage, reason=reason)
+    change = Change(actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason)
+    try:
+        return await context.ledger.advance(request.id, Move.DENY, change)
+    except NotPossible as lost:
+        raise TooLate(why_not(lost)) from None
+
+
+async def _judged(context: Context, person: Person, request: Request) -> int:
+    """The stage this person may decide now. Closes the request where the policy changed under it."""
+    decisions = await context.ledger.decisions(request.id)
+    if request.state is not State.PENDING:
+        raise TooLate(what_happened(request, decisions))
+    answer = judge.may_decide(context.files.in_force(), request, decisions, person.id)
+    if isinstance(answer, judge.MayDecide):
+        return answer.stage
+    if isinstance(answer, judge.Outdated):
+        raise await _outdate(context, request, answer.what)
+    await context.ledger.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"})
+    raise Refused(answer.reason)
+
+
+async def _outdate(context: Context, request: Request, what: str) -> AccessError:
+    change = Change(actor="policy", cause=Cause.OUTDATED, words=what)
+    try:
+        request = await context.ledger.advance(request.id, Move.OUTDATE, change)
+    except NotPossible as lost:
+        return TooLate(why_not(lost))
+    return TooLate(what_happened(request, ()))
+
+
+async def _verdict(
+    context: Context, person: Person, request: Request, verdict: Verdict, stage: int, *, reason: str | None = None
+) -> Decision:
+    return Decision(
+        request_id=request.id,
+        person_id=person.id,
+        person_name=person.name,
+        verdict=verdict,
+        stage=stage,
+        at=await context.ledger.now(),
+        reason=reason,
+    )
+
+
+def _grant(context: Context, request: Request) -> Json:
+    """What is frozen should this vote be the last one: the user's name and the whole way to its server."""
+    entry = context.files.in_force().databases.get(request.database)
+    if entry is None:
+        raise OutOfDate
+    found = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)
+    name = make_username(context.prefix, request_id=request.id, who=request.requester_name, key=request.key)
+    return {"username": name, "target": asdict(found)}

@@ -1,0 +1,21 @@
+"""Which effect runs for which task. A kind without an effect has none yet, and nothing plans it."""
+
+from __future__ import annotations
+
+from bot.access import alerts, ask, mend, password, provision, revoke, tell
+from bot.access.work import Effect
+from storage.records import TaskKind
+
+EFFECTS: dict[TaskKind, Effect] = {
+    TaskKind.POST_CARD: tell.post_card,
+    TaskKind.UPDATE_CARD: tell.update_card,
+    TaskKind.TELL: tell.tell,
+    TaskKind.ALERT: alerts.alert,
+    TaskKind.FEED: tell.feed,
+    TaskKind.LAPSE: ask.lapse,
+    TaskKind.PROVISION: provision.provision,
+    TaskKind.PASSWORD: password.password,
+    TaskKind.CLOSE_CREDENTIALS: tell.close_credentials,
+    TaskKind.REVOKE: revoke.end,
+    TaskKind.MEND: mend.mend,
+}

@@ -1,0 +1,125 @@
+"""Questions: list, status, databases, explain, and who may see the answers. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from adapters.base import AdapterError
+from bot.access.ask import Typed
+from bot.access.context import Context
+from bot.access.errors import OutOfDate, Refused, Unknown
+from bot.access.ports import Person
+from bot.access.provision import target_of
+from bot.policy import judge
+from storage.errors import NoSuchRequest
+from storage.records import AuditEvent, Decision, Request, State
+
+ACTIVITY_WITHIN = 2.0
+"""Seconds to wait for a server's count of sessions: an answer in Slack is not kept waiting for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusView:
+    """One request as ``status`` shows it. ``sessions`` is None where the server was not asked or did not answer in time."""
+
+    request: Request
+    decisions: tuple[Decision, ...]
+    events: tuple[AuditEvent, ...]
+    sessions: int | None
+
+
+async def by_token(context: Context, token: str) -> Request:
+    """The request of a button's value ``42.<key>``. Raises OutOfDate for another or an older ledger's."""
+    number, _, key = token.partition(".")
+    if not (number.isascii() and number.isdigit() and len(number) < 19):
+        raise OutOfDate
+    try:
+        request = await context.ledger.request(int(number))
+    except NoSuchRequest:
+        raise OutOfDate from None
+    if request.key != key:
+        raise OutOfDate
+    return request
+
+
+async def visible(context: Context, person: Person, request_id: int) -> Request:
+    """The request, for its requester, those who decided or could, and admins. Raises Unknown for all others."""
+    try:
+        request = await context.ledger.request(request_id)
+    except NoSuchRequest:
+        raise Unknown(f"#{request_id}") from None
+    if person.is_operator or request.requester_id == person.id:
+        return request
+    decisions = await context.ledger.decisions(request_id)
+    if not judge.may_see(context.files.in_force(), request, decisions, person.id):
+        raise Unknown(f"#{request_id}")
+    return request
+
+
+async def status(context: Context, person: Person, request_id: int) -> StatusView:
+    """State, who decided, sessions seen. Raises Unknown."""
+    request = await visible(context, person, request_id)
+    return StatusView(
+        request=request,
+        decisions=await context.ledger.decisions(request_id),
+        events=await context.ledger.history(request_id),
+        sessions=await sessions(context, request),
+    )
+
+
+async def sessions(context: Context, request: Request) -> int | None:
+    """How many sessions the user has now, or None where there is no answer within ``ACTIVITY_WITHIN``."""
+    if request.state is not State.ACTIVE or request.username is None:
+        return None
+    username = request.username
+    asked = context.engines.call(target_of(request), lambda adapter: adapter.activity([username]))
+    try:
+        seen = await asyncio.wait_for(asked, ACTIVITY_WITHIN)
+    except (AdapterError, TimeoutError):
+        return None
+    return sum(a.sessions for a in seen if a.username == username)
+
+
+async def listing(
+    context: Context, person: Person, *, database: str | None = None, other: str | None = None
+) -> tuple[Request, ...]:
+    """Waiting requests and live grants: one's own, or of a database or a person, as far as they are this person's to see."""
+    if database is None and other is None:
+        other = person.id
+    waiting = await context.ledger.waiting_requests(person_id=other, database=database)
+    live = await context.ledger.live_grants(person_id=other, database=database)
+    found = [r for r in (*waiting, *live) if await _may_see(context, person, r)]
+    return tuple(sorted(found, key=lambda r: r.id))
+
+
+async def _may_see(context: Context, person: Person, request: Request) -> bool:
+    try:
+        await visible(context, person, request.id)
+    except (Unknown, Refused):
+        return False
+    return True
+
+
+async def databases(context: Context, person: Person) -> tuple[judge.Offer, ...]:
+    """What this person may ask for by today's policy."""
+    return judge.offers(context.files.in_force(), person.id)
+
+
+async def explain(
+    context: Context, person: Person, typed: Typed, *, other: str | None = None
+) -> judge.Allowed | judge.Refused | judge.Missing:
+    """Which rule answers, and why; nothing is requested. Others' answers are for admins."""
+    config = context.files.in_force()
+    if other is not None and other != person.id and not judge.is_admin(config, person.id):
+        raise Refused("Only admins can ask what others may have.")
+    question = judge.Ask(
+        person_id=other or person.id,
+        database=typed.database,
+        level=typed.level,
+        duration=typed.duration,
+        reason=typed.reason,
+        kind=typed.kind,
+        at=await context.ledger.now(),
+    )
+    return judge.may_ask(config, question)

@@ -1,0 +1,202 @@
+"""Provisioning: message first, then the server, the clock, the user, the message filled, the grant active.
+
+Every step may be the last one before a crash; the task is then claimed again and starts from what is on
+disk. A password lives in ``_make`` and nowhere else: a retry makes a new one and overwrites the message.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import replace
+from datetime import timedelta
+
+from adapters.base import CREATE_LIMIT_SECONDS, Adapter, Endpoint, Level, NotOurs, Rejected, Target, Unreachable, UserSpec
+from bot.access.context import Context
+from bot.access.ports import CredentialsNotice, Delayed, DirectoryUnavailable, MessageGone, Posted, PreparingNotice, Undeliverable
+from bot.access.work import Again, Work
+from bot.access.runner import backoff
+from storage.errors import NotPossible
+from storage.lifecycle import FILL_WITHIN, Change, Move, Why
+from storage.records import Cause, Json, Message, Purpose, Request, State
+
+ALPHABET = string.ascii_letters + string.digits
+PASSWORD_LENGTH = 32
+
+
+def make_password() -> str:
+    """190 bits of letters and digits: nothing to quote in a URL, a shell or SQL."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(PASSWORD_LENGTH))
+
+
+def target_of(request: Request) -> Target:
+    """The server as it was frozen; with the identity it had at the start every connection is checked."""
+    assert request.target is not None, "an approved request has its target"
+    return replace(Target.from_json(request.target), identity=request.identity)
+
+
+def level_of(request: Request) -> Level:
+    """The level as it was on the card."""
+    return Level.from_json(request.terms.level)
+
+
+async def provision(context: Context, work: Work) -> None:
+    """Effect of the ``provision`` task: from APPROVED to ACTIVE, or to the end where that cannot be."""
+    request = await work.request()
+    if request.state is not State.APPROVED:
+        return
+    if (words := await _hopeless(context, request)) is not None:
+        await fail(work, request, words)
+        return
+    try:
+        message = await _announce(context, work, request)
+        started = await _start(context, work, request)
+        if started is not None:
+            await _make(context, work, started, message)
+    except Undeliverable as closed:
+        await fail(work, request, f"Its credentials cannot be delivered: {closed}.")
+    except (Rejected, NotOurs) as no:
+        await fail(work, request, f"The database said no: {no}.")
+
+
+async def _hopeless(context: Context, request: Request) -> str | None:
+    """Why it makes no sense to try (again), in words, or None."""
+    now = await context.ledger.now()
+    if request.started_at is None:
+        within = request.start_before is None or now < request.start_before
+        return None if within else f"{request.database} could not be reached in time, so nothing was granted."
+    late = now >= request.started_at + FILL_WITHIN
+    return "The credentials could not be delivered in time, so the access was taken back." if late else None
+
+
+async def fail(work: Work, request: Request, words: str) -> None:
+    """End what cannot be completed; the drop follows, and both sides are told."""
+    await work.advance(request, Move.FAIL, Change(actor="bot", cause=Cause.FAILED, words=words, text=words))
+
+
+# Message first: it proves that the credentials can be delivered before there are any.
+
+
+async def _announce(context: Context, work: Work, request: Request) -> Message:
+    (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
+    if message.ts is not None:
+        return message
+    await work.hold()
+    posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
+    return await remember(context, message, posted, request)
+
+
+async def remember(context: Context, message: Message, posted: Posted, request: Request) -> Message:
+    """Write down where a message is, so that any replica can redraw it."""
+    await context.ledger.message_posted(message.id, channel=posted.channel, ts=posted.ts, version=request.version)
+    return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
+
+
+async def _explain_delay(context: Context, request: Request, trouble: str) -> None:
+    """Redraw the message while the server does not answer; that it cannot be shown is no reason to stop."""
+    (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
+    if message.ts is not None:
+        try:
+            await context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), PreparingNotice(request=request, trouble=trouble))
+        except (Delayed, Undeliverable):
+            return
+
+
+# The clock starts when the server is reached, not at the approval.
+
+
+async def _start(context: Context, work: Work, request: Request) -> Request | None:
+    """The request with its clock running, or None where it ends instead."""
+    identity = await _reach(context, work, request)
+    settled = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
+    facts: Json = {"try": work.tries}
+    if request.expires_at is not None:
+        return await work.advance(request, Move.NOTE, Change(actor="bot", set={"unsettled_until": settled}, facts=facts))
+    change = Change(
+        actor="bot",
+        requester_is_ours=await _is_ours(context, request),
+        set={"identity": identity, "unsettled_until": settled},
+        facts=facts,
+    )
+    try:
+        return await work.advance(request, Move.START, change)
+    except NotPossible as lost:
+        return await _not_started(work, request, lost)
+
+
+async def _not_started(work: Work, request: Request, lost: NotPossible) -> None:
+    causes = {Why.NOT_OURS: Cause.LEFT, Why.LOCKED_DOWN: Cause.LOCKDOWN}
+    if lost.why in causes:
+        await work.advance(request, Move.REVOKE, Change(actor="directory" if lost.why is Why.NOT_OURS else "lockdown", cause=causes[lost.why]))
+    elif lost.why is Why.TOO_LATE:
+        await fail(work, request, f"{request.database} could not be reached in time, so nothing was granted.")
+    elif lost.why is not Why.STATE:
+        raise lost
+
+
+async def _reach(context: Context, work: Work, request: Request) -> str:
+    """The server's identity. Where it does not answer the requester is told, and it is tried until provision_within is over."""
+    await work.hold()
+    try:
+        return await context.engines.call(target_of(request), lambda adapter: adapter.identity())
+    except Unreachable as silent:
+        trouble = f"{request.database} does not answer. I keep trying; your time starts when it does."
+        await _explain_delay(context, request, trouble)
+        at = await context.ledger.now() + backoff(work.tries)
+        if request.started_at is None and request.start_before is not None:
+            at = min(at, request.start_before)
+        raise Again(str(silent), at=at) from None
+
+
+async def _is_ours(context: Context, request: Request) -> bool:
+    try:
+        return (await context.directory.person(request.requester_id, fresh=True)).is_ours
+    except DirectoryUnavailable:
+        raise Again("Slack did not say whether the requester is still a member") from None
+
+
+# The user, and the only function in which its password exists.
+
+
+async def _make(context: Context, work: Work, request: Request, message: Message) -> None:
+    assert request.username is not None, "frozen at the approval"
+    assert request.expires_at is not None, "written at START"
+    remaining = (request.expires_at - await context.ledger.now()).total_seconds()
+    if remaining <= 0:
+        return  # the revoke task behind us in this lane is due
+    level = level_of(request)
+    password = make_password()
+    spec = UserSpec(username=request.username, password=password, level=level, remaining=remaining, request_id=request.id)
+    await work.hold()
+    endpoint = await context.engines.call(target_of(request), lambda adapter: _create(adapter, spec))
+    if (await work.request()).state is not State.APPROVED:
+        return  # it was ended meanwhile: its revoke is next in this lane and finds the user
+    await work.hold()
+    await deliver(context, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=password))
+    try:
+        await work.advance(request, Move.ACTIVATE, Change(actor="bot", facts={"username": request.username}))
+    except NotPossible as lost:
+        if lost.why is Why.LOCKED_DOWN:
+            await work.advance(request, Move.REVOKE, Change(actor="lockdown", cause=Cause.LOCKDOWN))
+        elif lost.why not in (Why.STATE, Why.ENDED):
+            raise
+
+
+def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:
+    adapter.create_user(spec)
+    return adapter.endpoint(spec.level)
+
+
+async def deliver(context: Context, request: Request, message: Message, notice: CredentialsNotice) -> None:
+    """Put the credentials into the credential message, or into a new one where it was deleted."""
+    if message.ts is not None:
+        try:
+            await context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice)
+        except MessageGone:
+            pass
+        else:
+            await context.ledger.message_drawn(message.id, request.version)
+            return
+    posted = await context.messenger.post(request.requester_id, notice)
+    await remember(context, message, posted, request)
+

@@ -1,0 +1,185 @@
+"""End a grant: the verbs that begin it, and the effect that carries it through and proves it.
+
+``revoke`` never gives up. It is done when the server was read back, or when an administrator declares the
+server gone; everything else is tried again, with an alert that says what to do by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+
+from adapters.base import AdapterError, NotOurs, Receipt, Rejected, Unreachable, WrongServer
+from bot.access.alerts import raise_alert
+from bot.access.context import Context
+from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.ports import Person
+from bot.access.provision import level_of, target_of
+from bot.access.runner import backoff
+from bot.access.words import what_happened, why_not
+from bot.access.work import Again, Work
+from bot.policy import judge
+from storage.audit import AuditKind
+from storage.errors import NoSuchRequest, NotPossible
+from storage.lifecycle import Change, Move
+from storage.records import Cause, Json, Request, State
+
+ALERT_AT = 3
+ALERT_EVERY = 20
+"""An alert at the third failed try, then at every twentieth: with the back-off's cap about three an hour."""
+
+
+# Verbs.
+
+
+async def done(context: Context, person: Person, request_id: int) -> Request:
+    """The requester gives their grant back early. Raises Unknown for everybody else, TooLate where it is over."""
+    request = await _find(context, request_id)
+    if request.requester_id != person.id:
+        raise Unknown(f"#{request_id}")
+    return await _end(context, request, person, Cause.DONE)
+
+
+async def revoke(context: Context, person: Person, request_id: int) -> Request:
+    """End someone's grant: its approvers, those who could have approved it, admins. Raises Refused, Unknown, TooLate."""
+    request = await _find(context, request_id)
+    config, decisions = context.files.config, await context.ledger.decisions(request_id)
+    if not person.is_operator and (config is None or not judge.may_revoke(config, request, decisions, person.id)):
+        await context.ledger.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": "revoke"})
+        if config is None or not judge.may_see(config, request, decisions, person.id):
+            raise Unknown(f"#{request_id}")
+        raise Refused(f"Only those who can approve #{request_id} and admins can revoke it. To give back your own, use I'm done.")
+    return await _end(context, request, person, Cause.REVOKED)
+
+
+async def declare_gone(context: Context, person: Person, request_id: int, reason: str) -> Request:
+    """The server is no more: end the grant without proof, on an operator's word, and say so for ever in the receipt."""
+    if not person.is_operator:
+        raise Refused("Only the command line can declare a server gone.")
+    request = await _find(context, request_id)
+    if request.state is not State.REVOKING:
+        request = await _end(context, request, person, Cause.GONE)
+    change = Change(actor=person.id, set={"receipt": {"gone": reason}}, facts={"gone": True}, text=reason)
+    try:
+        return await context.ledger.advance(request_id, Move.CONFIRM, change)
+    except NotPossible as lost:
+        raise TooLate(why_not(lost)) from None
+
+
+async def _find(context: Context, request_id: int) -> Request:
+    try:
+        return await context.ledger.request(request_id)
+    except NoSuchRequest:
+        raise Unknown(f"#{request_id}") from None
+
+
+async def _end(context: Context, request: Request, person: Person, cause: Cause) -> Request:
+    try:
+        return await context.ledger.advance(request.id, Move.REVOKE, Change(actor=person.id, cause=cause))
+    except NotPossible as lost:
+        raise TooLate(_not_live(lost)) from None
+
+
+def _not_live(lost: NotPossible) -> str:
+    if lost.request.state is State.PENDING:
+        return f"#{lost.request.id} is still waiting: there is nothing to end."
+    return what_happened(lost.request, lost.decisions)
+
+
+# The effect.
+
+
+async def end(context: Context, work: Work) -> None:
+    """Effect of the ``revoke`` task, written with the approval: due at the end, or now when it is ended early."""
+    request = await work.request()
+    if request.state in (State.APPROVED, State.ACTIVE):
+        request = await _by_the_clock(work, request)
+    if request.state is not State.REVOKING:
+        return
+    receipt = await _proven(context, work, request)
+    await work.advance(request, Move.CONFIRM, Change(actor="bot", set={"receipt": receipt}, facts=_facts(receipt)))
+
+
+async def _by_the_clock(work: Work, request: Request) -> Request:
+    cause = Cause.NOT_STARTED if request.expires_at is None else Cause.EXPIRED
+    try:
+        return await work.advance(request, Move.REVOKE, Change(actor="clock", cause=cause))
+    except NotPossible as lost:
+        if lost.request.expires_at is None or lost.request.state.is_over:
+            raise
+        raise Again("its end was moved", at=lost.request.expires_at) from None
+
+
+async def _proven(context: Context, work: Work, request: Request) -> Json:
+    """The receipt, or Again until there is one."""
+    if request.started_at is None:
+        return {"nothing_made": True}  # START is on disk before the first statement that makes anything
+    try:
+        receipt = await drop(context, work, request)
+    except NotOurs as foreign:
+        return await _foreign(context, work, request, foreign)
+    except AdapterError as trouble:
+        raise await _again(context, work, request, trouble) from None
+    lands_until = _lands_until(request)
+    if lands_until is not None and await context.ledger.now() < lands_until:
+        raise Again("a create whose answer was lost may still land", at=lands_until)
+    if receipt.was_absent and request.activated_at is not None:
+        await raise_alert(context, request, f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.")
+    return receipt_json(receipt)
+
+
+async def drop(context: Context, work: Work, request: Request) -> Receipt:
+    """Take the user away and read back. Raises AdapterError, ClaimLost."""
+    assert request.username is not None, "frozen at the approval"
+    username, level = request.username, level_of(request)
+    await work.hold()
+    return await context.engines.call(target_of(request), lambda adapter: adapter.drop_user(username, level))
+
+
+def receipt_json(receipt: Receipt) -> Json:
+    """The receipt as the ledger keeps it; times in RFC 3339."""
+    return {**asdict(receipt), "kept": list(receipt.kept), "notes": list(receipt.notes), "read_back_at": receipt.read_back_at.isoformat()}
+
+
+def _facts(receipt: Json) -> Json:
+    return {key: receipt[key] for key in ("was_absent", "sessions_ended", "kept_by", "nothing_made") if key in receipt}
+
+
+def _lands_until(request: Request) -> datetime | None:
+    """Until when a create whose answer was lost may still make the user; None once the server answered."""
+    return request.unsettled_until if request.activated_at is None else None
+
+
+async def _foreign(context: Context, work: Work, request: Request, foreign: NotOurs) -> Json:
+    """A user of that name that is not ours is never touched. Where we never made one, there is nothing of ours to end."""
+    if request.activated_at is not None:
+        raise await _again(context, work, request, foreign)
+    await raise_alert(context, request, f"#{request.id} failed: {foreign}. It was not touched.")
+    return {"nothing_made": True}
+
+
+# Trouble.
+
+
+async def _again(context: Context, work: Work, request: Request, trouble: AdapterError) -> Again:
+    next_try = await context.ledger.now() + backoff(work.tries)
+    if work.tries == ALERT_AT or (work.tries > ALERT_AT and work.tries % ALERT_EVERY == 0) or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs)):
+        await raise_alert(context, request, _cannot(request, trouble), tries=work.tries, steps=_by_hand(request, trouble))
+    return Again(str(trouble), at=next_try)
+
+
+def _cannot(request: Request, trouble: AdapterError) -> str:
+    if isinstance(trouble, Unreachable):
+        return f"Cannot end #{request.id}: {request.database} does not answer ({trouble})."
+    return f"Cannot end #{request.id} on {request.database}: {trouble}."
+
+
+def _by_hand(request: Request, trouble: AdapterError) -> tuple[str, ...]:
+    steps = [f"Make {request.database} answer again; dbaccess goes on by itself."] if isinstance(trouble, Unreachable) else []
+    if isinstance(trouble, Rejected) and trouble.mend:
+        steps.append(trouble.mend)
+    return (
+        *steps,
+        f"To end it by hand: block the login of {request.username}, end its sessions, drop it. dbaccess then finds it gone and says so.",
+        f"If the server is no more: dbaccess revoke {request.id} --gone REASON",
+    )

@@ -1,0 +1,180 @@
+"""The runner: claims what is due by lease, runs its effect, marks it done or backs off.
+
+It sleeps until the earliest due task and is woken by every commit, of another process too. What a crash
+leaves behind is claimed again when its lease runs out; a task that is late is done, never skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from adapters.base import Unreachable
+from bot.access.context import Context
+from bot.access.ports import Delayed
+from bot.access.work import Again, Effect, Work
+from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
+from storage.lifecycle import Plan, Why
+from storage.records import Claim, TaskKind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LEASE = timedelta(seconds=90)
+"""Outlasts every adapter time limit, so that only a worker that is truly gone loses its claim."""
+
+PARALLEL = 8
+LONGEST_SLEEP = 30.0
+BACKOFF_CAP = 60.0
+STORE_PAUSE = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def backoff(tries: int) -> timedelta:
+    """1, 2, 4 … 60 seconds, each up to a quarter longer, so that many do not come back at once."""
+    seconds = min(BACKOFF_CAP, 2.0 ** min(tries - 1, 10))
+    return timedelta(seconds=seconds * (1 + random.random() / 4))  # noqa: S311 - spread, not secrecy
+
+
+class Runner:
+    """``run`` until told to stop, or ``drain`` what is due now (tests and the command line)."""
+
+    def __init__(self, context: Context, effects: Mapping[TaskKind, Effect], *, lease: timedelta = LEASE) -> None:
+        self.context = context
+        self.ledger = context.ledger
+        self.effects = effects
+        self.lease = lease
+        self.worker = secrets.token_hex(4)
+        self._busy: set[asyncio.Task[None]] = set()
+        self._nudge = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Look again now; the net under the runner calls this."""
+        self._nudge.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then let what was begun end. A store that fails is tried again for ever."""
+        while not stop.is_set():
+            try:
+                await self._fill()
+                await self._sleep(stop)
+            except LedgerError:
+                log.exception("the ledger does not answer")
+                await asyncio.sleep(STORE_PAUSE)
+        await self._finish_all()
+
+    async def drain(self, until: Callable[[], bool] | None = None) -> int:
+        """Run all that is due now, and what follows from it; the number of tasks run. Stops early when ``until`` says so."""
+        count = 0
+        while until is None or not until():
+            claim = await self.ledger.claim(self.worker, self.lease)
+            if claim is None:
+                return count
+            await self._perform(claim)
+            count += 1
+        return count
+
+    async def _fill(self) -> None:
+        while len(self._busy) < PARALLEL:
+            claim = await self.ledger.claim(self.worker, self.lease)
+            if claim is None:
+                return
+            task = asyncio.create_task(self._perform(claim))
+            self._busy.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._busy.discard(task)
+        self.nudge()
+
+    async def _sleep(self, stop: asyncio.Event) -> None:
+        seconds = LONGEST_SLEEP
+        due = await self.ledger.next_due() if len(self._busy) < PARALLEL else None
+        if due is not None:
+            seconds = max(0.0, min(seconds, (due - await self.ledger.now()).total_seconds()))
+        waits = [
+            asyncio.ensure_future(self.ledger.changed(seconds)),
+            asyncio.ensure_future(self._nudge.wait()),
+            asyncio.ensure_future(stop.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            self._nudge.clear()
+
+    async def _finish_all(self) -> None:
+        if self._busy:
+            await asyncio.wait(self._busy)
+
+    async def _perform(self, claim: Claim) -> None:
+        """One task. The only broad catch of the program: whatever happens, the task is done, put back, or another's."""
+        work = Work(self.context, claim)
+        try:
+            async with self._renewed(claim):
+                await self._effect(work)
+        except (ClaimLost, NotPossible) as lost:
+            await self._lost(claim, lost)
+        except LedgerError:
+            log.exception("the ledger failed under a task; its lease will run out", task=claim.task.kind)
+
+    async def _effect(self, work: Work) -> None:
+        claim, task = work.claim, work.claim.task
+        try:
+            await self.effects[task.kind](self.context, work)
+        except Again as again:
+            at = again.at or await self.ledger.now() + backoff(task.attempts)
+            await self.ledger.put_back(claim, due_at=at, error=str(again))
+        except Delayed as delayed:
+            pause = timedelta(seconds=delayed.retry_after) if delayed.retry_after else backoff(task.attempts)
+            await self.ledger.put_back(claim, due_at=await self.ledger.now() + pause, error=str(delayed))
+        except Unreachable as silent:
+            await self.ledger.put_back(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=str(silent))
+        except NoSuchRequest:
+            await self.ledger.finish(claim)
+        except LedgerError:
+            raise
+        except Exception as unforeseen:  # noqa: BLE001 - see _perform: nothing may be lost
+            reference = secrets.token_hex(4).upper()
+            log.error("a task failed", task=task.kind, request=task.request_id, reference=reference, error=type(unforeseen).__name__, exc_info=True)
+            words = f"{type(unforeseen).__name__}, reference {reference}"
+            await self.ledger.put_back(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=words)
+        else:
+            await self.ledger.finish(claim)
+
+    async def _lost(self, claim: Claim, lost: ClaimLost | NotPossible) -> None:
+        """Another worker has the task, or the state moved on: nothing more outside; what we left there is looked at in turn."""
+        task = claim.task
+        log.warning("a claim was lost", task=task.kind, request=task.request_id)
+        if task.lane.startswith("db:"):
+            plan = Plan(kind=TaskKind.MEND, lane=task.lane, due_at=await self.ledger.now(), is_single=True)
+            await self.ledger.add_task(plan, request_id=task.request_id)
+        if isinstance(lost, NotPossible) and lost.why is not Why.CLAIM_LOST:
+            await self.ledger.finish(claim)
+
+    @asynccontextmanager
+    async def _renewed(self, claim: Claim) -> AsyncIterator[None]:
+        """Renew the lease at every third of it while the effect lives."""
+        renewing = asyncio.create_task(self._renew(claim))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+
+    async def _renew(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(self.lease.total_seconds() / 3)
+            with suppress(LedgerError):
+                await self.ledger.renew(claim, self.lease)

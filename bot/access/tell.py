@@ -1,0 +1,205 @@
+"""Effects that show what is true: cards, the credential message after its end, turns, feed, alerts.
+
+Messages are drawn from the rows at send time, so a redraw that comes late or twice shows the same.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from bot.access.alerts import raise_alert
+from bot.access.context import Context
+from bot.access.ports import (
+    CardNotice,
+    ClosedNotice,
+    FeedNotice,
+    MessageGone,
+    Posted,
+    TurnNotice,
+    Undeliverable,
+)
+from bot.access.provision import remember
+from bot.access.work import Again, Work
+from bot.policy import judge
+from storage.audit import AuditKind
+from storage.records import AuditEvent, Message, Purpose, Request, State, Verdict
+
+FEED_LINES = 25
+FEED_PAUSE = timedelta(seconds=1)
+UNSHOWN = frozenset({AuditKind.NOTED, AuditKind.CLICK_REFUSED})
+CARDS = (Purpose.CARD, Purpose.CARD_COPY)
+
+log = structlog.get_logger(__name__)
+
+
+# The card.
+
+
+async def card(context: Context, request: Request) -> CardNotice:
+    """The card as it stands now."""
+    engine = str((request.target or {}).get("engine") or _engine_today(context, request))
+    return CardNotice(
+        request=request,
+        decisions=await context.ledger.decisions(request.id),
+        enforced=context.engines.enforces(engine).value,
+        engine=context.engines.label(engine),
+        reaches=str(request.terms.level.get("description") or ""),
+    )
+
+
+def _engine_today(context: Context, request: Request) -> str:
+    entry = context.files.config.databases.get(request.database) if context.files.config else None
+    return entry.engine if entry else ""
+
+
+async def post_card(context: Context, work: Work) -> None:
+    """Effect of ``post_card``: into the rule's channel, or to each approver where the channel is closed to us."""
+    request = await work.request()
+    for message in await context.ledger.messages(request.id, Purpose.CARD):
+        if message.ts is None:
+            try:
+                await _post(context, work, message, request)
+            except Undeliverable as closed:
+                await _to_approvers(context, work, request, closed)
+
+
+async def _post(context: Context, work: Work, message: Message, request: Request) -> None:
+    await work.hold()
+    posted = await context.messenger.post(message.channel, await card(context, request))
+    await remember(context, message, posted, request)
+
+
+async def _to_approvers(context: Context, work: Work, request: Request, closed: Undeliverable) -> None:
+    """The channel cannot be written: every approver gets the card as a DM, and the requester learns of it."""
+    if request.state is not State.PENDING:
+        return
+    known = {m.channel for m in await context.ledger.messages(request.id, Purpose.CARD_COPY)}
+    for person_id in _approvers(context, request) - known:
+        await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
+    reached = [await _copy(context, work, m, request) for m in await context.ledger.messages(request.id, Purpose.CARD_COPY)]
+    await _say(context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached))))
+    await _alert_about_channel(context, request, closed)
+
+
+def _closed_words(request: Request, is_reached: bool) -> str:
+    if is_reached:
+        return f"The channel for #{request.id} cannot be written, so I asked the approvers directly."
+    return f"Nobody could be asked about #{request.id}: neither its channel nor its approvers can be reached. Your administrators have been told."
+
+
+def _approvers(context: Context, request: Request) -> set[str]:
+    if context.files.config is None:
+        return set()
+    return set(judge.approvers_today(context.files.config, request)) - {request.requester_id}
+
+
+async def _copy(context: Context, work: Work, message: Message, request: Request) -> bool:
+    if message.ts is not None:
+        return True
+    try:
+        await _post(context, work, message, request)
+    except Undeliverable:
+        return False
+    return True
+
+
+async def _alert_about_channel(context: Context, request: Request, closed: Undeliverable) -> None:
+    """Tell those who can invite the bot."""
+    steps = (f"Invite the bot to {request.terms.channel}, or name another channel in policy.yml.",)
+    await raise_alert(context, request, f"The card of #{request.id} cannot be posted in {request.terms.channel}: {closed}.", steps=steps)
+
+
+async def update_card(context: Context, work: Work) -> None:
+    """Effect of ``update_card``: every copy that shows an older version is redrawn in place."""
+    request = await work.request()
+    for message in await context.ledger.messages(request.id):
+        if message.purpose in CARDS and message.ts is not None and message.version < request.version:
+            await _redraw_card(context, work, message, request)
+
+
+async def _redraw_card(context: Context, work: Work, message: Message, request: Request) -> None:
+    await work.hold()
+    try:
+        await context.messenger.redraw(_place(message), await card(context, request))
+    except MessageGone:
+        await context.ledger.message_gone(message.id)
+        if not request.state.is_over:
+            await _post(context, work, message, request)
+    except Undeliverable as closed:
+        log.warning("a card cannot be redrawn", request=request.id, why=str(closed))
+    else:
+        await context.ledger.message_drawn(message.id, request.version)
+
+
+def _place(message: Message) -> Posted:
+    assert message.ts is not None, "only a posted message has a place"
+    return Posted(channel=message.channel, ts=message.ts)
+
+
+# The requester.
+
+
+async def tell(context: Context, work: Work) -> None:
+    """Effect of ``tell``: one line to the requester about the turn the request took."""
+    request = await work.request()
+    denied = [d for d in await context.ledger.decisions(request.id) if d.verdict is Verdict.DENY]
+    await work.hold()
+    await _say(context, request, TurnNotice(request=request, decision=denied[-1] if denied else None))
+
+
+async def _say(context: Context, request: Request, notice: TurnNotice) -> None:
+    try:
+        await context.messenger.post(request.requester_id, notice)
+    except Undeliverable as closed:
+        log.warning("the requester cannot be told", request=request.id, why=str(closed))
+
+
+async def close_credentials(context: Context, work: Work) -> None:
+    """Effect of ``close_credentials``: the password goes from the message; later the receipt comes."""
+    request = await work.request()
+    if request.state not in (State.REVOKING, State.REVOKED):
+        return
+    for message in await context.ledger.messages(request.id, Purpose.CREDENTIALS):
+        if message.ts is not None and message.version < request.version:
+            await work.hold()
+            try:
+                await context.messenger.redraw(_place(message), ClosedNotice(request=request))
+            except Undeliverable as closed:
+                log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
+            else:
+                await context.ledger.message_drawn(message.id, request.version)
+
+
+# The audit channel: a reader of the record with a cursor, at most one message a second.
+
+
+async def feed(context: Context, work: Work) -> None:
+    """Effect of ``feed``: the lines that wait share a message. Without a channel the cursor stays; nothing is lost."""
+    channel = context.files.config.policy.audit_channel if context.files.config else None
+    if channel is None:
+        return
+    now, last = await context.ledger.now(), await context.ledger.cursor("feed_at")
+    if (pause := datetime.fromtimestamp(last / 1000, tz=now.tzinfo) + FEED_PAUSE) > now:
+        raise Again("at most one message a second", at=pause)
+    events = await context.ledger.events_after(await context.ledger.cursor("feed"), limit=FEED_LINES)
+    if not events:
+        return
+    shown = [event for event in events if event.kind not in UNSHOWN]
+    if shown:
+        await work.hold()
+        await _post_feed(context, channel, shown)
+        await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
+    await context.ledger.set_cursor("feed", events[-1].id)
+    if len(events) == FEED_LINES:
+        raise Again("more lines wait", at=now + FEED_PAUSE)
+
+
+async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -> None:
+    ids = {event.request_id for event in events if event.request_id is not None}
+    requests = {request_id: await context.ledger.request(request_id) for request_id in ids}
+    try:
+        await context.messenger.post(channel, FeedNotice(events=events, requests=requests))
+    except Undeliverable as closed:
+        raise Again(f"the audit channel cannot be written: {closed}") from None

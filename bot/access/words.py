@@ -1,0 +1,85 @@
+"""Sentences that more than one place says. Plain text: whoever shows them escapes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from storage.errors import NotPossible
+from storage.lifecycle import Why
+from storage.records import Cause, Decision, Json, Request, State, Verdict
+
+KEPT_SHOWN = 5
+
+ENDED_WORDS: dict[Cause, str] = {
+    Cause.EXPIRED: "its time was up",
+    Cause.NOT_STARTED: "it could not be started in time",
+    Cause.DONE: "given back",
+    Cause.REVOKED: "revoked",
+    Cause.FAILED: "it failed",
+    Cause.UNCLAIMED: "nobody used it in time",
+    Cause.LEFT: "the requester is no longer a member of the workspace",
+    Cause.SWEEP: "found by the sweep",
+    Cause.LOCKDOWN: "a lockdown is in force",
+    Cause.GONE: "its server is gone",
+}
+
+
+def count(number: int, noun: str) -> str:
+    """``1 session``, ``2 sessions``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def receipt_words(receipt: Json) -> str:
+    """What the receipt proves, as one paragraph; the time of reading back is the caller's to add."""
+    if receipt.get("gone"):
+        return f"Declared gone by an administrator: {receipt['gone']}. Nothing was read back from the server."
+    if receipt.get("nothing_made"):
+        return "Nothing had been made on the server."
+    parts = ["Login blocked", f"{count(int(receipt['sessions_ended']), 'session')} ended", *_kept(receipt)]
+    parts.append("user removed" if not receipt["was_absent"] else "the user was already gone")
+    return ". ".join([", ".join(parts), *(str(note).rstrip(".") for note in receipt.get("notes", ()))]) + "."
+
+
+def _kept(receipt: Json) -> list[str]:
+    kept: Sequence[str] = receipt.get("kept", ())
+    if not kept:
+        return []
+    names = ", ".join(kept[:KEPT_SHOWN]) + (" …" if len(kept) > KEPT_SHOWN else "")
+    return [f"{count(len(kept), 'object')} kept by {receipt.get('kept_by')} ({names})"]
+
+
+def read_back_at(receipt: Json) -> datetime | None:
+    """When the server itself was asked, by its clock."""
+    value = receipt.get("read_back_at")
+    return datetime.fromisoformat(value) if value else None
+
+
+def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
+    """Said to whoever was slower: who decided, or why it is over."""
+    shown = f"#{request.id}"
+    decider = next((d for d in reversed(decisions) if d.verdict in (Verdict.APPROVE, Verdict.DENY)), None)
+    by = f" by @{decider.person_name}" if decider else ""
+    return {
+        State.PENDING: f"{shown} is still waiting.",
+        State.APPROVED: f"{shown} was approved{by} a moment ago.",
+        State.ACTIVE: f"{shown} was approved{by} and is live.",
+        State.REVOKING: f"{shown} is being ended.",
+        State.REVOKED: f"{shown} has ended: {ENDED_WORDS.get(request.ended_because or Cause.DONE, 'ended')}.",
+        State.DENIED: f"{shown} was denied{by}.",
+        State.CANCELLED: f"{shown} was withdrawn by @{request.requester_name}.",
+        State.LAPSED: f"{shown} has lapsed: nobody decided in time.",
+        State.OUTDATED: f"{shown} is out of date: {request.ended_words or 'the policy changed meanwhile.'}",
+        State.APPLIED: f"{shown} was applied{by}.",
+    }[request.state]
+
+
+def why_not(lost: NotPossible) -> str:
+    """A move that lost its race, said to the person who made it."""
+    shown = f"#{lost.request.id}"
+    special = {
+        Why.LAPSED: f"{shown} has lapsed: nobody decided in time.",
+        Why.ALREADY_DECIDED: f"You have decided {shown} before. A person decides once.",
+        Why.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
+    }
+    return special.get(lost.why) or what_happened(lost.request, lost.decisions)

@@ -1,0 +1,72 @@
+"""Engines by name, and the one seam between the event loop and the synchronous adapters.
+
+An engine is a class that implements ``adapters.base.Adapter``, found through the entry point group
+``dbaccess.engines``; one that a package brings needs no change here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from adapters.base import Adapter, Enforced, Rejected, Secrets, Target
+from bot.databases import resolve
+
+GROUP = "dbaccess.engines"
+WORKERS_PER_SERVER = 4
+"""Connections to one server at a time: an expiry of many grants must not use up its connections."""
+
+T = TypeVar("T")
+
+
+def installed() -> Mapping[str, type[Adapter]]:
+    """Engine name → adapter class, for all that are installed."""
+    return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+class Engines:
+    """Runs a verb of an adapter in a thread, at most ``WORKERS_PER_SERVER`` at once on each server."""
+
+    def __init__(self, classes: Mapping[str, type[Adapter]] | None = None) -> None:
+        self._classes = dict(installed() if classes is None else classes)
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+
+    def adapter_class(self, engine: str) -> type[Adapter]:
+        """Raises Rejected where nothing installed serves the engine."""
+        try:
+            return self._classes[engine]
+        except KeyError:
+            raise Rejected(f"no engine {engine} is installed", mend=f"install the package that brings it; there are {', '.join(sorted(self._classes))}") from None
+
+    def label(self, engine: str) -> str:
+        """The engine's name as people write it."""
+        return str(getattr(self._classes.get(engine), "label", engine))
+
+    def enforces(self, engine: str) -> Enforced:
+        """What such a server ends by itself without any set-up of its own."""
+        return Enforced(getattr(self._classes.get(engine), "enforces", Enforced.NOTHING))
+
+    def open(self, target: Target) -> Adapter:
+        """The adapter with its secrets resolved now; makes no connection. Raises Rejected where a secret is not to be had."""
+        secrets = Secrets(admin_url=resolve(target.admin_url), replicas=tuple(resolve(r) for r in target.replicas))
+        return self.adapter_class(target.engine)(target, secrets)
+
+    async def call(self, target: Target, verb: Callable[[Adapter], T]) -> T:
+        """``verb`` on the target's adapter, off the event loop. Raises what the adapter raises."""
+
+        def work() -> T:
+            return verb(self.open(target))
+
+        pool = self._pools.get(target.admin_url)
+        if pool is None:
+            pool = self._pools[target.admin_url] = ThreadPoolExecutor(WORKERS_PER_SERVER, f"db-{target.name}")
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    def close(self) -> None:
+        """Wait for what runs: each adapter call has its own time limits."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=True)
+        self._pools.clear()
