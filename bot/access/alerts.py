@@ -13,6 +13,8 @@ from storage.audit import AuditKind
 from storage.lifecycle import Plan
 from storage.records import Json, Request, TaskKind
 
+SHOWN_PROBLEMS = 10
+
 log = structlog.get_logger(__name__)
 
 
@@ -53,3 +55,22 @@ async def _reaches(context: Context, places: list[str], notice: AlertNotice) -> 
         else:
             reached = True
     return reached
+
+
+async def announce_files(context: Context) -> None:
+    """Put a changed configuration on the record, and a broken one before those who look after it."""
+    files = context.files
+    files.refresh()
+    if not files.is_news:
+        return
+    files.is_news = False
+    if files.problems is not None:
+        await context.ledger.record(AuditKind.POLICY_REFUSED, actor="files", facts={"problems": len(files.problems.problems)})
+        await raise_alert(context, None, "The changed configuration has mistakes and is not in force.", steps=_first(str(files.problems)))
+    elif files.config is not None:
+        await context.ledger.record(AuditKind.POLICY_LOADED, actor="files", facts={"digest": files.config.digest})
+
+
+def _first(problems: str) -> tuple[str, ...]:
+    lines = problems.splitlines()
+    return (*lines[:SHOWN_PROBLEMS], *([f"… and {len(lines) - SHOWN_PROBLEMS} more"] if len(lines) > SHOWN_PROBLEMS else []))

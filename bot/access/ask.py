@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bot.access.context import Context
+from bot.access.context import NO_DIRECTORY, Context
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.ports import Person
+from bot.access.ports import DirectoryUnavailable, Person
 from bot.access.words import why_not
 from bot.access.work import Work
 from bot.policy import judge
@@ -47,13 +47,13 @@ class FormNeeded(Exception):
 
 async def ask(context: Context, person: Person, typed: Typed) -> Asked:
     """Judge the ask by today's policy and put it on the record. Raises Refused, or FormNeeded."""
-    config = context.files.in_force()
+    config = context.in_force()
     answer = judge.may_ask(config, await _question(context, person, typed))
     if isinstance(answer, judge.Missing):
         raise FormNeeded(typed, judge.offers(config, person.id), answer.what)
     if isinstance(answer, judge.Refused):
         raise Refused(answer.reason)
-    draft = _draft(context, person, typed, answer)
+    draft = await _draft(context, person, typed, answer)
     waiting = await context.ledger.like(draft)
     if waiting is not None:
         return Asked(request=waiting, is_new=False)
@@ -72,11 +72,11 @@ async def _question(context: Context, person: Person, typed: Typed) -> judge.Ask
     )
 
 
-def _draft(context: Context, person: Person, typed: Typed, answer: judge.Allowed) -> Draft:
+async def _draft(context: Context, person: Person, typed: Typed, answer: judge.Allowed) -> Draft:
     assert typed.database is not None, "judged as complete"
     return Draft(
         kind=typed.kind,
-        team_id=context.team_id,
+        team_id=await _team(context),
         requester_id=person.id,
         requester_name=person.name,
         database=typed.database,
@@ -84,6 +84,13 @@ def _draft(context: Context, person: Person, typed: Typed, answer: judge.Allowed
         reason=(typed.reason or "").strip(),
         terms=answer.terms,
     )
+
+
+async def _team(context: Context) -> str:
+    try:
+        return await context.directory.team_id()
+    except DirectoryUnavailable:
+        raise Refused(NO_DIRECTORY) from None
 
 
 async def cancel(context: Context, person: Person, request_id: int) -> Request:

@@ -67,7 +67,7 @@ async def _judged(context: Context, person: Person, request: Request) -> int:
     decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:
         raise TooLate(what_happened(request, decisions))
-    answer = judge.may_decide(context.files.in_force(), request, decisions, person.id)
+    answer = judge.may_decide(context.in_force(), request, decisions, person.id)
     if isinstance(answer, judge.MayDecide):
         return answer.stage
     if isinstance(answer, judge.Outdated):
@@ -101,7 +101,7 @@ async def _verdict(
 
 def _grant(context: Context, request: Request) -> Json:
     """What is frozen should this vote be the last one: the user's name and the whole way to its server."""
-    entry = context.files.in_force().databases.get(request.database)
+    entry = context.in_force().databases.get(request.database)
     if entry is None:
         raise OutOfDate
     found = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)

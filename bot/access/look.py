@@ -52,7 +52,7 @@ async def visible(context: Context, person: Person, request_id: int) -> Request:
     if person.is_operator or request.requester_id == person.id:
         return request
     decisions = await context.ledger.decisions(request_id)
-    if not judge.may_see(context.files.in_force(), request, decisions, person.id):
+    if not judge.may_see(context.in_force(), request, decisions, person.id):
         raise Unknown(f"#{request_id}")
     return request
 
@@ -103,14 +103,14 @@ async def _may_see(context: Context, person: Person, request: Request) -> bool:
 
 async def databases(context: Context, person: Person) -> tuple[judge.Offer, ...]:
     """What this person may ask for by today's policy."""
-    return judge.offers(context.files.in_force(), person.id)
+    return judge.offers(context.in_force(), person.id)
 
 
 async def explain(
     context: Context, person: Person, typed: Typed, *, other: str | None = None
 ) -> judge.Allowed | judge.Refused | judge.Missing:
     """Which rule answers, and why; nothing is requested. Others' answers are for admins."""
-    config = context.files.in_force()
+    config = context.in_force()
     if other is not None and other != person.id and not judge.is_admin(config, person.id):
         raise Refused("Only admins can ask what others may have.")
     question = judge.Ask(

@@ -39,6 +39,9 @@ class Directory(Protocol):
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         """Raises DirectoryUnavailable; an unknown id is a Person that is not ours."""
 
+    async def team_id(self) -> str:
+        """Our own workspace. Raises DirectoryUnavailable while Slack was never reached."""
+
 
 class DeliveryError(Exception):
     """A message could not be shown. The sentence holds no text of the message."""

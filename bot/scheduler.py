@@ -1,0 +1,23 @@
+"""Periodic work on APScheduler: a net under the runner, and a look at the files. Never one job per grant."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from bot.access.alerts import announce_files
+from bot.access.runner import Runner
+
+NET_SECONDS = 30
+FILES_SECONDS = 5
+
+
+def build_scheduler(runner: Runner) -> AsyncIOScheduler:
+    """Not started yet. A tick that is late is done, never skipped: the default grace of APScheduler is one second."""
+    scheduler = AsyncIOScheduler(
+        timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+    )
+    scheduler.add_job(runner.nudge, "interval", seconds=NET_SECONDS, id="net")
+    scheduler.add_job(announce_files, "interval", seconds=FILES_SECONDS, args=[runner.context], id="files")
+    return scheduler
