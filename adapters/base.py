@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 CREATE_LIMIT_SECONDS = 10.0
 """Time limit an adapter sets on the server for each statement of a create: after it, a create whose answer was lost has landed or never will."""
@@ -260,7 +260,14 @@ class NotOurs(AdapterError):
 
 
 class Adapter(Protocol):
-    """The verbs of an engine. Each may be repeated after a crash at any point; each raises only ``AdapterError``."""
+    """The verbs of an engine. Each may be repeated after a crash at any point; each raises only ``AdapterError``.
+
+    ``label`` is the engine's name as people write it; ``enforces`` what such a server ends by itself without any
+    set-up of its own (``Health.enforced`` has what one really does).
+    """
+
+    label: ClassVar[str]
+    enforces: ClassVar[Enforced]
 
     def __init__(self, target: Target, secrets: Secrets) -> None:
         """Hold what is needed; open nothing."""

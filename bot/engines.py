@@ -43,11 +43,13 @@ class Engines:
 
     def label(self, engine: str) -> str:
         """The engine's name as people write it."""
-        return str(getattr(self._classes.get(engine), "label", engine))
+        found = self._classes.get(engine)
+        return found.label if found else engine
 
     def enforces(self, engine: str) -> Enforced:
         """What such a server ends by itself without any set-up of its own."""
-        return Enforced(getattr(self._classes.get(engine), "enforces", Enforced.NOTHING))
+        found = self._classes.get(engine)
+        return found.enforces if found else Enforced.NOTHING
 
     def open(self, target: Target) -> Adapter:
         """The adapter with its secrets resolved now; makes no connection. Raises Rejected where a secret is not to be had."""
