@@ -39,3 +39,10 @@ class SchemaMissing(LedgerError):
 
 class StoreBusy(LedgerError):
     """Another bot runs on this SQLite file."""
+
+
+class StoreUnavailable(LedgerError):
+    """The store does not answer; only the kind of the error is named, since URLs and parameters may be secret."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the ledger's store does not answer ({kind})")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from storage.audit import AuditKind
 from storage.records import Cause, Decision, Json, Kind, Purpose, Request, State, TaskKind, Verdict
@@ -254,53 +254,133 @@ ENDING = (_revoke_now, _close_credentials, _update_card)
 
 TRANSITIONS: dict[Move, Transition] = {
     Move.ASK: Transition(
-        sources=frozenset(), target=State.PENDING, audit=AuditKind.ASKED,
-        then=(_post_card, _lapse), messages=(Purpose.CARD,),
+        sources=frozenset(),
+        target=State.PENDING,
+        audit=AuditKind.ASKED,
+        then=(_post_card, _lapse),
+        messages=(Purpose.CARD,),
     ),
     Move.DECIDE: Transition(
-        sources=WAITING, target=State.PENDING, audit=AuditKind.DECIDED,
-        only_if=(not_lapsed, not_decided_before, stage_is_open), then=(_update_card,),
+        sources=WAITING,
+        target=State.PENDING,
+        audit=AuditKind.DECIDED,
+        only_if=(not_lapsed, not_decided_before, stage_is_open),
+        then=(_update_card,),
     ),
     Move.APPROVE: Transition(
-        sources=WAITING, target=State.APPROVED, audit=AuditKind.APPROVED,
+        sources=WAITING,
+        target=State.APPROVED,
+        audit=AuditKind.APPROVED,
         only_if=(not_lapsed, not_decided_before, stage_is_open, not_locked_down),
         then=(_revoke_at_the_end, _provision, _update_card),
-        clears=CLOCKS_OF_WAITING, messages=(Purpose.CREDENTIALS,),
+        clears=CLOCKS_OF_WAITING,
+        messages=(Purpose.CREDENTIALS,),
     ),
     Move.DENY: Transition(
-        sources=WAITING, target=State.DENIED, audit=AuditKind.DENIED,
-        only_if=(not_lapsed, not_decided_before), then=CLOSED, clears=CLOCKS_OF_WAITING,
+        sources=WAITING,
+        target=State.DENIED,
+        audit=AuditKind.DENIED,
+        only_if=(not_lapsed, not_decided_before),
+        then=CLOSED,
+        clears=CLOCKS_OF_WAITING,
     ),
     Move.CANCEL: Transition(
-        sources=WAITING, target=State.CANCELLED, audit=AuditKind.CANCELLED, then=CLOSED, clears=CLOCKS_OF_WAITING,
+        sources=WAITING,
+        target=State.CANCELLED,
+        audit=AuditKind.CANCELLED,
+        then=CLOSED,
+        clears=CLOCKS_OF_WAITING,
     ),
     Move.LAPSE: Transition(
-        sources=WAITING, target=State.LAPSED, audit=AuditKind.LAPSED,
-        only_if=(is_lapsed,), then=CLOSED, clears=CLOCKS_OF_WAITING,
+        sources=WAITING,
+        target=State.LAPSED,
+        audit=AuditKind.LAPSED,
+        only_if=(is_lapsed,),
+        then=CLOSED,
+        clears=CLOCKS_OF_WAITING,
     ),
     Move.OUTDATE: Transition(
-        sources=WAITING, target=State.OUTDATED, audit=AuditKind.OUTDATED, then=CLOSED, clears=CLOCKS_OF_WAITING,
+        sources=WAITING,
+        target=State.OUTDATED,
+        audit=AuditKind.OUTDATED,
+        then=CLOSED,
+        clears=CLOCKS_OF_WAITING,
     ),
     Move.START: Transition(
-        sources=GIVEN, target=State.APPROVED, audit=AuditKind.STARTED,
-        only_if=(may_still_start, not_locked_down, requester_is_ours), then=(_revoke_at_the_end,),
+        sources=GIVEN,
+        target=State.APPROVED,
+        audit=AuditKind.STARTED,
+        only_if=(may_still_start, not_locked_down, requester_is_ours),
+        then=(_revoke_at_the_end,),
     ),
     Move.ACTIVATE: Transition(
-        sources=GIVEN, target=State.ACTIVE, audit=AuditKind.ACTIVATED,
-        only_if=(end_is_ahead, not_locked_down), then=(_update_card,),
+        sources=GIVEN,
+        target=State.ACTIVE,
+        audit=AuditKind.ACTIVATED,
+        only_if=(end_is_ahead, not_locked_down),
+        then=(_update_card,),
     ),
     Move.NOTE: Transition(sources=ANY, target=None, audit=AuditKind.NOTED, then=(_update_card,)),
     Move.FAIL: Transition(
-        sources=GIVEN, target=State.REVOKING, audit=AuditKind.FAILED,
-        then=(*ENDING, _tell), clears=(TaskKind.PROVISION,),
+        sources=GIVEN,
+        target=State.REVOKING,
+        audit=AuditKind.FAILED,
+        then=(*ENDING, _tell),
+        clears=(TaskKind.PROVISION,),
     ),
     Move.REVOKE: Transition(
-        sources=NOT_YET_ENDING, target=State.REVOKING, audit=AuditKind.REVOKING,
-        only_if=(end_has_come,), then=ENDING, clears=(TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.WARN_BEFORE_END),
+        sources=NOT_YET_ENDING,
+        target=State.REVOKING,
+        audit=AuditKind.REVOKING,
+        only_if=(end_has_come,),
+        then=ENDING,
+        clears=(TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.WARN_BEFORE_END),
     ),
     Move.CONFIRM: Transition(
-        sources=frozenset({State.REVOKING}), target=State.REVOKED, audit=AuditKind.REVOKED,
-        only_if=(has_receipt,), then=(_close_credentials, _update_card, _tell), clears=(TaskKind.REVOKE,),
+        sources=frozenset({State.REVOKING}),
+        target=State.REVOKED,
+        audit=AuditKind.REVOKED,
+        only_if=(has_receipt,),
+        then=(_close_credentials, _update_card, _tell),
+        clears=(TaskKind.REVOKE,),
     ),
 }
 """APPLY comes with extensions. A clear never removes a task that is claimed: its worker finds the state changed."""
+
+
+# What a move writes besides state and version; pure, so that it can be read and tested as a table.
+
+CLOSING = frozenset({Move.DENY, Move.CANCEL, Move.LAPSE, Move.OUTDATE})
+NOTABLE = frozenset({"unsettled_until"})
+"""Columns a NOTE may write: what was learned, never what was decided."""
+
+
+def written(move: Move, before: Request, change: Change, now: datetime) -> dict[str, Any]:
+    """Column values of ``move``. Raises ValueError for a NOTE that would write more than it may."""
+    target = TRANSITIONS[move].target
+    values: dict[str, Any] = {"state": target} if target is not None else {}
+    if move is Move.NOTE:
+        if not NOTABLE.issuperset(change.set):
+            raise ValueError(f"a note may write only {sorted(NOTABLE)}")
+        return dict(change.set)
+    return values | dict(change.set) | _times(move, before, change, now) | _ending(move, change, now)
+
+
+def _times(move: Move, before: Request, change: Change, now: datetime) -> dict[str, Any]:
+    if move is Move.APPROVE:
+        shorter = change.decision.duration if change.decision else None
+        duration = shorter or before.terms.duration
+        return {"approved_at": now, "duration": duration, "start_before": now + before.terms.provision_within}
+    if move is Move.START:
+        return {"started_at": now, "expires_at": now + (before.duration or before.terms.duration)}
+    if move is Move.ACTIVATE:
+        return {"activated_at": now, "unsettled_until": None}
+    return {}
+
+
+def _ending(move: Move, change: Change, now: datetime) -> dict[str, Any]:
+    if move in CLOSING:
+        return {"ended_because": change.cause, "ended_by": change.actor, "ended_words": change.words, "ended_at": now}
+    if move in (Move.REVOKE, Move.FAIL):
+        return {"ended_because": change.cause, "ended_by": change.actor, "ended_words": change.words}
+    return {"ended_at": now} if move is Move.CONFIRM else {}

@@ -1,0 +1,277 @@
+"""The ledger: what is true, and ``advance``, the only way it changes.
+
+State, decision, audit event, message rows and follow-up tasks commit together or not at all. Whoever loses a
+race gets ``NotPossible`` with what is true instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import fasteners
+from sqlalchemy import delete, insert, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from storage.audit import AuditKind
+from storage.errors import ClaimLost, NotPossible
+from storage.lifecycle import TRANSITIONS, Change, Move, Plan, Situation, Transition, Why, resolve, written
+from storage.queue import Queue, clear, held, put
+from storage.reads import Reads, all_decisions, lockdowns_in_force, meta_value, one_request, waiting_like
+from storage.records import Claim, Draft, Json, Lockdown, Message, Purpose, Request, State, TaskKind
+from storage.rows import terms_json
+from storage.store import Clock
+from storage.tables import audit_events, audit_texts, decisions, messages, meta, requests
+
+KEY_ALPHABET = string.ascii_lowercase + string.digits
+KEY_LENGTH = 16
+FEED_LANE = "slack:feed"
+SALT_BYTES = 16
+
+
+def random_key(length: int = KEY_LENGTH) -> str:
+    """Letters and digits nobody can guess (82 bits at 16)."""
+    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(length))
+
+
+class Ledger(Reads, Queue):
+    """Built without I/O; ``open`` before use, ``close`` after it. ``id`` names this ledger in every mark on a server."""
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        super().__init__(url, clock=clock)
+        self.id = ""
+        self._sole: fasteners.InterProcessLock | None = None
+
+    async def open(self, *, create: bool) -> None:
+        """Check the schema, or make it with ``create``. Raises SchemaMissing, StoreUnavailable."""
+        if create:
+            await self.upgrade()
+        await self.check_schema()
+        async with self.reading() as tx:
+            self.id = await meta_value(tx, "ledger") or ""
+
+    async def upgrade(self) -> None:
+        """Bring the tables up to date and give a new ledger its id."""
+        await self.migrate()
+        async with self.writing() as tx:
+            if await meta_value(tx, "ledger") is None:
+                await tx.execute(insert(meta).values(name="ledger", value=random_key(12)))
+
+    def take_sole_run(self) -> bool:
+        """On SQLite one bot runs at a time, guarded by the operating system's file lock; PostgreSQL takes any number."""
+        if not self.is_sqlite:
+            return True
+        self._sole = fasteners.InterProcessLock(f"{self.path}.lock")
+        return bool(self._sole.acquire(blocking=False))
+
+    def release_sole_run(self) -> None:
+        """Give the run free; the lock also ends with the process."""
+        if self._sole is not None and self._sole.acquired:
+            self._sole.release()
+
+    # Moves.
+
+    async def ask(self, draft: Draft, *, actor: str | None = None) -> tuple[Request, bool]:
+        """Move.ASK. Where the same ask waits already that one is the answer, and the second value is False."""
+        async with self.writing() as tx:
+            now = await self.moment(tx)
+            await _one_asker_at_a_time(tx, draft, is_sqlite=self.is_sqlite)
+            waiting = await waiting_like(tx, draft)
+            if waiting is not None:
+                return waiting, False
+            request_id = await _insert_request(tx, draft, now)
+            after = await one_request(tx, request_id)
+            change = Change(actor=actor or draft.requester_id, text=draft.reason)
+            await _follow(tx, TRANSITIONS[Move.ASK], after, change, now)
+        return after, True
+
+    async def advance(self, request_id: int, move: Move, change: Change, *, claim: Claim | None = None) -> Request:
+        """Make one move. Row taken, claim checked, condition, compare-and-set, audit, messages, tasks: one transaction.
+
+        Raises NotPossible (with the request as it is), NoSuchRequest, StoreUnavailable.
+        """
+        async with self.writing() as tx:
+            now = await self.moment(tx)
+            before = await one_request(tx, request_id, for_update=True)
+            made = await all_decisions(tx, request_id)
+            if claim is not None:
+                await _claim_held(tx, claim, move, before, now)
+            mine = (change.decision,) if change.decision else ()
+            move = resolve(move, before, (*made, *mine))
+            locked = _covers(await lockdowns_in_force(tx), before)
+            why = _why_not(
+                move, Situation(now=now, request=before, decisions=made, is_locked_down=locked, change=change)
+            )
+            if why is not None:
+                raise NotPossible(move, why, before, made)
+            after = await _apply(tx, move, before, change, now)
+            await _follow(tx, TRANSITIONS[move], after, change, now)
+        return after
+
+    # Messages.
+
+    async def add_message(self, request_id: int, purpose: Purpose, channel: str) -> Message:
+        """A further message of a request, to be posted."""
+        values = {"request_id": request_id, "purpose": purpose, "channel": channel, "ts": None, "version": 0}
+        async with self.writing() as tx:
+            found = await tx.execute(insert(messages).values(**values).returning(messages.c.id))
+        return Message(
+            id=found.scalar_one(), request_id=request_id, purpose=purpose, channel=channel, ts=None, version=0
+        )
+
+    async def message_posted(self, message_id: int, *, channel: str, ts: str, version: int) -> None:
+        """Where it is now, and which version it shows."""
+        await self._change_message(message_id, channel=channel, ts=ts, version=version)
+
+    async def message_drawn(self, message_id: int, version: int) -> None:
+        """It was redrawn in place."""
+        await self._change_message(message_id, version=version)
+
+    async def message_gone(self, message_id: int) -> None:
+        """It was deleted: to be posted anew."""
+        await self._change_message(message_id, ts=None)
+
+    async def _change_message(self, message_id: int, **values: str | int | None) -> None:
+        async with self.writing() as tx:
+            await tx.execute(update(messages).where(messages.c.id == message_id).values(**values))
+
+    # The record.
+
+    async def record(
+        self,
+        kind: AuditKind,
+        *,
+        actor: str,
+        request_id: int | None = None,
+        facts: Json | None = None,
+        text: str | None = None,
+    ) -> None:
+        """An event without a move."""
+        async with self.writing() as tx:
+            await _audit(
+                tx, kind, actor=actor, request_id=request_id, facts=facts or {}, text=text, now=await self.moment(tx)
+            )
+
+    async def set_cursor(self, name: str, value: int) -> None:
+        """How far a reader has come."""
+        async with self.writing() as tx:
+            await tx.execute(delete(meta).where(meta.c.name == f"cursor:{name}"))
+            await tx.execute(insert(meta).values(name=f"cursor:{name}", value=str(value)))
+
+
+async def _one_asker_at_a_time(tx: AsyncConnection, draft: Draft, *, is_sqlite: bool) -> None:
+    """Two deliveries of one command must not make two requests; on SQLite the transaction itself sees to it."""
+    if not is_sqlite:
+        number = int.from_bytes(hashlib.sha256(draft.requester_id.encode()).digest()[:8], signed=True)
+        await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
+
+
+async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime) -> int:
+    values: dict[str, Any] = {name: value for name, value in asdict(draft).items() if name != "terms"}
+    values |= {
+        "key": random_key(),
+        "state": State.PENDING,
+        "version": 1,
+        "terms": terms_json(draft.terms),
+        "asked_at": now,
+        "lapses_at": now + draft.terms.request_ttl,
+    }
+    return int((await tx.execute(insert(requests).values(**values).returning(requests.c.id))).scalar_one())
+
+
+async def _claim_held(tx: AsyncConnection, claim: Claim, move: Move, before: Request, now: datetime) -> None:
+    try:
+        await held(tx, claim, now=now)
+    except ClaimLost:
+        raise NotPossible(move, Why.CLAIM_LOST, before) from None
+
+
+def _covers(found: tuple[Lockdown, ...], request: Request) -> bool:
+    return any(
+        lock.database in (None, request.database) and lock.person_id in (None, request.requester_id) for lock in found
+    )
+
+
+def _why_not(move: Move, situation: Situation) -> Why | None:
+    transition = TRANSITIONS[move]
+    if situation.request.state not in transition.sources:
+        return Why.STATE
+    return next((why for why in (condition(situation) for condition in transition.only_if) if why is not None), None)
+
+
+async def _apply(tx: AsyncConnection, move: Move, before: Request, change: Change, now: datetime) -> Request:
+    if change.decision is not None:
+        await tx.execute(insert(decisions).values(**asdict(change.decision)))
+    values = {**written(move, before, change, now), "version": before.version + 1}
+    same = (requests.c.id == before.id, requests.c.version == before.version)
+    changed = await tx.execute(update(requests).where(*same).values(**values))
+    if changed.rowcount != 1:
+        raise NotPossible(move, Why.STATE, before)
+    return await one_request(tx, before.id)
+
+
+async def _follow(tx: AsyncConnection, transition: Transition, after: Request, change: Change, now: datetime) -> None:
+    """What commits with the move: audit event, message rows, tasks cleared and planned."""
+    facts = {**_facts(after, change), **change.facts}
+    await _audit(
+        tx,
+        change.audit or transition.audit,
+        actor=change.actor,
+        request_id=after.id,
+        facts=facts,
+        text=change.text,
+        now=now,
+    )
+    for purpose in transition.messages:
+        channel = after.terms.channel if purpose is Purpose.CARD else after.requester_id
+        await tx.execute(insert(messages).values(request_id=after.id, purpose=purpose, channel=channel, version=0))
+    await clear(tx, after.id, transition.clears)
+    for follow in transition.then:
+        await put(tx, follow(after, now), request_id=after.id, now=now)
+
+
+def _facts(after: Request, change: Change) -> dict[str, Any]:
+    facts: dict[str, Any] = {"state": after.state, "database": after.database, "level": after.level}
+    if change.decision is not None:
+        facts |= {"verdict": change.decision.verdict, "stage": change.decision.stage}
+    if after.username is not None:
+        facts["username"] = after.username
+    if after.expires_at is not None:
+        facts["expires_at"] = after.expires_at.isoformat()
+    if change.cause is not None:
+        facts["cause"] = change.cause
+    facts["duration_seconds"] = (after.duration or after.terms.duration).total_seconds()
+    facts["policy"] = after.terms.policy_digest
+    return facts
+
+
+async def _audit(
+    tx: AsyncConnection,
+    kind: AuditKind,
+    *,
+    actor: str,
+    request_id: int | None,
+    facts: Mapping[str, Any],
+    text: str | None,
+    now: datetime,
+) -> None:
+    """One event, and the feed's task: the feed is a reader of the record."""
+    salt = secrets.token_bytes(SALT_BYTES)
+    digest = hashlib.sha256(salt + text.encode()).hexdigest() if text else None
+    values = {
+        "at": now,
+        "kind": kind,
+        "actor": actor,
+        "request_id": request_id,
+        "facts": dict(facts),
+        "text_digest": digest,
+    }
+    event_id = (await tx.execute(insert(audit_events).values(**values).returning(audit_events.c.id))).scalar_one()
+    if text:
+        await tx.execute(insert(audit_texts).values(event_id=event_id, salt=salt, text=text))
+    await put(tx, Plan(kind=TaskKind.FEED, lane=FEED_LANE, due_at=now, is_single=True), request_id=None, now=now)

@@ -1,0 +1,125 @@
+"""Reads of the ledger, named by the question they answer. None of them changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import RowMapping, Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from storage import rows
+from storage.errors import NoSuchRequest
+from storage.records import LIVE, AuditEvent, Decision, Draft, Lockdown, Message, Purpose, Request, State
+from storage.store import Store
+from storage.tables import audit_events, audit_texts, decisions, lockdowns, messages, meta, requests
+
+T = TypeVar("T")
+
+
+class Reads(Store):
+    """Questions. Lists of requests are newest first, everything else in order of creation."""
+
+    async def _all(self, query: Select[Any], record: Callable[[RowMapping], T]) -> tuple[T, ...]:
+        async with self.reading() as tx:
+            return tuple(record(row) for row in (await tx.execute(query)).mappings())
+
+    async def request(self, request_id: int) -> Request:
+        """Raises NoSuchRequest."""
+        async with self.reading() as tx:
+            return await one_request(tx, request_id)
+
+    async def requests(
+        self, *, person_id: str | None = None, database: str | None = None, limit: int | None = None
+    ) -> tuple[Request, ...]:
+        """All there ever were, of a person or a database where one is named."""
+        return await self._all(_of(person_id, database).limit(limit), rows.request)
+
+    async def live_grants(self, *, person_id: str | None = None, database: str | None = None) -> tuple[Request, ...]:
+        """Requests for which a user exists on a server, or may."""
+        live = requests.c.state.in_([state.value for state in LIVE])
+        return await self._all(_of(person_id, database).where(live), rows.request)
+
+    async def waiting_requests(
+        self, *, person_id: str | None = None, database: str | None = None
+    ) -> tuple[Request, ...]:
+        """Requests that nobody has decided."""
+        return await self._all(_of(person_id, database).where(requests.c.state == State.PENDING), rows.request)
+
+    async def decisions(self, request_id: int) -> tuple[Decision, ...]:
+        """Who said what, in order."""
+        async with self.reading() as tx:
+            return await all_decisions(tx, request_id)
+
+    async def messages(self, request_id: int, purpose: Purpose | None = None) -> tuple[Message, ...]:
+        """Where a request is shown."""
+        query = select(messages).where(messages.c.request_id == request_id).order_by(messages.c.id)
+        if purpose is not None:
+            query = query.where(messages.c.purpose == purpose)
+        return await self._all(query, rows.message)
+
+    async def history(self, request_id: int) -> tuple[AuditEvent, ...]:
+        """The audit events of a request."""
+        return await self._all(_events().where(audit_events.c.request_id == request_id), rows.event)
+
+    async def events_after(self, event_id: int, *, limit: int) -> tuple[AuditEvent, ...]:
+        """The next events of the record, for a reader with a cursor."""
+        return await self._all(_events().where(audit_events.c.id > event_id).limit(limit), rows.event)
+
+    async def cursor(self, name: str) -> int:
+        """How far a reader has come; 0 at the beginning."""
+        async with self.reading() as tx:
+            return int(await meta_value(tx, f"cursor:{name}") or 0)
+
+
+def _of(person_id: str | None, database: str | None) -> Select[Any]:
+    query = select(requests).order_by(requests.c.id.desc())
+    if person_id is not None:
+        query = query.where(requests.c.requester_id == person_id)
+    return query if database is None else query.where(requests.c.database == database)
+
+
+def _events() -> Select[Any]:
+    joined = audit_events.outerjoin(audit_texts, audit_texts.c.event_id == audit_events.c.id)
+    return select(audit_events, audit_texts.c.text).select_from(joined).order_by(audit_events.c.id)
+
+
+async def one_request(tx: AsyncConnection, request_id: int, *, for_update: bool = False) -> Request:
+    """The request, with its row taken where it is to be changed. Raises NoSuchRequest."""
+    query = select(requests).where(requests.c.id == request_id)
+    found = (await tx.execute(query.with_for_update() if for_update else query)).mappings().first()
+    if found is None:
+        raise NoSuchRequest(request_id)
+    return rows.request(found)
+
+
+async def all_decisions(tx: AsyncConnection, request_id: int) -> tuple[Decision, ...]:
+    """Inside a transaction."""
+    query = select(decisions).where(decisions.c.request_id == request_id).order_by(decisions.c.id)
+    return tuple(rows.decision(row) for row in (await tx.execute(query)).mappings())
+
+
+async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
+    """A waiting request of the same person for the same thing and time."""
+    same = {
+        "requester_id": draft.requester_id,
+        "database": draft.database,
+        "level": draft.level,
+        "kind": draft.kind.value,
+        "state": State.PENDING.value,
+    }
+    query = select(requests).filter_by(**same).order_by(requests.c.id)
+    found = [rows.request(row) for row in (await tx.execute(query)).mappings()]
+    return next((r for r in found if r.terms.duration == draft.terms.duration and r.parent_id == draft.parent_id), None)
+
+
+async def lockdowns_in_force(tx: AsyncConnection) -> tuple[Lockdown, ...]:
+    """Those nobody has ended; read under a lock by the moves that name a lockdown."""
+    query = select(lockdowns).where(lockdowns.c.unlocked_at.is_(None)).with_for_update(read=True)
+    names = ("id", "database", "person_id", "locked_by", "at")
+    return tuple(Lockdown(**{n: row[n] for n in names}) for row in (await tx.execute(query)).mappings())
+
+
+async def meta_value(tx: AsyncConnection, name: str) -> str | None:
+    """A value of the ledger about itself."""
+    return (await tx.execute(select(meta.c.value).where(meta.c.name == name))).scalar_one_or_none()

@@ -1,0 +1,83 @@
+"""Rows to records and back. What is frozen as JSON is read with the same shape it was written."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from storage.records import (
+    AuditEvent,
+    Cause,
+    Decision,
+    Json,
+    Kind,
+    Message,
+    Purpose,
+    Request,
+    Stage,
+    State,
+    Task,
+    TaskKind,
+    Terms,
+    Verdict,
+)
+
+LATER = ("claimed_at", "first_login_at", "reviewed_at")
+"""Columns that a later version fills; they are not in today's record."""
+
+
+def terms_json(terms: Terms) -> Json:
+    """Durations in seconds, stages as objects."""
+    return {
+        "rule": terms.rule,
+        "stages": [{"approvers": list(s.approvers), "count": s.count} for s in terms.stages],
+        "channel": terms.channel,
+        "duration": terms.duration.total_seconds(),
+        "request_ttl": terms.request_ttl.total_seconds(),
+        "provision_within": terms.provision_within.total_seconds(),
+        "delivery": terms.delivery,
+        "level": dict(terms.level),
+        "policy_digest": terms.policy_digest,
+    }
+
+
+def terms(value: Json) -> Terms:
+    """The reverse of ``terms_json``."""
+    spans = {name: timedelta(seconds=value[name]) for name in ("duration", "request_ttl", "provision_within")}
+    stages = tuple(Stage(approvers=tuple(s["approvers"]), count=s["count"]) for s in value["stages"])
+    return Terms(**{**value, **spans, "stages": stages})
+
+
+def request(row: RowMapping) -> Request:
+    """A row of ``requests``."""
+    parts: dict[str, Any] = {name: value for name, value in row.items() if name not in LATER}
+    parts["kind"], parts["state"] = Kind(parts["kind"]), State(parts["state"])
+    parts["terms"] = terms(parts["terms"])
+    if parts["ended_because"] is not None:
+        parts["ended_because"] = Cause(parts["ended_because"])
+    return Request(**parts)
+
+
+def decision(row: RowMapping) -> Decision:
+    """A row of ``decisions``."""
+    parts = {name: value for name, value in row.items() if name != "id"}
+    return Decision(**{**parts, "verdict": Verdict(parts["verdict"])})
+
+
+def message(row: RowMapping) -> Message:
+    """A row of ``messages``."""
+    return Message(**{**row, "purpose": Purpose(row["purpose"])})
+
+
+def task(row: RowMapping) -> Task:
+    """A row of ``tasks``, without its claim."""
+    parts = {name: value for name, value in row.items() if name not in ("claim", "worker", "lease_until")}
+    return Task(**{**parts, "kind": TaskKind(parts["kind"])})
+
+
+def event(row: RowMapping) -> AuditEvent:
+    """A row of ``audit_events`` joined with its text."""
+    names = ("id", "at", "kind", "actor", "request_id", "facts", "text")
+    return AuditEvent(**{name: row[name] for name in names})

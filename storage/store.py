@@ -1,0 +1,181 @@
+"""The store under the ledger: engine, transactions, clock, migrations. Nothing here knows a request.
+
+SQLite: a file in WAL mode, every write in ``BEGIN IMMEDIATE``, ``synchronous=FULL`` (what was answered to a person as done
+must survive a power cut). Never ``:memory:``, which shares one connection and lets two approvals win.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from storage.errors import SchemaMissing, StoreUnavailable
+from storage.waking import Waker, make_waker
+
+Clock: TypeAlias = Callable[[], datetime]
+BUSY_SECONDS = 30
+UPGRADE = "run `dbaccess store upgrade`"
+
+
+class Store:
+    """Connections and transactions. ``url`` may hold a password: it is never shown."""
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
+        self.clock = clock
+        self.engine = _sqlite_engine(url) if self.is_sqlite else create_async_engine(url, pool_pre_ping=True)
+        self.waker: Waker = make_waker(self.url)
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        assert self.url.database is not None, "checked at the start"
+        return Path(self.url.database)
+
+    async def close(self) -> None:
+        """Give back every connection."""
+        await self.waker.close()
+        await self.engine.dispose()
+
+    # Transactions. Whatever the driver raises becomes StoreUnavailable, which shows no URL and no parameters.
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction that may write; wakes whoever waits for a commit, in other processes too."""
+        with _translated():
+            async with self.engine.begin() as tx:
+                yield tx
+                await self.waker.announce(tx)
+        self.waker.wake()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent look that writes nothing."""
+        with _translated():
+            async with self.engine.connect() as connection:
+                yield await connection.execution_options(reads_only=True)
+
+    async def now(self) -> datetime:
+        """The time by which everything is decided: the store's own on PostgreSQL, never a replica's."""
+        if self.clock is not None:
+            return self.clock()
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        async with self.reading() as tx:
+            return await self.moment(tx)
+
+    async def moment(self, tx: AsyncConnection) -> datetime:
+        """``now`` inside a transaction."""
+        if self.clock is not None:
+            return self.clock()
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        found: datetime = (await tx.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return found.astimezone(UTC)
+
+    # Schema.
+
+    async def check_schema(self) -> None:
+        """Raises SchemaMissing where the store is empty, older, or newer than this program."""
+        if self.is_sqlite and not self.path.exists():
+            raise SchemaMissing(f"there is no ledger at {self.path}; {UPGRADE} or start the bot")
+        async with self.reading() as connection:
+            found = await connection.run_sync(_revision)
+        head = _scripts().get_current_head()
+        if found is None:
+            raise SchemaMissing(f"the store has no ledger yet; {UPGRADE}")
+        if found != head:
+            known = {script.revision for script in _scripts().walk_revisions()}
+            older = found in known
+            raise SchemaMissing(
+                f"the ledger is older than this program; {UPGRADE}"
+                if older
+                else "the ledger was made by a newer dbaccess; install that version"
+            )
+
+    async def migrate(self) -> None:
+        """Make or bring up to date the ledger's tables."""
+        if self.is_sqlite:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _translated():
+            async with self.engine.begin() as connection:
+                await connection.run_sync(_upgrade)
+
+
+class _translated:  # noqa: N801 - reads as a word where it is used
+    """The one point at which errors of the driver become the ledger's."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, DBAPIError):
+            raise StoreUnavailable(type(error.orig).__name__ if error.orig else type(error).__name__) from None
+        if isinstance(error, SQLAlchemyError | OSError):
+            raise StoreUnavailable(type(error).__name__) from None
+
+
+def _sqlite_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(url, pool_size=5, max_overflow=10)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin or commit by itself
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"busy_timeout={BUSY_SECONDS * 1000}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        reads_only = connection.get_execution_options().get("reads_only")
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def shown_url(url: str) -> str:
+    """The URL without its password, for people."""
+    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1…@", url)

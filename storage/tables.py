@@ -1,0 +1,215 @@
+"""The ledger's tables (SQLAlchemy Core), the same on SQLite and PostgreSQL. ``migrations/`` makes them.
+
+Columns that a later version fills are here from the first migration on, so that nothing later is painful.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC time with microseconds. SQLite keeps it as sortable text without zone, always UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without zone cannot be stored")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Span(TypeDecorator[timedelta]):
+    """A duration in whole microseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:
+        del dialect
+        return None if value is None else value // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> timedelta | None:
+        del dialect
+        return None if value is None else timedelta(microseconds=int(value))
+
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+metadata = MetaData(naming_convention=NAMES)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("key", String(32), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("team_id", String(32), nullable=False),
+    Column("requester_id", String(64), nullable=False),
+    Column("requester_name", Text, nullable=False),
+    Column("database", String(64), nullable=False),
+    Column("level", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ticket", Text),
+    Column("parent_id", Id, ForeignKey("requests.id")),
+    Column("terms", JSON, nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("lapses_at", Moment, nullable=False),
+    Column("approved_at", Moment),
+    Column("duration", Span),
+    Column("start_before", Moment),
+    Column("username", String(64)),
+    Column("target", JSON),
+    Column("identity", Text),
+    Column("started_at", Moment),
+    Column("unsettled_until", Moment),
+    Column("expires_at", Moment),
+    Column("activated_at", Moment),
+    Column("claimed_at", Moment),
+    Column("first_login_at", Moment),
+    Column("reviewed_at", Moment),
+    Column("ended_at", Moment),
+    Column("ended_because", String(32)),
+    Column("ended_by", String(64)),
+    Column("ended_words", Text),
+    Column("receipt", JSON),
+    Index(None, "state", "database"),
+    Index(None, "requester_id", "state"),
+    sqlite_autoincrement=True,  # a number is never used twice, also after the newest row was removed
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("request_id", Id, ForeignKey("requests.id"), nullable=False),
+    Column("person_id", String(64), nullable=False),
+    Column("person_name", Text, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("reason", Text),
+    Column("duration", Span),
+    UniqueConstraint("request_id", "person_id"),
+    sqlite_autoincrement=True,
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("request_id", Id, ForeignKey("requests.id"), nullable=False, index=True),
+    Column("purpose", String(32), nullable=False),
+    Column("channel", String(64), nullable=False),
+    Column("ts", String(32)),
+    Column("version", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("kind", String(32), nullable=False),
+    Column("lane", String(64), nullable=False),
+    Column("request_id", Id, ForeignKey("requests.id"), index=True),
+    Column("payload", JSON, nullable=False),
+    Column("due_at", Moment, nullable=False, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text),
+    Column("claim", BigInteger),
+    Column("worker", String(32)),
+    Column("lease_until", Moment, index=True),
+    # One of a lane runs at a time, whoever tries and however many replicas there are.
+    Index(
+        "uq_tasks_claimed_lane",
+        "lane",
+        unique=True,
+        sqlite_where=text("claim IS NOT NULL"),
+        postgresql_where=text("claim IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False),
+    Column("kind", String(48), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("request_id", Id, ForeignKey("requests.id"), index=True),
+    Column("facts", JSON, nullable=False),
+    Column("text_digest", String(64)),
+    Column("sequence", BigInteger, unique=True),
+    Column("hash", String(64)),
+    sqlite_autoincrement=True,
+)
+
+audit_texts = Table(
+    "audit_texts",
+    metadata,
+    Column("event_id", Id, ForeignKey("audit_events.id"), primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("text", Text, nullable=False),
+)
+"""What is personal, apart from the chain: the event holds only its salted digest, so that the text can be erased."""
+
+lockdowns = Table(
+    "lockdowns",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("database", String(64)),
+    Column("person_id", String(64)),
+    Column("locked_by", String(64), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("unlocked_by", String(64)),
+    Column("unlocked_at", Moment),
+    sqlite_autoincrement=True,
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)

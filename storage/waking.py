@@ -1,0 +1,121 @@
+"""Who waits for a commit is woken by it: by an event in the same process, by the store from another one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Protocol
+
+import psycopg
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+CHANNEL = "dbaccess"
+LOOK_SECONDS = 0.4
+"""How often SQLite's files are looked at: a stat, no query."""
+
+RETRY_SECONDS = 2.0
+
+
+class Waker(Protocol):
+    """Tells that something was committed, here or elsewhere."""
+
+    async def changed(self, seconds: float) -> bool:
+        """True as soon as there was a commit since the last call, False when the time is over."""
+
+    async def announce(self, tx: AsyncConnection) -> None:
+        """Called inside a writing transaction, before it commits."""
+
+    def wake(self) -> None:
+        """Called after a commit of this process."""
+
+    async def close(self) -> None:
+        """Stop watching."""
+
+
+def make_waker(url: URL) -> Waker:
+    """The waker for this kind of store."""
+    return FileWaker(str(url.database)) if url.get_backend_name() == "sqlite" else ListenWaker(url)
+
+
+class FileWaker:
+    """SQLite: another process' commit changes the file or its write-ahead log."""
+
+    def __init__(self, path: str) -> None:
+        self._paths = (path, f"{path}-wal")
+        self._event = asyncio.Event()
+        self._seen = self._stamp()
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        stamps = []
+        for path in self._paths:
+            with suppress(OSError):
+                status = os.stat(path)  # noqa: PTH116 - asked twice a second
+                stamps.append((status.st_mtime_ns, status.st_size))
+        return tuple(stamps)
+
+    async def changed(self, seconds: float) -> bool:
+        end = asyncio.get_running_loop().time() + seconds
+        while True:
+            left = end - asyncio.get_running_loop().time()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), max(0.0, min(left, LOOK_SECONDS)))
+            stamp = self._stamp()
+            if self._event.is_set() or stamp != self._seen:
+                self._event.clear()
+                self._seen = stamp
+                return True
+            if left <= LOOK_SECONDS:
+                return False
+
+    async def announce(self, tx: AsyncConnection) -> None:
+        del tx
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def close(self) -> None:
+        return
+
+
+class ListenWaker:
+    """PostgreSQL: NOTIFY in the transaction, LISTEN on a connection of its own."""
+
+    def __init__(self, url: URL) -> None:
+        self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._event = asyncio.Event()
+        self._listening: asyncio.Task[None] | None = None
+
+    async def changed(self, seconds: float) -> bool:
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen())
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+    async def _listen(self) -> None:
+        while True:
+            with suppress(psycopg.Error, OSError):
+                async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    self._event.set()  # what was committed before we listened
+                    async for _ in connection.notifies():
+                        self._event.set()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def announce(self, tx: AsyncConnection) -> None:
+        await tx.execute(text(f"NOTIFY {CHANNEL}"))
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def close(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listening
+            self._listening = None
