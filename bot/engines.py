@@ -39,7 +39,10 @@ class Engines:
         try:
             return self._classes[engine]
         except KeyError:
-            raise Rejected(f"no engine {engine} is installed", mend=f"install the package that brings it; there are {', '.join(sorted(self._classes))}") from None
+            raise Rejected(
+                f"no engine {engine} is installed",
+                mend=f"install the package that brings it; there are {', '.join(sorted(self._classes))}",
+            ) from None
 
     def label(self, engine: str) -> str:
         """The engine's name as people write it."""

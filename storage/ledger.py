@@ -74,6 +74,10 @@ class Ledger(Reads, Queue):
         if self._sole is not None and self._sole.acquired:
             self._sole.release()
 
+    async def changed(self, seconds: float) -> bool:
+        """True as soon as something was committed, by any process; False when the time is over."""
+        return await self.waker.changed(seconds)
+
     # Moves.
 
     async def ask(self, draft: Draft, *, actor: str | None = None) -> tuple[Request, bool]:

@@ -124,7 +124,9 @@ class _translated:  # noqa: N801 - reads as a word where it is used
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, DBAPIError):
             raise StoreUnavailable(type(error.orig).__name__ if error.orig else type(error).__name__) from None
         if isinstance(error, SQLAlchemyError | OSError):

@@ -24,7 +24,9 @@ async def raise_alert(
     """Put an alert on the record and on its way to the alert channel. The words hold no secret: adapters scrub theirs."""
     now, request_id = await context.ledger.now(), request.id if request else None
     payload: Json = {"what": what, "tries": tries, "steps": list(steps), "since": now.isoformat()}
-    await context.ledger.record(AuditKind.ALERT, actor="bot", request_id=request_id, facts={"what": what, "tries": tries})
+    await context.ledger.record(
+        AuditKind.ALERT, actor="bot", request_id=request_id, facts={"what": what, "tries": tries}
+    )
     plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=now, payload=payload)
     await context.ledger.add_task(plan, request_id=request_id)
 
@@ -65,12 +67,22 @@ async def announce_files(context: Context) -> None:
         return
     files.is_news = False
     if files.problems is not None:
-        await context.ledger.record(AuditKind.POLICY_REFUSED, actor="files", facts={"problems": len(files.problems.problems)})
-        await raise_alert(context, None, "The changed configuration has mistakes and is not in force.", steps=_first(str(files.problems)))
+        await context.ledger.record(
+            AuditKind.POLICY_REFUSED, actor="files", facts={"problems": len(files.problems.problems)}
+        )
+        await raise_alert(
+            context,
+            None,
+            "The changed configuration has mistakes and is not in force.",
+            steps=_first(str(files.problems)),
+        )
     elif files.config is not None:
         await context.ledger.record(AuditKind.POLICY_LOADED, actor="files", facts={"digest": files.config.digest})
 
 
 def _first(problems: str) -> tuple[str, ...]:
     lines = problems.splitlines()
-    return (*lines[:SHOWN_PROBLEMS], *([f"… and {len(lines) - SHOWN_PROBLEMS} more"] if len(lines) > SHOWN_PROBLEMS else []))
+    return (
+        *lines[:SHOWN_PROBLEMS],
+        *([f"… and {len(lines) - SHOWN_PROBLEMS} more"] if len(lines) > SHOWN_PROBLEMS else []),
+    )

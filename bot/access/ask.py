@@ -54,10 +54,8 @@ async def ask(context: Context, person: Person, typed: Typed) -> Asked:
     if isinstance(answer, judge.Refused):
         raise Refused(answer.reason)
     draft = await _draft(context, person, typed, answer)
-    waiting = await context.ledger.like(draft)
-    if waiting is not None:
-        return Asked(request=waiting, is_new=False)
-    return Asked(request=await context.ledger.ask(draft, actor=person.id), is_new=True)
+    request, is_new = await context.ledger.ask(draft)
+    return Asked(request=request, is_new=is_new)
 
 
 async def _question(context: Context, person: Person, typed: Typed) -> judge.Ask:

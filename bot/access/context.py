@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.access.errors import Refused
-from bot.access.ports import Directory, DirectoryUnavailable, Messenger, Person
 from bot.access.files import Files
+from bot.access.ports import Directory, DirectoryUnavailable, Messenger, Person
 from bot.engines import Engines
 from bot.policy.load import Config
 from storage.ledger import Ledger
 
-NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has mistakes. Its administrators have been told."
+NOTHING_GRANTED = (
+    "dbaccess grants nothing at the moment: its configuration has mistakes. Its administrators have been told."
+)
 NO_DIRECTORY = "Slack did not answer who you are, so nothing was done. Please try again."
 
 

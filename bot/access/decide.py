@@ -33,7 +33,11 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     for _ in range(ROUNDS):
         request = await context.ledger.request(request.id)
         stage = await _judged(context, person, request)
-        change = Change(actor=person.id, decision=await _verdict(context, person, request, Verdict.APPROVE, stage), set=_grant(context, request))
+        change = Change(
+            actor=person.id,
+            decision=await _verdict(context, person, request, Verdict.APPROVE, stage),
+            set=_grant(context, request),
+        )
         try:
             return await context.ledger.advance(request.id, Move.DECIDE, change)
         except NotPossible as lost:
@@ -72,7 +76,9 @@ async def _judged(context: Context, person: Person, request: Request) -> int:
         return answer.stage
     if isinstance(answer, judge.Outdated):
         raise await _outdate(context, request, answer.what)
-    await context.ledger.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"})
+    await context.ledger.record(
+        AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"}
+    )
     raise Refused(answer.reason)
 
 

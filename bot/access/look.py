@@ -15,6 +15,7 @@ from bot.policy import judge
 from storage.errors import NoSuchRequest
 from storage.records import AuditEvent, Decision, Request, State
 
+NUMBER_MAX = 18
 ACTIVITY_WITHIN = 2.0
 """Seconds to wait for a server's count of sessions: an answer in Slack is not kept waiting for it."""
 
@@ -32,7 +33,7 @@ class StatusView:
 async def by_token(context: Context, token: str) -> Request:
     """The request of a button's value ``42.<key>``. Raises OutOfDate for another or an older ledger's."""
     number, _, key = token.partition(".")
-    if not (number.isascii() and number.isdigit() and len(number) < 19):
+    if not (number.isascii() and number.isdigit() and len(number) <= NUMBER_MAX):
         raise OutOfDate
     try:
         request = await context.ledger.request(int(number))

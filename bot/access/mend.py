@@ -28,4 +28,8 @@ async def mend(context: Context, work: Work) -> None:
         except NotOurs:
             return
         if not receipt.was_absent:
-            await work.advance(request, Move.NOTE, Change(actor="bot", audit=AuditKind.MENDED, facts={"sessions_ended": receipt.sessions_ended}))
+            await work.advance(
+                request,
+                Move.NOTE,
+                Change(actor="bot", audit=AuditKind.MENDED, facts={"sessions_ended": receipt.sessions_ended}),
+            )

@@ -53,4 +53,8 @@ async def set_fresh_password(context: Context, work: Work, request: Request, *, 
     await work.hold()
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     await deliver(context, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=fresh))
-    await work.advance(request, Move.NOTE, Change(actor=request.requester_id if audit is AuditKind.PASSWORD_RENEWED else "bot", audit=audit))
+    await work.advance(
+        request,
+        Move.NOTE,
+        Change(actor=request.requester_id if audit is AuditKind.PASSWORD_RENEWED else "bot", audit=audit),
+    )

@@ -11,11 +11,29 @@ import string
 from dataclasses import replace
 from datetime import timedelta
 
-from adapters.base import CREATE_LIMIT_SECONDS, Adapter, Endpoint, Level, NotOurs, Rejected, Target, Unreachable, UserSpec
+from adapters.base import (
+    CREATE_LIMIT_SECONDS,
+    Adapter,
+    Endpoint,
+    Level,
+    NotOurs,
+    Rejected,
+    Target,
+    Unreachable,
+    UserSpec,
+)
 from bot.access.context import Context
-from bot.access.ports import CredentialsNotice, Delayed, DirectoryUnavailable, MessageGone, Posted, PreparingNotice, Undeliverable
-from bot.access.work import Again, Work
+from bot.access.ports import (
+    CredentialsNotice,
+    Delayed,
+    DirectoryUnavailable,
+    MessageGone,
+    Posted,
+    PreparingNotice,
+    Undeliverable,
+)
 from bot.access.runner import backoff
+from bot.access.work import Again, Work
 from storage.errors import NotPossible
 from storage.lifecycle import FILL_WITHIN, Change, Move, Why
 from storage.records import Cause, Json, Message, Purpose, Request, State
@@ -97,7 +115,9 @@ async def _explain_delay(context: Context, request: Request, trouble: str) -> No
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         try:
-            await context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), PreparingNotice(request=request, trouble=trouble))
+            await context.messenger.redraw(
+                Posted(channel=message.channel, ts=message.ts), PreparingNotice(request=request, trouble=trouble)
+            )
         except (Delayed, Undeliverable):
             return
 
@@ -111,7 +131,9 @@ async def _start(context: Context, work: Work, request: Request) -> Request | No
     settled = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
     facts: Json = {"try": work.tries}
     if request.expires_at is not None:
-        return await work.advance(request, Move.NOTE, Change(actor="bot", set={"unsettled_until": settled}, facts=facts))
+        return await work.advance(
+            request, Move.NOTE, Change(actor="bot", set={"unsettled_until": settled}, facts=facts)
+        )
     change = Change(
         actor="bot",
         requester_is_ours=await _is_ours(context, request),
@@ -121,13 +143,18 @@ async def _start(context: Context, work: Work, request: Request) -> Request | No
     try:
         return await work.advance(request, Move.START, change)
     except NotPossible as lost:
-        return await _not_started(work, request, lost)
+        await _not_started(work, request, lost)
+        return None
 
 
 async def _not_started(work: Work, request: Request, lost: NotPossible) -> None:
     causes = {Why.NOT_OURS: Cause.LEFT, Why.LOCKED_DOWN: Cause.LOCKDOWN}
     if lost.why in causes:
-        await work.advance(request, Move.REVOKE, Change(actor="directory" if lost.why is Why.NOT_OURS else "lockdown", cause=causes[lost.why]))
+        await work.advance(
+            request,
+            Move.REVOKE,
+            Change(actor="directory" if lost.why is Why.NOT_OURS else "lockdown", cause=causes[lost.why]),
+        )
     elif lost.why is Why.TOO_LATE:
         await fail(work, request, f"{request.database} could not be reached in time, so nothing was granted.")
     elif lost.why is not Why.STATE:
@@ -166,7 +193,9 @@ async def _make(context: Context, work: Work, request: Request, message: Message
         return  # the revoke task behind us in this lane is due
     level = level_of(request)
     password = make_password()
-    spec = UserSpec(username=request.username, password=password, level=level, remaining=remaining, request_id=request.id)
+    spec = UserSpec(
+        username=request.username, password=password, level=level, remaining=remaining, request_id=request.id
+    )
     await work.hold()
     endpoint = await context.engines.call(target_of(request), lambda adapter: _create(adapter, spec))
     if (await work.request()).state is not State.APPROVED:
@@ -199,4 +228,3 @@ async def deliver(context: Context, request: Request, message: Message, notice: 
             return
     posted = await context.messenger.post(request.requester_id, notice)
     await remember(context, message, posted, request)
-

@@ -45,10 +45,14 @@ async def revoke(context: Context, person: Person, request_id: int) -> Request:
     request = await _find(context, request_id)
     config, decisions = context.files.config, await context.ledger.decisions(request_id)
     if not person.is_operator and (config is None or not judge.may_revoke(config, request, decisions, person.id)):
-        await context.ledger.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": "revoke"})
+        await context.ledger.record(
+            AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": "revoke"}
+        )
         if config is None or not judge.may_see(config, request, decisions, person.id):
             raise Unknown(f"#{request_id}")
-        raise Refused(f"Only those who can approve #{request_id} and admins can revoke it. To give back your own, use I'm done.")
+        raise Refused(
+            f"Only those who can approve #{request_id} and admins can revoke it. To give back your own, use I'm done."
+        )
     return await _end(context, request, person, Cause.REVOKED)
 
 
@@ -124,7 +128,11 @@ async def _proven(context: Context, work: Work, request: Request) -> Json:
     if lands_until is not None and await context.ledger.now() < lands_until:
         raise Again("a create whose answer was lost may still land", at=lands_until)
     if receipt.was_absent and request.activated_at is not None:
-        await raise_alert(context, request, f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.")
+        await raise_alert(
+            context,
+            request,
+            f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.",
+        )
     return receipt_json(receipt)
 
 
@@ -138,7 +146,12 @@ async def drop(context: Context, work: Work, request: Request) -> Receipt:
 
 def receipt_json(receipt: Receipt) -> Json:
     """The receipt as the ledger keeps it; times in RFC 3339."""
-    return {**asdict(receipt), "kept": list(receipt.kept), "notes": list(receipt.notes), "read_back_at": receipt.read_back_at.isoformat()}
+    return {
+        **asdict(receipt),
+        "kept": list(receipt.kept),
+        "notes": list(receipt.notes),
+        "read_back_at": receipt.read_back_at.isoformat(),
+    }
 
 
 def _facts(receipt: Json) -> Json:
@@ -163,8 +176,14 @@ async def _foreign(context: Context, work: Work, request: Request, foreign: NotO
 
 async def _again(context: Context, work: Work, request: Request, trouble: AdapterError) -> Again:
     next_try = await context.ledger.now() + backoff(work.tries)
-    if work.tries == ALERT_AT or (work.tries > ALERT_AT and work.tries % ALERT_EVERY == 0) or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs)):
-        await raise_alert(context, request, _cannot(request, trouble), tries=work.tries, steps=_by_hand(request, trouble))
+    if (
+        work.tries == ALERT_AT
+        or (work.tries > ALERT_AT and work.tries % ALERT_EVERY == 0)
+        or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs))
+    ):
+        await raise_alert(
+            context, request, _cannot(request, trouble), tries=work.tries, steps=_by_hand(request, trouble)
+        )
     return Again(str(trouble), at=next_try)
 
 
@@ -175,7 +194,11 @@ def _cannot(request: Request, trouble: AdapterError) -> str:
 
 
 def _by_hand(request: Request, trouble: AdapterError) -> tuple[str, ...]:
-    steps = [f"Make {request.database} answer again; dbaccess goes on by itself."] if isinstance(trouble, Unreachable) else []
+    steps = (
+        [f"Make {request.database} answer again; dbaccess goes on by itself."]
+        if isinstance(trouble, Unreachable)
+        else []
+    )
     if isinstance(trouble, Rejected) and trouble.mend:
         steps.append(trouble.mend)
     return (

@@ -139,14 +139,22 @@ class Runner:
             pause = timedelta(seconds=delayed.retry_after) if delayed.retry_after else backoff(task.attempts)
             await self.ledger.put_back(claim, due_at=await self.ledger.now() + pause, error=str(delayed))
         except Unreachable as silent:
-            await self.ledger.put_back(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=str(silent))
+            await self.ledger.put_back(
+                claim, due_at=await self.ledger.now() + backoff(task.attempts), error=str(silent)
+            )
         except NoSuchRequest:
             await self.ledger.finish(claim)
         except LedgerError:
             raise
-        except Exception as unforeseen:  # noqa: BLE001 - see _perform: nothing may be lost
+        except Exception as unforeseen:
             reference = secrets.token_hex(4).upper()
-            log.error("a task failed", task=task.kind, request=task.request_id, reference=reference, error=type(unforeseen).__name__, exc_info=True)
+            log.exception(
+                "a task failed",
+                task=task.kind,
+                request=task.request_id,
+                reference=reference,
+                error=type(unforeseen).__name__,
+            )
             words = f"{type(unforeseen).__name__}, reference {reference}"
             await self.ledger.put_back(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=words)
         else:

@@ -78,7 +78,9 @@ async def _to_approvers(context: Context, work: Work, request: Request, closed: 
     known = {m.channel for m in await context.ledger.messages(request.id, Purpose.CARD_COPY)}
     for person_id in _approvers(context, request) - known:
         await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
-    reached = [await _copy(context, work, m, request) for m in await context.ledger.messages(request.id, Purpose.CARD_COPY)]
+    reached = [
+        await _copy(context, work, m, request) for m in await context.ledger.messages(request.id, Purpose.CARD_COPY)
+    ]
     await _say(context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached))))
     await _alert_about_channel(context, request, closed)
 
@@ -108,7 +110,12 @@ async def _copy(context: Context, work: Work, message: Message, request: Request
 async def _alert_about_channel(context: Context, request: Request, closed: Undeliverable) -> None:
     """Tell those who can invite the bot."""
     steps = (f"Invite the bot to {request.terms.channel}, or name another channel in policy.yml.",)
-    await raise_alert(context, request, f"The card of #{request.id} cannot be posted in {request.terms.channel}: {closed}.", steps=steps)
+    await raise_alert(
+        context,
+        request,
+        f"The card of #{request.id} cannot be posted in {request.terms.channel}: {closed}.",
+        steps=steps,
+    )
 
 
 async def update_card(context: Context, work: Work) -> None:

@@ -1,0 +1,203 @@
+"""databases.yml: where the databases are and what a level means there; and the way from an entry to an adapter's target."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from adapters.base import Connect, Grant, Level, Rejected, Target, Tls
+from bot.durations import parse_duration
+
+REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+", re.ASCII)
+DATABASE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
+LEVEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,23}", re.ASCII)
+SETTING_NAME = re.compile(r"[a-z_][a-z0-9_.]*", re.ASCII)
+NAME_MAX_BYTES = 63
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("a duration looks like 30m, 2h or 1h30m")  # noqa: TRY004 - pydantic reports ValueError
+    return parse_duration(value)
+
+
+def _reference(value: object) -> str:
+    """The value itself may be a secret put in the wrong place: it is never shown."""
+    if not isinstance(value, str) or not REFERENCE.fullmatch(value):
+        raise ValueError("a reference to a secret is env:NAME or file:/path; secrets do not stand in this file")
+    return value
+
+
+def _identifier(value: str) -> str:
+    if not value or len(value.encode()) > NAME_MAX_BYTES or any(ord(c) < ord(" ") or c == "\x7f" for c in value):
+        raise ValueError("a name in a database has 1 to 63 bytes and no control characters")
+    return value
+
+
+def _named(pattern: re.Pattern[str], right: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(right)
+        return value
+
+    return AfterValidator(check)
+
+
+def _text(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Reference = Annotated[str, BeforeValidator(_reference)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Text = Annotated[str, BeforeValidator(_text)]
+DatabaseName = Annotated[str, _named(DATABASE_NAME, "a database's name is [a-z0-9][a-z0-9_-]*, up to 40 characters")]
+LevelName = Annotated[str, _named(LEVEL_NAME, "a level's name is [a-z0-9][a-z0-9_-]*, up to 24 characters")]
+SettingName = Annotated[str, _named(SETTING_NAME, "a setting's name is [a-z_][a-z0-9_.]*")]
+TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+
+
+class Strict(BaseModel):
+    """Unknown keys are mistakes, and nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class GrantEntry(Strict):
+    on: list[Identifier] = Field(min_length=1)
+    privileges: list[Identifier] = Field(min_length=1)
+
+
+class LevelEntry(Strict):
+    description: str = ""
+    roles: list[Identifier] = []
+    grants: list[GrantEntry] = []
+    max_duration: Duration | None = None
+    database: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _gives_something(self) -> LevelEntry:
+        if not self.roles and not self.grants:
+            raise ValueError("a level needs roles or grants, or it gives nothing")
+        return self
+
+
+class TlsEntry(Strict):
+    mode: TlsMode = "verify-full"
+    ca: str | None = None
+
+
+class ConnectEntry(Strict):
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    database: Identifier | None = None
+    tls: TlsMode | None = None
+    note: str | None = None
+
+
+class DatabaseEntry(Strict):
+    engine: str
+    description: str = ""
+    labels: dict[str, Text] = {}
+    admin_url: Reference
+    admin_role: Identifier | None = None
+    ops_schema: Identifier = "dbaccess"
+    replicas: list[Reference] = []
+    tls: TlsEntry | None = None
+    connect: ConnectEntry = ConnectEntry()
+    levels: dict[LevelName, LevelEntry] = Field(min_length=1)
+    settings: dict[SettingName, Text] = {}
+
+
+class DatabasesFile(Strict):
+    databases: dict[DatabaseName, DatabaseEntry]
+    defaults: dict[str, dict[str, Any]] = {}
+
+
+def resolve(reference: str) -> str:
+    """The secret behind ``env:NAME`` or ``file:/path``. Raises Rejected, naming the reference and never the value."""
+    kind, _, place = reference.partition(":")
+    if kind == "env":
+        value = os.environ.get(place, "")
+        if not value:
+            raise Rejected(f"the environment variable {place} is not set", mend=f"set {place} to the admin URL")
+        return value
+    try:
+        value = Path(place).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected(f"the file {place} cannot be read ({type(error).__name__})") from None
+    if not value:
+        raise Rejected(f"the file {place} is empty")
+    return value
+
+
+def level(name: str, entry: DatabaseEntry) -> Level:
+    """What a level of a database means to an adapter."""
+    found = entry.levels[name]
+    return Level(
+        name=name,
+        description=found.description,
+        roles=tuple(found.roles),
+        grants=tuple(Grant(on=tuple(g.on), privileges=tuple(g.privileges)) for g in found.grants),
+        database=found.database,
+        settings=dict(entry.settings),
+    )
+
+
+def level_json(name: str, entry: DatabaseEntry) -> Mapping[str, Any]:
+    """The level as it is frozen in a request: what ``adapters.base.Level.from_json`` reads."""
+    found = entry.levels[name]
+    return {
+        "name": name,
+        "description": found.description,
+        "roles": list(found.roles),
+        "grants": [g.model_dump() for g in found.grants],
+        "database": found.database,
+        "settings": dict(entry.settings),
+    }
+
+
+def target(name: str, entry: DatabaseEntry, *, prefix: str, ledger: str) -> Target:
+    """All an adapter needs to find this database again; references stay references."""
+    tls = entry.tls or TlsEntry(mode=_default_tls(entry))
+    return Target(
+        name=name,
+        engine=entry.engine,
+        admin_url=entry.admin_url,
+        prefix=prefix,
+        ledger=ledger,
+        tls=Tls(mode=tls.mode, ca=tls.ca),
+        connect=Connect(**entry.connect.model_dump()),
+        admin_role=entry.admin_role,
+        ops_schema=entry.ops_schema,
+        replicas=tuple(entry.replicas),
+    )
+
+
+def _default_tls(entry: DatabaseEntry) -> TlsMode:
+    """verify-full, on loopback prefer; where the address is not to be had now, the strict one."""
+    try:
+        host = urlsplit(resolve(entry.admin_url)).hostname or ""
+    except (Rejected, ValueError):
+        return "verify-full"
+    return "prefer" if is_loopback(host) else "verify-full"
+
+
+def is_loopback(host: str) -> bool:
+    """localhost, 127.0.0.0/8, ::1, or a socket on this machine."""
+    if host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
