@@ -248,7 +248,10 @@ class WrongServer(Rejected):
     """The address answers, but the server's identity is not the one frozen in the grant."""
 
     def __init__(self, *, expected: str, found: str) -> None:
-        super().__init__(f"this is server {found}, the grant was made on {expected}", mend="point the address back, or declare the old server gone")
+        super().__init__(
+            f"this is server {found}, the grant was made on {expected}",
+            mend="point the address back, or declare the old server gone",
+        )
 
 
 class NotOurs(AdapterError):

@@ -1,0 +1,108 @@
+"""PostgreSQL 13 and later, as target: users that end, taken away by the server's own proof.
+
+The server ends the login by itself (``VALID UNTIL``, on its own clock); open sessions are ended by dbaccess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+from urllib.parse import quote
+
+from adapters.base import (
+    Activity,
+    Endpoint,
+    Enforced,
+    Health,
+    Level,
+    ManagedUser,
+    Receipt,
+    Secrets,
+    Target,
+    UserSpec,
+    username_pattern,
+)
+from adapters.postgresql import revoke, rights, users
+from adapters.postgresql.connection import MARK, Server, identity
+from adapters.postgresql.levels import level_database
+
+DEFAULT_PORT = 5432
+
+
+class PostgreSQL:
+    """Implements ``adapters.base.Adapter``."""
+
+    label: ClassVar[str] = "PostgreSQL"
+    enforces: ClassVar[Enforced] = Enforced.LOGIN
+
+    def __init__(self, target: Target, secrets: Secrets) -> None:
+        self.target = target
+        self.server = Server(target, secrets)
+
+    def check(self, levels: Sequence[Level] = ()) -> Health:
+        """Each right one by one, with the statement that would give it."""
+        return rights.check(self.server, levels)
+
+    def identity(self) -> str:
+        """``system_identifier``."""
+        with self.server.session() as connection:
+            return identity(connection)
+
+    def create_user(self, spec: UserSpec) -> None:
+        """In one transaction: there is a user with all it should have, or none."""
+        users.create(self.server, spec)
+
+    def set_password(self, username: str, password: str) -> None:
+        """The server is sent a SCRAM verifier."""
+        users.set_password(self.server, username, password)
+
+    def set_expiry(self, username: str, remaining: float) -> None:
+        """VALID UNTIL, by the server's clock."""
+        users.set_expiry(self.server, username, remaining)
+
+    def drop_user(self, username: str, level: Level) -> Receipt:
+        """See ``revoke``."""
+        return revoke.drop(self.server, username, level)
+
+    def list_users(self) -> list[ManagedUser]:
+        """All of our pattern; whose they are is for the caller to judge by ``ledger``."""
+        with self.server.session() as connection:
+            rows = connection.execute(
+                "SELECT rolname, shobj_description(oid, 'pg_authid'), rolvaliduntil FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1",
+                (self.target.prefix,),
+            ).fetchall()
+        pattern = username_pattern(self.target.prefix)
+        return [_managed(name, comment, until) for name, comment, until in rows if pattern.fullmatch(name)]
+
+    def activity(self, usernames: Sequence[str]) -> list[Activity]:
+        """Sessions of now; PostgreSQL itself counts no statements per user."""
+        with self.server.session() as connection:
+            rows = connection.execute(
+                "SELECT usename, count(*), array_agg(DISTINCT coalesce(host(client_addr), 'local')) FROM pg_stat_activity"
+                " WHERE usename = ANY(%s) GROUP BY usename",
+                (list(usernames),),
+            ).fetchall()
+        return [Activity(username=name, sessions=count, clients=tuple(clients)) for name, count, clients in rows]
+
+    def endpoint(self, level: Level) -> Endpoint:
+        """What the requester is told; the command holds the password as psql's users expect."""
+        told, known = self.target.connect, self.server.conninfo
+        host = told.host or str(known.get("host") or "localhost")
+        port = told.port or int(known.get("port") or DEFAULT_PORT)
+        database = level_database(self.server, level)
+        tls = told.tls or self.target.tls.mode
+        shown = f"[{host}]" if ":" in host else quote(host, safe=".-")
+        url = f"postgresql://{{username}}:{{password}}@{shown}:{port}/{quote(database, safe='')}?sslmode={tls}"
+        return Endpoint(
+            host=host, port=port, database=database, tls=tls, note=told.note, engine=self.label, command=f'psql "{url}"'
+        )
+
+
+def _managed(name: str, comment: str | None, until: object) -> ManagedUser:
+    mark = MARK.fullmatch(comment or "")
+    return ManagedUser(
+        username=name,
+        ledger=mark[1] if mark else None,
+        request_id=int(mark[2]) if mark else None,
+        expires_at=users.moment(until),
+    )

@@ -1,0 +1,120 @@
+"""A PostgreSQL server set up as a team would: a shop database closed to PUBLIC, roles, and a bot that is no superuser."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field, replace
+
+import psycopg
+from psycopg import sql
+
+from adapters.base import Connect, Grant, Level, Secrets, Target, Tls, UserSpec, make_username
+from adapters.postgresql import PostgreSQL
+from tests.servers.postgresql import PostgresServer
+
+BOT_PASSWORD = "BotSecret0Login"
+READONLY = "shop_reader"
+
+SHOP = """
+CREATE SCHEMA shop AUTHORIZATION shop_owner;
+SET ROLE shop_owner;
+CREATE TABLE shop.customers (id int PRIMARY KEY, name text);
+CREATE TABLE shop.orders (id int PRIMARY KEY, customer int);
+INSERT INTO shop.customers SELECT n, 'customer ' || n FROM generate_series(1, 1000) n;
+INSERT INTO shop.orders SELECT n, n FROM generate_series(1, 1000) n;
+GRANT USAGE ON SCHEMA shop TO shop_reader, shop_writer;
+GRANT CREATE ON SCHEMA shop TO shop_writer;
+GRANT SELECT ON ALL TABLES IN SCHEMA shop TO shop_reader, shop_writer;
+GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO shop_writer;
+RESET ROLE;
+"""
+
+
+@dataclass
+class Bench:
+    """One database of a server, with its bot. Names are unique, so that tests share the server."""
+
+    server: PostgresServer
+    database: str
+    other: str
+    bot: str
+    owner: str | None
+    ledger: str = "testledger01"
+    prefix: str = "jit_"
+    _number: int = field(default=100)
+
+    def target(self, **changes: object) -> Target:
+        found = Target(
+            name="shop", engine="postgresql", admin_url="env:UNUSED", prefix=self.prefix, ledger=self.ledger,
+            tls=Tls(mode="prefer"), connect=Connect(), admin_role=self.owner,
+        )
+        return replace(found, **changes)  # type: ignore[arg-type]
+
+    def secrets(self) -> Secrets:
+        return Secrets(admin_url=self.server.url(self.bot, BOT_PASSWORD, self.database))
+
+    def adapter(self, **changes: object) -> PostgreSQL:
+        return PostgreSQL(self.target(**changes), self.secrets())
+
+    def username(self) -> str:
+        self._number += 1
+        return make_username(self.prefix, request_id=self._number, who="ada", key=secrets.token_hex(4))
+
+    def spec(self, level: Level, *, username: str | None = None, remaining: float = 300.0) -> UserSpec:
+        return UserSpec(
+            username=username or self.username(), password=secrets.token_urlsafe(24).replace("-", "x"), level=level,
+            remaining=remaining, request_id=self._number,
+        )
+
+    def login(self, spec: UserSpec, database: str | None = None, password: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
+        url = self.server.url(spec.username, password or spec.password, database or self.database)
+        return psycopg.connect(url, autocommit=True, connect_timeout=5)
+
+    def superuser(self, database: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
+        return self.server.admin(database or self.database)
+
+    def role_exists(self, name: str) -> bool:
+        with self.superuser() as connection:
+            return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is not None
+
+
+def readonly() -> Level:
+    return Level(name="readonly", roles=("shop_reader",), settings={"statement_timeout": "5min"})
+
+
+def writer() -> Level:
+    return Level(name="write", roles=("shop_writer",))
+
+
+def support() -> Level:
+    return Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
+
+
+def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
+    """Set everything up as ``dbaccess doctor`` asks for, on a database of its own."""
+    database, other = server.new_database("shop"), server.new_database("other")
+    tag = secrets.token_hex(3)
+    bot, owner = f"bot_{tag}", f"owner_{tag}" if with_owner else None
+    with server.admin() as c:
+        for role in ("shop_owner", "shop_reader", "shop_writer", "dbaccess_graveyard"):
+            if c.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
+                c.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
+        c.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(bot), sql.Literal(BOT_PASSWORD)))
+        holder = owner or bot
+        if owner:
+            c.execute(sql.SQL("CREATE ROLE {} NOLOGIN CREATEROLE").format(sql.Identifier(owner)))
+            c.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), sql.Identifier(bot)))
+        else:
+            c.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(sql.Identifier(bot)))
+        for role in ("shop_reader", "shop_writer", "dbaccess_graveyard"):
+            c.execute(sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(role), sql.Identifier(holder)))
+        for name in (database, other):
+            c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+            c.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION").format(sql.Identifier(name), sql.Identifier(holder)))
+        c.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO shop_reader, shop_writer").format(sql.Identifier(database)))
+        c.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO shop_owner").format(sql.Identifier(database)))
+    with server.admin(database) as c:
+        c.execute(SHOP)
+        c.execute(sql.SQL("GRANT USAGE ON SCHEMA shop TO {} WITH GRANT OPTION").format(sql.Identifier(holder)))
+        c.execute(sql.SQL("GRANT SELECT ON shop.customers TO {} WITH GRANT OPTION").format(sql.Identifier(holder)))
+    return Bench(server=server, database=database, other=other, bot=bot, owner=owner)

