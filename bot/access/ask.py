@@ -52,7 +52,7 @@ async def ask(context: Context, person: Person, typed: Typed) -> Asked:
     if isinstance(answer, judge.Missing):
         raise FormNeeded(typed, judge.offers(config, person.id), answer.what)
     if isinstance(answer, judge.Refused):
-        raise Refused(answer.reason)
+        raise Refused(answer.reason, about=answer.about)
     draft = await _draft(context, person, typed, answer)
     request, is_new = await context.ledger.ask(draft)
     return Asked(request=request, is_new=is_new)

@@ -22,10 +22,11 @@ class NotUnderstood(AccessError):
 
 
 class Refused(AccessError):
-    """Understood, and the answer is no."""
+    """Understood, and the answer is no. ``about`` is what of the ask it is about: what, duration or reason."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, about: str = "what") -> None:
         super().__init__(reason)
+        self.about = about
 
 
 class TooLate(AccessError):

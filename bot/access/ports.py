@@ -42,6 +42,9 @@ class Directory(Protocol):
     async def team_id(self) -> str:
         """Our own workspace. Raises DirectoryUnavailable while Slack was never reached."""
 
+    def forget(self, person_id: str) -> None:
+        """What is known of this person is old: ask again next time."""
+
 
 class DeliveryError(Exception):
     """A message could not be shown. The sentence holds no text of the message."""

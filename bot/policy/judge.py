@@ -51,6 +51,7 @@ class Refused:
 
     reason: str
     path: tuple[str, ...] = ()
+    about: Literal["what", "duration", "reason"] = "what"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +126,12 @@ def _by_rule(config: Config, ask: Ask, rule: Rule, path: tuple[str, ...]) -> Ans
     cap = rule.cap(entry, ask.level)
     duration = ask.duration or min(rule.duration, cap)
     if (no := _wrong_duration(ask, rule, duration, cap)) is not None:
-        return Refused(reason=no, path=(*path, no))
+        return Refused(reason=no, path=path, about="duration")
     if ask.needs_reason:
         if not (ask.reason or "").strip():
             return Missing(what="reason")
         if (no := _wrong_reason(ask.reason or "", rule)) is not None:
-            return Refused(reason=no, path=(*path, no))
+            return Refused(reason=no, path=path, about="reason")
     terms = Terms(
         rule=rule.name,
         stages=rule.stages,

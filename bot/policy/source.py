@@ -17,6 +17,7 @@ Place: TypeAlias = tuple[str | int, ...]
 LARGEST = 1_000_000
 DEEPEST = 20
 DIGITS_MAX = 18
+QUOTED = ("'", '"', "|", ">")
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NUMBER = re.compile(r"[-+]?[0-9]+", re.ASCII)
 FRACTION = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
@@ -137,7 +138,7 @@ def _scalar(source: Source, node: yaml.Node) -> Any:
         source.error(node.start_mark.line + 1, "tags (!…) are not used here; write plain text")
         return None
     text = str(node.value)
-    if getattr(node, "style", None) is not None:
+    if getattr(node, "style", None) in QUOTED:
         return text
     if text in WORDS:
         return WORDS[text]

@@ -1,0 +1,107 @@
+"""Clicks: each finds its request by the button's value, calls one verb, and answers where there is something to say."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.access import ask, decide, look, password, revoke
+from bot.access.ask import Typed
+from bot.access.context import Context
+from bot.access.errors import Unknown
+from bot.access.ports import Person
+from bot.slack import answers, ids, modals
+from bot.slack.guard import Heard, Listener, guarded
+from storage.records import Request
+
+
+def register(app: AsyncApp, context: Context) -> None:
+    """Put the listeners on the app; the one for all others comes last."""
+    for action, listener in CLICKS.items():
+        app.action(action)(guarded(context, listener))
+    app.action(ids.DATABASE)(guarded(context, on_database_chosen))
+    app.action(re.compile(".*"))(on_other)
+
+
+async def _clicked(heard: Heard) -> Request:
+    return await look.by_token(heard.context, heard.value)
+
+
+async def on_approve(heard: Heard, person: Person) -> None:
+    await decide.approve(heard.context, person, await _clicked(heard))
+
+
+async def on_deny(heard: Heard, person: Person) -> None:
+    request = await _clicked(heard)
+    await decide.may_deny(heard.context, person, request)
+    await heard.open(modals.deny_form(request))
+
+
+async def on_revoke(heard: Heard, person: Person) -> None:
+    await revoke.revoke(heard.context, person, (await _clicked(heard)).id)
+
+
+async def on_done(heard: Heard, person: Person) -> None:
+    await heard.say(answers.ended(await revoke.done(heard.context, person, (await _clicked(heard)).id)))
+
+
+async def on_cancel(heard: Heard, person: Person) -> None:
+    request = await ask.cancel(heard.context, person, (await _clicked(heard)).id)
+    await heard.say(answers.said(f"#{request.id} is withdrawn."))
+
+
+async def on_new_password(heard: Heard, person: Person) -> None:
+    await password.renew(heard.context, person, await _clicked(heard))
+    await heard.say(
+        answers.said("A new password is on its way into this message. The old one ends; open sessions live on.")
+    )
+
+
+async def on_ask_again(heard: Heard, person: Person) -> None:
+    request = await _clicked(heard)
+    if request.requester_id != person.id:
+        raise Unknown(f"#{request.id}")
+    typed = Typed(
+        database=request.database, level=request.level, duration=request.terms.duration, reason=request.reason
+    )
+    offers = await look.databases(heard.context, person)
+    await heard.open(
+        modals.ask_form(offers, typed) if offers else modals.nothing_form("There is nothing you may ask for.")
+    )
+
+
+async def on_database_chosen(heard: Heard, person: Person) -> None:
+    """The form follows its first field. Another change meanwhile (``hash``) wins."""
+    view = heard.body.get("view") or {}
+    offers = await look.databases(heard.context, person)
+    try:
+        await heard.client.views_update(
+            view_id=view["id"], hash=view.get("hash"), view=modals.ask_form(offers, modals.chosen(view))
+        )
+    except SlackApiError as error:
+        if error.response.get("error") not in ("hash_conflict", "not_found"):
+            raise
+
+
+async def on_other(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
+    """A button nobody listens to any more; a field that changed needs no answer."""
+    del client
+    await ack()
+    clicked = (body.get("actions") or [{}])[0]
+    if clicked.get("type") == "button" and body.get("response_url"):
+        await respond(text="This button is outdated.", response_type="ephemeral", replace_original=False)
+
+
+CLICKS: dict[str, Listener] = {
+    ids.APPROVE: on_approve,
+    ids.DENY: on_deny,
+    ids.REVOKE: on_revoke,
+    ids.DONE: on_done,
+    ids.CANCEL: on_cancel,
+    ids.NEW_PASSWORD: on_new_password,
+    ids.ASK_AGAIN: on_ask_again,
+}

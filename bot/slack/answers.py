@@ -1,0 +1,163 @@
+"""Answers to commands, seen by one person alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from bot.access.ask import Asked
+from bot.access.look import StatusView
+from bot.access.words import count
+from bot.durations import format_duration
+from bot.policy.judge import Answer, Offer, explained
+from bot.slack import ids
+from bot.slack.blocks import Block, Drawn, actions, button, context, section
+from bot.slack.cards import ended_by, receipt_line
+from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
+from storage.records import Request, State, Verdict
+
+LISTED_MAX = 15
+OFFERS_MAX = 40
+
+COMMANDS = {
+    "request": (
+        "request [DATABASE [LEVEL] [DURATION] [REASON…]]",
+        "ask for access; what you leave out is asked for in a form",
+    ),
+    "list": ("list [DATABASE or @user]", "waiting requests and live grants: yours, or those you may see"),
+    "status": ("status ID", "one request: state, who decided, sessions seen, time left"),
+    "cancel": ("cancel ID", "withdraw your waiting request"),
+    "done": ("done ID", "give your grant back early"),
+    "revoke": ("revoke ID", "end someone's grant: its approvers, those who could have approved it, admins"),
+    "databases": ("databases", "what you may ask for, with levels and longest durations"),
+    "explain": ("explain DATABASE [LEVEL] [DURATION] [@user]", "which rule answers, and why; nothing is requested"),
+    "help": ("help [COMMAND]", "this"),
+}
+LATER = ("breakglass", "pending", "extend", "review", "report", "lockdown", "unlock")
+
+
+def said(text: str) -> Drawn:
+    """Plain words, escaped."""
+    return Drawn(text=cut(escape(text), TEXT_MAX), blocks=[section(escape(text))])
+
+
+def _written(text: str, *more: Block) -> Drawn:
+    return Drawn(text=cut(text, TEXT_MAX), blocks=[section(text), *more])
+
+
+def asked(answer: Asked) -> Drawn:
+    """Who is asked, and until when."""
+    request = answer.request
+    named = list(dict.fromkeys(who for stage in request.terms.stages for who in stage.approvers))
+    waiting = "is waiting" if answer.is_new else "is waiting already: I did not ask again. It waits"
+    text = (
+        f"Request #{request.id} {waiting} for {', '.join(person(who) for who in named[:10])}."
+        f" I will tell you when it is decided; it lapses {moment(request.lapses_at)}."
+    )
+    return _written(text, actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}")))
+
+
+def listed(requests: Sequence[Request], mine: str) -> Drawn:
+    """Waiting requests and live grants, with the buttons of their requester."""
+    if not requests:
+        return said("There is nothing waiting and nothing live.")
+    blocks: list[Block] = []
+    for request in requests[:LISTED_MAX]:
+        blocks.append(section(_listed_line(request)))
+        if request.requester_id == mine and (offered := _own_button(request)):
+            blocks.append(actions(offered))
+    if len(requests) > LISTED_MAX:
+        blocks.append(context(f"and {len(requests) - LISTED_MAX} more; name a database to see fewer"))
+    return Drawn(text=cut("\n".join(_listed_line(r) for r in requests), TEXT_MAX), blocks=blocks)
+
+
+def _own_button(request: Request) -> Block | None:
+    if request.state is State.PENDING:
+        return button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}")
+    if request.state in (State.APPROVED, State.ACTIVE):
+        return button("I'm done", ids.DONE, request.token, about=f"end access {request.id}")
+    return None
+
+
+def _listed_line(request: Request) -> str:
+    who = person(request.requester_id, request.requester_name)
+    return f"*#{request.id}* {escape(request.level)} on {escape(request.database)} — {who}: {_state_words(request)}"
+
+
+def _state_words(request: Request) -> str:
+    if request.state is State.PENDING:
+        return f"waiting, lapses {moment(request.lapses_at)}"
+    if request.state is State.ACTIVE and request.expires_at:
+        return f"live until {moment(request.expires_at)}"
+    return {State.APPROVED: "approved, being prepared", State.REVOKING: "ending"}.get(
+        request.state, request.state.value
+    )
+
+
+def status(view: StatusView, now: datetime) -> Drawn:
+    """One request, with what the server knows of it."""
+    request = view.request
+    who, lasts = (
+        person(request.requester_id, request.requester_name),
+        format_duration(request.duration or request.terms.duration),
+    )
+    parts = [
+        f"*#{request.id}* {escape(request.level)} on {escape(request.database)} for {lasts} — {who}: *{_state_words(request)}*",
+        f"Why: {one_line(request.reason, 500)}",
+        *(
+            f"{'Approved' if d.verdict is Verdict.APPROVE else 'Denied'} by {person(d.person_id, d.person_name)} {moment(d.at)}"
+            for d in view.decisions
+        ),
+    ]
+    if request.state is State.ACTIVE and request.expires_at:
+        seen = (
+            "sessions not known: the server did not answer"
+            if view.sessions is None
+            else f"{count(view.sessions, 'session')} open"
+        )
+        parts.append(
+            f"{format_duration(max(request.expires_at - now, request.expires_at - request.expires_at))} left, {seen}; user `{escape(request.username or '')}`"
+        )
+    if request.ended_because:
+        parts.append(f"Ended: {ended_by(request)}. {receipt_line(request)}")
+    return _written(
+        "\n".join(parts),
+        context(f"{count(len(view.events), 'event')} in the audit trail; rule: {escape(request.terms.rule)}"),
+    )
+
+
+def databases(offers: Sequence[Offer]) -> Drawn:
+    """What one may ask for."""
+    if not offers:
+        return said(
+            "There is nothing you may ask for. The policy names nobody else to ask; talk to your administrators."
+        )
+    lines = [
+        f"*{escape(o.database)}* {escape(o.level)} — up to {format_duration(o.max_duration)}{': ' + escape(o.level_description) if o.level_description else ''}"
+        for o in offers[:OFFERS_MAX]
+    ]
+    more = [context(f"and {len(offers) - OFFERS_MAX} more")] if len(offers) > OFFERS_MAX else []
+    return _written("\n".join(lines), *more)
+
+
+def explanation(answer: Answer) -> Drawn:
+    """The answer and the path to it."""
+    return said("\n".join(explained(answer)))
+
+
+def help_for(command: str | None) -> Drawn:
+    """All commands, or one."""
+    if command in LATER:
+        return said(f"{command} comes with a later version.")
+    found = {command: COMMANDS[command]} if command in COMMANDS else COMMANDS
+    lines = [f"`/dbaccess {usage}` {does}" for usage, does in found.values()]
+    return _written(
+        "\n".join(lines), context("Durations look like 30m, 2h or 1h30m. Nobody approves their own request.")
+    )
+
+
+def ended(request: Request) -> Drawn:
+    """Said to whoever ended a grant."""
+    return said(
+        f"#{request.id} is being ended: the login is blocked, sessions end, and the server is read back. The receipt follows."
+    )

@@ -1,0 +1,233 @@
+"""What is shown: a notice in, blocks out. Pure; every text of a person is escaped or quoted.
+
+Plain words, the fact first: what happened, until when, what one can do.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from adapters.base import Enforced
+from bot.access.ports import AlertNotice, CardNotice, Notice, TurnNotice
+from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
+from bot.durations import format_duration
+from bot.slack import credentials, feed, ids
+from bot.slack.blocks import Block, Drawn, actions, button, confirmed, context, header, quote, section
+from bot.slack.text import TEXT_MAX, cut, escape, in_words, moment, one_line, person, second
+from storage.records import Cause, Decision, Request, State, Verdict
+
+REASON_IN_TEXT = 300
+ALERT_MAX = 2500
+APPROVERS_SHOWN = 20
+
+
+@singledispatch
+def draw(notice: Notice) -> Drawn:
+    """Blocks and text of a notice. Raises NotImplementedError for what nobody drew."""
+    raise NotImplementedError(type(notice).__name__)
+
+
+draw.register(credentials.preparing)
+draw.register(credentials.filled)
+draw.register(credentials.closed)
+draw.register(feed.lines)
+
+
+def what(request: Request) -> str:
+    """``readonly on orders-prod``, escaped."""
+    return f"*{escape(request.level)}* on *{escape(request.database)}*"
+
+
+@draw.register
+def card(notice: CardNotice) -> Drawn:
+    """The approval card, as the request stands."""
+    request = notice.request
+    blocks = [header(f"Access request #{request.id}"), section(_headline(notice)), quote(request.reason)]
+    blocks += _about(notice) if request.state in (State.PENDING, State.APPROVED, State.ACTIVE) else []
+    blocks += _outcome(notice)
+    blocks += _buttons(request)
+    return Drawn(text=_card_text(notice), blocks=blocks)
+
+
+def _headline(notice: CardNotice) -> str:
+    request, who = notice.request, person(notice.request.requester_id, notice.request.requester_name)
+    lasts = format_duration(request.duration or request.terms.duration)
+    if request.state is State.ACTIVE and request.expires_at:
+        return f"{who} has {what(request)} until {moment(request.expires_at)}."
+    if request.state is State.APPROVED:
+        return f"{who} gets {what(request)} for {lasts}; it is being prepared."
+    return (
+        f"{who} asks for {what(request)} for {lasts}."
+        if request.state is State.PENDING
+        else f"{who} asked for {what(request)} for {lasts}."
+    )
+
+
+def _about(notice: CardNotice) -> list[Block]:
+    request = notice.request
+    about = [escape(notice.reaches), enforced_words(notice)]
+    rule = [f"Rule: {escape(request.terms.rule)}"]
+    if request.state is State.PENDING:
+        rule += [f"Can decide: {_approvers(request)}", f"Lapses {moment(request.lapses_at)}"]
+    left = (
+        "Whoever is a member of an owner's role can leave things behind that outlive the grant."
+        if request.terms.level.get("roles")
+        else ""
+    )
+    return [context(" · ".join(part for part in about if part)), context(*([left] if left else []), " · ".join(rule))]
+
+
+def enforced_words(notice: CardNotice) -> str:
+    """What the server itself ends at the time, and what the bot alone."""
+    lasts = format_duration(notice.request.duration or notice.request.terms.duration)
+    return {
+        Enforced.LOGIN.value: f"After {lasts} {notice.engine} refuses the login by itself; dbaccess ends open sessions.",
+        Enforced.SESSIONS.value: f"After {lasts} {notice.engine} ends login and sessions by itself, also without dbaccess.",
+    }.get(
+        notice.enforced, f"After {lasts} dbaccess ends login and sessions; {notice.engine} does not end them by itself."
+    )
+
+
+def _approvers(request: Request) -> str:
+    named = list(
+        dict.fromkeys(who for stage in request.terms.stages for who in stage.approvers if who != request.requester_id)
+    )
+    more = f" and {len(named) - APPROVERS_SHOWN} more" if len(named) > APPROVERS_SHOWN else ""
+    return ", ".join(person(who) for who in named[:APPROVERS_SHOWN]) + more
+
+
+def _outcome(notice: CardNotice) -> list[Block]:
+    request = notice.request
+    lines = [
+        f"✓ approved by {person(d.person_id, d.person_name)} {moment(d.at)}"
+        for d in notice.decisions
+        if d.verdict is Verdict.APPROVE
+    ]
+    if request.state is State.PENDING:
+        stages = request.terms.stages
+        made, needed = len(lines), sum(stage.count for stage in stages)
+        return [context(*lines, f"waiting for {needed - made} of {needed}")]
+    ended, quoted = _ended(request, notice.decisions)
+    blocks: list[Block] = [context(*lines[:9])] if lines else []
+    blocks += [section(ended)] if ended else []
+    return blocks + ([quote(quoted)] if quoted else [])
+
+
+def _ended(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]:
+    """How it ended, and the words somebody gave for it."""
+    at = moment(request.ended_at) if request.ended_at else ""
+    denied = next((d for d in decisions if d.verdict is Verdict.DENY), None)
+    if denied is not None:
+        return f"*Denied* {moment(denied.at)} by {person(denied.person_id, denied.person_name)}", denied.reason or ""
+    simple = {
+        State.CANCELLED: f"*Withdrawn* {at} by {person(request.requester_id, request.requester_name)}",
+        State.LAPSED: f"*Lapsed* {at}: nobody decided in time",
+        State.OUTDATED: f"*Out of date* {at}: {escape(request.ended_words or '')}",
+        State.REVOKING: f"*Ending*: {ended_by(request)}. The login is being blocked and sessions ended.",
+    }
+    if request.state is State.REVOKED:
+        failed = request.ended_because is Cause.FAILED
+        words = request.ended_words if failed else ""
+        return f"*{'Failed' if failed else 'Ended'}* {at}: {ended_by(request)}. {receipt_line(request)}", words or ""
+    return simple.get(request.state, ""), ""
+
+
+def ended_by(request: Request) -> str:
+    """Why and by whom, escaped."""
+    because = ENDED_WORDS.get(request.ended_because, "ended") if request.ended_because else "ended"
+    by_a_person = request.ended_because in (Cause.DONE, Cause.REVOKED, Cause.GONE)
+    return f"{because} by {person(request.ended_by)}" if by_a_person and request.ended_by else because
+
+
+def receipt_line(request: Request) -> str:
+    """What was verified, and when the server said so."""
+    if not request.receipt:
+        return ""
+    at = read_back_at(request.receipt)
+    proof = f" Read back from the server at {second(at)}." if at else ""
+    return escape(receipt_words(request.receipt)) + proof
+
+
+def _buttons(request: Request) -> list[Block]:
+    about = f"request {request.id}"
+    if request.state is State.PENDING:
+        approve = button("Approve", ids.APPROVE, request.token, style="primary", about=about)
+        asked = confirmed(
+            approve,
+            f"Approve #{request.id}?",
+            f"{request.requester_name} gets {request.level} on {request.database} for {format_duration(request.terms.duration)}.",
+            "Approve",
+        )
+        return [actions(asked, button("Deny", ids.DENY, request.token, style="danger", about=about))]
+    if request.state in (State.APPROVED, State.ACTIVE):
+        revoke = button("Revoke", ids.REVOKE, request.token, style="danger", about=about)
+        return [
+            actions(
+                confirmed(
+                    revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke"
+                )
+            )
+        ]
+    return []
+
+
+def _card_text(notice: CardNotice) -> str:
+    """The whole gist: screen readers read this instead of the blocks."""
+    request = notice.request
+    who, thing = (
+        person(request.requester_id, request.requester_name),
+        f"{escape(request.level)} on {escape(request.database)}",
+    )
+    lasts, why = format_duration(request.duration or request.terms.duration), one_line(request.reason, REASON_IN_TEXT)
+    if request.state is State.PENDING:
+        return cut(
+            f"#{request.id}: {who} asks for {thing} for {lasts}: {why} Can decide: {_approvers(request)}", TEXT_MAX
+        )
+    until = f" until {in_words(request.expires_at)}" if request.state is State.ACTIVE and request.expires_at else ""
+    return cut(
+        f"#{request.id} is {request.state}: {who}, {thing}{until}. {_ended(request, notice.decisions)[0]}", TEXT_MAX
+    )
+
+
+@draw.register
+def turn(notice: TurnNotice) -> Drawn:
+    """One line to the requester, and a way on where there is one."""
+    request = notice.request
+    line, quoted = _turn_words(notice)
+    blocks = [section(line), *([quote(quoted)] if quoted else [])]
+    if request.state in (State.DENIED, State.LAPSED, State.OUTDATED) or request.ended_because is Cause.FAILED:
+        blocks.append(actions(button("Ask again", ids.ASK_AGAIN, request.token, about=f"like request {request.id}")))
+    return Drawn(text=cut(f"{line} {one_line(quoted, REASON_IN_TEXT)}".strip(), TEXT_MAX), blocks=blocks)
+
+
+def _turn_words(notice: TurnNotice) -> tuple[str, str]:
+    request, thing = notice.request, what(notice.request)
+    if notice.trouble:
+        return escape(notice.trouble), ""
+    if request.state is State.DENIED and notice.decision:
+        by = person(notice.decision.person_id, notice.decision.person_name)
+        return f"Your request #{request.id} for {thing} was denied by {by}.", notice.decision.reason or ""
+    if request.ended_because is Cause.FAILED:
+        return (
+            f"Your request #{request.id} for {thing} failed. {escape(request.ended_words or '')} You can ask again.",
+            "",
+        )
+    ended = {
+        State.LAPSED: f"Your request #{request.id} for {thing} has lapsed: nobody decided in time. You can ask again.",
+        State.CANCELLED: f"Your request #{request.id} for {thing} is withdrawn.",
+        State.OUTDATED: f"Your request #{request.id} for {thing} is out of date: {escape(request.ended_words or '')} Please ask again.",
+        State.REVOKED: f"Your access #{request.id} to {thing} has ended: {ended_by(request)}. {receipt_line(request)}",
+    }
+    return ended.get(request.state, f"Your request #{request.id} is {request.state}."), ""
+
+
+@draw.register
+def alert(notice: AlertNotice) -> Drawn:
+    """What is wrong, since when, what was tried, what to do now."""
+    since = f" Since {moment(notice.since)}" if notice.since else ""
+    tries = f", {notice.tries} tries." if notice.tries else "." if since else ""
+    steps = "\n".join(f"{number}. {escape(step)}" for number, step in enumerate(notice.steps, 1))
+    blocks = [section(f":warning: *{cut(escape(notice.what), ALERT_MAX)}*{since}{tries}")]
+    if steps:
+        blocks.append(section(cut(steps, ALERT_MAX)))
+    return Drawn(text=cut(escape(notice.what), TEXT_MAX), blocks=blocks)

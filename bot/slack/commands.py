@@ -1,0 +1,96 @@
+"""``/dbaccess``: one listener, a verb for each first word."""
+
+from __future__ import annotations
+
+from slack_bolt.async_app import AsyncApp
+
+from bot.access import ask, look, revoke
+from bot.access.context import Context
+from bot.access.errors import NotUnderstood
+from bot.access.ports import Person
+from bot.slack import answers, parse
+from bot.slack.guard import Heard, Listener, guarded
+
+COMMAND = "/dbaccess"
+
+
+def register(app: AsyncApp, context: Context) -> None:
+    """Put the command's listener on the app."""
+    app.command(COMMAND)(guarded(context, on_command))
+
+
+async def on_command(heard: Heard, person: Person) -> None:
+    """Find the verb. What comes later says so; what is unknown is answered with help."""
+    typed = parse.words(heard.text)
+    if typed.verb in answers.LATER:
+        await heard.say(answers.said(f"{typed.verb} comes with a later version."))
+    elif typed.verb in VERBS:
+        await VERBS[typed.verb](heard, person)
+    else:
+        raise NotUnderstood(typed.verb, "Try /dbaccess help.")
+
+
+async def on_request(heard: Heard, person: Person) -> None:
+    offers = await look.databases(heard.context, person)
+    typed = parse.ask(parse.words(heard.text).rest, offers)
+    await heard.say(answers.asked(await ask.ask(heard.context, person, typed)))
+
+
+async def on_list(heard: Heard, person: Person) -> None:
+    rest = parse.words(heard.text).rest
+    other = parse.mentioned(rest[0]) if rest else None
+    database = rest[0] if rest and other is None else None
+    found = await look.listing(heard.context, person, database=database, other=other)
+    await heard.say(answers.listed(found, person.id))
+
+
+async def on_status(heard: Heard, person: Person) -> None:
+    view = await look.status(heard.context, person, parse.request_id(parse.words(heard.text).rest, "status"))
+    await heard.say(answers.status(view, await heard.context.ledger.now()))
+
+
+async def on_cancel(heard: Heard, person: Person) -> None:
+    request = await ask.cancel(heard.context, person, parse.request_id(parse.words(heard.text).rest, "cancel"))
+    await heard.say(answers.said(f"#{request.id} is withdrawn."))
+
+
+async def on_done(heard: Heard, person: Person) -> None:
+    request = await revoke.done(heard.context, person, parse.request_id(parse.words(heard.text).rest, "done"))
+    await heard.say(answers.ended(request))
+
+
+async def on_revoke(heard: Heard, person: Person) -> None:
+    request = await revoke.revoke(heard.context, person, parse.request_id(parse.words(heard.text).rest, "revoke"))
+    await heard.say(answers.ended(request))
+
+
+async def on_databases(heard: Heard, person: Person) -> None:
+    await heard.say(answers.databases(await look.databases(heard.context, person)))
+
+
+async def on_explain(heard: Heard, person: Person) -> None:
+    rest = parse.words(heard.text).rest
+    others = [found for word in rest if (found := parse.mentioned(word))]
+    offers = await look.databases(heard.context, person)
+    typed = parse.ask([word for word in rest if parse.mentioned(word) is None], offers)
+    await heard.say(
+        answers.explanation(await look.explain(heard.context, person, typed, other=others[0] if others else None))
+    )
+
+
+async def on_help(heard: Heard, _person: Person) -> None:
+    rest = parse.words(heard.text).rest
+    await heard.say(answers.help_for(rest[0] if rest else None))
+
+
+VERBS: dict[str, Listener] = {
+    "request": on_request,
+    "list": on_list,
+    "status": on_status,
+    "cancel": on_cancel,
+    "done": on_done,
+    "revoke": on_revoke,
+    "databases": on_databases,
+    "explain": on_explain,
+    "help": on_help,
+}

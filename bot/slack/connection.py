@@ -1,0 +1,126 @@
+"""The way to Slack: the Web client, the Bolt app, and a supervisor that keeps a Socket Mode connection alive.
+
+The client of slack_sdk tries a refused ticket for ever and may fall silent after a reconnect; the cure its
+maintainers name is a new client, so the supervisor builds one when the old has not been well for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import aiohttp
+import structlog
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.access.context import Context
+from bot.slack import actions, commands, events, views
+
+LOOK_SECONDS = 2.0
+UNWELL_SECONDS = 60.0
+CONNECT_SECONDS = 20.0
+CLOSE_SECONDS = 5.0
+RETRY_SECONDS = 5.0
+CALL_SECONDS = 15
+FATAL = frozenset(
+    {
+        "invalid_auth",
+        "not_authed",
+        "token_revoked",
+        "account_inactive",
+        "not_allowed_token_type",
+        "link_disabled",
+        "missing_scope",
+    }
+)
+
+log = structlog.get_logger(__name__)
+
+
+class SlackRefused(Exception):
+    """Slack does not accept a token; the code says which way. Trying again will not help."""
+
+
+def web_client(token: str, base_url: str | None) -> AsyncWebClient:
+    """A client without retry handlers: nothing before an ack may wait, and everything after it is a task that is retried."""
+    if base_url is None:
+        return AsyncWebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[])
+    return AsyncWebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[], base_url=base_url)
+
+
+def bolt(client: AsyncWebClient, context: Context) -> AsyncApp:
+    """The app with all listeners."""
+    app = AsyncApp(client=client, token=client.token)
+    for module in (commands, actions, views, events):
+        module.register(app, context)
+    return app
+
+
+class Connection:
+    """Socket Mode, kept alive until told to stop. ``is_well`` is what readiness asks."""
+
+    def __init__(self, app: AsyncApp, app_token: str) -> None:
+        self._app = app
+        self._app_token = app_token
+        self._handler: AsyncSocketModeHandler | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """A socket is open and its session is not closed behind its back."""
+        client = self._handler.client if self._handler else None
+        if client is None or client.aiohttp_client_session.closed or client.current_session is None:
+            return False
+        return not client.current_session.closed
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Raises SlackRefused for a token that Slack does not accept."""
+        try:
+            while not stop.is_set():
+                if await self._connected():
+                    await self._watch(stop)
+                else:
+                    await _pause(stop, RETRY_SECONDS)
+                await self._close()
+        finally:
+            await self._close()
+
+    async def _connected(self) -> bool:
+        try:
+            await self._app.client.apps_connections_open(app_token=self._app_token)
+            self._handler = AsyncSocketModeHandler(self._app, self._app_token)
+            await asyncio.wait_for(self._handler.connect_async(), CONNECT_SECONDS)
+        except SlackApiError as error:
+            code = str(error.response.get("error"))
+            if code in FATAL:
+                raise SlackRefused(code) from None
+            log.warning("no connection to Slack", code=code)
+        except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("no connection to Slack", error=type(error).__name__)
+        else:
+            log.info("connected to Slack")
+            return True
+        return False
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        well_at = time.monotonic()
+        while not stop.is_set() and time.monotonic() - well_at < UNWELL_SECONDS:
+            await _pause(stop, LOOK_SECONDS)
+            if self.is_well:
+                well_at = time.monotonic()
+        if not stop.is_set():
+            log.warning("the connection to Slack was not well for a minute; building a new one")
+
+    async def _close(self) -> None:
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            with suppress(Exception):
+                await asyncio.wait_for(handler.close_async(), CLOSE_SECONDS)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

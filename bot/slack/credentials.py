@@ -1,0 +1,70 @@
+"""The credential message through its life: being prepared, filled, closed. Its ``text`` never holds the password. Pure."""
+
+from __future__ import annotations
+
+from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice
+from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
+from bot.slack import ids
+from bot.slack.blocks import Drawn, actions, button, context, fields, preformatted, section
+from bot.slack.text import code, escape, in_words, moment, second
+from storage.records import Request, State
+
+
+def preparing(notice: PreparingNotice) -> Drawn:
+    """Posted before there is a user: it proves that the credentials can be delivered."""
+    line = f"Your access to {escape(notice.request.database)} is being prepared (#{notice.request.id})."
+    if notice.trouble:
+        line = f"{line} {escape(notice.trouble)}"
+    return Drawn(text=line, blocks=[section(line)])
+
+
+def filled(notice: CredentialsNotice) -> Drawn:
+    """The only thing drawn that holds a secret."""
+    request, endpoint = notice.request, notice.endpoint
+    assert request.expires_at is not None, "written at START"
+    assert request.username is not None, "frozen at the approval"
+    ends = moment(request.expires_at)
+    shown = (
+        ("Host", code(endpoint.host)),
+        ("Port", code(str(endpoint.port))),
+        ("Database", code(endpoint.database)),
+        ("Username", code(request.username)),
+        ("Password", code(notice.password)),
+        ("Expires", ends),
+    )
+    can = escape(str(request.terms.level.get("description") or request.level))
+    note = f"{escape(endpoint.note)}. " if endpoint.note else ""
+    return Drawn(
+        text=f"Your access to {escape(request.database)} is ready (#{request.id}). It ends {in_words(request.expires_at)}. The credentials are in this message.",
+        blocks=[
+            section(f"Your access to *{escape(request.database)}* is ready (#{request.id}). It ends {ends}."),
+            fields(*(f"*{name}*\n{value}" for name, value in shown)),
+            preformatted(endpoint.paste(request.username, notice.password)),
+            context(f"{note}You can: {can}. Everything you do is attributed to you."),
+            actions(
+                button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now"),
+                button("New password", ids.NEW_PASSWORD, request.token, about=f"for access {request.id}"),
+            ),
+        ],
+    )
+
+
+def closed(notice: ClosedNotice) -> Drawn:
+    """The password is gone from the message; when the server was read back the receipt comes."""
+    request = notice.request
+    line = _closing(request)
+    blocks = [section(line)]
+    if request.state is State.REVOKED:
+        blocks.append(actions(button("Ask again", ids.ASK_AGAIN, request.token, about=f"like access {request.id}")))
+    return Drawn(text=line, blocks=blocks)
+
+
+def _closing(request: Request) -> str:
+    because = ENDED_WORDS.get(request.ended_because, "ended") if request.ended_because else "ended"
+    if request.state is not State.REVOKED or not request.receipt:
+        return f"Your access to {escape(request.database)} is ending (#{request.id}): {because}."
+    at = read_back_at(request.receipt)
+    ended = f" {moment(request.ended_at)}" if request.ended_at else ""
+    proof = f" Read back from the server at {second(at)}." if at else ""
+    words = escape(receipt_words(request.receipt))
+    return f"Your access to {escape(request.database)} ended{ended} (#{request.id}): {because}. {words}{proof}"

@@ -1,0 +1,47 @@
+"""What Slack tells unasked: people who change, the Home tab that is opened. All other events are taken and do nothing yet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import structlog
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.access.context import Context
+from bot.slack import answers
+from bot.slack.blocks import section
+
+log = structlog.get_logger(__name__)
+
+
+def register(app: AsyncApp, context: Context) -> None:
+    """Put the listeners on the app; an event without one would be sent again and again."""
+
+    async def on_user_change(event: dict[str, Any]) -> None:
+        context.directory.forget(str((event.get("user") or {}).get("id") or ""))
+
+    async def on_home_opened(event: dict[str, Any], client: AsyncWebClient) -> None:
+        if event.get("tab") == "home":
+            await publish_home(client, str(event.get("user")))
+
+    async def on_other(event: dict[str, Any]) -> None:
+        log.debug("an event", kind=event.get("type"))
+
+    app.event("user_change")(on_user_change)
+    app.event("app_home_opened")(on_home_opened)
+    app.event(re.compile(".*"))(on_other)
+
+
+async def publish_home(client: AsyncWebClient, user_id: str) -> None:
+    """The commands; a Home of one's own grants comes with a later version."""
+    blocks = [
+        section("*dbaccess* gives temporary access to databases. Ask with `/dbaccess request`."),
+        *answers.help_for(None).blocks,
+    ]
+    try:
+        await client.views_publish(user_id=user_id, view={"type": "home", "blocks": blocks})
+    except SlackApiError as error:
+        log.warning("the Home tab cannot be shown", code=error.response.get("error"))

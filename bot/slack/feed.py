@@ -1,0 +1,81 @@
+"""The audit feed: each event one line. Pure."""
+
+from __future__ import annotations
+
+from bot.access.ports import FeedNotice
+from bot.access.words import ENDED_WORDS
+from bot.durations import format_duration
+from bot.slack.blocks import Drawn, section
+from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
+from storage.audit import AuditKind
+from storage.records import AuditEvent, Cause, Request
+
+REASON_MAX = 160
+LINE_MAX = 450
+SECTION_LINES = 6
+
+VERBS = {
+    AuditKind.ASKED: "requested",
+    AuditKind.DECIDED: "approved, more are needed",
+    AuditKind.APPROVED: "approved",
+    AuditKind.DENIED: "denied",
+    AuditKind.CANCELLED: "withdrawn",
+    AuditKind.LAPSED: "lapsed",
+    AuditKind.OUTDATED: "out of date",
+    AuditKind.STARTED: "started",
+    AuditKind.ACTIVATED: "granted",
+    AuditKind.PASSWORD_RENEWED: "new password",
+    AuditKind.FAILED: "failed",
+    AuditKind.REVOKING: "ending",
+    AuditKind.REVOKED: "ended",
+    AuditKind.MENDED: "mended",
+}
+
+
+def lines(notice: FeedNotice) -> Drawn:
+    """One line an event, a few to a section."""
+    drawn = [cut(line(event, notice.requests.get(event.request_id or 0)), LINE_MAX) for event in notice.events]
+    parts = [drawn[i : i + SECTION_LINES] for i in range(0, len(drawn), SECTION_LINES)]
+    return Drawn(text=cut("\n".join(drawn), TEXT_MAX), blocks=[section("\n".join(part)) for part in parts])
+
+
+def line(event: AuditEvent, request: Request | None) -> str:
+    """``‹10:06› #42 approved — @approver``."""
+    if request is None:
+        facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
+        return f"{moment(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"
+    verb = VERBS.get(AuditKind(event.kind), event.kind)
+    return f"{moment(event.at)} #{request.id} {verb} — {_rest(event, request)}"
+
+
+def _rest(event: AuditEvent, request: Request) -> str:
+    who, thing = person(event.actor), f"{escape(request.level)} on {escape(request.database)}"
+    kind = AuditKind(event.kind)
+    if kind is AuditKind.ASKED:
+        lasts = format_duration(request.terms.duration)
+        return f'{who}, {thing} for {lasts}: "{one_line(event.text or "", REASON_MAX)}"'
+    if kind in (AuditKind.STARTED, AuditKind.ACTIVATED):
+        until = f" until {moment(request.expires_at)}" if request.expires_at else ""
+        return f"{escape(request.username or '')} on {escape(request.database)}{until}"
+    if kind is AuditKind.REVOKED:
+        return _ended(event, request)
+    if kind is AuditKind.REVOKING:
+        return f"{who}: {ENDED_WORDS.get(Cause(str(event.facts.get('cause'))), 'ended')}"
+    if kind is AuditKind.ALERT:
+        return one_line(str(event.facts.get("what", "")), REASON_MAX * 2)
+    words = (
+        one_line(event.text or request.ended_words or "", REASON_MAX)
+        if kind in (AuditKind.DENIED, AuditKind.FAILED, AuditKind.OUTDATED)
+        else ""
+    )
+    return f"{who}{': ' + words if words else ''}"
+
+
+def _ended(event: AuditEvent, request: Request) -> str:
+    if event.facts.get("gone"):
+        return f"declared gone by {person(event.actor)}, not verified"
+    if event.facts.get("nothing_made"):
+        return "nothing had been made on the server"
+    number = int(event.facts.get("sessions_ended", 0))
+    gone = ", the user was already gone" if event.facts.get("was_absent") else ""
+    return f"{escape(request.username or '')}, {number} session{'' if number == 1 else 's'} ended{gone}, verified"

@@ -1,0 +1,109 @@
+"""What every listener goes through: ack first, who is it, one verb, and an answer whatever happens."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import structlog
+from slack_bolt.async_app import AsyncAck, AsyncRespond
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.access.ask import FormNeeded
+from bot.access.context import Context
+from bot.access.errors import AccessError
+from bot.access.ports import Person
+from bot.slack import modals
+from bot.slack.answers import said
+from bot.slack.blocks import Block, Drawn
+
+HTTP_OK = 200
+TOO_SLOW = frozenset(
+    {"expired_trigger_id", "exchanged_trigger_id", "trigger_expired", "trigger_exchanged", "invalid_trigger_id"}
+)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """A command or a click, and the ways to answer it. Answers are seen by the one person alone."""
+
+    context: Context
+    client: AsyncWebClient
+    respond: AsyncRespond
+    body: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """What stands after the command."""
+        return str(self.body.get("text") or "")
+
+    @property
+    def value(self) -> str:
+        """The clicked button's value."""
+        return str(self.body["actions"][0].get("value") or "")
+
+    async def say(self, drawn: Drawn) -> None:
+        """Ephemeral; the message that was clicked stays. A response_url that is used up or too old is no reason to fail."""
+        answer = await self.respond(
+            text=drawn.text, blocks=drawn.blocks, response_type="ephemeral", replace_original=False
+        )
+        if answer.status_code != HTTP_OK:
+            log.warning("an answer could not be shown", status=answer.status_code)
+
+    async def open(self, view: Block) -> None:
+        """A form. Slack gives three seconds and one try."""
+        try:
+            await self.client.views_open(trigger_id=str(self.body["trigger_id"]), view=view)
+        except SlackApiError as error:
+            if error.response.get("error") not in TOO_SLOW:
+                raise
+            await self.say(said("Slack did not wait for the form. Please try again."))
+
+
+Listener: TypeAlias = Callable[[Heard, Person], Awaitable[None]]
+BoltListener: TypeAlias = Callable[..., Awaitable[None]]
+
+
+def user_of(body: dict[str, Any]) -> str:
+    """Who acts: commands and interactions name them differently."""
+    return str(body.get("user_id") or (body.get("user") or {}).get("id") or "")
+
+
+def guarded(context: Context, listener: Listener) -> BoltListener:
+    """The listener as Bolt wants it."""
+
+    async def heard(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
+        await ack()
+        call = Heard(context=context, client=client, respond=respond, body=body)
+        try:
+            await _answered(call, listener)
+        except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
+            await call.say(said(in_trouble(unforeseen)))
+
+    return heard
+
+
+async def _answered(call: Heard, listener: Listener) -> None:
+    try:
+        await listener(call, await call.context.member(user_of(call.body)))
+    except FormNeeded as needed:
+        await call.open(
+            modals.ask_form(needed.offers, needed.typed)
+            if needed.offers
+            else modals.nothing_form("There is nothing you may ask for.")
+        )
+    except AccessError as no:
+        await call.say(said(str(no)))
+
+
+def in_trouble(unforeseen: Exception) -> str:
+    """Log what was not foreseen under a reference, and give the words for the person."""
+    number = secrets.token_hex(4).upper()
+    reference = f"{number[:4]}-{number[4:]}"
+    log.error("a listener failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen)
+    return f"That did not work, and nothing was changed. Reference {reference}; your admins can look it up."

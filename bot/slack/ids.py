@@ -1,0 +1,20 @@
+"""Every action, block and callback id there is. A button's value is ``42.<key>`` and nothing more."""
+
+from __future__ import annotations
+
+APPROVE = "approve"
+DENY = "deny"
+REVOKE = "revoke"
+DONE = "done"
+CANCEL = "cancel"
+NEW_PASSWORD = "new_password"  # noqa: S105 - the name of a button
+ASK_AGAIN = "ask_again"
+
+ASK_FORM = "ask_form"
+DENY_FORM = "deny_form"
+
+DATABASE = "database"
+LEVEL = "level"
+DURATION = "duration"
+WHY = "why"
+VALUE = "value"

@@ -1,0 +1,182 @@
+"""The forms: ask, and deny. Pure. ``private_metadata`` carries ids and what was typed before, never a right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from bot.access.ask import Typed
+from bot.access.errors import NotUnderstood
+from bot.durations import format_duration, parse_duration, short_duration
+from bot.policy.judge import REASON_MAX, Offer
+from bot.slack import ids
+from bot.slack.blocks import Block, context, section
+from bot.slack.text import cut, escape, plain
+from storage.records import Request
+
+OPTIONS_MAX = 100
+USUAL = tuple(timedelta(minutes=m) for m in (15, 30, 60, 120, 240, 480, 1440))
+METADATA_REASON = 1000
+
+
+def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Block:
+    """Database, Level, For how long, Why. Levels follow the database where one is chosen; everything is judged again on **Ask**."""
+    databases = list(dict.fromkeys(o.database for o in offers))
+    chosen = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
+    about = [o for o in offers if chosen is None or o.database == chosen]
+    blocks: list[Block] = [section(f":warning: {escape(problem)}")] if problem else []
+    blocks += [
+        {**_select("Database", ids.DATABASE, databases, chosen, _database_labels(offers)), "dispatch_action": True},
+        _select("Level", _level_block(chosen), [o.level for o in about], _level(about, typed), _level_labels(about)),
+        _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
+        _why(typed),
+        context(
+            "Your request goes to the people the policy names. What was asked for is what is given, and for no longer."
+        ),
+    ]
+    return {
+        "type": "modal",
+        "callback_id": ids.ASK_FORM,
+        "title": plain("Ask for access", 24),
+        "submit": plain("Ask", 24),
+        "close": plain("Cancel", 24),
+        "private_metadata": json.dumps(
+            {"database": chosen, "level": _level(about, typed), "duration": _duration(about, typed)}
+        ),
+        "blocks": blocks,
+    }
+
+
+def nothing_form(words: str) -> Block:
+    """There is nothing this person may ask for."""
+    return {
+        "type": "modal",
+        "callback_id": "nothing",
+        "title": plain("Ask for access", 24),
+        "close": plain("Close", 24),
+        "blocks": [section(escape(words))],
+    }
+
+
+def _level_block(database: str | None) -> str:
+    """A block id of its own for each database: else the client keeps the choice made for another one."""
+    return f"{ids.LEVEL}:{database}" if database else ids.LEVEL
+
+
+def _select(label: str, block_id: str, values: Sequence[str], initial: str | None, labels: Mapping[str, str]) -> Block:
+    options = [_option(value, labels.get(value, value)) for value in dict.fromkeys(values)][:OPTIONS_MAX]
+    element: Block = {
+        "type": "static_select",
+        "action_id": block_id.partition(":")[0],
+        "placeholder": plain(f"{label} …", 150),
+        "options": options,
+    }
+    picked = next((option for option in options if option["value"] == initial), None)
+    if picked is not None:
+        element["initial_option"] = picked
+    return {"type": "input", "block_id": block_id, "label": plain(label, 2000), "element": element}
+
+
+def _option(value: str, label: str) -> Block:
+    return {"text": plain(label, 75), "value": value}
+
+
+def _database_labels(offers: Sequence[Offer]) -> dict[str, str]:
+    return {o.database: f"{o.database} — {o.description}" if o.description else o.database for o in offers}
+
+
+def _level_labels(offers: Sequence[Offer]) -> dict[str, str]:
+    return {o.level: f"{o.level} — {o.level_description}" if o.level_description else o.level for o in offers}
+
+
+def _level(offers: Sequence[Offer], typed: Typed) -> str | None:
+    levels = list(dict.fromkeys(o.level for o in offers))
+    return typed.level if typed.level in levels else (levels[0] if len(levels) == 1 else None)
+
+
+def _durations(offers: Sequence[Offer], typed: Typed) -> list[str]:
+    longest = max((o.max_duration for o in offers), default=timedelta(hours=1))
+    usual = {d for d in USUAL if d <= longest} | {o.duration for o in offers} | {longest}
+    return [short_duration(d) for d in sorted(usual | ({typed.duration} if typed.duration else set()))]
+
+
+def _duration(offers: Sequence[Offer], typed: Typed) -> str | None:
+    if typed.duration:
+        return short_duration(typed.duration)
+    return short_duration(min(o.duration for o in offers)) if offers else None
+
+
+def _why(typed: Typed) -> Block:
+    element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
+    if typed.reason:
+        element["initial_value"] = cut(typed.reason, METADATA_REASON)
+    hint = plain("What should an auditor read in a year?", 2000)
+    return {"type": "input", "block_id": ids.WHY, "label": plain("Why", 2000), "hint": hint, "element": element}
+
+
+def deny_form(request: Request) -> Block:
+    """**Why** and **Deny**."""
+    element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
+    label = f"{request.requester_name} asked for {request.level} on {request.database} for {format_duration(request.terms.duration)}."
+    return {
+        "type": "modal",
+        "callback_id": ids.DENY_FORM,
+        "title": plain(f"Deny #{request.id}", 24),
+        "submit": plain("Deny", 24),
+        "close": plain("Cancel", 24),
+        "private_metadata": request.token,
+        "blocks": [
+            section(escape(label)),
+            {"type": "input", "block_id": ids.WHY, "label": plain("Why", 2000), "element": element},
+        ],
+    }
+
+
+# What was submitted.
+
+
+def chosen(view: Mapping[str, Any]) -> Typed:
+    """The form's state. A client that does not submit what was not touched gets the value the form was opened with. Raises NotUnderstood."""
+    state, opened = view.get("state", {}).get("values", {}), _opened(view)
+    database = _picked(state, ids.DATABASE) or opened.get("database")
+    level = _picked(state, _level_block(database)) or _picked(state, ids.LEVEL) or opened.get("level")
+    duration = _picked(state, ids.DURATION) or opened.get("duration")
+    return Typed(database=database, level=level, duration=_parsed(duration), reason=why(view) or None)
+
+
+def _opened(view: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        found = json.loads(view.get("private_metadata") or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _picked(state: Mapping[str, Any], block_id: str) -> str | None:
+    element: Mapping[str, Any] = next(iter(state.get(block_id, {}).values()), {})
+    option = element.get("selected_option") or {}
+    value = option.get("value")
+    return value if isinstance(value, str) else None
+
+
+def _parsed(duration: str | None) -> timedelta | None:
+    if duration is None:
+        return None
+    try:
+        return parse_duration(duration)
+    except ValueError as wrong:
+        raise NotUnderstood(duration, str(wrong)) from None
+
+
+def why(view: Mapping[str, Any]) -> str:
+    """The field **Why**."""
+    element: Mapping[str, Any] = next(iter(view.get("state", {}).get("values", {}).get(ids.WHY, {}).values()), {})
+    return str(element.get("value") or "").strip()
+
+
+def level_block_of(view: Mapping[str, Any]) -> str:
+    """The block of **Level** in this view, under which an error about it can be shown."""
+    blocks = [str(b.get("block_id", "")) for b in view.get("blocks", ())]
+    return next((b for b in blocks if b.partition(":")[0] == ids.LEVEL), ids.LEVEL)

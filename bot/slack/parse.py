@@ -1,0 +1,76 @@
+"""What stands after ``/dbaccess``. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.access.ask import Typed
+from bot.access.errors import NotUnderstood
+from bot.durations import LOOKS_LIKE, parse_duration
+from bot.policy.judge import Offer
+from bot.slack.text import unescape
+
+LOOKS_LIKE_A_DURATION = re.compile(r"\d+\w*", re.ASCII)
+UNITS = re.compile(r"(?:sec(?:ond)?|min(?:ute)?|hour|hr|day)s?", re.IGNORECASE)
+MENTION = re.compile(r"<@([UW][A-Z0-9]+)(?:\|[^>]*)?>")
+ID = re.compile(r"#?(\d{1,18})", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """A verb and the rest, as typed."""
+
+    verb: str
+    rest: tuple[str, ...]
+
+
+def words(text: str) -> Words:
+    """The first word is the verb; ``help`` where there is none. Escaping is undone once, after mentions were recognised."""
+    parts = text.split()
+    rest = tuple(p if MENTION.fullmatch(p) else unescape(p) for p in parts[1:])
+    return Words(verb=(parts[0].lower() if parts else "help"), rest=rest)
+
+
+def request_id(rest: Sequence[str], verb: str) -> int:
+    """``42`` or ``#42``. Raises NotUnderstood."""
+    found = ID.fullmatch(rest[0]) if len(rest) == 1 else None
+    if found is None:
+        raise NotUnderstood(" ".join((verb, *rest)), f"It looks like /dbaccess {verb} 42.")
+    return int(found[1])
+
+
+def mentioned(word: str) -> str | None:
+    """The person a word mentions, or None."""
+    found = MENTION.fullmatch(word)
+    return found[1] if found else None
+
+
+def ask(rest: Sequence[str], offers: Sequence[Offer]) -> Typed:
+    """``[DATABASE [LEVEL] [DURATION] [REASON…]]``. Raises NotUnderstood.
+
+    After the database a word is a level where the asker may have such a one, or where a duration follows it; a word that
+    begins with a digit is a duration; everything after is the reason.
+    """
+    left = list(rest)
+    database = left.pop(0) if left else None
+    levels = {o.level for o in offers if o.database == database}
+    level = left.pop(0) if left and (left[0] in levels or _stands_before_a_duration(left)) else None
+    if len(left) > 1 and UNITS.fullmatch(left[1]):
+        raise NotUnderstood(f"{left[0]} {left[1]}", LOOKS_LIKE)
+    duration = _duration(left.pop(0)) if left and LOOKS_LIKE_A_DURATION.fullmatch(left[0]) else None
+    return Typed(database=database, level=level, duration=duration, reason=" ".join(left) or None)
+
+
+def _stands_before_a_duration(left: Sequence[str]) -> bool:
+    is_next_a_duration = len(left) > 1 and LOOKS_LIKE_A_DURATION.fullmatch(left[1]) is not None
+    return is_next_a_duration and LOOKS_LIKE_A_DURATION.fullmatch(left[0]) is None
+
+
+def _duration(word: str) -> timedelta:
+    try:
+        return parse_duration(word)
+    except ValueError as wrong:
+        raise NotUnderstood(word, str(wrong)) from None

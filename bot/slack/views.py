@@ -1,0 +1,106 @@
+"""Forms that were submitted. Their errors must be in the ack, so they are judged first, within Slack's three seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from slack_bolt.async_app import AsyncAck, AsyncApp
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.access import ask, decide, look
+from bot.access.ask import FormNeeded
+from bot.access.context import Context
+from bot.access.errors import AccessError, NotUnderstood, Refused
+from bot.access.ports import Person
+from bot.slack import answers, ids, modals
+from bot.slack.blocks import Block, Drawn
+from bot.slack.guard import in_trouble, user_of
+from bot.slack.text import cut, plain
+
+ACK_SECONDS = 2.5
+ERROR_MAX = 2000
+
+Submitted: TypeAlias = Callable[[Context, Person, dict[str, Any]], Awaitable[Drawn | None]]
+
+
+def register(app: AsyncApp, context: Context) -> None:
+    """Put the listeners on the app."""
+    app.view(ids.ASK_FORM)(_judged(context, on_ask_form))
+    app.view(ids.DENY_FORM)(_judged(context, on_deny_form))
+
+
+async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
+    return answers.asked(await ask.ask(context, person, modals.chosen(view)))
+
+
+async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
+    request = await look.by_token(context, str(view.get("private_metadata") or ""))
+    await decide.deny(context, person, request, modals.why(view))
+    return None
+
+
+def _judged(context: Context, submitted: Submitted) -> Callable[..., Awaitable[None]]:
+    """Ack with the errors, with the answer as the form's last page, or empty to close it. What takes too long answers by DM."""
+
+    async def heard(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
+        work = asyncio.ensure_future(_outcome(context, submitted, user_of(body), view))
+        await asyncio.wait({work}, timeout=ACK_SECONDS)
+        if work.done():
+            await ack(**work.result())
+            return
+        await ack()
+        late = await work
+        if late:
+            await client.chat_postMessage(channel=user_of(body), text=_words(late))
+
+    return heard
+
+
+async def _outcome(context: Context, submitted: Submitted, user_id: str, view: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the ack."""
+    try:
+        shown = await submitted(context, await context.member(user_id), view)
+    except FormNeeded as needed:
+        return _error(
+            view,
+            {"reason": ids.WHY, "level": modals.level_block_of(view)}.get(needed.missing, ids.DATABASE),
+            f"{needed.missing} is missing",
+        )
+    except AccessError as no:
+        return _error(view, _block_of(no, view), str(no))
+    except Exception as unforeseen:  # noqa: BLE001 - the person must hear of it
+        return _error(view, ids.WHY, in_trouble(unforeseen))
+    return {"response_action": "update", "view": _last_page(shown)} if shown else {}
+
+
+def _block_of(no: AccessError, view: dict[str, Any]) -> str:
+    if view.get("callback_id") == ids.DENY_FORM:
+        return ids.WHY
+    if isinstance(no, NotUnderstood):
+        return ids.DURATION
+    about = no.about if isinstance(no, Refused) else "what"
+    return {"reason": ids.WHY, "duration": ids.DURATION}.get(about, ids.DATABASE)
+
+
+def _error(view: dict[str, Any], block_id: str, words: str) -> dict[str, Any]:
+    known = {str(b.get("block_id")) for b in view.get("blocks", ())}
+    place = block_id if block_id in known else ids.WHY
+    return {"response_action": "errors", "errors": {place: cut(words, ERROR_MAX)}}
+
+
+def _last_page(shown: Drawn) -> Block:
+    return {
+        "type": "modal",
+        "callback_id": "asked",
+        "title": plain("Asked", 24),
+        "close": plain("Close", 24),
+        "blocks": shown.blocks[:1],
+    }
+
+
+def _words(late: dict[str, Any]) -> str:
+    if "errors" in late:
+        return " ".join(late["errors"].values())
+    return str(late["view"]["blocks"][0]["text"]["text"])
