@@ -92,7 +92,7 @@ class Connection:
         try:
             await self._app.client.apps_connections_open(app_token=self._app_token)
             self._handler = AsyncSocketModeHandler(self._app, self._app_token)
-            await asyncio.wait_for(self._handler.connect_async(), CONNECT_SECONDS)
+            await asyncio.wait_for(self._handler.connect_async(), CONNECT_SECONDS)  # type: ignore[no-untyped-call]
         except SlackApiError as error:
             code = str(error.response.get("error"))
             if code in FATAL:
@@ -118,7 +118,7 @@ class Connection:
         handler, self._handler = self._handler, None
         if handler is not None:
             with suppress(Exception):
-                await asyncio.wait_for(handler.close_async(), CLOSE_SECONDS)
+                await asyncio.wait_for(handler.close_async(), CLOSE_SECONDS)  # type: ignore[no-untyped-call]
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

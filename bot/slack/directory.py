@@ -42,7 +42,7 @@ class SlackDirectory:
     """``bot.access.ports.Directory``. Answers are at most ``FRESH_SECONDS`` old; no answer is an error, never a yes."""
 
     def __init__(self, client: AsyncWebClient, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = client
+        self.client = client
         self._clock = clock
         self._home: Home | None = None
         self._people: dict[str, tuple[float, Person]] = {}
@@ -89,7 +89,7 @@ class SlackDirectory:
 
     async def _call(self, method: str, **arguments: str) -> Any:
         try:
-            return await self._client.api_call(method, params=arguments)
+            return await self.client.api_call(method, params=arguments)
         except SlackApiError as error:
             code = str(error.response.get("error", "unknown"))
             if code in UNKNOWN_PERSON:

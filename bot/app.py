@@ -1,0 +1,174 @@
+"""Composition root: builds everything once, starts it in order, stops it in the opposite one.
+
+What must not wait for anything else starts first: the runner ends grants also while Slack is away and while the
+files are broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+
+from bot.access.alerts import announce_files
+from bot.access.context import Context
+from bot.access.effects import EFFECTS
+from bot.access.files import Files
+from bot.access.ports import Person
+from bot.access.runner import Runner
+from bot.engines import Engines
+from bot.http import HealthServer
+from bot.scheduler import build_scheduler
+from bot.settings import Settings, needed_for_slack
+from bot.slack.connection import Connection, SlackRefused, bolt, web_client
+from bot.slack.directory import SlackDirectory
+from bot.slack.messenger import SlackMessenger
+from storage.audit import AuditKind
+from storage.errors import LedgerError, StoreBusy
+from storage.ledger import Ledger
+
+NO_TOKEN = "xoxb-none"  # noqa: S105 - no token: every call is refused by Slack
+STILL_LIVE = "the configuration has mistakes and grants live: staying up to end them, granting nothing"
+
+log = structlog.get_logger(__name__)
+
+
+class CannotStart(Exception):
+    """The bot cannot run as it is set up; the text says what to do, a line each."""
+
+
+def build_context(settings: Settings) -> Context:
+    """Everything the verbs need; opens nothing."""
+    token = settings.slack_bot_token.get_secret_value() if settings.slack_bot_token else NO_TOKEN
+    client = web_client(token, settings.slack_api_url)
+    return Context(
+        ledger=Ledger(settings.store_url.get_secret_value()),
+        files=Files(settings.config),
+        directory=SlackDirectory(client),
+        messenger=SlackMessenger(client),
+        engines=Engines(),
+        prefix=settings.user_prefix,
+    )
+
+
+def operator() -> Person:
+    """Whoever runs the command line, as the audit shows them."""
+    return Person(id=f"cli:{getpass.getuser()}", name=getpass.getuser(), is_ours=True)
+
+
+@asynccontextmanager
+async def offline(settings: Settings) -> AsyncIterator[Context]:
+    """The verbs for the command line, on a ledger that exists. Raises SchemaMissing, StoreUnavailable."""
+    context = build_context(settings)
+    try:
+        await context.ledger.open(create=False)
+        context.files.refresh()
+        yield context
+    finally:
+        context.engines.close()
+        await context.ledger.close()
+
+
+class App:
+    """The running bot."""
+
+    def __init__(self, settings: Settings) -> None:
+        needed_for_slack(settings)
+        self.settings = settings
+        self.context = build_context(settings)
+        self.runner = Runner(self.context, EFFECTS)
+        self.stop = asyncio.Event()
+        self._connection: Connection | None = None
+
+    async def run(self) -> None:
+        """Until told to stop. Raises CannotStart, StoreBusy, SchemaMissing, SettingsError."""
+        ledger = self.context.ledger
+        try:
+            await ledger.open(create=ledger.is_sqlite)
+            if not ledger.take_sole_run():
+                raise StoreBusy(
+                    "another bot runs on this ledger; stop it first, or use PostgreSQL as store for several"
+                )
+            await self._prepare()
+            await self._serve()
+        finally:
+            ledger.release_sole_run()
+            await ledger.close()
+
+    async def _prepare(self) -> None:
+        context = self.context
+        if context.ledger.is_sqlite:
+            await context.ledger.free_leases()
+        context.files.refresh()
+        if context.files.problems is not None:
+            if not await context.ledger.live_grants():
+                raise CannotStart(str(context.files.problems))
+            log.error(STILL_LIVE, problems=str(context.files.problems).splitlines())
+        await context.ledger.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
+        await announce_files(context)
+
+    async def _serve(self) -> None:
+        self._stop_on_signals()
+        health = HealthServer(self.context.ledger, self.not_well)
+        scheduler = build_scheduler(self.runner)
+        running = asyncio.create_task(self.runner.run(self.stop))
+        try:
+            await health.start(self.settings.http_host, self.settings.http_port)
+            scheduler.start()
+            await asyncio.gather(self._listen(), running)
+        finally:
+            self.stop.set()
+            if scheduler.running:
+                scheduler.shutdown(wait=False)
+            await asyncio.gather(running, return_exceptions=True)
+            await health.stop()
+            await asyncio.to_thread(self.context.engines.close)
+        log.info("stopped")
+
+    async def _listen(self) -> None:
+        """The connection to Slack. Refused for good, the bot stops, unless grants live: then it stays up to end them."""
+        token = self.settings.slack_app_token
+        assert token is not None, "checked by needed_for_slack"
+        directory = self.context.directory
+        assert isinstance(directory, SlackDirectory), "built above"
+        self._connection = Connection(bolt(directory.client, self.context), token.get_secret_value())
+        try:
+            await self._connection.run(self.stop)
+        except SlackRefused as refused:
+            log.error("Slack does not accept the app token", code=str(refused))  # noqa: TRY400 - the code says it all
+            if not await self.context.ledger.live_grants():
+                self.stop.set()
+                raise CannotStart(
+                    f"SLACK_APP_TOKEN: Slack refused it ({refused}); make an app-level token with connections:write"
+                ) from None
+            await self._until_nothing_lives()
+
+    async def _until_nothing_lives(self) -> None:
+        while not self.stop.is_set() and await self.context.ledger.live_grants():
+            await self.context.ledger.changed(5)
+        self.stop.set()
+
+    def _stop_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+
+    async def not_well(self) -> Mapping[str, str]:
+        """What keeps the bot from its work, by name."""
+        wrong = {}
+        try:
+            await self.context.ledger.now()
+            await self.context.ledger.cursor("feed")
+        except LedgerError as error:
+            wrong["store"] = str(error)
+        if self._connection is None or not self._connection.is_well:
+            wrong["slack"] = "not connected"
+        if self.context.files.config is None:
+            wrong["configuration"] = "has mistakes; nothing is granted, live grants are ended"
+        elif self.context.files.problems is not None:
+            wrong["configuration"] = "changed files have mistakes; the last good ones are in force"
+        return wrong

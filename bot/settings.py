@@ -1,0 +1,90 @@
+"""The environment, read strictly. An empty variable counts as unset; a mistake names the variable and never its value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+RIGHT = {
+    "SLACK_BOT_TOKEN": "a bot token begins with xoxb-",
+    "SLACK_APP_TOKEN": "an app-level token begins with xapp-",
+    "SLACK_API_URL": "a URL that begins with http and ends in /api/",
+    "DBACCESS_STORE_URL": "sqlite+aiosqlite:///FILE or postgresql+psycopg://…",
+    "DBACCESS_USER_PREFIX": "a prefix is a small letter, up to 7 of [a-z0-9], and an underscore, such as jit_",
+    "DBACCESS_HTTP_PORT": "a port is a number from 0 to 65535",
+    "DBACCESS_LOG": "json or console",
+    "DBACCESS_LOG_LEVEL": "debug, info, warning or error",
+}
+
+
+class SettingsError(Exception):
+    """What is wrong with the environment, one line a variable."""
+
+
+class Settings(BaseSettings):
+    """One field a variable; see README for what each does."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, hide_input_in_errors=True, frozen=True, populate_by_name=True
+    )
+
+    slack_bot_token: SecretStr | None = Field(default=None, validation_alias="SLACK_BOT_TOKEN")
+    slack_app_token: SecretStr | None = Field(default=None, validation_alias="SLACK_APP_TOKEN")
+    slack_signing_secret: SecretStr | None = Field(default=None, validation_alias="SLACK_SIGNING_SECRET")
+    slack_api_url: str | None = Field(default=None, validation_alias="SLACK_API_URL", pattern=r"^https?://\S+/api/$")
+    config: Path = Field(default=Path("./config"), validation_alias="DBACCESS_CONFIG")
+    store_url: SecretStr = Field(
+        default=SecretStr("sqlite+aiosqlite:///dbaccess.db"), validation_alias="DBACCESS_STORE_URL"
+    )
+    user_prefix: str = Field(default="jit_", validation_alias="DBACCESS_USER_PREFIX", pattern=r"^[a-z][a-z0-9]{0,7}_$")
+    http_host: str = Field(default="127.0.0.1", validation_alias="DBACCESS_HTTP_HOST")
+    http_port: int = Field(default=8080, validation_alias="DBACCESS_HTTP_PORT", ge=0, le=65535)
+    log: Literal["json", "console"] | None = Field(default=None, validation_alias="DBACCESS_LOG")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", validation_alias="DBACCESS_LOG_LEVEL"
+    )
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be seen in a log."""
+        held = (self.slack_bot_token, self.slack_app_token, self.slack_signing_secret, self.store_url)
+        return tuple(s.get_secret_value() for s in held if s is not None)
+
+
+def read_settings() -> Settings:
+    """Raises SettingsError."""
+    try:
+        found = Settings()
+    except ValidationError as mistakes:
+        names = [str(m["loc"][0]) for m in mistakes.errors(include_url=False, include_input=False)]
+        raise SettingsError("\n".join(f"{n}: has a wrong value; {RIGHT.get(n, 'see README')}" for n in names)) from None
+    wrong = list(_wrong(found))
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return found
+
+
+def _wrong(found: Settings) -> list[str]:
+    begins = (("SLACK_BOT_TOKEN", found.slack_bot_token, "xoxb-"), ("SLACK_APP_TOKEN", found.slack_app_token, "xapp-"))
+    lines = [
+        f"{n}: has a wrong value; {RIGHT[n]}" for n, v, b in begins if v and not v.get_secret_value().startswith(b)
+    ]
+    store = found.store_url.get_secret_value()
+    if not store.startswith(("sqlite+aiosqlite:///", "postgresql+psycopg://")) or ":memory:" in store:
+        lines.append(f"DBACCESS_STORE_URL: has a wrong value; {RIGHT['DBACCESS_STORE_URL']}")
+    return lines
+
+
+def needed_for_slack(found: Settings) -> None:
+    """Raises SettingsError where the bot could not connect."""
+    lines = []
+    if found.slack_bot_token is None:
+        lines.append("SLACK_BOT_TOKEN: is not set; the bot token of the installed app, xoxb-…")
+    if found.slack_app_token is None:
+        lines.append(
+            "SLACK_APP_TOKEN: is not set; an app-level token with connections:write, xapp-… (HTTP mode comes with a later version)"
+        )
+    if lines:
+        raise SettingsError("\n".join(lines))
