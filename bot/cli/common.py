@@ -1,0 +1,86 @@
+"""What the commands share: settings, the answer as words or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from bot import logs
+from bot.settings import Settings, read_settings
+from storage.records import Request
+
+is_debugging = False
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON: a list of objects.")]
+FIELDS = (
+    "id",
+    "state",
+    "kind",
+    "requester",
+    "database",
+    "level",
+    "username",
+    "asked_at",
+    "expires_at",
+    "ended_at",
+    "ended_because",
+    "receipt",
+)
+
+
+def settings() -> Settings:
+    """The environment, with logs set up by it. Raises SettingsError."""
+    found = read_settings()
+    logs.set_up(found)
+    return found
+
+
+def quiet_settings() -> Settings:
+    """For commands that answer a question: only what is wrong is logged."""
+    found = read_settings()
+    logs.set_up(found.model_copy(update={"log_level": "error"}))
+    return found
+
+
+def print_json(objects: Sequence[Any]) -> None:
+    """A list, whatever was asked."""
+    typer.echo(json.dumps(list(objects), indent=2, ensure_ascii=False))
+
+
+def rfc3339(at: datetime | None) -> str | None:
+    """In UTC, with ``Z``."""
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def request_json(request: Request) -> dict[str, Any]:
+    """A request as tools read it."""
+    found = {
+        "id": request.id,
+        "state": request.state.value,
+        "kind": request.kind.value,
+        "requester": request.requester_id,
+        "database": request.database,
+        "level": request.level,
+        "username": request.username,
+        "asked_at": rfc3339(request.asked_at),
+        "expires_at": rfc3339(request.expires_at),
+        "ended_at": rfc3339(request.ended_at),
+        "ended_because": request.ended_because.value if request.ended_because else None,
+        "receipt": dict(request.receipt) if request.receipt else None,
+    }
+    assert tuple(found) == FIELDS, "the contract names these fields"
+    return found
+
+
+def local(at: datetime | None) -> str:
+    """For people at this machine."""
+    return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def wrong_use(words: str) -> typer.Exit:
+    """Exit status 2, said on stderr."""
+    typer.echo(words, err=True)
+    return typer.Exit(2)

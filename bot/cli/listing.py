@@ -1,0 +1,114 @@
+"""``dbaccess list`` and ``show``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bot.access import look
+from bot.access.words import read_back_at, receipt_words
+from bot.app import offline, operator
+from bot.cli import common
+from bot.durations import format_duration
+from storage.records import AuditEvent, Decision, Request
+
+
+def list_requests(
+    all_: Annotated[bool, typer.Option("--all", help="All there ever were, newest first.")] = False,
+    database: Annotated[str | None, typer.Option(help="Of this database.")] = None,
+    person: Annotated[str | None, typer.Option(help="Of this person (U…).")] = None,
+    as_json: common.Json = False,
+) -> None:
+    """Live grants and waiting requests, or all."""
+    found = asyncio.run(_found(all_=all_, database=database, person=person))
+    if as_json:
+        common.print_json([common.request_json(r) for r in found])
+    elif not found:
+        typer.echo("There is nothing waiting and nothing live." if not all_ else "There are no requests.")
+    else:
+        Console().print(_table(found))
+
+
+async def _found(*, all_: bool, database: str | None, person: str | None) -> tuple[Request, ...]:
+    async with offline(common.quiet_settings()) as context:
+        if all_:
+            return await context.ledger.requests(person_id=person, database=database)
+        live = await context.ledger.live_grants(person_id=person, database=database)
+        waiting = await context.ledger.waiting_requests(person_id=person, database=database)
+        return tuple(sorted((*live, *waiting), key=lambda r: -r.id))
+
+
+def _table(found: tuple[Request, ...]) -> Table:
+    table = Table("id", "state", "requester", "database", "level", "user", "until", "ended", box=None)
+    for r in found:
+        until = r.expires_at if r.is_live else None
+        ended = f"{common.local(r.ended_at)}, {r.ended_because}" if r.ended_because else "-"
+        table.add_row(
+            f"#{r.id}", r.state, r.requester_id, r.database, r.level, r.username or "-", common.local(until), ended
+        )
+    return table
+
+
+def show(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The request's number, with or without #.")],
+    as_json: common.Json = False,
+) -> None:
+    """One request with its whole history."""
+    request, decisions, events = asyncio.run(_one(number(request_id)))
+    if as_json:
+        history = [
+            {"at": common.rfc3339(e.at), "kind": e.kind, "actor": e.actor, "facts": dict(e.facts), "text": e.text}
+            for e in events
+        ]
+        common.print_json([{**common.request_json(request), "reason": request.reason, "history": history}])
+        return
+    typer.echo(
+        f"#{request.id} {request.state}: {request.level} on {request.database} for {format_duration(request.duration or request.terms.duration)}"
+    )
+    typer.echo(
+        f"  asked {common.local(request.asked_at)} by {request.requester_id} ({request.requester_name}): {request.reason}"
+    )
+    typer.echo(f"  rule {request.terms.rule}, policy {request.terms.policy_digest}")
+    for line in (*_decision_lines(decisions), *_life_lines(request)):
+        typer.echo(f"  {line}")
+    for event in events:
+        typer.echo(f"  {common.local(event.at)}  {event.kind}  {event.actor}{'  ' + event.text if event.text else ''}")
+
+
+async def _one(request_id: int) -> tuple[Request, tuple[Decision, ...], tuple[AuditEvent, ...]]:
+    async with offline(common.quiet_settings()) as context:
+        request = await look.visible(context, operator(), request_id)
+        return request, await context.ledger.decisions(request_id), await context.ledger.history(request_id)
+
+
+def _decision_lines(decisions: tuple[Decision, ...]) -> list[str]:
+    return [
+        f"{d.verdict} by {d.person_id} ({d.person_name}) {common.local(d.at)}{': ' + d.reason if d.reason else ''}"
+        for d in decisions
+    ]
+
+
+def _life_lines(request: Request) -> list[str]:
+    lines = []
+    if request.username:
+        lines.append(f"user {request.username}, until {common.local(request.expires_at)}")
+    if request.ended_because:
+        lines.append(
+            f"ended {common.local(request.ended_at)}: {request.ended_because}{' — ' + request.ended_words if request.ended_words else ''}"
+        )
+    if request.receipt:
+        at = read_back_at(request.receipt)
+        lines.append(f"receipt: {receipt_words(request.receipt)}{' Read back ' + common.local(at) + '.' if at else ''}")
+    return lines
+
+
+def number(text: str) -> int:
+    """``42`` or ``#42``; anything else is wrong use."""
+    digits = text.removeprefix("#")
+    if not (digits.isascii() and digits.isdigit()):
+        raise common.wrong_use(f"{text} is no request's number; it looks like 42 or #42.")
+    return int(digits)

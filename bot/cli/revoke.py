@@ -1,0 +1,106 @@
+"""``dbaccess revoke``: end grants, wait until they are dead, print the receipts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+
+from bot.access import revoke as verbs
+from bot.access.context import Context
+from bot.access.effects import EFFECTS
+from bot.access.errors import AccessError, TooLate
+from bot.access.runner import Runner
+from bot.access.words import receipt_words
+from bot.app import offline, operator
+from bot.cli import common
+from bot.cli.listing import number
+from storage.records import Request, State
+
+LOOK_SECONDS = 1.0
+
+
+def revoke(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Numbers of requests.")] = None,
+    database: Annotated[str | None, typer.Option(help="All grants of this database.")] = None,
+    person: Annotated[str | None, typer.Option(help="All grants of this person (U…).")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All grants.")] = False,
+    gone: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="The server is no more: end without proof, and say so for ever."),
+    ] = None,
+    wait: Annotated[float, typer.Option(help="How many seconds to wait for the servers.")] = 60.0,
+    as_json: common.Json = False,
+) -> None:
+    """End grants. Waits until they are dead and prints the receipts; status 1 when one is not."""
+    if sum((bool(ids), database is not None or person is not None, all_)) != 1:
+        raise common.wrong_use("Name requests by their numbers, or a --database or --person, or --all.")
+    numbers = [number(i) for i in ids or ()]
+    ended = asyncio.run(_revoke(numbers, database=database, person=person, gone=gone, wait=wait))
+    if as_json:
+        common.print_json([common.request_json(r) for r in ended])
+    else:
+        for request in ended:
+            typer.echo(_line(request))
+        if not ended:
+            typer.echo("There is nothing live.")
+    if any(r.state is not State.REVOKED for r in ended):
+        raise typer.Exit(1)
+
+
+def _line(request: Request) -> str:
+    if request.state is State.REVOKED:
+        return f"#{request.id} {request.username} on {request.database}: {receipt_words(request.receipt or {})}"
+    return f"#{request.id} {request.username} on {request.database}: not ended yet ({request.state}). dbaccess keeps trying; see dbaccess show {request.id}."
+
+
+async def _revoke(
+    numbers: list[int], *, database: str | None, person: str | None, gone: str | None, wait: float
+) -> list[Request]:
+    async with offline(common.quiet_settings()) as context:
+        if not numbers:
+            numbers = sorted(r.id for r in await context.ledger.live_grants(person_id=person, database=database))
+        for request_id in numbers:
+            await _begin(context, request_id, gone)
+        await _wait(context, numbers, wait)
+        return [await context.ledger.request(request_id) for request_id in numbers]
+
+
+async def _begin(context: Context, request_id: int, gone: str | None) -> None:
+    try:
+        if gone is not None:
+            await verbs.declare_gone(context, operator(), request_id, gone)
+        else:
+            await verbs.revoke(context, operator(), request_id)
+    except TooLate:
+        state = (await context.ledger.request(request_id)).state
+        if state not in (State.REVOKING, State.REVOKED):
+            raise
+    except AccessError as no:
+        typer.echo(str(no), err=True)
+        raise typer.Exit(1) from None
+
+
+async def _wait(context: Context, numbers: list[int], seconds: float) -> None:
+    """A running bot does the work; where none runs we are it, for as long as this takes."""
+    deadline = time.monotonic() + seconds
+    works_itself = context.ledger.take_sole_run() if context.ledger.is_sqlite else True
+    if works_itself and context.ledger.is_sqlite:
+        await context.ledger.free_leases()
+    runner = Runner(context, EFFECTS)
+    try:
+        while time.monotonic() < deadline and await _still_alive(context, numbers):
+            if works_itself:
+                await runner.drain()
+            if await _still_alive(context, numbers):
+                await context.ledger.changed(LOOK_SECONDS)
+    finally:
+        if works_itself:
+            context.ledger.release_sole_run()
+
+
+async def _still_alive(context: Context, numbers: list[int]) -> bool:
+    states = [(await context.ledger.request(request_id)).state for request_id in numbers]
+    return any(state is not State.REVOKED for state in states)

@@ -1,0 +1,50 @@
+"""``dbaccess store``: the ledger itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from bot.cli import common
+from storage.ledger import Ledger
+
+app = typer.Typer(no_args_is_help=True, help="The ledger: make it, bring it up to date, look whether it is well.")
+
+
+@app.command()
+def upgrade() -> None:
+    """Make the ledger, or bring it up to date."""
+    typer.echo(f"The ledger {asyncio.run(_upgrade())} is up to date.")
+
+
+@app.command()
+def check(as_json: common.Json = False) -> None:
+    """Is there a ledger of this version, and can it be written?"""
+    found = asyncio.run(_check())
+    if as_json:
+        common.print_json([found])
+    else:
+        typer.echo(
+            f"The ledger {found['ledger']} is well: {found['requests']} requests, {found['live']} live, {found['tasks']} tasks."
+        )
+
+
+async def _upgrade() -> str:
+    ledger = Ledger(common.quiet_settings().store_url.get_secret_value())
+    try:
+        await ledger.open(create=True)
+        return ledger.id
+    finally:
+        await ledger.close()
+
+
+async def _check() -> dict[str, object]:
+    ledger = Ledger(common.quiet_settings().store_url.get_secret_value())
+    try:
+        await ledger.open(create=False)
+        await ledger.set_cursor("check", int((await ledger.now()).timestamp()))
+        requests, live, tasks = await ledger.requests(), await ledger.live_grants(), await ledger.tasks()
+        return {"ledger": ledger.id, "requests": len(requests), "live": len(live), "tasks": len(tasks)}
+    finally:
+        await ledger.close()

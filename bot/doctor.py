@@ -1,0 +1,108 @@
+"""What ``doctor`` looks at: settings, files, ledger, Slack, each database. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adapters.base import AdapterError, Finding, Rejected
+from bot.access.context import Context
+from bot.app import build_context
+from bot.databases import level, target
+from bot.policy.load import Config
+from bot.settings import Settings, SettingsError, needed_for_slack
+from bot.slack.connection import web_client
+from bot.slack.doctor import examine_slack
+from storage.errors import LedgerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One part, with what was found."""
+
+    name: str
+    findings: tuple[Finding, ...]
+
+
+def well(what: str) -> Finding:
+    return Finding(is_ok=True, is_fatal=False, what=what)
+
+
+def wrong(what: str, mend: str | None = None) -> Finding:
+    return Finding(is_ok=False, is_fatal=True, what=what, mend=mend)
+
+
+async def examine(settings: Settings, only: Sequence[str]) -> list[Section]:
+    """Every section, also where one before it is not well."""
+    context = build_context(settings)
+    try:
+        context.files.refresh()
+        sections = [Section(name="Settings", findings=tuple(_settings(settings)))]
+        sections.append(Section(name="Configuration", findings=tuple(_files(context, only))))
+        sections.append(Section(name="Ledger", findings=tuple(await _ledger(context))))
+        sections.append(Section(name="Slack", findings=tuple(await _slack(settings, context.files.config))))
+        for name in _chosen(context.files.config, only):
+            sections.append(Section(name=f"Database {name}", findings=tuple(await _database(context, name))))
+        return sections
+    finally:
+        context.engines.close()
+        await context.ledger.close()
+
+
+def _settings(settings: Settings) -> list[Finding]:
+    try:
+        needed_for_slack(settings)
+    except SettingsError as missing:
+        return [wrong(line) for line in str(missing).splitlines()]
+    return [well("the environment has what the bot needs")]
+
+
+def _files(context: Context, only: Sequence[str]) -> list[Finding]:
+    if context.files.problems is not None:
+        return [wrong(str(p)) for p in context.files.problems.problems]
+    config = context.files.config
+    assert config is not None, "files without problems are in force"
+    unknown = [
+        wrong(f"no database is named {name}", f"there are {', '.join(config.databases)}")
+        for name in only
+        if name not in config.databases
+    ]
+    warnings = [Finding(is_ok=False, is_fatal=False, what=str(p)) for p in config.warnings]
+    return [*unknown, well(f"{len(config.databases)} databases, {len(config.rules)} rules, no errors"), *warnings]
+
+
+def _chosen(config: Config | None, only: Sequence[str]) -> list[str]:
+    return [name for name in (config.databases if config else ()) if not only or name in only]
+
+
+async def _ledger(context: Context) -> list[Finding]:
+    try:
+        await context.ledger.open(create=False)
+        await context.ledger.set_cursor("doctor", int((await context.ledger.now()).timestamp()))
+    except LedgerError as error:
+        return [wrong(str(error))]
+    return [well(f"ledger {context.ledger.id}, {len(await context.ledger.live_grants())} live grants")]
+
+
+async def _slack(settings: Settings, config: Config | None) -> list[Finding]:
+    if settings.slack_bot_token is None:
+        return [wrong("not looked at: SLACK_BOT_TOKEN is not set")]
+    client = web_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
+    app_token = settings.slack_app_token.get_secret_value() if settings.slack_app_token else None
+    return await examine_slack(client, app_token, config)
+
+
+async def _database(context: Context, name: str) -> list[Finding]:
+    config = context.files.config
+    assert config is not None, "only chosen from what is in force"
+    entry = config.databases[name]
+    where = target(name, entry, prefix=context.prefix, ledger=context.ledger.id or "none")
+    levels = [level(known, entry) for known in entry.levels]
+    try:
+        health = await context.engines.call(where, lambda adapter: adapter.check(levels))
+    except Rejected as no:
+        return [wrong(no.what, no.mend)]
+    except AdapterError as error:
+        return [wrong(f"cannot be asked: {error}")]
+    enforced = well(f"{health.version}; the server itself ends at the time: {health.enforced}")
+    return [enforced, *health.findings]

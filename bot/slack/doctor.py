@@ -1,0 +1,147 @@
+"""What only Slack knows: tokens, scopes, channels, people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from adapters.base import Finding
+from bot.access.ports import DirectoryUnavailable
+from bot.policy.load import Config
+from bot.policy.model import ANYONE
+from bot.slack.directory import SlackDirectory
+
+SCOPES = (
+    "commands",
+    "chat:write",
+    "users:read",
+    "users:read.email",
+    "usergroups:read",
+    "channels:read",
+    "groups:read",
+    "files:write",
+)
+PEOPLE_MAX = 200
+
+
+def _finding(what: str, *, is_ok: bool = False, is_fatal: bool = True, mend: str | None = None) -> Finding:
+    return Finding(is_ok=is_ok, is_fatal=is_fatal, what=what, mend=mend)
+
+
+async def examine_slack(client: AsyncWebClient, app_token: str | None, config: Config | None) -> list[Finding]:
+    """Token, app token, scopes, channels, people."""
+    directory = SlackDirectory(client)
+    try:
+        home = await directory.home()
+    except DirectoryUnavailable as refused:
+        code = str(refused).rpartition(": ")[2]
+        if code in ("invalid_auth", "not_authed", "token_revoked", "account_inactive"):
+            return [
+                _finding(
+                    f"Slack does not accept the bot token ({code})",
+                    mend="copy the Bot User OAuth Token (xoxb-…) of the installed app into SLACK_BOT_TOKEN",
+                )
+            ]
+        return [
+            _finding(f"Slack does not answer ({code})", mend="look at SLACK_API_URL and at the way out of this network")
+        ]
+    found = [_finding(f"the bot token is good, workspace {home.team_id}", is_ok=True), *_scopes(home.scopes)]
+    found.append(await _app_token(client, app_token))
+    for name, channel in _channels(config):
+        found.append(await _channel(client, name, channel))
+    found += await _people(directory, config)
+    return found
+
+
+def _scopes(given: tuple[str, ...]) -> list[Finding]:
+    if not given:
+        return [_finding("Slack did not say which scopes the token has", is_fatal=False)]
+    missing = [scope for scope in SCOPES if scope not in given]
+    if not missing:
+        return [_finding("all scopes are there", is_ok=True)]
+    return [
+        _finding(f"the scope {scope} is missing", mend="add it under OAuth & Permissions and install the app again")
+        for scope in missing
+    ]
+
+
+async def _app_token(client: AsyncWebClient, app_token: str | None) -> Finding:
+    if app_token is None:
+        return _finding("SLACK_APP_TOKEN is not set")
+    code = await _code(client, "apps.connections.open", app_token=app_token)
+    if code is None:
+        return _finding("the app token opens Socket Mode", is_ok=True)
+    return _finding(
+        f"Slack does not accept the app token ({code})", mend="make an app-level token with connections:write"
+    )
+
+
+async def _code(client: AsyncWebClient, method: str, *, app_token: str) -> str | None:
+    try:
+        await client.apps_connections_open(app_token=app_token)
+    except SlackApiError as error:
+        return str(error.response.get("error"))
+    except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
+        return f"{method}: {type(error).__name__}"
+    return None
+
+
+def _channels(config: Config | None) -> list[tuple[str, str]]:
+    if config is None:
+        return []
+    named = [("audit channel", config.policy.audit_channel), ("alert channel", config.policy.alert_channel)]
+    named += [(f"channel of rule “{rule.name}”", rule.channel) for rule in config.rules]
+    seen: dict[str, str] = {}
+    for name, channel in named:
+        if channel:
+            seen.setdefault(channel, name)
+    return [(name, channel) for channel, name in seen.items()]
+
+
+async def _channel(client: AsyncWebClient, name: str, channel: str) -> Finding:
+    try:
+        answer = await client.conversations_info(channel=channel)
+    except SlackApiError as error:
+        return _finding(
+            f"{name} {channel}: {error.response.get('error')}",
+            mend="name the channel's id, and invite the bot where the channel is private",
+        )
+    except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
+        return _finding(f"{name} {channel}: Slack does not answer ({type(error).__name__})")
+    return _judged(name, channel, answer["channel"])
+
+
+def _judged(name: str, channel: str, found: dict[str, Any]) -> Finding:
+    if found.get("is_archived"):
+        return _finding(f"{name} {channel} is archived", mend="name another channel")
+    if found.get("is_ext_shared") or found.get("is_pending_ext_shared"):
+        return _finding(
+            f"{name} {channel} is shared with another organisation",
+            mend="name a channel of your own: approvals are not for outsiders to see",
+        )
+    if not found.get("is_member"):
+        return _finding(
+            f"the bot is not in the {name} {channel}", mend=f"/invite it there: #{found.get('name', channel)}"
+        )
+    return _finding(f"{name} {channel} (#{found.get('name', '')})", is_ok=True)
+
+
+async def _people(directory: SlackDirectory, config: Config | None) -> list[Finding]:
+    if config is None:
+        return []
+    named = {who for rule in config.rules for stage in rule.stages for who in stage.approvers} | set(
+        config.policy.admins
+    )
+    named |= {who for rule in config.policy.rules for who in rule.requesters if who != ANYONE}
+    found = []
+    for who in sorted(named)[:PEOPLE_MAX]:
+        try:
+            person = await directory.person(who)
+        except DirectoryUnavailable as silent:
+            return [*found, _finding(f"Slack did not say who {who} is ({silent})")]
+        if not person.is_ours:
+            found.append(_finding(f"{who} is named in the policy and cannot act: {person.why_not}", is_fatal=False))
+    return found or [_finding(f"all {len(named)} people the policy names are members", is_ok=True)]
