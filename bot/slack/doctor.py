@@ -136,7 +136,7 @@ async def _people(directory: SlackDirectory, config: Config | None) -> list[Find
         config.policy.admins
     )
     named |= {who for rule in config.policy.rules for who in rule.requesters if who != ANYONE}
-    found = []
+    found: list[Finding] = []
     for who in sorted(named)[:PEOPLE_MAX]:
         try:
             person = await directory.person(who)
