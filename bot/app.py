@@ -149,7 +149,7 @@ class App:
 
     async def _until_nothing_lives(self) -> None:
         while not self.stop.is_set() and await self.context.ledger.live_grants():
-            await self.context.ledger.changed(5)
+            await self.context.ledger.changed(5, reader="end")
         self.stop.set()
 
     def _stop_on_signals(self) -> None:

@@ -45,8 +45,14 @@ class Bench:
 
     def target(self, **changes: object) -> Target:
         found = Target(
-            name="shop", engine="postgresql", admin_url="env:UNUSED", prefix=self.prefix, ledger=self.ledger,
-            tls=Tls(mode="prefer"), connect=Connect(), admin_role=self.owner,
+            name="shop",
+            engine="postgresql",
+            admin_url="env:UNUSED",
+            prefix=self.prefix,
+            ledger=self.ledger,
+            tls=Tls(mode="prefer"),
+            connect=Connect(),
+            admin_role=self.owner,
         )
         return replace(found, **changes)  # type: ignore[arg-type]
 
@@ -62,11 +68,16 @@ class Bench:
 
     def spec(self, level: Level, *, username: str | None = None, remaining: float = 300.0) -> UserSpec:
         return UserSpec(
-            username=username or self.username(), password=secrets.token_urlsafe(24).replace("-", "x"), level=level,
-            remaining=remaining, request_id=self._number,
+            username=username or self.username(),
+            password=secrets.token_urlsafe(24).replace("-", "x"),
+            level=level,
+            remaining=remaining,
+            request_id=self._number,
         )
 
-    def login(self, spec: UserSpec, database: str | None = None, password: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
+    def login(
+        self, spec: UserSpec, database: str | None = None, password: str | None = None
+    ) -> psycopg.Connection[tuple[object, ...]]:
         url = self.server.url(spec.username, password or spec.password, database or self.database)
         return psycopg.connect(url, autocommit=True, connect_timeout=5)
 
@@ -110,7 +121,11 @@ def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
             c.execute(sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(role), sql.Identifier(holder)))
         for name in (database, other):
             c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-            c.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION").format(sql.Identifier(name), sql.Identifier(holder)))
+            c.execute(
+                sql.SQL("GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION").format(
+                    sql.Identifier(name), sql.Identifier(holder)
+                )
+            )
         c.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO shop_reader, shop_writer").format(sql.Identifier(database)))
         c.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO shop_owner").format(sql.Identifier(database)))
     with server.admin(database) as c:

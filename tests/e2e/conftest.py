@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo import local_slack
+from tests.e2e import harness
+from tests.servers.postgresql import PostgresServer
+
+
+@pytest.fixture
+def world(postgresql15: PostgresServer, tmp_path: Path) -> Iterator[harness.World]:
+    try:
+        local_slack.binary()
+    except local_slack.NotToBeHad as missing:
+        if os.environ.get("REQUIRE_SERVERS"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with harness.world(postgresql15, tmp_path) as found:
+        yield found

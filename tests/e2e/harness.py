@@ -1,0 +1,288 @@
+"""The real process between local-slack and a private PostgreSQL, driven as people would drive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+import yaml
+
+from demo import local_slack
+from tests.contract.bench import BOT_PASSWORD, Bench, build
+from tests.servers.postgresql import PostgresServer, free_port
+
+REQUESTER, LEAD, SECOND, ADMIN, BYSTANDER = "U01REQUESTER", "U01LEAD", "U01SECOND", "U01ADMIN", "U01BYSTANDER"
+CARDS, AUDIT, ALERTS = "C01DBACCESS", "C01AUDIT", "C01ALERTS"
+BOT_TOKEN, APP_TOKEN = "xoxb-e2e-secret-token", "xapp-e2e-secret-token"
+PEOPLE = {REQUESTER: "requester", LEAD: "lead", SECOND: "second", ADMIN: "admin", BYSTANDER: "bystander"}
+T = TypeVar("T")
+
+WORKSPACE = {
+    "workspace": {"name": "Shop", "domain": "shop", "teamId": "T01SHOP"},
+    "apps": [
+        {
+            "appId": "A01APP",
+            "botUserId": "U0BOT",
+            "botName": "dbaccess",
+            "botToken": BOT_TOKEN,
+            "appToken": APP_TOKEN,
+            "mode": "socket",
+        }
+    ],
+    "users": [{"id": i, "name": n, "real_name": n.title(), "email": f"{n}@example.com"} for i, n in PEOPLE.items()],
+    "channels": [
+        {"id": c, "name": n, "members": [*PEOPLE, "U0BOT"]}
+        for c, n in ((CARDS, "db-access"), (AUDIT, "db-audit"), (ALERTS, "db-alerts"))
+    ],
+}
+
+
+def wait(what: str, found: Callable[[], T | None], seconds: float = 20.0) -> T:
+    """Until ``found`` gives something; fails with ``what`` when the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = found()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.05)
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """Everything a person sees of a message."""
+    return json.dumps(message.get("blocks") or "", ensure_ascii=False) + str(message.get("text"))
+
+
+def buttons(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Buttons by their label, as a click needs them."""
+    found = {}
+    for block in message.get("blocks") or []:
+        for element in block.get("elements", ()) if block["type"] == "actions" else ():
+            found[element["text"]["text"]] = {
+                "type": "button",
+                "action_id": element["action_id"],
+                "block_id": block.get("block_id"),
+                "value": element["value"],
+                "text": element["text"],
+            }
+    return found
+
+
+@dataclass
+class World:
+    """Everything that runs, and the files between."""
+
+    folder: Path
+    slack: local_slack.LocalSlack
+    bench: Bench
+    admin_url: str
+    http_port: int
+    store: str = ""
+    bot: subprocess.Popen[bytes] | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
+    databases: dict[str, Any] = field(default_factory=dict)
+
+    # The bot.
+
+    @property
+    def env(self) -> dict[str, str]:
+        base = {k: v for k, v in os.environ.items() if not k.startswith(("SLACK_", "DBACCESS_"))}
+        return {
+            **base,
+            "SLACK_BOT_TOKEN": BOT_TOKEN,
+            "SLACK_APP_TOKEN": APP_TOKEN,
+            "SLACK_API_URL": self.slack.api_url,
+            "DBACCESS_CONFIG": str(self.folder / "config"),
+            "DBACCESS_STORE_URL": self.store,
+            "DBACCESS_HTTP_PORT": str(self.http_port),
+            "SHOP_ADMIN_URL": self.admin_url,
+            "DBACCESS_LOG": "json",
+            "DBACCESS_LOG_LEVEL": "debug",
+        }
+
+    def write_config(self) -> None:
+        folder = self.folder / "config"
+        folder.mkdir(exist_ok=True)
+        for name, data in (("databases", self.databases), ("policy", self.policy)):
+            temporary = folder / f"{name}.new"
+            temporary.write_text(yaml.safe_dump(data))
+            temporary.rename(folder / f"{name}.yml")
+
+    def start(self, *, wait_ready: bool = True) -> None:
+        self.write_config()
+        with (self.folder / "bot.log").open("ab") as log:
+            self.bot = subprocess.Popen(
+                [sys.executable, "-m", "bot.cli", "run"], stdout=log, stderr=log, env=self.env, cwd=self.folder
+            )
+        if wait_ready:
+            wait("the bot is ready", self.is_ready, 30)
+
+    def is_ready(self) -> bool:
+        assert self.bot is not None
+        assert self.bot.poll() is None, self.log()[-3000:]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/readyz", timeout=5) as answer:
+                return bool(json.load(answer)["ready"])
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def log(self) -> str:
+        return (self.folder / "bot.log").read_text(errors="replace")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        if self.bot is None:
+            return 0
+        self.bot.send_signal(how)
+        status = self.bot.wait(30)
+        self.bot = None
+        return status
+
+    def restart(self, how: signal.Signals = signal.SIGKILL) -> None:
+        self.stop(how)
+        self.start()
+
+    def cli(self, *arguments: str, expect: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "bot.cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.env,
+            cwd=self.folder,
+        )
+        assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    # People.
+
+    def ask(self, text: str, user: str = REQUESTER) -> dict[str, Any]:
+        """``/dbaccess request TEXT`` and the card that comes of it."""
+        before = {m["ts"] for m in self.slack.messages(CARDS)}
+        self.slack.command(user, CARDS, f"request {text}")
+        return wait(
+            "a card",
+            lambda: next(
+                (m for m in self.slack.messages(CARDS) if m["ts"] not in before and "Access request" in text_of(m)),
+                None,
+            ),
+        )
+
+    def card(self, ts: str) -> dict[str, Any]:
+        return next(m for m in self.slack.messages(CARDS) if m["ts"] == ts)
+
+    def click(self, user: str, message: dict[str, Any], label: str) -> None:
+        self.slack.click(
+            user, message["channel"] if "channel" in message else CARDS, message["ts"], buttons(message)[label]
+        )
+
+    def card_says(self, ts: str, words: str, seconds: float = 20.0) -> dict[str, Any]:
+        return wait(
+            f"the card says {words!r}", lambda: next((m for m in [self.card(ts)] if words in text_of(m)), None), seconds
+        )
+
+    def dm_says(self, words: str, user: str = REQUESTER, seconds: float = 20.0) -> dict[str, Any]:
+        return wait(
+            f"a DM says {words!r}", lambda: next((m for m in self.slack.dm(user) if words in text_of(m)), None), seconds
+        )
+
+    def feed_says(self, words: str, seconds: float = 20.0) -> None:
+        wait(f"the feed says {words!r}", lambda: any(words in text_of(m) for m in self.slack.messages(AUDIT)), seconds)
+
+    def told(self, words: str, user: str, seconds: float = 20.0) -> None:
+        """An ephemeral answer, as local-slack logs it."""
+        wait(
+            f"{user} is told {words!r}",
+            lambda: (
+                any(
+                    words in json.dumps(m, ensure_ascii=False)
+                    for m in self.slack.messages(CARDS)
+                    if m.get("ephemeral") or m.get("is_ephemeral")
+                )
+                or words in json.dumps(self.slack.get("log"), ensure_ascii=False)
+            ),
+            seconds,
+        )
+
+    def granted(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Asked, approved, and the message with the credentials there: card and message."""
+        card = self.ask(text)
+        self.click(LEAD, card, "Approve")
+        message = self.dm_says(f"is ready (#{number(card)})")
+        return self.card_says(card["ts"], "Revoke"), message
+
+    # The database.
+
+    def users(self) -> list[str]:
+        with self.bench.superuser("postgres") as connection:
+            return [
+                str(row[0])
+                for row in connection.execute(
+                    "SELECT rolname FROM pg_roles WHERE rolname LIKE 'jit\\_%' ORDER BY 1"
+                ).fetchall()
+            ]
+
+    def no_users(self, seconds: float = 20.0) -> None:
+        wait("no temporary user is left", lambda: not self.users(), seconds)
+
+    def request(self, request_id: int) -> dict[str, Any]:
+        found: list[dict[str, Any]] = json.loads(self.cli("list", "--all", "--json"))
+        return next(r for r in found if r["id"] == request_id)
+
+
+def number(card: dict[str, Any]) -> int:
+    found = re.search(r"Access request #(\d+)", text_of(card))
+    assert found is not None
+    return int(found[1])
+
+
+def pasted(message: dict[str, Any]) -> str:
+    """The ready-to-paste command of a credential message."""
+    found = re.search(r'psql \\"(postgresql://[^\\"]+)\\"', text_of(message))
+    assert found is not None, text_of(message)
+    return found[1]
+
+
+def is_dead(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.Error:
+        return True
+    return False
+
+
+@contextmanager
+def world(server: PostgresServer, folder: Path) -> Iterator[World]:
+    """Start local-slack; the bot is the test's to start."""
+    bench = build(server)
+    slack = local_slack.start(WORKSPACE, port=free_port(), folder=folder)
+    found = World(
+        folder=folder, slack=slack, bench=bench, admin_url=server.url(bench.bot, BOT_PASSWORD, bench.database),
+        http_port=free_port(), store=f"sqlite+aiosqlite:///{folder}/ledger.db",
+        databases={"databases": {"shop": {
+            "engine": "postgresql", "description": "The shop", "admin_url": "env:SHOP_ADMIN_URL", "admin_role": bench.owner,
+            "levels": {"readonly": {"roles": ["shop_reader"], "description": "Read every table of the shop schema"}},
+        }}},
+        policy={
+            "admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "defaults": {"channel": CARDS},
+            "rules": [{"name": "the shop", "requesters": [REQUESTER, SECOND], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": [LEAD, SECOND], "count": 1}]}],
+        },
+    )  # fmt: skip
+    try:
+        yield found
+    finally:
+        if found.bot is not None and found.bot.poll() is None:
+            found.stop(signal.SIGKILL)
+        slack.stop()
