@@ -185,7 +185,7 @@ class World:
 
     def click(self, user: str, message: dict[str, Any], label: str) -> None:
         self.slack.click(
-            user, message["channel"] if "channel" in message else CARDS, message["ts"], buttons(message)[label]
+            user, message.get("channel", CARDS), message["ts"], buttons(message)[label]
         )
 
     def card_says(self, ts: str, words: str, seconds: float = 20.0) -> dict[str, Any]:

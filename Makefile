@@ -1,0 +1,43 @@
+# Everything works on a fresh machine with Python 3.11 or later and npm. Nothing is installed outside this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint lock clean screenshots
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements-dev.lock pyproject.toml README.md
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## The whole product on this machine: Slack look-alike, PostgreSQL, the bot
+	@$(BIN)/python -m demo
+
+test: lint ## All tests on private servers of their own (what a machine lacks is skipped by name)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+
+lint: $(STAMP) ## Style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+lock: ## Lock the newest versions that pyproject.toml allows, with hashes
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-lock/bin/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 pyproject.toml -o requirements.lock
+	$(VENV)-lock/bin/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group dev pyproject.toml -o requirements-dev.lock
+	rm -rf $(VENV)-lock
+
+screenshots: $(STAMP) ## Draw docs/screenshots anew from the running demo (needs Chromium)
+	$(BIN)/python -m demo.screenshots
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .cache

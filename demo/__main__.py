@@ -1,0 +1,58 @@
+"""``make demo``: prints the address to open and what to try; Ctrl-C ends it cleanly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+
+from demo import local_slack
+from demo.world import Demo, NoPostgres
+
+TRY = """
+dbaccess demo: everything runs on this machine.
+
+  Open   {url}
+
+Four things to try ("Act as" is at the lower left; type into #db-access):
+
+  1. As requester:  /dbaccess request shop-prod readonly 10m Customer 88 was charged twice, checking the refund
+  2. As approver:   click Approve on the card. Then, as requester again, open the message from dbaccess and paste
+                    its psql command into a terminal: reading works, writing does not.
+  3. As admin:      click Revoke on the card while psql is open. Look at psql, at the card, and at #db-audit.
+  4. As bystander:  try the same request, or click Approve on someone else's card.
+
+Files: {folder}
+Ctrl-C ends it.
+"""
+
+
+def main() -> int:
+    """Exit status 1 with a sentence where something is missing."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    with tempfile.TemporaryDirectory(prefix="dbaccess-demo-") as folder:
+        try:
+            demo = Demo(Path(folder))
+            with demo.running():
+                print(TRY.format(url=demo.slack.url, folder=folder), flush=True)
+                while not stop.wait(1):
+                    if demo.bot.poll() is not None:
+                        print(f"The bot has stopped:\n{demo.bot_log()[-2000:]}", file=sys.stderr)
+                        return 1
+                print("Stopping …", flush=True)
+        except (local_slack.NotToBeHad, NoPostgres) as missing:
+            print(missing, file=sys.stderr)
+            return 1
+    return 0
+
+
+sys.exit(main())

