@@ -56,9 +56,8 @@ class Ledger(Reads, Queue):
             self.id = await meta_value(tx, "ledger") or ""
 
     async def upgrade(self) -> None:
-        """Bring the tables up to date and give a new ledger its id."""
-        await self.migrate()
-        async with self.writing() as tx:
+        """Bring the tables up to date and give a new ledger its id. Raises SchemaMissing where it is newer."""
+        async with self.migrated() as tx:
             if await meta_value(tx, "ledger") is None:
                 await tx.execute(insert(meta).values(name="ledger", value=random_key(12)))
 
@@ -66,7 +65,7 @@ class Ledger(Reads, Queue):
         """On SQLite one bot runs at a time, guarded by the operating system's file lock; PostgreSQL takes any number."""
         if not self.is_sqlite:
             return True
-        self._sole = fasteners.InterProcessLock(f"{self.path}.lock")
+        self._sole = fasteners.InterProcessLock(f"{self.path.resolve()}.lock")
         return bool(self._sole.acquire(blocking=False))
 
     def release_sole_run(self) -> None:
@@ -74,9 +73,9 @@ class Ledger(Reads, Queue):
         if self._sole is not None and self._sole.acquired:
             self._sole.release()
 
-    async def changed(self, seconds: float) -> bool:
-        """True as soon as something was committed, by any process; False when the time is over."""
-        return await self.waker.changed(seconds)
+    async def changed(self, seconds: float, *, reader: str = "runner") -> bool:
+        """True as soon as something was committed, by any process, since this reader was told; False when the time is over."""
+        return await self.waker.changed(seconds, reader)
 
     # Moves.
 
@@ -100,8 +99,8 @@ class Ledger(Reads, Queue):
         Raises NotPossible (with the request as it is), NoSuchRequest, StoreUnavailable.
         """
         async with self.writing() as tx:
-            now = await self.moment(tx)
             before = await one_request(tx, request_id, for_update=True)
+            now = await self.moment(tx)  # not before the row is ours: waiting for it may take us past an end
             made = await all_decisions(tx, request_id)
             if claim is not None:
                 await _claim_held(tx, claim, move, before, now)
@@ -190,7 +189,7 @@ async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime) -> i
 
 async def _claim_held(tx: AsyncConnection, claim: Claim, move: Move, before: Request, now: datetime) -> None:
     try:
-        await held(tx, claim, now=now)
+        await held(tx, claim, now=now, for_update=True)  # nobody takes it over before we commit
     except ClaimLost:
         raise NotPossible(move, Why.CLAIM_LOST, before) from None
 

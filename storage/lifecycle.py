@@ -46,6 +46,7 @@ class Why(StrEnum):
     NOT_LAPSED = "its time is not over"
     ALREADY_DECIDED = "this person has decided before"
     STAGE_MOVED_ON = "another stage is open"
+    STAGES_OPEN = "more people are needed"
     LOCKED_DOWN = "a lockdown is in force"
     TOO_LATE = "it may not begin any more"
     STARTED = "its clock runs already"
@@ -154,6 +155,12 @@ def stage_is_open(s: Situation) -> Why | None:
     """The vote was judged for one stage; if another is open by now it must be judged again."""
     mine = s.change.decision
     return Why.STAGE_MOVED_ON if mine and mine.stage != open_stage(s.request, s.decisions) else None
+
+
+def stages_complete(s: Situation) -> Why | None:
+    """With this vote counted nobody is missing; an approval never comes from the caller's word alone."""
+    mine = (s.change.decision,) if s.change.decision else ()
+    return None if open_stage(s.request, (*s.decisions, *mine)) is None else Why.STAGES_OPEN
 
 
 def not_locked_down(s: Situation) -> Why | None:
@@ -271,7 +278,7 @@ TRANSITIONS: dict[Move, Transition] = {
         sources=WAITING,
         target=State.APPROVED,
         audit=AuditKind.APPROVED,
-        only_if=(not_lapsed, not_decided_before, stage_is_open, not_locked_down),
+        only_if=(not_lapsed, not_decided_before, stage_is_open, stages_complete, not_locked_down),
         then=(_revoke_at_the_end, _provision, _update_card),
         clears=CLOCKS_OF_WAITING,
         messages=(Purpose.CREDENTIALS,),
@@ -351,19 +358,26 @@ TRANSITIONS: dict[Move, Transition] = {
 # What a move writes besides state and version; pure, so that it can be read and tested as a table.
 
 CLOSING = frozenset({Move.DENY, Move.CANCEL, Move.LAPSE, Move.OUTDATE})
-NOTABLE = frozenset({"unsettled_until"})
-"""Columns a NOTE may write: what was learned, never what was decided."""
+BRINGS: dict[Move, frozenset[str]] = {
+    Move.APPROVE: frozenset({"username", "target"}),
+    Move.START: frozenset({"identity", "unsettled_until"}),
+    Move.NOTE: frozenset({"unsettled_until"}),
+    Move.CONFIRM: frozenset({"receipt"}),
+}
+"""Columns whose values the caller brings in ``Change.set``; every other column is the table's, or nobody's."""
 
 
 def written(move: Move, before: Request, change: Change, now: datetime) -> dict[str, Any]:
-    """Column values of ``move``. Raises ValueError for a NOTE that would write more than it may."""
+    """Column values of ``move``. Raises ValueError where the caller brings more than it may.
+
+    Whoever decides brings what an approval writes; where more people are needed it is left aside.
+    """
     target = TRANSITIONS[move].target
-    values: dict[str, Any] = {"state": target} if target is not None else {}
-    if move is Move.NOTE:
-        if not NOTABLE.issuperset(change.set):
-            raise ValueError(f"a note may write only {sorted(NOTABLE)}")
-        return dict(change.set)
-    return values | dict(change.set) | _times(move, before, change, now) | _ending(move, change, now)
+    state: dict[str, Any] = {"state": target} if target is not None else {}
+    brought = {} if move is Move.DECIDE else dict(change.set)
+    if too_much := set(brought) - BRINGS.get(move, frozenset()):
+        raise ValueError(f"{move} may not write {', '.join(sorted(too_much))}")
+    return brought | state | _times(move, before, change, now) | _ending(move, change, now)
 
 
 def _times(move: Move, before: Request, change: Change, now: datetime) -> dict[str, Any]:

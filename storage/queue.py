@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, case, delete, exists, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,7 +35,7 @@ class Queue(Store):
         """The due task that was created first among those whose lane is free, or None. Its number is never given out again."""
         for _ in range(RACES):
             try:
-                async with self.writing() as tx:
+                async with self.writing(wakes=False) as tx:
                     return await _claim(tx, worker, lease, await self.moment(tx))
             except LaneTaken:
                 continue
@@ -43,7 +43,7 @@ class Queue(Store):
 
     async def renew(self, claim: Claim, lease: timedelta) -> Claim:
         """Hold on for another ``lease``. Raises ClaimLost."""
-        async with self.writing() as tx:
+        async with self.writing(wakes=False) as tx:
             until = await self.moment(tx) + lease
             changed = await tx.execute(update(tasks).where(*_held(claim)).values(lease_until=until))
             _one(changed)
@@ -60,8 +60,11 @@ class Queue(Store):
             _one(await tx.execute(delete(tasks).where(*_held(claim))))
 
     async def put_back(self, claim: Claim, *, due_at: datetime, error: str | None) -> None:
-        """The task is to be tried again at ``due_at``. Raises ClaimLost."""
-        values = {"due_at": due_at, "last_error": error, "claim": None, "worker": None, "lease_until": None}
+        """The task is to be tried again at ``due_at``, or sooner where a move said so meanwhile. Raises ClaimLost."""
+        was, at = claim.task.due_at, literal(due_at, tasks.c.due_at.type)
+        moved_ahead = and_(tasks.c.due_at != was, tasks.c.due_at < at)
+        due = case((moved_ahead, tasks.c.due_at), else_=at)
+        values = {"due_at": due, "last_error": error, "claim": None, "worker": None, "lease_until": None}
         async with self.writing() as tx:
             _one(await tx.execute(update(tasks).where(*_held(claim)).values(**values)))
 
@@ -122,9 +125,10 @@ async def clear(tx: AsyncConnection, request_id: int, kinds: Iterable[TaskKind])
     )
 
 
-async def held(tx: AsyncConnection, claim: Claim, *, now: datetime) -> None:
+async def held(tx: AsyncConnection, claim: Claim, *, now: datetime, for_update: bool = False) -> None:
     """Raises ClaimLost unless this claim still holds its task."""
-    found = await tx.execute(select(tasks.c.id).where(*_held(claim), tasks.c.lease_until > now))
+    query = select(tasks.c.id).where(*_held(claim), tasks.c.lease_until > now)
+    found = await tx.execute(query.with_for_update() if for_update else query)
     if found.first() is None:
         raise ClaimLost(f"the claim on {claim.task.kind} is lost")
 
@@ -144,8 +148,9 @@ def _lane_is_taken() -> ColumnElement[bool]:
 
 
 async def _claim(tx: AsyncConnection, worker: str, lease: timedelta, now: datetime) -> Claim | None:
-    lapsed = and_(tasks.c.claim.is_not(None), tasks.c.lease_until <= now)
-    await tx.execute(update(tasks).where(lapsed).values(claim=None, worker=None, lease_until=None))
+    lapsed = select(tasks.c.id).where(tasks.c.claim.is_not(None), tasks.c.lease_until <= now)
+    free = {"claim": None, "worker": None, "lease_until": None}
+    await tx.execute(update(tasks).where(tasks.c.id.in_(lapsed.with_for_update(skip_locked=True))).values(**free))
     due = select(tasks).where(tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lane_is_taken())
     row = (await tx.execute(due.order_by(tasks.c.id).limit(1).with_for_update(skip_locked=True))).mappings().first()
     if row is None:

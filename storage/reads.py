@@ -63,8 +63,15 @@ class Reads(Store):
         return await self._all(_events().where(audit_events.c.request_id == request_id), rows.event)
 
     async def events_after(self, event_id: int, *, limit: int) -> tuple[AuditEvent, ...]:
-        """The next events of the record, for a reader with a cursor."""
-        return await self._all(_events().where(audit_events.c.id > event_id).limit(limit), rows.event)
+        """The next events of the record, for a reader with a cursor: none with a lower number appears later.
+
+        Numbers are given out before they are committed, so on PostgreSQL the reader waits for those who write.
+        """
+        query = _events().where(audit_events.c.id > event_id).limit(limit)
+        async with self.reading() as tx:
+            if not self.is_sqlite:
+                await tx.exec_driver_sql("LOCK TABLE audit_events IN SHARE MODE")
+            return tuple(rows.event(row) for row in (await tx.execute(query)).mappings())
 
     async def cursor(self, name: str) -> int:
         """How far a reader has come; 0 at the beginning."""

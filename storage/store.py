@@ -28,6 +28,9 @@ from storage.waking import Waker, make_waker
 Clock: TypeAlias = Callable[[], datetime]
 BUSY_SECONDS = 30
 UPGRADE = "run `dbaccess store upgrade`"
+NEWER = "the ledger was made by a newer dbaccess; install that version"
+UPGRADE_LOCK = 0x64626163
+"""Any number, the same for all who upgrade one PostgreSQL store."""
 
 
 class Store:
@@ -36,7 +39,7 @@ class Store:
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+        if self.is_sqlite and (self.url.database or "file:").startswith((":memory:", "file:")):
             raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
         self.clock = clock
         self.engine = _sqlite_engine(url) if self.is_sqlite else create_async_engine(url, pool_pre_ping=True)
@@ -56,13 +59,18 @@ class Store:
     # Transactions. Whatever the driver raises becomes StoreUnavailable, which shows no URL and no parameters.
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction that may write; wakes whoever waits for a commit, in other processes too."""
+    async def writing(self, *, wakes: bool = True) -> AsyncIterator[AsyncConnection]:
+        """One transaction that may write; wakes whoever waits for a commit, in other processes too.
+
+        ``wakes=False`` is for looking for work: were that news, every look would cause the next one.
+        """
         with _translated():
             async with self.engine.begin() as tx:
                 yield tx
-                await self.waker.announce(tx)
-        self.waker.wake()
+                if wakes:
+                    await self.waker.announce(tx)
+        if wakes:
+            self.waker.wake()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -101,21 +109,25 @@ class Store:
         if found is None:
             raise SchemaMissing(f"the store has no ledger yet; {UPGRADE}")
         if found != head:
-            known = {script.revision for script in _scripts().walk_revisions()}
-            older = found in known
-            raise SchemaMissing(
-                f"the ledger is older than this program; {UPGRADE}"
-                if older
-                else "the ledger was made by a newer dbaccess; install that version"
-            )
+            raise SchemaMissing(f"the ledger is older than this program; {UPGRADE}" if found in _known() else NEWER)
 
-    async def migrate(self) -> None:
-        """Make or bring up to date the ledger's tables."""
-        if self.is_sqlite:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+    @asynccontextmanager
+    async def migrated(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction in which the tables were made or brought up to date: all of it is kept, or nothing.
+
+        Whoever else upgrades at the same time waits and finds it done. Raises SchemaMissing where the store is newer.
+        """
         with _translated():
-            async with self.engine.begin() as connection:
-                await connection.run_sync(_upgrade)
+            if self.is_sqlite:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            async with self.engine.begin() as tx:
+                if not self.is_sqlite:
+                    await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (UPGRADE_LOCK,))
+                found = await tx.run_sync(_revision)
+                if found not in (None, *_known()):
+                    raise SchemaMissing(NEWER)
+                await tx.run_sync(_upgrade)
+                yield tx
 
 
 class _translated:  # noqa: N801 - reads as a word where it is used
@@ -141,10 +153,10 @@ def _sqlite_engine(url: str) -> AsyncEngine:
         connection.isolation_level = None  # the driver must not begin or commit by itself
         cursor = connection.cursor()
         for pragma in (
+            f"busy_timeout={BUSY_SECONDS * 1000}",
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
-            f"busy_timeout={BUSY_SECONDS * 1000}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -166,6 +178,10 @@ def _config() -> Config:
 
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config())
+
+
+def _known() -> set[str]:
+    return {script.revision for script in _scripts().walk_revisions()}
 
 
 def _revision(connection: Connection) -> str | None:

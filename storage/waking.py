@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import psycopg
 from sqlalchemy import URL, text
@@ -16,13 +16,14 @@ LOOK_SECONDS = 0.4
 """How often SQLite's files are looked at: a stat, no query."""
 
 RETRY_SECONDS = 2.0
+Stamp: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class Waker(Protocol):
     """Tells that something was committed, here or elsewhere."""
 
-    async def changed(self, seconds: float) -> bool:
-        """True as soon as there was a commit since the last call, False when the time is over."""
+    async def changed(self, seconds: float, reader: str) -> bool:
+        """True as soon as there was a commit since this reader's last call, False when the time is over."""
 
     async def announce(self, tx: AsyncConnection) -> None:
         """Called inside a writing transaction, before it commits."""
@@ -32,6 +33,20 @@ class Waker(Protocol):
 
     async def close(self) -> None:
         """Stop watching."""
+
+
+class Readers:
+    """Who waits, by name: a commit wakes each of them once, also those who were busy meanwhile."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, asyncio.Event] = {}
+
+    def event(self, reader: str) -> asyncio.Event:
+        return self._events.setdefault(reader, asyncio.Event())
+
+    def wake(self) -> None:
+        for event in self._events.values():
+            event.set()
 
 
 def make_waker(url: URL) -> Waker:
@@ -44,10 +59,11 @@ class FileWaker:
 
     def __init__(self, path: str) -> None:
         self._paths = (path, f"{path}-wal")
-        self._event = asyncio.Event()
-        self._seen = self._stamp()
+        self._readers = Readers()
+        self._seen: dict[str, Stamp] = {}
+        self._first = self._stamp()
 
-    def _stamp(self) -> tuple[tuple[int, int], ...]:
+    def _stamp(self) -> Stamp:
         stamps = []
         for path in self._paths:
             with suppress(OSError):
@@ -55,16 +71,16 @@ class FileWaker:
                 stamps.append((status.st_mtime_ns, status.st_size))
         return tuple(stamps)
 
-    async def changed(self, seconds: float) -> bool:
-        end = asyncio.get_running_loop().time() + seconds
+    async def changed(self, seconds: float, reader: str) -> bool:
+        end, event = asyncio.get_running_loop().time() + seconds, self._readers.event(reader)
         while True:
             left = end - asyncio.get_running_loop().time()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), max(0.0, min(left, LOOK_SECONDS)))
+                await asyncio.wait_for(event.wait(), max(0.0, min(left, LOOK_SECONDS)))
             stamp = self._stamp()
-            if self._event.is_set() or stamp != self._seen:
-                self._event.clear()
-                self._seen = stamp
+            if event.is_set() or stamp != self._seen.get(reader, self._first):
+                event.clear()
+                self._seen[reader] = stamp
                 return True
             if left <= LOOK_SECONDS:
                 return False
@@ -73,7 +89,7 @@ class FileWaker:
         del tx
 
     def wake(self) -> None:
-        self._event.set()
+        self._readers.wake()
 
     async def close(self) -> None:
         return
@@ -84,17 +100,18 @@ class ListenWaker:
 
     def __init__(self, url: URL) -> None:
         self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._event = asyncio.Event()
+        self._readers = Readers()
         self._listening: asyncio.Task[None] | None = None
 
-    async def changed(self, seconds: float) -> bool:
+    async def changed(self, seconds: float, reader: str) -> bool:
+        event = self._readers.event(reader)
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
+            await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
             return False
-        self._event.clear()
+        event.clear()
         return True
 
     async def _listen(self) -> None:
@@ -102,16 +119,16 @@ class ListenWaker:
             with suppress(psycopg.Error, OSError):
                 async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    self._event.set()  # what was committed before we listened
+                    self._readers.wake()  # what was committed before we listened
                     async for _ in connection.notifies():
-                        self._event.set()
+                        self._readers.wake()
             await asyncio.sleep(RETRY_SECONDS)
 
     async def announce(self, tx: AsyncConnection) -> None:
         await tx.execute(text(f"NOTIFY {CHANNEL}"))
 
     def wake(self) -> None:
-        self._event.set()
+        self._readers.wake()
 
     async def close(self) -> None:
         if self._listening is not None:
