@@ -184,9 +184,7 @@ class World:
         return next(m for m in self.slack.messages(CARDS) if m["ts"] == ts)
 
     def click(self, user: str, message: dict[str, Any], label: str) -> None:
-        self.slack.click(
-            user, message.get("channel", CARDS), message["ts"], buttons(message)[label]
-        )
+        self.slack.click(user, message.get("channel", CARDS), message["ts"], buttons(message)[label])
 
     def card_says(self, ts: str, words: str, seconds: float = 20.0) -> dict[str, Any]:
         return wait(
