@@ -50,11 +50,15 @@ def set_up(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_is_ours_or_serious)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _is_ours_or_serious(record: logging.LogRecord) -> bool:
+    """A filter of the handler and no level of a logger: Bolt sets its own loggers' levels, and at debug they print payloads."""
+    return record.levelno >= logging.WARNING or not record.name.startswith(QUIET)
 
 
 def scrubbing(secrets: tuple[str, ...]) -> Any:

@@ -200,19 +200,12 @@ class World:
         wait(f"the feed says {words!r}", lambda: any(words in text_of(m) for m in self.slack.messages(AUDIT)), seconds)
 
     def told(self, words: str, user: str, seconds: float = 20.0) -> None:
-        """An ephemeral answer, as local-slack logs it."""
-        wait(
-            f"{user} is told {words!r}",
-            lambda: (
-                any(
-                    words in json.dumps(m, ensure_ascii=False)
-                    for m in self.slack.messages(CARDS)
-                    if m.get("ephemeral") or m.get("is_ephemeral")
-                )
-                or words in json.dumps(self.slack.get("log"), ensure_ascii=False)
-            ),
-            seconds,
-        )
+        """An answer that this person alone sees."""
+        wait(f"{user} is told {words!r}", lambda: any(words in m["text"] for m in self.answers(user)), seconds)
+
+    def answers(self, user: str) -> list[dict[str, Any]]:
+        everywhere = [c["id"] for c in self.slack.get("state")["channels"]]
+        return [m for c in everywhere for m in self.slack.messages(c) if m.get("ephemeral_to") == user]
 
     def granted(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Asked, approved, and the message with the credentials there: card and message."""
