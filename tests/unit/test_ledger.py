@@ -1,0 +1,412 @@
+"""Moves of the ledger as callers see them, on a SQLite file and on PostgreSQL."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import delete, insert, select
+
+from storage.audit import AuditKind
+from storage.errors import NoSuchRequest, NotPossible, StoreUnavailable
+from storage.ledger import Ledger
+from storage.lifecycle import TRANSITIONS, Change, Move, Why
+from storage.records import Cause, Purpose, State, TaskKind, Verdict
+from storage.tables import audit_events, audit_texts, lockdowns, requests
+from tests.unit.ledgers import (
+    HOUR,
+    LEASE,
+    START,
+    TARGET,
+    TurnableClock,
+    approval,
+    bring,
+    change_for,
+    draft,
+    open_ledger,
+    terms,
+)
+
+MOVES = [move for move in TRANSITIONS if move is not Move.ASK]
+STATES = [state for state in State if state is not State.APPLIED]
+
+
+async def everything(ledger: Ledger, request_id: int) -> tuple[object, ...]:
+    """All that is on disk about a request."""
+    return (
+        await ledger.request(request_id),
+        await ledger.decisions(request_id),
+        await ledger.messages(request_id),
+        await ledger.tasks(request_id=request_id),
+        await ledger.history(request_id),
+    )
+
+
+async def kinds(ledger: Ledger, request_id: int) -> list[TaskKind]:
+    return [task.kind for task in await ledger.tasks(request_id=request_id)]
+
+
+# Every move from every state.
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_a_move_from_a_state_that_is_not_its_source_changes_nothing(
+    ledger: Ledger, clock: TurnableClock, state: State
+) -> None:
+    request = await bring(ledger, clock, state)
+    before = await everything(ledger, request.id)
+    for move in [m for m in MOVES if state not in TRANSITIONS[m].sources]:
+        with pytest.raises(NotPossible) as lost:
+            await ledger.advance(request.id, move, change_for(move, request))
+        assert (lost.value.why, lost.value.request) == (Why.STATE, request), move
+    assert await everything(ledger, request.id) == before
+
+
+@pytest.mark.parametrize(
+    ("move", "state"), [(m, s) for m in MOVES for s in STATES if s in TRANSITIONS[m].sources and m is not Move.ASK]
+)
+async def test_a_move_from_its_source_commits_with_all_that_follows(
+    ledger: Ledger, clock: TurnableClock, move: Move, state: State
+) -> None:
+    request = await bring(ledger, clock, state)
+    if move is Move.ACTIVATE:
+        request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+    if move is Move.LAPSE:
+        clock.turn(24 * HOUR)
+    if move is Move.DECIDE:
+        request, _ = await ledger.ask(draft(counts=(2,), person="U77"))
+    events = await ledger.history(request.id)
+    after = await ledger.advance(request.id, move, change_for(move, request))
+    assert after.state is (TRANSITIONS[move].target or state)
+    assert after.version == request.version + 1
+    (event,) = (await ledger.history(request.id))[len(events) :]
+    assert event.kind == TRANSITIONS[move].audit
+    assert event.facts["state"] == after.state
+    assert event.at == clock()
+    assert {f(after, clock()).kind for f in TRANSITIONS[move].then} <= set(await kinds(ledger, request.id))
+    assert not set(TRANSITIONS[move].clears) - {TaskKind.REVOKE} & set(await kinds(ledger, request.id))
+    assert await ledger.request(request.id) == after
+
+
+async def test_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -> None:
+    asked, is_new = await ledger.ask(draft())
+    assert is_new
+    assert asked.state is State.PENDING
+    assert re.fullmatch(r"[a-z0-9]{16}", asked.key)
+    assert (asked.asked_at, asked.lapses_at) == (START, START + 24 * HOUR)
+    assert asked.terms == draft().terms
+    clock.turn(timedelta(minutes=5))
+    approved = await ledger.advance(asked.id, Move.DECIDE, approval(asked))
+    assert approved.state is State.APPROVED
+    assert (approved.approved_at, approved.start_before) == (clock(), clock() + HOUR)
+    assert (approved.username, approved.target) == (f"jit_{asked.id}_ada_{asked.key[:4]}", TARGET)
+    revocation = next(t for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.REVOKE)
+    assert revocation.due_at == clock() + HOUR + 2 * HOUR
+    clock.turn(timedelta(minutes=10))
+    started = await ledger.advance(asked.id, Move.START, change_for(Move.START, asked))
+    assert (started.started_at, started.expires_at) == (clock(), clock() + 2 * HOUR)
+    assert started.identity == "server-1"
+    moved = next(t for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.REVOKE)
+    assert (moved.id, moved.due_at) == (revocation.id, started.expires_at)
+    active = await ledger.advance(asked.id, Move.ACTIVATE, change_for(Move.ACTIVATE, asked))
+    assert (active.activated_at, active.unsettled_until) == (clock(), None)
+    clock.turn(2 * HOUR)
+    ending = await ledger.advance(asked.id, Move.REVOKE, Change(actor="clock", cause=Cause.EXPIRED))
+    assert (ending.ended_because, ending.ended_by, ending.ended_at) == (Cause.EXPIRED, "clock", None)
+    ended = await ledger.advance(asked.id, Move.CONFIRM, change_for(Move.CONFIRM, asked))
+    assert (ended.state, ended.ended_at) == (State.REVOKED, clock())
+    assert ended.receipt == {"was_absent": False, "sessions_ended": 1}
+    assert TaskKind.REVOKE not in await kinds(ledger, asked.id)
+    assert [event.kind for event in await ledger.history(asked.id)] == [
+        AuditKind.ASKED,
+        AuditKind.APPROVED,
+        AuditKind.STARTED,
+        AuditKind.ACTIVATED,
+        AuditKind.REVOKING,
+        AuditKind.REVOKED,
+    ]
+
+
+# Asking.
+
+
+async def test_the_same_ask_twice_is_one_request(ledger: Ledger) -> None:
+    first, _ = await ledger.ask(draft())
+    again, is_new = await ledger.ask(draft(reason="clicked once more"))
+    assert (again, is_new) == (first, False)
+    for other in (draft(level="write"), draft(person="U2"), draft(database="b"), draft(terms=terms(duration=HOUR))):
+        assert (await ledger.ask(other))[1]
+    await ledger.advance(first.id, Move.CANCEL, change_for(Move.CANCEL, first))
+    assert (await ledger.ask(draft()))[0].id != first.id
+
+
+async def test_ids_are_never_used_again(ledger: Ledger) -> None:
+    """Also not when the newest rows were removed: a username of the first must never name the second."""
+    first, _ = await ledger.ask(draft())
+    async with ledger.writing() as tx:
+        for statement in ("audit_texts", "audit_events", "tasks", "messages", "requests"):
+            await tx.exec_driver_sql(f"DELETE FROM {statement}")
+    second, _ = await ledger.ask(draft())
+    assert second.id > first.id
+    assert second.key != first.key
+
+
+async def test_there_is_no_such_request(ledger: Ledger) -> None:
+    for attempt in (ledger.request(99), ledger.advance(99, Move.CANCEL, Change(actor="U1"))):
+        with pytest.raises(NoSuchRequest, match="#99"):
+            await attempt
+
+
+# Deciding.
+
+
+async def test_two_of_two_need_two_people(ledger: Ledger) -> None:
+    request, _ = await ledger.ask(draft(counts=(2,)))
+    once = await ledger.advance(request.id, Move.DECIDE, approval(request, "U01LEAD"))
+    assert (once.state, once.username) == (State.PENDING, None)
+    with pytest.raises(NotPossible) as lost:
+        await ledger.advance(request.id, Move.DECIDE, approval(request, "U01LEAD"))
+    assert lost.value.why is Why.ALREADY_DECIDED
+    assert [d.person_id for d in lost.value.decisions] == ["U01LEAD"]
+    assert (await ledger.request(request.id)).state is State.PENDING
+    twice = await ledger.advance(request.id, Move.DECIDE, approval(request, "U02LEAD"))
+    assert twice.state is State.APPROVED
+    assert [d.person_id for d in await ledger.decisions(request.id)] == ["U01LEAD", "U02LEAD"]
+
+
+async def test_stages_are_completed_one_after_the_other(ledger: Ledger) -> None:
+    request, _ = await ledger.ask(draft(counts=(1, 1)))
+    with pytest.raises(NotPossible) as lost:
+        await ledger.advance(request.id, Move.DECIDE, approval(request, "U2", stage=1))
+    assert lost.value.why is Why.STAGE_MOVED_ON
+    await ledger.advance(request.id, Move.DECIDE, approval(request, "U1", stage=0))
+    with pytest.raises(NotPossible) as lost:
+        await ledger.advance(request.id, Move.DECIDE, approval(request, "U3", stage=0))
+    assert lost.value.why is Why.STAGE_MOVED_ON
+    done = await ledger.advance(request.id, Move.DECIDE, approval(request, "U2", stage=1))
+    assert done.state is State.APPROVED
+
+
+async def test_a_shorter_approval_is_what_is_given(ledger: Ledger) -> None:
+    request, _ = await ledger.ask(draft())
+    shorter = timedelta(minutes=30, microseconds=1)
+    approved = await ledger.advance(request.id, Move.DECIDE, approval(request, duration=shorter))
+    assert (approved.duration, approved.terms.duration) == (shorter, 2 * HOUR)
+    assert (await ledger.decisions(request.id))[0].duration == shorter
+    started = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+    assert started.expires_at == START + shorter
+
+
+async def test_a_denial_says_why_and_by_whom(ledger: Ledger) -> None:
+    request = await ledger.advance(1, Move.DENY, change_for(Move.DENY, (await ledger.ask(draft()))[0]))
+    assert (request.ended_because, request.ended_by, request.ended_words) == (Cause.DENIED, "U01LEAD", "not today")
+    (decision,) = await ledger.decisions(request.id)
+    assert decision.verdict is Verdict.DENY
+    assert await kinds(ledger, request.id) == [TaskKind.POST_CARD, TaskKind.UPDATE_CARD, TaskKind.TELL]
+
+
+# Lockdowns: their rows are in force from the first version on.
+
+
+async def lock(ledger: Ledger, *, database: str | None = None, person: str | None = None) -> None:
+    row = {"database": database, "person_id": person, "locked_by": "U01ADMIN", "at": START}
+    async with ledger.writing() as tx:
+        await tx.execute(insert(lockdowns).values(**row))
+
+
+@pytest.mark.parametrize(("database", "person"), [(None, None), ("orders-prod", None), (None, "U01REQUESTER")])
+async def test_a_lockdown_stops_what_it_covers(ledger: Ledger, database: str | None, person: str | None) -> None:
+    pending, _ = await ledger.ask(draft())
+    approved, _ = await ledger.ask(draft(level="write"))
+    await ledger.advance(approved.id, Move.DECIDE, approval(approved))
+    await lock(ledger, database=database, person=person)
+    for request, move in ((pending, Move.DECIDE), (approved, Move.START)):
+        with pytest.raises(NotPossible) as lost:
+            await ledger.advance(request.id, move, change_for(move, request))
+        assert lost.value.why is Why.LOCKED_DOWN
+    ending = await ledger.advance(approved.id, Move.REVOKE, Change(actor="lockdown", cause=Cause.LOCKDOWN))
+    assert ending.state is State.REVOKING
+
+
+async def test_a_lockdown_of_others_stops_nothing(ledger: Ledger) -> None:
+    await lock(ledger, database="another")
+    await lock(ledger, person="U99")
+    request, _ = await ledger.ask(draft())
+    assert (await ledger.advance(request.id, Move.DECIDE, approval(request))).state is State.APPROVED
+
+
+# The record.
+
+
+async def test_personal_text_is_apart_and_can_be_erased_without_touching_the_event(ledger: Ledger) -> None:
+    request, _ = await ledger.ask(draft(reason="for my own account 4711"))
+    async with ledger.reading() as tx:
+        event = (await tx.execute(select(audit_events))).mappings().one()
+        text = (await tx.execute(select(audit_texts))).mappings().one()
+    assert "4711" not in str(dict(event))
+    assert text["text"] == "for my own account 4711"
+    assert event["text_digest"] == hashlib.sha256(text["salt"] + text["text"].encode()).hexdigest()
+    assert (event["sequence"], event["hash"]) == (None, None)
+    async with ledger.writing() as tx:
+        await tx.execute(delete(audit_texts))
+    (erased,) = await ledger.history(request.id)
+    assert erased.text is None
+
+
+async def test_an_event_without_a_move_wakes_the_feed(ledger: Ledger) -> None:
+    await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "drop failed"}, text="by hand")
+    await ledger.record(AuditKind.ALERT, actor="bot")
+    (feed,) = await ledger.tasks()
+    assert (feed.kind, feed.lane, feed.request_id) == (TaskKind.FEED, "slack:feed", None)
+    first, second = await ledger.events_after(0, limit=10)
+    assert (first.facts, first.text, second.facts, second.text) == ({"what": "drop failed"}, "by hand", {}, None)
+    assert await ledger.events_after(first.id, limit=10) == (second,)
+    assert await ledger.events_after(0, limit=1) == (first,)
+
+
+async def test_a_cursor_is_kept(ledger: Ledger, replica: Ledger) -> None:
+    assert await ledger.cursor("feed") == 0
+    await ledger.set_cursor("feed", 7)
+    await ledger.set_cursor("feed", 9)
+    assert (await replica.cursor("feed"), await replica.cursor("seal")) == (9, 0)
+
+
+async def test_a_note_has_the_name_its_caller_gives_it(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.ACTIVE)
+    change = Change(actor="U01REQUESTER", audit=AuditKind.PASSWORD_RENEWED, facts={"try": 1})
+    noted = await ledger.advance(request.id, Move.NOTE, change)
+    assert (noted.state, noted.version) == (State.ACTIVE, request.version + 1)
+    event = (await ledger.history(request.id))[-1]
+    assert (event.kind, event.actor, event.facts["try"]) == (AuditKind.PASSWORD_RENEWED, "U01REQUESTER", 1)
+
+
+async def test_a_note_writes_what_was_learned_and_nothing_else(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.ACTIVE)
+    learned = await ledger.advance(request.id, Move.NOTE, Change(actor="bot", set={"unsettled_until": START + HOUR}))
+    assert learned.unsettled_until == START + HOUR
+    before = await everything(ledger, request.id)
+    for forged in ({"state": State.REVOKED}, {"expires_at": START + 9 * HOUR}, {"target": {}}):
+        with pytest.raises(ValueError, match="may not write"):
+            await ledger.advance(request.id, Move.NOTE, Change(actor="bot", set=forged))
+    assert await everything(ledger, request.id) == before
+
+
+# Messages.
+
+
+async def test_messages_are_written_with_the_move_and_posted_later(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.APPROVED)
+    card, credentials = await ledger.messages(request.id)
+    assert (card.purpose, card.channel, card.ts) == (Purpose.CARD, "C01DBACCESS", None)
+    assert (credentials.purpose, credentials.channel) == (Purpose.CREDENTIALS, request.requester_id)
+    copy = await ledger.add_message(request.id, Purpose.CARD_COPY, "U01LEAD")
+    await ledger.message_posted(copy.id, channel="D01", ts="1.2", version=2)
+    await ledger.message_drawn(copy.id, 3)
+    (found,) = await ledger.messages(request.id, Purpose.CARD_COPY)
+    assert (found.channel, found.ts, found.version) == ("D01", "1.2", 3)
+    await ledger.message_gone(copy.id)
+    (gone,) = await ledger.messages(request.id, Purpose.CARD_COPY)
+    assert gone.ts is None
+    assert await ledger.messages(request.id, Purpose.CARD) == (card,)
+
+
+# Questions.
+
+
+async def test_lists_are_by_state_person_and_database_newest_first(ledger: Ledger, clock: TurnableClock) -> None:
+    found = {state: await bring(ledger, clock, state, database=state.name) for state in STATES}
+    live = [found[s] for s in (State.REVOKING, State.ACTIVE, State.APPROVED)]
+    ids = lambda records: [r.id for r in records]  # noqa: E731
+    assert ids(await ledger.live_grants()) == sorted(ids(live), reverse=True)
+    assert ids(await ledger.waiting_requests()) == [found[State.PENDING].id]
+    everyone = await ledger.requests()
+    assert ids(everyone) == sorted(ids(found.values()), reverse=True)
+    assert await ledger.requests(limit=2) == everyone[:2]
+    active = found[State.ACTIVE]
+    assert await ledger.live_grants(person_id=active.requester_id) == (active,)
+    assert await ledger.requests(database="ACTIVE") == (active,)
+    assert await ledger.live_grants(database="PENDING") == ()
+    assert await ledger.waiting_requests(person_id=active.requester_id) == ()
+
+
+# Time.
+
+
+async def test_times_come_back_aware_in_utc_with_microseconds(ledger: Ledger, clock: TurnableClock) -> None:
+    odd = datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=5, minutes=45)))
+    clock.moment = odd
+    request, _ = await ledger.ask(draft())
+    again = await ledger.request(request.id)
+    assert again.asked_at == odd
+    assert again.asked_at.tzinfo is UTC
+    (event,) = await ledger.history(request.id)
+    assert (event.at, event.at.tzinfo) == (odd, UTC)
+    assert all(t.due_at.tzinfo is UTC and t.created_at.tzinfo is UTC for t in await ledger.tasks())
+
+
+async def test_a_time_without_zone_is_refused(ledger: Ledger, clock: TurnableClock) -> None:
+    clock.moment = START.replace(tzinfo=None)
+    with pytest.raises(StoreUnavailable, match="StatementError"):
+        await ledger.ask(draft())
+
+
+async def test_without_a_clock_of_ours_the_store_s_is_the_time(store_url: str) -> None:
+    ledger = await open_ledger(store_url)
+    before = datetime.now(UTC)
+    now = await ledger.now()
+    request, _ = await ledger.ask(draft())
+    await ledger.close()
+    assert now.tzinfo is not None
+    assert abs(now - before) < timedelta(seconds=5)
+    assert now <= request.asked_at < now + timedelta(seconds=5)
+
+
+# Claims and moves.
+
+
+async def test_a_move_under_a_lost_claim_changes_nothing(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.APPROVED)
+    claim = await _claimed(ledger, TaskKind.PROVISION)
+    clock.turn(LEASE)
+    before = await everything(ledger, request.id)
+    for held in (claim, replace(claim, number=claim.number + 1)):
+        with pytest.raises(NotPossible) as lost:
+            await ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=held)
+        assert lost.value.why is Why.CLAIM_LOST
+    assert await everything(ledger, request.id) == before
+    retaken = await _claimed(ledger, TaskKind.PROVISION)
+    with pytest.raises(NotPossible):
+        await ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=claim)
+    started = await ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=retaken)
+    assert started.started_at == clock()
+
+
+async def test_a_revocation_that_is_running_is_cleared_by_nobody(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.REVOKING)
+    claim = await _claimed(ledger, TaskKind.REVOKE)
+    await ledger.advance(request.id, Move.CONFIRM, change_for(Move.CONFIRM, request))
+    await ledger.check_claim(claim)
+    await ledger.finish(claim)
+    assert TaskKind.REVOKE not in await kinds(ledger, request.id)
+
+
+async def _claimed(ledger: Ledger, kind: TaskKind):
+    """Claim until it is this kind; the others are done."""
+    while (claim := await ledger.claim("worker", LEASE)) is not None:
+        if claim.task.kind is kind:
+            return claim
+        await ledger.finish(claim)
+    raise AssertionError(f"no {kind} is due")
+
+
+async def test_the_row_of_a_request_holds_no_state_but_its_own(ledger: Ledger, clock: TurnableClock) -> None:
+    """A move of one request leaves every other as it was."""
+    others = [await bring(ledger, clock, state) for state in STATES]
+    before = [await everything(ledger, other.id) for other in others]
+    await bring(ledger, clock, State.REVOKED, database="elsewhere")
+    assert [await everything(ledger, other.id) for other in others] == before
+    async with ledger.reading() as tx:
+        assert len((await tx.execute(select(requests.c.id))).all()) == len(others) + 1

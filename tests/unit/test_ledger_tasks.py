@@ -1,0 +1,276 @@
+"""Tasks and claims: one of a lane at a time, in order, by a lease that runs out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from storage.errors import ClaimLost
+from storage.ledger import Ledger
+from storage.lifecycle import Change, Move, Plan
+from storage.records import Cause, Claim, State, TaskKind
+from tests.unit.ledgers import LEASE, START, TurnableClock, bring, change_for
+
+SECOND = timedelta(seconds=1)
+
+
+def plan(lane: str = "db:1", *, kind: TaskKind = TaskKind.MEND, due_at: datetime = START, **more: object) -> Plan:
+    return Plan(kind=kind, lane=lane, due_at=due_at, **more)  # type: ignore[arg-type]
+
+
+async def add(ledger: Ledger, *plans: Plan) -> None:
+    for one in plans:
+        await ledger.add_task(one, request_id=None)
+
+
+async def claimed(ledger: Ledger, worker: str = "worker") -> Claim:
+    claim = await ledger.claim(worker, LEASE)
+    assert claim is not None
+    return claim
+
+
+async def test_nothing_due_is_nothing_to_claim(ledger: Ledger, clock: TurnableClock) -> None:
+    assert await ledger.claim("worker", LEASE) is None
+    assert await ledger.next_due() is None
+    await add(ledger, plan(due_at=START + SECOND))
+    assert await ledger.claim("worker", LEASE) is None
+    assert await ledger.next_due() == START + SECOND
+    clock.turn(SECOND)
+    assert (await claimed(ledger)).task.lane == "db:1"
+
+
+async def test_a_claim_carries_the_task_and_counts_the_tries(ledger: Ledger, clock: TurnableClock) -> None:
+    await add(ledger, plan(payload={"state": "denied"}))
+    claim = await claimed(ledger)
+    assert (claim.task.payload, claim.task.attempts, claim.until) == ({"state": "denied"}, 1, START + LEASE)
+    await ledger.put_back(claim, due_at=START, error="no answer")
+    again = await claimed(ledger)
+    assert (again.task.id, again.task.attempts, again.task.last_error) == (claim.task.id, 2, "no answer")
+    assert again.number != claim.number
+
+
+async def test_a_lane_is_worked_in_order_of_creation_one_at_a_time(ledger: Ledger, clock: TurnableClock) -> None:
+    await add(ledger, plan("a", due_at=START + SECOND), plan("a"), plan("b"), plan("a"))
+    first, second = await claimed(ledger), await claimed(ledger)
+    assert [(c.task.id, c.task.lane) for c in (first, second)] == [(2, "a"), (3, "b")]
+    assert await ledger.claim("another", LEASE) is None
+    clock.turn(SECOND)
+    await ledger.finish(first)
+    assert (await claimed(ledger)).task.id == 1
+    await ledger.finish(second)
+    assert await ledger.claim("another", LEASE) is None
+
+
+async def test_no_two_tasks_of_a_lane_run_at_once_under_many_workers(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock
+) -> None:
+    lanes, each = [f"db:{n}" for n in range(5)], 6
+    await add(ledger, *[plan(lane) for _ in range(each) for lane in lanes])
+    running: dict[str, int] = defaultdict(int)
+    done: dict[str, list[int]] = defaultdict(list)
+
+    async def work(on: Ledger, name: str) -> None:
+        while len([i for ids in done.values() for i in ids]) < each * len(lanes):
+            claim = await on.claim(name, LEASE)
+            if claim is None:
+                await asyncio.sleep(0)
+                continue
+            lane = claim.task.lane
+            running[lane] += 1
+            assert running[lane] == 1, f"two at once in {lane}"
+            await on.check_claim(claim)
+            running[lane] -= 1
+            done[lane].append(claim.task.id)
+            await on.finish(claim)
+
+    await asyncio.gather(*[work(on, f"w{n}") for n in range(5) for on in (ledger, replica)])
+    assert await ledger.tasks() == ()
+    assert set(done) == set(lanes)
+    assert all(a < b for ids in done.values() for a, b in pairwise(ids))
+
+
+async def test_one_task_is_claimed_once_however_many_try(ledger: Ledger, replica: Ledger) -> None:
+    for _ in range(10):
+        await add(ledger, plan())
+        tries = [on.claim(f"w{n}", LEASE) for n in range(4) for on in (ledger, replica)]
+        won = [claim for claim in await asyncio.gather(*tries) if claim is not None]
+        assert len(won) == 1
+        await ledger.finish(won[0])
+
+
+async def test_a_lease_runs_out_and_its_claim_is_lost_in_every_way(ledger: Ledger, clock: TurnableClock) -> None:
+    await add(ledger, plan())
+    lost = await claimed(ledger)
+    clock.turn(LEASE - SECOND)
+    await ledger.check_claim(lost)
+    assert await ledger.claim("another", LEASE) is None
+    clock.turn(SECOND)
+    with pytest.raises(ClaimLost):
+        await ledger.check_claim(lost)
+    assert await ledger.next_due() == clock()
+    taken = await claimed(ledger, "another")
+    assert taken.task.id == lost.task.id
+    for attempt in (
+        ledger.check_claim(lost),
+        ledger.renew(lost, LEASE),
+        ledger.finish(lost),
+        ledger.put_back(lost, due_at=START, error=None),
+    ):
+        with pytest.raises(ClaimLost):
+            await attempt
+    await ledger.check_claim(taken)
+    assert [t.last_error for t in await ledger.tasks()] == [None]
+
+
+async def test_a_renewed_lease_holds(ledger: Ledger, clock: TurnableClock) -> None:
+    await add(ledger, plan())
+    claim = await claimed(ledger)
+    for _ in range(5):
+        clock.turn(LEASE - SECOND)
+        claim = await ledger.renew(claim, LEASE)
+        assert claim.until == clock() + LEASE
+    assert await ledger.claim("another", LEASE) is None
+    await ledger.finish(claim)
+    assert await ledger.tasks() == ()
+    with pytest.raises(ClaimLost):
+        await ledger.finish(claim)
+
+
+async def test_a_guessed_number_holds_nothing(ledger: Ledger) -> None:
+    await add(ledger, plan())
+    claim = await claimed(ledger)
+    for number in (0, claim.number + 1):
+        with pytest.raises(ClaimLost):
+            await ledger.finish(replace(claim, number=number))
+
+
+async def test_leases_are_freed_at_the_start(ledger: Ledger) -> None:
+    await add(ledger, plan())
+    dead = await claimed(ledger)
+    await ledger.free_leases()
+    assert (await claimed(ledger)).task.id == dead.task.id
+    with pytest.raises(ClaimLost):
+        await ledger.finish(dead)
+
+
+# next_due: the moment at which a claim can succeed, so that nobody looks again and again.
+
+
+async def test_a_due_task_behind_a_claimed_one_is_not_due(ledger: Ledger, clock: TurnableClock) -> None:
+    await add(ledger, plan("a"), plan("a"))
+    await claimed(ledger)
+    assert await ledger.next_due() == START + LEASE
+    await add(ledger, plan("b", due_at=START + SECOND))
+    assert await ledger.next_due() == START + SECOND
+
+
+async def test_next_due_is_true(ledger: Ledger, clock: TurnableClock) -> None:
+    """At that moment there is something to claim, and never before: neither idling nor spinning."""
+    await add(ledger, plan("a"), plan("a", due_at=START + 5 * SECOND), plan("b", due_at=START + 3 * SECOND))
+    order = []
+    while (due := await ledger.next_due()) is not None:
+        if due > clock():
+            assert await ledger.claim("worker", LEASE) is None
+            clock.turn(due - clock())
+        claim = await claimed(ledger)
+        order.append((claim.task.id, clock() - START))
+        await ledger.finish(claim)
+    assert order == [(1, 0 * SECOND), (3, 3 * SECOND), (2, 5 * SECOND)]
+
+
+# Single tasks.
+
+
+async def test_a_single_task_is_moved_instead_of_doubled(ledger: Ledger) -> None:
+    await add(ledger, plan(is_single=True), plan(is_single=True, due_at=START + SECOND))
+    (task,) = await ledger.tasks()
+    assert task.due_at == START + SECOND
+    await add(ledger, plan(), plan("other lane", is_single=True), plan(kind=TaskKind.TELL, is_single=True))
+    assert len(await ledger.tasks()) == 4
+
+
+async def test_a_single_task_that_runs_already_has_another_behind_it(ledger: Ledger) -> None:
+    """Who draws may have read the rows already; the newer picture is a task of its own."""
+    await add(ledger, plan(kind=TaskKind.UPDATE_CARD, is_single=True))
+    running = await claimed(ledger)
+    await add(ledger, plan(kind=TaskKind.UPDATE_CARD, is_single=True))
+    await add(ledger, plan(kind=TaskKind.UPDATE_CARD, is_single=True))
+    assert len(await ledger.tasks()) == 2
+    await ledger.finish(running)
+    assert (await claimed(ledger)).task.id != running.task.id
+
+
+async def test_there_is_one_revocation_also_while_it_runs(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.ACTIVE)
+    clock.turn(timedelta(hours=2))
+    running = await _claim_of(ledger, TaskKind.REVOKE)
+    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    revocations = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
+    assert [t.id for t in revocations] == [running.task.id]
+    assert revocations[0].due_at == clock()
+
+
+async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_slept_over(
+    ledger: Ledger, clock: TurnableClock
+) -> None:
+    """The worker read that the end lies ahead; before it puts the task back, somebody ends the grant now."""
+    request = await bring(ledger, clock, State.APPROVED)
+    clock.turn(timedelta(minutes=59))
+    request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+    await ledger.advance(request.id, Move.ACTIVATE, change_for(Move.ACTIVATE, request))
+    assert request.expires_at is not None
+    clock.turn(timedelta(hours=2))
+    running = await _claim_of(ledger, TaskKind.REVOKE)
+    clock.turn(SECOND)
+    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    await ledger.put_back(running, due_at=clock() + timedelta(hours=1), error="its end was moved")
+    (revocation,) = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
+    assert revocation.due_at == clock()
+
+
+async def test_a_task_that_nobody_moved_sleeps_as_long_as_it_is_told(ledger: Ledger, clock: TurnableClock) -> None:
+    await add(ledger, plan())
+    clock.turn(SECOND)
+    await ledger.put_back(await claimed(ledger), due_at=START + 60 * SECOND, error=None)
+    (task,) = await ledger.tasks()
+    assert task.due_at == START + 60 * SECOND
+
+
+# What a move clears.
+
+
+async def test_a_decided_request_needs_no_lapse(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.APPROVED)
+    assert TaskKind.LAPSE not in {t.kind for t in await ledger.tasks(request_id=request.id)}
+    other = await bring(ledger, clock, State.PENDING, database="another")
+    assert TaskKind.LAPSE in {t.kind for t in await ledger.tasks(request_id=other.id)}
+
+
+async def test_a_running_task_is_never_cleared(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.APPROVED)
+    running = await _claim_of(ledger, TaskKind.PROVISION)
+    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    await ledger.check_claim(running)
+    kinds = [t.kind for t in await ledger.tasks(request_id=request.id)]
+    assert kinds.count(TaskKind.PROVISION) == 1
+    await ledger.finish(running)
+
+
+async def test_a_waiting_task_of_an_ended_grant_is_cleared(ledger: Ledger, clock: TurnableClock) -> None:
+    request = await bring(ledger, clock, State.APPROVED)
+    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
+    assert kinds & {TaskKind.PROVISION, TaskKind.REVOKE} == {TaskKind.REVOKE}
+
+
+async def _claim_of(ledger: Ledger, kind: TaskKind) -> Claim:
+    while (claim := await ledger.claim("worker", LEASE)) is not None:
+        if claim.task.kind is kind:
+            return claim
+        await ledger.finish(claim)
+    raise AssertionError(f"no {kind} is due")
