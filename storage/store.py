@@ -6,9 +6,10 @@ must survive a power cut). Never ``:memory:``, which shares one connection and l
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,8 @@ class Store:
         self.clock = clock
         self.engine = _sqlite_engine(url) if self.is_sqlite else create_async_engine(url, pool_pre_ping=True)
         self.waker: Waker = make_waker(self.url)
+        # SQLite has one writer at a time; waiting in line here is fair and quick, its own waiting is neither.
+        self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
 
     @property
     def path(self) -> Path:
@@ -65,7 +68,7 @@ class Store:
         ``wakes=False`` is for looking for work: were that news, every look would cause the next one.
         """
         with _translated():
-            async with self.engine.begin() as tx:
+            async with self._turn, self.engine.begin() as tx:
                 yield tx
                 if wakes:
                     await self.waker.announce(tx)

@@ -1,0 +1,188 @@
+"""Who is faster wins, once; everybody else learns what happened. On both stores, from two programs at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from datetime import timedelta
+from itertools import chain, cycle
+
+import pytest
+
+from storage.audit import AuditKind
+from storage.errors import NotPossible
+from storage.ledger import Ledger
+from storage.lifecycle import Change, Move, Why
+from storage.records import Cause, Purpose, Request, State, TaskKind
+from tests.unit.ledgers import HOUR, TurnableClock, approval, bring, change_for, draft
+
+ROUNDS = 20
+
+
+async def race(tries: Sequence[Awaitable[Request]]) -> tuple[list[Request], list[NotPossible]]:
+    """Who won and who lost. Any other error is the test's."""
+    ends = await asyncio.gather(*tries, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException) and not isinstance(end, NotPossible):
+            raise end
+    return [e for e in ends if isinstance(e, Request)], [e for e in ends if isinstance(e, NotPossible)]
+
+
+async def test_ten_approvals_at_once_are_one(ledger: Ledger, replica: Ledger) -> None:
+    for turn in range(ROUNDS):
+        request, _ = await ledger.ask(draft(person=f"U{turn}"))
+        on = cycle((ledger, replica))
+        won, lost = await race(
+            [next(on).advance(request.id, Move.DECIDE, approval(request, f"ULEAD{n}")) for n in range(10)]
+        )
+        assert [r.state for r in won] == [State.APPROVED]
+        assert {(e.why, e.request.state) for e in lost} == {(Why.STATE, State.APPROVED)}
+        (decision,) = await ledger.decisions(request.id)
+        assert {e.decisions for e in lost} == {(decision,)}
+        kinds = [t.kind for t in await ledger.tasks(request_id=request.id)]
+        assert (kinds.count(TaskKind.REVOKE), kinds.count(TaskKind.PROVISION)) == (1, 1)
+        assert len(await ledger.messages(request.id, Purpose.CREDENTIALS)) == 1
+        approvals = [e for e in await ledger.history(request.id) if e.kind == AuditKind.APPROVED]
+        assert [e.actor for e in approvals] == [decision.person_id]
+
+
+async def test_three_of_three_among_ten_at_once(ledger: Ledger, replica: Ledger) -> None:
+    for turn in range(ROUNDS // 2):
+        request, _ = await ledger.ask(draft(counts=(3,), person=f"U{turn}"))
+        people = [f"ULEAD{n}" for n in range(5)] * 2
+        tries = [
+            on.advance(request.id, Move.DECIDE, approval(request, p))
+            for p, on in zip(people, cycle((ledger, replica)), strict=False)
+        ]
+        won, lost = await race(tries)
+        assert sorted(r.state for r in won) == [State.APPROVED, State.PENDING, State.PENDING]
+        assert {e.why for e in lost} <= {Why.STATE, Why.ALREADY_DECIDED}
+        assert len({d.person_id for d in await ledger.decisions(request.id)}) == 3
+
+
+async def test_one_person_clicking_ten_times_is_one_vote(ledger: Ledger, replica: Ledger) -> None:
+    request, _ = await ledger.ask(draft(counts=(2,)))
+    tries = [on.advance(request.id, Move.DECIDE, approval(request)) for on in (ledger, replica) * 5]
+    won, lost = await race(tries)
+    assert [r.state for r in won] == [State.PENDING]
+    assert {e.why for e in lost} == {Why.ALREADY_DECIDED}
+
+
+@pytest.mark.parametrize("other", [Move.DENY, Move.CANCEL, Move.OUTDATE])
+async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, other: Move) -> None:
+    for turn in range(ROUNDS):
+        request, _ = await ledger.ask(draft(person=f"U{turn}"))
+        closing = change_for(other, request)
+        tries = [
+            ledger.advance(request.id, Move.DECIDE, approval(request, "ULEAD7")),
+            replica.advance(request.id, other, closing),
+        ]
+        won, lost = await race(tries if turn % 2 else tries[::-1])
+        assert (len(won), len(lost)) == (1, 1)
+        assert lost[0].request == won[0] == await ledger.request(request.id)
+        await _user_is_planned_exactly_if_approved(ledger, won[0])
+
+
+async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
+    for turn in range(ROUNDS):
+        request, _ = await ledger.ask(draft(person=f"U{turn}"))
+        clock.moment = request.lapses_at - timedelta(microseconds=turn % 2)
+        won, lost = await race(
+            [
+                ledger.advance(request.id, Move.DECIDE, approval(request)),
+                replica.advance(request.id, Move.LAPSE, change_for(Move.LAPSE, request)),
+            ]
+        )
+        assert (len(won), len(lost)) == (1, 1)
+        assert won[0].state is (State.APPROVED if turn % 2 else State.LAPSED)
+        await _user_is_planned_exactly_if_approved(ledger, won[0])
+
+
+@pytest.mark.parametrize("move", [Move.START, Move.ACTIVATE, Move.FAIL])
+async def test_an_end_against_the_bot_s_step(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock, move: Move
+) -> None:
+    """Whoever is first, the grant is being ended, its revocation is due now, and nothing is started after it."""
+    for turn in range(ROUNDS):
+        request = await bring(ledger, clock, State.APPROVED, database=f"db-{turn}")
+        if move is Move.ACTIVATE:
+            request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+        tries = [
+            replica.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE)),
+            ledger.advance(request.id, move, change_for(move, request)),
+        ]
+        won, lost = await race(tries if turn % 2 else tries[::-1])
+        assert {e.why for e in lost} <= {Why.STATE}
+        now = await ledger.request(request.id)
+        assert now.state is State.REVOKING
+        assert now in won
+        (revocation,) = [t for t in await ledger.tasks(request_id=request.id) if t.kind is TaskKind.REVOKE]
+        assert revocation.due_at == clock()
+        clock.turn(timedelta(seconds=1))
+
+
+async def test_ten_ends_at_once_are_one(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
+    for turn in range(ROUNDS // 2):
+        request = await bring(ledger, clock, State.ACTIVE, database=f"db-{turn}")
+        causes = (Cause.DONE, Cause.REVOKED)
+        won, lost = await race(
+            [
+                on.advance(request.id, Move.REVOKE, Change(actor=f"U{cause}", cause=cause))
+                for cause, on in zip(causes * 5, cycle((ledger, replica)), strict=False)
+            ]
+        )
+        assert len(won) == 1
+        assert {e.request.ended_because for e in lost} == {won[0].ended_because}
+        assert [e.kind for e in await ledger.history(request.id)].count(AuditKind.REVOKING) == 1
+        clock.turn(timedelta(seconds=1))
+
+
+async def test_the_same_command_delivered_many_times_is_one_request(ledger: Ledger, replica: Ledger) -> None:
+    asked = await asyncio.gather(*[on.ask(draft()) for on in (ledger, replica) * 5])
+    assert len({request.id for request, _ in asked}) == 1
+    assert [is_new for _, is_new in asked].count(True) == 1
+
+
+async def test_a_reader_of_the_record_misses_nothing_that_commits_late(ledger: Ledger, replica: Ledger) -> None:
+    """Numbers are given out in one order and committed in another; the cursor must not run ahead of a slow writer."""
+    seen: list[int] = []
+    writing = 120
+
+    async def write(on: Ledger, count: int) -> None:
+        for n in range(count):
+            await on.record(AuditKind.CLICK_REFUSED, actor=f"U{n}")
+
+    async def read() -> None:
+        while len(seen) < writing:
+            seen.extend(e.id for e in await ledger.events_after(seen[-1] if seen else 0, limit=7))
+            await asyncio.sleep(0)
+
+    writers = [write(on, writing // 6) for on in (ledger, replica) * 3]
+    await asyncio.wait_for(asyncio.gather(read(), *writers), 60)
+    async with ledger.reading() as tx:
+        rows = (await tx.exec_driver_sql("SELECT id FROM audit_events ORDER BY id")).scalars().all()
+    assert seen == list(rows)
+
+
+async def test_moves_of_many_requests_at_once_do_not_hinder_each_other(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock
+) -> None:
+    asked = [(await ledger.ask(draft(person=f"U{n}")))[0] for n in range(12)]
+
+    async def live(on: Ledger, request: Request) -> Request:
+        for move in (Move.DECIDE, Move.START, Move.ACTIVATE, Move.REVOKE, Move.CONFIRM):
+            request = await on.advance(request.id, move, change_for(move, request))
+        return request
+
+    ended = await asyncio.gather(*[live(on, r) for r, on in zip(asked, cycle((ledger, replica)), strict=False)])
+    assert {r.state for r in ended} == {State.REVOKED}
+    left = list(chain.from_iterable([await ledger.tasks(request_id=r.id) for r in ended]))
+    assert TaskKind.REVOKE not in {t.kind for t in left}
+    assert clock() + HOUR > max(t.due_at for t in left)
+
+
+async def _user_is_planned_exactly_if_approved(ledger: Ledger, request: Request) -> None:
+    kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
+    expected = {TaskKind.REVOKE, TaskKind.PROVISION} if request.state is State.APPROVED else set()
+    assert kinds & {TaskKind.REVOKE, TaskKind.PROVISION} == expected
+    assert TaskKind.LAPSE not in kinds
