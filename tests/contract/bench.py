@@ -110,7 +110,8 @@ def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
         for role in ("shop_owner", "shop_reader", "shop_writer", "dbaccess_graveyard"):
             if c.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 c.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
-        c.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(bot), sql.Literal(BOT_PASSWORD)))
+        verifier = c.pgconn.encrypt_password(BOT_PASSWORD.encode(), bot.encode(), b"scram-sha-256").decode()
+        c.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(bot), sql.Literal(verifier)))
         holder = owner or bot
         if owner:
             c.execute(sql.SQL("CREATE ROLE {} NOLOGIN CREATEROLE").format(sql.Identifier(owner)))
