@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -20,6 +20,8 @@ REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+", re.ASCII)
 DATABASE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
 LEVEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,23}", re.ASCII)
 SETTING_NAME = re.compile(r"[a-z_][a-z0-9_.]*", re.ASCII)
+DATABASE_NAME_RIGHT = "a database's name is [a-z0-9][a-z0-9_-]*, up to 40 characters"
+HOST = re.compile(r"[A-Za-z0-9._:%-]{1,253}", re.ASCII)
 NAME_MAX_BYTES = 63
 
 
@@ -53,15 +55,15 @@ def _named(pattern: re.Pattern[str], right: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _text(value: object) -> object:
+def as_text(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Reference = Annotated[str, BeforeValidator(_reference)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
-Text = Annotated[str, BeforeValidator(_text)]
-DatabaseName = Annotated[str, _named(DATABASE_NAME, "a database's name is [a-z0-9][a-z0-9_-]*, up to 40 characters")]
+Text = Annotated[str, BeforeValidator(as_text)]
+DatabaseName = Annotated[str, _named(DATABASE_NAME, DATABASE_NAME_RIGHT)]
 LevelName = Annotated[str, _named(LEVEL_NAME, "a level's name is [a-z0-9][a-z0-9_-]*, up to 24 characters")]
 SettingName = Annotated[str, _named(SETTING_NAME, "a setting's name is [a-z_][a-z0-9_.]*")]
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
@@ -98,7 +100,9 @@ class TlsEntry(Strict):
 
 
 class ConnectEntry(Strict):
-    host: str | None = None
+    """``host`` becomes part of a command that is pasted into a shell."""
+
+    host: Annotated[str, _named(HOST, "a host is a name or an address, such as orders.db.internal")] | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     database: Identifier | None = None
     tls: TlsMode | None = None
@@ -187,15 +191,28 @@ def target(name: str, entry: DatabaseEntry, *, prefix: str, ledger: str) -> Targ
 def _default_tls(entry: DatabaseEntry) -> TlsMode:
     """verify-full, on loopback prefer; where the address is not to be had now, the strict one."""
     try:
-        host = urlsplit(resolve(entry.admin_url)).hostname or ""
+        hosts = _hosts(resolve(entry.admin_url))
     except (Rejected, ValueError):
         return "verify-full"
-    return "prefer" if is_loopback(host) else "verify-full"
+    return "prefer" if hosts and all(map(is_loopback, hosts)) else "verify-full"
+
+
+def _hosts(url: str) -> list[str]:
+    """Every host a URL may lead to: several with commas, and those that its parameters name. None where others decide."""
+    parts = urlsplit(url)
+    named = parse_qs(parts.query, keep_blank_values=True)
+    if "service" in named:
+        return []
+    places = parts.netloc.rpartition("@")[2].split(",")
+    hosts = [urlsplit(f"//{place}").hostname or "" for place in places if place]
+    for key in ("host", "hostaddr"):
+        hosts += [host for value in named.get(key, ()) for host in value.split(",")]
+    return hosts
 
 
 def is_loopback(host: str) -> bool:
-    """localhost, 127.0.0.0/8, ::1, or a socket on this machine."""
-    if host in ("", "localhost"):
+    """localhost, 127.0.0.0/8, ::1, or a socket on this machine. No host at all is the driver's to choose, so it is not."""
+    if host == "localhost" or host.startswith("/"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -26,14 +26,21 @@ def parse_duration(text: str) -> timedelta:
 
 def format_duration(length: timedelta) -> str:
     """``2 h``, ``1 h 30 min``, ``45 s``: the two largest units that are not zero."""
-    seconds = int(length.total_seconds())
-    sizes = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    parts = []
-    for unit, size in sizes:
+    return " ".join(_parts(length)[:2]) or "0 s"
+
+
+def exact_duration(length: timedelta) -> str:
+    """All units, down to the second, where two lengths are compared."""
+    return " ".join(_parts(length)) or "0 s"
+
+
+def _parts(length: timedelta) -> list[str]:
+    seconds, parts = int(length.total_seconds()), []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         number, seconds = divmod(seconds, size)
         if number:
             parts.append(f"{number} {unit}")
-    return " ".join(parts[:2]) or "0 s"
+    return parts
 
 
 def short_duration(length: timedelta) -> str:

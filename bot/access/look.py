@@ -122,5 +122,6 @@ async def explain(
         reason=typed.reason,
         kind=typed.kind,
         at=await context.ledger.now(),
+        needs_reason=False,
     )
     return judge.may_ask(config, question)

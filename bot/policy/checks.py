@@ -7,115 +7,118 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from bot.databases import DatabaseEntry
-from bot.policy.model import ANYONE, LATER, PERSON, PolicyFile, RuleEntry, StageEntry
-from bot.policy.rules import Rule, matched
-from bot.policy.source import Place, Problem, Source
+from bot.policy.mistakes import words
+from bot.policy.model import ANYONE, PERSON, PolicyFile, RuleEntry, StageEntry
+from bot.policy.rules import Rule, by_database, is_glob, matched
+from bot.policy.source import Place, Problem, Source, shown
+from storage.records import Stage
 
-GLOB = frozenset("*?[")
-LATER_WORDS = "comes with a later version; leave it out until then"
+LATER_WORDS = "comes with a later version; leave it out"
 
 
-def errors(source: Source, policy: PolicyFile, databases: Mapping[str, DatabaseEntry]) -> Iterator[Problem]:
-    """Mistakes of policy.yml with which nothing may be in force."""
-    yield from _later(source, policy, LATER["policy"], ())
-    yield from _later(source, policy.defaults, LATER["defaults"], ("defaults",))
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What databases.yml has: the entries without mistakes, and every name. ``is_whole`` where none has a mistake."""
+
+    databases: Mapping[str, DatabaseEntry]
+    names: Collection[str]
+    is_whole: bool
+
+
+def errors(source: Source, policy: PolicyFile, rules: Mapping[int, RuleEntry], known: Known) -> Iterator[Problem]:
+    """Mistakes of policy.yml with which nothing may be in force. ``rules`` are those that could be read, by number."""
     yield from _reveal(source, policy.defaults.delivery, ("defaults", "delivery"))
     yield from _not_people(source, policy.admins, ("admins",))
-    seen: set[str] = set()
-    for number, rule in enumerate(policy.rules):
-        place = ("rules", number)
-        if rule.name in seen:
-            yield source.at((*place, "name"), f"the rule name {rule.name!r} stands here twice; names are unique")
-        seen.add(rule.name)
-        yield from _rule_errors(source, policy, rule, databases, place)
+    yield from _names_twice(source)
+    for number, rule in rules.items():
+        yield from _rule_errors(source, policy, rule, known, ("rules", number))
 
 
-def _rule_errors(
-    source: Source, policy: PolicyFile, rule: RuleEntry, databases: Mapping[str, DatabaseEntry], place: Place
-) -> Iterator[Problem]:
-    yield from _later(source, rule, LATER["rule"], place)
+def _problem(source: Source, place: Place, what: str) -> Problem:
+    return source.at(place, words(source, place[:2], what))
+
+
+def _names_twice(source: Source) -> Iterator[Problem]:
+    raw = source.data.get("rules") if isinstance(source.data, dict) else None
+    seen: dict[str, int] = {}
+    for number, rule in enumerate(raw if isinstance(raw, list) else ()):
+        name = rule.get("name") if isinstance(rule, dict) else None
+        if isinstance(name, str) and name in seen:
+            line = source.line_of(("rules", seen[name], "name"))
+            yield _problem(source, ("rules", number, "name"), f"line {line} has this name too; names are unique")
+        elif isinstance(name, str):
+            seen[name] = number
+
+
+def _rule_errors(source: Source, policy: PolicyFile, rule: RuleEntry, known: Known, place: Place) -> Iterator[Problem]:
     yield from _reveal(source, rule.delivery, (*place, "delivery"))
-    yield from _not_people(source, [who for who in rule.requesters if who != ANYONE], (*place, "requesters"))
-    yield from _unknown_names(source, rule, databases, place)
+    yield from _not_people(source, rule.requesters, (*place, "requesters"))
+    yield from _unknown_names(source, rule, known, place)
     if rule.channel is None and policy.defaults.channel is None:
-        yield source.at(place, f"rule {rule.name!r} has no channel; name one here or in defaults")
-    if rule.approvals is None:
-        yield source.at(place, f"rule {rule.name!r} has no approvals; name who decides")
-    elif len(rule.approvals) != 1:
-        yield source.at(
-            (*place, "approvals"), f"{_stages(rule)} {LATER_WORDS.replace('leave it out', 'write exactly one stage')}"
-        )
-    for stage_number, stage in enumerate(rule.approvals or ()):
-        stage_place = (*place, "approvals", stage_number)
+        yield _problem(source, place, "channel is missing; name one here or in defaults")
+    if rule.approvals is None and (*place, "refuse") not in source.lines:
+        yield _problem(source, place, "approvals is missing; name who decides")
+    if rule.approvals is not None and len(rule.approvals) != 1:
+        what = "approval by several stages" if rule.approvals else "approval by nobody ([])"
+        yield _problem(source, (*place, "approvals"), f"{what} comes with a later version; write exactly one stage")
+    for number, stage in enumerate(rule.approvals or ()):
+        stage_place = (*place, "approvals", number)
         yield from _not_people(source, stage.approvers, (*stage_place, "from"))
         yield from _completable(source, rule, stage, stage_place)
 
 
-def _stages(rule: RuleEntry) -> str:
-    return "approval by several stages" if rule.approvals else "automatic approval (no stages)"
-
-
-def _later(source: Source, model: Any, keys: tuple[str, ...], place: Place) -> Iterator[Problem]:
-    for key in keys:
-        if key in model.model_fields_set and getattr(model, key) is not None:
-            yield source.at((*place, key), f"{key} {LATER_WORDS}")
-
-
 def _reveal(source: Source, delivery: str | None, place: Place) -> Iterator[Problem]:
     if delivery == "reveal":
-        yield source.at(place, f"delivery: reveal {LATER_WORDS.replace('leave it out', 'write dm')}")
+        yield _problem(source, place, "delivery: reveal comes with a later version; write dm")
 
 
 def _not_people(source: Source, listed: Collection[str], place: Place) -> Iterator[Problem]:
     for number, who in enumerate(listed):
-        if not PERSON.fullmatch(who):
+        if who != ANYONE and not PERSON.fullmatch(who):
             kind = "naming people by e-mail" if "@" in who[1:] else "naming groups"
-            yield source.at(
-                (*place, number), f"{who}: {kind} comes with a later version; name people by their Slack ids (U…)"
-            )
+            what = f"{shown(who)}: {kind} comes with a later version; name people by their Slack ids (U…)"
+            yield _problem(source, (*place, number), what)
 
 
-def _unknown_names(
-    source: Source, rule: RuleEntry, databases: Mapping[str, DatabaseEntry], place: Place
-) -> Iterator[Problem]:
+def _unknown_names(source: Source, rule: RuleEntry, known: Known, place: Place) -> Iterator[Problem]:
     for number, name in enumerate(rule.databases):
-        if isinstance(name, str) and not GLOB.intersection(name) and name not in databases:
-            yield source.at((*place, "databases", number), f"no database is named {name}{_near(name, databases)}")
-    known = {level for name in matched(rule, databases) for level in databases[name].levels}
+        if isinstance(name, str) and not is_glob(name) and name not in known.names:
+            what = f"no database is named {shown(name)}{_near(name, known.names)}"
+            yield _problem(source, (*place, "databases", number), what)
+    if not known.is_whole:
+        return
+    levels = {level for name in matched(rule, known.databases) for level in known.databases[name].levels}
     for number, level in enumerate(rule.levels):
-        if level != "*" and known and level not in known:
-            yield source.at(
-                (*place, "levels", number), f"none of its databases has a level {level}{_near(level, known)}"
-            )
+        if level != "*" and levels and level not in levels:
+            what = f"none of its databases has a level {shown(level)}{_near(level, levels)}"
+            yield _problem(source, (*place, "levels", number), what)
 
 
 def _near(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known)[:10]) or 'none'}"
+    return (
+        f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(map(shown, known))[:10]) or 'none'}"
+    )
 
 
 def _completable(source: Source, rule: RuleEntry, stage: StageEntry, place: Place) -> Iterator[Problem]:
     people = set(stage.approvers)
     if len(people) < stage.count:
-        yield source.at(
-            (*place, "count"),
-            f"{stage.count} people are needed and {len(people)} named; nobody could ever complete this stage",
-        )
+        what = f"{stage.count} people are needed and {len(people)} named; nobody could ever complete this stage"
+        yield _problem(source, (*place, "count"), what)
     elif ANYONE not in rule.requesters and all(len(people - {asker}) < stage.count for asker in rule.requesters):
-        yield source.at(
-            place,
-            f"the stage of rule {rule.name!r} could only be completed by the requester, who never may; name others",
-        )
+        what = "this stage could only be completed with the requester, who never may; name others"
+        yield _problem(source, place, what)
 
 
 def database_errors(source: Source, databases: Mapping[str, DatabaseEntry]) -> Iterator[Problem]:
     """Keys of databases.yml that promise what comes later."""
     for name, entry in databases.items():
         if entry.replicas:
-            yield source.at(("databases", name, "replicas"), f"replicas {LATER_WORDS}")
+            yield _problem(source, ("databases", name, "replicas"), f"replicas {LATER_WORDS}")
 
 
 def warnings(
@@ -124,24 +127,33 @@ def warnings(
     """What deserves a look and prevents nothing."""
     for number, rule in enumerate(rules):
         place = ("rules", number)
-        if any(len(set(stage.approvers)) == 1 for stage in rule.stages):
-            yield policy_file.at(
-                (*place, "approvals"),
-                f"rule {rule.name!r} has one sole approver; nobody decides when they are away",
-                is_error=False,
+        if any(_has_sole_approver(rule, stage) for stage in rule.stages):
+            yield _warning(
+                policy_file, (*place, "approvals"), "has one sole approver; name a second one for when they are away"
             )
         if (why := _never_answers(rule, rules[:number], databases)) is not None:
-            yield policy_file.at(place, f"rule {rule.name!r} never answers: {why}", is_error=False)
+            yield _warning(policy_file, place, f"never answers: {why}")
     yield from _unreachable(data_file, rules, databases)
+
+
+def _warning(source: Source, place: Place, what: str) -> Problem:
+    return source.at(place, words(source, place[:2], what), is_error=False)
+
+
+def _has_sole_approver(rule: Rule, stage: Stage) -> bool:
+    """Only one person can ever approve: because one is named, or because the only requester is the other one."""
+    return (
+        len(set(stage.approvers) - (rule.requesters if rule.requesters and len(rule.requesters) == 1 else set())) == 1
+    )
 
 
 def _never_answers(rule: Rule, above: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]) -> str | None:
     cells = {(name, level) for name in rule.databases for level in databases[name].levels if rule.names_level(level)}
     if not cells:
-        return "no database and level is matched by it"
+        return "no database has what it names"
     covering = [other for other in above if _covers_people(other, rule)]
     if covering and all(any(name in o.databases and o.names_level(level) for o in covering) for name, level in cells):
-        return f"the rules above it answer first ({covering[0].name!r})"
+        return "the rules above it answer first; move it up or take it out"
     return None
 
 
@@ -150,13 +162,12 @@ def _covers_people(other: Rule, rule: Rule) -> bool:
 
 
 def _unreachable(source: Source, rules: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]) -> Iterator[Problem]:
+    about = by_database(rules)
     for name, entry in databases.items():
-        about = [rule for rule in rules if name in rule.databases]
-        missing = [level for level in entry.levels if not any(rule.names_level(level) for rule in about)]
+        missing = [level for level in entry.levels if not any(r.names_level(level) for r in about.get(name, ()))]
         if len(missing) == len(entry.levels):
-            yield source.at(("databases", name), f"no rule lets anybody ask for {name}", is_error=False)
+            yield _warning(source, ("databases", name), "nobody may ask for it; name it in a rule or take it out")
             continue
         for level in missing:
-            yield source.at(
-                ("databases", name, "levels", level), f"no rule lets anybody ask for {level} on {name}", is_error=False
-            )
+            what = f"nobody may ask for the level {level}; name it in a rule or take it out"
+            yield _warning(source, ("databases", name, "levels", level), what)

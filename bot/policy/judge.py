@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from bot.databases import level_json
-from bot.durations import SHORTEST, format_duration
+from bot.durations import SHORTEST, exact_duration, format_duration
 from bot.policy.load import Config
 from bot.policy.rules import Rule
 from storage.lifecycle import open_stage
@@ -21,6 +21,7 @@ from storage.records import Decision, Kind, Request, Terms, Verdict
 
 REASON_MAX = 1000
 OFFERS_SHOWN = 6
+KINDS = {Kind.ACCESS: "access", Kind.BREAK_GLASS: "break-glass access", Kind.EXTENSION: "more time"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +57,10 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Something was left out that nothing else decides: the form asks for it."""
+    """Something was left out that nothing else decides: the form asks for it, among ``choices`` where there are some."""
 
     what: Literal["database", "level", "reason"]
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,27 +98,31 @@ Answer: TypeAlias = Allowed | Refused | Missing
 
 def may_ask(config: Config, ask: Ask) -> Answer:
     """Which rule answers, and how."""
-    if ask.database is None:
+    if ask.kind is not Kind.ACCESS:
+        return Refused(reason=f"No rule answers asks for {KINDS[ask.kind]}.", path=("No rule is about such asks.",))
+    database = ask.database
+    if database is None:
         return Missing(what="database")
-    mine = [o for o in offers(config, ask.person_id) if o.database == ask.database]
+    mine = offers(config, ask.person_id, database=database)
     if not mine:
-        return Refused(reason=_not_yours(config, ask, ask.database), path=_path(config, ask, ask.database, None))
+        return Refused(reason=_not_yours(config, ask, database), path=_path(config, ask, database))
     level = ask.level or (mine[0].level if len(mine) == 1 else None)
     if level is None:
-        return Missing(what="level")
-    rule = _answering(config, ask.person_id, ask.database, level)
-    path = _path(config, ask, ask.database, level)
+        return Missing(what="level", choices=tuple(offer.level for offer in mine))
+    ask = replace(ask, level=level)
+    rule = _answering(config, ask.person_id, database, level)
+    path = _path(config, ask, database)
     if rule is None:
-        return Refused(reason=_not_yours(config, ask, f"{level} on {ask.database}"), path=path)
-    return _by_rule(config, replace(ask, level=level), rule, path)
+        return Refused(reason=_not_yours(config, ask, f"{level} on {database}"), path=path)
+    return _by_rule(config, ask, rule, path)
 
 
 def _answering(config: Config, person_id: str, database: str, level: str) -> Rule | None:
     entry = config.databases.get(database)
     if entry is None or level not in entry.levels:
         return None
-    rules = (r for r in config.rules if database in r.databases and r.names_level(level) and r.names_person(person_id))
-    return next(rules, None)
+    about = config.about.get(database, ())
+    return next((rule for rule in about if rule.names_level(level) and rule.names_person(person_id)), None)
 
 
 def _by_rule(config: Config, ask: Ask, rule: Rule, path: tuple[str, ...]) -> Answer:
@@ -124,7 +130,7 @@ def _by_rule(config: Config, ask: Ask, rule: Rule, path: tuple[str, ...]) -> Ans
     assert ask.level is not None, "looked at before"
     entry = config.databases[ask.database]
     cap = rule.cap(entry, ask.level)
-    duration = ask.duration or min(rule.duration, cap)
+    duration = min(rule.duration, cap) if ask.duration is None else ask.duration
     if (no := _wrong_duration(ask, rule, duration, cap)) is not None:
         return Refused(reason=no, path=path, about="duration")
     if ask.needs_reason:
@@ -147,10 +153,12 @@ def _by_rule(config: Config, ask: Ask, rule: Rule, path: tuple[str, ...]) -> Ans
 
 
 def _wrong_duration(ask: Ask, rule: Rule, duration: timedelta, cap: timedelta) -> str | None:
+    if duration < SHORTEST:
+        return f"That is too short: at least {format_duration(SHORTEST)}."
     if duration > cap:
-        wanted = format_duration(duration)
-        return f"{wanted} is too long for {ask.level} on {ask.database}: at most {format_duration(cap)}. Rule: {rule.name}."
-    return f"{format_duration(duration)} is too short: at least 10 s." if duration < SHORTEST else None
+        wanted, most = exact_duration(duration), exact_duration(cap)
+        return f"{wanted} is too long for {ask.level} on {ask.database}: at most {most}. Rule: {rule.name}."
+    return None
 
 
 def _wrong_reason(reason: str, rule: Rule) -> str | None:
@@ -162,71 +170,77 @@ def _wrong_reason(reason: str, rule: Rule) -> str | None:
 
 def _not_yours(config: Config, ask: Ask, what: str) -> str:
     """The refusal, with what would be allowed; names of databases that are not theirs are not given away."""
-    mine = offers(config, ask.person_id)
-    here = [o for o in mine if o.database == ask.database]
+    here = offers(config, ask.person_id, database=ask.database)
+    mine = here or offers(config, ask.person_id)
     near = difflib.get_close_matches(ask.database or "", sorted({o.database for o in mine}), n=1)
     hint = f" Did you mean {near[0]}?" if near and not here else ""
     listed = ", ".join(
         f"{o.level}{'' if here else ' on ' + o.database} (up to {format_duration(o.max_duration)})"
-        for o in (here or mine)[:OFFERS_SHOWN]
+        for o in mine[:OFFERS_SHOWN]
     )
-    more = " …" if len(here or mine) > OFFERS_SHOWN else ""
+    more = " …" if len(mine) > OFFERS_SHOWN else ""
     may = f" You may ask for {listed}{more}." if listed else " There is nothing you may ask for."
-    return f"You may not ask for {what}.{hint}{may}"
+    return f"You may not ask for {what}.{hint}{may}{_rules_of(here)}"
 
 
-def _path(config: Config, ask: Ask, database: str, level: str | None) -> tuple[str, ...]:
+def _rules_of(offered: Sequence[Offer]) -> str:
+    names = list(dict.fromkeys(offer.rule for offer in offered[:OFFERS_SHOWN]))
+    return f" {'Rule' if len(names) == 1 else 'Rules'}: {', '.join(names)}." if names else ""
+
+
+def _path(config: Config, ask: Ask, database: str) -> tuple[str, ...]:
     """In words, the rules about this database up to the one that answers."""
-    return tuple(_steps(config, ask.person_id, database, level))
-
-
-def _steps(config: Config, person_id: str, database: str, level: str | None) -> Iterator[str]:
     if database not in config.databases:
-        yield f"No database is named {database}."
-        return
-    if level is not None and level not in config.databases[database].levels:
-        yield f"{database} has no level {level}."
-        return
-    for rule in config.rules:
-        if database not in rule.databases:
-            continue
+        return (f"No database is named {database}.",)
+    if ask.level is not None and ask.level not in config.databases[database].levels:
+        return (f"{database} has no level {ask.level}.",)
+    return tuple(_steps(config.about.get(database, ()), ask.person_id, database, ask.level))
+
+
+def _steps(about: Sequence[Rule], person_id: str, database: str, level: str | None) -> Iterator[str]:
+    for rule in about:
         if not rule.names_person(person_id):
             yield f"Rule “{rule.name}” is about {database}, but not for this person."
-        elif level is not None and not rule.names_level(level):
-            yield f"Rule “{rule.name}” is about {database} and this person, but not about {level}."
-        elif level is not None:
+        elif level is None or not rule.names_level(level):
+            yield f"Rule “{rule.name}” is about {database} and this person, but not about {level or 'any level it has'}."
+        else:
             yield f"Rule “{rule.name}” answers."
             return
     yield "No rule answers, and no rule is a no."
 
 
-def offers(config: Config, person_id: str) -> tuple[Offer, ...]:
-    """What a person may ask for, in the order of databases.yml."""
-    mine = [rule for rule in config.rules if rule.names_person(person_id)]
+def offers(config: Config, person_id: str, *, database: str | None = None) -> tuple[Offer, ...]:
+    """What a person may ask for, of one database or of all, in the order of databases.yml."""
+    names = config.databases if database is None else config.databases.keys() & {database}
     found = []
-    for name, entry in config.databases.items():
-        for level, level_entry in entry.levels.items():
-            rule = next((r for r in mine if name in r.databases and r.names_level(level)), None)
+    for name in names:
+        mine = [rule for rule in config.about.get(name, ()) if rule.names_person(person_id)]
+        for level in config.databases[name].levels if mine else ():
+            rule = next((rule for rule in mine if rule.names_level(level)), None)
             if rule is not None:
-                cap = rule.cap(entry, level)
-                found.append(
-                    Offer(
-                        database=name,
-                        description=entry.description,
-                        level=level,
-                        level_description=level_entry.description,
-                        duration=min(rule.duration, cap),
-                        max_duration=cap,
-                        rule=rule.name,
-                    )
-                )
+                found.append(_offer(config, name, level, rule))
     return tuple(found)
+
+
+def _offer(config: Config, database: str, level: str, rule: Rule) -> Offer:
+    entry = config.databases[database]
+    cap = rule.cap(entry, level)
+    return Offer(
+        database=database,
+        description=entry.description,
+        level=level,
+        level_description=entry.levels[level].description,
+        duration=min(rule.duration, cap),
+        max_duration=cap,
+        rule=rule.name,
+    )
 
 
 def explained(answer: Answer) -> tuple[str, ...]:
     """The answer and how it came about, line by line."""
     if isinstance(answer, Missing):
-        return (f"The {answer.what} is missing.",)
+        among = f" One of: {', '.join(answer.choices)}." if answer.choices else ""
+        return (f"The {answer.what} is missing.{among}",)
     if isinstance(answer, Refused):
         return ("Refused.", *answer.path, answer.reason)
     stages = [f"{s.count} of {', '.join(s.approvers)} must approve." for s in answer.terms.stages]
@@ -273,10 +287,10 @@ def _asked_today(config: Config, request: Request) -> Terms | Outdated:
         needs_reason=False,
     )
     answer = may_ask(config, ask)
+    if isinstance(answer, Refused) and answer.about == "duration":
+        return Outdated(what=f"the policy no longer allows so long. {answer.reason}")
     if not isinstance(answer, Allowed):
-        return Outdated(
-            what=f"the policy no longer allows it. {answer.reason if isinstance(answer, Refused) else ''}".strip()
-        )
+        return Outdated(what="the policy no longer allows it.")
     return _same_terms(request.terms, answer.terms)
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bot.databases import DatabaseEntry, DatabasesFile
+from bot.databases import DATABASE_NAME, DATABASE_NAME_RIGHT, DatabaseEntry, DatabasesFile
 from bot.policy import checks
-from bot.policy.model import PolicyFile
-from bot.policy.rules import Rule, compiled
-from bot.policy.source import Place, Problem, Source, read
+from bot.policy.mistakes import validated, words
+from bot.policy.model import LATER, PolicyFile, RuleEntry
+from bot.policy.rules import Rule, by_database, compiled
+from bot.policy.source import Place, Problem, Source, read, shown
 
-M = TypeVar("M", bound=BaseModel)
 DIGEST_LENGTH = 12
 
 
@@ -33,27 +33,39 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is in force. ``rules`` are the policy's, each with its defaults filled in and its names looked up."""
+    """What is in force. ``rules`` are the policy's, each with its defaults filled in and its names looked up.
+
+    ``about`` has the rules that name a database, by that database and in the same order.
+    """
 
     policy: PolicyFile
     databases: Mapping[str, DatabaseEntry]
     rules: tuple[Rule, ...]
     digest: str
     warnings: tuple[Problem, ...]
+    about: Mapping[str, tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "about", by_database(self.rules))
 
 
 def load(folder: Path) -> Config:
-    """Read ``databases.yml`` and ``policy.yml``. Raises ConfigError with every mistake of both."""
+    """Read ``databases.yml`` and ``policy.yml``. Raises ConfigError with every mistake of both.
+
+    A part that cannot be read hides only itself: everything else is still checked.
+    """
     data_file, policy_file = read(folder / "databases.yml"), read(folder / "policy.yml")
-    _engines_known(data_file)
-    data = _model(_with_defaults(data_file), DatabasesFile)
-    policy = _model(policy_file, PolicyFile)
-    _raise(data_file, policy_file)
-    assert data is not None, "a file without problems has a model"
-    assert policy is not None, "a file without problems has a model"
-    policy_file.problems += checks.errors(policy_file, policy, data.databases)
+    data = _databases(data_file)
+    policy, rules = _policy(policy_file)
+    names = [name for name, _ in _items(data_file.data, "databases")]
+    known = checks.Known(databases=data.databases, names=names, is_whole=not data_file.problems)
+    policy_file.problems += checks.errors(policy_file, policy, rules, known)
     data_file.problems += checks.database_errors(data_file, data.databases)
     _raise(data_file, policy_file)
+    return _config(data_file, policy_file, data, policy.model_copy(update={"rules": list(rules.values())}))
+
+
+def _config(data_file: Source, policy_file: Source, data: DatabasesFile, policy: PolicyFile) -> Config:
     rules = compiled(policy, data.databases)
     return Config(
         policy=policy,
@@ -75,107 +87,108 @@ def _digest(*models: BaseModel) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def _engines_known(source: Source) -> None:
-    names = sorted(point.name for point in entry_points(group="dbaccess.engines"))
-    for name, entry in _items(source.data, "databases"):
-        engine = entry.get("engine") if isinstance(entry, dict) else None
-        if isinstance(engine, str) and engine not in names:
-            line = source.line_of(("databases", name, "engine"))
-            source.error(line, f"no engine {engine!r} is installed; there are {', '.join(names)}")
-
-
-def _with_defaults(source: Source) -> Source:
-    """Each database with the keys of its engine's defaults that it does not have itself; own keys win whole."""
-    for name, entry in _items(source.data, "databases"):
-        shared = (
-            dict(_items(source.data, "defaults")).get(str(entry.get("engine"))) if isinstance(entry, dict) else None
-        )
-        for key, value in (shared or {}).items() if isinstance(shared, dict) else ():
-            if key not in entry:
-                entry[key] = value
-                _copy_lines(source, ("defaults", entry["engine"], key), ("databases", name, key))
-    return source
-
-
-def _copy_lines(source: Source, origin: Place, place: Place) -> None:
-    for known, line in list(source.lines.items()):
-        if known[: len(origin)] == origin:
-            source.lines[*place, *known[len(origin) :]] = line
-
-
 def _items(data: Any, key: str) -> Iterable[tuple[str, Any]]:
     found = data.get(key) if isinstance(data, dict) else None
     return found.items() if isinstance(found, dict) else ()
 
 
-def _model(source: Source, model: type[M]) -> M | None:
+# databases.yml
+
+
+def _databases(source: Source) -> DatabasesFile:
+    """The entries without mistakes; those with some are in ``source.problems``."""
     if source.data is None:
-        return None
-    try:
-        return model.model_validate(source.data)
-    except ValidationError as mistakes:
-        for mistake in mistakes.errors(include_url=False, include_input=False):
-            place, words = _place(source, mistake["loc"]), _words(mistake, model)
-            problem = source.at(place, f"{_shown(place)}{words}")
-            if problem not in source.problems:
-                source.problems.append(problem)
-        return None
+        return DatabasesFile(databases={})
+    head = dict(source.data) if isinstance(source.data, dict) else source.data
+    for key in ("databases", "defaults"):
+        if isinstance(head, dict) and isinstance(head.get(key), dict):
+            head[key] = {}
+    validated(source, DatabasesFile, head, ())
+    engines = sorted(point.name for point in entry_points(group="dbaccess.engines"))
+    defaults = dict(_defaults(source, engines))
+    found = {name: _database(source, name, raw, engines, defaults) for name, raw in _items(source.data, "databases")}
+    return DatabasesFile.model_construct(
+        databases={name: entry for name, entry in found.items() if entry is not None}, defaults=defaults
+    )
 
 
-def _place(source: Source, loc: tuple[str | int, ...]) -> Place:
-    """Pydantic's location without what it adds for unions and keys."""
-    place: Place = ()
-    for part in loc:
-        if (*place, part) in source.lines:
-            place = (*place, part)
-    return place
+def _defaults(source: Source, engines: list[str]) -> Iterable[tuple[str, Any]]:
+    """Per engine; judged as an entry that may lack anything."""
+    for engine, raw in _items(source.data, "defaults"):
+        place = ("defaults", engine)
+        if engine not in engines:
+            source.problems.append(source.at(place, _no_engine(engine, engines)))
+        validated(source, DatabaseEntry, raw, place, may_lack=None)
+        if isinstance(raw, dict):
+            yield engine, raw
 
 
-def _shown(place: Place) -> str:
-    names = [str(part) for part in place if isinstance(part, str)]
-    return f"{'.'.join(names)}: " if names else ""
+def _database(
+    source: Source, name: str, raw: Any, engines: list[str], defaults: Mapping[str, Any]
+) -> DatabaseEntry | None:
+    place: Place = ("databases", name)
+    if not DATABASE_NAME.fullmatch(name):
+        source.problems.append(source.at(place, words(source, place, DATABASE_NAME_RIGHT)))
+    engine = raw.get("engine") if isinstance(raw, dict) else None
+    shared = defaults.get(engine, {}) if isinstance(engine, str) else {}
+    if isinstance(engine, str) and engine not in engines:
+        source.problems.append(source.at((*place, "engine"), words(source, place, _no_engine(engine, engines))))
+    for key in shared:
+        source.lines.setdefault((*place, key), source.line_of(("defaults", str(engine), key)))
+    own = validated(source, DatabaseEntry, raw, place, may_lack=shared)
+    if own is not None and not shared:
+        return own
+    mistakes = len(source.problems)
+    # Mistakes in what is shared are told once, where they stand.
+    whole = validated(source, DatabaseEntry, {**shared, **raw}, place) if isinstance(raw, dict) else None
+    del source.problems[mistakes:]
+    return whole
 
 
-def _words(mistake: Any, model: type[BaseModel]) -> str:
-    kind, loc, context = mistake["type"], mistake["loc"], mistake.get("ctx", {})
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _known_keys(model), n=1)
-        return f"unknown key {loc[-1]!r}; {f'did you mean {near[0]}?' if near else 'see README for the keys'}"
-    if kind == "missing":
-        return f"{loc[-1]} is missing; it is required here"
-    if kind == "value_error":
-        return str(context["error"])
-    return {
-        "too_short": "may not be empty; name at least one",
-        "literal_error": f"is none of {context.get('expected')}",
-        "greater_than_equal": f"is too small; at least {context.get('ge')}",
-        "less_than_equal": f"is too large; at most {context.get('le')}",
-    }.get(kind, _type_words(kind))
+def _no_engine(engine: str, engines: list[str]) -> str:
+    return f"no engine {shown(engine)} is installed; there are {', '.join(engines)}"
 
 
-def _type_words(kind: str) -> str:
-    wanted = {
-        "string": "text",
-        "int": "a whole number",
-        "bool": "true or false",
-        "list": "a list",
-        "dict": "keys with values",
-        "model": "keys with values",
-    }
-    return f"has the wrong form; it must be {wanted.get(kind.split('_', maxsplit=1)[0], 'as README shows')}"
+# policy.yml
 
 
-def _known_keys(model: type[BaseModel]) -> list[str]:
-    """All keys of a model and of the models inside it."""
-    keys: set[str] = set()
-    for name, info in model.model_fields.items():
-        keys.add(info.alias or name)
-        for inner in _models_in(info.annotation):
-            keys.update(_known_keys(inner))
-    return sorted(keys)
+def _policy(source: Source) -> tuple[PolicyFile, Mapping[int, RuleEntry]]:
+    """What stands around the rules, and the rules without mistakes by their number."""
+    if source.data is None:
+        return PolicyFile(rules=[]), {}
+    head = _now(source, source.data, "policy", ())
+    raw_rules: list[Any] = []
+    if isinstance(head, dict) and isinstance(head.get("rules"), list):
+        raw_rules, head["rules"] = head["rules"], []
+    if isinstance(head, dict) and "defaults" in head:
+        head["defaults"] = _now(source, head["defaults"], "defaults", ("defaults",))
+    policy = validated(source, PolicyFile, head, ()) or _readable(head)
+    rules = {number: _rule(source, number, raw) for number, raw in enumerate(raw_rules)}
+    return policy, {number: rule for number, rule in rules.items() if rule is not None}
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+def _readable(head: Any) -> PolicyFile:
+    """What can be read of a head with mistakes, so that the rules are still checked. Never in force."""
+    found: dict[str, Any] = {"rules": []}
+    for key, value in head.items() if isinstance(head, dict) else ():
+        with suppress(ValidationError):
+            PolicyFile.model_validate({"rules": [], key: value})
+            found[key] = value
+    # Defaults that cannot be read may well have had a channel.
+    return PolicyFile.model_validate({"defaults": {"channel": "C00UNREAD"}, **found})
+
+
+def _rule(source: Source, number: int, raw: Any) -> RuleEntry | None:
+    place = ("rules", number)
+    return validated(source, RuleEntry, _now(source, raw, "rule", place), place)
+
+
+def _now(source: Source, raw: Any, kind: str, place: Place) -> Any:
+    """``raw`` without the keys whose behaviour comes later; each of them is a mistake."""
+    if not isinstance(raw, dict):
+        return raw
+    for key in LATER[kind]:
+        if key in raw:
+            line = source.line_of((*place, key))
+            source.error(line, words(source, place, f"{key} {checks.LATER_WORDS}"))
+    return {key: value for key, value in raw.items() if key not in LATER[kind]}

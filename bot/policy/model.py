@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator
 
-from bot.databases import Duration, Strict, Text
+from bot.databases import Duration, Strict, as_text
 
 PERSON = re.compile(r"[UW][A-Z0-9]{2,}", re.ASCII)
 GROUP = re.compile(r"S[A-Z0-9]{2,}|@[a-z0-9][a-z0-9._-]*", re.ASCII)
@@ -33,16 +33,25 @@ def _channel(value: str) -> str:
     return value
 
 
-def _pattern(value: str) -> str:
-    if not PATTERN.fullmatch(value):
-        raise ValueError("a database is named by its name, or by a pattern such as orders-*")
+def _wanted(value: object) -> str | dict[str, str]:
+    """Both forms in one place, so that a mistake is told once. No labels at all would mean every database."""
+    if isinstance(value, str) and PATTERN.fullmatch(value):
+        return value
+    if isinstance(value, dict) and value and not any(isinstance(v, dict | list | None) for v in value.values()):
+        return {str(label): str(as_text(v)) for label, v in value.items()}
+    raise ValueError("databases are meant by a name, a pattern such as orders-*, or labels such as {env: prod}")
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable() or not value.strip():
+        raise ValueError("a name is one line of text that can be printed")
     return value
 
 
 Who = Annotated[str, AfterValidator(_who)]
 Asker = Annotated[str, AfterValidator(_asker)]
 Channel = Annotated[str, AfterValidator(_channel)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
+Wanted = Annotated[str | dict[str, str], PlainValidator(_wanted)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -94,9 +103,9 @@ class Shared(Strict):
 
 
 class RuleEntry(Shared):
-    name: str = Field(min_length=1, max_length=100)
+    name: Annotated[str, AfterValidator(_one_line)] = Field(min_length=1, max_length=100)
     requesters: list[Asker] = Field(min_length=1)
-    databases: list[Pattern | dict[str, Text]] = Field(min_length=1)
+    databases: list[Wanted] = Field(min_length=1)
     levels: list[str] = Field(min_length=1)
     approvals: list[StageEntry] | None = None
     ticket: str | None = None

@@ -77,14 +77,32 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
+def by_database(rules: tuple[Rule, ...]) -> Mapping[str, tuple[Rule, ...]]:
+    """The rules that name a database, by that database, in their order."""
+    about: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for name in rule.databases:
+            about.setdefault(name, []).append(rule)
+    return {name: tuple(found) for name, found in about.items()}
+
+
+def is_glob(wanted: str) -> bool:
+    """A pattern, where a plain name would have to exist."""
+    return any(sign in wanted for sign in "*?[")
+
+
 def matched(entry: RuleEntry, databases: Mapping[str, DatabaseEntry]) -> frozenset[str]:
     """Databases of today's file that a rule names: by name, pattern, or labels that must all hold."""
-    return frozenset(
-        name for name, found in databases.items() if any(_is_meant(wanted, name, found) for wanted in entry.databases)
-    )
+    found: set[str] = set()
+    for wanted in entry.databases:
+        if isinstance(wanted, str) and not is_glob(wanted):
+            found.update({wanted} & databases.keys())
+        else:
+            found.update(name for name, candidate in databases.items() if _is_meant(wanted, name, candidate))
+    return frozenset(found)
 
 
-def _is_meant(wanted: str | dict[str, str], name: str, entry: DatabaseEntry) -> bool:
+def _is_meant(wanted: str | Mapping[str, str], name: str, entry: DatabaseEntry) -> bool:
     if isinstance(wanted, str):
         return fnmatchcase(name, wanted)
     return all(entry.labels.get(label) == value for label, value in wanted.items())
