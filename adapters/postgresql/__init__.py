@@ -82,13 +82,14 @@ class PostgreSQL:
                 " WHERE usename = ANY(%s) GROUP BY usename",
                 (list(usernames),),
             ).fetchall()
-        return [Activity(username=name, sessions=count, clients=tuple(clients)) for name, count, clients in rows]
+        seen = {name: Activity(username=name, sessions=count, clients=tuple(clients)) for name, count, clients in rows}
+        return [seen.get(name) or Activity(username=name, sessions=0) for name in usernames]
 
     def endpoint(self, level: Level) -> Endpoint:
         """What the requester is told; the command holds the password as psql's users expect."""
         told, known = self.target.connect, self.server.conninfo
-        host = told.host or str(known.get("host") or "localhost")
-        port = told.port or int(known.get("port") or DEFAULT_PORT)
+        host = told.host or _first(known.get("host")) or "localhost"
+        port = told.port or int(_first(known.get("port")) or DEFAULT_PORT)
         database = level_database(self.server, level)
         tls = told.tls or self.target.tls.mode
         shown = f"[{host}]" if ":" in host else quote(host, safe=".-")
@@ -96,6 +97,11 @@ class PostgreSQL:
         return Endpoint(
             host=host, port=port, database=database, tls=tls, note=told.note, engine=self.label, command=f'psql "{url}"'
         )
+
+
+def _first(listed: object) -> str:
+    """Of several hosts or ports in the admin URL."""
+    return str(listed or "").split(",")[0]
 
 
 def _managed(name: str, comment: str | None, until: object) -> ManagedUser:

@@ -1,4 +1,4 @@
-"""Connections to the server, hardened against what a temporary user may have planted, and the one translation of its errors.
+"""Connections to the server, hardened against what a temporary user may have planted.
 
 Every connection starts with ``search_path=pg_catalog``: an operator made in ``public`` by a temporary user was once run by
 the very statement that counts its sessions. Identifiers are quoted by psycopg, values are bound.
@@ -7,8 +7,9 @@ the very statement that counts its sessions. Identifiers are quoted by psycopg, 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, LiteralString, TypeAlias
 from urllib.parse import urlsplit
 
@@ -17,28 +18,22 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from adapters.base import CREATE_LIMIT_SECONDS, AdapterError, Rejected, Secrets, Target, Unreachable, WrongServer, scrub
+from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Secrets, Target, WrongServer
+from adapters.postgresql.errors import refused_role, translated
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
+Parameters: TypeAlias = tuple[object, ...] | dict[str, object]
 
 CONNECT_SECONDS = 5
-LOCK_SECONDS = 5
+LOCK_SECONDS = 4
 REVOKE_LIMIT_SECONDS = 30.0
-MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
+STATEMENT_SECONDS = CREATE_LIMIT_SECONDS / 2
+"""For one statement outside revocation; ``users.create`` takes no longer than this to its COMMIT, so both together keep the limit."""
 
-RETRYABLE_CLASSES = ("08", "40", "53", "57P", "58")
-RETRYABLE = frozenset({"55P03", "55006", "57014", "23505", "42710"})
-CONCURRENT = ("concurrently", "could not find tuple")
-REFUSED_LOGIN = (
-    "authentication failed",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "permission denied",
-    "not permitted to log in",
-    "certificate",
-    "SSL",
-)
+MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
+LOCK_SPACE = 0x64626163
+KEPT_ROLES, HAND_OVER = "kept roles", "hand-over"
 
 
 class Server:
@@ -54,10 +49,17 @@ class Server:
         """The database of the admin URL: where roles are made and where advisory locks are taken."""
         return str(self.conninfo.get("dbname") or self.conninfo.get("user") or "postgres")
 
+    @property
+    def login(self) -> str:
+        """Whom the admin URL logs in as."""
+        return str(self.conninfo.get("user") or "")
+
     @contextmanager
-    def session(self, database: str | None = None, *, limit: float = CREATE_LIMIT_SECONDS) -> Iterator[Connection]:
+    def session(self, database: str | None = None, *, limit: float = STATEMENT_SECONDS) -> Iterator[Connection]:
         """An autocommit connection as the admin role, on the server the grant was made on. Raises only AdapterError."""
-        with self._translated(), self._connected(database or self.database, limit) as connection:
+        hidden = (str(self.conninfo.get("password") or ""), self.secrets.admin_url)
+        name = database or self.database
+        with translated(hidden, login=self.login, database=name), self._connected(name, limit) as connection:
             self._same_server(connection)
             self._as_owner(connection)
             yield connection
@@ -65,22 +67,13 @@ class Server:
     @contextmanager
     def _connected(self, database: str, limit: float) -> Iterator[Connection]:
         limits = f"-c statement_timeout={int(limit * 1000)} -c lock_timeout={LOCK_SECONDS * 1000}"
-        options = (
-            f"-c search_path=pg_catalog,pg_temp {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
-        )
-        settings = {**self.conninfo, "dbname": database, "options": options}
-        try:
-            connection = psycopg.connect(**settings, autocommit=True, prepare_threshold=None)
-        except psycopg.OperationalError as error:
-            raise self._no_connection(error) from None
-        with connection:
+        options = f"{self.conninfo.get('options') or ''} -c search_path=pg_catalog,pg_temp {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
+        settings = {**self.conninfo, "dbname": database, "options": options.strip(), "client_encoding": "UTF8"}
+        with psycopg.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+                # Names there may be any bytes, and one that cannot be read must not stop a revocation.
+                connection.execute("SET client_encoding TO 'LATIN1'")
             yield connection
-
-    def _no_connection(self, error: psycopg.OperationalError) -> AdapterError:
-        words = self._clean(str(error))
-        if any(part in words for part in REFUSED_LOGIN) and "starting up" not in words:
-            return Rejected(f"the server refused the bot's own login: {words}")
-        return Unreachable(f"no connection: {words}")
 
     def _same_server(self, connection: Connection) -> None:
         expected = self.target.identity
@@ -93,54 +86,36 @@ class Server:
             return
         try:
             connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-        except psycopg.Error as error:
-            login = str(self.conninfo.get("user"))
-            mend = f"CREATE ROLE {quoted(role)} NOLOGIN CREATEROLE; GRANT {quoted(role)} TO {quoted(login)};"
-            raise Rejected(
-                f"the bot's login cannot take on the role {role}: {self._clean(str(error))}", mend=mend
-            ) from None
-
-    def _clean(self, words: str) -> str:
-        first = " ".join(words.split())[:300]
-        return scrub(first, str(self.conninfo.get("password") or ""), self.secrets.admin_url)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one point at which errors of the driver become an adapter's; their cause is cut off, since a statement may hang on it."""
-        try:
-            yield
-        except psycopg.Error as error:
-            raise self.translate(error) from None
-
-    def translate(self, error: psycopg.Error) -> AdapterError:
-        """Try again, or not: by SQLSTATE, as measured (engines that answer otherwise under load)."""
-        state = error.sqlstate or ""
-        primary = error.diag.message_primary or type(error).__name__
-        words = self._clean(primary)
-        if not state or state in RETRYABLE or state.startswith(RETRYABLE_CLASSES):
-            return Unreachable(f"the server did not finish ({words or state})", is_ambiguous=True)
-        if state == "XX000" and any(part in primary for part in CONCURRENT):
-            return Unreachable(f"the server was busy with the same rows ({words})", is_ambiguous=True)
-        if state == "42501":
-            return Rejected(
-                f"the bot lacks a right: {words}", mend="run dbaccess doctor: it prints the statement that gives it"
-            )
-        return Rejected(f"the server refused ({state}): {words}")
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
+            is_there = exists(connection, role)
+            raise refused_role(quoted(role), quoted(self.login), is_there=is_there) from None
 
 
 def _conninfo(target: Target, secrets: Secrets) -> dict[str, Any]:
-    scheme = urlsplit(secrets.admin_url).scheme
-    if scheme not in ("postgresql", "postgres"):
-        raise Rejected(f"the admin URL behind {target.admin_url} is no postgresql:// URL")
+    mend = "postgresql://user:password@host:port/database"
     try:
+        scheme = urlsplit(secrets.admin_url).scheme
         found = conninfo_to_dict(secrets.admin_url)
-    except psycopg.Error:
-        raise Rejected(
-            f"the admin URL behind {target.admin_url} cannot be read; postgresql://user:password@host:port/database"
-        ) from None
+    except (psycopg.Error, ValueError):
+        scheme, found = "", {}
+    if scheme not in ("postgresql", "postgres"):
+        raise Rejected(f"the admin URL behind {target.admin_url} cannot be read", mend=mend)
     tls = {"sslmode": target.tls.mode, **({"sslrootcert": target.tls.ca} if target.tls.ca else {})}
     keepalives = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-    return {**found, **tls, **keepalives, "connect_timeout": CONNECT_SECONDS, "application_name": "dbaccess"}
+    limits = {"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": int(REVOKE_LIMIT_SECONDS * 1000)}
+    return {**found, **tls, **keepalives, **limits, "application_name": "dbaccess"}
+
+
+@contextmanager
+def locked(connection: Connection, what: str) -> Iterator[None]:
+    """One at a time on this server, across all of dbaccess: statements on the same ACL in parallel fail half of the time."""
+    key = (LOCK_SPACE, zlib.crc32(what.encode()) & 0x7FFFFFFF)
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", key)
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # a lost connection has lost its locks
+            connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
 
 
 def identity(connection: Connection) -> str:
@@ -148,13 +123,22 @@ def identity(connection: Connection) -> str:
     return str(value(connection, "SELECT system_identifier FROM pg_control_system()"))
 
 
-def value(connection: Connection, query: Statement, parameters: tuple[object, ...] = ()) -> Any:
+def exists(connection: Connection, role: str) -> bool:
+    return value(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)) is not None
+
+
+def us(connection: Connection) -> str:
+    """The role that acts, quoted: the admin role, or else the login."""
+    return quoted(value(connection, "SELECT current_user"))
+
+
+def value(connection: Connection, query: Statement, parameters: Parameters = ()) -> Any:
     """The first column of the first row, or None."""
     row = connection.execute(_composed(query), parameters).fetchone()
     return row[0] if row else None
 
 
-def column(connection: Connection, query: Statement, parameters: tuple[object, ...] = ()) -> list[Any]:
+def column(connection: Connection, query: Statement, parameters: Parameters = ()) -> list[Any]:
     """The first column of all rows."""
     return [row[0] for row in connection.execute(_composed(query), parameters).fetchall()]
 

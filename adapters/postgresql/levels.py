@@ -1,8 +1,4 @@
-"""Levels as roles: existing ones, looked at for danger, or one kept for a level's grants.
-
-Roles belong to the whole server, so the name of a kept role carries a hash of prefix, database, level and its
-grants: two databases or two bots never share one by accident.
-"""
+"""Levels as roles: existing ones, looked at for danger, or one kept for a level's grants (``kept``), and what grants mean today."""
 
 from __future__ import annotations
 
@@ -13,12 +9,13 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from adapters.base import Grant, Level, Rejected, Target
-from adapters.postgresql.connection import Connection, Server, column, quoted, run, value
+from adapters.postgresql.connection import Connection, Server, column, exists, quoted, value, version
 
 TABLE_PRIVILEGES = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"})
+MAINTAIN_SINCE = 17
 SCHEMA_PRIVILEGES = frozenset({"USAGE", "CREATE"})
+GRAVEYARD = "dbaccess_graveyard"
 DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
-LOCK_SPACE = 0x64626163
 
 DANGER = """
 WITH RECURSIVE reached(oid, is_admin) AS (
@@ -26,8 +23,8 @@ WITH RECURSIVE reached(oid, is_admin) AS (
   UNION
   SELECT m.roleid, m.admin_option FROM pg_auth_members m JOIN reached ON m.member = reached.oid
 )
-SELECT r.rolname, r.rolsuper, r.rolcreaterole, r.rolreplication, r.rolbypassrls, reached.is_admin
-  FROM reached JOIN pg_roles r ON r.oid = reached.oid
+SELECT r.rolname, CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolcreaterole THEN 'CREATEROLE' WHEN r.rolreplication THEN 'REPLICATION' END,
+  reached.is_admin FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY r.oid
 """
 
 
@@ -75,30 +72,19 @@ def roles_of(target: Target, level: Level) -> list[str]:
     return [*level.roles, *([kept] if kept else [])]
 
 
-def danger(connection: Connection, role: str) -> str | None:
-    """Why a role may never be given to a temporary user, or None. Looks at all it can become by SET ROLE."""
-    for name, superuser, createrole, replication, bypass, is_admin in connection.execute(DANGER, (role,)).fetchall():
+def danger(connection: Connection, role: str, *, itself: bool = False) -> str | None:
+    """Why a role may never be given to a temporary user, or None. Looks at all it can become by SET ROLE. ``itself``: it is the graveyard."""
+    for name, attribute, is_admin in connection.execute(DANGER, (role,)).fetchall():
         via = "" if name == role else f" (as a member of {name})"
-        if superuser or createrole or replication or bypass:
-            what = (
-                "SUPERUSER"
-                if superuser
-                else "CREATEROLE"
-                if createrole
-                else "REPLICATION"
-                if replication
-                else "BYPASSRLS"
-            )
-            return f"the role {role} has {what}{via}: whoever gets it could outlive the grant"
+        if attribute:
+            return f"the role {role} has {attribute}{via}: whoever gets it could outlive the grant"
         if name in DANGEROUS_ROLES:
             return f"the role {role} is a member of {name}: that is a shell on the database's host"
+        if name == GRAVEYARD and not itself:
+            return f"the role {role} is a member of {name}: that opens what other users left behind"
         if is_admin:
             return f"the role {role} may give {name} to others (ADMIN OPTION)"
     return None
-
-
-def exists(connection: Connection, role: str) -> bool:
-    return value(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)) is not None
 
 
 def refuse_dangerous(connection: Connection, role: str) -> None:
@@ -113,63 +99,7 @@ def refuse_dangerous(connection: Connection, role: str) -> None:
         raise Rejected(why, mend="name a role without these in databases.yml")
 
 
-# The kept role: made, made equal to the frozen grants, read back, and dropped when nobody uses it.
-
-
-def lock(connection: Connection, role: str) -> None:
-    """Whoever makes or drops this role waits for the other, until the end of the transaction."""
-    number = int.from_bytes(hashlib.sha256(role.encode()).digest()[:4], signed=True)
-    connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_SPACE, number))
-
-
-def keep(server: Server, level: Level, role: str) -> None:
-    """Make the role of the level's grants equal to them. Under ``lock``, held by the caller on the admin database."""
-    with server.session(level_database(server, level)) as connection:
-        wanted = expanded(connection, level.grants)
-        with connection.transaction():
-            if not exists(connection, role):
-                run(connection, "CREATE ROLE {} NOLOGIN", role)
-                run(
-                    connection,
-                    "COMMENT ON ROLE {} IS {text}",
-                    role,
-                    text=f"dbaccess ledger={server.target.ledger} level={level.name}",
-                )
-            given = held(connection, role)
-            for extra in given - wanted:
-                connection.execute(sql.SQL("REVOKE {} FROM {}").format(extra.clause(), sql.Identifier(role)))
-            for missing in sorted(wanted - given, key=str):
-                connection.execute(sql.SQL("GRANT {} TO {}").format(missing.clause(), sql.Identifier(role)))
-            _may_connect(connection, role)
-            _read_back(connection, server, role, wanted)
-
-
-def _may_connect(connection: Connection, role: str) -> None:
-    database = connection.info.dbname
-    if value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
-        return
-    run(connection, "GRANT CONNECT ON DATABASE {} TO {}", database, role)
-    if not value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
-        us = value(connection, "SELECT current_user")
-        mend = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(us)} WITH GRANT OPTION;"
-        raise Rejected(f"the bot cannot let {role} connect to {database}", mend=mend)
-
-
-def _read_back(connection: Connection, server: Server, role: str, wanted: set[Privilege]) -> None:
-    """A GRANT the bot may not give is only a warning: what counts is what the server has afterwards."""
-    given = held(connection, role)
-    if given == wanted:
-        return
-    us = value(connection, "SELECT current_user")
-    lacking = sorted(str(p) for p in wanted - given)
-    if lacking:
-        raise Rejected(
-            f"the bot cannot give {lacking[0]}",
-            mend=" ".join(f"GRANT {p} TO {quoted(us)} WITH GRANT OPTION;" for p in lacking),
-        )
-    raise Rejected(
-        f"the role {role} holds more than its level gives ({min(str(p) for p in given - wanted)}) and the bot cannot take it away on {server.target.name}"
-    )
+# What grants mean.
 
 
 def expanded(connection: Connection, grants: tuple[Grant, ...]) -> set[Privilege]:
@@ -184,11 +114,28 @@ def expanded(connection: Connection, grants: tuple[Grant, ...]) -> set[Privilege
                 found |= {Privilege(schema=schema, table=None, word=w) for w in _words(grant, SCHEMA_PRIVILEGES, name)}
                 continue
             found.add(Privilege(schema=schema, table=None, word="USAGE"))
-            words = _words(grant, TABLE_PRIVILEGES, name)
+            words = _words(grant, _table_privileges(connection), name)
             found |= {
                 Privilege(schema=schema, table=t, word=w) for t in _tables(connection, schema, table) for w in words
             }
     return found
+
+
+def _table_privileges(connection: Connection) -> frozenset[str]:
+    return TABLE_PRIVILEGES if version(connection) >= MAINTAIN_SINCE else TABLE_PRIVILEGES - {"MAINTAIN"}
+
+
+def cannot_give(connection: Connection, wanted: set[Privilege]) -> list[Privilege]:
+    """Those of ``wanted`` that the bot itself does not hold with the right to pass them on."""
+    return [privilege for privilege in sorted(wanted, key=str) if not _may_give(connection, privilege)]
+
+
+def _may_give(connection: Connection, privilege: Privilege) -> bool:
+    word = f"{privilege.word} WITH GRANT OPTION"
+    if privilege.table is None:
+        return bool(value(connection, "SELECT has_schema_privilege(%s, %s)", (privilege.schema, word)))
+    name = f"{quoted(privilege.schema)}.{quoted(privilege.table)}"
+    return bool(value(connection, "SELECT has_table_privilege(%s, %s)", (name, word)))
 
 
 def _words(grant: Grant, known: frozenset[str], name: str) -> set[str]:
@@ -208,48 +155,3 @@ def _tables(connection: Connection, schema: str, table: str) -> list[str]:
     if not found and table != "*":
         raise Rejected(f"there is no table {schema}.{table} in {connection.info.dbname}")
     return found
-
-
-def held(connection: Connection, role: str) -> set[Privilege]:
-    """What the role was given on schemas and tables of this database, by whomever."""
-    rows = connection.execute(
-        "SELECT n.nspname, c.relname, a.privilege_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,"
-        " LATERAL aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = %s"
-        " UNION ALL SELECT n.nspname, NULL, a.privilege_type FROM pg_namespace n,"
-        " LATERAL aclexplode(n.nspacl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = %s",
-        (role, role),
-    ).fetchall()
-    return {Privilege(schema=schema, table=table, word=word) for schema, table, word in rows}
-
-
-def drop_unused(server: Server, connection: Connection, level: Level) -> str | None:
-    """Drop the level's kept role when no user is a member any more. A sentence where it had to stay (it gives nobody anything), else None."""
-    role = kept_role(server.target, level)
-    if role is None:
-        return None
-    with connection.transaction():
-        lock(connection, role)
-        if not exists(connection, role) or _has_members(connection, role):
-            return None
-        with server.session(level_database(server, level)) as there:
-            for privilege in held(there, role):
-                there.execute(sql.SQL("REVOKE {} FROM {}").format(privilege.clause(), sql.Identifier(role)))
-            run(there, "REVOKE ALL ON DATABASE {} FROM {}", there.info.dbname, role)
-        depends = value(
-            connection,
-            "SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)",
-            (role,),
-        )
-        if depends:
-            return f"The role {role} has no member any more but stays: others gave it rights the bot cannot take away"
-        run(connection, "DROP ROLE {}", role)
-    return None
-
-
-def _has_members(connection: Connection, role: str) -> bool:
-    """Members besides the bot's own role, which PostgreSQL 16 and later make one when it creates a role."""
-    query = (
-        "SELECT 1 FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member"
-        " WHERE r.rolname = %s AND u.rolname NOT IN (current_user, session_user)"
-    )
-    return value(connection, query, (role,)) is not None

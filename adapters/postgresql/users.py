@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import LiteralString
 
+import psycopg
 from psycopg import sql
 
-from adapters.base import NotOurs, Rejected, Target, UserSpec, username_pattern
-from adapters.postgresql.connection import MARK, Connection, Server, column, quoted, run, value, version
-from adapters.postgresql.levels import keep, kept_role, lock, refuse_dangerous, roles_of
+from adapters.base import (
+    CREATE_LIMIT_SECONDS,
+    NotOurs,
+    Rejected,
+    Target,
+    Unreachable,
+    UserSpec,
+    username_pattern,
+)
+from adapters.postgresql.connection import (
+    KEPT_ROLES,
+    MARK,
+    STATEMENT_SECONDS,
+    Connection,
+    Server,
+    column,
+    locked,
+    quoted,
+    run,
+    us,
+    value,
+    version,
+)
+from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS, become_member
+from adapters.postgresql.kept import keep
+from adapters.postgresql.levels import kept_role, refuse_dangerous, roles_of
 
 CONNECTION_LIMIT = 5
-SETS_MEMBERSHIP_OPTIONS = 16
-"""From this version on a membership says whether it inherits and whether SET ROLE is allowed."""
+LIST_SETTINGS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +49,13 @@ class Found:
     oid: int
     request_id: int
     expires_at: datetime | None
+    is_mighty: bool
 
 
 def find(connection: Connection, target: Target, username: str) -> Found | None:
     """The user, or None where there is none. Raises NotOurs for one without our mark; nothing is ever done to it."""
     row = connection.execute(
-        "SELECT oid, shobj_description(oid, 'pg_authid'), rolvaliduntil, rolsuper OR rolcreaterole OR rolreplication"
+        "SELECT oid, shobj_description(oid, 'pg_authid'), rolvaliduntil, rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
         " FROM pg_roles WHERE rolname = %s",
         (username,),
     ).fetchone()
@@ -41,9 +67,7 @@ def find(connection: Connection, target: Target, username: str) -> Found | None:
         raise NotOurs(username, "its name is not of our pattern")
     if mark is None or mark[1] != target.ledger:
         raise NotOurs(username, "it carries no mark" if mark is None else "its mark names another ledger")
-    if is_mighty:
-        raise NotOurs(username, "somebody gave it SUPERUSER, CREATEROLE or REPLICATION, which dbaccess never does")
-    return Found(oid=oid, request_id=int(mark[2]), expires_at=moment(expires_at))
+    return Found(oid=oid, request_id=int(mark[2]), expires_at=moment(expires_at), is_mighty=is_mighty)
 
 
 def moment(found: object) -> datetime | None:
@@ -51,34 +75,46 @@ def moment(found: object) -> datetime | None:
 
 
 def create(server: Server, spec: UserSpec) -> None:
-    """One transaction; repeated, it makes a half-made user whole and takes away what it should not have."""
-    target = server.target
-    if not username_pattern(target.prefix).fullmatch(spec.username):
+    """One transaction; repeated, it makes a half-made user whole and takes away what it should not have.
+
+    It is given up before its COMMIT when that would be sent later than the caller may wait for it to land.
+    """
+    latest = time.monotonic() + CREATE_LIMIT_SECONDS - STATEMENT_SECONDS
+    if not username_pattern(server.target.prefix).fullmatch(spec.username):
         raise Rejected(f"{spec.username!r} is no name dbaccess makes")
-    with server.session() as connection, connection.transaction():
-        kept = kept_role(target, spec.level)
-        if kept is not None:
-            lock(connection, kept)
+    kept = kept_role(server.target, spec.level)
+    with server.session() as connection, locked(connection, KEPT_ROLES) if kept else nullcontext():
+        if kept:
             keep(server, spec.level, kept)
-        for role in spec.level.roles:
-            refuse_dangerous(connection, role)
-        if find(connection, target, spec.username) is None:
-            _make(connection, target, spec)
-        else:
-            _make_again(connection, spec)
-        _settle(connection, target, spec)
+        with connection.transaction():
+            _make_so(connection, server.target, spec)
+            if time.monotonic() > latest:
+                raise Unreachable("the server was too slow to make the user")
+
+
+def _make_so(connection: Connection, target: Target, spec: UserSpec) -> None:
+    for role in spec.level.roles:
+        refuse_dangerous(connection, role)
+    found = find(connection, target, spec.username)
+    if found is None:
+        _make(connection, target, spec)
+    elif found.is_mighty:
+        mend = f"ALTER ROLE {quoted(spec.username)} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
+        raise Rejected(f"somebody gave {spec.username} attributes that dbaccess never gives", mend=mend)
+    else:
+        run(connection, "ALTER ROLE {} RESET ALL", spec.username)
+    become_member(connection, spec.username)
+    _settle(connection, target, spec)
 
 
 def _make(connection: Connection, target: Target, spec: UserSpec) -> None:
     attributes: LiteralString = "NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
-    run(connection, "CREATE ROLE {} " + attributes, spec.username)
+    try:
+        run(connection, "CREATE ROLE {} " + attributes, spec.username)
+    except psycopg.errors.InsufficientPrivilege:
+        mend = f"ALTER ROLE {us(connection)} CREATEROLE;"
+        raise Rejected("the bot may not make users", mend=mend) from None
     run(connection, "COMMENT ON ROLE {} IS {mark}", spec.username, mark=mark_of(target, spec.request_id))
-    become_member(connection, spec.username)
-
-
-def _make_again(connection: Connection, spec: UserSpec) -> None:
-    run(connection, "ALTER ROLE {} RESET ALL", spec.username)
-    become_member(connection, spec.username)
 
 
 def mark_of(target: Target, request_id: int) -> str:
@@ -87,16 +123,9 @@ def mark_of(target: Target, request_id: int) -> str:
 
 
 def _settle(connection: Connection, target: Target, spec: UserSpec) -> None:
-    wanted = roles_of(target, spec.level)
-    for extra in set(memberships(connection, spec.username)) - set(wanted):
-        run(connection, "REVOKE {} FROM {}", extra, spec.username)
-    for role in wanted:
-        run(connection, "GRANT {} TO {}", role, spec.username)
+    _settle_roles(connection, spec, wanted=roles_of(target, spec.level), kept=kept_role(target, spec.level))
     for name, setting in spec.level.settings.items():
-        statement = sql.SQL("ALTER ROLE {} SET {} = {}")
-        connection.execute(
-            statement.format(sql.Identifier(spec.username), sql.Identifier(*name.split(".")), sql.Literal(setting))
-        )
+        _set(connection, spec.username, name, setting)
     run(
         connection,
         "ALTER ROLE {} LOGIN PASSWORD {verifier} VALID UNTIL {until} CONNECTION LIMIT {limit}",
@@ -105,17 +134,49 @@ def _settle(connection: Connection, target: Target, spec: UserSpec) -> None:
         until=end_in(connection, spec.remaining),
         limit=CONNECTION_LIMIT,
     )
-    _read_back(connection, spec, wanted)
 
 
-def _read_back(connection: Connection, spec: UserSpec, wanted: list[str]) -> None:
-    """A GRANT the bot may not give is a warning with status 0: only what the server has counts."""
-    lacking = set(wanted) - set(memberships(connection, spec.username))
-    if lacking:
-        us, role = value(connection, "SELECT current_user"), min(lacking)
-        raise Rejected(
-            f"the bot cannot give the role {role}", mend=f"GRANT {quoted(role)} TO {quoted(us)} WITH ADMIN OPTION;"
-        )
+def _settle_roles(connection: Connection, spec: UserSpec, *, wanted: list[str], kept: str | None) -> None:
+    """These memberships and no others, read back: a GRANT the bot may not give can be a warning with status 0."""
+    has = memberships(connection, spec.username)
+    for extra in sorted(set(has) - set(wanted)):
+        run(connection, "REVOKE {} FROM {}", extra, spec.username)
+    for role in sorted(set(wanted) - set(has)):
+        _give(connection, spec.username, role, is_kept=role == kept)
+    found = set(memberships(connection, spec.username))
+    if lacking := sorted(set(wanted) - found):
+        raise _cannot_give(connection, lacking[0])
+    if foreign := sorted(found - set(wanted)):
+        mend = f"REVOKE {quoted(foreign[0])} FROM {quoted(spec.username)};"
+        raise Rejected(f"somebody made {spec.username} a member of {foreign[0]}", mend=mend)
+
+
+def _give(connection: Connection, username: str, role: str, *, is_kept: bool) -> None:
+    """Nobody needs to act as a kept role; where the server can tell using from becoming, becoming is left out."""
+    no_set: LiteralString = (
+        " WITH INHERIT TRUE, SET FALSE" if is_kept and version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
+    )
+    try:
+        run(connection, "GRANT {} TO {}" + no_set, role, username)
+    except psycopg.errors.InsufficientPrivilege:
+        raise _cannot_give(connection, role) from None
+
+
+def _cannot_give(connection: Connection, role: str) -> Rejected:
+    mend = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
+    return Rejected(f"the bot cannot give the role {role}", mend=mend)
+
+
+def _set(connection: Connection, username: str, name: str, setting: str) -> None:
+    """A setting that is a list is taken apart: as one literal, ``a, b`` would be one name with a comma in it."""
+    parts = [part.strip() for part in setting.split(",")] if name.lower() in LIST_SETTINGS else [setting]
+    statement = sql.SQL("ALTER ROLE {} SET {} = {}")
+    values = sql.SQL(", ").join(sql.Literal(part) for part in parts)
+    try:
+        connection.execute(statement.format(sql.Identifier(username), sql.Identifier(*name.lower().split(".")), values))
+    except psycopg.errors.InsufficientPrivilege:
+        mend = f"GRANT SET ON PARAMETER {name} TO {us(connection)};"
+        raise Rejected(f"the bot may not set {name}", mend=mend) from None
 
 
 def memberships(connection: Connection, username: str) -> list[str]:
@@ -125,17 +186,6 @@ def memberships(connection: Connection, username: str) -> list[str]:
         "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
         (username,),
     )
-
-
-def become_member(connection: Connection, username: str) -> None:
-    """The bot's role becomes a member of the user: that is what lets it end sessions, hand over objects and roll back prepared transactions."""
-    us = value(connection, "SELECT current_user")
-    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-        return
-    if version(connection) >= SETS_MEMBERSHIP_OPTIONS:
-        run(connection, "GRANT {} TO {} WITH INHERIT TRUE, SET TRUE", username, us)
-    elif not value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (username,)):
-        run(connection, "GRANT {} TO {}", username, us)
 
 
 def verifier(connection: Connection, username: str, password: str) -> str:

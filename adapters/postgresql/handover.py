@@ -1,0 +1,250 @@
+"""What a user leaves behind is kept, by a role nobody can log in as and that may do nothing.
+
+The graveyard is lent what a new owner needs inside the one transaction of the hand-over and gives it back there: nobody ever
+sees it with any of it. What would run with its owner's rights (SECURITY DEFINER, views, rules) is put to sleep first, since
+the graveyard owns what other users left, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+
+from adapters.base import Rejected
+from adapters.postgresql.connection import (
+    HAND_OVER,
+    REVOKE_LIMIT_SECONDS,
+    Connection,
+    Server,
+    column,
+    exists,
+    locked,
+    quoted,
+    run,
+    us,
+    value,
+    version,
+)
+from adapters.postgresql.levels import GRAVEYARD
+
+SETS_MEMBERSHIP_OPTIONS = 16
+"""From this version on a membership says whether it inherits and whether SET ROLE is allowed."""
+INVOKER_VIEWS = 15
+"""From this version on a view can be made to run with its reader's rights."""
+NAMED_AT_MOST = 200
+AT_ONCE = 500
+"""Objects changed in one transaction: each holds a lock, and a server has room for a few thousand in all."""
+
+OWNED = """
+SELECT i.identity || ' (' || i.type || ')'
+  FROM pg_shdepend s, LATERAL pg_identify_object(s.classid, s.objid, s.objsubid) i
+ WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s::oid AND s.deptype = 'o' AND i.identity IS NOT NULL
+   AND i.type NOT IN ('default acl', 'user mapping')
+   AND s.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY 1
+"""
+SCHEMAS = """
+SELECT n.nspname FROM pg_namespace n WHERE NOT has_schema_privilege(%(to)s, n.oid, 'CREATE') AND n.oid IN (
+  SELECT pronamespace FROM pg_proc WHERE proowner = %(of)s UNION SELECT oprnamespace FROM pg_operator WHERE oprowner = %(of)s
+  UNION SELECT opcnamespace FROM pg_opclass WHERE opcowner = %(of)s UNION SELECT opfnamespace FROM pg_opfamily WHERE opfowner = %(of)s
+  UNION SELECT collnamespace FROM pg_collation WHERE collowner = %(of)s UNION SELECT connamespace FROM pg_conversion WHERE conowner = %(of)s
+  UNION SELECT cfgnamespace FROM pg_ts_config WHERE cfgowner = %(of)s UNION SELECT dictnamespace FROM pg_ts_dict WHERE dictowner = %(of)s
+  UNION SELECT stxnamespace FROM pg_statistic_ext WHERE stxowner = %(of)s) ORDER BY 1
+"""
+DEFINERS = "SELECT oid::regprocedure::text FROM pg_proc WHERE proowner = %s::oid AND prosecdef"
+VIEWS = (
+    "SELECT oid::regclass::text FROM pg_class WHERE relowner = %s::oid AND relkind = 'v'"
+    " AND NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false)"
+)
+RULES = (
+    "SELECT format('%%s DISABLE RULE %%I', c.oid::regclass, r.rulename) FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class"
+    " WHERE c.relowner = %s::oid AND c.relkind IN ('r', 'p') AND r.ev_enabled <> 'D'"
+)
+
+
+@dataclass
+class Kept:
+    """What was handed over, in words, and how much there was."""
+
+    names: list[str] = field(default_factory=list)
+    count: int = 0
+    asleep: int = 0
+
+    def add(self, names: Sequence[str]) -> None:
+        self.names += names[: max(0, NAMED_AT_MOST - len(self.names))]
+        self.count += len(names)
+
+    def notes(self) -> list[str]:
+        """What the list of names does not say."""
+        notes = []
+        if self.count > len(self.names):
+            notes.append(f"{self.count} objects were kept, of which {len(self.names)} are named here.")
+        if self.asleep:
+            notes.append(
+                f"{self.asleep} functions, views or rules ran with their owner's rights; they now run with their caller's, or not at all."
+            )
+        return notes
+
+
+def become_member(connection: Connection, role: str) -> None:
+    """The bot's role becomes a member of a user: that lets it end sessions, hand over objects and roll back prepared transactions."""
+    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        return
+    current = value(connection, "SELECT current_user")
+    if version(connection) >= SETS_MEMBERSHIP_OPTIONS:
+        is_member = value(connection, "SELECT pg_has_role(%s, 'USAGE') AND pg_has_role(%s, 'SET')", (role, role))
+        statement: LiteralString = "GRANT {} TO {} WITH INHERIT TRUE, SET TRUE"
+    else:
+        is_member = value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (role,))
+        statement = "GRANT {} TO {}"
+    if is_member:
+        return
+    try:
+        run(connection, statement, role, current)
+    except psycopg.errors.InsufficientPrivilege:
+        mend = f"GRANT {quoted(role)} TO {quoted(current)} WITH ADMIN OPTION;"
+        raise Rejected(f"the bot may not become a member of {role}", mend=mend) from None
+
+
+def hand_over(server: Server, connection: Connection, role: str, kept: Kept, *, lend: Sequence[str]) -> None:
+    """Everything the role owns goes to the graveyard, in each database it has something in; what it was given is taken. Read back."""
+    oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
+    databases = column(
+        connection,
+        "SELECT DISTINCT d.datname FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid"
+        " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s::oid",
+        (oid,),
+    )
+    if not databases:
+        return
+    with locked(connection, HAND_OVER):
+        for database in sorted({name or server.database for name in databases}):
+            with server.session(database, limit=REVOKE_LIMIT_SECONDS) as there:
+                owned = column(there, OWNED, (oid,))
+                if owned:
+                    _graveyard(connection)
+                    _give_away_large_objects(there, oid)
+                    _reassign(there, role, oid, lend, kept)
+                    kept.add(owned)
+                run(there, "DROP OWNED BY {}", role)
+    _nothing_left(connection, role, oid)
+
+
+def _graveyard(connection: Connection) -> None:
+    """A role nobody can log in as; made where it is missing. The bot must be a member to give it things."""
+    if not exists(connection, GRAVEYARD):
+        run(connection, "CREATE ROLE {} NOLOGIN", GRAVEYARD)
+    become_member(connection, GRAVEYARD)
+
+
+def _give_away_large_objects(connection: Connection, oid: int) -> None:
+    """In portions: anybody may make many thousands of them, and one statement could not hold so many locks."""
+    while found := column(
+        connection,
+        sql.SQL("SELECT oid FROM pg_largeobject_metadata WHERE lomowner = %s::oid LIMIT {}").format(AT_ONCE),
+        (oid,),
+    ):
+        with connection.transaction():
+            for number in found:
+                statement = sql.SQL("ALTER LARGE OBJECT {} OWNER TO {}")
+                connection.execute(statement.format(sql.Literal(int(number)), sql.Identifier(GRAVEYARD)))
+
+
+def _reassign(connection: Connection, role: str, oid: int, lend: Sequence[str], kept: Kept) -> None:
+    """One transaction. A new owner of a function needs CREATE on its schema: the lent roles had it, or the bot may give it."""
+    with connection.transaction():
+        kept.asleep += _put_to_sleep(connection, oid)
+        lent = [name for name in lend if _lend(connection, name)]
+        opened = [name for name in column(connection, SCHEMAS, {"of": oid, "to": GRAVEYARD}) if _open(connection, name)]
+        _still_closed(connection, oid)
+        run(connection, "REASSIGN OWNED BY {} TO {}", role, GRAVEYARD)
+        for name in opened:
+            if not _is_its_own(connection, name):
+                run(connection, "REVOKE CREATE ON SCHEMA {} FROM {}", name, GRAVEYARD)
+        for name in lent:
+            run(connection, "REVOKE {} FROM {}", name, GRAVEYARD)
+
+
+def _raw(connection: Connection, statement: str) -> None:
+    """Of names that came quoted and qualified from the server itself."""
+    connection.execute(statement.encode(connection.info.encoding))
+
+
+def _put_to_sleep(connection: Connection, oid: int) -> int:
+    definers = column(connection, DEFINERS, (oid,))
+    views = column(connection, VIEWS, (oid,))
+    rules = column(connection, RULES, (oid,))
+    for routine in definers:
+        _raw(connection, f"ALTER ROUTINE {routine} SECURITY INVOKER")
+    for view in views:
+        if version(connection) >= INVOKER_VIEWS:
+            _raw(connection, f"ALTER VIEW {view} SET (security_invoker = true)")
+        else:
+            _close_to_all(connection, view)
+    for rule in rules:
+        _raw(connection, f"ALTER TABLE {rule}")
+    return len(definers) + len(views) + len(rules)
+
+
+def _close_to_all(connection: Connection, view: str) -> None:
+    grantees = column(
+        connection,
+        "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END FROM pg_class c, aclexplode(c.relacl) a"
+        " WHERE c.oid = %s::regclass AND a.grantee <> c.relowner",
+        (view,),
+    )
+    for grantee in grantees:
+        _raw(connection, f"REVOKE ALL ON TABLE {view} FROM {grantee} CASCADE")
+
+
+def _lend(connection: Connection, role: str) -> bool:
+    if not exists(connection, role) or value(connection, "SELECT pg_has_role(%s, %s, 'MEMBER')", (GRAVEYARD, role)):
+        return False
+    how: LiteralString = " WITH INHERIT TRUE" if version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
+    return _tried(connection, "GRANT {} TO {}" + how, role, GRAVEYARD)
+
+
+def _open(connection: Connection, schema: str) -> bool:
+    """As the schema's owner (the user whose things these are, perhaps), or with a right to pass on."""
+    granted = _tried(connection, "GRANT CREATE ON SCHEMA {} TO {}", schema, GRAVEYARD)
+    return granted and bool(value(connection, "SELECT has_schema_privilege(%s, %s, 'CREATE')", (GRAVEYARD, schema)))
+
+
+def _still_closed(connection: Connection, oid: int) -> None:
+    if closed := column(connection, SCHEMAS, {"of": oid, "to": GRAVEYARD}):
+        mend = " ".join(f"GRANT CREATE ON SCHEMA {quoted(s)} TO {us(connection)} WITH GRANT OPTION;" for s in closed)
+        where = f"{closed[0]} of {connection.info.dbname}"
+        raise Rejected(f"objects in the schema {where} cannot be handed over: nobody may create there", mend=mend)
+
+
+def _is_its_own(connection: Connection, schema: str) -> bool:
+    query: LiteralString = (
+        "SELECT 1 FROM pg_namespace WHERE nspname = %s AND nspowner = (SELECT oid FROM pg_roles WHERE rolname = %s)"
+    )
+    return value(connection, query, (schema, GRAVEYARD)) is not None
+
+
+def _tried(connection: Connection, statement: LiteralString, *names: str) -> bool:
+    """A right the bot may not have to give: where it has not, the step after it says what is missing."""
+    try:
+        with connection.transaction():
+            run(connection, statement, *names)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidGrantOperation):
+        return False
+    return True
+
+
+def _nothing_left(connection: Connection, role: str, oid: int) -> None:
+    """DROP OWNED says yes also where it could not take away what others gave: ask the server what still hangs on the role."""
+    left = column(
+        connection,
+        "SELECT DISTINCT coalesce(d.datname, 'the server itself') FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid"
+        " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s::oid ORDER BY 1",
+        (oid,),
+    )
+    if left:
+        mend = f"as a superuser, in {left[0]}: REASSIGN OWNED BY {quoted(role)} TO {GRAVEYARD}; DROP OWNED BY {quoted(role)};"
+        raise Rejected(f"others gave {role} rights in {', '.join(left)} that the bot cannot take away", mend=mend)

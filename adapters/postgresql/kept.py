@@ -1,0 +1,131 @@
+"""The role kept for a level's grants: made, made equal to them, read back, and dropped when nobody uses it.
+
+Roles belong to the whole server, so the name carries a hash of prefix, database, level and its grants: two databases
+or two bots never share one by accident. Everything here runs under the lock ``KEPT_ROLES``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from psycopg import sql
+
+from adapters.base import Level, Rejected
+from adapters.postgresql.connection import (
+    KEPT_ROLES,
+    Connection,
+    Server,
+    column,
+    exists,
+    locked,
+    quoted,
+    run,
+    us,
+    value,
+)
+from adapters.postgresql.handover import Kept, become_member, hand_over
+from adapters.postgresql.levels import Privilege, cannot_give, danger, expanded, kept_role, level_database
+
+KEPT_MARK = re.compile(r"dbaccess ledger=[a-z0-9]+ level=.*", re.DOTALL)
+
+
+def keep(server: Server, level: Level, role: str) -> None:
+    """Make the role, and make it equal to the level's grants. Under the lock, which the caller holds until the user is its member."""
+    with server.session(level_database(server, level)) as connection, connection.transaction():
+        wanted = expanded(connection, level.grants)
+        if exists(connection, role):
+            _ours(connection, role)
+        else:
+            run(connection, "CREATE ROLE {} NOLOGIN", role)
+            mark = f"dbaccess ledger={server.target.ledger} level={level.name}"
+            run(connection, "COMMENT ON ROLE {} IS {mark}", role, mark=mark)
+        given = held(connection, role)
+        for extra in sorted(given - wanted, key=str):
+            connection.execute(sql.SQL("REVOKE {} FROM {}").format(extra.clause(), sql.Identifier(role)))
+        _refuse_what_we_cannot_give(connection, wanted - given)
+        for missing in sorted(wanted - given, key=str):
+            connection.execute(sql.SQL("GRANT {} TO {}").format(missing.clause(), sql.Identifier(role)))
+        _may_connect(connection, role)
+        _read_back(connection, role, wanted)
+
+
+def _ours(connection: Connection, role: str) -> None:
+    """A role of that name that somebody else made, or made mightier, is never given to anybody."""
+    comment = value(connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,))
+    if not KEPT_MARK.fullmatch(comment or ""):
+        raise Rejected(f"there is a role {role} that dbaccess did not make", mend=f"DROP ROLE {quoted(role)};")
+    if why := danger(connection, role):
+        raise Rejected(why, mend=f"DROP ROLE {quoted(role)}; and dbaccess makes it anew")
+    others = column(
+        connection,
+        "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
+        (role,),
+    )
+    if others:
+        mend = f"REVOKE {quoted(others[0])} FROM {quoted(role)};"
+        raise Rejected(f"somebody made {role} a member of {others[0]}, which its level does not give", mend=mend)
+
+
+def _may_connect(connection: Connection, role: str) -> None:
+    database = connection.info.dbname
+    if value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
+        return
+    mend = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {us(connection)} WITH GRANT OPTION;"
+    if value(connection, "SELECT has_database_privilege(%s, 'CONNECT WITH GRANT OPTION')", (database,)):
+        run(connection, "GRANT CONNECT ON DATABASE {} TO {}", database, role)
+    if not value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
+        raise Rejected(f"the bot cannot let {role} connect to {database}", mend=mend)
+
+
+def _refuse_what_we_cannot_give(connection: Connection, missing: set[Privilege]) -> None:
+    if lacking := cannot_give(connection, missing):
+        mend = " ".join(f"GRANT {p} TO {us(connection)} WITH GRANT OPTION;" for p in lacking)
+        raise Rejected(f"the bot cannot give {lacking[0]}", mend=mend)
+
+
+def _read_back(connection: Connection, role: str, wanted: set[Privilege]) -> None:
+    """A GRANT or REVOKE the bot may not do is only a warning: what counts is what the server has afterwards."""
+    given = held(connection, role)
+    _refuse_what_we_cannot_give(connection, wanted - given)
+    if extra := sorted(str(p) for p in given ^ wanted):
+        mend = " ".join(f"REVOKE {p} FROM {quoted(role)};" for p in extra)
+        raise Rejected(
+            f"{role} does not hold what its level gives ({extra[0]}), and the bot cannot change it", mend=mend
+        )
+
+
+def held(connection: Connection, role: str) -> set[Privilege]:
+    """What the role was given on schemas and tables of this database, by whomever."""
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname, a.privilege_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,"
+        " LATERAL aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = %s AND c.relowner <> r.oid"
+        " UNION ALL SELECT n.nspname, NULL, a.privilege_type FROM pg_namespace n,"
+        " LATERAL aclexplode(n.nspacl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = %s AND n.nspowner <> r.oid",
+        (role, role),
+    ).fetchall()
+    return {Privilege(schema=schema, table=table, word=word) for schema, table, word in rows}
+
+
+def drop_unused(server: Server, connection: Connection, level: Level, kept: Kept) -> None:
+    """Drop the level's role when no user is its member any more. What a user made as this role is handed over like their own."""
+    role = kept_role(server.target, level)
+    if role is None:
+        return
+    with locked(connection, KEPT_ROLES):
+        if not exists(connection, role) or _has_members(connection, role):
+            return
+        become_member(connection, role)
+        with server.session(level_database(server, level)) as there:
+            for privilege in sorted(held(there, role), key=str):
+                there.execute(sql.SQL("REVOKE {} FROM {}").format(privilege.clause(), sql.Identifier(role)))
+        hand_over(server, connection, role, kept, lend=())
+        run(connection, "DROP ROLE {}", role)
+
+
+def _has_members(connection: Connection, role: str) -> bool:
+    """Members besides the bot's own, which PostgreSQL 16 and later make one when it creates a role."""
+    query = (
+        "SELECT 1 FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member"
+        " WHERE r.rolname = %s AND u.rolname NOT IN (current_user, session_user)"
+    )
+    return value(connection, query, (role,)) is not None

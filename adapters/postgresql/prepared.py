@@ -1,0 +1,69 @@
+"""Prepared transactions survive kills and restarts, hold locks, and may be rolled back by their owner alone, in their database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import LiteralString
+
+import psycopg
+
+from adapters.base import Rejected
+from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, column, quoted, run, us, value
+from adapters.postgresql.handover import become_member
+
+THEIRS = """
+SELECT DISTINCT convert_to(p.gid, 'SQL_ASCII'), p.database, p.owner
+  FROM pg_prepared_xacts p LEFT JOIN pg_locks l ON l.pid IS NULL AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass
+   AND l.objid = %(oid)s::oid AND l.virtualtransaction IN ('-1/' || p.transaction::text, '0/' || p.transaction::text)
+ WHERE p.owner = %(name)s OR (l.objid IS NOT NULL AND pg_has_role(%(name)s, p.owner, 'MEMBER'))
+"""
+"""The user's own, and those it prepared after SET ROLE: they belong to another role and still hold the user's role locked."""
+
+
+def roll_back(server: Server, connection: Connection, username: str, oid: int) -> None:
+    """All that the user left prepared and that would keep its role from being dropped."""
+    rows = connection.execute(THEIRS, {"oid": oid, "name": username}).fetchall()
+    for gid, database, owner in rows:
+        with server.session(database, limit=REVOKE_LIMIT_SECONDS) as there:
+            if owner == username:
+                become_member(there, owner)
+                _roll_back_as(there, owner, bytes(gid))
+            else:
+                _roll_back_borrowed(there, owner, bytes(gid))
+
+
+def _roll_back_as(connection: Connection, owner: str, gid: bytes) -> None:
+    """The name is sent byte by byte: it was given in another database's encoding, perhaps."""
+    if not value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        run(connection, "SET ROLE {}", owner)
+    escaped = "".join(f"\\{byte:03o}" for byte in gid)
+    connection.execute(f"ROLLBACK PREPARED E'{escaped}'".encode())
+
+
+def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
+    """One of another role. Membership is taken for this alone; ROLLBACK PREPARED runs in no transaction, so it is given back after."""
+    was_member = value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (owner,))
+    current, admin = us(connection), value(connection, "SELECT current_user")
+    try:
+        become_member(connection, owner)
+        _roll_back_as(connection, owner, gid)
+        run(connection, "RESET ROLE")
+        if admin != value(connection, "SELECT current_user"):
+            run(connection, "SET ROLE {}", admin)
+    except psycopg.errors.InsufficientPrivilege:
+        mend = f"GRANT {quoted(owner)} TO {current} WITH ADMIN OPTION;"
+        raise Rejected(f"a prepared transaction of {owner} cannot be rolled back", mend=mend) from None
+    if not was_member:
+        run(connection, "REVOKE {} FROM {}", owner, admin)
+
+
+def note_others(connection: Connection, roles: Sequence[str]) -> list[str]:
+    """What somebody prepared as one of these roles cannot be told apart from what others did, so it is named and left."""
+    query: LiteralString = (
+        "SELECT convert_to(gid, 'SQL_ASCII') FROM pg_prepared_xacts WHERE owner = ANY(%s) ORDER BY prepared"
+    )
+    names = column(connection, query, (list(roles),))
+    if not names:
+        return []
+    shown = ", ".join(ascii(bytes(name).decode(errors="replace")) for name in names[:5])
+    return [f"{len(names)} prepared transactions of the level's own roles were left as they are: {shown}."]
