@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from bot.slack.text import clean, cut, mrkdwn, plain
+from bot.slack.text import SECTION_MAX, clean, cut, escape, mrkdwn, plain
 
 Block: TypeAlias = dict[str, Any]
 HEADER_MAX, BUTTON_MAX, OPTION_MAX = 150, 75, 75
@@ -38,20 +38,13 @@ def context(*texts: str) -> Block:
 
 
 def quote(text: str) -> Block:
-    """What a person typed, shown as they typed it and as nothing more: rich text knows no markup."""
-    shown = cut(clean(text).strip(), QUOTE_MAX) or "-"
-    return {
-        "type": "rich_text",
-        "elements": [{"type": "rich_text_quote", "elements": [{"type": "text", "text": shown}]}],
-    }
+    """What a person typed, as they typed it and as nothing more: plain text knows no markup and no mentions."""
+    return {"type": "section", "text": plain(f"“{cut(clean(text).strip(), QUOTE_MAX) or '-'}”", SECTION_MAX)}
 
 
 def preformatted(text: str) -> Block:
     """To be copied as it stands."""
-    return {
-        "type": "rich_text",
-        "elements": [{"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]}],
-    }
+    return section(f"```{escape(text)}```")
 
 
 def button(label: str, action: str, value: str, *, style: str | None = None, about: str = "") -> Block:
