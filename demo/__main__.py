@@ -17,14 +17,15 @@ dbaccess demo: everything runs on this machine.
 
   Open   {url}
 
-Four things to try ("Act as" is at the lower left; type into #db-access):
+Four things to try ("Act as" is at the top right; type into #db-access):
 
   1. As requester:  /dbaccess request shop-prod readonly 10m Customer 88 was charged twice, checking the refund
-  2. As approver:   click Approve on the card. Then, as requester again, open the message from dbaccess and paste
+  2. As approver:   click Approve on the card. Then, as requester again, open the direct message and paste
                     its psql command into a terminal: reading works, writing does not.
   3. As admin:      click Revoke on the card while psql is open. Look at psql, at the card, and at #db-audit.
   4. As bystander:  try the same request, or click Approve on someone else's card.
 
+local-slack shows a date as its source, <!date^…|2026-11-23 12:58 UTC>; Slack shows it in each reader's own zone.
 Files: {folder}
 Ctrl-C ends it.
 """

@@ -70,7 +70,7 @@ def _about(notice: CardNotice) -> list[Block]:
     if request.state is State.PENDING:
         rule += [f"Can decide: {_approvers(request)}", f"Lapses {moment(request.lapses_at)}"]
     left = (
-        "Whoever is a member of an owner's role can leave things behind that outlive the grant."
+        "A role that owns objects can leave things behind that outlive the grant."
         if request.terms.level.get("roles")
         else ""
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,14 +11,13 @@ from tests.e2e.harness import CARDS, LEAD, REQUESTER, World, buttons, number, te
 
 
 @pytest.fixture(autouse=True)
-def chromium() -> Iterator[None]:
+def chromium() -> None:
     try:
         browser.chromium()
     except browser.NoBrowser as missing:
         if os.environ.get("REQUIRE_SERVERS"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))
-    yield
 
 
 def test_deny_with_its_form(world: World) -> None:
