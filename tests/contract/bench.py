@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import secrets
+import shlex
+import subprocess
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from adapters.base import Connect, Grant, Level, Secrets, Target, Tls, UserSpec, make_username
+from adapters.contract import Denied, LoginRefused
 from adapters.postgresql import PostgreSQL
 from tests.servers.postgresql import PostgresServer
 
@@ -87,6 +91,80 @@ class Bench:
     def role_exists(self, name: str) -> bool:
         with self.superuser() as connection:
             return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone() is not None
+
+
+class Login:
+    """A session of a temporary user, for the contract suite."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    def read(self) -> int:
+        return int(self._asked("SELECT count(*) FROM shop.customers"))
+
+    def write(self) -> None:
+        self._asked("UPDATE shop.orders SET customer = customer WHERE id = 1 RETURNING id")
+
+    def _asked(self, query: str) -> Any:
+        try:
+            row = self.connection.execute(query.encode()).fetchone()
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise Denied(str(error)) from None
+        assert row is not None
+        return row[0]
+
+    def is_alive(self) -> bool:
+        try:
+            self.connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class ContractBench:
+    """The same bench as ``adapters.contract`` asks for it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.prefix, self.ledger = bench.prefix, bench.ledger
+        self.reading, self.writing = readonly(), writer()
+        self.admin_secrets = (BOT_PASSWORD,)
+
+    def adapter(self, *, ledger: str | None = None, identity: str | None = None) -> PostgreSQL:
+        return self.bench.adapter(ledger=ledger or self.ledger, identity=identity)
+
+    def login(self, username: str, password: str) -> Login:
+        url = self.bench.server.url(username, password, self.bench.database)
+        try:
+            return Login(psycopg.connect(url, autocommit=True, connect_timeout=5))
+        except psycopg.OperationalError as error:
+            raise LoginRefused(str(error)) from None
+
+    def login_by(self, command: str) -> str:
+        words = [*shlex.split(command), "-XAtc", "SELECT current_user, count(*) FROM shop.customers"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
+        return done.stdout + done.stderr
+
+    def make_foreign_user(self, username: str, password: str) -> None:
+        with self.bench.superuser() as connection:
+            name = sql.Identifier(username)
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(password)))
+            connection.execute(sql.SQL("GRANT shop_reader TO {}").format(name))
+
+    def has_user(self, username: str) -> bool:
+        return self.bench.role_exists(username)
+
+    def log_text(self) -> str:
+        return self.bench.server.log_text()
+
+    def stop(self) -> None:
+        self.bench.server.stop()
+
+    def start(self) -> None:
+        self.bench.server.start()
 
 
 def readonly() -> Level:

@@ -1,0 +1,416 @@
+"""What every adapter promises, as tests: they judge by logging in as the temporary user.
+
+A package that brings an engine subclasses ``AdapterContract`` in its own tests and gives it a fixture ``bench``. Needs pytest,
+a real server, and nothing of the application::
+
+    class TestMine(AdapterContract):
+        @pytest.fixture
+        def bench(self) -> Bench: ...
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import pytest
+
+from adapters.base import (
+    Adapter,
+    AdapterError,
+    Enforced,
+    Level,
+    NotOurs,
+    Rejected,
+    Unreachable,
+    UserSpec,
+    WrongServer,
+    make_username,
+)
+
+SESSION_ENDS_WITHIN = 1.0
+STORM_THREADS = 8
+PARALLEL = 16
+PATIENCE = 15.0
+
+
+class LoginRefused(Exception):
+    """The server does not let this user in with this password."""
+
+
+class Denied(Exception):
+    """The server says this session may not do that."""
+
+
+class Session(Protocol):
+    """One open login of a temporary user."""
+
+    def read(self) -> int:
+        """Count of what the level ``reading`` may read. Raises Denied."""
+
+    def write(self) -> None:
+        """Change what the level ``writing`` may change. Raises Denied."""
+
+    def is_alive(self) -> bool:
+        """Whether the server still answers on this very session."""
+
+    def close(self) -> None: ...
+
+
+class Bench(Protocol):
+    """A real server with a bot set up as ``doctor`` asks for. ``reading`` and ``writing`` are levels of it."""
+
+    prefix: str
+    ledger: str
+    reading: Level
+    writing: Level
+    admin_secrets: tuple[str, ...]
+
+    def adapter(self, *, ledger: str | None = None, identity: str | None = None) -> Adapter: ...
+    def login(self, username: str, password: str) -> Session:
+        """Raises LoginRefused."""
+
+    def login_by(self, command: str) -> str:
+        """Run the pasted command as a person would, asking the server who one is; its answer."""
+
+    def make_foreign_user(self, username: str, password: str) -> None:
+        """A user that somebody made by hand."""
+
+    def has_user(self, username: str) -> bool: ...
+    def log_text(self) -> str:
+        """All that the server logged, statements included."""
+
+    def stop(self) -> None: ...
+    def start(self) -> None: ...
+
+
+@dataclass
+class Named:
+    """Users to be, with names as the application makes them."""
+
+    bench: Bench
+    number: int = field(default_factory=lambda: secrets.randbelow(10**6) + 1)
+
+    def spec(self, level: Level, *, remaining: float = 300.0, username: str | None = None) -> UserSpec:
+        self.number += 1
+        key = secrets.token_hex(4)
+        name = username or make_username(self.bench.prefix, request_id=self.number, who="Ada L.", key=key)
+        password = secrets.token_hex(16)
+        return UserSpec(username=name, password=password, level=level, remaining=remaining, request_id=self.number)
+
+
+def wait_until(is_so: Callable[[], bool], *, within: float = PATIENCE) -> float:
+    """Seconds it took. Fails the test when it does not become so."""
+    began = time.monotonic()
+    while not is_so():
+        if time.monotonic() - began > within:
+            pytest.fail(f"not so within {within} s")
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+class AdapterContract:
+    """The tests. ``bench`` is the subclass's own fixture."""
+
+    @pytest.fixture
+    def named(self, bench: Bench) -> Named:
+        return Named(bench)
+
+    @pytest.fixture
+    def adapter(self, bench: Bench) -> Adapter:
+        return bench.adapter()
+
+    # Making.
+
+    def test_create_reads_and_does_not_write(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        adapter.create_user(spec)
+        session = bench.login(spec.username, spec.password)
+        assert session.read() > 0
+        with pytest.raises(Denied):
+            session.write()
+        session.close()
+        adapter.drop_user(spec.username, spec.level)
+
+    def test_create_writes_where_the_level_does(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.writing)
+        adapter.create_user(spec)
+        session = bench.login(spec.username, spec.password)
+        session.write()
+        session.close()
+        adapter.drop_user(spec.username, spec.level)
+
+    def test_create_again_sets_password_and_level_anew(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        first = named.spec(bench.writing)
+        adapter.create_user(first)
+        second = named.spec(bench.reading, username=first.username)
+        adapter.create_user(second)
+        with pytest.raises(LoginRefused):
+            bench.login(first.username, first.password)
+        session = bench.login(second.username, second.password)
+        with pytest.raises(Denied):
+            session.write()
+        session.close()
+        adapter.drop_user(second.username, second.level)
+
+    def test_the_pasted_command_logs_in(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        adapter.create_user(spec)
+        said = bench.login_by(adapter.endpoint(spec.level).paste(spec.username, spec.password))
+        assert spec.username in said
+        adapter.drop_user(spec.username, spec.level)
+
+    # Changing.
+
+    def test_set_password_ends_the_old_one_and_no_session(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec, fresh = named.spec(bench.reading), secrets.token_hex(16)
+        adapter.create_user(spec)
+        session = bench.login(spec.username, spec.password)
+        adapter.set_password(spec.username, fresh)
+        with pytest.raises(LoginRefused):
+            bench.login(spec.username, spec.password)
+        bench.login(spec.username, fresh).close()
+        assert session.is_alive()
+        session.close()
+        adapter.drop_user(spec.username, spec.level)
+
+    def test_set_password_makes_nobody(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        with pytest.raises(Rejected):
+            adapter.set_password(spec.username, spec.password)
+        with pytest.raises(Rejected):
+            adapter.set_expiry(spec.username, 60)
+        assert not bench.has_user(spec.username)
+
+    def test_the_server_ends_the_login(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        if adapter.enforces is Enforced.NOTHING:
+            pytest.skip("this server ends nothing by itself")
+        spec = named.spec(bench.reading, remaining=1.5)
+        adapter.create_user(spec)
+        bench.login(spec.username, spec.password).close()
+        wait_until(lambda: not self._lets_in(bench, spec))
+        adapter.set_expiry(spec.username, 60)
+        bench.login(spec.username, spec.password).close()
+        adapter.set_expiry(spec.username, -1)
+        assert not self._lets_in(bench, spec)
+        adapter.drop_user(spec.username, spec.level)
+
+    def test_the_end_is_by_the_servers_clock(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading, remaining=3600)
+        adapter.create_user(spec)
+        found = next(u for u in adapter.list_users() if u.username == spec.username)
+        if adapter.enforces is not Enforced.NOTHING:
+            assert found.expires_at is not None
+            assert abs(found.expires_at - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=10)
+        adapter.drop_user(spec.username, spec.level)
+
+    @staticmethod
+    def _lets_in(bench: Bench, spec: UserSpec) -> bool:
+        try:
+            bench.login(spec.username, spec.password).close()
+        except LoginRefused:
+            return False
+        return True
+
+    # Taking away.
+
+    def test_drop_ends_open_sessions(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.writing)
+        adapter.create_user(spec)
+        sessions = [bench.login(spec.username, spec.password) for _ in range(3)]
+        began = time.monotonic()
+        receipt = adapter.drop_user(spec.username, spec.level)
+        assert time.monotonic() - began < SESSION_ENDS_WITHIN
+        assert not any(session.is_alive() for session in sessions)
+        assert receipt.sessions_ended == len(sessions)
+        assert not receipt.was_absent
+        assert abs(receipt.read_back_at - datetime.now(UTC)) < timedelta(seconds=10)
+        assert not bench.has_user(spec.username)
+        assert not self._lets_in(bench, spec)
+
+    def test_drop_twice_and_of_nobody(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        assert adapter.drop_user(spec.username, spec.level).was_absent
+        adapter.create_user(spec)
+        assert not adapter.drop_user(spec.username, spec.level).was_absent
+        again = adapter.drop_user(spec.username, spec.level)
+        assert again.was_absent
+        assert again.sessions_ended == 0
+
+    def test_drop_in_a_storm_of_logins(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        adapter.create_user(spec)
+        is_over, lock, opened = threading.Event(), threading.Lock(), list[Session]()
+
+        def storm() -> None:
+            while not is_over.is_set():
+                try:
+                    session = bench.login(spec.username, spec.password)
+                except LoginRefused:
+                    continue
+                with lock:
+                    opened.append(session)
+
+        threads = [threading.Thread(target=storm) for _ in range(STORM_THREADS)]
+        for thread in threads:
+            thread.start()
+        try:
+            wait_until(lambda: len(opened) > 1)
+            adapter.drop_user(spec.username, spec.level)
+            with lock:
+                assert not any(session.is_alive() for session in opened)
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join()
+        assert not any(session.is_alive() for session in opened)
+        assert not bench.has_user(spec.username)
+
+    def test_many_at_once(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        specs = [named.spec(bench.reading if n % 2 else bench.writing) for n in range(PARALLEL)]
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(adapter.create_user, specs))
+            for spec in specs:
+                bench.login(spec.username, spec.password).close()
+            list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
+        assert not any(bench.has_user(spec.username) for spec in specs)
+
+    # Whose they are.
+
+    def test_a_foreign_user_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec, known = named.spec(bench.reading), secrets.token_hex(12)
+        bench.make_foreign_user(spec.username, known)
+        session = bench.login(spec.username, known)
+        self._all_refuse(adapter, spec)
+        assert session.is_alive()
+        bench.login(spec.username, known).close()
+        session.close()
+
+    def test_a_user_of_another_ledger_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        other, spec = bench.adapter(ledger="anotherledgr"), named.spec(bench.reading)
+        other.create_user(spec)
+        self._all_refuse(adapter, named.spec(bench.writing, username=spec.username))
+        bench.login(spec.username, spec.password).close()
+        found = next(u for u in adapter.list_users() if u.username == spec.username)
+        assert (found.ledger, found.request_id) == ("anotherledgr", spec.request_id)
+        other.drop_user(spec.username, spec.level)
+
+    @staticmethod
+    def _all_refuse(adapter: Adapter, spec: UserSpec) -> None:
+        with pytest.raises(NotOurs):
+            adapter.create_user(spec)
+        with pytest.raises(NotOurs):
+            adapter.set_password(spec.username, spec.password)
+        with pytest.raises(NotOurs):
+            adapter.set_expiry(spec.username, 1)
+        with pytest.raises(NotOurs):
+            adapter.drop_user(spec.username, spec.level)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["admin", 'x"; DROP TABLE t; --', "{p}1_a'b_0000", "{p}1_\U0001f600_0000", "{p}0_a_0000", "{p}1_a_0000\n", ""],
+    )
+    def test_a_name_we_do_not_make_is_refused(self, bench: Bench, adapter: Adapter, named: Named, name: str) -> None:
+        spec = named.spec(bench.reading, username=name.replace("{p}", bench.prefix) or " ")
+        with pytest.raises(Rejected):
+            adapter.create_user(spec)
+        assert not bench.has_user(spec.username)
+
+    def test_list_and_activity(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec, quiet = named.spec(bench.reading), named.spec(bench.reading)
+        for one in (spec, quiet):
+            adapter.create_user(one)
+        session = bench.login(spec.username, spec.password)
+        found = {user.username: user for user in adapter.list_users()}
+        assert (found[spec.username].ledger, found[spec.username].request_id) == (bench.ledger, spec.request_id)
+        activity = {a.username: a for a in adapter.activity([spec.username, quiet.username])}
+        assert activity[spec.username].sessions == 1
+        assert activity[quiet.username].sessions == 0
+        session.close()
+        for one in (spec, quiet):
+            adapter.drop_user(one.username, one.level)
+        assert not {spec.username, quiet.username} & {user.username for user in adapter.list_users()}
+
+    # The server.
+
+    def test_identity_is_checked_on_every_verb(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        assert adapter.identity() == adapter.check().identity
+        spec, wrong = named.spec(bench.reading), bench.adapter(identity="another server")
+        adapter.create_user(spec)
+        verbs: tuple[Callable[[], object], ...] = (
+            lambda: wrong.create_user(spec),
+            lambda: wrong.set_password(spec.username, "x" * 20),
+            lambda: wrong.set_expiry(spec.username, 1),
+            lambda: wrong.drop_user(spec.username, spec.level),
+        )
+        for verb in verbs:
+            with pytest.raises(WrongServer):
+                verb()
+        bench.login(spec.username, spec.password).close()
+        bench.adapter(identity=adapter.identity()).drop_user(spec.username, spec.level)
+
+    def test_a_healthy_server_has_no_problems(self, bench: Bench, adapter: Adapter) -> None:
+        health = adapter.check([bench.reading, bench.writing])
+        assert health.problems == ()
+        assert re.search(r"\d", health.version)
+
+    def test_a_server_that_is_down(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        adapter.create_user(spec)
+        bench.stop()
+        try:
+            for verb in (adapter.identity, adapter.check, lambda: adapter.drop_user(spec.username, spec.level)):
+                with pytest.raises(Unreachable):
+                    verb()
+        finally:
+            bench.start()
+        assert not adapter.drop_user(spec.username, spec.level).was_absent
+
+    def test_no_secret_in_errors_or_in_the_servers_log(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec, fresh = named.spec(bench.reading), secrets.token_hex(16)
+        adapter.create_user(spec)
+        adapter.set_password(spec.username, fresh)
+        adapter.drop_user(spec.username, spec.level)
+        seen = bench.log_text()
+        assert spec.username in seen, "a log without our statements proves nothing"
+        for trouble in self._troubles(bench, named):
+            seen += everything_on(trouble)
+        for secret in (spec.password, fresh, *bench.admin_secrets):
+            assert secret not in seen
+
+    @staticmethod
+    def _troubles(bench: Bench, named: Named) -> list[AdapterError]:
+        found: list[AdapterError] = []
+        spec = named.spec(bench.reading)
+        adapter, wrong = bench.adapter(), bench.adapter(identity="another server")
+        verbs: tuple[Callable[[], object], ...] = (
+            lambda: adapter.set_password(spec.username, spec.password),
+            lambda: wrong.create_user(spec),
+            lambda: adapter.create_user(named.spec(Level(name="x", roles=("no_such_role",)))),
+        )
+        for verb in verbs:
+            with pytest.raises(AdapterError) as caught:
+                verb()
+            found.append(caught.value)
+        return found
+
+
+def everything_on(error: BaseException) -> str:
+    """An error's words and those of all that hangs on it."""
+    found, seen = "", set[int]()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        one = queue.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        found += f"{one} {one!r} {one.args} {vars(one)} "
+        queue += [one.__cause__, one.__context__]
+    return found
