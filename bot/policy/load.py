@@ -174,8 +174,10 @@ def _readable(head: Any) -> PolicyFile:
         with suppress(ValidationError):
             PolicyFile.model_validate({"rules": [], key: value})
             found[key] = value
-    # Defaults that cannot be read may well have had a channel.
-    return PolicyFile.model_validate({"defaults": {"channel": "C00UNREAD"}, **found})
+    if isinstance(head, dict) and "defaults" in head and "defaults" not in found:
+        # Defaults that cannot be read may well have had a channel.
+        found["defaults"] = {"channel": "C00UNREAD"}
+    return PolicyFile.model_validate(found)
 
 
 def _rule(source: Source, number: int, raw: Any) -> RuleEntry | None:

@@ -1,0 +1,62 @@
+"""Every broken file in ``broken/`` says by itself, in ``#!`` at the end of a line, what must be told about that line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.config import told
+
+HERE = Path(__file__).parent / "broken"
+FILES = sorted(HERE.glob("*/*.yml"))
+OTHER_POLICY = """
+defaults: {channel: C01DBACCESS}
+rules:
+  - name: everything
+    requesters: [U01ASKER]
+    databases: [orders-*]
+    levels: [readonly]
+    approvals: [{from: [U01LEAD, U02LEAD]}]
+"""
+SECRET = "hunter2"
+
+
+def expected(text: str) -> list[tuple[int, bool, str]]:
+    """Line, whether it is an error, words: in the order of the file."""
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        for words in line.split("#! ")[1:]:
+            is_error = not words.startswith("warning: ")
+            found.append((number, is_error, words.removeprefix("warning: ").strip()))
+    return found
+
+
+def test_catalogue_is_large() -> None:
+    assert len(FILES) >= 40
+    assert all(expected(path.read_text()) for path in FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
+def test_broken_file_is_told_line_by_line(path: Path, tmp_path: Path) -> None:
+    text, kind = path.read_text(), path.parent.name
+    problems = told(tmp_path, databases=text, policy=OTHER_POLICY) if kind == "databases" else told(tmp_path, policy=text)
+    shown = "\n".join(map(str, problems))
+    wanted = expected(text)
+    assert [(p.line, p.is_error) for p in problems] == [(line, is_error) for line, is_error, _ in wanted], shown
+    assert {p.file for p in problems} == {str(tmp_path / f"{kind}.yml")}
+    missing = [words for line, _, words in wanted if not any(words in p.what for p in problems if p.line == line)]
+    assert not missing, shown
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
+def test_without_its_marks_nothing_else_is_told(path: Path, tmp_path: Path) -> None:
+    """The marks are comments: a file says the same without them, so no expectation can make itself true."""
+    text, kind = path.read_text(), path.parent.name
+    bare = "\n".join(line.split("  #! ")[0] for line in text.splitlines())
+    both = [
+        told(tmp_path, databases=t, policy=OTHER_POLICY) if kind == "databases" else told(tmp_path, policy=t)
+        for t in (text, bare)
+    ]
+    assert both[0] == both[1]
