@@ -66,7 +66,10 @@ class Ledger(Reads, Queue):
         if not self.is_sqlite:
             return True
         self._sole = fasteners.InterProcessLock(f"{self.path.resolve()}.lock")
-        return bool(self._sole.acquire(blocking=False))
+        if self._sole.acquire(blocking=False):
+            return True
+        self._sole.lockfile.close()
+        return False
 
     def release_sole_run(self) -> None:
         """Give the run free; the lock also ends with the process."""

@@ -198,5 +198,5 @@ def _upgrade(connection: Connection) -> None:
 
 
 def shown_url(url: str) -> str:
-    """The URL without its password, for people."""
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1…@", url)
+    """The URL without its password, for people; rather too much is hidden than too little."""
+    return re.sub(r"([?&](?:password|passfile)=)[^&]*", r"\1…", re.sub(r"(://[^:/@]*:).*@", r"\1…@", url))

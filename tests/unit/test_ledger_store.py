@@ -1,0 +1,438 @@
+"""The store under the ledger: opening, crashes, waking, errors. Other processes are real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+import storage
+from storage.audit import AuditKind
+from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
+from storage.ledger import Ledger
+from storage.lifecycle import Move
+from storage.records import Cause, State, TaskKind
+from storage.store import shown_url
+from tests.unit.ledgers import TurnableClock, approval, bring, change_for, draft, open_ledger
+
+ROOT = Path(storage.__file__).parent.parent
+A_LITTLE = 0.6
+"""Longer than SQLite's files are left unwatched."""
+
+
+class NeverMind(Exception):
+    """Takes a transaction back."""
+
+
+@asynccontextmanager
+async def program(code: str, url: str, *arguments: str) -> AsyncIterator[Process]:
+    """Another process on the same store; killed at the end if it is still there."""
+    head = "import asyncio, os, signal, sys\nfrom storage import ledger as module\nfrom tests.unit.ledgers import *\n"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", head + code, url, *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def line(process: Process) -> str:
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
+
+
+async def quiet(ledger: Ledger, reader: str = "runner") -> None:
+    """Until this reader knows of everything so far."""
+    deadline = time.monotonic() + 20
+    while await ledger.changed(A_LITTLE, reader=reader):
+        assert time.monotonic() < deadline, "the ledger never comes to rest"
+
+
+# Opening.
+
+
+async def test_only_an_upgrade_makes_a_ledger(store_url: str) -> None:
+    ledger = Ledger(store_url)
+    with pytest.raises(SchemaMissing, match="dbaccess store upgrade"):
+        await ledger.open(create=False)
+    if ledger.is_sqlite:
+        assert not ledger.path.exists()
+    await ledger.upgrade()
+    await ledger.open(create=False)
+    assert len(ledger.id) == 12
+    assert ledger.id.isalnum()
+    await ledger.close()
+
+
+async def test_a_ledger_keeps_its_name(store_url: str) -> None:
+    names = set()
+    for create in (True, True, False):
+        ledger = Ledger(store_url)
+        await ledger.open(create=create)
+        names.add(ledger.id)
+        await ledger.close()
+    assert len(names) == 1
+
+
+async def test_two_ledgers_have_two_names(tmp_path: Path) -> None:
+    ledgers = [await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/{n}/ledger.db") for n in range(2)]
+    assert len({ledger.id for ledger in ledgers}) == 2
+    for ledger in ledgers:
+        await ledger.close()
+
+
+async def test_many_open_a_new_ledger_at_the_same_moment(store_url: str) -> None:
+    ledgers = [Ledger(store_url) for _ in range(4)]
+    await asyncio.gather(*[ledger.open(create=True) for ledger in ledgers])
+    assert len({ledger.id for ledger in ledgers}) == 1
+    await asyncio.gather(*[ledger.close() for ledger in ledgers])
+
+
+async def test_an_empty_file_is_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
+    with pytest.raises(SchemaMissing, match="store upgrade"):
+        await ledger.open(create=False)
+    await ledger.close()
+
+
+@pytest.mark.parametrize("create", [False, True])
+async def test_a_newer_ledger_is_left_alone(store_url: str, create: bool) -> None:
+    await _at_revision(store_url, "9999")
+    ledger = Ledger(store_url)
+    with pytest.raises(SchemaMissing, match="newer dbaccess"):
+        await ledger.open(create=create)
+    await ledger.close()
+
+
+async def _at_revision(url: str, revision: str) -> None:
+    ledger = await open_ledger(url)
+    async with ledger.writing() as tx:
+        await tx.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+    await ledger.close()
+
+
+@pytest.mark.parametrize("database", ["", "/:memory:", "/file:ledger?mode=memory&uri=true"])
+def test_a_ledger_in_memory_is_refused(database: str) -> None:
+    with pytest.raises(ValueError, match="needs a file"):
+        Ledger(f"sqlite+aiosqlite://{database}")
+
+
+async def test_sqlite_keeps_what_it_answered(tmp_path: Path) -> None:
+    """FULL: a power cut after the answer must not take an approval back."""
+    ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+    found = {}
+    for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout"):
+        async with ledger.reading() as tx:
+            found[name] = (await tx.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+    await ledger.close()
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+async def test_a_reader_sees_no_half_of_a_move_and_waits_for_nobody(ledger: Ledger, replica: Ledger) -> None:
+    request, _ = await ledger.ask(draft())
+    with suppress(NeverMind):
+        async with ledger.writing() as tx:
+            await tx.exec_driver_sql("UPDATE requests SET state = 'approved'")
+            found = await asyncio.wait_for(replica.request(request.id), 5)
+            raise NeverMind
+    assert found.state is State.PENDING
+    assert await ledger.request(request.id) == request
+
+
+# One bot on SQLite.
+
+HOLDS = "ledger = module.Ledger(sys.argv[1])\nprint(ledger.take_sole_run(), flush=True)\nsys.stdin.read()"
+
+
+async def test_one_bot_runs_on_a_file(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
+    ledger = await open_ledger(url)
+    async with program(HOLDS, url) as other:
+        assert await line(other) == "True"
+        assert not ledger.take_sole_run()
+        other.kill()
+        await other.wait()
+    assert ledger.take_sole_run()
+    async with program(HOLDS, url) as other:
+        assert await line(other) == "False"
+        ledger.release_sole_run()
+    await ledger.close()
+
+
+async def test_the_lock_is_the_file_s_by_whatever_name(tmp_path: Path) -> None:
+    (tmp_path / "other").symlink_to(tmp_path)
+    one = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    assert one.take_sole_run()
+    async with program(HOLDS, f"sqlite+aiosqlite:///{tmp_path}/other/ledger.db") as other:
+        assert await line(other) == "False"
+    one.release_sole_run()
+
+
+async def test_any_number_of_bots_run_on_postgresql(ledger: Ledger, replica: Ledger) -> None:
+    if not ledger.is_sqlite:
+        assert ledger.take_sole_run()
+        assert replica.take_sole_run()
+        ledger.release_sole_run()
+
+
+# Waking.
+
+COMMITS = """
+async def main():
+    ledger = await open_ledger(sys.argv[1])
+    request, _ = await ledger.ask(draft())
+    print("ready", flush=True)
+    for command in sys.stdin:
+        if command == "claim\\n":
+            await ledger.claim("other", LEASE * 0)
+        else:
+            await ledger.advance(request.id, Move.NOTE, Change(actor="bot"))
+        print("committed", flush=True)
+    await ledger.close()
+asyncio.run(main())
+"""
+
+
+async def test_a_commit_of_another_process_wakes_within_a_second(ledger: Ledger, store_url: str) -> None:
+    async with program(COMMITS, store_url) as other:
+        assert await line(other) == "ready"
+        assert other.stdin is not None
+        for _ in range(3):
+            await quiet(ledger)
+            waiting = asyncio.create_task(ledger.changed(20))
+            other.stdin.write(b"move\n")
+            assert await line(other) == "committed"
+            committed = time.monotonic()
+            assert await waiting
+            assert time.monotonic() - committed < 1
+
+
+async def test_a_commit_while_nobody_waited_is_not_missed(ledger: Ledger, store_url: str) -> None:
+    async with program(COMMITS, store_url) as other:
+        assert await line(other) == "ready"
+        await quiet(ledger)
+        assert other.stdin is not None
+        other.stdin.write(b"move\n")
+        assert await line(other) == "committed"
+        assert await ledger.changed(5)
+
+
+async def test_a_commit_of_ours_wakes_at_once_and_once(ledger: Ledger) -> None:
+    await quiet(ledger)
+    waiting = asyncio.create_task(ledger.changed(20))
+    await asyncio.sleep(0)
+    await ledger.record(AuditKind.ALERT, actor="bot")
+    assert await asyncio.wait_for(waiting, 1)
+    await quiet(ledger)
+
+
+async def test_every_reader_is_woken(ledger: Ledger) -> None:
+    for reader in ("one", "two"):
+        await quiet(ledger, reader)
+    await ledger.record(AuditKind.ALERT, actor="bot")
+    assert await ledger.changed(5, reader="one")
+    assert await ledger.changed(5, reader="two")
+
+
+async def test_looking_for_work_in_vain_wakes_nobody(ledger: Ledger, replica: Ledger) -> None:
+    """Else a runner with nothing to do would wake itself, and every other replica, without end."""
+    for one in (ledger, replica):
+        await quiet(one)
+    for _ in range(3):
+        assert await ledger.claim("worker", timedelta(seconds=90)) is None
+    assert not await ledger.changed(A_LITTLE)
+    assert not await replica.changed(A_LITTLE)
+
+
+async def test_a_listener_that_was_cut_off_listens_again(ledger: Ledger, replica: Ledger) -> None:
+    if ledger.is_sqlite:
+        return
+    await quiet(ledger)
+    async with replica.writing(wakes=False) as tx:
+        cut = await tx.exec_driver_sql(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
+        )
+        assert cut.scalar_one() == 1
+    await replica.record(AuditKind.ALERT, actor="bot")
+    assert await ledger.changed(20)
+
+
+# Crashes.
+
+DIES = """
+async def main():
+    ledger = await open_ledger(sys.argv[1])
+    original = getattr(module, sys.argv[2])
+    async def last(*arguments, **named):
+        if sys.argv[3] == "after":
+            await original(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(module, sys.argv[2], last)
+    request = await ledger.request(int(sys.argv[4]))
+    await ledger.advance(request.id, Move.DECIDE, approval(request))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("step", "when"), [("_apply", "after"), ("_audit", "after"), ("_follow", "after")])
+async def test_a_kill_within_a_move_leaves_nothing_of_it(ledger: Ledger, store_url: str, step: str, when: str) -> None:
+    request, _ = await ledger.ask(draft())
+    tasks = await ledger.tasks()
+    async with program(DIES, store_url, step, when, str(request.id)) as other:
+        assert await asyncio.wait_for(other.wait(), 30) == -signal.SIGKILL
+    assert await ledger.request(request.id) == request
+    assert await ledger.decisions(request.id) == ()
+    assert len(await ledger.history(request.id)) == 1
+    assert await ledger.tasks() == tasks
+    after = await asyncio.wait_for(ledger.advance(request.id, Move.DECIDE, approval(request)), 10)
+    assert after.state is State.APPROVED
+
+
+APPROVES = """
+async def main():
+    ledger = await open_ledger(sys.argv[1])
+    print("ready", flush=True)
+    for number in range(10_000):
+        request, _ = await ledger.ask(draft(person=f"U{sys.argv[2]}-{number}"))
+        await ledger.advance(request.id, Move.DECIDE, approval(request))
+        print(request.id, flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_kills_at_random_moments_leave_only_whole_moves(ledger: Ledger, store_url: str) -> None:
+    """What was answered is on disk, and what is on disk is whole: the decision, its event, the planned end."""
+    answered: set[int] = set()
+    dice = random.Random(7)
+    for round_ in range(5):
+        async with program(APPROVES, store_url, str(round_)) as other:
+            assert await line(other) == "ready"
+            await asyncio.sleep(dice.uniform(0.05, 0.4))
+            os.kill(other.pid, signal.SIGKILL)
+            out, _ = await other.communicate()
+            answered |= {int(word) for word in out.split()}
+    found = await ledger.requests()
+    assert answered
+    assert answered <= {r.id for r in found if r.state is State.APPROVED}
+    for request in found:
+        kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
+        is_approved = request.state is State.APPROVED
+        assert (TaskKind.REVOKE in kinds) is is_approved
+        assert (TaskKind.LAPSE in kinds) is not is_approved
+        assert len(await ledger.decisions(request.id)) == int(is_approved)
+        assert len(await ledger.history(request.id)) == 1 + int(is_approved)
+
+
+# Errors.
+
+
+async def test_a_store_that_does_not_answer_says_so_without_its_secrets() -> None:
+    url = "postgresql+psycopg://keeper:Secret0Words@127.0.0.1:1/ledger"
+    ledger = Ledger(url)
+    with pytest.raises(StoreUnavailable) as silent:
+        await ledger.open(create=False)
+    await ledger.close()
+    shown = f"{silent.value} {silent.value!r} {silent.value.__cause__}"
+    assert silent.value.__suppress_context__
+    assert not [word for word in ("Secret0Words", "keeper", "127.0.0.1") if word in shown]
+
+
+async def test_a_wrong_password_is_not_shown(ledger: Ledger, store_url: str) -> None:
+    if ledger.is_sqlite:
+        return
+    wrong = make_url(store_url).set(password="Mistyped0Secret").render_as_string(hide_password=False)
+    other = Ledger(wrong)
+    with pytest.raises(LedgerError) as refused:
+        await other.open(create=True)
+    await other.close()
+    assert "Mistyped0Secret" not in f"{refused.value!r}"
+
+
+async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"not a database, but long enough to be looked at" * 50)
+    for create in (False, True):
+        ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+        with pytest.raises(StoreUnavailable):
+            await ledger.open(create=create)
+        await ledger.close()
+
+
+async def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'file' / 'ledger.db'}")
+    with pytest.raises(StoreUnavailable):
+        await ledger.open(create=True)
+    await ledger.close()
+
+
+async def test_a_locked_file_is_unavailable_and_the_move_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: TurnableClock
+) -> None:
+    monkeypatch.setattr("storage.store.BUSY_SECONDS", 0.2)
+    ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}", clock)
+    request = await bring(ledger, clock, State.PENDING)
+    holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable):
+        await ledger.advance(request.id, Move.DECIDE, approval(request))
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert (await ledger.advance(request.id, Move.DECIDE, approval(request))).state is State.APPROVED
+    await ledger.close()
+
+
+async def test_the_ledger_comes_back_when_its_server_does(ledger: Ledger, replica: Ledger) -> None:
+    """Connections that died in the pool are noticed before they are used."""
+    if ledger.is_sqlite:
+        return
+    request, _ = await ledger.ask(draft())
+    async with replica.reading() as tx:
+        await tx.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    after = await ledger.advance(request.id, Move.CANCEL, change_for(Move.CANCEL, request))
+    assert after.ended_because is Cause.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://keeper:Secret0@db:5432/l", "postgresql+psycopg://keeper:…@db:5432/l"),
+        ("postgresql+psycopg://keeper:p%40ss:w@db/l", "postgresql+psycopg://keeper:…@db/l"),
+        ("postgresql+psycopg://:Secret0@db/l", "postgresql+psycopg://:…@db/l"),
+        ("postgresql+psycopg://db/l?user=keeper&password=Secret0", "postgresql+psycopg://db/l?user=keeper&password=…"),
+        ("postgresql+psycopg://keeper:Sec@ret0@db/l", "postgresql+psycopg://keeper:…@db/l"),
+        ("sqlite+aiosqlite:///dbaccess.db", "sqlite+aiosqlite:///dbaccess.db"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_the_migrations_are_part_of_the_package() -> None:
+    """They are found beside the code, from whatever folder the program is started."""
+    code = "from storage.store import _scripts; print(_scripts().get_current_head())"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "0001"
