@@ -44,7 +44,7 @@ def quote(text: str) -> Block:
 
 def preformatted(text: str) -> Block:
     """To be copied as it stands."""
-    return section(f"```{escape(text)}```")
+    return section(f"`{escape(text)}`")
 
 
 def button(label: str, action: str, value: str, *, style: str | None = None, about: str = "") -> Block:

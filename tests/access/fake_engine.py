@@ -1,0 +1,165 @@
+"""A database server in memory, and the adapter to it: logins, sessions, marks, outages, statements that land late."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from adapters.base import (
+    Activity, Adapter, Endpoint, Enforced, Health, Level, ManagedUser, NotOurs, Receipt, Rejected, Secrets, Target,
+    Unreachable, UserSpec, WrongServer,
+)  # fmt: skip
+
+
+@dataclass
+class User:
+    password: str
+    ledger: str | None
+    request_id: int
+    roles: tuple[str, ...]
+    expires_at: datetime
+
+
+@dataclass
+class FakeServer:
+    """``step`` is called before and after each verb; ``gate`` holds a create in the server until it is opened."""
+
+    clock: Callable[[], datetime]
+    step: Callable[[str], None] = lambda _name: None
+    identity: str = "server-1"
+    is_up: bool = True
+    users: dict[str, User] = field(default_factory=dict)
+    sessions: dict[int, str] = field(default_factory=dict)
+    rejects: Rejected | None = None
+    gate: threading.Event | None = None
+    in_flight: list[Callable[[], None]] = field(default_factory=list)
+    loses_answers: bool = False
+    _number: int = 0
+
+    def login(self, username: str, password: str) -> int | None:
+        """A session's number, or None where the login is refused."""
+        user = self.users.get(username)
+        if user is None or user.password != password or user.expires_at <= self.clock():
+            return None
+        self._number += 1
+        self.sessions[self._number] = username
+        return self._number
+
+    def land(self) -> None:
+        """What was still on its way in the server happens now."""
+        for late in self.in_flight:
+            late()
+        self.in_flight.clear()
+
+
+def engine(server: FakeServer) -> type[Adapter]:
+    """An adapter class for this one server."""
+
+    class Fake:
+        label: ClassVar[str] = "FakeSQL"
+        enforces: ClassVar[Enforced] = Enforced.LOGIN
+
+        def __init__(self, target: Target, secrets: Secrets) -> None:
+            self.target = target
+            self.secrets = secrets
+
+        def _reach(self, name: str) -> None:
+            server.step(f"before {name}")
+            if not server.is_up:
+                raise Unreachable("no connection: refused")
+            if self.target.identity not in (None, server.identity):
+                raise WrongServer(expected=str(self.target.identity), found=server.identity)
+
+        def _ours(self, username: str) -> User | None:
+            user = server.users.get(username)
+            if user is not None and user.ledger != self.target.ledger:
+                raise NotOurs(username, "it carries no mark")
+            return user
+
+        def check(self, levels: Sequence[Level] = ()) -> Health:
+            self._reach("check")
+            return Health(version="FakeSQL 1", identity=server.identity, enforced=Enforced.LOGIN, findings=())
+
+        def identity(self) -> str:
+            self._reach("identity")
+            return server.identity
+
+        def create_user(self, spec: UserSpec) -> None:
+            self._reach("create")
+            if server.rejects is not None:
+                raise server.rejects
+            self._ours(spec.username)
+            user = User(
+                spec.password,
+                self.target.ledger,
+                spec.request_id,
+                spec.level.roles,
+                server.clock() + timedelta(seconds=spec.remaining),
+            )
+
+            def make() -> None:
+                server.users[spec.username] = user
+
+            if server.gate is not None:
+                gate, server.gate = server.gate, None
+                assert gate.wait(20)
+            if server.loses_answers:
+                server.loses_answers = False
+                server.in_flight.append(make)
+                raise Unreachable("the answer was lost", is_ambiguous=True)
+            make()
+            server.step("after create")
+
+        def set_password(self, username: str, password: str) -> None:
+            self._reach("set_password")
+            user = self._ours(username)
+            if user is None:
+                raise Rejected(f"there is no user {username}")
+            user.password = password
+            server.step("after set_password")
+
+        def set_expiry(self, username: str, remaining: float) -> None:
+            self._reach("set_expiry")
+            user = self._ours(username)
+            if user is None:
+                raise Rejected(f"there is no user {username}")
+            user.expires_at = server.clock() + timedelta(seconds=remaining)
+
+        def drop_user(self, username: str, level: Level) -> Receipt:
+            self._reach("drop")
+            user = self._ours(username)
+            ended = [n for n, name in server.sessions.items() if name == username]
+            for number in ended:
+                del server.sessions[number]
+            server.users.pop(username, None)
+            server.step("after drop")
+            return Receipt(
+                was_absent=user is None, sessions_ended=len(ended), kept=(), kept_by=None, read_back_at=server.clock()
+            )
+
+        def list_users(self) -> list[ManagedUser]:
+            self._reach("list")
+            return [
+                ManagedUser(username=n, ledger=u.ledger, request_id=u.request_id, expires_at=u.expires_at)
+                for n, u in server.users.items()
+            ]
+
+        def activity(self, usernames: Sequence[str]) -> list[Activity]:
+            self._reach("activity")
+            return [Activity(username=n, sessions=list(server.sessions.values()).count(n)) for n in usernames]
+
+        def endpoint(self, level: Level) -> Endpoint:
+            return Endpoint(
+                host="db.internal",
+                port=5432,
+                database="shop",
+                tls="require",
+                note=None,
+                engine="FakeSQL",
+                command='psql "postgresql://{username}:{password}@db.internal:5432/shop"',
+            )
+
+    return Fake

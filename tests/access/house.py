@@ -1,0 +1,213 @@
+"""A house to live in: a real ledger and policy, a server in memory, people, messages that are remembered, a clock that is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bot.access import ask, decide
+from bot.access.context import Context
+from bot.access.effects import EFFECTS
+from bot.access.files import Files
+from bot.access.ports import (
+    ClosedNotice, CredentialsNotice, DeliveryError, DirectoryUnavailable, MessageGone, Notice, Person, Posted, PreparingNotice,
+)  # fmt: skip
+from bot.access.runner import Runner
+from bot.engines import Engines
+from storage.ledger import Ledger
+from storage.records import Request, State
+from tests.access.fake_engine import FakeServer, engine
+
+BEGIN = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+ADA, LEAD, SECOND, ADMIN, STRANGER, GUEST = "U0ADA", "U0LEAD", "U0SECOND", "U0ADMIN", "U0STRANGER", "U0GUEST"
+CARDS, AUDIT, ALERTS = "C0CARDS", "C0AUDIT", "C0ALERTS"
+PEOPLE = {ADA: "ada", LEAD: "lead", SECOND: "second", ADMIN: "admin", STRANGER: "stranger"}
+HOUR = timedelta(hours=1)
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+@dataclass
+class Clock:
+    at: datetime = BEGIN
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@dataclass
+class People:
+    """``bot.access.ports.Directory``."""
+
+    known: dict[str, Person] = field(
+        default_factory=lambda: {i: Person(id=i, name=n, is_ours=True) for i, n in PEOPLE.items()}
+    )
+    is_silent: bool = False
+
+    async def person(self, person_id: str, *, fresh: bool = False) -> Person:
+        if self.is_silent:
+            raise DirectoryUnavailable("no answer")
+        return self.known.get(person_id) or Person(id=person_id, name=person_id, is_ours=False, why_not="a guest")
+
+    async def team_id(self) -> str:
+        return "T0TEAM"
+
+    def forget(self, person_id: str) -> None:
+        return
+
+    def leaves(self, person_id: str) -> None:
+        self.known[person_id] = Person(id=person_id, name=person_id, is_ours=False, why_not="deactivated")
+
+
+@dataclass
+class Wall:
+    """``bot.access.ports.Messenger`` that remembers what each message shows now. ``refuse`` gives an error for a place and notice, or None."""
+
+    step: Callable[[str], None]
+    shown: dict[tuple[str, str], Notice] = field(default_factory=dict)
+    refuse: Callable[[str, Notice], DeliveryError | None] = lambda _place, _notice: None
+    _number: int = 0
+
+    async def post(self, channel: str, notice: Notice) -> Posted:
+        self.step(f"before post {type(notice).__name__}")
+        if error := self.refuse(channel, notice):
+            raise error
+        self._number += 1
+        posted = Posted(channel=channel, ts=f"{self._number}.0")
+        self.shown[posted.channel, posted.ts] = notice
+        self.step(f"after post {type(notice).__name__}")
+        return posted
+
+    async def redraw(self, posted: Posted, notice: Notice) -> None:
+        self.step(f"before redraw {type(notice).__name__}")
+        if error := self.refuse(posted.channel, notice):
+            raise error
+        if (posted.channel, posted.ts) not in self.shown:
+            raise MessageGone("message_not_found")
+        self.shown[posted.channel, posted.ts] = notice
+        self.step(f"after redraw {type(notice).__name__}")
+
+    def on(self, channel: str, kind: type[Any] | None = None) -> list[Any]:
+        return [n for (c, _), n in self.shown.items() if c == channel and (kind is None or isinstance(n, kind))]
+
+
+@dataclass
+class House:
+    folder: Path
+    store: str
+    clock: Clock = field(default_factory=Clock)
+    kill_at: int = -1
+    steps: int = 0
+    policy: dict[str, Any] = field(default_factory=dict)
+    databases: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.server = FakeServer(clock=self.clock, step=self.step)
+        self.wall = Wall(step=self.step)
+        self.people = People()
+        self.policy = {
+            "admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "defaults": {"channel": CARDS},
+            "rules": [{"name": "shop", "requesters": [ADA, LEAD], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": [LEAD, SECOND], "count": 1}]}],
+        }  # fmt: skip
+        self.databases = {
+            "databases": {
+                "shop": {
+                    "engine": "postgresql",
+                    "admin_url": "env:HOUSE_ADMIN_URL",
+                    "levels": {"readonly": {"roles": ["reader"]}},
+                }
+            }
+        }
+        self.ledger = Ledger(self.store, clock=self.clock)
+        self.engines = Engines({"postgresql": engine(self.server)})
+        self.context = Context(
+            ledger=self.ledger,
+            files=Files(self.folder),
+            directory=self.people,
+            messenger=self.wall,
+            engines=self.engines,
+            prefix="jit_",
+        )
+        self.runner = Runner(self.context, EFFECTS)
+        self.write()
+
+    def write(self) -> None:
+        (self.folder / "policy.yml").write_text(yaml.safe_dump(self.policy))
+        (self.folder / "databases.yml").write_text(yaml.safe_dump(self.databases))
+
+    def step(self, _name: str) -> None:
+        """Every step outside passes here, before and after; at ``kill_at`` the process dies."""
+        self.steps += 1
+        if self.steps == self.kill_at:
+            raise Killed
+
+    async def open(self) -> None:
+        await self.ledger.open(create=True)
+
+    async def close(self) -> None:
+        self.engines.close()
+        await self.ledger.close()
+
+    async def restart(self) -> None:
+        """As after SIGKILL: a new worker, leases freed."""
+        self.kill_at = -1
+        self.runner = Runner(self.context, EFFECTS)
+        await self.ledger.free_leases()
+
+    async def drain(self) -> None:
+        """What is due now, and the feed's next second."""
+        await self.runner.drain()
+
+    async def turn(self, **by: float) -> None:
+        """Turn the clock, stopping at every task on the way, as the real runner would."""
+        until = self.clock.at + timedelta(**by)
+        for _ in range(500):
+            await self.drain()
+            due = await self.ledger.next_due()
+            if due is None or due > until:
+                break
+            self.clock.at = max(due, self.clock.at)
+        self.clock.at = until
+        await self.drain()
+
+    async def person(self, person_id: str) -> Person:
+        return await self.context.member(person_id)
+
+    async def ask(self, who: str = ADA, *, duration: timedelta = HOUR, reason: str = "looking at a refund") -> Request:
+        typed = ask.Typed(database="shop", level="readonly", duration=duration, reason=reason)
+        asked = await ask.ask(self.context, await self.person(who), typed)
+        await self.drain()
+        return await self.ledger.request(asked.request.id)
+
+    async def approve(self, request: Request, who: str = LEAD) -> Request:
+        return await decide.approve(self.context, await self.person(who), request)
+
+    async def granted(self) -> Request:
+        request = await self.approve(await self.ask())
+        await self.drain()
+        request = await self.ledger.request(request.id)
+        assert request.state is State.ACTIVE
+        return request
+
+    async def now(self, request: Request) -> Request:
+        return await self.ledger.request(request.id)
+
+    def credentials(self, who: str = ADA) -> CredentialsNotice:
+        (found,) = self.wall.on(who, CredentialsNotice)
+        assert isinstance(found, CredentialsNotice)
+        return found
+
+    def login(self, request: Request) -> int | None:
+        notice = self.credentials()
+        return self.server.login(str(request.username), notice.password)
+
+    def message(self, who: str = ADA) -> Notice:
+        """The credential message as it is now."""
+        return next(n for n in self.wall.on(who) if isinstance(n, PreparingNotice | CredentialsNotice | ClosedNotice))
