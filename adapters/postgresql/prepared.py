@@ -12,10 +12,11 @@ from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Ser
 from adapters.postgresql.handover import become_member
 
 THEIRS = """
-SELECT DISTINCT convert_to(p.gid, 'SQL_ASCII'), p.database, p.owner
-  FROM pg_prepared_xacts p LEFT JOIN pg_locks l ON l.pid IS NULL AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass
-   AND l.objid = %(oid)s::oid AND l.virtualtransaction IN ('-1/' || p.transaction::text, '0/' || p.transaction::text)
- WHERE p.owner = %(name)s OR (l.objid IS NOT NULL AND pg_has_role(%(name)s, p.owner, 'MEMBER'))
+SELECT convert_to(p.gid, 'SQL_ASCII'), p.database, p.owner FROM pg_prepared_xacts p
+ WHERE p.owner = %(name)s OR (pg_has_role(%(name)s, p.owner, 'MEMBER') AND EXISTS (
+   SELECT 1 FROM pg_locks x JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL
+    WHERE x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
+      AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass AND l.objid = %(oid)s::oid))
 """
 """The user's own, and those it prepared after SET ROLE: they belong to another role and still hold the user's role locked."""
 

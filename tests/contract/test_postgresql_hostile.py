@@ -1,0 +1,307 @@
+"""A temporary user who does all it can to stay, to block its end, or to gain by it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from adapters.base import Level, UserSpec
+from tests.contract.bench import Bench, writer
+from tests.contract.conftest import bench_of
+from tests.servers.postgresql import PostgresServer
+
+PLANTED = """
+CREATE FUNCTION public.planted_eq(oid, int) RETURNS boolean LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.ran VALUES (current_user::text); RETURN false; END $$;
+CREATE OPERATOR public.= (LEFTARG = oid, RIGHTARG = int, FUNCTION = public.planted_eq);
+CREATE FUNCTION public.planted_eq(name, text) RETURNS boolean LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.ran VALUES (current_user::text); RETURN false; END $$;
+CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = text, FUNCTION = public.planted_eq);
+CREATE FUNCTION public.count(anyelement) RETURNS bigint LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.ran VALUES (current_user::text); RETURN 0; END $$;
+CREATE FUNCTION public.pg_terminate_backend(int) RETURNS boolean LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.ran VALUES (current_user::text); RETURN true; END $$;
+CREATE VIEW public.pg_roles AS SELECT 1::oid AS oid, 'nobody'::name AS rolname;
+CREATE VIEW public.pg_stat_activity AS SELECT 1 AS pid WHERE false;
+"""
+OWNED = """
+CREATE TABLE public.notes (id serial PRIMARY KEY, words text DEFAULT 'kept', customer int);
+INSERT INTO public.notes (words) VALUES ('kept');
+CREATE TYPE public.mood AS ENUM ('good', 'bad');
+CREATE DOMAIN public.small AS int CHECK (VALUE < 10);
+CREATE SEQUENCE public.counter;
+CREATE FUNCTION public.on_note() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.ran VALUES (current_user::text); RETURN new; END $$;
+CREATE TRIGGER on_note BEFORE INSERT OR UPDATE ON public.notes FOR EACH ROW EXECUTE FUNCTION public.on_note();
+CREATE FUNCTION public.peek() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$ SELECT count(*) FROM shop.customers $$;
+CREATE VIEW public.peeking AS SELECT * FROM shop.customers;
+CREATE MATERIALIZED VIEW public.seen AS SELECT 1 AS one;
+CREATE RULE also AS ON UPDATE TO public.notes DO ALSO SELECT 1;
+CREATE SCHEMA mine;
+CREATE TABLE mine.more (id int);
+CREATE FUNCTION mine.f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$;
+CREATE FUNCTION shop.left_here() RETURNS int LANGUAGE sql AS $$ SELECT 2 $$;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO shop_reader;
+GRANT SELECT ON public.notes TO PUBLIC;
+"""
+KEPT = {
+    "public.notes (table)",
+    "public.mood (type)",
+    "public.small (type)",
+    "public.counter (sequence)",
+    "public.on_note() (function)",
+    "public.peek() (function)",
+    "public.peeking (view)",
+    "public.seen (materialized view)",
+    "mine (schema)",
+    "mine.more (table)",
+    "mine.f() (function)",
+    "shop.left_here() (function)",
+    "public.=(pg_catalog.oid,integer) (operator)",
+    "public.planted_eq(pg_catalog.oid,integer) (function)",
+}
+OTHERS = """
+SELECT 'role', rolname::text, concat_ws(' ', rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls) FROM pg_roles
+ WHERE rolname !~ '^(jit_|bot_|owner_)'
+UNION ALL SELECT 'member', m.member::regrole::text, m.roleid::regrole::text FROM pg_auth_members m
+ WHERE m.member::regrole::text !~ '^(jit_|bot_|owner_)'
+UNION ALL SELECT 'class', c.oid::regclass::text, c.relowner::regrole::text || coalesce(c.relacl::text, '') FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('shop', 'public')
+UNION ALL SELECT 'schema', nspname::text, nspowner::regrole::text || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_'
+UNION ALL SELECT 'proc', oid::regprocedure::text, proowner::regrole::text FROM pg_proc WHERE proowner <> 10
+UNION ALL SELECT 'database', datname::text, datdba::regrole::text || coalesce(datacl::text, '') FROM pg_database
+UNION ALL SELECT 'data', 'customers', count(*)::text FROM shop.customers
+"""
+
+
+def state_of_others(bench: Bench) -> set[tuple[Any, ...]]:
+    with bench.superuser() as connection:
+        return set(connection.execute(OTHERS).fetchall())
+
+
+@pytest.fixture
+def open_bench(own_bench: Bench) -> Bench:
+    """A team that left doors open: everybody may create in public, make schemas, and use the other database."""
+    with own_bench.superuser() as c:
+        c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        c.execute("CREATE TABLE public.ran (who text)")
+        c.execute("GRANT INSERT ON public.ran TO PUBLIC")
+        c.execute(f'GRANT CREATE, TEMPORARY ON DATABASE "{own_bench.database}" TO shop_writer')
+        c.execute(f'GRANT CONNECT, TEMPORARY ON DATABASE "{own_bench.other}" TO PUBLIC')
+    with own_bench.superuser(own_bench.other) as c:
+        c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    return own_bench
+
+
+@pytest.fixture
+def hostile(open_bench: Bench) -> Iterator[tuple[UserSpec, list[psycopg.Connection[Any]]]]:
+    """The user, with all of its sessions open."""
+    spec = open_bench.spec(writer())
+    open_bench.adapter().create_user(spec)
+    with contextlib.ExitStack() as stack:
+        yield spec, [session(stack, open_bench, spec) for session in (leave_things, leave_elsewhere, be_role, be_idle)]
+    with open_bench.superuser() as c:
+        query = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+        for (gid,) in c.execute(query).fetchall():
+            c.execute(f"ROLLBACK PREPARED '{gid}'".encode())
+
+
+def logged_in(
+    stack: contextlib.ExitStack, bench: Bench, spec: UserSpec, database: str | None = None
+) -> psycopg.Connection[Any]:
+    session = bench.login(spec, database)
+    stack.callback(session.close)
+    return session
+
+
+def leave_things(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, bench, spec)
+    session.execute(OWNED.encode())
+    session.execute(PLANTED.encode())
+    session.execute("SELECT lo_from_bytea(0, 'bytes that are kept')")
+    session.execute("CREATE TEMP TABLE passing AS SELECT 1 AS one")
+    session.execute("SELECT pg_advisory_lock(1684173155, n) FROM generate_series(1, 50) n")
+    return session
+
+
+def leave_elsewhere(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, bench, spec, bench.other)
+    session.execute("CREATE TABLE public.elsewhere (id int)")
+    session.execute("SELECT lo_create(0)")
+    session.execute("BEGIN")
+    session.execute("CREATE TABLE public.prepared_there (id int)")
+    session.execute("PREPARE TRANSACTION 'it''s \\ there'")
+    return session
+
+
+def be_role(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, bench, spec)
+    session.execute("SET ROLE shop_writer")
+    session.execute("BEGIN")
+    session.execute("DECLARE c CURSOR FOR SELECT * FROM shop.customers")
+    session.execute("FETCH 1 FROM c")
+    return session
+
+
+def be_idle(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, bench, spec)
+    session.execute("BEGIN")
+    session.execute("CREATE TABLE public.uncommitted (id int)")
+    session.execute("UPDATE shop.orders SET customer = 0 WHERE id < 10")
+    return session
+
+
+def prepare(bench: Bench, spec: UserSpec) -> None:
+    """Two prepared transactions: its own, and one it hid behind its level's role."""
+    with contextlib.closing(psycopg.connect(bench.server.url(spec.username, spec.password, bench.database))) as c:
+        c.execute("CREATE TABLE public.prepared_here (id int)")
+        c.execute("PREPARE TRANSACTION 'own'")
+        c.execute("CREATE TABLE public.hidden (id int)")
+        c.execute("SET ROLE shop_writer")
+        c.execute("PREPARE TRANSACTION 'hidden'")
+
+
+def test_hostile_user_is_gone_and_gained_nothing(
+    open_bench: Bench, hostile: tuple[UserSpec, list[psycopg.Connection[Any]]]
+) -> None:
+    spec, sessions = hostile
+    prepare(open_bench, spec)
+    with open_bench.superuser() as c:
+        c.execute("CREATE VIEW shop.theirs AS SELECT words FROM public.notes")
+        c.execute("ALTER VIEW shop.theirs OWNER TO shop_reader")
+        c.execute("GRANT SELECT ON public.notes TO shop_reader")
+    before = state_of_others(open_bench)
+    began = time.monotonic()
+    receipt = open_bench.adapter().drop_user(spec.username, spec.level)
+    assert time.monotonic() - began < 4
+
+    assert receipt.sessions_ended == 4
+    for session in sessions:
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+    assert not open_bench.role_exists(spec.username)
+    assert set(receipt.kept) >= KEPT
+    assert any("large object" in name for name in receipt.kept)
+    assert "public.elsewhere (table)" in receipt.kept
+    assert receipt.kept_by == "dbaccess_graveyard"
+    assert not any("uncommitted" in name or "prepared" in name or "hidden" in name for name in receipt.kept)
+
+    changed = state_of_others(open_bench) ^ before
+    assert {row[:2] for row in changed if row[0] not in ("class", "proc", "schema")} == set()
+    assert not {row[1] for row in changed if str(row[1]).startswith("shop.") and row[1] != "shop.left_here()"}
+    nothing_ran_as_the_bot(open_bench)
+    graveyard_has_nothing(open_bench)
+    with open_bench.superuser() as c:
+        assert c.execute("SELECT words FROM shop.theirs").fetchall() == [("kept",)]
+        assert c.execute("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()").fetchone() == (
+            0,
+        )
+        assert c.execute("SELECT lo_get(oid) FROM pg_largeobject_metadata").fetchall() == [(b"bytes that are kept",)]
+        assert c.execute("SELECT customer FROM shop.orders WHERE id = 1").fetchone() == (1,)
+
+
+def nothing_ran_as_the_bot(bench: Bench) -> None:
+    with bench.superuser() as c:
+        ran = {who for (who,) in c.execute("SELECT who FROM public.ran").fetchall()}
+    assert not {who for who in ran if who in (bench.bot, bench.owner, "dbaccess_graveyard", "postgres")}
+
+
+def graveyard_has_nothing(bench: Bench) -> None:
+    """No roles, no login, and no right on anything that it does not own."""
+    with bench.superuser() as c:
+        query = "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"
+        assert c.execute(query).fetchall() == []
+        attributes = c.execute(
+            "SELECT rolcanlogin, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = 'dbaccess_graveyard'"
+        ).fetchone()
+        assert attributes == (False, False, False)
+        acl = "SELECT 1 FROM pg_shdepend WHERE refobjid = 'dbaccess_graveyard'::regrole AND deptype = 'a' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        assert c.execute(acl).fetchall() == []
+        for (function,) in c.execute(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE proowner = 'dbaccess_graveyard'::regrole AND prosecdef"
+        ).fetchall():
+            pytest.fail(f"{function} runs as the graveyard")
+
+
+def test_a_left_behind_view_and_function_open_nothing(open_bench: Bench) -> None:
+    """The graveyard owns what others left, too: what runs with its owner's rights must not open that."""
+    adapter = open_bench.adapter()
+    victim, thief, reader = (open_bench.spec(writer()) for _ in range(3))
+    adapter.create_user(victim)
+    with open_bench.login(victim) as c:
+        c.execute("CREATE TABLE public.private AS SELECT 'secret'::text AS words")
+    adapter.drop_user(victim.username, victim.level)
+    adapter.create_user(thief)
+    with open_bench.login(thief) as c:
+        c.execute(
+            "CREATE FUNCTION public.steal() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN RETURN (SELECT words FROM public.private); END $$"
+        )
+        c.execute("CREATE VIEW public.stealing AS SELECT * FROM public.private")
+        c.execute("GRANT SELECT ON public.stealing TO PUBLIC")
+    receipt = adapter.drop_user(thief.username, thief.level)
+    assert any("2 functions, views or rules" in note for note in receipt.notes)
+    adapter.create_user(reader)
+    with open_bench.login(reader) as c:
+        for query in ("SELECT public.steal()", "SELECT * FROM public.stealing", "SELECT * FROM public.private"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                c.execute(query.encode())
+    adapter.drop_user(reader.username, reader.level)
+
+
+def test_a_user_made_mighty_is_still_taken_away(postgresql: PostgresServer) -> None:
+    bench = bench_of(postgresql, with_owner=True)
+    spec = bench.spec(writer())
+    bench.adapter().create_user(spec)
+    with bench.superuser() as c:
+        c.execute(f"ALTER ROLE {spec.username} CREATEROLE".encode())
+    bench.adapter().drop_user(spec.username, spec.level)
+    assert not bench.role_exists(spec.username)
+
+
+def test_many_objects_do_not_hold_up_the_end(open_bench: Bench) -> None:
+    """More large objects than the server has room for locks, made by a user who may only read."""
+    spec = open_bench.spec(Level(name="readonly", roles=("shop_reader",)))
+    open_bench.adapter().create_user(spec)
+    with open_bench.login(spec) as c:
+        c.execute("SELECT count(lo_create(0)) FROM generate_series(1, 12000)")
+    receipt = open_bench.adapter().drop_user(spec.username, spec.level)
+    assert not open_bench.role_exists(spec.username)
+    assert len(receipt.kept) == 200
+    assert any("12000 objects were kept" in note for note in receipt.notes)
+
+
+def test_prepared_transactions_that_outlived_a_restart(open_bench: Bench) -> None:
+    spec = open_bench.spec(writer())
+    open_bench.adapter().create_user(spec)
+    with open_bench.login(spec) as c:
+        c.execute("CREATE TYPE public.mood AS ENUM ('good')")
+        c.execute("CREATE TABLE public.notes (m public.mood)")
+    prepare(open_bench, spec)
+    open_bench.server.restart()
+    open_bench.adapter().drop_user(spec.username, spec.level)
+    assert not open_bench.role_exists(spec.username)
+    with open_bench.superuser() as c:
+        assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
+
+
+def test_a_prepared_transaction_of_a_colleague_is_left_and_named(open_bench: Bench) -> None:
+    """One that is not the user's and does not hold up its end: only its owner knows what it is for."""
+    spec = open_bench.spec(writer())
+    open_bench.adapter().create_user(spec)
+    with contextlib.closing(psycopg.connect(open_bench.server.superuser_url(open_bench.database))) as c:
+        c.execute("SET ROLE shop_writer")
+        c.execute("UPDATE shop.orders SET customer = 7 WHERE id = 7")
+        c.execute("PREPARE TRANSACTION 'payroll'")
+    try:
+        receipt = open_bench.adapter().drop_user(spec.username, spec.level)
+        assert any("'payroll'" in note for note in receipt.notes)
+        assert not open_bench.role_exists(spec.username)
+    finally:
+        with open_bench.superuser() as c:
+            c.execute("ROLLBACK PREPARED 'payroll'")
