@@ -217,7 +217,9 @@ def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:
 
 
 async def deliver(context: Context, request: Request, message: Message, notice: CredentialsNotice) -> None:
-    """Put the credentials into the credential message, or into a new one where it was deleted."""
+    """Put the credentials into the credential message. Where it was deleted a new one is posted first, without them: a
+    message that nobody remembers must never hold a password.
+    """
     if message.ts is not None:
         try:
             await context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice)
@@ -226,5 +228,6 @@ async def deliver(context: Context, request: Request, message: Message, notice: 
         else:
             await context.ledger.message_drawn(message.id, request.version)
             return
-    posted = await context.messenger.post(request.requester_id, notice)
+    posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
     await remember(context, message, posted, request)
+    await context.messenger.redraw(posted, notice)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.access.ports import ClosedNotice
+from bot.access.ports import ClosedNotice, CredentialsNotice
 from storage.records import State
-from tests.access.house import House, Killed
+from tests.access.house import ADA, House, Killed
 
 LEDGER_STEPS = ("advance", "finish", "message_posted", "message_drawn", "put_back", "claim")
 
@@ -50,7 +50,8 @@ async def lived(folder: Path, kill_at: int, part: str) -> bool:
         ended = await house.now(request)
         assert ended.state is State.REVOKED, (kill_at, ended)
         assert house.server.users == {}, kill_at
-        assert isinstance(house.message(), ClosedNotice), kill_at
+        assert house.wall.on(ADA, ClosedNotice), kill_at
+        assert not house.wall.on(ADA, CredentialsNotice), kill_at
         assert await house.ledger.tasks() == (), kill_at
         return was_killed
     finally:
