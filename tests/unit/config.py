@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from bot.databases import DatabaseEntry
 from bot.policy.load import Config, ConfigError, load
+from bot.policy.model import PolicyFile
+from bot.policy.rules import compiled
 from bot.policy.source import Problem
+from storage.records import Decision, Kind, Request, State, Terms, Verdict
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 DATABASES = """
 databases:
@@ -49,3 +58,62 @@ def told(folder: Path, *, databases: str | bytes = DATABASES, policy: str | byte
         return loaded(folder, databases=databases, policy=policy).warnings
     except ConfigError as mistakes:
         return mistakes.problems
+
+
+def config_of(databases: Mapping[str, Any], policy: Mapping[str, Any]) -> Config:
+    """A configuration without files; the models are the files' own."""
+    entries = {name: DatabaseEntry.model_validate(entry) for name, entry in databases.items()}
+    found = PolicyFile.model_validate(policy)
+    return Config(policy=found, databases=entries, rules=compiled(found, entries), digest="0" * 12, warnings=())
+
+
+def database(*levels: str, **keys: Any) -> dict[str, Any]:
+    """An entry with these levels, each of one role."""
+    return {
+        "engine": "postgresql",
+        "admin_url": "env:ADMIN_URL",
+        "levels": {level: {"roles": [f"{level}_role"]} for level in levels},
+        **keys,
+    }
+
+
+def rule(name: str, **keys: Any) -> dict[str, Any]:
+    """A rule by which anyone may ask for everything and U01LEAD or U02LEAD decide, but for ``keys``."""
+    return {
+        "name": name,
+        "requesters": ["anyone"],
+        "databases": ["*"],
+        "levels": ["*"],
+        "channel": "C01DBACCESS",
+        "approvals": [{"from": ["U01LEAD", "U02LEAD"], "count": 1}],
+        **keys,
+    }
+
+
+def asked(terms: Terms, *, person_id: str, database: str, **keys: Any) -> Request:
+    """The request that is waiting once an ask was put on record on these terms."""
+    return Request(
+        **{
+            "id": 42,
+            "key": "k7q2" * 4,
+            "kind": Kind.ACCESS,
+            "state": State.PENDING,
+            "version": 1,
+            "team_id": "T01",
+            "requester_id": person_id,
+            "requester_name": "asker",
+            "database": database,
+            "level": str(terms.level["name"]),
+            "reason": "a fitting reason",
+            "ticket": None,
+            "parent_id": None,
+            "terms": terms,
+            "asked_at": NOON,
+            "lapses_at": NOON + terms.request_ttl,
+            **keys,
+        }
+    )
+
+
+def vote(person_id: str, *, stage: int = 0, verdict: Verdict = Verdict.APPROVE) -> Decision:
+    return Decision(request_id=42, person_id=person_id, person_name="lead", verdict=verdict, stage=stage, at=NOON)

@@ -1,0 +1,93 @@
+"""Durations, typed and shown."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.durations import LONGEST, SHORTEST, exact_duration, format_duration, parse_duration, short_duration
+
+LENGTHS = st.integers(int(SHORTEST.total_seconds()), int(LONGEST.total_seconds())).map(lambda s: timedelta(seconds=s))
+
+
+@pytest.mark.parametrize(
+    ("typed", "seconds"),
+    [
+        ("45s", 45),
+        ("30m", 1800),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("1h30m", 5400),
+        ("10s", 10),
+        (" 2H ", 7200),
+        ("90m", 5400),
+    ],
+)
+def test_durations_as_people_write_them(typed: str, seconds: int) -> None:
+    assert parse_duration(typed) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        " ",
+        "2",
+        "h",
+        "tow hours",
+        "2 h",
+        "1h 30m",
+        "30m1h",
+        "1h1h",
+        "-1h",
+        "1.5h",
+        "1w",
+        "9s",
+        "0h",
+        "367d",
+        "99999d",
+        "٢h",
+        "1h\n30m",
+        "9" * 5000 + "s",
+    ],
+)
+def test_everything_else_is_told_what_would_be_right(typed: str) -> None:
+    with pytest.raises(ValueError, match="A duration looks like 30m, 2h or 1h30m"):
+        parse_duration(typed)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (7200, "2 h"),
+        (5400, "1 h 30 min"),
+        (45, "45 s"),
+        (90, "1 min 30 s"),
+        (86400, "1 d"),
+        (90061, "1 d 1 h"),
+        (0, "0 s"),
+    ],
+)
+def test_durations_as_people_read_them(seconds: int, shown: str) -> None:
+    assert format_duration(timedelta(seconds=seconds)) == shown
+
+
+def test_exact_where_two_are_compared() -> None:
+    assert exact_duration(timedelta(seconds=90061)) == "1 d 1 h 1 min 1 s"
+
+
+@given(LENGTHS)
+def test_what_is_shown_short_can_be_typed_again(length: timedelta) -> None:
+    assert parse_duration(short_duration(length)) == length
+
+
+@given(st.text())
+def test_no_text_breaks_it(text: str) -> None:
+    try:
+        length = parse_duration(text)
+    except ValueError:
+        return
+    assert SHORTEST <= length <= LONGEST

@@ -1,0 +1,185 @@
+"""Whose vote counts: the answer that was frozen on the card against today's."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bot.policy import judge
+from bot.policy.judge import Allowed, Ask, MayDecide, Outdated, Refused, may_decide
+from bot.policy.load import Config
+from storage.records import Request, State, Verdict
+from tests.unit.config import asked, config_of, database, rule, vote
+
+ASKER, LEAD, SECOND, STRANGER, ADMIN = "U01ASKER", "U01LEAD", "U02LEAD", "U99STRANGER", "U01ADMIN"
+DATABASES = {"orders": database("readonly", "migrate", settings={"statement_timeout": "5min"})}
+POLICY: dict[str, Any] = {
+    "admins": [ADMIN],
+    "rules": [
+        rule("readers", requesters=[ASKER], levels=["readonly"], max_duration="4h"),
+        rule("rest", approvals=[{"from": [LEAD], "count": 1}]),
+    ],
+}
+
+
+def at(**changes: Any) -> Config:
+    """The configuration with ``rule__key`` (of the first rule), ``level__key`` or ``entry__key`` changed."""
+    databases, policy = deepcopy(DATABASES), deepcopy(POLICY)
+    places = {
+        "rule": policy["rules"][0],
+        "level": databases["orders"]["levels"]["readonly"],
+        "entry": databases["orders"],
+    }
+    for name, value in changes.items():
+        place, _, key = name.partition("__")
+        places[place][key] = value
+    return config_of(databases, policy)
+
+
+def waiting(config: Config | None = None, *, duration: timedelta = timedelta(hours=2)) -> Request:
+    answer = judge.may_ask(
+        config or at(),
+        Ask(person_id=ASKER, database="orders", level="readonly", duration=duration, reason="a fitting reason"),
+    )
+    assert isinstance(answer, Allowed)
+    return asked(answer.terms, person_id=ASKER, database="orders")
+
+
+def test_an_approver_may_decide() -> None:
+    assert may_decide(at(), waiting(), (), LEAD) == MayDecide(stage=0)
+    assert may_decide(at(), waiting(), (), SECOND) == MayDecide(stage=0)
+
+
+def test_strangers_admins_and_the_command_line_may_not() -> None:
+    for person_id in (STRANGER, ADMIN, "cli:root", "", "anyone"):
+        answer = may_decide(at(), waiting(), (), person_id)
+        assert isinstance(answer, Refused)
+        assert "Only the approvers named by the rule “readers” can decide this" in answer.reason
+
+
+def test_the_requester_never_may_even_if_named() -> None:
+    named = at(rule__approvals=[{"from": [ASKER, LEAD], "count": 1}])
+    answer = may_decide(named, waiting(named), (), ASKER)
+    assert answer == Refused(reason="You cannot decide your own request.")
+
+
+def test_nobody_decides_twice() -> None:
+    two = at(rule__approvals=[{"from": [LEAD, SECOND], "count": 2}])
+    request = waiting(two)
+    answer = may_decide(two, request, (vote(LEAD),), LEAD)
+    assert isinstance(answer, Refused)
+    assert "A person decides once" in answer.reason
+    assert may_decide(two, request, (vote(LEAD),), SECOND) == MayDecide(stage=0)
+
+
+def test_what_is_complete_needs_nobody() -> None:
+    assert isinstance(may_decide(at(), waiting(), (vote(LEAD),), SECOND), Refused)
+
+
+def test_who_is_in_the_stage_is_always_todays() -> None:
+    changed = at(rule__approvals=[{"from": ["U03LEAD"], "count": 1}])
+    assert isinstance(may_decide(changed, waiting(), (), LEAD), Refused)
+    assert may_decide(changed, waiting(), (), "U03LEAD") == MayDecide(stage=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rule__requesters": ["U02ASKER"]}, "another rule answers now: “rest” instead of “readers”."),
+        ({"rule__levels": ["migrate"]}, "another rule answers now: “rest” instead of “readers”."),
+        ({"rule__name": "renamed"}, "another rule answers now: “renamed” instead of “readers”."),
+        ({"rule__approvals": [{"from": [LEAD, SECOND], "count": 2}]}, "asks for other approvals now"),
+        ({"rule__approvals": [{"from": [LEAD]}, {"from": [SECOND]}]}, "asks for other approvals now"),
+        ({"rule__max_duration": "1h"}, "no longer allows so long. 2 h is too long for readonly on orders: at most 1 h"),
+        ({"level__max_duration": "30m"}, "no longer allows so long. 2 h is too long for readonly on orders"),
+        ({"level__roles": ["readonly_role", "writer"]}, "the level readonly was changed meanwhile."),
+        ({"level__grants": [{"on": ["t"], "privileges": ["SELECT"]}]}, "the level readonly was changed meanwhile."),
+        ({"level__database": "other"}, "the level readonly was changed meanwhile."),
+        ({"entry__settings": {}}, "the level readonly was changed meanwhile."),
+        ({"entry__settings": {"statement_timeout": "6min"}}, "the level readonly was changed meanwhile."),
+    ],
+)
+def test_a_change_of_what_was_on_the_card_is_outdated(changes: dict[str, Any], words: str) -> None:
+    answer = may_decide(at(**changes), waiting(), (), LEAD)
+    assert isinstance(answer, Outdated), answer
+    assert words in answer.what
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"level__description": "in other words"},
+        {"rule__duration": "10m"},
+        {"rule__max_duration": "2h"},
+        {"rule__channel": "C02OTHER"},
+        {"rule__min_reason": 900},
+        {"rule__request_ttl": "10m"},
+        {"rule__provision_within": "10m"},
+        {"rule__requesters": ["anyone"]},
+        {"rule__databases": [{"env": "x"}, "orders"]},
+        {"entry__description": "in other words"},
+        {"rule__approvals": [{"from": [LEAD, "U03LEAD"], "count": 1}]},
+    ],
+)
+def test_a_change_of_anything_else_is_not(changes: dict[str, Any]) -> None:
+    assert may_decide(at(**changes), waiting(), (), LEAD) == MayDecide(stage=0)
+
+
+def test_what_is_gone_altogether_is_outdated_without_telling_what_else_there_is() -> None:
+    without_rules = config_of(DATABASES, {"rules": []})
+    without_database = config_of({"other": database("readonly")}, POLICY)
+    without_level = config_of({"orders": database("migrate")}, POLICY)
+    for config in (without_rules, without_database, without_level):
+        assert may_decide(config, waiting(), (), LEAD) == Outdated(what="the policy no longer allows it.")
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("decisions", [(), (vote(LEAD),), (vote(LEAD, stage=7),), (vote(LEAD, verdict=Verdict.DENY),)])
+def test_it_never_raises(state: State, decisions: Any) -> None:
+    request = replace(waiting(), state=state)
+    stageless = replace(request, terms=replace(request.terms, stages=(), level={}))
+    for asked_for in (request, stageless, replace(request, database="nosuch"), replace(request, level="nosuch")):
+        for person_id in (ASKER, LEAD, STRANGER, ""):
+            assert isinstance(may_decide(at(), asked_for, decisions, person_id), MayDecide | Refused | Outdated)
+
+
+# Ending and seeing.
+
+
+@pytest.mark.parametrize(
+    ("person_id", "may_revoke", "may_see"),
+    [
+        (LEAD, True, True),
+        (SECOND, True, True),
+        (ADMIN, True, True),
+        ("cli:root", True, True),
+        (ASKER, False, True),
+        (STRANGER, False, False),
+    ],
+)
+def test_who_may_end_and_who_may_see(person_id: str, may_revoke: bool, may_see: bool) -> None:
+    assert judge.may_revoke(at(), waiting(), (), person_id) is may_revoke
+    assert judge.may_see(at(), waiting(), (), person_id) is may_see
+
+
+def test_who_decided_or_could_have_keeps_the_right_to_end() -> None:
+    changed = at(rule__approvals=[{"from": ["U03LEAD", "U04LEAD"], "count": 1}])
+    for person_id in (LEAD, SECOND, "U03LEAD"):
+        assert judge.may_revoke(changed, waiting(), (), person_id)
+    assert judge.may_revoke(changed, waiting(), (vote("U09GONE"),), "U09GONE")
+
+
+def test_who_denied_may_see_and_not_end() -> None:
+    denied = (vote("U09GONE", verdict=Verdict.DENY),)
+    assert judge.may_see(at(), waiting(), denied, "U09GONE")
+    assert not judge.may_revoke(at(), waiting(), denied, "U09GONE")
+
+
+def test_approvers_of_today_are_those_of_the_same_rule() -> None:
+    changed = at(rule__approvals=[{"from": ["U03LEAD", "U03LEAD", LEAD], "count": 1}])
+    assert judge.approvers_today(changed, waiting()) == ("U03LEAD", LEAD)
+    assert judge.approvers_today(at(rule__name="renamed"), waiting()) == ()

@@ -1,0 +1,249 @@
+"""Who may ask for what, and the sentence for who may not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bot.policy.judge import Allowed, Answer, Ask, Missing, Refused, explained, is_admin, may_ask, offers
+from bot.policy.load import Config
+from storage.records import Kind, Stage
+from tests.unit.config import config_of, database, rule
+
+ASKER, STRANGER = "U01ASKER", "U99STRANGER"
+
+
+def hours(number: float) -> timedelta:
+    return timedelta(hours=number)
+
+
+@pytest.fixture
+def config() -> Config:
+    """Payments may read orders and migrate them for an hour; a second rule gives books; the secret one is not theirs."""
+    orders = database("readonly", "readwrite", "migrate")
+    orders["levels"]["migrate"]["max_duration"] = "1h"
+    payments = rule("payments", requesters=[ASKER], databases=["orders-prod"], levels=["readonly", "migrate"])
+    books = rule("books", requesters=[ASKER], databases=["books"], levels=["*"], min_reason=20)
+    vault = rule("vault", requesters=["U01BOSS"], databases=["vault", "orders-prod"])
+    return config_of(
+        {
+            "orders-prod": orders,
+            "books": database("readonly", settings={"statement_timeout": "5min"}),
+            "vault": database("readonly"),
+        },
+        {
+            "admins": ["U01ADMIN"],
+            "defaults": {"max_duration": "4h", "duration": "2h"},
+            "rules": [payments, books, vault],
+        },
+    )
+
+
+def ask(config: Config, text: str = "orders-prod readonly", *, person_id: str = ASKER, **keys: Any) -> Answer:
+    database_name, _, level = text.partition(" ")
+    asked = {"reason": "Customer 8812 was charged twice", **keys}
+    return may_ask(config, Ask(person_id=person_id, database=database_name or None, level=level or None, **asked))
+
+
+def refusal(answer: Answer) -> str:
+    assert isinstance(answer, Refused)
+    return answer.reason
+
+
+def allowed(answer: Answer) -> Allowed:
+    assert isinstance(answer, Allowed), answer
+    return answer
+
+
+# Which rule answers.
+
+
+def test_what_a_rule_allows_comes_with_its_terms(config: Config) -> None:
+    terms = allowed(ask(config, duration=hours(3))).terms
+    assert terms.rule == "payments"
+    assert terms.stages == (Stage(approvers=("U01LEAD", "U02LEAD"), count=1),)
+    assert (terms.channel, terms.duration, terms.delivery) == ("C01DBACCESS", hours(3), "dm")
+    assert (terms.request_ttl, terms.provision_within) == (hours(24), hours(1))
+    assert terms.level == {
+        "name": "readonly",
+        "description": "",
+        "roles": ["readonly_role"],
+        "grants": [],
+        "database": None,
+        "settings": {},
+    }
+    assert terms.policy_digest == config.digest
+
+
+def test_no_rule_is_a_no(config: Config) -> None:
+    assert isinstance(ask(config, person_id=STRANGER), Refused)
+    assert isinstance(ask(config, "vault readonly"), Refused)
+    assert isinstance(ask(config, "orders-prod readwrite"), Refused)
+    assert isinstance(ask(config_of({"orders-prod": database("readonly")}, {"rules": []})), Refused)
+
+
+def test_the_first_rule_that_matches_answers_also_with_a_no() -> None:
+    first = rule("first", databases=["orders-prod"], max_duration="30m")
+    second = rule("second", databases=["orders-prod"], max_duration="8h")
+    config = config_of({"orders-prod": database("readonly")}, {"rules": [first, second]})
+    assert allowed(ask(config, duration=hours(0.5))).terms.rule == "first"
+    assert "at most 30 min. Rule: first." in refusal(ask(config, duration=hours(1)))
+
+
+def test_a_rule_about_other_levels_or_people_is_passed_over() -> None:
+    others = rule("others", requesters=["U01OTHER"])
+    migrate = rule("migrate", levels=["migrate"])
+    mine = rule("mine", requesters=[ASKER])
+    config = config_of({"orders-prod": database("readonly", "migrate")}, {"rules": [others, migrate, mine]})
+    assert allowed(ask(config)).terms.rule == "mine"
+    assert allowed(ask(config, "orders-prod migrate")).terms.rule == "migrate"
+    assert allowed(ask(config, person_id="U01OTHER")).terms.rule == "others"
+
+
+@pytest.mark.parametrize("kind", [Kind.BREAK_GLASS, Kind.EXTENSION])
+def test_an_ordinary_rule_never_answers_another_kind_of_ask(config: Config, kind: Kind) -> None:
+    assert isinstance(ask(config, kind=kind), Refused)
+
+
+# How long.
+
+
+def test_left_out_it_is_the_default_cut_to_what_holds(config: Config) -> None:
+    assert allowed(ask(config)).terms.duration == hours(2)
+    assert allowed(ask(config, "orders-prod migrate")).terms.duration == hours(1)
+
+
+@pytest.mark.parametrize(("level", "cap"), [("readonly", 4), ("migrate", 1)])
+def test_too_long_is_refused_and_never_cut(config: Config, level: str, cap: int) -> None:
+    assert allowed(ask(config, f"orders-prod {level}", duration=hours(cap))).terms.duration == hours(cap)
+    longer = hours(cap) + timedelta(seconds=1)
+    assert refusal(ask(config, f"orders-prod {level}", duration=longer)) == (
+        f"{cap} h 1 s is too long for {level} on orders-prod: at most {cap} h. Rule: payments."
+    )
+
+
+@pytest.mark.parametrize("seconds", [9.999, 1, 0, -1, -7200])
+def test_too_short_is_refused(config: Config, seconds: float) -> None:
+    assert refusal(ask(config, duration=timedelta(seconds=seconds))) == "That is too short: at least 10 s."
+    assert allowed(ask(config, duration=timedelta(seconds=10)))
+
+
+# What is left out.
+
+
+@pytest.mark.parametrize("text", ["", "orders-prod"])
+def test_what_nothing_else_decides_is_missing(config: Config, text: str) -> None:
+    answer = ask(config, text)
+    assert isinstance(answer, Missing)
+    assert (answer.what, answer.choices) == (("database", ()) if not text else ("level", ("readonly", "migrate")))
+
+
+def test_a_level_may_be_left_out_where_there_is_one(config: Config) -> None:
+    assert allowed(ask(config, "books")).terms.level["name"] == "readonly"
+
+
+@pytest.mark.parametrize("reason", [None, "", "   \n"])
+def test_a_reason_is_missing(config: Config, reason: str | None) -> None:
+    assert ask(config, reason=reason) == Missing(what="reason")
+
+
+def test_a_reason_has_a_least_and_a_most(config: Config) -> None:
+    assert "at least 20 characters" in refusal(ask(config, "books", reason="  refund of a customer"[:20]))
+    assert allowed(ask(config, "books", reason="x" * 20))
+    assert allowed(ask(config, reason="x" * 1000))
+    assert refusal(ask(config, reason="x" * 1001)) == "The reason has 1001 characters; at most 1000."
+
+
+def test_a_no_comes_before_the_question_why(config: Config) -> None:
+    assert isinstance(ask(config, reason=None, duration=hours(9)), Refused)
+    assert isinstance(ask(config, "vault readonly", reason=None), Refused)
+
+
+# The sentence.
+
+
+def test_a_refusal_says_what_would_be_allowed(config: Config) -> None:
+    assert refusal(ask(config, "orders-prod readwrite")) == (
+        "You may not ask for readwrite on orders-prod. You may ask for readonly (up to 4 h), migrate (up to 1 h). Rule: payments."
+    )
+
+
+def test_another_database_is_answered_with_mine(config: Config) -> None:
+    said = refusal(ask(config, "shop readonly"))
+    assert said == (
+        "You may not ask for shop. You may ask for readonly on orders-prod (up to 4 h), "
+        "migrate on orders-prod (up to 1 h), readonly on books (up to 4 h)."
+    )
+
+
+def test_names_near_by_are_only_those_that_are_mine(config: Config) -> None:
+    assert "Did you mean orders-prod?" in refusal(ask(config, "order-prod readonly"))
+    assert "Did you mean" not in refusal(ask(config, "vaul readonly"))
+    said = refusal(ask(config, "orders-pro readonly", person_id=STRANGER))
+    assert said == "You may not ask for orders-pro. There is nothing you may ask for."
+
+
+def test_a_database_that_is_not_mine_looks_like_none(config: Config) -> None:
+    real, made_up = (refusal(ask(config, f"{name} readonly")) for name in ("vault", "moult"))
+    assert real.replace("vault", "X") == made_up.replace("moult", "X")
+
+
+# Offers.
+
+
+def test_offers_are_what_may_be_asked_for(config: Config) -> None:
+    assert [(o.database, o.level, o.max_duration, o.duration, o.rule) for o in offers(config, ASKER)] == [
+        ("orders-prod", "readonly", hours(4), hours(2), "payments"),
+        ("orders-prod", "migrate", hours(1), hours(1), "payments"),
+        ("books", "readonly", hours(4), hours(2), "books"),
+    ]
+    assert offers(config, STRANGER) == ()
+    assert [o.database for o in offers(config, ASKER, database="books")] == ["books"]
+    assert offers(config, ASKER, database="nosuch") == ()
+
+
+# Explained.
+
+
+def test_explain_walks_rule_by_rule() -> None:
+    others = rule("others", requesters=["U01OTHER"])
+    migrate = rule("migrate", levels=["migrate"])
+    mine = rule("mine", requesters=[ASKER])
+    config = config_of({"orders-prod": database("readonly", "migrate")}, {"rules": [others, migrate, mine]})
+    assert explained(ask(config)) == (
+        "Allowed to ask.",
+        "Rule “others” is about orders-prod, but not for this person.",
+        "Rule “migrate” is about orders-prod and this person, but not about readonly.",
+        "Rule “mine” answers.",
+        "For 1 h, readonly; asked in C01DBACCESS.",
+        "1 of U01LEAD, U02LEAD must approve.",
+    )
+
+
+def test_explain_ends_a_no_with_its_reason(config: Config) -> None:
+    lines = explained(ask(config, duration=hours(9)))
+    assert lines[0] == "Refused."
+    assert lines[-2] == "Rule “payments” answers."
+    assert "too long" in lines[-1]
+    assert "No rule answers, and no rule is a no." in explained(ask(config, person_id=STRANGER))
+    assert "orders-prod has no level nosuch." in explained(ask(config, "orders-prod nosuch"))
+    assert "No database is named nosuch." in explained(ask(config, "nosuch readonly"))
+
+
+def test_explain_says_what_there_is_to_choose_from(config: Config) -> None:
+    assert explained(ask(config, "orders-prod")) == ("The level is missing. One of: readonly, migrate.",)
+
+
+# Admins.
+
+
+def test_admins_are_the_named_ones_and_the_command_line(config: Config) -> None:
+    assert [is_admin(config, who) for who in ("U01ADMIN", "cli:root", ASKER, "U01ADMI", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
