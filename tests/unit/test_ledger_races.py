@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from itertools import chain, cycle
+from typing import Any
 
 import pytest
 
+import storage.ledger as ledger_module
 from storage.audit import AuditKind
 from storage.errors import NotPossible
 from storage.ledger import Ledger
 from storage.lifecycle import Change, Move, Why
 from storage.records import Cause, Purpose, Request, State, TaskKind
-from tests.unit.ledgers import HOUR, TurnableClock, approval, bring, change_for, draft
+from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, change_for, draft
 
 ROUNDS = 20
 
@@ -99,9 +101,7 @@ async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Le
 
 
 @pytest.mark.parametrize("move", [Move.START, Move.ACTIVATE, Move.FAIL])
-async def test_an_end_against_the_bot_s_step(
-    ledger: Ledger, replica: Ledger, clock: TurnableClock, move: Move
-) -> None:
+async def test_an_end_against_the_bot_s_step(ledger: Ledger, replica: Ledger, clock: TurnableClock, move: Move) -> None:
     """Whoever is first, the grant is being ended, its revocation is due now, and nothing is started after it."""
     for turn in range(ROUNDS):
         request = await bring(ledger, clock, State.APPROVED, database=f"db-{turn}")
@@ -179,6 +179,62 @@ async def test_moves_of_many_requests_at_once_do_not_hinder_each_other(
     left = list(chain.from_iterable([await ledger.tasks(request_id=r.id) for r in ended]))
     assert TaskKind.REVOKE not in {t.kind for t in left}
     assert clock() + HOUR > max(t.due_at for t in left)
+
+
+async def test_a_move_that_waited_is_judged_by_the_time_at_which_its_turn_came(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock
+) -> None:
+    """Somebody else has the row while the end passes: access whose end has come is not handed out."""
+    request = await bring(ledger, clock, State.APPROVED)
+    request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+    async with replica.writing() as tx:
+        await tx.exec_driver_sql(f"UPDATE requests SET reason = reason WHERE id = {request.id}")
+        waiting = asyncio.create_task(ledger.advance(request.id, Move.ACTIVATE, change_for(Move.ACTIVATE, request)))
+        await _blocked(replica)
+        clock.turn(2 * HOUR)
+    with pytest.raises(NotPossible) as lost:
+        await waiting
+    assert lost.value.why is Why.ENDED
+
+
+async def _blocked(ledger: Ledger) -> None:
+    """Until somebody waits for a lock; SQLite does not tell, and takes the time after its turn anyway."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while not ledger.is_sqlite and asyncio.get_running_loop().time() < deadline:
+        async with ledger.reading() as tx:
+            waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+            if (await tx.exec_driver_sql(waits)).scalar_one():
+                return
+
+
+async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease runs out between the look at the claim and the commit: the other worker sees the task after the move."""
+    request = await bring(ledger, clock, State.APPROVED)
+    while (claim := await ledger.claim("slow", LEASE)) is not None and claim.task.kind is not TaskKind.PROVISION:
+        await ledger.finish(claim)
+    assert claim is not None
+    within, go_on, follow = asyncio.Event(), asyncio.Event(), ledger_module._follow
+
+    async def slowly(*arguments: Any) -> None:
+        within.set()
+        await go_on.wait()
+        await follow(*arguments)
+
+    monkeypatch.setattr(ledger_module, "_follow", slowly)
+    moving = asyncio.create_task(
+        ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=claim)
+    )
+    await within.wait()
+    clock.turn(LEASE)
+    other = asyncio.create_task(replica.claim("other", LEASE))
+    await asyncio.wait([other], timeout=1)
+    taken_early = other.result() if other.done() else None
+    go_on.set()
+    assert (await moving).started_at is not None
+    await other
+    assert taken_early is None or taken_early.task.id != claim.task.id
 
 
 async def _user_is_planned_exactly_if_approved(ledger: Ledger, request: Request) -> None:
