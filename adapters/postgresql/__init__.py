@@ -6,6 +6,7 @@ The server ends the login by itself (``VALID UNTIL``, on its own clock); open se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -68,7 +69,9 @@ class PostgreSQL:
         """All of our pattern; whose they are is for the caller to judge by ``ledger``."""
         with self.server.session() as connection:
             rows = connection.execute(
-                "SELECT rolname, shobj_description(oid, 'pg_authid'), rolvaliduntil FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1",
+                "SELECT rolname, shobj_description(oid, 'pg_authid'), "
+                + users.ENDS_AT
+                + " FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1",
                 (self.target.prefix,),
             ).fetchall()
         pattern = username_pattern(self.target.prefix)
@@ -104,11 +107,11 @@ def _first(listed: object) -> str:
     return str(listed or "").split(",")[0]
 
 
-def _managed(name: str, comment: str | None, until: object) -> ManagedUser:
+def _managed(name: str, comment: str | None, until: datetime | None) -> ManagedUser:
     mark = MARK.fullmatch(comment or "")
     return ManagedUser(
         username=name,
         ledger=mark[1] if mark else None,
         request_id=int(mark[2]) if mark else None,
-        expires_at=users.moment(until),
+        expires_at=until,
     )

@@ -67,7 +67,7 @@ class Server:
     @contextmanager
     def _connected(self, database: str, limit: float) -> Iterator[Connection]:
         limits = f"-c statement_timeout={int(limit * 1000)} -c lock_timeout={LOCK_SECONDS * 1000}"
-        options = f"{self.conninfo.get('options') or ''} -c search_path=pg_catalog,pg_temp {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
+        options = f"{self.conninfo.get('options') or ''} -c search_path=pg_catalog,pg_temp -c timezone=UTC {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
         settings = {**self.conninfo, "dbname": database, "options": options.strip(), "client_encoding": "UTF8"}
         with psycopg.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
             if connection.info.parameter_status("server_encoding") == "SQL_ASCII":

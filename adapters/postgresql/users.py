@@ -39,6 +39,10 @@ from adapters.postgresql.kept import keep
 from adapters.postgresql.levels import kept_role, refuse_dangerous, roles_of
 
 CONNECTION_LIMIT = 5
+ENDS_AT: LiteralString = (
+    "CASE WHEN rolvaliduntil > '1970-01-01Z' AND rolvaliduntil < '9999-01-01Z' THEN rolvaliduntil END"
+)
+"""A role whose login is blocked ends at -infinity, which is no datetime; neither is what a DBA may have set by hand."""
 LIST_SETTINGS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
 
 
@@ -55,7 +59,9 @@ class Found:
 def find(connection: Connection, target: Target, username: str) -> Found | None:
     """The user, or None where there is none. Raises NotOurs for one without our mark; nothing is ever done to it."""
     row = connection.execute(
-        "SELECT oid, shobj_description(oid, 'pg_authid'), rolvaliduntil, rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
+        "SELECT oid, shobj_description(oid, 'pg_authid'), "
+        + ENDS_AT
+        + ", rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
         " FROM pg_roles WHERE rolname = %s",
         (username,),
     ).fetchone()
@@ -67,11 +73,7 @@ def find(connection: Connection, target: Target, username: str) -> Found | None:
         raise NotOurs(username, "its name is not of our pattern")
     if mark is None or mark[1] != target.ledger:
         raise NotOurs(username, "it carries no mark" if mark is None else "its mark names another ledger")
-    return Found(oid=oid, request_id=int(mark[2]), expires_at=moment(expires_at), is_mighty=is_mighty)
-
-
-def moment(found: object) -> datetime | None:
-    return found if isinstance(found, datetime) else None
+    return Found(oid=oid, request_id=int(mark[2]), expires_at=expires_at, is_mighty=is_mighty)
 
 
 def create(server: Server, spec: UserSpec) -> None:

@@ -1,0 +1,142 @@
+"""Killed after each statement, run again: always finished, nothing left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from adapters.base import Grant, Level, Receipt, UserSpec
+from tests.contract.bench import Bench
+from tests.contract.conftest import bench_of
+from tests.servers.postgresql import PostgresServer
+
+
+class Killed(BaseException):
+    """Not an Exception: nobody may catch it and tidy up."""
+
+
+@pytest.fixture
+def shop(postgresql: PostgresServer) -> Bench:
+    return bench_of(postgresql, with_owner=True)
+
+
+@contextmanager
+def killed_after(step: int | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The connection is gone after that many statements, and so is the caller. Yields the statements that ran."""
+    original, ran = psycopg.Connection.execute, list[str]()
+
+    def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
+        if step is not None and len(ran) >= step:
+            raise Killed
+        answer = original(self, query, *rest, **named)
+        ran.append(str(query))
+        if step is not None and len(ran) == step:
+            self.pgconn.finish()
+            raise Killed
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(psycopg.Connection, "execute", execute)
+        yield ran
+
+
+def steps_of(verb: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
+    with killed_after(None, monkeypatch) as ran:
+        verb()
+    return len(ran)
+
+
+def both() -> Level:
+    """An existing role and a kept one."""
+    return Level(
+        name="both",
+        roles=("shop_writer",),
+        grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),),
+        settings={"statement_timeout": "5min"},
+    )
+
+
+def leave_things(shop: Bench, spec: UserSpec) -> None:
+    with shop.login(spec) as c:
+        c.execute("CREATE TABLE shop.left_table AS SELECT 1 AS one")
+        c.execute("CREATE FUNCTION shop.left_function() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
+        c.execute("SELECT lo_create(0)")
+        c.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC")
+    prepared = shop.login(spec)
+    prepared.execute("BEGIN")
+    prepared.execute("CREATE TABLE shop.prepared (id int)")
+    prepared.execute(f"PREPARE TRANSACTION '{spec.username}'".encode())
+    prepared.close()
+
+
+def clear(shop: Bench) -> None:
+    with shop.superuser() as c:
+        c.execute("DROP TABLE IF EXISTS shop.left_table")
+        c.execute("DROP FUNCTION IF EXISTS shop.left_function()")
+        c.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+
+
+def our_roles(shop: Bench) -> list[tuple[Any, ...]]:
+    with shop.superuser() as c:
+        query = "SELECT rolname FROM pg_roles WHERE rolname ~ '^(jit_|dbaccess_both)' AND rolname !~ '^dbaccess_gr'"
+        return c.execute(query).fetchall()
+
+
+def test_create_killed_after_each_statement(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = shop.spec(both())
+    count = steps_of(lambda: shop.adapter().create_user(spec), monkeypatch)
+    shop.adapter().drop_user(spec.username, spec.level)
+    assert count > 10
+    for step in range(1, count + 1):
+        spec = shop.spec(both())
+        with killed_after(step, monkeypatch), pytest.raises(Killed):
+            shop.adapter().create_user(spec)
+        if step % 2:  # either it is tried again, or the grant is ended before that
+            shop.adapter().create_user(spec)
+            with shop.login(spec) as c:
+                assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
+        shop.adapter().drop_user(spec.username, spec.level)
+        assert our_roles(shop) == [], f"after step {step}"
+
+
+def test_drop_killed_after_each_statement(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> UserSpec:
+        spec = shop.spec(both())
+        shop.adapter().create_user(spec)
+        leave_things(shop, spec)
+        return spec
+
+    spec = made()
+    count = steps_of(lambda: shop.adapter().drop_user(spec.username, spec.level), monkeypatch)
+    clear(shop)
+    assert count > 20
+    for step in range(1, count + 1):
+        spec = made()
+        session = shop.login(spec)
+        with killed_after(step, monkeypatch), pytest.raises(Killed):
+            shop.adapter().drop_user(spec.username, spec.level)
+        receipt = shop.adapter().drop_user(spec.username, spec.level)
+        judge(shop, receipt, step)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+        session.close()
+        clear(shop)
+
+
+def judge(shop: Bench, receipt: Receipt, step: int) -> None:
+    """Nothing of ours is left, and what the user made is there, at the graveyard."""
+    assert our_roles(shop) == [], f"after step {step}: {receipt}"
+    with shop.superuser() as c:
+        owners = c.execute(
+            "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'shop.left_table'::regclass UNION ALL"
+            " SELECT proowner::regrole::text FROM pg_proc WHERE oid = 'shop.left_function()'::regprocedure UNION ALL"
+            " SELECT lomowner::regrole::text FROM pg_largeobject_metadata"
+        ).fetchall()
+        assert owners == [("dbaccess_graveyard",)] * 3, f"after step {step}"
+        assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
+        member = "SELECT count(*) FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"
+        assert c.execute(member).fetchone() == (0,), f"after step {step}"
