@@ -9,8 +9,21 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 from adapters.base import (
-    Activity, Adapter, Endpoint, Enforced, Health, Level, ManagedUser, NotOurs, Receipt, Rejected, Secrets, Target,
-    Unreachable, UserSpec, WrongServer,
+    Activity,
+    Adapter,
+    Endpoint,
+    Enforced,
+    Health,
+    Level,
+    ManagedUser,
+    NotOurs,
+    Receipt,
+    Rejected,
+    Secrets,
+    Target,
+    Unreachable,
+    UserSpec,
+    WrongServer,
 )  # fmt: skip
 
 

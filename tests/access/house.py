@@ -15,7 +15,15 @@ from bot.access.context import Context
 from bot.access.effects import EFFECTS
 from bot.access.files import Files
 from bot.access.ports import (
-    ClosedNotice, CredentialsNotice, DeliveryError, DirectoryUnavailable, MessageGone, Notice, Person, Posted, PreparingNotice,
+    ClosedNotice,
+    CredentialsNotice,
+    DeliveryError,
+    DirectoryUnavailable,
+    MessageGone,
+    Notice,
+    Person,
+    Posted,
+    PreparingNotice,
 )  # fmt: skip
 from bot.access.runner import Runner
 from bot.engines import Engines

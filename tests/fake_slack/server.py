@@ -1,0 +1,310 @@
+"""The double on the wire: the Web API and Socket Mode over real HTTP and a real websocket, and people who type and click.
+
+Slack's ways that hurt are on demand: envelopes that come twice or late, methods that fail, sockets that drop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from aiohttp import WSMsgType, web
+
+from tests.fake_slack.web_api import WebApi
+from tests.fake_slack.workspace import APP, APP_TOKEN, BOT_TOKEN, RESPONSE_SECONDS, RESPONSE_USES, TEAM, Workspace
+
+ACK_SECONDS = 3.0
+
+
+@dataclass
+class Outcome:
+    """What became of something a person did. ``ack`` is the payload of the ack; None where none came in time, which the person sees as an error."""
+
+    ack: dict[str, Any] | None
+    was_acked: bool
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Of a submitted form, by block id."""
+        return dict((self.ack or {}).get("errors") or {})
+
+
+@dataclass
+class FakeSlack:
+    """A running workspace."""
+
+    workspace: Workspace = field(default_factory=Workspace)
+    url: str = ""
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    failures: dict[str, list[dict[str, Any] | int]] = field(default_factory=lambda: defaultdict(list))
+    _sockets: list[web.WebSocketResponse] = field(default_factory=list)
+    _tickets: set[str] = field(default_factory=set)
+    _acks: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.api = WebApi(self.workspace)
+
+    @property
+    def problems(self) -> list[str]:
+        """What real Slack would have refused, or shown as an error."""
+        return self.workspace.problems
+
+    # The wire.
+
+    async def on_api(self, request: web.Request) -> web.Response:
+        method = request.match_info["method"]
+        arguments = await _arguments(request)
+        self.calls.append((method, arguments))
+        if self.failures[method]:
+            failure = self.failures[method].pop(0)
+            if isinstance(failure, int):
+                return web.json_response({"ok": False, "error": "internal_error"}, status=failure)
+            headers = {"Retry-After": "1"} if failure.get("error") == "ratelimited" else {}
+            return web.json_response({"ok": False, **failure}, status=429 if headers else 200, headers=headers)
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ") or arguments.get("token", "")
+        if method == "apps.connections.open":
+            return web.json_response(self._ticket(token))
+        if token != BOT_TOKEN:
+            return web.json_response({"ok": False, "error": "not_authed" if not token else "invalid_auth"})
+        return web.json_response(
+            self.api.call(method, arguments), headers={"x-oauth-scopes": ",".join(sorted(self.workspace.scopes))}
+        )
+
+    def _ticket(self, token: str) -> dict[str, Any]:
+        if token != APP_TOKEN:
+            return {"ok": False, "error": "not_allowed_token_type" if token == BOT_TOKEN else "invalid_auth"}
+        ticket = secrets.token_hex(8)
+        self._tickets.add(ticket)
+        return {"ok": True, "url": f"{self.url.replace('http', 'ws')}/link/?ticket={ticket}"}
+
+    async def on_socket(self, request: web.Request) -> web.StreamResponse:
+        ticket = request.query.get("ticket", "")
+        if ticket not in self._tickets:
+            return web.Response(status=403)
+        self._tickets.discard(ticket)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_json(
+            {"type": "hello", "num_connections": len(self._sockets) + 1, "connection_info": {"app_id": APP}}
+        )
+        self._sockets.append(socket)
+        try:
+            async for message in socket:
+                if message.type is WSMsgType.TEXT and message.data.startswith("{"):
+                    self._on_ack(json.loads(message.data))
+        finally:
+            self._sockets.remove(socket)
+        return socket
+
+    def _on_ack(self, frame: dict[str, Any]) -> None:
+        waiting = self._acks.get(frame.get("envelope_id", ""))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(frame.get("payload") or {})
+
+    async def on_response_url(self, request: web.Request) -> web.Response:
+        found = self.workspace.response_urls.get(request.match_info["token"])
+        body = await request.json()
+        if found is None or self.workspace.now() - found.made_at > RESPONSE_SECONDS:
+            return web.Response(status=404, text="expired_url")
+        found.uses += 1
+        if found.uses > RESPONSE_USES:
+            return web.Response(status=404, text="used_url")
+        if body.get("response_type", "ephemeral") != "ephemeral" or body.get("replace_original", False):
+            self.problems.append("an answer that others would see, or that replaces the message")
+        self.workspace.ephemerals.append(
+            {"user": found.user, "channel": found.channel, "text": body.get("text", ""), "blocks": body.get("blocks")}
+        )
+        return web.Response(text="ok")
+
+    async def drop_sockets(self) -> None:
+        """The network goes away."""
+        for socket in list(self._sockets):
+            await socket.close()
+
+    # Deliveries.
+
+    async def deliver(self, kind: str, payload: dict[str, Any], *, retry: int = 0) -> Outcome:
+        """One envelope to one socket; the ack must come within three seconds."""
+        deadline = asyncio.get_running_loop().time() + 10
+        while not self._sockets:
+            assert asyncio.get_running_loop().time() < deadline, "no socket is open"
+            await asyncio.sleep(0.01)
+        envelope = secrets.token_hex(10)
+        waiting = self._acks[envelope] = asyncio.get_running_loop().create_future()
+        frame: dict[str, Any] = {
+            "envelope_id": envelope,
+            "type": kind,
+            "payload": payload,
+            "accepts_response_payload": kind != "events_api",
+        }
+        if retry:
+            frame |= {"retry_attempt": retry, "retry_reason": "timeout"}
+        await self._sockets[0].send_json(frame)
+        try:
+            return Outcome(ack=await asyncio.wait_for(waiting, ACK_SECONDS), was_acked=True)
+        except TimeoutError:
+            self.problems.append(f"{kind} was not acked within three seconds")
+            return Outcome(ack=None, was_acked=False)
+
+    # What people do.
+
+    async def command(self, user: str, text: str, *, channel: str = "C0CARDS", twice: bool = False) -> Outcome:
+        token = self.workspace.new_response_url(user, channel, None)
+        payload = {
+            "command": "/dbaccess", "text": text, "user_id": user, "user_name": user.lower(), "team_id": TEAM, "channel_id": channel,
+            "api_app_id": APP, "is_enterprise_install": "false", "trigger_id": self.workspace.new_trigger(user), "response_url": f"{self.url}/response/{token}",
+        }  # fmt: skip
+        outcome = await self.deliver("slash_commands", payload)
+        if twice:
+            await self.deliver("slash_commands", payload, retry=1)
+        return outcome
+
+    async def click(self, user: str, message: dict[str, Any], label: str, *, twice: bool = False) -> Outcome:
+        """A button of the message by what is written on it; ``message`` may be an old picture of it."""
+        block, element = _button(message, label)
+        token = self.workspace.new_response_url(user, message["channel"], message["ts"])
+        action = {
+            **{k: element[k] for k in ("type", "action_id", "text", "value")},
+            "block_id": block.get("block_id", "b"),
+            "action_ts": self.workspace.new_ts(),
+        }
+        payload = {
+            "type": "block_actions", "user": self._acting(user), "api_app_id": APP, "team": {"id": TEAM, "domain": "strict"}, "enterprise": None, "is_enterprise_install": False,
+            "container": {"type": "message", "message_ts": message["ts"], "channel_id": message["channel"], "is_ephemeral": False},
+            "channel": {"id": message["channel"], "name": "channel"}, "message": message, "state": {"values": {}}, "actions": [action],
+            "trigger_id": self.workspace.new_trigger(user), "response_url": f"{self.url}/response/{token}",
+        }  # fmt: skip
+        outcome = await self.deliver("interactive", payload)
+        if twice:
+            await self.deliver("interactive", payload, retry=1)
+        return outcome
+
+    async def submit(self, user: str, view: dict[str, Any], **typed: str) -> Outcome:
+        """The form with ``typed`` by the fields' labels (``why=``, ``for_how_long=``)."""
+        values = _values(view, {name.replace("_", " "): value for name, value in typed.items()})
+        team = self.workspace.users[user]["team_id"]
+        payload = {
+            "type": "view_submission", "user": self._acting(user), "team": {"id": team, "domain": "x"}, "api_app_id": APP, "enterprise": None,
+            "is_enterprise_install": False, "trigger_id": self.workspace.new_trigger(user), "response_urls": [], "view": {**view, "state": {"values": values}},
+        }  # fmt: skip
+        outcome = await self.deliver("interactive", payload)
+        blocks = {b.get("block_id") for b in view["blocks"]}
+        self.problems.extend(
+            f"an error under {b}, which is no block of the form" for b in outcome.errors if b not in blocks
+        )
+        return outcome
+
+    async def event(self, kind: str, **event: Any) -> Outcome:
+        return await self.deliver(
+            "events_api",
+            {
+                "type": "event_callback",
+                "team_id": TEAM,
+                "api_app_id": APP,
+                "event_id": secrets.token_hex(6),
+                "event": {"type": kind, **event},
+            },
+        )
+
+    def _acting(self, user: str) -> dict[str, Any]:
+        person = self.workspace.users[user]
+        return {"id": user, "username": person["name"], "name": person["name"], "team_id": person["team_id"]}
+
+    # What people see.
+
+    def messages(self, channel: str) -> list[dict[str, Any]]:
+        return [json.loads(json.dumps(m)) for m in self.workspace.messages.get(channel, {}).values()]
+
+    def dm(self, user: str) -> list[dict[str, Any]]:
+        return self.messages(f"D{user[1:]}")
+
+    def answers(self, user: str) -> list[str]:
+        """What only this person was shown."""
+        return [e["text"] for e in self.workspace.ephemerals if e["user"] == user]
+
+    def form(self, user: str) -> dict[str, Any] | None:
+        """The newest form in front of a person."""
+        return next((v for v in reversed(self.workspace.views.values()) if v["user"] == user), None)
+
+    async def wait(self, what: str, found: Callable[[], Any], seconds: float = 10.0) -> Any:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not (value := found()):
+            assert asyncio.get_running_loop().time() < deadline, (
+                f"never came: {what}; answers {self.workspace.ephemerals}"
+            )
+            await asyncio.sleep(0.01)
+        return value
+
+
+async def _arguments(request: web.Request) -> dict[str, Any]:
+    body = await request.text()
+    if "json" in request.headers.get("Content-Type", ""):
+        return dict(json.loads(body))
+    found: dict[str, Any] = dict(parse_qsl(body)) | dict(request.query)
+    for name in ("blocks", "view", "metadata"):
+        if isinstance(found.get(name), str):
+            found[name] = json.loads(found[name])
+    return found
+
+
+def _button(message: dict[str, Any], label: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    for block in message.get("blocks") or []:
+        for element in block["elements"] if block["type"] == "actions" else ():
+            if element["text"]["text"] == label:
+                return block, element
+    raise AssertionError(f"no button {label} on {json.dumps(message)[:500]}")
+
+
+def _values(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
+    """The state as Slack sends it: what was typed, and what the form began with where nothing was touched."""
+    values: dict[str, Any] = {}
+    left = dict(typed)
+    for block in view["blocks"]:
+        if block["type"] != "input":
+            continue
+        element, label = block["element"], block["label"]["text"].lower()
+        text = left.pop(label, None)
+        if element["type"] == "plain_text_input":
+            state: dict[str, Any] = {
+                "type": "plain_text_input",
+                "value": text if text is not None else element.get("initial_value"),
+            }
+            assert len(state["value"] or "") <= element.get("max_length", 3000), "the client stops typing here"
+        else:
+            option = (
+                next((o for o in element["options"] if o["value"] == text), None)
+                if text
+                else element.get("initial_option")
+            )
+            assert option or not text, f"{text} is none of the options of {label}"
+            state = {"type": element["type"], "selected_option": option}
+        values[block["block_id"]] = {element["action_id"]: state}
+    assert not left, f"the form has no field {list(left)}"
+    return values
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[FakeSlack]:
+    """A double on a free port of loopback."""
+    slack = FakeSlack()
+    app = web.Application()
+    app.add_routes([
+        web.post("/api/{method}", slack.on_api), web.get("/api/{method}", slack.on_api), web.get("/link/", slack.on_socket),
+        web.post("/response/{token}", slack.on_response_url),
+    ])  # fmt: skip
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    slack.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield slack
+    finally:
+        await slack.drop_sockets()
+        await runner.cleanup()

@@ -1,0 +1,157 @@
+"""The Web API: each method checks token, scope, arguments and limits, and answers as Slack does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.fake_slack import blockkit
+from tests.fake_slack.workspace import APP, BOT_USER, TEAM, Workspace
+
+Arguments = dict[str, Any]
+Answer = dict[str, Any]
+
+
+def no(error: str, **more: Any) -> Answer:
+    return {"ok": False, "error": error, **more}
+
+
+class WebApi:
+    """``call`` is the whole of it; ``methods`` names the scope each needs."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.methods: dict[str, tuple[str | None, Callable[[Arguments], Answer]]] = {
+            "auth.test": (None, self.auth_test),
+            "users.info": ("users:read", self.users_info),
+            "conversations.info": ("channels:read", self.conversations_info),
+            "chat.postMessage": ("chat:write", self.post),
+            "chat.update": ("chat:write", self.update),
+            "chat.postEphemeral": ("chat:write", self.post_ephemeral),
+            "views.open": (None, self.views_open),
+            "views.update": (None, self.views_update),
+            "views.publish": (None, self.views_publish),
+        }
+
+    def call(self, method: str, arguments: Arguments) -> Answer:
+        """As if by HTTP, after the token was looked at."""
+        if method not in self.methods:
+            self.workspace.problems.append(f"unknown method {method}")
+            return no("unknown_method")
+        scope, answer = self.methods[method]
+        if scope is not None and scope not in self.workspace.scopes:
+            return no("missing_scope", needed=scope, provided=",".join(sorted(self.workspace.scopes)))
+        return answer(arguments)
+
+    def auth_test(self, _arguments: Arguments) -> Answer:
+        return {
+            "ok": True,
+            "team_id": TEAM,
+            "team": "Strict",
+            "user_id": BOT_USER,
+            "bot_id": "B0BOT",
+            "url": "https://strict.slack.com/",
+            "user": "dbaccess",
+        }
+
+    def users_info(self, arguments: Arguments) -> Answer:
+        user = self.workspace.users.get(arguments.get("user", ""))
+        return {"ok": True, "user": user} if user else no("user_not_found")
+
+    def conversations_info(self, arguments: Arguments) -> Answer:
+        channel = self.workspace.channels.get(arguments.get("channel", ""))
+        return {"ok": True, "channel": channel} if channel else no("channel_not_found")
+
+    # Messages.
+
+    def _place(self, channel: str) -> tuple[str, Answer | None]:
+        """A channel's id for a channel or a person, or why it is closed."""
+        if channel in self.workspace.users:
+            user = self.workspace.users[channel]
+            if user.get("messages_tab_disabled"):
+                return "", no("messages_tab_disabled")
+            if user["is_bot"] or user["deleted"]:
+                return "", no("channel_not_found")
+            return self.workspace.dm_of(channel), None
+        found = self.workspace.channels.get(channel)
+        if found is None:
+            return "", no("channel_not_found")
+        if found["is_archived"]:
+            return "", no("is_archived")
+        return channel, None if found["is_member"] else no("not_in_channel")
+
+    def _content(self, arguments: Arguments, *, is_update: bool) -> Answer | None:
+        wrong = blockkit.problems_of_message(arguments.get("blocks"), arguments.get("text") or "", is_update=is_update)
+        if not wrong:
+            return None
+        self.workspace.problems += [f"message: {w}" for w in wrong]
+        code = next((w for w in wrong if w in ("msg_too_long", "msg_blocks_too_long", "no_text")), "invalid_blocks")
+        return no(code, response_metadata={"messages": wrong})
+
+    def post(self, arguments: Arguments) -> Answer:
+        channel, closed = self._place(arguments.get("channel", ""))
+        if closed or (closed := self._content(arguments, is_update=False)):
+            return closed
+        if arguments.get("unfurl_links") is not False or arguments.get("unfurl_media") is not False:
+            self.workspace.problems.append("a message that may unfurl links")
+        message = self.workspace.post(channel, text=arguments["text"], blocks=arguments.get("blocks"))
+        return {"ok": True, "channel": channel, "ts": message["ts"], "message": message}
+
+    def update(self, arguments: Arguments) -> Answer:
+        channel, ts = arguments.get("channel", ""), arguments.get("ts", "")
+        if channel not in self.workspace.channels:
+            return no("channel_not_found")
+        message = self.workspace.messages[channel].get(ts)
+        if message is None:
+            return no("message_not_found")
+        if message["user"] != BOT_USER:
+            return no("cant_update_message")
+        if self.workspace.channels[channel]["is_archived"]:
+            return no("is_inactive")
+        if closed := self._content(arguments, is_update=True):
+            return closed
+        message |= {"text": arguments["text"], "blocks": arguments.get("blocks")}
+        return {"ok": True, "channel": channel, "ts": ts, "text": message["text"]}
+
+    def post_ephemeral(self, arguments: Arguments) -> Answer:
+        channel, closed = self._place(arguments.get("channel", ""))
+        if closed:
+            return closed
+        self.workspace.ephemerals.append(
+            {"user": arguments["user"], "channel": channel, "text": arguments.get("text", "")}
+        )
+        return {"ok": True, "message_ts": self.workspace.new_ts()}
+
+    # Views.
+
+    def _view(self, view: Any) -> Answer | None:
+        wrong = blockkit.problems_of_view(view) if isinstance(view, dict) else ["no view"]
+        self.workspace.problems += [f"view: {w}" for w in wrong]
+        return no("invalid_arguments", response_metadata={"messages": wrong}) if wrong else None
+
+    def views_open(self, arguments: Arguments) -> Answer:
+        trigger = arguments.get("trigger_id", "")
+        if (wrong := self._view(arguments.get("view"))) is not None:
+            return wrong
+        if (code := self.workspace.use_trigger(trigger)) is not None:
+            return no(code)
+        return {"ok": True, "view": self.workspace.new_view(arguments["view"], self.workspace.triggers[trigger].user)}
+
+    def views_update(self, arguments: Arguments) -> Answer:
+        found = self.workspace.views.get(arguments.get("view_id", ""))
+        if found is None:
+            return no("not_found")
+        if arguments.get("hash") not in (None, found["hash"]):
+            return no("hash_conflict")
+        if (wrong := self._view(arguments.get("view"))) is not None:
+            return wrong
+        fresh = self.workspace.new_view(arguments["view"], found["user"])
+        del self.workspace.views[fresh["id"]]
+        self.workspace.views[found["id"]] = {**fresh, "id": found["id"], "state": found["state"]}
+        return {"ok": True, "view": self.workspace.views[found["id"]]}
+
+    def views_publish(self, arguments: Arguments) -> Answer:
+        if (wrong := self._view(arguments.get("view"))) is not None:
+            return wrong
+        self.workspace.homes[arguments["user_id"]] = arguments["view"]
+        return {"ok": True, "view": {**arguments["view"], "app_id": APP}}

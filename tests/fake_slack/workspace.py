@@ -1,0 +1,152 @@
+"""What a workspace holds: people of every kind, channels, messages, views, triggers, response URLs."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+TEAM, OTHER_TEAM, BOT_USER, APP = "T0TEAM", "T0OTHER", "U0BOT", "A0APP"
+BOT_TOKEN, APP_TOKEN = "xoxb-strict-bot-token", "xapp-strict-app-token"
+TRIGGER_SECONDS = 3.0
+RESPONSE_USES, RESPONSE_SECONDS = 5, 1800.0
+SCOPES = (
+    "commands",
+    "chat:write",
+    "users:read",
+    "users:read.email",
+    "usergroups:read",
+    "channels:read",
+    "groups:read",
+    "files:write",
+)
+
+
+@dataclass
+class Trigger:
+    user: str
+    made_at: float
+    is_used: bool = False
+
+
+@dataclass
+class ResponseUrl:
+    user: str
+    channel: str
+    message_ts: str | None
+    made_at: float
+    uses: int = 0
+
+
+@dataclass
+class Workspace:
+    """State without a network. ``now`` may be turned by a test to let triggers and response URLs grow old."""
+
+    now: Callable[[], float] = time.monotonic
+    scopes: set[str] = field(default_factory=lambda: set(SCOPES))
+    users: dict[str, dict[str, Any]] = field(default_factory=dict)
+    channels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    messages: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    ephemerals: list[dict[str, Any]] = field(default_factory=list)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+    homes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    triggers: dict[str, Trigger] = field(default_factory=dict)
+    response_urls: dict[str, ResponseUrl] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.add_person(BOT_USER, "dbaccess", is_bot=True)
+        self.add_person("USLACKBOT", "slackbot")
+
+    # People.
+
+    def add_person(self, user: str, name: str, **flags: Any) -> None:
+        """A full member, or something less by ``flags`` (deleted, is_restricted, is_stranger, team_id …)."""
+        self.users[user] = {
+            "id": user, "team_id": TEAM, "name": name, "deleted": False, "real_name": name.title(), "is_bot": False,
+            "is_restricted": False, "is_ultra_restricted": False,
+            "profile": {"display_name": name, "real_name": name.title(), "email": f"{name}@example.com"}, **flags,
+        }  # fmt: skip
+
+    def add_outsider(self, user: str, name: str) -> None:
+        """Of another organisation, in a channel that is shared with it: ``is_stranger`` is absent when they share a channel."""
+        self.add_person(user, name, team_id=OTHER_TEAM)
+
+    # Channels and messages.
+
+    def add_channel(self, channel: str, name: str, *, bot: bool = True, **flags: Any) -> None:
+        self.channels[channel] = {
+            "id": channel,
+            "name": name,
+            "is_member": bot,
+            "is_archived": False,
+            "is_ext_shared": False,
+            "is_im": False,
+            **flags,
+        }
+        self.messages[channel] = {}
+
+    def dm_of(self, user: str) -> str:
+        channel = f"D{user[1:]}"
+        if channel not in self.channels:
+            self.add_channel(channel, user, is_im=True, user=user)
+        return channel
+
+    def new_ts(self) -> str:
+        self._count += 1
+        return f"17000000{self._count:02d}.{self._count:06d}"
+
+    def post(self, channel: str, **content: Any) -> dict[str, Any]:
+        ts = self.new_ts()
+        self.messages[channel][ts] = {
+            "type": "message",
+            "channel": channel,
+            "ts": ts,
+            "user": BOT_USER,
+            "bot_id": "B0BOT",
+            "app_id": APP,
+            **content,
+        }
+        return self.messages[channel][ts]
+
+    # Short-lived things.
+
+    def new_trigger(self, user: str) -> str:
+        trigger = f"{secrets.randbits(40)}.{secrets.token_hex(8)}"
+        self.triggers[trigger] = Trigger(user, self.now())
+        return trigger
+
+    def use_trigger(self, trigger: str) -> str | None:
+        """Slack's error code, or None."""
+        found = self.triggers.get(trigger)
+        if found is None:
+            return "invalid_trigger_id"
+        if found.is_used:
+            return "exchanged_trigger_id"
+        if self.now() - found.made_at > TRIGGER_SECONDS:
+            return "expired_trigger_id"
+        found.is_used = True
+        return None
+
+    def new_response_url(self, user: str, channel: str, message_ts: str | None) -> str:
+        token = secrets.token_hex(12)
+        self.response_urls[token] = ResponseUrl(user, channel, message_ts, self.now())
+        return token
+
+    def new_view(self, view: dict[str, Any], user: str) -> dict[str, Any]:
+        self._count += 1
+        found = {
+            **view,
+            "id": f"V{self._count:08d}",
+            "team_id": TEAM,
+            "app_id": APP,
+            "app_installed_team_id": TEAM,
+            "hash": secrets.token_hex(8),
+            "state": {"values": {}},
+            "user": user,
+        }
+        self.views[found["id"]] = found
+        return found

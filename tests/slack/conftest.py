@@ -1,0 +1,98 @@
+"""The real AsyncApp over a real Socket Mode connection to the strict double; ledger, policy and runner are real, the database is in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.access.effects import EFFECTS
+from bot.access.runner import Runner
+from bot.slack.connection import Connection, bolt, web_client
+from bot.slack.directory import SlackDirectory
+from bot.slack.messenger import SlackMessenger
+from storage.records import Request
+from tests.access.house import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, SECOND, STRANGER, House
+from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
+
+OUTSIDER, GUEST, GONE, ROBOT = "U0OUTSIDER", "U0GUEST", "U0GONE", "U0ROBOT"
+
+
+@dataclass
+class Office:
+    """A workspace with the bot in it."""
+
+    slack: FakeSlack
+    house: House
+    connection: Connection
+
+    async def ask(self, text: str = "shop readonly 1h looking at a refund", user: str = ADA) -> dict[str, Any]:
+        """The card that comes of a command."""
+        before = len(self.slack.messages(CARDS))
+        await self.slack.command(user, f"request {text}")
+        cards = await self.slack.wait("a card", lambda: self.slack.messages(CARDS)[before:])
+        return dict(cards[0])
+
+    def card(self, ts: str) -> dict[str, Any]:
+        return next(m for m in self.slack.messages(CARDS) if m["ts"] == ts)
+
+    async def request(self, request_id: int = 1) -> Request:
+        return await self.house.ledger.request(request_id)
+
+    async def told(self, user: str, words: str) -> str:
+        return str(
+            await self.slack.wait(
+                f"{user} is told {words!r}", lambda: next((a for a in self.slack.answers(user) if words in a), None)
+            )
+        )
+
+    async def dm_says(self, user: str, words: str) -> dict[str, Any]:
+        return dict(
+            await self.slack.wait(
+                f"a DM of {user} says {words!r}",
+                lambda: next((m for m in self.slack.dm(user) if words in str(m)), None),
+            )
+        )
+
+    async def card_says(self, ts: str, words: str) -> dict[str, Any]:
+        return dict(
+            await self.slack.wait(
+                f"the card says {words!r}", lambda: next((m for m in [self.card(ts)] if words in str(m)), None)
+            )
+        )
+
+
+@pytest.fixture
+async def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Office]:
+    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
+    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await house.open()
+    async with running() as slack:
+        for person, name in PEOPLE.items():
+            slack.workspace.add_person(person, name)
+        slack.workspace.add_outsider(OUTSIDER, "outsider")
+        slack.workspace.add_person(GUEST, "guest", is_restricted=True)
+        slack.workspace.add_person(GONE, "gone", deleted=True)
+        slack.workspace.add_person(ROBOT, "robot", is_bot=True)
+        for channel, name in ((CARDS, "cards"), (AUDIT, "audit"), (ALERTS, "alerts")):
+            slack.workspace.add_channel(channel, name)
+        client = web_client(BOT_TOKEN, f"{slack.url}/api/")
+        house.context = replace(house.context, directory=SlackDirectory(client), messenger=SlackMessenger(client))
+        house.runner = Runner(house.context, EFFECTS)
+        connection, stop = Connection(bolt(client, house.context), APP_TOKEN), asyncio.Event()
+        work = [asyncio.create_task(connection.run(stop)), asyncio.create_task(house.runner.run(stop))]
+        try:
+            yield Office(slack, house, connection)
+            assert slack.problems == []
+        finally:
+            stop.set()
+            await asyncio.gather(*work)
+            await house.close()
+
+
+__all__ = ["ADA", "ADMIN", "GONE", "GUEST", "LEAD", "OUTSIDER", "ROBOT", "SECOND", "STRANGER", "Office"]
