@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from bot.databases import DatabaseEntry
 from bot.policy.mistakes import words
 from bot.policy.model import ANYONE, PERSON, PolicyFile, RuleEntry, StageEntry
-from bot.policy.rules import Rule, by_database, is_glob, matched
+from bot.policy.rules import Meant, Rule, by_database, is_glob
 from bot.policy.source import Place, Problem, Source, shown
 from storage.records import Stage
 
@@ -26,6 +27,10 @@ class Known:
     databases: Mapping[str, DatabaseEntry]
     names: Collection[str]
     is_whole: bool
+
+    @cached_property
+    def meant(self) -> Meant:
+        return Meant(self.databases)
 
 
 def errors(source: Source, policy: PolicyFile, rules: Mapping[int, RuleEntry], known: Known) -> Iterator[Problem]:
@@ -90,7 +95,7 @@ def _unknown_names(source: Source, rule: RuleEntry, known: Known, place: Place) 
             yield _problem(source, (*place, "databases", number), what)
     if not known.is_whole:
         return
-    levels = {level for name in matched(rule, known.databases) for level in known.databases[name].levels}
+    levels = {level for name in known.meant.by(rule) for level in known.databases[name].levels}
     for number, level in enumerate(rule.levels):
         if level != "*" and levels and level not in levels:
             what = f"none of its databases has a level {shown(level)}{_near(level, levels)}"
@@ -125,14 +130,16 @@ def warnings(
     data_file: Source, policy_file: Source, rules: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]
 ) -> Iterator[Problem]:
     """What deserves a look and prevents nothing."""
+    above: dict[str, list[Rule]] = {name: [] for name in databases}
     for number, rule in enumerate(rules):
         place = ("rules", number)
         if any(_has_sole_approver(rule, stage) for stage in rule.stages):
-            yield _warning(
-                policy_file, (*place, "approvals"), "has one sole approver; name a second one for when they are away"
-            )
-        if (why := _never_answers(rule, rules[:number], databases)) is not None:
+            what = "has one sole approver; name a second one for when they are away"
+            yield _warning(policy_file, (*place, "approvals"), what)
+        if (why := _never_answers(rule, above, databases)) is not None:
             yield _warning(policy_file, place, f"never answers: {why}")
+        for name in rule.databases:
+            above[name].append(rule)
     yield from _unreachable(data_file, rules, databases)
 
 
@@ -142,23 +149,30 @@ def _warning(source: Source, place: Place, what: str) -> Problem:
 
 def _has_sole_approver(rule: Rule, stage: Stage) -> bool:
     """Only one person can ever approve: because one is named, or because the only requester is the other one."""
-    return (
-        len(set(stage.approvers) - (rule.requesters if rule.requesters and len(rule.requesters) == 1 else set())) == 1
-    )
+    people = set(stage.approvers)
+    if rule.requesters is not None and len(rule.requesters) == 1:
+        people -= rule.requesters
+    return len(people) == 1
 
 
-def _never_answers(rule: Rule, above: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]) -> str | None:
-    cells = {(name, level) for name in rule.databases for level in databases[name].levels if rule.names_level(level)}
+def _never_answers(rule: Rule, above: Mapping[str, list[Rule]], databases: Mapping[str, DatabaseEntry]) -> str | None:
+    cells = [(name, level) for name in rule.databases for level in databases[name].levels if rule.names_level(level)]
     if not cells:
         return "no database has what it names"
-    covering = [other for other in above if _covers_people(other, rule)]
-    if covering and all(any(name in o.databases and o.names_level(level) for o in covering) for name, level in cells):
+    if all(_is_answered(rule, level, above[name]) for name, level in cells):
         return "the rules above it answer first; move it up or take it out"
     return None
 
 
-def _covers_people(other: Rule, rule: Rule) -> bool:
-    return other.requesters is None or (rule.requesters is not None and rule.requesters <= other.requesters)
+def _is_answered(rule: Rule, level: str, above: list[Rule]) -> bool:
+    """Everybody who could ask by ``rule`` for this level is answered by one of those above it."""
+    left = rule.requesters
+    for other in above:
+        if other.names_level(level):
+            if other.requesters is None:
+                return True
+            left = None if left is None else left - other.requesters
+    return left is not None and not left
 
 
 def _unreachable(source: Source, rules: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ answer carries the path through the rules that led to it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
@@ -211,15 +211,37 @@ def _steps(about: Sequence[Rule], person_id: str, database: str, level: str | No
 
 def offers(config: Config, person_id: str, *, database: str | None = None) -> tuple[Offer, ...]:
     """What a person may ask for, of one database or of all, in the order of databases.yml."""
-    names = config.databases if database is None else config.databases.keys() & {database}
-    found = []
-    for name in names:
-        mine = [rule for rule in config.about.get(name, ()) if rule.names_person(person_id)]
-        for level in config.databases[name].levels if mine else ():
-            rule = next((rule for rule in mine if rule.names_level(level)), None)
-            if rule is not None:
-                found.append(_offer(config, name, level, rule))
-    return tuple(found)
+    rules = config.rules if database is None else config.about.get(database, ())
+    names = config.databases.keys() if database is None else config.databases.keys() & {database}
+    first = _first_rules(config, person_id, rules, names)
+    return tuple(
+        _offer(config, name, level, first[name, level])
+        for name in config.databases
+        if name in names
+        for level in config.databases[name].levels
+        if (name, level) in first
+    )
+
+
+def _first_rules(
+    config: Config, person_id: str, rules: Sequence[Rule], names: Collection[str]
+) -> dict[tuple[str, str], Rule]:
+    """Database and level → the rule that answers this person. One look at each rule, however many databases there are."""
+    still = {name: set(config.databases[name].levels) for name in names}
+    first: dict[tuple[str, str], Rule] = {}
+    shapes: set[tuple[frozenset[str], frozenset[str] | None]] = set()
+    for rule in rules:
+        shape = (rule.databases, rule.levels)
+        if not rule.names_person(person_id) or shape in shapes:
+            continue
+        shapes.add(shape)
+        for name in still.keys() & rule.databases:
+            answered = {level for level in still[name] if rule.names_level(level)}
+            first.update({(name, level): rule for level in answered})
+            still[name] -= answered
+            if not still[name]:
+                del still[name]
+    return first
 
 
 def _offer(config: Config, database: str, level: str, rule: Rule) -> Offer:

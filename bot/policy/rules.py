@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -53,11 +53,14 @@ class Rule:
 
 
 def compiled(policy: PolicyFile, databases: Mapping[str, DatabaseEntry]) -> tuple[Rule, ...]:
-    """In the order of the file."""
-    return tuple(_rule(policy, entry, databases) for entry in policy.rules)
+    """In the order of the file. Rules about the same databases share one set, which makes them quick to compare."""
+    sets: dict[frozenset[str], frozenset[str]] = {}
+    meant = Meant(databases)
+    rules = [_rule(policy, entry, meant) for entry in policy.rules]
+    return tuple(replace(rule, databases=sets.setdefault(rule.databases, rule.databases)) for rule in rules)
 
 
-def _rule(policy: PolicyFile, entry: RuleEntry, databases: Mapping[str, DatabaseEntry]) -> Rule:
+def _rule(policy: PolicyFile, entry: RuleEntry, meant: Meant) -> Rule:
     shared = {
         name: _first(getattr(entry, name), getattr(policy.defaults, name), value) for name, value in DEFAULTS.items()
     }
@@ -65,7 +68,7 @@ def _rule(policy: PolicyFile, entry: RuleEntry, databases: Mapping[str, Database
     return Rule(
         name=entry.name,
         requesters=None if ANYONE in entry.requesters else frozenset(entry.requesters),
-        databases=matched(entry, databases),
+        databases=meant.by(entry),
         levels=None if "*" in entry.levels else frozenset(entry.levels),
         stages=tuple(Stage(approvers=tuple(dict.fromkeys(s.approvers)), count=s.count) for s in entry.approvals or ()),
         channel=entry.channel or policy.defaults.channel or "",
@@ -91,18 +94,27 @@ def is_glob(wanted: str) -> bool:
     return any(sign in wanted for sign in "*?[")
 
 
-def matched(entry: RuleEntry, databases: Mapping[str, DatabaseEntry]) -> frozenset[str]:
-    """Databases of today's file that a rule names: by name, pattern, or labels that must all hold."""
-    found: set[str] = set()
-    for wanted in entry.databases:
-        if isinstance(wanted, str) and not is_glob(wanted):
-            found.update({wanted} & databases.keys())
-        else:
-            found.update(name for name, candidate in databases.items() if _is_meant(wanted, name, candidate))
-    return frozenset(found)
+class Meant:
+    """Which databases of today's file a rule means; each way of saying it is looked up once."""
+
+    def __init__(self, databases: Mapping[str, DatabaseEntry]) -> None:
+        self._databases = databases
+        self._known: dict[Hashable, frozenset[str]] = {}
+
+    def by(self, entry: RuleEntry) -> frozenset[str]:
+        """By name, pattern, or labels that must all hold; what a rule lists are alternatives."""
+        found = [self._one(wanted) for wanted in entry.databases]
+        return found[0] if len(found) == 1 else frozenset().union(*found)
+
+    def _one(self, wanted: str | dict[str, str]) -> frozenset[str]:
+        key = wanted if isinstance(wanted, str) else tuple(sorted(wanted.items()))
+        if key not in self._known:
+            names = (name for name, entry in self._databases.items() if _is_meant(wanted, name, entry))
+            self._known[key] = frozenset(names)
+        return self._known[key]
 
 
 def _is_meant(wanted: str | Mapping[str, str], name: str, entry: DatabaseEntry) -> bool:
     if isinstance(wanted, str):
-        return fnmatchcase(name, wanted)
+        return fnmatchcase(name, wanted) if is_glob(wanted) else name == wanted
     return all(entry.labels.get(label) == value for label, value in wanted.items())

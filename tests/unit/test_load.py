@@ -221,3 +221,14 @@ def test_a_rule_covered_only_in_part_is_no_dead_end(tmp_path: Path) -> None:
 """
     )
     assert told(tmp_path, policy=policy) == ()
+
+
+def test_rules_that_answer_only_together_make_a_dead_end_below_them(tmp_path: Path) -> None:
+    def rule(name: str, *requesters: str) -> str:
+        return POLICY.split("rules:\n")[1].replace("readers", name).replace("U01ASKER", ", ".join(requesters))
+
+    head = POLICY.split("  - name")[0]
+    both = head + rule("ann", "U01ANN") + rule("bob", "U01BOB") + rule("ann and bob", "U01ANN", "U01BOB")
+    (problem,) = told(tmp_path, policy=both)
+    assert 'rule "ann and bob": never answers' in problem.what
+    assert told(tmp_path, policy=both.replace("[U01BOB]", "[U01CAT]")) == ()

@@ -1,0 +1,281 @@
+"""What holds for every policy, every person and every order of clicks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot.durations import format_duration, short_duration
+from bot.policy import judge
+from bot.policy.judge import Allowed, Ask, MayDecide, Missing, Outdated, Refused
+from bot.policy.load import Config
+from storage.lifecycle import Move, open_stage, resolve
+from storage.records import Decision, Kind, Request, State
+from tests.unit.config import asked, config_of, database, rule, vote
+
+PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN"]
+LEVELS = ["readonly", "readwrite", "migrate"]
+NAMES = ["orders-prod", "orders-test", "books-prod", "books-test"]
+LABELS = [{"env": "prod"}, {"env": "test"}, {"env": "prod", "team": "a"}, {"team": "b"}]
+REASON = "a reason that is long enough for every rule"
+SPANS = st.sampled_from([10, 60, 1800, 3600, 5400, 7200, 14400, 28800]).map(lambda s: timedelta(seconds=s))
+
+
+def some(values: list[Any], **bounds: int) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.sampled_from(values), unique_by=str, min_size=1, **bounds)
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> dict[str, Any]:
+    found = database(*draw(some(LEVELS)), labels=draw(st.sampled_from([{}, *LABELS])))
+    for level in found["levels"].values():
+        if (cap := draw(st.none() | SPANS)) is not None:
+            level["max_duration"] = short_duration(cap)
+    return found
+
+
+@st.composite
+def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    found = rule(
+        f"rule {number}",
+        requesters=draw(some([*PEOPLE, "anyone"])),
+        databases=draw(some([*NAMES, "*", "orders-*", "*-test", *LABELS])),
+        levels=draw(some([*LEVELS, "*"])),
+        approvals=[{"from": draw(some(PEOPLE)), "count": draw(st.integers(1, 3))}],
+    )
+    for key in ("max_duration", "duration"):
+        if (span := draw(st.none() | SPANS)) is not None:
+            found[key] = short_duration(span)
+    return found
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of both files."""
+    databases = {name: draw(entries()) for name in draw(some(NAMES))}
+    listed = [draw(rules(number)) for number in range(draw(st.integers(0, 4)))]
+    defaults = {"max_duration": short_duration(span)} if (span := draw(st.none() | SPANS)) else {}
+    return databases, {"rules": listed, "defaults": defaults}
+
+
+ASKS = st.builds(
+    Ask,
+    person_id=st.sampled_from([*PEOPLE, "U99STRANGER"]),
+    database=st.sampled_from([*NAMES, "nosuch"]) | st.none(),
+    level=st.sampled_from([*LEVELS, "nosuch"]) | st.none(),
+    duration=st.none() | SPANS | st.timedeltas(timedelta(days=-1), timedelta(days=2)),
+    reason=st.just(REASON) | st.none(),
+    kind=st.just(Kind.ACCESS) | st.sampled_from(list(Kind)),
+)
+CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=10)
+
+
+def first_match(databases: dict[str, Any], policy: dict[str, Any], ask: Ask, level: str) -> dict[str, Any] | None:
+    """The contract's sentence read anew from the files' contents, sharing nothing with the judge."""
+    entry = databases.get(str(ask.database))
+    if entry is None or level not in entry["levels"] or ask.kind is not Kind.ACCESS:
+        return None
+    for found in policy["rules"]:
+        by_person = "anyone" in found["requesters"] or ask.person_id in found["requesters"]
+        by_level = "*" in found["levels"] or level in found["levels"]
+        by_database = any(
+            fnmatchcase(str(ask.database), wanted)
+            if isinstance(wanted, str)
+            else wanted.items() <= entry["labels"].items()
+            for wanted in found["databases"]
+        )
+        if by_person and by_level and by_database:
+            return dict(found)
+    return None
+
+
+def limits(databases: dict[str, Any], policy: dict[str, Any], found: dict[str, Any], ask: Ask, level: str) -> set[str]:
+    """Everything that says how long at most."""
+    shared = policy["defaults"].get("max_duration")
+    spans = {found.get("max_duration"), shared, databases[str(ask.database)]["levels"][level].get("max_duration")}
+    return {span for span in spans if span} | ({"8h"} if not shared and not found.get("max_duration") else set())
+
+
+def seconds(span: str) -> int:
+    units = {"h": 3600, "m": 60, "s": 1}
+    total, digits = 0, ""
+    for sign in span:
+        if sign.isdigit():
+            digits += sign
+        else:
+            total, digits = total + int(digits) * units[sign], ""
+    return total
+
+
+@given(worlds(), ASKS)
+def test_never_allowed_without_the_first_rule_that_matches(world: tuple[Any, Any], ask: Ask) -> None:
+    answer = judge.may_ask(config_of(*world), ask)
+    if isinstance(answer, Allowed):
+        found = first_match(*world, ask, str(answer.terms.level["name"]))
+        assert found is not None
+        assert answer.terms.rule == found["name"]
+        assert [(list(s.approvers), s.count) for s in answer.terms.stages] == [
+            (s["from"], s["count"]) for s in found["approvals"]
+        ]
+        assert ask.level in (None, answer.terms.level["name"])
+
+
+@given(worlds(), ASKS)
+def test_what_a_rule_allows_is_never_refused(world: tuple[Any, Any], ask: Ask) -> None:
+    ask = replace(ask, level=ask.level or "readonly", reason=REASON)
+    found = first_match(*world, ask, str(ask.level))
+    if found is not None:
+        cap = min(seconds(span) for span in limits(*world, found, ask, str(ask.level)))
+        answer = judge.may_ask(config_of(*world), replace(ask, duration=timedelta(seconds=cap)))
+        assert isinstance(answer, Allowed)
+
+
+@given(worlds(), ASKS)
+def test_never_longer_than_the_tightest_limit_and_never_cut(world: tuple[Any, Any], ask: Ask) -> None:
+    answer = judge.may_ask(config_of(*world), ask)
+    if isinstance(answer, Allowed):
+        level = str(answer.terms.level["name"])
+        found = first_match(*world, ask, level)
+        assert found is not None
+        longest = min(seconds(span) for span in limits(*world, found, ask, level))
+        assert timedelta(seconds=10) <= answer.terms.duration <= timedelta(seconds=longest)
+        assert ask.duration in (None, answer.terms.duration)
+
+
+@given(worlds(), ASKS)
+def test_explain_and_the_decision_never_disagree(world: tuple[Any, Any], ask: Ask) -> None:
+    config = config_of(*world)
+    decided = judge.may_ask(config, ask)
+    explained = judge.may_ask(config, replace(ask, needs_reason=False))
+    if not (isinstance(decided, Missing) and decided.what == "reason"):
+        assert explained == decided
+    else:
+        assert isinstance(explained, Allowed)
+    lines = judge.explained(explained)
+    answering = [line for line in lines if line.endswith(" answers.")]
+    if isinstance(explained, Allowed):
+        assert lines[0] == "Allowed to ask."
+        assert answering == [f"Rule “{explained.terms.rule}” answers."]
+    elif isinstance(explained, Refused):
+        assert (lines[0], lines[-1]) == ("Refused.", explained.reason)
+        assert bool(answering) == (explained.about == "duration")
+
+
+@given(worlds(), ASKS)
+def test_what_is_offered_is_allowed_and_nothing_else_is(world: tuple[Any, Any], ask: Ask) -> None:
+    config = config_of(*world)
+    offered = {(o.database, o.level): o for o in judge.offers(config, ask.person_id)}
+    for name in (*NAMES, "nosuch"):
+        for level in (*LEVELS, "nosuch"):
+            plain = Ask(person_id=ask.person_id, database=name, level=level, reason=REASON)
+            answer, offer = judge.may_ask(config, plain), offered.get((name, level))
+            assert isinstance(answer, Allowed) == (offer is not None)
+            if offer is not None:
+                over = replace(plain, duration=offer.max_duration + timedelta(seconds=1))
+                assert isinstance(judge.may_ask(config, replace(plain, duration=offer.max_duration)), Allowed)
+                assert isinstance(judge.may_ask(config, over), Refused)
+
+
+@given(worlds(), ASKS)
+def test_a_refusal_gives_nothing_away(world: tuple[Any, Any], ask: Ask) -> None:
+    config = config_of(*world)
+    answer = judge.may_ask(config, ask)
+    if isinstance(answer, Refused):
+        mine = {o.database for o in judge.offers(config, ask.person_id)}
+        for name in set(NAMES) - mine - {str(ask.database)}:
+            assert name not in answer.reason
+
+
+def voted(config: Config, request: Request, clicks: list[str]) -> tuple[tuple[Decision, ...], bool]:
+    """The votes that counted, click by click, and whether they were enough."""
+    counted: tuple[Decision, ...] = ()
+    for person_id in clicks:
+        answer = judge.may_decide(config, request, counted, person_id)
+        if isinstance(answer, MayDecide):
+            counted = (*counted, vote(person_id, stage=answer.stage))
+    return counted, resolve(Move.DECIDE, request, counted) is Move.APPROVE
+
+
+def waiting(config: Config, ask: Ask) -> Request | None:
+    answer = judge.may_ask(config, replace(ask, reason=REASON))
+    if not isinstance(answer, Allowed):
+        return None
+    return asked(answer.terms, person_id=ask.person_id, database=str(ask.database))
+
+
+@given(worlds(), ASKS, CLICKS)
+@settings(max_examples=200)
+def test_only_distinct_approvers_other_than_the_requester_count(
+    world: tuple[Any, Any], ask: Ask, clicks: list[str]
+) -> None:
+    config = config_of(*world)
+    request = waiting(config, ask)
+    if request is None:
+        return
+    counted, is_approved = voted(config, request, clicks)
+    people = [decision.person_id for decision in counted]
+    (stage,) = request.terms.stages
+    assert len(set(people)) == len(people)
+    assert ask.person_id not in people
+    assert set(people) <= set(stage.approvers)
+    assert is_approved == (len(set(clicks) & set(stage.approvers) - {ask.person_id}) >= stage.count)
+
+
+@given(worlds(), worlds(), ASKS, CLICKS)
+@settings(max_examples=200)
+def test_a_click_counts_only_where_today_allows_it_too(
+    before: tuple[Any, Any], after: tuple[Any, Any], ask: Ask, clicks: list[str]
+) -> None:
+    today = config_of(*after)
+    request = waiting(config_of(*before), ask)
+    if request is None:
+        return
+    found = first_match(*after, ask, request.level)
+    for person_id in clicks:
+        answer = judge.may_decide(today, request, (), person_id)
+        assert isinstance(answer, MayDecide | Refused | Outdated)
+        if isinstance(answer, MayDecide):
+            assert found is not None
+            assert found["name"] == request.terms.rule
+            assert person_id in found["approvals"][0]["from"]
+            assert found["approvals"][0]["count"] == request.terms.stages[0].count
+            assert after[0][request.database]["levels"][request.level]["roles"] == request.terms.level["roles"]
+            longest = min(seconds(span) for span in limits(*after, found, ask, request.level))
+            assert request.terms.duration <= timedelta(seconds=longest)
+
+
+@given(worlds(), ASKS, CLICKS, st.sampled_from(PEOPLE))
+@settings(max_examples=200)
+def test_one_more_approver_never_makes_it_harder(
+    world: tuple[Any, Any], ask: Ask, clicks: list[str], person_id: str
+) -> None:
+    databases, policy = world
+    wider = {**policy, "rules": [with_approver(found, person_id) for found in policy["rules"]]}
+    config, wide = config_of(databases, policy), config_of(databases, wider)
+    request, same = waiting(config, ask), waiting(wide, ask)
+    assert (request is None) == (same is None)
+    if request is None or same is None:
+        return
+    (_, is_approved), (_, is_approved_then) = voted(config, request, clicks), voted(wide, same, clicks)
+    assert is_approved_then or not is_approved
+    # Added between card and click, it is no change of the stages either.
+    assert voted(wide, request, clicks)[1] or not is_approved
+
+
+def with_approver(found: dict[str, Any], person_id: str) -> dict[str, Any]:
+    (stage,) = found["approvals"]
+    return {**found, "approvals": [{**stage, "from": list(dict.fromkeys([*stage["from"], person_id]))}]}
+
+
+@given(worlds(), ASKS)
+def test_a_waiting_request_is_open_until_enough_have_voted(world: tuple[Any, Any], ask: Ask) -> None:
+    request = waiting(config_of(*world), ask)
+    if request is not None:
+        assert request.state is State.PENDING
+        assert open_stage(request, ()) == 0
+        assert format_duration(request.terms.duration) != "0 s"
