@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -44,10 +45,16 @@ class Killed(BaseException):
 
 @dataclass
 class Clock:
+    """Turned by the test; or, once it ``runs``, real time from then on."""
+
     at: datetime = BEGIN
+    started: float | None = None
 
     def __call__(self) -> datetime:
-        return self.at
+        return self.at if self.started is None else self.at + timedelta(seconds=time.monotonic() - self.started)
+
+    def run(self) -> None:
+        self.started = time.monotonic()
 
 
 @dataclass

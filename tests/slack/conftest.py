@@ -72,6 +72,7 @@ async def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
     house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await house.open()
+    house.clock.run()
     async with running() as slack:
         for person, name in PEOPLE.items():
             slack.workspace.add_person(person, name)

@@ -16,6 +16,7 @@ async def test_from_request_to_receipt(office: Office) -> None:
     card = await office.ask()
     await office.told(ADA, "Request #1 is waiting for <@U0LEAD>, <@U0SECOND>")
     await office.slack.click(LEAD, card, "Approve")
+    await office.card_says(card["ts"], "until")
     message = await office.dm_says(ADA, "is ready")
     username, password = (re.search(rf"\*{n}\*\\n`([^`]+)`", str(message)) for n in ("Username", "Password"))
     assert username is not None
