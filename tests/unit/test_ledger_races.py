@@ -210,7 +210,10 @@ async def _blocked(ledger: Ledger) -> None:
 async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
     ledger: Ledger, replica: Ledger, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lease runs out between the look at the claim and the commit: the other worker sees the task after the move."""
+    """The lease runs out between the look at the claim and the commit: the other worker sees the task after the move.
+
+    On PostgreSQL it takes something else meanwhile and waits for nobody; on SQLite there is one writer at a time.
+    """
     request = await bring(ledger, clock, State.APPROVED)
     while (claim := await ledger.claim("slow", LEASE)) is not None and claim.task.kind is not TaskKind.PROVISION:
         await ledger.finish(claim)
@@ -223,18 +226,16 @@ async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
         await follow(*arguments)
 
     monkeypatch.setattr(ledger_module, "_follow", slowly)
-    moving = asyncio.create_task(
-        ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=claim)
-    )
+    moving = asyncio.create_task(ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=claim))
     await within.wait()
     clock.turn(LEASE)
     other = asyncio.create_task(replica.claim("other", LEASE))
-    await asyncio.wait([other], timeout=1)
+    await asyncio.wait([other], timeout=1 if ledger.is_sqlite else 10)
     taken_early = other.result() if other.done() else None
     go_on.set()
     assert (await moving).started_at is not None
     await other
-    assert taken_early is None or taken_early.task.id != claim.task.id
+    assert (taken_early and taken_early.task.kind) == (None if ledger.is_sqlite else TaskKind.UPDATE_CARD)
 
 
 async def _user_is_planned_exactly_if_approved(ledger: Ledger, request: Request) -> None:
