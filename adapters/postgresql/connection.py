@@ -21,7 +21,6 @@ from psycopg.rows import TupleRow
 from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Secrets, Target, WrongServer
 from adapters.postgresql.errors import refused_role, translated
 
-Connection: TypeAlias = psycopg.Connection[TupleRow]
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
 Parameters: TypeAlias = tuple[object, ...] | dict[str, object]
 
@@ -34,6 +33,12 @@ STATEMENT_SECONDS = CREATE_LIMIT_SECONDS / 2
 MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
 LOCK_SPACE = 0x64626163
 KEPT_ROLES, HAND_OVER = "kept roles", "hand-over"
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection that knows whom it acts as, also in a transaction that failed."""
+
+    acts_as: str = ""
 
 
 class Server:
@@ -69,7 +74,7 @@ class Server:
         limits = f"-c statement_timeout={int(limit * 1000)} -c lock_timeout={LOCK_SECONDS * 1000}"
         options = f"{self.conninfo.get('options') or ''} -c search_path=pg_catalog,pg_temp -c timezone=UTC {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
         settings = {**self.conninfo, "dbname": database, "options": options.strip(), "client_encoding": "UTF8"}
-        with psycopg.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
+        with Connection.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
             if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                 # Names there may be any bytes, and one that cannot be read must not stop a revocation.
                 connection.execute("SET client_encoding TO 'LATIN1'")
@@ -82,6 +87,7 @@ class Server:
 
     def _as_owner(self, connection: Connection) -> None:
         role = self.target.admin_role
+        connection.acts_as = role or connection.info.user
         if role is None:
             return
         try:
@@ -129,7 +135,7 @@ def exists(connection: Connection, role: str) -> bool:
 
 def us(connection: Connection) -> str:
     """The role that acts, quoted: the admin role, or else the login."""
-    return quoted(value(connection, "SELECT current_user"))
+    return quoted(connection.acts_as)
 
 
 def value(connection: Connection, query: Statement, parameters: Parameters = ()) -> Any:

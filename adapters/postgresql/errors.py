@@ -1,4 +1,4 @@
-"""The one translation of the driver's errors, with secrets taken out and nothing chained behind."""
+"""The one translation of the driver's errors, with secrets taken out of them and of what is chained behind."""
 
 from __future__ import annotations
 
@@ -32,18 +32,26 @@ NO_TLS = re.compile(
 
 @contextmanager
 def translated(hidden: tuple[str, ...], *, login: str, database: str) -> Iterator[None]:
-    """What the driver raises inside becomes an AdapterError. It is raised outside the ``except``, so that no error of the driver hangs on it."""
-    trouble: AdapterError | None = None
+    """What the driver raises inside becomes an AdapterError; the driver's own stays behind it as context, without secrets."""
     try:
         yield
     except psycopg.Error as error:
         trouble = translate(error, hidden, login=login, database=database)
+        _take_out(error, hidden)
+        raise trouble from None
     except UnicodeError:
-        trouble = Rejected("a name or value cannot be sent in the server's encoding")
+        raise Rejected("a name or value cannot be sent in the server's encoding") from None
     except OSError as error:
-        trouble = Unreachable(f"no connection: {_clean(str(error), hidden)}", is_ambiguous=True)
-    if trouble is not None:
-        raise trouble
+        raise Unreachable(f"no connection: {_clean(str(error), hidden)}", is_ambiguous=True) from None
+
+
+def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
+    """Whoever logs an error may log what it came from."""
+    while error is not None:
+        error.args = tuple(scrub(part, *hidden) if isinstance(part, str) else part for part in error.args)
+        if isinstance(error, psycopg.Error):
+            vars(error)["_pgconn"] = None  # of a login that failed, it holds all parts of the admin URL
+        error = error.__cause__ or error.__context__
 
 
 def translate(error: psycopg.Error, hidden: tuple[str, ...], *, login: str, database: str) -> AdapterError:

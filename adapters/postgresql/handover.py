@@ -93,7 +93,6 @@ def become_member(connection: Connection, role: str) -> None:
     """The bot's role becomes a member of a user: that lets it end sessions, hand over objects and roll back prepared transactions."""
     if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         return
-    current = value(connection, "SELECT current_user")
     if version(connection) >= SETS_MEMBERSHIP_OPTIONS:
         is_member = value(connection, "SELECT pg_has_role(%s, 'USAGE') AND pg_has_role(%s, 'SET')", (role, role))
         statement: LiteralString = "GRANT {} TO {} WITH INHERIT TRUE, SET TRUE"
@@ -103,9 +102,9 @@ def become_member(connection: Connection, role: str) -> None:
     if is_member:
         return
     try:
-        run(connection, statement, role, current)
+        run(connection, statement, role, connection.acts_as)
     except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT {quoted(role)} TO {quoted(current)} WITH ADMIN OPTION;"
+        mend = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
         raise Rejected(f"the bot may not become a member of {role}", mend=mend) from None
 
 

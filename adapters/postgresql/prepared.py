@@ -44,7 +44,7 @@ def _roll_back_as(connection: Connection, owner: str, gid: bytes) -> None:
 def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
     """One of another role. Membership is taken for this alone; ROLLBACK PREPARED runs in no transaction, so it is given back after."""
     was_member = value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (owner,))
-    current, admin = us(connection), value(connection, "SELECT current_user")
+    admin = connection.acts_as
     try:
         become_member(connection, owner)
         _roll_back_as(connection, owner, gid)
@@ -52,7 +52,7 @@ def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
         if admin != value(connection, "SELECT current_user"):
             run(connection, "SET ROLE {}", admin)
     except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT {quoted(owner)} TO {current} WITH ADMIN OPTION;"
+        mend = f"GRANT {quoted(owner)} TO {us(connection)} WITH ADMIN OPTION;"
         raise Rejected(f"a prepared transaction of {owner} cannot be rolled back", mend=mend) from None
     if not was_member:
         run(connection, "REVOKE {} FROM {}", owner, admin)

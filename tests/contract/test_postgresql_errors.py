@@ -1,0 +1,147 @@
+"""What the driver raises becomes an adapter's error, with no secret on it."""
+
+from __future__ import annotations
+
+import inspect
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from adapters.base import AdapterError, Rejected, Secrets, Target, Tls, Unreachable
+from adapters.contract import everything_on
+from adapters.postgresql import PostgreSQL
+from adapters.postgresql.errors import translated
+from tests.servers.postgresql import PostgresServer
+
+SECRET = "Never0Shown0Anywhere"
+
+
+def target(**changes: object) -> Target:
+    known = {"name": "shop", "engine": "postgresql", "admin_url": "env:X", "prefix": "jit_", "ledger": "abcdefghijkl"}
+    return Target(**{"tls": Tls(mode="prefer"), **known, **changes})  # type: ignore[arg-type]
+
+
+def every_class() -> list[type[psycopg.Error]]:
+    found = {
+        c for m in (psycopg, errors) for _, c in inspect.getmembers(m, inspect.isclass) if issubclass(c, psycopg.Error)
+    }
+    return sorted(found, key=lambda c: c.__name__)
+
+
+def raised(error: BaseException) -> AdapterError:
+    with pytest.raises(AdapterError) as caught, translated((SECRET,), login="bot", database="shop"):
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", every_class(), ids=lambda c: c.__name__)
+def test_every_class_of_the_driver_is_translated(kind: type[psycopg.Error]) -> None:
+    trouble = raised(kind(f"could not use postgresql://bot:{SECRET}@db/shop and {SECRET}"))
+    assert isinstance(trouble, Unreachable | Rejected)
+    assert SECRET not in everything_on(trouble)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        errors.SerializationFailure,
+        errors.DeadlockDetected,
+        errors.LockNotAvailable,
+        errors.AdminShutdown,
+        errors.CrashShutdown,
+        errors.CannotConnectNow,
+        errors.TooManyConnections,
+        errors.UniqueViolation,
+        errors.QueryCanceled,
+        errors.ReadOnlySqlTransaction,
+        errors.DuplicateObject,
+    ],
+)
+def test_what_may_be_different_next_time(kind: type[psycopg.Error]) -> None:
+    trouble = raised(kind("x"))
+    assert isinstance(trouble, Unreachable)
+    assert trouble.is_ambiguous
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.SyntaxError, errors.UndefinedObject, errors.InsufficientPrivilege, errors.ReservedName]
+)
+def test_what_will_be_no_again(kind: type[psycopg.Error]) -> None:
+    assert isinstance(raised(kind("x")), Rejected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Connection refused", Unreachable),
+        ("timeout expired", Unreachable),
+        ("FATAL:  the database system is starting up", Unreachable),
+        ("FATAL:  the database system is shutting down", Unreachable),
+        ("FATAL:  sorry, too many clients already", Unreachable),
+        ("server closed the connection unexpectedly", Unreachable),
+        ("SSL SYSCALL error: EOF detected", Unreachable),
+        ('FATAL:  password authentication failed for user "bot"', Rejected),
+        ('FATAL:  role "bot" does not exist', Rejected),
+        ('FATAL:  database "shop" does not exist', Rejected),
+        ('FATAL:  permission denied for database "shop"', Rejected),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', Rejected),
+        ("server does not support SSL, but SSL was required", Rejected),
+        ("SSL error: certificate verify failed", Rejected),
+        ('server certificate for "a" does not match host name "b"', Rejected),
+    ],
+)
+def test_a_connection_that_does_not_come_about(words: str, expected: type[AdapterError]) -> None:
+    head = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
+    trouble = raised(psycopg.OperationalError(head + words))
+    assert isinstance(trouble, expected)
+    if isinstance(trouble, Unreachable):
+        assert not trouble.is_ambiguous
+    else:
+        assert trouble.mend  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://bot:{SECRET}@h/d",
+        f"postgresql://bot:{SECRET}@[/d",
+        f"host=x password={SECRET}",
+        f"postgresql://h/d?no={SECRET}",
+        "",
+    ],
+)
+def test_a_wrong_admin_url_is_named_by_its_reference(url: str) -> None:
+    with pytest.raises(Rejected) as no:
+        PostgreSQL(target(), Secrets(admin_url=url))
+    assert "env:X" in no.value.what
+    assert SECRET not in everything_on(no.value)
+
+
+def test_real_refusals(postgresql: PostgresServer) -> None:
+    def check(url: str, **changes: object) -> Rejected:
+        with pytest.raises(Rejected) as no:
+            PostgreSQL(target(**changes), Secrets(admin_url=url)).check()
+        assert SECRET not in everything_on(no.value)
+        return no.value
+
+    with postgresql.admin() as c:
+        c.execute(f"CREATE ROLE plain_bot LOGIN PASSWORD '{SECRET}'")
+        c.execute("CREATE DATABASE closed_to_bots")
+        c.execute("REVOKE ALL ON DATABASE closed_to_bots FROM PUBLIC")
+    try:
+        assert "authentication failed" in check(postgresql.url("nobody_at_all", SECRET)).what
+        assert "does not exist" in check(postgresql.url("plain_bot", SECRET, "no_such_db")).what
+        closed = check(postgresql.url("plain_bot", SECRET, "closed_to_bots"))
+        assert closed.mend == 'GRANT CONNECT ON DATABASE "closed_to_bots" TO "plain_bot";'
+        assert "support SSL" in check(postgresql.url("plain_bot", SECRET), tls=Tls(mode="require")).what
+        missing = check(postgresql.url("plain_bot", SECRET), tls=Tls(mode="verify-full", ca="/no/such.pem"))
+        assert "tls in databases.yml" in str(missing.mend)
+        absent = check(postgresql.url("plain_bot", SECRET), admin_role="no_such_owner")
+        assert absent.mend == "CREATE ROLE no_such_owner NOLOGIN CREATEROLE; GRANT no_such_owner TO plain_bot;"
+        foreign = check(postgresql.url("plain_bot", SECRET), admin_role="postgres")
+        assert foreign.mend == "GRANT postgres TO plain_bot;"
+    finally:
+        with postgresql.admin() as c:
+            c.execute("DROP DATABASE closed_to_bots")
+            c.execute("DROP ROLE plain_bot")

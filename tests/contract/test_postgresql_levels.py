@@ -1,0 +1,270 @@
+"""Levels: kept roles made equal to their grants, roles that are refused, settings."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from adapters.base import Connect, Grant, Level, Rejected
+from adapters.postgresql.levels import kept_role
+from tests.contract.bench import Bench, readonly, support
+
+
+def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str = "support") -> Level:
+    return Level(name=name, grants=(Grant(on=on, privileges=privileges),))
+
+
+def kept_roles(bench: Bench, stem: str) -> list[str]:
+    with bench.superuser() as c:
+        rows = c.execute(
+            "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"dbaccess_{stem}_",)
+        ).fetchall()
+    return [str(name) for (name,) in rows]
+
+
+def test_a_level_with_grants_sees_only_its_own(bench: Bench) -> None:
+    spec, adapter = bench.spec(support()), bench.adapter()
+    adapter.create_user(spec)
+    with bench.login(spec) as c:
+        assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
+        for query in ("SELECT * FROM shop.orders", "DELETE FROM shop.customers", "CREATE TABLE shop.t (id int)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                c.execute(query.encode())
+    assert not adapter.drop_user(spec.username, spec.level).notes
+    assert kept_roles(bench, "support") == []
+
+
+def test_a_kept_role_lives_as_long_as_it_is_used(bench: Bench) -> None:
+    first, second, adapter = bench.spec(support()), bench.spec(support()), bench.adapter()
+    adapter.create_user(first)
+    adapter.create_user(second)
+    (role,) = kept_roles(bench, "support")
+    adapter.drop_user(first.username, first.level)
+    assert kept_roles(bench, "support") == [role]
+    with bench.login(second) as c:
+        assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
+    adapter.drop_user(second.username, second.level)
+    assert kept_roles(bench, "support") == []
+
+
+def test_a_kept_role_is_made_equal_again(bench: Bench) -> None:
+    """Somebody took from it and gave to it by hand; the next user has what its level says, and so has the first."""
+    first, adapter = bench.spec(support()), bench.adapter()
+    adapter.create_user(first)
+    (role,) = kept_roles(bench, "support")
+    with bench.superuser() as c:
+        c.execute(f"SET ROLE {bench.owner or bench.bot}".encode())
+        c.execute(f"REVOKE SELECT ON shop.customers FROM {role}".encode())
+        c.execute("RESET ROLE")
+        c.execute(f"GRANT SELECT ON shop.orders TO {role}".encode())
+    second = bench.spec(support())
+    with pytest.raises(Rejected, match="does not hold what its level gives") as no:
+        adapter.create_user(second)  # what the owner gave, the bot cannot take
+    with bench.superuser() as c:
+        c.execute((no.value.mend or "").encode())
+    adapter.create_user(second)
+    with bench.login(second) as c:
+        assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            c.execute("SELECT * FROM shop.orders")
+    for spec in (first, second):
+        adapter.drop_user(spec.username, spec.level)
+    assert kept_roles(bench, "support") == []
+
+
+def test_whole_schemas_and_schema_privileges(own_bench: Bench) -> None:
+    with own_bench.superuser() as c:
+        holder = own_bench.owner or own_bench.bot
+        c.execute(f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
+        c.execute(f"GRANT CREATE ON SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
+    level = Level(
+        name="wide",
+        grants=(
+            Grant(on=("shop.*",), privileges=("select", "INSERT")),
+            Grant(on=("shop",), privileges=("USAGE", "CREATE")),
+        ),
+    )
+    spec, adapter = own_bench.spec(level), own_bench.adapter()
+    adapter.create_user(spec)
+    with own_bench.login(spec) as c:
+        assert c.execute("SELECT count(*) FROM shop.orders").fetchone() == (1000,)
+        c.execute("CREATE TABLE shop.made (id int)")
+        c.execute("CREATE FUNCTION shop.made() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    receipt = adapter.drop_user(spec.username, level)
+    assert receipt.kept == ("shop.made (table)", "shop.made() (function)")
+    assert kept_roles(own_bench, "wide") == []
+    with own_bench.superuser() as c:
+        c.execute("DROP TABLE shop.made; DROP FUNCTION shop.made()")
+
+
+@pytest.mark.parametrize(
+    ("level", "says", "mend"),
+    [
+        (
+            grants_level("shop.orders"),
+            "cannot give SELECT ON TABLE shop.orders",
+            "GRANT SELECT ON TABLE shop.orders TO",
+        ),
+        (grants_level("shop.nothing"), "no table shop.nothing", None),
+        (grants_level("nowhere.customers"), "no schema nowhere", None),
+        (grants_level("shop.customers", privileges=("OWN",)), "OWN is no privilege", "SELECT"),
+        (grants_level('shop.customers"; DROP ROLE x; --'), "no table", None),
+        (Level(name="x", roles=("no_such",)), "no_such does not exist", "CREATE ROLE no_such NOLOGIN"),
+        (Level(name="x", roles=("postgres",)), "postgres has SUPERUSER", None),
+        (Level(name="x", roles=("pg_execute_server_program",)), "shell", None),
+        (Level(name="x", roles=("dbaccess_graveyard",)), "left behind", None),
+    ],
+)
+def test_what_is_refused_and_how_it_is_mended(bench: Bench, level: Level, says: str, mend: str | None) -> None:
+    spec = bench.spec(level)
+    with pytest.raises(Rejected) as no:
+        bench.adapter().create_user(spec)
+    assert says in no.value.what
+    assert mend is None or mend in str(no.value.mend)
+    assert not bench.role_exists(spec.username)
+    bench.adapter().drop_user(spec.username, level)
+    assert kept_roles(bench, level.name) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        ("CREATE ROLE {r} CREATEROLE", "CREATEROLE"),
+        ("CREATE ROLE {r} REPLICATION", "REPLICATION"),
+        ("CREATE ROLE {r}; GRANT pg_write_server_files TO {r}", "shell"),
+        ("CREATE ROLE {r}; GRANT shop_reader TO {r} WITH ADMIN OPTION", "ADMIN OPTION"),
+        ("CREATE ROLE {r}; CREATE ROLE {r}_far CREATEROLE; GRANT {r}_far TO {r}", "member of {r}_far"),
+        ("CREATE ROLE {r}; GRANT dbaccess_graveyard TO {r}", "left behind"),
+    ],
+)
+def test_dangerous_roles_are_refused(own_bench: Bench, make: str, says: str) -> None:
+    role = f"danger_{own_bench.bot}"
+    with own_bench.superuser() as c:
+        c.execute(make.replace("{r}", role).encode())
+        c.execute(f"GRANT {role} TO {own_bench.owner} WITH ADMIN OPTION".encode())
+    level = Level(name="x", roles=(role,))
+    with pytest.raises(Rejected, match=says.replace("{r}", role)):
+        own_bench.adapter().create_user(own_bench.spec(level))
+    assert any(says.replace("{r}", role) in f.what for f in own_bench.adapter().check([level]).problems)
+
+
+def test_names_do_not_clash() -> None:
+    from tests.contract.test_postgresql_errors import target
+
+    one, level = target(), grants_level("shop.customers")
+    names = {
+        kept_role(one, level),
+        kept_role(replace(one, prefix="tmp_"), level),
+        kept_role(replace(one, name="other"), level),
+        kept_role(one, grants_level("shop.orders")),
+        kept_role(one, grants_level("shop.customers", privileges=("UPDATE",))),
+        kept_role(one, replace(level, database="next")),
+    }
+    assert len(names) == 6
+    assert kept_role(one, grants_level("s.t", name="x" * 40)).startswith("dbaccess_" + "x" * 12 + "_")  # type: ignore[union-attr]
+    assert kept_role(one, readonly()) is None
+
+
+def test_a_planted_kept_role_is_not_given(own_bench: Bench) -> None:
+    role = kept_role(own_bench.target(), support())
+    with own_bench.superuser() as c:
+        c.execute(f"CREATE ROLE {role}; GRANT {role} TO {own_bench.owner} WITH ADMIN OPTION".encode())
+    with pytest.raises(Rejected, match="did not make"):
+        own_bench.adapter().create_user(own_bench.spec(support()))
+    with own_bench.superuser() as c:
+        c.execute(
+            f"COMMENT ON ROLE {role} IS 'dbaccess ledger=abc level=support'; GRANT shop_writer TO {role}".encode()
+        )
+    with pytest.raises(Rejected, match="a member of shop_writer"):
+        own_bench.adapter().create_user(own_bench.spec(support()))
+    with own_bench.superuser() as c:
+        c.execute(f"DROP ROLE {role}".encode())
+
+
+def test_many_at_once_with_a_kept_role(bench: Bench) -> None:
+    specs, adapter = [bench.spec(support()) for _ in range(16)], bench.adapter()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(adapter.create_user, specs))
+        list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
+    assert not any(bench.role_exists(spec.username) for spec in specs)
+    assert kept_roles(bench, "support") == []
+
+
+def test_many_hand_over_at_once(bench: Bench) -> None:
+    specs, adapter = [bench.spec(Level(name="write", roles=("shop_writer",))) for _ in range(8)], bench.adapter()
+    for spec in specs:
+        adapter.create_user(spec)
+        with bench.login(spec) as c:
+            c.execute(f"CREATE FUNCTION shop.f_{spec.username}() RETURNS int LANGUAGE sql AS 'SELECT 1'".encode())
+    with ThreadPoolExecutor(8) as pool:
+        receipts = list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
+    assert [len(receipt.kept) for receipt in receipts] == [1] * 8
+    assert not any(receipt.notes for receipt in receipts)
+
+
+def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_bench: Bench) -> None:
+    """Before 16 a member can always SET ROLE; what it makes as the kept role is handed over with the rest."""
+    spec, adapter = own_bench.spec(support()), own_bench.adapter()
+    adapter.create_user(spec)
+    role = kept_role(own_bench.target(), support())
+    with own_bench.login(spec) as c:
+        try:
+            c.execute(f"SET ROLE {role}".encode())
+        except psycopg.errors.InsufficientPrivilege:
+            assert own_bench.server.version >= 16
+        c.execute("SELECT lo_create(0)")
+    receipt = adapter.drop_user(spec.username, spec.level)
+    assert len(receipt.kept) == 1
+    assert kept_roles(own_bench, "support") == []
+
+
+def test_settings_are_the_users_own(bench: Bench) -> None:
+    settings = {"statement_timeout": "7min", "search_path": "shop, public", "default_transaction_read_only": "on"}
+    spec = bench.spec(Level(name="readonly", roles=("shop_reader",), settings=settings))
+    bench.adapter().create_user(spec)
+    with bench.login(spec) as c:
+        assert c.execute("SHOW statement_timeout").fetchone() == ("7min",)
+        assert c.execute("SELECT count(*) FROM customers").fetchone() == (1000,)
+        assert c.execute("SHOW transaction_read_only").fetchone() == ("on",)
+    bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_a_setting_the_bot_may_not_give(bench: Bench) -> None:
+    spec = bench.spec(Level(name="readonly", roles=("shop_reader",), settings={"log_statement": "all"}))
+    with pytest.raises(Rejected) as no:
+        bench.adapter().create_user(spec)
+    assert no.value.mend == f"GRANT SET ON PARAMETER log_statement TO {bench.owner or bench.bot};"
+    with bench.superuser() as c:
+        c.execute(no.value.mend.encode())
+    bench.adapter().create_user(spec)
+    bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_a_level_of_another_database(bench: Bench) -> None:
+    with bench.superuser(bench.other) as c:
+        c.execute("CREATE SCHEMA IF NOT EXISTS next")
+        c.execute("CREATE TABLE IF NOT EXISTS next.things (id int)")
+        holder = bench.owner or bench.bot
+        c.execute(f"GRANT USAGE ON SCHEMA next TO {holder} WITH GRANT OPTION".encode())
+        c.execute(f"GRANT SELECT ON next.things TO {holder} WITH GRANT OPTION".encode())
+    level = replace(grants_level("next.things", name="next"), database=bench.other)
+    spec, adapter = bench.spec(level), bench.adapter()
+    adapter.create_user(spec)
+    endpoint = adapter.endpoint(level)
+    assert endpoint.database == bench.other
+    with bench.login(spec, bench.other) as c:
+        assert c.execute("SELECT count(*) FROM next.things").fetchone() == (0,)
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        bench.login(spec)
+    adapter.drop_user(spec.username, level)
+    assert kept_roles(bench, "next") == []
+
+
+def test_the_endpoint_says_what_was_configured(bench: Bench) -> None:
+    connect = Connect(host="2001:db8::7", port=6000, database="sh op$", tls="require", note="VPN only")
+    endpoint = bench.adapter(connect=connect).endpoint(readonly())
+    assert endpoint.command == 'psql "postgresql://{username}:{password}@[2001:db8::7]:6000/sh%20op%24?sslmode=require"'
+    assert (endpoint.host, endpoint.port, endpoint.tls, endpoint.note) == ("2001:db8::7", 6000, "require", "VPN only")
