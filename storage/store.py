@@ -19,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -28,6 +28,7 @@ from storage.waking import Waker, make_waker
 
 Clock: TypeAlias = Callable[[], datetime]
 BUSY_SECONDS = 30
+CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
 UPGRADE_LOCK = 0x64626163
@@ -38,12 +39,12 @@ class Store:
     """Connections and transactions. ``url`` may hold a password: it is never shown."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        self.url = make_url(url)
+        self.url = _patient(make_url(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and (self.url.database or "file:").startswith((":memory:", "file:")):
             raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
         self.clock = clock
-        self.engine = _sqlite_engine(url) if self.is_sqlite else create_async_engine(url, pool_pre_ping=True)
+        self.engine = _sqlite_engine(self.url) if self.is_sqlite else create_async_engine(self.url, pool_pre_ping=True)
         self.waker: Waker = make_waker(self.url)
         # SQLite has one writer at a time; waiting in line here is fair and quick, its own waiting is neither.
         self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
@@ -148,7 +149,13 @@ class _translated:  # noqa: N801 - reads as a word where it is used
             raise StoreUnavailable(type(error).__name__) from None
 
 
-def _sqlite_engine(url: str) -> AsyncEngine:
+def _patient(url: URL) -> URL:
+    """A server that swallows packets is given up after a while; the driver alone would wait for two minutes."""
+    is_told = url.get_backend_name() == "sqlite" or "connect_timeout" in url.query
+    return url if is_told else url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
     engine = create_async_engine(url, pool_size=5, max_overflow=10)
 
     @event.listens_for(engine.sync_engine, "connect")
