@@ -1,0 +1,209 @@
+"""What ``check`` says, one thing at a time: the right word, and a statement that mends it when it is run as printed."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from adapters.base import Finding, Grant, Level, Rejected
+from adapters.contract import wait_until
+from tests.contract.bench import BOT_PASSWORD, Bench, readonly, support, writer
+from tests.servers.postgresql import PostgresServer, binaries
+
+
+def found(bench: Bench, words: str, *levels: Level, **changes: object) -> list[Finding]:
+    health = bench.adapter(**changes).check(levels or (readonly(), writer(), support()))
+    return [finding for finding in (*health.problems, *health.warnings) if words in finding.what]
+
+
+def run(bench: Bench, statements: str, database: str | None = None) -> None:
+    with bench.superuser(database) as c:
+        c.execute(statements.encode())
+
+
+def roles_filled(bench: Bench, text: str) -> str:
+    names = {"{bot}": bench.bot, "{owner}": bench.owner or bench.bot, "{db}": bench.database, "{other}": bench.other}
+    for name, value in names.items():
+        text = text.replace(name, value)
+    return text
+
+
+SPOILED = [
+    ("ALTER ROLE {owner} NOCREATEROLE", "CREATEROLE is missing", True),
+    ("GRANT CONNECT ON DATABASE {db} TO PUBLIC", "open to PUBLIC (CONNECT)", False),
+    ("GRANT TEMPORARY ON DATABASE {db} TO PUBLIC", "open to PUBLIC (TEMPORARY)", False),
+    ("GRANT CONNECT ON DATABASE {other} TO PUBLIC", "can also connect to", False),
+    ("GRANT CREATE ON SCHEMA public TO PUBLIC", "everybody may create in the schema public", False),
+    ("REVOKE CONNECT ON DATABASE {db} FROM shop_reader", "shop_reader may not connect", True),
+    ("REVOKE SELECT ON shop.customers FROM {owner}", "cannot give SELECT ON TABLE shop.customers", True),
+    ("REVOKE USAGE ON SCHEMA shop FROM {owner}", "cannot give USAGE ON SCHEMA shop", True),
+    (
+        "REVOKE CONNECT ON DATABASE {db} FROM {owner}; GRANT CONNECT ON DATABASE {db} TO {bot}",
+        "let its users connect",
+        True,
+    ),
+    ("ALTER ROLE dbaccess_graveyard LOGIN", "log in as dbaccess_graveyard", False),
+    ("ALTER ROLE dbaccess_graveyard CREATEROLE", "dbaccess_graveyard has CREATEROLE", True),
+    ("ALTER ROLE dbaccess_graveyard NOINHERIT", "dbaccess_graveyard is NOINHERIT", False),
+    ("GRANT shop_reader TO dbaccess_graveyard", "a member of shop_reader", False),
+    ("ALTER ROLE {bot} CONNECTION LIMIT 3", "may have 3 connections", False),
+    ("ALTER ROLE {bot} SET default_transaction_read_only = on", "read-only for the bot", True),
+    ("ALTER ROLE shop_writer BYPASSRLS", "BYPASSRLS", False),
+    ("GRANT pg_signal_backend TO shop_writer", "end the bot's own sessions", False),
+    ("GRANT shop_owner TO shop_writer", "leave things behind", False),
+]
+
+
+def test_a_bench_is_healthy(own_bench: Bench) -> None:
+    health = own_bench.adapter().check((readonly(), writer(), support()))
+    assert health.problems == ()
+    assert [f.what for f in health.warnings if "can also connect" not in f.what] == []
+    assert health.version.startswith(f"PostgreSQL {own_bench.server.version}")
+
+
+@pytest.mark.parametrize(("spoil", "words", "is_fatal"), SPOILED, ids=[words for _, words, _ in SPOILED])
+def test_what_is_wrong_is_found_and_its_mend_mends(own_bench: Bench, spoil: str, words: str, *, is_fatal: bool) -> None:
+    run(own_bench, "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC")
+    with own_bench.superuser() as c:
+        for (name,) in c.execute(
+            "SELECT datname FROM pg_database WHERE datname ~ '^(db|shop|other|closed)'"
+        ).fetchall():
+            c.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+    run(own_bench, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    assert found(own_bench, words) == []
+    run(own_bench, roles_filled(own_bench, spoil))
+    try:
+        findings = found(own_bench, words)
+        assert findings
+        assert all(finding.is_fatal == is_fatal for finding in findings)
+        if findings[0].mend is not None:
+            run(own_bench, " ".join(finding.mend or "" for finding in findings))
+            assert found(own_bench, words) == []
+    finally:
+        run(
+            own_bench,
+            "ALTER ROLE dbaccess_graveyard NOLOGIN NOCREATEROLE INHERIT; REVOKE shop_reader FROM dbaccess_graveyard;"
+            " ALTER ROLE shop_writer NOBYPASSRLS; REVOKE pg_signal_backend FROM shop_writer; REVOKE shop_owner FROM shop_writer",
+        )
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        (Level(name="x", roles=("no_such",)), "no_such does not exist"),
+        (Level(name="x", roles=("postgres",)), "postgres has SUPERUSER"),
+        (Level(name="x", roles=("pg_read_server_files",)), "a shell"),
+        (Level(name="x", grants=(Grant(on=("shop.nothing",), privileges=("SELECT",)),)), "no table shop.nothing"),
+        (Level(name="x", grants=(Grant(on=("nowhere",), privileges=("USAGE",)),)), "no schema nowhere"),
+        (Level(name="x", grants=(Grant(on=("shop.orders",), privileges=("EAT",)),)), "EAT is no privilege"),
+        (Level(name="x", roles=("shop_reader",), database="no_such_db"), "no database no_such_db"),
+    ],
+)
+def test_levels_that_cannot_be_given(bench: Bench, level: Level, words: str) -> None:
+    (finding, *_) = found(bench, words, level)
+    assert finding.is_fatal
+
+
+def test_roles_the_bot_may_not_give(postgresql: PostgresServer, own_bench: Bench) -> None:
+    if postgresql.version < 16:
+        pytest.skip("before 16 CREATEROLE may give every role that is no superuser's")
+    run(own_bench, f"REVOKE ADMIN OPTION FOR shop_reader FROM {own_bench.owner}")
+    (finding,) = found(own_bench, "may not give the role shop_reader")
+    spec = own_bench.spec(readonly())
+    with pytest.raises(Rejected, match="cannot give the role shop_reader") as no:
+        own_bench.adapter().create_user(spec)
+    assert no.value.mend == finding.mend
+    run(own_bench, finding.mend or "")
+    own_bench.adapter().create_user(spec)
+    own_bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_a_bot_that_may_not_make_users(own_bench: Bench) -> None:
+    run(own_bench, f"ALTER ROLE {own_bench.owner} NOCREATEROLE")
+    with pytest.raises(Rejected, match="may not make users") as no:
+        own_bench.adapter().create_user(own_bench.spec(readonly()))
+    run(own_bench, no.value.mend or "")
+    spec = own_bench.spec(readonly())
+    own_bench.adapter().create_user(spec)
+    own_bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_a_superuser_works_and_is_warned_about(own_bench: Bench) -> None:
+    run(own_bench, f"ALTER ROLE {own_bench.owner} SUPERUSER")
+    assert found(own_bench, "is a superuser")
+    spec = own_bench.spec(support())
+    own_bench.adapter().create_user(spec)
+    with own_bench.login(spec) as c:
+        c.execute("SELECT lo_create(0)")
+    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    assert (len(receipt.kept), receipt.notes) == (1, ())
+
+
+def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any) -> None:
+    """Its sessions are invisible from here: said by check, and on every receipt."""
+    from tests.contract.conftest import bench_of
+    from tests.servers.postgresql import PASSWORD, SUPERUSER, unprivileged
+
+    bench = bench_of(postgresql15, with_owner=True)
+    tmp_path.chmod(0o777)
+    folder = postgresql15.folder / "wal"
+    command = [
+        binaries(15) / "pg_receivewal",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(postgresql15.port),
+        "-U",
+        SUPERUSER,
+        "-D",
+        str(folder),
+    ]
+    subprocess.run(["mkdir", folder], check=True, **unprivileged())  # type: ignore[call-overload]
+    log = subprocess.DEVNULL
+    process = subprocess.Popen(command, env={"PGPASSWORD": PASSWORD}, stdout=log, stderr=log, **unprivileged())  # type: ignore[call-overload]
+    try:
+        wait_until(lambda: bool(found(bench, "1 standby servers are attached")))
+        spec = bench.spec(readonly())
+        bench.adapter().create_user(spec)
+        assert any("standby" in note for note in bench.adapter().drop_user(spec.username, spec.level).notes)
+        named = replace(bench.target(), replicas=("env:REPLICA",))
+        assert not found(bench, "standby", replicas=named.replicas)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_bench: Bench) -> None:
+    spec = own_bench.spec(support())
+    own_bench.adapter().create_user(spec)
+    with own_bench.login(spec) as c:
+        c.execute("SELECT lo_create(0)")
+    second = f"second_{own_bench.bot}"
+    run(own_bench, f"CREATE ROLE {second} LOGIN PASSWORD '{BOT_PASSWORD}'; GRANT {own_bench.owner} TO {second}")
+    rotated = replace(own_bench, bot=second)
+    receipt = rotated.adapter().drop_user(spec.username, spec.level)
+    assert (len(receipt.kept), receipt.notes) == (1, ())
+    assert not own_bench.role_exists(spec.username)
+
+
+def test_another_login_without_it_says_what_is_missing(postgresql18: PostgresServer) -> None:
+    from tests.contract.bench import build
+
+    bench = build(postgresql18, with_owner=False)
+    spec = bench.spec(readonly())
+    bench.adapter().create_user(spec)
+    second = f"second_{bench.bot}"
+    run(
+        bench,
+        f"CREATE ROLE {second} LOGIN CREATEROLE PASSWORD '{BOT_PASSWORD}'; GRANT CONNECT ON DATABASE {bench.database} TO {second}",
+    )
+    with pytest.raises(Rejected) as no:
+        replace(bench, bot=second).adapter().drop_user(spec.username, spec.level)
+    assert no.value.mend == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"
+    run(bench, no.value.mend)
+    replace(bench, bot=second).adapter().drop_user(spec.username, spec.level)
+    assert not bench.role_exists(spec.username)
