@@ -41,9 +41,8 @@ async def examine(settings: Settings, only: Sequence[str]) -> list[Section]:
         sections.append(Section(name="Configuration", findings=tuple(_files(context, only))))
         sections.append(Section(name="Ledger", findings=tuple(await _ledger(context))))
         sections.append(Section(name="Slack", findings=tuple(await _slack(settings, context.files.config))))
-        for name in _chosen(context.files.config, only):
-            sections.append(Section(name=f"Database {name}", findings=tuple(await _database(context, name))))
-        return sections
+        names = _chosen(context.files.config, only)
+        return sections + [Section(name=f"Database {n}", findings=tuple(await _database(context, n))) for n in names]
     finally:
         context.engines.close()
         await context.ledger.close()

@@ -217,8 +217,9 @@ def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:
 
 
 async def deliver(context: Context, request: Request, message: Message, notice: CredentialsNotice) -> None:
-    """Put the credentials into the credential message. Where it was deleted a new one is posted first, without them: a
-    message that nobody remembers must never hold a password.
+    """Put the credentials into the credential message.
+
+    Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
     """
     if message.ts is not None:
         try:

@@ -1,0 +1,184 @@
+"""``doctor`` says the right thing, one by one: against a real PostgreSQL and the strict double."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from adapters.base import Finding
+from bot.doctor import examine
+from bot.settings import Settings
+from storage.ledger import Ledger
+from tests.contract.bench import BOT_PASSWORD, Bench, build
+from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
+from tests.servers.postgresql import PostgresServer
+
+
+@dataclass
+class Practice:
+    slack: FakeSlack
+    bench: Bench
+    folder: Path
+    settings: Settings
+    databases: dict[str, Any]
+
+    async def findings(self) -> list[Finding]:
+        (self.folder / "databases.yml").write_text(yaml.safe_dump({"databases": {"shop": self.databases}}))
+        return [f for section in await examine(self.settings, []) for f in section.findings]
+
+    async def complains(self, words: str) -> Finding:
+        """The finding with these words, which is not well."""
+        found = await self.findings()
+        return next((f for f in found if not f.is_ok and words in f.what), None) or pytest.fail(
+            f"{words!r} is not among {[f.what for f in found]}"
+        )
+
+
+@pytest.fixture
+async def practice(
+    postgresql: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Practice]:
+    bench = build(postgresql)
+    monkeypatch.setenv("SHOP_ADMIN_URL", postgresql.url(bench.bot, BOT_PASSWORD, bench.database))
+    policy = {
+        "admins": ["U0ADMIN"], "audit_channel": "C0AUDIT", "defaults": {"channel": "C0CARDS"},
+        "rules": [{"name": "shop", "requesters": ["U0ADA"], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": ["U0LEAD", "U0ADMIN"], "count": 1}]}],
+    }  # fmt: skip
+    (tmp_path / "policy.yml").write_text(yaml.safe_dump(policy))
+    store = f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+    ledger = Ledger(store)
+    await ledger.open(create=True)
+    await ledger.close()
+    async with running() as slack:
+        for person in ("U0ADA", "U0LEAD", "U0ADMIN"):
+            slack.workspace.add_person(person, person.lower())
+        slack.workspace.add_channel("C0CARDS", "cards")
+        slack.workspace.add_channel("C0AUDIT", "audit")
+        settings = Settings(
+            slack_bot_token=SecretStr(BOT_TOKEN),
+            slack_app_token=SecretStr(APP_TOKEN),
+            slack_api_url=f"{slack.url}/api/",
+            config=tmp_path,
+            store_url=SecretStr(store),
+        )
+        entry = {
+            "engine": "postgresql",
+            "admin_url": "env:SHOP_ADMIN_URL",
+            "admin_role": bench.owner,
+            "levels": {"readonly": {"roles": ["shop_reader"]}},
+        }
+        yield Practice(slack, bench, tmp_path, settings, entry)
+
+
+async def test_all_is_well(practice: Practice) -> None:
+    bad = [f for f in await practice.findings() if not f.is_ok]
+    assert bad == []
+
+
+async def test_a_wrong_token(practice: Practice) -> None:
+    practice.settings = practice.settings.model_copy(update={"slack_bot_token": SecretStr("xoxb-wrong")})
+    finding = await practice.complains("Slack does not accept the bot token (invalid_auth)")
+    assert finding.is_fatal
+    practice.settings = practice.settings.model_copy(
+        update={"slack_bot_token": SecretStr(BOT_TOKEN), "slack_app_token": SecretStr("xapp-wrong")}
+    )
+    await practice.complains("Slack does not accept the app token (invalid_auth)")
+
+
+async def test_a_missing_scope(practice: Practice) -> None:
+    practice.slack.workspace.scopes.discard("groups:read")
+    assert (await practice.complains("the scope groups:read is missing")).mend
+
+
+async def test_a_missing_channel(practice: Practice) -> None:
+    del practice.slack.workspace.channels["C0CARDS"]
+    await practice.complains("channel of rule “shop” C0CARDS: channel_not_found")
+
+
+async def test_channels_that_will_not_do(practice: Practice) -> None:
+    practice.slack.workspace.channels["C0CARDS"]["is_member"] = False
+    await practice.complains("the bot is not in the channel of rule “shop” C0CARDS")
+    practice.slack.workspace.channels["C0AUDIT"]["is_ext_shared"] = True
+    await practice.complains("audit channel C0AUDIT is shared with another organisation")
+    practice.slack.workspace.channels["C0AUDIT"]["is_archived"] = True
+    await practice.complains("audit channel C0AUDIT is archived")
+
+
+async def test_people_who_cannot_act(practice: Practice) -> None:
+    practice.slack.workspace.users["U0LEAD"]["deleted"] = True
+    await practice.complains("U0LEAD is named in the policy and cannot act: deactivated")
+
+
+async def test_an_unreachable_database(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_ADMIN_URL", f"postgresql://bot:{BOT_PASSWORD}@127.0.0.1:1/shop")
+    finding = await practice.complains("cannot be asked")
+    assert BOT_PASSWORD not in finding.what
+
+
+async def test_a_secret_that_is_not_there(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOP_ADMIN_URL")
+    await practice.complains("SHOP_ADMIN_URL is not set")
+
+
+async def test_a_wrong_password_of_the_bot(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "SHOP_ADMIN_URL", practice.bench.server.url(practice.bench.bot, "Wrong0Password", practice.bench.database)
+    )
+    finding = await practice.complains("login")
+    assert "Wrong0Password" not in finding.what
+
+
+async def test_a_missing_createrole(practice: Practice) -> None:
+    with practice.bench.superuser() as c:
+        c.execute(f"ALTER ROLE {practice.bench.owner} NOCREATEROLE")
+    finding = await practice.complains("CREATEROLE")
+    assert finding.mend == f"ALTER ROLE {practice.bench.owner} CREATEROLE;"
+    with practice.bench.superuser() as c:
+        c.execute(str(finding.mend))
+    assert all(f.is_ok for f in await practice.findings())
+
+
+async def test_a_missing_role(practice: Practice) -> None:
+    practice.databases["levels"]["readonly"]["roles"] = ["shop_nobody"]
+    assert "CREATE ROLE shop_nobody" in str((await practice.complains("shop_nobody does not exist")).mend)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "words"), [("SUPERUSER", "SUPERUSER"), ("CREATEROLE", "CREATEROLE"), ("REPLICATION", "REPLICATION")]
+)
+async def test_a_dangerous_level_role(practice: Practice, attribute: str, words: str) -> None:
+    role = f"danger_{attribute.lower()}_{practice.bench.bot}"
+    with practice.bench.superuser() as c:
+        c.execute(f"CREATE ROLE {role} {attribute}")
+    practice.databases["levels"]["readonly"]["roles"] = [role]
+    assert (await practice.complains(words)).is_fatal
+
+
+async def test_a_level_role_that_is_a_shell(practice: Practice) -> None:
+    role = f"shell_{practice.bench.bot}"
+    with practice.bench.superuser() as c:
+        c.execute(f"CREATE ROLE {role} IN ROLE pg_execute_server_program")
+    practice.databases["levels"]["readonly"]["roles"] = [role]
+    assert (await practice.complains("pg_execute_server_program")).is_fatal
+
+
+async def test_a_database_open_to_public(practice: Practice) -> None:
+    with practice.bench.superuser() as c:
+        c.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {practice.bench.database} TO PUBLIC")
+    finding = await practice.complains("open to PUBLIC")
+    assert finding.mend == f"REVOKE CONNECT, TEMPORARY ON DATABASE {practice.bench.database} FROM PUBLIC;"
+    with practice.bench.superuser() as c:
+        c.execute(finding.mend)
+    assert all(f.is_ok for f in await practice.findings())
+
+
+async def test_no_ledger(practice: Practice) -> None:
+    (practice.folder / "ledger.db").unlink()
+    await practice.complains("there is no ledger")

@@ -1,0 +1,198 @@
+"""Everything the bot can draw, in every state, with the worst that people and servers can put into it, within Block Kit's limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from adapters.base import Endpoint
+from bot.access.ask import Asked, Typed
+from bot.access.look import StatusView
+from bot.access.ports import (
+    AlertNotice,
+    CardNotice,
+    ClosedNotice,
+    CredentialsNotice,
+    FeedNotice,
+    Notice,
+    PreparingNotice,
+    TurnNotice,
+)
+from bot.policy.judge import Offer
+from bot.slack import answers, modals
+from bot.slack.cards import draw
+from storage.audit import AuditKind
+from storage.records import AuditEvent, Cause, Decision, Kind, Request, Stage, State, Terms, Verdict
+from tests.fake_slack import blockkit
+
+AT = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PEOPLE = tuple(f"U{n:09d}" for n in range(60))
+WORST = [
+    "<!channel> " * 91,
+    "\u202e" + "تجربة " * 166,
+    "&" * 1000,
+    "`*_~" * 250,
+    "\x00\x07\u2066" * 300 + "x",
+    "😀" * 1000,
+    "\n" * 998 + "xy",
+]
+SECRET = "S3cretS3cretS3cretS3cretS3cret12"
+RECEIPTS: list[dict[str, Any] | None] = [
+    None,
+    {"nothing_made": True},
+    {"gone": "x" * 900},
+    {
+        "was_absent": False,
+        "sessions_ended": 2,
+        "kept": [f"shop.table_{n} (table)" for n in range(300)],
+        "kept_by": "dbaccess_graveyard",
+        "read_back_at": AT.isoformat(),
+        "notes": ["n" * 300] * 9,
+    },
+]
+
+
+def request(reason: str, state: State, receipt: dict[str, Any] | None = None, because: Cause | None = None) -> Request:
+    terms = Terms(
+        rule="r" * 100, stages=(Stage(approvers=PEOPLE, count=2),), channel="C0CARDS", duration=HOUR, request_ttl=HOUR, provision_within=HOUR,
+        delivery="dm", level={"name": "l" * 24, "description": reason, "roles": ["x"]}, policy_digest="0" * 12,
+    )  # fmt: skip
+    return Request(
+        id=10**12, key="k" * 16, kind=Kind.ACCESS, state=state, version=3, team_id="T0", requester_id="U0ADA", requester_name=reason[:80], database="d" * 40,
+        level="l" * 24, reason=reason, ticket=None, parent_id=None, terms=terms, asked_at=AT, lapses_at=AT, approved_at=AT, duration=HOUR, username="jit_1_ada_kkkk",
+        expires_at=AT + HOUR, ended_at=AT, ended_because=because, ended_by="U0LEAD", ended_words=reason, receipt=receipt,
+    )  # fmt: skip
+
+
+def notices(reason: str) -> list[Notice]:
+    found: list[Notice] = []
+    votes = tuple(
+        Decision(request_id=1, person_id=p, person_name=reason[:80], verdict=v, stage=0, at=AT, reason=reason)
+        for p, v in zip(PEOPLE[:12], [Verdict.APPROVE] * 11 + [Verdict.DENY], strict=True)
+    )
+    for state in State:
+        for receipt in RECEIPTS:
+            for because in (None, *Cause):
+                r = request(reason, state, receipt, because)
+                found += [
+                    CardNotice(request=r, decisions=votes, enforced="login", engine="PostgreSQL", reaches=reason),
+                    TurnNotice(request=r, decision=votes[-1]),
+                    ClosedNotice(request=r),
+                ]
+    r = request(reason, State.ACTIVE)
+    endpoint = Endpoint(
+        host="h" * 200,
+        port=5432,
+        database="d" * 63,
+        tls="require",
+        note=reason,
+        engine="PostgreSQL",
+        command='psql "postgresql://{username}:{password}@' + "h" * 200 + ':5432/x"',
+    )
+    events = [
+        AuditEvent(
+            id=n,
+            at=AT,
+            kind=kind,
+            actor=PEOPLE[n % 60],
+            request_id=r.id,
+            facts={"cause": "expired", "sessions_ended": 1, "what": reason},
+            text=reason,
+        )
+        for n, kind in enumerate(AuditKind)
+    ]
+    found += [
+        PreparingNotice(request=r),
+        PreparingNotice(request=r, trouble=reason),
+        CredentialsNotice(request=r, endpoint=endpoint, password=SECRET),
+        TurnNotice(request=r, trouble=reason),
+    ]
+    found += [
+        FeedNotice(events=events[:25], requests={r.id: r}),
+        FeedNotice(events=events[:25], requests={}),
+        AlertNotice(what=reason * 5, since=AT, tries=9, steps=(reason,) * 9),
+    ]
+    return found
+
+
+@pytest.mark.parametrize("reason", WORST)
+def test_every_message_passes_slacks_limits_and_mentions_nobody(reason: str) -> None:
+    for notice in notices(reason[:1000]):
+        drawn = draw(notice)
+        assert blockkit.problems_of_message(drawn.blocks, drawn.text, is_update=True) == [], notice
+        assert "<!channel>" not in drawn.text
+        assert "\u202e" not in str(drawn.blocks) + drawn.text
+        for block in drawn.blocks:
+            for part in [block.get("text"), *block.get("fields", []), *block.get("elements", [])]:
+                if isinstance(part, dict) and part.get("type") == "mrkdwn":
+                    assert "<!channel>" not in part["text"]
+        if isinstance(notice, CredentialsNotice):
+            assert SECRET in str(drawn.blocks)
+            assert SECRET not in drawn.text
+        else:
+            assert SECRET not in str(drawn)
+
+
+def offers(number: int) -> tuple[Offer, ...]:
+    return tuple(
+        Offer(
+            database=f"database-{n // 3}",
+            description="d" * 200,
+            level=f"level-{n}",
+            level_description="l" * 200,
+            duration=HOUR,
+            max_duration=8 * HOUR,
+            rule="r",
+        )
+        for n in range(number)
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2, 99, 400])
+@pytest.mark.parametrize("reason", [*WORST, "", None])
+def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> None:
+    for database in (None, "database-0", "gone"):
+        typed = Typed(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
+        assert blockkit.problems_of_view(modals.ask_form(offers(number), typed, problem="x" * 500)) == []
+    assert blockkit.problems_of_view(modals.deny_form(request(reason or "x", State.PENDING))) == []
+    assert blockkit.problems_of_view(modals.nothing_form("There is nothing.")) == []
+
+
+@pytest.mark.parametrize("reason", WORST)
+def test_every_answer_passes_slacks_limits(reason: str) -> None:
+    live, waiting = request(reason[:1000], State.ACTIVE), request(reason[:1000], State.PENDING)
+    drawn = [
+        answers.asked(Asked(request=waiting, is_new=True)), answers.asked(Asked(request=waiting, is_new=False)), answers.listed([], "U0ADA"),
+        answers.listed([replace(live, id=n) for n in range(40)], "U0ADA"), answers.databases(offers(90)), answers.databases(()),
+        answers.status(StatusView(request=live, decisions=(), events=(), sessions=None), AT), answers.help_for(None), answers.help_for("list"), answers.said(reason * 5),
+    ]  # fmt: skip
+    for answer in drawn:
+        assert blockkit.problems_of_message(answer.blocks, answer.text, is_update=True) == []
+
+
+def test_the_voice_of_a_waiting_card() -> None:
+    card = draw(
+        CardNotice(
+            request=replace(
+                request("Customer 8812 was charged twice", State.PENDING),
+                id=42,
+                requester_name="ada",
+                level="readonly",
+                database="orders-prod",
+            ),
+            decisions=(),
+            enforced="login",
+            engine="PostgreSQL",
+            reaches="Read every table of the shop schema",
+        )
+    )
+    assert card.blocks[0]["text"]["text"] == "Access request #42"
+    assert card.blocks[1]["text"]["text"] == "<@U0ADA> asks for *readonly* on *orders-prod* for 1 h."
+    assert card.blocks[2]["text"]["text"] == "“Customer 8812 was charged twice”"
+    assert "After 1 h PostgreSQL refuses the login by itself; dbaccess ends open sessions." in str(card.blocks[3])
+    assert [e["text"]["text"] for e in card.blocks[-1]["elements"]] == ["Approve", "Deny"]
+    assert {e["value"] for e in card.blocks[-1]["elements"]} == {f"42.{'k' * 16}"}
