@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import LiteralString
 
 import psycopg
 
@@ -12,13 +11,19 @@ from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Ser
 from adapters.postgresql.handover import become_member
 
 THEIRS = """
-SELECT convert_to(p.gid, 'SQL_ASCII'), p.database, p.owner FROM pg_prepared_xacts p
+SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner FROM pg_prepared_xacts p
  WHERE p.owner = %(name)s OR (pg_has_role(%(name)s, p.owner, 'MEMBER') AND EXISTS (
    SELECT 1 FROM pg_locks x JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL
     WHERE x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
       AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass AND l.objid = %(oid)s::oid))
 """
-"""The user's own, and those it prepared after SET ROLE: they belong to another role and still hold the user's role locked."""
+OF_ROLES = """
+SELECT replace(gid, chr(92), repeat(chr(92), 2))::bytea FROM pg_prepared_xacts WHERE owner = ANY(%s) ORDER BY prepared
+"""
+"""The user's own, and those it prepared after SET ROLE: they belong to another role and still hold the user's role locked.
+
+A name is read as it is stored, unconverted and unchecked: it may have been given in another database's encoding.
+"""
 
 
 def roll_back(server: Server, connection: Connection, username: str, oid: int) -> None:
@@ -34,7 +39,7 @@ def roll_back(server: Server, connection: Connection, username: str, oid: int) -
 
 
 def _roll_back_as(connection: Connection, owner: str, gid: bytes) -> None:
-    """The name is sent byte by byte: it was given in another database's encoding, perhaps."""
+    """The name is sent byte by byte."""
     if not value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         run(connection, "SET ROLE {}", owner)
     escaped = "".join(f"\\{byte:03o}" for byte in gid)
@@ -60,10 +65,7 @@ def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
 
 def note_others(connection: Connection, roles: Sequence[str]) -> list[str]:
     """What somebody prepared as one of these roles cannot be told apart from what others did, so it is named and left."""
-    query: LiteralString = (
-        "SELECT convert_to(gid, 'SQL_ASCII') FROM pg_prepared_xacts WHERE owner = ANY(%s) ORDER BY prepared"
-    )
-    names = column(connection, query, (list(roles),))
+    names = column(connection, OF_ROLES, (list(roles),))
     if not names:
         return []
     shown = ", ".join(ascii(bytes(name).decode(errors="replace")) for name in names[:5])

@@ -1,0 +1,157 @@
+"""Rare servers, rare moments: encodings, locks held by others, what nobody may pass on, users that others dropped."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from adapters.base import Grant, Level, Rejected, Unreachable
+from adapters.postgresql import connection as connections
+from adapters.postgresql import users
+from tests.contract.bench import Bench, readonly, writer
+
+
+def reader_elsewhere(bench: Bench, database: str) -> Level:
+    """A level whose database is another one, which is open to everybody."""
+    return replace(readonly(), database=database)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_bench: Bench, encoding: str) -> None:
+    database = f"{own_bench.database}_{encoding.lower()}"
+    with own_bench.superuser() as c:
+        c.execute(f"CREATE DATABASE {database} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'".encode())
+    with own_bench.superuser(database) as c:
+        c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        c.execute(f"GRANT CREATE ON DATABASE {database} TO PUBLIC".encode())
+    spec = own_bench.spec(readonly())
+    own_bench.adapter().create_user(spec)
+    with psycopg.connect(own_bench.server.url(spec.username, spec.password, database), autocommit=True) as c:
+        c.execute(f"SET client_encoding TO '{encoding}'".encode())
+        c.execute(
+            b'CREATE SCHEMA "sch\xe9ma"; CREATE FUNCTION "sch\xe9ma"."f\xff"() RETURNS int LANGUAGE sql AS \'SELECT 1\''
+        )
+        c.execute(b"CREATE FUNCTION \"f\xff\"() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
+        c.execute(b'CREATE VIEW "v\xe9" AS SELECT 1 AS one; CREATE TABLE "t\xe9" (id int)')
+        c.execute(b"BEGIN; CREATE TABLE \"p\xe9\" (id int); PREPARE TRANSACTION 'g\xe9\\'")
+    try:
+        receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    finally:
+        with own_bench.superuser(database) as c:
+            c.execute(b"SET client_encoding TO 'SQL_ASCII'")
+            left = c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone()
+    assert left == (0,)
+    assert not own_bench.role_exists(spec.username)
+    assert len(receipt.kept) == 5
+    assert any("té" in name for name in receipt.kept)
+
+
+def test_a_table_that_others_read_is_waited_for(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hand-over needs the table for itself. Until then: login blocked, sessions dead, and it is said that it goes on."""
+    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+    spec, adapter = own_bench.spec(writer()), own_bench.adapter()
+    adapter.create_user(spec)
+    session = own_bench.login(spec)
+    session.execute("CREATE TABLE shop.busy (id int)")
+    with own_bench.superuser() as reader:
+        reader.execute("BEGIN; SELECT * FROM shop.busy")
+        with pytest.raises(Unreachable, match="lock timeout"):
+            adapter.drop_user(spec.username, spec.level)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError):
+            own_bench.login(spec)
+    session.close()
+    assert adapter.drop_user(spec.username, spec.level).kept == ("shop.busy (table)",)
+
+
+def test_a_schema_nobody_may_create_in_any_more(own_bench: Bench) -> None:
+    spec, adapter = own_bench.spec(writer()), own_bench.adapter()
+    adapter.create_user(spec)
+    with own_bench.login(spec) as c:
+        c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    with own_bench.superuser() as c:
+        c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
+    with pytest.raises(Rejected, match="cannot be handed over") as no:
+        adapter.drop_user(spec.username, spec.level)
+    with own_bench.superuser() as c:
+        c.execute((no.value.mend or "").encode())
+    assert adapter.drop_user(spec.username, spec.level).kept == ("shop.f() (function)",)
+    with own_bench.superuser() as c:
+        query = "SELECT has_schema_privilege('dbaccess_graveyard', 'shop', 'CREATE')"
+        assert c.execute(query).fetchone() == (False,)
+
+
+def test_rights_that_others_gave_are_named(own_bench: Bench) -> None:
+    spec, adapter = own_bench.spec(readonly()), own_bench.adapter()
+    adapter.create_user(spec)
+    with own_bench.superuser() as c:
+        c.execute(f"GRANT SELECT ON shop.orders TO {spec.username}".encode())
+    with pytest.raises(Rejected, match=f"rights in {own_bench.database}") as no:
+        adapter.drop_user(spec.username, spec.level)
+    statements = (no.value.mend or "").split(": ", 1)[1]
+    with own_bench.superuser() as c:
+        c.execute(statements.encode())
+    adapter.drop_user(spec.username, spec.level)
+    assert not own_bench.role_exists(spec.username)
+
+
+def test_a_user_whom_others_dropped_with_a_session_open(own_bench: Bench) -> None:
+    spec, adapter = own_bench.spec(readonly()), own_bench.adapter()
+    adapter.create_user(spec)
+    session = own_bench.login(spec)
+    with own_bench.superuser() as c:
+        c.execute(f"DROP ROLE {spec.username}".encode())
+    receipt = adapter.drop_user(spec.username, spec.level)
+    assert receipt.was_absent
+    (note,) = receipt.notes
+    with own_bench.superuser() as c:
+        c.execute(note.split("end them: ")[1].encode())
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT pg_sleep(5)")
+    session.close()
+
+
+def test_a_create_that_takes_too_long_leaves_nobody(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later than the caller waits for it, nothing may land any more."""
+    original = users.end_in
+
+    def slow(*arguments: object) -> str:
+        clock["now"] += 60
+        return original(*arguments)  # type: ignore[arg-type]
+
+    clock = {"now": time.monotonic()}
+    monkeypatch.setattr(users.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(users, "end_in", slow)
+    spec = own_bench.spec(readonly())
+    with pytest.raises(Unreachable, match="too slow"):
+        own_bench.adapter().create_user(spec)
+    assert not own_bench.role_exists(spec.username)
+
+
+def test_a_held_lock_ends_a_create_in_time(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+    level = Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
+    with own_bench.superuser() as c:
+        c.execute("BEGIN; LOCK TABLE pg_auth_members IN EXCLUSIVE MODE")
+        began = time.monotonic()
+        with pytest.raises(Unreachable) as silent:
+            own_bench.adapter().create_user(own_bench.spec(level))
+        assert time.monotonic() - began < 4
+        assert silent.value.is_ambiguous
+
+
+def test_many_tables_do_not_hold_up_the_end(own_bench: Bench) -> None:
+    spec, adapter = own_bench.spec(writer()), own_bench.adapter()
+    adapter.create_user(spec)
+    with own_bench.login(spec) as c:
+        for portion in range(6):
+            c.execute(
+                f"DO $$ BEGIN FOR n IN 1..2000 LOOP EXECUTE format('CREATE TABLE shop.t_{portion}_%s (id int)', n); END LOOP; END $$".encode()
+            )
+    receipt = adapter.drop_user(spec.username, spec.level)
+    assert any("12000 objects" in note for note in receipt.notes)
+    assert not own_bench.role_exists(spec.username)
