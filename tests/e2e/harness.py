@@ -212,6 +212,7 @@ class World:
         card = self.ask(text)
         self.click(LEAD, card, "Approve")
         message = self.dm_says(f"is ready (#{number(card)})")
+        self.feed_says(f"#{number(card)} granted")
         return self.card_says(card["ts"], "Revoke"), message
 
     # The database.
@@ -244,6 +245,15 @@ def pasted(message: dict[str, Any]) -> str:
     found = re.search(r'psql \\"(postgresql://[^\\"]+)\\"', text_of(message))
     assert found is not None, text_of(message)
     return found[1]
+
+
+def psql(message: dict[str, Any], statement: str) -> subprocess.CompletedProcess[str]:
+    """The pasted command in a shell, as the requester would run it, with one statement to carry out."""
+    found = re.search(r'psql "postgresql://[^"]+"', text_of(message).replace('\\"', '"'))
+    assert found is not None, text_of(message)
+    return subprocess.run(
+        ["sh", "-c", f"{found[0]} -XAtc '{statement}'"], capture_output=True, text=True, check=False, timeout=20
+    )
 
 
 def is_dead(connection: psycopg.Connection[Any]) -> bool:
