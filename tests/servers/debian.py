@@ -1,0 +1,76 @@
+"""Debian packages unpacked into ``.cache/``: nothing is installed on the machine. What is not to be had raises NotHad."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import fasteners
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
+APT_SECONDS = 300
+
+CONF = """
+Dir::State::lists "{apt}/lists"; Dir::State::status "{apt}/status"; Dir::Cache "{apt}"; Dir::Cache::archives "{apt}/archives";
+Dir::Etc::preferencesparts "/dev/null"; Dir::Etc::preferences "/dev/null"; APT::Sandbox::User "";
+"""
+
+
+class NotHad(Exception):
+    """No apt, no network, or no such package in the machine's own suites."""
+
+
+def unpacked(name: str, *packages: str) -> Path:
+    """The root folder of these packages with all they need, downloaded once, from the suites this machine knows."""
+    root = CACHE / name
+    if shutil.which("apt-get") is None:
+        raise NotHad("there is no apt-get")
+    CACHE.mkdir(exist_ok=True)
+    with fasteners.InterProcessLock(CACHE / f"{name}.lock"):
+        if not (root / "complete").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            _unpack(root, packages)
+            (root / "complete").touch()
+    return root
+
+
+def _unpack(root: Path, packages: tuple[str, ...]) -> None:
+    apt = root / "apt"
+    for folder in ("lists/partial", "archives/partial"):
+        (apt / folder).mkdir(parents=True)
+    (apt / "status").touch()  # nothing is installed, so everything that is needed is downloaded
+    (apt / "conf").write_text(CONF.format(apt=apt))
+    _run(apt, "apt-get", "-qq", "update")
+    _run(apt, "apt-get", "-qq", "-y", "--download-only", "--no-install-recommends", "install", *packages)
+    for package in sorted((apt / "archives").glob("*.deb")):
+        _run(apt, "dpkg", "-x", str(package), str(root))
+    shutil.rmtree(apt)
+
+
+def _run(apt: Path, *command: str) -> None:
+    environment = {**os.environ, "APT_CONFIG": str(apt / "conf")}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=APT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotHad(f"{command[0]}: {error}") from None
+    if done.returncode != 0:
+        raise NotHad(f"{' '.join(command[:3])}: {done.stderr[-300:]}")
+
+
+def missing_libraries(program: Path, root: Path) -> Path:
+    """A folder with those libraries of ``root`` that this machine lacks; for LD_LIBRARY_PATH."""
+    folder = root / "missing"
+    folder.mkdir(exist_ok=True)
+    while True:
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+        out = subprocess.run(["ldd", program], env=environment, capture_output=True, text=True, check=False).stdout
+        lacking = [line.split()[0] for line in out.splitlines() if "not found" in line]
+        found = [path for name in lacking for path in sorted(root.glob(f"usr/lib/*/{name}"))[:1]]
+        if not found:
+            return folder
+        for path in found:
+            (folder / path.name).symlink_to(path.resolve())
