@@ -19,6 +19,7 @@ from storage.records import Cause, Decision, Request, State, Verdict
 REASON_IN_TEXT = 300
 ALERT_MAX = 2500
 APPROVERS_SHOWN = 20
+APPROVALS_SHOWN = 9
 
 
 @singledispatch
@@ -106,9 +107,9 @@ def _outcome(notice: CardNotice) -> list[Block]:
     if request.state is State.PENDING:
         stages = request.terms.stages
         made, needed = len(lines), sum(stage.count for stage in stages)
-        return [context(*lines, f"waiting for {needed - made} of {needed}")]
+        return [context(*lines[:APPROVALS_SHOWN], f"waiting for {needed - made} of {needed}")]
     ended, quoted = _ended(request, notice.decisions)
-    blocks: list[Block] = [context(*lines[:9])] if lines else []
+    blocks: list[Block] = [context(*lines[:APPROVALS_SHOWN])] if lines else []
     blocks += [section(ended)] if ended else []
     return blocks + ([quote(quoted)] if quoted else [])
 
