@@ -25,7 +25,7 @@ from storage.queue import Queue, clear, held, put
 from storage.reads import Reads, all_decisions, lockdowns_in_force, meta_value, one_request, waiting_like
 from storage.records import Claim, Draft, Json, Lockdown, Message, Purpose, Request, State, TaskKind
 from storage.rows import terms_json
-from storage.store import Clock
+from storage.store import Clock, lock_number
 from storage.tables import audit_events, audit_texts, decisions, messages, meta, requests
 
 KEY_ALPHABET = string.ascii_lowercase + string.digits
@@ -173,8 +173,7 @@ class Ledger(Reads, Queue):
 async def _one_asker_at_a_time(tx: AsyncConnection, draft: Draft, *, is_sqlite: bool) -> None:
     """Two deliveries of one command must not make two requests; on SQLite the transaction itself sees to it."""
     if not is_sqlite:
-        number = int.from_bytes(hashlib.sha256(draft.requester_id.encode()).digest()[:8], signed=True)
-        await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
+        await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(f"asker {draft.requester_id}"),))
 
 
 async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime) -> int:

@@ -6,21 +6,32 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, case, delete, exists, func, insert, literal, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage import rows
-from storage.errors import ClaimLost, StoreUnavailable
+from storage.errors import ClaimLost
 from storage.lifecycle import Plan
 from storage.records import Claim, Task, TaskKind
-from storage.store import Store
+from storage.store import Store, lock_number
 from storage.tables import tasks
 
 CLAIM_BITS = 62
-RACES = 50
-"""How often a claim is tried anew because another worker was faster in that lane."""
 
 
 class Queue(Store):
@@ -33,13 +44,31 @@ class Queue(Store):
 
     async def claim(self, worker: str, lease: timedelta) -> Claim | None:
         """The due task that was created first among those whose lane is free, or None. Its number is never given out again."""
-        for _ in range(RACES):
-            try:
-                async with self.writing(wakes=False) as tx:
-                    return await _claim(tx, worker, lease, await self.moment(tx))
-            except LaneTaken:
-                continue
-        return None
+        async with self.writing(wakes=False) as tx:
+            now = await self.moment(tx)
+            await _free_lapsed(tx, now)
+            found = await self._first_due(tx, now)
+            return None if found is None else await _claim(tx, found, worker, now + lease)
+
+    async def _first_due(self, tx: AsyncConnection, now: datetime) -> Task | None:
+        """The task to be claimed, its row taken. A lane in which somebody else is at work this moment is passed over.
+
+        Were only its first row passed over, two workers could take the second and the third, in either order.
+        """
+        passed: list[str] = []
+        while True:
+            free = tasks.c.lane.not_in(passed)
+            row = (await tx.execute(_due(now).where(free))).mappings().first()
+            if row is None:
+                return None
+            if self.is_sqlite:
+                return rows.task(row)
+            passed.append(row["lane"])
+            if await _lane_is_ours(tx, row["lane"]):
+                first = _due(now).where(tasks.c.lane == row["lane"]).with_only_columns(tasks.c.id).scalar_subquery()
+                taken = select(tasks).where(tasks.c.id == first, tasks.c.claim.is_(None)).with_for_update(skip_locked=True)
+                if (mine := (await tx.execute(taken)).mappings().first()) is not None:
+                    return rows.task(mine)
 
     async def renew(self, claim: Claim, lease: timedelta) -> Claim:
         """Hold on for another ``lease``. Raises ClaimLost."""
@@ -88,10 +117,6 @@ class Queue(Store):
             query = query.where(tasks.c.request_id == request_id)
         async with self.reading() as tx:
             return tuple(rows.task(row) for row in (await tx.execute(query)).mappings())
-
-
-class LaneTaken(StoreUnavailable):
-    """Another worker claimed in this lane between our look and our claim."""
 
 
 async def put(tx: AsyncConnection, plan: Plan, *, request_id: int | None, now: datetime) -> None:
@@ -147,19 +172,25 @@ def _lane_is_taken() -> ColumnElement[bool]:
     return exists().where(and_(other.c.lane == tasks.c.lane, other.c.claim.is_not(None)))
 
 
-async def _claim(tx: AsyncConnection, worker: str, lease: timedelta, now: datetime) -> Claim | None:
+def _due(now: datetime) -> Select[Any]:
+    """The one to be claimed next: the first created of those that are due in a lane without a claim."""
+    due = select(tasks).where(tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lane_is_taken())
+    return due.order_by(tasks.c.id).limit(1)
+
+
+async def _lane_is_ours(tx: AsyncConnection, lane: str) -> bool:
+    """Until the end of this transaction nobody else claims in this lane. Does not wait."""
+    return bool((await tx.execute(select(func.pg_try_advisory_xact_lock(lock_number(f"lane {lane}"))))).scalar_one())
+
+
+async def _free_lapsed(tx: AsyncConnection, now: datetime) -> None:
     lapsed = select(tasks.c.id).where(tasks.c.claim.is_not(None), tasks.c.lease_until <= now)
     free = {"claim": None, "worker": None, "lease_until": None}
     await tx.execute(update(tasks).where(tasks.c.id.in_(lapsed.with_for_update(skip_locked=True))).values(**free))
-    due = select(tasks).where(tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lane_is_taken())
-    row = (await tx.execute(due.order_by(tasks.c.id).limit(1).with_for_update(skip_locked=True))).mappings().first()
-    if row is None:
-        return None
-    number, until = secrets.randbits(CLAIM_BITS), now + lease
-    values = {"claim": number, "worker": worker, "lease_until": until, "attempts": tasks.c.attempts + 1}
-    try:
-        await tx.execute(update(tasks).where(tasks.c.id == row["id"]).values(**values))
-    except IntegrityError:
-        raise LaneTaken("lane") from None
-    found = rows.task(row)
-    return Claim(task=replace(found, attempts=found.attempts + 1), number=number, worker=worker, until=until)
+
+
+async def _claim(tx: AsyncConnection, task: Task, worker: str, until: datetime) -> Claim:
+    number, tries = secrets.randbits(CLAIM_BITS), task.attempts + 1
+    values = {"claim": number, "worker": worker, "lease_until": until, "attempts": tries}
+    await tx.execute(update(tasks).where(tasks.c.id == task.id).values(**values))
+    return Claim(task=replace(task, attempts=tries), number=number, worker=worker, until=until)

@@ -7,6 +7,7 @@ must survive a power cut). Never ``:memory:``, which shares one connection and l
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -31,8 +32,8 @@ BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
-UPGRADE_LOCK = 0x64626163
-"""Any number, the same for all who upgrade one PostgreSQL store."""
+IDLE_LIMIT = "30s"
+"""What a replica that was cut off in the middle of a transaction had locked is free again after this."""
 
 
 class Store:
@@ -44,7 +45,7 @@ class Store:
         if self.is_sqlite and (self.url.database or "file:").startswith((":memory:", "file:")):
             raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
         self.clock = clock
-        self.engine = _sqlite_engine(self.url) if self.is_sqlite else create_async_engine(self.url, pool_pre_ping=True)
+        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
         self.waker: Waker = make_waker(self.url)
         # SQLite has one writer at a time; waiting in line here is fair and quick, its own waiting is neither.
         self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
@@ -126,7 +127,7 @@ class Store:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             async with self.engine.begin() as tx:
                 if not self.is_sqlite:
-                    await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (UPGRADE_LOCK,))
+                    await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number("upgrade"),))
                 found = await tx.run_sync(_revision)
                 if found not in (None, *_known()):
                     raise SchemaMissing(NEWER)
@@ -177,6 +178,24 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _postgresql_engine(url: URL) -> AsyncEngine:
+    engine = create_async_engine(url, pool_pre_ping=True)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_LIMIT}'")
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+def lock_number(what: str) -> int:
+    """The key of an advisory lock of PostgreSQL, the same in every program."""
+    return int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], signed=True)
 
 
 def _config() -> Config:
