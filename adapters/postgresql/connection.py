@@ -6,26 +6,33 @@ the very statement that counts its sessions. Identifiers are quoted by psycopg, 
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, LiteralString, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Secrets, Target, WrongServer
 from adapters.postgresql.errors import refused_role, translated
 
+RV = TypeVar("RV")
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
 Parameters: TypeAlias = tuple[object, ...] | dict[str, object]
 
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 4
+SILENCE_SECONDS = 3.0
+"""How much longer than the server's own limit an answer is waited for."""
 REVOKE_LIMIT_SECONDS = 30.0
 STATEMENT_SECONDS = CREATE_LIMIT_SECONDS / 2
 """For one statement outside revocation; ``users.create`` takes no longer than this to its COMMIT, so both together keep the limit."""
@@ -36,9 +43,27 @@ KEPT_ROLES, HAND_OVER = "kept roles", "hand-over"
 
 
 class Connection(psycopg.Connection[TupleRow]):
-    """A connection that knows whom it acts as, also in a transaction that failed."""
+    """A connection that knows whom it acts as, also in a transaction that failed, and that does not wait for ever.
+
+    The server's own time limits end a statement; they say nothing when the server is frozen or the network swallows the answer.
+    """
 
     acts_as: str = ""
+    patience: float = CREATE_LIMIT_SECONDS
+
+    def wait(self, gen: PQGen[RV], *rest: Any, **named: Any) -> RV:
+        """As the driver's; after ``patience`` seconds the connection is cut, which the driver reports as lost."""
+        timer = threading.Timer(self.patience, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().wait(gen, *rest, **named)
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 class Server:
@@ -75,6 +100,7 @@ class Server:
         options = f"{self.conninfo.get('options') or ''} -c search_path=pg_catalog,pg_temp -c timezone=UTC {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
         settings = {**self.conninfo, "dbname": database, "options": options.strip(), "client_encoding": "UTF8"}
         with Connection.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
+            connection.patience = limit + SILENCE_SECONDS
             if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                 # Names there may be any bytes, and one that cannot be read must not stop a revocation.
                 connection.execute("SET client_encoding TO 'LATIN1'")

@@ -67,7 +67,7 @@ def _room(connection: Connection) -> Iterator[Finding]:
     free = value(
         connection,
         "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
-        " - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')",
+        " - (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL)",
     )
     limit = value(connection, "SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user")
     if free < FREE_CONNECTIONS:

@@ -43,6 +43,7 @@ ENDS_AT: LiteralString = (
     "CASE WHEN rolvaliduntil > '1970-01-01Z' AND rolvaliduntil < '9999-01-01Z' THEN rolvaliduntil END"
 )
 """A role whose login is blocked ends at -infinity, which is no datetime; neither is what a DBA may have set by hand."""
+GRANTS_PARAMETERS = 15
 LIST_SETTINGS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
 
 
@@ -177,7 +178,8 @@ def _set(connection: Connection, username: str, name: str, setting: str) -> None
     try:
         connection.execute(statement.format(sql.Identifier(username), sql.Identifier(*name.lower().split(".")), values))
     except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT SET ON PARAMETER {name} TO {us(connection)};"
+        is_grantable = version(connection) >= GRANTS_PARAMETERS
+        mend = f"GRANT SET ON PARAMETER {name} TO {us(connection)};" if is_grantable else f"take {name} out of settings"
         raise Rejected(f"the bot may not set {name}", mend=mend) from None
 
 

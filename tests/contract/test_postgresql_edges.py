@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
 
@@ -154,4 +156,28 @@ def test_many_tables_do_not_hold_up_the_end(own_bench: Bench) -> None:
             )
     receipt = adapter.drop_user(spec.username, spec.level)
     assert any("12000 objects" in note for note in receipt.notes)
+    assert not own_bench.role_exists(spec.username)
+
+
+def test_a_server_that_falls_silent_is_not_waited_for_for_ever(
+    own_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, stopped = users.end_in, list[int]()
+
+    def frozen(connection: connections.Connection, remaining: float) -> str:
+        stopped.append(connection.info.backend_pid)
+        os.kill(stopped[0], signal.SIGSTOP)
+        return original(connection, remaining)
+
+    monkeypatch.setattr(users, "end_in", frozen)
+    monkeypatch.setattr(connections, "SILENCE_SECONDS", -4.0)
+    spec = own_bench.spec(readonly())
+    try:
+        with pytest.raises(Unreachable) as silent:
+            own_bench.adapter().create_user(spec)
+        assert silent.value.is_ambiguous
+    finally:
+        os.kill(stopped[0], signal.SIGCONT)
+    monkeypatch.undo()
+    own_bench.adapter().drop_user(spec.username, spec.level)
     assert not own_bench.role_exists(spec.username)
