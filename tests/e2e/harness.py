@@ -22,6 +22,7 @@ import yaml
 
 from demo import local_slack
 from tests.contract.bench import BOT_PASSWORD, Bench, build
+from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer, free_port
 
 REQUESTER, LEAD, SECOND, ADMIN, BYSTANDER = "U01REQUESTER", "U01LEAD", "U01SECOND", "U01ADMIN", "U01BYSTANDER"
@@ -251,9 +252,9 @@ def psql(message: dict[str, Any], statement: str) -> subprocess.CompletedProcess
     """The pasted command in a shell, as the requester would run it, with one statement to carry out."""
     found = re.search(r'psql "postgresql://[^"]+"', text_of(message).replace('\\"', '"'))
     assert found is not None, text_of(message)
-    return subprocess.run(
-        ["sh", "-c", f"{found[0]} -XAtc '{statement}'"], capture_output=True, text=True, check=False, timeout=20
-    )
+    env = {**os.environ, "PATH": f"{os.environ['PATH']}:{servers.psql().parent}"}
+    command = ["sh", "-c", f"{found[0]} -XAtc '{statement}'"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=20)
 
 
 def is_dead(connection: psycopg.Connection[Any]) -> bool:
