@@ -7,12 +7,12 @@ the graveyard owns what other users left, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
 
 import psycopg
-from psycopg import sql
 
 from adapters.base import Rejected
 from adapters.postgresql.connection import (
@@ -37,7 +37,7 @@ INVOKER_VIEWS = 15
 """From this version on a view can be made to run with its reader's rights."""
 NAMED_AT_MOST = 200
 AT_ONCE = 500
-"""Objects changed in one transaction: each holds a lock, and a server has room for a few thousand in all."""
+"""Relations that change hands in one transaction: each holds some locks, and a server has room for a few thousand in all."""
 
 OWNED = """
 SELECT i.identity || ' (' || i.type || ')'
@@ -52,7 +52,14 @@ SELECT n.nspname FROM pg_namespace n WHERE NOT has_schema_privilege(%(to)s, n.oi
   UNION SELECT opcnamespace FROM pg_opclass WHERE opcowner = %(of)s UNION SELECT opfnamespace FROM pg_opfamily WHERE opfowner = %(of)s
   UNION SELECT collnamespace FROM pg_collation WHERE collowner = %(of)s UNION SELECT connamespace FROM pg_conversion WHERE conowner = %(of)s
   UNION SELECT cfgnamespace FROM pg_ts_config WHERE cfgowner = %(of)s UNION SELECT dictnamespace FROM pg_ts_dict WHERE dictowner = %(of)s
-  UNION SELECT stxnamespace FROM pg_statistic_ext WHERE stxowner = %(of)s) ORDER BY 1
+  UNION SELECT stxnamespace FROM pg_statistic_ext WHERE stxowner = %(of)s
+  UNION SELECT relnamespace FROM pg_class WHERE relowner = %(of)s AND %(one_by_one)s AND relkind NOT IN ('i', 'I', 't')) ORDER BY 1
+"""
+RELATIONS = """
+SELECT format('%%s %%s', CASE c.relkind WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, c.oid::regclass) FROM pg_class c
+ WHERE c.relowner = %s::oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND NOT EXISTS (
+   SELECT 1 FROM pg_depend d WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
+ LIMIT %s
 """
 DEFINERS = "SELECT oid::regprocedure::text FROM pg_proc WHERE proowner = %s::oid AND prosecdef"
 VIEWS = (
@@ -125,7 +132,6 @@ def hand_over(server: Server, connection: Connection, role: str, kept: Kept, *, 
                 owned = column(there, OWNED, (oid,))
                 if owned:
                     _graveyard(connection)
-                    _give_away_large_objects(there, oid)
                     _reassign(there, role, oid, lend, kept)
                     kept.add(owned)
                 run(there, "DROP OWNED BY {}", role)
@@ -139,27 +145,28 @@ def _graveyard(connection: Connection) -> None:
     become_member(connection, GRAVEYARD)
 
 
-def _give_away_large_objects(connection: Connection, oid: int) -> None:
-    """In portions: anybody may make many thousands of them, and one statement could not hold so many locks."""
-    while found := column(
-        connection,
-        sql.SQL("SELECT oid FROM pg_largeobject_metadata WHERE lomowner = %s::oid LIMIT {}").format(AT_ONCE),
-        (oid,),
-    ):
-        with connection.transaction():
-            for number in found:
-                statement = sql.SQL("ALTER LARGE OBJECT {} OWNER TO {}")
-                connection.execute(statement.format(sql.Literal(int(number)), sql.Identifier(GRAVEYARD)))
-
-
 def _reassign(connection: Connection, role: str, oid: int, lend: Sequence[str], kept: Kept) -> None:
-    """One transaction. A new owner of a function needs CREATE on its schema: the lent roles had it, or the bot may give it."""
+    """What runs as its owner is put to sleep, then all of it goes; very many tables go in portions before the rest."""
     with connection.transaction():
         kept.asleep += _put_to_sleep(connection, oid)
-        lent = [name for name in lend if _lend(connection, name)]
-        opened = [name for name in column(connection, SCHEMAS, {"of": oid, "to": GRAVEYARD}) if _open(connection, name)]
-        _still_closed(connection, oid)
+    while len(portion := column(connection, RELATIONS, (oid, AT_ONCE))) == AT_ONCE:
+        with _able_to_own(connection, oid, lend, one_by_one=True):
+            for relation in portion:
+                _raw(connection, f"ALTER {relation} OWNER TO {GRAVEYARD}")
+    with _able_to_own(connection, oid, lend, one_by_one=False):
         run(connection, "REASSIGN OWNED BY {} TO {}", role, GRAVEYARD)
+
+
+@contextmanager
+def _able_to_own(connection: Connection, oid: int, lend: Sequence[str], *, one_by_one: bool) -> Iterator[None]:
+    """One transaction, in which the graveyard has CREATE where a new owner needs it: lent roles had it, or the bot may give it."""
+    needed: dict[str, object] = {"of": oid, "to": GRAVEYARD, "one_by_one": one_by_one}
+    with connection.transaction():
+        lent = [name for name in lend if _lend(connection, name)]
+        opened = [name for name in column(connection, SCHEMAS, needed) if _open(connection, name)]
+        if closed := column(connection, SCHEMAS, needed):
+            raise _still_closed(connection, closed)
+        yield
         for name in opened:
             if not _is_its_own(connection, name):
                 run(connection, "REVOKE CREATE ON SCHEMA {} FROM {}", name, GRAVEYARD)
@@ -212,11 +219,10 @@ def _open(connection: Connection, schema: str) -> bool:
     return granted and bool(value(connection, "SELECT has_schema_privilege(%s, %s, 'CREATE')", (GRAVEYARD, schema)))
 
 
-def _still_closed(connection: Connection, oid: int) -> None:
-    if closed := column(connection, SCHEMAS, {"of": oid, "to": GRAVEYARD}):
-        mend = " ".join(f"GRANT CREATE ON SCHEMA {quoted(s)} TO {us(connection)} WITH GRANT OPTION;" for s in closed)
-        where = f"{closed[0]} of {connection.info.dbname}"
-        raise Rejected(f"objects in the schema {where} cannot be handed over: nobody may create there", mend=mend)
+def _still_closed(connection: Connection, closed: Sequence[str]) -> Rejected:
+    mend = " ".join(f"GRANT CREATE ON SCHEMA {quoted(s)} TO {us(connection)} WITH GRANT OPTION;" for s in closed)
+    where = f"{closed[0]} of {connection.info.dbname}"
+    return Rejected(f"objects in the schema {where} cannot be handed over: nobody may create there", mend=mend)
 
 
 def _is_its_own(connection: Connection, schema: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base import Connect, Grant, Level, Rejected
 from adapters.postgresql.levels import kept_role
-from tests.contract.bench import Bench, readonly, support
+from tests.contract.bench import Bench, readonly, support, writer
 
 
 def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str = "support") -> Level:
@@ -193,12 +193,16 @@ def test_many_at_once_with_a_kept_role(bench: Bench) -> None:
     assert kept_roles(bench, "support") == []
 
 
-def test_many_hand_over_at_once(bench: Bench) -> None:
-    specs, adapter = [bench.spec(Level(name="write", roles=("shop_writer",))) for _ in range(8)], bench.adapter()
+def test_many_hand_over_at_once(own_bench: Bench) -> None:
+    """All of them change the same schema's privileges for a moment, which fails in parallel unless they take turns."""
+    specs, adapter = [own_bench.spec(writer()) for _ in range(8)], own_bench.adapter()
     for spec in specs:
         adapter.create_user(spec)
-        with bench.login(spec) as c:
+        with own_bench.login(spec) as c:
             c.execute(f"CREATE FUNCTION shop.f_{spec.username}() RETURNS int LANGUAGE sql AS 'SELECT 1'".encode())
+    with own_bench.superuser() as c:
+        c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
+        c.execute(f"GRANT CREATE ON SCHEMA shop TO {own_bench.owner} WITH GRANT OPTION".encode())
     with ThreadPoolExecutor(8) as pool:
         receipts = list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
     assert [len(receipt.kept) for receipt in receipts] == [1] * 8
