@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.durations import LONGEST, SHORTEST, exact_duration, format_duration, parse_duration, short_duration
@@ -80,11 +80,13 @@ def test_exact_where_two_are_compared() -> None:
 
 
 @given(LENGTHS)
+@settings(deadline=None)
 def test_what_is_shown_short_can_be_typed_again(length: timedelta) -> None:
     assert parse_duration(short_duration(length)) == length
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_no_text_breaks_it(text: str) -> None:
     try:
         length = parse_duration(text)

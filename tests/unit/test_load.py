@@ -51,6 +51,14 @@ def test_a_database_with_a_mistake_is_still_a_name_in_the_policy(tmp_path: Path)
     assert [Path(p.file).name for p in problems] == ["databases.yml"]
 
 
+def test_levels_of_a_database_with_a_mistake_are_not_called_unknown(tmp_path: Path) -> None:
+    broken = DATABASES + "      migrate: {rolls: [owner]}\n"
+    whole = "  books: {engine: postgresql, admin_url: env:BOOKS_URL, levels: {readonly: {roles: [r]}}}\n"
+    policy = POLICY.replace("[orders-prod]", "['*']").replace("[readonly]", "[migrate]")
+    problems = told(tmp_path, databases=broken + whole, policy=policy)
+    assert [Path(p.file).name for p in problems] == ["databases.yml"]
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as mistakes:
         load(tmp_path)

@@ -40,7 +40,9 @@ def test_catalogue_is_large() -> None:
 @pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
 def test_broken_file_is_told_line_by_line(path: Path, tmp_path: Path) -> None:
     text, kind = path.read_text(), path.parent.name
-    problems = told(tmp_path, databases=text, policy=OTHER_POLICY) if kind == "databases" else told(tmp_path, policy=text)
+    problems = (
+        told(tmp_path, databases=text, policy=OTHER_POLICY) if kind == "databases" else told(tmp_path, policy=text)
+    )
     shown = "\n".join(map(str, problems))
     wanted = expected(text)
     assert [(p.line, p.is_error) for p in problems] == [(line, is_error) for line, is_error, _ in wanted], shown

@@ -247,3 +247,10 @@ def test_admins_are_the_named_ones_and_the_command_line(config: Config) -> None:
         False,
         False,
     ]
+
+
+def test_a_level_that_allows_more_than_its_rule_changes_nothing() -> None:
+    generous = database("readonly")
+    generous["levels"]["readonly"]["max_duration"] = "12h"
+    config = config_of({"orders-prod": generous}, {"rules": [rule("mine", max_duration="4h")]})
+    assert "at most 4 h" in refusal(ask(config, duration=hours(5)))
