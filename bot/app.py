@@ -139,12 +139,10 @@ class App:
         try:
             await self._connection.run(self.stop)
         except SlackRefused as refused:
-            log.error("Slack does not accept the app token", code=str(refused))  # noqa: TRY400 - the code says it all
+            log.error("Slack does not accept a token", why=str(refused))  # noqa: TRY400 - the words say it all
             if not await self.context.ledger.live_grants():
                 self.stop.set()
-                raise CannotStart(
-                    f"SLACK_APP_TOKEN: Slack refused it ({refused}); make an app-level token with connections:write"
-                ) from None
+                raise CannotStart(str(refused)) from None
             await self._until_nothing_lives()
 
     async def _until_nothing_lives(self) -> None:

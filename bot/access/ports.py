@@ -42,6 +42,9 @@ class Directory(Protocol):
     async def team_id(self) -> str:
         """Our own workspace. Raises DirectoryUnavailable while Slack was never reached."""
 
+    async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
+        """Those of ``people`` who are not in the channel and would not see what is posted there. Raises DirectoryUnavailable."""
+
     def forget(self, person_id: str) -> None:
         """What is known of this person is old: ask again next time."""
 

@@ -14,6 +14,7 @@ from bot.access.context import Context
 from bot.access.ports import (
     CardNotice,
     ClosedNotice,
+    DirectoryUnavailable,
     FeedNotice,
     MessageGone,
     Posted,
@@ -63,6 +64,19 @@ async def post_card(context: Context, work: Work) -> None:
                 await _post(context, work, message, request)
             except Undeliverable as closed:
                 await _to_approvers(context, work, request, closed)
+                return
+    await _to_those_outside(context, work, request)
+
+
+async def _to_those_outside(context: Context, work: Work, request: Request) -> None:
+    """Approvers who are not in the channel get the card as a DM, with the same buttons."""
+    if request.state is not State.PENDING:
+        return
+    try:
+        outside = await context.directory.outside(request.terms.channel, sorted(_approvers(context, request)))
+    except DirectoryUnavailable:
+        return  # the card is in the channel and mentions them
+    await _copies(context, work, request, set(outside))
 
 
 async def _post(context: Context, work: Work, message: Message, request: Request) -> None:
@@ -75,14 +89,18 @@ async def _to_approvers(context: Context, work: Work, request: Request, closed: 
     """The channel cannot be written: every approver gets the card as a DM, and the requester learns of it."""
     if request.state is not State.PENDING:
         return
-    known = {m.channel for m in await context.ledger.messages(request.id, Purpose.CARD_COPY)}
-    for person_id in _approvers(context, request) - known:
-        await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
-    reached = [
-        await _copy(context, work, m, request) for m in await context.ledger.messages(request.id, Purpose.CARD_COPY)
-    ]
+    reached = await _copies(context, work, request, _approvers(context, request))
     await _say(context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached))))
     await _alert_about_channel(context, request, closed)
+
+
+async def _copies(context: Context, work: Work, request: Request, people: set[str]) -> list[bool]:
+    """A card of their own for each; True for those who could be reached. Repeated, it posts only what is missing."""
+    if not await context.ledger.messages(request.id, Purpose.CARD_COPY):
+        for person_id in sorted(people):
+            await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
+    copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
+    return [await _copy(context, work, copy, request) for copy in copies]
 
 
 def _closed_words(request: Request, is_reached: bool) -> str:
@@ -196,17 +214,20 @@ async def feed(context: Context, work: Work) -> None:
     shown = [event for event in events if event.kind not in UNSHOWN]
     if shown:
         await work.hold()
-        await _post_feed(context, channel, shown)
+        await _post_feed(context, work, channel, shown)
         await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
     await context.ledger.set_cursor("feed", events[-1].id)
     if len(events) == FEED_LINES:
         raise Again("more lines wait", at=now + FEED_PAUSE)
 
 
-async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -> None:
+async def _post_feed(context: Context, work: Work, channel: str, events: list[AuditEvent]) -> None:
     ids = {event.request_id for event in events if event.request_id is not None}
     requests = {request_id: await context.ledger.request(request_id) for request_id in ids}
     try:
         await context.messenger.post(channel, FeedNotice(events=events, requests=requests))
     except Undeliverable as closed:
+        if work.tries == 1:
+            steps = (f"Invite the bot to {channel}, or name another audit_channel in policy.yml. No line is lost.",)
+            await raise_alert(context, None, f"The audit channel {channel} cannot be written: {closed}.", steps=steps)
         raise Again(f"the audit channel cannot be written: {closed}") from None

@@ -38,11 +38,19 @@ FATAL = frozenset(
     }
 )
 
+RIGHT = {
+    "SLACK_BOT_TOKEN": "copy the Bot User OAuth Token (xoxb-…) of the installed app",
+    "SLACK_APP_TOKEN": "make an app-level token (xapp-…) with connections:write",
+}
+
 log = structlog.get_logger(__name__)
 
 
 class SlackRefused(Exception):
-    """Slack does not accept a token; the code says which way. Trying again will not help."""
+    """Slack does not accept a token. Trying again will not help."""
+
+    def __init__(self, variable: str, code: str) -> None:
+        super().__init__(f"{variable}: Slack refused it ({code}); {RIGHT[variable]}")
 
 
 def web_client(token: str, base_url: str | None) -> AsyncWebClient:
@@ -89,14 +97,18 @@ class Connection:
             await self._close()
 
     async def _connected(self) -> bool:
+        asking = ""
         try:
+            asking = "SLACK_BOT_TOKEN"
+            await self._app.client.auth_test()
+            asking = "SLACK_APP_TOKEN"
             await self._app.client.apps_connections_open(app_token=self._app_token)
             self._handler = AsyncSocketModeHandler(self._app, self._app_token)
             await asyncio.wait_for(self._handler.connect_async(), CONNECT_SECONDS)  # type: ignore[no-untyped-call]
         except SlackApiError as error:
             code = str(error.response.get("error"))
             if code in FATAL:
-                raise SlackRefused(code) from None
+                raise SlackRefused(asking, code) from None
             log.warning("no connection to Slack", code=code)
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("no connection to Slack", error=type(error).__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from bot.access.ports import DirectoryUnavailable, Person
 
 FRESH_SECONDS = 60.0
 CACHE_MAX = 10_000
+MEMBERS_PAGE = 1000
 SLACKBOT = "USLACKBOT"
 UNKNOWN_PERSON = frozenset({"user_not_found", "user_not_visible", "users_not_found"})
 REFUSED = (
@@ -73,6 +74,17 @@ class SlackDirectory:
             self._people.clear()
         self._people[person_id] = (self._clock(), found)
         return found
+
+    async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
+        """Page by page until all are found or the channel ends. Raises DirectoryUnavailable."""
+        missing, cursor = set(people), ""
+        while missing:
+            answer = await self._call("conversations.members", channel=channel, limit=str(MEMBERS_PAGE), cursor=cursor)
+            missing.difference_update(answer["members"])
+            cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
+            if not cursor:
+                break
+        return tuple(sorted(missing))
 
     def forget(self, person_id: str) -> None:
         """Slack said that this person changed."""

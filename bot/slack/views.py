@@ -17,7 +17,7 @@ from bot.access.ports import Person
 from bot.slack import answers, ids, modals
 from bot.slack.blocks import Block, Drawn
 from bot.slack.guard import in_trouble, user_of
-from bot.slack.text import cut, plain
+from bot.slack.text import TEXT_MAX, cut, escape, plain
 
 ACK_SECONDS = 2.5
 ERROR_MAX = 2000
@@ -53,7 +53,9 @@ def _judged(context: Context, submitted: Submitted) -> Callable[..., Awaitable[N
         await ack()
         late = await work
         if late:
-            await client.chat_postMessage(channel=user_of(body), text=_words(late))
+            await client.chat_postMessage(
+                channel=user_of(body), text=_words(late), unfurl_links=False, unfurl_media=False
+            )
 
     return heard
 
@@ -102,5 +104,5 @@ def _last_page(shown: Drawn) -> Block:
 
 def _words(late: dict[str, Any]) -> str:
     if "errors" in late:
-        return " ".join(late["errors"].values())
+        return cut(escape(" ".join(late["errors"].values())), TEXT_MAX)
     return str(late["view"]["blocks"][0]["text"]["text"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,6 +65,7 @@ class People:
         default_factory=lambda: {i: Person(id=i, name=n, is_ours=True) for i, n in PEOPLE.items()}
     )
     is_silent: bool = False
+    not_in_the_channel: set[str] = field(default_factory=set)
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
@@ -73,6 +74,9 @@ class People:
 
     async def team_id(self) -> str:
         return "T0TEAM"
+
+    async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
+        return tuple(p for p in people if p in self.not_in_the_channel)
 
     def forget(self, person_id: str) -> None:
         return

@@ -32,6 +32,10 @@ INPUTS = {
     "number_input",
     "email_text_input",
 }
+VIEW_KEYS = {
+    "type", "callback_id", "title", "submit", "close", "private_metadata", "blocks", "clear_on_close", "notify_on_close",
+    "external_id", "submit_disabled",
+}  # fmt: skip
 KEYS = {
     "section": {"type", "block_id", "text", "fields", "accessory", "expand"},
     "header": {"type", "block_id", "text"},
@@ -96,6 +100,8 @@ def problems_of_view(view: dict[str, Any]) -> list[str]:
         found.append("private_metadata over 3000")
     if len(view.get("callback_id", "")) > 255:
         found.append("callback_id over 255")
+    if unknown := set(view) - VIEW_KEYS:
+        found.append(f"a view has unknown {unknown}")
     if len(json.dumps(view)) > VIEW_BYTES:
         found.append("view_too_large")
     return found
@@ -133,7 +139,7 @@ def _block(kind: str, block: dict[str, Any]) -> Iterator[str]:
         for field in fields:
             yield from _text(field, "field", 2000)
     elif kind == "header":
-        yield from _text(block["text"], "header", 150, plain_only=True)
+        yield from _text(block.get("text"), "header", 150, plain_only=True)
     elif kind == "context":
         if not 1 <= len(block["elements"]) <= 10:
             yield f"{len(block['elements'])} elements in a context"
@@ -148,10 +154,10 @@ def _block(kind: str, block: dict[str, Any]) -> Iterator[str]:
         for element in block["elements"]:
             yield from _element(element, ELEMENTS)
     elif kind == "input":
-        yield from _text(block["label"], "label", 2000, plain_only=True)
+        yield from _text(block.get("label"), "label", 2000, plain_only=True)
         if "hint" in block:
             yield from _text(block["hint"], "hint", 2000, plain_only=True)
-        yield from _element(block["element"], INPUTS)
+        yield from _element(block.get("element") or {}, INPUTS)
 
 
 def _element(element: dict[str, Any], allowed: set[str]) -> Iterator[str]:
@@ -174,15 +180,17 @@ def _element(element: dict[str, Any], allowed: set[str]) -> Iterator[str]:
 
 
 def _button(element: dict[str, Any]) -> Iterator[str]:
-    yield from _text(element["text"], "button", 75, plain_only=True)
+    yield from _text(element.get("text"), "button", 75, plain_only=True)
     if len(element.get("value", "")) > 2000:
         yield "value over 2000"
+    if len(element.get("url", "")) > 3000:
+        yield "url over 3000"
     if element.get("style") not in (None, "primary", "danger"):
         yield f"style {element['style']}"
     if len(element.get("accessibility_label", "")) > 75:
         yield "accessibility_label over 75"
     for name, most in (("title", 100), ("text", 300), ("confirm", 30), ("deny", 30)) if "confirm" in element else ():
-        yield from _text(element["confirm"][name], f"confirm {name}", most)
+        yield from _text(element["confirm"].get(name), f"confirm {name}", most)
 
 
 def _select(element: dict[str, Any]) -> Iterator[str]:

@@ -17,10 +17,13 @@ from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType, web
 
+from tests.fake_slack import strictness
 from tests.fake_slack.web_api import WebApi
 from tests.fake_slack.workspace import APP, APP_TOKEN, BOT_TOKEN, RESPONSE_SECONDS, RESPONSE_USES, TEAM, Workspace
 
 ACK_SECONDS = 3.0
+LOST = "lost"
+"""The call is done, and its answer never arrives."""
 
 
 @dataclass
@@ -43,10 +46,12 @@ class FakeSlack:
     workspace: Workspace = field(default_factory=Workspace)
     url: str = ""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    failures: dict[str, list[dict[str, Any] | int]] = field(default_factory=lambda: defaultdict(list))
+    failures: dict[str, list[dict[str, Any] | int | str]] = field(default_factory=lambda: defaultdict(list))
+    """What the next calls of a method get: an error, an HTTP status, or ``LOST``."""
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
     _tickets: set[str] = field(default_factory=set)
     _acks: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+    _held: list[asyncio.Event] | None = None
 
     def __post_init__(self) -> None:
         self.api = WebApi(self.workspace)
@@ -64,6 +69,12 @@ class FakeSlack:
         self.calls.append((method, arguments))
         if self.failures[method]:
             failure = self.failures[method].pop(0)
+            if isinstance(failure, str):
+                assert failure == LOST, "the only failure that has a name"
+                assert self.api.call(method, arguments)["ok"], "only what was done can be lost"
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
             if isinstance(failure, int):
                 return web.json_response({"ok": False, "error": "internal_error"}, status=failure)
             headers = {"Retry-After": "1"} if failure.get("error") == "ratelimited" else {}
@@ -105,7 +116,11 @@ class FakeSlack:
 
     def _on_ack(self, frame: dict[str, Any]) -> None:
         waiting = self._acks.get(frame.get("envelope_id", ""))
-        if waiting is not None and not waiting.done():
+        if waiting is None:
+            self.problems.append("an ack of an envelope that was never sent")
+        elif waiting.done():
+            self.problems.append("an envelope was acked twice, or after its three seconds")
+        else:
             waiting.set_result(frame.get("payload") or {})
 
     async def on_response_url(self, request: web.Request) -> web.Response:
@@ -113,6 +128,9 @@ class FakeSlack:
         body = await request.json()
         if found is None or self.workspace.now() - found.made_at > RESPONSE_SECONDS:
             return web.Response(status=404, text="expired_url")
+        if wrong := strictness.problems_of_answer(body):
+            self.problems.extend(wrong)
+            return web.Response(status=400, text="invalid_blocks")
         found.uses += 1
         if found.uses > RESPONSE_USES:
             return web.Response(status=404, text="used_url")
@@ -128,12 +146,40 @@ class FakeSlack:
         for socket in list(self._sockets):
             await socket.close()
 
+    async def refresh_sockets(self) -> None:
+        """What Slack does every few hours: says that it will, then closes. The bot has to come back by itself."""
+        for socket in list(self._sockets):
+            await socket.send_json({"type": "disconnect", "reason": "refresh_requested", "debug_info": {}})
+            await asyncio.sleep(0)
+            await socket.close()
+
     # Deliveries.
+
+    def hold(self) -> None:
+        """From now on envelopes wait."""
+        self._held = []
+
+    @property
+    def held(self) -> int:
+        return len(self._held or [])
+
+    def release(self, *, newest_first: bool = False) -> None:
+        """They are delivered late, and on demand out of order."""
+        held, self._held = self._held or [], None
+        for gate in reversed(held) if newest_first else held:
+            gate.set()
+
+    async def _let_through(self) -> None:
+        if self._held is not None:
+            gate = asyncio.Event()
+            self._held.append(gate)
+            await gate.wait()
 
     async def deliver(self, kind: str, payload: dict[str, Any], *, retry: int = 0) -> Outcome:
         """One envelope to one socket; the ack must come within three seconds."""
+        await self._let_through()
         deadline = asyncio.get_running_loop().time() + 10
-        while not self._sockets:
+        while not (open_ := [s for s in self._sockets if not s.closed]):
             assert asyncio.get_running_loop().time() < deadline, "no socket is open"
             await asyncio.sleep(0.01)
         envelope = secrets.token_hex(10)
@@ -146,7 +192,7 @@ class FakeSlack:
         }
         if retry:
             frame |= {"retry_attempt": retry, "retry_reason": "timeout"}
-        await self._sockets[0].send_json(frame)
+        await open_[0].send_json(frame)
         try:
             return Outcome(ack=await asyncio.wait_for(waiting, ACK_SECONDS), was_acked=True)
         except TimeoutError:
@@ -162,6 +208,7 @@ class FakeSlack:
             "api_app_id": APP, "is_enterprise_install": "false", "trigger_id": self.workspace.new_trigger(user), "response_url": f"{self.url}/response/{token}",
         }  # fmt: skip
         outcome = await self.deliver("slash_commands", payload)
+        self.problems.extend(strictness.problems_of_ack(outcome.ack or {}, None))
         if twice:
             await self.deliver("slash_commands", payload, retry=1)
         return outcome
@@ -182,6 +229,7 @@ class FakeSlack:
             "trigger_id": self.workspace.new_trigger(user), "response_url": f"{self.url}/response/{token}",
         }  # fmt: skip
         outcome = await self.deliver("interactive", payload)
+        self.problems.extend(strictness.problems_of_ack(outcome.ack or {}, None))
         if twice:
             await self.deliver("interactive", payload, retry=1)
         return outcome
@@ -195,10 +243,7 @@ class FakeSlack:
             "is_enterprise_install": False, "trigger_id": self.workspace.new_trigger(user), "response_urls": [], "view": {**view, "state": {"values": values}},
         }  # fmt: skip
         outcome = await self.deliver("interactive", payload)
-        blocks = {b.get("block_id") for b in view["blocks"]}
-        self.problems.extend(
-            f"an error under {b}, which is no block of the form" for b in outcome.errors if b not in blocks
-        )
+        self.problems.extend(strictness.problems_of_ack(outcome.ack or {}, view))
         return outcome
 
     async def event(self, kind: str, **event: Any) -> Outcome:

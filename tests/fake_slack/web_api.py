@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.fake_slack import blockkit
+from tests.fake_slack import blockkit, strictness
+from tests.fake_slack.lookups import Lookups
 from tests.fake_slack.workspace import APP, BOT_USER, TEAM, Workspace
 
 Arguments = dict[str, Any]
 Answer = dict[str, Any]
+STACK = 3
 
 
 def no(error: str, **more: Any) -> Answer:
@@ -25,12 +27,15 @@ class WebApi:
             "auth.test": (None, self.auth_test),
             "users.info": ("users:read", self.users_info),
             "conversations.info": ("channels:read", self.conversations_info),
+            "conversations.members": ("channels:read", self.conversations_members),
             "chat.postMessage": ("chat:write", self.post),
             "chat.update": ("chat:write", self.update),
             "chat.postEphemeral": ("chat:write", self.post_ephemeral),
             "views.open": (None, self.views_open),
             "views.update": (None, self.views_update),
             "views.publish": (None, self.views_publish),
+            "views.push": (None, self.views_push),
+            **Lookups(workspace).methods,
         }
 
     def call(self, method: str, arguments: Arguments) -> Answer:
@@ -38,6 +43,7 @@ class WebApi:
         if method not in self.methods:
             self.workspace.problems.append(f"unknown method {method}")
             return no("unknown_method")
+        self.workspace.problems += strictness.problems_of_call(method, arguments)
         scope, answer = self.methods[method]
         if scope is not None and scope not in self.workspace.scopes:
             return no("missing_scope", needed=scope, provided=",".join(sorted(self.workspace.scopes)))
@@ -59,8 +65,23 @@ class WebApi:
         return {"ok": True, "user": user} if user else no("user_not_found")
 
     def conversations_info(self, arguments: Arguments) -> Answer:
+        """A private channel is not there for who is not in it, and has a scope of its own."""
         channel = self.workspace.channels.get(arguments.get("channel", ""))
-        return {"ok": True, "channel": channel} if channel else no("channel_not_found")
+        if channel is None or (channel.get("is_private") and not channel["is_member"]):
+            return no("channel_not_found")
+        if channel.get("is_private") and "groups:read" not in self.workspace.scopes:
+            return no("missing_scope", needed="groups:read", provided=",".join(sorted(self.workspace.scopes)))
+        return {"ok": True, "channel": channel}
+
+    def conversations_members(self, arguments: Arguments) -> Answer:
+        """Two to a page, so that who does not turn pages is noticed."""
+        channel = self.workspace.channels.get(arguments.get("channel", ""))
+        if channel is None:
+            return no("channel_not_found")
+        members = channel.get("members", list(self.workspace.users))
+        start = int(arguments.get("cursor") or 0)
+        following = str(start + 2) if start + 2 < len(members) else ""
+        return {"ok": True, "members": members[start : start + 2], "response_metadata": {"next_cursor": following}}
 
     # Messages.
 
@@ -74,7 +95,7 @@ class WebApi:
                 return "", no("channel_not_found")
             return self.workspace.dm_of(channel), None
         found = self.workspace.channels.get(channel)
-        if found is None:
+        if found is None or (found.get("is_private") and not found["is_member"]):
             return "", no("channel_not_found")
         if found["is_archived"]:
             return "", no("is_archived")
@@ -115,8 +136,12 @@ class WebApi:
 
     def post_ephemeral(self, arguments: Arguments) -> Answer:
         channel, closed = self._place(arguments.get("channel", ""))
-        if closed:
+        if closed or (closed := self._content(arguments, is_update=False)):
             return closed
+        person = self.workspace.users.get(arguments.get("user", ""))
+        members = self.workspace.channels[channel].get("members")
+        if person is None or person["deleted"] or (members is not None and person["id"] not in members):
+            return no("user_not_in_channel")
         self.workspace.ephemerals.append(
             {"user": arguments["user"], "channel": channel, "text": arguments.get("text", "")}
         )
@@ -127,7 +152,8 @@ class WebApi:
     def _view(self, view: Any) -> Answer | None:
         wrong = blockkit.problems_of_view(view) if isinstance(view, dict) else ["no view"]
         self.workspace.problems += [f"view: {w}" for w in wrong]
-        return no("invalid_arguments", response_metadata={"messages": wrong}) if wrong else None
+        code = "view_too_large" if "view_too_large" in wrong else "invalid_arguments"
+        return no(code, response_metadata={"messages": wrong}) if wrong else None
 
     def views_open(self, arguments: Arguments) -> Answer:
         trigger = arguments.get("trigger_id", "")
@@ -136,6 +162,13 @@ class WebApi:
         if (code := self.workspace.use_trigger(trigger)) is not None:
             return no(code)
         return {"ok": True, "view": self.workspace.new_view(arguments["view"], self.workspace.triggers[trigger].user)}
+
+    def views_push(self, arguments: Arguments) -> Answer:
+        """At most three forms lie on each other."""
+        trigger = self.workspace.triggers.get(arguments.get("trigger_id", ""))
+        if trigger and sum(v["user"] == trigger.user for v in self.workspace.views.values()) >= STACK:
+            return no("push_limit_reached")
+        return self.views_open(arguments)
 
     def views_update(self, arguments: Arguments) -> Answer:
         found = self.workspace.views.get(arguments.get("view_id", ""))

@@ -1,0 +1,62 @@
+"""Reads of the Web API that change nothing: the workspace, groups, addresses, links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.fake_slack.workspace import BOT_USER, TEAM, Workspace
+
+Arguments = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Lookups:
+    """``methods`` is what they are called by."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.methods = {
+            "team.info": ("team:read", self.team_info),
+            "users.lookupByEmail": ("users:read.email", self.by_email),
+            "usergroups.list": ("usergroups:read", self.groups),
+            "usergroups.users.list": ("usergroups:read", self.group_members),
+            "chat.getPermalink": (None, self.permalink),
+            "chat.delete": ("chat:write", self.delete),
+        }
+
+    def team_info(self, _arguments: Arguments) -> Answer:
+        return {"ok": True, "team": {"id": TEAM, "name": "Strict", "domain": "strict"}}
+
+    def by_email(self, arguments: Arguments) -> Answer:
+        """Bots, and people of other organisations, are not found by their address."""
+        for user in self.workspace.users.values():
+            is_known = user["team_id"] == TEAM and not user["deleted"] and not user["is_bot"]
+            if is_known and user["profile"]["email"] == arguments.get("email"):
+                return {"ok": True, "user": user}
+        return {"ok": False, "error": "users_not_found"}
+
+    def groups(self, _arguments: Arguments) -> Answer:
+        found = [{"id": i, "handle": g["handle"], "team_id": TEAM} for i, g in self.workspace.groups.items()]
+        return {"ok": True, "usergroups": found}
+
+    def group_members(self, arguments: Arguments) -> Answer:
+        group = self.workspace.groups.get(arguments.get("usergroup", ""))
+        return {"ok": True, "users": group["users"]} if group else {"ok": False, "error": "no_such_subteam"}
+
+    def permalink(self, arguments: Arguments) -> Answer:
+        channel, ts = arguments.get("channel", ""), arguments.get("message_ts", "")
+        if ts not in self.workspace.messages.get(channel, {}):
+            return {"ok": False, "error": "message_not_found"}
+        return {"ok": True, "permalink": f"https://strict.slack.com/archives/{channel}/p{ts.replace('.', '')}"}
+
+    def delete(self, arguments: Arguments) -> Answer:
+        messages = self.workspace.messages.get(arguments.get("channel", ""))
+        if messages is None:
+            return {"ok": False, "error": "channel_not_found"}
+        message = messages.get(arguments.get("ts", ""))
+        if message is None:
+            return {"ok": False, "error": "message_not_found"}
+        if message["user"] != BOT_USER:
+            return {"ok": False, "error": "cant_delete_message"}
+        del messages[message["ts"]]
+        return {"ok": True, "channel": arguments["channel"], "ts": message["ts"]}

@@ -1,0 +1,113 @@
+"""The whole process' own health: ready, not ready, and why; and what it says to a wrong token."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from bot.app import App, CannotStart
+from bot.settings import Settings
+from storage.errors import StoreBusy
+from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
+from tests.servers.postgresql import free_port
+
+DATABASES = {
+    "databases": {
+        "shop": {"engine": "postgresql", "admin_url": "env:NOWHERE_URL", "levels": {"readonly": {"roles": ["reader"]}}}
+    }
+}
+POLICY = {
+    "defaults": {"channel": "C0CARDS"},
+    "rules": [
+        {
+            "name": "x",
+            "requesters": ["U0ADA"],
+            "databases": ["shop"],
+            "levels": ["*"],
+            "approvals": [{"from": ["U0LEAD", "U0TWO"]}],
+        }
+    ],
+}
+
+
+def app(folder: Path, slack: FakeSlack, *, bot: str = BOT_TOKEN, token: str = APP_TOKEN) -> App:
+    (folder / "databases.yml").write_text(yaml.safe_dump(DATABASES))
+    (folder / "policy.yml").write_text(yaml.safe_dump(POLICY))
+    return App(
+        Settings(
+            slack_bot_token=SecretStr(bot),
+            slack_app_token=SecretStr(token),
+            slack_api_url=f"{slack.url}/api/",
+            config=folder,
+            store_url=SecretStr(f"sqlite+aiosqlite:///{folder}/l.db"),
+            http_port=free_port(),
+        )
+    )
+
+
+async def ready(found: App) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as session:
+        for path in ("healthz", "metrics"):
+            async with session.get(f"http://127.0.0.1:{found.settings.http_port}/{path}") as answer:
+                assert answer.status == 200
+        async with session.get(f"http://127.0.0.1:{found.settings.http_port}/readyz") as answer:
+            return answer.status, await answer.json()
+
+
+async def until_ready(found: App) -> None:
+    for _ in range(300):
+        try:
+            if (await ready(found))[0] == 200:
+                return
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.02)
+    pytest.fail("never ready")
+
+
+async def test_ready_then_not_and_why(tmp_path: Path) -> None:
+    async with running() as slack:
+        found = app(tmp_path, slack)
+        life = asyncio.create_task(found.run())
+        await until_ready(found)
+        with pytest.raises(StoreBusy):
+            await app(tmp_path, slack).run()
+        await slack.drop_sockets()
+        (tmp_path / "policy.yml").write_text("rules: [")
+        found.context.files.refresh()
+        slack.failures["apps.connections.open"] += [{"error": "fatal_error"}] * 50
+        status, body = await ready(found)
+        assert body["not_well"]["configuration"] == "changed files have mistakes; the last good ones are in force"
+        assert status == 503
+        found.stop.set()
+        await life
+
+
+@pytest.mark.parametrize(
+    ("bot", "token", "words"),
+    [
+        ("xoxb-wrong", APP_TOKEN, "SLACK_BOT_TOKEN: Slack refused it"),
+        (BOT_TOKEN, "xapp-wrong", "SLACK_APP_TOKEN: Slack refused it"),
+    ],
+)
+async def test_a_wrong_token_is_said_and_the_bot_does_not_start(
+    tmp_path: Path, bot: str, token: str, words: str
+) -> None:
+    async with running() as slack:
+        with pytest.raises(CannotStart, match=words):
+            await app(tmp_path, slack, bot=bot, token=token).run()
+
+
+async def test_broken_files_are_all_said_and_the_bot_does_not_start(tmp_path: Path) -> None:
+    async with running() as slack:
+        found = app(tmp_path, slack)
+        (tmp_path / "policy.yml").write_text("rulez: []\n")
+        with pytest.raises(CannotStart, match=r"policy\.yml:1: error: .*unknown key 'rulez'; did you mean rules\?"):
+            await found.run()

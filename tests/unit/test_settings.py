@@ -1,0 +1,116 @@
+"""Settings and logs: a mistake names the variable, and no secret is ever shown."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import structlog
+
+from bot import logs
+from bot.settings import Settings, SettingsError, needed_for_slack, read_settings
+from bot.slack.answers import COMMANDS
+
+ROOT = Path(__file__).parent.parent.parent
+VARIABLES = [str(f.validation_alias) for f in Settings.model_fields.values()]
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_defaults_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBACCESS_USER_PREFIX", "")
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "")
+    found = read_settings()
+    assert (found.user_prefix, found.http_port, found.http_host, found.log_level) == ("jit_", 8080, "127.0.0.1", "info")
+    assert found.store_url.get_secret_value() == "sqlite+aiosqlite:///dbaccess.db"
+    assert found.slack_bot_token is None
+    with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
+        needed_for_slack(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLACK_BOT_TOKEN", "xapp-Secret0Token"),
+        ("SLACK_APP_TOKEN", "xoxb-Secret0Token"),
+        ("SLACK_API_URL", "Secret0Token"),
+        ("DBACCESS_STORE_URL", "mysql://u:Secret0Token@h/x"),
+        ("DBACCESS_STORE_URL", "sqlite+aiosqlite:///:memory:"),
+        ("DBACCESS_USER_PREFIX", "Secret0Token"),
+        ("DBACCESS_HTTP_PORT", "Secret0Token"),
+        ("DBACCESS_HTTP_PORT", "70000"),
+        ("DBACCESS_LOG", "Secret0Token"),
+        ("DBACCESS_LOG_LEVEL", "Secret0Token"),
+    ],
+)
+def test_a_wrong_value_names_the_variable_and_never_the_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: has a wrong value; ") as caught:
+        read_settings()
+    assert "Secret0Token" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_readme_has_every_setting_and_every_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in VARIABLES:
+        assert re.search(rf"^\|.*`{name}`.*\|", readme, re.MULTILINE), name
+    for usage, _ in COMMANDS.values():
+        assert f"| `/dbaccess {usage}` |" in readme.replace("\\|", "|"), usage
+    for command in ("run", "doctor", "policy check", "policy explain", "list", "show", "revoke", "store upgrade"):
+        assert f"`dbaccess {command}" in readme, command
+
+
+def test_every_picture_in_readme_is_there() -> None:
+    pictures = re.findall(r"\]\((docs/[^)]+\.png)\)", (ROOT / "README.md").read_text())
+    assert len(pictures) >= 5
+    assert all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
+
+
+def test_every_dependency_is_named_in_readme() -> None:
+    import tomllib
+
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    readme = (ROOT / "README.md").read_text().lower()
+    for requirement in named:
+        assert re.split(r"[\[>=<,]", requirement)[0] in readme, requirement
+
+
+def test_logs_hold_no_secret_and_no_local_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-Secret0Token")
+    monkeypatch.setenv("DBACCESS_STORE_URL", "postgresql+psycopg://u:Secret0Store@h/x")
+    monkeypatch.setenv("DBACCESS_LOG_LEVEL", "debug")
+    before = logging.getLogger().handlers[:]
+    try:
+        for kind in ("json", "console"):
+            monkeypatch.setenv("DBACCESS_LOG", kind)
+            logs.set_up(read_settings())
+            password = "Secret0Local"
+            try:
+                raise ValueError(  # noqa: TRY301 - what is logged must be caught
+                    "xoxb-Secret0Token and postgresql://u:Secret0Url@h/x"
+                )
+            except ValueError:
+                structlog.get_logger("x").exception(
+                    "it failed", url="postgresql+psycopg://u:Secret0Store@h/x", more=["xapp-Secret0App"]
+                )
+            noisy = logging.getLogger("slack_bolt.AsyncApp")
+            noisy.setLevel(logging.DEBUG)
+            noisy.debug("payload %s", password)
+            logging.getLogger("x").warning("to %s", "postgresql://u:Secret0Url@h/x")
+        shown = capsys.readouterr().err
+    finally:
+        logging.getLogger().handlers[:] = before
+        structlog.reset_defaults()
+    assert shown.count("it failed") == 2
+    assert "Secret0" not in shown
