@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
 from storage.ledger import Ledger
+from tests.servers.postgresql import PostgresServer
 from tests.unit.ledgers import TurnableClock, open_ledger
 
-OpenLedger: TypeAlias = Callable[..., Awaitable[Ledger]]
+numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def ledger_server(postgresql15: PostgresServer) -> tuple[PostgresServer, str]:
+    """One database for all; a schema of its own is as empty, and made in a moment."""
+    return postgresql15, postgresql15.new_database("ledgers")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -19,8 +26,12 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty store of its own."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
-    server = request.getfixturevalue("postgresql15")
-    return server.superuser_url(server.new_database("ledger")).replace("postgresql://", "postgresql+psycopg://")
+    server, database = request.getfixturevalue("ledger_server")
+    schema = f"ledger_{next(numbers)}"
+    with server.admin(database) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    url = server.superuser_url(database).replace("postgresql://", "postgresql+psycopg://")
+    return f"{url}?options=-csearch_path%3D{schema}"
 
 
 @pytest.fixture
