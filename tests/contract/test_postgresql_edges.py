@@ -138,13 +138,17 @@ def test_a_create_that_takes_too_long_leaves_nobody(own_bench: Bench, monkeypatc
 def test_a_held_lock_ends_a_create_in_time(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
     level = Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
+    spec, adapter = own_bench.spec(level), own_bench.adapter()
     with own_bench.superuser() as c:
         c.execute("BEGIN; LOCK TABLE pg_auth_members IN EXCLUSIVE MODE")
         began = time.monotonic()
         with pytest.raises(Unreachable) as silent:
-            own_bench.adapter().create_user(own_bench.spec(level))
+            adapter.create_user(spec)
         assert time.monotonic() - began < 4
         assert silent.value.is_ambiguous
+    assert adapter.drop_user(spec.username, level).notes == ()
+    with own_bench.superuser() as c:
+        assert c.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^dbaccess_support_'").fetchall() == []
 
 
 def test_many_tables_do_not_hold_up_the_end() -> None:
