@@ -214,20 +214,23 @@ async def feed(context: Context, work: Work) -> None:
     shown = [event for event in events if event.kind not in UNSHOWN]
     if shown:
         await work.hold()
-        await _post_feed(context, work, channel, shown)
+        await _post_feed(context, channel, shown)
         await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
     await context.ledger.set_cursor("feed", events[-1].id)
     if len(events) == FEED_LINES:
         raise Again("more lines wait", at=now + FEED_PAUSE)
 
 
-async def _post_feed(context: Context, work: Work, channel: str, events: list[AuditEvent]) -> None:
+async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -> None:
     ids = {event.request_id for event in events if event.request_id is not None}
     requests = {request_id: await context.ledger.request(request_id) for request_id in ids}
     try:
         await context.messenger.post(channel, FeedNotice(events=events, requests=requests))
     except Undeliverable as closed:
-        if work.tries == 1:
+        if not await context.ledger.cursor("feed_closed"):
+            await context.ledger.set_cursor("feed_closed", 1)
             steps = (f"Invite the bot to {channel}, or name another audit_channel in policy.yml. No line is lost.",)
             await raise_alert(context, None, f"The audit channel {channel} cannot be written: {closed}.", steps=steps)
         raise Again(f"the audit channel cannot be written: {closed}") from None
+    if await context.ledger.cursor("feed_closed"):
+        await context.ledger.set_cursor("feed_closed", 0)

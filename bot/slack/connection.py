@@ -62,7 +62,7 @@ def web_client(token: str, base_url: str | None) -> AsyncWebClient:
 
 def bolt(client: AsyncWebClient, context: Context) -> AsyncApp:
     """The app with all listeners."""
-    app = AsyncApp(client=client, token=client.token)
+    app = AsyncApp(client=client)
     for module in (commands, actions, views, events):
         module.register(app, context)
     return app

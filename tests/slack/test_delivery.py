@@ -144,5 +144,3 @@ async def test_a_verdict_that_takes_too_long_comes_as_a_message(
     form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
     assert (await office.slack.submit(ADA, form, why="x")).ack == {}
     await office.dm_says(ADA, "at least 5 characters")
-
-

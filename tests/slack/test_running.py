@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from bot.app import App, CannotStart
 from bot.settings import Settings
-from storage.errors import StoreBusy
 from tests.fake_slack.server import FakeSlack, running
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.servers.postgresql import free_port
@@ -77,8 +76,6 @@ async def test_ready_then_not_and_why(tmp_path: Path) -> None:
         found = app(tmp_path, slack)
         life = asyncio.create_task(found.run())
         await until_ready(found)
-        with pytest.raises(StoreBusy):
-            await app(tmp_path, slack).run()
         await slack.drop_sockets()
         (tmp_path / "policy.yml").write_text("rules: [")
         found.context.files.refresh()
@@ -109,5 +106,5 @@ async def test_broken_files_are_all_said_and_the_bot_does_not_start(tmp_path: Pa
     async with running() as slack:
         found = app(tmp_path, slack)
         (tmp_path / "policy.yml").write_text("rulez: []\n")
-        with pytest.raises(CannotStart, match=r"policy\.yml:1: error: .*unknown key 'rulez'; did you mean rules\?"):
+        with pytest.raises(CannotStart, match=r"policy\.yml:1: error: rulez: unknown key; did you mean rules\?"):
             await found.run()
