@@ -12,7 +12,7 @@ from bot.policy.load import ConfigError, load
 from tests.unit.config import DATABASES, POLICY, loaded, told, written
 
 QUICK = 1.0
-"""Seconds within which a hostile file must be refused, on a machine that is busy."""
+"""Processor seconds within which a hostile file must be refused."""
 
 
 def test_good_files_load_without_a_word(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def bomb() -> str:
 )
 def test_hostile_files_are_refused_quickly(content: str, words: str, tmp_path: Path) -> None:
     written(tmp_path, policy=content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError) as mistakes:
         load(tmp_path)
-    assert time.perf_counter() - start < QUICK
+    assert time.process_time() - start < QUICK
     (problem,) = mistakes.value.problems
     assert words in problem.what
 
