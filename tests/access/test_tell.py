@@ -62,7 +62,7 @@ async def test_a_closed_audit_channel_loses_no_line_and_is_an_alert(house: House
     house.wall.refuse = lambda _place, _notice: None
     await house.turn(minutes=5)
     told = [e.kind for n in house.wall.on(AUDIT, FeedNotice) for e in n.events]
-    assert told[:2] == [AuditKind.ASKED, AuditKind.APPROVED]
+    assert [kind for kind in told if kind != AuditKind.ALERT][:2] == [AuditKind.ASKED, AuditKind.APPROVED]
 
 
 async def test_an_alert_without_a_channel_goes_to_the_admins(house: House) -> None:
