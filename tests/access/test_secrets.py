@@ -1,0 +1,92 @@
+"""A password is shown in one message and is nowhere else: not in the ledger's file, not in a log, whatever fails."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from bot import logs
+from bot.access import password, provision, revoke
+from bot.access.ports import ClosedNotice
+from bot.settings import Settings
+from storage.records import State
+from tests.access.house import ADA, House
+
+ADMIN_PASSWORD = "HouseAdminSecret"
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """Everything the process logs, as it is set up for real, at its most talkative."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    heard = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", heard)
+    logs.set_up(Settings(log="json", log_level="debug"))
+    yield heard
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every password that was ever made."""
+    found: list[str] = []
+    real = provision.make_password
+
+    def remembered() -> str:
+        found.append(real())
+        return found[-1]
+
+    for module in (provision, password):
+        monkeypatch.setattr(module, "make_password", remembered)
+    return found
+
+
+def fail_once_everywhere(house: House, failed: set[str]) -> None:
+    """Each step outside raises, the first time it is reached, what nobody foresaw."""
+
+    def step(name: str) -> None:
+        if name not in failed:
+            failed.add(name)
+            raise RuntimeError(f"unforeseen at {name}")
+
+    house.server.step = house.wall.step = step
+
+
+async def test_no_secret_is_written_down_whatever_fails(house: House, log: io.StringIO, made: list[str]) -> None:
+    request = await house.approve(await house.ask())
+    failed: set[str] = set()
+    fail_once_everywhere(house, failed)
+    await house.turn(minutes=4)
+    live = await house.now(request)
+    assert live.state is State.ACTIVE
+    assert house.login(live) is not None
+    await password.renew(house.context, await house.person(ADA), live)
+    await house.turn(minutes=2)
+    assert house.login(live) is not None
+    await revoke.done(house.context, await house.person(ADA), request.id)
+    await house.turn(minutes=5)
+    assert (await house.now(request)).state is State.REVOKED
+    assert house.wall.on(ADA, ClosedNotice)
+    assert {
+        "before create",
+        "after create",
+        "after set_password",
+        "after redraw CredentialsNotice",
+        "after drop",
+    } <= failed
+    heard = log.getvalue()
+    assert heard.count("unforeseen at") >= len(failed), "the failures were logged"
+    assert len(made) >= 4
+    stored = b"".join(path.read_bytes() for path in house.folder.glob("ledger.db*"))
+    for secret in (*made, ADMIN_PASSWORD):
+        assert secret not in heard
+        assert secret.encode() not in stored
+    assert str(request.id).encode() in stored
