@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from storage.errors import LedgerError
 from storage.ledger import Ledger
 from storage.records import State, TaskKind
 
@@ -17,6 +18,10 @@ Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 """What is not well, in words by name; empty when all is."""
 
 log = structlog.get_logger(__name__)
+
+
+class CannotListen(Exception):
+    """The address cannot be had; the text names the settings."""
 
 
 class HealthServer:
@@ -29,7 +34,7 @@ class HealthServer:
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Raises OSError where the port is taken."""
+        """Raises CannotListen where the address is taken, or not this machine's."""
         app = web.Application()
         app.add_routes(
             [web.get("/healthz", self._alive), web.get("/readyz", self._ready), web.get("/metrics", self._metrics)]
@@ -37,7 +42,13 @@ class HealthServer:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise CannotListen(
+                f"DBACCESS_HTTP_HOST, DBACCESS_HTTP_PORT: cannot listen on {host}:{port} ({error.strerror}); "
+                "name another port, or 0 for a free one"
+            ) from None
         self.port = self._runner.addresses[0][1]
         log.info("health endpoints are up", host=host, port=self.port)
 
@@ -54,10 +65,11 @@ class HealthServer:
         return web.json_response({"ready": not wrong, "not_well": dict(wrong)}, status=NOT_READY if wrong else 200)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
+        try:
+            live, now, tasks = await self._ledger.live_grants(), await self._ledger.now(), await self._ledger.tasks()
+        except LedgerError as error:
+            return web.Response(text=f"{error}\n", status=NOT_READY)
         registry = CollectorRegistry()
-        live = await self._ledger.live_grants()
-        now = await self._ledger.now()
-        tasks = await self._ledger.tasks()
         overdue = [t for t in tasks if t.kind is TaskKind.REVOKE and t.due_at <= now]
         figures = {
             "dbaccess_live_grants": ("Grants for which a user exists, or may", len(live)),

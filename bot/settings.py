@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -72,9 +73,19 @@ def _wrong(found: Settings) -> list[str]:
         f"{n}: has a wrong value; {RIGHT[n]}" for n, v, b in begins if v and not v.get_secret_value().startswith(b)
     ]
     store = found.store_url.get_secret_value()
-    if not store.startswith(("sqlite+aiosqlite:///", "postgresql+psycopg://")) or ":memory:" in store:
+    if not _is_store(store):
         lines.append(f"DBACCESS_STORE_URL: has a wrong value; {RIGHT['DBACCESS_STORE_URL']}")
     return lines
+
+
+def _is_store(url: str) -> bool:
+    """A ledger is a file or a server; SQLite's other URLs mean memory, which forgets."""
+    if url.startswith("sqlite+aiosqlite:///"):
+        return ":memory:" not in url and bool(url.removeprefix("sqlite+aiosqlite:///").partition("?")[0])
+    try:
+        return url.startswith("postgresql+psycopg://") and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def needed_for_slack(found: Settings) -> None:

@@ -14,6 +14,7 @@ from adapters.base import AdapterError
 from bot.access.errors import AccessError
 from bot.app import CannotStart
 from bot.cli import common, doctor, listing, policy, revoke, run, store
+from bot.http import CannotListen
 from bot.policy.load import ConfigError
 from bot.settings import SettingsError
 from storage.errors import LedgerError
@@ -53,7 +54,7 @@ def main() -> None:
     """The console script. What is foreseen is a sentence and status 1; what is not, a sentence with a reference."""
     try:
         app()
-    except (SettingsError, ConfigError, CannotStart, AccessError, LedgerError, AdapterError) as wrong:
+    except (SettingsError, ConfigError, CannotStart, CannotListen, AccessError, LedgerError, AdapterError) as wrong:
         if common.is_debugging:
             raise
         typer.echo(str(wrong), err=True)
@@ -63,7 +64,10 @@ def main() -> None:
             raise
         reference = secrets.token_hex(4).upper()
         structlog.get_logger(__name__).error(
-            "a command failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen
+            "a command failed",
+            reference=reference,
+            error=type(unforeseen).__name__,
+            exc_info=None if common.is_answering else unforeseen,
         )
         typer.echo(
             f"That did not work ({type(unforeseen).__name__}). Reference {reference}; run again with --debug to see more.",

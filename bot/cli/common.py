@@ -14,6 +14,9 @@ from bot.settings import Settings, read_settings
 from storage.records import Request
 
 is_debugging = False
+is_answering = False
+"""A command that answers a question shows no traceback; the running bot keeps it in its log."""
+
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON: a list of objects.")]
 FIELDS = (
     "id",
@@ -40,6 +43,8 @@ def settings() -> Settings:
 
 def quiet_settings() -> Settings:
     """For commands that answer a question: only what is wrong is logged."""
+    global is_answering  # noqa: PLW0603 - one command a process
+    is_answering = True
     found = read_settings()
     logs.set_up(found.model_copy(update={"log_level": "error"}))
     return found

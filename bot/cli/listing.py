@@ -16,6 +16,9 @@ from bot.cli import common
 from bot.durations import format_duration
 from storage.records import AuditEvent, Decision, Request
 
+PIPED_WIDTH = 300
+"""Columns where nobody looks: one request stays one line."""
+
 
 def list_requests(
     all_: Annotated[bool, typer.Option("--all", help="All there ever were, newest first.")] = False,
@@ -30,7 +33,8 @@ def list_requests(
     elif not found:
         typer.echo("There is nothing waiting and nothing live." if not all_ else "There are no requests.")
     else:
-        Console().print(_table(found))
+        console = Console()
+        Console(width=None if console.is_terminal else PIPED_WIDTH).print(_table(found))
 
 
 async def _found(*, all_: bool, database: str | None, person: str | None) -> tuple[Request, ...]:
@@ -109,6 +113,6 @@ def _life_lines(request: Request) -> list[str]:
 def number(text: str) -> int:
     """``42`` or ``#42``; anything else is wrong use."""
     digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdigit()):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= look.NUMBER_MAX):
         raise common.wrong_use(f"{text} is no request's number; it looks like 42 or #42.")
     return int(digits)

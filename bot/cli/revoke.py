@@ -37,16 +37,20 @@ def revoke(
     """End grants. Waits until they are dead and prints the receipts; status 1 when one is not."""
     if sum((bool(ids), database is not None or person is not None, all_)) != 1:
         raise common.wrong_use("Name requests by their numbers, or a --database or --person, or --all.")
-    numbers = [number(i) for i in ids or ()]
-    ended = asyncio.run(_revoke(numbers, database=database, person=person, gone=gone, wait=wait))
+    if gone is not None and not gone.strip():
+        raise common.wrong_use("--gone needs a reason: it stays in the receipt for ever.")
+    numbers = list(dict.fromkeys(number(i) for i in ids or ()))
+    ended, refused = asyncio.run(_revoke(numbers, database=database, person=person, gone=gone, wait=wait))
     if as_json:
         common.print_json([common.request_json(r) for r in ended])
     else:
         for request in ended:
             typer.echo(_line(request))
-        if not ended:
+        if not (ended or refused):
             typer.echo("There is nothing live.")
-    if any(r.state is not State.REVOKED for r in ended):
+    for no in refused:
+        typer.echo(no, err=True)
+    if refused or any(r.state is not State.REVOKED for r in ended):
         raise typer.Exit(1)
 
 
@@ -58,14 +62,21 @@ def _line(request: Request) -> str:
 
 async def _revoke(
     numbers: list[int], *, database: str | None, person: str | None, gone: str | None, wait: float
-) -> list[Request]:
+) -> tuple[list[Request], list[str]]:
+    """What was ended, or is still being ended, and what was refused: one refusal does not spare the others."""
+    refused: list[str] = []
     async with offline(common.quiet_settings()) as context:
         if not numbers:
             numbers = sorted(r.id for r in await context.ledger.live_grants(person_id=person, database=database))
+        begun = []
         for request_id in numbers:
-            await _begin(context, request_id, gone)
-        await _wait(context, numbers, wait)
-        return [await context.ledger.request(request_id) for request_id in numbers]
+            try:
+                await _begin(context, request_id, gone)
+                begun.append(request_id)
+            except AccessError as no:
+                refused.append(str(no))
+        await _wait(context, begun, wait)
+        return [await context.ledger.request(request_id) for request_id in begun], refused
 
 
 async def _begin(context: Context, request_id: int, gone: str | None) -> None:
@@ -78,9 +89,6 @@ async def _begin(context: Context, request_id: int, gone: str | None) -> None:
         state = (await context.ledger.request(request_id)).state
         if state not in (State.REVOKING, State.REVOKED):
             raise
-    except AccessError as no:
-        typer.echo(str(no), err=True)
-        raise typer.Exit(1) from None
 
 
 async def _wait(context: Context, numbers: list[int], seconds: float) -> None:

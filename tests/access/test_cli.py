@@ -1,0 +1,115 @@
+"""The command line on a real ledger, as a person runs it: answers, refusals, exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.access.house import ADA, LEAD, House
+
+
+class Desk:
+    """A shell with the settings of one house."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        self.env = {
+            "DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{folder}/ledger.db",
+            "DBACCESS_CONFIG": str(folder),
+            "HOUSE_ADMIN_URL": "postgresql://bot:HouseAdminSecret@127.0.0.1:1/shop",
+            "PATH": "/usr/bin:/bin",
+            **env,
+        }
+
+    def run(self, *arguments: str, expect: int = 0, **env: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "bot.cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.env | env,
+            cwd=Path(__file__).parents[2],
+        )
+        assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert "HouseAdminSecret" not in done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    def json(self, *arguments: str) -> list[dict[str, Any]]:
+        found = json.loads(self.run(*arguments, "--json")[0])
+        assert isinstance(found, list)
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_only_upgrade_makes_a_ledger(desk: Desk) -> None:
+    for command in (["list"], ["show", "1"], ["revoke", "--all"], ["store", "check"]):
+        assert "no ledger" in desk.run(*command, expect=1)[1]
+        assert not (desk.folder / "ledger.db").exists()
+    desk.run("store", "upgrade")
+    assert desk.json("store", "check")[0]["requests"] == 0
+    assert desk.json("list") == []
+
+
+def test_wrong_use(desk: Desk) -> None:
+    desk.run("store", "upgrade")
+    for command in (
+        ["revoke"],
+        ["revoke", "1", "--all"],
+        ["revoke", "1", "--gone", " "],
+        ["show", "one"],
+        ["show", "9" * 30],
+        ["run", "--observe"],
+        ["nonsense"],
+    ):
+        assert desk.run(*command, expect=2)[1], command
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite+aiosqlite:///", "sqlite+aiosqlite:///?x=y", "postgresql+psycopg://u:HouseAdminSecret@h:port/x"],
+)
+def test_a_store_that_cannot_be(desk: Desk, url: str) -> None:
+    assert "DBACCESS_STORE_URL: has a wrong value" in desk.run("list", expect=1, DBACCESS_STORE_URL=url)[1]
+
+
+def test_run_says_what_is_missing(desk: Desk) -> None:
+    said = desk.run("run", expect=1)[1]
+    assert "SLACK_BOT_TOKEN: is not set" in said
+    assert "SLACK_APP_TOKEN: is not set" in said
+
+
+async def test_list_and_show(house: House, desk: Desk) -> None:
+    live = await house.granted()
+    waiting = await house.ask(LEAD)
+    assert {r["id"]: r["state"] for r in desk.json("list")} == {live.id: "active", waiting.id: "pending"}
+    assert [r["id"] for r in desk.json("list", "--person", ADA)] == [live.id]
+    assert desk.json("list", "--database", "other") == []
+    row = desk.json("show", f"#{live.id}")[0]
+    assert (row["requester"], row["database"], row["asked_at"][-1]) == (ADA, "shop", "Z")
+    assert len(row["history"]) >= 3
+    shown = next(line for line in desk.run("list")[0].splitlines() if f"#{live.id}" in line)
+    assert str(live.username) in shown
+
+
+async def test_one_refusal_does_not_spare_the_others(house: House, desk: Desk) -> None:
+    request = await house.approve(await house.ask())  # nothing was made yet: no server is needed to end it
+    said, refused = desk.run("revoke", "99", str(request.id), "--wait", "20", expect=1)
+    assert "#99" in refused
+    assert f"#{request.id} {request.username}" in said
+    assert (await house.now(request)).state == "revoked"
+
+
+async def test_a_server_that_is_away_is_said(house: House, desk: Desk) -> None:
+    request = await house.granted()
+    assert "not ended yet" in desk.run("revoke", str(request.id), "--wait", "1", expect=1)[0]
+    assert (await house.now(request)).state == "revoking"
