@@ -6,6 +6,7 @@ from adapters.base import NotOurs
 from bot.access.context import Context
 from bot.access.password import set_fresh_password
 from bot.access.revoke import drop
+from bot.access.tell import close_credentials
 from bot.access.work import Work
 from storage.audit import AuditKind
 from storage.lifecycle import Change, Move
@@ -17,7 +18,7 @@ async def mend(context: Context, work: Work) -> None:
 
     Somebody lost the task while a statement of theirs was on its way. ACTIVE: their late statement may have set
     another password, so a fresh one goes into the message. Over: their late statement may have made the user
-    again, so it is dropped and read back. Otherwise the lane's own ``provision`` or ``revoke`` sees to it.
+    again, so it is dropped and read back, and its message closed. Otherwise the lane's own ``provision`` or ``revoke`` sees to it.
     """
     request = await work.request()
     if request.state is State.ACTIVE:
@@ -27,6 +28,7 @@ async def mend(context: Context, work: Work) -> None:
             receipt = await drop(context, work, request)
         except NotOurs:
             return
+        await close_credentials(context, work)
         if not receipt.was_absent:
             await work.advance(
                 request,

@@ -50,9 +50,8 @@ async def set_fresh_password(context: Context, work: Work, request: Request, *, 
         return
     if (await work.request()).state is not State.ACTIVE:
         return  # it is being ended: the revoke behind us in this lane takes user and message
-    await work.hold()
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
-    await deliver(context, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=fresh))
+    await deliver(work, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=fresh))
     await work.advance(
         request,
         Move.NOTE,

@@ -200,8 +200,7 @@ async def _make(context: Context, work: Work, request: Request, message: Message
     endpoint = await context.engines.call(target_of(request), lambda adapter: _create(adapter, spec))
     if (await work.request()).state is not State.APPROVED:
         return  # it was ended meanwhile: its revoke is next in this lane and finds the user
-    await work.hold()
-    await deliver(context, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=password))
+    await deliver(work, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=password))
     try:
         await work.advance(request, Move.ACTIVATE, Change(actor="bot", facts={"username": request.username}))
     except NotPossible as lost:
@@ -216,19 +215,22 @@ def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:
     return adapter.endpoint(spec.level)
 
 
-async def deliver(context: Context, request: Request, message: Message, notice: CredentialsNotice) -> None:
+async def deliver(work: Work, request: Request, message: Message, notice: CredentialsNotice) -> None:
     """Put the credentials into the credential message.
 
     Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
     """
+    context = work.context
+    await work.hold()
     if message.ts is not None:
         try:
             await context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice)
         except MessageGone:
-            pass
+            await work.hold()
         else:
             await context.ledger.message_drawn(message.id, request.version)
             return
     posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
     await remember(context, message, posted, request)
+    await work.hold()
     await context.messenger.redraw(posted, notice)

@@ -43,6 +43,7 @@ async def done(context: Context, person: Person, request_id: int) -> Request:
 async def revoke(context: Context, person: Person, request_id: int) -> Request:
     """End someone's grant: its approvers, those who could have approved it, admins. Raises Refused, Unknown, TooLate."""
     request = await _find(context, request_id)
+    context.files.refresh()
     config, decisions = context.files.config, await context.ledger.decisions(request_id)
     if not person.is_operator and (config is None or not judge.may_revoke(config, request, decisions, person.id)):
         await context.ledger.record(
