@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -56,8 +57,12 @@ def build_context(settings: Settings) -> Context:
 
 
 def operator() -> Person:
-    """Whoever runs the command line, as the audit shows them."""
-    return Person(id=f"cli:{getpass.getuser()}", name=getpass.getuser(), is_ours=True)
+    """Whoever runs the command line, as the audit shows them; a user without a name (some containers) by number."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid{os.getuid()}"
+    return Person(id=f"cli:{name}", name=name, is_ours=True)
 
 
 @asynccontextmanager
