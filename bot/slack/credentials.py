@@ -6,7 +6,7 @@ from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice
 from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
 from bot.slack import ids
 from bot.slack.blocks import Drawn, actions, button, context, fields, preformatted, section
-from bot.slack.text import code, escape, in_words, moment, second
+from bot.slack.text import TEXT_MAX, code, cut, escape, in_words, moment, second
 from storage.records import Request, State
 
 
@@ -15,7 +15,7 @@ def preparing(notice: PreparingNotice) -> Drawn:
     line = f"Your access to {escape(notice.request.database)} is being prepared (#{notice.request.id})."
     if notice.trouble:
         line = f"{line} {escape(notice.trouble)}"
-    return Drawn(text=line, blocks=[section(line)])
+    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line)])
 
 
 def filled(notice: CredentialsNotice) -> Drawn:
@@ -56,7 +56,7 @@ def closed(notice: ClosedNotice) -> Drawn:
     blocks = [section(line)]
     if request.state is State.REVOKED:
         blocks.append(actions(button("Ask again", ids.ASK_AGAIN, request.token, about=f"like access {request.id}")))
-    return Drawn(text=line, blocks=blocks)
+    return Drawn(text=cut(line, TEXT_MAX), blocks=blocks)
 
 
 def _closing(request: Request) -> str:

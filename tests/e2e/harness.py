@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -93,6 +94,7 @@ class World:
     http_port: int
     store: str = ""
     bot: subprocess.Popen[bytes] | None = None
+    prefix: str = field(default_factory=lambda: f"e{secrets.token_hex(3)}_")
     policy: dict[str, Any] = field(default_factory=dict)
     databases: dict[str, Any] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ class World:
             "DBACCESS_CONFIG": str(self.folder / "config"),
             "DBACCESS_STORE_URL": self.store,
             "DBACCESS_HTTP_PORT": str(self.http_port),
+            "DBACCESS_USER_PREFIX": self.prefix,
             "SHOP_ADMIN_URL": self.admin_url,
             "DBACCESS_LOG": "json",
             "DBACCESS_LOG_LEVEL": "debug",
@@ -219,13 +222,12 @@ class World:
     # The database.
 
     def users(self) -> list[str]:
+        """Temporary users of this world's own bot; the server is shared with other tests."""
         with self.bench.superuser("postgres") as connection:
-            return [
-                str(row[0])
-                for row in connection.execute(
-                    "SELECT rolname FROM pg_roles WHERE rolname LIKE 'jit\\_%' ORDER BY 1"
-                ).fetchall()
-            ]
+            rows = connection.execute(
+                "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1", (self.prefix,)
+            )
+            return [str(row[0]) for row in rows.fetchall()]
 
     def no_users(self, seconds: float = 20.0) -> None:
         wait("no temporary user is left", lambda: not self.users(), seconds)
