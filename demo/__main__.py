@@ -26,6 +26,7 @@ Four things to try ("Act as" is at the top right; type into #db-access):
   4. As bystander:  try the same request, or click Approve on someone else's card.
 
 local-slack shows a date as its source, <!date^…|2026-11-23 12:58 UTC>; Slack shows it in each reader's own zone.
+local-slack listens on all addresses of this machine and asks nobody for a password: end the demo when you are done.
 Files: {folder}
 Ctrl-C ends it.
 """
