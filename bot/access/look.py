@@ -110,10 +110,10 @@ async def databases(context: Context, person: Person) -> tuple[judge.Offer, ...]
 async def explain(
     context: Context, person: Person, typed: Typed, *, other: str | None = None
 ) -> judge.Allowed | judge.Refused | judge.Missing:
-    """Which rule answers, and why; nothing is requested. Others' answers are for admins."""
+    """Which rule answers, and why; nothing is requested. Others' answers are for approvers of that database and admins."""
     config = context.in_force()
-    if other is not None and other != person.id and not judge.is_admin(config, person.id):
-        raise Refused("Only admins can ask what others may have.")
+    if other not in (None, person.id) and not judge.may_ask_about_others(config, person.id, typed.database):
+        raise Refused("Only approvers of that database and admins can ask what others may have.")
     question = judge.Ask(
         person_id=other or person.id,
         database=typed.database,

@@ -335,6 +335,12 @@ def is_admin(config: Config, person_id: str) -> bool:
     return person_id in config.policy.admins or person_id.startswith("cli:")
 
 
+def may_ask_about_others(config: Config, person_id: str, database: str | None) -> bool:
+    """Admins, and whoever decides about this database by any rule."""
+    about = (rule for rule in config.rules if database in rule.databases)
+    return is_admin(config, person_id) or any(person_id in s.approvers for rule in about for s in rule.stages)
+
+
 def approvers_today(config: Config, request: Request) -> tuple[str, ...]:
     """Those whom the request's rule names today, over all its stages."""
     rule = next((r for r in config.rules if r.name == request.terms.rule), None)

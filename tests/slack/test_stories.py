@@ -165,6 +165,16 @@ async def test_list_status_cancel(office: Office) -> None:
     await office.told(ADA, "#1 is withdrawn.")
 
 
+async def test_what_others_may_have_is_for_approvers_and_admins(office: Office) -> None:
+    for who, words in (
+        (STRANGER, "Only approvers of that database and admins"),
+        (SECOND, "Allowed to ask."),
+        (ADMIN, "Allowed to ask."),
+    ):
+        await office.slack.command(who, f"explain shop readonly 1h <@{ADA}|ada>")
+        await office.told(who, words)
+
+
 async def test_revoke_is_for_those_who_may(office: Office) -> None:
     card = await office.ask()
     await office.slack.click(LEAD, card, "Approve")
