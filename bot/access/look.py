@@ -107,6 +107,12 @@ async def databases(context: Context, person: Person) -> tuple[judge.Offer, ...]
     return judge.offers(context.in_force(), person.id)
 
 
+def levels(context: Context, database: str) -> tuple[str, ...]:
+    """The names of a database's levels, whoever may have them; none where there is no such database."""
+    entry = context.in_force().databases.get(database)
+    return tuple(entry.levels) if entry else ()
+
+
 async def explain(
     context: Context, person: Person, typed: Typed, *, other: str | None = None
 ) -> judge.Allowed | judge.Refused | judge.Missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
@@ -24,7 +25,7 @@ def register(app: AsyncApp, context: Context) -> None:
     for action, listener in CLICKS.items():
         app.action(action)(guarded(context, listener))
     app.action(ids.DATABASE)(guarded(context, on_database_chosen))
-    app.action(re.compile(".*"))(on_other)
+    app.action(re.compile(".*"))(_other(context))
 
 
 async def _clicked(heard: Heard) -> Request:
@@ -87,13 +88,17 @@ async def on_database_chosen(heard: Heard, person: Person) -> None:
             raise
 
 
-async def on_other(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
+def _other(context: Context) -> Callable[..., Awaitable[None]]:
     """A button nobody listens to any more; a field that changed needs no answer."""
-    del client
-    await ack()
-    clicked = (body.get("actions") or [{}])[0]
-    if clicked.get("type") == "button" and body.get("response_url"):
-        await respond(text="This button is outdated.", response_type="ephemeral", replace_original=False)
+
+    async def on_other(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
+        await ack()
+        clicked = (body.get("actions") or [{}])[0]
+        if clicked.get("type") == "button" and body.get("response_url"):
+            heard = Heard(context=context, client=client, respond=respond, body=body)
+            await heard.say(answers.said("This button is outdated."))
+
+    return on_other
 
 
 CLICKS: dict[str, Listener] = {

@@ -12,12 +12,15 @@ from bot.durations import format_duration
 from bot.policy.judge import Answer, Offer, explained
 from bot.slack import ids
 from bot.slack.blocks import Block, Drawn, actions, button, context, section
-from bot.slack.cards import ended_by, receipt_line
+from bot.slack.cards import approvers, ended_by, receipt_line
 from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
 from storage.records import Request, State, Verdict
 
 LISTED_MAX = 15
 OFFERS_MAX = 40
+OFFER_LINE_MAX = 240
+OFFERS_IN_A_SECTION = 10
+NAMED_MAX = 10
 
 COMMANDS = {
     "request": (
@@ -48,10 +51,11 @@ def _written(text: str, *more: Block) -> Drawn:
 def asked(answer: Asked) -> Drawn:
     """Who is asked, and until when."""
     request = answer.request
-    named = list(dict.fromkeys(who for stage in request.terms.stages for who in stage.approvers))
+    named = [person(who) for who in approvers(request)]
+    more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
     waiting = "is waiting" if answer.is_new else "is waiting already: I did not ask again. It waits"
     text = (
-        f"Request #{request.id} {waiting} for {', '.join(person(who) for who in named[:10])}."
+        f"Request #{request.id} {waiting} for {', '.join(named[:NAMED_MAX])}{more}."
         f" I will tell you when it is decided; it lapses {moment(request.lapses_at)}."
     )
     return _written(text, actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}")))
@@ -132,12 +136,18 @@ def databases(offers: Sequence[Offer]) -> Drawn:
         return said(
             "There is nothing you may ask for. The policy names nobody else to ask; talk to your administrators."
         )
-    lines = [
-        f"*{escape(o.database)}* {escape(o.level)} — up to {format_duration(o.max_duration)}{': ' + escape(o.level_description) if o.level_description else ''}"
-        for o in offers[:OFFERS_MAX]
-    ]
-    more = [context(f"and {len(offers) - OFFERS_MAX} more")] if len(offers) > OFFERS_MAX else []
-    return _written("\n".join(lines), *more)
+    lines = [_offer_line(offer) for offer in offers[:OFFERS_MAX]]
+    parts = [lines[i : i + OFFERS_IN_A_SECTION] for i in range(0, len(lines), OFFERS_IN_A_SECTION)]
+    blocks = [section("\n".join(part)) for part in parts]
+    if len(offers) > OFFERS_MAX:
+        blocks.append(context(f"and {len(offers) - OFFERS_MAX} more: `/dbaccess request` lists them all"))
+    return Drawn(text=cut("\n".join(lines), TEXT_MAX), blocks=blocks)
+
+
+def _offer_line(offer: Offer) -> str:
+    means = f": {one_line(offer.level_description, OFFER_LINE_MAX)}" if offer.level_description else ""
+    lasts = format_duration(offer.max_duration)
+    return cut(f"*{escape(offer.database)}* {escape(offer.level)} — up to {lasts}{means}", OFFER_LINE_MAX)
 
 
 def explanation(answer: Answer) -> Drawn:

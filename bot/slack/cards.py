@@ -89,10 +89,14 @@ def enforced_words(notice: CardNotice) -> str:
     )
 
 
+def approvers(request: Request) -> list[str]:
+    """Those the stages name, but for the requester, who never decides."""
+    named = (who for stage in request.terms.stages for who in stage.approvers if who != request.requester_id)
+    return list(dict.fromkeys(named))
+
+
 def _approvers(request: Request) -> str:
-    named = list(
-        dict.fromkeys(who for stage in request.terms.stages for who in stage.approvers if who != request.requester_id)
-    )
+    named = approvers(request)
     more = f" and {len(named) - APPROVERS_SHOWN} more" if len(named) > APPROVERS_SHOWN else ""
     return ", ".join(person(who) for who in named[:APPROVERS_SHOWN]) + more
 

@@ -31,8 +31,7 @@ async def on_command(heard: Heard, person: Person) -> None:
 
 
 async def on_request(heard: Heard, person: Person) -> None:
-    offers = await look.databases(heard.context, person)
-    typed = parse.ask(parse.words(heard.text).rest, offers)
+    typed = parse.ask(parse.words(heard.text).rest, lambda database: look.levels(heard.context, database))
     await heard.say(answers.asked(await ask.ask(heard.context, person, typed)))
 
 
@@ -40,6 +39,8 @@ async def on_list(heard: Heard, person: Person) -> None:
     rest = parse.words(heard.text).rest
     other = parse.mentioned(rest[0]) if rest else None
     database = rest[0] if rest and other is None else None
+    if database and database.startswith("@"):
+        raise NotUnderstood(database, "Pick the person from the list that Slack shows while you type.")
     found = await look.listing(heard.context, person, database=database, other=other)
     await heard.say(answers.listed(found, person.id))
 
@@ -69,13 +70,8 @@ async def on_databases(heard: Heard, person: Person) -> None:
 
 
 async def on_explain(heard: Heard, person: Person) -> None:
-    rest = parse.words(heard.text).rest
-    others = [found for word in rest if (found := parse.mentioned(word))]
-    offers = await look.databases(heard.context, person)
-    typed = parse.ask([word for word in rest if parse.mentioned(word) is None], offers)
-    await heard.say(
-        answers.explanation(await look.explain(heard.context, person, typed, other=others[0] if others else None))
-    )
+    typed, other = parse.explain(parse.words(heard.text).rest)
+    await heard.say(answers.explanation(await look.explain(heard.context, person, typed, other=other)))
 
 
 async def on_help(heard: Heard, _person: Person) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import structlog
@@ -16,6 +17,7 @@ from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.access.context import Context
 from bot.slack import actions, commands, events, views
@@ -53,11 +55,32 @@ class SlackRefused(Exception):
         super().__init__(f"{variable}: Slack refused it ({code}); {RIGHT[variable]}")
 
 
+class NoAnswer(SlackClientError):
+    """What came back was not Slack's: a gateway's page, half an answer. Says nothing of what it held."""
+
+
+class WebClient(AsyncWebClient):
+    """Fails with SlackApiError where Slack said no, and with SlackClientError or an error of the network where it said nothing.
+
+    slack_sdk itself raises AttributeError at a body that is no JSON object, and such come from every gateway on the way.
+    """
+
+    async def api_call(self, api_method: str, **about: Any) -> AsyncSlackResponse:
+        try:
+            return await super().api_call(api_method, **about)
+        except SlackApiError as error:
+            if isinstance(error.response, AsyncSlackResponse) and isinstance(error.response.data, dict):
+                raise
+            raise NoAnswer(f"{api_method}: the answer is not Slack's") from None
+        except (AttributeError, ValueError):
+            raise NoAnswer(f"{api_method}: the answer is not Slack's") from None
+
+
 def web_client(token: str, base_url: str | None) -> AsyncWebClient:
     """A client without retry handlers: nothing before an ack may wait, and everything after it is a task that is retried."""
     if base_url is None:
-        return AsyncWebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[])
-    return AsyncWebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[], base_url=base_url)
+        return WebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[])
+    return WebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[], base_url=base_url)
 
 
 def bolt(client: AsyncWebClient, context: Context) -> AsyncApp:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import aiohttp
 import structlog
 from slack_bolt.async_app import AsyncAck, AsyncRespond
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access.ask import FormNeeded
@@ -48,7 +49,21 @@ class Heard:
         return str(self.body["actions"][0].get("value") or "")
 
     async def say(self, drawn: Drawn) -> None:
-        """Ephemeral; the message that was clicked stays. A response_url that is used up or too old is no reason to fail."""
+        """Ephemeral; the message that was clicked stays. In a form, which has nowhere to answer, by DM.
+
+        Never fails: what the verb did is done, and an answer that cannot be shown must not say otherwise.
+        """
+        try:
+            await self._say(drawn)
+        except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("an answer could not be shown", error=type(error).__name__)
+
+    async def _say(self, drawn: Drawn) -> None:
+        if not self.respond.response_url:
+            await self.client.chat_postMessage(
+                channel=user_of(self.body), text=drawn.text, blocks=drawn.blocks, unfurl_links=False, unfurl_media=False
+            )
+            return
         answer = await self.respond(
             text=drawn.text, blocks=drawn.blocks, response_type="ephemeral", replace_original=False
         )

@@ -12,16 +12,19 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.access.ports import Delayed, DeliveryError, MessageGone, Notice, Posted, Undeliverable
 from bot.slack.cards import draw
 
+TOO_MANY_REQUESTS = 429
 GONE = frozenset({"message_not_found", "thread_not_found"})
 CLOSED = frozenset({
     "channel_not_found", "not_in_channel", "is_archived", "is_inactive", "messages_tab_disabled", "user_not_found",
-    "user_disabled", "user_not_visible", "cannot_dm_bot", "restricted_action", "restricted_action_read_only_channel",
-    "restricted_action_thread_only_channel", "restricted_action_non_threadable_channel", "cant_update_message",
+    "user_disabled", "user_not_visible", "cannot_dm_bot", "cant_update_message",
     "edit_window_closed", "ekm_access_denied", "team_access_not_granted", "no_permission", "access_denied",
     "msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "too_many_attachments", "no_text",
     "block_mismatch", "as_user_not_supported", "slack_connect_file_link_sharing_blocked",
 })  # fmt: skip
 """With these it will not help to try again. The last lines are our own mistakes: loud in the log, and told as undeliverable."""
+
+RESTRICTED = "restricted_action"
+"""Begins a family of codes: the workspace's administrators allow no posts there."""
 
 OURS = frozenset({"msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "no_text"})
 LOCKED_OUT = frozenset(
@@ -63,17 +66,25 @@ class SlackMessenger:
 def translate(error: SlackApiError, method: str) -> DeliveryError:
     """By Slack's error code. What is not known is tried again, and logged."""
     code = str(error.response.get("error", "unknown")) if error.response is not None else "unknown"
-    if code == "ratelimited":
-        headers = getattr(error.response, "headers", {}) or {}
-        return Delayed(
-            "Slack asks to wait", retry_after=float(headers.get("Retry-After", headers.get("retry-after", 1)))
-        )
+    if code == "ratelimited" or getattr(error.response, "status_code", 200) == TOO_MANY_REQUESTS:
+        return Delayed("Slack asks to wait", retry_after=_retry_after(error.response))
     if code in GONE:
         return MessageGone(code)
-    if code in CLOSED:
+    if code in CLOSED or code.startswith(RESTRICTED):
         if code in OURS:
             log.error("Slack refused what we drew", method=method, code=code)
         return Undeliverable(code)
     if code in LOCKED_OUT:
         log.error("Slack does not accept the bot", method=method, code=code)
+    else:
+        log.warning("Slack said no", method=method, code=code)
     return Delayed(f"Slack said {code}")
+
+
+def _retry_after(response: Any) -> float:
+    """Seconds, one where Slack named none that can be read."""
+    headers = getattr(response, "headers", {}) or {}
+    try:
+        return max(float(headers.get("Retry-After", headers.get("retry-after", 1))), 0.0)
+    except ValueError:
+        return 1.0

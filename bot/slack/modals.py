@@ -17,6 +17,9 @@ from bot.slack.text import cut, escape, plain
 from storage.records import Request
 
 OPTIONS_MAX = 100
+DATABASES_MAX = 1000
+"""Ten groups of options; more would make the view too large for Slack."""
+
 USUAL = tuple(timedelta(minutes=m) for m in (15, 30, 60, 120, 240, 480, 1440))
 METADATA_REASON = 1000
 
@@ -27,6 +30,10 @@ def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Blo
     chosen = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
     about = [o for o in offers if chosen is None or o.database == chosen]
     blocks: list[Block] = [section(f":warning: {escape(problem)}")] if problem else []
+    if len(databases) > DATABASES_MAX:
+        blocks.append(
+            context(f"The first {DATABASES_MAX} databases are here; for others type `/dbaccess request DATABASE`.")
+        )
     blocks += [
         {**_select("Database", ids.DATABASE, databases, chosen, _database_labels(offers)), "dispatch_action": True},
         _select("Level", _level_block(chosen), [o.level for o in about], _level(about, typed), _level_labels(about)),
@@ -66,17 +73,23 @@ def _level_block(database: str | None) -> str:
 
 
 def _select(label: str, block_id: str, values: Sequence[str], initial: str | None, labels: Mapping[str, str]) -> Block:
-    options = [_option(value, labels.get(value, value)) for value in dict.fromkeys(values)][:OPTIONS_MAX]
+    options = [_option(value, labels.get(value, value)) for value in dict.fromkeys(values)][:DATABASES_MAX]
     element: Block = {
         "type": "static_select",
         "action_id": block_id.partition(":")[0],
         "placeholder": plain(f"{label} …", 150),
-        "options": options,
+        **({"options": options} if len(options) <= OPTIONS_MAX else {"option_groups": _grouped(options)}),
     }
     picked = next((option for option in options if option["value"] == initial), None)
     if picked is not None:
         element["initial_option"] = picked
     return {"type": "input", "block_id": block_id, "label": plain(label, 2000), "element": element}
+
+
+def _grouped(options: Sequence[Block]) -> list[Block]:
+    """Slack takes a hundred options, or groups of so many; typing searches them all."""
+    parts = [options[i : i + OPTIONS_MAX] for i in range(0, len(options), OPTIONS_MAX)]
+    return [{"label": plain(f"{p[0]['value'][:30]} … {p[-1]['value'][:30]}", 75), "options": list(p)} for p in parts]
 
 
 def _option(value: str, label: str) -> Block:
@@ -88,7 +101,12 @@ def _database_labels(offers: Sequence[Offer]) -> dict[str, str]:
 
 
 def _level_labels(offers: Sequence[Offer]) -> dict[str, str]:
-    return {o.level: f"{o.level} — {o.level_description}" if o.level_description else o.level for o in offers}
+    """With its description where all the databases mean the same by it."""
+    meant: dict[str, set[str]] = {}
+    for offer in offers:
+        meant.setdefault(offer.level, set()).add(offer.level_description)
+    alike = {level: next(iter(said)) for level, said in meant.items() if len(said) == 1}
+    return {level: f"{level} — {alike[level]}" if alike.get(level) else level for level in meant}
 
 
 def _level(offers: Sequence[Offer], typed: Typed) -> str | None:
@@ -141,9 +159,15 @@ def chosen(view: Mapping[str, Any]) -> Typed:
     """The form's state. A client that does not submit what was not touched gets the value the form was opened with. Raises NotUnderstood."""
     state, opened = view.get("state", {}).get("values", {}), _opened(view)
     database = _picked(state, ids.DATABASE) or opened.get("database")
-    level = _picked(state, _level_block(database)) or _picked(state, ids.LEVEL) or opened.get("level")
+    level = _picked(state, _level_block_in(state, database)) or opened.get("level")
     duration = _picked(state, ids.DURATION) or opened.get("duration")
     return Typed(database=database, level=level, duration=_parsed(duration), reason=why(view) or None)
+
+
+def _level_block_in(state: Mapping[str, Any], database: str | None) -> str:
+    """That of the database, or the one the client still shows when the form did not follow the database."""
+    shown = [block_id for block_id in state if block_id.partition(":")[0] == ids.LEVEL]
+    return _level_block(database) if _level_block(database) in shown else next(iter(shown), ids.LEVEL)
 
 
 def _opened(view: Mapping[str, Any]) -> dict[str, Any]:

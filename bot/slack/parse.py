@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.access.ask import Typed
 from bot.access.errors import NotUnderstood
 from bot.durations import LOOKS_LIKE, parse_duration
-from bot.policy.judge import Offer
 from bot.slack.text import unescape
 
 LOOKS_LIKE_A_DURATION = re.compile(r"\d+\w*", re.ASCII)
@@ -48,25 +47,43 @@ def mentioned(word: str) -> str | None:
     return found[1] if found else None
 
 
-def ask(rest: Sequence[str], offers: Sequence[Offer]) -> Typed:
-    """``[DATABASE [LEVEL] [DURATION] [REASON…]]``. Raises NotUnderstood.
+def ask(rest: Sequence[str], levels: Callable[[str], Collection[str]]) -> Typed:
+    """``[DATABASE [LEVEL] [DURATION] [REASON…]]``; ``levels`` gives those a database has. Raises NotUnderstood.
 
-    After the database a word is a level where the asker may have such a one, or where a duration follows it; a word that
+    After the database a word is a level where the database has such a one, or where a duration follows it; a word that
     begins with a digit is a duration; everything after is the reason.
     """
     left = list(rest)
     database = left.pop(0) if left else None
-    levels = {o.level for o in offers if o.database == database}
-    level = left.pop(0) if left and (left[0] in levels or _stands_before_a_duration(left)) else None
-    if len(left) > 1 and UNITS.fullmatch(left[1]):
+    is_level = database is not None and left and (left[0] in levels(database) or _stands_before_a_duration(left))
+    level = left.pop(0) if is_level else None
+    if len(left) > 1 and UNITS.fullmatch(left[1]) and not _is_a_duration(left[0]):
         raise NotUnderstood(f"{left[0]} {left[1]}", LOOKS_LIKE)
     duration = _duration(left.pop(0)) if left and LOOKS_LIKE_A_DURATION.fullmatch(left[0]) else None
     return Typed(database=database, level=level, duration=duration, reason=" ".join(left) or None)
 
 
+def explain(rest: Sequence[str]) -> tuple[Typed, str | None]:
+    """``DATABASE [LEVEL] [DURATION] [@user]`` and the person. There is no reason, so any word may be a level. Raises NotUnderstood."""
+    others = [found for word in rest if (found := mentioned(word))]
+    left = [word for word in rest if mentioned(word) is None]
+    typed = ask(left, lambda _database: left[1:2] if not LOOKS_LIKE_A_DURATION.fullmatch("".join(left[1:2])) else ())
+    if typed.reason or len(others) > 1:
+        raise NotUnderstood(" ".join(("explain", *rest)), "It looks like /dbaccess explain DATABASE LEVEL 2h @user.")
+    return typed, others[0] if others else None
+
+
 def _stands_before_a_duration(left: Sequence[str]) -> bool:
     is_next_a_duration = len(left) > 1 and LOOKS_LIKE_A_DURATION.fullmatch(left[1]) is not None
     return is_next_a_duration and LOOKS_LIKE_A_DURATION.fullmatch(left[0]) is None
+
+
+def _is_a_duration(word: str) -> bool:
+    try:
+        parse_duration(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _duration(word: str) -> timedelta:

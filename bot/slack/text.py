@@ -6,7 +6,6 @@ Escaping ``& < >`` disarms mentions and links; bold, backticks and auto-linking 
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from datetime import datetime
@@ -35,7 +34,7 @@ def escape(text: str) -> str:
 
 def unescape(text: str) -> str:
     """What a person typed after a slash command with ``should_escape``: exactly once."""
-    return html.unescape(text.replace("&quot;", "&amp;quot;").replace("&#", "&amp;#"))
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def cut(text: str, length: int) -> str:

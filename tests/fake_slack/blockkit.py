@@ -194,9 +194,17 @@ def _button(element: dict[str, Any]) -> Iterator[str]:
 
 
 def _select(element: dict[str, Any]) -> Iterator[str]:
-    options = element.get("options", [])
-    if not 1 <= len(options) <= 100:
-        yield f"{len(options)} options"
+    if ("options" in element) == ("option_groups" in element):
+        yield "either options or option_groups"
+    groups = element.get("option_groups", [{"options": element.get("options", [])}])
+    if not 1 <= len(groups) <= 100:
+        yield f"{len(groups)} groups"
+    for group in groups:
+        if "label" in group or "option_groups" in element:
+            yield from _text(group.get("label"), "label of a group", 75, plain_only=True)
+        if not 1 <= len(group["options"]) <= 100:
+            yield f"{len(group['options'])} options"
+    options = [option for group in groups for option in group["options"]]
     if len({o["value"] for o in options}) != len(options):
         yield "two options with one value"
     for option in options:

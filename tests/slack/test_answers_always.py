@@ -1,0 +1,69 @@
+"""An answer that cannot be shown changes nothing of what was done, and a form has somewhere to answer too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import structlog
+
+from bot.access import look
+from bot.access.errors import Refused
+from tests.access.house import CARDS
+from tests.fake_slack.workspace import APP, TEAM
+from tests.slack.conftest import ADA, ADMIN, LEAD, Office
+
+
+async def choose_database(office: Office, user: str, view: dict[str, Any]) -> dict[str, Any]:
+    """The first field of a form: Slack sends no response_url with it."""
+    option = {"text": {"type": "plain_text", "text": "shop"}, "value": "shop"}
+    chosen = {"action_id": "database", "block_id": "database", "type": "static_select", "selected_option": option}
+    outcome = await office.slack.deliver(
+        "interactive",
+        {
+            "type": "block_actions", "user": {"id": user, "team_id": TEAM}, "team": {"id": TEAM}, "api_app_id": APP,
+            "is_enterprise_install": False, "trigger_id": office.slack.workspace.new_trigger(user), "actions": [chosen],
+            "container": {"type": "view", "view_id": view["id"]}, "view": {**view, "state": {"values": {}}},
+        },
+    )  # fmt: skip
+    assert outcome.ack is not None
+    return dict(outcome.ack)
+
+
+async def test_a_refusal_inside_a_form_comes_as_a_message(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    await office.slack.command(ADA, "request")
+    form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
+
+    async def nothing(*_about: Any) -> None:
+        raise Refused("Nothing is granted today.")
+
+    monkeypatch.setattr(look, "databases", nothing)
+    await choose_database(office, ADA, form)
+    await office.dm_says(ADA, "Nothing is granted today.")
+
+
+async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(office: Office) -> None:
+    payload = {
+        "command": "/dbaccess", "text": "request shop readonly 1h looking at a refund", "user_id": ADA, "user_name": "ada",
+        "team_id": TEAM, "channel_id": CARDS, "api_app_id": APP, "is_enterprise_install": "false",
+        "trigger_id": office.slack.workspace.new_trigger(ADA), "response_url": "http://127.0.0.1:1/nobody-listens",
+    }  # fmt: skip
+    with structlog.testing.capture_logs() as logged:
+        await office.slack.deliver("slash_commands", payload)
+        await office.slack.wait("the loss is logged", lambda: [e for e in logged if "could not be shown" in e["event"]])
+    assert (await office.request()).requester_id == ADA
+    assert not [entry for entry in logged if "reference" in entry]
+
+
+async def test_explain_takes_any_word_for_a_level(office: Office) -> None:
+    await office.slack.command(ADA, "explain shop readwrite")
+    await office.told(ADA, "shop has no level readwrite")
+    await office.slack.command(ADMIN, f"explain shop readonly <@{ADA}|ada>")
+    await office.told(ADMIN, "Allowed to ask.")
+    await office.slack.command(ADA, f"explain shop readonly <@{LEAD}|lead>")
+    await office.told(ADA, "can ask what others may have.")
+
+
+async def test_a_name_that_slack_did_not_make_a_mention_of(office: Office) -> None:
+    await office.slack.command(ADA, "list @lead")
+    await office.told(ADA, "I did not understand “@lead”.")

@@ -1,0 +1,50 @@
+"""A Web API on loopback that answers what a test tells it to, also what Slack never would: gateways stand in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+HOME: dict[str, Any] = {"ok": True, "team_id": "T0TEAM", "user_id": "U0BOT"}
+
+
+@dataclass
+class StubWebApi:
+    """``answers`` by method: a JSON object, or (status, content type, body). ``asked`` has every call with its arguments."""
+
+    url: str = ""
+    answers: dict[str, Any] = field(default_factory=lambda: {"auth.test": HOME})
+    headers: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    async def on_call(self, request: web.Request) -> web.Response:
+        method = request.match_info["method"]
+        is_json = request.content_type == "application/json"
+        self.asked.append((method, await request.json() if is_json else {**request.query, **await request.post()}))
+        answer = self.answers[method]
+        if isinstance(answer, dict):
+            return web.Response(body=json.dumps(answer), content_type="application/json", headers=self.headers)
+        status, content_type, body = answer
+        return web.Response(status=status, body=body, headers={"Content-Type": content_type, **self.headers})
+
+    def times(self, method: str) -> int:
+        return sum(1 for called, _ in self.asked if called == method)
+
+
+@asynccontextmanager
+async def stub_web_api() -> AsyncIterator[StubWebApi]:
+    stub, app = StubWebApi(), web.Application()
+    app.router.add_route("*", "/api/{method}", stub.on_call)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    stub.url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/"
+    try:
+        yield stub
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,56 @@
+"""The supervisor of the connection: it outlives everything but a token that Slack does not accept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from slack_bolt.async_app import AsyncApp
+
+from bot.slack import connection
+from bot.slack.connection import Connection, SlackRefused, web_client
+from tests.unit.stub_web_api import HOME, StubWebApi, stub_web_api
+from tests.unit.test_messenger import NOT_SLACKS
+
+
+@pytest.fixture
+async def slack(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StubWebApi]:
+    monkeypatch.setattr(connection, "RETRY_SECONDS", 0.01)
+    async with stub_web_api() as stub:
+        yield stub
+
+
+def to(slack: StubWebApi) -> Connection:
+    return Connection(AsyncApp(client=web_client("xoxb-1", slack.url)), "xapp-1")
+
+
+@pytest.mark.parametrize("method", ["auth.test", "apps.connections.open"])
+@pytest.mark.parametrize(
+    "answer", [{"ok": False, "error": "internal_error"}, {"ok": False, "error": "ratelimited"}, *NOT_SLACKS]
+)
+async def test_it_tries_again_whatever_comes_back(slack: StubWebApi, method: str, answer: object) -> None:
+    slack.answers |= {"auth.test": HOME, method: answer}
+    stop, connected = asyncio.Event(), to(slack)
+    running = asyncio.create_task(connected.run(stop))
+    async with asyncio.timeout(10):
+        while slack.times(method) < 3 and not running.done():
+            await asyncio.sleep(0.01)
+    assert not running.done(), running
+    assert not connected.is_well
+    stop.set()
+    await running
+
+
+@pytest.mark.parametrize(
+    ("method", "variable"), [("auth.test", "SLACK_BOT_TOKEN"), ("apps.connections.open", "SLACK_APP_TOKEN")]
+)
+@pytest.mark.parametrize("code", ["invalid_auth", "token_revoked", "account_inactive", "not_allowed_token_type"])
+async def test_a_token_that_slack_does_not_accept_ends_it(
+    slack: StubWebApi, method: str, variable: str, code: str
+) -> None:
+    slack.answers |= {"auth.test": HOME, method: {"ok": False, "error": code}}
+    async with asyncio.timeout(10):
+        with pytest.raises(SlackRefused, match=f"{variable}: Slack refused it .{code}."):
+            await to(slack).run(asyncio.Event())
+    assert slack.times(method) == 1

@@ -1,0 +1,133 @@
+"""Who is one of us: everybody that is not certainly a full member of our own workspace or organisation is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bot.access.ports import DirectoryUnavailable
+from bot.slack.connection import web_client
+from bot.slack.directory import FRESH_SECONDS, SlackDirectory
+from tests.unit.stub_web_api import HOME, StubWebApi, stub_web_api
+from tests.unit.test_messenger import NOT_SLACKS
+
+ADA = {"id": "U0ADA", "team_id": "T0TEAM", "name": "ada", "profile": {"display_name": "Ada"}}
+
+
+class Clock:
+    at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[StubWebApi]:
+    async with stub_web_api() as stub:
+        stub.answers["users.info"] = {"ok": True, "user": ADA}
+        yield stub
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directory(slack: StubWebApi, clock: Clock) -> SlackDirectory:
+    return SlackDirectory(web_client("xoxb-1", slack.url), clock=clock)
+
+
+async def test_a_member_is_ours(directory: SlackDirectory) -> None:
+    ada = await directory.person("U0ADA")
+    assert (ada.is_ours, ada.name, ada.why_not) == (True, "Ada", "")
+
+
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({"deleted": True}, "deactivated"),
+        ({"is_bot": True}, "a bot"),
+        ({"is_workflow_bot": True}, "a workflow"),
+        ({"id": "USLACKBOT", "is_bot": False}, "a bot"),
+        ({"is_restricted": True}, "a guest"),
+        ({"is_ultra_restricted": True, "is_restricted": True}, "a guest"),
+        ({"is_stranger": True}, "not of this workspace"),
+        ({"is_invited_user": True}, "invited, but not yet a member"),
+        ({"team_id": "T0OTHER"}, "not of this workspace"),
+        ({"team_id": "T0OTHER", "is_stranger": False}, "not of this workspace"),
+        ({"team_id": None}, "not of this workspace"),
+        ({"team_id": "T0OTHER", "enterprise_user": {"enterprise_id": "E0OTHER"}}, "not of this workspace"),
+        ({"team_id": "T0OTHER", "enterprise_user": {"enterprise_id": None}}, "not of this workspace"),
+    ],
+)
+async def test_nobody_else_is(slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], why: str) -> None:
+    slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
+    seen = await directory.person("U0ADA")
+    assert (seen.is_ours, seen.why_not) == (False, why)
+
+
+@pytest.mark.parametrize(
+    ("about", "is_ours"),
+    [
+        ({"team_id": "T0SISTER", "enterprise_user": {"enterprise_id": "E0US"}}, True),
+        ({"team_id": "E0US"}, True),
+        ({"team_id": "T0SISTER", "enterprise_user": {"enterprise_id": "E0OTHER"}}, False),
+        ({"team_id": "T0SISTER"}, False),
+        ({"team_id": "T0SISTER", "enterprise_user": {"enterprise_id": "E0US"}, "is_restricted": True}, False),
+    ],
+)
+async def test_in_an_organisation_all_its_workspaces_are_ours(
+    slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], is_ours: bool
+) -> None:
+    slack.answers["auth.test"] = {**HOME, "enterprise_id": "E0US"}
+    slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
+    assert (await directory.person("U0ADA")).is_ours is is_ours
+
+
+@pytest.mark.parametrize("code", ["user_not_found", "user_not_visible"])
+async def test_nobody_knows_them(slack: StubWebApi, directory: SlackDirectory, code: str) -> None:
+    slack.answers["users.info"] = {"ok": False, "error": code}
+    assert (await directory.person("U0WHO")).is_ours is False
+
+
+@pytest.mark.parametrize("method", ["auth.test", "users.info"])
+@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *NOT_SLACKS])
+async def test_no_answer_is_never_a_yes(
+    slack: StubWebApi, directory: SlackDirectory, method: str, answer: object
+) -> None:
+    slack.answers[method] = answer
+    with pytest.raises(DirectoryUnavailable):
+        await directory.person("U0ADA")
+
+
+async def test_an_answer_is_believed_for_a_minute(slack: StubWebApi, directory: SlackDirectory, clock: Clock) -> None:
+    await directory.person("U0ADA")
+    slack.answers["users.info"] = {"ok": True, "user": {**ADA, "deleted": True}}
+    clock.at += FRESH_SECONDS - 1
+    assert (await directory.person("U0ADA")).is_ours
+    clock.at += 1
+    assert not (await directory.person("U0ADA")).is_ours
+    assert FRESH_SECONDS <= 60
+
+
+@pytest.mark.parametrize("way", ["fresh", "forget"])
+async def test_what_changed_is_asked_again(slack: StubWebApi, directory: SlackDirectory, way: str) -> None:
+    await directory.person("U0ADA")
+    slack.answers["users.info"] = {"ok": True, "user": {**ADA, "is_restricted": True}}
+    if way == "forget":
+        directory.forget("U0ADA")
+    assert not (await directory.person("U0ADA", fresh=way == "fresh")).is_ours
+    assert not (await directory.person("U0ADA")).is_ours
+
+
+async def test_an_old_yes_does_not_outlive_its_minute_when_slack_is_silent(
+    slack: StubWebApi, directory: SlackDirectory, clock: Clock
+) -> None:
+    await directory.person("U0ADA")
+    slack.answers["users.info"] = (503, "text/plain", b"no")
+    clock.at += FRESH_SECONDS
+    with pytest.raises(DirectoryUnavailable):
+        await directory.person("U0ADA")

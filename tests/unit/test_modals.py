@@ -1,0 +1,158 @@
+"""The forms: what they offer, what they keep, and what is understood of what comes back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bot.access.ask import Typed
+from bot.access.errors import NotUnderstood
+from bot.policy.judge import Offer
+from bot.slack import modals
+from tests.fake_slack import blockkit
+from tests.unit.test_cards import State, request
+
+HOUR = timedelta(hours=1)
+READ = Offer(
+    database="orders-prod",
+    description="Orders",
+    level="readonly",
+    level_description="Read orders",
+    duration=HOUR,
+    max_duration=4 * HOUR,
+    rule="r",
+)
+WRITE = replace(READ, level="readwrite", level_description="Write orders", max_duration=2 * HOUR)
+USERS = replace(READ, database="users", description="", level_description="Read users", max_duration=HOUR / 2)
+OFFERS = (READ, WRITE, USERS)
+ASK_AGAIN = Typed(database="orders-prod", level="readwrite", duration=timedelta(minutes=7), reason="refund")
+
+
+def field(form: dict[str, Any], label: str) -> dict[str, Any]:
+    return next(b for b in form["blocks"] if b["type"] == "input" and b["label"]["text"] == label)
+
+
+def values(form: dict[str, Any], label: str) -> list[str]:
+    return [o["value"] for o in field(form, label)["element"]["options"]]
+
+
+def initial(form: dict[str, Any], label: str) -> str | None:
+    option = field(form, label)["element"].get("initial_option")
+    return option["value"] if option else None
+
+
+def picked(form: dict[str, Any], **labels: str) -> dict[str, Any]:
+    """The submitted view: what was touched, and nothing of what was not, as some clients do."""
+    state = {}
+    for label, value in labels.items():
+        block = field(form, label.replace("_", " "))
+        if block["element"]["type"] == "plain_text_input":
+            state[block["block_id"]] = {block["element"]["action_id"]: {"value": value}}
+        else:
+            option = next(o for o in block["element"]["options"] if o["value"] == value)
+            state[block["block_id"]] = {block["element"]["action_id"]: {"selected_option": option}}
+    return {**form, "state": {"values": state}}
+
+
+def test_an_empty_form_offers_everything_and_chooses_nothing() -> None:
+    form = modals.ask_form(OFFERS, Typed())
+    assert values(form, "Database") == ["orders-prod", "users"]
+    assert values(form, "Level") == ["readonly", "readwrite"]
+    assert initial(form, "Database") is None
+    assert initial(form, "Level") is None
+    assert values(form, "For how long") == ["15m", "30m", "1h", "2h", "4h"]
+    assert form["submit"]["text"] == "Ask"
+    assert field(form, "Why")["element"]["max_length"] == 1000
+    assert "auditor" in field(form, "Why")["hint"]["text"]
+
+
+def test_what_a_level_means_is_said_only_where_it_is_sure() -> None:
+    def labels(form: dict[str, Any]) -> list[str]:
+        return [o["text"]["text"] for o in field(form, "Level")["element"]["options"]]
+
+    assert labels(modals.ask_form(OFFERS, Typed())) == ["readonly", "readwrite — Write orders"]
+    assert labels(modals.ask_form(OFFERS, Typed(database="users"))) == ["readonly — Read users"]
+
+
+def test_the_levels_and_times_are_the_databases() -> None:
+    form = modals.ask_form(OFFERS, Typed(database="users"))
+    assert initial(form, "Database") == "users"
+    assert values(form, "Level") == ["readonly"]
+    assert initial(form, "Level") == "readonly"
+    assert values(form, "For how long") == ["15m", "30m", "1h"]
+
+
+def test_asked_again_it_is_filled_in() -> None:
+    form = modals.ask_form(OFFERS, ASK_AGAIN)
+    assert [initial(form, label) for label in ("Database", "Level", "For how long")] == [
+        "orders-prod",
+        "readwrite",
+        "7m",
+    ]
+    assert field(form, "Why")["element"]["initial_value"] == "refund"
+
+
+def test_what_was_not_touched_counts_as_it_was_shown() -> None:
+    form = modals.ask_form(OFFERS, ASK_AGAIN)
+    assert modals.chosen(picked(form, Why="refund")) == ASK_AGAIN
+    assert modals.chosen(picked(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
+        database="orders-prod", level="readonly", duration=HOUR, reason="x"
+    )
+
+
+def test_the_level_that_is_shown_counts_where_the_form_did_not_follow_the_database() -> None:
+    form = modals.ask_form(OFFERS, Typed(database="orders-prod", level="readwrite"))
+    seen = modals.chosen(picked(form, Database="users", Level="readonly", Why="x"))
+    assert (seen.database, seen.level) == ("users", "readonly")
+
+
+def test_the_metadata_holds_no_text_of_a_person() -> None:
+    form = modals.ask_form(OFFERS, ASK_AGAIN)
+    assert set(json.loads(form["private_metadata"])) == {"database", "level", "duration"}
+    assert "refund" not in form["private_metadata"]
+
+
+@pytest.mark.parametrize("metadata", ["", "{", "[]", "null", '{"database": "orders-prod"}'])
+def test_a_form_without_its_metadata_is_still_read(metadata: str) -> None:
+    form = modals.ask_form(OFFERS, Typed())
+    seen = modals.chosen({**picked(form, Database="users", Why="  x  "), "private_metadata": metadata})
+    assert (seen.database, seen.level, seen.reason) == ("users", None, "x")
+
+
+def test_an_empty_reason_is_none() -> None:
+    assert modals.chosen(picked(modals.ask_form(OFFERS, Typed()), Why=" \n ")).reason is None
+
+
+def test_a_forged_duration_is_not_understood() -> None:
+    form = {**modals.ask_form(OFFERS, Typed()), "private_metadata": '{"duration": "for ever"}', "state": {}}
+    with pytest.raises(NotUnderstood, match="for ever"):
+        modals.chosen(form)
+
+
+@pytest.mark.parametrize("number", [100, 101, 999, 1500])
+def test_many_databases_are_all_to_be_found_as_far_as_slack_allows(number: int) -> None:
+    offers = [replace(READ, database=f"{n:04}-{'x' * 35}", description="d" * 200) for n in range(number)]
+    form = modals.ask_form(offers, Typed(database=offers[-1].database))
+    assert blockkit.problems_of_view(form) == []
+    element = field(form, "Database")["element"]
+    options = [o for g in element.get("option_groups", [element]) for o in g["options"]]
+    assert [o["value"] for o in options] == [o.database for o in offers[:1000]]
+    assert ("The first 1000 databases" in str(form)) is (number > 1000)
+    assert modals.chosen({**form, "state": {}}).database == offers[-1].database
+
+
+def test_deny_asks_why() -> None:
+    form = modals.deny_form(request("x", State.PENDING))
+    assert form["submit"]["text"] == "Deny"
+    assert field(form, "Why")["element"]["max_length"] == 1000
+    assert form["private_metadata"] == request("x", State.PENDING).token
+
+
+def test_an_error_about_the_level_has_its_place() -> None:
+    for database in (None, "users"):
+        form = modals.ask_form(OFFERS, Typed(database=database))
+        assert modals.level_block_of(form) == field(form, "Level")["block_id"]

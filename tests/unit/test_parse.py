@@ -1,0 +1,108 @@
+"""What stands after ``/dbaccess``, as people write it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from bot.access.errors import NotUnderstood
+from bot.slack import parse
+
+HOUR = timedelta(hours=1)
+LEVELS = {"orders-prod": ("readonly", "readwrite"), "users": ("support",)}
+
+
+def asked(text: str) -> tuple[str | None, str | None, timedelta | None, str | None]:
+    typed = parse.ask(parse.words(text).rest, lambda database: LEVELS.get(database, ()))
+    return typed.database, typed.level, typed.duration, typed.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("request", (None, None, None, None)),
+        ("request orders-prod", ("orders-prod", None, None, None)),
+        ("request orders-prod readonly", ("orders-prod", "readonly", None, None)),
+        ("request orders-prod 2h", ("orders-prod", None, 2 * HOUR, None)),
+        ("REQUEST orders-prod readonly 1h30m refund 8812", ("orders-prod", "readonly", 1.5 * HOUR, "refund 8812")),
+        ("request orders-prod 30m refund", ("orders-prod", None, HOUR / 2, "refund")),
+        ("request orders-prod refund of 8812", ("orders-prod", None, None, "refund of 8812")),
+        ("request orders-prod readonly refund", ("orders-prod", "readonly", None, "refund")),
+        ("request orders-prod support 1h refund", ("orders-prod", "support", HOUR, "refund")),
+        ("request orders-prod support is slow", ("orders-prod", None, None, "support is slow")),
+        ("request gone readonly 1h x", ("gone", "readonly", HOUR, "x")),
+        ("request orders-prod readonly 1h hours were lost", ("orders-prod", "readonly", HOUR, "hours were lost")),
+        ("request orders-prod readonly 1h 500 errors", ("orders-prod", "readonly", HOUR, "500 errors")),
+        ("request orders-prod 1h a &lt; b &amp;&amp; c", ("orders-prod", None, HOUR, "a < b && c")),
+        ("request orders-prod 1h for <@U123|ada>", ("orders-prod", None, HOUR, "for <@U123|ada>")),
+        ("  request \t orders-prod   1h  two   words ", ("orders-prod", None, HOUR, "two words")),
+    ],
+)
+def test_an_ask(text: str, found: object) -> None:
+    assert asked(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("request orders-prod readonly tow hours please", "tow hours"),
+        ("request orders-prod readonly 2 hours", "2 hours"),
+        ("request orders-prod 2hours", "2hours"),
+        ("request orders-prod readonly 1h1h", "1h1h"),
+        ("request orders-prod 500 errors", "500"),
+    ],
+)
+def test_a_duration_that_is_none(text: str, wrong: str) -> None:
+    with pytest.raises(NotUnderstood) as told:
+        asked(text)
+    assert str(told.value) == f"I did not understand “{wrong}”. A duration looks like 30m, 2h or 1h30m."
+
+
+def test_a_duration_too_short_says_so() -> None:
+    with pytest.raises(NotUnderstood, match="from 10s"):
+        asked("request orders-prod 5s")
+
+
+def test_nothing_typed_is_help() -> None:
+    assert parse.words("   ").verb == "help"
+    assert parse.words("List").verb == "list"
+
+
+@pytest.mark.parametrize(("rest", "number"), [("42", 42), ("#42", 42), ("007", 7)])
+def test_an_id(rest: str, number: int) -> None:
+    assert parse.request_id(rest.split(), "cancel") == number
+
+
+@pytest.mark.parametrize("rest", ["", "x", "42 43", "-1", "4.2", "٤٢", "9" * 19, "##42", "42.key"])
+def test_no_id(rest: str) -> None:
+    with pytest.raises(NotUnderstood, match="It looks like /dbaccess cancel 42"):
+        parse.request_id(rest.split(), "cancel")
+
+
+def test_a_mention_is_a_person_and_a_name_is_none() -> None:
+    assert parse.mentioned("<@U123|ada>") == "U123"
+    assert parse.mentioned("<@W123>") == "W123"
+    for word in ("@ada", "U123", "<#C123|x>", "<@U123", "<@u123>", "<!subteam^S1>"):
+        assert parse.mentioned(word) is None
+
+
+@pytest.mark.parametrize(
+    ("rest", "level", "duration", "other"),
+    [
+        ("orders-prod", None, None, None),
+        ("orders-prod readwrite", "readwrite", None, None),
+        ("orders-prod readwrite 2h <@U1>", "readwrite", 2 * HOUR, "U1"),
+        ("<@U1> orders-prod 2h", None, 2 * HOUR, "U1"),
+        ("orders-prod made-up <@U1|ada>", "made-up", None, "U1"),
+    ],
+)
+def test_to_explain(rest: str, level: str | None, duration: timedelta | None, other: str | None) -> None:
+    typed, about = parse.explain(rest.split())
+    assert (typed.database, typed.level, typed.duration, about) == ("orders-prod", level, duration, other)
+
+
+@pytest.mark.parametrize("rest", ["orders-prod readonly 1h because", "orders-prod readonly what", "x <@U1> <@U2>"])
+def test_too_much_to_explain(rest: str) -> None:
+    with pytest.raises(NotUnderstood, match="It looks like /dbaccess explain"):
+        parse.explain(rest.split())

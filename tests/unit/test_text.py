@@ -1,0 +1,90 @@
+"""What people and servers type, made harmless, readable and short enough."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.slack.blocks import quote
+from bot.slack.text import clean, code, cut, escape, moment, one_line, person, plain, second, unescape
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("<!channel> & <@U1>", "&lt;!channel&gt; &amp; &lt;@U1&gt;"),
+        ("<https://evil.example|bank>", "&lt;https://evil.example|bank&gt;"),
+        ("&lt;!here&gt;", "&amp;lt;!here&amp;gt;"),
+        ("a\u202eb\u2066c\u200fd", "abcd"),
+        ("bell\x07 null\x00 escape\x1b[31m", "bell null escape[31m"),
+        ("line\nnext\ttab", "line\nnext\ttab"),
+        ("Zürich, 東京 and 👩‍💻", "Zürich, 東京 and 👩‍💻"),
+    ],
+)
+def test_nothing_foreign_acts(typed: str, shown: str) -> None:
+    assert escape(typed) == shown
+
+
+@given(st.text(max_size=300))
+def test_whatever_is_typed_no_bracket_is_left_and_it_reads_back(typed: str) -> None:
+    escaped = escape(typed)
+    assert "<" not in escaped
+    assert ">" not in escaped
+    assert unescape(escaped) == clean(typed)
+
+
+@pytest.mark.parametrize(
+    ("arrived", "typed"),
+    [
+        ("a &lt; b &amp;&amp; c &gt; d", "a < b && c > d"),
+        ("&amp;lt;!channel&amp;gt;", "&lt;!channel&gt;"),
+        ("&amp;copy; &copy; &quot;q&quot; &#39;", "&copy; &copy; &quot;q&quot; &#39;"),
+    ],
+)
+def test_escaping_is_undone_exactly_once(arrived: str, typed: str) -> None:
+    assert unescape(arrived) == typed
+
+
+@given(st.text(alphabet="&<>ab", max_size=80), st.integers(min_value=1, max_value=100))
+def test_cutting_never_leaves_half_an_entity(typed: str, length: int) -> None:
+    escaped = escape(typed)
+    short = cut(escaped, length)
+    assert len(short) <= length
+    kept = short.removesuffix("…") if short != escaped else short
+    assert escaped.startswith(kept)
+    assert escape(unescape(kept)) == kept, "what is left is whole"
+
+
+def test_plain_text_is_never_empty_and_draws_no_emoji() -> None:
+    assert plain(" \x00\u202e ", 10) == {"type": "plain_text", "text": "-", "emoji": False}
+    assert quote("*bold* `code` :fire: <@U1>")["text"] == {
+        "type": "plain_text",
+        "text": "“*bold* `code` :fire: <@U1>”",
+        "emoji": False,
+    }
+
+
+def test_code_cannot_be_left() -> None:
+    assert code("a` *b* `c\nd") == "`a *b* c d`"
+    assert code("``") == "`-`"
+    assert code("<!here>") == "`&lt;!here&gt;`"
+
+
+def test_one_line_is_one_line() -> None:
+    assert one_line("a\nb\r\nc\u2028d\x0be\x85f", 100) == "a b c d e f"
+
+
+@pytest.mark.parametrize("actor", ["cli:root", "clock", "U1> <!channel", "u0ada", "W"])
+def test_only_an_id_of_slack_is_a_mention(actor: str) -> None:
+    assert "<" not in person(actor)
+    assert person("U0ADA", "ada") == "<@U0ADA>"
+    assert person("cli:root", "root & co") == "root &amp; co"
+
+
+def test_times_are_in_the_readers_zone() -> None:
+    at = datetime(2026, 11, 23, 11, 31, 4, tzinfo=UTC)
+    assert moment(at) == "<!date^1795433464^{date_short_pretty} {time}|2026-11-23 11:31 UTC>"
+    assert second(at) == "<!date^1795433464^{time_secs}|11:31:04 UTC>"
