@@ -66,7 +66,9 @@ class Queue(Store):
             passed.append(row["lane"])
             if await _lane_is_ours(tx, row["lane"]):
                 first = _due(now).where(tasks.c.lane == row["lane"]).with_only_columns(tasks.c.id).scalar_subquery()
-                taken = select(tasks).where(tasks.c.id == first, tasks.c.claim.is_(None)).with_for_update(skip_locked=True)
+                taken = (
+                    select(tasks).where(tasks.c.id == first, tasks.c.claim.is_(None)).with_for_update(skip_locked=True)
+                )
                 if (mine := (await tx.execute(taken)).mappings().first()) is not None:
                     return rows.task(mine)
 

@@ -211,4 +211,6 @@ def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
         c.execute(SHOP)
         c.execute(sql.SQL("GRANT USAGE ON SCHEMA shop TO {} WITH GRANT OPTION").format(sql.Identifier(holder)))
         c.execute(sql.SQL("GRANT SELECT ON shop.customers TO {} WITH GRANT OPTION").format(sql.Identifier(holder)))
-    return Bench(server=server, database=database, other=other, bot=bot, owner=owner)
+    return Bench(
+        server=server, database=database, other=other, bot=bot, owner=owner, ledger=f"ledger{tag}", prefix=f"j{tag}_"
+    )

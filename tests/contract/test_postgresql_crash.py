@@ -10,8 +10,7 @@ import psycopg
 import pytest
 
 from adapters.base import Grant, Level, Receipt, UserSpec
-from tests.contract.bench import Bench
-from tests.contract.conftest import bench_of
+from tests.contract.bench import Bench, build
 from tests.servers.postgresql import PostgresServer
 
 
@@ -21,7 +20,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def shop(postgresql: PostgresServer) -> Bench:
-    return bench_of(postgresql, with_owner=True)
+    return build(postgresql)
 
 
 @contextmanager
@@ -82,8 +81,11 @@ def clear(shop: Bench) -> None:
 
 def our_roles(shop: Bench) -> list[tuple[Any, ...]]:
     with shop.superuser() as c:
-        query = "SELECT rolname FROM pg_roles WHERE rolname ~ '^(jit_|dbaccess_both)' AND rolname !~ '^dbaccess_gr'"
-        return c.execute(query).fetchall()
+        query = (
+            "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)"
+            " OR starts_with(shobj_description(oid, 'pg_authid'), %s)"
+        )
+        return c.execute(query, (shop.prefix, f"dbaccess ledger={shop.ledger} ")).fetchall()
 
 
 def test_create_killed_after_each_statement(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,9 @@ KEPT = {
 }
 OTHERS = """
 SELECT 'role', rolname::text, concat_ws(' ', rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls) FROM pg_roles
- WHERE rolname !~ '^(jit_|bot_|owner_)'
+ WHERE rolname !~ '^(j[0-9a-f]{6}_|e[0-9a-f]{6}_|bot_|owner_)'
 UNION ALL SELECT 'member', m.member::regrole::text, m.roleid::regrole::text FROM pg_auth_members m
- WHERE m.member::regrole::text !~ '^(jit_|bot_|owner_)'
+ WHERE m.member::regrole::text !~ '^(j[0-9a-f]{6}_|e[0-9a-f]{6}_|bot_|owner_)'
 UNION ALL SELECT 'class', c.oid::regclass::text, c.relowner::regrole::text || coalesce(c.relacl::text, '') FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('shop', 'public')
 UNION ALL SELECT 'schema', nspname::text, nspowner::regrole::text || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_'
