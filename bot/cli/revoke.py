@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from bot.access import revoke as verbs
 from bot.access.context import Context
@@ -98,17 +101,21 @@ async def _wait(context: Context, numbers: list[int], seconds: float) -> None:
     if works_itself and context.ledger.is_sqlite:
         await context.ledger.free_leases()
     runner = Runner(context, EFFECTS)
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    bar = progress.add_task("Ending", total=len(numbers))
     try:
-        while time.monotonic() < deadline and await _still_alive(context, numbers):
-            if works_itself:
-                await runner.drain()
-            if await _still_alive(context, numbers):
-                await context.ledger.changed(LOOK_SECONDS)
+        with progress:
+            while time.monotonic() < deadline and await _alive(context, numbers):
+                if works_itself:
+                    await runner.drain()
+                if alive := await _alive(context, numbers):
+                    progress.update(bar, completed=len(numbers) - alive)
+                    await context.ledger.changed(LOOK_SECONDS)
     finally:
         if works_itself:
             context.ledger.release_sole_run()
 
 
-async def _still_alive(context: Context, numbers: list[int]) -> bool:
+async def _alive(context: Context, numbers: list[int]) -> int:
     states = [(await context.ledger.request(request_id)).state for request_id in numbers]
-    return any(state is not State.REVOKED for state in states)
+    return sum(state is not State.REVOKED for state in states)
