@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -221,8 +220,3 @@ def _upgrade(connection: Connection) -> None:
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def shown_url(url: str) -> str:
-    """The URL without its password, for people; rather too much is hidden than too little."""
-    return re.sub(r"([?&](?:password|passfile)=)[^&]*", r"\1…", re.sub(r"(://[^:/@]*:).*@", r"\1…@", url))

@@ -25,7 +25,6 @@ from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
 from storage.ledger import Ledger
 from storage.lifecycle import Move
 from storage.records import Cause, State, TaskKind
-from storage.store import shown_url
 from tests.unit.ledgers import TurnableClock, approval, bring, change_for, draft, open_ledger
 
 ROOT = Path(storage.__file__).parent.parent
@@ -413,21 +412,6 @@ async def test_the_ledger_comes_back_when_its_server_does(ledger: Ledger, replic
         )
     after = await ledger.advance(request.id, Move.CANCEL, change_for(Move.CANCEL, request))
     assert after.ended_because is Cause.CANCELLED
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql+psycopg://keeper:Secret0@db:5432/l", "postgresql+psycopg://keeper:…@db:5432/l"),
-        ("postgresql+psycopg://keeper:p%40ss:w@db/l", "postgresql+psycopg://keeper:…@db/l"),
-        ("postgresql+psycopg://:Secret0@db/l", "postgresql+psycopg://:…@db/l"),
-        ("postgresql+psycopg://db/l?user=keeper&password=Secret0", "postgresql+psycopg://db/l?user=keeper&password=…"),
-        ("postgresql+psycopg://keeper:Sec@ret0@db/l", "postgresql+psycopg://keeper:…@db/l"),
-        ("sqlite+aiosqlite:///dbaccess.db", "sqlite+aiosqlite:///dbaccess.db"),
-    ],
-)
-def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
 
 
 def test_the_migrations_are_part_of_the_package() -> None:
