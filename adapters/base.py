@@ -10,6 +10,7 @@ Errors::
      ├─ Unreachable      no answer, or one that may be different next time: try again
      ├─ Rejected         the server said no and will say no again: ``mend`` says what would help
      │   └─ WrongServer  it answers, but it is not the server the grant was made on
+     ├─ LoginRefused     a temporary user is not let in
      └─ NotOurs          a user of that name is there and does not carry our mark: never touched
 """
 
@@ -262,6 +263,20 @@ class NotOurs(AdapterError):
         self.username = username
 
 
+class LoginRefused(AdapterError):
+    """The server does not let this user in with this password."""
+
+
+class Login(Protocol):
+    """One open login of a temporary user."""
+
+    def is_alive(self) -> bool:
+        """Whether the server still does what this very login asks of it."""
+
+    def close(self) -> None:
+        """Hang up; never raises."""
+
+
 class Adapter(Protocol):
     """The verbs of an engine. Each may be repeated after a crash at any point; each raises only ``AdapterError``.
 
@@ -301,6 +316,9 @@ class Adapter(Protocol):
 
     def endpoint(self, level: Level) -> Endpoint:
         """Where a user of this level logs in; no connection is made."""
+
+    def login(self, username: str, password: str, level: Level) -> Login:
+        """Log in as that user, at the address of the admin URL: the proof that ``doctor --try`` gives. Raises LoginRefused or Unreachable."""
 
 
 def username_pattern(prefix: str) -> re.Pattern[str]:

@@ -16,9 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import pytest
 
@@ -27,93 +25,31 @@ from adapters.base import (
     AdapterError,
     Enforced,
     Level,
+    LoginRefused,
     NotOurs,
     Rejected,
     Unreachable,
     UserSpec,
     WrongServer,
-    make_username,
 )
+from adapters.bench import PATIENCE, Bench, Denied, Died, Named, Session, wait_until
+
+__all__ = [
+    "AdapterContract",
+    "Bench",
+    "Denied",
+    "Died",
+    "LoginRefused",
+    "Named",
+    "Session",
+    "everything_on",
+    "wait_until",
+]
 
 SESSION_ENDS_WITHIN = 1.0
 STORM_THREADS = 8
 PARALLEL = 16
-PATIENCE = 15.0
-
-
-class LoginRefused(Exception):
-    """The server does not let this user in with this password."""
-
-
-class Denied(Exception):
-    """The server says this session may not do that."""
-
-
-class Session(Protocol):
-    """One open login of a temporary user."""
-
-    def read(self) -> int:
-        """Count of what the level ``reading`` may read. Raises Denied."""
-
-    def write(self) -> None:
-        """Change what the level ``writing`` may change. Raises Denied."""
-
-    def is_alive(self) -> bool:
-        """Whether the server still answers on this very session."""
-
-    def close(self) -> None: ...
-
-
-class Bench(Protocol):
-    """A real server with a bot set up as ``doctor`` asks for. ``reading`` and ``writing`` are levels of it."""
-
-    prefix: str
-    ledger: str
-    reading: Level
-    writing: Level
-    admin_secrets: tuple[str, ...]
-
-    def adapter(self, *, ledger: str | None = None, identity: str | None = None) -> Adapter: ...
-    def login(self, username: str, password: str) -> Session:
-        """Raises LoginRefused."""
-
-    def login_by(self, command: str) -> str:
-        """Run the pasted command as a person would, asking the server who one is; its answer."""
-
-    def make_foreign_user(self, username: str, password: str) -> None:
-        """A user that somebody made by hand."""
-
-    def has_user(self, username: str) -> bool: ...
-    def log_text(self) -> str:
-        """All that the server logged, statements included."""
-
-    def stop(self) -> None: ...
-    def start(self) -> None: ...
-
-
-@dataclass
-class Named:
-    """Users to be, with names as the application makes them."""
-
-    bench: Bench
-    number: int = field(default_factory=lambda: secrets.randbelow(10**6) + 1)
-
-    def spec(self, level: Level, *, remaining: float = 300.0, username: str | None = None) -> UserSpec:
-        self.number += 1
-        key = secrets.token_hex(4)
-        name = username or make_username(self.bench.prefix, request_id=self.number, who="Ada L.", key=key)
-        password = secrets.token_hex(16)
-        return UserSpec(username=name, password=password, level=level, remaining=remaining, request_id=self.number)
-
-
-def wait_until(is_so: Callable[[], bool], *, within: float = PATIENCE) -> float:
-    """Seconds it took. Fails the test when it does not become so."""
-    began = time.monotonic()
-    while not is_so():
-        if time.monotonic() - began > within:
-            pytest.fail(f"not so within {within} s")
-        time.sleep(0.01)
-    return time.monotonic() - began
+WORK_SECONDS = 20.0
 
 
 class AdapterContract:
@@ -146,6 +82,21 @@ class AdapterContract:
         session.write()
         session.close()
         adapter.drop_user(spec.username, spec.level)
+
+    def test_a_narrow_level_sees_only_its_own(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        wide, spec = named.spec(bench.reading), named.spec(bench.narrow)
+        for one in (wide, spec):
+            adapter.create_user(one)
+        everything, session = bench.login(wide.username, wide.password), bench.login(spec.username, spec.password)
+        assert everything.read_beside() > 0, "there must be something it could see"
+        assert session.read() > 0
+        with pytest.raises(Denied):
+            session.read_beside()
+        with pytest.raises(Denied):
+            session.write()
+        for login, one in ((everything, wide), (session, spec)):
+            login.close()
+            adapter.drop_user(one.username, one.level)
 
     def test_create_again_sets_password_and_level_anew(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         first = named.spec(bench.writing)
@@ -229,11 +180,66 @@ class AdapterContract:
         receipt = adapter.drop_user(spec.username, spec.level)
         assert time.monotonic() - began < SESSION_ENDS_WITHIN
         assert not any(session.is_alive() for session in sessions)
-        assert receipt.sessions_ended == len(sessions)
+        if bench.counts_idle_sessions:
+            assert receipt.sessions_ended == len(sessions)
         assert not receipt.was_absent
         assert abs(receipt.read_back_at - datetime.now(UTC)) < timedelta(seconds=10)
         assert not bench.has_user(spec.username)
         assert not self._lets_in(bench, spec)
+
+    def test_drop_ends_what_runs(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        adapter.create_user(spec)
+        session = bench.login(spec.username, spec.password)
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(session.work, WORK_SECONDS)
+            wait_until(lambda: adapter.activity([spec.username])[0].sessions > 0)
+            time.sleep(0.2)  # the operation must have begun, and only the server could tell
+            began = time.monotonic()
+            receipt = adapter.drop_user(spec.username, spec.level)
+            with pytest.raises(Exception, match=r"."):
+                work.result(timeout=PATIENCE)
+            assert time.monotonic() - began < SESSION_ENDS_WITHIN
+        assert receipt.sessions_ended == 1
+        assert not session.is_alive()
+
+    def test_create_dies_after_each_step(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        """Either it is tried again, or the grant is ended before that."""
+        first = named.spec(bench.narrow)
+        steps = self._steps(bench, lambda: adapter.create_user(first))
+        adapter.drop_user(first.username, first.level)
+        for step in range(1, steps + 1):
+            spec = named.spec(bench.narrow)
+            with bench.dies_after(step), pytest.raises(Died):
+                bench.adapter().create_user(spec)
+            again = named.spec(bench.narrow, username=spec.username)
+            if step % 2:
+                adapter.create_user(again)
+                bench.login(again.username, again.password).close()
+            adapter.drop_user(spec.username, spec.level)
+            assert not bench.has_user(spec.username), f"after step {step}"
+            assert not self._lets_in(bench, again)
+
+    def test_drop_dies_after_each_step(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        first = named.spec(bench.narrow)
+        adapter.create_user(first)
+        for step in range(1, self._steps(bench, lambda: adapter.drop_user(first.username, first.level)) + 1):
+            spec = named.spec(bench.narrow)
+            adapter.create_user(spec)
+            session = bench.login(spec.username, spec.password)
+            with bench.dies_after(step), pytest.raises(Died):
+                bench.adapter().drop_user(spec.username, spec.level)
+            adapter.drop_user(spec.username, spec.level)
+            assert not bench.has_user(spec.username), f"after step {step}"
+            assert not session.is_alive(), f"after step {step}"
+            session.close()
+
+    @staticmethod
+    def _steps(bench: Bench, verb: Callable[[], object]) -> int:
+        with bench.dies_after(None) as ran:
+            verb()
+        assert ran, "nothing was sent to the server"
+        return len(ran)
 
     def test_drop_twice_and_of_nobody(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         spec = named.spec(bench.reading)
@@ -331,7 +337,8 @@ class AdapterContract:
         found = {user.username: user for user in adapter.list_users()}
         assert (found[spec.username].ledger, found[spec.username].request_id) == (bench.ledger, spec.request_id)
         activity = {a.username: a for a in adapter.activity([spec.username, quiet.username])}
-        assert activity[spec.username].sessions == 1
+        if bench.counts_idle_sessions:
+            assert activity[spec.username].sessions == 1
         assert activity[quiet.username].sessions == 0
         session.close()
         for one in (spec, quiet):
@@ -360,6 +367,30 @@ class AdapterContract:
         health = adapter.check([bench.reading, bench.writing])
         assert health.problems == ()
         assert re.search(r"\d", health.version)
+
+    def test_rights_that_are_missing_are_named(self, bench: Bench) -> None:
+        """With the statement that gives them."""
+        lacking = bench.lacking()
+        assert lacking
+        for right, adapter in lacking.items():
+            findings = [
+                f for f in adapter.check([bench.reading, bench.narrow]).problems if right in f"{f.what} {f.mend}"
+            ]
+            assert findings, f"check says nothing of {right}"
+            assert any(f.mend for f in findings), f"check does not say how to give {right}"
+
+    def test_the_adapter_logs_in_as_the_user(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading)
+        with pytest.raises(LoginRefused):
+            adapter.login(spec.username, spec.password, spec.level)
+        adapter.create_user(spec)
+        with pytest.raises(LoginRefused):
+            adapter.login(spec.username, "x" * 20, spec.level)
+        login = adapter.login(spec.username, spec.password, spec.level)
+        assert login.is_alive()
+        adapter.drop_user(spec.username, spec.level)
+        assert not login.is_alive()
+        login.close()
 
     def test_a_server_that_is_down(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         spec = named.spec(bench.reading)

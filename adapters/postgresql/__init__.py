@@ -26,6 +26,7 @@ from adapters.base import (
 from adapters.postgresql import revoke, rights, users
 from adapters.postgresql.connection import MARK, Server, identity
 from adapters.postgresql.levels import level_database
+from adapters.postgresql.login import Login, log_in
 
 DEFAULT_PORT = 5432
 
@@ -100,6 +101,10 @@ class PostgreSQL:
         return Endpoint(
             host=host, port=port, database=database, tls=tls, note=told.note, engine=self.label, command=f'psql "{url}"'
         )
+
+    def login(self, username: str, password: str, level: Level) -> Login:
+        """See ``login``."""
+        return log_in(self.server, username, password, level)
 
 
 def _first(listed: object) -> str:

@@ -22,7 +22,7 @@ import psycopg
 import yaml
 
 from demo import local_slack
-from tests.contract.bench import BOT_PASSWORD, Bench, build
+from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer, free_port
 

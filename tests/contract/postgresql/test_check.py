@@ -11,7 +11,7 @@ from psycopg import sql
 
 from adapters.base import Finding, Grant, Level, Rejected
 from adapters.contract import wait_until
-from tests.contract.bench import BOT_PASSWORD, Bench, readonly, support, writer
+from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, readonly, support, writer
 from tests.servers.postgresql import PostgresServer, binaries
 
 
@@ -145,7 +145,7 @@ def test_a_superuser_works_and_is_warned_about(own_bench: Bench) -> None:
 
 def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any) -> None:
     """Its sessions are invisible from here: said by check, and on every receipt."""
-    from tests.contract.conftest import bench_of
+    from tests.contract.postgresql.conftest import bench_of
     from tests.servers.postgresql import PASSWORD, SUPERUSER, unprivileged
 
     bench = bench_of(postgresql15, with_owner=True)
@@ -191,7 +191,7 @@ def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_bench: Bench) ->
 
 
 def test_another_login_without_it_says_what_is_missing(postgresql18: PostgresServer) -> None:
-    from tests.contract.bench import build
+    from tests.contract.postgresql.bench import build
 
     bench = build(postgresql18, with_owner=False)
     spec = bench.spec(readonly())

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base import Connect, Grant, Level, Rejected
 from adapters.postgresql.levels import kept_role
-from tests.contract.bench import Bench, readonly, support, writer
+from tests.contract.postgresql.bench import Bench, readonly, support, writer
 
 
 def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str = "support") -> Level:
@@ -152,7 +152,7 @@ def test_dangerous_roles_are_refused(own_bench: Bench, make: str, says: str) -> 
 
 
 def test_names_do_not_clash() -> None:
-    from tests.contract.test_postgresql_errors import target
+    from tests.contract.postgresql.test_errors import target
 
     one, level = target(), grants_level("shop.customers")
     names = {

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from adapters.base import Level, UserSpec
-from tests.contract.bench import Bench, writer
-from tests.contract.conftest import bench_of
+from tests.contract.postgresql.bench import Bench, writer
+from tests.contract.postgresql.conftest import bench_of
 from tests.servers.postgresql import PostgresServer
 
 PLANTED = """

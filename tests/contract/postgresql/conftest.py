@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.bench import Bench, build
+from tests.contract.postgresql.bench import Bench, build
 from tests.servers.postgresql import PostgresServer
 
 _built: dict[tuple[str, bool], Bench] = {}

@@ -1,21 +1,17 @@
-"""Killed after each statement, run again: always finished, nothing left."""
+"""Died after each statement, run again: always finished, nothing left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
 from adapters.base import Grant, Level, Receipt, UserSpec
-from tests.contract.bench import Bench, build
+from adapters.contract import Died
+from tests.contract.postgresql.bench import Bench, build, dies_after
 from tests.servers.postgresql import PostgresServer
-
-
-class Killed(BaseException):
-    """Not an Exception: nobody may catch it and tidy up."""
 
 
 @pytest.fixture
@@ -23,28 +19,8 @@ def shop(postgresql: PostgresServer) -> Bench:
     return build(postgresql)
 
 
-@contextmanager
-def killed_after(step: int | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The connection is gone after that many statements, and so is the caller. Yields the statements that ran."""
-    original, ran = psycopg.Connection.execute, list[str]()
-
-    def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
-        if step is not None and len(ran) >= step:
-            raise Killed
-        answer = original(self, query, *rest, **named)
-        ran.append(str(query))
-        if step is not None and len(ran) == step:
-            self.pgconn.finish()
-            raise Killed
-        return answer
-
-    with monkeypatch.context() as patched:
-        patched.setattr(psycopg.Connection, "execute", execute)
-        yield ran
-
-
-def steps_of(verb: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
-    with killed_after(None, monkeypatch) as ran:
+def steps_of(verb: Callable[[], object]) -> int:
+    with dies_after(None) as ran:
         verb()
     return len(ran)
 
@@ -88,14 +64,14 @@ def our_roles(shop: Bench) -> list[tuple[Any, ...]]:
         return c.execute(query, (shop.prefix, f"dbaccess ledger={shop.ledger} ")).fetchall()
 
 
-def test_create_killed_after_each_statement(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_killed_after_each_statement(shop: Bench) -> None:
     spec = shop.spec(both())
-    count = steps_of(lambda: shop.adapter().create_user(spec), monkeypatch)
+    count = steps_of(lambda: shop.adapter().create_user(spec))
     shop.adapter().drop_user(spec.username, spec.level)
     assert count > 10
     for step in range(1, count + 1):
         spec = shop.spec(both())
-        with killed_after(step, monkeypatch), pytest.raises(Killed):
+        with dies_after(step), pytest.raises(Died):
             shop.adapter().create_user(spec)
         if step % 2:  # either it is tried again, or the grant is ended before that
             shop.adapter().create_user(spec)
@@ -105,7 +81,7 @@ def test_create_killed_after_each_statement(shop: Bench, monkeypatch: pytest.Mon
         assert our_roles(shop) == [], f"after step {step}"
 
 
-def test_drop_killed_after_each_statement(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drop_killed_after_each_statement(shop: Bench) -> None:
     def made() -> UserSpec:
         spec = shop.spec(both())
         shop.adapter().create_user(spec)
@@ -113,13 +89,13 @@ def test_drop_killed_after_each_statement(shop: Bench, monkeypatch: pytest.Monke
         return spec
 
     spec = made()
-    count = steps_of(lambda: shop.adapter().drop_user(spec.username, spec.level), monkeypatch)
+    count = steps_of(lambda: shop.adapter().drop_user(spec.username, spec.level))
     clear(shop)
     assert count > 20
     for step in range(1, count + 1):
         spec = made()
         session = shop.login(spec)
-        with killed_after(step, monkeypatch), pytest.raises(Killed):
+        with dies_after(step), pytest.raises(Died):
             shop.adapter().drop_user(spec.username, spec.level)
         receipt = shop.adapter().drop_user(spec.username, spec.level)
         judge(shop, receipt, step)

@@ -5,19 +5,28 @@ from __future__ import annotations
 import secrets
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from adapters.base import Connect, Grant, Level, Secrets, Target, Tls, UserSpec, make_username
-from adapters.contract import Denied, LoginRefused
+from adapters.contract import Denied, Died, LoginRefused
 from adapters.postgresql import PostgreSQL
 from tests.servers.postgresql import PostgresServer, psql
 
 BOT_PASSWORD = "BotSecret0Login"
 READONLY = "shop_reader"
+
+LACKING: dict[str, LiteralString] = {
+    "CREATEROLE": "ALTER ROLE {holder} NOCREATEROLE",
+    "SELECT": "REVOKE SELECT ON shop.customers FROM {holder}",
+    "USAGE": "REVOKE USAGE ON SCHEMA shop FROM {holder}",
+}
 
 SHOP = """
 CREATE SCHEMA shop AUTHORIZATION shop_owner;
@@ -102,6 +111,12 @@ class Login:
     def read(self) -> int:
         return int(self._asked("SELECT count(*) FROM shop.customers"))
 
+    def read_beside(self) -> int:
+        return int(self._asked("SELECT count(*) FROM shop.orders"))
+
+    def work(self, seconds: float) -> None:
+        self.connection.execute(f"SELECT pg_sleep({seconds})".encode())
+
     def write(self) -> None:
         self._asked("UPDATE shop.orders SET customer = customer WHERE id = 1 RETURNING id")
 
@@ -124,17 +139,51 @@ class Login:
         self.connection.close()
 
 
+@contextmanager
+def dies_after(step: int | None) -> Iterator[list[str]]:
+    """The connection is gone after that many statements, and so is the caller. Yields the statements that ran."""
+    original, ran = psycopg.Connection.execute, list[str]()
+
+    def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
+        if step is not None and len(ran) >= step:
+            raise Died
+        answer = original(self, query, *rest, **named)
+        ran.append(str(query))
+        if step is not None and len(ran) == step:
+            self.pgconn.finish()
+            raise Died
+        return answer
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(psycopg.Connection, "execute", execute)
+        yield ran
+
+
 class ContractBench:
     """The same bench as ``adapters.contract`` asks for it."""
+
+    counts_idle_sessions = True
+    dies_after = staticmethod(dies_after)
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.prefix, self.ledger = bench.prefix, bench.ledger
-        self.reading, self.writing = readonly(), writer()
+        self.reading, self.writing, self.narrow = readonly(), writer(), support()
         self.admin_secrets = (BOT_PASSWORD,)
 
     def adapter(self, *, ledger: str | None = None, identity: str | None = None) -> PostgreSQL:
         return self.bench.adapter(ledger=ledger or self.ledger, identity=identity)
+
+    def lacking(self) -> dict[str, PostgreSQL]:
+        """Bots made for this, each without one right."""
+        found = {}
+        for right, statement in LACKING.items():
+            spoiled = build(self.bench.server, with_owner=self.bench.owner is not None)
+            with spoiled.superuser() as connection:
+                names = {"holder": sql.Identifier(spoiled.owner or spoiled.bot)}
+                connection.execute(sql.SQL(statement).format(**names))
+            found[right] = spoiled.adapter()
+        return found
 
     def login(self, username: str, password: str) -> Login:
         url = self.bench.server.url(username, password, self.bench.database)

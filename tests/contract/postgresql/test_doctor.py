@@ -15,7 +15,7 @@ from adapters.base import Finding
 from bot.doctor import examine
 from bot.settings import Settings
 from storage.ledger import Ledger
-from tests.contract.bench import BOT_PASSWORD, Bench, build
+from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build
 from tests.fake_slack.server import FakeSlack, running
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.servers.postgresql import PostgresServer

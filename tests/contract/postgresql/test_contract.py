@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.contract import AdapterContract
-from tests.contract.bench import Bench, ContractBench
+from tests.contract.postgresql.bench import Bench, ContractBench
 
 
 class TestPostgreSQL(AdapterContract):

@@ -13,7 +13,7 @@ import pytest
 from adapters.base import Grant, Level, Rejected, Unreachable
 from adapters.postgresql import connection as connections
 from adapters.postgresql import users
-from tests.contract.bench import Bench, build, readonly, writer
+from tests.contract.postgresql.bench import Bench, build, readonly, writer
 from tests.servers import postgresql as servers
 
 
