@@ -1,0 +1,117 @@
+"""What ends sessions, operations and cursors, and what shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.servers.mongodb import errors
+from tests.servers.mongodb.call import Call, Reply, command
+from tests.servers.mongodb.commands.current_op import current_op_rows
+from tests.servers.mongodb.documents import matches
+from tests.servers.mongodb.operations import SessionId
+from tests.servers.mongodb.rights import CLUSTER
+from tests.servers.mongodb.text import type_name
+from tests.servers.mongodb.users import UserName
+
+UID_BYTES = 32
+
+
+def _fields(what: str, document: Any, known: tuple[str, ...], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise errors.WRONG_TYPE(command=what, field="0", found=type_name(document), expected="object")
+    for name in document:
+        if name not in known:
+            raise errors.UNKNOWN_FIELD(command=what, field=name)
+    for name in required:
+        if name not in document:
+            raise errors.MISSING_FIELD(command=what, field=name)
+    return document
+
+
+@command("killAllSessions")
+async def kill_all_sessions(call: Call) -> Reply:
+    """Of these users on this member; an empty list means everybody's."""
+    given = call.value_of_type("array")
+    users = [_fields("KillAllSessionsCmd", one, ("user", "db"), ("user", "db")) for one in given]
+    call.need(CLUSTER, "killAnySession")
+    owners = {UserName(user["user"], user["db"]).uid for user in users}
+    call.member.work.kill_sessions(lambda session: not users or session.uid in owners, but=call.operation)
+    return {}
+
+
+@command("killAllSessionsByPattern")
+async def kill_all_sessions_by_pattern(call: Call) -> Reply:
+    """A pattern selects by lsid or uid alone; users and roles only say in whose name it is done."""
+    given = call.value_of_type("array")
+    patterns = [_fields("KillAllSessionsByPattern", one, ("lsid", "uid", "users", "roles")) for one in given]
+    call.need(CLUSTER, "killAnySession")
+    if any("users" in pattern or "roles" in pattern for pattern in patterns):
+        call.need(CLUSTER, "impersonate")
+    for pattern in patterns:
+        if "uid" in pattern and len(pattern["uid"]) != UID_BYTES:
+            raise errors.UID_LENGTH()
+    call.member.work.kill_sessions(
+        lambda session: not patterns or any(_is_meant(session, one) for one in patterns), but=call.operation
+    )
+    return {}
+
+
+def _is_meant(session: SessionId, pattern: dict[str, Any]) -> bool:
+    if "lsid" in pattern:
+        return session == SessionId(pattern["lsid"]["id"], pattern["lsid"]["uid"])
+    if "uid" in pattern:
+        return session.uid == pattern["uid"]
+    return True
+
+
+@command("killSessions")
+async def kill_sessions(call: Call) -> Reply:
+    """One's own."""
+    meant = {SessionId(one["id"], one.get("uid", call.connection.uid)) for one in call.value_of_type("array")}
+    if any(session.uid != call.connection.uid for session in meant):
+        call.need(CLUSTER, "killAnySession")
+    call.member.work.kill_sessions(lambda session: session in meant, but=call.operation)
+    return {}
+
+
+@command("endSessions")
+async def end_sessions(call: Call) -> Reply:
+    given = call.value_of_type("array")
+    call.member.work.end_sessions({SessionId(one["id"], call.connection.uid) for one in given})
+    return {}
+
+
+@command("killOp", "op", is_admin_only=True)
+async def kill_op(call: Call) -> Reply:
+    if "op" not in call.body:
+        raise errors.NO_OP()
+    number = call.body["op"]
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise errors.OP_TYPE(found=type_name(number))
+    if not -(1 << 31) <= number < 1 << 31:
+        raise errors.OP_RANGE(op=number)
+    operation = call.member.work.operations.get(int(number))
+    is_own = operation is not None and call.connection.user is not None and operation.users == [call.connection.user]
+    if not is_own:
+        call.need(CLUSTER, "killop")
+    if operation is not None:
+        call.member.work.kill(operation)
+    return {"info": "attempting to kill op"}
+
+
+@command("currentOp", is_admin_only=True, is_lax=True)
+async def current_op(call: Call) -> Reply:
+    """The same in one document."""
+    everybody = not call.get("$ownOps", False)
+    saved = dict(call.body)
+    given = {"allUsers": everybody, "idleConnections": bool(call.get("$all", False))}
+    own = ("currentOp", "$all", "$ownOps", "$db", "lsid", "comment", "$clusterTime", "$readPreference", "maxTimeMS")
+    query = {key: value for key, value in saved.items() if key not in own}
+    call.request.body["currentOp"] = 1
+    return {"inprog": [row for row in current_op_rows(call, given) if matches(row, query)]}
+
+
+@command("invalidateUserCache", is_admin_only=True)
+async def invalidate_user_cache(call: Call) -> Reply:
+    call.need(CLUSTER, "invalidateUserCache")
+    return {}

@@ -1,0 +1,312 @@
+"""Rights: resources, actions, the built-in roles, and what a set of roles allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tests.servers.mongodb import errors
+
+
+class Resource(NamedTuple):
+    """``{db, collection}`` (empty: all), the cluster, or anything at all."""
+
+    db: str = ""
+    collection: str = ""
+    is_cluster: bool = False
+    is_any: bool = False
+
+    @property
+    def is_system(self) -> bool:
+        return self.collection.startswith("system.")
+
+    def document(self) -> dict[str, Any]:
+        if self.is_any:
+            return {"anyResource": True}
+        return {"cluster": True} if self.is_cluster else {"db": self.db, "collection": self.collection}
+
+
+class RoleName(NamedTuple):
+    """A role of a database."""
+
+    name: str
+    db: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.db}"
+
+    def document(self) -> dict[str, Any]:
+        return {"role": self.name, "db": self.db}
+
+
+@dataclass(frozen=True)
+class Privilege:
+    """Actions on one resource."""
+
+    resource: Resource
+    actions: frozenset[str]
+
+    def document(self) -> dict[str, Any]:
+        return {"resource": self.resource.document(), "actions": sorted(self.actions)}
+
+
+CLUSTER, ANYTHING, EVERYWHERE = Resource(is_cluster=True), Resource(is_any=True), Resource()
+INTERNAL = ("local", "config")
+
+READ = frozenset(
+    [
+        "changeStream",
+        "collStats",
+        "dbHash",
+        "dbStats",
+        "find",
+        "killCursors",
+        "listCollections",
+        "listIndexes",
+        "planCacheRead",
+    ]
+)
+READ_WRITE = READ | frozenset(
+    [
+        "convertToCapped",
+        "createCollection",
+        "createIndex",
+        "dropCollection",
+        "dropIndex",
+        "insert",
+        "remove",
+        "renameCollectionSameDB",
+        "update",
+        "compactStructuredEncryptionData",
+        "cleanupStructuredEncryptionData",
+    ]
+)
+DB_ADMIN = frozenset(
+    [
+        "analyze",
+        "bypassDocumentValidation",
+        "collMod",
+        "collStats",
+        "compact",
+        "convertToCapped",
+        "createCollection",
+        "createIndex",
+        "dbStats",
+        "dropCollection",
+        "dropDatabase",
+        "dropIndex",
+        "enableProfiler",
+        "listCollections",
+        "listIndexes",
+        "planCacheIndexFilter",
+        "planCacheRead",
+        "planCacheWrite",
+        "reIndex",
+        "renameCollectionSameDB",
+        "storageDetails",
+        "validate",
+    ]
+)
+USER_ADMIN = frozenset(
+    [
+        "createUser",
+        "dropUser",
+        "viewUser",
+        "changePassword",
+        "changeCustomData",
+        "setAuthenticationRestriction",
+        "grantRole",
+        "revokeRole",
+        "createRole",
+        "dropRole",
+        "viewRole",
+    ]
+)
+CLUSTER_MONITOR = frozenset(
+    [
+        "connPoolStats",
+        "getCmdLineOpts",
+        "getDefaultRWConcern",
+        "getLog",
+        "getParameter",
+        "getShardMap",
+        "hostInfo",
+        "inprog",
+        "listDatabases",
+        "listSessions",
+        "listShards",
+        "netstat",
+        "replSetGetConfig",
+        "replSetGetStatus",
+        "serverStatus",
+        "shardingState",
+        "top",
+    ]
+)
+HOST_MANAGER = frozenset(
+    [
+        "applicationMessage",
+        "closeAllDatabases",
+        "connPoolSync",
+        "flushRouterConfig",
+        "fsync",
+        "invalidateUserCache",
+        "killAnyCursor",
+        "killAnySession",
+        "killop",
+        "dropConnections",
+        "logRotate",
+        "oidReset",
+        "resync",
+        "rotateCertificates",
+        "setParameter",
+        "shutdown",
+        "touch",
+        "unlock",
+    ]
+)
+CLUSTER_MANAGER = frozenset(
+    [
+        "addShard",
+        "appendOplogNote",
+        "applicationMessage",
+        "cleanupOrphaned",
+        "flushRouterConfig",
+        "getDefaultRWConcern",
+        "listSessions",
+        "listShards",
+        "removeShard",
+        "replSetConfigure",
+        "replSetGetConfig",
+        "replSetGetStatus",
+        "replSetStateChange",
+        "resync",
+        "setDefaultRWConcern",
+    ]
+)
+OTHER_ACTIONS = frozenset(
+    ["changeOwnPassword", "changeOwnCustomData", "impersonate", "enableSharding", "viewRole", "anyAction"]
+)
+ACTIONS = READ | READ_WRITE | DB_ADMIN | USER_ADMIN | CLUSTER_MONITOR | HOST_MANAGER | CLUSTER_MANAGER | OTHER_ACTIONS
+
+OF_ANY_DATABASE = ("read", "readWrite", "dbAdmin", "userAdmin", "dbOwner")
+OF_ADMIN = (
+    "readAnyDatabase",
+    "readWriteAnyDatabase",
+    "dbAdminAnyDatabase",
+    "userAdminAnyDatabase",
+    "clusterMonitor",
+    "hostManager",
+    "clusterManager",
+    "clusterAdmin",
+    "backup",
+    "restore",
+    "root",
+    "__system",
+)
+
+
+def is_built_in(role: RoleName) -> bool:
+    return role.name in OF_ANY_DATABASE or (role.db == "admin" and role.name in OF_ADMIN)
+
+
+def built_in(role: RoleName) -> list[Privilege]:
+    """What a built-in role allows."""
+    if role.name in OF_ANY_DATABASE:
+        return _of_database(role.name, role.db)
+    if role.name.endswith("AnyDatabase"):
+        return _of_any_database(role.name)
+    monitor, hosts = Privilege(CLUSTER, CLUSTER_MONITOR), Privilege(CLUSTER, HOST_MANAGER)
+    manager = Privilege(CLUSTER, CLUSTER_MANAGER)
+    everything = [Privilege(ANYTHING, ACTIONS), Privilege(CLUSTER, ACTIONS)]
+    return {
+        "clusterMonitor": [monitor],
+        "hostManager": [hosts],
+        "clusterManager": [manager],
+        "clusterAdmin": [monitor, hosts, manager, Privilege(EVERYWHERE, frozenset({"dropDatabase"}))],
+        "backup": [
+            Privilege(ANYTHING, READ | {"viewUser", "viewRole"}),
+            Privilege(CLUSTER, frozenset({"listDatabases"})),
+        ],
+        "restore": [Privilege(ANYTHING, READ_WRITE | USER_ADMIN)],
+        "root": everything,
+        "__system": everything,
+    }[role.name]
+
+
+def _of_database(name: str, db: str) -> list[Privilege]:
+    actions = {
+        "read": READ,
+        "readWrite": READ_WRITE,
+        "dbAdmin": DB_ADMIN,
+        "userAdmin": USER_ADMIN,
+        "dbOwner": READ_WRITE | DB_ADMIN | USER_ADMIN,
+    }[name]
+    found = [Privilege(Resource(db), actions)]
+    if name in ("read", "readWrite", "dbOwner"):
+        found.append(Privilege(Resource(db, "system.js"), actions & READ_WRITE))
+    return found
+
+
+def _of_any_database(name: str) -> list[Privilege]:
+    found = _of_database(name.removesuffix("AnyDatabase"), "")
+    cluster = {"userAdmin": {"invalidateUserCache", "viewUser", "listDatabases"}}.get(
+        name.removesuffix("AnyDatabase"), {"listDatabases"}
+    )
+    return [*found, Privilege(CLUSTER, frozenset(cluster))]
+
+
+def covering(target: Resource) -> Iterable[Resource]:
+    """The resources of which a privilege reaches ``target``."""
+    yield ANYTHING
+    if target.is_cluster or target.is_any:
+        yield target
+        return
+    is_internal = target.db in INTERNAL
+    if target.collection:
+        if not target.is_system:
+            if not is_internal:
+                yield EVERYWHERE
+            yield Resource(target.db)
+        yield Resource("", target.collection)
+    elif not is_internal:
+        yield EVERYWHERE
+    yield target
+
+
+def allows(privileges: Iterable[Privilege], target: Resource, *actions: str) -> bool:
+    """Whether these privileges together allow all ``actions`` on ``target``."""
+    reach = set(covering(target))
+    held: set[str] = set()
+    for privilege in privileges:
+        if privilege.resource in reach:
+            held |= privilege.actions
+    return set(actions) <= held
+
+
+def merged(privileges: Iterable[Privilege]) -> list[Privilege]:
+    """One entry for each resource."""
+    found: dict[Resource, frozenset[str]] = {}
+    for privilege in privileges:
+        found[privilege.resource] = found.get(privilege.resource, frozenset()) | privilege.actions
+    return [Privilege(resource, actions) for resource, actions in found.items()]
+
+
+def read_privilege(document: Any) -> Privilege:
+    """As a createRole names it. Unknown actions and half resources are refused."""
+    if not isinstance(document, dict) or set(document) != {"resource", "actions"} or not document["actions"]:
+        raise errors.BAD_PRIVILEGE(what="a resource and actions are needed")
+    for action in document["actions"]:
+        if action not in ACTIONS:
+            raise errors.UNKNOWN_ACTION(action=action)
+    resource = document["resource"]
+    if resource == {"cluster": True}:
+        found = CLUSTER
+    elif resource == {"anyResource": True}:
+        found = ANYTHING
+    elif set(resource) == {"db", "collection"}:
+        found = Resource(resource["db"], resource["collection"])
+    else:
+        raise errors.BAD_PRIVILEGE(what="a resource has both db and collection, or is the cluster")
+    return Privilege(found, frozenset(document["actions"]))

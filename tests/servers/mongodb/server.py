@@ -1,0 +1,199 @@
+"""Private MongoDB servers in processes of their own: the stand-in, or a real mongod (see ``mongod``), behind one class."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from tests.servers.postgresql import NoServer, free_port, unprivileged
+
+ROOT, PASSWORD = "tester", "SuperSecret0Admin"
+HOST = "127.0.0.1"
+REPOSITORY = Path(__file__).resolve().parents[3]
+START_SECONDS = 30
+STOP_SECONDS = 20
+PORTS_TRIED = 5
+SLOW = "sleep(200) || true"
+"""A ``$where`` that waits 0.2 s at each document and can be killed there, on the real server as on the stand-in."""
+
+
+@dataclass
+class MongoServer:
+    """A running server. The first of ``members`` (ports) is the primary. What is written survives ``stop`` and ``kill``."""
+
+    folder: Path
+    members: list[int]
+    is_auth_on: bool = True
+    broken: str | None = None
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    host: str = HOST
+    root: tuple[str, str] = (ROOT, PASSWORD)
+
+    kind = "stand-in"
+
+    @property
+    def port(self) -> int:
+        return self.members[0]
+
+    @property
+    def is_set(self) -> bool:
+        return len(self.members) > 1
+
+    def url(self, user: str, password: str, database: str = "admin", *, port: int | None = None) -> str:
+        """``database`` is where the user lives (authSource)."""
+        return f"mongodb://{quote_plus(user)}:{quote_plus(password)}@{self.host}:{port or self.port}/?authSource={database}"
+
+    def root_url(self) -> str:
+        return self.url(*self.root)
+
+    def client(
+        self, user: str, password: str, database: str = "admin", *, port: int | None = None, **options: Any
+    ) -> pymongo.MongoClient[dict[str, Any]]:
+        """Straight to one member. Nothing is sent before it is used."""
+        return self.open(self.url(user, password, database, port=port), **options)
+
+    def stranger(self, *, port: int | None = None, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
+        """One who does not log in."""
+        return self.open(f"mongodb://{self.host}:{port or self.port}/", **options)
+
+    def admin(self, *, port: int | None = None, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
+        """The server's own administrator."""
+        if not self.is_auth_on:
+            return self.stranger(port=port, **options)
+        return self.client(*self.root, port=port, **options)
+
+    @staticmethod
+    def open(url: str, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
+        defaults = {
+            "directConnection": True,
+            "serverSelectionTimeoutMS": 10_000,
+            "connectTimeoutMS": 10_000,
+            "uuidRepresentation": "standard",
+            "tz_aware": True,
+        }
+        return pymongo.MongoClient(url, **{**defaults, **options})
+
+    def commands(self) -> list[list[str]]:
+        """One process for each; the stand-in has all its members in one."""
+        ports = [part for port in self.members for part in ("--port", str(port))]
+        command = [sys.executable, "-m", "tests.servers.mongodb", "--folder", str(self.folder), *ports]
+        command += [] if self.is_auth_on else ["--noauth"]
+        return [[*command, *(["--broken", self.broken] if self.broken else [])]]
+
+    def account(self) -> dict[str, Any]:
+        """The stand-in leaves root by itself: nobody may not read everybody's folders."""
+        return {}
+
+    def log_text(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("log*")))
+
+    def output(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("out*")))
+
+    def start(self) -> None:
+        """On the ports it had before."""
+        environment = {**os.environ, "TZ": "America/New_York"}
+        for index, command in enumerate(self.commands()):
+            with (self.folder / f"out{index}").open("ab") as out:
+                process = subprocess.Popen(
+                    command, stdout=out, stderr=out, cwd=REPOSITORY, env=environment, **self.account()
+                )
+            self.processes.append(process)
+        deadline = time.monotonic() + START_SECONDS
+        while not all(map(self._is_listening, self.members)):
+            if any(process.poll() is not None for process in self.processes) or time.monotonic() > deadline:
+                self.kill()
+                raise NoServer(
+                    f"the {self.kind} of MongoDB does not start: {(self.output() + self.log_text())[-2000:]}"
+                )
+            time.sleep(0.02)
+
+    def _is_listening(self, port: int) -> bool:
+        with socket.socket() as s:
+            s.settimeout(1)
+            return s.connect_ex((self.host, port)) == 0
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Without a word to anybody."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        for process in self.processes:
+            process.send_signal(how)
+        for process in self.processes:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def set_up(self) -> None:
+        """Make the administrator, as the exception for the first one on this machine allows."""
+        if not self.is_auth_on:
+            return
+        name, password = self.root
+        with self.stranger() as client:
+            client.admin.command("createUser", name, pwd=password, roles=["root"])
+
+
+def start(*, auth: bool = True, members: int = 1, broken: str | None = None) -> MongoServer:
+    """The stand-in: standalone, or a replica set. ``broken`` names the conformance case for which it is to be wrong."""
+    server = MongoServer(folder=new_folder("mongo"), members=[], is_auth_on=auth, broken=broken)
+    return started(server, members)
+
+
+def new_folder(name: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{name}-"))
+    folder.chmod(0o755)
+    account = unprivileged()
+    if account:
+        os.chown(folder, int(str(account["user"])), int(str(account["group"])))
+    return folder
+
+
+def started(server: MongoServer, members: int) -> MongoServer:
+    """Start it and make the administrator. Another process may have taken a port since it was found free."""
+    try:
+        for attempt in range(PORTS_TRIED):
+            server.members = [free_port() for _ in range(members)]
+            try:
+                server.start()
+            except NoServer:
+                if "in use" not in server.output() + server.log_text() or attempt == PORTS_TRIED - 1:
+                    raise
+            else:
+                break
+        server.set_up()
+    except PyMongoError as error:
+        said = (server.output() + server.log_text())[-2000:]
+        server.remove()
+        raise NoServer(f"the {server.kind} of MongoDB cannot be set up: {error}; {said}") from None
+    except BaseException:
+        server.remove()
+        raise
+    return server
