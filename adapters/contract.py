@@ -141,26 +141,46 @@ class AdapterContract:
         assert not bench.has_user(spec.username)
 
     def test_the_server_ends_the_login(self, bench: Bench, adapter: Adapter, named: Named) -> None:
-        if adapter.enforces is Enforced.NOTHING:
+        enforced = adapter.check().enforced
+        if enforced is Enforced.NOTHING:
             pytest.skip("this server ends nothing by itself")
         spec = named.spec(bench.reading, remaining=1.5)
         adapter.create_user(spec)
-        bench.login(spec.username, spec.password).close()
+        session = bench.login(spec.username, spec.password)
         wait_until(lambda: not self._lets_in(bench, spec))
-        adapter.set_expiry(spec.username, 60)
-        bench.login(spec.username, spec.password).close()
+        if enforced is Enforced.SESSIONS:
+            wait_until(lambda: not session.is_alive())
+            wait_until(lambda: not bench.has_user(spec.username))
+        session.close()
+        receipt = adapter.drop_user(spec.username, spec.level)
+        assert not receipt.was_absent, "it ended as it should, which is no surprise"
+
+    def test_the_end_moves(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec = named.spec(bench.reading, remaining=3)
+        adapter.create_user(spec)
+        session = bench.login(spec.username, spec.password)
+        adapter.set_expiry(spec.username, 3600)
+        self._ends_in(adapter, spec.username, timedelta(hours=1))
+        adapter.set_expiry(spec.username, 1800)
+        self._ends_in(adapter, spec.username, timedelta(minutes=30))
+        assert session.is_alive()
         adapter.set_expiry(spec.username, -1)
-        assert not self._lets_in(bench, spec)
+        if adapter.check().enforced is not Enforced.NOTHING:
+            wait_until(lambda: not self._lets_in(bench, spec))
+        session.close()
         adapter.drop_user(spec.username, spec.level)
 
     def test_the_end_is_by_the_servers_clock(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         spec = named.spec(bench.reading, remaining=3600)
         adapter.create_user(spec)
-        found = next(u for u in adapter.list_users() if u.username == spec.username)
-        if adapter.enforces is not Enforced.NOTHING:
-            assert found.expires_at is not None
-            assert abs(found.expires_at - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=10)
+        self._ends_in(adapter, spec.username, timedelta(hours=1))
         adapter.drop_user(spec.username, spec.level)
+
+    @staticmethod
+    def _ends_in(adapter: Adapter, username: str, remaining: timedelta) -> None:
+        found = next(u for u in adapter.list_users() if u.username == username)
+        assert found.expires_at is not None
+        assert abs(found.expires_at - datetime.now(UTC) - remaining) < timedelta(seconds=10)
 
     @staticmethod
     def _lets_in(bench: Bench, spec: UserSpec) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,18 +14,28 @@ import fasteners
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 APT_SECONDS = 300
 
+MACHINE_SOURCES = Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
 CONF = """
 Dir::State::lists "{apt}/lists"; Dir::State::status "{apt}/status"; Dir::Cache "{apt}"; Dir::Cache::archives "{apt}/archives";
 Dir::Etc::preferencesparts "/dev/null"; Dir::Etc::preferences "/dev/null"; APT::Sandbox::User "";
 """
 
 
+OTHER_SUITE = """Dir::Etc::sourcelist "{apt}/sources.list"; Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferences "/dev/null";
+"""
+
+
 class NotHad(Exception):
-    """No apt, no network, or no such package in the machine's own suites."""
+    """No apt, no network, or no such package in that suite."""
 
 
-def unpacked(name: str, *packages: str) -> Path:
-    """The root folder of these packages with all they need, downloaded once, from the suites this machine knows."""
+def unpacked(name: str, *packages: str, suite: str | None = None) -> Path:
+    """The root folder of these packages with all they need, downloaded once, from the suites this machine knows or another of Debian's.
+
+    What comes from another suite needs its own loader: see ``loader``.
+    """
     root = CACHE / name
     if shutil.which("apt-get") is None:
         raise NotHad("there is no apt-get")
@@ -31,22 +43,45 @@ def unpacked(name: str, *packages: str) -> Path:
     with fasteners.InterProcessLock(CACHE / f"{name}.lock"):
         if not (root / "complete").exists():
             shutil.rmtree(root, ignore_errors=True)
-            _unpack(root, packages)
+            _unpack(root, packages, suite)
             (root / "complete").touch()
     return root
 
 
-def _unpack(root: Path, packages: tuple[str, ...]) -> None:
+def _unpack(root: Path, packages: tuple[str, ...], suite: str | None) -> None:
     apt = root / "apt"
     for folder in ("lists/partial", "archives/partial"):
         (apt / folder).mkdir(parents=True)
     (apt / "status").touch()  # nothing is installed, so everything that is needed is downloaded
-    (apt / "conf").write_text(CONF.format(apt=apt))
+    conf = CONF
+    if suite is not None:
+        (apt / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n")
+        conf += OTHER_SUITE
+    (apt / "conf").write_text(conf.format(apt=apt))
     _run(apt, "apt-get", "-qq", "update")
     _run(apt, "apt-get", "-qq", "-y", "--download-only", "--no-install-recommends", "install", *packages)
     for package in sorted((apt / "archives").glob("*.deb")):
         _run(apt, "dpkg", "-x", str(package), str(root))
     shutil.rmtree(apt)
+
+
+def _mirror() -> str:
+    """Where this machine gets Debian from."""
+    for path in MACHINE_SOURCES:
+        if path.exists() and (
+            found := re.search(r"^(?:URIs:|deb\s+(?:\[.*?\]\s+)?)\s*(\S+)", path.read_text(), re.MULTILINE)
+        ):
+            return found[1]
+    raise NotHad("this machine names no Debian mirror")
+
+
+def loader(root: Path) -> list[str]:
+    """What to put before a program of ``root`` so that it runs with the libraries it was built for, not this machine's."""
+    libraries = root / "usr/lib" / f"{platform.machine()}-linux-gnu"
+    found = sorted(libraries.glob("ld-linux-*.so.*"))
+    if not found:
+        raise NotHad(f"there is no loader in {libraries}")
+    return [str(found[0]), "--library-path", str(libraries)]
 
 
 def _run(apt: Path, *command: str) -> None:

@@ -1,0 +1,224 @@
+"""Levels as one role: an existing one, or one that is kept for the level's grants and further roles.
+
+One, because MariaDB knows one default role. It is made, made equal to the level, read back, and dropped when nobody has
+it. Direct grants to temporary users are never made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from adapters.base import Grant, Level, Rejected, Target, Unreachable
+from adapters.mysql_family.connection import LOCK_SECONDS, Connection, Server, quoted, shown
+
+PRIVILEGES = frozenset(
+    {
+        "SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "REFERENCES",
+        "CREATE VIEW", "SHOW VIEW", "CREATE TEMPORARY TABLES", "LOCK TABLES", "EXECUTE",
+    }
+)  # fmt: skip
+"""What a level may give. Left out on purpose: EVENT, TRIGGER and CREATE ROUTINE run after the user is gone, the rest rules servers."""
+
+NOT_ON_TABLES = frozenset({"CREATE TEMPORARY TABLES", "LOCK TABLES", "EXECUTE"})
+DANGEROUS = frozenset(
+    {
+        "SUPER", "CREATE USER", "CREATE ROLE", "DROP ROLE", "FILE", "PROCESS", "SHUTDOWN", "RELOAD", "REPLICATION SLAVE", "REPLICATION CLIENT",
+        "ROLE_ADMIN", "SYSTEM_USER", "SYSTEM_VARIABLES_ADMIN", "SET_USER_ID", "SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER", "CONNECTION_ADMIN",
+        "CONNECTION ADMIN", "SET USER", "FEDERATED ADMIN", "READ_ONLY ADMIN", "BINLOG ADMIN", "DELETE HISTORY", "EVENT", "TRIGGER", "CREATE ROUTINE", "ALTER ROUTINE",
+    }
+)  # fmt: skip
+"""On ``*.*``: whoever has one could outlive the grant, or end somebody else's work."""
+
+LINGERING = frozenset({"EVENT", "TRIGGER", "CREATE ROUTINE", "ALTER ROUTINE"})
+"""On one database: what is made with these goes on without its maker. Looked for at the end, and said by doctor."""
+
+LIMITS = {
+    "max_user_connections": 10,
+    "max_queries_per_hour": 0,
+    "max_updates_per_hour": 0,
+    "max_connections_per_hour": 0,
+}
+"""Per-user limits of the server, with what stands where ``settings`` does not name them; 0 is none."""
+
+WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"
+LOCK = "dbaccess kept roles"
+
+
+def level_database(server: Server, level: Level) -> str | None:
+    """Where the level's objects are."""
+    return level.database or server.target.connect.database or server.address.database
+
+
+def limits_of(server: Server, level: Level) -> str:
+    """``MAX_USER_CONNECTIONS 10 …``. Raises Rejected for a setting that neither server has per user."""
+    found = dict(LIMITS)
+    known = (*LIMITS, *server.dialect.further_limits)
+    for name, value in level.settings.items():
+        if name.lower() not in known or not value.isdigit():
+            right = f"whole numbers for {', '.join(known)}"
+            raise Rejected(f"{server.dialect.label} has no setting {name} = {value} for one user", mend=right)
+        found[name.lower()] = int(value)
+    return " ".join(f"{name.upper()} {number}" for name, number in found.items())
+
+
+def kept_role(target: Target, level: Level) -> str | None:
+    """The name of the role kept for a level, or None where one existing role is all it needs."""
+    if not level.grants and len(level.roles) == 1:
+        return None
+    grants = [[sorted(g.on), sorted(p.upper() for p in g.privileges)] for g in level.grants]
+    parts = [target.prefix, target.name, level.database, level.name, sorted(level.roles), sorted(grants)]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+    return f"dbaccess_{level.name[:12]}_{digest}"
+
+
+@contextmanager
+def kept_roles_locked(connection: Connection) -> Iterator[None]:
+    """One at a time on this server, until the user has the role: nobody drops it as unused before."""
+    if connection.value(f"SELECT GET_LOCK({connection.literal(LOCK)}, {LOCK_SECONDS})") != 1:
+        raise Unreachable("another grant changes the same roles")
+    try:
+        yield
+    finally:
+        connection.release(LOCK)
+
+
+def given_role(server: Server, connection: Connection, level: Level) -> str:
+    """The one role a user of this level gets. Raises Rejected for a role that is missing or must not be given."""
+    for role in level.roles:
+        refuse_dangerous(server, connection, role)
+    kept = kept_role(server.target, level)
+    if kept is None:
+        return level.roles[0]
+    _keep(server, connection, level, kept)
+    return kept
+
+
+def refuse_dangerous(server: Server, connection: Connection, role: str) -> None:
+    if not server.dialect.is_role(connection, role):
+        right = f"CREATE ROLE {shown(role)}; and grant it what the level promises"
+        raise Rejected(f"the role {role} does not exist", mend=right)
+    if why := danger(server, connection, role):
+        raise Rejected(why, mend="name a role without these in databases.yml")
+
+
+def danger(server: Server, connection: Connection, role: str) -> str | None:
+    """Why a role may never be given to a temporary user, or None. Looks at all the roles it was given, too."""
+    for name in _reached(server, connection, role):
+        via = "" if name == role else f" (through {name})"
+        rows = connection.run(
+            "SELECT privilege_type, is_grantable FROM information_schema.user_privileges"
+            f" WHERE grantee = {connection.literal(server.dialect.grantee(name))}"
+        )
+        if found := sorted(DANGEROUS & {word for word, _ in rows}):
+            return f"the role {role} has {found[0]} on the whole server{via}: whoever gets it could outlive the grant"
+        if any(word != "USAGE" and grantable == "YES" for word, grantable in rows):
+            return f"the role {role} may give its rights to others{via}: whoever gets it could outlive the grant"
+    return None
+
+
+def lingering(server: Server, connection: Connection, role: str) -> list[str]:
+    """``EVENT on shop`` and the like, with which a user can leave things that go on."""
+    found = []
+    for name in _reached(server, connection, role):
+        rows = connection.run(
+            "SELECT DISTINCT privilege_type, table_schema FROM information_schema.schema_privileges"
+            f" WHERE grantee = {connection.literal(server.dialect.grantee(name))}"
+        )
+        found += [f"{word} on {schema}" for word, schema in rows if word in LINGERING]
+    return sorted(found)
+
+
+def _reached(server: Server, connection: Connection, role: str) -> list[str]:
+    found, queue = [role], [role]
+    while queue:
+        below = [name for name in server.dialect.roles_below(connection, queue.pop()) if name not in found]
+        found += below
+        queue += below
+    return found
+
+
+def _keep(server: Server, connection: Connection, level: Level, role: str) -> None:
+    """Its name is a digest of what it gives, so that what it has more or less was changed by somebody else."""
+    wanted = clauses(server, level)
+    dialect = server.dialect
+    connection.run(f"CREATE ROLE IF NOT EXISTS {dialect.role(role)}")
+    if why := danger(server, connection, role):
+        raise Rejected(why, mend=f"DROP ROLE {shown(role)}; and dbaccess makes it anew")
+    for below in level.roles:
+        connection.run(f"GRANT {dialect.role(below)} TO {dialect.role(role)}")
+    for privileges, on in wanted:
+        connection.run(f"GRANT {privileges} ON {on} TO {dialect.role(role)}")
+    extra = sorted(set(dialect.roles_below(connection, role)) - set(level.roles))
+    if extra:
+        mend = f"REVOKE {shown(extra[0])} FROM {shown(role)};"
+        raise Rejected(f"somebody gave {role} the role {extra[0]}, which its level does not give", mend=mend)
+    _read_back(server, connection, role, wanted)
+
+
+def _read_back(server: Server, connection: Connection, role: str, wanted: list[tuple[str, str]]) -> None:
+    """What stands there beyond the level goes."""
+    places = {on for _, on in wanted}
+    for privileges, on in held(server, connection, role):
+        if on not in places:
+            connection.run(f"REVOKE {privileges} ON {on} FROM {server.dialect.role(role)}")
+        elif further := _further(privileges, on, wanted):
+            connection.run(f"REVOKE {further} ON {on} FROM {server.dialect.role(role)}")
+
+
+def _further(privileges: str, on: str, wanted: list[tuple[str, str]]) -> str:
+    meant = {word for words, place in wanted if place == on for word in words.split(", ")}
+    return ", ".join(word for word in privileges.split(", ") if word not in meant)
+
+
+def held(server: Server, connection: Connection, role: str) -> list[tuple[str, str]]:
+    """(privileges, place) of each database and table, spelled as GRANT and REVOKE need it."""
+    grantee = connection.literal(server.dialect.grantee(role))
+    schemas = connection.run(
+        "SELECT table_schema, GROUP_CONCAT(privilege_type ORDER BY privilege_type SEPARATOR ', ')"
+        f" FROM information_schema.schema_privileges WHERE grantee = {grantee} GROUP BY table_schema"
+    )
+    tables = connection.run(
+        "SELECT table_schema, table_name, GROUP_CONCAT(privilege_type ORDER BY privilege_type SEPARATOR ', ')"
+        f" FROM information_schema.table_privileges WHERE grantee = {grantee} GROUP BY table_schema, table_name"
+    )
+    found = [(words, f"{quoted(schema)}.*") for schema, words in schemas]
+    return found + [(words, f"{quoted(schema)}.{quoted(table)}") for schema, table, words in tables]
+
+
+def clauses(server: Server, level: Level) -> list[tuple[str, str]]:
+    """(privileges, place) of each of the level's grants. Raises Rejected for what cannot be given."""
+    return [(_words(grant, on), _place(server, level, on)) for grant in level.grants for on in grant.on]
+
+
+def _words(grant: Grant, on: str) -> str:
+    """``*`` is a database, whose rights may be more than a table's."""
+    words = sorted({word.upper() for word in grant.privileges})
+    allowed = PRIVILEGES if on.endswith("*") else PRIVILEGES - NOT_ON_TABLES
+    if wrong := [word for word in words if word not in allowed]:
+        raise Rejected(f"a level cannot give {wrong[0]} on {on}", mend=f"there are {', '.join(sorted(allowed))}")
+    return ", ".join(words)
+
+
+def _place(server: Server, level: Level, on: str) -> str:
+    """``shop.orders``, ``shop.*``; without a dot in the level's database. In a whole database's name ``_`` and ``%`` stand for anything unless escaped."""
+    schema, dot, table = on.rpartition(".")
+    schema = schema if dot else level_database(server, level) or ""
+    if not schema:
+        raise Rejected(f"{on} is in no database", mend=f"write shop.{on}, or give the level a database")
+    if table == "*":
+        return f"{quoted(WILDCARD.sub(ESCAPED, schema))}.*"
+    return f"{quoted(schema)}.{quoted(table)}"
+
+
+def drop_unused(server: Server, connection: Connection, level: Level) -> None:
+    """Drop the level's role when no user has it any more."""
+    role = kept_role(server.target, level)
+    if role is None or not server.dialect.is_role(connection, role):
+        return
+    with kept_roles_locked(connection):
+        if not server.dialect.role_members(connection, role):
+            connection.run(f"DROP ROLE IF EXISTS {server.dialect.role(role)}")
