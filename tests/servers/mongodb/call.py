@@ -121,7 +121,7 @@ class Call:
         if not self.deployment.is_auth_on or not self.command.needs_login:
             return
         if self.connection.user is None and not self.connection.is_localhost_exception:
-            raise errors.NEEDS_LOGIN(name=self.command.name)
+            raise errors.NEEDS_LOGIN.failure(name=self.command.name)
 
     def parse(self) -> None:
         """Unknown fields, wrong types, missing fields; in this order, as the real server finds them."""
@@ -130,18 +130,20 @@ class Call:
             if name in known.fields:
                 self._check_type(name, value, known.fields[name])
             elif name not in GENERIC and not known.is_lax:
-                raise errors.UNKNOWN_FIELD(command=known.name, field=name)
+                raise errors.UNKNOWN_FIELD.failure(command=known.name, field=name)
         for name in known.required:
             if name not in self.body:
-                raise errors.MISSING_FIELD(command=known.name, field=name)
+                raise errors.MISSING_FIELD.failure(command=known.name, field=name)
         if "writeConcern" in self.body and not known.takes_write_concern:
-            raise errors.NO_WRITE_CONCERN(name=known.name)
+            raise errors.NO_WRITE_CONCERN.failure(name=known.name)
 
     def _check_type(self, name: str, value: Any, expected: str) -> None:
         if name == "roles" and value is None:
-            raise errors.ROLES_NULL()
+            raise errors.ROLES_NULL.failure()
         if expected and type_name(value) not in ACCEPTED[expected]:
-            raise errors.WRONG_TYPE(command=self.command.name, field=name, found=type_name(value), expected=expected)
+            raise errors.WRONG_TYPE.failure(
+                command=self.command.name, field=name, found=type_name(value), expected=expected
+            )
 
     def value_of_type(self, expected: str) -> Any:
         """What stands at the command's name, which is to be of this type."""
@@ -159,4 +161,4 @@ class Call:
 
     def refused(self) -> errors.Failure:
         shown = redacted(self.body, without=self.request.streamed)
-        return errors.NOT_AUTHORIZED(db=self.db, command=shell(shown))
+        return errors.NOT_AUTHORIZED.failure(db=self.db, command=shell(shown))

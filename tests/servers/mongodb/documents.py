@@ -44,7 +44,7 @@ class Documents:
         if "_id" not in document:
             document = {"_id": ObjectId(), **document}
         if any(one["_id"] == document["_id"] for one in kept):
-            raise errors.DUPLICATE_KEY(ns=f"{db}.{collection}", id=document["_id"])
+            raise errors.DUPLICATE_KEY.failure(ns=f"{db}.{collection}", id=document["_id"])
         kept.append(document)
 
     def drop(self, db: str, collection: str) -> bool:
@@ -128,7 +128,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 def _operator(value: Any, name: str, operand: Any) -> bool:
     if name not in OPERATORS:
-        raise errors.UNKNOWN_OPERATOR(operator=name)
+        raise errors.UNKNOWN_OPERATOR.failure(operator=name)
     return OPERATORS[name](value, operand)
 
 
@@ -139,7 +139,7 @@ def pause(query: Document) -> float:
         return 0.0
     found = re.search(r"\bsleep\((\d+)\)", str(where))
     if found is None:
-        raise errors.NOT_KNOWN_HERE(what=f"a $where other than sleep(milliseconds): {where}")
+        raise errors.NOT_KNOWN_HERE.failure(what=f"a $where other than sleep(milliseconds): {where}")
     return int(found[1]) / 1000
 
 
@@ -150,7 +150,7 @@ def changed(document: Document, update: Document) -> Document:
     found = dict(document)
     for operator, parts in update.items():
         if operator not in ("$set", "$unset", "$inc", "$setOnInsert"):
-            raise errors.UNKNOWN_MODIFIER(operator=operator)
+            raise errors.UNKNOWN_MODIFIER.failure(operator=operator)
         for path, value in parts.items():
             _change(found, operator, path, value)
     return found

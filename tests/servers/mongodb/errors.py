@@ -62,12 +62,13 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Refusal:
-    """One row of the table; called with the parts of its text it makes the failure to raise."""
+    """One row of the table."""
 
     code: int
     text: str
 
-    def __call__(self, **parts: object) -> Failure:
+    def failure(self, **parts: object) -> Failure:
+        """What to raise, with the parts of its text filled in."""
         return Failure(self.code, self.text.format(**parts))
 
 

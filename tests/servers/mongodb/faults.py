@@ -52,7 +52,7 @@ class Faults:
 @command("configureFailPoint", "mode! data:object", is_admin_only=True)
 async def configure_fail_point(call: Call) -> Reply:
     if call.value != "failCommand":
-        raise errors.NOT_KNOWN_HERE(what=f"the fail point {call.value}")
+        raise errors.NOT_KNOWN_HERE.failure(what=f"the fail point {call.value}")
     mode, data = call.body["mode"], dict(call.get("data", {}))
     if mode == "off":
         call.member.faults.set(None)
@@ -66,6 +66,6 @@ async def configure_fail_point(call: Call) -> Reply:
         block_seconds=data.pop("blockTimeMS", 0) / 1000 if data.pop("blockConnection", False) else 0,
     )
     if data:
-        raise errors.NOT_KNOWN_HERE(what=f"failCommand's {', '.join(data)}")
+        raise errors.NOT_KNOWN_HERE.failure(what=f"failCommand's {', '.join(data)}")
     call.member.faults.set(fault)
     return {}

@@ -151,7 +151,7 @@ class Connection:
 
     def log_in(self, user: User) -> None:
         if self.user is not None and self.user != user.name:
-            raise errors.SECOND_LOGIN(user=self.user)
+            raise errors.SECOND_LOGIN.failure(user=self.user)
         self.user, self.user_id = user.name, user.id
         self.refresh()
 
@@ -213,11 +213,11 @@ class Connection:
     async def _run(self, request: wire.Request) -> Reply | None:
         name = next(iter(request.body), "")
         if name not in COMMANDS:
-            raise errors.NO_SUCH_COMMAND(name=name)
+            raise errors.NO_SUCH_COMMAND.failure(name=name)
         call = Call(self, request, COMMANDS[name])
         self._check_database(call)
         if call.command.is_admin_only and call.db != "admin":
-            raise errors.ADMIN_ONLY(name=name)
+            raise errors.ADMIN_ONLY.failure(name=name)
         call.needs_login()
         call.parse()
         self._check_place(call)
@@ -235,21 +235,21 @@ class Connection:
 
     def _check_database(self, call: Call) -> None:
         if call.request.is_query and "$db" in call.body:
-            raise errors.NO_DB_IN_QUERY()
+            raise errors.NO_DB_IN_QUERY.failure()
         if not call.request.is_query and "$db" not in call.body:
-            raise errors.NO_DB_IN_MESSAGE()
+            raise errors.NO_DB_IN_MESSAGE.failure()
         if not call.db or any(c in '/\\. "\0' for c in call.db) or len(call.db.encode()) > 63:
-            raise errors.INVALID_DATABASE(db=call.db)
+            raise errors.INVALID_DATABASE.failure(db=call.db)
 
     def _check_place(self, call: Call) -> None:
         """Writes need the primary; reads elsewhere need to say so."""
         if self.member.is_primary:
             return
         if call.command.is_write:
-            raise errors.NOT_PRIMARY()
+            raise errors.NOT_PRIMARY.failure()
         mode = call.get("$readPreference", {}).get("mode", "primary")
         if call.command.is_read and mode == "primary":
-            raise errors.NOT_PRIMARY_NO_SECONDARY_OK()
+            raise errors.NOT_PRIMARY_NO_SECONDARY_OK.failure()
 
     def _begin(self, call: Call) -> Any:
         limit = call.get("maxTimeMS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
@@ -50,21 +51,19 @@ class Operation:
     def check(self) -> None:
         """Where the real server looks whether it is to stop."""
         if self.killed.is_set():
-            raise errors.INTERRUPTED()
+            raise errors.INTERRUPTED.failure()
         if self.is_gone():
-            raise errors.DISCONNECTED()
+            raise errors.DISCONNECTED.failure()
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise errors.TOO_LONG()
+            raise errors.TOO_LONG.failure()
 
     async def sleep(self, seconds: float) -> None:
         """Until the time is over or the operation is to stop."""
         end = time.monotonic() + seconds
         self.check()
         while (left := end - time.monotonic()) > 0:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.killed.wait(), min(left, SLICE_SECONDS))
-            except TimeoutError:
-                pass
             self.check()
 
 
@@ -124,7 +123,7 @@ class Work:
     def cursor(self, number: int) -> Cursor:
         found = self.cursors.get(number)
         if found is None or time.monotonic() - found.used_at > IDLE_CURSOR_SECONDS:
-            raise errors.NO_CURSOR(id=number)
+            raise errors.NO_CURSOR.failure(id=number)
         return found
 
     def kill_sessions(self, is_meant: Callable[[SessionId], bool], *, but: Operation | None = None) -> None:

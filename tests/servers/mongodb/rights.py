@@ -296,10 +296,10 @@ def merged(privileges: Iterable[Privilege]) -> list[Privilege]:
 def read_privilege(document: Any) -> Privilege:
     """As a createRole names it. Unknown actions and half resources are refused."""
     if not isinstance(document, dict) or set(document) != {"resource", "actions"} or not document["actions"]:
-        raise errors.BAD_PRIVILEGE(what="a resource and actions are needed")
+        raise errors.BAD_PRIVILEGE.failure(what="a resource and actions are needed")
     for action in document["actions"]:
         if action not in ACTIONS:
-            raise errors.UNKNOWN_ACTION(action=action)
+            raise errors.UNKNOWN_ACTION.failure(action=action)
     resource = document["resource"]
     if resource == {"cluster": True}:
         found = CLUSTER
@@ -308,5 +308,5 @@ def read_privilege(document: Any) -> Privilege:
     elif set(resource) == {"db", "collection"}:
         found = Resource(resource["db"], resource["collection"])
     else:
-        raise errors.BAD_PRIVILEGE(what="a resource has both db and collection, or is the cluster")
+        raise errors.BAD_PRIVILEGE.failure(what="a resource has both db and collection, or is the cluster")
     return Privilege(found, frozenset(document["actions"]))

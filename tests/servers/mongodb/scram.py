@@ -25,11 +25,11 @@ def prepared(mechanism: str, user: str, password: str) -> bytes:
     if mechanism == SHA1:
         return hashlib.md5(f"{user}:mongo:{password}".encode(), usedforsecurity=False).hexdigest().encode()
     if not password:
-        raise errors.EMPTY_PASSWORD()
+        raise errors.EMPTY_PASSWORD.failure()
     try:
-        return saslprep(password).encode()
+        return bytes(saslprep(password).encode())
     except ValueError:
-        raise errors.PROHIBITED_PASSWORD() from None
+        raise errors.PROHIBITED_PASSWORD.failure() from None
 
 
 def credentials(mechanisms: list[str], user: str, password: str) -> Credentials:
@@ -74,9 +74,9 @@ class Conversation:
             self.user = parts["n"].replace("=2C", ",").replace("=3D", "=")
             client_nonce = parts["r"]
         except (ValueError, KeyError):
-            raise errors.LOGIN_FAILED() from None
+            raise errors.LOGIN_FAILED.failure() from None
         if binding not in ("n", "y"):
-            raise errors.LOGIN_FAILED()
+            raise errors.LOGIN_FAILED.failure()
         self._bare = bare
         self._nonce = client_nonce + _text(secrets.token_bytes(24))
 
@@ -92,12 +92,12 @@ class Conversation:
             given = base64.b64decode(proof, validate=True)
             is_ours = parts["c"] == "biws" and parts["r"] == self._nonce
         except (ValueError, KeyError):
-            raise errors.LOGIN_FAILED() from None
+            raise errors.LOGIN_FAILED.failure() from None
         message = f"{self._bare},{self._server_first},{without_proof}".encode()
         stored_key = base64.b64decode(stored["storedKey"])
         signature = hmac.digest(stored_key, message, name)
         key = bytes(a ^ b for a, b in zip(given, signature, strict=False))
         if not is_ours or not hmac.compare_digest(hashlib.new(name, key).digest(), stored_key):
-            raise errors.LOGIN_FAILED()
+            raise errors.LOGIN_FAILED.failure()
         self.is_proven = True
         return b"v=" + base64.b64encode(hmac.digest(base64.b64decode(stored["serverKey"]), message, name))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 from bson import Regex, Timestamp
 from bson.code import Code
+from bson.int64 import Int64
 from bson.objectid import ObjectId
 
 SECRET = "xxx"
@@ -28,55 +28,50 @@ def redacted(command: dict[str, Any], *, without: Iterable[str] = ()) -> dict[st
 
 
 def shell(value: Any) -> str:
-    match value:
-        case dict():
-            inside = ", ".join(f"{key}: {shell(one)}" for key, one in value.items())
-            return f"{{ {inside} }}" if inside else "{}"
-        case list():
-            inside = ", ".join(map(shell, value))
-            return f"[ {inside} ]" if inside else "[]"
-        case bool():
-            return "true" if value else "false"
-        case None:
-            return "null"
-        case uuid.UUID():
-            return f'UUID("{value}")'
-        case ObjectId():
-            return f"ObjectId('{value}')"
-        case bytes():
-            return f"BinData(0, {base64.b16encode(value).decode()})"
-        case datetime():
-            return f"new Date({int(value.timestamp() * 1000)})"
-        case Timestamp():
-            return f"Timestamp({value.time}, {value.inc})"
-        case Code() | str():
-            return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-        case Regex():
-            return f"/{value.pattern}/"
-        case _:
-            return str(value)
+    if isinstance(value, dict):
+        inside = ", ".join(f"{key}: {shell(one)}" for key, one in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        inside = ", ".join(map(shell, value))
+        return f"[ {inside} ]" if inside else "[]"
+    printed = PRINTED.get(type(value))
+    return str(value) if printed is None else printed(value)
+
+
+PRINTED: dict[type, Callable[[Any], str]] = {
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _: "null",
+    uuid.UUID: lambda value: f'UUID("{value}")',
+    ObjectId: lambda value: f"ObjectId('{value}')",
+    bytes: lambda value: f"BinData(0, {value.hex().upper()})",
+    datetime: lambda value: f"new Date({int(value.timestamp() * 1000)})",
+    Timestamp: lambda value: f"Timestamp({value.time}, {value.inc})",
+    str: lambda value: '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"',
+    Code: lambda value: f'"{value}"',
+    Regex: lambda value: f"/{value.pattern}/",
+}
+
+
+BSON_NAMES: dict[type, str] = {
+    type(None): "null",
+    float: "double",
+    str: "string",
+    list: "array",
+    dict: "object",
+    datetime: "date",
+    bytes: "binData",
+    uuid.UUID: "binData",
+    ObjectId: "objectId",
+    bool: "bool",
+    Int64: "long",
+    Regex: "regex",
+    Timestamp: "timestamp",
+    Code: "javascript",
+}
 
 
 def type_name(value: Any) -> str:
     """As BSON names it."""
-    match value:
-        case bool():
-            return "bool"
-        case int():
-            return "long" if value.bit_length() > 31 else "int"
-        case None:
-            return "null"
-        case float():
-            return "double"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case dict():
-            return "object"
-        case datetime():
-            return "date"
-        case bytes() | uuid.UUID():
-            return "binData"
-        case _:
-            return "objectId"
+    if type(value) is int:
+        return "long" if value.bit_length() >= 32 else "int"
+    return BSON_NAMES.get(type(value), type(value).__name__)

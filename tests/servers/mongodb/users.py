@@ -127,9 +127,9 @@ class Accounts:
     def need_roles(self, roles: list[RoleName]) -> None:
         missing = [str(role) for role in roles if not self.has_role(role)]
         if len(missing) == 1:
-            raise errors.NO_ROLE(role=missing[0])
+            raise errors.NO_ROLE.failure(role=missing[0])
         if missing:
-            raise errors.NO_ROLES(role=", ".join(missing))
+            raise errors.NO_ROLES.failure(role=", ".join(missing))
 
     def inherited(self, roles: list[RoleName]) -> list[RoleName]:
         """These and all that they hold in turn; a role that is gone holds nothing."""
@@ -175,18 +175,18 @@ def _within(address: str, networks: list[str] | None) -> bool:
 def read_restrictions(value: Any) -> Restrictions:
     """A list of ``{clientSource, serverAddress}``, each a list of addresses or ranges."""
     if not isinstance(value, list):
-        raise errors.NULL_RESTRICTIONS()
+        raise errors.NULL_RESTRICTIONS.failure()
     for one in value:
         if not isinstance(one, dict) or not one:
-            raise errors.BAD_RESTRICTION(what="each one is an object that is not empty")
+            raise errors.BAD_RESTRICTION.failure(what="each one is an object that is not empty")
         for key, networks in one.items():
             if key not in ("clientSource", "serverAddress"):
-                raise errors.BAD_RESTRICTION(what=f"Unrecognized key '{key}'")
+                raise errors.BAD_RESTRICTION.failure(what=f"Unrecognized key '{key}'")
             try:
                 for network in networks:
                     ipaddress.ip_network(network, strict=False)
             except (TypeError, ValueError):
-                raise errors.BAD_RESTRICTION(what=f"{key} needs a list of addresses") from None
+                raise errors.BAD_RESTRICTION.failure(what=f"{key} needs a list of addresses") from None
     return value
 
 

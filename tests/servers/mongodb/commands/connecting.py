@@ -50,7 +50,7 @@ def _hello(call: Call, word: str) -> Reply:
 def _remember_client(call: Call) -> None:
     if "client" in call.body:
         if call.connection.client:
-            raise errors.SECOND_CLIENT()
+            raise errors.SECOND_CLIENT.failure()
         call.connection.client = call.body["client"]
 
 
@@ -77,7 +77,7 @@ def _mechanisms(call: Call) -> Reply:
         return {}
     db, dot, name = call.body["saslSupportedMechs"].partition(".")
     if not dot:
-        raise errors.NO_DOT()
+        raise errors.NO_DOT.failure()
     user = call.deployment.accounts.users.get(UserName(name, db))
     return {} if user is None else {"saslSupportedMechs": list(user.credentials)}
 
@@ -108,13 +108,13 @@ async def sasl_start(call: Call) -> Reply:
 def _start(connection: Connection, db: str, asked: dict[str, Any]) -> Reply:
     mechanism = asked.get("mechanism", "")
     if mechanism not in HASHES:
-        raise errors.NO_SUCH_MECHANISM(mechanism=mechanism)
+        raise errors.NO_SUCH_MECHANISM.failure(mechanism=mechanism)
     options = asked.get("options", {})
     conversation = Conversation(mechanism, db, skips_empty_exchange=bool(options.get("skipEmptyExchange")))
     conversation.read_first(bytes(asked["payload"]))
     stored = _user(connection, conversation).credentials.get(mechanism)
     if stored is None:
-        raise errors.LOGIN_FAILED()
+        raise errors.LOGIN_FAILED.failure()
     connection.conversation = conversation
     return {"conversationId": 1, "done": False, "payload": conversation.first(stored)}
 
@@ -122,7 +122,7 @@ def _start(connection: Connection, db: str, asked: dict[str, Any]) -> Reply:
 def _user(connection: Connection, conversation: Conversation) -> User:
     found = connection.member.deployment.accounts.users.get(UserName(conversation.user, conversation.db))
     if found is None:
-        raise errors.LOGIN_FAILED()
+        raise errors.LOGIN_FAILED.failure()
     return found
 
 
@@ -130,9 +130,9 @@ def _user(connection: Connection, conversation: Conversation) -> User:
 async def sasl_continue(call: Call) -> Reply:
     connection, conversation = call.connection, call.connection.conversation
     if conversation is None:
-        raise errors.NO_CONVERSATION()
+        raise errors.NO_CONVERSATION.failure()
     if call.body["conversationId"] != 1:
-        raise errors.OTHER_CONVERSATION()
+        raise errors.OTHER_CONVERSATION.failure()
     try:
         return _continue(connection, conversation, bytes(_as_bytes(call.body["payload"])))
     except errors.Failure as failure:
@@ -155,7 +155,7 @@ def _continue(connection: Connection, conversation: Conversation, payload: bytes
     user = _user(connection, conversation)
     accounts = connection.member.deployment.accounts
     if not accounts.may_come(user, connection.client_address, connection.server_address):
-        raise errors.LOGIN_FAILED()
+        raise errors.LOGIN_FAILED.failure()
     connection.conversation = None
     connection.log_in(user)
     connection.log("ACCESS", "Successfully authenticated", user=user.name.name, db=user.name.db)

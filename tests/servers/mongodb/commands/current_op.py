@@ -40,9 +40,9 @@ def current_op_rows(call: Call, given: Any) -> list[Document]:
         raise errors.Failure(9, "$currentOp options must be specified in an object")
     for name in given:
         if name not in OPTIONS:
-            raise errors.UNKNOWN_CURRENT_OP(field=name)
+            raise errors.UNKNOWN_CURRENT_OP.failure(field=name)
     if call.db != "admin" or call.value != 1:
-        raise errors.CURRENT_OP_PLACE()
+        raise errors.CURRENT_OP_PLACE.failure()
     options = {**OPTIONS, **given}
     if options["allUsers"]:
         call.need(CLUSTER, "inprog")

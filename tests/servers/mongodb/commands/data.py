@@ -93,7 +93,7 @@ async def find_and_modify(call: Call) -> Reply:
     action = "remove" if call.get("remove") else "update"
     call.need(Resource(call.db, collection), "find", action)
     if call.get("upsert"):
-        raise errors.NOT_KNOWN_HERE(what="findAndModify with upsert")
+        raise errors.NOT_KNOWN_HERE.failure(what="findAndModify with upsert")
     hits = await found(call, collection, call.get("query", {}))
     if not hits:
         return {"lastErrorObject": {"n": 0, "updatedExisting": False}, "value": None}
@@ -113,7 +113,7 @@ async def create(call: Call) -> Reply:
     call.need(Resource(call.db, collection), "createCollection")
     documents = call.deployment.documents
     if collection in documents.databases.get(call.db, {}):
-        raise errors.COLLECTION_EXISTS(ns=f"{call.db}.{collection}")
+        raise errors.COLLECTION_EXISTS.failure(ns=f"{call.db}.{collection}")
     documents.made(call.db, collection)
     documents.save()
     return {}
@@ -173,5 +173,5 @@ async def coll_mod(call: Call) -> Reply:
     collection = collection_of(call)
     call.need(Resource(call.db, collection), "collMod")
     if collection not in call.deployment.documents.databases.get(call.db, {}):
-        raise errors.NO_NAMESPACE()
+        raise errors.NO_NAMESPACE.failure()
     return {}

@@ -18,13 +18,13 @@ UID_BYTES = 32
 
 def _fields(what: str, document: Any, known: tuple[str, ...], required: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise errors.WRONG_TYPE(command=what, field="0", found=type_name(document), expected="object")
+        raise errors.WRONG_TYPE.failure(command=what, field="0", found=type_name(document), expected="object")
     for name in document:
         if name not in known:
-            raise errors.UNKNOWN_FIELD(command=what, field=name)
+            raise errors.UNKNOWN_FIELD.failure(command=what, field=name)
     for name in required:
         if name not in document:
-            raise errors.MISSING_FIELD(command=what, field=name)
+            raise errors.MISSING_FIELD.failure(command=what, field=name)
     return document
 
 
@@ -49,7 +49,7 @@ async def kill_all_sessions_by_pattern(call: Call) -> Reply:
         call.need(CLUSTER, "impersonate")
     for pattern in patterns:
         if "uid" in pattern and len(pattern["uid"]) != UID_BYTES:
-            raise errors.UID_LENGTH()
+            raise errors.UID_LENGTH.failure()
     call.member.work.kill_sessions(
         lambda session: not patterns or any(_is_meant(session, one) for one in patterns), but=call.operation
     )
@@ -60,7 +60,7 @@ def _is_meant(session: SessionId, pattern: dict[str, Any]) -> bool:
     if "lsid" in pattern:
         return session == SessionId(pattern["lsid"]["id"], pattern["lsid"]["uid"])
     if "uid" in pattern:
-        return session.uid == pattern["uid"]
+        return bool(session.uid == pattern["uid"])
     return True
 
 
@@ -84,12 +84,12 @@ async def end_sessions(call: Call) -> Reply:
 @command("killOp", "op", is_admin_only=True)
 async def kill_op(call: Call) -> Reply:
     if "op" not in call.body:
-        raise errors.NO_OP()
+        raise errors.NO_OP.failure()
     number = call.body["op"]
     if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise errors.OP_TYPE(found=type_name(number))
+        raise errors.OP_TYPE.failure(found=type_name(number))
     if not -(1 << 31) <= number < 1 << 31:
-        raise errors.OP_RANGE(op=number)
+        raise errors.OP_RANGE.failure(op=number)
     operation = call.member.work.operations.get(int(number))
     is_own = operation is not None and call.connection.user is not None and operation.users == [call.connection.user]
     if not is_own:

@@ -71,9 +71,9 @@ async def get_more(call: Call) -> Reply:
     work = call.member.work
     cursor = work.cursor(call.value_of_type("number"))
     if call.deployment.is_auth_on and cursor.owner != call.connection.user:
-        raise errors.FOREIGN_CURSOR(id=cursor.id)
+        raise errors.FOREIGN_CURSOR.failure(id=cursor.id)
     if cursor.session != call.session:
-        raise errors.OTHER_SESSION(cursor=_session(cursor.session), operation=_session(call.session))
+        raise errors.OTHER_SESSION.failure(cursor=_session(cursor.session), operation=_session(call.session))
     _need_still(call, cursor.command, cursor.ns, cursor.id)
     batch = cursor.take(int(call.get("batchSize") or WHOLE))
     if not cursor.documents:
@@ -92,7 +92,7 @@ def _need_still(call: Call, made_by: Document, ns: str, number: int) -> None:
     action = {"find": "find", "aggregate": "find"}.get(next(iter(made_by)))
     is_data = action is not None and not collection.startswith("$cmd")
     if is_data and not call.may(Resource(db, collection), "find"):
-        raise errors.CURSOR_STRIPPED(id=number)
+        raise errors.CURSOR_STRIPPED.failure(id=number)
 
 
 @command("killCursors", "cursors!:array")
@@ -148,7 +148,7 @@ async def distinct(call: Call) -> Reply:
 )
 async def aggregate(call: Call) -> Reply:
     if "cursor" not in call.body:
-        raise errors.NO_CURSOR_OPTION()
+        raise errors.NO_CURSOR_OPTION.failure()
     stages = [next(iter(stage.items())) for stage in call.body["pipeline"]]
     size = call.body["cursor"].get("batchSize")
     if stages and stages[0][0] == "$currentOp":
@@ -179,7 +179,7 @@ def _piped(documents: list[Document], stages: list[tuple[str, Any]]) -> list[Doc
             case "$group":
                 documents = _counted(documents, given)
             case _:
-                raise errors.UNKNOWN_STAGE(stage=name)
+                raise errors.UNKNOWN_STAGE.failure(stage=name)
     return documents
 
 
@@ -188,7 +188,7 @@ def _counted(documents: list[Document], given: Document) -> list[Document]:
     key = given["_id"]
     sums = {name: one for name, one in given.items() if name != "_id"}
     if isinstance(key, (str, dict)) or any(one != {"$sum": 1} for one in sums.values()):
-        raise errors.NOT_KNOWN_HERE(what=f"this $group: {given}")
+        raise errors.NOT_KNOWN_HERE.failure(what=f"this $group: {given}")
     return [{"_id": key, **dict.fromkeys(sums, len(documents))}] if documents else []
 
 
@@ -220,7 +220,7 @@ async def list_indexes(call: Call) -> Reply:
     call.need(Resource(call.db, collection), "listIndexes")
     documents = call.deployment.documents
     if collection not in documents.databases.get(call.db, {}):
-        raise errors.NO_NAMESPACE()
+        raise errors.NO_NAMESPACE.failure()
     rows = [ID_INDEX, *documents.indexes.get(f"{call.db}.{collection}", [])]
     return answer(call, f"{call.db}.{collection}", rows, call.get("cursor", {}).get("batchSize"))
 

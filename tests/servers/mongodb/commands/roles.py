@@ -26,9 +26,9 @@ def _check_reach(name: RoleName, privileges: list[Privilege], roles: list[RoleNa
     if name.db == "admin":
         return
     if any(role.db != name.db for role in roles):
-        raise errors.FOREIGN_ROLE(db=name.db)
+        raise errors.FOREIGN_ROLE.failure(db=name.db)
     if any(privilege.resource.db != name.db for privilege in privileges):
-        raise errors.FOREIGN_PRIVILEGE(db=name.db)
+        raise errors.FOREIGN_PRIVILEGE.failure(db=name.db)
 
 
 @command(
@@ -47,15 +47,15 @@ async def create_role(call: Call) -> Reply:
     if "authenticationRestrictions" in call.body:
         call.need(Resource(call.db), "setAuthenticationRestriction")
     if not name.name:
-        raise errors.ROLE_NEEDS_NAME()
+        raise errors.ROLE_NEEDS_NAME.failure()
     if rights.is_built_in(name):
-        raise errors.BUILT_IN_NAME()
+        raise errors.BUILT_IN_NAME.failure()
     _check_reach(name, privileges, roles)
     restrictions = read_restrictions(call.get("authenticationRestrictions", []))
     accounts = call.deployment.accounts
     _need_inherited(call, name, roles)
     if name in accounts.roles:
-        raise errors.ROLE_EXISTS(role=name)
+        raise errors.ROLE_EXISTS.failure(role=name)
     accounts.roles[name] = Role(name, rights.merged(privileges), roles, restrictions)
     accounts.save()
     return {}
@@ -64,16 +64,16 @@ async def create_role(call: Call) -> Reply:
 def _need_inherited(call: Call, name: RoleName, roles: list[RoleName]) -> None:
     for role in roles:
         if not call.deployment.accounts.has_role(role):
-            raise errors.NO_ROLE_TO_GRANT(to=name, role=role)
+            raise errors.NO_ROLE_TO_GRANT.failure(to=name, role=role)
 
 
 def _own_role(call: Call) -> Role:
     name = _name(call)
     if rights.is_built_in(name):
-        raise errors.BUILT_IN(role=name)
+        raise errors.BUILT_IN.failure(role=name)
     found = call.deployment.accounts.roles.get(name)
     if found is None:
-        raise errors.NO_ROLE(role=name)
+        raise errors.NO_ROLE.failure(role=name)
     return found
 
 
@@ -108,7 +108,7 @@ async def grant_privileges(call: Call) -> Reply:
     privileges = [rights.read_privilege(one) for one in call.body["privileges"]]
     _need_privileges(call, privileges)
     if not privileges:
-        raise errors.NO_PRIVILEGES_GIVEN()
+        raise errors.NO_PRIVILEGES_GIVEN.failure()
     role = _own_role(call)
     _check_reach(role.name, privileges, [])
     role.privileges = rights.merged([*role.privileges, *privileges])
@@ -121,7 +121,7 @@ async def revoke_privileges(call: Call) -> Reply:
     privileges = [rights.read_privilege(one) for one in call.body["privileges"]]
     _need_privileges(call, privileges, "revokeRole")
     if not privileges:
-        raise errors.NO_PRIVILEGES_GIVEN()
+        raise errors.NO_PRIVILEGES_GIVEN.failure()
     role = _own_role(call)
     taken = {privilege.resource: privilege.actions for privilege in privileges}
     left = [Privilege(p.resource, p.actions - taken.get(p.resource, frozenset())) for p in role.privileges]
@@ -172,8 +172,10 @@ async def drop_all_roles(call: Call) -> Reply:
 def forget(call: Call, gone: list[RoleName]) -> None:
     """Take these roles from everybody, then drop them."""
     accounts = call.deployment.accounts
-    for holder in (*accounts.users.values(), *accounts.roles.values()):
-        holder.roles = [role for role in holder.roles if role not in gone]
+    for user in accounts.users.values():
+        user.roles = [role for role in user.roles if role not in gone]
+    for kept in accounts.roles.values():
+        kept.roles = [role for role in kept.roles if role not in gone]
     for name in gone:
         del accounts.roles[name]
     accounts.save()

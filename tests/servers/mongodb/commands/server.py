@@ -57,7 +57,7 @@ async def get_parameter(call: Call) -> Reply:
     if call.value == "*":
         return dict(PARAMETERS)
     if not asked:
-        raise errors.NO_PARAMETER()
+        raise errors.NO_PARAMETER.failure()
     return {name: PARAMETERS[name] for name in asked}
 
 
@@ -109,7 +109,7 @@ async def repl_set_get_config(call: Call) -> Reply:
 
 def _need_set(call: Call) -> None:
     if call.deployment.set_name is None:
-        raise errors.NOT_A_SET()
+        raise errors.NOT_A_SET.failure()
 
 
 @command("dbStats", "scale:number", aliases=("dbstats",), is_read=True)

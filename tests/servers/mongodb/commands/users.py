@@ -36,16 +36,16 @@ def _mechanisms(given: list[str] | None) -> list[str]:
     if given is None:
         return [SHA1, SHA256]
     if not given:
-        raise errors.NO_MECHANISM()
+        raise errors.NO_MECHANISM.failure()
     for one in given:
         if one not in (SHA1, SHA256):
-            raise errors.UNKNOWN_MECHANISM(mechanism=one)
+            raise errors.UNKNOWN_MECHANISM.failure(mechanism=one)
     return given
 
 
 def _credentials(call: Call, name: str, mechanisms: list[str]) -> scram.Credentials:
     if call.get("digestPassword", True) is False and SHA256 in mechanisms:
-        raise errors.DIGESTED()
+        raise errors.DIGESTED.failure()
     return scram.credentials(mechanisms, name, call.body["pwd"])
 
 
@@ -64,7 +64,7 @@ async def create_user(call: Call) -> Reply:
     accounts = call.deployment.accounts
     accounts.need_roles(roles)
     if user in accounts.users:
-        raise errors.USER_EXISTS(user=user)
+        raise errors.USER_EXISTS.failure(user=user)
     accounts.users[user] = User(
         name=user,
         credentials=credentials,
@@ -78,11 +78,11 @@ async def create_user(call: Call) -> Reply:
 
 def _check_new_user(call: Call, user: UserName) -> None:
     if not user.name:
-        raise errors.NO_NAME()
+        raise errors.NO_NAME.failure()
     if call.db == "local":
-        raise errors.LOCAL_DATABASE()
+        raise errors.LOCAL_DATABASE.failure()
     if ("pwd" in call.body) == (call.db == "$external"):
-        raise errors.NO_PASSWORD()
+        raise errors.NO_PASSWORD.failure()
 
 
 @command("updateUser", f"roles:array {PARTS}", takes_write_concern=True, is_write=True)
@@ -92,13 +92,13 @@ async def update_user(call: Call) -> Reply:
     roles = read_roles(call.get("roles", []), call.db)
     _need_updating(call, name, roles)
     if not given:
-        raise errors.NOTHING_TO_UPDATE()
+        raise errors.NOTHING_TO_UPDATE.failure()
     accounts = call.deployment.accounts
     restrictions = read_restrictions(call.get("authenticationRestrictions", []))
     accounts.need_roles(roles)
     user = accounts.users.get(name)
     if user is None:
-        raise errors.NO_USER_TO_UPDATE(user=name)
+        raise errors.NO_USER_TO_UPDATE.failure(user=name)
     _set_credentials(call, user)
     if "roles" in given:
         user.roles = roles
@@ -113,9 +113,9 @@ async def update_user(call: Call) -> Reply:
 def _need_updating(call: Call, name: UserName, roles: list[RoleName]) -> None:
     own = Resource(call.db)
     is_self = call.connection.user == name
-    if "pwd" in call.body or "mechanisms" in call.body:
-        if not (is_self and call.may(own, "changeOwnPassword")):
-            call.need(own, "changePassword")
+    touches_password = "pwd" in call.body or "mechanisms" in call.body
+    if touches_password and not (is_self and call.may(own, "changeOwnPassword")):
+        call.need(own, "changePassword")
     if "customData" in call.body and not (is_self and call.may(own, "changeOwnCustomData")):
         call.need(own, "changeCustomData")
     if "roles" in call.body:
@@ -133,7 +133,7 @@ def _set_credentials(call: Call, user: User) -> None:
     elif "mechanisms" in call.body:
         mechanisms = _mechanisms(call.body["mechanisms"])
         if not set(mechanisms) <= set(user.credentials):
-            raise errors.MECHANISM_NOT_STORED()
+            raise errors.MECHANISM_NOT_STORED.failure()
         user.credentials = {m: user.credentials[m] for m in user.credentials if m in mechanisms}
 
 
@@ -143,7 +143,7 @@ async def drop_user(call: Call) -> Reply:
     call.need(Resource(call.db), "dropUser")
     accounts = call.deployment.accounts
     if name not in accounts.users:
-        raise errors.NO_USER_TO_DROP(user=name)
+        raise errors.NO_USER_TO_DROP.failure(user=name)
     del accounts.users[name]
     accounts.save()
     return {}
@@ -181,10 +181,10 @@ def _roles_of_user(call: Call, action: str) -> tuple[User, list[RoleName]]:
     roles = read_roles(call.body["roles"], call.db)
     need_granting(call, roles, action)
     if not roles:
-        raise errors.NO_ROLES_GIVEN(command=call.command.name)
+        raise errors.NO_ROLES_GIVEN.failure(command=call.command.name)
     accounts = call.deployment.accounts
     if name not in accounts.users:
-        raise errors.NO_USER_TO_GRANT(name=name.name, db=name.db)
+        raise errors.NO_USER_TO_GRANT.failure(name=name.name, db=name.db)
     accounts.need_roles(roles)
     return accounts.users[name], roles
 
@@ -197,7 +197,7 @@ async def users_info(call: Call) -> Reply:
     asked = _asked(call)
     _need_viewing(call, asked)
     if asked is None and (call.get("showPrivileges") or call.get("showAuthenticationRestrictions")):
-        raise errors.NOT_EXACT()
+        raise errors.NOT_EXACT.failure()
     accounts = call.deployment.accounts
     names = sorted(accounts.users)
     if asked is not None:
@@ -212,12 +212,12 @@ def _asked(call: Call) -> list[UserName] | None:
     """The users named; None for all of this database or of every one."""
     value = call.value
     if isinstance(value, bool):
-        raise errors.NOT_A_USER_NAME()
-    if value == 1 or value == {"forAllDBs": True}:
+        raise errors.NOT_A_USER_NAME.failure()
+    if value in (1, {"forAllDBs": True}):
         return None
     if isinstance(value, list):
         if not value:
-            raise errors.NO_USERS_ASKED()
+            raise errors.NO_USERS_ASKED.failure()
         return [_name(one, call.db) for one in value]
     return [_name(value, call.db)]
 
@@ -226,10 +226,10 @@ def _name(value: Any, db: str) -> UserName:
     if isinstance(value, str):
         return UserName(value, db)
     if not isinstance(value, dict):
-        raise errors.NOT_A_USER_NAME()
+        raise errors.NOT_A_USER_NAME.failure()
     for part in ("user", "db"):
         if part not in value:
-            raise errors.USER_NAME_LACKS(field=part)
+            raise errors.USER_NAME_LACKS.failure(field=part)
     return UserName(value["user"], value["db"])
 
 
