@@ -1,0 +1,35 @@
+"""The contract on Redis and Valkey."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from adapters.base import Adapter
+from adapters.contract import AdapterContract, Named, everything_on
+from tests.contract.redis.bench import Bench
+from tests.servers.redis import VALKEY
+
+
+class TestRedis(AdapterContract):
+    @pytest.fixture
+    def bench(self, bench: Bench) -> Bench:
+        return bench
+
+    def test_no_secret_in_errors_or_in_the_servers_log(self, bench: Bench, adapter: Adapter, named: Named) -> None:  # type: ignore[override]
+        """Valkey takes the name of the user out of its log as well, so there the statements are known by their verbs."""
+        if bench.server.flavour is not VALKEY:
+            super().test_no_secret_in_errors_or_in_the_servers_log(bench, adapter, named)
+            return
+        spec, fresh = named.spec(bench.reading), secrets.token_hex(16)
+        before = bench.log_text().count("ACL SETUSER (redacted)")
+        adapter.create_user(spec)
+        adapter.set_password(spec.username, fresh)
+        adapter.drop_user(spec.username, spec.level)
+        seen = bench.log_text()
+        assert seen.count("ACL SETUSER (redacted)") == before + 2
+        for trouble in self._troubles(bench, named):
+            seen += everything_on(trouble)
+        for secret in (spec.password, fresh, *bench.admin_secrets):
+            assert secret not in seen

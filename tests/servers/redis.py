@@ -1,0 +1,223 @@
+"""Private Redis and Valkey servers: unpacked from Debian, in a temporary folder, on loopback, never as root, stopped by process id."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.servers import debian
+from tests.servers.postgresql import NoServer, free_port, unprivileged
+
+TESTER, PASSWORD = "tester", "SuperSecret0Admin"
+START_SECONDS = 30
+PORTS_TRIED = 5
+ACCOUNTS = ("user default off resetpass -@all", f"user {TESTER} on >{PASSWORD} ~* &* +@all")
+CONFIG = """
+bind 127.0.0.1
+daemonize no
+save ""
+slowlog-log-slower-than 0
+slowlog-max-len 20000
+maxclients 500
+busy-reply-threshold 300
+"""
+"""Every command goes to the slow log: it is what a Redis keeps of statements."""
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """Which server, and where Debian has it. Its server program is the one that checks its files, by another name."""
+
+    name: str
+    suite: str
+    packages: tuple[str, ...]
+    program: str
+    client: str
+
+    @property
+    def runs_as(self) -> str:
+        return f"{self.name.split('-')[0]}-server"
+
+
+REDIS = Flavour("redis-7.0", "bookworm", ("redis-server", "redis-tools"), "redis-check-rdb", "redis-cli")
+VALKEY = Flavour("valkey-8.1", "trixie", ("valkey-server", "valkey-tools"), "valkey-check-rdb", "valkey-cli")
+
+
+@cache
+def programs(flavour: Flavour) -> Path:
+    """A folder with the programs, their libraries and their loader, open to the unprivileged account. Raises NoServer."""
+    try:
+        root = debian.unpacked(flavour.name, *flavour.packages, suite=flavour.suite)
+        own = _loader(root)
+    except debian.NotHad as missing:
+        raise NoServer(f"{flavour.name} cannot be unpacked: {missing}") from None
+    folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-programs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    shutil.copy(own[0], folder / "loader")
+    for name in (flavour.program, flavour.client):
+        program = root / "usr/bin" / name
+        shutil.copy(program, folder / name)
+        listed = subprocess.run([*own, "--list", program], capture_output=True, text=True, check=True).stdout
+        for path in (line.split()[2] for line in listed.splitlines() if "=> /" in line):
+            shutil.copy(path, folder / Path(path).name)
+    return folder
+
+
+def _loader(root: Path) -> list[str]:
+    """As ``debian.loader``; Debian 12 has half of the libraries outside usr."""
+    folders = [root / part / f"{platform.machine()}-linux-gnu" for part in ("lib", "usr/lib")]
+    for folder in folders:
+        for loader in sorted(folder.glob("ld-linux-*.so.*")):
+            return [str(loader), "--library-path", ":".join(map(str, folders))]
+    raise debian.NotHad(f"there is no loader in {root}")
+
+
+def command(flavour: Flavour, name: str) -> list[str]:
+    """How to run one of the programs."""
+    folder = programs(flavour)
+    as_name = flavour.runs_as if name == flavour.program else name
+    return [str(folder / "loader"), "--library-path", str(folder), "--argv0", as_name, str(folder / name)]
+
+
+@dataclass
+class RedisServer:
+    """A running server. ``keeps`` is where it saves its users: ``aclfile``, ``config`` (its own file) or ``nothing``."""
+
+    flavour: Flavour
+    folder: Path
+    port: int
+    keeps: str
+    extra: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    host: str = "127.0.0.1"
+
+    def url(self, user: str, password: str) -> str:
+        return f"redis://{user}:{password}@{self.host}:{self.port}"
+
+    def connect(self, user: str = TESTER, password: str = PASSWORD, **options: Any) -> redis.Redis:
+        """A client that never connects twice; a session lives as long as it."""
+        known = {"decode_responses": True, "protocol": 2, "driver_info": None, "socket_timeout": 30, "retry": None}
+        return redis.Redis(host=self.host, port=self.port, username=user, password=password, **{**known, **options})
+
+    def run(self, *words: str | int) -> Any:
+        """One command as the server's own administrator."""
+        with self.connect() as client:
+            return client.execute_command(*words)
+
+    def log_text(self) -> str:
+        """What it wrote, and every command as its slow log shows it."""
+        slow = self.run("SLOWLOG", "GET", "-1")
+        return (self.folder / "log").read_text(errors="replace") + "\n".join(" ".join(entry[3]) for entry in slow)
+
+    def _arguments(self) -> list[str]:
+        folder = self.folder
+        given = ["--port", str(self.port), "--dir", str(folder), "--logfile", str(folder / "log")]
+        if self.keeps != "nothing":
+            return [str(folder / "conf"), *given]
+        lines = [line.split(" ", 1) for line in (CONFIG + self.extra).strip().splitlines()]
+        return [*given, *(word for key, value in lines for word in (f"--{key}", value))]
+
+    def start(self) -> None:
+        words = [*command(self.flavour, self.flavour.program), *self._arguments()]
+        environment = {**os.environ, "TZ": "America/New_York"}
+        with (self.folder / "out").open("ab") as out:
+            self.process = subprocess.Popen(  # type: ignore[call-overload]
+                words, stdout=out, stderr=out, cwd=self.folder, env=environment, **unprivileged()
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise NoServer(f"{self.flavour.name} does not start: {self._last_words()}")
+            time.sleep(0.01)
+
+    def _last_words(self) -> str:
+        files = (self.folder / "log", self.folder / "out")
+        return "".join(path.read_text(errors="replace") for path in files if path.exists())[-2000:]
+
+    def _answers(self) -> bool:
+        """With ``nothing`` kept, the accounts are made anew at each start, as whoever starts such a server does it."""
+        first = {"user": "default", "password": ""} if self.keeps == "nothing" else {}
+        try:
+            with self.connect(**first) as client:
+                client.ping()
+                if self.keeps == "nothing":
+                    for line in reversed(ACCOUNTS):
+                        client.execute_command("ACL", "SETUSER", *line.split()[1:])
+        except (redis.RedisError, OSError):
+            return False
+        return True
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def remove(self) -> None:
+        self.stop(signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start(flavour: Flavour = REDIS, *, keeps: str = "aclfile", extra: str = "") -> RedisServer:
+    """Write its files and start it. Raises NoServer where it is not to be had."""
+    programs(flavour)
+    folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-"))
+    server = RedisServer(flavour=flavour, folder=folder, port=free_port(), keeps=keeps, extra=extra)
+    try:
+        _write_files(server)
+        _start_somewhere(server)
+    except BaseException:
+        server.remove()
+        raise
+    return server
+
+
+def _write_files(server: RedisServer) -> None:
+    folder, account = server.folder, unprivileged()
+    config, accounts = CONFIG + server.extra, "\n".join(ACCOUNTS) + "\n"
+    if server.keeps == "aclfile":
+        (folder / "users.acl").write_text(accounts)
+        config += f"\naclfile {folder / 'users.acl'}\n"
+    else:
+        config += f"\n{accounts}"
+    if server.keeps != "nothing":
+        (folder / "conf").write_text(config)
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755)
+        if account:
+            os.chown(path, int(str(account["user"])), int(str(account["group"])))
+
+
+def _start_somewhere(server: RedisServer) -> None:
+    """Another process may have taken the port since it was found free."""
+    for attempt in range(PORTS_TRIED):
+        try:
+            server.start()
+        except NoServer as trouble:
+            server.stop(signal.SIGKILL)
+            if "in use" not in str(trouble) or attempt == PORTS_TRIED - 1:
+                raise
+            server.port = free_port()
+        else:
+            return
