@@ -89,10 +89,6 @@ class MariaDBDialect(Dialect):
         """Roles have no host."""
         return quoted(name)
 
-    def grantee(self, role: str) -> str:
-        """As information_schema has it."""
-        return f"'{role}'@''"
-
     def is_role(self, connection: Connection, name: str) -> bool:
         """By mysql.user."""
         query = f"SELECT is_role FROM mysql.user WHERE user = {connection.literal(name)} AND host = ''"

@@ -65,10 +65,6 @@ class MySQLDialect(Dialect):
         """Roles are accounts of any host."""
         return account(name)
 
-    def grantee(self, role: str) -> str:
-        """As information_schema has it."""
-        return f"'{role}'@'%'"
-
     def is_role(self, connection: Connection, name: str) -> bool:
         """A role is an account that is locked: CREATE ROLE makes it so."""
         query = f"SELECT account_locked FROM mysql.user WHERE user = {connection.literal(name)} AND host = '%'"

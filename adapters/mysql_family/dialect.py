@@ -46,9 +46,6 @@ class Dialect(Protocol):
     def role(self, name: str) -> str:
         """A role as statements name it."""
 
-    def grantee(self, role: str) -> str:
-        """The same as information_schema names it."""
-
     def is_role(self, connection: Connection, name: str) -> bool:
         """Whether it is there, and is no account that logs in."""
 

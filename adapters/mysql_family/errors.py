@@ -26,6 +26,7 @@ LOGIN_REFUSED = frozenset({1045, 1044, 1049, 1130, 1698, 1862, 3118, 4151, 2049,
 LOCKED = frozenset({3118, 4151})
 NO_RIGHT = frozenset({1044, 1045, 1095, 1142, 1143, 1227, 1370, 1410, 1419, 1698, 1873, 3619, 3523, 3879})
 NO_TLS = frozenset({2026, 3159})
+CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 NO_SUCH_PROCESS = 1094
 NO_SUCH_USER = 1396
 IS_DEFINER = 4006
@@ -69,9 +70,9 @@ def translate(error: pymysql.MySQLError, hidden: tuple[str, ...], *, login: str,
     words = _clean(str(error.args[1]) if len(error.args) > 1 else str(error), hidden)
     if number in READ_ONLY:
         return Unreachable(f"{where} is read-only ({words}): a replica, or one that is becoming one")
-    if number in NO_CONNECTION:
+    if number in NO_CONNECTION and CERTIFICATE not in words:
         return Unreachable(f"no connection to {where}: {words}")
-    if number in NO_TLS:
+    if number in NO_TLS or CERTIFICATE in words:
         mend = (
             "put tls in databases.yml right: its mode, and ca with the authority that signed the server's certificate"
         )

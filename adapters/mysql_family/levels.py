@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from adapters.base import Grant, Level, Rejected, Target, Unreachable
 from adapters.mysql_family.connection import LOCK_SECONDS, Connection, Server, quoted, shown
@@ -26,7 +27,7 @@ PRIVILEGES = frozenset(
 NOT_ON_TABLES = frozenset({"CREATE TEMPORARY TABLES", "LOCK TABLES", "EXECUTE"})
 DANGEROUS = frozenset(
     {
-        "SUPER", "CREATE USER", "CREATE ROLE", "DROP ROLE", "FILE", "PROCESS", "SHUTDOWN", "RELOAD", "REPLICATION SLAVE", "REPLICATION CLIENT",
+        "ALL PRIVILEGES", "PROXY", "SUPER", "CREATE USER", "CREATE ROLE", "DROP ROLE", "FILE", "PROCESS", "SHUTDOWN", "RELOAD", "REPLICATION SLAVE", "REPLICATION CLIENT",
         "ROLE_ADMIN", "SYSTEM_USER", "SYSTEM_VARIABLES_ADMIN", "SET_USER_ID", "SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER", "CONNECTION_ADMIN",
         "CONNECTION ADMIN", "SET USER", "FEDERATED ADMIN", "READ_ONLY ADMIN", "BINLOG ADMIN", "DELETE HISTORY", "EVENT", "TRIGGER", "CREATE ROUTINE", "ALTER ROUTINE",
     }
@@ -44,6 +45,7 @@ LIMITS = {
 }
 """Per-user limits of the server, with what stands where ``settings`` does not name them; 0 is none."""
 
+WORDS = re.compile(r", (?![^(]*\))")
 WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"
 LOCK = "dbaccess kept roles"
 
@@ -105,31 +107,49 @@ def refuse_dangerous(server: Server, connection: Connection, role: str) -> None:
         raise Rejected(why, mend="name a role without these in databases.yml")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """One line of what a role was given, spelled as GRANT and REVOKE need it: ``*.*``, `` `shop`.* ``, `` `shop`.`orders` ``."""
+
+    words: tuple[str, ...]
+    on: str
+    is_grantable: bool
+
+
+def given_to(server: Server, connection: Connection, role: str) -> list[Given]:
+    """By SHOW GRANTS, each line of this role itself. information_schema lacks some of them on MariaDB, and adds those of roles below."""
+    grantee = re.compile(rf"GRANT (.+?) ON (?:TABLE )?(\S+) TO [`']{re.escape(role)}[`'](?:@\S+)?( WITH GRANT OPTION)?")
+    found = map(grantee.fullmatch, connection.column(f"SHOW GRANTS FOR {server.dialect.role(role)}"))
+    return [
+        Given(words=tuple(WORDS.split(line[1])), on=line[2], is_grantable=bool(line[3]))
+        for line in found
+        if line and line[1] != "USAGE"
+    ]
+
+
 def danger(server: Server, connection: Connection, role: str) -> str | None:
     """Why a role may never be given to a temporary user, or None. Looks at all the roles it was given, too."""
     for name in _reached(server, connection, role):
         via = "" if name == role else f" (through {name})"
-        rows = connection.run(
-            "SELECT privilege_type, is_grantable FROM information_schema.user_privileges"
-            f" WHERE grantee = {connection.literal(server.dialect.grantee(name))}"
-        )
-        if found := sorted(DANGEROUS & {word for word, _ in rows}):
-            return f"the role {role} has {found[0]} on the whole server{via}: whoever gets it could outlive the grant"
-        if any(word != "USAGE" and grantable == "YES" for word, grantable in rows):
-            return f"the role {role} may give its rights to others{via}: whoever gets it could outlive the grant"
+        for given in given_to(server, connection, name):
+            if given.on == "*.*" and (found := sorted(DANGEROUS & set(given.words))):
+                return (
+                    f"the role {role} has {found[0]} on the whole server{via}: whoever gets it could outlive the grant"
+                )
+            if given.is_grantable:
+                return f"the role {role} may give its rights to others{via}: whoever gets it could outlive the grant"
     return None
 
 
 def lingering(server: Server, connection: Connection, role: str) -> list[str]:
-    """``EVENT on shop`` and the like, with which a user can leave things that go on."""
-    found = []
-    for name in _reached(server, connection, role):
-        rows = connection.run(
-            "SELECT DISTINCT privilege_type, table_schema FROM information_schema.schema_privileges"
-            f" WHERE grantee = {connection.literal(server.dialect.grantee(name))}"
-        )
-        found += [f"{word} on {schema}" for word, schema in rows if word in LINGERING]
-    return sorted(found)
+    """``EVENT ON shop.*`` and the like, with which a user can leave things that go on."""
+    return [
+        f"{word} ON {given.on}"
+        for name in _reached(server, connection, role)
+        for given in given_to(server, connection, name)
+        for word in given.words
+        if word in LINGERING or word == "ALL PRIVILEGES"
+    ]
 
 
 def _reached(server: Server, connection: Connection, role: str) -> list[str]:
@@ -161,32 +181,10 @@ def _keep(server: Server, connection: Connection, level: Level, role: str) -> No
 
 def _read_back(server: Server, connection: Connection, role: str, wanted: list[tuple[str, str]]) -> None:
     """What stands there beyond the level goes."""
-    places = {on for _, on in wanted}
-    for privileges, on in held(server, connection, role):
-        if on not in places:
-            connection.run(f"REVOKE {privileges} ON {on} FROM {server.dialect.role(role)}")
-        elif further := _further(privileges, on, wanted):
-            connection.run(f"REVOKE {further} ON {on} FROM {server.dialect.role(role)}")
-
-
-def _further(privileges: str, on: str, wanted: list[tuple[str, str]]) -> str:
-    meant = {word for words, place in wanted if place == on for word in words.split(", ")}
-    return ", ".join(word for word in privileges.split(", ") if word not in meant)
-
-
-def held(server: Server, connection: Connection, role: str) -> list[tuple[str, str]]:
-    """(privileges, place) of each database and table, spelled as GRANT and REVOKE need it."""
-    grantee = connection.literal(server.dialect.grantee(role))
-    schemas = connection.run(
-        "SELECT table_schema, GROUP_CONCAT(privilege_type ORDER BY privilege_type SEPARATOR ', ')"
-        f" FROM information_schema.schema_privileges WHERE grantee = {grantee} GROUP BY table_schema"
-    )
-    tables = connection.run(
-        "SELECT table_schema, table_name, GROUP_CONCAT(privilege_type ORDER BY privilege_type SEPARATOR ', ')"
-        f" FROM information_schema.table_privileges WHERE grantee = {grantee} GROUP BY table_schema, table_name"
-    )
-    found = [(words, f"{quoted(schema)}.*") for schema, words in schemas]
-    return found + [(words, f"{quoted(schema)}.{quoted(table)}") for schema, table, words in tables]
+    for given in given_to(server, connection, role):
+        meant = {word for words, place in wanted if place == given.on for word in words.split(", ")}
+        if further := ", ".join(word for word in given.words if word not in meant):
+            connection.run(f"REVOKE {further} ON {given.on} FROM {server.dialect.role(role)}")
 
 
 def clauses(server: Server, level: Level) -> list[tuple[str, str]]:

@@ -159,7 +159,7 @@ def _level(server: Server, connection: Connection, level: Level) -> Iterator[Fin
         for left in lingering(server, connection, role):
             yield warning(
                 f"level {level.name}: {role} has {left}: what is made with it goes on without its maker",
-                f"REVOKE {left.replace(' on ', ' ON ')}.* FROM {shown(role)};",
+                f"REVOKE {left} FROM {shown(role)};",
             )
     lacking = [
         (word, place)

@@ -86,7 +86,8 @@ def create(server: Server, spec: UserSpec) -> None:
             _make(server, connection, spec, limits)
             connection.run(f"GRANT {server.dialect.role(role)} TO {account(spec.username)}")
         server.dialect.set_default_role(connection, server.target, spec.username, role)
-        connection.run(f"ALTER USER {account(spec.username)} ACCOUNT UNLOCK")
+        if spec.remaining > 0:
+            connection.run(f"ALTER USER {account(spec.username)} ACCOUNT UNLOCK")
 
 
 def _make(server: Server, connection: Connection, spec: UserSpec, limits: str) -> None:
@@ -130,6 +131,8 @@ def set_expiry(server: Server, username: str, remaining: float) -> None:
         if remaining <= 0:
             connection.run(f"ALTER USER {account(username)} ACCOUNT LOCK")
         _set_end(server, connection, username, found.request_id or 0, remaining)
+        if remaining > 0:
+            connection.run(f"ALTER USER {account(username)} ACCOUNT UNLOCK")
 
 
 def refuse_read_only(server: Server, connection: Connection) -> None:

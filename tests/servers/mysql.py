@@ -107,7 +107,7 @@ class MySQLServer:
 
     def asked(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self.admin() as connection, connection.cursor() as cursor:
-            cursor.execute(query, parameters)
+            cursor.execute(query, parameters or None)
             return list(cursor.fetchall())
 
     def new_database(self, stem: str = "db") -> str:

@@ -61,6 +61,10 @@ class Bench:
     def engine(self) -> type[MySQLFamily]:
         return QuickMariaDB if self.is_mariadb else QuickMySQL
 
+    def server_role(self, name: str) -> str:
+        """A role as the server's own administrator names it."""
+        return f"`{name}`" if self.is_mariadb else f"`{name}`@`%`"
+
     @property
     def reading(self) -> Level:
         return Level(name="readonly", roles=(self.reader,), settings={"max_user_connections": "20"})
