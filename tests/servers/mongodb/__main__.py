@@ -13,7 +13,7 @@ import pwd
 import signal
 from pathlib import Path
 
-from tests.servers.mongodb import commands
+from tests.servers.mongodb import broken, commands
 from tests.servers.mongodb.member import Deployment, Member
 
 
@@ -24,7 +24,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, action="append", required=True)
     parser.add_argument("--noauth", action="store_true", help="everything is allowed to everyone")
-    parser.add_argument("--broken", help="the conformance case for which it is to be wrong")
+    parser.add_argument("--broken", choices=broken.FAULTS, metavar="FAULT", help="be wrong in this (see broken/)")
     return parser.parse_args()
 
 
@@ -38,6 +38,8 @@ def become_nobody() -> None:
 
 async def main(given: argparse.Namespace) -> None:
     assert commands.__all__
+    if given.broken is not None:
+        broken.FAULTS[given.broken].apply()
     become_nobody()
     with (given.folder / "log").open("a") as log:
         set_name = "rs0" if len(given.port) > 1 else None

@@ -219,19 +219,22 @@ def built_in(role: RoleName) -> list[Privilege]:
         return _of_any_database(role.name)
     monitor, hosts = Privilege(CLUSTER, CLUSTER_MONITOR), Privilege(CLUSTER, HOST_MANAGER)
     manager = Privilege(CLUSTER, CLUSTER_MANAGER)
-    everything = [Privilege(ANYTHING, ACTIONS), Privilege(CLUSTER, ACTIONS)]
+    cluster_admin = [monitor, hosts, manager, Privilege(EVERYWHERE, frozenset({"dropDatabase"}))]
+    restore = Privilege(ANYTHING, READ_WRITE | USER_ADMIN)
+    backup = [
+        Privilege(ANYTHING, READ | {"viewUser", "viewRole"}),
+        Privilege(CLUSTER, frozenset({"listDatabases"})),
+    ]
+    any_database = [p for name in ("readWrite", "dbAdmin", "userAdmin") for p in _of_any_database(f"{name}AnyDatabase")]
     return {
         "clusterMonitor": [monitor],
         "hostManager": [hosts],
         "clusterManager": [manager],
-        "clusterAdmin": [monitor, hosts, manager, Privilege(EVERYWHERE, frozenset({"dropDatabase"}))],
-        "backup": [
-            Privilege(ANYTHING, READ | {"viewUser", "viewRole"}),
-            Privilege(CLUSTER, frozenset({"listDatabases"})),
-        ],
-        "restore": [Privilege(ANYTHING, READ_WRITE | USER_ADMIN)],
-        "root": everything,
-        "__system": everything,
+        "clusterAdmin": cluster_admin,
+        "backup": backup,
+        "restore": [restore],
+        "root": [*any_database, *cluster_admin, *backup, restore],
+        "__system": [Privilege(ANYTHING, ACTIONS), Privilege(CLUSTER, ACTIONS)],
     }[role.name]
 
 

@@ -162,7 +162,7 @@ class MongoServer:
 
 
 def start(*, auth: bool = True, members: int = 1, broken: str | None = None) -> MongoServer:
-    """The stand-in: standalone, or a replica set. ``broken`` names the conformance case for which it is to be wrong."""
+    """The stand-in: standalone, or a replica set. ``broken`` names what it is to be wrong in (see ``broken``)."""
     server = MongoServer(folder=new_folder("mongo"), members=[], is_auth_on=auth, broken=broken)
     return started(server, members)
 

@@ -1,0 +1,177 @@
+"""A server with a bot's account and as many temporary users as a case wants; and what the cases say of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, NamedTuple
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from tests.contract.mongodb_wire.raw import RawConnection
+from tests.servers.mongodb.server import SLOW, MongoServer
+
+Client = MongoClient[dict[str, Any]]
+USERS, APP, OTHER = "temps", "app", "other"
+BOT, BOT_PASSWORD = "bot", "BotSecret0"
+DOCUMENTS = 12
+WAIT_SECONDS = 20
+BOT_PRIVILEGES = [
+    {
+        "resource": {"db": USERS, "collection": ""},
+        "actions": ["createUser", "dropUser", "viewUser", "changePassword", "changeCustomData"],
+    },
+    {
+        "resource": {"db": APP, "collection": ""},
+        "actions": ["grantRole", "revokeRole", "createRole", "dropRole", "viewRole"],
+    },
+    {"resource": {"cluster": True}, "actions": ["killAnySession", "killop", "inprog"]},
+]
+READ = {"role": "read", "db": APP}
+READ_WRITE = {"role": "readWrite", "db": APP}
+SLOW_FILTER = {"$where": SLOW}
+_numbers = count(1)
+
+
+class User(NamedTuple):
+    """A temporary one."""
+
+    name: str
+    password: str
+
+    @property
+    def document(self) -> dict[str, str]:
+        return {"user": self.name, "db": USERS}
+
+    def __str__(self) -> str:
+        return f"{self.name}@{USERS}"
+
+
+@dataclass
+class Bench:
+    """``root`` and ``bot`` are clients; others are opened by ``client`` and closed with the bench."""
+
+    server: MongoServer
+    clients: ExitStack = field(default_factory=ExitStack)
+
+    root: Client = field(init=False)
+    bot: Client = field(init=False)
+
+    def open(self) -> None:
+        self.root = self.clients.enter_context(self.server.admin())
+        if not self.server.is_auth_on:
+            return
+        if not self.root.admin.command("usersInfo", BOT)["users"]:
+            self._make()
+        self.bot = self.clients.enter_context(self.server.client(BOT, BOT_PASSWORD))
+
+    def _make(self) -> None:
+        self.root.admin.command("createRole", "dbaccess_bot", privileges=BOT_PRIVILEGES, roles=[])
+        self.root.admin.command("createUser", BOT, pwd=BOT_PASSWORD, roles=["dbaccess_bot"])
+        self.root[APP].things.insert_many([{"n": number} for number in range(DOCUMENTS)])
+
+    def close(self) -> None:
+        self.clients.close()
+
+    def name(self) -> str:
+        return f"t{next(_numbers)}"
+
+    def user(self, *roles: dict[str, str] | str, **options: Any) -> User:
+        """A new one, made by root; with read on the application when nothing is said."""
+        user = User(self.name(), "Secret0Temporary")
+        asked = {"pwd": user.password, "mechanisms": ["SCRAM-SHA-256"], "roles": list(roles) or [READ], **options}
+        self.root[USERS].command("createUser", user.name, **asked)
+        return user
+
+    def client(self, user: User, **options: Any) -> Client:
+        """With one connection, so that what a case says of a socket is said of this one."""
+        opened = self.server.client(user.name, user.password, USERS, maxPoolSize=1, **options)
+        return self.clients.enter_context(opened)
+
+    def stranger(self) -> Client:
+        return self.clients.enter_context(self.server.stranger(maxPoolSize=1))
+
+    def raw(self, user: User | None = None) -> RawConnection:
+        connection = self.clients.enter_context(RawConnection(self.server.host, self.server.port))
+        if user is not None:
+            connection.log_in(user.name, user.password, USERS)
+        return connection
+
+    def info(self, user: User, **options: Any) -> dict[str, Any]:
+        """Of usersInfo, for one who is there."""
+        reply = self.root[USERS].command("usersInfo", user.name, **options)
+        found: list[dict[str, Any]] = reply["users"]
+        assert len(found) == 1, f"{len(found)} users {user}"
+        return found[0]
+
+    def running(self, user: User) -> list[dict[str, Any]]:
+        """His active operations, as the bot sees them; those already told to stop are not counted."""
+        rows = self.bot.admin.aggregate([{"$currentOp": {"allUsers": True}}])
+        return [
+            row
+            for row in rows
+            if row.get("active") and user.document in row.get("effectiveUsers", []) and not row.get("killPending")
+        ]
+
+    def await_running(self, user: User) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = until(lambda: self.running(user))
+        return rows[0]
+
+
+@contextmanager
+def refused(code: int | None, *texts: str) -> Iterator[None]:
+    """The server says no by this code (None: any) and with these words, whatever case they are in."""
+    try:
+        yield
+    except OperationFailure as failure:
+        error = failure
+    else:
+        raise AssertionError(f"it was not refused; expected {code} {texts}")
+    said = (error.details or {}).get("errmsg", str(error))
+    assert code in (None, error.code), f"code {error.code} instead of {code}: {said}"
+    for text in texts:
+        assert text.casefold() in said.casefold(), said
+
+
+def until(question: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := question()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+class Slow(threading.Thread):
+    """A find that takes seconds, on a thread; ``outcome`` is None when it came to its end, else how it was refused."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self.failure: PyMongoError | OSError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except (PyMongoError, OSError) as error:
+            self.failure = error
+
+    def end(self) -> None:
+        """Wait for it and raise what it met."""
+        self.join(WAIT_SECONDS)
+        assert not self.is_alive(), "it goes on"
+        if self.failure is not None:
+            raise self.failure
+
+
+def slow_find(client: Client) -> Slow:
+    return Slow(lambda: list(client[APP].things.find(SLOW_FILTER)))
+
+
+def slow_find_without_session(connection: RawConnection) -> Slow:
+    return Slow(lambda: connection.command(APP, find="things", filter=SLOW_FILTER))

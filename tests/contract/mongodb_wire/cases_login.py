@@ -1,0 +1,120 @@
+"""Cases 1 to 8: the handshake and logging in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tests.contract.mongodb_wire.bench import APP, USERS, Bench, refused
+from tests.contract.mongodb_wire.cases import case
+from tests.contract.mongodb_wire.raw import ScramClient
+
+HELLO = [
+    "isWritablePrimary",
+    "maxBsonObjectSize",
+    "maxMessageSizeBytes",
+    "maxWriteBatchSize",
+    "localTime",
+    "logicalSessionTimeoutMinutes",
+    "connectionId",
+    "minWireVersion",
+    "maxWireVersion",
+    "readOnly",
+    "ok",
+]
+
+
+@case(1)
+def hello_has_its_fields_in_order(bench: Bench) -> None:
+    reply = bench.stranger().admin.command("hello")
+    assert [name for name in reply if name != "topologyVersion"] == HELLO
+    assert reply["ok"] == 1.0
+    assert isinstance(reply["ok"], float)
+    assert isinstance(reply["localTime"], datetime)
+    limits = (reply["maxBsonObjectSize"], reply["maxMessageSizeBytes"], reply["maxWriteBatchSize"])
+    assert limits == (16777216, 48000000, 100000)
+
+
+@case(2)
+def hello_tells_no_mechanisms_of_an_unknown_user(bench: Bench) -> None:
+    stranger, user = bench.stranger(), bench.user()
+    assert "saslSupportedMechs" not in stranger.admin.command("hello", saslSupportedMechs="db.nobody")
+    known = stranger.admin.command("hello", saslSupportedMechs=f"{USERS}.{user.name}")
+    assert known["saslSupportedMechs"] == ["SCRAM-SHA-256"]
+    with refused(2, "UserName must contain a '.' separated database.user pair"):
+        stranger.admin.command("hello", saslSupportedMechs="nodot")
+
+
+def _start(scram: ScramClient, *, skips_empty_exchange: bool) -> dict[str, object]:
+    return {
+        "saslStart": 1,
+        "mechanism": "SCRAM-SHA-256",
+        "payload": scram.first,
+        "options": {"skipEmptyExchange": skips_empty_exchange},
+    }
+
+
+@case(3)
+def hello_begins_a_login(bench: Bench) -> None:
+    user, stranger = bench.user(), bench.stranger()
+    scram = ScramClient(*user)
+    start = {**_start(scram, skips_empty_exchange=True), "db": USERS}
+    reply = stranger.admin.command("hello", speculativeAuthenticate=start)
+    begun = reply.get("speculativeAuthenticate", {})
+    assert (begun.get("conversationId"), begun.get("done")) == (1, False)
+    done = stranger[USERS].command("saslContinue", 1, conversationId=1, payload=scram.final(begun["payload"]))
+    assert (done["conversationId"], done["done"], done["payload"]) == (1, True, scram.verifier)
+    assert stranger[APP].things.find_one() is not None
+
+
+@case(4)
+def login_ends_with_an_empty_exchange(bench: Bench) -> None:
+    user, stranger = bench.user(), bench.stranger()
+    scram = ScramClient(*user)
+    begun = stranger[USERS].command(_start(scram, skips_empty_exchange=False))
+    proof = scram.final(begun["payload"])
+    proven = stranger[USERS].command("saslContinue", 1, conversationId=1, payload=proof)
+    assert (proven["done"], proven["payload"]) == (False, scram.verifier)
+    done = stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"")
+    assert (done["done"], done["payload"]) == (True, b"")
+    with refused(17, "No SASL session state found"):
+        stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"")
+
+
+@case(5)
+def invalid_proof_ends_the_conversation(bench: Bench) -> None:
+    user, stranger = bench.user(), bench.stranger()
+    stranger[USERS].command(_start(ScramClient(*user), skips_empty_exchange=True))
+    with refused(18, "Authentication failed."):
+        stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"invalid")
+    with refused(17, "No SASL session state found"):
+        stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"invalid")
+
+
+@case(6)
+def unknown_user_fails_at_the_start(bench: Bench) -> None:
+    user, stranger = bench.user(), bench.stranger()
+    with refused(18, "Authentication failed."):
+        stranger[USERS].command(_start(ScramClient("nobody", "x"), skips_empty_exchange=True))
+    with refused(18, "Authentication failed."):
+        stranger[APP].command(_start(ScramClient(*user), skips_empty_exchange=True))
+    with refused(334, "Received authentication for mechanism SCRAM-MD4 which is not enabled"):
+        stranger[USERS].command("saslStart", 1, mechanism="SCRAM-MD4", payload=b"n,,n=x,r=y")
+
+
+@case(7)
+def find_needs_a_login(bench: Bench) -> None:
+    with refused(13, "Command find requires authentication"):
+        bench.stranger()[APP].things.find_one()
+    with refused(13, "Command find requires authentication"):
+        bench.raw().command(APP, find="things")
+
+
+@case(8)
+def connection_status_tells_who_is_logged_in(bench: Bench) -> None:
+    nobody = bench.stranger().admin.command("connectionStatus")["authInfo"]
+    assert nobody["authenticatedUsers"] == []
+    assert nobody["authenticatedUserRoles"] == []
+    user = bench.user()
+    somebody = bench.client(user).admin.command("connectionStatus")["authInfo"]
+    assert somebody["authenticatedUsers"] == [user.document]
+    assert somebody["authenticatedUserRoles"] == [{"role": "read", "db": APP}]
