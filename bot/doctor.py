@@ -1,18 +1,23 @@
-"""What ``doctor`` looks at: settings, files, ledger, Slack, each database. Changes nothing."""
+"""What ``doctor`` looks at: settings, files, ledger, Slack, each database. Changes nothing, but for ``try_out``, which leaves nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from adapters.base import AdapterError, Finding, Rejected
 from bot.access.context import Context
-from bot.app import build_context
+from bot.app import build_context, operator
 from bot.databases import level, target
 from bot.policy.load import Config
 from bot.settings import Settings, SettingsError, needed_for_slack
 from bot.slack.connection import web_client
 from bot.slack.doctor import examine_slack
+from bot.trial import Step, try_level
+from storage.audit import AuditKind
 from storage.errors import LedgerError
 
 
@@ -91,6 +96,38 @@ async def _slack(settings: Settings, config: Config | None) -> list[Finding]:
     return await examine_slack(client, app_token, config)
 
 
+async def try_out(settings: Settings, only: Sequence[str], report: Callable[[str, Step], None]) -> bool:
+    """The contract in small on each level of these databases; whether all was well. Audited where there is a ledger to audit in."""
+    context = build_context(settings)
+    stop = threading.Event()
+    try:
+        context.files.refresh()
+        await context.ledger.open(create=False)
+        results = [await _try_database(context, name, report, stop) for name in _chosen(context.files.config, only)]
+        return all(results)
+    finally:
+        stop.set()
+        await asyncio.to_thread(context.engines.close)  # a trial that runs tidies up first
+        await context.ledger.close()
+
+
+async def _try_database(
+    context: Context, name: str, report: Callable[[str, Step], None], stop: threading.Event
+) -> bool:
+    config = context.files.config
+    assert config is not None, "only chosen from what is in force"
+    entry, results = config.databases[name], list[bool]()
+    where = target(name, entry, prefix=context.prefix, ledger=context.ledger.id)
+    for known in entry.levels:
+        tried = partial(
+            try_level, level=level(known, entry), prefix=context.prefix, report=partial(report, name), stop=stop
+        )
+        results.append(await context.engines.call(where, tried))
+    facts = {"database": name, "levels": len(results), "well": all(results)}
+    await context.ledger.record(AuditKind.TRIED, actor=operator().id, facts=facts)
+    return all(results)
+
+
 async def _database(context: Context, name: str) -> list[Finding]:
     config = context.files.config
     assert config is not None, "only chosen from what is in force"
@@ -98,7 +135,7 @@ async def _database(context: Context, name: str) -> list[Finding]:
     where = target(name, entry, prefix=context.prefix, ledger=context.ledger.id or "none")
     levels = [level(known, entry) for known in entry.levels]
     try:
-        health = await context.engines.call(where, lambda adapter: adapter.check(levels))
+        health = await context.engines.measure(where, levels)
     except Rejected as no:
         return [wrong(no.what, no.mend)]
     except AdapterError as error:

@@ -7,12 +7,12 @@ An engine is a class that implements ``adapters.base.Adapter``, found through th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from adapters.base import Adapter, Enforced, Rejected, Secrets, Target
+from adapters.base import Adapter, Enforced, Health, Level, Rejected, Secrets, Target
 from bot.databases import resolve
 
 GROUP = "dbaccess.engines"
@@ -33,6 +33,7 @@ class Engines:
     def __init__(self, classes: Mapping[str, type[Adapter]] | None = None) -> None:
         self._classes = dict(installed() if classes is None else classes)
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._measured: dict[tuple[str, str], Enforced] = {}
 
     def adapter_class(self, engine: str) -> type[Adapter]:
         """Raises Rejected where nothing installed serves the engine."""
@@ -49,10 +50,18 @@ class Engines:
         found = self._classes.get(engine)
         return found.label if found else engine
 
-    def enforces(self, engine: str) -> Enforced:
-        """What such a server ends by itself without any set-up of its own."""
+    def enforces(self, engine: str, admin_url: str | None = None) -> Enforced:
+        """What the server behind this reference ends by itself, as last measured; before that, what such a server does without any set-up."""
+        if admin_url is not None and (measured := self._measured.get((engine, admin_url))) is not None:
+            return measured
         found = self._classes.get(engine)
         return found.enforces if found else Enforced.NOTHING
+
+    async def measure(self, target: Target, levels: Sequence[Level] = ()) -> Health:
+        """What the adapter's ``check`` finds; what the server enforces is remembered. Raises what the adapter raises."""
+        health = await self.call(target, lambda adapter: adapter.check(levels))
+        self._measured[target.engine, target.admin_url] = health.enforced
+        return health
 
     def open(self, target: Target) -> Adapter:
         """The adapter with its secrets resolved now; makes no connection. Raises Rejected where a secret is not to be had."""

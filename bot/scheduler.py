@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access.alerts import announce_files
 from bot.access.runner import Runner
+from bot.access.servers import measure
 
 NET_SECONDS = 30
 FILES_SECONDS = 5
+SERVERS_SECONDS = 3600
 
 
 def build_scheduler(runner: Runner) -> AsyncIOScheduler:
@@ -19,5 +21,13 @@ def build_scheduler(runner: Runner) -> AsyncIOScheduler:
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
     )
     scheduler.add_job(runner.nudge, "interval", seconds=NET_SECONDS, id="net")
+    scheduler.add_job(
+        measure,
+        "interval",
+        seconds=SERVERS_SECONDS,
+        args=[runner.context],
+        id="servers",
+        next_run_time=datetime.now(UTC),
+    )
     scheduler.add_job(announce_files, "interval", seconds=FILES_SECONDS, args=[runner.context], id="files")
     return scheduler

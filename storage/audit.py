@@ -31,5 +31,7 @@ class AuditKind(StrEnum):
     CLICK_REFUSED = "click.refused"
     ALERT = "alert.raised"
     BOT_STARTED = "bot.started"
+    TRIED = "database.tried"
+    SWEPT = "database.swept"
     POLICY_LOADED = "policy.loaded"
     POLICY_REFUSED = "policy.refused"

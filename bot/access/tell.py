@@ -40,19 +40,22 @@ log = structlog.get_logger(__name__)
 
 async def card(context: Context, request: Request) -> CardNotice:
     """The card as it stands now."""
-    engine = str((request.target or {}).get("engine") or _engine_today(context, request))
+    engine, admin_url = _server(context, request)
     return CardNotice(
         request=request,
         decisions=await context.ledger.decisions(request.id),
-        enforced=context.engines.enforces(engine).value,
+        enforced=context.engines.enforces(engine, admin_url).value,
         engine=context.engines.label(engine),
         reaches=str(request.terms.level.get("description") or ""),
     )
 
 
-def _engine_today(context: Context, request: Request) -> str:
+def _server(context: Context, request: Request) -> tuple[str, str]:
+    """Engine and reference of the server: the frozen one, or before the approval today's."""
+    if request.target:
+        return str(request.target["engine"]), str(request.target["admin_url"])
     entry = context.files.config.databases.get(request.database) if context.files.config else None
-    return entry.engine if entry else ""
+    return (entry.engine, entry.admin_url) if entry else ("", "")
 
 
 async def post_card(context: Context, work: Work) -> None:

@@ -13,7 +13,7 @@ import typer
 from adapters.base import AdapterError
 from bot.access.errors import AccessError
 from bot.app import CannotStart
-from bot.cli import common, doctor, listing, policy, revoke, run, store
+from bot.cli import common, doctor, listing, policy, revoke, run, store, sweep
 from bot.http import CannotListen
 from bot.policy.load import ConfigError
 from bot.settings import SettingsError
@@ -30,6 +30,7 @@ app.command("doctor")(doctor.doctor)
 app.command("list")(listing.list_requests)
 app.command("show")(listing.show)
 app.command("revoke")(revoke.revoke)
+app.command("sweep")(sweep.sweep)
 
 
 def _version(wanted: bool) -> None:

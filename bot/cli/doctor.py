@@ -1,37 +1,74 @@
-"""``dbaccess doctor``: everything that must be well, looked at one by one."""
+"""``dbaccess doctor``: everything that must be well, looked at one by one, and proven with ``--try``."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bot.cli import common
-from bot.doctor import Section, examine
+from bot.doctor import Section, examine, try_out
+from bot.settings import Settings
+from bot.trial import Step
 
 
 def doctor(
     databases: Annotated[
         list[str] | None, typer.Argument(metavar="[DATABASE]...", help="Only these databases.")
     ] = None,
+    try_it: Annotated[
+        bool,
+        typer.Option(
+            "--try",
+            help="Prove it: make a user on each level, log in, end it with a session open, read back; leaves nothing.",
+        ),
+    ] = False,
     as_json: common.Json = False,
 ) -> None:
     """Settings, Slack, ledger, each database: what is well, what is not, and the statement that mends it. Status 1 when something is wrong."""
-    sections = asyncio.run(examine(common.quiet_settings(), databases or []))
-    if as_json:
-        common.print_json(
-            [
-                {"section": s.name, "ok": f.is_ok, "fatal": f.is_fatal and not f.is_ok, "what": f.what, "mend": f.mend}
-                for s in sections
-                for f in s.findings
-            ]
-        )
-    else:
+    settings = common.quiet_settings()
+    sections = asyncio.run(examine(settings, databases or []))
+    report = [_finding_json(s, number) for s in sections for number in range(len(s.findings))]
+    if not as_json:
         for section in sections:
             _print(section)
-    if any(f.is_fatal and not f.is_ok for s in sections for f in s.findings):
+    is_well = not any(f.is_fatal and not f.is_ok for s in sections for f in s.findings)
+    if try_it:
+        is_well = _try(settings, databases or [], report, as_json=as_json) and is_well
+    if as_json:
+        common.print_json(report)
+    if not is_well:
         raise typer.Exit(1)
+
+
+def _try(settings: Settings, databases: list[str], report: list[dict[str, Any]], *, as_json: bool) -> bool:
+    """Each step is printed as it ends."""
+    named: set[str] = set()
+
+    def tell(database: str, step: Step) -> None:
+        where = f"Trial {database}, level {step.level}"
+        report.append(
+            {"section": where, "ok": step.ok, "fatal": not step.ok, "what": _words(step), "mend": None,
+             "database": database, "level": step.level, "step": step.name, "ms": step.ms}
+        )  # fmt: skip
+        if not as_json:
+            if where not in named:
+                named.add(where)
+                typer.echo(where)
+            typer.echo(f"  {'✓' if step.ok else '✗'} {step.ms:8.1f} ms  {_words(step)}")
+
+    return asyncio.run(try_out(settings, databases, tell))
+
+
+def _words(step: Step) -> str:
+    return f"{step.name}: {step.what}" if step.what else step.name
+
+
+def _finding_json(section: Section, number: int) -> dict[str, Any]:
+    found = section.findings[number]
+    fatal = found.is_fatal and not found.is_ok
+    return {"section": section.name, "ok": found.is_ok, "fatal": fatal, "what": found.what, "mend": found.mend}
 
 
 def _print(section: Section) -> None:
@@ -40,4 +77,5 @@ def _print(section: Section) -> None:
         sign = "✓" if finding.is_ok else "✗" if finding.is_fatal else "!"
         typer.echo(f"  {sign} {finding.what}")
         if finding.mend and not finding.is_ok:
-            typer.echo(f"      {finding.mend}")
+            for line in finding.mend.splitlines():
+                typer.echo(f"      {line}")

@@ -1,0 +1,110 @@
+"""Users on the servers against the ledger: those nobody answers for, and grants whose user is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from adapters.base import AdapterError, Level, ManagedUser, Receipt, Target
+from bot.access.context import Context
+from bot.access.servers import configured, one_each
+from storage.audit import AuditKind
+from storage.records import Request, State
+
+
+class Kind(StrEnum):
+    """What a user or grant is to the ledger."""
+
+    ORPHAN = "orphan"
+    MISSING = "missing"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stray:
+    """Something that stands on one side only. ``ledger`` is what the user's mark names."""
+
+    kind: Kind
+    target: Target
+    username: str
+    request_id: int | None
+    ledger: str | None
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        if self.kind is Kind.ORPHAN:
+            return f"{self.username} is on the server of {self.target.name} and no live grant has it"
+        if self.kind is Kind.MISSING:
+            return f"{self.username} of live grant #{self.request_id} is not on the server of {self.target.name}"
+        whose = f"of ledger {self.ledger}" if self.ledger else "without a mark"
+        return f"{self.username} on the server of {self.target.name} is {whose}: not ours, not touched"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a sweep saw. ``unanswered``: by database, why its server was not looked at."""
+
+    servers: int
+    users: int
+    strays: tuple[Stray, ...]
+    unanswered: Mapping[str, str]
+
+
+async def look(context: Context) -> Found:
+    """Each server is asked once. The ledger is read before and after, so that what begins or ends meanwhile is no stray."""
+    before = await context.ledger.live_grants()
+    frozen = [Target.from_json(request.target) for request in before if request.target]
+    servers = one_each([*configured(context), *frozen])
+    listed, unanswered = dict[Target, list[ManagedUser]](), dict[str, str]()
+    for server in servers:
+        try:
+            listed[server] = await context.engines.call(server, lambda adapter: adapter.list_users())
+        except AdapterError as error:
+            unanswered[server.name] = str(error)
+    after = await context.ledger.live_grants()
+    known = {request.username for request in (*before, *after)}
+    strays = [
+        _stray(server, user, context.ledger.id)
+        for server, users in listed.items()
+        for user in users
+        if user.username not in known
+    ]
+    strays += _missing(listed, before, after)
+    users = sum(map(len, listed.values()))
+    return Found(servers=len(servers), users=users, strays=tuple(strays), unanswered=unanswered)
+
+
+def _stray(server: Target, user: ManagedUser, ledger: str) -> Stray:
+    kind = Kind.ORPHAN if user.ledger == ledger else Kind.FOREIGN
+    return Stray(kind=kind, target=server, username=user.username, request_id=user.request_id, ledger=user.ledger)
+
+
+def _missing(
+    listed: Mapping[Target, list[ManagedUser]], before: tuple[Request, ...], after: tuple[Request, ...]
+) -> list[Stray]:
+    """ACTIVE all the while, on a server that answered, and not on it."""
+    active = {request.id for request in before if request.state is State.ACTIVE}
+    found = []
+    for request in after:
+        if request.id not in active or request.state is not State.ACTIVE or not request.target or not request.username:
+            continue
+        own = Target.from_json(request.target)
+        server = next((s for s in listed if len(one_each([s, own])) == 1), None)
+        if server is not None and request.username not in {user.username for user in listed[server]}:
+            found.append(
+                Stray(kind=Kind.MISSING, target=own, username=request.username, request_id=request.id, ledger=None)
+            )
+    return found
+
+
+async def end(context: Context, stray: Stray, *, actor: str) -> Receipt:
+    """Take an orphan of our own ledger away. Raises AdapterError."""
+    assert stray.kind is Kind.ORPHAN, "nobody else's is ever touched"
+    receipt = await context.engines.call(
+        stray.target, lambda adapter: adapter.drop_user(stray.username, Level(name="sweep"))
+    )
+    facts = {"database": stray.target.name, "username": stray.username, "sessions_ended": receipt.sessions_ended}
+    await context.ledger.record(AuditKind.SWEPT, actor=actor, facts=facts)
+    return receipt
