@@ -23,7 +23,7 @@ from adapters.base import (
     UserSpec,
     username_pattern,
 )
-from adapters.postgresql import revoke, rights, users
+from adapters.postgresql import revoke, rights, standbys, users
 from adapters.postgresql.connection import MARK, Server, identity
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.login import Login, log_in
@@ -79,15 +79,15 @@ class PostgreSQL:
         return [_managed(name, comment, until) for name, comment, until in rows if pattern.fullmatch(name)]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
-        """Sessions of now; PostgreSQL itself counts no statements per user."""
-        with self.server.session() as connection:
-            rows = connection.execute(
-                "SELECT usename, count(*), array_agg(DISTINCT coalesce(host(client_addr), 'local')) FROM pg_stat_activity"
-                " WHERE usename = ANY(%s) GROUP BY usename",
-                (list(usernames),),
-            ).fetchall()
-        seen = {name: Activity(username=name, sessions=count, clients=tuple(clients)) for name, count, clients in rows}
-        return [seen.get(name) or Activity(username=name, sessions=0) for name in usernames]
+        """Sessions of now, on the standbys too; PostgreSQL itself counts no statements per user."""
+        names = list(usernames)
+        with (
+            self.server.session() as connection,
+            standbys.asked(self.server, connection, lambda standby: standbys.count_there(standby, names)) as there,
+        ):
+            counts = standbys.count(connection, names)
+        counts += [count for each in there for count in each]
+        return [_activity(name, [count for count in counts if count.username == name]) for name in names]
 
     def endpoint(self, level: Level) -> Endpoint:
         """What the requester is told; the command holds the password as psql's users expect."""
@@ -110,6 +110,11 @@ class PostgreSQL:
 def _first(listed: object) -> str:
     """Of several hosts or ports in the admin URL."""
     return str(listed or "").split(",")[0]
+
+
+def _activity(username: str, counts: Sequence[standbys.Count]) -> Activity:
+    clients = sorted({client for count in counts for client in count.clients})
+    return Activity(username=username, sessions=sum(count.sessions for count in counts), clients=tuple(clients))
 
 
 def _managed(name: str, comment: str | None, until: datetime | None) -> ManagedUser:

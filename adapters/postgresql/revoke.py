@@ -7,39 +7,68 @@ what a temporary user made.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
 
 import psycopg
 
 from adapters.base import AdapterError, Level, Receipt, Rejected, Unreachable
+from adapters.postgresql import standbys
 from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, exists, quoted, run, us, value
 from adapters.postgresql.handover import Kept, become_member, hand_over
 from adapters.postgresql.kept import drop_unused
 from adapters.postgresql.levels import GRAVEYARD, roles_of
 from adapters.postgresql.prepared import note_others, roll_back
+from adapters.postgresql.sessions import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    SESSIONS_WITHIN,
+    Seen,
+    orphans_note,
+    terminate,
+)
 from adapters.postgresql.users import find, memberships
-
-SESSIONS_WITHIN = 8.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 
 
 @dataclass
 class Tally:
-    """What was seen and done on the way, for the receipt. A session is its pid and when it began: pids come again."""
+    """What was seen and done on the way, for the receipt. ``there`` has the sessions on each standby."""
 
-    sessions: set[tuple[int, object]] = field(default_factory=set)
+    sessions: set[Seen] = field(default_factory=set)
+    there: dict[str, set[Seen]] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, ended: standbys.Ended) -> None:
+        self.there.setdefault(ended.reference, set()).update(ended.sessions)
+        self.notes += ended.notes
+
+    @property
+    def sessions_ended(self) -> int:
+        return len(self.sessions) + sum(map(len, self.there.values()))
+
+    def standby_notes(self) -> list[str]:
+        return [
+            f"On the standby behind {reference}: {len(sessions)} sessions ended, none left."
+            for reference, sessions in self.there.items()
+        ]
 
 
 def drop(server: Server, username: str, level: Level) -> Receipt:
     """The whole way. Raises NotOurs, Unreachable (come back), Rejected (with what would help)."""
     tally = Tally()
     with server.session(limit=REVOKE_LIMIT_SECONDS) as connection:
+        if value(connection, "SELECT pg_is_in_recovery()"):
+            raise Unreachable("this server is a standby now; users are ended on the primary")
+        if server.target.replicas:
+            standbys.written_at_once(connection)
         found = find(connection, server.target, username)
         if found is None:
-            _note_orphans(connection, tally)
+            tally.notes += orphans_note(connection)
+            with _everywhere(server, connection, username, None, tally):
+                pass
         else:
             _take_away(server, connection, username, oid=found.oid, level=level, tally=tally)
         _kept_role(server, connection, level, tally)
@@ -50,10 +79,12 @@ def drop(server: Server, username: str, level: Level) -> Receipt:
 
 
 def _take_away(server: Server, connection: Connection, username: str, *, oid: int, level: Level, tally: Tally) -> None:
+    """The role stays, blocked, until every standby has answered: by its oid the next run finds what is left there."""
     block_login(connection, username)
     become_member(connection, username)
-    end_sessions(connection, oid, tally)
-    roll_back(server, connection, username, oid)
+    with _everywhere(server, connection, username, oid, tally):
+        end_sessions(connection, oid, tally)
+        roll_back(server, connection, username, oid)
     roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
     tally.notes += note_others(connection, roles)
     hand_over(server, connection, username, tally.kept, lend=roles)
@@ -61,16 +92,29 @@ def _take_away(server: Server, connection: Connection, username: str, *, oid: in
     end_sessions(connection, oid, tally)
 
 
+@contextmanager
+def _everywhere(server: Server, connection: Connection, username: str, oid: int | None, tally: Tally) -> Iterator[None]:
+    """While the caller's block ends sessions here, those on the standbys are ended. Raises when a standby did not answer."""
+    if not server.target.replicas:
+        yield
+        return
+    ending = standbys.Ending(username=username, oid=oid, blocked_at=standbys.log_end(connection))
+    with standbys.asked(server, connection, lambda standby: standbys.end_sessions(standby, ending)) as there:
+        yield
+    for ended in there:
+        tally.add(ended)
+
+
 def _receipt(connection: Connection, username: str, tally: Tally, *, was_absent: bool) -> Receipt:
     if exists(connection, username):
         raise Unreachable(f"the user {username} is still there after it was dropped")
     return Receipt(
         was_absent=was_absent,
-        sessions_ended=len(tally.sessions),
+        sessions_ended=tally.sessions_ended,
         kept=tuple(tally.kept.names),
         kept_by=GRAVEYARD if tally.kept.count else None,
         read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
-        notes=(*tally.notes, *tally.kept.notes()),
+        notes=(*tally.standby_notes(), *tally.notes, *tally.kept.notes()),
     )
 
 
@@ -85,38 +129,17 @@ def block_login(connection: Connection, username: str) -> None:
 
 
 def end_sessions(connection: Connection, oid: int, tally: Tally) -> None:
-    """By the user's oid, since its name is gone after the drop; until none is left. Raises Unreachable when some do not end in time."""
+    """On the primary, until none is left. Raises Unreachable when some do not end in time."""
     deadline, pause = time.monotonic() + SESSIONS_WITHIN, FIRST_PAUSE
-    while rows := _terminate(connection, oid):
-        tally.sessions |= set(rows)
+    while rows := terminate(connection, oid):
+        tally.sessions |= rows
         if time.monotonic() > deadline:
             raise Unreachable(f"{len(rows)} sessions do not end")
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _terminate(connection: Connection, oid: int) -> list[tuple[int, object]]:
-    """Every session there is now, told to end."""
-    query = "SELECT pid, backend_start, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = %s::oid"
-    try:
-        rows = connection.execute(query, (oid,)).fetchall()
-    except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT pg_signal_backend TO {us(connection)};"
-        raise Rejected("the bot may not end the user's sessions", mend=mend) from None
-    return [(pid, began) for pid, began, _ in rows]
-
-
 # Notes for the receipt.
-
-
-def _note_orphans(connection: Connection, tally: Tally) -> None:
-    """A session outlives its role, and one that did SET ROLE keeps what it had; whose it was, the server no longer knows."""
-    rows = connection.execute(
-        "SELECT pid FROM pg_stat_activity a WHERE usesysid IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.oid = a.usesysid)"
-    ).fetchall()
-    if rows:
-        steps = " ".join(f"SELECT pg_terminate_backend({pid});" for (pid,) in rows)
-        tally.notes.append(f"{len(rows)} sessions of users that are no more are still open. To end them: {steps}")
 
 
 def _kept_role(server: Server, connection: Connection, level: Level, tally: Tally) -> None:
@@ -132,8 +155,9 @@ def _kept_role(server: Server, connection: Connection, level: Level, tally: Tall
 
 def _note_standbys(server: Server, connection: Connection, tally: Tally) -> None:
     """Sessions on a standby are invisible here and survive the drop."""
-    standbys = value(connection, "SELECT count(*) FROM pg_stat_replication")
-    if standbys and not server.target.replicas:
+    attached, named = value(connection, "SELECT count(*) FROM pg_stat_replication"), len(server.target.replicas)
+    if attached > named:
+        is_named = f"{named} of them" if named else "none"
         tally.notes.append(
-            f"{standbys} standby servers are attached and none is named in databases.yml: sessions there were not looked at."
+            f"{attached} standby servers are attached and {is_named} is named in databases.yml: sessions on the others were not looked at."
         )

@@ -11,6 +11,7 @@ from adapters.postgresql.findings import fatal, ok, warning
 from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.levels import GRAVEYARD, danger, level_database
 from adapters.postgresql.rights_of_levels import in_its_database, may_give, role_of_level
+from adapters.postgresql.rights_of_standbys import of_standbys
 
 OLDEST = 13
 FREE_CONNECTIONS = 10
@@ -34,6 +35,7 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
             *(finding for database in databases for finding in _open_to_all(connection, database)),
             *_others_open_to_all(connection, databases),
         ]
+        findings += of_standbys(server, connection)
         found, words = identity(connection), connection.info.parameter_status("server_version") or ""
     for level in levels:
         findings += in_its_database(server, level)
@@ -53,10 +55,12 @@ def _server(connection: Connection, target: Target) -> Iterator[Finding]:
     elif value(connection, "SELECT current_setting('transaction_read_only')") == "on":
         mend = f"ALTER ROLE {quoted(connection.info.user)} RESET default_transaction_read_only;"
         yield fatal("this server is read-only for the bot, and users cannot be made on it", mend)
-    standbys = value(connection, "SELECT count(*) FROM pg_stat_replication")
-    if standbys and not target.replicas:
+    attached, named = value(connection, "SELECT count(*) FROM pg_stat_replication"), len(target.replicas)
+    if attached > named:
+        is_named = f"{named} of them" if named else "none"
         yield warning(
-            f"{standbys} standby servers are attached and none is named: sessions there are not ended by dbaccess"
+            f"{attached} standby servers are attached and {is_named} is named: sessions on the others are not ended by dbaccess",
+            "name each under replicas in databases.yml",
         )
     yield from _room(connection)
     yield from _clock(connection)

@@ -119,13 +119,6 @@ def _completable(source: Source, rule: RuleEntry, stage: StageEntry, place: Plac
         yield _problem(source, place, what)
 
 
-def database_errors(source: Source, databases: Mapping[str, DatabaseEntry]) -> Iterator[Problem]:
-    """Keys of databases.yml that promise what comes later."""
-    for name, entry in databases.items():
-        if entry.replicas:
-            yield _problem(source, ("databases", name, "replicas"), f"replicas {LATER_WORDS}")
-
-
 def warnings(
     data_file: Source, policy_file: Source, rules: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]
 ) -> Iterator[Problem]:

@@ -60,7 +60,6 @@ def load(folder: Path) -> Config:
     names = [name for name, _ in _items(data_file.data, "databases")]
     known = checks.Known(databases=data.databases, names=names, is_whole=not data_file.problems)
     policy_file.problems += checks.errors(policy_file, policy, rules, known)
-    data_file.problems += checks.database_errors(data_file, data.databases)
     _raise(data_file, policy_file)
     return _config(data_file, policy_file, data, policy.model_copy(update={"rules": list(rules.values())}))
 

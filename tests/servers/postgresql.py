@@ -216,10 +216,30 @@ def start(version: int, *, extra: str = "", fsync: bool = False) -> PostgresServ
     text = CONFIG + ("fsync = on\n" if fsync else "") + extra
     with (folder / "data" / "postgresql.conf").open("a") as config:
         config.write(text)
-    (folder / "log").touch()
+    return _started(PostgresServer(version=version, folder=folder, port=free_port(), extra=extra))
+
+
+def start_standby(of: PostgresServer) -> PostgresServer:
+    """A streaming hot standby of a running server, on a port of its own."""
+    folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{of.version}-standby-"))
+    folder.chmod(0o755)
+    account = unprivileged()
+    if account:
+        os.chown(folder, int(str(account["user"])), int(str(account["group"])))
+    source = f"host={of.host} port={of.port} user={SUPERUSER} password={PASSWORD}"
+    command = [binaries(of.version) / "pg_basebackup", "-d", source, "-D", folder / "data", "-R", "-c", "fast", "-N"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **account)  # type: ignore[call-overload]
+    if made.returncode != 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise NoServer(f"no standby of PostgreSQL {of.version}: {made.stderr[-500:]}")
+    server = PostgresServer(version=of.version, folder=folder, port=free_port())
+    return _started(server)
+
+
+def _started(server: PostgresServer) -> PostgresServer:
+    (server.folder / "log").touch()
     with contextlib.suppress(PermissionError):
-        (folder / "log").chmod(0o666)
-    server = PostgresServer(version=version, folder=folder, port=free_port(), extra=extra)
+        (server.folder / "log").chmod(0o666)
     try:
         _start_somewhere(server)
     except BaseException:

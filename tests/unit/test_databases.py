@@ -183,3 +183,10 @@ def test_identifiers_that_no_server_takes_are_refused(name: str) -> None:
 def test_hostile_but_possible_identifiers_are_kept_as_they_are() -> None:
     name = 'read"er; drop table x --'
     assert level("readonly", entry(levels={"readonly": {"roles": [name]}})).roles == (name,)
+
+
+def test_replicas_stay_references() -> None:
+    found = target("orders", entry(replicas=["env:ORDERS_REPLICA", "file:/run/second"]), prefix="jit_", ledger="abc")
+    assert found.replicas == ("env:ORDERS_REPLICA", "file:/run/second")
+    with pytest.raises(ValueError, match="env:NAME"):
+        entry(replicas=[SECRET])

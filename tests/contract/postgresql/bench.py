@@ -54,6 +54,7 @@ class Bench:
     owner: str | None
     ledger: str = "testledger01"
     prefix: str = "jit_"
+    standbys: tuple[PostgresServer, ...] = ()
     _number: int = field(default=100)
 
     def target(self, **changes: object) -> Target:
@@ -66,11 +67,13 @@ class Bench:
             tls=Tls(mode="prefer"),
             connect=Connect(),
             admin_role=self.owner,
+            replicas=tuple(f"env:STANDBY_{number}" for number, _ in enumerate(self.standbys, 1)),
         )
         return replace(found, **changes)  # type: ignore[arg-type]
 
     def secrets(self) -> Secrets:
-        return Secrets(admin_url=self.server.url(self.bot, BOT_PASSWORD, self.database))
+        replicas = tuple(standby.url(self.bot, BOT_PASSWORD, self.database) for standby in self.standbys)
+        return Secrets(admin_url=self.server.url(self.bot, BOT_PASSWORD, self.database), replicas=replicas)
 
     def adapter(self, **changes: object) -> PostgreSQL:
         return PostgreSQL(self.target(**changes), self.secrets())
