@@ -18,15 +18,15 @@ PRESETS = {"readonly": ("%R~*", "+@read"), "readwrite": ("~*", "+@read", "+@writ
 SHOWS_NAMES = ("scan", "randomkey")
 """Key patterns hide values; these show the name of every key, so patterns but ``*`` have them only where they are named."""
 CATEGORIES = """
-read write keyspace string hash list set sortedset bitmap hyperloglog geo stream pubsub fast slow blocking connection transaction
-json search timeseries bloom cuckoo cms topk tdigest
+read write keyspace string hash list set sortedset bitmap hyperloglog geo stream blocking
 """
+"""Those that are about keys. ``@fast`` and ``@slow`` hold a bit of everything, and channels are not given."""
 REFUSED = """
 acl auth bgrewriteaof bgsave client cluster commandlog config debug eval eval_ro evalsha evalsha_ro failover fcall fcall_ro flushall
-flushdb function hello info keys lastsave latency migrate module monitor pfdebug pfselftest psync replconf replicaof reset restore
-restore-asking role save script shutdown slaveof slowlog sort sort_ro swapdb sync
+flushdb function hello info keys lastsave latency migrate module monitor pfdebug pfselftest psubscribe psync publish pubsub replconf replicaof
+reset restore restore-asking role save script shutdown slaveof slowlog sort sort_ro spublish ssubscribe subscribe swapdb sync
 """
-"""Their subcommands, too: dangerous, scripting, or the connection's own, which every level has as far as it may."""
+"""Their subcommands, too: dangerous, scripting, channels, or the connection's own, which every level has as far as it may."""
 PRIVILEGE = re.compile(r"@?[a-z][a-z0-9_.-]*(\|[a-z0-9_-]+)?")
 PATTERN = re.compile(r"[!#-&*-\[\]^_a-z{|}~]+")
 """Printable ASCII without what the server's own files would not read back: blanks, quotes, parentheses, backslashes."""

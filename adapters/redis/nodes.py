@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -22,6 +22,8 @@ CONNECT_SECONDS = 5
 ANSWER_SECONDS = 8
 """A server in a script says nothing for 5 seconds and only then that it is busy."""
 DROP_SECONDS = 20.0
+NOT_LET_IN = re.compile(r"^DENIED|protected mode|\[SSL: (?!UNEXPECTED_EOF)|certificate|No such file or directory")
+"""A server that refuses strangers, or the two sides do not agree about TLS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Node:
     port: int
     database: str
     user: str
-    password: str
+    password: str = field(repr=False)
     tls: Tls
     is_tls: bool
 
@@ -107,7 +109,7 @@ class Node:
         if isinstance(error, AuthenticationError | AuthorizationError):
             mend = f"an account {self.user} with the password of the admin URL, and ACL SAVE, on this node"
             return Rejected(f"{self} does not let {self.user} in", mend=mend)
-        if re.search(r"protected mode|certificate|wrong version number|hostname mismatch", words, re.IGNORECASE):
+        if NOT_LET_IN.search(words):
             return Rejected(f"{self}: {words}")
         may_change = ("LOADING", "BUSY", "UNKILLABLE", "MISCONF", "OOM", "max number of clients")
         if isinstance(error, ResponseError) and not words.startswith(may_change) and "trying to save" not in words:

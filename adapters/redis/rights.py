@@ -71,6 +71,9 @@ def server_findings(session: Session, nodes: Sequence[Node]) -> Iterator[Finding
             f"{node} was started without a configuration file: unless it has an ACL file, a restart forgets all users"
         )
         yield warning(what, "start it with a file, best with aclfile in it")
+    if node == nodes[0] and session.info("replication").get("role") == "slave":
+        what = f"{node} is a replica and takes no writes, whatever a level says"
+        yield warning(what, "name the primary in admin_url and this one under replicas")
     yield from unnamed(session, nodes)
 
 
@@ -83,7 +86,7 @@ def unnamed(session: Session, nodes: Sequence[Node]) -> Iterator[Finding]:
         what = f"{session.node.user} may not run cluster|shards on {session.node}: which nodes there are cannot be seen"
         yield warning(what, f"ACL SETUSER {session.node.user} +cluster|shards")
         return
-    for host, port in named:
+    for host, port in filter(all, named):
         if not {(ip, port) for ip in resolved(host)} & known:
             what = (
                 f"{session.node} names a node {host}:{port} that databases.yml does not: temporary users are not there"

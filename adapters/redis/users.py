@@ -16,7 +16,7 @@ from typing import Any
 from adapters.base import Activity, ManagedUser, Unreachable
 from adapters.redis.nodes import DROP_SECONDS, Session
 
-MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]+):until=([0-9]+)")
+MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]{1,18}):until=([0-9]{1,11})")
 SERVER_USER = "dbaccess_server"
 SERVER_MARK = re.compile(r"~dbaccess:server=([a-z0-9-]+)")
 UNKEPT = "unkept-"

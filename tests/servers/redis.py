@@ -32,6 +32,7 @@ slowlog-log-slower-than 0
 slowlog-max-len 20000
 maxclients 500
 busy-reply-threshold 300
+repl-diskless-sync-delay 0
 """
 """Every command goes to the slow log: it is what a Redis keeps of statements."""
 
@@ -128,7 +129,7 @@ class RedisServer:
         if self.keeps != "nothing":
             return [str(folder / "conf"), *given]
         lines = [line.split(" ", 1) for line in (CONFIG + self.extra).strip().splitlines()]
-        return [*given, *(word for key, value in lines for word in (f"--{key}", value))]
+        return [*given, *(word for key, value in lines for word in (f"--{key}", value.strip('"')))]
 
     def start(self) -> None:
         words = [*command(self.flavour, self.flavour.program), *self._arguments()]

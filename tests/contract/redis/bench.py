@@ -120,6 +120,8 @@ class Bench:
 
     def fill(self) -> None:
         """What there is to read; the servers keep no data over a restart."""
+        if self.server.run("INFO", "replication")["role"] == "slave":
+            return
         for key in ("shop:customers", "shop:orders"):
             words = [str(word) for n in range(CUSTOMERS) for word in (n, f"{key} {n}")]
             self.server.run("HSET", key, *words)

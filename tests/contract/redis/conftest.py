@@ -33,7 +33,7 @@ def valkey() -> Iterator[RedisServer]:
 
 
 def replica_of(primary: RedisServer) -> str:
-    return f"replicaof {primary.host} {primary.port}\nmasteruser {TESTER}\nmasterauth {PASSWORD}\nrepl-diskless-sync-delay 0\n"
+    return f"replicaof {primary.host} {primary.port}\nmasteruser {TESTER}\nmasterauth {PASSWORD}\n"
 
 
 NODES = {
@@ -54,16 +54,25 @@ def pair(redis7: RedisServer, redis7_replica: RedisServer) -> Bench:
     return Bench((redis7, redis7_replica))
 
 
-@pytest.fixture(params=[REDIS, VALKEY], ids=lambda flavour: flavour.name)
-def fresh(request: pytest.FixtureRequest) -> Iterator[Callable[..., RedisServer]]:
-    """Starts a server that a test may spoil."""
-    started = list[Iterator[RedisServer]]()
+KINDS = {f"{f.name} {keeps}": (f, keeps) for f in (REDIS, VALKEY) for keeps in ("aclfile", "config")}
 
-    def start(**options: str) -> RedisServer:
-        had_one = had(lambda: servers.start(request.param, **options))
-        started.append(had_one)
-        return next(had_one)
+
+@pytest.fixture(params=KINDS)
+def own(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server that a test may spoil."""
+    flavour, keeps = KINDS[request.param]
+    yield from had(lambda: servers.start(flavour, keeps=keeps))
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., RedisServer]]:
+    """Starts such servers as a test needs them."""
+    running = list[Iterator[RedisServer]]()
+
+    def start(flavour: servers.Flavour = REDIS, *, keeps: str = "aclfile", extra: str = "") -> RedisServer:
+        running.append(had(lambda: servers.start(flavour, keeps=keeps, extra=extra)))
+        return next(running[-1])
 
     yield start
-    for one in started:
+    for one in running:
         next(one, None)

@@ -1,0 +1,207 @@
+"""What levels let through, by the server's own word and by trying; and what is refused in them."""
+
+from __future__ import annotations
+
+import pytest
+from redis.exceptions import ResponseError
+
+from adapters.base import Grant, Level, Rejected
+from adapters.contract import Denied
+from adapters.redis.levels import PATTERN, REFUSED
+from tests.contract.redis.bench import NARROW, READING, WRITING, Bench
+from tests.servers.redis import RedisServer
+
+CRITICAL = """
+acl setuser x on|acl getuser x|acl list|acl users|acl load|acl save|acl deluser x|acl log|config get x|config set x y|config rewrite|
+client kill id 1|client list|client pause 1|client unpause|client no-evict on|client unblock 1|client tracking on|client caching yes|
+debug sleep 0|eval x 0|evalsha x 0|eval_ro x 0|fcall x 0|fcall_ro x 0|function load x|function delete x|function flush|function list|
+function dump|function restore x|function kill|script load x|script flush|script kill|flushall|flushdb|swapdb 0 1|keys *|migrate h 1 k 0 1|
+restore k 0 x|sort k|sort_ro k|module load x|module list|monitor|psync x 1|sync|replicaof h 1|slaveof h 1|replconf x y|failover|shutdown|
+save|bgsave|bgrewriteaof|info|role|lastsave|latency latest|slowlog get|cluster reset|cluster failover|cluster forget x|cluster meet h 1|
+cluster addslots 1|cluster getkeysinslot 1 1|cluster replicate x|subscribe c|psubscribe c|publish c m|pubsub channels|ssubscribe c|spublish c m|
+acl whoami|memory doctor
+"""
+COMMANDS = [command.split() for command in CRITICAL.replace("\n", "").split("|")]
+EVERYTHING = tuple(
+    "@read @write @keyspace @string @hash @list @set @sortedset @bitmap @hyperloglog @geo @stream @blocking".split()  # noqa: SIM905
+)
+WIDE = Level(name="wide", grants=(Grant(on=("*",), privileges=EVERYTHING),))
+
+
+def made(bench: Bench, level: Level) -> str:
+    spec = bench.spec(level)
+    bench.adapter().create_user(spec)
+    return spec.username
+
+
+def allowed(node: RedisServer, username: str, command: list[str]) -> bool:
+    return bool(node.run("ACL", "DRYRUN", username, *command) == "OK")
+
+
+@pytest.mark.parametrize("level", [READING, WRITING, NARROW, WIDE], ids=lambda level: level.name)
+def test_no_level_allows_what_reaches_beyond_keys(bench: Bench, level: Level) -> None:
+    username = made(bench, level)
+    for node in bench.nodes:
+        free = [" ".join(c) for c in COMMANDS if allowed(node, username, c)]
+        assert free == []
+
+
+def test_the_list_of_critical_commands_can_fail(bench: Bench) -> None:
+    bench.server.run("ACL", "SETUSER", "mighty", "on", "nopass", "~*", "&*", "+@all")
+    assert [c for c in COMMANDS if not allowed(bench.server, "mighty", c)] == []
+    bench.server.run("ACL", "DELUSER", "mighty")
+
+
+@pytest.mark.parametrize("level", [READING, WRITING, NARROW, WIDE], ids=lambda level: level.name)
+def test_every_dangerous_command_of_this_server_is_refused(bench: Bench, level: Level) -> None:
+    """By the server's own categories: also those that no list of ours knows."""
+    username = made(bench, level)
+    names = {str(n) for c in ("dangerous", "admin", "scripting") for n in bench.server.run("ACL", "CAT", c)}
+    assert len(names) > 80
+    assert [name for name in names if dry_run(bench.server, username, name.split("|")) == "OK"] == []
+
+
+def dry_run(node: RedisServer, username: str, command: list[str]) -> str:
+    """With as many words as the command wants."""
+    for count in range(7):
+        try:
+            return str(node.run("ACL", "DRYRUN", username, *command, *["1"] * count))
+        except ResponseError as error:
+            wrong = str(error)
+    pytest.fail(f"{command}: {wrong}")
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED.split()))
+def test_what_is_refused_in_a_level_is_said(bench: Bench, name: str) -> None:
+    for privilege in (name, name.upper(), f"{name}|x"):
+        level = Level(name="bad", grants=(Grant(on=("a*",), privileges=("@read", privilege)),))
+        with pytest.raises(Rejected, match=r"not given to temporary users"):
+            bench.adapter().create_user(bench.spec(level))
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["@all", "@dangerous", "@admin", "@scripting", "@pubsub", "@fast", "@slow", "@connection", "on", "nopass"][:8],
+)
+def test_categories_that_are_more_than_keys_are_refused(bench: Bench, word: str) -> None:
+    level = Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),))
+    with pytest.raises(Rejected, match=r"is not given; one of @"):
+        bench.adapter().create_user(bench.spec(level))
+
+
+@pytest.mark.parametrize(
+    "word", ["-get", "+get", "get set", "~*", ">x", "#" + "0" * 64, "", "(get", "get)", "get\n", "%R~*"]
+)
+def test_rules_in_a_privilege_are_refused(bench: Bench, word: str) -> None:
+    spec = bench.spec(Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),)))
+    with pytest.raises(Rejected):
+        bench.adapter().create_user(spec)
+    assert not bench.has_user(spec.username)
+
+
+@pytest.mark.parametrize("pattern", ["a b", "a\nb", "a)", "(a", 'a"', "a'", "a\\", "ä*", "", "a\0", "\t", "a`b"])
+def test_key_patterns_the_files_would_not_read_back_are_refused(bench: Bench, pattern: str) -> None:
+    spec = bench.spec(Level(name="bad", grants=(Grant(on=("ok:*", pattern), privileges=("@read",)),)))
+    with pytest.raises(Rejected, match="key pattern"):
+        bench.adapter().create_user(spec)
+    assert not bench.has_user(spec.username)
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        Level(name="x"),
+        Level(name="x", roles=("admin",)),
+        Level(name="x", roles=("readonly", "+@all")),
+        Level(name="x", grants=(Grant(on=(), privileges=("@read",)),)),
+        Level(name="x", grants=(Grant(on=("a",), privileges=()),)),
+        Level(name="x", roles=("readonly",), settings={"statement_timeout": "5min"}),
+        Level(name="x", grants=(Grant(on=("a",), privileges=("nosuchcommand",)),)),
+    ],
+)
+def test_levels_that_make_no_sense_make_nobody(bench: Bench, level: Level) -> None:
+    spec = bench.spec(level)
+    with pytest.raises(Rejected):
+        bench.adapter().create_user(spec)
+    assert not bench.has_user(spec.username)
+
+
+def test_a_level_of_two_grants_keeps_them_apart(bench: Bench) -> None:
+    reads, writes = Grant(on=("r:*",), privileges=("@read",)), Grant(on=("w:*",), privileges=("get", "SET"))
+    spec = bench.spec(Level(name="two", grants=(reads, writes)))
+    bench.adapter().create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    assert session.ask("GET", "r:1") is None
+    assert session.ask("SET", "w:1", "x") == "OK"
+    assert session.ask("GET", "w:1") == "x"
+    for words in (
+        ("SET", "r:1", "x"),
+        ("DEL", "w:1"),
+        ("GET", "other"),
+        ("COPY", "w:1", "r:1"),
+        ("MGET", "r:1", "w:1"),
+    ):
+        with pytest.raises(Denied):
+            session.ask(*words)
+    session.close()
+
+
+def test_roles_and_grants_together(bench: Bench) -> None:
+    level = Level(name="both", roles=("readonly",), grants=(Grant(on=("w:*",), privileges=("set",)),))
+    spec = bench.spec(level)
+    bench.adapter().create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    assert session.read_beside() > 0
+    assert session.ask("SET", "w:1", "x") == "OK"
+    with pytest.raises(Denied):
+        session.write()
+    session.close()
+
+
+def test_a_narrow_level_does_not_see_the_names_of_other_keys(bench: Bench) -> None:
+    """Key patterns alone hide values only."""
+    spec = bench.spec(NARROW)
+    bench.adapter().create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    for words in (("SCAN", "0"), ("RANDOMKEY",), ("KEYS", "*"), ("CLIENT", "TRACKING", "on", "BCAST")):
+        with pytest.raises(Denied):
+            session.ask(*words)
+    session.close()
+    named = Level(name="names", grants=(Grant(on=("shop:customers*",), privileges=("@read", "scan")),))
+    spec = bench.spec(named)
+    bench.adapter().create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    assert session.ask("SCAN", "0", "COUNT", "1000")[1]
+    session.close()
+
+
+def test_transactions_and_the_connections_own_commands_work(bench: Bench) -> None:
+    spec = bench.spec(WRITING)
+    bench.adapter().create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    assert session.ask("MULTI") == "OK"
+    session.ask("HSET", "shop:orders", "1", "1")
+    assert session.ask("EXEC") == [0]
+    assert session.ask("SELECT", "1") == "OK"
+    assert spec.username in session.ask("CLIENT", "INFO")
+    assert len(session.ask("COMMAND", "COUNT").__str__()) > 1
+    session.close()
+
+
+def test_every_pattern_that_is_taken_comes_back_from_the_file(own: RedisServer) -> None:
+    """A pattern that a file cannot hold would keep the whole server from starting."""
+    bench = Bench((own,))
+    characters = [chr(n) for n in range(32, 127) if PATTERN.fullmatch(chr(n))]
+    assert len(characters) > 80
+    patterns = ("".join(characters), *(f"{c}x{c}" for c in characters))
+    spec = bench.spec(Level(name="odd", grants=(Grant(on=patterns, privileges=("@read",)),)))
+    bench.adapter().create_user(spec)
+    before = own.run("ACL", "GETUSER", spec.username)
+    own.restart()
+    after = own.run("ACL", "GETUSER", spec.username)
+    assert [one[3] for one in after[11]] == [one[3] for one in before[11]], (
+        "the keys; the text of commands is rewritten"
+    )
+    assert [c for c in COMMANDS if allowed(own, spec.username, c)] == []
+    assert all(allowed(own, spec.username, ["get", f"{c}x{c}"]) for c in characters if c not in "[]^")
+    bench.adapter().drop_user(spec.username, spec.level)

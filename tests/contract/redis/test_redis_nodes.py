@@ -1,0 +1,178 @@
+"""Several nodes: each has its own users, and nothing is done before each has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from adapters.base import NotOurs, Rejected, Unreachable, WrongServer
+from adapters.contract import wait_until
+from tests.contract.redis.bench import READING, WRITING, Bench
+from tests.contract.redis.conftest import replica_of
+from tests.servers.postgresql import free_port
+from tests.servers.redis import RedisServer
+
+
+@pytest.fixture
+def two(started: Callable[..., RedisServer]) -> Bench:
+    """A primary and its replica, to be spoiled."""
+    primary = started()
+    return Bench((primary, started(extra=replica_of(primary))))
+
+
+def users(node: RedisServer) -> set[str]:
+    return set(node.run("ACL", "USERS"))
+
+
+def test_a_user_is_on_every_node_and_every_session_counts(pair: Bench) -> None:
+    adapter, spec = pair.adapter(), pair.spec(READING)
+    adapter.create_user(spec)
+    sessions = [pair.login(spec.username, spec.password, node) for node in pair.nodes for _ in range(2)]
+    wait_until(lambda: pair.nodes[1].run("HLEN", "shop:customers") > 0)
+    assert [session.read() > 0 for session in sessions] == [True] * 4
+    (activity,) = adapter.activity([spec.username])
+    assert (activity.sessions, activity.clients) == (4, ("127.0.0.1",))
+    adapter.set_password(spec.username, "f" * 32)
+    for node in pair.nodes:
+        pair.login(spec.username, "f" * 32, node).close()
+    receipt = adapter.drop_user(spec.username, READING)
+    assert receipt.sessions_ended == 4
+    assert not any(session.is_alive() for session in sessions)
+    assert not any(spec.username in users(node) for node in pair.nodes)
+
+
+def test_a_node_that_is_away_keeps_a_drop_from_being_done(two: Bench) -> None:
+    adapter = two.adapter(identity=two.adapter().identity())
+    for away, here in ((0, 1), (1, 0)):
+        spec = two.spec(READING)
+        adapter.create_user(spec)
+        session = two.login(spec.username, spec.password, two.nodes[here])
+        two.nodes[away].stop()
+        for _ in range(2):
+            with pytest.raises(Unreachable):
+                adapter.drop_user(spec.username, READING)
+        assert not session.is_alive(), "what answers is done at once"
+        assert spec.username not in users(two.nodes[here])
+        two.nodes[away].start()
+        assert spec.username in users(two.nodes[away]), "it came back with the user"
+        receipt = adapter.drop_user(spec.username, READING)
+        assert not receipt.was_absent
+        assert not any(spec.username in users(node) for node in two.nodes)
+        two.nodes[away].restart()
+        assert spec.username not in users(two.nodes[away])
+
+
+def test_nobody_is_made_while_a_node_is_away(two: Bench) -> None:
+    spec = two.spec(READING)
+    two.nodes[1].stop()
+    with pytest.raises(Unreachable):
+        two.adapter().create_user(spec)
+    assert spec.username not in users(two.nodes[0])
+    for verb in (two.adapter().identity, two.adapter().list_users, lambda: two.adapter().activity([spec.username])):
+        with pytest.raises(Unreachable):
+            verb()
+    (problem,) = two.adapter().check([READING]).problems
+    assert str(two.nodes[1].port) in problem.what
+
+
+def test_half_made_is_made_or_taken(pair: Bench) -> None:
+    for finish in (True, False):
+        adapter, spec = pair.adapter(), pair.spec(READING)
+        adapter.create_user(spec)
+        pair.nodes[1].run("ACL", "DELUSER", spec.username)
+        with pytest.raises(Rejected):
+            adapter.set_password(spec.username, "f" * 32)
+        assert spec.username not in users(pair.nodes[1]), "no stub"
+        assert [u.username for u in adapter.list_users()] == [spec.username]
+        if finish:
+            adapter.create_user(spec)
+            pair.login(spec.username, spec.password, pair.nodes[1]).close()
+        assert not adapter.drop_user(spec.username, READING).was_absent
+
+
+def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: Bench) -> None:
+    adapter, spec = pair.adapter(), pair.spec(READING)
+    adapter.create_user(spec)
+    pair.nodes[0].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs")
+    with pytest.raises(NotOurs):
+        adapter.drop_user(spec.username, READING)
+    assert spec.username in users(pair.nodes[0])
+    assert spec.username not in users(pair.nodes[1])
+    with pytest.raises(NotOurs):
+        adapter.create_user(pair.spec(WRITING, username=spec.username))
+    assert spec.username not in users(pair.nodes[1])
+    pair.nodes[0].run("ACL", "DELUSER", spec.username)
+
+
+def test_each_node_has_its_own_identity(pair: Bench) -> None:
+    first, second = pair.adapter().identity().split(",")
+    assert first != second
+    assert pair.adapter().check().identity == f"{first},{second}"
+    for wrong in (f"{second},{first}", first, f"{first},{first}"):
+        spec = pair.spec(READING)
+        with pytest.raises(WrongServer):
+            pair.adapter(identity=wrong).drop_user(spec.username, READING)
+        with pytest.raises(WrongServer):
+            pair.adapter(identity=wrong).create_user(spec)
+        assert not pair.has_user(spec.username)
+
+
+def test_a_node_where_the_bot_has_no_account_is_said(pair: Bench) -> None:
+    pair.nodes[1].run("ACL", "DELUSER", pair.bot)
+    (problem,) = pair.adapter().check().problems
+    assert f"{pair.nodes[1].port} does not let {pair.bot} in" in problem.what
+    spec = pair.spec(READING)
+    with pytest.raises(Rejected):
+        pair.adapter().create_user(spec)
+    assert not pair.has_user(spec.username)
+
+
+# Nodes that are not named.
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_node_that_is_not_named_is_said(pair: Bench, which: int) -> None:
+    alone, other = Bench((pair.nodes[which],)), pair.nodes[1 - which]
+    wait_until(lambda: "online" in str(pair.nodes[0].run("INFO", "replication")))
+    warnings = [w.what for w in alone.adapter().check().warnings]
+    assert [w for w in warnings if f"127.0.0.1:{other.port} that databases.yml does not" in w]
+    assert bool([w for w in warnings if "takes no writes" in w]) == (which == 1)
+    assert not [w for w in pair.adapter().check().warnings if "databases.yml" in w.what]
+
+
+@pytest.fixture
+def cluster(started: Callable[..., RedisServer]) -> tuple[RedisServer, RedisServer]:
+    settings = "cluster-enabled yes\nmasteruser tester\nmasterauth SuperSecret0Admin\ncluster-port "
+    bus = free_port()
+    one, other = started(extra=settings + str(bus)), started(extra=settings + str(free_port()))
+    one.run("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+    other.run("CLUSTER", "MEET", one.host, one.port, bus)
+    wait_until(lambda: _has_joined(one) and _has_joined(other))
+    first = str(one.run("CLUSTER", "MYID"))
+    other.run("CLUSTER", "REPLICATE", first)
+    wait_until(lambda: str(one.run("CLUSTER", "SHARDS")).count("replication-offset") == 2)
+    wait_until(lambda: all("cluster_state:ok" in str(node.run("CLUSTER", "INFO")) for node in (one, other)))
+    wait_until(lambda: other.run("INFO", "replication")["master_link_status"] == "up")
+    return one, other
+
+
+def _has_joined(node: RedisServer) -> bool:
+    return "cluster_known_nodes:2" in str(node.run("CLUSTER", "INFO"))
+
+
+def test_the_nodes_of_a_cluster(cluster: tuple[RedisServer, RedisServer]) -> None:
+    one, other = cluster
+    bench = Bench((one, other))
+    adapter, spec = bench.adapter(), bench.spec(WRITING)
+    assert not [w for w in adapter.check().warnings if "databases.yml" in w.what]
+    alone = Bench((one,)).adapter().check()
+    assert [w for w in alone.warnings if f":{other.port} that databases.yml does not" in w.what]
+    adapter.create_user(spec)
+    sessions = [bench.login(spec.username, spec.password, node) for node in bench.nodes]
+    sessions[0].write()
+    assert sessions[1].ask("READONLY") == "OK"
+    wait_until(lambda: sessions[1].read_beside() > 0)
+    assert sessions[0].ask("CLUSTER", "SLOTS")
+    assert adapter.drop_user(spec.username, WRITING).sessions_ended == 2
+    assert not any(session.is_alive() for session in sessions)
