@@ -13,7 +13,8 @@ from tests.servers.mongodb.text import redacted, shell, type_name
 from tests.servers.mongodb.wire import Request
 
 if TYPE_CHECKING:
-    from tests.servers.mongodb.member import Connection, Deployment, Member
+    from tests.servers.mongodb.connection import Connection
+    from tests.servers.mongodb.member import Deployment, Member
 
 GENERIC = frozenset(
     [

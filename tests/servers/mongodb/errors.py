@@ -7,6 +7,7 @@ from typing import Any
 
 NAMES = {
     2: "BadValue",
+    8000: "AtlasError",
     4: "NoSuchKey",
     9: "FailedToParse",
     11: "UserNotFound",
@@ -91,6 +92,8 @@ TOO_LONG = Refusal(50, "operation exceeded time limit")
 DISCONNECTED = Refusal(279, "client has disconnected")
 NOT_KNOWN_HERE = Refusal(2, "the stand-in does not know {what}")
 
+ATLAS = Refusal(8000, "{name} is not allowed in this atlas tier")
+
 # Logging in.
 LOGIN_FAILED = Refusal(18, "Authentication failed.")
 NO_CONVERSATION = Refusal(17, "No SASL session state found")
@@ -155,6 +158,8 @@ CURSOR_STRIPPED = Refusal(13, "not authorized for getMore with cursor id {id}")
 UID_LENGTH = Refusal(12, "uid must be a 256-bit (32-byte) binary blob")
 NO_OP = Refusal(4, 'Missing expected field "op"')
 OP_TYPE = Refusal(14, 'Expected field "op" to have numeric type, but found {found}')
+OP_TYPE_OF_ROUTER = Refusal(14, '"op" had the wrong type. Expected string, found {found}')
+OP_FORM = Refusal(28625, 'The op argument to killOp must be of the format shardid:opid but found "{op}"')
 OP_RANGE = Refusal(26823, "invalid op : {op}. Op ID cannot be represented with 32 bits")
 UNKNOWN_CURRENT_OP = Refusal(9, "Unrecognized option '{field}' in $currentOp stage.")
 CURRENT_OP_PLACE = Refusal(73, "$currentOp must be run against the 'admin' database with {{aggregate: 1}}")

@@ -1,55 +1,67 @@
-"""A deployment and its members: each member listens, has connections and work of its own; accounts and documents are shared."""
+"""A deployment and its members: each member listens and has connections of its own; accounts and documents are shared."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
-import ipaddress
 import itertools
+import ssl
 import time
-import traceback
-import uuid
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
-from bson import Timestamp, json_util
+from bson import json_util
 from bson.binary import UuidRepresentation
 from bson.objectid import ObjectId
 
-from tests.servers.mongodb import errors, wire
-from tests.servers.mongodb.call import COMMANDS, Call, Reply
+from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.documents import Documents
 from tests.servers.mongodb.faults import Faults
 from tests.servers.mongodb.operations import Work
-from tests.servers.mongodb.rights import CLUSTER, Privilege, Resource
-from tests.servers.mongodb.scram import Conversation
-from tests.servers.mongodb.text import redacted
+from tests.servers.mongodb.rights import Privilege
 from tests.servers.mongodb.users import Accounts, User, UserName
 
 HOST = "127.0.0.1"
+CACHE_SECONDS = 30
 LOG_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.RELAXED, uuid_representation=UuidRepresentation.STANDARD, tz_aware=True
 )
-NOBODY = hashlib.sha256(b"").digest()
-"""Owner of every session on a server without authentication."""
-LOCALHOST_EXCEPTION = [
-    Privilege(Resource("admin"), frozenset({"createUser", "grantRole"})),
-    Privilege(CLUSTER, frozenset({"replSetConfigure"})),
-]
+
+
+class Shape(StrEnum):
+    """Members of a set work each for itself; routers (mongos) all send their work to the same shard."""
+
+    STANDALONE = "standalone"
+    SET = "set"
+    ROUTERS = "routers"
 
 
 class Deployment:
-    """What all members share. The first member is the primary."""
+    """What all members share. The first member of a set is the primary."""
 
-    def __init__(self, folder: Path, *, is_auth_on: bool, set_name: str | None, log: TextIO) -> None:
+    set_name = "rs0"
+
+    def __init__(self, folder: Path, *, shape: Shape, is_auth_on: bool, log: TextIO) -> None:
+        self.shape = shape
         self.is_auth_on = is_auth_on
-        self.set_name = set_name
         self.set_id = ObjectId(hashlib.sha256(str(folder).encode()).digest()[:12])
         self.accounts = Accounts(folder / "accounts.bson")
         self.documents = Documents(folder / "documents.bson")
         self.members: list[Member] = []
+        self.shard = Work()
+        self.connection_numbers = itertools.count(1)
         self._log = log
+
+    @property
+    def is_set(self) -> bool:
+        return self.shape is Shape.SET
+
+    @property
+    def is_routed(self) -> bool:
+        return self.shape is Shape.ROUTERS
 
     def log(self, component: str, context: str, message: str, **attributes: Any) -> None:
         """One line of JSON, as the real server writes it, in local time."""
@@ -71,36 +83,53 @@ class Member:
     def __init__(self, deployment: Deployment, port: int) -> None:
         self.deployment = deployment
         self.port = port
-        self.work = Work()
+        self.work = deployment.shard if deployment.is_routed else Work()
         self.faults = Faults()
         self.connections: dict[int, Connection] = {}
-        self._numbers = itertools.count(1)
+        self._known: dict[UserName, tuple[User, list[Privilege]]] = {}
+        self._known_at = 0.0
         self._server: asyncio.Server | None = None
         deployment.members.append(self)
 
     @property
     def is_primary(self) -> bool:
-        return self.deployment.members[0] is self
+        return self.deployment.members[0] is self or self.deployment.is_routed
 
     @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+    def known(self, name: UserName) -> tuple[User, list[Privilege]] | None:
+        """The user and what he may do, as this member believes: a router remembers for half a minute what is no longer so."""
+        now = time.monotonic()
+        if not self.deployment.is_routed or now - self._known_at > CACHE_SECONDS:
+            self.forget_users()
+        if name not in self._known:
+            user = self.deployment.accounts.users.get(name)
+            if user is None:
+                return None
+            self._known[name] = copy.deepcopy(user), self.deployment.accounts.privileges(user.roles)
+        return self._known[name]
+
+    def forget_users(self) -> None:
+        self._known.clear()
+        self._known_at = time.monotonic()
+
+    async def open(self, certificate: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._accept, HOST, self.port, ssl=certificate)
         self.deployment.log("NETWORK", "listener", "Waiting for connections", port=self.port)
 
     async def close(self) -> None:
-        """As a process that ends: nobody is told, every socket closes."""
+        """As a process that dies: nobody is told, every socket closes, nothing that ran is left."""
         if self._server is not None:
             self._server.close()
             self._server = None
         for connection in list(self.connections.values()):
             connection.writer.transport.abort()
-        self.work = Work()
+        self.work.end_all()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(self, next(self._numbers), reader, writer)
+        connection = Connection(self, next(self.deployment.connection_numbers), reader, writer)
         self.connections[connection.id] = connection
         self.deployment.log("NETWORK", "listener", "Connection accepted", connectionId=connection.id)
         try:
@@ -109,167 +138,3 @@ class Member:
             del self.connections[connection.id]
             writer.close()
             self.deployment.log("NETWORK", connection.context, "Connection ended", connectionId=connection.id)
-
-
-class Connection:
-    """One socket: who is logged in on it, and what he may do."""
-
-    def __init__(self, member: Member, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.member = member
-        self.id = number
-        self.reader = reader
-        self.writer = writer
-        self.client: dict[str, Any] = {}
-        self.user: UserName | None = None
-        self.user_id: uuid.UUID | None = None
-        self.privileges: list[Privilege] = []
-        self.conversation: Conversation | None = None
-        self.client_address = str(writer.get_extra_info("peername")[0])
-        self.remote = ":".join(map(str, writer.get_extra_info("peername")[:2]))
-        self.server_address = str(writer.get_extra_info("sockname")[0])
-
-    @property
-    def context(self) -> str:
-        return f"conn{self.id}"
-
-    @property
-    def uid(self) -> bytes:
-        return self.user.uid if self.user is not None else NOBODY
-
-    @property
-    def is_gone(self) -> bool:
-        return self.reader.at_eof()
-
-    @property
-    def is_localhost_exception(self) -> bool:
-        """No users at all yet, and the client is on this machine."""
-        is_near = ipaddress.ip_address(self.client_address).is_loopback
-        return is_near and not self.member.deployment.accounts.users
-
-    def log(self, component: str, message: str, **attributes: Any) -> None:
-        self.member.deployment.log(component, self.context, message, **attributes)
-
-    def log_in(self, user: User) -> None:
-        if self.user is not None and self.user != user.name:
-            raise errors.SECOND_LOGIN.failure(user=self.user)
-        self.user, self.user_id = user.name, user.id
-        self.refresh()
-
-    def log_out(self) -> None:
-        self.user, self.user_id, self.privileges = None, None, []
-
-    def refresh(self) -> None:
-        """Before every request: the user as he is now. Gone, made again or shut out means logged out."""
-        accounts = self.member.deployment.accounts
-        if self.user is None:
-            self.privileges = LOCALHOST_EXCEPTION if self.is_localhost_exception else []
-            return
-        now = accounts.users.get(self.user)
-        if now is None or now.id != self.user_id:
-            self.log("ACCESS", "User was removed from the user cache; logging out", user=str(self.user))
-            self.log_out()
-        elif not accounts.may_come(now, self.client_address, self.server_address):
-            self.log("ACCESS", "Removed user: authentication restrictions are not met", user=str(self.user))
-            self.log_out()
-        else:
-            self.privileges = accounts.privileges(now.roles)
-
-    async def serve(self) -> None:
-        while True:
-            try:
-                request = await wire.read(self.reader)
-            except wire.NotAMessage as error:
-                self.log("NETWORK", "Error receiving request from client; closing", error=str(error))
-                return
-            if request is None:
-                return
-            reply = await self.answer(request)
-            if reply is None:
-                return
-            if request.wants_reply:
-                self.writer.write(wire.reply(request, reply))
-                try:
-                    await self.writer.drain()
-                except ConnectionError:
-                    return
-
-    async def answer(self, request: wire.Request) -> Reply | None:
-        """None: hang up without a word."""
-        self.refresh()
-        began = time.monotonic()
-        try:
-            reply = await self._run(request)
-        except errors.Failure as failure:
-            reply = failure.reply()
-        except Exception:  # noqa: BLE001 - a mistake in here must be seen, not lose the connection
-            self.log("COMMAND", "The stand-in is wrong", traceback=traceback.format_exc())
-            reply = {"ok": 0.0, "errmsg": traceback.format_exc(), "code": 1, "codeName": "InternalError"}
-        shown = redacted(request.body, without=request.streamed)
-        outcome = {k: (reply or {})[k] for k in ("ok", "errmsg", "code") if k in (reply or {})}
-        took = int((time.monotonic() - began) * 1000)
-        self.log("COMMAND", "Slow query", remote=self.remote, command=shown, durationMillis=took, **outcome)
-        return reply
-
-    async def _run(self, request: wire.Request) -> Reply | None:
-        name = next(iter(request.body), "")
-        if name not in COMMANDS:
-            raise errors.NO_SUCH_COMMAND.failure(name=name)
-        call = Call(self, request, COMMANDS[name])
-        self._check_database(call)
-        if call.command.is_admin_only and call.db != "admin":
-            raise errors.ADMIN_ONLY.failure(name=name)
-        call.needs_login()
-        call.parse()
-        self._check_place(call)
-        fault = self.member.faults.of(name)
-        if fault is not None and await fault.hangs_up():
-            return None
-        operation = self._begin(call)
-        try:
-            reply = {**await call.command.run(call), "ok": 1.0}
-        finally:
-            self.member.work.end(operation)
-        if fault is not None and fault.write_concern_error and call.command.takes_write_concern:
-            reply["writeConcernError"] = fault.write_concern_error
-        return {**reply, **self._cluster_time()}
-
-    def _check_database(self, call: Call) -> None:
-        if call.request.is_query and "$db" in call.body:
-            raise errors.NO_DB_IN_QUERY.failure()
-        if not call.request.is_query and "$db" not in call.body:
-            raise errors.NO_DB_IN_MESSAGE.failure()
-        if not call.db or any(c in '/\\. "\0' for c in call.db) or len(call.db.encode()) > 63:
-            raise errors.INVALID_DATABASE.failure(db=call.db)
-
-    def _check_place(self, call: Call) -> None:
-        """Writes need the primary; reads elsewhere need to say so."""
-        if self.member.is_primary:
-            return
-        if call.command.is_write:
-            raise errors.NOT_PRIMARY.failure()
-        mode = call.get("$readPreference", {}).get("mode", "primary")
-        if call.command.is_read and mode == "primary":
-            raise errors.NOT_PRIMARY_NO_SECONDARY_OK.failure()
-
-    def _begin(self, call: Call) -> Any:
-        limit = call.get("maxTimeMS")
-        shown = redacted(call.body, without=call.request.streamed)
-        place = call.value if isinstance(call.value, str) else "$cmd"
-        call.operation = self.member.work.begin(
-            connection_id=self.id,
-            users=[] if self.user is None else [self.user],
-            command=shown,
-            ns=f"{call.db}.{place}",
-            session=call.session,
-            kind=call.command.name,
-            deadline=time.monotonic() + limit / 1000 if limit else None,
-            is_gone=lambda: self.is_gone,
-        )
-        return call.operation
-
-    def _cluster_time(self) -> Reply:
-        if self.member.deployment.set_name is None:
-            return {}
-        now = Timestamp(int(time.time()), 1)
-        signature = {"hash": bytes(20), "keyId": 0}
-        return {"$clusterTime": {"clusterTime": now, "signature": signature}, "operationTime": now}

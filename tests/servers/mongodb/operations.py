@@ -20,6 +20,8 @@ from tests.servers.mongodb.users import UserName
 SLICE_SECONDS = 0.05
 """How often a waiting operation looks whether its client is still there."""
 IDLE_CURSOR_SECONDS = 600
+SHARD = "shard0"
+"""The one behind all routers."""
 
 
 class SessionId(NamedTuple):
@@ -92,7 +94,6 @@ class Transaction:
     session: SessionId
     number: int
     undo: list[Callable[[], None]] = field(default_factory=list)
-    is_over: bool = False
 
 
 class Work:
@@ -108,6 +109,21 @@ class Work:
         operation = Operation(id=next(self._numbers), **parts)
         self.operations[operation.id] = operation
         return operation
+
+    def transaction(self, session: SessionId, number: int, *, starts: bool) -> Transaction:
+        """The one that is open, or a new one where this statement starts it."""
+        if starts:
+            if session in self.transactions:
+                self.abort(session)
+            self.transactions[session] = Transaction(session, number)
+        found = self.transactions.get(session)
+        if found is None or found.number != number:
+            raise errors.NO_SUCH_TRANSACTION.failure(number=number)
+        return found
+
+    def commit(self, session: SessionId, number: int) -> None:
+        self.transaction(session, number, starts=False)
+        del self.transactions[session]
 
     def end(self, operation: Operation) -> None:
         self.operations.pop(operation.id, None)
@@ -142,8 +158,14 @@ class Work:
         """What a client asks when it closes: its cursors and transactions go."""
         self.kill_sessions(lambda session: session in sessions)
 
+    def end_all(self) -> None:
+        """The process is gone: so is all that it held."""
+        for operation in list(self.operations.values()):
+            self.kill(operation)
+        self.cursors.clear()
+        for session in list(self.transactions):
+            self.abort(session)
+
     def abort(self, session: SessionId) -> None:
-        transaction = self.transactions.pop(session)
-        transaction.is_over = True
-        for step in reversed(transaction.undo):
+        for step in reversed(self.transactions.pop(session).undo):
             step()

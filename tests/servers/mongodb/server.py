@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -38,6 +40,9 @@ class MongoServer:
     members: list[int]
     is_auth_on: bool = True
     broken: str | None = None
+    like: str | None = None
+    routers: bool = False
+    certificate: Path | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     host: str = HOST
     root: tuple[str, str] = (ROOT, PASSWORD)
@@ -50,7 +55,7 @@ class MongoServer:
 
     @property
     def is_set(self) -> bool:
-        return len(self.members) > 1
+        return len(self.members) > 1 and not self.routers
 
     def url(self, user: str, password: str, database: str = "admin", *, port: int | None = None) -> str:
         """``database`` is where the user lives (authSource)."""
@@ -75,8 +80,8 @@ class MongoServer:
             return self.stranger(port=port, **options)
         return self.client(*self.root, port=port, **options)
 
-    @staticmethod
-    def open(url: str, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
+    def open(self, url: str, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
+        tls = {} if self.certificate is None else {"tls": True, "tlsCAFile": str(self.certificate)}
         defaults = {
             "directConnection": True,
             "serverSelectionTimeoutMS": 10_000,
@@ -84,14 +89,17 @@ class MongoServer:
             "uuidRepresentation": "standard",
             "tz_aware": True,
         }
-        return pymongo.MongoClient(url, **{**defaults, **options})
+        return pymongo.MongoClient(url, **{**defaults, **tls, **options})
 
     def commands(self) -> list[list[str]]:
         """One process for each; the stand-in has all its members in one."""
         ports = [part for port in self.members for part in ("--port", str(port))]
         command = [sys.executable, "-m", "tests.servers.mongodb", "--folder", str(self.folder), *ports]
         command += [] if self.is_auth_on else ["--noauth"]
-        return [[*command, *(["--broken", self.broken] if self.broken else [])]]
+        command += ["--routers"] if self.routers else []
+        for option, value in (("broken", self.broken), ("like", self.like), ("certificate", self.certificate)):
+            command += [] if value is None else [f"--{option}", str(value)]
+        return [[*command, "--control"]]
 
     def account(self) -> dict[str, Any]:
         """The stand-in leaves root by itself: nobody may not read everybody's folders."""
@@ -109,7 +117,7 @@ class MongoServer:
         for index, command in enumerate(self.commands()):
             with (self.folder / f"out{index}").open("ab") as out:
                 process = subprocess.Popen(
-                    command, stdout=out, stderr=out, cwd=REPOSITORY, env=environment, **self.account()
+                    command, stdin=PIPE, stdout=out, stderr=out, cwd=REPOSITORY, env=environment, **self.account()
                 )
             self.processes.append(process)
         deadline = time.monotonic() + START_SECONDS
@@ -142,7 +150,31 @@ class MongoServer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
         self.processes.clear()
+
+    def close_member(self, port: int) -> None:
+        """This one is gone, without a word; the others go on."""
+        self._tell("close", port)
+        self._await(lambda: not self._is_listening(port))
+
+    def open_member(self, port: int) -> None:
+        """It is back, with nothing running."""
+        self._tell("open", port)
+        self._await(lambda: self._is_listening(port))
+
+    def _tell(self, word: str, port: int) -> None:
+        pipe = self.processes[0].stdin
+        assert pipe is not None
+        pipe.write(f"{word} {port}\n".encode())
+        pipe.flush()
+
+    def _await(self, question: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not question():
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
 
     def restart(self) -> None:
         self.stop()
@@ -161,9 +193,29 @@ class MongoServer:
             client.admin.command("createUser", name, pwd=password, roles=["root"])
 
 
-def start(*, auth: bool = True, members: int = 1, broken: str | None = None) -> MongoServer:
-    """The stand-in: standalone, or a replica set. ``broken`` names what it is to be wrong in (see ``broken``)."""
-    server = MongoServer(folder=new_folder("mongo"), members=[], is_auth_on=auth, broken=broken)
+def start(
+    *,
+    auth: bool = True,
+    members: int = 1,
+    routers: bool = False,
+    certificate: Path | None = None,
+    like: str | None = None,
+    broken: str | None = None,
+) -> MongoServer:
+    """The stand-in: standalone, or a replica set; with ``routers`` a cluster with as many mongos.
+
+    ``certificate``: a PEM file with certificate and key, for TLS and nothing else. ``like`` names another server to
+    behave as (see ``lookalikes``), ``broken`` what it is to be wrong in (see ``broken``).
+    """
+    server = MongoServer(
+        folder=new_folder("mongo"),
+        members=[],
+        is_auth_on=auth,
+        routers=routers,
+        certificate=certificate,
+        like=like,
+        broken=broken,
+    )
     return started(server, members)
 
 

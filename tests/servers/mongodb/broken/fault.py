@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.servers.mongodb import errors
 from tests.servers.mongodb.call import COMMANDS, Call, Reply, Run
-from tests.servers.mongodb.member import Connection
+from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.rights import Resource
 
 Break = Callable[[], None]

@@ -8,7 +8,7 @@ from tests.servers.mongodb import errors, member, scram
 from tests.servers.mongodb.broken.fault import around, breaks, forgiving, other_code, replace, reply_of
 from tests.servers.mongodb.call import Call, Reply, Run
 from tests.servers.mongodb.commands import connecting
-from tests.servers.mongodb.member import Connection
+from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.users import UserName
 
 

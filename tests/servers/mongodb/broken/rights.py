@@ -15,7 +15,7 @@ from tests.servers.mongodb.broken.fault import (
 )
 from tests.servers.mongodb.call import Call, Reply, Run
 from tests.servers.mongodb.commands import connecting, roles, users
-from tests.servers.mongodb.member import Connection
+from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.rights import Resource, RoleName
 from tests.servers.mongodb.users import Accounts, UserName
 
@@ -41,9 +41,9 @@ def users_are_known_by_name() -> None:
     right = Connection.refresh
 
     def refresh(connection: Connection) -> None:
-        now = connection.member.deployment.accounts.users.get(connection.user) if connection.user else None
-        if now is not None:
-            connection.user_id = now.id
+        known = connection.member.known(connection.user) if connection.user else None
+        if known is not None:
+            connection.user_id = known[0].id
         right(connection)
 
     replace(Connection, "refresh", refresh)

@@ -9,7 +9,7 @@ from bson.objectid import ObjectId
 
 from tests.servers.mongodb import errors, rights
 from tests.servers.mongodb.call import Call, Reply, command
-from tests.servers.mongodb.member import Connection
+from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.scram import HASHES, Conversation
 from tests.servers.mongodb.users import User, UserName
 
@@ -56,7 +56,9 @@ def _remember_client(call: Call) -> None:
 
 def _place_in_set(call: Call, word: str) -> Reply:
     member, deployment = call.member, call.deployment
-    if deployment.set_name is None:
+    if deployment.is_routed:
+        return {word: True, "msg": "isdbgrid"}
+    if not deployment.is_set:
         return {word: True}
     return {
         "hosts": [one.address for one in deployment.members],
@@ -78,8 +80,8 @@ def _mechanisms(call: Call) -> Reply:
     db, dot, name = call.body["saslSupportedMechs"].partition(".")
     if not dot:
         raise errors.NO_DOT.failure()
-    user = call.deployment.accounts.users.get(UserName(name, db))
-    return {} if user is None else {"saslSupportedMechs": list(user.credentials)}
+    known = call.member.known(UserName(name, db))
+    return {} if known is None else {"saslSupportedMechs": list(known[0].credentials)}
 
 
 def _speculation(call: Call) -> Reply:
@@ -120,10 +122,10 @@ def _start(connection: Connection, db: str, asked: dict[str, Any]) -> Reply:
 
 
 def _user(connection: Connection, conversation: Conversation) -> User:
-    found = connection.member.deployment.accounts.users.get(UserName(conversation.user, conversation.db))
-    if found is None:
+    known = connection.member.known(UserName(conversation.user, conversation.db))
+    if known is None:
         raise errors.LOGIN_FAILED.failure()
-    return found
+    return known[0]
 
 
 @command("saslContinue", "conversationId! payload!", needs_login=False)
@@ -172,8 +174,8 @@ async def logout(call: Call) -> Reply:
 @command("connectionStatus", "showPrivileges:bool", needs_login=False)
 async def connection_status(call: Call) -> Reply:
     accounts, user = call.deployment.accounts, call.connection.user
-    known = None if user is None else accounts.users.get(user)
-    roles = [] if known is None else accounts.inherited(known.roles)
+    known = None if user is None else call.member.known(user)
+    roles = [] if known is None else accounts.inherited(known[0].roles)
     info: Reply = {
         "authenticatedUsers": [] if user is None else [user.document()],
         "authenticatedUserRoles": [role.document() for role in roles],

@@ -10,9 +10,9 @@ from bson.int64 import Int64
 
 from tests.servers.mongodb import errors
 from tests.servers.mongodb.call import Call
+from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.documents import Document
-from tests.servers.mongodb.member import Connection
-from tests.servers.mongodb.operations import Cursor, Operation, Transaction
+from tests.servers.mongodb.operations import SHARD, Cursor, Operation, Transaction
 from tests.servers.mongodb.rights import CLUSTER
 from tests.servers.mongodb.users import UserName
 
@@ -89,14 +89,15 @@ def _connection(call: Call, connection: Connection, *, is_active: bool) -> Docum
 
 def _running(call: Call, operation: Operation) -> Document:
     took = time.monotonic() - operation.began
-    connection = call.member.connections.get(operation.connection_id)
+    connections = {number: one for member in call.deployment.members for number, one in member.connections.items()}
+    connection = connections.get(operation.connection_id)
     row = {} if connection is None else _connection(call, connection, is_active=True)
     row.pop("effectiveUsers", None)
     return {
         **row,
         **({"effectiveUsers": [user.document() for user in operation.users]} if operation.users else {}),
         "threaded": True,
-        "opid": operation.id,
+        "opid": f"{SHARD}:{operation.id}" if call.deployment.is_routed else operation.id,
         **({"killPending": True} if operation.killed.is_set() else {}),
         **({"lsid": operation.session.document()} if operation.session else {}),
         "secs_running": Int64(took),

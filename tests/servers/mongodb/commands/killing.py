@@ -8,7 +8,7 @@ from tests.servers.mongodb import errors
 from tests.servers.mongodb.call import Call, Reply, command
 from tests.servers.mongodb.commands.current_op import current_op_rows
 from tests.servers.mongodb.documents import matches
-from tests.servers.mongodb.operations import SessionId
+from tests.servers.mongodb.operations import SHARD, SessionId
 from tests.servers.mongodb.rights import CLUSTER
 from tests.servers.mongodb.text import type_name
 from tests.servers.mongodb.users import UserName
@@ -85,7 +85,7 @@ async def end_sessions(call: Call) -> Reply:
 async def kill_op(call: Call) -> Reply:
     if "op" not in call.body:
         raise errors.NO_OP.failure()
-    number = call.body["op"]
+    number = _shards_number(call.body["op"]) if call.deployment.is_routed else call.body["op"]
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise errors.OP_TYPE.failure(found=type_name(number))
     if not -(1 << 31) <= number < 1 << 31:
@@ -97,6 +97,16 @@ async def kill_op(call: Call) -> Reply:
     if operation is not None:
         call.member.work.kill(operation)
     return {"info": "attempting to kill op"}
+
+
+def _shards_number(op: Any) -> int:
+    """Routers name an operation ``shard:number``."""
+    shard, colon, number = op.partition(":") if isinstance(op, str) else ("", "", "")
+    if not isinstance(op, str):
+        raise errors.OP_TYPE_OF_ROUTER.failure(found=type_name(op))
+    if not colon or shard != SHARD or not number.isdigit():
+        raise errors.OP_FORM.failure(op=op)
+    return int(number)
 
 
 @command("currentOp", is_admin_only=True, is_lax=True)
@@ -114,4 +124,22 @@ async def current_op(call: Call) -> Reply:
 @command("invalidateUserCache", is_admin_only=True)
 async def invalidate_user_cache(call: Call) -> Reply:
     call.need(CLUSTER, "invalidateUserCache")
+    call.member.forget_users()
+    return {}
+
+
+@command("commitTransaction", is_admin_only=True, takes_write_concern=True, is_write=True)
+async def commit_transaction(call: Call) -> Reply:
+    session = call.session
+    assert session is not None
+    call.member.work.commit(session, call.get("txnNumber"))
+    return {}
+
+
+@command("abortTransaction", is_admin_only=True, takes_write_concern=True, is_write=True)
+async def abort_transaction(call: Call) -> Reply:
+    session = call.session
+    assert session is not None
+    call.member.work.transaction(session, call.get("txnNumber"), starts=False)
+    call.member.work.abort(session)
     return {}

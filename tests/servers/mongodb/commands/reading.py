@@ -66,7 +66,7 @@ async def find(call: Call) -> Reply:
     return answer(call, f"{call.db}.{collection}", documents, call.get("batchSize"), is_whole=is_whole)
 
 
-@command("getMore", "collection!:string batchSize:number", is_read=True)
+@command("getMore", "collection!:string batchSize:number")
 async def get_more(call: Call) -> Reply:
     work = call.member.work
     cursor = work.cursor(call.value_of_type("number"))

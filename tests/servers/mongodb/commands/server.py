@@ -10,6 +10,7 @@ from bson.int64 import Int64
 
 from tests.servers.mongodb import errors
 from tests.servers.mongodb.call import Call, Reply, command
+from tests.servers.mongodb.operations import SHARD
 from tests.servers.mongodb.rights import CLUSTER, Resource
 
 VERSION = "7.0.8"
@@ -43,7 +44,7 @@ async def server_status(call: Call) -> Reply:
     return {
         "host": call.member.address,
         "version": VERSION,
-        "process": "mongod",
+        "process": "mongos" if call.deployment.is_routed else "mongod",
         "pid": Int64(os.getpid()),
         "localTime": datetime.now(UTC),
         "connections": {"current": len(call.member.connections)},
@@ -108,7 +109,7 @@ async def repl_set_get_config(call: Call) -> Reply:
 
 
 def _need_set(call: Call) -> None:
-    if call.deployment.set_name is None:
+    if not call.deployment.is_set:
         raise errors.NOT_A_SET.failure()
 
 
@@ -121,3 +122,18 @@ async def db_stats(call: Call) -> Reply:
         "collections": Int64(len(collections)),
         "objects": Int64(sum(map(len, collections.values()))),
     }
+
+
+@command("isdbgrid", needs_login=False)
+async def is_router(call: Call) -> Reply:
+    if not call.deployment.is_routed:
+        raise errors.NO_SUCH_COMMAND.failure(name="isdbgrid")
+    return {"isdbgrid": 1, "hostname": call.member.address}
+
+
+@command("listShards", is_admin_only=True)
+async def list_shards(call: Call) -> Reply:
+    if not call.deployment.is_routed:
+        raise errors.NO_SUCH_COMMAND.failure(name="listShards")
+    call.need(CLUSTER, "listShards")
+    return {"shards": [{"_id": SHARD, "host": f"{SHARD}/127.0.0.1:1", "state": 1}]}
