@@ -1,0 +1,288 @@
+"""A user who does not want to go, and a server that is held up."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+
+from adapters.base import LoginRefused, Rejected, Unreachable
+from adapters.contract import Denied, wait_until
+from tests.contract.redis.bench import READING, RIGHTS, WRITING, Bench, Session, make_bot
+from tests.servers.redis import REDIS, VALKEY, Flavour, RedisServer
+
+ENDS_WITHIN = 1.0
+WROTE = "redis.call('SET', KEYS[1], '1') while true do end"
+SPINS = "while true do end"
+
+
+def dies(session: Session) -> bool:
+    """Whatever it waits for: reading goes on until the server has hung up."""
+    try:
+        while True:
+            session.connection.read_response()
+    except (RedisError, OSError):
+        return True
+
+
+def test_a_storm_of_writes_and_new_logins(bench: Bench) -> None:
+    """Eight threads that come back at once, each over and over; nothing of theirs is written after the drop was answered."""
+    adapter, spec = bench.adapter(), bench.spec(WRITING)
+    adapter.create_user(spec)
+    is_over, held = threading.Event(), list[Session]()
+    bench.server.run("SET", "storm", "0")
+
+    def storm() -> None:
+        while not is_over.is_set():
+            with suppress(LoginRefused, RedisError, OSError, Denied):
+                session = bench.login(spec.username, spec.password)
+                held.append(session)
+                for _ in range(20):
+                    session.ask("INCR", "storm")
+
+    threads = [threading.Thread(target=storm) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: int(bench.server.run("GET", "storm")) > 200)
+        receipt = adapter.drop_user(spec.username, WRITING)
+        done = int(bench.server.run("GET", "storm"))
+        time.sleep(0.3)  # long enough for a survivor to write
+        assert int(bench.server.run("GET", "storm")) == done
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert receipt.sessions_ended > 0
+    assert not any(session.is_alive() for session in held)
+    assert not bench.has_user(spec.username)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("MONITOR",),
+        ("PSYNC", "?", "-1"),
+        ("SYNC",),
+        ("EVAL", SPINS, "0"),
+        ("SCRIPT", "LOAD", "return 1"),
+        ("FUNCTION", "LOAD", "#!lua name=x\nredis.register_function('x', function() end)"),
+        ("SUBSCRIBE", "c"),
+        ("CLIENT", "PAUSE", "100000"),
+        ("ACL", "SETUSER", "evil", "on", "nopass", "+@all"),
+        ("CONFIG", "SET", "requirepass", "x"),
+        ("FLUSHALL",),
+        ("SHUTDOWN",),
+    ],
+)
+@pytest.mark.parametrize("level", [READING, WRITING], ids=lambda level: level.name)
+def test_what_would_outlive_or_hold_up_is_refused(bench: Bench, level: Any, words: tuple[str, ...]) -> None:
+    spec = bench.spec(level)
+    bench.adapter().create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    with pytest.raises(Denied):
+        session.ask(*words)
+    session.close()
+
+
+WAITS = {
+    "blpop": ("BLPOP", "nothing", "0"),
+    "xread": ("XREAD", "BLOCK", "0", "STREAMS", "nothing", "$"),
+    "subscribe": ("SUBSCRIBE", "c"),
+    "psubscribe": ("PSUBSCRIBE", "*"),
+    "ssubscribe": ("SSUBSCRIBE", "c"),
+    "monitor": ("MONITOR",),
+    "replica link": ("PSYNC", "?", "-1"),
+    "wait": ("WAIT", "5", "0"),
+    "multi": ("MULTI",),
+    "silent": ("CLIENT", "REPLY", "OFF"),
+    "tracking": ("CLIENT", "TRACKING", "on", "BCAST"),
+    "unevictable": ("CLIENT", "NO-EVICT", "on"),
+}
+
+
+@pytest.mark.parametrize("words", WAITS.values(), ids=WAITS)
+def test_a_session_ends_whatever_it_waits_for(bench: Bench, words: tuple[str, ...]) -> None:
+    """Also where somebody gave the user more by hand: rights that no level gives."""
+    adapter, spec = bench.adapter(), bench.spec(WRITING)
+    adapter.create_user(spec)
+    bench.server.run("ACL", "SETUSER", spec.username, "allchannels", "+@all")
+    session = bench.login(spec.username, spec.password)
+    session.connection.send_command(*words)
+    wait_until(lambda: adapter.activity([spec.username])[0].sessions == 1)
+    with ThreadPoolExecutor(1) as pool:
+        end = pool.submit(dies, session)
+        began = time.monotonic()
+        receipt = adapter.drop_user(spec.username, WRITING)
+        assert end.result(timeout=10)
+        assert time.monotonic() - began < ENDS_WITHIN
+    assert receipt.sessions_ended == 1
+    bench.fill()
+
+
+def test_nothing_is_delivered_to_one_who_waited(bench: Bench) -> None:
+    adapter, spec = bench.adapter(), bench.spec(WRITING)
+    adapter.create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    session.connection.send_command("BLPOP", "queue", "0")
+    wait_until(lambda: "cmd=blpop" in str(bench.server.run("CLIENT", "LIST")))
+    adapter.drop_user(spec.username, WRITING)
+    assert bench.server.run("RPUSH", "queue", "secret") == 1, "nobody took it"
+    bench.server.run("DEL", "queue")
+
+
+def test_a_session_that_took_off_its_name_is_nobody(bench: Bench) -> None:
+    adapter, spec = bench.adapter(), bench.spec(WRITING)
+    adapter.create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    session.ask("RESET")
+    assert adapter.drop_user(spec.username, WRITING).sessions_ended == 0
+    with pytest.raises(RedisError, match="Authentication required"):
+        session.ask("HLEN", "shop:customers")
+    session.close()
+
+
+def test_more_sessions_than_one_answer_holds(bench: Bench) -> None:
+    adapter, spec = bench.adapter(), bench.spec(READING)
+    adapter.create_user(spec)
+    sessions = [bench.login(spec.username, spec.password) for _ in range(200)]
+    began = time.monotonic()
+    assert adapter.drop_user(spec.username, READING).sessions_ended == 200
+    assert time.monotonic() - began < ENDS_WITHIN
+    assert not any(session.is_alive() for session in sessions)
+
+
+# A server that is held up. Its busy threshold is 0.3 s instead of 5.
+
+
+@pytest.fixture(params=[REDIS, VALKEY], ids=lambda flavour: flavour.name)
+def held_up(request: pytest.FixtureRequest, started: Callable[..., RedisServer]) -> Bench:
+    flavour: Flavour = request.param
+    return Bench((started(flavour),))
+
+
+@contextmanager
+def running(server: RedisServer, *words: str, times: int = 1) -> Iterator[None]:
+    """A script of somebody else's, several in a row on one connection."""
+    with server.connect() as client, ThreadPoolExecutor(1) as pool:
+        connection = client.connection_pool.make_connection()
+        connection.connect()
+        for _ in range(times):
+            connection.send_command(*words)
+        wait_until(lambda: is_busy(server))
+        answer = pool.submit(quiet, connection, times)
+        try:
+            yield
+        finally:
+            connection.disconnect()
+            answer.result(timeout=20)
+
+
+def quiet(connection: Any, times: int) -> None:
+    for _ in range(times):
+        with suppress(RedisError, OSError, ValueError):
+            connection.read_response()
+
+
+def is_busy(server: RedisServer) -> bool:
+    try:
+        server.run("PING")
+    except RedisError as error:
+        return "BUSY" in str(error)
+    return False
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_script_that_holds_up_a_revocation_is_ended(held_up: Bench, times: int) -> None:
+    adapter, spec = held_up.adapter(), held_up.spec(READING)
+    adapter.create_user(spec)
+    session = held_up.login(spec.username, spec.password)
+    with running(held_up.server, "EVAL", SPINS, "0", times=times):
+        with pytest.raises(Unreachable, match="BUSY"):
+            adapter.create_user(held_up.spec(READING))
+        assert adapter.drop_user(spec.username, READING).sessions_ended == 1
+    assert not session.is_alive()
+    assert not held_up.has_user(spec.username)
+
+
+def test_a_function_that_holds_up_a_revocation_is_ended(held_up: Bench) -> None:
+    adapter, spec = held_up.adapter(), held_up.spec(READING)
+    adapter.create_user(spec)
+    code = f"#!lua name=lib\nredis.register_function('spin', function() {SPINS} end)"
+    held_up.server.run("FUNCTION", "LOAD", code)
+    with running(held_up.server, "FCALL", "spin", "0"):
+        assert not adapter.drop_user(spec.username, READING).was_absent
+    assert not held_up.has_user(spec.username)
+
+
+def test_a_script_that_wrote_is_waited_for_and_said(held_up: Bench) -> None:
+    adapter, spec = held_up.adapter(), held_up.spec(READING)
+    adapter.create_user(spec)
+    with running(held_up.server, "EVAL", WROTE, "1", "k"):
+        with pytest.raises(Unreachable, match="SHUTDOWN NOSAVE"):
+            adapter.drop_user(spec.username, READING)
+        with suppress(RedisError):
+            held_up.server.run("SHUTDOWN", "NOSAVE")
+        held_up.server.stop()
+    held_up.start()
+    assert not adapter.drop_user(spec.username, READING).was_absent
+
+
+def test_a_bot_that_may_not_end_scripts_says_so(held_up: Bench) -> None:
+    adapter, spec = held_up.adapter(), held_up.spec(READING)
+    adapter.create_user(spec)
+    make_bot(held_up.server, held_up.bot, [r for r in RIGHTS if r not in ("script|kill", "function|kill")])
+    assert [w for w in adapter.check().warnings if "script|kill" in w.what]
+    with running(held_up.server, "EVAL", SPINS, "0"):
+        with pytest.raises(Unreachable, match=r"\+script\|kill"):
+            adapter.drop_user(spec.username, READING)
+        held_up.server.run("SCRIPT", "KILL")
+    assert not adapter.drop_user(spec.username, READING).was_absent
+
+
+def test_a_server_that_is_full_is_tried_again(started: Callable[..., RedisServer]) -> None:
+    """There is no limit per user: one user can take every place there is. What then helps is said in the error."""
+    bench = Bench((started(extra="maxclients 20"),))
+    adapter, spec = bench.adapter(), bench.spec(READING)
+    adapter.create_user(spec)
+    sessions = list[Session]()
+    with suppress(LoginRefused):
+        while True:
+            sessions.append(bench.login(spec.username, spec.password))
+    assert len(sessions) >= 15
+    with pytest.raises(Unreachable, match="max number of clients"):
+        adapter.drop_user(spec.username, READING)
+    for session in sessions[:5]:
+        session.close()
+    assert adapter.drop_user(spec.username, READING).sessions_ended >= len(sessions) - 5
+    assert not any(session.is_alive() for session in sessions[5:])
+
+
+def test_hostile_names_and_passwords_are_inert(bench: Bench) -> None:
+    adapter = bench.adapter()
+    before = bench.server.run("ACL", "USERS")
+    for name in ("", "a b", "default", "+@all", "x\r\nFLUSHALL\r\n", f"{bench.prefix}1_a_0000 on nopass +@all"):
+        for verb in (
+            lambda name=name: adapter.create_user(bench.spec(READING, username=name or " ")),
+            lambda name=name: adapter.set_password(name, "x"),
+            lambda name=name: adapter.set_expiry(name, 1),
+            lambda name=name: adapter.drop_user(name, READING),
+        ):
+            with pytest.raises(Rejected):
+                verb()
+    assert bench.server.run("ACL", "USERS") == before
+    spec = bench.spec(READING)
+    odd = "x\r\nFLUSHALL\r\n \" ' > # nopass " + secrets.token_hex(4)
+    adapter.create_user(spec)
+    adapter.set_password(spec.username, odd)
+    session = bench.login(spec.username, odd)
+    assert session.read() > 0
+    session.close()
+    adapter.drop_user(spec.username, READING)
