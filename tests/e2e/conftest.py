@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from demo import local_slack
+from tests.conftest import had
 from tests.e2e import harness
+from tests.servers import redis
 from tests.servers.postgresql import PostgresServer
 
 
@@ -21,3 +23,8 @@ def world(postgresql15: PostgresServer, tmp_path: Path) -> Iterator[harness.Worl
         pytest.skip(str(missing))
     with harness.world(postgresql15, tmp_path) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def redis7() -> Iterator[redis.RedisServer]:
+    yield from had(lambda: redis.start(redis.REDIS))

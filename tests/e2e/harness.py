@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -95,6 +96,7 @@ class World:
     store: str = ""
     bot: subprocess.Popen[bytes] | None = None
     prefix: str = field(default_factory=lambda: f"e{secrets.token_hex(3)}_")
+    further_env: dict[str, str] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
     databases: dict[str, Any] = field(default_factory=dict)
 
@@ -115,6 +117,7 @@ class World:
             "SHOP_ADMIN_URL": self.admin_url,
             "DBACCESS_LOG": "json",
             "DBACCESS_LOG_LEVEL": "debug",
+            **self.further_env,
         }
 
     def write_config(self) -> None:
@@ -122,7 +125,7 @@ class World:
         folder.mkdir(exist_ok=True)
         for name, data in (("databases", self.databases), ("policy", self.policy)):
             temporary = folder / f"{name}.new"
-            temporary.write_text(yaml.safe_dump(data))
+            temporary.write_text(yaml.safe_dump(json.loads(json.dumps(data))))  # without aliases
             temporary.rename(folder / f"{name}.yml")
 
     def start(self, *, wait_ready: bool = True) -> None:
@@ -241,6 +244,20 @@ def number(card: dict[str, Any]) -> int:
     found = re.search(r"Access request #(\d+)", text_of(card))
     assert found is not None
     return int(found[1])
+
+
+def credentials(message: dict[str, Any]) -> dict[str, str]:
+    """Host, Port, Database, Username and Password, as they stand in the message."""
+    text = json.dumps(message.get("blocks"))
+    found = dict(re.findall(r"\*(Host|Port|Database|Username|Password)\*\\n`([^`]*)`", text))
+    assert len(found) == 5, text
+    return found
+
+
+def command_of(message: dict[str, Any]) -> str:
+    """The ready-to-paste command, as a person reads it."""
+    texts = [str(block["text"]["text"]) for block in message["blocks"] if "text" in block]
+    return html.unescape(next(text.strip("`") for text in texts if text.startswith("`")))
 
 
 def pasted(message: dict[str, Any]) -> str:

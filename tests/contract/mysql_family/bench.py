@@ -208,7 +208,7 @@ class Session:
             self.connection.close()
 
 
-def build(server: MySQLServer) -> Bench:
+def build(server: MySQLServer, *, prefix: str | None = None) -> Bench:
     """Set everything up as ``dbaccess doctor`` asks for, on databases of its own. The shop's name has MySQL's wildcard in it."""
     database, ops = server.new_database("my_shop"), names("ops_")
     tag = names("")
@@ -220,7 +220,7 @@ def build(server: MySQLServer) -> Bench:
         reader=f"reader_{tag}",
         writer=f"writer_{tag}",
         ledger=f"ledger{tag}",
-        prefix=f"j{tag}_",
+        prefix=prefix or f"j{tag}_",
     )
     _shop(bench)
     _bot(bench)
