@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from adapters.base import Enforced, Finding, Health, Level, Target
+from adapters.base import Finding, Health, Level, Target
+from adapters.postgresql import reaper
 from adapters.postgresql.connection import Connection, Server, column, exists, identity, quoted, us, value, version
 from adapters.postgresql.findings import fatal, ok, warning
 from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS
@@ -36,14 +37,16 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
             *_others_open_to_all(connection, databases),
         ]
         findings += of_standbys(server, connection)
+        has_standbys = bool(server.target.replicas or value(connection, "SELECT count(*) FROM pg_stat_replication"))
         found, words = identity(connection), connection.info.parameter_status("server_version") or ""
     for level in levels:
         findings += in_its_database(server, level)
+    enforced, seen = reaper.enforced(server, databases, has_standbys=has_standbys)
     return Health(
         version=f"PostgreSQL {words.split(' ')[0]}",
         identity=found,
-        enforced=Enforced.LOGIN,
-        findings=tuple(dict.fromkeys(findings)),
+        enforced=enforced,
+        findings=tuple(dict.fromkeys([*findings, *seen])),
     )
 
 

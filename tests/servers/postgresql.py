@@ -63,19 +63,36 @@ def _candidates(version: int) -> Iterator[Path]:
     if spec is not None and spec.submodule_search_locations:
         yield from Path(spec.submodule_search_locations[0]).glob("pginstall*/bin")
     if version == UNPACKED:
-        try:
-            root = debian.unpacked(f"postgresql-{version}", f"postgresql-{version}")
-        except debian.NotHad as missing:
-            raise NoServer(f"PostgreSQL {version} is not installed and cannot be unpacked: {missing}") from None
-        folder = root / f"usr/lib/postgresql/{version}/bin"
-        os.environ["LD_LIBRARY_PATH"] = str(debian.missing_libraries(folder / "postgres", root))
-        yield folder
+        yield unpacked()
+
+
+@cache
+def unpacked() -> Path:
+    """The folder of Debian's own programs with the extension pg_cron, downloaded once."""
+    name = f"postgresql-{UNPACKED}-cron"
+    try:
+        root = debian.unpacked(name, name)
+    except debian.NotHad as missing:
+        raise NoServer(f"PostgreSQL {UNPACKED} with pg_cron cannot be unpacked: {missing}") from None
+    folder = root / f"usr/lib/postgresql/{UNPACKED}/bin"
+    os.environ["LD_LIBRARY_PATH"] = str(debian.missing_libraries(folder / "postgres", root))
+    return folder
 
 
 @cache
 def binaries(version: int) -> Path:
-    """The same, where the unprivileged account can reach it: a copy when the repository lies in a folder closed to others."""
-    folder = installed(version)
+    """The same, where the unprivileged account can reach it."""
+    return _reachable(installed(version), version)
+
+
+@cache
+def with_cron() -> Path:
+    """PostgreSQL 15 that can load pg_cron, where the unprivileged account can reach it."""
+    return _reachable(unpacked(), UNPACKED)
+
+
+def _reachable(folder: Path, version: int) -> Path:
+    """A copy when the repository lies in a folder closed to others."""
     if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.resolve().parents):
         return folder
     copy = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{version}-programs-"))
@@ -125,6 +142,7 @@ class PostgresServer:
     process: subprocess.Popen[bytes] | None = None
     host: str = "127.0.0.1"
     extra: str = ""
+    programs: Path | None = None
     _count: int = field(default=0)
 
     def url(self, user: str, password: str, database: str = "postgres") -> str:
@@ -148,7 +166,8 @@ class PostgresServer:
 
     def start(self) -> None:
         log = (self.folder / "log").open("ab")
-        command = [binaries(self.version) / "postgres", "-D", self.folder / "data", "-p", str(self.port)]
+        programs = self.programs or binaries(self.version)
+        command = [programs / "postgres", "-D", self.folder / "data", "-p", str(self.port)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **unprivileged())  # type: ignore[call-overload]
         log.close()
         deadline = time.monotonic() + START_SECONDS
@@ -182,9 +201,9 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def start(version: int, *, extra: str = "", fsync: bool = False) -> PostgresServer:
+def start(version: int, *, extra: str = "", fsync: bool = False, programs: Path | None = None) -> PostgresServer:
     """Make a cluster and start it. Raises NoServer where this version is not to be had."""
-    programs = binaries(version)
+    programs = programs or binaries(version)
     folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{version}-"))
     folder.chmod(0o755)
     account = unprivileged()
@@ -216,7 +235,13 @@ def start(version: int, *, extra: str = "", fsync: bool = False) -> PostgresServ
     text = CONFIG + ("fsync = on\n" if fsync else "") + extra
     with (folder / "data" / "postgresql.conf").open("a") as config:
         config.write(text)
-    return _started(PostgresServer(version=version, folder=folder, port=free_port(), extra=extra))
+    return _started(PostgresServer(version=version, folder=folder, port=free_port(), extra=extra, programs=programs))
+
+
+def start_with_cron() -> PostgresServer:
+    """PostgreSQL 15 with pg_cron loaded and nothing set up in it yet."""
+    settings = "shared_preload_libraries = 'pg_cron'\ncron.use_background_workers = on\n"
+    return start(UNPACKED, extra=settings, programs=with_cron())
 
 
 def start_standby(of: PostgresServer) -> PostgresServer:

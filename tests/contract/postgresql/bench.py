@@ -231,6 +231,13 @@ def support() -> Level:
     return Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
 
 
+def make_login(connection: psycopg.Connection[Any], name: str) -> None:
+    """A login of a bot. Its password goes to no server's log."""
+    verifier = connection.pgconn.encrypt_password(BOT_PASSWORD.encode(), name.encode(), b"scram-sha-256").decode()
+    statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+    connection.execute(statement.format(sql.Identifier(name), sql.Literal(verifier)))
+
+
 def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
     """Set everything up as ``dbaccess doctor`` asks for, on a database of its own."""
     database, other = server.new_database("shop"), server.new_database("other")
@@ -240,8 +247,7 @@ def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
         for role in ("shop_owner", "shop_reader", "shop_writer", "dbaccess_graveyard"):
             if c.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 c.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
-        verifier = c.pgconn.encrypt_password(BOT_PASSWORD.encode(), bot.encode(), b"scram-sha-256").decode()
-        c.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(bot), sql.Literal(verifier)))
+        make_login(c, bot)
         holder = owner or bot
         if owner:
             c.execute(sql.SQL("CREATE ROLE {} NOLOGIN CREATEROLE").format(sql.Identifier(owner)))

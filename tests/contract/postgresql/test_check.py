@@ -11,7 +11,7 @@ from psycopg import sql
 
 from adapters.base import Finding, Grant, Level, Rejected
 from adapters.contract import wait_until
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, readonly, support, writer
+from tests.contract.postgresql.bench import Bench, make_login, readonly, support, writer
 from tests.servers.postgresql import PostgresServer, binaries
 
 
@@ -181,7 +181,9 @@ def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_bench: Bench) ->
     with own_bench.login(spec) as c:
         c.execute("SELECT lo_create(0)")
     second = f"second_{own_bench.bot}"
-    run(own_bench, f"CREATE ROLE {second} LOGIN PASSWORD '{BOT_PASSWORD}'; GRANT {own_bench.owner} TO {second}")
+    with own_bench.superuser() as c:
+        make_login(c, second)
+    run(own_bench, f"GRANT {own_bench.owner} TO {second}")
     rotated = replace(own_bench, bot=second)
     receipt = rotated.adapter().drop_user(spec.username, spec.level)
     assert (len(receipt.kept), receipt.notes) == (1, ())
@@ -195,10 +197,9 @@ def test_another_login_without_it_says_what_is_missing(postgresql18: PostgresSer
     spec = bench.spec(readonly())
     bench.adapter().create_user(spec)
     second = f"second_{bench.bot}"
-    run(
-        bench,
-        f"CREATE ROLE {second} LOGIN CREATEROLE PASSWORD '{BOT_PASSWORD}'; GRANT CONNECT ON DATABASE {bench.database} TO {second}",
-    )
+    with bench.superuser() as c:
+        make_login(c, second)
+    run(bench, f"ALTER ROLE {second} CREATEROLE; GRANT CONNECT ON DATABASE {bench.database} TO {second}")
     with pytest.raises(Rejected) as no:
         replace(bench, bot=second).adapter().drop_user(spec.username, spec.level)
     assert no.value.mend == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"

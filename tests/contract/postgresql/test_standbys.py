@@ -17,7 +17,17 @@ from adapters.base import Level, LoginRefused, Rejected, Secrets, Unreachable, U
 from adapters.contract import Died, everything_on, wait_until
 from adapters.postgresql import PostgreSQL, standbys
 from tests.conftest import had
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, Login, build, dies_after, readonly, support, writer
+from tests.contract.postgresql.bench import (
+    BOT_PASSWORD,
+    Bench,
+    Login,
+    build,
+    dies_after,
+    make_login,
+    readonly,
+    support,
+    writer,
+)
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
@@ -289,13 +299,7 @@ def test_drop_killed_after_each_statement(pair: Pair) -> None:
 
 def test_another_server_in_its_place(bench: Bench, pair: Pair, postgresql16: PostgresServer) -> None:
     with postgresql16.admin() as c:
-        c.execute(
-            sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(
-                sql.Identifier(bench.bot), sql.Literal(BOT_PASSWORD)
-            )
-        )
-    with pair.primary.admin() as c:
-        c.execute("SELECT pg_current_wal_lsn()")
+        make_login(c, bench.bot)
     spec = bench.spec(readonly())
     bench.adapter().create_user(spec)
     elsewhere = Secrets(
@@ -415,7 +419,7 @@ def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> No
     bench = build(pair.primary, with_owner=False)
     second = f"second_{bench.bot}"
     with pair.primary.admin() as c:
-        c.execute(f"CREATE ROLE {second} LOGIN PASSWORD '{BOT_PASSWORD}'".encode())
+        make_login(c, second)
         c.execute(f"GRANT CONNECT ON DATABASE {bench.database} TO {second}".encode())
     pair.catch_up()
     bench = replace(bench, standbys=(pair.standby,))
