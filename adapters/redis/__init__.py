@@ -178,8 +178,8 @@ class Redis:
         tls = told.tls or self.target.tls.mode
         words = ["redis-cli", "--user", "{username}", "-h", shlex.quote(host), "-p", str(port)]
         words += ["-n", database] if database != "0" else []
-        if tls not in ("disable", "prefer") or node.is_tls:
-            words += ["--tls", *(("--cacert", shlex.quote(self.target.tls.ca)) if self.target.tls.ca else ())]
+        if tls not in ("disable", "prefer") or (told.tls is None and node.is_tls):
+            words += ["--tls", *self._authority(tls)]
         command = " ".join([*words, "--askpass"])
         return Endpoint(
             host=host, port=port, database=database, tls=tls, note=told.note, engine=self.label, command=command
@@ -188,6 +188,12 @@ class Redis:
     def login(self, username: str, password: str, level: Level) -> Login:
         """On the node of the admin URL."""
         return Login(self.nodes[0], username, password, database=int(self._database(level)))
+
+    def _authority(self, tls: str) -> tuple[str, ...]:
+        """redis-cli checks who signed the certificate, and never for which host."""
+        if self.target.tls.ca:
+            return "--cacert", shlex.quote(self.target.tls.ca)
+        return () if tls.startswith("verify") else ("--insecure",)
 
     def _database(self, level: Level) -> str:
         database = level.database or self.target.connect.database or self.nodes[0].database

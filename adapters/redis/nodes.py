@@ -97,6 +97,7 @@ class Node:
         except (RedisError, OSError) as error:
             words = scrub(" ".join(str(error).split()), self.password)
             error.args = (words,)
+            vars(error).update({k: scrub(v, self.password) for k, v in vars(error).items() if isinstance(v, str)})
             raise self._translated(error, words) from None
         finally:
             connection.disconnect()
@@ -114,7 +115,8 @@ class Node:
         may_change = ("LOADING", "BUSY", "UNKILLABLE", "MISCONF", "OOM", "max number of clients")
         if isinstance(error, ResponseError) and not words.startswith(may_change) and "trying to save" not in words:
             return Rejected(f"{self}: {words}")
-        return Unreachable(f"{self}: {words}", is_ambiguous=True)
+        hint = "; it may not speak TLS on this port" if self.is_tls and "Timeout connecting" in words else ""
+        return Unreachable(f"{self}: {words}{hint}", is_ambiguous=True)
 
 
 class Session:

@@ -102,6 +102,7 @@ class RedisServer:
     port: int
     keeps: str
     extra: str = ""
+    arguments: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     host: str = "127.0.0.1"
 
@@ -125,7 +126,7 @@ class RedisServer:
 
     def _arguments(self) -> list[str]:
         folder = self.folder
-        given = ["--port", str(self.port), "--dir", str(folder), "--logfile", str(folder / "log")]
+        given = ["--port", str(self.port), "--dir", str(folder), "--logfile", str(folder / "log"), *self.arguments]
         if self.keeps != "nothing":
             return [str(folder / "conf"), *given]
         lines = [line.split(" ", 1) for line in (CONFIG + self.extra).strip().splitlines()]
@@ -180,11 +181,15 @@ class RedisServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def start(flavour: Flavour = REDIS, *, keeps: str = "aclfile", extra: str = "") -> RedisServer:
+def start(
+    flavour: Flavour = REDIS, *, keeps: str = "aclfile", extra: str = "", arguments: tuple[str, ...] = ()
+) -> RedisServer:
     """Write its files and start it. Raises NoServer where it is not to be had."""
     programs(flavour)
     folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-"))
-    server = RedisServer(flavour=flavour, folder=folder, port=free_port(), keeps=keeps, extra=extra)
+    server = RedisServer(
+        flavour=flavour, folder=folder, port=free_port(), keeps=keeps, extra=extra, arguments=arguments
+    )
     try:
         _write_files(server)
         _start_somewhere(server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -69,8 +70,8 @@ def started() -> Iterator[Callable[..., RedisServer]]:
     """Starts such servers as a test needs them."""
     running = list[Iterator[RedisServer]]()
 
-    def start(flavour: servers.Flavour = REDIS, *, keeps: str = "aclfile", extra: str = "") -> RedisServer:
-        running.append(had(lambda: servers.start(flavour, keeps=keeps, extra=extra)))
+    def start(flavour: servers.Flavour = REDIS, **how: Any) -> RedisServer:
+        running.append(had(lambda: servers.start(flavour, **how)))
         return next(running[-1])
 
     yield start

@@ -1,0 +1,155 @@
+"""What ``check`` says of a server, and that the statement it gives mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from adapters.base import Finding, Grant, Health, Level, Rejected
+from tests.contract.redis.bench import BOT_PASSWORD, LACKING, NARROW, READING, RIGHTS, WRITING, Bench, make_bot
+from tests.servers.redis import REDIS, VALKEY, Flavour, RedisServer
+
+
+@pytest.fixture(params=[REDIS, VALKEY], ids=lambda flavour: flavour.name)
+def bench(request: pytest.FixtureRequest, started: Callable[..., RedisServer]) -> Bench:
+    """One that a test may spoil."""
+    flavour: Flavour = request.param
+    return Bench((started(flavour),))
+
+
+def mend(bench: Bench, finding: Finding) -> None:
+    """As an administrator pastes it."""
+    assert finding.mend is not None
+    bench.server.run(*finding.mend.split())
+
+
+def words(findings: tuple[Finding, ...]) -> str:
+    return "\n".join(f"{finding.what} | {finding.mend}" for finding in findings)
+
+
+def test_nothing_to_say_of_a_healthy_server(bench: Bench) -> None:
+    health = bench.adapter().check([READING, WRITING, NARROW])
+    assert health.problems == ()
+    assert health.warnings == ()
+    name = "Valkey 8.1." if bench.server.flavour is VALKEY else "Redis 7.0."
+    assert health.version.startswith(name)
+
+
+def test_it_changes_nothing(bench: Bench) -> None:
+    before = bench.server.run("ACL", "LIST")
+    assert bench.adapter().check([READING, NARROW]).identity == ""
+    assert bench.server.run("ACL", "LIST") == before
+
+
+@pytest.mark.parametrize("right", LACKING)
+def test_a_missing_right_is_a_problem_and_its_statement_mends_it(bench: Bench, right: str) -> None:
+    make_bot(bench.server, bench.bot, [word for word in RIGHTS if word != right])
+    (problem,) = bench.adapter().check([READING]).problems
+    assert right in problem.what
+    mend(bench, problem)
+    assert bench.adapter().check([READING]).problems == ()
+
+
+@pytest.mark.parametrize("right", ["config|rewrite", "script|kill", "function|kill", "acl|dryrun"])
+def test_a_right_that_is_needed_at_times_is_a_warning(bench: Bench, right: str) -> None:
+    make_bot(bench.server, bench.bot, [word for word in RIGHTS if word != right])
+    health = bench.adapter().check([READING])
+    assert health.problems == ()
+    (warning,) = health.warnings
+    assert right in words((warning,))
+    mend(bench, warning)
+    assert bench.adapter().check([READING]).warnings == ()
+
+
+@pytest.mark.parametrize("right", LACKING[:7])
+def test_a_verb_names_the_right_it_lacks(bench: Bench, right: str) -> None:
+    """Whatever may still be done without it is done."""
+    spec = bench.spec(READING)
+    bench.adapter().create_user(spec)
+    make_bot(bench.server, bench.bot, [word for word in RIGHTS if word != right])
+    adapter = bench.adapter()
+    said = list[str]()
+    for verb in (
+        lambda: adapter.create_user(spec),
+        adapter.list_users,
+        lambda: adapter.drop_user(spec.username, READING),
+    ):
+        try:
+            verb()
+        except Rejected as trouble:
+            said.append(str(trouble.mend))
+    if right != "client|kill":
+        assert f"ACL SETUSER {bench.bot} +{right}" in said
+    make_bot(bench.server, bench.bot, RIGHTS)
+    bench.adapter().drop_user(spec.username, READING)
+    assert not bench.has_user(spec.username)
+
+
+def test_an_open_default_account_is_fatal_and_nobody_is_made(bench: Bench) -> None:
+    bench.server.run("ACL", "SETUSER", "default", "on", "nopass", "+@all", "~*")
+    (problem,) = bench.adapter().check([READING]).problems
+    spec = bench.spec(READING)
+    with pytest.raises(Rejected, match="without a password") as caught:
+        bench.adapter().create_user(spec)
+    assert not bench.has_user(spec.username)
+    assert caught.value.mend == problem.mend
+    mend(bench, problem)
+    assert bench.adapter().check([READING]).problems == ()
+    bench.adapter().create_user(spec)
+
+
+def test_an_end_is_not_held_up_by_an_open_default_account(bench: Bench) -> None:
+    spec = bench.spec(READING)
+    bench.adapter().create_user(spec)
+    bench.server.run("ACL", "SETUSER", "default", "on", "nopass", "+@all", "~*")
+    assert not bench.adapter().drop_user(spec.username, READING).was_absent
+
+
+def test_a_default_account_with_a_password_will_do(bench: Bench) -> None:
+    bench.server.run("ACL", "SETUSER", "default", "on", f">{BOT_PASSWORD}", "+@all", "~*")
+    as_default = bench.adapter(bot="default")
+    health = as_default.check([READING])
+    assert health.problems == ()
+    (warning,) = health.warnings
+    assert "may do more than it needs" in warning.what
+    statement = str(warning.mend).replace("PASSWORD", BOT_PASSWORD)
+    bench.server.run(*statement.split())
+    assert bench.adapter(bot="dbaccess").check([READING]).warnings == ()
+    spec = bench.spec(READING)
+    bench.adapter(bot="dbaccess").create_user(spec)
+    assert not bench.adapter(bot="dbaccess").drop_user(spec.username, READING).was_absent
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        (Level(name="x", roles=("orders_reader",)), "roles: [readonly] or [readwrite]"),
+        (Level(name="x", grants=(Grant(on=("a",), privileges=("hgett",)),)), "knows no command hgett"),
+        (Level(name="x", grants=(Grant(on=("a",), privileges=("keys",)),)), "'keys'"),
+        (Level(name="x", grants=(Grant(on=("a",), privileges=("SELECT",)),)), None),
+        (Level(name="x", roles=("readonly",), database="orders"), "'orders' is no database"),
+        (Level(name="x", roles=("readonly",), settings={"timeout": "5"}), "no setting timeout"),
+    ],
+)
+def test_a_level_that_cannot_be_given_is_a_problem(bench: Bench, level: Level, said: str | None) -> None:
+    found = bench.adapter().check([READING, level]).problems
+    if said is None:
+        assert found == ()
+    else:
+        (problem,) = found
+        assert said in words((problem,))
+
+
+def test_a_sentinel_is_no_server(started: Callable[..., RedisServer]) -> None:
+    sentinel = Bench.__new__(Bench)
+    server = started(arguments=("--sentinel",), keeps="config")
+    server.run("ACL", "SETUSER", "dbaccess", "on", f">{BOT_PASSWORD}", "+@all")
+    sentinel.nodes, sentinel.prefix, sentinel.ledger, sentinel.passwords = (server,), "jit_", "ledger", {}
+    health = sentinel.adapter(bot="dbaccess").check()
+    assert "is a Sentinel" in words(health.problems)
+
+
+def test_health_says_that_the_server_ends_nothing(bench: Bench) -> None:
+    health: Health = bench.adapter().check()
+    assert health.enforced.value == "nothing"

@@ -1,0 +1,172 @@
+"""TLS as it is configured, and the command a person pastes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from adapters.base import Connect, Level, Rejected, Secrets, Tls, Unreachable
+from adapters.redis import Redis, nodes
+from tests.conftest import had
+from tests.contract.redis.bench import BOT_PASSWORD, READING, Bench
+from tests.servers import redis as servers
+from tests.servers.postgresql import free_port
+from tests.servers.redis import REDIS
+
+Signed = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+
+
+def signed(name: str, by: Signed | None = None) -> Signed:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(by[0].subject if by else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
+    )
+    if by:
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(by[1] if by else key, hashes.SHA256()), key
+
+
+class Secured:
+    """A bench on a server that has a plain port and one for TLS, whose certificate is for 127.0.0.1."""
+
+    def __init__(self, bench: Bench, tls_port: int, ca: Path) -> None:
+        self.bench, self.tls_port, self.ca = bench, tls_port, str(ca)
+
+    def adapter(self, url: str, tls: Tls, **changes: object) -> Redis:
+        whole = url.replace("//", f"//{self.bench.bot}:{BOT_PASSWORD}@").format(
+            tls=self.tls_port, plain=self.bench.server.port
+        )
+        return Redis(self.bench.target(tls=tls, **changes), Secrets(admin_url=whole))
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = signed("an authority")
+    certificate, key = signed("cache", authority)
+    (folder / "ca.pem").write_bytes(authority[0].public_bytes(serialization.Encoding.PEM))
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    for path in (folder, *folder.parents[:2], *folder.iterdir()):
+        path.chmod(0o755)
+    port = free_port()
+    extra = f"tls-port {port}\ntls-auth-clients no\n" + "".join(
+        f"tls-{word}-file {folder / name}\n" for word, name in (("cert", "cert.pem"), ("key", "key.pem"))
+    )
+    extra += f"tls-ca-cert-file {folder / 'ca.pem'}\n"
+    for server in had(lambda: servers.start(REDIS, extra=extra)):
+        yield Secured(Bench((server,)), port, folder / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "with_ca"),
+    [
+        ("rediss://127.0.0.1:{tls}", "verify-full", True),
+        ("rediss://localhost:{tls}", "verify-full", True),
+        ("rediss://127.0.0.2:{tls}", "verify-ca", True),
+        ("rediss://127.0.0.1:{tls}", "require", False),
+        ("redis://127.0.0.1:{tls}", "require", False),
+        ("redis://127.0.0.1:{tls}", "verify-full", True),
+        ("rediss://127.0.0.1:{tls}", "prefer", False),
+        ("redis://127.0.0.1:{plain}", "prefer", False),
+        ("redis://127.0.0.1:{plain}", "disable", False),
+    ],
+)
+def test_what_is_let_through(secured: Secured, url: str, mode: str, with_ca: bool) -> None:
+    if "127.0.0.2" in url:
+        secured.bench.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
+    adapter = secured.adapter(url, Tls(mode=mode, ca=secured.ca if with_ca else None))
+    assert adapter.check([READING]).problems == ()
+    spec = secured.bench.spec(READING)
+    adapter.create_user(spec)
+    login = adapter.login(spec.username, spec.password, READING)
+    assert login.is_alive()
+    assert adapter.drop_user(spec.username, READING).sessions_ended == 1
+    assert not login.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "ca"),
+    [
+        ("rediss://127.0.0.1:{tls}", "verify-full", None),
+        ("rediss://127.0.0.1:{tls}", "verify-ca", None),
+        ("rediss://127.0.0.2:{tls}", "verify-full", "ca"),
+        ("rediss://127.0.0.1:{tls}", "disable", None),
+        ("rediss://127.0.0.1:{tls}", "verify-full", "/nowhere/ca.pem"),
+    ],
+)
+def test_what_is_not(secured: Secured, url: str, mode: str, ca: str | None) -> None:
+    secured.bench.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
+    with pytest.raises(Rejected):
+        secured.adapter(url, Tls(mode=mode, ca=secured.ca if ca == "ca" else ca)).check()
+
+
+@pytest.mark.parametrize(
+    ("url", "mode"), [("redis://127.0.0.1:{plain}", "require"), ("rediss://127.0.0.1:{plain}", "prefer")]
+)
+def test_tls_to_a_port_without_it(secured: Secured, url: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server waits for the end of a line that never comes."""
+    monkeypatch.setattr(nodes, "ANSWER_SECONDS", 0.5)
+    with pytest.raises(Unreachable, match="may not speak TLS"):
+        secured.adapter(url, Tls(mode=mode)).check()
+
+
+def test_no_tls_to_a_port_that_wants_it(secured: Secured) -> None:
+    with pytest.raises(Unreachable):
+        secured.adapter("redis://127.0.0.1:{tls}", Tls(mode="prefer")).check()
+
+
+@pytest.mark.parametrize(("mode", "with_ca"), [("verify-full", True), ("require", False)])
+def test_the_pasted_command_over_tls(secured: Secured, mode: str, with_ca: bool) -> None:
+    adapter = secured.adapter("rediss://127.0.0.1:{tls}", Tls(mode=mode, ca=secured.ca if with_ca else None))
+    spec = secured.bench.spec(READING)
+    adapter.create_user(spec)
+    secured.bench.passwords[spec.username] = spec.password
+    command = adapter.endpoint(READING).paste(spec.username, spec.password)
+    assert spec.password not in command
+    assert f"user={spec.username}" in secured.bench.login_by(command)
+    adapter.drop_user(spec.username, READING)
+
+
+def test_the_command_says_where(secured: Secured) -> None:
+    def command(level: Level = READING, url: str = "redis://127.0.0.1:{plain}/2", **changes: object) -> str:
+        return secured.adapter(url, Tls(mode="prefer"), **changes).endpoint(level).command
+
+    port = secured.bench.server.port
+    assert command() == f"redis-cli --user {{username}} -h 127.0.0.1 -p {port} -n 2 --askpass"
+    other = Level(name="x", roles=("readonly",), database="7")
+    assert " -n 7 " in command(other)
+    told = Connect(host="cache.internal; rm -rf /", port=1, database="0", tls="verify-full", note="VPN")
+    assert command(connect=told) == ("redis-cli --user {username} -h 'cache.internal; rm -rf /' -p 1 --tls --askpass")
+    with pytest.raises(Rejected):
+        command(Level(name="x", roles=("readonly",), database="orders"))
+
+
+def test_a_login_into_the_database_of_the_level(secured: Secured) -> None:
+    adapter = secured.adapter("redis://127.0.0.1:{plain}", Tls(mode="prefer"))
+    level = Level(name="x", roles=("readonly",), database="7")
+    spec = secured.bench.spec(level)
+    adapter.create_user(spec)
+    login = adapter.login(spec.username, spec.password, level)
+    assert "db=7" in str(secured.bench.server.run("CLIENT", "LIST"))
+    login.close()
+    adapter.drop_user(spec.username, level)
