@@ -77,7 +77,7 @@ def pattern_with_users_kills_everybodys(bench: Bench) -> None:
     victim, other = bench.user(), bench.user()
     cursors = [_cursor(bench.client(victim)), _cursor(bench.client(other))]
     pattern = [{"users": [victim.document]}]
-    with refused(13, "not authorized on admin"):
+    with refused(13, "not authorized to impersonate"):
         bench.bot.admin.command("killAllSessionsByPattern", pattern)
     _killer(bench).admin.command("killAllSessionsByPattern", pattern)
     for cursor in cursors:

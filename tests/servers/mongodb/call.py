@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.servers.mongodb import errors, rights
+from tests.servers.mongodb import errors, rights, write_concern
 from tests.servers.mongodb.operations import Operation, SessionId
 from tests.servers.mongodb.rights import Resource
 from tests.servers.mongodb.text import redacted, shell, type_name
@@ -33,6 +34,33 @@ GENERIC = frozenset(
         "maxTimeMS",
         "readConcern",
         "writeConcern",
+    ]
+)
+API_V1 = frozenset(
+    [
+        "abortTransaction",
+        "aggregate",
+        "collMod",
+        "commitTransaction",
+        "count",
+        "create",
+        "createIndexes",
+        "delete",
+        "drop",
+        "dropDatabase",
+        "dropIndexes",
+        "endSessions",
+        "find",
+        "findAndModify",
+        "getMore",
+        "hello",
+        "insert",
+        "killCursors",
+        "listCollections",
+        "listDatabases",
+        "listIndexes",
+        "ping",
+        "update",
     ]
 )
 ACCEPTED = {
@@ -135,8 +163,19 @@ class Call:
         for name in known.required:
             if name not in self.body:
                 raise errors.MISSING_FIELD.failure(command=known.name, field=name)
-        if "writeConcern" in self.body and not known.takes_write_concern:
-            raise errors.NO_WRITE_CONCERN.failure(name=known.name)
+        self._check_generic()
+
+    def _check_generic(self) -> None:
+        known = self.command
+        if "writeConcern" in self.body:
+            if not known.takes_write_concern:
+                raise errors.NO_WRITE_CONCERN.failure(name=known.name)
+            write_concern.check(self.body["writeConcern"], is_replicated=self.deployment.is_set)
+        if self.get("apiStrict") and known.name not in API_V1:
+            raise errors.API_STRICT.failure(name=known.name)
+        lsid = self.get("lsid", {"id": uuid.UUID(int=0)})
+        if not isinstance(lsid, dict) or not isinstance(lsid.get("id"), uuid.UUID):
+            raise errors.MISSING_FIELD.failure(command="OperationSessionInfo.lsid", field="id")
 
     def _check_type(self, name: str, value: Any, expected: str) -> None:
         if name == "roles" and value is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bson import Timestamp
 
-from tests.servers.mongodb import errors, wire
+from tests.servers.mongodb import errors, wire, write_concern
 from tests.servers.mongodb.call import COMMANDS, Call, Reply
 from tests.servers.mongodb.operations import Operation
 from tests.servers.mongodb.rights import CLUSTER, Privilege, Resource
@@ -23,6 +23,7 @@ from tests.servers.mongodb.text import redacted
 from tests.servers.mongodb.users import User, UserName
 
 if TYPE_CHECKING:
+    from tests.servers.mongodb.faults import Fault
     from tests.servers.mongodb.member import Member
 
 NOBODY = hashlib.sha256(b"").digest()
@@ -149,14 +150,23 @@ class Connection:
         operation = self._begin(call)
         try:
             self._join_transaction(call)
-            reply = {**await call.command.run(call), "ok": 1.0}
+            reply = await call.command.run(call)
+            reply = {**reply, "ok": 1.0, **await self._unconfirmed(call, fault)}
         finally:
             self.member.work.end(operation)
         if call.command.is_write:
             self.member.forget_users()
-        if fault is not None and fault.write_concern_error and call.command.takes_write_concern:
-            reply["writeConcernError"] = fault.write_concern_error
+        if fault is not None and fault.loses_reply:
+            return None
         return {**reply, **self._cluster_time()}
+
+    async def _unconfirmed(self, call: Call, fault: Fault | None) -> Reply:
+        """What goes with the reply of a write that too few members have, or that is said to be so."""
+        if not call.command.takes_write_concern:
+            return {}
+        found = fault.write_concern_error if fault is not None else None
+        found = found or await write_concern.missed(call)
+        return {"writeConcernError": found} if found else {}
 
     def _check_database(self, call: Call) -> None:
         if call.request.is_query and "$db" in call.body:

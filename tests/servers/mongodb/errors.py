@@ -25,16 +25,19 @@ NAMES = {
     50: "MaxTimeMSExpired",
     59: "CommandNotFound",
     64: "WriteConcernFailed",
+    70: "ShardNotFound",
     72: "InvalidOptions",
     73: "InvalidNamespace",
     76: "NoReplicationEnabled",
     85: "IndexOptionsConflict",
     91: "ShutdownInProgress",
+    100: "UnsatisfiableWriteConcern",
     94: "NotYetInitialized",
     225: "TransactionTooOld",
     251: "NoSuchTransaction",
     263: "OperationNotSupportedInTransaction",
     279: "ClientDisconnect",
+    323: "APIStrictError",
     334: "MechanismUnavailable",
     10107: "NotWritablePrimary",
     11000: "DuplicateKey",
@@ -93,6 +96,9 @@ DISCONNECTED = Refusal(279, "client has disconnected")
 NOT_KNOWN_HERE = Refusal(2, "the stand-in does not know {what}")
 
 ATLAS = Refusal(8000, "{name} is not allowed in this atlas tier")
+
+NOT_REPLICATED = Refusal(2, "cannot use 'w' > 1 when a host is not replicated")
+API_STRICT = Refusal(323, "Provided apiStrict:true, but the command {name} is not in API Version 1")
 
 # Logging in.
 LOGIN_FAILED = Refusal(18, "Authentication failed.")
@@ -155,13 +161,20 @@ OTHER_SESSION = Refusal(
     13, "Cursor session id ({cursor}) is not the same as the operation context's session id ({operation})"
 )
 CURSOR_STRIPPED = Refusal(13, "not authorized for getMore with cursor id {id}")
+NO_IMPERSONATING = Refusal(13, "Not authorized to impersonate in killAllSessionsByPattern")
 UID_LENGTH = Refusal(12, "uid must be a 256-bit (32-byte) binary blob")
 NO_OP = Refusal(4, 'Missing expected field "op"')
 OP_TYPE = Refusal(14, 'Expected field "op" to have numeric type, but found {found}')
-OP_TYPE_OF_ROUTER = Refusal(14, '"op" had the wrong type. Expected string, found {found}')
+NO_OP_FOR_ROUTER = Refusal(50759, 'Did not provide "op" field')
+OP_TYPE_OF_ROUTER = Refusal(50760, '"op" field was of unsupported type {found}')
 OP_FORM = Refusal(28625, 'The op argument to killOp must be of the format shardid:opid but found "{op}"')
+NO_SHARD = Refusal(70, "Shard {shard} not found")
 OP_RANGE = Refusal(26823, "invalid op : {op}. Op ID cannot be represented with 32 bits")
 UNKNOWN_CURRENT_OP = Refusal(9, "Unrecognized option '{field}' in $currentOp stage.")
+CURRENT_OP_TYPE = Refusal(14, "$currentOp options must be specified in an object, but found: {found}")
+_BOOLEAN = "The '{field}' parameter of the $currentOp stage must be a boolean value, but found: {found}"
+CURRENT_OP_BOOLEAN = Refusal(9, _BOOLEAN)
+CURRENT_OP_BOOLEAN_OF_RIGHTS = Refusal(14, _BOOLEAN)
 CURRENT_OP_PLACE = Refusal(73, "$currentOp must be run against the 'admin' database with {{aggregate: 1}}")
 NO_SUCH_TRANSACTION = Refusal(251, "Transaction with {{ txnNumber: {number} }} has been aborted.")
 NO_TRANSACTIONS_HERE = Refusal(20, "Transaction numbers are only allowed on a replica set member or mongos")

@@ -1,4 +1,4 @@
-"""The real server's own switch for tests: ``configureFailPoint`` with ``failCommand``."""
+"""The real server's own switch for tests, ``configureFailPoint`` with ``failCommand``; and one that it has not, ``loseReply``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Fault:
     write_concern_error: dict[str, Any] | None
     closes: bool
     block_seconds: float
+    loses_reply: bool
 
     async def hangs_up(self) -> bool:
         """Wait where it blocks, fail where it fails."""
@@ -51,7 +52,8 @@ class Faults:
 
 @command("configureFailPoint", "mode! data:object", is_admin_only=True)
 async def configure_fail_point(call: Call) -> Reply:
-    if call.value != "failCommand":
+    """``loseReply`` runs the command and hangs up: what a client sees when the server or the network dies just then."""
+    if call.value not in ("failCommand", "loseReply"):
         raise errors.NOT_KNOWN_HERE.failure(what=f"the fail point {call.value}")
     mode, data = call.body["mode"], dict(call.get("data", {}))
     if mode == "off":
@@ -64,6 +66,7 @@ async def configure_fail_point(call: Call) -> Reply:
         write_concern_error=data.pop("writeConcernError", None),
         closes=bool(data.pop("closeConnection", False)),
         block_seconds=data.pop("blockTimeMS", 0) / 1000 if data.pop("blockConnection", False) else 0,
+        loses_reply=call.value == "loseReply",
     )
     if data:
         raise errors.NOT_KNOWN_HERE.failure(what=f"failCommand's {', '.join(data)}")

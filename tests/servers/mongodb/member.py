@@ -96,6 +96,10 @@ class Member:
         return self.deployment.members[0] is self or self.deployment.is_routed
 
     @property
+    def is_open(self) -> bool:
+        return self._server is not None
+
+    @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 

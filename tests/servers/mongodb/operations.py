@@ -20,6 +20,7 @@ from tests.servers.mongodb.users import UserName
 SLICE_SECONDS = 0.05
 """How often a waiting operation looks whether its client is still there."""
 IDLE_CURSOR_SECONDS = 600
+TRANSACTION_SECONDS = 60
 SHARD = "shard0"
 """The one behind all routers."""
 
@@ -59,6 +60,15 @@ class Operation:
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise errors.TOO_LONG.failure()
 
+    async def wait(self, question: Callable[[], bool], seconds: float | None) -> bool:
+        """Whether it came true in that time; None: as long as it takes."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while not question():
+            if end is not None and time.monotonic() >= end:
+                return False
+            await self.sleep(SLICE_SECONDS)
+        return True
+
     async def sleep(self, seconds: float) -> None:
         """Until the time is over or the operation is to stop."""
         end = time.monotonic() + seconds
@@ -93,6 +103,7 @@ class Transaction:
 
     session: SessionId
     number: int
+    began: float = field(default_factory=time.monotonic)
     undo: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -112,6 +123,7 @@ class Work:
 
     def transaction(self, session: SessionId, number: int, *, starts: bool) -> Transaction:
         """The one that is open, or a new one where this statement starts it."""
+        self.expire()
         if starts:
             if session in self.transactions:
                 self.abort(session)
@@ -120,6 +132,11 @@ class Work:
         if found is None or found.number != number:
             raise errors.NO_SUCH_TRANSACTION.failure(number=number)
         return found
+
+    def expire(self) -> None:
+        for session, transaction in list(self.transactions.items()):
+            if time.monotonic() - transaction.began > TRANSACTION_SECONDS:
+                self.abort(session)
 
     def commit(self, session: SessionId, number: int) -> None:
         self.transaction(session, number, starts=False)

@@ -32,9 +32,13 @@ def prepared(mechanism: str, user: str, password: str) -> bytes:
         raise errors.PROHIBITED_PASSWORD.failure() from None
 
 
-def credentials(mechanisms: list[str], user: str, password: str) -> Credentials:
-    """What is stored: one entry for each mechanism, SHA-1 first."""
-    return {m: _stored(m, prepared(m, user, password)) for m in (SHA1, SHA256) if m in mechanisms}
+def credentials(mechanisms: list[str], user: str, password: str, *, is_digest: bool = False) -> Credentials:
+    """What is stored: one entry for each mechanism, SHA-1 first. ``is_digest``: the password is already SHA-1's older digest."""
+    return {
+        m: _stored(m, password.encode() if is_digest else prepared(m, user, password))
+        for m in (SHA1, SHA256)
+        if m in mechanisms
+    }
 
 
 def _stored(mechanism: str, secret: bytes) -> dict[str, Any]:

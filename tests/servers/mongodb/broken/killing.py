@@ -92,7 +92,8 @@ def patterns_select_by_user() -> None:
 
 @breaks(32)
 def anybody_acts_in_anothers_name() -> None:
-    right_not_asked("impersonate")
+    right = Call.may
+    replace(Call, "may", lambda call, asked, *actions: actions == ("impersonate",) or right(call, asked, *actions))
 
 
 @breaks(33)

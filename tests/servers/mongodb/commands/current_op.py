@@ -14,7 +14,7 @@ from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.documents import Document
 from tests.servers.mongodb.operations import SHARD, Cursor, Operation, Transaction
 from tests.servers.mongodb.rights import CLUSTER
-from tests.servers.mongodb.users import UserName
+from tests.servers.mongodb.text import type_name
 
 OPTIONS = {
     "allUsers": False,
@@ -24,6 +24,7 @@ OPTIONS = {
     "localOps": False,
     "truncateOps": False,
 }
+OF_RIGHTS = ("allUsers", "localOps")
 KINDS = {
     "find": "query",
     "count": "command",
@@ -37,37 +38,44 @@ KINDS = {
 def current_op_rows(call: Call, given: Any) -> list[Document]:
     """Everybody's with ``allUsers``, for which inprog is needed; else one's own."""
     if not isinstance(given, dict):
-        raise errors.Failure(9, "$currentOp options must be specified in an object")
+        raise errors.CURRENT_OP_TYPE.failure(found=type_name(given))
+    for name, value in given.items():
+        if not isinstance(value, bool):
+            row = errors.CURRENT_OP_BOOLEAN_OF_RIGHTS if name in OF_RIGHTS else errors.CURRENT_OP_BOOLEAN
+            raise row.failure(field=name, found=type_name(value))
+    options = {**OPTIONS, **given}
+    if options["allUsers"] or (call.deployment.is_routed and not options["localOps"]):
+        call.need(CLUSTER, "inprog")
     for name in given:
         if name not in OPTIONS:
             raise errors.UNKNOWN_CURRENT_OP.failure(field=name)
     if call.db != "admin" or call.value != 1:
         raise errors.CURRENT_OP_PLACE.failure()
-    options = {**OPTIONS, **given}
-    if options["allUsers"]:
-        call.need(CLUSTER, "inprog")
-    return _rows(call, options)
+    rows = _rows(call, options)
+    return [_of_shard(row) for row in rows] if call.deployment.is_routed else rows
+
+
+def _of_shard(row: Document) -> Document:
+    """As a router passes it on."""
+    renamed = {"client_s" if name == "client" else name: value for name, value in row.items()}
+    number = {"opid": f"{SHARD}:{row['opid']}"} if "opid" in row else {}
+    return {"shard": SHARD, **renamed, **number}
 
 
 def _rows(call: Call, options: dict[str, bool]) -> list[Document]:
     work, me = call.member.work, call.connection.user
-
-    def is_shown(user: UserName | None) -> bool:
-        return options["allUsers"] or not call.deployment.is_auth_on or user == me
-
+    work.expire()
+    shows_all = options["allUsers"] or not call.deployment.is_auth_on
     busy = {operation.connection_id for operation in work.operations.values()}
-    rows = [
-        _running(call, operation)
-        for operation in work.operations.values()
-        if is_shown(operation.users[0] if operation.users else None)
-    ]
+    rows = [_running(call, one) for one in work.operations.values() if shows_all or one.users == [me]]
     if options["idleConnections"]:
-        idle = [one for one in call.member.connections.values() if one.id not in busy and is_shown(one.user)]
-        rows += [_connection(call, one, is_active=False) for one in idle]
+        idle = [one for one in call.member.connections.values() if one.id not in busy]
+        rows += [_connection(call, one, is_active=False) for one in idle if shows_all or one.user == me]
     if options["idleCursors"]:
-        rows += [_cursor(call, cursor) for cursor in work.cursors.values() if is_shown(cursor.owner)]
+        rows += [_cursor(call, cursor) for cursor in work.cursors.values() if shows_all or cursor.owner == me]
     if options["idleSessions"]:
-        rows += [_transaction(call, one) for one in work.transactions.values() if options["allUsers"]]
+        open_ones = work.transactions.values()
+        rows += [_transaction(call, one) for one in open_ones if shows_all or one.session.uid == call.connection.uid]
     return rows
 
 
@@ -97,7 +105,7 @@ def _running(call: Call, operation: Operation) -> Document:
         **row,
         **({"effectiveUsers": [user.document() for user in operation.users]} if operation.users else {}),
         "threaded": True,
-        "opid": f"{SHARD}:{operation.id}" if call.deployment.is_routed else operation.id,
+        "opid": operation.id,
         **({"killPending": True} if operation.killed.is_set() else {}),
         **({"lsid": operation.session.document()} if operation.session else {}),
         "secs_running": Int64(took),
@@ -112,12 +120,12 @@ def _running(call: Call, operation: Operation) -> Document:
 
 
 def _cursor(call: Call, cursor: Cursor) -> Document:
+    """Whose it is, only the owner in its session tells."""
     return {
         "type": "idleCursor",
         "host": call.member.address,
         "ns": cursor.ns,
         **({"lsid": cursor.session.document()} if cursor.session else {}),
-        **({"effectiveUsers": [cursor.owner.document()]} if cursor.owner else {}),
         "cursor": {
             "cursorId": cursor.id,
             "lastAccessDate": datetime.now(UTC) - timedelta(seconds=time.monotonic() - cursor.used_at),

@@ -45,8 +45,9 @@ async def kill_all_sessions_by_pattern(call: Call) -> Reply:
     given = call.value_of_type("array")
     patterns = [_fields("KillAllSessionsByPattern", one, ("lsid", "uid", "users", "roles")) for one in given]
     call.need(CLUSTER, "killAnySession")
-    if any("users" in pattern or "roles" in pattern for pattern in patterns):
-        call.need(CLUSTER, "impersonate")
+    names_somebody = any("users" in pattern or "roles" in pattern for pattern in patterns)
+    if names_somebody and not call.may(CLUSTER, "impersonate"):
+        raise errors.NO_IMPERSONATING.failure()
     for pattern in patterns:
         if "uid" in pattern and len(pattern["uid"]) != UID_BYTES:
             raise errors.UID_LENGTH.failure()
@@ -83,30 +84,53 @@ async def end_sessions(call: Call) -> Reply:
 
 @command("killOp", "op", is_admin_only=True)
 async def kill_op(call: Call) -> Reply:
+    """Always a success once it is allowed, whether there is such an operation or not."""
+    given = call.get("op")
+    if not _is_own(call, given):
+        call.need(CLUSTER, "killop")
+    if call.deployment.is_routed:
+        return _kill_of_shard(call, given)
     if "op" not in call.body:
         raise errors.NO_OP.failure()
-    number = _shards_number(call.body["op"]) if call.deployment.is_routed else call.body["op"]
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise errors.OP_TYPE.failure(found=type_name(number))
-    if not -(1 << 31) <= number < 1 << 31:
-        raise errors.OP_RANGE.failure(op=number)
-    operation = call.member.work.operations.get(int(number))
-    is_own = operation is not None and call.connection.user is not None and operation.users == [call.connection.user]
-    if not is_own:
-        call.need(CLUSTER, "killop")
-    if operation is not None:
-        call.member.work.kill(operation)
+    if not _is_number(given):
+        raise errors.OP_TYPE.failure(found=type_name(given))
+    if not -(1 << 31) <= given < 1 << 31:
+        raise errors.OP_RANGE.failure(op=given)
+    _kill(call, int(given))
     return {"info": "attempting to kill op"}
 
 
-def _shards_number(op: Any) -> int:
-    """Routers name an operation ``shard:number``."""
-    shard, colon, number = op.partition(":") if isinstance(op, str) else ("", "", "")
-    if not isinstance(op, str):
-        raise errors.OP_TYPE_OF_ROUTER.failure(found=type_name(op))
-    if not colon or shard != SHARD or not number.isdigit():
-        raise errors.OP_FORM.failure(op=op)
-    return int(number)
+def _is_number(given: Any) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool)
+
+
+def _is_own(call: Call, given: Any) -> bool:
+    operation = call.member.work.operations.get(int(given)) if _is_number(given) else None
+    me = call.connection.user
+    return operation is not None and me is not None and operation.users == [me]
+
+
+def _kill(call: Call, number: int) -> None:
+    operation = call.member.work.operations.get(number)
+    if operation is not None:
+        call.member.work.kill(operation)
+
+
+def _kill_of_shard(call: Call, given: Any) -> Reply:
+    """Routers name an operation ``shard:number``; a bare number is one of the router itself, which has none here."""
+    if "op" not in call.body:
+        raise errors.NO_OP_FOR_ROUTER.failure()
+    if _is_number(given):
+        return {}
+    if not isinstance(given, str):
+        raise errors.OP_TYPE_OF_ROUTER.failure(found=type_name(given))
+    shard, _, number = given.partition(":")
+    if not shard or not number:
+        raise errors.OP_FORM.failure(op=given)
+    if shard != SHARD or not number.isdigit():
+        raise errors.NO_SHARD.failure(shard=shard)
+    _kill(call, int(number))
+    return {"shard": shard, "shardid": int(number)}
 
 
 @command("currentOp", is_admin_only=True, is_lax=True)

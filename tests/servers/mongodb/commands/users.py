@@ -44,9 +44,10 @@ def _mechanisms(given: list[str] | None) -> list[str]:
 
 
 def _credentials(call: Call, name: str, mechanisms: list[str]) -> scram.Credentials:
-    if call.get("digestPassword", True) is False and SHA256 in mechanisms:
+    is_digest = call.get("digestPassword", True) is False
+    if is_digest and SHA256 in mechanisms:
         raise errors.DIGESTED.failure()
-    return scram.credentials(mechanisms, name, call.body["pwd"])
+    return scram.credentials(mechanisms, name, call.body["pwd"], is_digest=is_digest)
 
 
 @command("createUser", f"roles!:array {PARTS}", takes_write_concern=True, is_write=True)
