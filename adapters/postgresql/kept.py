@@ -115,9 +115,11 @@ def drop_unused(server: Server, connection: Connection, level: Level, kept: Kept
         if not exists(connection, role) or _has_members(connection, role):
             return
         become_member(connection, role)
-        with server.session(level_database(server, level)) as there:
-            for privilege in sorted(held(there, role), key=str):
-                there.execute(sql.SQL("REVOKE {} FROM {}").format(privilege.clause(), sql.Identifier(role)))
+        database = level_database(server, level)
+        if value(connection, "SELECT 1 FROM pg_database WHERE datname = %s", (database,)):
+            with server.session(database) as there:
+                for privilege in sorted(held(there, role), key=str):
+                    there.execute(sql.SQL("REVOKE {} FROM {}").format(privilege.clause(), sql.Identifier(role)))
         hand_over(server, connection, role, kept, lend=())
         run(connection, "DROP ROLE {}", role)
 

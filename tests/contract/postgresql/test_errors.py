@@ -127,6 +127,7 @@ def test_real_refusals(postgresql: PostgresServer) -> None:
 
     with postgresql.admin() as c:
         c.execute(f"CREATE ROLE plain_bot LOGIN PASSWORD '{SECRET}'")
+        c.execute("GRANT CONNECT ON DATABASE postgres TO plain_bot")
         c.execute("CREATE DATABASE closed_to_bots")
         c.execute("REVOKE ALL ON DATABASE closed_to_bots FROM PUBLIC")
     try:
@@ -144,4 +145,5 @@ def test_real_refusals(postgresql: PostgresServer) -> None:
     finally:
         with postgresql.admin() as c:
             c.execute("DROP DATABASE closed_to_bots")
+            c.execute("REVOKE CONNECT ON DATABASE postgres FROM plain_bot")
             c.execute("DROP ROLE plain_bot")

@@ -1,0 +1,213 @@
+"""Several databases behind one server: one address, and each level in its own database."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from adapters.base import Connect, Grant, Level, LoginRefused, Secrets
+from adapters.postgresql import PostgreSQL
+from adapters.postgresql.levels import kept_role
+from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build, readonly, support
+from tests.servers.postgresql import PostgresServer, psql
+
+STOCK = """
+CREATE SCHEMA stock;
+CREATE TABLE stock.parts (id int);
+INSERT INTO stock.parts SELECT generate_series(1, 7);
+GRANT USAGE ON SCHEMA stock TO {holder} WITH GRANT OPTION;
+GRANT SELECT ON stock.parts TO {holder} WITH GRANT OPTION;
+GRANT USAGE, CREATE ON SCHEMA stock TO {role};
+GRANT SELECT ON stock.parts TO {role};
+GRANT CONNECT ON DATABASE {other} TO {role};
+"""
+
+
+@pytest.fixture
+def two(postgresql: PostgresServer) -> Bench:
+    """The shop, and beside it a database with a stock and a role of its own."""
+    bench = build(postgresql)
+    with bench.superuser(bench.other) as c:
+        names = {
+            "holder": sql.Identifier(bench.owner or bench.bot),
+            "role": sql.Identifier(clerk(bench)),
+            "other": sql.Identifier(bench.other),
+        }
+        c.execute(sql.SQL("CREATE ROLE {role} NOLOGIN; GRANT {role} TO {holder} WITH ADMIN OPTION").format(**names))
+        c.execute(sql.SQL(STOCK).format(**names))
+    return bench
+
+
+def clerk(bench: Bench) -> str:
+    return f"clerk_{bench.bot}"
+
+
+def by_role(bench: Bench) -> Level:
+    return Level(name="stock", roles=(clerk(bench),), database=bench.other)
+
+
+def by_grants(bench: Bench) -> Level:
+    grants = (Grant(on=("stock.parts",), privileges=("SELECT",)),)
+    return Level(name="parts", grants=grants, database=bench.other)
+
+
+def ours(bench: Bench) -> list[str]:
+    """Users and kept roles that are there."""
+    with bench.superuser() as c:
+        query = "SELECT rolname FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), %s)"
+        return [str(name) for (name,) in c.execute(query, (f"dbaccess ledger={bench.ledger} ",)).fetchall()]
+
+
+@pytest.mark.parametrize("make", [by_role, by_grants])
+def test_each_level_lets_in_to_its_own_database_alone(two: Bench, make: Callable[[Bench], Level]) -> None:
+    adapter, there, here = two.adapter(), two.spec(make(two)), two.spec(readonly())
+    for spec in (there, here):
+        adapter.create_user(spec)
+        adapter.login(spec.username, spec.password, spec.level).close()
+    with two.login(there, two.other) as c:
+        assert c.execute("SELECT count(*) FROM stock.parts").fetchone() == (7,)
+    with two.login(here) as c:
+        assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
+    for spec, closed in ((there, two.database), (here, two.other)):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            two.login(spec, closed)
+    for spec in (there, here):
+        assert not adapter.drop_user(spec.username, spec.level).notes
+        with pytest.raises(LoginRefused):
+            adapter.login(spec.username, spec.password, spec.level)
+    assert ours(two) == []
+
+
+def test_one_address_and_each_levels_database(two: Bench) -> None:
+    adapter = two.adapter(connect=Connect(host="db.internal", port=6432))
+    endpoints = [adapter.endpoint(level) for level in (readonly(), by_role(two))]
+    assert {(e.host, e.port) for e in endpoints} == {("db.internal", 6432)}
+    assert [e.database for e in endpoints] == [two.database, two.other]
+    assert f":6432/{two.other}?" in endpoints[1].command
+    moved = two.adapter(connect=Connect(database=two.other))
+    assert [moved.endpoint(level).database for level in (readonly(), replace(readonly(), database=two.database))] == [
+        two.other,
+        two.database,
+    ]
+
+
+def test_the_database_told_need_not_be_the_bots_own(two: Bench) -> None:
+    """The admin URL leads to one, the levels are of ``connect.database``."""
+    adapter = two.adapter(connect=Connect(database=two.other))
+    level = replace(by_grants(two), database=None)
+    spec = two.spec(level)
+    assert adapter.check([level]).problems == ()
+    adapter.create_user(spec)
+    with two.login(spec, two.other) as c:
+        assert c.execute("SELECT count(*) FROM stock.parts").fetchone() == (7,)
+    adapter.drop_user(spec.username, level)
+    assert ours(two) == []
+
+
+def test_what_is_left_in_both_databases_is_handed_over_in_both(two: Bench) -> None:
+    level = replace(by_role(two), roles=(clerk(two), "shop_writer"))
+    spec, adapter = two.spec(level), two.adapter()
+    adapter.create_user(spec)
+    here, there = two.login(spec), two.login(spec, two.other)
+    here.execute("CREATE TABLE shop.left_here (id int)")
+    there.execute("CREATE TABLE stock.left_there (id int)")
+    there.execute("CREATE FUNCTION stock.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    there.execute("BEGIN; CREATE TABLE stock.prepared (id int)")
+    there.execute(f"PREPARE TRANSACTION '{spec.username}'".encode())
+    receipt = adapter.drop_user(spec.username, level)
+    assert receipt.sessions_ended == 2
+    assert set(receipt.kept) == {"shop.left_here (table)", "stock.left_there (table)", "stock.f() (function)"}
+    for database, table in ((two.database, "shop.left_here"), (two.other, "stock.left_there")):
+        with two.superuser(database) as c:
+            owner = c.execute("SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (table,))
+            assert owner.fetchone() == ("dbaccess_graveyard",)
+            assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
+    for connection in (here, there):
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+        connection.close()
+    assert ours(two) == []
+
+
+def test_two_entries_for_one_server_keep_roles_of_their_own(two: Bench) -> None:
+    """The same level name and grants in two databases: each entry's users see their own, and neither takes the other's away."""
+    with two.superuser(two.other) as c:
+        holder = two.owner or two.bot
+        c.execute("CREATE SCHEMA shop; CREATE TABLE shop.customers (id int)")
+        c.execute(f"GRANT USAGE ON SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
+        c.execute(f"GRANT SELECT ON shop.customers TO {holder} WITH GRANT OPTION".encode())
+    second_url = Secrets(admin_url=two.server.url(two.bot, BOT_PASSWORD, two.other))
+    first, second = two.adapter(), PostgreSQL(replace(two.target(), name="second"), second_url)
+    here, there = two.spec(support()), two.spec(support())
+    assert kept_role(first.target, support()) != kept_role(second.target, support())
+    first.create_user(here)
+    second.create_user(there)
+    first.drop_user(here.username, here.level)
+    with two.login(there, two.other) as c:
+        assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (0,)
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        two.login(there)
+    second.drop_user(there.username, there.level)
+    assert ours(two) == []
+
+
+def test_many_at_once_over_both(two: Bench) -> None:
+    levels = [readonly(), support(), by_role(two), by_grants(two)]
+    specs, adapter = [two.spec(levels[n % 4]) for n in range(16)], two.adapter()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(adapter.create_user, specs))
+        list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
+    assert ours(two) == []
+
+
+def test_check_looks_into_each_levels_database(two: Bench) -> None:
+    adapter, levels = two.adapter(), [readonly(), by_role(two), by_grants(two)]
+    assert adapter.check(levels).problems == ()
+    names = {"other": sql.Identifier(two.other), "role": sql.Identifier(clerk(two)), "bot": sql.Identifier(two.bot)}
+    with two.superuser(two.other) as c:
+        c.execute(sql.SQL("REVOKE CONNECT ON DATABASE {other} FROM {role}").format(**names))
+        c.execute("ALTER TABLE stock.parts RENAME TO pieces")
+    said = [problem.what for problem in adapter.check(levels).problems]
+    assert said == [
+        f"level stock: {clerk(two)} may not connect to {two.other}",
+        f"level parts: there is no table stock.parts in {two.other}",
+    ]
+    closed = two.spec(readonly())
+    with two.superuser() as c:
+        c.execute(
+            sql.SQL("REVOKE ALL ON DATABASE {other} FROM {owner} CASCADE").format(
+                other=names["other"], owner=sql.Identifier(two.owner or two.bot)
+            )
+        )
+    problems = adapter.check(levels).problems
+    assert [f'GRANT CONNECT ON DATABASE "{two.other}"' in str(problem.mend) for problem in problems] == [True, True]
+    adapter.create_user(closed)
+    assert not adapter.drop_user(closed.username, closed.level).notes, "one database that is closed spoils no other"
+
+
+@pytest.mark.parametrize("make", [by_role, by_grants])
+def test_a_database_that_was_dropped_meanwhile(two: Bench, make: Callable[[Bench], Level]) -> None:
+    spec, adapter = two.spec(make(two)), two.adapter()
+    adapter.create_user(spec)
+    with two.superuser() as c:
+        c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(two.other)))
+    receipt = adapter.drop_user(spec.username, spec.level)
+    assert (receipt.was_absent, receipt.notes) == (False, ())
+    assert ours(two) == []
+
+
+def test_the_pasted_command_leads_there(two: Bench) -> None:
+    spec, adapter = two.spec(by_grants(two)), two.adapter()
+    adapter.create_user(spec)
+    command = adapter.endpoint(spec.level).paste(spec.username, spec.password)
+    words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_database(), count(*) FROM stock.parts"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
+    assert done.stdout.strip() == f"{two.other}|7"
+    adapter.drop_user(spec.username, spec.level)
