@@ -25,6 +25,7 @@ Four things to try ("Act as" is at the top right; type into #db-access):
   3. As admin:      click Revoke on the card while psql is open. Look at psql, at the card, and at #db-audit.
   4. As bystander:  try the same request, or click Approve on someone else's card.
 
+Databases: {also}. With mariadbd and redis-server on this machine there are three.
 local-slack shows a date as its source, <!date^…|2026-11-23 12:58 UTC>; Slack shows it in each reader's own zone.
 local-slack listens on all addresses of this machine and asks nobody for a password: end the demo when you are done.
 Files: {folder}
@@ -45,7 +46,8 @@ def main() -> int:
         try:
             demo = Demo(Path(folder))
             with demo.running():
-                print(TRY.format(url=demo.slack.url, folder=folder), flush=True)
+                also = ", ".join(["shop-prod", *(one.name for one in demo.further)])
+                print(TRY.format(url=demo.slack.url, folder=folder, also=also), flush=True)
                 while not stop.wait(1):
                     if demo.bot.poll() is not None:
                         print(f"The bot has stopped:\n{demo.bot_log()[-2000:]}", file=sys.stderr)

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from demo import local_slack
+from demo import further, local_slack
 
 HERE = Path(__file__).parent
 SLACK_PORT, POSTGRES_PORT = 3000, 5499
@@ -92,6 +92,8 @@ class Demo:
     """``running`` starts everything and ends it in the opposite order."""
 
     slack: local_slack.LocalSlack
+    further: list[further.Further]
+    config: Path
     bot: subprocess.Popen[bytes]
 
     def __init__(self, folder: Path) -> None:
@@ -107,8 +109,12 @@ class Demo:
         """Raises NoPostgres or local_slack.NotToBeHad."""
         local_slack.binary()
         self._make_cluster()
-        with _ended(self._start_postgres(), signal.SIGINT):
+        with (
+            _ended(self._start_postgres(), signal.SIGINT),
+            further.running(self.folder, _not_root(), free_port, self.passwords) as self.further,
+        ):
             self._fill()
+            self.config = further.write_config(self.folder, self.further)
             self.slack = self._start_slack()
             try:
                 with _ended(self._start_bot(), signal.SIGTERM) as self.bot:
@@ -211,10 +217,11 @@ class Demo:
             "SLACK_BOT_TOKEN": self.tokens["xoxb"],
             "SLACK_APP_TOKEN": self.tokens["xapp"],
             "SLACK_API_URL": self.slack.api_url,
-            "DBACCESS_CONFIG": str(HERE / "config"),
+            "DBACCESS_CONFIG": str(self.config),
             "DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{self.folder}/dbaccess.db",
             "DBACCESS_HTTP_PORT": str(self.http_port),
             "SHOP_ADMIN_URL": self.url("dbaccess_bot", self.passwords["bot"], "shop"),
+            **{one.variable: one.admin_url for one in self.further},
         }
         with (self.folder / "bot.log").open("ab") as log:
             bot = subprocess.Popen(

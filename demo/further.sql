@@ -1,0 +1,15 @@
+CREATE DATABASE shop_reports;
+CREATE DATABASE dbaccess;
+USE shop_reports;
+CREATE TABLE shop_reports.sales_by_day (day DATE PRIMARY KEY, orders INT, total DECIMAL(10, 2));
+CREATE TABLE shop_reports.margins (product INT PRIMARY KEY, margin DECIMAL(5, 2));
+INSERT INTO shop_reports.sales_by_day SELECT DATE '2026-01-01' + INTERVAL seq DAY, seq % 40 + 10, (seq % 40 + 10) * 23.5 FROM seq_1_to_300;
+INSERT INTO shop_reports.margins SELECT seq, seq % 30 + 5 FROM seq_1_to_50;
+CREATE ROLE reports_reader;
+GRANT SELECT ON `shop\_reports`.* TO reports_reader;
+CREATE USER dbaccess_bot@'%' IDENTIFIED BY '{password}';
+GRANT CREATE USER, PROCESS, CONNECTION ADMIN ON *.* TO dbaccess_bot@'%';
+GRANT SELECT ON mysql.* TO dbaccess_bot@'%';
+GRANT EVENT ON dbaccess.* TO dbaccess_bot@'%';
+GRANT SELECT ON `shop\_reports`.* TO dbaccess_bot@'%' WITH GRANT OPTION;
+GRANT reports_reader TO dbaccess_bot@'%' WITH ADMIN OPTION;
