@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from adapters.base import LoginRefused, Rejected, Unreachable
@@ -226,7 +227,7 @@ def test_a_script_that_wrote_is_waited_for_and_said(held_up: Bench) -> None:
     adapter, spec = held_up.adapter(), held_up.spec(READING)
     adapter.create_user(spec)
     with running(held_up.server, "EVAL", WROTE, "1", "k"):
-        with pytest.raises(Unreachable, match="SHUTDOWN NOSAVE"):
+        with pytest.raises(Unreachable, match="a script that has written"):
             adapter.drop_user(spec.username, READING)
         with suppress(RedisError):
             held_up.server.run("SHUTDOWN", "NOSAVE")
@@ -263,6 +264,31 @@ def test_a_server_that_is_full_is_tried_again(started: Callable[..., RedisServer
         session.close()
     assert adapter.drop_user(spec.username, READING).sessions_ended >= len(sessions) - 5
     assert not any(session.is_alive() for session in sessions[5:])
+
+
+@pytest.mark.parametrize("verb", ["set_password", "set_expiry"])
+def test_a_change_that_crosses_a_drop_leaves_nobody(bench: Bench, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SETUSER would make the user anew: somebody drops it just before that is sent."""
+    adapter, spec = bench.adapter(), bench.spec(READING)
+    adapter.create_user(spec)
+    original = AbstractConnection.send_command
+
+    def send_command(self: Any, *words: Any, **how: Any) -> None:
+        if words[:2] == ("ACL", "SETUSER"):
+            with monkeypatch.context() as undone:
+                undone.setattr(AbstractConnection, "send_command", original)
+                for node in bench.nodes:
+                    node.run("ACL", "DELUSER", spec.username)
+        original(self, *words, **how)
+
+    with monkeypatch.context() as patched, pytest.raises(Rejected, match="went away meanwhile"):
+        patched.setattr(AbstractConnection, "send_command", send_command)
+        adapter.set_password(spec.username, "f" * 32) if verb == "set_password" else adapter.set_expiry(
+            spec.username, 60
+        )
+    assert not bench.has_user(spec.username)
+    with pytest.raises(LoginRefused):
+        bench.login(spec.username, "f" * 32)
 
 
 def test_hostile_names_and_passwords_are_inert(bench: Bench) -> None:
