@@ -14,6 +14,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from tests.contract.mongodb_wire.raw import RawConnection
+from tests.servers.mongodb import server
 from tests.servers.mongodb.server import SLOW, MongoServer
 
 Client = MongoClient[dict[str, Any]]
@@ -167,6 +168,25 @@ class Slow(threading.Thread):
         assert not self.is_alive(), "it goes on"
         if self.failure is not None:
             raise self.failure
+
+
+@contextmanager
+def serving(**how: Any) -> Iterator[MongoServer]:
+    made = server.start(**how)
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@contextmanager
+def bench_of(on: MongoServer) -> Iterator[Bench]:
+    bench = Bench(on)
+    try:
+        bench.open()
+        yield bench
+    finally:
+        bench.close()
 
 
 def slow_find(client: Client) -> Slow:

@@ -1,49 +1,36 @@
-"""The stand-in as a server: strict, logged as the real one, outliving its process; sets, routers, look-alikes, TLS."""
+"""The stand-in as a server: strict, logged as the real one, its accounts outliving its process."""
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
+import hashlib
 import os
-import ssl
+import socket
 import struct
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import bson
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from pymongo.errors import AutoReconnect, NotPrimaryError, ServerSelectionTimeoutError
-from pymongo.read_preferences import Secondary
+from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
+from pymongo.server_api import ServerApi
 from pymongo.write_concern import WriteConcern
 
-from tests.contract.mongodb_wire.bench import APP, READ, USERS, Bench, refused, slow_find, until
-from tests.servers.mongodb import server
+from tests.contract.mongodb_wire.bench import (
+    APP,
+    READ,
+    SLOW_FILTER,
+    USERS,
+    Bench,
+    User,
+    bench_of,
+    refused,
+    serving,
+    slow_find,
+    slow_find_without_session,
+    until,
+)
 from tests.servers.mongodb.server import MongoServer
-
-
-@contextlib.contextmanager
-def serving(**how: Any) -> Iterator[MongoServer]:
-    made = server.start(**how)
-    try:
-        yield made
-    finally:
-        made.remove()
-
-
-@contextlib.contextmanager
-def bench_of(on: MongoServer) -> Iterator[Bench]:
-    bench = Bench(on)
-    try:
-        bench.open()
-        yield bench
-    finally:
-        bench.close()
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +42,6 @@ def standalone() -> Iterator[MongoServer]:
 @pytest.fixture
 def bench(standalone: MongoServer) -> Iterator[Bench]:
     with bench_of(standalone) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def replica_set() -> Iterator[MongoServer]:
-    with serving(members=2) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def routers() -> Iterator[MongoServer]:
-    with serving(members=2, routers=True) as made:
         yield made
 
 
@@ -162,162 +137,106 @@ def test_first_administrator_is_made_once(standalone: MongoServer) -> None:
         stranger.admin.command("createUser", "second", pwd="x", roles=["root"])
 
 
-def test_set_is_found_from_one_member(replica_set: MongoServer) -> None:
-    with replica_set.open(replica_set.root_url(), directConnection=False, replicaSet="rs0") as client:
-        client[APP].found.insert_one({})
-        assert client.nodes == {("127.0.0.1", port) for port in replica_set.members}
-        assert client.primary == ("127.0.0.1", replica_set.port)
-        assert client[APP].get_collection("found", read_preference=Secondary()).find_one() is not None
+def test_idle_connections_tell_whose_they_are(bench: Bench) -> None:
+    """Up to 8.0, and of a dropped user until his next command."""
+    user = bench.user()
+    login = bench.client(user)
+    login[APP].things.find_one()
+    bench.root[USERS].command("dropUser", user.name)
+    asked = [{"$currentOp": {"allUsers": True, "idleConnections": True}}]
+
+    def his() -> list[dict[str, Any]]:
+        return [row for row in bench.root.admin.aggregate(asked) if user.document in row.get("effectiveUsers", [])]
+
+    (row,) = his()
+    assert row["active"] is False
+    login.admin.command("ping")
+    assert his() == []
 
 
-def test_secondary_refuses_writes(replica_set: MongoServer) -> None:
-    with replica_set.admin(port=replica_set.members[1]) as secondary:
-        with pytest.raises(NotPrimaryError, match="'code': 10107"):
-            secondary.admin.command("dropUser", "anybody")
-        assert secondary.admin.command("connectionStatus")["authInfo"]["authenticatedUsers"]
-        assert secondary.admin.command("usersInfo", 1, read_preference=Secondary())["users"]
+def test_idle_cursors_tell_their_session(bench: Bench) -> None:
+    user = bench.user()
+    cursor = bench.client(user)[APP].things.find(batch_size=2)
+    next(cursor)
+    asked: list[dict[str, Any]] = [
+        {"$currentOp": {"allUsers": True, "idleCursors": True}},
+        {"$match": {"type": "idleCursor"}},
+    ]
+    rows = [row for row in bench.root.admin.aggregate(asked) if row["cursor"]["cursorId"] == cursor.cursor_id]
+    assert [row["ns"] for row in rows] == [f"{APP}.things"]
+    assert rows[0]["lsid"]["uid"] == hashlib.sha256(str(user).encode()).digest()
+    assert "effectiveUsers" not in rows[0]
+    cursor.close()
 
 
-def test_killing_reaches_one_member(replica_set: MongoServer) -> None:
-    """What runs on the other goes on: each member has to be asked."""
-    with bench_of(replica_set) as bench:
-        user = bench.user()
-        there = bench.client(user, port=replica_set.members[1])
-        cursor = there[APP].things.find(batch_size=2)
-        next(cursor)
-        bench.bot.admin.command("killAllSessions", [user.document])
-        assert list(cursor)
-        cursor = there[APP].things.find(batch_size=2)
-        next(cursor)
-        with replica_set.admin(port=replica_set.members[1]) as secondary:
-            secondary.admin.command("killAllSessions", [user.document])
-        with refused(43):
-            list(cursor)
+def test_both_mechanisms_and_any_name(bench: Bench) -> None:
+    for name in ("plain", "a=b,c", "ünï", "with space@and:more/"):
+        for mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
+            user = User(f"{name}-{mechanism}", "p\u00aaß\u00a0x")
+            bench.root[USERS].command("createUser", user.name, pwd=user.password, roles=[READ], mechanisms=[mechanism])
+            assert bench.client(user)[APP].things.find_one() is not None
+            with refused(18):
+                bench.client(user._replace(password="wrong"))[APP].things.find_one()
+    digest = hashlib.md5(b"digested:mongo:Secret0").hexdigest()
+    how: dict[str, Any] = {"pwd": digest, "digestPassword": False, "roles": [READ]}
+    with refused(2, "SCRAM-SHA-256 requires undigested passwords"):
+        bench.root[USERS].command("createUser", "digested", **how)
+    bench.root[USERS].command("createUser", "digested", **how, mechanisms=["SCRAM-SHA-1"])
+    assert bench.client(User("digested", "Secret0"))[APP].things.find_one() is not None
 
 
-def test_killing_sessions_undoes_a_transaction(replica_set: MongoServer) -> None:
-    with bench_of(replica_set) as bench:
-        user = bench.user({"role": "readWrite", "db": APP})
-        login, collection = bench.client(user), bench.name()
-        bench.root[APP][collection].insert_one({"_id": "before"})
-        with login.start_session() as session:
-            session.start_transaction()
-            login[APP][collection].insert_one({"_id": "within"}, session=session)
-            idle = bench.root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleSessions": True}}])
-            assert [row for row in idle if row["type"] == "idleSession"]
-            bench.bot.admin.command("killAllSessions", [user.document])
-            with refused(251):
-                login[APP][collection].insert_one({"_id": "after"}, session=session)
-        assert [one["_id"] for one in bench.root[APP][collection].find()] == ["before"]
-        with login.start_session() as session, session.start_transaction():
-            login[APP][collection].insert_one({"_id": "committed"}, session=session)
-        assert bench.root[APP][collection].count_documents({}) == 2
+def test_strict_api_has_no_users(bench: Bench) -> None:
+    strict = bench.clients.enter_context(bench.server.admin(server_api=ServerApi("1", strict=True)))
+    assert strict[APP].things.find_one() is not None
+    with refused(323):
+        strict[USERS].command("createUser", "x", pwd="y", roles=[])
 
 
-def test_member_goes_and_comes_back(replica_set: MongoServer) -> None:
-    port = replica_set.members[1]
-    with replica_set.admin(port=port, serverSelectionTimeoutMS=300) as secondary, replica_set.admin() as primary:
-        secondary.admin.command("ping")
-        replica_set.close_member(port)
-        with pytest.raises((ServerSelectionTimeoutError, AutoReconnect)):
-            secondary.admin.command("usersInfo", 1)
-        assert primary.admin.command("ping")["ok"] == 1.0
-        replica_set.open_member(port)
-    with replica_set.admin(port=port) as secondary:
-        assert secondary.admin.command("ping")["ok"] == 1.0
+def test_write_concern_is_read(bench: Bench) -> None:
+    with refused(2, "when a host is not replicated"):
+        bench.root[USERS].command("createUser", "x", pwd="y", roles=[], writeConcern={"w": 2})
+    with refused(40415, "writeConcern.frobnicate"):
+        bench.root[USERS].command("createUser", "x", pwd="y", roles=[], writeConcern={"frobnicate": 1})
 
 
-def test_router_remembers_users(routers: MongoServer) -> None:
-    """A user dropped at one router lives on at another, up to half a minute or until that is told."""
-    with bench_of(routers) as bench:
-        user = bench.user(READ)
-        here, there = bench.client(user), bench.client(user, port=routers.members[1])
-        assert here.admin.command("hello")["msg"] == "isdbgrid"
-        for login in (here, there):
-            assert login[APP].things.find_one() is not None
-        bench.bot[USERS].command("dropUser", user.name)
-        with refused(13, "requires authentication"):
-            here[APP].things.find_one()
-        assert there[APP].things.find_one() is not None
-        assert bench.client(user, port=routers.members[1])[APP].things.find_one() is not None
-        with routers.admin(port=routers.members[1]) as other:
-            other.admin.command("invalidateUserCache")
-        with refused(13, "requires authentication"):
-            there[APP].things.find_one()
-
-
-def test_router_kills_everywhere(routers: MongoServer) -> None:
-    with bench_of(routers) as bench:
-        user = bench.user(READ)
-        running = slow_find(bench.client(user, port=routers.members[1]))
-        row = bench.await_running(user)
-        assert row["shard"]
-        with refused(50759):
-            bench.bot.admin.command("killOp", 1)
-        with refused(28625):
-            bench.bot.admin.command("killOp", 1, op="1")
-        bench.bot.admin.command("killOp", 1, op=row["opid"])
-        with refused(11601):
-            running.end()
-
-
-def test_lookalikes_give_themselves_away() -> None:
-    with serving(like="ferretdb") as ferret, bench_of_lookalike(ferret) as (root, powerless):
-        assert "ferretdb" in root.admin.command("buildInfo")
-        assert powerless[APP].things.find_one() is not None
-        with refused(59):
-            root.admin.command("killOp", 1, op=1)
-    with serving(auth=False, like="atlas") as atlas, atlas.stranger() as client:
-        assert client.admin.command("atlasVersion")["atlasVersion"]
-        with refused(8000):
-            client.admin.command("createUser", "x", pwd="y", roles=[])
-
-
-@contextlib.contextmanager
-def bench_of_lookalike(on: MongoServer) -> Iterator[tuple[Any, Any]]:
-    with on.admin() as root:
-        root[APP].things.insert_one({})
-        root[USERS].command("createUser", "powerless", pwd="Secret0", roles=[])
-        with on.client("powerless", "Secret0", USERS) as powerless:
-            yield root, powerless
-
-
-def certificate(folder: Path) -> Path:
-    """Of 127.0.0.1, signed by itself, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(alternative, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
+def test_reply_is_lost_after_the_work(bench: Bench) -> None:
+    data = {"failCommands": ["createUser"]}
+    bench.root.admin.command("configureFailPoint", "loseReply", mode={"times": 1}, data=data)
+    with pytest.raises(AutoReconnect):
+        bench.root[USERS].command("createUser", "lost", pwd="y", roles=[])
+    assert bench.root[USERS].command("usersInfo", "lost")["users"]
+    bench.root.admin.command(
+        "configureFailPoint", "failCommand", mode={"times": 1}, data={**data, "closeConnection": True}
     )
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = folder / "certificate.pem"
-    path.write_bytes(made.public_bytes(pem) + secret)
-    return path
+    with pytest.raises(AutoReconnect):
+        bench.root[USERS].command("createUser", "never", pwd="y", roles=[])
+    assert not bench.root[USERS].command("usersInfo", "never")["users"]
 
 
-def test_tls_and_nothing_else(tmp_path: Path) -> None:
-    with serving(certificate=certificate(tmp_path)) as made:
-        with made.admin() as client:
-            assert client.admin.command("ping")["ok"] == 1.0
-        with (
-            made.admin(tls=False, tlsCAFile=None, serverSelectionTimeoutMS=300) as client,
-            pytest.raises((ServerSelectionTimeoutError, AutoReconnect)),
-        ):
-            client.admin.command("ping")
-        with (
-            made.admin(tlsCAFile=ssl.get_default_verify_paths().cafile, serverSelectionTimeoutMS=300) as client,
-            pytest.raises(ServerSelectionTimeoutError, match="certificate verify failed"),
-        ):
-            client.admin.command("ping")
+def test_own_operations_are_ones_own_to_kill(bench: Bench) -> None:
+    user, other = bench.user(), bench.user()
+    running = slow_find(bench.client(user))
+    row = bench.await_running(user)
+    with refused(13, "not authorized on admin to execute command { killOp"):
+        bench.client(other).admin.command("killOp", 1, op=row["opid"])
+    with refused(13):
+        bench.client(user).admin.command("killOp", 1)
+    bench.client(user).admin.command("killOp", 1, op=row["opid"])
+    with refused(11601):
+        running.end()
+
+
+def test_client_that_is_gone_runs_nothing(bench: Bench) -> None:
+    user = bench.user()
+    raw = bench.raw(user)
+    running = slow_find_without_session(raw)
+    bench.await_running(user)
+    raw._socket.shutdown(socket.SHUT_RDWR)
+    until(lambda: not bench.running(user))
+    with pytest.raises(ConnectionResetError):
+        running.end()
+
+
+def test_time_limit_ends_an_operation(bench: Bench) -> None:
+    with refused(50, "operation exceeded time limit"):
+        list(bench.root[APP].things.find(SLOW_FILTER).max_time_ms(250))

@@ -60,6 +60,8 @@ API_V1 = frozenset(
         "listDatabases",
         "listIndexes",
         "ping",
+        "saslContinue",
+        "saslStart",
         "update",
     ]
 )

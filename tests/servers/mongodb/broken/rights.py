@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.servers.mongodb import errors, rights, text
+from tests.servers.mongodb import built_in_roles, errors, text
 from tests.servers.mongodb.broken.fault import (
     around,
     breaks,
@@ -102,7 +102,7 @@ def passwords_are_shown() -> None:
 
 @breaks(24)
 def readers_insert() -> None:
-    rights.READ |= {"insert"}
+    built_in_roles.READ |= {"insert"}
 
 
 @breaks(24)
@@ -112,12 +112,12 @@ def anybody_makes_users() -> None:
 
 @breaks(25)
 def writers_drop_databases() -> None:
-    rights.READ_WRITE |= {"dropDatabase"}
+    built_in_roles.READ_WRITE |= {"dropDatabase"}
 
 
 @breaks(25)
 def writers_make_no_indexes() -> None:
-    rights.READ_WRITE -= {"createIndex"}
+    built_in_roles.READ_WRITE -= {"createIndex"}
 
 
 @breaks(25)
