@@ -271,7 +271,7 @@ def test_a_change_that_crosses_a_drop_leaves_nobody(bench: Bench, verb: str, mon
     """SETUSER would make the user anew: somebody drops it just before that is sent."""
     adapter, spec = bench.adapter(), bench.spec(READING)
     adapter.create_user(spec)
-    original = AbstractConnection.send_command
+    original: Any = AbstractConnection.send_command
 
     def send_command(self: Any, *words: Any, **how: Any) -> None:
         if words[:2] == ("ACL", "SETUSER"):
@@ -281,11 +281,11 @@ def test_a_change_that_crosses_a_drop_leaves_nobody(bench: Bench, verb: str, mon
                     node.run("ACL", "DELUSER", spec.username)
         original(self, *words, **how)
 
-    with monkeypatch.context() as patched, pytest.raises(Rejected, match="went away meanwhile"):
-        patched.setattr(AbstractConnection, "send_command", send_command)
-        adapter.set_password(spec.username, "f" * 32) if verb == "set_password" else adapter.set_expiry(
-            spec.username, 60
-        )
+    arguments: dict[str, Any] = {"set_password": "f" * 32, "set_expiry": 60.0}
+    monkeypatch.setattr(AbstractConnection, "send_command", send_command)
+    with pytest.raises(Rejected, match="went away meanwhile"):
+        getattr(adapter, verb)(spec.username, arguments[verb])
+    monkeypatch.undo()
     assert not bench.has_user(spec.username)
     with pytest.raises(LoginRefused):
         bench.login(spec.username, "f" * 32)

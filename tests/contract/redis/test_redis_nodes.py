@@ -103,6 +103,11 @@ def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: Bench) 
         adapter.create_user(pair.spec(WRITING, username=spec.username))
     assert spec.username not in users(pair.nodes[1])
     pair.nodes[0].run("ACL", "DELUSER", spec.username)
+    pair.nodes[1].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs")
+    with pytest.raises(NotOurs):
+        adapter.create_user(pair.spec(READING, username=spec.username))
+    assert spec.username not in users(pair.nodes[0]), "all are looked at before any is made"
+    pair.nodes[1].run("ACL", "DELUSER", spec.username)
 
 
 def test_each_node_has_its_own_identity(pair: Bench) -> None:
