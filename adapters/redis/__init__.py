@@ -146,8 +146,8 @@ class Redis:
                     self._same_server(session, number)
                     is_ours = self._find(session, username) is not None
                     ended += len(take_away(session, username))
-                    read_back = datetime.fromtimestamp(session.now(), UTC)
                     session.save()
+                    read_back = datetime.fromtimestamp(session.now(), UTC)
                     was_absent = was_absent and not is_ours
             except AdapterError as trouble:
                 troubles.append(trouble)
@@ -156,13 +156,14 @@ class Redis:
         return Receipt(was_absent=was_absent, sessions_ended=ended, kept=(), kept_by=None, read_back_at=read_back)
 
     def list_users(self) -> list[ManagedUser]:
-        """Of all nodes; one that is on several is named once."""
+        """Of all nodes; one that is on several is named once, as ours where it is ours on any."""
         pattern, found = username_pattern(self.target.prefix), dict[str, ManagedUser]()
         with self._all() as sessions:
             for session in sessions:
                 for name in filter(pattern.fullmatch, session.call("ACL", "USERS")):
-                    if (user := get_user(session, name)) is not None:
-                        found.setdefault(name, managed(name, user))
+                    user = get_user(session, name)
+                    if user is not None and (name not in found or found[name].ledger != self.target.ledger):
+                        found[name] = managed(name, user)
         return [found[name] for name in sorted(found)]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ DEFAULT_PORT = 6379
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 8
 """A server in a script says nothing for 5 seconds and only then that it is busy."""
+UNHEARD = {option: ANSWER_SECONDS * 1000 for option in [getattr(socket, "TCP_USER_TIMEOUT", None)] if option}
+"""Milliseconds. A statement the network swallowed is not sent again after that: it has landed by then or never will."""
 DROP_SECONDS = 20.0
 NOT_LET_IN = re.compile(r"^DENIED|protected mode|\[SSL: (?!UNEXPECTED_EOF)|certificate|No such file or directory")
 """A server that refuses strangers, or the two sides do not agree about TLS."""
@@ -73,6 +76,7 @@ class Node:
             "password": password,
             "socket_connect_timeout": CONNECT_SECONDS,
             "socket_timeout": ANSWER_SECONDS,
+            "socket_keepalive_options": UNHEARD,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             "driver_info": None,

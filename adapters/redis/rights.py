@@ -44,6 +44,9 @@ def rights(session: Session) -> Iterator[Finding]:
             yield warning(f"{user} may not ask for its own rights on {session.node}, so they were not looked at", mend)
             return
         except ResponseError as error:
+            if "unknown subcommand" in str(error).lower():
+                yield fatal(f"{session.node} knows no ACL DRYRUN: it is older than Redis {OLDEST}")
+                return
             if "not found" not in str(error):
                 raise
             answer = None  # a Sentinel has not all of them

@@ -245,6 +245,7 @@ def test_a_bot_that_may_not_end_scripts_says_so(held_up: Bench) -> None:
         with pytest.raises(Unreachable, match=r"\+script\|kill"):
             adapter.drop_user(spec.username, READING)
         held_up.server.run("SCRIPT", "KILL")
+        wait_until(lambda: not is_busy(held_up.server))
     assert not adapter.drop_user(spec.username, READING).was_absent
 
 

@@ -95,6 +95,7 @@ def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: Bench) 
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
     pair.nodes[0].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs")
+    assert [user.ledger for user in adapter.list_users()] == [pair.ledger], "ours on the other node"
     with pytest.raises(NotOurs):
         adapter.drop_user(spec.username, READING)
     assert spec.username in users(pair.nodes[0])
