@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
-from tests.servers.mongodb.server import START_SECONDS, MongoServer, new_folder, started
+from tests.servers.mongodb.server import START_SECONDS, MongoServer, ended, new_folder, started
 from tests.servers.postgresql import NoServer, unprivileged
 
 
@@ -58,6 +58,16 @@ class RealMongoServer(MongoServer):
 
     def account(self) -> dict[str, Any]:
         return unprivileged()
+
+    def close_member(self, port: int) -> None:
+        process = self.processes[self.members.index(port)]
+        process.kill()
+        ended(process)
+
+    def open_member(self, port: int) -> None:
+        index = self.members.index(port)
+        self.processes[index] = self._spawn(index, self._command(index, port))
+        self._await(lambda: self._is_listening(port))
 
     def set_up(self) -> None:
         if self.is_set:

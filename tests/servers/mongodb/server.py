@@ -113,13 +113,7 @@ class MongoServer:
 
     def start(self) -> None:
         """On the ports it had before."""
-        environment = {**os.environ, "TZ": "America/New_York"}
-        for index, command in enumerate(self.commands()):
-            with (self.folder / f"out{index}").open("ab") as out:
-                process = subprocess.Popen(
-                    command, stdin=PIPE, stdout=out, stderr=out, cwd=REPOSITORY, env=environment, **self.account()
-                )
-            self.processes.append(process)
+        self.processes = [self._spawn(index, command) for index, command in enumerate(self.commands())]
         deadline = time.monotonic() + START_SECONDS
         while not all(map(self._is_listening, self.members)):
             if any(process.poll() is not None for process in self.processes) or time.monotonic() > deadline:
@@ -128,6 +122,13 @@ class MongoServer:
                     f"the {self.kind} of MongoDB does not start: {(self.output() + self.log_text())[-2000:]}"
                 )
             time.sleep(0.02)
+
+    def _spawn(self, index: int, command: list[str]) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TZ": "America/New_York"}
+        with (self.folder / f"out{index}").open("ab") as out:
+            return subprocess.Popen(
+                command, stdin=PIPE, stdout=out, stderr=out, cwd=REPOSITORY, env=environment, **self.account()
+            )
 
     def _is_listening(self, port: int) -> bool:
         with socket.socket() as s:
@@ -145,13 +146,7 @@ class MongoServer:
         for process in self.processes:
             process.send_signal(how)
         for process in self.processes:
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
+            ended(process)
         self.processes.clear()
 
     def close_member(self, port: int) -> None:
@@ -217,6 +212,17 @@ def start(
         broken=broken,
     )
     return started(server, members)
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """Wait for what was told to end."""
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def new_folder(name: str) -> Path:
