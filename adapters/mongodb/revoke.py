@@ -1,0 +1,36 @@
+"""Taking a user away: drop first, which blocks and strips at once, then end what runs on every member, then read back."""
+
+from __future__ import annotations
+
+from adapters.base import Level, Receipt, Rejected, Unreachable, username_pattern
+from adapters.mongodb import kill, users
+from adapters.mongodb.connection import Connection, Server
+from adapters.mongodb.levels import drop_unused
+
+SOCKETS = "no operation and no session of the user is left; idle connections stay open without rights until their client closes them"
+
+
+def drop(server: Server, username: str, level: Level) -> Receipt:
+    """See the module. Repeated after a crash at any point, it finishes."""
+    if not username_pattern(server.target.prefix).fullmatch(username):
+        raise Rejected(f"{username!r} is no name dbaccess makes")
+    with server.session() as connection:
+        is_there = users.find(server, connection, username) is not None
+        if is_there:
+            users.drop(server, connection, username)
+        seen = kill.everywhere(server, connection, username)
+        drop_unused(server, connection, level)
+        _read_back(server, connection, username)
+        return Receipt(
+            was_absent=not is_there,
+            sessions_ended=len(seen),
+            kept=(),
+            kept_by=None,
+            read_back_at=connection.hello().now,
+            notes=(SOCKETS,),
+        )
+
+
+def _read_back(server: Server, connection: Connection, username: str) -> None:
+    if users.find(server, connection, username) is not None:
+        raise Unreachable(f"{username} was there again when it was read back", is_ambiguous=True)
