@@ -172,7 +172,10 @@ class Session:
 
     def now(self) -> float:
         """The server's clock, in seconds since 1970."""
-        return int(self.info("server")["server_time_usec"]) / 1e6
+        said = self.info("server").get("server_time_usec")
+        if said is None:
+            raise Rejected(f"{self.node} does not say what time it is", mend="Redis 7 or later, or Valkey")
+        return int(said) / 1e6
 
     def version(self) -> str:
         found = self.info("server")

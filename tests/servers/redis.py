@@ -39,7 +39,7 @@ repl-diskless-sync-delay 0
 
 @dataclass(frozen=True)
 class Flavour:
-    """Which server, and where Debian has it. Its server program is the one that checks its files, by another name."""
+    """Which server, and where Debian has it. Its server program is the one that checks its files, by another name: a link."""
 
     name: str
     suite: str
@@ -70,7 +70,7 @@ def programs(flavour: Flavour) -> Path:
     shutil.copy(own[0], folder / "loader")
     for name in (flavour.program, flavour.client):
         program = root / "usr/bin" / name
-        shutil.copy(program, folder / name)
+        shutil.copy(program, folder / (flavour.runs_as if name == flavour.program else name))
         listed = subprocess.run([*own, "--list", program], capture_output=True, text=True, check=True).stdout
         for path in (line.split()[2] for line in listed.splitlines() if "=> /" in line):
             shutil.copy(path, folder / Path(path).name)
@@ -89,8 +89,8 @@ def _loader(root: Path) -> list[str]:
 def command(flavour: Flavour, name: str) -> list[str]:
     """How to run one of the programs."""
     folder = programs(flavour)
-    as_name = flavour.runs_as if name == flavour.program else name
-    return [str(folder / "loader"), "--library-path", str(folder), "--argv0", as_name, str(folder / name)]
+    program = folder / (flavour.runs_as if name == flavour.program else name)
+    return [str(folder / "loader"), "--library-path", str(folder), str(program)]
 
 
 @dataclass
