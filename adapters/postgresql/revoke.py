@@ -155,9 +155,5 @@ def _kept_role(server: Server, connection: Connection, level: Level, tally: Tall
 
 def _note_standbys(server: Server, connection: Connection, tally: Tally) -> None:
     """Sessions on a standby are invisible here and survive the drop."""
-    attached, named = value(connection, "SELECT count(*) FROM pg_stat_replication"), len(server.target.replicas)
-    if attached > named:
-        is_named = f"{named} of them" if named else "none"
-        tally.notes.append(
-            f"{attached} standby servers are attached and {is_named} is named in databases.yml: sessions on the others were not looked at."
-        )
+    if unnamed := standbys.not_named(server, connection):
+        tally.notes.append(f"{unnamed} in databases.yml: sessions on the others were not looked at.")

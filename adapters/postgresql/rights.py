@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from adapters.base import Finding, Health, Level, Target
-from adapters.postgresql import reaper
+from adapters.base import Finding, Health, Level
+from adapters.postgresql import reaper, standbys
 from adapters.postgresql.connection import Connection, Server, column, exists, identity, quoted, us, value, version
 from adapters.postgresql.findings import fatal, ok, warning
 from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS
@@ -24,7 +24,7 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
     databases = sorted({level_database(server, level) for level in levels})
     with server.session() as connection:
         findings = [
-            *_server(connection, server.target),
+            *_server(server, connection),
             *_bot(connection),
             *_graveyard(connection),
             *(
@@ -37,7 +37,7 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
             *_others_open_to_all(connection, databases),
         ]
         findings += of_standbys(server, connection)
-        has_standbys = bool(server.target.replicas or value(connection, "SELECT count(*) FROM pg_stat_replication"))
+        has_standbys = bool(server.target.replicas or value(connection, standbys.ATTACHED))
         found, words = identity(connection), connection.info.parameter_status("server_version") or ""
     for level in levels:
         findings += in_its_database(server, level)
@@ -50,7 +50,7 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
     )
 
 
-def _server(connection: Connection, target: Target) -> Iterator[Finding]:
+def _server(server: Server, connection: Connection) -> Iterator[Finding]:
     if version(connection) < OLDEST:
         yield fatal(f"PostgreSQL {version(connection)} is too old; {OLDEST} or later")
     if value(connection, "SELECT pg_is_in_recovery()"):
@@ -58,13 +58,9 @@ def _server(connection: Connection, target: Target) -> Iterator[Finding]:
     elif value(connection, "SELECT current_setting('transaction_read_only')") == "on":
         mend = f"ALTER ROLE {quoted(connection.info.user)} RESET default_transaction_read_only;"
         yield fatal("this server is read-only for the bot, and users cannot be made on it", mend)
-    attached, named = value(connection, "SELECT count(*) FROM pg_stat_replication"), len(target.replicas)
-    if attached > named:
-        is_named = f"{named} of them" if named else "none"
-        yield warning(
-            f"{attached} standby servers are attached and {is_named} is named: sessions on the others are not ended by dbaccess",
-            "name each under replicas in databases.yml",
-        )
+    if unnamed := standbys.not_named(server, connection):
+        what = f"{unnamed}: sessions on the others are not ended by dbaccess"
+        yield warning(what, "name each under replicas in databases.yml")
     yield from _room(connection)
     yield from _clock(connection)
 

@@ -29,6 +29,11 @@ from adapters.postgresql.users import find
 
 T = TypeVar("T")
 
+ATTACHED = (
+    "SELECT count(*) FROM pg_stat_replication s WHERE NOT EXISTS"
+    " (SELECT 1 FROM pg_replication_slots l WHERE l.active_pid = s.pid AND l.slot_type = 'logical')"
+)
+"""A logical subscriber has roles of its own and none of this server's users."""
 LATE_LOGIN_SECONDS = 0.05
 """A login that was let in just before it was blocked is not listed at once: none is left when none was seen twice, this far apart."""
 
@@ -59,6 +64,17 @@ def _named(reference: str) -> Iterator[None]:
         raise Rejected(f"{where} is another server: {other.what}", mend=mend) from None
     except Rejected as no:
         raise Rejected(f"{where}: {no.what}", mend=no.mend) from None
+
+
+def not_named(server: Server, connection: Connection) -> str | None:
+    """How many standbys hang on the primary that ``replicas`` does not name, in words; None where each may be named.
+
+    One that hangs on another standby is not seen here. Receivers of the log without sessions (``pg_receivewal``) look the same.
+    """
+    attached, named = value(connection, ATTACHED), len(server.target.replicas)
+    if attached <= named:
+        return None
+    return f"{attached} standby servers are attached and {f'{named} of them' if named else 'none'} is named"
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,9 +76,11 @@ def bench(request: pytest.FixtureRequest, pair: Pair) -> Bench:
     return replace(found, standbys=(pair.standby,))
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standbys, "SESSIONS_WITHIN", 1.0)
+@contextmanager
+def impatient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(standbys, "SESSIONS_WITHIN", 1.0)
+        yield
 
 
 _logins: list[Login] = []
@@ -173,6 +178,27 @@ def test_a_standby_that_is_down_is_named_and_waited_for(bench: Bench, pair: Pair
     assert not bench.role_exists(spec.username)
 
 
+def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
+    bench = replace(build(pair.primary), standbys=(pair.standby,))
+    pair.catch_up()
+    spec, there = opened(bench, pair)
+    here = login_at(pair.primary, spec, bench.database)
+    assert pair.standby.process is not None
+    pair.standby.process.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            began = time.monotonic()
+            drop = pool.submit(bench.adapter().drop_user, spec.username, spec.level)
+            wait_until(lambda: not here.is_alive())
+            assert time.monotonic() - began < 1.0
+            with pytest.raises(Unreachable, match="env:STANDBY_1"):
+                drop.result(timeout=20)
+    finally:
+        pair.standby.process.send_signal(signal.SIGCONT)
+    bench.adapter().drop_user(spec.username, spec.level)
+    assert not there.is_alive()
+
+
 def test_one_that_is_down_does_not_spare_the_other(bench: Bench, pair: Pair) -> None:
     spec, there = opened(bench, pair)
     gone = replace(pair.standby, port=servers.free_port())
@@ -184,11 +210,10 @@ def test_one_that_is_down_does_not_spare_the_other(bench: Bench, pair: Pair) -> 
     assert not receipt.was_absent
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_standby_that_lags(bench: Bench, pair: Pair) -> None:
     """It still lets the user in: the drop ends what is there, and does not say it is done."""
     spec, there = opened(bench, pair)
-    with pair.lagging():
+    with pair.lagging(), impatient():
         with pytest.raises(Unreachable, match=r"env:STANDBY_1: it lags behind the primary"):
             bench.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
@@ -201,24 +226,22 @@ def test_a_standby_that_lags(bench: Bench, pair: Pair) -> None:
     assert not late.is_alive()
 
 
-@pytest.mark.usefixtures("impatient")
 def test_what_the_primary_commits_late(bench: Bench, pair: Pair) -> None:
     """With ``synchronous_commit = off`` the login is blocked before that is written; what is there must still be seen."""
     spec, there = opened(bench, pair)
     with pair.primary.admin() as c:
         c.execute(sql.SQL("ALTER ROLE {} SET synchronous_commit = off").format(sql.Identifier(bench.bot)))
-    with pair.lagging():
+    with pair.lagging(), impatient():
         with pytest.raises(Unreachable, match="lags"):
             bench.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
     assert not bench.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_user_the_standby_has_not_heard_of_yet(bench: Bench, pair: Pair) -> None:
     """Absent there is not gone: it would appear, with its password, and could log in before it is blocked there too."""
     spec = bench.spec(readonly())
-    with pair.lagging():
+    with pair.lagging(), impatient():
         bench.adapter().create_user(spec)
         with pytest.raises(Unreachable, match="lags"):
             bench.adapter().drop_user(spec.username, spec.level)
@@ -332,7 +355,6 @@ def test_an_address_that_is_wrong(bench: Bench, pair: Pair, spoil: Callable[[str
     bench.adapter().drop_user(spec.username, spec.level)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
     """It will never hear that the login is blocked: nobody may say that the user is gone."""
     bench = build(pair.primary)
@@ -344,7 +366,7 @@ def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
         bench = replace(bench, standbys=(split,))
         there = login_at(split, spec, bench.database)
         there.write()
-        with pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
+        with impatient(), pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
             bench.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
         with split.admin() as c:
@@ -440,3 +462,22 @@ def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> No
     assert not adapter.check([readonly()]).problems
     assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
     assert not there.is_alive()
+
+
+def test_a_logical_subscriber_is_no_standby() -> None:
+    """It has users of its own and none of this server's; nothing is to be named for it."""
+    with had_here(lambda: servers.start(15, extra="wal_level = logical\n")) as server:
+        bench = build(server)
+        reads = [str(servers.binaries(15) / "pg_recvlogical"), "-d", server.superuser_url(), "-S", "subscriber"]
+        subprocess.run([*reads, "--create-slot", "-P", "test_decoding"], check=True)
+        process = subprocess.Popen([*reads, "--start", "-f", "/dev/null"], stderr=subprocess.DEVNULL)
+        try:
+            with server.admin() as c:
+                wait_until(lambda: c.execute("SELECT count(*) FROM pg_stat_replication").fetchone() == (1,))
+            assert check(bench) == ([], [])
+            spec = bench.spec(readonly())
+            bench.adapter().create_user(spec)
+            assert bench.adapter().drop_user(spec.username, spec.level).notes == ()
+        finally:
+            process.terminate()
+            process.wait()
