@@ -21,7 +21,7 @@ def of_standbys(server: Server, connection: Connection) -> Iterator[Finding]:
         except AdapterError as error:
             mend = error.mend if isinstance(error, Rejected) else None
             what = error.what if isinstance(error, Rejected) else str(error)
-            yield fatal(f"{what}; until it answers no grant is ended as a whole", mend)
+            yield fatal(what, mend)
 
 
 def _standby(connection: Connection, where: str, acts_as: str) -> Iterator[Finding]:
