@@ -200,6 +200,8 @@ class AdapterContract:
         receipt = adapter.drop_user(spec.username, spec.level)
         assert time.monotonic() - began < SESSION_ENDS_WITHIN
         assert not any(session.is_alive() for session in sessions)
+        for session in sessions:
+            session.close()
         if bench.counts_idle_sessions:
             assert receipt.sessions_ended == len(sessions)
         assert not receipt.was_absent
@@ -222,6 +224,7 @@ class AdapterContract:
             assert time.monotonic() - began < SESSION_ENDS_WITHIN
         assert receipt.sessions_ended == 1
         assert not session.is_alive()
+        session.close()
 
     def test_create_dies_after_each_step(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         """Either it is tried again, or the grant is ended before that."""
@@ -297,6 +300,8 @@ class AdapterContract:
             for thread in threads:
                 thread.join()
         assert not any(session.is_alive() for session in opened)
+        for session in opened:
+            session.close()
         assert not bench.has_user(spec.username)
 
     def test_many_at_once(self, bench: Bench, adapter: Adapter, named: Named) -> None:

@@ -147,7 +147,7 @@ class Bench:
         with self.server.admin() as root:  # whom the URL names, and where they live
             parts = pymongo.uri_parser.parse_uri(url)
             known = root[str(parts["options"]["authSource"])].command("usersInfo", parts["username"])["users"]
-        assert parts["password"] is None
+        assert not parts["password"]
         assert parts["database"] == self.app
         return str(known)
 
