@@ -53,6 +53,7 @@ class Flavour:
 
 
 REDIS = Flavour("redis-7.0", "bookworm", ("redis-server", "redis-tools"), "redis-check-rdb", "redis-cli")
+REDIS8 = Flavour("redis-8.0", "trixie", ("redis-server", "redis-tools"), "redis-check-rdb", "redis-cli")
 VALKEY = Flavour("valkey-8.1", "trixie", ("valkey-server", "valkey-tools"), "valkey-check-rdb", "valkey-cli")
 
 
@@ -118,6 +119,15 @@ class RedisServer:
         """One command as the server's own administrator."""
         with self.connect() as client:
             return client.execute_command(*words)
+
+    def listed(self, *words: str) -> list[str]:
+        """The same, where the driver would make something else of the answer."""
+        with self.connect() as client:
+            connection = client.connection_pool.get_connection()
+            connection.send_command(*words)
+            found: list[str] = connection.read_response()
+            client.connection_pool.release(connection)
+        return found
 
     def log_text(self) -> str:
         """What it wrote, and every command as its slow log shows it."""

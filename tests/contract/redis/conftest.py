@@ -1,4 +1,4 @@
-"""Benches: a Redis with an ACL file, one that keeps users in its configuration, a Valkey, and a primary with its replica."""
+"""Benches: a Redis 7 with an ACL file, one that keeps users in its configuration, a Redis 8, a Valkey, and a primary with its replica."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import had
 from tests.contract.redis.bench import Bench
 from tests.servers import redis as servers
-from tests.servers.redis import PASSWORD, REDIS, TESTER, VALKEY, RedisServer
+from tests.servers.redis import PASSWORD, REDIS, REDIS8, TESTER, VALKEY, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,11 @@ def redis7_replica(redis7: RedisServer) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def redis8() -> Iterator[RedisServer]:
+    yield from had(lambda: servers.start(REDIS8))
+
+
+@pytest.fixture(scope="session")
 def valkey() -> Iterator[RedisServer]:
     yield from had(lambda: servers.start(VALKEY))
 
@@ -41,6 +46,7 @@ NODES = {
     "redis7": ("redis7",),
     "redis7 with its replica": ("redis7", "redis7_replica"),
     "redis7 without ACL file": ("redis7_config",),
+    "redis8": ("redis8",),
     "valkey": ("valkey",),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from adapters.base import Adapter
 from adapters.contract import AdapterContract, Named, everything_on
 from tests.contract.redis.bench import Bench
-from tests.servers.redis import VALKEY
+from tests.servers.redis import REDIS
 
 
 class TestRedis(AdapterContract):
@@ -18,8 +18,8 @@ class TestRedis(AdapterContract):
         return bench
 
     def test_no_secret_in_errors_or_in_the_servers_log(self, bench: Bench, adapter: Adapter, named: Named) -> None:  # type: ignore[override]
-        """Valkey takes the name of the user out of its log as well, so there the statements are known by their verbs."""
-        if bench.server.flavour is not VALKEY:
+        """Valkey and Redis 8 take the name of the user out of their log as well, so there the statements are known by their verbs."""
+        if bench.server.flavour is REDIS:
             super().test_no_secret_in_errors_or_in_the_servers_log(bench, adapter, named)
             return
         spec, fresh = named.spec(bench.reading), secrets.token_hex(16)

@@ -8,10 +8,10 @@ import pytest
 
 from adapters.base import Finding, Grant, Health, Level, Rejected
 from tests.contract.redis.bench import BOT_PASSWORD, LACKING, NARROW, READING, RIGHTS, WRITING, Bench, make_bot
-from tests.servers.redis import REDIS, VALKEY, Flavour, RedisServer
+from tests.servers.redis import REDIS, REDIS8, VALKEY, Flavour, RedisServer
 
 
-@pytest.fixture(params=[REDIS, VALKEY], ids=lambda flavour: flavour.name)
+@pytest.fixture(params=[REDIS, REDIS8, VALKEY], ids=lambda flavour: flavour.name)
 def bench(request: pytest.FixtureRequest, started: Callable[..., RedisServer]) -> Bench:
     """One that a test may spoil."""
     flavour: Flavour = request.param
@@ -32,8 +32,9 @@ def test_nothing_to_say_of_a_healthy_server(bench: Bench) -> None:
     health = bench.adapter().check([READING, WRITING, NARROW])
     assert health.problems == ()
     assert health.warnings == ()
-    name = "Valkey 8.1." if bench.server.flavour is VALKEY else "Redis 7.0."
-    assert health.version.startswith(name)
+    assert health.version.startswith(
+        {REDIS: "Redis 7.0.", REDIS8: "Redis 8.0.", VALKEY: "Valkey 8.1."}[bench.server.flavour]
+    )
 
 
 def test_it_changes_nothing(bench: Bench) -> None:

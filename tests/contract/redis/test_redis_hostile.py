@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from adapters.base import LoginRefused, Rejected, Unreachable
 from adapters.contract import Denied, wait_until
 from tests.contract.redis.bench import READING, RIGHTS, WRITING, Bench, Session, make_bot
-from tests.servers.redis import REDIS, VALKEY, Flavour, RedisServer
+from tests.servers.redis import REDIS, REDIS8, VALKEY, Flavour, RedisServer
 
 ENDS_WITHIN = 1.0
 WROTE = "redis.call('SET', KEYS[1], '1') while true do end"
@@ -163,7 +163,7 @@ def test_more_sessions_than_one_answer_holds(bench: Bench) -> None:
 # A server that is held up. Its busy threshold is 0.3 s instead of 5.
 
 
-@pytest.fixture(params=[REDIS, VALKEY], ids=lambda flavour: flavour.name)
+@pytest.fixture(params=[REDIS, REDIS8, VALKEY], ids=lambda flavour: flavour.name)
 def held_up(request: pytest.FixtureRequest, started: Callable[..., RedisServer]) -> Bench:
     flavour: Flavour = request.param
     return Bench((started(flavour),))

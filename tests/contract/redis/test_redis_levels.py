@@ -61,9 +61,30 @@ def test_every_dangerous_command_of_this_server_is_refused(bench: Bench, level: 
     assert [name for name in names if dry_run(bench.server, username, name.split("|")) == "OK"] == []
 
 
+KEYLESS = """
+asking auth client|capa client|getname client|getredir client|help client|id client|import-source client|info client|no-touch client|reply
+client|setinfo client|setname client|trackinginfo cluster|info cluster|keyslot cluster|myid cluster|nodes cluster|shards cluster|slots
+command command|count command|docs command|getkeys command|getkeysandflags command|help command|info command|list dbsize discard echo
+exec hello lolwut multi ping quit readonly readwrite reset select unwatch wait waitaof xread
+"""
+"""About the connection, the server's commands, or how many keys there are. XREAD names its keys after words that are not there here."""
+
+
+def test_what_a_narrow_level_may_do_without_naming_a_key(bench: Bench) -> None:
+    """Each command this server has, tried with keys that are not the level's: nothing that shows another key's name or value."""
+    username, free = made(bench, NARROW), set[str]()
+    names = bench.server.listed("COMMAND", "LIST")
+    assert len(names) > 350
+    families = {name.split("|")[0] for name in names if "|" in name} - {"command"}
+    for name in set(names) - families:
+        if dry_run(bench.server, username, name.split("|")) == "OK":
+            free.add(name)
+    assert free - set(KEYLESS.split()) == set()
+
+
 def dry_run(node: RedisServer, username: str, command: list[str]) -> str:
     """With as many words as the command wants."""
-    for count in range(7):
+    for count in range(12):
         try:
             return str(node.run("ACL", "DRYRUN", username, *command, *["1"] * count))
         except ResponseError as error:
