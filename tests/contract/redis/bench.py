@@ -1,4 +1,4 @@
-"""Redis servers set up as a team would: no open default account, and a bot that may do what ``docs`` lists and nothing with keys."""
+"""Redis servers set up as a team would: no open default account, and a bot with the rights that ``check`` looks for and none on keys."""
 
 from __future__ import annotations
 

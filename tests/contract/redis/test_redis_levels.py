@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 
 from adapters.base import Grant, Level, Rejected
 from adapters.contract import Denied
-from adapters.redis.levels import PATTERN, REFUSED
+from adapters.redis.levels import PATTERN, REFUSED, rules_of
 from tests.contract.redis.bench import NARROW, READING, WRITING, Bench
 from tests.servers.redis import RedisServer
 
@@ -93,39 +93,39 @@ def dry_run(node: RedisServer, username: str, command: list[str]) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED.split()))
-def test_what_is_refused_in_a_level_is_said(bench: Bench, name: str) -> None:
+def test_what_is_refused_in_a_level_is_said(name: str) -> None:
     for privilege in (name, name.upper(), f"{name}|x"):
         level = Level(name="bad", grants=(Grant(on=("a*",), privileges=("@read", privilege)),))
         with pytest.raises(Rejected, match=r"not given to temporary users"):
-            bench.adapter().create_user(bench.spec(level))
+            rules_of(level)
 
 
 @pytest.mark.parametrize(
     "word",
-    ["@all", "@dangerous", "@admin", "@scripting", "@pubsub", "@fast", "@slow", "@connection", "on", "nopass"][:8],
+    ["@all", "@dangerous", "@admin", "@scripting", "@pubsub", "@fast", "@slow", "@connection"],
 )
-def test_categories_that_are_more_than_keys_are_refused(bench: Bench, word: str) -> None:
+def test_categories_that_are_more_than_keys_are_refused(word: str) -> None:
     level = Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),))
     with pytest.raises(Rejected, match=r"is not given; one of @"):
-        bench.adapter().create_user(bench.spec(level))
+        rules_of(level)
 
 
 @pytest.mark.parametrize(
     "word", ["-get", "+get", "get set", "~*", ">x", "#" + "0" * 64, "", "(get", "get)", "get\n", "%R~*"]
 )
-def test_rules_in_a_privilege_are_refused(bench: Bench, word: str) -> None:
-    spec = bench.spec(Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),)))
+def test_rules_in_a_privilege_are_refused(pair: Bench, word: str) -> None:
+    spec = pair.spec(Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),)))
     with pytest.raises(Rejected):
-        bench.adapter().create_user(spec)
-    assert not bench.has_user(spec.username)
+        pair.adapter().create_user(spec)
+    assert not pair.has_user(spec.username)
 
 
 @pytest.mark.parametrize("pattern", ["a b", "a\nb", "a)", "(a", 'a"', "a'", "a\\", "ä*", "", "a\0", "\t", "a`b"])
-def test_key_patterns_the_files_would_not_read_back_are_refused(bench: Bench, pattern: str) -> None:
-    spec = bench.spec(Level(name="bad", grants=(Grant(on=("ok:*", pattern), privileges=("@read",)),)))
+def test_key_patterns_the_files_would_not_read_back_are_refused(pair: Bench, pattern: str) -> None:
+    spec = pair.spec(Level(name="bad", grants=(Grant(on=("ok:*", pattern), privileges=("@read",)),)))
     with pytest.raises(Rejected, match="key pattern"):
-        bench.adapter().create_user(spec)
-    assert not bench.has_user(spec.username)
+        pair.adapter().create_user(spec)
+    assert not pair.has_user(spec.username)
 
 
 @pytest.mark.parametrize(
