@@ -120,6 +120,8 @@ class Node:
         if isinstance(error, ResponseError) and not words.startswith(may_change) and "trying to save" not in words:
             return Rejected(f"{self}: {words}")
         hint = "; it may not speak TLS on this port" if self.is_tls and "Timeout connecting" in words else ""
+        if "max number of clients" in words:
+            hint = "; CONFIG SET maxclients, from a connection that is still open, makes room"
         return Unreachable(f"{self}: {words}{hint}", is_ambiguous=True)
 
 

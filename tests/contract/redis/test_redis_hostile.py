@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 
 from adapters.base import LoginRefused, Rejected, Unreachable
 from adapters.contract import Denied, wait_until
+from adapters.redis import nodes
 from tests.contract.redis.bench import READING, RIGHTS, WRITING, Bench, Session, make_bot
 from tests.servers.redis import REDIS, REDIS8, VALKEY, Flavour, RedisServer
 
@@ -249,6 +251,33 @@ def test_a_bot_that_may_not_end_scripts_says_so(held_up: Bench) -> None:
     assert not adapter.drop_user(spec.username, READING).was_absent
 
 
+def test_a_create_whose_answer_was_lost_is_taken_by_the_drop(held_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is frozen with the statement in its hands and goes on later: what it then does comes before the drop."""
+    spec, process = held_up.spec(READING), held_up.server.process
+    assert process is not None
+    original: Any = AbstractConnection.send_command
+
+    def send_command(self: Any, *words: Any, **how: Any) -> None:
+        if words[:2] == ("ACL", "SETUSER"):
+            process.send_signal(signal.SIGSTOP)
+        original(self, *words, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nodes, "ANSWER_SECONDS", 0.5)
+        patched.setattr(AbstractConnection, "send_command", send_command)
+        try:
+            with pytest.raises(Unreachable) as caught:
+                held_up.adapter().create_user(spec)
+            with pytest.raises(Unreachable):
+                held_up.adapter().drop_user(spec.username, READING)
+        finally:
+            process.send_signal(signal.SIGCONT)
+    assert caught.value.is_ambiguous
+    assert not held_up.adapter().drop_user(spec.username, READING).was_absent, "it did land"
+    time.sleep(0.3)  # long enough for anything that came later
+    assert not held_up.has_user(spec.username)
+
+
 def test_a_server_that_is_full_is_tried_again(started: Callable[..., RedisServer]) -> None:
     """There is no limit per user: one user can take every place there is. What then helps is said in the error."""
     bench = Bench((started(extra="maxclients 20"),))
@@ -259,7 +288,7 @@ def test_a_server_that_is_full_is_tried_again(started: Callable[..., RedisServer
         while True:
             sessions.append(bench.login(spec.username, spec.password))
     assert len(sessions) >= 15
-    with pytest.raises(Unreachable, match="max number of clients"):
+    with pytest.raises(Unreachable, match="CONFIG SET maxclients"):
         adapter.drop_user(spec.username, READING)
     for session in sessions[:5]:
         session.close()
