@@ -39,8 +39,12 @@ class Servers:
 def servers() -> Iterator[Servers]:
     kept = Servers()
     yield kept
+    mistakes = [
+        line for made in kept.started for line in made.log_text().splitlines() if "The stand-in is wrong" in line
+    ]
     for made in kept.started:
         made.remove()
+    assert mistakes == []
 
 
 def need_mongod() -> None:

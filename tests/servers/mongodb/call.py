@@ -109,6 +109,24 @@ def command(name: str, fields: str = "", *, aliases: tuple[str, ...] = (), **how
     return add
 
 
+def need_object(what: str, name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise errors.WRONG_TYPE.failure(command=what, field=name, found=type_name(value), expected="object")
+
+
+def part(what: str, document: Any, known: tuple[str, ...], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A document within a command: an object, with no other fields and these at least."""
+    need_object(what, "0", document)
+    for name in document:
+        if name not in known:
+            raise errors.UNKNOWN_FIELD.failure(command=what, field=name)
+    for name in required:
+        if name not in document:
+            raise errors.MISSING_FIELD.failure(command=what, field=name)
+    found: dict[str, Any] = document
+    return found
+
+
 @dataclass
 class Call:
     """One request for one command."""

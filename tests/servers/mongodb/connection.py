@@ -193,7 +193,8 @@ class Connection:
         if not (self.member.deployment.is_set or self.member.deployment.is_routed):
             raise errors.NO_TRANSACTIONS_HERE.failure()
         session, number = call.session, call.get("txnNumber")
-        assert session is not None
+        if session is None or number is None:
+            raise errors.NOT_IN_TRANSACTION.failure(name=call.command.name)
         transaction = self.member.work.transaction(session, number, starts=bool(call.get("startTransaction")))
         if call.command.is_write and isinstance(call.value, str):
             transaction.undo.append(self._undo(call.db, call.value))

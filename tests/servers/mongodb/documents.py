@@ -145,6 +145,8 @@ def pause(query: Document) -> float:
 
 def changed(document: Document, update: Document) -> Document:
     """The document after an update: a replacement, or ``$set``, ``$unset``, ``$inc``, ``$setOnInsert``."""
+    if not isinstance(update, dict):
+        raise errors.NOT_KNOWN_HERE.failure(what="an update by pipeline")
     if not any(name.startswith("$") for name in update):
         return {"_id": document["_id"], **update} if "_id" in document else dict(update)
     found = dict(document)
@@ -172,6 +174,8 @@ def _change(document: Document, operator: str, path: str, value: Any) -> None:
 
 def ordered(documents: Iterable[Document], sort: Document) -> list[Document]:
     found = list(documents)
+    if any(direction not in (1, -1) for direction in sort.values()):
+        raise errors.SORT_ORDER.failure()
     for key, direction in reversed(sort.items()):
         found.sort(key=lambda one: _rank(field_of(one, key)), reverse=direction < 0)
     return found

@@ -33,6 +33,7 @@ NAMES = {
     91: "ShutdownInProgress",
     100: "UnsatisfiableWriteConcern",
     94: "NotYetInitialized",
+    125: "CommandFailed",
     225: "TransactionTooOld",
     251: "NoSuchTransaction",
     263: "OperationNotSupportedInTransaction",
@@ -176,6 +177,7 @@ _BOOLEAN = "The '{field}' parameter of the $currentOp stage must be a boolean va
 CURRENT_OP_BOOLEAN = Refusal(9, _BOOLEAN)
 CURRENT_OP_BOOLEAN_OF_RIGHTS = Refusal(14, _BOOLEAN)
 CURRENT_OP_PLACE = Refusal(73, "$currentOp must be run against the 'admin' database with {{aggregate: 1}}")
+NOT_IN_TRANSACTION = Refusal(125, "{name} must be run within a transaction")
 NO_SUCH_TRANSACTION = Refusal(251, "Transaction with {{ txnNumber: {number} }} has been aborted.")
 NO_TRANSACTIONS_HERE = Refusal(20, "Transaction numbers are only allowed on a replica set member or mongos")
 
@@ -184,6 +186,10 @@ DUPLICATE_KEY = Refusal(11000, "E11000 duplicate key error collection: {ns} inde
 NO_NAMESPACE = Refusal(26, "ns not found")
 COLLECTION_EXISTS = Refusal(48, "Collection {ns} already exists.")
 UNKNOWN_OPERATOR = Refusal(2, "unknown operator: {operator}")
+STAGE_TYPE = Refusal(14, "Each element of the 'pipeline' array must be an object")
+STAGE_FIELDS = Refusal(40323, "A pipeline stage specification object must contain exactly one field.")
+SORT_ORDER = Refusal(15975, "$sort key ordering must be 1 (for ascending) or -1 (for descending)")
+NO_UPDATE = Refusal(9, "Either an update or remove=true must be specified")
 UNKNOWN_STAGE = Refusal(40324, "Unrecognized pipeline stage name: '{stage}'")
 UNKNOWN_MODIFIER = Refusal(
     9, "Unknown modifier: {operator}. Expected a valid update modifier or pipeline-style update specified as an array"

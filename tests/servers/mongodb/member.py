@@ -133,6 +133,9 @@ class Member:
         self.work.end_all()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if writer.get_extra_info("peername") is None:  # gone already
+            writer.close()
+            return
         connection = Connection(self, next(self.deployment.connection_numbers), reader, writer)
         self.connections[connection.id] = connection
         self.deployment.log("NETWORK", "listener", "Connection accepted", connectionId=connection.id)

@@ -28,8 +28,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 START_SECONDS = 30
 STOP_SECONDS = 20
 PORTS_TRIED = 5
-SLOW = "sleep(400) || true"
-"""A ``$where`` that waits 0.4 s at each document and can be killed there, on the real server as on the stand-in."""
+SLOW = "sleep(200) || true"
+"""A ``$where`` that waits 0.2 s at each document and can be killed there, on the real server as on the stand-in."""
 
 
 @dataclass

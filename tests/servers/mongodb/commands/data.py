@@ -7,11 +7,24 @@ from typing import Any
 from bson.objectid import ObjectId
 
 from tests.servers.mongodb import errors
-from tests.servers.mongodb.call import Call, Reply, command
+from tests.servers.mongodb.call import Call, Reply, command, need_object, part
 from tests.servers.mongodb.commands.reading import collection_of, found
 from tests.servers.mongodb.documents import Document, changed
 from tests.servers.mongodb.rights import Resource
 
+UPDATE = ("q", "u", "multi", "upsert", "collation", "arrayFilters", "hint", "c")
+DELETE = ("q", "limit", "collation", "hint")
+INDEX = (
+    "key",
+    "name",
+    "unique",
+    "sparse",
+    "expireAfterSeconds",
+    "background",
+    "partialFilterExpression",
+    "v",
+    "hidden",
+)
 WRITE = "ordered:bool bypassDocumentValidation:bool stmtIds:array let:object"
 
 
@@ -19,6 +32,8 @@ WRITE = "ordered:bool bypassDocumentValidation:bool stmtIds:array let:object"
 async def insert(call: Call) -> Reply:
     collection = collection_of(call)
     call.need(Resource(call.db, collection), "insert")
+    for one in call.body["documents"]:
+        need_object("insert", "documents", one)
     documents, count, failed = call.deployment.documents, 0, []
     for index, document in enumerate(call.body["documents"]):
         try:
@@ -35,10 +50,13 @@ async def insert(call: Call) -> Reply:
 @command("update", f"updates!:array {WRITE}", takes_write_concern=True, is_write=True)
 async def update(call: Call) -> Reply:
     collection = collection_of(call)
-    has_upsert = any(one.get("upsert") for one in call.body["updates"])
+    updates = [part("update.updates", one, UPDATE, ("q", "u")) for one in call.body["updates"]]
+    for one in updates:
+        need_object("update.updates", "q", one["q"])
+    has_upsert = any(one.get("upsert") for one in updates)
     call.need(Resource(call.db, collection), "update", *(["insert"] if has_upsert else []))
     matched, modified, upserted = 0, 0, []
-    for index, one in enumerate(call.body["updates"]):
+    for index, one in enumerate(updates):
         hits = await found(call, collection, one["q"])
         hits = hits if one.get("multi") else hits[:1]
         for document in hits:
@@ -72,7 +90,10 @@ async def delete(call: Call) -> Reply:
     collection = collection_of(call)
     call.need(Resource(call.db, collection), "remove")
     count = 0
-    for one in call.body["deletes"]:
+    deletes = [part("delete.deletes", one, DELETE, ("q", "limit")) for one in call.body["deletes"]]
+    for one in deletes:
+        need_object("delete.deletes", "q", one["q"])
+    for one in deletes:
         hits = await found(call, collection, one["q"])
         for document in hits[: one["limit"] or None]:
             call.deployment.documents.of(call.db, collection).remove(document)
@@ -92,6 +113,8 @@ async def find_and_modify(call: Call) -> Reply:
     collection = collection_of(call)
     action = "remove" if call.get("remove") else "update"
     call.need(Resource(call.db, collection), "find", action)
+    if action == "update" and not isinstance(call.get("update"), dict):
+        raise errors.NO_UPDATE.failure()
     if call.get("upsert"):
         raise errors.NOT_KNOWN_HERE.failure(what="findAndModify with upsert")
     hits = await found(call, collection, call.get("query", {}))
@@ -128,7 +151,8 @@ async def create_indexes(call: Call) -> Reply:
     documents.made(call.db, collection)
     kept = documents.indexes.setdefault(f"{call.db}.{collection}", [])
     before = len(kept) + 1
-    kept += [one for one in call.body["indexes"] if one["name"] not in {each["name"] for each in kept}]
+    named = [part("createIndexes.indexes", one, INDEX, ("key", "name")) for one in call.body["indexes"]]
+    kept += [one for one in named if one["name"] not in {each["name"] for each in kept}]
     documents.save()
     return {"numIndexesBefore": before, "numIndexesAfter": len(kept) + 1, "createdCollectionAutomatically": is_new}
 

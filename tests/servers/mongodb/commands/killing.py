@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from tests.servers.mongodb import errors
-from tests.servers.mongodb.call import Call, Reply, command
+from tests.servers.mongodb.call import Call, Reply, command, part
 from tests.servers.mongodb.commands.current_op import current_op_rows
 from tests.servers.mongodb.documents import matches
 from tests.servers.mongodb.operations import SHARD, SessionId
@@ -16,23 +17,11 @@ from tests.servers.mongodb.users import UserName
 UID_BYTES = 32
 
 
-def _fields(what: str, document: Any, known: tuple[str, ...], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    if not isinstance(document, dict):
-        raise errors.WRONG_TYPE.failure(command=what, field="0", found=type_name(document), expected="object")
-    for name in document:
-        if name not in known:
-            raise errors.UNKNOWN_FIELD.failure(command=what, field=name)
-    for name in required:
-        if name not in document:
-            raise errors.MISSING_FIELD.failure(command=what, field=name)
-    return document
-
-
 @command("killAllSessions")
 async def kill_all_sessions(call: Call) -> Reply:
     """Of these users on this member; an empty list means everybody's."""
     given = call.value_of_type("array")
-    users = [_fields("KillAllSessionsCmd", one, ("user", "db"), ("user", "db")) for one in given]
+    users = [part("KillAllSessionsCmd", one, ("user", "db"), ("user", "db")) for one in given]
     call.need(CLUSTER, "killAnySession")
     owners = {UserName(user["user"], user["db"]).uid for user in users}
     call.member.work.kill_sessions(lambda session: not users or session.uid in owners, but=call.operation)
@@ -43,7 +32,7 @@ async def kill_all_sessions(call: Call) -> Reply:
 async def kill_all_sessions_by_pattern(call: Call) -> Reply:
     """A pattern selects by lsid or uid alone; users and roles only say in whose name it is done."""
     given = call.value_of_type("array")
-    patterns = [_fields("KillAllSessionsByPattern", one, ("lsid", "uid", "users", "roles")) for one in given]
+    patterns = [part("KillAllSessionsByPattern", one, ("lsid", "uid", "users", "roles")) for one in given]
     call.need(CLUSTER, "killAnySession")
     names_somebody = any("users" in pattern or "roles" in pattern for pattern in patterns)
     if names_somebody and not call.may(CLUSTER, "impersonate"):
@@ -65,10 +54,18 @@ def _is_meant(session: SessionId, pattern: dict[str, Any]) -> bool:
     return True
 
 
+def _sessions(call: Call) -> set[SessionId]:
+    given = [part("KillSessionsCmd", one, ("id", "uid"), ("id",)) for one in call.value_of_type("array")]
+    for one in given:
+        if not isinstance(one["id"], uuid.UUID):
+            raise errors.WRONG_TYPE.failure(command="id", field="id", found=type_name(one["id"]), expected="binData")
+    return {SessionId(one["id"], one.get("uid", call.connection.uid)) for one in given}
+
+
 @command("killSessions")
 async def kill_sessions(call: Call) -> Reply:
     """One's own."""
-    meant = {SessionId(one["id"], one.get("uid", call.connection.uid)) for one in call.value_of_type("array")}
+    meant = _sessions(call)
     if any(session.uid != call.connection.uid for session in meant):
         call.need(CLUSTER, "killAnySession")
     call.member.work.kill_sessions(lambda session: session in meant, but=call.operation)
@@ -77,8 +74,7 @@ async def kill_sessions(call: Call) -> Reply:
 
 @command("endSessions")
 async def end_sessions(call: Call) -> Reply:
-    given = call.value_of_type("array")
-    call.member.work.end_sessions({SessionId(one["id"], call.connection.uid) for one in given})
+    call.member.work.end_sessions(_sessions(call))
     return {}
 
 
@@ -152,18 +148,23 @@ async def invalidate_user_cache(call: Call) -> Reply:
     return {}
 
 
+def _transaction(call: Call) -> tuple[SessionId, int]:
+    session, number = call.session, call.get("txnNumber")
+    if session is None or number is None:
+        raise errors.NOT_IN_TRANSACTION.failure(name=call.command.name)
+    return session, number
+
+
 @command("commitTransaction", is_admin_only=True, takes_write_concern=True, is_write=True)
 async def commit_transaction(call: Call) -> Reply:
-    session = call.session
-    assert session is not None
-    call.member.work.commit(session, call.get("txnNumber"))
+    session, number = _transaction(call)
+    call.member.work.commit(session, number)
     return {}
 
 
 @command("abortTransaction", is_admin_only=True, takes_write_concern=True, is_write=True)
 async def abort_transaction(call: Call) -> Reply:
-    session = call.session
-    assert session is not None
-    call.member.work.transaction(session, call.get("txnNumber"), starts=False)
+    session, number = _transaction(call)
+    call.member.work.transaction(session, number, starts=False)
     call.member.work.abort(session)
     return {}

@@ -11,6 +11,7 @@ from tests.servers.mongodb.call import Call, Reply, command
 from tests.servers.mongodb.commands.current_op import current_op_rows
 from tests.servers.mongodb.documents import MISSING, Document, field_of, matches, ordered, pause, projected
 from tests.servers.mongodb.rights import CLUSTER, Resource
+from tests.servers.mongodb.text import type_name
 
 FIRST_BATCH = 101
 WHOLE = 1 << 31
@@ -42,7 +43,7 @@ async def found(call: Call, collection: str, query: Document) -> list[Document]:
 
 def answer(call: Call, ns: str, documents: list[Document], size: int | None, *, is_whole: bool = False) -> Reply:
     """The first batch, and a cursor where there is more."""
-    first = FIRST_BATCH if size is None else size
+    first = FIRST_BATCH if size is None else int(size)
     batch, rest = documents[:first], documents[first:]
     number: int = Int64(0)
     if rest and not is_whole:
@@ -105,6 +106,10 @@ async def kill_cursors(call: Call) -> Reply:
         "cursorsUnknown": [],
     }
     for number in call.body["cursors"]:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise errors.WRONG_TYPE.failure(
+                command="killCursors", field="cursors.0", found=type_name(number), expected="long"
+            )
         cursor = work.cursors.get(number)
         if cursor is None:
             outcome["cursorsNotFound"].append(number)
@@ -149,7 +154,7 @@ async def distinct(call: Call) -> Reply:
 async def aggregate(call: Call) -> Reply:
     if "cursor" not in call.body:
         raise errors.NO_CURSOR_OPTION.failure()
-    stages = [next(iter(stage.items())) for stage in call.body["pipeline"]]
+    stages = _stages(call.body["pipeline"])
     size = call.body["cursor"].get("batchSize")
     if stages and stages[0][0] == "$currentOp":
         rows = current_op_rows(call, stages[0][1])
@@ -159,6 +164,15 @@ async def aggregate(call: Call) -> Reply:
     query = stages[0][1] if stages and stages[0][0] == "$match" else {}
     documents = _piped(await found(call, collection, query), stages)
     return answer(call, f"{call.db}.{collection}", documents, size)
+
+
+def _stages(pipeline: list[Any]) -> list[tuple[str, Any]]:
+    for stage in pipeline:
+        if not isinstance(stage, dict):
+            raise errors.STAGE_TYPE.failure()
+        if len(stage) != 1:
+            raise errors.STAGE_FIELDS.failure()
+    return [next(iter(stage.items())) for stage in pipeline]
 
 
 def _piped(documents: list[Document], stages: list[tuple[str, Any]]) -> list[Document]:
