@@ -24,8 +24,9 @@ Client: TypeAlias = pymongo.MongoClient[dict[str, Any]]
 DEFAULT_PORT = 27017
 CONNECT_MS = 5_000
 STATEMENT_MS = int(CREATE_LIMIT_SECONDS * 500)
-"""``maxTimeMS`` and ``wtimeout`` of a command: a create whose answer was lost has landed by then, or never will."""
+"""``maxTimeMS`` of a command, its wait for a majority included: a create whose answer was lost has landed by then, or never will."""
 
+MAJORITY_MS = STATEMENT_MS - 1_000
 SCHEMES = ("mongodb", "mongodb+srv")
 MARKER = "dbaccess_server_"
 UNMARKED = "not marked yet"
@@ -56,7 +57,7 @@ class Connection:
 
     def change(self, database: str, command: Mapping[str, Any]) -> dict[str, Any]:
         """A command on users or roles, on a majority. The concern stands in the command: of the client's own the driver sends none."""
-        concern = {"w": "majority", "wtimeout": STATEMENT_MS}
+        concern = {"w": "majority", "wtimeout": MAJORITY_MS}
         return self.run(database, {**command, "writeConcern": concern, "maxTimeMS": STATEMENT_MS})
 
     def hello(self) -> Member:

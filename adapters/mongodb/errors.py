@@ -51,6 +51,8 @@ def translated(hidden: tuple[str, ...], *, where: str) -> Iterator[None]:
         raise trouble from None
     except UnicodeError:
         raise Rejected("a name or value cannot be sent to the server") from None
+    except ValueError:  # the driver's own word for some addresses; it may hold any part of the URL
+        raise Rejected(f"the admin URL of {where} cannot be read by the driver") from None
     except OSError as error:
         _take_out(error, hidden)
         raise Unreachable(f"no connection to {where}: {clean(str(error), hidden)}", is_ambiguous=True) from None

@@ -28,6 +28,14 @@ def everywhere(server: Server, connection: Connection, username: str) -> set[tup
     return seen
 
 
+def forget_on_routers(server: Server, connection: Connection) -> None:
+    """Each router keeps users for up to 30 seconds, old passwords with them."""
+    if connection.hello().is_router:
+        for place in server.routers():
+            with server.each(place) as router:
+                router.run("admin", {"invalidateUserCache": 1})
+
+
 def seen_now(server: Server, connection: Connection, usernames: list[str]) -> list[tuple[str, str, str]]:
     """(user, member and connection, client) of all that show these users now, on every member."""
     found = []

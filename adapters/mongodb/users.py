@@ -115,6 +115,7 @@ def set_password(server: Server, username: str, password: str) -> None:
     with server.session(password) as connection:
         existing(server, connection, username)
         connection.change(server.users, {"updateUser": username, "pwd": password, "mechanisms": ["SCRAM-SHA-256"]})
+        kill.forget_on_routers(server, connection)
 
 
 def set_expiry(server: Server, username: str, remaining: float) -> None:

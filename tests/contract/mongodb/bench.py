@@ -24,6 +24,7 @@ CUSTOMERS = 100
 ON_USERS = ("createUser", "dropUser", "viewUser", "changePassword", "changeCustomData", "createRole", "viewRole")
 ON_APP = ("grantRole", "revokeRole", "createRole", "dropRole", "viewRole")
 ON_CLUSTER = ("killAnySession", "killop", "inprog")
+ON_ROUTERS = ("invalidateUserCache",)
 READING, WRITING = Level(name="readonly", roles=("read",)), Level(name="write", roles=("readWrite",))
 NARROW = Level(name="support", grants=(Grant(on=("customers",), privileges=("find",)),))
 NO_LOGIN, NOT_ALLOWED = "requires authentication", 13
@@ -97,7 +98,7 @@ class Bench:
             privileges = [
                 {"resource": {"db": self.users, "collection": ""}, "actions": self._but(ON_USERS)},
                 {"resource": {"db": self.app, "collection": ""}, "actions": self._but(ON_APP)},
-                {"resource": {"cluster": True}, "actions": self._but(ON_CLUSTER)},
+                {"resource": {"cluster": True}, "actions": self._but((*ON_CLUSTER, *ON_ROUTERS))},
             ]
             root.admin.command("createRole", self.bot, privileges=privileges, roles=[])
             root.admin.command("createUser", self.bot, pwd=BOT_PASSWORD, roles=[self.bot])
@@ -106,6 +107,11 @@ class Bench:
 
     def _but(self, actions: tuple[str, ...]) -> list[str]:
         return [action for action in actions if action not in self.without]
+
+    @property
+    def of_cluster(self) -> tuple[str, ...]:
+        """What the bot needs there; only routers keep users of their own."""
+        return (*ON_CLUSTER, *(ON_ROUTERS if self.server.routers else ()))
 
     @property
     def admin_url(self) -> str:
@@ -170,7 +176,9 @@ class Bench:
 
     def lacking(self) -> dict[str, MongoDB]:
         """Bots made for this, each without one action."""
-        return {right: Bench(self.server, without=(right,)).adapter() for right in {*ON_USERS, *ON_APP, *ON_CLUSTER}}
+        return {
+            right: Bench(self.server, without=(right,)).adapter() for right in {*ON_USERS, *ON_APP, *self.of_cluster}
+        }
 
     @staticmethod
     @contextmanager

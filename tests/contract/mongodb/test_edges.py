@@ -1,0 +1,453 @@
+"""What the facts of MongoDB say would go wrong, one at a time. Against the stand-in, which has the switches for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adapters.base import Connect, Grant, Level, LoginRefused, NotOurs, Rejected, Secrets, Tls, Unreachable
+from adapters.bench import Denied, wait_until
+from adapters.mongodb import MongoDB
+from adapters.mongodb.levels import kept_role
+from tests.contract.mongodb.bench import BOT_PASSWORD, Bench
+from tests.servers.mongodb import server as servers
+from tests.servers.mongodb.server import SLOW, MongoServer
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[MongoServer]:
+    made = servers.start()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[MongoServer]:
+    made = servers.start(members=2)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def shop(alone: MongoServer) -> Bench:
+    return Bench(alone)
+
+
+def fail(bench: Bench, command: str, *, name: str = "failCommand", port: int | None = None, **data: Any) -> None:
+    """The next such command goes wrong in this way."""
+    with bench.server.admin(port=port) as root:
+        root.admin.command("configureFailPoint", name, mode={"times": 1}, data={"failCommands": [command], **data})
+
+
+# Servers that are not served.
+
+
+def test_a_server_without_authorization_is_refused() -> None:
+    server = servers.start(auth=False)
+    try:
+        bench = Bench(server)
+        adapter = MongoDB(bench.target(), Secrets(admin_url=f"mongodb://x:y@127.0.0.1:{server.port}/?authSource=admin"))
+        spec = bench.spec(bench.reading)
+        with pytest.raises(Rejected, match="answers those who do not log in") as no:
+            adapter.create_user(spec)
+        assert no.value.mend is not None
+        assert "--auth" in no.value.mend
+        assert not bench.has_user(spec.username)
+    finally:
+        server.remove()
+
+
+def test_a_server_that_only_looks_like_it_is_refused() -> None:
+    server = servers.start(like="ferretdb")
+    try:
+        adapter = MongoDB(Bench.target(unbuilt(server)), Secrets(admin_url=server.root_url()))
+        with pytest.raises(Rejected, match="FerretDB"):
+            adapter.create_user(unbuilt(server).spec(Level(name="readonly", roles=("read",))))
+    finally:
+        server.remove()
+
+
+def unbuilt(server: MongoServer) -> Bench:
+    """A bench whose bot was not made: such a server has no roles to make."""
+    found = object.__new__(Bench)
+    found.server, found.tag, found.app, found.users = server, "x", "shop", "temps"
+    found.ledger, found.prefix = "ledger01", "jx_"
+    return found
+
+
+# Levels.
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        "dbOwner",
+        "userAdmin",
+        "root@admin",
+        "userAdminAnyDatabase@admin",
+        "restore@admin",
+        "backup@admin",
+        "clusterAdmin@admin",
+        "__system@admin",
+    ],
+)
+def test_a_mighty_role_is_never_given(shop: Bench, role: str) -> None:
+    spec = shop.spec(Level(name="x", roles=(role,)))
+    with pytest.raises(Rejected, match="never given"):
+        shop.adapter().create_user(spec)
+    assert not shop.has_user(spec.username)
+    assert shop.adapter().check([spec.level]).problems
+
+
+@pytest.mark.parametrize(
+    ("privileges", "roles"),
+    [
+        ([{"resource": {"db": "{app}", "collection": ""}, "actions": ["find", "grantRole"]}], []),
+        ([{"resource": {"db": "{app}", "collection": ""}, "actions": ["createUser"]}], []),
+        ([], ["dbOwner"]),
+    ],
+)
+def test_an_own_role_that_is_mighty_is_never_given(
+    shop: Bench, privileges: list[dict[str, Any]], roles: list[str]
+) -> None:
+    given = [{**p, "resource": {**p["resource"], "db": shop.app}} for p in privileges]
+    with shop.server.admin() as root:
+        root[shop.app].command("createRole", "mighty", privileges=given, roles=roles)
+    try:
+        with pytest.raises(Rejected, match="could outlive the grant"):
+            shop.adapter().create_user(shop.spec(Level(name="x", roles=("mighty",))))
+    finally:
+        with shop.server.admin() as root:
+            root[shop.app].command("dropRole", "mighty")
+
+
+def test_an_own_role_that_is_not_is_given(shop: Bench) -> None:
+    privilege = {"resource": {"db": shop.app, "collection": "customers"}, "actions": ["find"]}
+    with shop.server.admin() as root:
+        root[shop.app].command("createRole", "customers_only", privileges=[privilege], roles=[])
+    spec = shop.spec(Level(name="x", roles=("customers_only",)))
+    shop.adapter().create_user(spec)
+    session = shop.login(spec.username, spec.password)
+    assert session.read() > 0
+    with pytest.raises(Denied):
+        session.read_beside()
+    session.close()
+    shop.adapter().drop_user(spec.username, spec.level)
+    with shop.server.admin() as root:
+        assert root[shop.app].command("rolesInfo", "customers_only")["roles"], "it is the team's own"
+
+
+@pytest.mark.parametrize("action", ["createUser", "grantRole", "anyAction", "dropDatabase", "", "$where", "find; drop"])
+def test_what_a_level_may_not_give(shop: Bench, action: str) -> None:
+    with pytest.raises(Rejected, match="cannot give"):
+        shop.adapter().create_user(shop.spec(Level(name="x", grants=(Grant(on=("customers",), privileges=(action,)),))))
+
+
+def test_a_level_about_no_database(shop: Bench) -> None:
+    adapter = shop.adapter(connect=Connect())
+    with pytest.raises(Rejected, match="about no database"):
+        adapter.create_user(shop.spec(shop.reading))
+    with pytest.raises(Rejected, match="no settings"):
+        shop.adapter().create_user(shop.spec(replace(shop.reading, settings={"timeout": "1"})))
+
+
+def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(shop: Bench) -> None:
+    level, adapter = shop.narrow, shop.adapter()
+    role = kept_role(adapter.server, level)
+    first, second = shop.spec(level), shop.spec(level)
+    adapter.create_user(first)
+    more = {"resource": {"db": shop.app, "collection": "orders"}, "actions": ["find", "remove"]}
+    with shop.server.admin() as root:
+        root[shop.app].command("grantPrivilegesToRole", role, privileges=[more])
+        root[shop.app].command(
+            "revokePrivilegesFromRole",
+            role,
+            privileges=[{**more, "resource": {"db": shop.app, "collection": "customers"}, "actions": ["find"]}],
+        )
+    adapter.create_user(second)
+    session = shop.login(second.username, second.password)
+    assert session.read() > 0
+    with pytest.raises(Denied):
+        session.read_beside()
+    session.close()
+    adapter.drop_user(first.username, level)
+    with shop.server.admin() as root:
+        assert root[shop.app].command("rolesInfo", role)["roles"]
+    adapter.drop_user(second.username, level)
+    with shop.server.admin() as root:
+        assert not root[shop.app].command("rolesInfo", role)["roles"]
+
+
+def test_a_kept_role_that_somebody_made_mightier(shop: Bench) -> None:
+    adapter = shop.adapter()
+    role = kept_role(adapter.server, shop.narrow)
+    with shop.server.admin() as root:
+        root[shop.app].command("createRole", role, privileges=[], roles=["dbOwner"])
+    with pytest.raises(Rejected, match="which its level does not give"):
+        adapter.create_user(shop.spec(shop.narrow))
+    with shop.server.admin() as root:
+        root[shop.app].command("dropRole", role)
+
+
+def test_kept_roles_in_parallel(shop: Bench) -> None:
+    specs = [shop.spec(shop.narrow) for _ in range(16)]
+    adapter = shop.adapter()
+
+    def live(spec: Any) -> None:
+        adapter.create_user(spec)
+        session = shop.login(spec.username, spec.password)
+        assert session.read() > 0
+        session.close()
+        adapter.drop_user(spec.username, spec.level)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(live, specs))
+
+
+# Answers that are lost or half.
+
+
+def test_a_majority_that_does_not_confirm_is_tried_again(shop: Bench) -> None:
+    """The driver raises nothing for it."""
+    trouble = {"code": 64, "errmsg": "waiting for replication timed out"}
+    spec = shop.spec(shop.reading)
+    fail(shop, "createUser", writeConcernError=trouble)
+    with pytest.raises(Unreachable, match="majority") as no:
+        shop.adapter().create_user(spec)
+    assert no.value.is_ambiguous
+    again = shop.spec(shop.reading, username=spec.username)
+    shop.adapter().create_user(again)
+    shop.login(again.username, again.password).close()
+    fail(shop, "dropUser", writeConcernError=trouble)
+    with pytest.raises(Unreachable, match="majority"):
+        shop.adapter().drop_user(spec.username, spec.level)
+    shop.adapter().drop_user(spec.username, spec.level)
+    assert not shop.has_user(spec.username)
+
+
+@pytest.mark.parametrize(
+    "command", ["createUser", "dropUser", "updateUser", "usersInfo", "killAllSessions", "aggregate"]
+)
+def test_an_answer_that_is_lost(shop: Bench, command: str) -> None:
+    spec, adapter = shop.spec(shop.reading), shop.adapter()
+    verbs: tuple[Any, ...] = (
+        lambda: adapter.create_user(spec),
+        lambda: adapter.set_password(spec.username, spec.password),
+        lambda: adapter.drop_user(spec.username, spec.level),
+    )
+    fail(shop, command, name="loseReply", closeConnection=True)
+    lost = list[Unreachable]()
+    for verb in verbs:
+        try:
+            verb()
+        except Unreachable as no:
+            lost.append(no)
+            verb()
+    assert [no.is_ambiguous for no in lost] == [True]
+    assert not shop.has_user(spec.username)
+
+
+def test_steps_of_a_primary_are_tried_again(shop: Bench) -> None:
+    for number in (10107, 91, 189, 11600):
+        fail(shop, "createUser", errorCode=number)
+        spec = shop.spec(shop.reading)
+        with pytest.raises(Unreachable):
+            shop.adapter().create_user(spec)
+        shop.adapter().create_user(spec)
+        shop.adapter().drop_user(spec.username, spec.level)
+
+
+def test_a_server_that_is_frozen_is_given_up(alone: MongoServer) -> None:
+    bench = Bench(alone)
+    began = time.monotonic()
+    for process in alone.processes:
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unreachable):
+            bench.adapter().identity()
+        assert time.monotonic() - began < 20
+    finally:
+        for process in alone.processes:
+            os.kill(process.pid, signal.SIGCONT)
+
+
+# Others.
+
+
+def test_what_others_do_goes_on(shop: Bench) -> None:
+    """A kill that does not name its user ends everybody's."""
+    mine, other = shop.spec(shop.reading), shop.spec(shop.reading)
+    adapter = shop.adapter()
+    for spec in (mine, other):
+        adapter.create_user(spec)
+    session = shop.login(other.username, other.password)
+    cursor = session.client[shop.app].customers.find({}, batch_size=2)
+    assert cursor.next()
+    with ThreadPoolExecutor(1) as pool:
+        query = {"$where": SLOW, "n": {"$lt": 15}}
+        work = pool.submit(lambda: len(list(session.client[shop.app].orders.find(query))))
+        wait_until(lambda: adapter.activity([other.username])[0].sessions > 0)
+        adapter.drop_user(mine.username, mine.level)
+        assert work.result(timeout=30) == 15
+    assert len(list(cursor)) == 99
+    session.close()
+    adapter.drop_user(other.username, other.level)
+
+
+def test_cursors_of_a_dropped_user_are_gone(shop: Bench) -> None:
+    spec, adapter = shop.spec(shop.reading), shop.adapter()
+    adapter.create_user(spec)
+    session = shop.login(spec.username, spec.password)
+    cursor = session.client[shop.app].customers.find({}, batch_size=2)
+    assert cursor.next()
+    adapter.drop_user(spec.username, spec.level)
+    with shop.server.admin() as root:
+        shown = root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleCursors": True}}])
+        assert not [row for row in shown if {"user": spec.username, "db": shop.users} in row.get("effectiveUsers", ())]
+    session.close()
+
+
+def test_a_users_name_is_ours_in_our_database_alone(shop: Bench) -> None:
+    """The same name in another database is another user."""
+    spec = shop.spec(shop.reading)
+    with shop.server.admin() as root:
+        root[shop.app].command("createUser", spec.username, pwd="Known0Password", roles=["read"])
+    shop.adapter().create_user(spec)
+    shop.adapter().drop_user(spec.username, spec.level)
+    with shop.server.admin() as root:
+        assert root[shop.app].command("usersInfo", spec.username)["users"]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        None,
+        {},
+        {"dbaccess": "x"},
+        {"dbaccess": {"ledger": 7}},
+        {"dbaccess": {"ledger": "other", "request": "x", "ends_at": 1}},
+    ],
+)
+def test_a_mark_that_is_not_ours(shop: Bench, mark: Any) -> None:
+    spec = shop.spec(shop.reading)
+    with shop.server.admin() as root:
+        options = {} if mark is None else {"customData": mark}
+        root[shop.users].command("createUser", spec.username, pwd="Known0Password", roles=[], **options)
+    for verb in (lambda: shop.adapter().create_user(spec), lambda: shop.adapter().drop_user(spec.username, spec.level)):
+        with pytest.raises(NotOurs):
+            verb()
+    assert spec.username in {user.username for user in shop.adapter().list_users()}
+
+
+def test_users_in_admin_are_warned_of(shop: Bench) -> None:
+    health = MongoDB(shop.target(ops_schema="admin"), Secrets(admin_url=shop.server.root_url())).check()
+    assert any("administrators" in finding.what for finding in health.warnings)
+
+
+# Sets.
+
+
+def test_what_runs_on_a_secondary_is_ended(pair: MongoServer) -> None:
+    bench = Bench(pair)
+    spec, adapter = bench.spec(bench.reading), bench.adapter()
+    adapter.create_user(spec)
+    session = bench.login(spec.username, spec.password, port=pair.members[1])
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(session.work, 20)
+        wait_until(lambda: adapter.activity([spec.username])[0].sessions > 0)
+        began = time.monotonic()
+        adapter.drop_user(spec.username, spec.level)
+        with pytest.raises(Exception, match=r"interrupted|requires authentication"):
+            work.result(timeout=10)
+        assert time.monotonic() - began < 3
+    assert not session.is_alive()
+    session.close()
+
+
+@pytest.fixture
+def trio() -> Iterator[MongoServer]:
+    """With a majority when one is away."""
+    made = servers.start(members=3)
+    yield made
+    made.remove()
+
+
+def test_a_member_that_is_away_is_tried_again(trio: MongoServer) -> None:
+    bench = Bench(trio)
+    spec, adapter = bench.spec(bench.reading), bench.adapter()
+    adapter.create_user(spec)
+    trio.close_member(trio.members[1])
+    try:
+        with pytest.raises(Unreachable, match=str(trio.members[1])):
+            adapter.drop_user(spec.username, spec.level)
+        assert [f for f in adapter.check().problems if "not every member answers" in f.what]
+    finally:
+        trio.open_member(trio.members[1])
+    wait_until(lambda: ended(adapter, spec))
+    assert not bench.has_user(spec.username)
+
+
+def ended(adapter: MongoDB, spec: Any) -> bool:
+    try:
+        adapter.drop_user(spec.username, spec.level)
+    except Unreachable:
+        return False
+    return True
+
+
+# Secrets.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mongodb://",
+        "postgresql://u:Pw0Secret@h/d",
+        "nonsense",
+        "mongodb://h:27017/",
+        "mongodb://u:Pw0Secret@h:port/",
+        "mongodb://u:Pw0Secret@h/#x",
+    ],
+)
+def test_an_admin_url_that_cannot_be_read(shop: Bench, url: str) -> None:
+    with pytest.raises(Rejected, match=r"cannot be read|refused") as no:
+        MongoDB(shop.target(), Secrets(admin_url=url)).identity()
+    assert "Pw0Secret" not in f"{no.value!r} {no.value.__context__!r}"
+
+
+def test_a_wrong_password_of_the_bot(shop: Bench) -> None:
+    url = shop.admin_url.replace(BOT_PASSWORD, "Wrong0Password")
+    with pytest.raises(Rejected, match="refused the bot's own login") as no:
+        MongoDB(shop.target(), Secrets(admin_url=url)).identity()
+    assert "Wrong0Password" not in f"{no.value!r} {no.value.__context__!r}"
+
+
+def test_the_command_asks_for_the_password(shop: Bench) -> None:
+    spec = shop.spec(shop.reading)
+    pasted = shop.adapter(tls=Tls(mode="verify-full")).endpoint(spec.level).paste(spec.username, spec.password)
+    assert spec.password not in pasted
+    assert (
+        pasted
+        == f'mongosh "mongodb://{spec.username}@127.0.0.1:{shop.server.port}/{shop.app}?authSource={shop.users}&tls=true"'
+    )
+    told = shop.adapter(connect=Connect(host="::1", port=1, database="a b")).endpoint(spec.level).command
+    assert "@[::1]:1/a%20b?" in told
+
+
+def test_threads_are_not_left_behind(shop: Bench) -> None:
+    """Each use has a client of its own, and a client has threads."""
+    spec, adapter = shop.spec(shop.reading), shop.adapter()
+    before = threading.active_count()
+    adapter.create_user(spec)
+    with pytest.raises(LoginRefused):
+        adapter.login(spec.username, "x", spec.level)
+    adapter.drop_user(spec.username, spec.level)
+    wait_until(lambda: threading.active_count() <= before)
