@@ -10,6 +10,7 @@ from demo import local_slack
 from tests.conftest import had
 from tests.e2e import harness
 from tests.servers import redis
+from tests.servers.mongodb import server as mongodb
 from tests.servers.postgresql import PostgresServer
 
 
@@ -28,3 +29,9 @@ def world(postgresql15: PostgresServer, tmp_path: Path) -> Iterator[harness.Worl
 @pytest.fixture(scope="session")
 def redis7() -> Iterator[redis.RedisServer]:
     yield from had(lambda: redis.start(redis.REDIS))
+
+
+@pytest.fixture(scope="session")
+def mongodb_server() -> Iterator[mongodb.MongoServer]:
+    """The stand-in: what a real mongod answers is its own suite's business."""
+    yield from had(mongodb.start)

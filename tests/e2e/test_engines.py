@@ -13,11 +13,13 @@ from adapters.base import Adapter, Level, Secrets, Tls, UserSpec
 from adapters.bench import Denied, Session
 from bot.databases import DatabaseEntry, target
 from bot.engines import installed
+from tests.contract.mongodb import bench as mongodb_bench
 from tests.contract.mysql_family import bench as mysql_bench
 from tests.contract.postgresql import bench as postgresql_bench
 from tests.contract.redis import bench as redis_bench
 from tests.e2e import harness
 from tests.e2e.harness import LEAD, REQUESTER, World, command_of, credentials, number, text_of
+from tests.servers.mongodb.server import MongoServer
 from tests.servers.mysql import MySQLServer
 from tests.servers.postgresql import PostgresServer
 from tests.servers.redis import RedisServer
@@ -72,16 +74,24 @@ def redis_engine(server: RedisServer) -> Engine:
     return Engine("Redis", bench, entry, url, is_proven_by_asking=True)
 
 
+def mongodb_engine(server: MongoServer) -> Engine:
+    bench = mongodb_bench.Bench(server)
+    entry = {
+        "engine": "mongodb", "ops_schema": bench.users, "connect": {"database": bench.app},
+        "levels": {"readonly": {"roles": ["read"]}, "write": {"roles": ["readWrite"]}},
+    }  # fmt: skip
+    return Engine("MongoDB", bench, entry, bench.admin_url, is_proven_by_asking=True)
+
+
 @pytest.fixture
-def engines(
-    world: World, postgresql15: PostgresServer, mysql: MySQLServer, mariadb: MySQLServer, redis7: RedisServer
-) -> dict[str, Engine]:
+def engines(request: pytest.FixtureRequest, world: World) -> dict[str, Engine]:
     """In the files of the world, which is not started yet."""
     found = {
-        "pg": postgresql_engine(postgresql15),
-        "my": mysql_engine(mysql, world.prefix),
-        "maria": mysql_engine(mariadb, world.prefix),
-        "redis": redis_engine(redis7),
+        "pg": postgresql_engine(request.getfixturevalue("postgresql15")),
+        "my": mysql_engine(request.getfixturevalue("mysql"), world.prefix),
+        "maria": mysql_engine(request.getfixturevalue("mariadb"), world.prefix),
+        "mongo": mongodb_engine(request.getfixturevalue("mongodb_server")),
+        "redis": redis_engine(request.getfixturevalue("redis7")),
     }
     entries: dict[str, Any] = {}
     for name, engine in found.items():
@@ -119,6 +129,7 @@ def test_the_whole_story_on_every_engine(world: World, engines: dict[str, Engine
         assert "Login blocked" in text_of(ended), name
         known = credentials(messages[name])
         assert not sessions[name].is_alive(), name
+        sessions[name].close()
         assert not engines[name].bench.has_user(known["Username"]), name
     requests = json.loads(world.cli("list", "--all", "--json"))
     assert {r["database"] for r in requests if r["state"] == "revoked"} == set(engines)
