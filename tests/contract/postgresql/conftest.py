@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
 from tests.contract.postgresql.bench import Bench, build
+from tests.contract.postgresql.pair import Pair, had_here, hang_up
+from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
 _built: dict[tuple[str, bool], Bench] = {}
@@ -27,3 +32,28 @@ def bench(request: pytest.FixtureRequest, postgresql: PostgresServer) -> Bench:
 def own_bench(postgresql: PostgresServer) -> Bench:
     """A bench that a test may spoil."""
     return build(postgresql)
+
+
+@pytest.fixture(scope="session", params=[15, 18], ids=["postgresql15", "postgresql18"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Servers of their own: the others have no standby."""
+    with (
+        had_here(lambda: servers.start(request.param)) as primary,
+        had_here(lambda: servers.start_standby(primary)) as standby,
+    ):
+        yield Pair(primary, standby)
+
+
+@pytest.fixture(params=["admin role", "own login"])
+def paired(request: pytest.FixtureRequest, pair: Pair) -> Bench:
+    """A bench on the primary that names the standby."""
+    found = build(pair.primary, with_owner=request.param == "admin role")
+    pair.catch_up()
+    return replace(found, standbys=(pair.standby,))
+
+
+@pytest.fixture(autouse=True)
+def _hang_up() -> Iterator[None]:
+    """Sessions that a test left open are closed after it."""
+    yield
+    hang_up()

@@ -1,0 +1,85 @@
+"""A primary and its streaming standby, and sessions on either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+
+from adapters.base import Level, LoginRefused, UserSpec
+from adapters.contract import wait_until
+from adapters.postgresql import standbys
+from tests.conftest import had
+from tests.contract.postgresql.bench import (
+    Bench,
+    Login,
+    readonly,
+)
+from tests.servers.postgresql import PostgresServer
+
+had_here = contextmanager(had)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``lagging``: the standby replays nothing meanwhile."""
+
+    primary: PostgresServer
+    standby: PostgresServer
+
+    def catch_up(self) -> None:
+        with self.primary.admin() as c:
+            (end,) = c.execute("SELECT pg_current_wal_flush_lsn()").fetchone() or ("0/0",)
+        with self.standby.admin() as c:
+            wait_until(lambda: c.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (end,)).fetchone() == (True,))
+
+    @contextmanager
+    def lagging(self) -> Iterator[None]:
+        with self.standby.admin() as c:
+            c.execute("SELECT pg_wal_replay_pause()")
+            wait_until(lambda: c.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() == ("paused",))
+        try:
+            yield
+        finally:
+            with self.standby.admin() as c:
+                c.execute("SELECT pg_wal_replay_resume()")
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(standbys, "SESSIONS_WITHIN", 1.0)
+        yield
+
+
+_logins: list[Login] = []
+
+
+def hang_up() -> None:
+    """Every session that was left open."""
+    while _logins:
+        _logins.pop().close()
+
+
+def login_at(server: PostgresServer, spec: UserSpec, database: str) -> Login:
+    """A session that is closed when the test is over."""
+    try:
+        url = server.url(spec.username, spec.password, database)
+        login = Login(psycopg.connect(url, autocommit=True, connect_timeout=5))
+    except psycopg.OperationalError as error:
+        raise LoginRefused(str(error)) from None
+    _logins.append(login)
+    return login
+
+
+def opened(bench: Bench, pair: Pair, level: Level | None = None) -> tuple[UserSpec, Login]:
+    """A user, and its session on the standby."""
+    spec = bench.spec(level or readonly())
+    bench.adapter().create_user(spec)
+    pair.catch_up()
+    session = login_at(pair.standby, spec, bench.database)
+    assert session.read() == 1000
+    return spec, session

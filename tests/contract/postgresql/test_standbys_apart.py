@@ -1,0 +1,204 @@
+"""Standbys that lag, are silent, or are not what they should be: named, waited for, and nobody is called gone before."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from psycopg import sql
+
+from adapters.base import LoginRefused, Rejected, Secrets, Unreachable
+from adapters.contract import everything_on, wait_until
+from adapters.postgresql import PostgreSQL
+from tests.contract.postgresql.bench import (
+    BOT_PASSWORD,
+    Bench,
+    build,
+    make_login,
+    readonly,
+    writer,
+)
+from tests.contract.postgresql.pair import Pair, had_here, impatient, login_at, opened
+from tests.servers import postgresql as servers
+from tests.servers.postgresql import PostgresServer
+
+
+@pytest.fixture
+def bench(paired: Bench) -> Bench:
+    return paired
+
+
+def test_a_standby_that_is_down_is_named_and_waited_for(bench: Bench, pair: Pair) -> None:
+    spec, _ = opened(bench, pair)
+    here = login_at(pair.primary, spec, bench.database)
+    pair.standby.stop()
+    try:
+        for verb in (
+            lambda: bench.adapter().drop_user(spec.username, spec.level),
+            lambda: bench.adapter().activity([spec.username]),
+        ):
+            with pytest.raises(Unreachable, match="the standby behind env:STANDBY_1: no connection") as silent:
+                verb()
+            assert BOT_PASSWORD not in everything_on(silent.value)
+            assert "postgresql://" not in everything_on(silent.value)
+        assert not here.is_alive(), "what can be ended is ended"
+        with pytest.raises(LoginRefused):
+            login_at(pair.primary, spec, bench.database)
+        assert bench.role_exists(spec.username), "by its oid the next run finds what is left on the standby"
+    finally:
+        pair.standby.start()
+    pair.catch_up()
+    with pytest.raises(LoginRefused):
+        login_at(pair.standby, spec, bench.database)
+    receipt = bench.adapter().drop_user(spec.username, spec.level)
+    assert receipt.notes == ("On the standby behind env:STANDBY_1: 0 sessions ended, none left.",)
+    assert not bench.role_exists(spec.username)
+
+
+def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
+    bench = replace(build(pair.primary), standbys=(pair.standby,))
+    pair.catch_up()
+    spec, there = opened(bench, pair)
+    here = login_at(pair.primary, spec, bench.database)
+    assert pair.standby.process is not None
+    pair.standby.process.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            began = time.monotonic()
+            drop = pool.submit(bench.adapter().drop_user, spec.username, spec.level)
+            wait_until(lambda: not here.is_alive())
+            assert time.monotonic() - began < 1.0
+            with pytest.raises(Unreachable, match="env:STANDBY_1"):
+                drop.result(timeout=20)
+    finally:
+        pair.standby.process.send_signal(signal.SIGCONT)
+    bench.adapter().drop_user(spec.username, spec.level)
+    assert not there.is_alive()
+
+
+def test_one_that_is_down_does_not_spare_the_other(bench: Bench, pair: Pair) -> None:
+    spec, there = opened(bench, pair)
+    gone = replace(pair.standby, port=servers.free_port())
+    both = replace(bench, standbys=(gone, pair.standby))
+    with pytest.raises(Unreachable, match="env:STANDBY_1"):
+        both.adapter().drop_user(spec.username, spec.level)
+    assert not there.is_alive()
+    receipt = bench.adapter().drop_user(spec.username, spec.level)
+    assert not receipt.was_absent
+
+
+def test_a_standby_that_lags(bench: Bench, pair: Pair) -> None:
+    """It still lets the user in: the drop ends what is there, and does not say it is done."""
+    spec, there = opened(bench, pair)
+    with pair.lagging(), impatient():
+        with pytest.raises(Unreachable, match=r"env:STANDBY_1: it lags behind the primary"):
+            bench.adapter().drop_user(spec.username, spec.level)
+        assert not there.is_alive()
+        late = login_at(pair.standby, spec, bench.database)
+        assert late.read() == 1000
+    pair.catch_up()
+    assert late.is_alive(), "that its login is blocked does not end a session"
+    receipt = bench.adapter().drop_user(spec.username, spec.level)
+    assert receipt.sessions_ended == 1
+    assert not late.is_alive()
+
+
+def test_what_the_primary_commits_late(bench: Bench, pair: Pair) -> None:
+    """With ``synchronous_commit = off`` the login is blocked before that is written; what is there must still be seen."""
+    spec, there = opened(bench, pair)
+    with pair.primary.admin() as c:
+        c.execute(sql.SQL("ALTER ROLE {} SET synchronous_commit = off").format(sql.Identifier(bench.bot)))
+    with pair.lagging(), impatient():
+        with pytest.raises(Unreachable, match="lags"):
+            bench.adapter().drop_user(spec.username, spec.level)
+        assert not there.is_alive()
+    assert not bench.adapter().drop_user(spec.username, spec.level).was_absent
+
+
+def test_a_user_the_standby_has_not_heard_of_yet(bench: Bench, pair: Pair) -> None:
+    """Absent there is not gone: it would appear, with its password, and could log in before it is blocked there too."""
+    spec = bench.spec(readonly())
+    with pair.lagging(), impatient():
+        bench.adapter().create_user(spec)
+        with pytest.raises(Unreachable, match="lags"):
+            bench.adapter().drop_user(spec.username, spec.level)
+        with bench.superuser() as c:
+            c.execute(sql.SQL("DROP OWNED BY {n}; DROP ROLE {n}").format(n=sql.Identifier(spec.username)))
+        with pytest.raises(Unreachable, match="lags"):
+            bench.adapter().drop_user(spec.username, spec.level)
+    assert bench.adapter().drop_user(spec.username, spec.level).was_absent
+
+
+def test_the_drop_waits_for_a_standby_that_is_a_little_late(bench: Bench, pair: Pair) -> None:
+    spec, there = opened(bench, pair)
+    resumed = threading.Timer(1.0, lambda: _resume(pair.standby))
+    with pair.lagging():
+        resumed.start()
+        receipt = bench.adapter().drop_user(spec.username, spec.level)
+    resumed.join()
+    assert receipt.sessions_ended == 1
+    assert not there.is_alive()
+
+
+def _resume(standby: PostgresServer) -> None:
+    with standby.admin() as c:
+        c.execute("SELECT pg_wal_replay_resume()")
+
+
+def test_another_server_in_its_place(bench: Bench, pair: Pair, postgresql16: PostgresServer) -> None:
+    with postgresql16.admin() as c:
+        make_login(c, bench.bot)
+    spec = bench.spec(readonly())
+    bench.adapter().create_user(spec)
+    elsewhere = Secrets(
+        admin_url=bench.secrets().admin_url, replicas=(postgresql16.url(bench.bot, BOT_PASSWORD, "postgres"),)
+    )
+    with pytest.raises(Rejected, match="behind env:STANDBY_1 is another server") as no:
+        PostgreSQL(bench.target(), elsewhere).drop_user(spec.username, spec.level)
+    assert no.value.mend is not None
+    assert "env:STANDBY_1" in no.value.mend
+    bench.adapter().drop_user(spec.username, spec.level)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda url: url.replace(BOT_PASSWORD, "wrong"), "env:STANDBY_1: the server refused the bot's own login"),
+        (lambda _: "mysql://nowhere", "env:STANDBY_1 cannot be read"),
+    ],
+    ids=["password", "url"],
+)
+def test_an_address_that_is_wrong(bench: Bench, pair: Pair, spoil: Callable[[str], str], says: str) -> None:
+    """The primary's sessions and login end all the same."""
+    spec, _ = opened(bench, pair)
+    here = login_at(pair.primary, spec, bench.database)
+    spoiled = Secrets(admin_url=bench.secrets().admin_url, replicas=(spoil(bench.secrets().replicas[0]),))
+    with pytest.raises(Rejected, match=says) as no:
+        PostgreSQL(bench.target(), spoiled).drop_user(spec.username, spec.level)
+    assert spoiled.replicas[0] not in everything_on(no.value)
+    assert not here.is_alive()
+    bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
+    """It will never hear that the login is blocked: nobody may say that the user is gone."""
+    bench = build(pair.primary)
+    spec = bench.spec(writer())
+    bench.adapter().create_user(spec)
+    with had_here(lambda: servers.start_standby(pair.primary)) as split:
+        with split.admin() as c:
+            c.execute("SELECT pg_promote()")
+        bench = replace(bench, standbys=(split,))
+        there = login_at(split, spec, bench.database)
+        there.write()
+        with impatient(), pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
+            bench.adapter().drop_user(spec.username, spec.level)
+        assert not there.is_alive()
+        with split.admin() as c:
+            c.execute((no.value.mend or "").split("there: ")[1].encode())
+        assert not bench.adapter().drop_user(spec.username, spec.level).was_absent

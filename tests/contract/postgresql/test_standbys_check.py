@@ -1,0 +1,112 @@
+"""What ``check`` says of standbys."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from adapters.base import Rejected, Secrets
+from adapters.contract import wait_until
+from adapters.postgresql import PostgreSQL
+from tests.contract.postgresql.bench import (
+    BOT_PASSWORD,
+    Bench,
+    build,
+    make_login,
+    readonly,
+)
+from tests.contract.postgresql.pair import Pair, had_here, opened
+from tests.servers import postgresql as servers
+
+
+@pytest.fixture
+def bench(paired: Bench) -> Bench:
+    return paired
+
+
+def check(bench: Bench) -> tuple[list[str], list[str]]:
+    """What is wrong with standbys, fatal or not."""
+    health = bench.adapter().check([readonly()])
+    return [f.what for f in health.problems], [f.what for f in health.warnings if "standby" in f.what]
+
+
+def test_check_of_a_healthy_standby(bench: Bench, pair: Pair) -> None:
+    health = bench.adapter().check([readonly()])
+    assert check(bench) == ([], [])
+    assert any("env:STANDBY_1 answers" in f.what for f in health.findings)
+    assert check(replace(bench, standbys=()))[1] == [
+        "1 standby servers are attached and none is named: sessions on the others are not ended by dbaccess"
+    ]
+
+
+def test_check_names_a_standby_that_is_down(bench: Bench, pair: Pair) -> None:
+    gone = replace(bench, standbys=(replace(pair.standby, port=servers.free_port()),))
+    (problem,), _ = check(gone)
+    assert problem.startswith("the standby behind env:STANDBY_1: no connection")
+
+
+def test_check_names_one_that_is_no_standby(bench: Bench, pair: Pair) -> None:
+    (problem,), _ = check(replace(bench, standbys=(pair.primary,)))
+    assert problem == "the standby behind env:STANDBY_1 is no standby: it accepts writes of its own"
+
+
+def test_check_says_that_a_standby_waits(bench: Bench, pair: Pair) -> None:
+    with pair.lagging():
+        assert any("env:STANDBY_1 has paused" in words for words in check(bench)[1])
+    with pair.standby.admin() as c:
+        c.execute("ALTER SYSTEM SET recovery_min_apply_delay = '5min'")
+        c.execute("SELECT pg_reload_conf()")
+        try:
+            wait_until(lambda: any("is kept 5min behind" in words for words in check(bench)[1]))
+        finally:
+            c.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
+            c.execute("SELECT pg_reload_conf()")
+
+
+def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> None:
+    """Where the bot acts as its own login, only that one is a member of the users it makes."""
+    bench = build(pair.primary, with_owner=False)
+    second = f"second_{bench.bot}"
+    with pair.primary.admin() as c:
+        make_login(c, second)
+        c.execute(f"GRANT CONNECT ON DATABASE {bench.database} TO {second}".encode())
+    pair.catch_up()
+    bench = replace(bench, standbys=(pair.standby,))
+    secrets = Secrets(
+        admin_url=bench.secrets().admin_url, replicas=(pair.standby.url(second, BOT_PASSWORD, bench.database),)
+    )
+    adapter = PostgreSQL(bench.target(), secrets)
+    spec, there = opened(bench, pair)
+    (problem,) = adapter.check([readonly()]).problems
+    assert problem.what == "the standby behind env:STANDBY_1: the bot may not end sessions there"
+    with pytest.raises(Rejected, match="may not end the user's sessions") as no:
+        adapter.drop_user(spec.username, spec.level)
+    assert no.value.mend == f"GRANT pg_signal_backend TO {second};"
+    assert (problem.mend or "").startswith(no.value.mend)
+    with pair.primary.admin() as c:
+        c.execute(no.value.mend.encode())
+    pair.catch_up()
+    assert not adapter.check([readonly()]).problems
+    assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
+    assert not there.is_alive()
+
+
+def test_a_logical_subscriber_is_no_standby() -> None:
+    """It has users of its own and none of this server's; nothing is to be named for it."""
+    with had_here(lambda: servers.start(15, extra="wal_level = logical\n")) as server:
+        bench = build(server)
+        reads = [str(servers.binaries(15) / "pg_recvlogical"), "-d", server.superuser_url(), "-S", "subscriber"]
+        subprocess.run([*reads, "--create-slot", "-P", "test_decoding"], check=True)
+        process = subprocess.Popen([*reads, "--start", "-f", "/dev/null"], stderr=subprocess.DEVNULL)
+        try:
+            with server.admin() as c:
+                wait_until(lambda: c.execute("SELECT count(*) FROM pg_stat_replication").fetchone() == (1,))
+            assert check(bench) == ([], [])
+            spec = bench.spec(readonly())
+            bench.adapter().create_user(spec)
+            assert bench.adapter().drop_user(spec.username, spec.level).notes == ()
+        finally:
+            process.terminate()
+            process.wait()
