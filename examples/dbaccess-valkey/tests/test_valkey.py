@@ -1,0 +1,223 @@
+"""The contract on a real Valkey. ``VALKEY_URL`` is its administrator's: its users are made and dropped, its port is stopped and started.
+
+A server for tests is an engine author's own business; here it is a small class around the program ``$VALKEY_SERVER``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from dbaccess_valkey import RIGHTS, Valkey
+from redis.connection import AbstractConnection
+from redis.exceptions import NoPermissionError, RedisError
+
+from adapters.base import Level, LoginRefused, Secrets, Target, Tls
+from adapters.contract import AdapterContract, Denied, Died, everything_on
+
+ROOT, BOT, PASSWORD = "root", "bot", "BotSecret0Login"
+NAMES = ["|".join(words.split()[:2]) if words != "info" else words for words in RIGHTS]
+
+
+class Session:
+    """One login of a temporary user, that never connects again."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection, self.is_open = connection, True
+
+    def ask(self, *words: str | int) -> Any:
+        try:
+            self.connection.send_command(*words, check_health=False)
+            return self.connection.read_response()
+        except NoPermissionError as error:
+            raise Denied(str(error)) from None
+
+    def read(self) -> int:
+        return int(self.ask("HLEN", "customers"))
+
+    def read_beside(self) -> int:
+        return int(self.ask("HLEN", "orders"))
+
+    def write(self) -> None:
+        self.ask("HSET", "orders", "1", "1")
+
+    def work(self, seconds: float) -> None:
+        self.ask("XREAD", "BLOCK", int(seconds * 1000), "STREAMS", "news", "$")
+
+    def is_alive(self) -> bool:
+        try:
+            return self.is_open and bool(self.ask("PING"))
+        except (RedisError, OSError):
+            self.close()
+            return False
+
+    def close(self) -> None:
+        self.is_open = False
+        self.connection.disconnect()
+
+
+class Bench:
+    """A private Valkey with a bot. As ``adapters.contract`` asks for it."""
+
+    reading, writing = Level(name="readonly", roles=("readonly",)), Level(name="write", roles=("readwrite",))
+    narrow = reading
+    admin_secrets = (PASSWORD,)
+    counts_idle_sessions = True
+    prefix, ledger = "j_", "exampleledger"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.passwords: dict[str, str] = {}
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = int(s.getsockname()[1])
+        users = [
+            f"user {ROOT} on >{PASSWORD} ~* &* +@all",
+            "user default off resetpass -@all",
+            self.bot_rules(BOT, NAMES),
+        ]
+        (folder / "users.acl").write_text("\n".join(users) + "\n")
+        self.start()
+
+    @staticmethod
+    def bot_rules(name: str, rights: list[str]) -> str:
+        return f"user {name} on >{PASSWORD} resetchannels -@all {' '.join(f'+{right}' for right in [*rights, 'acl|dryrun'])}"
+
+    def start(self) -> None:
+        command = [*shlex.split(os.environ["VALKEY_SERVER"]), "--port", str(self.port), "--dir", str(self.folder)]
+        command += ["--aclfile", str(self.folder / "users.acl"), "--slowlog-log-slower-than", "0"]
+        command += ["--slowlog-max-len", "20000", "--save", ""]
+        log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TZ": "America/New_York"})
+        log.close()
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.run("PING")
+            except RedisError:
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            else:
+                break
+        for key in ("customers", "orders"):
+            self.run("HSET", key, *(str(n) for n in range(20)))
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+    def run(self, *words: str) -> Any:
+        with redis.Redis(port=self.port, username=ROOT, password=PASSWORD, decode_responses=True) as client:
+            return client.execute_command(*words)
+
+    def adapter(self, *, ledger: str | None = None, identity: str | None = None, bot: str = BOT) -> Valkey:
+        target = Target(
+            name="cache", engine="valkey", admin_url="env:UNUSED", prefix=self.prefix, ledger=ledger or self.ledger,
+            tls=Tls(mode="prefer"), identity=identity,
+        )  # fmt: skip
+        return Valkey(target, Secrets(admin_url=f"redis://{bot}:{PASSWORD}@127.0.0.1:{self.port}"))
+
+    def lacking(self) -> dict[str, Valkey]:
+        found = {}
+        for right in NAMES:
+            bot = f"bot_{secrets.token_hex(4)}"
+            words = self.bot_rules(bot, [name for name in NAMES if name != right]).split()
+            self.run("ACL", "SETUSER", *words[1:])
+            if right not in ("acl|users", "info"):  # without these two nothing can be asked at all
+                found[right] = self.adapter(bot=bot)
+        return found
+
+    @staticmethod
+    @contextmanager
+    def dies_after(step: int | None) -> Iterator[list[str]]:
+        original, ran = AbstractConnection.read_response, list[str]()
+
+        def read_response(self: Any, *rest: Any, **named: Any) -> Any:
+            answer: object = None
+            try:
+                answer = original(self, *rest, **named)
+            finally:
+                ran.append(str(answer))
+                if step is not None and len(ran) >= step:
+                    self.disconnect()
+                    raise Died
+            return answer
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(AbstractConnection, "read_response", read_response)
+            yield ran
+
+    def login(self, username: str, password: str) -> Session:
+        with redis.Redis(
+            port=self.port,
+            username=username,
+            password=password,
+            protocol=2,
+            decode_responses=True,
+            retry=None,
+            driver_info=None,
+        ) as client:
+            connection = client.connection_pool.make_connection()
+        try:
+            connection.connect()
+        except RedisError as error:
+            raise LoginRefused(str(error)) from None
+        return Session(connection)
+
+    def login_by(self, command: str) -> str:
+        """The program may be missing here; what counts is whom the command names and where."""
+        words = shlex.split(command)
+        assert words[0] == "valkey-cli"
+        assert words[words.index("-p") + 1] == str(self.port)
+        assert "--askpass" in words
+        return str(self.run("ACL", "GETUSER", words[words.index("--user") + 1])) + words[words.index("--user") + 1]
+
+    def make_foreign_user(self, username: str, password: str) -> None:
+        self.run("ACL", "SETUSER", username, "on", f">{password}", "~*", "+@all")
+
+    def has_user(self, username: str) -> bool:
+        return username in self.run("ACL", "USERS")
+
+    def log_text(self) -> str:
+        slow = self.run("SLOWLOG", "GET", "-1")
+        return (self.folder / "log").read_text() + "\n".join(str(entry) for entry in slow)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("valkey"))
+    yield made
+    made.stop()
+
+
+class TestValkey(AdapterContract):
+    """All promises, but for levels narrower than the presets, which this engine has not."""
+
+    @pytest.fixture
+    def bench(self, server: Bench) -> Bench:
+        return server
+
+    def test_a_narrow_level_sees_only_its_own(self) -> None:
+        """It has presets only, and says so."""
+
+    def test_no_secret_in_errors_or_in_the_servers_log(self, bench: Any, adapter: Any, named: Any) -> None:
+        """As the suite's own, but that Valkey's log has no names either: it shows ``(redacted)``."""
+        spec = named.spec(bench.reading)
+        adapter.create_user(spec)
+        adapter.drop_user(spec.username, spec.level)
+        seen = bench.log_text()
+        assert "SETUSER" in seen
+        assert "DELUSER" in seen
+        seen += "".join(everything_on(trouble) for trouble in self._troubles(bench, named))
+        assert not [secret for secret in (spec.password, *bench.admin_secrets) if secret in seen]

@@ -1,0 +1,80 @@
+"""The worked example for engine authors: built and installed as a package, found by name, and judged by the contract on a real Valkey."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import had
+from tests.servers import redis
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "dbaccess-valkey"
+DATABASES = """
+databases:
+  cache:
+    engine: valkey
+    admin_url: env:CACHE_URL
+    levels: {readonly: {roles: [readonly]}}
+"""
+POLICY = """
+admins: [U01ADMIN]
+audit_channel: C01AUDIT
+alert_channel: C01ALERTS
+defaults: {channel: C01CARDS}
+rules:
+  - {name: cache, requesters: [anyone], databases: [cache], levels: ["*"], approvals: [{from: [U01LEAD, U01DBA], count: 1}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder it was installed into, beside nothing."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
+    source = folder / "source"
+    subprocess.run(["cp", "-r", EXAMPLE, source], check=True)
+    subprocess.run([*command, "--target", folder / "site", source], check=True, capture_output=True)
+    return folder / "site"
+
+
+def run(installed: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{installed}:{ROOT}", **env}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_it_is_found_by_name(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "databases.yml").write_text(DATABASES)
+    (tmp_path / "policy.yml").write_text(POLICY)
+    known = run(installed, "-m", "bot.cli", "policy", "check", str(tmp_path))
+    assert known.returncode == 0, known.stdout + known.stderr
+    unknown = run(Path("/nowhere"), "-m", "bot.cli", "policy", "check", str(tmp_path))
+    assert "no engine valkey is installed" in unknown.stdout + unknown.stderr
+    assert unknown.returncode == 1
+
+
+def test_it_keeps_the_contract(installed: Path) -> None:
+    for server in had(lambda: redis.start(redis.VALKEY)):
+        program = redis.command(server.flavour, server.flavour.program)
+        done = run(
+            installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", os.devnull, str(EXAMPLE / "tests"),
+            VALKEY_SERVER=shlex.join(program),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+        assert " passed" in done.stdout
