@@ -114,7 +114,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Secrets:
-    """The references of a target, resolved for one effect; never printed, never stored."""
+    """The references of a target, resolved for one effect; never printed, never stored. A replica's is empty where it is not to be had."""
 
     admin_url: str = field(repr=False)
     replicas: tuple[str, ...] = field(default=(), repr=False)

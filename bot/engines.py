@@ -27,6 +27,13 @@ def installed() -> Mapping[str, type[Adapter]]:
     return {point.name: point.load() for point in entry_points(group=GROUP)}
 
 
+def _or_empty(reference: str) -> str:
+    try:
+        return resolve(reference)
+    except Rejected:
+        return ""
+
+
 class Engines:
     """Runs a verb of an adapter in a thread, at most ``WORKERS_PER_SERVER`` at once on each server."""
 
@@ -64,8 +71,11 @@ class Engines:
         return health
 
     def open(self, target: Target) -> Adapter:
-        """The adapter with its secrets resolved now; makes no connection. Raises Rejected where a secret is not to be had."""
-        secrets = Secrets(admin_url=resolve(target.admin_url), replicas=tuple(resolve(r) for r in target.replicas))
+        """The adapter with its secrets resolved now; makes no connection. Raises Rejected where the admin URL is not to be had.
+
+        A replica's that is not is left empty: the adapter refuses it when its turn comes, and has blocked the login by then.
+        """
+        secrets = Secrets(admin_url=resolve(target.admin_url), replicas=tuple(map(_or_empty, target.replicas)))
         return self.adapter_class(target.engine)(target, secrets)
 
     async def call(self, target: Target, verb: Callable[[Adapter], T]) -> T:

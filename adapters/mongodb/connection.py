@@ -80,14 +80,10 @@ class Server:
     def __init__(self, target: Target, secrets: Secrets) -> None:
         self.target = target
         self.url = _checked(secrets.admin_url, target.admin_url)
-        self.replicas = tuple(
-            (reference, _checked(url, reference))
-            for reference, url in zip(target.replicas, secrets.replicas, strict=True)
-        )
+        self.replicas = tuple(zip(target.replicas, secrets.replicas, strict=True))
         parts = urlsplit(self.url)
         self.user = unquote(parts.username or "")
-        passwords = (unquote(urlsplit(url).password or "") for url in (self.url, *(url for _, url in self.replicas)))
-        self._hidden = (self.url, *secrets.replicas, *passwords)
+        self._hidden = (self.url, *secrets.replicas, *map(_password, (self.url, *secrets.replicas)))
 
     @property
     def users(self) -> str:
@@ -113,7 +109,7 @@ class Server:
     def replica(self, number: int) -> Iterator[Connection]:
         """On a further server that the set does not name, a hidden member for one."""
         reference, url = self.replicas[number]
-        with self._open(url, f"the replica {reference}", directConnection=True) as connection:
+        with self._open(_checked(url, reference), f"the replica {reference}", directConnection=True) as connection:
             yield connection
 
     @contextmanager
@@ -195,6 +191,13 @@ def _checked(url: str, reference: str) -> str:
     if not is_read:
         raise Rejected(f"the admin URL behind {reference} cannot be read", mend=mend)
     return url
+
+
+def _password(url: str) -> str:
+    """Empty where the URL cannot be read."""
+    with suppress(ValueError):
+        return unquote(urlsplit(url).password or "")
+    return ""
 
 
 def _query(query: str, *, without: tuple[str, ...]) -> str:

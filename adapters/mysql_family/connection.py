@@ -96,8 +96,7 @@ class Server:
         self.dialect = dialect
         self.grace = grace
         self.address = parse(secrets.admin_url, target.admin_url)
-        named = zip(target.replicas, secrets.replicas, strict=True)
-        self.replicas = tuple((reference, parse(url, reference)) for reference, url in named)
+        self.replicas = tuple(zip(target.replicas, secrets.replicas, strict=True))
         self._hidden = (secrets.admin_url, *secrets.replicas)
 
     @contextmanager
@@ -111,14 +110,14 @@ class Server:
 
     @contextmanager
     def replica(self, number: int) -> Iterator[Connection]:
-        """On one of the further servers."""
-        reference, address = self.replicas[number]
-        with self._at(address, where=f"the replica {reference}") as connection:
+        """On one of the further servers. Its URL is read here: a bad one must not keep the login from being blocked."""
+        reference, url = self.replicas[number]
+        with self._at(parse(url, reference), where=f"the replica {reference}") as connection:
             yield connection
 
     @contextmanager
     def _at(self, address: Address, *secrets: str, where: str = "the server") -> Iterator[Connection]:
-        hidden = (address.password, *self._hidden, *secrets)
+        hidden = (address.password, self.address.password, *self._hidden, *secrets)
         with translated(hidden, login=address.user, where=where):
             connection = Connection(log_in(address, self.target.tls, address.user, address.password, None))
             try:

@@ -403,6 +403,21 @@ def ended(adapter: MongoDB, spec: Any) -> bool:
     return True
 
 
+def test_a_replica_whose_url_is_bad_keeps_no_login_open(shop: Bench) -> None:
+    spec = shop.spec(shop.reading)
+    bad = MongoDB(
+        shop.target(replicas=("env:REPLICA",)),
+        Secrets(admin_url=shop.admin_url, replicas=("mongodb://u:Pw0Secret@[h",)),
+    )
+    bad.create_user(spec)
+    session = shop.login(spec.username, spec.password)
+    with pytest.raises(Rejected, match="env:REPLICA cannot be read") as no:
+        bad.drop_user(spec.username, spec.level)
+    assert "Pw0Secret" not in str(no.value)
+    assert not session.is_alive()
+    session.close()
+
+
 # Secrets.
 
 

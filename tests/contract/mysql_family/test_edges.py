@@ -29,7 +29,7 @@ from adapters.base import (
     UserSpec,
 )
 from adapters.bench import Denied, wait_until
-from adapters.mysql_family import users
+from adapters.mysql_family import MySQLFamily
 from adapters.mysql_family.levels import kept_role
 from tests.contract.mysql_family.bench import BOT_PASSWORD, Bench, build
 from tests.servers import mysql as servers
@@ -464,8 +464,8 @@ def replicated(pair: tuple[MySQLServer, MySQLServer]) -> tuple[Bench, MySQLServe
     return bench, replica
 
 
-def with_replica(bench: Bench, url: str) -> users.Server:
-    return bench.engine(  # type: ignore[return-value]
+def with_replica(bench: Bench, url: str) -> MySQLFamily:
+    return bench.engine(
         replace(bench.target(), replicas=("env:REPLICA",)),
         Secrets(admin_url=bench.server.url(bench.bot, BOT_PASSWORD), replicas=(url,)),
     )
@@ -527,6 +527,19 @@ def test_a_replica_that_is_away_is_tried_again(replicated: tuple[Bench, MySQLSer
         replica.run("SET GLOBAL read_only = 1")
     wait_until(lambda: not replica.asked("SELECT 1 FROM mysql.user WHERE user = %s", spec.username))
     both.drop_user(spec.username, spec.level)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://u:Pw0Secret@h:port/"])
+def test_a_replica_whose_url_is_bad_keeps_no_login_open(bench: Bench, url: str) -> None:
+    spec, bad = bench.spec(bench.reading), with_replica(bench, url)
+    bad.create_user(spec)
+    session = bench.login(spec.username, spec.password)
+    with pytest.raises(Rejected, match="the admin URL behind env:REPLICA cannot be read") as no:
+        bad.drop_user(spec.username, spec.level)
+    assert "Pw0Secret" not in str(no.value)
+    assert not session.is_alive()
+    assert not bench.has_user(spec.username)
+    assert [f for f in bad.check().problems if "env:REPLICA" in f.what]
 
 
 def test_secrets_are_in_no_log(own_bench: Bench) -> None:
