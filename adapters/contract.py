@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -50,6 +51,7 @@ SESSION_ENDS_WITHIN = 1.0
 STORM_THREADS = 8
 PARALLEL = 16
 WORK_SECONDS = 20.0
+HOSTILE_PASSWORDS = ("p'w\\x\"; DROP TABLE t; --", "%s{0}$1`id` \\'", "a:b@c/d?e#f&g=h+i>j<k!l~m")
 
 
 class AdapterContract:
@@ -110,6 +112,16 @@ class AdapterContract:
             session.write()
         session.close()
         adapter.drop_user(second.username, second.level)
+
+    def test_a_hostile_password_is_inert(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        """Ours are of letters, digits, ``-`` and ``_``; nothing relies on it."""
+        for password in HOSTILE_PASSWORDS:
+            spec = replace(named.spec(bench.reading), password=password)
+            adapter.create_user(spec)
+            bench.login(spec.username, password).close()
+            adapter.set_password(spec.username, password[::-1])
+            bench.login(spec.username, password[::-1]).close()
+            adapter.drop_user(spec.username, spec.level)
 
     def test_the_pasted_command_logs_in(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         spec = named.spec(bench.reading)
@@ -332,6 +344,20 @@ class AdapterContract:
         found = next(u for u in adapter.list_users() if u.username == spec.username)
         assert (found.ledger, found.request_id) == ("anotherledgr", spec.request_id)
         other.drop_user(spec.username, spec.level)
+
+    def test_a_user_of_another_prefix_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        spec, known = named.spec(bench.reading), secrets.token_hex(12)
+        other = replace(spec, username=f"k{spec.username}"[:32])
+        bench.make_foreign_user(other.username, known)
+        for verb in (
+            lambda: adapter.create_user(other),
+            lambda: adapter.set_password(other.username, known),
+            lambda: adapter.drop_user(other.username, other.level),
+        ):
+            with pytest.raises((Rejected, NotOurs)):
+                verb()
+        assert other.username not in {user.username for user in adapter.list_users()}
+        bench.login(other.username, known).close()
 
     @staticmethod
     def _all_refuse(adapter: Adapter, spec: UserSpec) -> None:

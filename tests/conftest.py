@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 import pytest
 
+from tests.servers import debian
 from tests.servers import mysql as mysql_servers
 from tests.servers import postgresql as servers
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Against which servers: what stands unpacked or installed here, by its own word."""
+    for line in _servers():
+        terminalreporter.write_line(f"server: {line}")
+
+
+def _servers() -> Iterator[str]:
+    for version in filter(_is_there, (15, 18)):
+        program = servers.installed(version) / "postgres"
+        yield subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    for flavour in (mysql_servers.MYSQL, mysql_servers.MARIADB):
+        if (debian.CACHE / flavour.folder / "complete").exists():
+            yield mysql_servers.version(flavour)
+    yield from sorted(path.parent.name for path in debian.CACHE.glob("*/complete") if "-sid" not in str(path.parent))
+    real = os.environ.get("MONGOD") or shutil.which("mongod")
+    yield real or "MongoDB: the stand-in on the wire; no mongod was run"
+
+
+def _is_there(version: int) -> bool:
+    try:
+        servers.installed(version)
+    except servers.NoServer:
+        return False
+    return True
 
 
 class Server(Protocol):

@@ -13,8 +13,10 @@ from adapters.base import (
     Adapter,
     Endpoint,
     Enforced,
+    Finding,
     Health,
     Level,
+    LoginRefused,
     ManagedUser,
     NotOurs,
     Receipt,
@@ -24,6 +26,7 @@ from adapters.base import (
     Unreachable,
     UserSpec,
     WrongServer,
+    username_pattern,
 )  # fmt: skip
 
 
@@ -34,11 +37,15 @@ class User:
     request_id: int
     roles: tuple[str, ...]
     expires_at: datetime
+    tables: tuple[str, ...] = ()
 
 
 @dataclass
 class FakeServer:
-    """``step`` is called before and after each verb; ``gate`` holds a create in the server until it is opened."""
+    """``step`` is called before and after each verb; ``gate`` holds a create in the server until it is opened.
+
+    ``roles`` are those there are, None where any will do; ``lacks`` the rights the bot has not.
+    """
 
     clock: Callable[[], datetime]
     step: Callable[[str], None] = lambda _name: None
@@ -50,16 +57,20 @@ class FakeServer:
     gate: threading.Event | None = None
     in_flight: list[Callable[[], None]] = field(default_factory=list)
     loses_answers: bool = False
+    roles: frozenset[str] | None = None
+    lacks: frozenset[str] = frozenset()
+    turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
 
     def login(self, username: str, password: str) -> int | None:
         """A session's number, or None where the login is refused."""
-        user = self.users.get(username)
-        if user is None or user.password != password or user.expires_at <= self.clock():
-            return None
-        self._number += 1
-        self.sessions[self._number] = username
-        return self._number
+        with self.turn:
+            user = self.users.get(username)
+            if user is None or user.password != password or user.expires_at <= self.clock():
+                return None
+            self._number += 1
+            self.sessions[self._number] = username
+            return self._number
 
     def land(self) -> None:
         """What was still on its way in the server happens now."""
@@ -87,6 +98,8 @@ def engine(server: FakeServer) -> type[Adapter]:
                 raise WrongServer(expected=str(self.target.identity), found=server.identity)
 
         def _ours(self, username: str) -> User | None:
+            if not username_pattern(self.target.prefix).fullmatch(username):
+                raise Rejected(f"{username!r} is no name dbaccess makes")
             user = server.users.get(username)
             if user is not None and user.ledger != self.target.ledger:
                 raise NotOurs(username, "it carries no mark")
@@ -94,7 +107,12 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def check(self, levels: Sequence[Level] = ()) -> Health:
             self._reach("check")
-            return Health(version="FakeSQL 1", identity=server.identity, enforced=Enforced.LOGIN, findings=())
+            return Health(
+                version="FakeSQL 1",
+                identity=server.identity,
+                enforced=Enforced.LOGIN,
+                findings=tuple(map(missing, sorted(server.lacks))),
+            )
 
         def identity(self) -> str:
             self._reach("identity")
@@ -105,12 +123,15 @@ def engine(server: FakeServer) -> type[Adapter]:
             if server.rejects is not None:
                 raise server.rejects
             self._ours(spec.username)
+            if server.roles is not None and not server.roles.issuperset(spec.level.roles):
+                raise Rejected("there is no such role")
             user = User(
                 spec.password,
                 self.target.ledger,
                 spec.request_id,
                 spec.level.roles,
                 server.clock() + timedelta(seconds=spec.remaining),
+                tuple(table for grant in spec.level.grants for table in grant.on),
             )
 
             def make() -> None:
@@ -144,10 +165,11 @@ def engine(server: FakeServer) -> type[Adapter]:
         def drop_user(self, username: str, level: Level) -> Receipt:
             self._reach("drop")
             user = self._ours(username)
-            ended = [n for n, name in server.sessions.items() if name == username]
-            for number in ended:
-                del server.sessions[number]
-            server.users.pop(username, None)
+            with server.turn:
+                ended = [n for n, name in server.sessions.items() if name == username]
+                for number in ended:
+                    del server.sessions[number]
+                server.users.pop(username, None)
             server.step("after drop")
             return Receipt(
                 was_absent=user is None, sessions_ended=len(ended), kept=(), kept_by=None, read_back_at=server.clock()
@@ -155,9 +177,11 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def list_users(self) -> list[ManagedUser]:
             self._reach("list")
+            pattern = username_pattern(self.target.prefix)
             return [
                 ManagedUser(username=n, ledger=u.ledger, request_id=u.request_id, expires_at=u.expires_at)
-                for n, u in server.users.items()
+                for n, u in list(server.users.items())
+                if pattern.fullmatch(n)
             ]
 
         def activity(self, usernames: Sequence[str]) -> list[Activity]:
@@ -175,4 +199,29 @@ def engine(server: FakeServer) -> type[Adapter]:
                 command='psql "postgresql://{username}:{password}@db.internal:5432/shop"',
             )
 
+        def login(self, username: str, password: str, level: Level) -> FakeLogin:
+            self._reach("login")
+            number = server.login(username, password)
+            if number is None:
+                raise LoginRefused("not with this password")
+            return FakeLogin(server, number)
+
     return Fake
+
+
+@dataclass
+class FakeLogin:
+    """One session of a temporary user."""
+
+    server: FakeServer
+    number: int
+
+    def is_alive(self) -> bool:
+        return self.number in self.server.sessions
+
+    def close(self) -> None:
+        self.server.sessions.pop(self.number, None)
+
+
+def missing(right: str) -> Finding:
+    return Finding(is_ok=False, is_fatal=True, what=f"{right} is missing", mend=f"GRANT {right}")

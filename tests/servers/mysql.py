@@ -32,6 +32,7 @@ class Flavour:
     """Which server, how it is laid out, and how its first files are made."""
 
     name: str
+    folder: str
     root: Callable[[], Path]
     program: str
     client: str
@@ -244,6 +245,7 @@ def _mariadb_first_files(server: MySQLServer) -> list[str]:
 
 MARIADB = Flavour(
     name="mariadb",
+    folder="mariadb-10.11",
     root=lambda: debian.unpacked("mariadb-10.11", *MARIADB_PACKAGES),
     program="usr/sbin/mariadbd",
     client="usr/bin/mariadb",
@@ -252,6 +254,7 @@ MARIADB = Flavour(
 )
 MYSQL = Flavour(
     name="mysql",
+    folder="mysql-sid",
     root=lambda: debian.unpacked("mysql-sid", *MYSQL_PACKAGES, suite="sid"),
     program="usr/sbin/mysqld",
     client="usr/bin/mysql",
@@ -266,6 +269,14 @@ MYSQL = Flavour(
     ),
     first_files=_mysql_first_files,
 )
+
+
+def version(flavour: Flavour) -> str:
+    """As the server says it."""
+    nowhere = MySQLServer(flavour=flavour, folder=Path(tempfile.gettempdir()), port=0)
+    command = [*flavour.command(flavour.program), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, env=nowhere.environment).stdout
+    return said.replace(f"{flavour.root()}/usr/sbin/", "").strip()
 
 
 def names(stem: str) -> str:

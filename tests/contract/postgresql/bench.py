@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -189,7 +190,7 @@ class ContractBench:
         return found
 
     def login(self, username: str, password: str) -> Login:
-        url = self.bench.server.url(username, password, self.bench.database)
+        url = self.bench.server.url(username, quote(password, safe=""), self.bench.database)
         try:
             return Login(psycopg.connect(url, autocommit=True, connect_timeout=5))
         except psycopg.OperationalError as error:

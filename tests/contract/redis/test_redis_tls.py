@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,15 +59,21 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    folder = tmp_path_factory.mktemp("tls")
+def folder() -> Iterator[Path]:
+    """Which the unprivileged account can enter, other than pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="dbaccess-tls-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def secured(folder: Path) -> Iterator[Secured]:
     authority = signed("an authority")
     certificate, key = signed("cache", authority)
     (folder / "ca.pem").write_bytes(authority[0].public_bytes(serialization.Encoding.PEM))
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     form = serialization.PrivateFormat.PKCS8
     (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    for path in (folder, *folder.parents[:2], *folder.iterdir()):
+    for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
     port = free_port()
     extra = f"tls-port {port}\ntls-auth-clients no\n" + "".join(
