@@ -28,7 +28,9 @@ def _servers() -> Iterator[str]:
     for flavour in (mysql_servers.MYSQL, mysql_servers.MARIADB):
         if (debian.CACHE / flavour.folder / "complete").exists():
             yield mysql_servers.version(flavour)
-    yield from sorted(path.parent.name for path in debian.CACHE.glob("*/complete") if "-sid" not in str(path.parent))
+    yield from sorted(
+        p.parent.name for p in debian.CACHE.glob("*/complete") if p.parent.name.startswith(("redis", "valkey"))
+    )
     real = os.environ.get("MONGOD") or shutil.which("mongod")
     yield real or "MongoDB: the stand-in on the wire; no mongod was run"
 

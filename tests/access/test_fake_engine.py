@@ -133,5 +133,4 @@ class TestFakeEngine(AdapterContract):
     def bench(self) -> Bench:
         return Bench()
 
-    def test_no_secret_in_errors_or_in_the_servers_log(self) -> None:
-        """There is no log."""
+    test_no_secret_in_errors_or_in_the_servers_log = None  # type: ignore[assignment]
