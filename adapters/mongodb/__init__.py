@@ -23,9 +23,10 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.mongodb import kill, revoke, rights, users
-from adapters.mongodb.connection import DEFAULT_PORT, Server, mark
+from adapters.mongodb.connection import DEFAULT_PORT, UNMARKED, Server, identity, mark
 from adapters.mongodb.levels import level_database
 from adapters.mongodb.login import Login, as_user
+from adapters.mongodb.lookalikes import refuse_where_roles_limit_nothing
 
 TLS_OPTIONS = {
     "disable": "",
@@ -51,8 +52,10 @@ class MongoDB:
         return rights.check(self.server, levels)
 
     def identity(self) -> str:
-        """The mark dbaccess leaves on the server, made when there is none: see ``connection.identity``."""
+        """The mark dbaccess leaves on the server, made when there is none and roles do limit there: see ``connection.identity``."""
         with self.server.session() as connection:
+            if identity(connection, self.server.users) == UNMARKED:
+                refuse_where_roles_limit_nothing(self.server)
             return mark(connection, self.server.users)
 
     def create_user(self, spec: UserSpec) -> None:

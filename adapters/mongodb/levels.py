@@ -41,6 +41,9 @@ MIGHTY = frozenset(
 )  # fmt: skip
 """With one of these somebody could outlive the grant, or end others' work."""
 
+SYSTEM = "system."
+"""Begins the names of the server's own collections; ``admin.system.users`` has everybody's credentials."""
+
 _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -114,8 +117,11 @@ def danger(role: dict[str, Any]) -> str | None:
         if below["role"] in BUILT_IN - OFFERED:
             return f"holds {below['role']}@{below['db']}"
     for privilege in (*role.get("privileges", ()), *role.get("inheritedPrivileges", ())):
-        if privilege["resource"].get("anyResource"):
+        resource = privilege["resource"]
+        if resource.get("anyResource"):
             return "covers every resource"
+        if resource.get("db") == "admin" and str(resource.get("collection")).startswith(SYSTEM):
+            return f"reaches {resource['collection']} in admin"
         if mighty := sorted(MIGHTY & set(privilege["actions"])):
             return f"may {mighty[0]}"
     return None
@@ -147,6 +153,9 @@ def privileges_of(level: Level, database: str) -> dict[str, set[str]]:
                 f"a level cannot give {wrong[0]} on {database}", mend=f"there are {', '.join(sorted(ACTIONS))}"
             )
         for on in grant.on:
+            if on.startswith(SYSTEM) or database == "admin":
+                what = f"a level cannot give anything on {on} of {database}"
+                raise Rejected(what, mend="name collections of an application")
             found["" if on == "*" else on] |= set(grant.privileges)
     return dict(found)
 

@@ -23,7 +23,7 @@ BODY = """BEGIN
   WHILE living > 0 AND rounds < 1000 DO
     BEGIN
       DECLARE is_done INT DEFAULT 0;
-      DECLARE found CURSOR FOR SELECT id FROM information_schema.processlist WHERE user = {name};
+      DECLARE found CURSOR FOR SELECT id FROM information_schema.processlist WHERE HEX(user) = HEX({name});
       DECLARE CONTINUE HANDLER FOR NOT FOUND SET is_done = 1;
       DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;
       OPEN found;
@@ -35,12 +35,12 @@ BODY = """BEGIN
       CLOSE found;
     END;
     DO SLEEP(0.01);
-    SELECT COUNT(*) INTO living FROM information_schema.processlist WHERE user = {name};
+    SELECT COUNT(*) INTO living FROM information_schema.processlist WHERE HEX(user) = HEX({name});
     SET rounds = rounds + 1;
   END WHILE;
   DROP USER IF EXISTS {account};
 END"""
-"""Lock, kill to zero, drop. A session that ended by itself between being seen and being killed is 1094."""
+"""Lock, kill to zero, drop. By HEX, for the process list compares names without case. A session that ended by itself between being seen and being killed is 1094."""
 
 
 @dataclass(frozen=True, kw_only=True)

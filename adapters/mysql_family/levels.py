@@ -34,6 +34,10 @@ DANGEROUS = frozenset(
 )  # fmt: skip
 """On ``*.*``: whoever has one could outlive the grant, or end somebody else's work."""
 
+WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER"})
+"""On ``*.*`` these reach the table of accounts."""
+
+SYSTEM = "mysql"
 LINGERING = frozenset({"EVENT", "TRIGGER", "CREATE ROUTINE", "ALTER ROUTINE"})
 """On one database: what is made with these goes on without its maker. Looked for at the end, and said by doctor."""
 
@@ -132,12 +136,25 @@ def danger(server: Server, connection: Connection, role: str) -> str | None:
     for name in _reached(server, connection, role):
         via = "" if name == role else f" (through {name})"
         for given in given_to(server, connection, name):
-            if given.on == "*.*" and (found := sorted(DANGEROUS & set(given.words))):
-                return (
-                    f"the role {role} has {found[0]} on the whole server{via}: whoever gets it could outlive the grant"
-                )
+            if found := _mighty(given):
+                return f"the role {role} has {found}{via}: whoever gets it could outlive the grant"
             if given.is_grantable:
                 return f"the role {role} may give its rights to others{via}: whoever gets it could outlive the grant"
+    return None
+
+
+def _mighty(given: Given) -> str | None:
+    """What rules the server, or writes where the server keeps its accounts: ``mysql``, by name or by a pattern that takes it in."""
+    words = set(given.words)
+    if "PROXY" in words:
+        return "PROXY"
+    if given.on == "*.*":
+        found = sorted(words & (DANGEROUS | WRITES))
+        return f"{found[0]} on the whole server" if found else None
+    schema = given.on.partition("`.")[0].strip("`")
+    takes_it_in = schema == SYSTEM or re.search(r"(?<!\\)%", schema)
+    if takes_it_in and (found := sorted(words - {"SELECT", "SHOW VIEW"})):
+        return f"{found[0]} on {given.on}, where the server keeps its accounts,"
     return None
 
 
@@ -205,6 +222,8 @@ def _place(server: Server, level: Level, on: str) -> str:
     """``shop.orders``, ``shop.*``; without a dot in the level's database. In a whole database's name ``_`` and ``%`` stand for anything unless escaped."""
     schema, dot, table = on.rpartition(".")
     schema = schema if dot else level_database(server, level) or ""
+    if schema in (SYSTEM, server.target.ops_schema):
+        raise Rejected(f"a level cannot give anything on {schema}", mend="name a database of an application")
     if not schema:
         raise Rejected(f"{on} is in no database", mend=f"write shop.{on}, or give the level a database")
     if table == "*":

@@ -16,9 +16,9 @@ PAUSE_SECONDS = 0.01
 
 
 def of(connection: Connection, username: str) -> list[Any]:
-    """Their ids. The user's name stays visible when the account is gone."""
-    query = f"SELECT id FROM information_schema.processlist WHERE user = {connection.literal(username)}"
-    return connection.column(query)
+    """Their ids. The user's name stays visible when the account is gone. The process list compares without case, accounts differ by it."""
+    query = f"SELECT id, user FROM information_schema.processlist WHERE user = {connection.literal(username)}"
+    return [session for session, user in connection.run(query) if user == username]
 
 
 def end(connection: Connection, username: str, seen: set[Any]) -> None:

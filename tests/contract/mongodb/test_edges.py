@@ -75,6 +75,25 @@ def test_a_server_that_only_looks_like_it_is_refused() -> None:
         server.remove()
 
 
+def test_a_server_whose_roles_limit_nothing_is_refused() -> None:
+    """Whatever it calls itself: a user without roles tries to read there, before the first grant."""
+    server = servers.start(like="limitless")
+    try:
+        bench = Bench(server)
+        with pytest.raises(Rejected, match="roles limit nothing"):
+            bench.adapter().identity()
+        with server.admin() as root:
+            assert not root[bench.users].command("usersInfo")["users"], "the one who tried is gone"
+    finally:
+        server.remove()
+
+
+def test_the_one_who_tried_whether_roles_limit_is_gone(shop: Bench) -> None:
+    assert shop.adapter().identity() == shop.adapter().identity()
+    with shop.server.admin() as root:
+        assert not root[shop.users].command("usersInfo")["users"]
+
+
 def unbuilt(server: MongoServer) -> Bench:
     """A bench whose bot was not made: such a server has no roles to make."""
     found = object.__new__(Bench)
@@ -149,6 +168,23 @@ def test_an_own_role_that_is_not_is_given(shop: Bench) -> None:
 def test_what_a_level_may_not_give(shop: Bench, action: str) -> None:
     with pytest.raises(Rejected, match="cannot give"):
         shop.adapter().create_user(shop.spec(Level(name="x", grants=(Grant(on=("customers",), privileges=(action,)),))))
+
+
+def test_a_level_gives_nothing_of_the_servers_own(shop: Bench) -> None:
+    for level in (
+        Level(name="x", grants=(Grant(on=("system.profile",), privileges=("find",)),)),
+        Level(name="x", grants=(Grant(on=("system.users",), privileges=("find",)),), database="admin"),
+        Level(name="x", grants=(Grant(on=("*",), privileges=("find",)),), database="admin"),
+    ):
+        with pytest.raises(Rejected, match="cannot give anything"):
+            shop.adapter().create_user(shop.spec(level))
+    privilege = {"resource": {"db": "admin", "collection": "system.users"}, "actions": ["find"]}
+    with shop.server.admin() as root:
+        root.admin.command("createRole", f"hashes_{shop.tag}", privileges=[privilege], roles=[])
+        bot = {"resource": {"db": "admin", "collection": ""}, "actions": ["viewRole", "grantRole"]}
+        root.admin.command("grantPrivilegesToRole", shop.bot, privileges=[bot])
+    with pytest.raises(Rejected, match=r"reaches system\.users"):
+        shop.adapter().create_user(shop.spec(Level(name="x", roles=(f"hashes_{shop.tag}@admin",))))
 
 
 def test_a_level_about_no_database(shop: Bench) -> None:
@@ -308,11 +344,17 @@ def test_cursors_of_a_dropped_user_are_gone(shop: Bench) -> None:
     session = shop.login(spec.username, spec.password)
     cursor = session.client[shop.app].customers.find({}, batch_size=2)
     assert cursor.next()
+    assert idle_cursors(shop) == 1
     adapter.drop_user(spec.username, spec.level)
-    with shop.server.admin() as root:
-        shown = root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleCursors": True}}])
-        assert not [row for row in shown if {"user": spec.username, "db": shop.users} in row.get("effectiveUsers", ())]
+    assert idle_cursors(shop) == 0
     session.close()
+
+
+def idle_cursors(bench: Bench) -> int:
+    """On the customers of this bench: a row of a cursor does not name its user."""
+    with bench.server.admin() as root:
+        shown = root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleCursors": True}}])
+        return sum(row["type"] == "idleCursor" and row["ns"] == f"{bench.app}.customers" for row in shown)
 
 
 def test_a_users_name_is_ours_in_our_database_alone(shop: Bench) -> None:

@@ -124,7 +124,7 @@ class Bench:
         )
 
     def has_user(self, username: str) -> bool:
-        return bool(self.server.asked("SELECT 1 FROM mysql.user WHERE CONVERT(user USING utf8mb4) = %s", username))
+        return bool(self.server.asked("SELECT 1 FROM mysql.user WHERE HEX(user) = HEX(%s)", username))
 
     def log_text(self) -> str:
         return self.server.log_text()

@@ -107,6 +107,24 @@ def test_a_user_of_another_host_is_somebody_elses(bench: Bench) -> None:
     bench.server.run(f"DROP USER `{spec.username}`@`localhost`")
 
 
+def test_a_user_whose_name_differs_by_case_is_somebody_elses(own_bench: Bench) -> None:
+    """The process list compares without case, and accounts differ by it: by the adapter and by the server's own event."""
+    spec, fleeting = own_bench.spec(own_bench.reading), own_bench.spec(own_bench.reading, remaining=1)
+    for one in (spec, fleeting):
+        own_bench.adapter().create_user(one)
+        own_bench.server.run(f"CREATE USER `{one.username.upper()}`@`%` IDENTIFIED BY 'Known0Password'")
+    others = [own_bench.server.connect(one.username.upper(), "Known0Password") for one in (spec, fleeting)]
+    mine = own_bench.login(spec.username, spec.password)
+    assert own_bench.adapter().activity([spec.username])[0].sessions == 1
+    assert own_bench.adapter().drop_user(spec.username, spec.level).sessions_ended == 1
+    assert not mine.is_alive()
+    wait_until(lambda: not own_bench.has_user(fleeting.username))
+    for other in others:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        other.close()
+
+
 def test_anonymous_accounts_are_found(own_bench: Bench) -> None:
     own_bench.server.run("CREATE USER ''@'anonymous.example.com'")
     warned = found(own_bench, "anonymous account for anonymous.example.com")
@@ -127,6 +145,36 @@ def test_a_mighty_role_is_never_given(own_bench: Bench, right: str) -> None:
         own_bench.adapter().create_user(spec)
     assert not own_bench.has_user(spec.username)
     assert found(own_bench, "could outlive the grant")
+
+
+@pytest.mark.parametrize(
+    ("given", "is_mighty"),
+    [
+        ("INSERT ON *.*", True),
+        ("UPDATE ON mysql.*", True),
+        ("DELETE ON mysql.db", True),
+        ("INSERT ON `%`.*", True),
+        ("SELECT ON mysql.*", False),
+        ("SELECT ON *.*", False),
+        ("UPDATE ON {shop}.*", False),
+    ],
+)
+def test_a_role_that_writes_accounts_is_never_given(own_bench: Bench, given: str, is_mighty: bool) -> None:
+    role = own_bench.server_role(own_bench.reader)
+    own_bench.server.run(f"GRANT {given.replace('{shop}', own_bench.database)} TO {role}")
+    spec = own_bench.spec(own_bench.reading)
+    if is_mighty:
+        with pytest.raises(Rejected, match="could outlive the grant"):
+            own_bench.adapter().create_user(spec)
+    else:
+        own_bench.adapter().create_user(spec)
+    own_bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_a_level_gives_nothing_of_the_servers_own(own_bench: Bench) -> None:
+    for on in ("mysql.user", "mysql.*", f"{own_bench.ops_schema}.*"):
+        with pytest.raises(Rejected, match="cannot give anything"):
+            own_bench.adapter().create_user(own_bench.spec(wide("SELECT", on=on)))
 
 
 def test_a_mighty_role_behind_a_role_is_never_given(own_bench: Bench) -> None:

@@ -75,4 +75,15 @@ def newer() -> None:
     replace(current_op, "_connection", connection)
 
 
-LOOKALIKES: dict[str, Callable[[], None]] = {"ferretdb": ferretdb, "atlas": atlas, "4.4": older, "8.2": newer}
+def limitless() -> None:
+    """One that calls itself MongoDB, keeps users and roles, and lets everybody who is logged in do everything."""
+    replace(Call, "may", lambda call, *asked: True)
+
+
+LOOKALIKES: dict[str, Callable[[], None]] = {
+    "ferretdb": ferretdb,
+    "limitless": limitless,
+    "atlas": atlas,
+    "4.4": older,
+    "8.2": newer,
+}
