@@ -59,6 +59,7 @@ class FakeServer:
     loses_answers: bool = False
     roles: frozenset[str] | None = None
     lacks: frozenset[str] = frozenset()
+    enforced: Enforced = Enforced.LOGIN
     turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
 
@@ -110,7 +111,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             return Health(
                 version="FakeSQL 1",
                 identity=server.identity,
-                enforced=Enforced.LOGIN,
+                enforced=server.enforced,
                 findings=tuple(map(missing, sorted(server.lacks))),
             )
 

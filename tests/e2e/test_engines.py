@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -167,6 +170,28 @@ def test_doctor_proves_every_engine(world: World, engines: dict[str, Engine]) ->
     assert "Trial pg, level readonly" in world.cli("doctor", "pg", "--try")
     world.start()
     world.feed_says("database.tried")
+
+
+def test_a_trial_leaves_nothing_when_it_is_interrupted_or_fails(world: World, postgresql15: PostgresServer) -> None:
+    engine = postgresql_engine(postgresql15)
+    levels = {**engine.entry["levels"], "broken": {"roles": ["no_such_role"]}}
+    world.databases = {"databases": {"pg": {**engine.entry, "levels": levels, "admin_url": "env:PG_URL"}}}
+    world.further_env["PG_URL"] = engine.admin_url
+    world.policy["rules"][0]["databases"] = ["*"]
+    world.write_config()
+    world.cli("store", "upgrade")
+    report = json.loads(world.cli("doctor", "pg", "--try", "--json", expect=1))
+    broken = [f for f in report if f.get("level") == "broken"]
+    assert [(f["step"], f["ok"]) for f in broken] == [("create", False)]
+    assert "no_such_role" in broken[0]["what"]
+    command = [sys.executable, "-u", "-m", "bot.cli", "doctor", "pg", "--try"]
+    with subprocess.Popen(command, env=world.env, cwd=world.folder, stdout=subprocess.PIPE, text=True) as trial:
+        assert trial.stdout is not None
+        next(line for line in trial.stdout if "create" in line and "ms" in line)
+        trial.send_signal(signal.SIGINT)
+        trial.stdout.read()
+        assert trial.wait(30) != 0
+    assert world.users() == []
 
 
 def test_sweep_ends_what_nobody_answers_for(world: World, engines: dict[str, Engine]) -> None:
