@@ -52,7 +52,7 @@ async def test_only_orphans_of_our_own_are_ended(house: House) -> None:
     with pytest.raises(AssertionError):
         await sweep.end(house.context, found[Kind.FOREIGN], actor="cli:ops")
     events = await house.ledger.events_after(0, limit=100)
-    swept = [event for event in events if event.kind is AuditKind.SWEPT]
+    swept = [event for event in events if event.kind == AuditKind.SWEPT]
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]
 
 
