@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from adapters.base import Connect, Level, Rejected, Secrets, Tls, Unreachable
 from adapters.redis import Redis, nodes
 from tests.conftest import had
 from tests.contract.redis.bench import BOT_PASSWORD, READING, Bench
+from tests.servers import certificates
 from tests.servers import redis as servers
+from tests.servers.certificates import Certificates
 from tests.servers.postgresql import free_port
 from tests.servers.redis import REDIS
-
-Signed = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
-
-
-def signed(name: str, by: Signed | None = None) -> Signed:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(by[0].subject if by else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
-    )
-    if by:
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(by[1] if by else key, hashes.SHA256()), key
 
 
 class Secured:
@@ -59,29 +32,20 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Which the unprivileged account can enter, other than pytest's own."""
-    with tempfile.TemporaryDirectory(prefix="dbaccess-tls-") as name:
-        yield Path(name)
+def pem() -> Iterator[Certificates]:
+    with certificates.made() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def secured(folder: Path) -> Iterator[Secured]:
-    authority = signed("an authority")
-    certificate, key = signed("cache", authority)
-    (folder / "ca.pem").write_bytes(authority[0].public_bytes(serialization.Encoding.PEM))
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    for path in (folder, *folder.iterdir()):
-        path.chmod(0o755)
+def secured(pem: Certificates) -> Iterator[Secured]:
     port = free_port()
     extra = f"tls-port {port}\ntls-auth-clients no\n" + "".join(
-        f"tls-{word}-file {folder / name}\n" for word, name in (("cert", "cert.pem"), ("key", "key.pem"))
+        f"tls-{word}-file {path}\n" for word, path in (("cert", pem.certificate), ("key", pem.key))
     )
-    extra += f"tls-ca-cert-file {folder / 'ca.pem'}\n"
+    extra += f"tls-ca-cert-file {pem.ca}\n"
     for server in had(lambda: servers.start(REDIS, extra=extra)):
-        yield Secured(Bench((server,)), port, folder / "ca.pem")
+        yield Secured(Bench((server,)), port, pem.ca)
 
 
 @pytest.mark.parametrize(
