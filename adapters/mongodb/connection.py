@@ -22,7 +22,7 @@ from adapters.mongodb.errors import NOT_ALLOWED, ROLE_EXISTS, code, of_reply, tr
 
 Client: TypeAlias = pymongo.MongoClient[dict[str, Any]]
 DEFAULT_PORT = 27017
-CONNECT_MS = 5_000
+CONNECT_MS = 3_000
 STATEMENT_MS = int(CREATE_LIMIT_SECONDS * 500)
 """``maxTimeMS`` of a command, its wait for a majority included: a create whose answer was lost has landed by then, or never will."""
 

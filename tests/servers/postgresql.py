@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -26,6 +27,8 @@ from tests.servers import debian
 SUPERUSER, PASSWORD = "postgres", "SuperSecret0Admin"
 START_SECONDS = 30
 PORTS_TRIED = 5
+FIRST_PORT, PARTS, PORTS_EACH = 12_000, 5, 4_000
+_given: set[int] = set()
 UNPACKED = 15
 """The version that is fetched from Debian where the machine has none."""
 CONFIG = """
@@ -119,9 +122,24 @@ def _major(program: Path) -> int:
 
 
 def free_port() -> int:
+    """Below the ports that the system hands out by itself, and in each test process from a part of its own: nobody else takes it meanwhile."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
+    first = FIRST_PORT + worker % PARTS * PORTS_EACH
+    while True:
+        port = first + secrets.randbelow(PORTS_EACH)
+        with socket.socket() as s:
+            if port not in _given and s.connect_ex(("127.0.0.1", port)) != 0 and _binds(port):
+                _given.add(port)
+                return port
+
+
+def _binds(port: int) -> bool:
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def unprivileged() -> dict[str, object]:
@@ -173,13 +191,20 @@ class PostgresServer:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                self.admin().close()
+                self._is_this_one()
             except psycopg.OperationalError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise NoServer(f"PostgreSQL {self.version} does not start: {self.log_text()[-2000:]}") from None
                 time.sleep(0.05)
             else:
                 return
+
+    def _is_this_one(self) -> None:
+        """Another server may answer at a port that both were told; it has the same superuser."""
+        with self.admin() as connection:
+            row = connection.execute("SHOW data_directory").fetchone()
+        if row != (str(self.folder / "data"),):
+            raise psycopg.OperationalError("another server answers here")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT is PostgreSQL's fast shutdown: sessions are ended."""
