@@ -16,7 +16,9 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.retry import Retry
 
 from adapters.base import (
     Activity,
@@ -109,7 +111,7 @@ class Valkey:
     def _client(self, user: str, password: str) -> redis.Redis:
         return redis.Redis(
             host=self._host, port=self._port, username=user, password=password, protocol=2, decode_responses=True,
-            socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=None, driver_info=None,
+            socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=Retry(NoBackoff(), 0), driver_info=None,
         )  # fmt: skip
 
     # The verbs.
@@ -214,14 +216,13 @@ class Valkey:
         del level
         client = self._client(username, password)
         try:
-            client.execute_command("PING")
+            return Login(client)
         except AuthenticationError as error:
             client.close()
             raise LoginRefused(scrub(str(error), password)) from None
         except (RedisError, OSError) as error:
             client.close()
             raise Unreachable(f"no login as {username}: {scrub(str(error), password)}") from None
-        return Login(client)
 
     # Whose a user is. What is not ours is never touched.
 
@@ -249,20 +250,19 @@ class Valkey:
 
 
 class Login:
-    """One login of a temporary user."""
+    """One login of a temporary user. Its number is the server's, as the driver may connect again by itself."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+        self.close = client.close
+        driver: Any = client
+        self._call = driver.execute_command
+        self._number = self._call("CLIENT ID")
 
     def is_alive(self) -> bool:
-        """A session that was ended connects again, and is refused."""
         try:
-            return bool(self._client.execute_command("PING"))
+            return bool(self._call("CLIENT ID") == self._number)
         except (RedisError, OSError):
             return False
-
-    def close(self) -> None:
-        self._client.close()
 
 
 def _rules(level: Level) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shlex
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.ledger import Ledger
 from tests.conftest import had
 from tests.servers import redis
 
@@ -59,12 +62,17 @@ def run(installed: Path, *words: str, **env: str) -> subprocess.CompletedProcess
     )
 
 
-def test_it_is_found_by_name(installed: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
     (tmp_path / "databases.yml").write_text(DATABASES)
     (tmp_path / "policy.yml").write_text(POLICY)
-    known = run(installed, "-m", "bot.cli", "policy", "check", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_found_by_name(installed: Path, config: Path) -> None:
+    known = run(installed, "-m", "bot.cli", "policy", "check", str(config))
     assert known.returncode == 0, known.stdout + known.stderr
-    unknown = run(Path("/nowhere"), "-m", "bot.cli", "policy", "check", str(tmp_path))
+    unknown = run(Path("/nowhere"), "-m", "bot.cli", "policy", "check", str(config))
     assert "no engine valkey is installed" in unknown.stdout + unknown.stderr
     assert unknown.returncode == 1
 
@@ -78,3 +86,28 @@ def test_it_keeps_the_contract(installed: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
         assert " passed" in done.stdout
+
+
+async def make_ledger(store: str) -> None:
+    ledger = Ledger(store)
+    await ledger.open(create=True)
+    await ledger.close()
+
+
+def test_doctor_proves_it(installed: Path, config: Path) -> None:
+    """Slack is not looked at here, so the status is 1; what counts is what is said of the database."""
+    store = f"sqlite+aiosqlite:///{config}/ledger.db"
+    asyncio.run(make_ledger(store))
+    for server in had(lambda: redis.start(redis.VALKEY)):
+        done = run(
+            installed, "-m", "bot.cli", "doctor", "cache", "--try", "--json",
+            DBACCESS_CONFIG=str(config), DBACCESS_STORE_URL=store, CACHE_URL=server.url(redis.TESTER, redis.PASSWORD),
+        )  # fmt: skip
+        assert redis.PASSWORD not in done.stdout + done.stderr
+        found = json.loads(done.stdout)
+        database = [one for one in found if one["section"] == "Database cache"]
+        assert any("Valkey 8" in one["what"] for one in database), done.stdout
+        steps = [one for one in found if one.get("database") == "cache"]
+        assert len(steps) > 4
+        assert all(one["ok"] for one in database + steps), done.stdout
+        assert not [name for name in server.run("ACL", "USERS") if name.startswith("jit_")]

@@ -220,3 +220,14 @@ class TestValkey(AdapterContract):
         assert "DELUSER" in seen
         seen += "".join(everything_on(trouble) for trouble in self._troubles(bench, named))
         assert not [secret for secret in (spec.password, *bench.admin_secrets) if secret in seen]
+
+    def test_a_login_that_was_cut_stays_cut(self, bench: Bench, adapter: Any, named: Any) -> None:
+        """Also where the driver connects again by itself."""
+        spec = named.spec(bench.reading)
+        adapter.create_user(spec)
+        login = adapter.login(spec.username, spec.password, spec.level)
+        assert login.is_alive()
+        bench.run("CLIENT", "KILL", "USER", spec.username)
+        assert not login.is_alive()
+        login.close()
+        adapter.drop_user(spec.username, spec.level)
