@@ -22,7 +22,7 @@ demo: $(STAMP) ## The whole product on this machine: Slack look-alike, PostgreSQ
 	@$(BIN)/python -m demo
 
 test: lint ## All tests on private servers of their own (what a machine lacks is skipped by name)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP) ## Style, types, import contracts
 	$(BIN)/ruff check .
