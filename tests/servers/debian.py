@@ -100,12 +100,18 @@ def missing_libraries(program: Path, root: Path) -> Path:
     """A folder with those libraries of ``root`` that this machine lacks; for LD_LIBRARY_PATH."""
     folder = root / "missing"
     folder.mkdir(exist_ok=True)
+    with fasteners.InterProcessLock(CACHE / f"{root.name}.lock"):
+        _link_missing(program, root, folder)
+    return folder
+
+
+def _link_missing(program: Path, root: Path, folder: Path) -> None:
     while True:
         environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
         out = subprocess.run(["ldd", program], env=environment, capture_output=True, text=True, check=False).stdout
         lacking = [line.split()[0] for line in out.splitlines() if "not found" in line]
         found = [path for name in lacking for path in sorted(root.glob(f"usr/lib/*/{name}"))[:1]]
         if not found:
-            return folder
+            return
         for path in found:
             (folder / path.name).symlink_to(path.resolve())
