@@ -21,6 +21,10 @@ class NotPossible(LedgerError):
         self.decisions = decisions
 
 
+class LimitReached(LedgerError):
+    """What was counted with the ask itself is more than it was judged with: judge again."""
+
+
 class ClaimLost(LedgerError):
     """The lease ran out and another worker has the task, or it is finished."""
 

@@ -9,21 +9,33 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import fasteners
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.audit import AuditKind
-from storage.errors import ClaimLost, NotPossible
-from storage.lifecycle import TRANSITIONS, Change, Move, Plan, Situation, Transition, Why, resolve, written
+from storage.errors import ClaimLost, LimitReached, NotPossible
+from storage.lifecycle import (
+    EXTENDED,
+    TRANSITIONS,
+    Change,
+    Move,
+    Plan,
+    Situation,
+    Transition,
+    Why,
+    moved_end,
+    resolve,
+    written,
+)
 from storage.queue import Queue, clear, held, put
-from storage.reads import Reads, all_decisions, lockdowns_in_force, meta_value, one_request, waiting_like
-from storage.records import Claim, Draft, Json, Lockdown, Message, Purpose, Request, State, TaskKind
+from storage.reads import Reads, all_decisions, lockdowns_in_force, meta_value, one_request, tally_of, waiting_like
+from storage.records import Claim, Draft, Json, Lockdown, Message, Purpose, Request, State, Tally, TaskKind
 from storage.rows import terms_json
 from storage.store import Clock, lock_number
 from storage.tables import audit_events, audit_texts, decisions, messages, meta, requests
@@ -82,19 +94,33 @@ class Ledger(Reads, Queue):
 
     # Moves.
 
-    async def ask(self, draft: Draft, *, actor: str | None = None) -> tuple[Request, bool]:
-        """Move.ASK. Where the same ask waits already that one is the answer, and the second value is False."""
+    async def ask(
+        self, draft: Draft, *, actor: str | None = None, provided: Callable[[Tally], bool] = lambda _tally: True
+    ) -> tuple[Request, bool]:
+        """Move.ASK. Where the same ask waits already that one is the answer, and the second value is False.
+
+        ``provided`` is asked with what is counted in this very transaction. Raises LimitReached where it says no, and
+        NotPossible where the grant to be extended has ended.
+        """
         async with self.writing() as tx:
             now = await self.moment(tx)
-            await _one_asker_at_a_time(tx, draft, is_sqlite=self.is_sqlite)
+            await self._one_at_a_time(tx, draft)
             waiting = await waiting_like(tx, draft)
             if waiting is not None:
                 return waiting, False
-            request_id = await _insert_request(tx, draft, now)
+            if not provided(await tally_of(tx, draft.requester_id, draft.database, now)):
+                raise LimitReached
+            request_id = await _insert_request(tx, draft, now, until=await _grant_lives_until(tx, draft, now))
             after = await one_request(tx, request_id)
             change = Change(actor=actor or draft.requester_id, text=draft.reason)
             await _follow(tx, TRANSITIONS[Move.ASK], after, change, now)
         return after, True
+
+    async def _one_at_a_time(self, tx: AsyncConnection, draft: Draft) -> None:
+        """Two deliveries of one command must not make two requests, nor two asks pass one limit; on SQLite the transaction itself sees to it."""
+        if not self.is_sqlite:
+            for name in (f"asker {draft.requester_id}", f"asked {draft.database}"):
+                await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(name),))
 
     async def advance(self, request_id: int, move: Move, change: Change, *, claim: Claim | None = None) -> Request:
         """Make one move. Row taken, claim checked, condition, compare-and-set, audit, messages, tasks: one transaction.
@@ -102,6 +128,7 @@ class Ledger(Reads, Queue):
         Raises NotPossible (with the request as it is), NoSuchRequest, StoreUnavailable.
         """
         async with self.writing() as tx:
+            parent = await _parent(tx, request_id)
             before = await one_request(tx, request_id, for_update=True)
             now = await self.moment(tx)  # not before the row is ours: waiting for it may take us past an end
             made = await all_decisions(tx, request_id)
@@ -110,13 +137,17 @@ class Ledger(Reads, Queue):
             mine = (change.decision,) if change.decision else ()
             move = resolve(move, before, (*made, *mine))
             locked = _covers(await lockdowns_in_force(tx), before)
-            why = _why_not(
-                move, Situation(now=now, request=before, decisions=made, is_locked_down=locked, change=change)
+            situation = Situation(
+                now=now, request=before, decisions=made, is_locked_down=locked, change=change, parent=parent
             )
-            if why is not None:
+            if (why := _why_not(move, situation)) is not None:
                 raise NotPossible(move, why, before, made)
             after = await _apply(tx, move, before, change, now)
             await _follow(tx, TRANSITIONS[move], after, change, now)
+            if move is Move.APPLY and parent is not None:
+                await _extend(tx, parent, after, change, now)
+            if move in (Move.REVOKE, Move.FAIL):
+                await _lapse_extensions(tx, after, now)
         return after
 
     # Messages.
@@ -170,23 +201,50 @@ class Ledger(Reads, Queue):
             await tx.execute(insert(meta).values(name=f"cursor:{name}", value=str(value)))
 
 
-async def _one_asker_at_a_time(tx: AsyncConnection, draft: Draft, *, is_sqlite: bool) -> None:
-    """Two deliveries of one command must not make two requests; on SQLite the transaction itself sees to it."""
-    if not is_sqlite:
-        await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(f"asker {draft.requester_id}"),))
-
-
-async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime) -> int:
+async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime, *, until: datetime | None) -> int:
     values: dict[str, Any] = {name: value for name, value in asdict(draft).items() if name != "terms"}
+    lapses_at = now + draft.terms.request_ttl
     values |= {
         "key": random_key(),
         "state": State.PENDING,
         "version": 1,
         "terms": terms_json(draft.terms),
         "asked_at": now,
-        "lapses_at": now + draft.terms.request_ttl,
+        "lapses_at": lapses_at if until is None else min(lapses_at, until),
     }
     return int((await tx.execute(insert(requests).values(**values).returning(requests.c.id))).scalar_one())
+
+
+# Extensions: the grant's row is always taken before the extension's, so that two moves never wait for each other.
+
+
+async def _grant_lives_until(tx: AsyncConnection, draft: Draft, now: datetime) -> datetime | None:
+    """The end of the grant an extension is about; None for whatever is no extension. Raises NotPossible where it has ended."""
+    if draft.parent_id is None:
+        return None
+    grant = await one_request(tx, draft.parent_id, for_update=True)
+    if grant.state is not State.ACTIVE or grant.expires_at is None or now >= grant.expires_at:
+        raise NotPossible(Move.ASK, Why.GRANT_ENDED, grant)
+    return grant.expires_at
+
+
+async def _parent(tx: AsyncConnection, request_id: int) -> Request | None:
+    parent_id = (await tx.execute(select(requests.c.parent_id).where(requests.c.id == request_id))).scalar_one_or_none()
+    return None if parent_id is None else await one_request(tx, parent_id, for_update=True)
+
+
+async def _extend(tx: AsyncConnection, grant: Request, applied: Request, change: Change, now: datetime) -> None:
+    end = moved_end(grant, applied.duration or applied.terms.duration)
+    after = await _write(tx, Move.APPLY, grant, {"expires_at": end})
+    await _follow(tx, EXTENDED, after, Change(actor=change.actor, facts={"extension": applied.id}), now)
+
+
+async def _lapse_extensions(tx: AsyncConnection, grant: Request, now: datetime) -> None:
+    """Who waits for more time on what has ended need not wait any longer."""
+    waits = (requests.c.parent_id == grant.id, requests.c.state == State.PENDING)
+    for request_id in (await tx.execute(select(requests.c.id).where(*waits))).scalars().all():
+        plan = Plan(kind=TaskKind.LAPSE, lane=f"slack:{request_id}", due_at=now, is_single=True)
+        await put(tx, plan, request_id=request_id, now=now)
 
 
 async def _claim_held(tx: AsyncConnection, claim: Claim, move: Move, before: Request, now: datetime) -> None:
@@ -212,9 +270,12 @@ def _why_not(move: Move, situation: Situation) -> Why | None:
 async def _apply(tx: AsyncConnection, move: Move, before: Request, change: Change, now: datetime) -> Request:
     if change.decision is not None:
         await tx.execute(insert(decisions).values(**asdict(change.decision)))
-    values = {**written(move, before, change, now), "version": before.version + 1}
+    return await _write(tx, move, before, written(move, before, change, now))
+
+
+async def _write(tx: AsyncConnection, move: Move, before: Request, values: Mapping[str, Any]) -> Request:
     same = (requests.c.id == before.id, requests.c.version == before.version)
-    changed = await tx.execute(update(requests).where(*same).values(**values))
+    changed = await tx.execute(update(requests).where(*same).values(**values, version=before.version + 1))
     if changed.rowcount != 1:
         raise NotPossible(move, Why.STATE, before)
     return await one_request(tx, before.id)
@@ -236,8 +297,9 @@ async def _follow(tx: AsyncConnection, transition: Transition, after: Request, c
         channel = after.terms.channel if purpose is Purpose.CARD else after.requester_id
         await tx.execute(insert(messages).values(request_id=after.id, purpose=purpose, channel=channel, version=0))
     await clear(tx, after.id, transition.clears)
-    for follow in transition.then:
-        await put(tx, follow(after, now), request_id=after.id, now=now)
+    for plan in (follow(after, now) for follow in transition.then):
+        if plan is not None:
+            await put(tx, plan, request_id=after.id, now=now)
 
 
 def _facts(after: Request, change: Change) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from storage.records import Cause, Decision, Json, Kind, Purpose, Request, State
 FILL_WITHIN = timedelta(minutes=5)
 """A credential message not filled this long after START fails the grant."""
 
+WARN_AT_MOST = timedelta(minutes=15)
+"""The requester is warned so long before the end; of a short grant in its last quarter."""
+
 
 class Move(StrEnum):
     """The verbs of a request's life."""
@@ -56,6 +59,9 @@ class Why(StrEnum):
     NOT_ENDED = "its end has not come"
     NO_RECEIPT = "nothing was read back from the server"
     CLAIM_LOST = "another worker has the task"
+    GRANT_ENDED = "the grant it extends has ended"
+    TOO_LONG = "the grant would live longer than it may in all"
+    REVIEWED = "it was signed off before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,8 @@ class Situation:
     decisions: tuple[Decision, ...]
     is_locked_down: bool
     change: Change
+    parent: Request | None = None
+    """The grant an extension is about, with its row taken before that of the extension."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +108,7 @@ class Plan:
 
 
 Condition: TypeAlias = Callable[[Situation], Why | None]
-Follow: TypeAlias = Callable[[Request, datetime], Plan]
+Follow: TypeAlias = Callable[[Request, datetime], Plan | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +149,31 @@ def not_lapsed(s: Situation) -> Why | None:
 
 
 def is_lapsed(s: Situation) -> Why | None:
-    """LAPSE belongs to the clock alone."""
-    return None if s.now >= s.request.lapses_at else Why.NOT_LAPSED
+    """LAPSE belongs to the clock alone: its time is over, or the grant it extends has ended."""
+    return None if s.now >= s.request.lapses_at or grant_lives(s) is not None else Why.NOT_LAPSED
+
+
+def grant_lives(s: Situation) -> Why | None:
+    """What is extended is live and its end has not come; whatever is no extension has nothing to ask here."""
+    if s.request.kind is not Kind.EXTENSION:
+        return None
+    lives = s.parent is not None and s.parent.state is State.ACTIVE and s.parent.expires_at is not None
+    return None if lives and s.now < moved_end(s.parent, timedelta(0)) else Why.GRANT_ENDED
+
+
+def within_its_total(s: Situation) -> Why | None:
+    """The whole life of the grant with this extension; checked with its row taken, since two may race."""
+    assert s.parent is not None, "asked after grant_lives"
+    assert s.parent.started_at is not None, "a live grant has begun"
+    end = moved_end(s.parent, extension(s.request, s.change.decision))
+    return None if end - s.parent.started_at <= s.request.terms.max_total else Why.TOO_LONG
+
+
+def not_reviewed(s: Situation) -> Why | None:
+    """A sign-off counts once."""
+    mine = s.change.decision
+    is_late = mine is not None and mine.verdict is Verdict.SIGN_OFF and s.request.reviewed_at is not None
+    return Why.REVIEWED if is_late else None
 
 
 def not_decided_before(s: Situation) -> Why | None:
@@ -206,6 +237,18 @@ def latest_end(request: Request) -> datetime:
     return request.start_before + (request.duration or request.terms.duration)
 
 
+def extension(request: Request, last: Decision | None) -> timedelta:
+    """How much longer an approved extension makes its grant: what was asked for, or less where the last approver said so."""
+    return (last.duration if last else None) or request.terms.duration
+
+
+def moved_end(grant: Request | None, by: timedelta) -> datetime:
+    """The end of a live grant, moved by so much."""
+    assert grant is not None, "a live grant"
+    assert grant.expires_at is not None, "a live grant has its end"
+    return grant.expires_at + by
+
+
 # What follows: each is given the request as it is after the move, and the time.
 
 
@@ -233,6 +276,39 @@ def _tell(r: Request, now: datetime) -> Plan:
 
 def _lapse(r: Request, _now: datetime) -> Plan:
     return Plan(kind=TaskKind.LAPSE, lane=slack_lane(r), due_at=r.lapses_at, is_single=True)
+
+
+def _remind(r: Request, now: datetime) -> Plan | None:
+    if r.terms.remind_after is None or not r.terms.stages:
+        return None
+    return Plan(kind=TaskKind.REMIND, lane=slack_lane(r), due_at=now + r.terms.remind_after, is_single=True)
+
+
+def _escalate(r: Request, now: datetime) -> Plan | None:
+    if r.terms.escalation is None or not r.terms.stages:
+        return None
+    return Plan(kind=TaskKind.ESCALATE, lane=slack_lane(r), due_at=now + r.terms.escalation.after, is_single=True)
+
+
+def _notify(r: Request, now: datetime) -> Plan | None:
+    return Plan(kind=TaskKind.NOTIFY, lane=slack_lane(r), due_at=now, is_single=True) if r.terms.notify else None
+
+
+def _warn_before_end(r: Request, now: datetime) -> Plan | None:
+    if r.expires_at is None:
+        return None
+    due = r.expires_at - min(WARN_AT_MOST, (r.expires_at - (r.started_at or now)) / 4)
+    return Plan(kind=TaskKind.WARN_BEFORE_END, lane=slack_lane(r), due_at=max(due, now), is_single=True)
+
+
+def _review(r: Request, now: datetime) -> Plan | None:
+    if r.terms.review is None or not r.needs_review:
+        return None
+    return Plan(kind=TaskKind.REVIEW, lane=slack_lane(r), due_at=now + r.terms.review.within, is_single=True)
+
+
+def _move_end(r: Request, now: datetime) -> Plan:
+    return Plan(kind=TaskKind.MOVE_END, lane=db_lane(r), due_at=now, is_single=True)
 
 
 def _revoke_at_the_end(r: Request, _now: datetime) -> Plan:
@@ -264,7 +340,7 @@ TRANSITIONS: dict[Move, Transition] = {
         sources=frozenset(),
         target=State.PENDING,
         audit=AuditKind.ASKED,
-        then=(_post_card, _lapse),
+        then=(_post_card, _lapse, _remind, _escalate),
         messages=(Purpose.CARD,),
     ),
     Move.DECIDE: Transition(
@@ -279,9 +355,25 @@ TRANSITIONS: dict[Move, Transition] = {
         target=State.APPROVED,
         audit=AuditKind.APPROVED,
         only_if=(not_lapsed, not_decided_before, stage_is_open, stages_complete, not_locked_down),
-        then=(_revoke_at_the_end, _provision, _update_card),
+        then=(_revoke_at_the_end, _provision, _update_card, _notify),
         clears=CLOCKS_OF_WAITING,
         messages=(Purpose.CREDENTIALS,),
+    ),
+    Move.APPLY: Transition(
+        sources=WAITING,
+        target=State.APPLIED,
+        audit=AuditKind.APPLIED,
+        only_if=(
+            not_lapsed,
+            not_decided_before,
+            stage_is_open,
+            stages_complete,
+            not_locked_down,
+            grant_lives,
+            within_its_total,
+        ),
+        then=(*CLOSED, _notify),
+        clears=CLOCKS_OF_WAITING,
     ),
     Move.DENY: Transition(
         sources=WAITING,
@@ -325,9 +417,15 @@ TRANSITIONS: dict[Move, Transition] = {
         target=State.ACTIVE,
         audit=AuditKind.ACTIVATED,
         only_if=(end_is_ahead, not_locked_down),
+        then=(_update_card, _warn_before_end, _review),
+    ),
+    Move.NOTE: Transition(
+        sources=ANY,
+        target=None,
+        audit=AuditKind.NOTED,
+        only_if=(not_decided_before, not_reviewed),
         then=(_update_card,),
     ),
-    Move.NOTE: Transition(sources=ANY, target=None, audit=AuditKind.NOTED, then=(_update_card,)),
     Move.FAIL: Transition(
         sources=GIVEN,
         target=State.REVOKING,
@@ -352,7 +450,15 @@ TRANSITIONS: dict[Move, Transition] = {
         clears=(TaskKind.REVOKE,),
     ),
 }
-"""APPLY comes with extensions. A clear never removes a task that is claimed: its worker finds the state changed."""
+"""A clear never removes a task that is claimed: its worker finds the state changed."""
+
+EXTENDED = Transition(
+    sources=frozenset({State.ACTIVE}),
+    target=None,
+    audit=AuditKind.EXTENDED,
+    then=(_revoke_at_the_end, _warn_before_end, _move_end, _update_card),
+)
+"""What APPLY does to the grant, in the same transaction: its end, its ``revoke`` and its warning move together."""
 
 
 # What a move writes besides state and version; pure, so that it can be read and tested as a table.
@@ -374,7 +480,7 @@ def written(move: Move, before: Request, change: Change, now: datetime) -> dict[
     """
     target = TRANSITIONS[move].target
     state: dict[str, Any] = {"state": target} if target is not None else {}
-    brought = {} if move is Move.DECIDE else dict(change.set)
+    brought = {} if move in (Move.DECIDE, Move.APPLY) else dict(change.set)
     if too_much := set(brought) - BRINGS.get(move, frozenset()):
         raise ValueError(f"{move} may not write {', '.join(sorted(too_much))}")
     return brought | state | _times(move, before, change, now) | _ending(move, change, now)
@@ -385,6 +491,10 @@ def _times(move: Move, before: Request, change: Change, now: datetime) -> dict[s
         shorter = change.decision.duration if change.decision else None
         duration = shorter or before.terms.duration
         return {"approved_at": now, "duration": duration, "start_before": now + before.terms.provision_within}
+    if move is Move.APPLY:
+        return {"approved_at": now, "duration": extension(before, change.decision)}
+    if move is Move.NOTE and change.decision is not None and change.decision.verdict is Verdict.SIGN_OFF:
+        return {"reviewed_at": now}
     if move is Move.START:
         return {"started_at": now, "expires_at": now + (before.duration or before.terms.duration)}
     if move is Move.ACTIVATE:
@@ -393,6 +503,8 @@ def _times(move: Move, before: Request, change: Change, now: datetime) -> dict[s
 
 
 def _ending(move: Move, change: Change, now: datetime) -> dict[str, Any]:
+    if move is Move.APPLY:
+        return {"ended_because": Cause.APPLIED, "ended_by": change.actor, "ended_at": now}
     if move in CLOSING:
         return {"ended_because": change.cause, "ended_by": change.actor, "ended_words": change.words, "ended_at": now}
     if move in (Move.REVOKE, Move.FAIL):

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import RowMapping, Select, select
+from sqlalchemy import RowMapping, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage import rows
 from storage.errors import NoSuchRequest
-from storage.records import LIVE, AuditEvent, Decision, Draft, Lockdown, Message, Purpose, Request, State
+from storage.records import (
+    LIVE,
+    AuditEvent,
+    Decision,
+    Draft,
+    Kind,
+    Lockdown,
+    Message,
+    Purpose,
+    Request,
+    State,
+    Tally,
+)
 from storage.store import Store
 from storage.tables import audit_events, audit_texts, decisions, lockdowns, messages, meta, requests
 
 T = TypeVar("T")
+A_DAY = timedelta(hours=24)
 
 
 class Reads(Store):
@@ -45,6 +60,16 @@ class Reads(Store):
     ) -> tuple[Request, ...]:
         """Requests that nobody has decided."""
         return await self._all(_of(person_id, database).where(requests.c.state == State.PENDING), rows.request)
+
+    async def extensions_waiting(self, request_id: int) -> tuple[Request, ...]:
+        """Asks for more time on this grant that nobody has decided."""
+        waits = (requests.c.parent_id == request_id, requests.c.state == State.PENDING)
+        return await self._all(select(requests).where(*waits).order_by(requests.c.id), rows.request)
+
+    async def tally(self, person_id: str, database: str, *, now: datetime) -> Tally:
+        """How much this person, and this database, have already."""
+        async with self.reading() as tx:
+            return await tally_of(tx, person_id, database, now)
 
     async def decisions(self, request_id: int) -> tuple[Decision, ...]:
         """Who said what, in order."""
@@ -118,6 +143,27 @@ async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
     query = select(requests).filter_by(**same).order_by(requests.c.id)
     found = [rows.request(row) for row in (await tx.execute(query)).mappings()]
     return next((r for r in found if r.terms.duration == draft.terms.duration and r.parent_id == draft.parent_id), None)
+
+
+async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: datetime) -> Tally:
+    """Inside a transaction: the one that asks counts again, so that two asks at once cannot both be the last."""
+    live = (requests.c.state.in_([state.value for state in LIVE]), requests.c.kind == Kind.ACCESS)
+    there = (await tx.execute(select(func.count()).where(*live, requests.c.database == database))).scalar_one()
+    still = (requests.c.state == State.PENDING, *live[:1])
+    recent = or_(*still, requests.c.asked_at > now - A_DAY, requests.c.kind == Kind.BREAK_GLASS)
+    query = select(requests).where(requests.c.requester_id == person_id, recent).order_by(requests.c.id)
+    mine = [rows.request(row) for row in (await tx.execute(query)).mappings()]
+    return Tally(
+        live_of_person=sum(r.is_live and r.kind is Kind.ACCESS for r in mine),
+        live_of_database=there,
+        waiting_of_person=sum(r.state is State.PENDING and r.kind is not Kind.BREAK_GLASS for r in mine),
+        automatic=Counter(r.terms.rule for r in mine if _was_automatic(r) and r.asked_at > now - A_DAY),
+        unreviewed=next((r.id for r in mine if r.needs_review), None),
+    )
+
+
+def _was_automatic(request: Request) -> bool:
+    return request.kind is not Kind.BREAK_GLASS and not request.terms.stages and request.approved_at is not None
 
 
 async def lockdowns_in_force(tx: AsyncConnection) -> tuple[Lockdown, ...]:

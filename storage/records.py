@@ -100,6 +100,7 @@ class TaskKind(StrEnum):
     ESCALATE = "escalate"
     WARN_BEFORE_END = "warn_before_end"
     REVIEW = "review"
+    NOTIFY = "notify"
     PROVISION = "provision"
     PASSWORD = "password"  # noqa: S105 - the name of a task, not a secret
     MOVE_END = "move_end"
@@ -117,11 +118,31 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Escalation:
+    """From ``after`` the ask on, these may decide as well, in whatever stage is open."""
+
+    after: timedelta
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """Who signs off a break-glass grant afterwards, and within what time of its beginning."""
+
+    reviewers: tuple[str, ...]
+    within: timedelta
+
+
+MAX_TOTAL = timedelta(hours=24)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """What was on the card, frozen at the ask; what is given is exactly this.
 
     ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``,
-    ``database`` (where it differs), ``settings`` — compared with today's at each click.
+    ``database`` (where it differs), ``settings`` — compared with today's at each click. People are named as the
+    policy names them: Slack ids, e-mail addresses, groups. ``max_total`` bounds the whole life of a grant.
     """
 
     rule: str
@@ -133,6 +154,11 @@ class Terms:
     delivery: str
     level: Json
     policy_digest: str
+    max_total: timedelta = MAX_TOTAL
+    remind_after: timedelta | None = None
+    escalation: Escalation | None = None
+    review: Review | None = None
+    notify: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +214,7 @@ class Request:
     unsettled_until: datetime | None = None
     expires_at: datetime | None = None
     activated_at: datetime | None = None
+    reviewed_at: datetime | None = None
     ended_at: datetime | None = None
     ended_because: Cause | None = None
     ended_by: str | None = None
@@ -198,6 +225,12 @@ class Request:
     def is_live(self) -> bool:
         """A user exists on a server, or may."""
         return self.state.is_live
+
+    @property
+    def needs_review(self) -> bool:
+        """A break-glass grant was given and nobody has signed it off."""
+        given = self.state in (State.APPROVED, State.ACTIVE) or self.activated_at is not None
+        return self.kind is Kind.BREAK_GLASS and given and self.reviewed_at is None
 
     @property
     def token(self) -> str:
@@ -278,3 +311,18 @@ class Lockdown:
     person_id: str | None
     locked_by: str
     at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How much there is already, for the policy's limits; break-glass is not counted.
+
+    ``automatic``: rule → how many asks of this person it granted by itself in the last 24 hours. ``unreviewed``: a
+    break-glass grant of this person that nobody has signed off.
+    """
+
+    live_of_person: int = 0
+    live_of_database: int = 0
+    waiting_of_person: int = 0
+    automatic: Mapping[str, int] = field(default_factory=dict)
+    unreviewed: int | None = None

@@ -11,11 +11,13 @@ from storage.records import (
     AuditEvent,
     Cause,
     Decision,
+    Escalation,
     Json,
     Kind,
     Message,
     Purpose,
     Request,
+    Review,
     Stage,
     State,
     Task,
@@ -24,8 +26,10 @@ from storage.records import (
     Verdict,
 )
 
-LATER = ("claimed_at", "first_login_at", "reviewed_at")
+LATER = ("claimed_at", "first_login_at")
 """Columns that a later version fills; they are not in today's record."""
+
+SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after")
 
 
 def terms_json(terms: Terms) -> Json:
@@ -40,14 +44,28 @@ def terms_json(terms: Terms) -> Json:
         "delivery": terms.delivery,
         "level": dict(terms.level),
         "policy_digest": terms.policy_digest,
+        "max_total": terms.max_total.total_seconds(),
+        "remind_after": terms.remind_after.total_seconds() if terms.remind_after else None,
+        "escalation": _at_an_hour(terms.escalation.after, terms.escalation.to) if terms.escalation else None,
+        "review": _at_an_hour(terms.review.within, terms.review.reviewers) if terms.review else None,
+        "notify": list(terms.notify),
     }
 
 
+def _at_an_hour(span: timedelta, people: tuple[str, ...]) -> Json:
+    return {"seconds": span.total_seconds(), "people": list(people)}
+
+
 def terms(value: Json) -> Terms:
-    """The reverse of ``terms_json``."""
-    spans = {name: timedelta(seconds=value[name]) for name in ("duration", "request_ttl", "provision_within")}
+    """The reverse of ``terms_json``; what an older version did not write is at its default."""
+    spans = {name: timedelta(seconds=value[name]) for name in SPANS if value.get(name) is not None}
     stages = tuple(Stage(approvers=tuple(s["approvers"]), count=s["count"]) for s in value["stages"])
-    return Terms(**{**value, **spans, "stages": stages})
+    more: dict[str, Any] = {"stages": stages, "notify": tuple(value.get("notify", ()))}
+    if found := value.get("escalation"):
+        more["escalation"] = Escalation(after=timedelta(seconds=found["seconds"]), to=tuple(found["people"]))
+    if found := value.get("review"):
+        more["review"] = Review(within=timedelta(seconds=found["seconds"]), reviewers=tuple(found["people"]))
+    return Terms(**{**value, **spans, **more})
 
 
 def request(row: RowMapping) -> Request:

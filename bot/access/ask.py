@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from bot.access import people
 from bot.access.context import NO_DIRECTORY, Context
+from bot.access.decide import approve_alone
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.access.words import why_not
 from bot.access.work import Work
 from bot.policy import judge
-from storage.errors import NoSuchRequest, NotPossible
+from bot.policy.facts import Facts
+from bot.policy.load import Config
+from bot.policy.offers import Offer, offers
+from storage.errors import LimitReached, NoSuchRequest, NotPossible
 from storage.lifecycle import Change, Move
-from storage.records import Cause, Draft, Kind, Request
+from storage.records import Cause, Draft, Kind, Request, Tally
+
+ROUNDS = 5
+"""How often an ask is judged anew because others asked meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +47,7 @@ class Asked:
 class FormNeeded(Exception):
     """Something was left out that only the form can ask for; ``typed`` fills it in."""
 
-    def __init__(self, typed: Typed, offers: tuple[judge.Offer, ...], missing: str) -> None:
+    def __init__(self, typed: Typed, offers: tuple[Offer, ...], missing: str) -> None:
         super().__init__(f"{missing} is missing")
         self.typed = typed
         self.offers = offers
@@ -46,16 +55,46 @@ class FormNeeded(Exception):
 
 
 async def ask(context: Context, person: Person, typed: Typed) -> Asked:
-    """Judge the ask by today's policy and put it on the record. Raises Refused, or FormNeeded."""
-    config = context.in_force()
-    answer = judge.may_ask(config, await _question(context, person, typed))
+    """Judge the ask by today's policy and put it on the record; what needs nobody's approval is approved at once.
+
+    Raises Refused, or FormNeeded.
+    """
+    for _ in range(ROUNDS):
+        config = context.in_force()
+        facts = await people.facts_about(context, config, person, typed.database)
+        question = await _question(context, person, typed)
+        answer = await _allowed(context, config, question, facts, typed)
+        try:
+            request, is_new = await context.ledger.ask(
+                await _draft(context, person, typed, answer), provided=_still(config, question, facts)
+            )
+        except LimitReached:
+            continue
+        return await _granted_at_once(context, Asked(request=request, is_new=is_new))
+    raise Refused("Too much is asked at once; please try again.")
+
+
+def _still(config: Config, question: judge.Ask, facts: Facts) -> Callable[[Tally], bool]:
+    """The answer with what the ledger counts in the very transaction that writes the ask."""
+    return lambda tally: isinstance(judge.may_ask(config, question, replace(facts, tally=tally)), judge.Allowed)
+
+
+async def _allowed(context: Context, config: Config, question: judge.Ask, facts: Facts, typed: Typed) -> judge.Allowed:
+    answer = judge.may_ask(config, question, facts)
     if isinstance(answer, judge.Missing):
-        raise FormNeeded(typed, judge.offers(config, person.id), answer.what)
+        raise FormNeeded(typed, offers(config, question.person_id, facts, question.kind), answer.what)
     if isinstance(answer, judge.Refused):
+        if answer.about == "people":
+            await people.trouble(context, answer)
         raise Refused(answer.reason, about=answer.about)
-    draft = await _draft(context, person, typed, answer)
-    request, is_new = await context.ledger.ask(draft)
-    return Asked(request=request, is_new=is_new)
+    return answer
+
+
+async def _granted_at_once(context: Context, asked: Asked) -> Asked:
+    """Nobody is asked where the policy names nobody. Break-glass waits until somebody was told."""
+    if asked.request.terms.stages or asked.request.kind is Kind.BREAK_GLASS:
+        return asked
+    return replace(asked, request=await approve_alone(context, asked.request))
 
 
 async def _question(context: Context, person: Person, typed: Typed) -> judge.Ask:
@@ -81,6 +120,7 @@ async def _draft(context: Context, person: Person, typed: Typed, answer: judge.A
         level=str(answer.terms.level["name"]),
         reason=(typed.reason or "").strip(),
         terms=answer.terms,
+        ticket=answer.ticket,
     )
 
 

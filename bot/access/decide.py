@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.base import make_username
+from bot.access import people
 from bot.access.context import Context
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
 from bot.access.words import what_happened, why_not
 from bot.databases import target
-from bot.policy import judge
+from bot.policy import clicks, judge
 from storage.audit import AuditKind
 from storage.errors import NotPossible
 from storage.lifecycle import Change, Move, Why
@@ -71,15 +72,23 @@ async def _judged(context: Context, person: Person, request: Request) -> int:
     decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:
         raise TooLate(what_happened(request, decisions))
-    answer = judge.may_decide(context.in_force(), request, decisions, person.id)
-    if isinstance(answer, judge.MayDecide):
+    config = context.in_force()
+    facts, grant = await people.facts(context, config), await grant_of(context, request)
+    now = await context.ledger.now()
+    answer = clicks.may_decide(config, request, decisions, person.id, facts, at=now, grant=grant)
+    if isinstance(answer, clicks.MayDecide):
         return answer.stage
-    if isinstance(answer, judge.Outdated):
+    if isinstance(answer, clicks.Outdated):
         raise await _outdate(context, request, answer.what)
     await context.ledger.record(
         AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"}
     )
     raise Refused(answer.reason)
+
+
+async def grant_of(context: Context, request: Request) -> Request | None:
+    """The grant an extension is about; None for whatever is no extension."""
+    return None if request.parent_id is None else await context.ledger.request(request.parent_id)
 
 
 async def _outdate(context: Context, request: Request, what: str) -> AccessError:
@@ -113,3 +122,30 @@ def _grant(context: Context, request: Request) -> Json:
     found = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)
     name = make_username(context.prefix, request_id=request.id, who=request.requester_name, key=request.key)
     return {"username": name, "target": asdict(found)}
+
+
+# Where nobody is asked.
+
+
+async def approve_alone(context: Context, request: Request) -> Request:
+    """Approve what the policy asks nobody about: judged once more, by today's policy.
+
+    Raises Refused and TooLate as a click would; where somebody was faster, what is true is the answer.
+    """
+    request = await context.ledger.request(request.id)
+    if request.state is not State.PENDING or request.terms.stages:
+        return request
+    config, grant = context.in_force(), await grant_of(context, request)
+    today = clicks.asked_today(config, request, await people.facts(context, config), grant=grant)
+    if isinstance(today, clicks.Outdated):
+        raise await _outdate(context, request, today.what)
+    if isinstance(today, judge.Refused):
+        raise Refused(today.reason, about=today.about)
+    try:
+        return await context.ledger.advance(
+            request.id, Move.DECIDE, Change(actor="policy", set=_grant(context, request))
+        )
+    except NotPossible as lost:
+        if lost.why is Why.STATE:
+            return lost.request
+        raise TooLate(why_not(lost)) from None

@@ -22,7 +22,7 @@ class NotUnderstood(AccessError):
 
 
 class Refused(AccessError):
-    """Understood, and the answer is no. ``about`` is what of the ask it is about: what, duration or reason."""
+    """Understood, and the answer is no. ``about`` is what of the ask it is about: what, duration, reason, ticket, hours, limits or people."""
 
     def __init__(self, reason: str, *, about: str = "what") -> None:
         super().__init__(reason)

@@ -6,12 +6,14 @@ import asyncio
 from dataclasses import dataclass
 
 from adapters.base import AdapterError
+from bot.access import people
 from bot.access.ask import Typed
 from bot.access.context import Context
 from bot.access.errors import OutOfDate, Refused, Unknown
 from bot.access.ports import Person
 from bot.access.provision import target_of
-from bot.policy import judge
+from bot.policy import clicks, judge
+from bot.policy.offers import Offer, offers
 from storage.errors import NoSuchRequest
 from storage.records import AuditEvent, Decision, Request, State
 
@@ -53,7 +55,8 @@ async def visible(context: Context, person: Person, request_id: int) -> Request:
     if person.is_operator or request.requester_id == person.id:
         return request
     decisions = await context.ledger.decisions(request_id)
-    if not judge.may_see(context.in_force(), request, decisions, person.id):
+    config = context.in_force()
+    if not clicks.may_see(config, request, decisions, person.id, await people.facts(context, config)):
         raise Unknown(f"#{request_id}")
     return request
 
@@ -102,9 +105,10 @@ async def _may_see(context: Context, person: Person, request: Request) -> bool:
     return True
 
 
-async def databases(context: Context, person: Person) -> tuple[judge.Offer, ...]:
+async def databases(context: Context, person: Person) -> tuple[Offer, ...]:
     """What this person may ask for by today's policy."""
-    return judge.offers(context.in_force(), person.id)
+    config = context.in_force()
+    return offers(config, person.id, await people.facts(context, config))
 
 
 def levels(context: Context, database: str) -> tuple[str, ...]:
@@ -117,17 +121,20 @@ async def explain(
     context: Context, person: Person, typed: Typed, *, other: str | None = None
 ) -> judge.Allowed | judge.Refused | judge.Missing:
     """Which rule answers, and why; nothing is requested. Others' answers are for approvers of that database and admins."""
-    config = context.in_force()
-    if other not in (None, person.id) and not judge.may_ask_about_others(config, person.id, typed.database):
+    config, asker = context.in_force(), other or person.id
+    now = await context.ledger.now()
+    tally = await context.ledger.tally(asker, typed.database, now=now) if typed.database else None
+    facts = await people.facts(context, config, tally=tally)
+    if asker != person.id and not clicks.may_ask_about_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
     question = judge.Ask(
-        person_id=other or person.id,
+        person_id=asker,
         database=typed.database,
         level=typed.level,
         duration=typed.duration,
         reason=typed.reason,
         kind=typed.kind,
-        at=await context.ledger.now(),
+        at=now,
         needs_reason=False,
     )
-    return judge.may_ask(config, question)
+    return judge.may_ask(config, question, facts)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -45,8 +45,18 @@ class Directory(Protocol):
     async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
         """Those of ``people`` who are not in the channel and would not see what is posted there. Raises DirectoryUnavailable."""
 
+    async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """Who is in each of these groups (``S…`` ids, ``@handles``) or has this e-mail address: one person, or nobody.
+
+        A name that got no answer is missing in the result: whoever reads it takes that as unknown, never as nobody.
+        Never raises.
+        """
+
     def forget(self, person_id: str) -> None:
         """What is known of this person is old: ask again next time."""
+
+    def forget_groups(self) -> None:
+        """Groups changed: ask again next time."""
 
 
 class DeliveryError(Exception):

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from adapters.base import AdapterError, NotOurs, Receipt, Rejected, Unreachable, WrongServer
+from bot.access import people
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
@@ -18,7 +19,8 @@ from bot.access.provision import level_of, target_of
 from bot.access.runner import backoff
 from bot.access.words import what_happened, why_not
 from bot.access.work import Again, Work
-from bot.policy import judge
+from bot.policy import clicks
+from bot.policy.facts import NOTHING_KNOWN
 from storage.audit import AuditKind
 from storage.errors import NoSuchRequest, NotPossible
 from storage.lifecycle import Change, Move
@@ -45,11 +47,14 @@ async def revoke(context: Context, person: Person, request_id: int) -> Request:
     request = await _find(context, request_id)
     context.files.refresh()
     config, decisions = context.files.config, await context.ledger.decisions(request_id)
-    if not person.is_operator and (config is None or not judge.may_revoke(config, request, decisions, person.id)):
+    facts = await people.facts(context, config) if config else NOTHING_KNOWN
+    if not person.is_operator and (
+        config is None or not clicks.may_revoke(config, request, decisions, person.id, facts)
+    ):
         await context.ledger.record(
             AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": "revoke"}
         )
-        if config is None or not judge.may_see(config, request, decisions, person.id):
+        if config is None or not clicks.may_see(config, request, decisions, person.id, facts):
             raise Unknown(f"#{request_id}")
         raise Refused(
             f"Only those who can approve #{request_id} and admins can revoke it. To give back your own, use I'm done."

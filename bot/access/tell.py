@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from bot.access import people
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.ports import (
@@ -23,8 +24,9 @@ from bot.access.ports import (
 )
 from bot.access.provision import remember
 from bot.access.work import Again, Work
-from bot.policy import judge
+from bot.policy import clicks
 from storage.audit import AuditKind
+from storage.lifecycle import open_stage
 from storage.records import AuditEvent, Message, Purpose, Request, State, Verdict
 
 FEED_LINES = 25
@@ -76,7 +78,8 @@ async def _to_those_outside(context: Context, work: Work, request: Request) -> N
     if request.state is not State.PENDING:
         return
     try:
-        outside = await context.directory.outside(request.terms.channel, sorted(_approvers(context, request)))
+        asked = sorted(await _approvers(context, request))
+        outside = await context.directory.outside(request.terms.channel, asked)
     except DirectoryUnavailable:
         return  # the card is in the channel and mentions them
     await _copies(context, work, request, set(outside))
@@ -92,7 +95,7 @@ async def _to_approvers(context: Context, work: Work, request: Request, closed: 
     """The channel cannot be written: every approver gets the card as a DM, and the requester learns of it."""
     if request.state is not State.PENDING:
         return
-    reached = await _copies(context, work, request, _approvers(context, request))
+    reached = await _copies(context, work, request, await _approvers(context, request))
     await _say(context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached))))
     await _alert_about_channel(context, request, closed)
 
@@ -112,10 +115,14 @@ def _closed_words(request: Request, is_reached: bool) -> str:
     return f"Nobody could be asked about #{request.id}: neither its channel nor its approvers can be reached. Your administrators have been told."
 
 
-def _approvers(context: Context, request: Request) -> set[str]:
-    if context.files.config is None:
+async def _approvers(context: Context, request: Request) -> set[str]:
+    """Who may decide now in the stage that is open; nobody while no policy is in force."""
+    config = context.files.config
+    stage = open_stage(request, await context.ledger.decisions(request.id))
+    if config is None or stage is None:
         return set()
-    return set(judge.approvers_today(context.files.config, request)) - {request.requester_id}
+    now, facts = await context.ledger.now(), await people.facts(context, config)
+    return set(clicks.asked_people(config, request, facts, at=now, stage=stage))
 
 
 async def _copy(context: Context, work: Work, message: Message, request: Request) -> bool:

@@ -1,32 +1,42 @@
-"""Pure decisions with a reason: may this person ask, decide, revoke, see. Facts in, a value out, nothing else.
+"""Pure decisions with a reason: may this person ask? Facts in, a value out, nothing else.
 
-The first rule that matches by person, database and level answers, also with a no; no match is a no. Every
-answer carries the path through the rules that led to it.
+A rule is matched by person, database, level and break-glass. The first that matches answers, also with a no, unless it
+says to ask the rules below it; no match is a no. Every answer carries the path through the rules that led to it.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
+import re2
+
 from bot.databases import level_json
 from bot.durations import SHORTEST, exact_duration, format_duration
+from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, names_of, who_may_decide
 from bot.policy.load import Config
+from bot.policy.offers import Offer, offers
 from bot.policy.rules import Rule
-from storage.lifecycle import open_stage
-from storage.records import Decision, Kind, Request, Terms, Verdict
+from storage.records import Kind, Request, Tally, Terms
 
 REASON_MAX = 1000
 OFFERS_SHOWN = 6
 KINDS = {Kind.ACCESS: "access", Kind.BREAK_GLASS: "break-glass access", Kind.EXTENSION: "more time"}
+About: TypeAlias = Literal["what", "duration", "reason", "ticket", "hours", "limits", "people"]
+ASKS_NEXT: frozenset[About] = frozenset({"duration", "ticket", "hours"})
+"""With these a rule that says ``otherwise: next`` leaves the answer to the rules below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """A question to the policy. ``needs_reason`` is False where only the rule is wanted (explain, offers)."""
+    """A question to the policy.
+
+    ``needs_reason`` is False where only the rule is wanted: an ask without a reason then has a fitting one. Without ``at`` no hours are judged. ``grant`` is what an extension is about. ``is_new`` is False at a
+    click: whether enough people can decide is looked at when somebody asks, and never closes what waits.
+    """
 
     person_id: str
     database: str | None
@@ -36,23 +46,31 @@ class Ask:
     kind: Kind = Kind.ACCESS
     at: datetime | None = None
     needs_reason: bool = True
+    grant: Request | None = None
+    is_new: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allowed:
-    """The ask may be put to its approvers, on these terms."""
+    """The ask may be put to its approvers, on these terms. ``ticket`` is what was found in the reason."""
 
     terms: Terms
     path: tuple[str, ...]
+    ticket: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """``reason`` is a sentence for the asker that says what would be allowed instead."""
+    """``reason`` is a sentence for the asker that says what would be allowed instead.
+
+    ``unknown``: groups that gave no answer or have nobody in them, where that is why.
+    """
 
     reason: str
     path: tuple[str, ...] = ()
-    about: Literal["what", "duration", "reason"] = "what"
+    about: About = "what"
+    unknown: tuple[str, ...] = ()
+    rule: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,115 +81,279 @@ class Missing:
     choices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class MayDecide:
-    """The vote counts, in this stage."""
-
-    stage: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outdated:
-    """The policy or the level changed since the ask; ``what`` says how."""
-
-    what: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offer:
-    """Something a person may ask for."""
-
-    database: str
-    description: str
-    level: str
-    level_description: str
-    duration: timedelta
-    max_duration: timedelta
-    rule: str
-
-
 Answer: TypeAlias = Allowed | Refused | Missing
 
 
-# Asking.
-
-
-def may_ask(config: Config, ask: Ask) -> Answer:
+def may_ask(config: Config, ask: Ask, facts: Facts = NOTHING_KNOWN) -> Answer:
     """Which rule answers, and how."""
-    if ask.kind is not Kind.ACCESS:
-        return Refused(reason=f"No rule answers asks for {KINDS[ask.kind]}.", path=("No rule is about such asks.",))
-    database = ask.database
-    if database is None:
+    if ask.database is None:
         return Missing(what="database")
-    mine = offers(config, ask.person_id, database=database)
-    if not mine:
-        return Refused(reason=_not_yours(config, ask, database), path=_path(config, ask, database))
-    level = ask.level or (mine[0].level if len(mine) == 1 else None)
-    if level is None:
-        return Missing(what="level", choices=tuple(offer.level for offer in mine))
-    ask = replace(ask, level=level)
-    rule = _answering(config, ask.person_id, database, level)
-    path = _path(config, ask, database)
-    if rule is None:
-        return Refused(reason=_not_yours(config, ask, f"{level} on {database}"), path=path)
-    return _by_rule(config, ask, rule, path)
+    if ask.kind is Kind.EXTENSION and ask.grant is None:
+        return Refused(reason="More time is asked for a live grant, by its number.")
+    if ask.grant is not None and (no := _not_extended(config, ask.grant)) is not None:
+        return Refused(reason=no, path=("What a grant is decides whether it can be extended, before any rule.",))
+    if ask.level is None:
+        mine = tuple(
+            dict.fromkeys(o.level for o in offers(config, ask.person_id, facts, ask.kind, database=ask.database))
+        )
+        if len(mine) > 1:
+            return Missing(what="level", choices=mine)
+        ask = replace(ask, level=mine[0] if mine else None)
+    return _Walk(config, ask, facts).answer()
 
 
-def _answering(config: Config, person_id: str, database: str, level: str) -> Rule | None:
-    entry = config.databases.get(database)
-    if entry is None or level not in entry.levels:
-        return None
-    about = config.about.get(database, ())
-    return next((rule for rule in about if rule.names_level(level) and rule.names_person(person_id)), None)
-
-
-def _by_rule(config: Config, ask: Ask, rule: Rule, path: tuple[str, ...]) -> Answer:
-    assert ask.database is not None, "looked at before"
-    assert ask.level is not None, "looked at before"
-    entry = config.databases[ask.database]
-    cap = rule.cap(entry, ask.level)
-    duration = min(rule.duration, cap) if ask.duration is None else ask.duration
-    if (no := _wrong_duration(ask, rule, duration, cap)) is not None:
-        return Refused(reason=no, path=path, about="duration")
-    if ask.needs_reason:
-        if not (ask.reason or "").strip():
-            return Missing(what="reason")
-        if (no := _wrong_reason(ask.reason or "", rule)) is not None:
-            return Refused(reason=no, path=path, about="reason")
-    terms = Terms(
-        rule=rule.name,
-        stages=rule.stages,
-        channel=rule.channel,
-        duration=duration,
-        request_ttl=rule.request_ttl,
-        provision_within=rule.provision_within,
-        delivery=rule.delivery,
-        level=level_json(ask.level, entry),
-        policy_digest=config.digest,
-    )
-    return Allowed(terms=terms, path=path)
-
-
-def _wrong_duration(ask: Ask, rule: Rule, duration: timedelta, cap: timedelta) -> str | None:
-    if duration < SHORTEST:
-        return f"That is too short: at least {format_duration(SHORTEST)}."
-    if duration > cap:
-        wanted, most = exact_duration(duration), exact_duration(cap)
-        return f"{wanted} is too long for {ask.level} on {ask.database}: at most {most}. Rule: {rule.name}."
+def _not_extended(config: Config, grant: Request) -> str | None:
+    if grant.kind is Kind.BREAK_GLASS:
+        return "Break-glass access is never extended. Ask for access, or break the glass again once it is signed off."
+    entry = config.databases.get(grant.database)
+    if entry is None or grant.level not in entry.levels:
+        return f"{grant.level} on {grant.database} is no longer to be had, so #{grant.id} is not extended."
+    if not same_level(grant.terms, replace(grant.terms, level=level_json(grant.level, entry))):
+        return (
+            f"The level {grant.level} was changed since #{grant.id} was given, so it is not extended. Please ask anew."
+        )
     return None
 
 
-def _wrong_reason(reason: str, rule: Rule) -> str | None:
-    length = len(reason.strip())
-    if length < rule.min_reason:
-        return f"Say why in at least {rule.min_reason} characters: what should an auditor read in a year?"
-    return f"The reason has {length} characters; at most {REASON_MAX}." if length > REASON_MAX else None
+def same_level(one: Terms, other: Terms) -> bool:
+    """A level is the same when roles, grants, database and settings are."""
+    return all(one.level.get(part) == other.level.get(part) for part in ("roles", "grants", "database", "settings"))
 
 
-def _not_yours(config: Config, ask: Ask, what: str) -> str:
+@dataclass
+class _Walk:
+    """One walk down the rules, remembering its way."""
+
+    config: Config
+    ask: Ask
+    facts: Facts
+    path: list[str] = field(default_factory=list)
+
+    def answer(self) -> Answer:
+        ask, config = self.ask, self.config
+        entry = config.databases.get(ask.database or "")
+        if entry is None:
+            self.path.append(f"No database is named {ask.database}.")
+        elif ask.level is not None and ask.level not in entry.levels:
+            self.path.append(f"{ask.database} has no level {ask.level}.")
+        else:
+            found = self._down(config.about.get(ask.database or "", ()))
+            if found is not None:
+                return replace(found, path=tuple(self.path)) if not isinstance(found, Missing) else found
+        return Refused(reason=not_yours(config, ask, self.facts), path=tuple(self.path))
+
+    def _down(self, about: Sequence[Rule]) -> Answer | None:
+        mine, ask = names_of(self.facts, self.ask.person_id), self.ask
+        for rule in about:
+            if not rule.answers(ask.kind):
+                self.path.append(f"Rule “{rule.name}” is about {ask.database}, but not for {KINDS[ask.kind]}.")
+            elif rule.requesters is not None and mine.isdisjoint(rule.requesters):
+                if (
+                    ask.level is not None
+                    and rule.names_level(ask.level)
+                    and (silent := self.facts.unknown(rule.requesters))
+                ):
+                    self.path.append(f"Rule “{rule.name}” may answer: nobody knows who is in {_listed(silent)}.")
+                    return _nobody_knows(rule, silent)
+                self.path.append(f"Rule “{rule.name}” is about {ask.database}, but not for this person.")
+            elif ask.level is None or not rule.names_level(ask.level):
+                what = ask.level or "any level it has"
+                self.path.append(f"Rule “{rule.name}” is about {ask.database} and this person, but not about {what}.")
+            else:
+                found = by_rule(self.config, ask, rule, self.facts)
+                if not (isinstance(found, Refused) and found.about in ASKS_NEXT and rule.asks_next):
+                    self.path.append(f"Rule “{rule.name}” answers.")
+                    return found
+                self.path.append(f"Rule “{rule.name}” says no and to ask the rules below: {found.reason}")
+        self.path.append("No rule answers, and no rule is a no.")
+        return None
+
+
+def _nobody_knows(rule: Rule, silent: tuple[str, ...]) -> Refused:
+    words = f"Slack did not say who is in {_listed(silent)}, so nothing was done: no answer is a no. Please try again. Rule: {rule.name}."
+    return Refused(reason=words, about="people", unknown=silent, rule=rule.name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matched:
+    """An ask before the rule that answers it."""
+
+    config: Config
+    ask: Ask
+    rule: Rule
+    tally: Tally | None
+
+    @property
+    def longest(self) -> timedelta:
+        """The tightest limit; of an extension what is left of the whole life of its grant, too."""
+        ask, grant = self.ask, self.ask.grant
+        cap = self.rule.cap(self.config.databases[ask.database or ""], ask.level or "")
+        if grant is None or grant.started_at is None or grant.expires_at is None:
+            return cap
+        return min(cap, self.rule.max_total - (grant.expires_at - grant.started_at))
+
+    @property
+    def duration(self) -> timedelta:
+        """As asked, or the default: never longer than the limits."""
+        return min(self.rule.duration, self.longest) if self.ask.duration is None else self.ask.duration
+
+    @property
+    def reason(self) -> str:
+        return (self.ask.reason or "").strip()
+
+    @property
+    def ticket(self) -> str | None:
+        found = re2.search(self.rule.ticket, self.reason) if self.rule.ticket else None
+        return str(found.group(0)) if found else None
+
+    def no(self, words: str, about: About) -> Refused:
+        return Refused(reason=f"{words} Rule: {self.rule.name}.", about=about, rule=self.rule.name)
+
+
+def by_rule(config: Config, ask: Ask, rule: Rule, facts: Facts) -> Answer:
+    """The answer of one rule that matches. What it refuses it refuses in the order of ``CHECKS``."""
+    matched = _Matched(config=config, ask=ask, rule=rule, tally=facts.tally)
+    if rule.refuse is not None:
+        return matched.no(rule.refuse, "what")
+    for check in CHECKS:
+        if (no := check(matched)) is not None:
+            return no
+    terms = _terms(matched)
+    return _nobody_left(terms, ask, facts) or Allowed(terms=terms, path=(), ticket=matched.ticket)
+
+
+def _out_of_hours(matched: _Matched) -> Refused | None:
+    ask, hours = matched.ask, matched.rule.hours
+    if hours is None or ask.at is None or hours.cover(ask.at):
+        return None
+    return matched.no(f"{ask.level} on {ask.database} can be asked for {hours}.", "hours")
+
+
+def _wrong_duration(matched: _Matched) -> Refused | None:
+    ask, duration, cap = matched.ask, matched.duration, matched.longest
+    if ask.grant is not None and cap < SHORTEST:
+        most = exact_duration(matched.rule.max_total)
+        return matched.no(f"#{ask.grant.id} may not live any longer: at most {most} in all.", "duration")
+    if duration < SHORTEST:
+        return Refused(reason=f"That is too short: at least {format_duration(SHORTEST)}.", about="duration")
+    if duration > cap:
+        wanted, most = exact_duration(duration), exact_duration(cap)
+        return matched.no(f"{wanted} is too long for {ask.level} on {ask.database}: at most {most}.", "duration")
+    return None
+
+
+def _wrong_reason(matched: _Matched) -> Refused | Missing | None:
+    if not matched.ask.needs_reason:
+        return None
+    length, least = len(matched.reason), matched.rule.min_reason
+    if length == 0:
+        return Missing(what="reason")
+    if length < least:
+        words = f"Say why in at least {least} characters: what should an auditor read in a year?"
+        return Refused(reason=words, about="reason")
+    words = f"The reason has {length} characters; at most {REASON_MAX}."
+    return Refused(reason=words, about="reason") if length > REASON_MAX else None
+
+
+def _no_ticket(matched: _Matched) -> Refused | None:
+    """An ask for which only the rule is wanted has a fitting reason, unless one was given."""
+    ask, wanted = matched.ask, matched.rule.ticket
+    if wanted is None or matched.ticket or (ask.reason is None and not ask.needs_reason):
+        return None
+    return matched.no(f"The reason must name a ticket that looks like {wanted}.", "ticket")
+
+
+def _too_many(matched: _Matched) -> Refused | None:
+    """Limits and caps. Break-glass is not counted, but there is only one until it is signed off."""
+    if matched.tally is None:
+        return None
+    if matched.ask.kind is Kind.BREAK_GLASS:
+        number = matched.tally.unreviewed
+        words = f"Your break-glass access #{number} has not been signed off; until then there is no other."
+        return None if number is None else matched.no(words, "limits")
+    return next(
+        (matched.no(words, "limits") for there, most, words in _counted(matched) if most and there >= most), None
+    )
+
+
+def _counted(matched: _Matched) -> Iterator[tuple[int, int | None, str]]:
+    """What there is, what there may be, and the words for too much."""
+    limits, ask, tally, rule = matched.config.policy.limits, matched.ask, matched.tally or Tally(), matched.rule
+    waiting, most = tally.waiting_of_person, limits.waiting_per_person
+    yield waiting, most, f"You have {waiting} waiting requests, and {most} is the most. Cancel one, or wait."
+    automatic, most = tally.automatic.get(rule.name, 0), rule.automatic
+    yield automatic, most, f"You were granted this {automatic} times in the last 24 hours, and {most} is the most."
+    if ask.kind is Kind.ACCESS:
+        mine, most = tally.live_of_person, limits.live_per_person
+        yield mine, most, f"You have {mine} live grants, and {most} is the most. Give one back first."
+        there, most = tally.live_of_database, limits.live_per_database
+        yield there, most, f"{ask.database} has {there} live grants, and {most} is the most. Please try again later."
+
+
+CHECKS: tuple[Callable[[_Matched], Refused | Missing | None], ...] = (
+    _out_of_hours,
+    _wrong_duration,
+    _wrong_reason,
+    _no_ticket,
+    _too_many,
+)
+
+
+def _nobody_left(terms: Terms, ask: Ask, facts: Facts) -> Refused | None:
+    """Where not enough people could ever decide, nobody is asked in vain: a group is silent, or empty."""
+    if not ask.is_new:
+        return None
+    also = terms.escalation.to if terms.escalation else ()
+    people = who_may_decide(facts, terms.stages, but=ask.person_id, also=also)
+    if can_complete(people, [stage.count for stage in terms.stages]):
+        return None
+    named = [who for stage in terms.stages for who in stage.approvers] + list(also)
+    silent = facts.unknown(dict.fromkeys(named))
+    if silent:
+        return None if facts.is_offline else _nobody_knows_approvers(terms, silent)
+    empty = tuple(name for name in dict.fromkeys(named) if not facts.people([name]))
+    why = f" There is nobody in {_listed(empty)}." if empty else ""
+    words = f"Nobody could approve this: too few people may decide it besides you.{why} Your administrators have been told. Rule: {terms.rule}."
+    return Refused(reason=words, about="people", unknown=empty or tuple(dict.fromkeys(named)), rule=terms.rule)
+
+
+def _nobody_knows_approvers(terms: Terms, silent: tuple[str, ...]) -> Refused:
+    words = f"Slack did not say who is in {_listed(silent)}, who would decide, so nobody was asked. Please try again. Rule: {terms.rule}."
+    return Refused(reason=words, about="people", unknown=silent, rule=terms.rule)
+
+
+def _terms(matched: _Matched) -> Terms:
+    config, ask, rule = matched.config, matched.ask, matched.rule
+    return Terms(
+        rule=rule.name,
+        stages=rule.stages,
+        channel=rule.channel,
+        duration=matched.duration,
+        request_ttl=rule.request_ttl,
+        provision_within=rule.provision_within,
+        delivery=rule.delivery,
+        level=level_json(ask.level or "", config.databases[ask.database or ""]),
+        policy_digest=config.digest,
+        max_total=rule.max_total,
+        remind_after=rule.remind_after,
+        escalation=rule.escalation,
+        review=rule.review,
+        notify=rule.notify,
+    )
+
+
+# In words.
+
+
+def not_yours(config: Config, ask: Ask, facts: Facts) -> str:
     """The refusal, with what would be allowed; names of databases that are not theirs are not given away."""
-    here = offers(config, ask.person_id, database=ask.database)
-    mine = here or offers(config, ask.person_id)
+    here = offers(config, ask.person_id, facts, ask.kind, database=ask.database)
+    what = f"{ask.level} on {ask.database}" if here else f"{ask.database}"
+    mine = here or offers(config, ask.person_id, facts, ask.kind)
     near = difflib.get_close_matches(ask.database or "", sorted({o.database for o in mine}), n=1)
     hint = f" Did you mean {near[0]}?" if near and not here else ""
     listed = ", ".join(
@@ -180,82 +362,13 @@ def _not_yours(config: Config, ask: Ask, what: str) -> str:
     )
     more = " …" if len(mine) > OFFERS_SHOWN else ""
     may = f" You may ask for {listed}{more}." if listed else " There is nothing you may ask for."
-    return f"You may not ask for {what}.{hint}{may}{_rules_of(here)}"
+    glass = "You may not break the glass for" if ask.kind is Kind.BREAK_GLASS else "You may not ask for"
+    return f"{glass} {what}.{hint}{may}{_rules_of(here)}"
 
 
 def _rules_of(offered: Sequence[Offer]) -> str:
     names = list(dict.fromkeys(offer.rule for offer in offered[:OFFERS_SHOWN]))
     return f" {'Rule' if len(names) == 1 else 'Rules'}: {', '.join(names)}." if names else ""
-
-
-def _path(config: Config, ask: Ask, database: str) -> tuple[str, ...]:
-    """In words, the rules about this database up to the one that answers."""
-    if database not in config.databases:
-        return (f"No database is named {database}.",)
-    if ask.level is not None and ask.level not in config.databases[database].levels:
-        return (f"{database} has no level {ask.level}.",)
-    return tuple(_steps(config.about.get(database, ()), ask.person_id, database, ask.level))
-
-
-def _steps(about: Sequence[Rule], person_id: str, database: str, level: str | None) -> Iterator[str]:
-    for rule in about:
-        if not rule.names_person(person_id):
-            yield f"Rule “{rule.name}” is about {database}, but not for this person."
-        elif level is None or not rule.names_level(level):
-            yield f"Rule “{rule.name}” is about {database} and this person, but not about {level or 'any level it has'}."
-        else:
-            yield f"Rule “{rule.name}” answers."
-            return
-    yield "No rule answers, and no rule is a no."
-
-
-def offers(config: Config, person_id: str, *, database: str | None = None) -> tuple[Offer, ...]:
-    """What a person may ask for, of one database or of all, in the order of databases.yml."""
-    rules = config.rules if database is None else config.about.get(database, ())
-    names = config.databases.keys() if database is None else config.databases.keys() & {database}
-    first = _first_rules(config, person_id, rules, names)
-    return tuple(
-        _offer(config, name, level, first[name, level])
-        for name in config.databases
-        if name in names
-        for level in config.databases[name].levels
-        if (name, level) in first
-    )
-
-
-def _first_rules(
-    config: Config, person_id: str, rules: Sequence[Rule], names: Collection[str]
-) -> dict[tuple[str, str], Rule]:
-    """Database and level → the rule that answers this person. One look at each rule, however many databases there are."""
-    still = {name: set(config.databases[name].levels) for name in names}
-    first: dict[tuple[str, str], Rule] = {}
-    shapes: set[tuple[frozenset[str], frozenset[str] | None]] = set()
-    for rule in rules:
-        shape = (rule.databases, rule.levels)
-        if not rule.names_person(person_id) or shape in shapes:
-            continue
-        shapes.add(shape)
-        for name in still.keys() & rule.databases:
-            answered = {level for level in still[name] if rule.names_level(level)}
-            first.update({(name, level): rule for level in answered})
-            still[name] -= answered
-            if not still[name]:
-                del still[name]
-    return first
-
-
-def _offer(config: Config, database: str, level: str, rule: Rule) -> Offer:
-    entry = config.databases[database]
-    cap = rule.cap(entry, level)
-    return Offer(
-        database=database,
-        description=entry.description,
-        level=level,
-        level_description=entry.levels[level].description,
-        duration=min(rule.duration, cap),
-        max_duration=cap,
-        rule=rule.name,
-    )
 
 
 def explained(answer: Answer) -> tuple[str, ...]:
@@ -265,100 +378,18 @@ def explained(answer: Answer) -> tuple[str, ...]:
         return (f"The {answer.what} is missing.{among}",)
     if isinstance(answer, Refused):
         return ("Refused.", *answer.path, answer.reason)
-    stages = [f"{s.count} of {', '.join(s.approvers)} must approve." for s in answer.terms.stages]
-    lasts = (
-        f"For {format_duration(answer.terms.duration)}, {answer.terms.level['name']}; asked in {answer.terms.channel}."
-    )
-    return ("Allowed to ask.", *answer.path, lasts, *stages)
+    return ("Allowed to ask.", *answer.path, *_terms_words(answer.terms))
 
 
-# Deciding: the frozen answer and today's.
-
-
-def may_decide(
-    config: Config, request: Request, decisions: Sequence[Decision], person_id: str
-) -> MayDecide | Refused | Outdated:
-    """Does this person's vote count now? The same for approving and denying."""
-    if person_id == request.requester_id:
-        return Refused(reason="You cannot decide your own request.")
-    today = _asked_today(config, request)
-    if isinstance(today, Outdated):
-        return today
-    if any(d.person_id == person_id for d in decisions):
-        return Refused(reason=f"You have decided #{request.id} before. A person decides once.")
-    stage = open_stage(request, tuple(decisions))
-    if stage is None:
-        return Refused(reason=f"#{request.id} needs no further decision.")
-    if person_id not in today.stages[stage].approvers:
-        return Refused(reason=_only(today, stage))
-    return MayDecide(stage=stage)
-
-
-def _only(terms: Terms, stage: int) -> str:
-    return f"Only the approvers named by the rule “{terms.rule}” can decide this (stage {stage + 1} of {len(terms.stages)})."
-
-
-def _asked_today(config: Config, request: Request) -> Terms | Outdated:
-    """Today's terms for the same ask, where they are those on the card."""
-    ask = Ask(
-        person_id=request.requester_id,
-        database=request.database,
-        level=request.level,
-        duration=request.terms.duration,
-        kind=request.kind,
-        needs_reason=False,
-    )
-    answer = may_ask(config, ask)
-    if isinstance(answer, Refused) and answer.about == "duration":
-        return Outdated(what=f"the policy no longer allows so long. {answer.reason}")
-    if not isinstance(answer, Allowed):
-        return Outdated(what="the policy no longer allows it.")
-    return _same_terms(request.terms, answer.terms)
-
-
-def _same_terms(frozen: Terms, today: Terms) -> Terms | Outdated:
-    if frozen.rule != today.rule:
-        return Outdated(what=f"another rule answers now: “{today.rule}” instead of “{frozen.rule}”.")
-    if [s.count for s in frozen.stages] != [s.count for s in today.stages]:
-        return Outdated(what=f"the rule “{today.rule}” asks for other approvals now.")
-    parts = ("roles", "grants", "database", "settings")
-    if any(frozen.level.get(part) != today.level.get(part) for part in parts):
-        return Outdated(what=f"the level {today.level['name']} was changed meanwhile.")
-    return today
-
-
-# People around a request.
-
-
-def is_admin(config: Config, person_id: str) -> bool:
-    """Named as admin, or the command line."""
-    return person_id in config.policy.admins or person_id.startswith("cli:")
-
-
-def may_ask_about_others(config: Config, person_id: str, database: str | None) -> bool:
-    """Admins, and whoever decides about this database by any rule."""
-    about = (rule for rule in config.rules if database in rule.databases)
-    return is_admin(config, person_id) or any(person_id in s.approvers for rule in about for s in rule.stages)
-
-
-def approvers_today(config: Config, request: Request) -> tuple[str, ...]:
-    """Those whom the request's rule names today, over all its stages."""
-    rule = next((r for r in config.rules if r.name == request.terms.rule), None)
-    return tuple(dict.fromkeys(who for stage in (rule.stages if rule else ()) for who in stage.approvers))
-
-
-def _could_decide(config: Config, request: Request, person_id: str) -> bool:
-    frozen = {who for stage in request.terms.stages for who in stage.approvers}
-    return person_id != request.requester_id and (person_id in frozen or person_id in approvers_today(config, request))
-
-
-def may_revoke(config: Config, request: Request, decisions: Sequence[Decision], person_id: str) -> bool:
-    """Its approvers, those who could have approved it (when asked or today), admins."""
-    approved = any(d.person_id == person_id and d.verdict is Verdict.APPROVE for d in decisions)
-    return approved or is_admin(config, person_id) or _could_decide(config, request, person_id)
-
-
-def may_see(config: Config, request: Request, decisions: Sequence[Decision], person_id: str) -> bool:
-    """The requester, those who decided or could, admins."""
-    decided = any(d.person_id == person_id for d in decisions)
-    return person_id == request.requester_id or decided or may_revoke(config, request, decisions, person_id)
+def _terms_words(terms: Terms) -> tuple[str, ...]:
+    lasts = f"For {format_duration(terms.duration)}, {terms.level['name']}; asked in {terms.channel}."
+    stages = [f"{s.count} of {', '.join(s.approvers)} must approve." for s in terms.stages]
+    if not stages and terms.review is None:
+        stages = ["Nobody is asked: it is granted at once."]
+    if terms.escalation is not None:
+        after = format_duration(terms.escalation.after)
+        stages.append(f"After {after} {', '.join(terms.escalation.to)} may decide as well.")
+    if terms.review is not None:
+        within = format_duration(terms.review.within)
+        stages.append(f"Granted at once; {', '.join(terms.review.reviewers)} must sign it off within {within}.")
+    return (lasts, *stages)

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from bot.databases import DATABASE_NAME, DATABASE_NAME_RIGHT, DatabaseEntry, DatabasesFile
 from bot.policy import checks
 from bot.policy.mistakes import validated, words
-from bot.policy.model import LATER, PolicyFile, RuleEntry
-from bot.policy.rules import Rule, by_database, compiled
+from bot.policy.model import GROUP, LATER, PolicyFile, RuleEntry
+from bot.policy.rules import Rule, by_database, compiled, groups_in, named_in
 from bot.policy.source import Place, Problem, Source, read, shown
 
 DIGEST_LENGTH = 12
@@ -35,7 +35,8 @@ class ConfigError(Exception):
 class Config:
     """What is in force. ``rules`` are the policy's, each with its defaults filled in and its names looked up.
 
-    ``about`` has the rules that name a database, by that database and in the same order.
+    ``about`` has the rules that name a database, by that database and in the same order. ``named`` is everyone the
+    policy names whom only the directory can tell: groups and e-mail addresses; ``named_groups`` the groups alone.
     """
 
     policy: PolicyFile
@@ -44,9 +45,18 @@ class Config:
     digest: str
     warnings: tuple[Problem, ...]
     about: Mapping[str, tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
+    named: frozenset[str] = field(init=False, repr=False, compare=False)
+    named_groups: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "about", by_database(self.rules))
+        names = named_in(self.policy)
+        found = {
+            "about": by_database(self.rules),
+            "named": frozenset(name for name in names if "@" in name or GROUP.fullmatch(name)),
+            "named_groups": groups_in(names),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
 
 def load(folder: Path) -> Config:

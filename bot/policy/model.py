@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from datetime import datetime, time
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
+import re2
 from pydantic import AfterValidator, Field, PlainValidator
 
 from bot.databases import Duration, Strict, as_text
@@ -12,9 +15,13 @@ from bot.databases import Duration, Strict, as_text
 PERSON = re.compile(r"[UW][A-Z0-9]{2,}", re.ASCII)
 GROUP = re.compile(r"S[A-Z0-9]{2,}|@[a-z0-9][a-z0-9._-]*", re.ASCII)
 CHANNEL = re.compile(r"[CG][A-Z0-9]{2,}", re.ASCII)
-EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+EMAIL = re.compile(r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASCII)
 PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]+", re.ASCII)
 ANYONE = "anyone"
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+END_OF_DAY = "24:00"
+CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+TICKET = "{ticket}"
 
 
 def _who(value: str) -> str:
@@ -42,6 +49,80 @@ def _wanted(value: object) -> str | dict[str, str]:
     raise ValueError("databases are meant by a name, a pattern such as orders-*, or labels such as {env: prod}")
 
 
+def _told(value: str) -> str:
+    return value if CHANNEL.fullmatch(value) else _who(value)
+
+
+def _days(value: object) -> tuple[int, ...]:
+    """``mon-fri``, ``sat``, ``fri-mon`` (over the weekend), or a list of such → weekdays, Monday is 0."""
+    parts = value if isinstance(value, list) else [value]
+    found: set[int] = set()
+    for part in parts:
+        first, _, last = str(part).strip().lower().partition("-")
+        if first not in DAYS or (last or first) not in DAYS:
+            raise ValueError("days look like mon-fri, sat, or a list of such: mon tue wed thu fri sat sun")
+        begin, span = DAYS.index(first), (DAYS.index(last or first) - DAYS.index(first)) % 7
+        found.update((begin + n) % 7 for n in range(span + 1))
+    if not found:
+        raise ValueError("at least one day is needed, such as mon-fri")
+    return tuple(sorted(found))
+
+
+def _clock(value: object) -> time | None:
+    """``08:00`` → a time of day; ``24:00`` → None, the end of the day."""
+    if value == END_OF_DAY:
+        return None
+    if not isinstance(value, str) or not CLOCK.fullmatch(value):
+        raise ValueError('a time of day looks like "08:00", in quotes')
+    return time.fromisoformat(value)
+
+
+def _from(value: object) -> time:
+    found = _clock(value)
+    if found is None:
+        raise ValueError('24:00 ends a day and begins none; write "00:00"')
+    return found
+
+
+def _zone(value: object) -> str:
+    try:
+        ZoneInfo(str(value))
+    except (ValueError, OSError):
+        raise ValueError("a time zone looks like Europe/Berlin or UTC") from None
+    return str(value)
+
+
+def _pattern(value: str) -> str:
+    """Linear in the length of the reason (RE2), so that no reason can hold the bot up."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(value, options)
+    except re2.error:
+        raise ValueError("a regular expression in RE2's syntax is needed, such as [A-Z]+-[0-9]+") from None
+    if re2.search(value, ""):
+        raise ValueError(
+            "it matches nothing at all, so no ticket would ever be asked for; write one such as [A-Z]+-[0-9]+"
+        )
+    return value
+
+
+def _ticket_url(value: str) -> str:
+    if not value.startswith("https://") or TICKET not in value:
+        raise ValueError("it looks like https://tickets.example.com/{ticket}")
+    return value
+
+
+def _moment(value: object) -> datetime:
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ValueError('a time with its zone is needed, such as "2026-11-23T10:00:00+01:00"')
+    return found
+
+
 def _one_line(value: str) -> str:
     if not value.isprintable() or not value.strip():
         raise ValueError("a name is one line of text that can be printed")
@@ -53,13 +134,32 @@ Asker = Annotated[str, AfterValidator(_asker)]
 Channel = Annotated[str, AfterValidator(_channel)]
 Wanted = Annotated[str | dict[str, str], PlainValidator(_wanted)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Told = Annotated[str, AfterValidator(_told)]
+PersonId = Annotated[str, AfterValidator(_who)]
 
 
 class Hours(Strict):
-    days: str | list[str]
-    start: str = Field(alias="from")
-    to: str
-    tz: str
+    """A window of local time on some days; ``to`` before ``from`` runs past midnight and belongs to the day it began on."""
+
+    days: Annotated[tuple[int, ...], PlainValidator(_days)]
+    start: Annotated[time, PlainValidator(_from)] = Field(alias="from")
+    to: Annotated[time | None, PlainValidator(_clock)]
+    tz: Annotated[str, PlainValidator(_zone)]
+
+    def cover(self, at: datetime) -> bool:
+        """By the wall clock there, daylight saving included: an hour that comes twice counts twice."""
+        local = at.astimezone(ZoneInfo(self.tz))
+        now, today, yesterday = local.time(), local.weekday() in self.days, (local.weekday() - 1) % 7 in self.days
+        if self.to is None:
+            return today and now >= self.start
+        if self.start < self.to:
+            return today and self.start <= now < self.to
+        return (today and now >= self.start) or (yesterday and now < self.to)
+
+    def __str__(self) -> str:
+        days = ", ".join(DAYS[number] for number in self.days)
+        to = self.to.strftime("%H:%M") if self.to else END_OF_DAY
+        return f"{days} {self.start.strftime('%H:%M')}-{to} {self.tz}"
 
 
 class StageEntry(Strict):
@@ -108,16 +208,29 @@ class RuleEntry(Shared):
     databases: list[Wanted] = Field(min_length=1)
     levels: list[str] = Field(min_length=1)
     approvals: list[StageEntry] | None = None
-    ticket: str | None = None
+    ticket: Annotated[str, AfterValidator(_pattern)] | None = None
     hours: Hours | None = None
     deciding_hours: Hours | None = None
     escalate: Escalate | None = None
     automatic: Automatic | None = None
-    notify: list[str] | None = None
+    notify: list[Told] | None = None
     otherwise: Literal["next"] | None = None
-    refuse: str | None = None
-    break_glass: bool | None = None
+    refuse: Annotated[str, AfterValidator(_one_line)] | None = None
+    break_glass: Annotated[bool, Field(strict=True)] | None = None
     review: Review | None = None
+
+
+class TestEntry(Strict):
+    """One of the file's own tests: an ask as it would be typed, and what the policy should say."""
+
+    __test__ = False  # not one of pytest's
+
+    ask: str
+    at: Annotated[datetime, PlainValidator(_moment)] | None = None
+    approve: list[PersonId] = []
+    break_glass: Annotated[bool, Field(strict=True)] = False
+    expect: Literal["refused", "waiting", "granted"]
+    rule: str | None = None
 
 
 class PolicyFile(Strict):
@@ -125,20 +238,13 @@ class PolicyFile(Strict):
     auditors: list[Who] = []
     audit_channel: Channel | None = None
     alert_channel: Channel | None = None
-    ticket_url: str | None = None
-    limits: Limits | None = None
+    ticket_url: Annotated[str, AfterValidator(_ticket_url)] | None = None
+    limits: Limits = Limits()
     defaults: Shared = Shared()
     rules: list[RuleEntry]
-    tests: list[dict[str, Any]] | None = None
-    groups_in_tests: dict[str, list[str]] | None = None
+    tests: list[TestEntry] = []
+    groups_in_tests: dict[str, list[PersonId]] = {}
 
 
-LATER = {
-    "policy": ("auditors", "ticket_url", "limits", "tests", "groups_in_tests"),
-    "defaults": ("max_total", "claim_within", "remind_after"),
-    "rule": (
-        "max_total", "claim_within", "remind_after", "ticket", "hours", "deciding_hours", "escalate",
-        "automatic", "notify", "otherwise", "refuse", "break_glass", "review",
-    ),
-}  # fmt: skip
+LATER: dict[str, tuple[str, ...]] = {"policy": (), "defaults": ("claim_within",), "rule": ("claim_within",)}
 """Known, checked, and refused until their behaviour is there: a promise of the policy is never silently ignored."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
 from bot.databases import DatabaseEntry
-from bot.policy.model import ANYONE, PolicyFile, RuleEntry
-from storage.records import Stage
+from bot.policy.model import ANYONE, GROUP, Hours, PolicyFile, RuleEntry
+from storage.records import Escalation, Kind, Review, Stage
 
 DEFAULTS: Mapping[str, Any] = {
     "duration": timedelta(hours=1),
@@ -19,13 +19,18 @@ DEFAULTS: Mapping[str, Any] = {
     "request_ttl": timedelta(hours=24),
     "provision_within": timedelta(hours=1),
     "delivery": "dm",
+    "max_total": timedelta(hours=24),
+    "remind_after": timedelta(minutes=30),
 }
 """The defaults of the defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """``requesters`` and ``levels`` are None where anyone or every level is meant; ``databases`` are names of today's file."""
+    """``requesters`` and ``levels`` are None where anyone or every level is meant; ``databases`` are names of today's file.
+
+    People are as the file names them: ids, e-mail addresses, groups; who that is, ``Facts`` says.
+    """
 
     name: str
     requesters: frozenset[str] | None
@@ -39,17 +44,30 @@ class Rule:
     request_ttl: timedelta
     provision_within: timedelta
     delivery: str
-
-    def names_person(self, person_id: str) -> bool:
-        return self.requesters is None or person_id in self.requesters
+    max_total: timedelta
+    remind_after: timedelta
+    ticket: str | None = None
+    hours: Hours | None = None
+    deciding_hours: Hours | None = None
+    escalation: Escalation | None = None
+    automatic: int | None = None
+    notify: tuple[str, ...] = ()
+    asks_next: bool = False
+    refuse: str | None = None
+    break_glass: bool = False
+    review: Review | None = None
 
     def names_level(self, level: str) -> bool:
         return self.levels is None or level in self.levels
 
+    def answers(self, kind: Kind) -> bool:
+        """Break-glass rules answer break-glass asks alone, and nothing else does."""
+        return self.break_glass == (kind is Kind.BREAK_GLASS)
+
     def cap(self, entry: DatabaseEntry, level: str) -> timedelta:
-        """The tightest of defaults, rule (``max_duration`` holds both) and level."""
+        """The tightest of defaults, rule (``max_duration`` holds both), level, and the whole life of a grant."""
         of_level = entry.levels[level].max_duration
-        return min(self.max_duration, of_level) if of_level else self.max_duration
+        return min(limit for limit in (self.max_duration, self.max_total, of_level) if limit)
 
 
 def compiled(policy: PolicyFile, databases: Mapping[str, DatabaseEntry]) -> tuple[Rule, ...]:
@@ -64,7 +82,6 @@ def _rule(policy: PolicyFile, entry: RuleEntry, meant: Meant) -> Rule:
     shared = {
         name: _first(getattr(entry, name), getattr(policy.defaults, name), value) for name, value in DEFAULTS.items()
     }
-    limits = [d for d in (entry.max_duration, policy.defaults.max_duration) if d is not None]
     return Rule(
         name=entry.name,
         requesters=None if ANYONE in entry.requesters else frozenset(entry.requesters),
@@ -72,8 +89,24 @@ def _rule(policy: PolicyFile, entry: RuleEntry, meant: Meant) -> Rule:
         levels=None if "*" in entry.levels else frozenset(entry.levels),
         stages=tuple(Stage(approvers=tuple(dict.fromkeys(s.approvers)), count=s.count) for s in entry.approvals or ()),
         channel=entry.channel or policy.defaults.channel or "",
-        **{**shared, "max_duration": min(limits) if limits else DEFAULTS["max_duration"]},
+        ticket=entry.ticket,
+        hours=entry.hours,
+        deciding_hours=entry.deciding_hours,
+        escalation=Escalation(after=entry.escalate.after, to=tuple(entry.escalate.to)) if entry.escalate else None,
+        automatic=entry.automatic.per_person_per_day if entry.automatic else None,
+        notify=tuple(entry.notify or ()),
+        asks_next=entry.otherwise == "next",
+        refuse=entry.refuse,
+        break_glass=bool(entry.break_glass),
+        review=Review(reviewers=tuple(entry.review.approvers), within=entry.review.within) if entry.review else None,
+        **{**shared, **_tightest(policy, entry)},
     )
+
+
+def _tightest(policy: PolicyFile, entry: RuleEntry) -> dict[str, timedelta]:
+    """Of the limits on durations the tightest holds, not the nearest."""
+    named = {n: [getattr(entry, n), getattr(policy.defaults, n)] for n in ("max_duration", "max_total")}
+    return {name: min([d for d in both if d is not None] or [DEFAULTS[name]]) for name, both in named.items()}
 
 
 def _first(*values: Any) -> Any:
@@ -118,3 +151,20 @@ def _is_meant(wanted: str | Mapping[str, str], name: str, entry: DatabaseEntry) 
     if isinstance(wanted, str):
         return fnmatchcase(name, wanted) if is_glob(wanted) else name == wanted
     return all(entry.labels.get(label) == value for label, value in wanted.items())
+
+
+def named_in(policy: PolicyFile) -> frozenset[str]:
+    """Everyone the policy names anywhere: ids, e-mail addresses, groups."""
+    found = {*policy.admins, *policy.auditors}
+    for rule in policy.rules:
+        found.update(rule.requesters)
+        found.update(who for stage in rule.approvals or () for who in stage.approvers)
+        found.update(rule.escalate.to if rule.escalate else ())
+        found.update(rule.review.approvers if rule.review else ())
+        found.update(rule.notify or ())
+    return frozenset(found - {ANYONE})
+
+
+def groups_in(names: Iterable[str]) -> frozenset[str]:
+    """Those of the names that mean groups: ``S…`` ids and ``@handles``."""
+    return frozenset(name for name in names if GROUP.fullmatch(name))

@@ -9,7 +9,8 @@ from bot.access.ask import Asked
 from bot.access.look import StatusView
 from bot.access.words import count
 from bot.durations import format_duration
-from bot.policy.judge import Answer, Offer, explained
+from bot.policy.judge import Answer, explained
+from bot.policy.offers import Offer
 from bot.slack import ids
 from bot.slack.blocks import Block, Drawn, actions, button, context, section
 from bot.slack.cards import approvers, ended_by, receipt_line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access.ports import DirectoryUnavailable, Person
+from bot.policy.model import PERSON
 
 FRESH_SECONDS = 60.0
 CACHE_MAX = 10_000
@@ -85,6 +86,13 @@ class SlackDirectory:
             if not cursor:
                 break
         return tuple(sorted(missing))
+
+    async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """People are answered by themselves."""
+        return {name: frozenset({name}) for name in names if PERSON.fullmatch(name)}
+
+    def forget_groups(self) -> None:
+        """Slack said that groups changed."""
 
     def forget(self, person_id: str) -> None:
         """Slack said that this person changed."""

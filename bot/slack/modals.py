@@ -10,7 +10,8 @@ from typing import Any
 from bot.access.ask import Typed
 from bot.access.errors import NotUnderstood
 from bot.durations import format_duration, parse_duration, short_duration
-from bot.policy.judge import REASON_MAX, Offer
+from bot.policy.judge import REASON_MAX
+from bot.policy.offers import Offer
 from bot.slack import ids
 from bot.slack.blocks import Block, context, section
 from bot.slack.text import cut, escape, plain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,6 +66,8 @@ class People:
     )
     is_silent: bool = False
     not_in_the_channel: set[str] = field(default_factory=set)
+    groups: dict[str, set[str]] = field(default_factory=dict)
+    silent_groups: set[str] = field(default_factory=set)
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
@@ -78,7 +80,15 @@ class People:
     async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
         return tuple(p for p in people if p in self.not_in_the_channel)
 
+    async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
+        if self.is_silent:
+            return {}
+        return {name: frozenset(self.groups[name]) for name in names if name in self.groups.keys() - self.silent_groups}
+
     def forget(self, person_id: str) -> None:
+        return
+
+    def forget_groups(self) -> None:
         return
 
     def leaves(self, person_id: str) -> None:

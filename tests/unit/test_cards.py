@@ -21,7 +21,7 @@ from bot.access.ports import (
     PreparingNotice,
     TurnNotice,
 )
-from bot.policy.judge import Offer
+from bot.policy.offers import Offer
 from bot.slack import answers, modals
 from bot.slack.cards import draw
 from storage.audit import AuditKind

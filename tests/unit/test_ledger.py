@@ -6,15 +6,16 @@ import hashlib
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select
 
 from storage.audit import AuditKind
-from storage.errors import NoSuchRequest, NotPossible, StoreUnavailable
+from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS, Change, Move, Why
-from storage.records import Cause, Purpose, State, TaskKind, Verdict
+from storage.records import Cause, Kind, Purpose, Request, State, Tally, TaskKind, Verdict
 from storage.tables import audit_events, audit_texts, lockdowns, requests
 from tests.unit.ledgers import (
     HOUR,
@@ -66,7 +67,8 @@ async def test_a_move_from_a_state_that_is_not_its_source_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("move", "state"), [(m, s) for m in MOVES for s in STATES if s in TRANSITIONS[m].sources and m is not Move.ASK]
+    ("move", "state"),
+    [(m, s) for m in MOVES for s in STATES if s in TRANSITIONS[m].sources and m not in (Move.ASK, Move.APPLY)],
 )
 async def test_a_move_from_its_source_commits_with_all_that_follows(
     ledger: Ledger, clock: TurnableClock, move: Move, state: State
@@ -86,7 +88,9 @@ async def test_a_move_from_its_source_commits_with_all_that_follows(
     assert event.kind == TRANSITIONS[move].audit
     assert event.facts["state"] == after.state
     assert event.at == clock()
-    assert {f(after, clock()).kind for f in TRANSITIONS[move].then} <= set(await kinds(ledger, request.id))
+    assert {plan.kind for f in TRANSITIONS[move].then if (plan := f(after, clock()))} <= set(
+        await kinds(ledger, request.id)
+    )
     assert not set(TRANSITIONS[move].clears) - {TaskKind.REVOKE} & set(await kinds(ledger, request.id))
     assert await ledger.request(request.id) == after
 
@@ -410,3 +414,68 @@ async def test_the_row_of_a_request_holds_no_state_but_its_own(ledger: Ledger, c
     assert [await everything(ledger, other.id) for other in others] == before
     async with ledger.reading() as tx:
         assert len((await tx.execute(select(requests.c.id))).all()) == len(others) + 1
+
+
+# Extensions: requests of their own, that move the end of another.
+
+
+async def extension(ledger: Ledger, clock: TurnableClock, **terms: Any) -> tuple[Request, Request]:
+    grant = await bring(ledger, clock, State.ACTIVE)
+    more = draft(person=grant.requester_id)
+    more = replace(more, kind=Kind.EXTENSION, parent_id=grant.id, terms=replace(more.terms, duration=HOUR, **terms))
+    asked, _ = await ledger.ask(more)
+    return grant, asked
+
+
+async def test_an_applied_extension_moves_end_revocation_and_warning_together(
+    ledger: Ledger, clock: TurnableClock
+) -> None:
+    grant, asked = await extension(ledger, clock)
+    assert grant.expires_at is not None
+    applied = await ledger.advance(asked.id, Move.DECIDE, approval(asked))
+    after = await ledger.request(grant.id)
+    assert (applied.state, after.state) == (State.APPLIED, State.ACTIVE)
+    assert after.expires_at == grant.expires_at + HOUR
+    due = {task.kind: task.due_at for task in await ledger.tasks(request_id=grant.id)}
+    assert due[TaskKind.REVOKE] == after.expires_at
+    assert grant.expires_at < due[TaskKind.WARN_BEFORE_END] < after.expires_at
+    assert due[TaskKind.MOVE_END] == clock()
+    assert [e.kind for e in await ledger.history(grant.id)][-1] == AuditKind.EXTENDED
+
+
+async def test_an_extension_never_outlives_its_grant(ledger: Ledger, clock: TurnableClock) -> None:
+    grant, asked = await extension(ledger, clock)
+    assert asked.lapses_at == grant.expires_at
+    await ledger.advance(grant.id, Move.REVOKE, Change(actor=grant.requester_id, cause=Cause.DONE))
+    with pytest.raises(NotPossible) as lost:
+        await ledger.advance(asked.id, Move.DECIDE, approval(asked))
+    assert lost.value.why is Why.GRANT_ENDED
+    assert [t.due_at for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.LAPSE] == [clock()]
+    lapsed = await ledger.advance(asked.id, Move.LAPSE, Change(actor="clock", cause=Cause.LAPSED))
+    assert lapsed.state is State.LAPSED
+    with pytest.raises(NotPossible):
+        await ledger.ask(replace(draft(), kind=Kind.EXTENSION, parent_id=grant.id))
+
+
+async def test_no_extension_goes_past_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -> None:
+    grant, asked = await extension(ledger, clock)
+    assert grant.expires_at is not None
+    assert grant.started_at is not None
+    life = grant.expires_at - grant.started_at
+    _, late = await extension(ledger, clock, max_total=life + HOUR / 2)
+    with pytest.raises(NotPossible) as lost:
+        await ledger.advance(late.id, Move.DECIDE, approval(late))
+    assert lost.value.why is Why.TOO_LONG
+    assert (await ledger.advance(asked.id, Move.DECIDE, approval(asked))).state is State.APPLIED
+
+
+async def test_what_is_counted_with_the_ask_decides(ledger: Ledger, clock: TurnableClock) -> None:
+    seen: list[Tally] = []
+    for number in (1, 2, 3):
+        mine = draft(reason=f"reason {number}")
+        await ledger.ask(replace(mine, terms=replace(mine.terms, duration=number * HOUR)))
+    await bring(ledger, clock, State.ACTIVE)
+    with pytest.raises(LimitReached):
+        await ledger.ask(draft(database="other"), provided=lambda tally: seen.append(tally) is not None)
+    assert seen[0].waiting_of_person == 3
+    assert (await ledger.tally("nobody", "orders-prod", now=clock())).live_of_database == 1

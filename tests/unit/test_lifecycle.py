@@ -32,6 +32,7 @@ WAYS: dict[Move, tuple[set[State], State | None]] = {
     Move.ASK: (set(), PENDING),
     Move.DECIDE: ({PENDING}, PENDING),
     Move.APPROVE: ({PENDING}, APPROVED),
+    Move.APPLY: ({PENDING}, State.APPLIED),
     Move.DENY: ({PENDING}, State.DENIED),
     Move.CANCEL: ({PENDING}, State.CANCELLED),
     Move.LAPSE: ({PENDING}, State.LAPSED),
@@ -48,6 +49,7 @@ FOLLOWS: dict[Move, set[TaskKind]] = {
     Move.ASK: {TaskKind.POST_CARD, TaskKind.LAPSE},
     Move.DECIDE: {TaskKind.UPDATE_CARD},
     Move.APPROVE: {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.UPDATE_CARD},
+    Move.APPLY: {TaskKind.UPDATE_CARD, TaskKind.TELL},
     Move.DENY: {TaskKind.UPDATE_CARD, TaskKind.TELL},
     Move.CANCEL: {TaskKind.UPDATE_CARD, TaskKind.TELL},
     Move.LAPSE: {TaskKind.UPDATE_CARD, TaskKind.TELL},
@@ -98,7 +100,7 @@ def test_every_move_leads_where_people_were_told_and_from_nowhere_else() -> None
 @pytest.mark.parametrize("move", FOLLOWS)
 def test_the_tasks_that_follow_a_move(move: Move) -> None:
     after = request(TRANSITIONS[move].target or ACTIVE)
-    plans = [follow(after, START) for follow in TRANSITIONS[move].then]
+    plans = [plan for follow in TRANSITIONS[move].then if (plan := follow(after, START))]
     assert {plan.kind for plan in plans} == FOLLOWS[move]
     servers = {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.CLOSE_CREDENTIALS}
     assert all(plan.lane == ("db:1" if plan.kind in servers else "slack:1") for plan in plans)
@@ -106,7 +108,7 @@ def test_the_tasks_that_follow_a_move(move: Move) -> None:
 
 def test_the_end_is_planned_before_the_beginning() -> None:
     after = request(APPROVED)
-    kinds = [follow(after, START).kind for follow in TRANSITIONS[Move.APPROVE].then]
+    kinds = [plan.kind for follow in TRANSITIONS[Move.APPROVE].then if (plan := follow(after, START))]
     assert kinds.index(TaskKind.REVOKE) < kinds.index(TaskKind.PROVISION)
     end = next(p for p in (f(after, START) for f in TRANSITIONS[Move.APPROVE].then) if p.kind is TaskKind.REVOKE)
     assert end.due_at == START + HOUR + 2 * HOUR
@@ -178,7 +180,7 @@ def test_a_vote_for_a_stage_that_is_closed_must_be_judged_again() -> None:
 
 def test_a_lockdown_stops_what_gives_and_nothing_that_takes() -> None:
     stopped = {move for move, t in TRANSITIONS.items() if not_locked_down in t.only_if}
-    assert stopped == {Move.APPROVE, Move.START, Move.ACTIVATE}
+    assert stopped == {Move.APPROVE, Move.APPLY, Move.START, Move.ACTIVATE}
     assert why(Move.START, request(APPROVED), locked=True) is Why.LOCKED_DOWN
 
 
@@ -260,7 +262,7 @@ def test_nothing_but_advance_and_ask_writes_a_request() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _writes_requests(node)
     ]
     assert [p for p in sources if re.search(r"(?i)(update|into|delete from)\s+requests\b", p.read_text())] == []
-    assert sorted(found) == [("storage/ledger.py", "_apply"), ("storage/ledger.py", "_insert_request")]
+    assert sorted(found) == [("storage/ledger.py", "_insert_request"), ("storage/ledger.py", "_write")]
 
 
 def test_nothing_outside_storage_reaches_its_tables() -> None:

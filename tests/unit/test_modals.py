@@ -11,7 +11,7 @@ import pytest
 
 from bot.access.ask import Typed
 from bot.access.errors import NotUnderstood
-from bot.policy.judge import Offer
+from bot.policy.offers import Offer
 from bot.slack import modals
 from tests.fake_slack import blockkit
 from tests.unit.test_cards import State, request

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from bot.policy import judge
-from bot.policy.judge import Allowed, Ask, MayDecide, Outdated, Refused, may_decide
+from bot.policy import clicks, judge
+from bot.policy.clicks import MayDecide, Outdated, may_decide
+from bot.policy.facts import NOTHING_KNOWN
+from bot.policy.judge import Allowed, Ask, Refused
 from bot.policy.load import Config
 from storage.records import Request, State, Verdict
-from tests.unit.config import asked, config_of, database, rule, vote
+from tests.unit.config import NOON, asked, config_of, database, rule, vote
 
 ASKER, LEAD, SECOND, STRANGER, ADMIN = "U01ASKER", "U01LEAD", "U02LEAD", "U99STRANGER", "U01ADMIN"
 DATABASES = {"orders": database("readonly", "migrate", settings={"statement_timeout": "5min"})}
@@ -50,40 +52,40 @@ def waiting(config: Config | None = None, *, duration: timedelta = timedelta(hou
 
 
 def test_an_approver_may_decide() -> None:
-    assert may_decide(at(), waiting(), (), LEAD) == MayDecide(stage=0)
-    assert may_decide(at(), waiting(), (), SECOND) == MayDecide(stage=0)
+    assert may_decide(at(), waiting(), (), LEAD, at=NOON) == MayDecide(stage=0)
+    assert may_decide(at(), waiting(), (), SECOND, at=NOON) == MayDecide(stage=0)
 
 
 def test_strangers_admins_and_the_command_line_may_not() -> None:
     for person_id in (STRANGER, ADMIN, "cli:root", "", "anyone"):
-        answer = may_decide(at(), waiting(), (), person_id)
+        answer = may_decide(at(), waiting(), (), person_id, at=NOON)
         assert isinstance(answer, Refused)
         assert "Only the approvers named by the rule “readers” can decide this" in answer.reason
 
 
 def test_the_requester_never_may_even_if_named() -> None:
     named = at(rule__approvals=[{"from": [ASKER, LEAD], "count": 1}])
-    answer = may_decide(named, waiting(named), (), ASKER)
+    answer = may_decide(named, waiting(named), (), ASKER, at=NOON)
     assert answer == Refused(reason="You cannot decide your own request.")
 
 
 def test_nobody_decides_twice() -> None:
     two = at(rule__approvals=[{"from": [LEAD, SECOND], "count": 2}])
     request = waiting(two)
-    answer = may_decide(two, request, (vote(LEAD),), LEAD)
+    answer = may_decide(two, request, (vote(LEAD),), LEAD, at=NOON)
     assert isinstance(answer, Refused)
     assert "A person decides once" in answer.reason
-    assert may_decide(two, request, (vote(LEAD),), SECOND) == MayDecide(stage=0)
+    assert may_decide(two, request, (vote(LEAD),), SECOND, at=NOON) == MayDecide(stage=0)
 
 
 def test_what_is_complete_needs_nobody() -> None:
-    assert isinstance(may_decide(at(), waiting(), (vote(LEAD),), SECOND), Refused)
+    assert isinstance(may_decide(at(), waiting(), (vote(LEAD),), SECOND, at=NOON), Refused)
 
 
 def test_who_is_in_the_stage_is_always_todays() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD"], "count": 1}])
-    assert isinstance(may_decide(changed, waiting(), (), LEAD), Refused)
-    assert may_decide(changed, waiting(), (), "U03LEAD") == MayDecide(stage=0)
+    assert isinstance(may_decide(changed, waiting(), (), LEAD, at=NOON), Refused)
+    assert may_decide(changed, waiting(), (), "U03LEAD", at=NOON) == MayDecide(stage=0)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_who_is_in_the_stage_is_always_todays() -> None:
     ],
 )
 def test_a_change_of_what_was_on_the_card_is_outdated(changes: dict[str, Any], words: str) -> None:
-    answer = may_decide(at(**changes), waiting(), (), LEAD)
+    answer = may_decide(at(**changes), waiting(), (), LEAD, at=NOON)
     assert isinstance(answer, Outdated), answer
     assert words in answer.what
 
@@ -126,7 +128,7 @@ def test_a_change_of_what_was_on_the_card_is_outdated(changes: dict[str, Any], w
     ],
 )
 def test_a_change_of_anything_else_is_not(changes: dict[str, Any]) -> None:
-    assert may_decide(at(**changes), waiting(), (), LEAD) == MayDecide(stage=0)
+    assert may_decide(at(**changes), waiting(), (), LEAD, at=NOON) == MayDecide(stage=0)
 
 
 def test_what_is_gone_altogether_is_outdated_without_telling_what_else_there_is() -> None:
@@ -134,7 +136,7 @@ def test_what_is_gone_altogether_is_outdated_without_telling_what_else_there_is(
     without_database = config_of({"other": database("readonly")}, POLICY)
     without_level = config_of({"orders": database("migrate")}, POLICY)
     for config in (without_rules, without_database, without_level):
-        assert may_decide(config, waiting(), (), LEAD) == Outdated(what="the policy no longer allows it.")
+        assert may_decide(config, waiting(), (), LEAD, at=NOON) == Outdated(what="the policy no longer allows it.")
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -144,7 +146,9 @@ def test_it_never_raises(state: State, decisions: Any) -> None:
     stageless = replace(request, terms=replace(request.terms, stages=(), level={}))
     for asked_for in (request, stageless, replace(request, database="nosuch"), replace(request, level="nosuch")):
         for person_id in (ASKER, LEAD, STRANGER, ""):
-            assert isinstance(may_decide(at(), asked_for, decisions, person_id), MayDecide | Refused | Outdated)
+            assert isinstance(
+                may_decide(at(), asked_for, decisions, person_id, at=NOON), MayDecide | Refused | Outdated
+            )
 
 
 # Ending and seeing.
@@ -162,24 +166,24 @@ def test_it_never_raises(state: State, decisions: Any) -> None:
     ],
 )
 def test_who_may_end_and_who_may_see(person_id: str, may_revoke: bool, may_see: bool) -> None:
-    assert judge.may_revoke(at(), waiting(), (), person_id) is may_revoke
-    assert judge.may_see(at(), waiting(), (), person_id) is may_see
+    assert clicks.may_revoke(at(), waiting(), (), person_id) is may_revoke
+    assert clicks.may_see(at(), waiting(), (), person_id) is may_see
 
 
 def test_who_decided_or_could_have_keeps_the_right_to_end() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U04LEAD"], "count": 1}])
     for person_id in (LEAD, SECOND, "U03LEAD"):
-        assert judge.may_revoke(changed, waiting(), (), person_id)
-    assert judge.may_revoke(changed, waiting(), (vote("U09GONE"),), "U09GONE")
+        assert clicks.may_revoke(changed, waiting(), (), person_id)
+    assert clicks.may_revoke(changed, waiting(), (vote("U09GONE"),), "U09GONE")
 
 
 def test_who_denied_may_see_and_not_end() -> None:
     denied = (vote("U09GONE", verdict=Verdict.DENY),)
-    assert judge.may_see(at(), waiting(), denied, "U09GONE")
-    assert not judge.may_revoke(at(), waiting(), denied, "U09GONE")
+    assert clicks.may_see(at(), waiting(), denied, "U09GONE")
+    assert not clicks.may_revoke(at(), waiting(), denied, "U09GONE")
 
 
 def test_approvers_of_today_are_those_of_the_same_rule() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U03LEAD", LEAD], "count": 1}])
-    assert judge.approvers_today(changed, waiting()) == ("U03LEAD", LEAD)
-    assert judge.approvers_today(at(rule__name="renamed"), waiting()) == ()
+    assert clicks.asked_people(changed, waiting(), NOTHING_KNOWN, at=NOON) == {"U03LEAD", LEAD}
+    assert clicks.asked_people(at(rule__name="renamed"), waiting(), NOTHING_KNOWN, at=NOON) == {LEAD, SECOND}

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from bot.policy.judge import Allowed, Answer, Ask, Missing, Refused, explained, is_admin, may_ask, offers
+from bot.policy.clicks import is_admin
+from bot.policy.judge import Allowed, Answer, Ask, Missing, Refused, explained, may_ask
 from bot.policy.load import Config
+from bot.policy.offers import offers
 from storage.records import Kind, Stage
 from tests.unit.config import config_of, database, rule
 

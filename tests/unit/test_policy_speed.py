@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from bot.policy import judge
+from bot.policy import clicks, judge
 from bot.policy.judge import Allowed, Ask, Refused
 from bot.policy.load import load
-from tests.unit.config import asked, config_of, database, rule, written
+from bot.policy.offers import offers
+from tests.unit.config import NOON, asked, config_of, database, rule, written
 
 JUDGED_WITHIN, LOADED_WITHIN = 0.05, 1.0
 TEN_THOUSAND = range(10_000)
@@ -56,11 +57,11 @@ def test_ten_thousand_rules_are_judged_in_a_moment(shape: str) -> None:
     assert isinstance(allowed, Allowed)
     assert isinstance(judge.may_ask(config, unknown), Refused)
     request = asked(allowed.terms, person_id=PERSON, database=NAMES[-1])
-    assert judge.may_decide(config, request, (), "U01LEAD") == judge.MayDecide(stage=0)
+    assert clicks.may_decide(config, request, (), "U01LEAD", at=NOON) == clicks.MayDecide(stage=0)
     for ask in (good, none, unknown):
         assert fastest(lambda ask=ask: judge.may_ask(config, ask)) < JUDGED_WITHIN  # type: ignore[misc]
-    assert fastest(lambda: judge.offers(config, PERSON)) < JUDGED_WITHIN
-    assert fastest(lambda: judge.may_decide(config, request, (), "U01LEAD")) < JUDGED_WITHIN
+    assert fastest(lambda: offers(config, PERSON)) < JUDGED_WITHIN
+    assert fastest(lambda: clicks.may_decide(config, request, (), "U01LEAD", at=NOON)) < JUDGED_WITHIN
 
 
 def ordinary(number: int) -> str:
