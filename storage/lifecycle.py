@@ -249,6 +249,13 @@ def moved_end(grant: Request | None, by: timedelta) -> datetime:
     return grant.expires_at + by
 
 
+def warn_at(request: Request) -> datetime:
+    """When the requester of a live grant is told that its end comes."""
+    assert request.expires_at is not None, "a live grant has its end"
+    whole = request.expires_at - (request.started_at or request.asked_at)
+    return request.expires_at - min(WARN_AT_MOST, whole / 4)
+
+
 # What follows: each is given the request as it is after the move, and the time.
 
 
@@ -297,8 +304,7 @@ def _notify(r: Request, now: datetime) -> Plan | None:
 def _warn_before_end(r: Request, now: datetime) -> Plan | None:
     if r.expires_at is None:
         return None
-    due = r.expires_at - min(WARN_AT_MOST, (r.expires_at - (r.started_at or now)) / 4)
-    return Plan(kind=TaskKind.WARN_BEFORE_END, lane=slack_lane(r), due_at=max(due, now), is_single=True)
+    return Plan(kind=TaskKind.WARN_BEFORE_END, lane=slack_lane(r), due_at=max(warn_at(r), now), is_single=True)
 
 
 def _review(r: Request, now: datetime) -> Plan | None:

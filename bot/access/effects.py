@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.access import alerts, ask, mend, password, provision, revoke, tell
+from bot.access import alerts, ask, mend, password, provision, remind, revoke, tell
 from bot.access.work import Effect
 from storage.records import TaskKind
 
@@ -13,6 +13,10 @@ EFFECTS: dict[TaskKind, Effect] = {
     TaskKind.ALERT: alerts.alert,
     TaskKind.FEED: tell.feed,
     TaskKind.LAPSE: ask.lapse,
+    TaskKind.REMIND: remind.remind,
+    TaskKind.ESCALATE: remind.escalate,
+    TaskKind.NOTIFY: remind.notify,
+    TaskKind.WARN_BEFORE_END: remind.warn,
     TaskKind.PROVISION: provision.provision,
     TaskKind.PASSWORD: password.password,
     TaskKind.CLOSE_CREDENTIALS: tell.close_credentials,

@@ -89,13 +89,43 @@ class Posted:
 
 @dataclass(frozen=True, kw_only=True)
 class CardNotice:
-    """The approval card of a request as it stands; ``approvers`` of the open stage today."""
+    """The approval card of a request as it stands. ``waits_for``: who may decide now, as the policy names them.
+
+    ``grant`` is what an extension is about; ``ticket_url`` leads to the ticket where the policy knows the way.
+    """
 
     request: Request
     decisions: tuple[Decision, ...]
     enforced: str
     engine: str
     reaches: str
+    waits_for: tuple[str, ...] = ()
+    ticket_url: str | None = None
+    grant: Request | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReminderNotice:
+    """A request still waits; with ``is_escalation`` others may decide it as well from now on."""
+
+    request: Request
+    waits_for: tuple[str, ...]
+    is_escalation: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndingSoonNotice:
+    """To the requester, a while before the end."""
+
+    request: Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrantedNotice:
+    """To those whom the rule tells and does not ask."""
+
+    request: Request
+    decisions: tuple[Decision, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +181,24 @@ class AlertNotice:
 
 
 Notice: TypeAlias = (
-    CardNotice | PreparingNotice | CredentialsNotice | ClosedNotice | TurnNotice | FeedNotice | AlertNotice
+    CardNotice
+    | ReminderNotice
+    | EndingSoonNotice
+    | GrantedNotice
+    | PreparingNotice
+    | CredentialsNotice
+    | ClosedNotice
+    | TurnNotice
+    | FeedNotice
+    | AlertNotice
 )
 
 
 class Messenger(Protocol):
     """The only way anything is said. Raises Delayed, Undeliverable or MessageGone and nothing else."""
 
-    async def post(self, channel: str, notice: Notice) -> Posted:
-        """Show it in a channel, or in the bot's DM with a person when given a person's id."""
+    async def post(self, channel: str, notice: Notice, *, thread: str | None = None) -> Posted:
+        """Show it in a channel, in the ``thread`` of a message there, or in the bot's DM with a person when given a person's id."""
 
     async def redraw(self, posted: Posted, notice: Notice) -> None:
         """Replace what a message shows, in place."""

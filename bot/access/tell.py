@@ -5,13 +5,18 @@ Messages are drawn from the rows at send time, so a redraw that comes late or tw
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
 import structlog
 
 from bot.access import people
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
+from bot.access.decide import approve_alone, grant_of
+from bot.access.errors import AccessError
 from bot.access.ports import (
     CardNotice,
     ClosedNotice,
@@ -25,9 +30,10 @@ from bot.access.ports import (
 from bot.access.provision import remember
 from bot.access.work import Again, Work
 from bot.policy import clicks
+from bot.policy.model import TICKET
 from storage.audit import AuditKind
 from storage.lifecycle import open_stage
-from storage.records import AuditEvent, Message, Purpose, Request, State, Verdict
+from storage.records import AuditEvent, Decision, Kind, Message, Purpose, Request, State, Verdict
 
 FEED_LINES = 25
 FEED_PAUSE = timedelta(seconds=1)
@@ -43,13 +49,34 @@ log = structlog.get_logger(__name__)
 async def card(context: Context, request: Request) -> CardNotice:
     """The card as it stands now."""
     engine, admin_url = _server(context, request)
+    decisions = await context.ledger.decisions(request.id)
     return CardNotice(
         request=request,
-        decisions=await context.ledger.decisions(request.id),
+        decisions=decisions,
+        waits_for=await waits_for(context, request, decisions),
+        ticket_url=_ticket_url(context, request),
+        grant=await grant_of(context, request),
         enforced=context.engines.enforces(engine, admin_url).value,
         engine=context.engines.label(engine),
         reaches=str(request.terms.level.get("description") or ""),
     )
+
+
+async def waits_for(context: Context, request: Request, decisions: tuple[Decision, ...]) -> tuple[str, ...]:
+    """Who may decide now, as the policy names them today."""
+    stage, config = open_stage(request, decisions), context.files.config
+    if stage is None:
+        return ()
+    stages = clicks.stages_today(config, request) if config else request.terms.stages
+    wider = clicks.escalated_to(request, request.terms, at=await context.ledger.now())
+    return tuple(dict.fromkeys((*stages[stage].approvers, *wider)))
+
+
+def _ticket_url(context: Context, request: Request) -> str | None:
+    pattern = context.files.config.policy.ticket_url if context.files.config else None
+    if pattern is None or request.ticket is None:
+        return None
+    return pattern.replace(TICKET, quote(request.ticket, safe=""))
 
 
 def _server(context: Context, request: Request) -> tuple[str, str]:
@@ -62,7 +89,7 @@ def _server(context: Context, request: Request) -> tuple[str, str]:
 
 async def post_card(context: Context, work: Work) -> None:
     """Effect of ``post_card``: into the rule's channel, or to each approver where the channel is closed to us."""
-    request = await work.request()
+    request = await _granted_by_itself(context, await work.request())
     for message in await context.ledger.messages(request.id, Purpose.CARD):
         if message.ts is None:
             try:
@@ -71,6 +98,15 @@ async def post_card(context: Context, work: Work) -> None:
                 await _to_approvers(context, work, request, closed)
                 return
     await _to_those_outside(context, work, request)
+
+
+async def _granted_by_itself(context: Context, request: Request) -> Request:
+    """Where the policy asks nobody, the ask itself approves; this is the net under an ask that died before it did."""
+    if request.state is not State.PENDING or request.terms.stages or request.kind is Kind.BREAK_GLASS:
+        return request
+    with suppress(AccessError):
+        await approve_alone(context, request)
+    return await context.ledger.request(request.id)
 
 
 async def _to_those_outside(context: Context, work: Work, request: Request) -> None:
@@ -102,9 +138,15 @@ async def _to_approvers(context: Context, work: Work, request: Request, closed: 
 
 async def _copies(context: Context, work: Work, request: Request, people: set[str]) -> list[bool]:
     """A card of their own for each; True for those who could be reached. Repeated, it posts only what is missing."""
-    if not await context.ledger.messages(request.id, Purpose.CARD_COPY):
-        for person_id in sorted(people):
-            await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
+    if await context.ledger.messages(request.id, Purpose.CARD_COPY):
+        people = set()
+    return await post_copies(context, work, request, people)
+
+
+async def post_copies(context: Context, work: Work, request: Request, people: Collection[str]) -> list[bool]:
+    """Further cards, for these people; and those that were begun before and are not posted yet."""
+    for person_id in sorted(people):
+        await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
     copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
     return [await _copy(context, work, copy, request) for copy in copies]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import re2
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from bot.databases import Duration, Strict, as_text
 
@@ -141,10 +141,10 @@ PersonId = Annotated[str, AfterValidator(_who)]
 class Hours(Strict):
     """A window of local time on some days; ``to`` before ``from`` runs past midnight and belongs to the day it began on."""
 
-    days: Annotated[tuple[int, ...], PlainValidator(_days)]
-    start: Annotated[time, PlainValidator(_from)] = Field(alias="from")
-    to: Annotated[time | None, PlainValidator(_clock)]
-    tz: Annotated[str, PlainValidator(_zone)]
+    days: Annotated[tuple[int, ...], BeforeValidator(_days)]
+    start: Annotated[time, BeforeValidator(_from)] = Field(alias="from")
+    to: Annotated[time | None, BeforeValidator(_clock)]
+    tz: Annotated[str, BeforeValidator(_zone)]
 
     def cover(self, at: datetime) -> bool:
         """By the wall clock there, daylight saving included: an hour that comes twice counts twice."""
@@ -226,7 +226,7 @@ class TestEntry(Strict):
     __test__ = False  # not one of pytest's
 
     ask: str
-    at: Annotated[datetime, PlainValidator(_moment)] | None = None
+    at: Annotated[datetime, BeforeValidator(_moment)] | None = None
     approve: list[PersonId] = []
     break_glass: Annotated[bool, Field(strict=True)] = False
     expect: Literal["refused", "waiting", "granted"]

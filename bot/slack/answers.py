@@ -14,7 +14,7 @@ from bot.policy.offers import Offer
 from bot.slack import ids
 from bot.slack.blocks import Block, Drawn, actions, button, context, section
 from bot.slack.cards import approvers, ended_by, receipt_line
-from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
+from bot.slack.text import TEXT_MAX, cut, escape, moment, named, one_line, person
 from storage.records import Request, State, Verdict
 
 LISTED_MAX = 15
@@ -52,11 +52,15 @@ def _written(text: str, *more: Block) -> Drawn:
 def asked(answer: Asked) -> Drawn:
     """Who is asked, and until when."""
     request = answer.request
-    named = [person(who) for who in approvers(request)]
-    more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
+    if request.state is not State.PENDING:
+        return said(
+            f"Request #{request.id} was approved by the policy. The credentials come in a message of their own."
+        )
+    who = [named(one) for one in approvers(request)]
+    more = f" and {len(who) - NAMED_MAX} more" if len(who) > NAMED_MAX else ""
     waiting = "is waiting" if answer.is_new else "is waiting already: I did not ask again. It waits"
     text = (
-        f"Request #{request.id} {waiting} for {', '.join(named[:NAMED_MAX])}{more}."
+        f"Request #{request.id} {waiting} for {', '.join(who[:NAMED_MAX])}{more}."
         f" I will tell you when it is decided; it lapses {moment(request.lapses_at)}."
     )
     return _written(text, actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}")))

@@ -8,18 +8,27 @@ from __future__ import annotations
 from functools import singledispatch
 
 from adapters.base import Enforced
-from bot.access.ports import AlertNotice, CardNotice, Notice, TurnNotice
+from bot.access.ports import (
+    AlertNotice,
+    CardNotice,
+    EndingSoonNotice,
+    GrantedNotice,
+    Notice,
+    ReminderNotice,
+    TurnNotice,
+)
 from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
 from bot.durations import format_duration
 from bot.slack import credentials, feed, ids
 from bot.slack.blocks import Block, Drawn, actions, button, confirmed, context, header, quote, section
-from bot.slack.text import TEXT_MAX, cut, escape, in_words, moment, one_line, person, second
-from storage.records import Cause, Decision, Request, State, Verdict
+from bot.slack.text import TEXT_MAX, cut, escape, in_words, link, moment, named, one_line, person, second
+from storage.records import Cause, Decision, Kind, Request, State, Verdict
 
 REASON_IN_TEXT = 300
 ALERT_MAX = 2500
 APPROVERS_SHOWN = 20
 APPROVALS_SHOWN = 9
+STAGE_NAMES_SHOWN = 5
 
 
 @singledispatch
@@ -69,7 +78,10 @@ def _about(notice: CardNotice) -> list[Block]:
     about = [escape(notice.reaches), enforced_words(notice)]
     rule = [f"Rule: {escape(request.terms.rule)}"]
     if request.state is State.PENDING:
-        rule += [f"Can decide: {_approvers(request)}", f"Lapses {moment(request.lapses_at)}"]
+        rule += [f"Can decide: {_approvers(notice)}", f"Lapses {moment(request.lapses_at)}"]
+    if request.ticket:
+        shown = link(notice.ticket_url, request.ticket) if notice.ticket_url else escape(request.ticket)
+        rule.append(f"Ticket: {shown}")
     left = (
         "A role that owns objects can leave things behind that outlive the grant."
         if request.terms.level.get("roles")
@@ -90,19 +102,37 @@ def enforced_words(notice: CardNotice) -> str:
 
 
 def approvers(request: Request) -> list[str]:
-    """Those the stages name, but for the requester, who never decides."""
-    named = (who for stage in request.terms.stages for who in stage.approvers if who != request.requester_id)
-    return list(dict.fromkeys(named))
+    """Those the first stage names, but for the requester, who never decides."""
+    stages = request.terms.stages[:1]
+    return list(dict.fromkeys(who for s in stages for who in s.approvers if who != request.requester_id))
 
 
-def _approvers(request: Request) -> str:
-    named = approvers(request)
-    more = f" and {len(named) - APPROVERS_SHOWN} more" if len(named) > APPROVERS_SHOWN else ""
-    return ", ".join(person(who) for who in named[:APPROVERS_SHOWN]) + more
+def _approvers(notice: CardNotice) -> str:
+    people = [who for who in notice.waits_for if who != notice.request.requester_id] or approvers(notice.request)
+    more = f" and {len(people) - APPROVERS_SHOWN} more" if len(people) > APPROVERS_SHOWN else ""
+    return ", ".join(named(who) for who in people[:APPROVERS_SHOWN]) + more
+
+
+def _stage_lines(notice: CardNotice) -> list[str]:
+    """One line a stage: who approved it, or how many it waits for."""
+    return [_stage_line(notice, number) for number in range(len(notice.request.terms.stages))]
+
+
+def _stage_line(notice: CardNotice, number: int) -> str:
+    stage = notice.request.terms.stages[number]
+    who = ", ".join(named(name) for name in stage.approvers[:STAGE_NAMES_SHOWN])
+    made = [d for d in notice.decisions if d.verdict is Verdict.APPROVE and d.stage == number]
+    by = ", ".join(f"{person(d.person_id, d.person_name)} {moment(d.at)}" for d in made)
+    missing = stage.count - len(made)
+    if missing > 0:
+        return f"· {who} — {by + '; ' if by else ''}waiting for {missing}"
+    return f"✓ {who} — {by}"
 
 
 def _outcome(notice: CardNotice) -> list[Block]:
     request = notice.request
+    if request.state is State.PENDING and len(request.terms.stages) > 1:
+        return [context(line) for line in _stage_lines(notice)[:APPROVALS_SHOWN]]
     lines = [
         f"✓ approved by {person(d.person_id, d.person_name)} {moment(d.at)}"
         for d in notice.decisions
@@ -186,7 +216,7 @@ def _card_text(notice: CardNotice) -> str:
     lasts, why = format_duration(request.duration or request.terms.duration), one_line(request.reason, REASON_IN_TEXT)
     if request.state is State.PENDING:
         return cut(
-            f"#{request.id}: {who} asks for {thing} for {lasts}: {why} Can decide: {_approvers(request)}", TEXT_MAX
+            f"#{request.id}: {who} asks for {thing} for {lasts}: {why} Can decide: {_approvers(notice)}", TEXT_MAX
         )
     until = f" until {in_words(request.expires_at)}" if request.state is State.ACTIVE and request.expires_at else ""
     return cut(
@@ -224,6 +254,48 @@ def _turn_words(notice: TurnNotice) -> tuple[str, str]:
         State.REVOKED: f"Your access #{request.id} to {thing} has ended: {ended_by(request)}. {receipt_line(request)}",
     }
     return ended.get(request.state, f"Your request #{request.id} is {request.state}."), ""
+
+
+@draw.register
+def reminder(notice: ReminderNotice) -> Drawn:
+    """Beside the card: who is waited for, and until when."""
+    request, thing = notice.request, what(notice.request)
+    who = ", ".join(named(name) for name in notice.waits_for[:APPROVERS_SHOWN] if name != request.requester_id)
+    begun = "may be decided by more people now" if notice.is_escalation else "still waits"
+    line = (
+        f"#{request.id} {begun}: {person(request.requester_id, request.requester_name)} asks for {thing}."
+        f" Can decide: {who}. It lapses {moment(request.lapses_at)}."
+    )
+    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line)])
+
+
+@draw.register
+def ending_soon(notice: EndingSoonNotice) -> Drawn:
+    """To the requester: the end comes, and what can be done about it."""
+    request = notice.request
+    assert request.expires_at is not None, "a live grant has its end"
+    line = (
+        f"Your access #{request.id} to {what(request)} ends {moment(request.expires_at)}. Open sessions end then, too."
+    )
+    offered = [button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now")]
+    if request.kind is not Kind.BREAK_GLASS:
+        offered.insert(0, button("Extend", ids.EXTEND, request.token, about=f"access {request.id}"))
+    text = f"Your access #{request.id} ends {in_words(request.expires_at)}."
+    return Drawn(text=text, blocks=[section(line), actions(*offered)])
+
+
+@draw.register
+def granted(notice: GrantedNotice) -> Drawn:
+    """Told, not asked."""
+    request = notice.request
+    who, lasts = (
+        person(request.requester_id, request.requester_name),
+        format_duration(request.duration or request.terms.duration),
+    )
+    made = [person(d.person_id, d.person_name) for d in notice.decisions if d.verdict is Verdict.APPROVE]
+    by = f"approved by {', '.join(made)}" if made else "approved by the policy, nobody was asked"
+    line = f"#{request.id}: {who} was given {what(request)} for {lasts}, {by}. Rule: {escape(request.terms.rule)}."
+    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line), quote(request.reason)])
 
 
 @draw.register

@@ -22,6 +22,12 @@ VERBS = {
     AuditKind.CANCELLED: "withdrawn",
     AuditKind.LAPSED: "lapsed",
     AuditKind.OUTDATED: "out of date",
+    AuditKind.APPLIED: "more time approved",
+    AuditKind.REMINDED: "reminded",
+    AuditKind.ESCALATED: "escalated",
+    AuditKind.EXTENDED: "extended",
+    AuditKind.SIGNED_OFF: "signed off",
+    AuditKind.REVIEW_OVERDUE: "not signed off in time",
     AuditKind.STARTED: "started",
     AuditKind.ACTIVATED: "granted",
     AuditKind.PASSWORD_RENEWED: "new password",
@@ -54,7 +60,7 @@ def _rest(event: AuditEvent, request: Request) -> str:
     if kind is AuditKind.ASKED:
         lasts = format_duration(request.terms.duration)
         return f'{who}, {thing} for {lasts}: "{one_line(event.text or "", REASON_MAX)}"'
-    if kind in (AuditKind.STARTED, AuditKind.ACTIVATED):
+    if kind in (AuditKind.STARTED, AuditKind.ACTIVATED, AuditKind.EXTENDED):
         until = f" until {moment(request.expires_at)}" if request.expires_at else ""
         return f"{escape(request.username or '')} on {escape(request.database)}{until}"
     if kind is AuditKind.REVOKED:

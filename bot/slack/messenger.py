@@ -40,9 +40,10 @@ class SlackMessenger:
     def __init__(self, client: AsyncWebClient) -> None:
         self._client = client
 
-    async def post(self, channel: str, notice: Notice) -> Posted:
+    async def post(self, channel: str, notice: Notice, *, thread: str | None = None) -> Posted:
         """A person's id opens the bot's DM with them; the id of that DM is what comes back."""
-        found = await self._call("chat.postMessage", channel, notice, unfurl_links=False, unfurl_media=False)
+        more = {"thread_ts": thread} if thread else {}
+        found = await self._call("chat.postMessage", channel, notice, unfurl_links=False, unfurl_media=False, **more)
         return Posted(channel=str(found["channel"]), ts=str(found["ts"]))
 
     async def redraw(self, posted: Posted, notice: Notice) -> None:

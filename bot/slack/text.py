@@ -75,6 +75,18 @@ def person(person_id: str, name: str = "") -> str:
     return escape(name or person_id)
 
 
+def named(who: str) -> str:
+    """Whom the policy names: a mention of a person or of a group by its id; handles and addresses as they are."""
+    if re.fullmatch(r"S[A-Z0-9]+", who):
+        return f"<!subteam^{who}>"
+    return person(who)
+
+
+def link(url: str, label: str) -> str:
+    """A link of our own making; what is foreign in it was quoted before."""
+    return f"<{escape(url)}|{escape(label).replace('|', ' ')}>"
+
+
 def moment(at: datetime) -> str:
     """A date in each reader's own zone."""
     return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at:%Y-%m-%d %H:%M} UTC>"

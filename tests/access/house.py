@@ -104,7 +104,7 @@ class Wall:
     refuse: Callable[[str, Notice], DeliveryError | None] = lambda _place, _notice: None
     _number: int = 0
 
-    async def post(self, channel: str, notice: Notice) -> Posted:
+    async def post(self, channel: str, notice: Notice, *, thread: str | None = None) -> Posted:
         self.step(f"before post {type(notice).__name__}")
         if error := self.refuse(channel, notice):
             raise error
