@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access.alerts import announce_files
+from bot.access.people import follow_groups, look_at_people
 from bot.access.runner import Runner
 from bot.access.servers import measure
 
 NET_SECONDS = 30
 FILES_SECONDS = 5
 SERVERS_SECONDS = 3600
+PEOPLE_SECONDS = 300
 
 
 def build_scheduler(runner: Runner) -> AsyncIOScheduler:
@@ -29,5 +31,14 @@ def build_scheduler(runner: Runner) -> AsyncIOScheduler:
         id="servers",
         next_run_time=datetime.now(UTC),
     )
+    for look in (follow_groups, look_at_people):
+        scheduler.add_job(
+            look,
+            "interval",
+            seconds=PEOPLE_SECONDS,
+            args=[runner.context],
+            id=look.__name__,
+            next_run_time=datetime.now(UTC),
+        )
     scheduler.add_job(announce_files, "interval", seconds=FILES_SECONDS, args=[runner.context], id="files")
     return scheduler

@@ -38,5 +38,6 @@ class AuditKind(StrEnum):
     BOT_STARTED = "bot.started"
     TRIED = "database.tried"
     SWEPT = "database.swept"
+    GROUP_CHANGED = "group.changed"
     POLICY_LOADED = "policy.loaded"
     POLICY_REFUSED = "policy.refused"

@@ -194,6 +194,18 @@ class Ledger(Reads, Queue):
                 tx, kind, actor=actor, request_id=request_id, facts=facts or {}, text=text, now=await self.moment(tx)
             )
 
+    async def remember(self, name: str, value: str | None, *, was: str | None) -> bool:
+        """Write down what was seen, or forget it with None. False, and nothing written, where it no longer is what it ``was``."""
+        async with self.writing() as tx:
+            if not self.is_sqlite:
+                await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(f"seen {name}"),))
+            if await meta_value(tx, f"seen:{name}") != was:
+                return False
+            await tx.execute(delete(meta).where(meta.c.name == f"seen:{name}"))
+            if value is not None:
+                await tx.execute(insert(meta).values(name=f"seen:{name}", value=value))
+        return True
+
     async def set_cursor(self, name: str, value: int) -> None:
         """How far a reader has come."""
         async with self.writing() as tx:

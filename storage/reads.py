@@ -98,6 +98,17 @@ class Reads(Store):
                 await tx.exec_driver_sql("LOCK TABLE audit_events IN SHARE MODE")
             return tuple(rows.event(row) for row in (await tx.execute(query)).mappings())
 
+    async def remembered(self, name: str) -> str | None:
+        """What was last written under this name by ``remember``."""
+        async with self.reading() as tx:
+            return await meta_value(tx, f"seen:{name}")
+
+    async def remembered_names(self, prefix: str) -> tuple[str, ...]:
+        """The names that begin so."""
+        names = select(meta.c.name).where(meta.c.name.startswith(f"seen:{prefix}", autoescape=True))
+        async with self.reading() as tx:
+            return tuple(name.removeprefix("seen:") for name in (await tx.execute(names)).scalars())
+
     async def cursor(self, name: str) -> int:
         """How far a reader has come; 0 at the beginning."""
         async with self.reading() as tx:

@@ -1,19 +1,50 @@
-"""People and groups as the directory has them now: the facts that judging is given."""
+"""People and groups as the directory has them now: the facts that judging is given, and what follows when they change.
+
+In many workspaces anyone may edit a group, so a change of one that the policy names is on the record and before those
+who look after the policy. What gives no answer is never a yes.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+
+import structlog
+
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.ports import Person
+from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.facts import Facts
 from bot.policy.judge import Refused
 from bot.policy.load import Config
-from storage.records import Tally
+from storage.audit import AuditKind
+from storage.errors import NotPossible
+from storage.lifecycle import Change, Move
+from storage.records import Cause, Request, State, Tally
+
+ALERT_PAUSE = timedelta(hours=1)
+NAME_MAX = 50
+
+log = structlog.get_logger(__name__)
+
+
+# Facts.
 
 
 async def facts(context: Context, config: Config, *, tally: Tally | None = None) -> Facts:
     """Who is in every group, and has every address, that the policy names. What gave no answer stays unknown."""
-    return Facts(members=await context.directory.members(config.named), tally=tally)
+    members = dict(await context.directory.members(config.named))
+    for handle in await moved_handles(context, config):
+        members.pop(handle, None)
+    for name in sorted(config.named - members.keys()):
+        await _alert_once(
+            context,
+            f"silent:{name}",
+            f"Slack does not say who is in {name}, which the policy names: nobody gets access, or decides, by it.",
+            "See whether the group is there under this name, and by dbaccess doctor whether Slack answers.",
+        )
+    return Facts(members=members, tally=tally)
 
 
 async def facts_about(context: Context, config: Config, person: Person, database: str | None) -> Facts:
@@ -24,10 +55,131 @@ async def facts_about(context: Context, config: Config, person: Person, database
 
 
 async def trouble(context: Context, no: Refused) -> None:
-    """Somebody was refused because groups are silent or empty: those who look after the policy are told."""
-    await raise_alert(
+    """Somebody was refused because of who is in a group: those who look after the policy are told."""
+    names = ", ".join(no.unknown)
+    await _alert_once(
         context,
-        None,
-        f"An ask was refused because of who is in {', '.join(no.unknown)}: {no.reason}",
-        steps=("See who is in these groups in Slack, and by dbaccess doctor whether Slack answers.",),
+        f"refused:{names}",
+        f"An ask was refused because of who is in {names}: {no.reason}",
+        "See in Slack who is in these groups; somebody other than the requester must be able to decide.",
     )
+
+
+async def _alert_once(context: Context, key: str, what: str, step: str) -> None:
+    """At most one alert an hour about the same thing."""
+    key, now = f"alerted:{key}"[:NAME_MAX], await context.ledger.now()
+    last = await context.ledger.cursor(key)
+    if now.timestamp() - last >= ALERT_PAUSE.total_seconds():
+        await context.ledger.set_cursor(key, int(now.timestamp()))
+        await raise_alert(context, None, what, steps=(step,))
+
+
+# Handles: the group that had it first is the one the policy means.
+
+
+async def moved_handles(context: Context, config: Config) -> set[str]:
+    """Handles that mean another group than when they were first seen: refused, until the policy names the group by its id."""
+    handles = {name for name in config.named_groups if name.startswith("@")}
+    found = await context.directory.group_ids(handles)
+    return {handle for handle, group in found.items() if not await _is_the_same(context, handle, group)}
+
+
+async def _is_the_same(context: Context, handle: str, group: str) -> bool:
+    key = f"pin:{handle}"[:NAME_MAX]
+    first = await context.ledger.remembered(key)
+    if first is None:
+        await context.ledger.remember(key, group, was=None)
+        return True
+    if first != group:
+        await _alert_once(
+            context,
+            f"moved:{handle}",
+            f"The handle {handle} now means the group {group}; when the policy began to name it, it was {first}. It counts as unknown.",
+            f"Name the group by its id in policy.yml: {first}, or {group} if that is what you mean.",
+        )
+    return first == group
+
+
+# Groups that change.
+
+
+async def follow_groups(context: Context) -> None:
+    """Put on the record who came into and left the groups that the policy names; at first sight they are only remembered."""
+    config = context.files.config
+    if config is None:
+        return
+    seen = await context.directory.members(config.named_groups)
+    for name in sorted(seen):
+        await _follow(context, name, seen[name])
+    await _forget_unnamed(context, config.named_groups)
+
+
+async def _follow(context: Context, name: str, people: frozenset[str]) -> None:
+    key, after = f"group:{name}"[:NAME_MAX], json.dumps(sorted(people))
+    before = await context.ledger.remembered(key)
+    if before == after or not await context.ledger.remember(key, after, was=before) or before is None:
+        return
+    was = frozenset(json.loads(before))
+    added, removed = sorted(people - was), sorted(was - people)
+    await context.ledger.record(
+        AuditKind.GROUP_CHANGED, actor="slack", facts={"group": name, "added": added, "removed": removed}
+    )
+    changes = [f"{word} {await _names(context, who)}" for word, who in (("added", added), ("removed", removed)) if who]
+    words = f"The group {name}, which the policy names, was changed in Slack: {'; '.join(changes)}."
+    step = "If nobody meant that: put the group right in Slack, and see dbaccess list for what was granted since."
+    await raise_alert(context, None, words, steps=(step,))
+
+
+async def _names(context: Context, people: Iterable[str]) -> str:
+    return ", ".join([await _name(context, person_id) for person_id in people])
+
+
+async def _name(context: Context, person_id: str) -> str:
+    try:
+        return f"@{(await context.directory.person(person_id)).name} ({person_id})"
+    except DirectoryUnavailable:
+        return person_id
+
+
+async def _forget_unnamed(context: Context, named: frozenset[str]) -> None:
+    """What the policy no longer names is no longer followed; named again, a group is seen for the first time."""
+    for prefix in ("group:", "pin:"):
+        for name in await context.ledger.remembered_names(prefix):
+            if name not in {f"{prefix}{one}"[:NAME_MAX] for one in named}:
+                await context.ledger.remember(name, None, was=await context.ledger.remembered(name))
+
+
+# People who leave.
+
+
+async def look_at_people(context: Context) -> None:
+    """Everybody who has or wants access is still one of us: events get lost, so this is asked again and again."""
+    there = (*await context.ledger.live_grants(), *await context.ledger.waiting_requests())
+    for person_id in sorted({request.requester_id for request in there}):
+        await left(context, person_id)
+
+
+async def left(context: Context, person_id: str) -> None:
+    """End what somebody has who is no longer a full member, and close what they wait for. No answer ends nothing."""
+    live = await context.ledger.live_grants(person_id=person_id)
+    waiting = await context.ledger.waiting_requests(person_id=person_id)
+    if not live and not waiting:
+        return
+    try:
+        person = await context.directory.person(person_id, fresh=True)
+    except DirectoryUnavailable as silent:
+        log.warning("Slack does not say whether somebody is still a member", person=person_id, why=str(silent))
+        return
+    if not person.is_ours:
+        for request in (*waiting, *(r for r in live if r.state is not State.REVOKING)):
+            await _taken_back(context, request, person)
+
+
+async def _taken_back(context: Context, request: Request, person: Person) -> None:
+    words = f"the requester is no longer a member of the workspace ({person.why_not})."
+    waits = request.state is State.PENDING
+    change = Change(actor="directory", cause=Cause.OUTDATED if waits else Cause.LEFT, words=words)
+    try:
+        await context.ledger.advance(request.id, Move.OUTDATE if waits else Move.REVOKE, change)
+    except NotPossible as lost:
+        log.info("somebody who left has lost it already", request=request.id, why=str(lost.why))

@@ -52,6 +52,9 @@ class Directory(Protocol):
         Never raises.
         """
 
+    async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:
+        """``@handle`` → the id of the group that has it now; handles that gave no answer, or that nobody has, are missing."""
+
     def forget(self, person_id: str) -> None:
         """What is known of this person is old: ask again next time."""
 

@@ -10,9 +10,12 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot.access import people
 from bot.access.context import Context
 from bot.slack import answers
 from bot.slack.blocks import section
+
+GROUP_EVENTS = ("subteam_updated", "subteam_members_changed")
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +24,14 @@ def register(app: AsyncApp, context: Context) -> None:
     """Put the listeners on the app; an event without one would be sent again and again."""
 
     async def on_user_change(event: dict[str, Any]) -> None:
-        context.directory.forget(str((event.get("user") or {}).get("id") or ""))
+        person_id = str((event.get("user") or {}).get("id") or "")
+        context.directory.forget(person_id)
+        await people.left(context, person_id)
+
+    async def on_group_change(event: dict[str, Any]) -> None:
+        log.info("a group changed", kind=event.get("type"))
+        context.directory.forget_groups()
+        await people.follow_groups(context)
 
     async def on_home_opened(event: dict[str, Any], client: AsyncWebClient) -> None:
         if event.get("tab") == "home":
@@ -31,6 +41,8 @@ def register(app: AsyncApp, context: Context) -> None:
         log.debug("an event", kind=event.get("type"))
 
     app.event("user_change")(on_user_change)
+    for kind in GROUP_EVENTS:
+        app.event(kind)(on_group_change)
     app.event("app_home_opened")(on_home_opened)
     app.event(re.compile(".*"))(on_other)
 

@@ -68,6 +68,7 @@ class People:
     not_in_the_channel: set[str] = field(default_factory=set)
     groups: dict[str, set[str]] = field(default_factory=dict)
     silent_groups: set[str] = field(default_factory=set)
+    handles: dict[str, str] = field(default_factory=dict)
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
@@ -83,10 +84,15 @@ class People:
     async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
         if self.is_silent:
             return {}
-        return {name: frozenset(self.groups[name]) for name in names if name in self.groups.keys() - self.silent_groups}
+        known = {name: self.handles.get(name, name) for name in names}
+        told = self.groups.keys() - self.silent_groups
+        return {name: frozenset(self.groups[group]) for name, group in known.items() if group in told}
 
     def forget(self, person_id: str) -> None:
         return
+
+    async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:
+        return {handle: self.handles[handle] for handle in handles if handle in self.handles}
 
     def forget_groups(self) -> None:
         return

@@ -35,9 +35,12 @@ class Lookups:
                 return {"ok": True, "user": user}
         return {"ok": False, "error": "users_not_found"}
 
-    def groups(self, _arguments: Arguments) -> Answer:
-        found = [{"id": i, "handle": g["handle"], "team_id": TEAM} for i, g in self.workspace.groups.items()]
-        return {"ok": True, "usergroups": found}
+    def groups(self, arguments: Arguments) -> Answer:
+        """Disabled groups only when asked for them, members only when asked for them."""
+        with_users, disabled = (arguments.get(k) in ("true", True) for k in ("include_users", "include_disabled"))
+        shown = [group for group in self.workspace.groups.values() if disabled or not group["date_delete"]]
+        hidden = () if with_users else ("users",)
+        return {"ok": True, "usergroups": [{k: v for k, v in g.items() if k not in hidden} for g in shown]}
 
     def group_members(self, arguments: Arguments) -> Answer:
         group = self.workspace.groups.get(arguments.get("usergroup", ""))

@@ -46,6 +46,8 @@ class FakeSlack:
     workspace: Workspace = field(default_factory=Workspace)
     url: str = ""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    slow: dict[str, float] = field(default_factory=dict)
+    """Seconds a method takes."""
     failures: dict[str, list[dict[str, Any] | int | str]] = field(default_factory=lambda: defaultdict(list))
     """What the next calls of a method get: an error, an HTTP status, or ``LOST``."""
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
@@ -67,6 +69,7 @@ class FakeSlack:
         method = request.match_info["method"]
         arguments = await _arguments(request)
         self.calls.append((method, arguments))
+        await asyncio.sleep(self.slow.get(method, 0))
         if self.failures[method]:
             failure = self.failures[method].pop(0)
             if isinstance(failure, str):
@@ -257,6 +260,26 @@ class FakeSlack:
                 "event": {"type": kind, **event},
             },
         )
+
+    async def group_changes(self, group: str, *users: str, disabled: bool = False) -> Outcome:
+        """Someone edits a group, and Slack says so."""
+        added, removed = self.workspace.change_group(group, *users, disabled=disabled)
+        if disabled:
+            return await self.event("subteam_updated", subteam=self.workspace.groups[group])
+        return await self.event(
+            "subteam_members_changed",
+            subteam_id=group,
+            team_id=TEAM,
+            added_users=added,
+            added_users_count=len(added),
+            removed_users=removed,
+            removed_users_count=len(removed),
+        )
+
+    async def person_changes(self, user: str, **flags: Any) -> Outcome:
+        """Someone is deactivated (``deleted=True``), made a guest (``is_restricted=True``) or changed otherwise."""
+        self.workspace.users[user] |= flags
+        return await self.event("user_change", user=self.workspace.users[user])
 
     def _acting(self, user: str) -> dict[str, Any]:
         person = self.workspace.users[user]

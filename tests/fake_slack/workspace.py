@@ -76,6 +76,21 @@ class Workspace:
         """Of another organisation, in a channel that is shared with it: ``is_stranger`` is absent when they share a channel."""
         self.add_person(user, name, team_id=OTHER_TEAM)
 
+    # Groups.
+
+    def add_group(self, group: str, handle: str, *users: str) -> None:
+        """As ``usergroups.list`` has it; ``date_delete`` is 0 while it is in use, and the handle stands without its @."""
+        self.groups[group] = {
+            "id": group, "team_id": TEAM, "is_usergroup": True, "is_subteam": True, "is_external": False, "name": handle,
+            "handle": handle, "date_delete": 0, "users": list(users), "user_count": len(users),
+        }  # fmt: skip
+
+    def change_group(self, group: str, *users: str, disabled: bool = False) -> tuple[list[str], list[str]]:
+        """Who came, and who went."""
+        was = self.groups[group]["users"]
+        self.groups[group] |= {"users": list(users), "user_count": len(users), "date_delete": int(disabled)}
+        return [u for u in users if u not in was], [u for u in was if u not in users]
+
     # Channels and messages.
 
     def add_channel(self, channel: str, name: str, *, bot: bool = True, **flags: Any) -> None:

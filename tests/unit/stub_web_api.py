@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,12 +21,14 @@ class StubWebApi:
     url: str = ""
     answers: dict[str, Any] = field(default_factory=lambda: {"auth.test": HOME})
     headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     async def on_call(self, request: web.Request) -> web.Response:
         method = request.match_info["method"]
         is_json = request.content_type == "application/json"
         self.asked.append((method, await request.json() if is_json else {**request.query, **await request.post()}))
+        await asyncio.sleep(self.delay)
         answer = self.answers[method]
         if isinstance(answer, dict):
             return web.Response(body=json.dumps(answer), content_type="application/json", headers=self.headers)

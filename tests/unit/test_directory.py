@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from bot.access.ports import DirectoryUnavailable
 from bot.slack.connection import web_client
-from bot.slack.directory import FRESH_SECONDS, SlackDirectory
+from bot.slack.directory import SlackDirectory
+from bot.slack.groups import FRESH_SECONDS
 from tests.unit.stub_web_api import HOME, StubWebApi, stub_web_api
 from tests.unit.test_messenger import NOT_SLACKS
 
@@ -131,3 +133,108 @@ async def test_an_old_yes_does_not_outlive_its_minute_when_slack_is_silent(
     clock.at += FRESH_SECONDS
     with pytest.raises(DirectoryUnavailable):
         await directory.person("U0ADA")
+
+
+# Groups and addresses.
+
+LEADS = {"id": "S0LEADS", "handle": "leads", "date_delete": 0, "users": ["U0LEAD", "U0ADA"], "user_count": 2}
+
+
+@pytest.fixture
+def groups(slack: StubWebApi) -> list[dict[str, Any]]:
+    listed = [LEADS, {**LEADS, "id": "S0OLD", "handle": "old", "date_delete": 17}]
+    slack.answers["usergroups.list"] = {"ok": True, "usergroups": listed}
+    return listed
+
+
+async def test_groups_by_id_and_handle_in_one_call(
+    slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
+) -> None:
+    found = await directory.members(["S0LEADS", "@leads", "S0OLD", "@old", "S0NONE", "@none", "U0ADA"])
+    both = frozenset({"U0LEAD", "U0ADA"})
+    nobody: frozenset[str] = frozenset()
+    assert found == {
+        "S0LEADS": both,
+        "@leads": both,
+        "S0OLD": nobody,
+        "@old": nobody,
+        "U0ADA": frozenset({"U0ADA"}),
+    }
+    assert await directory.group_ids(["@leads", "@none"]) == {"@leads": "S0LEADS"}
+    assert slack.times("usergroups.list") == 1
+    assert groups
+
+
+async def test_many_who_ask_at_once_share_one_call(
+    slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
+) -> None:
+    found = await asyncio.gather(*(directory.members(["S0LEADS"]) for _ in range(20)))
+    assert all(one["S0LEADS"] == {"U0LEAD", "U0ADA"} for one in found)
+    assert slack.times("usergroups.list") == 1
+    assert groups
+
+
+@pytest.mark.parametrize("way", ["a minute", "forget"])
+async def test_a_group_that_changed_is_asked_again(
+    slack: StubWebApi, directory: SlackDirectory, clock: Clock, groups: list[dict[str, Any]], way: str
+) -> None:
+    await directory.members(["S0LEADS"])
+    groups[0] = {**LEADS, "users": [], "user_count": 0}
+    if way == "forget":
+        directory.forget_groups()
+    else:
+        clock.at += FRESH_SECONDS - 1
+        assert (await directory.members(["S0LEADS"]))["S0LEADS"]
+        clock.at += 1
+    assert (await directory.members(["S0LEADS"])) == {"S0LEADS": frozenset()}
+
+
+@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *NOT_SLACKS])
+@pytest.mark.parametrize("method", ["usergroups.list", "users.lookupByEmail", "auth.test"])
+async def test_silence_is_never_an_empty_group(
+    slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]], method: str, answer: object
+) -> None:
+    slack.answers["users.lookupByEmail"] = {"ok": True, "user": ADA}
+    slack.answers[method] = answer
+    found = await directory.members(["S0LEADS", "ada@example.com"])
+    silent = {"usergroups.list": {"S0LEADS"}, "users.lookupByEmail": {"ada@example.com"}}
+    assert found.keys() == {"S0LEADS", "ada@example.com"} - silent.get(method, {"S0LEADS", "ada@example.com"})
+    assert groups
+
+
+async def test_members_that_were_cut_off_are_asked_for_one_by_one(
+    slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
+) -> None:
+    groups[0] = {**LEADS, "users": ["U0LEAD"], "user_count": 2}
+    slack.answers["usergroups.users.list"] = {"ok": True, "users": ["U0LEAD", "U0ADA"]}
+    assert (await directory.members(["S0LEADS"]))["S0LEADS"] == {"U0LEAD", "U0ADA"}
+
+
+async def test_a_slow_slack_holds_nobody_up(
+    slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.slack.groups.WITHIN_SECONDS", 0.05)
+    slack.delay = 0.5
+    assert await directory.members(["S0LEADS"]) == {}
+    slack.delay = 0.0
+    await asyncio.sleep(0.6)
+    assert (await directory.members(["S0LEADS"]))["S0LEADS"]
+    assert groups
+
+
+@pytest.mark.parametrize(
+    ("answer", "who"),
+    [
+        ({"ok": True, "user": ADA}, {"U0ADA"}),
+        ({"ok": True, "user": {**ADA, "deleted": True}}, set()),
+        ({"ok": True, "user": {**ADA, "team_id": "T0OTHER"}}, set()),
+        ({"ok": False, "error": "users_not_found"}, set()),
+    ],
+)
+async def test_an_address_means_one_of_ours_or_nobody(
+    slack: StubWebApi, directory: SlackDirectory, answer: dict[str, Any], who: set[str]
+) -> None:
+    slack.answers["users.lookupByEmail"] = answer
+    for _ in range(2):
+        assert await directory.members(["ada@example.com"]) == {"ada@example.com": who}
+    assert slack.times("users.lookupByEmail") == 1

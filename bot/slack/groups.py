@@ -1,0 +1,96 @@
+"""User groups and e-mail addresses, as Slack has them now. What gives no answer is left out; nobody takes that for an empty group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import structlog
+
+from bot.access.ports import DirectoryUnavailable
+from bot.policy.model import GROUP
+
+FRESH_SECONDS = 60.0
+WITHIN_SECONDS = 2.0
+"""A click waits no longer: Slack gives an answer to a form three seconds."""
+
+NO_SUCH_ADDRESS = "users_not_found"
+
+Call: TypeAlias = Callable[..., Awaitable[Any]]
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """All groups of the workspace at one moment. A disabled group has nobody in it."""
+
+    at: float
+    members: Mapping[str, frozenset[str]]
+    ids: Mapping[str, str]
+    """``@handle`` → id."""
+
+
+@dataclass
+class Groups:
+    """One call for all groups (``usergroups.list`` allows some twenty a minute), shared by all who ask at once.
+
+    ``call`` raises DirectoryUnavailable; ``team`` names the workspace where an organisation has several.
+    """
+
+    call: Call
+    team: Callable[[], Awaitable[Mapping[str, str]]]
+    clock: Callable[[], float]
+    _seen: Seen | None = None
+    _asking: asyncio.Task[Seen] | None = field(default=None, repr=False)
+
+    def forget(self) -> None:
+        """What is known, and what is just being asked, may be old."""
+        self._seen = self._asking = None
+
+    async def now(self) -> Seen | None:
+        """At most ``FRESH_SECONDS`` old, or None where Slack gave no answer in time."""
+        if self._seen is not None and self.clock() - self._seen.at < FRESH_SECONDS:
+            return self._seen
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        asking = self._asking
+        try:
+            found = await asyncio.wait_for(asyncio.shield(asking), WITHIN_SECONDS)
+        except (DirectoryUnavailable, TimeoutError) as silent:
+            asking.add_done_callback(_taken_note_of)
+            log.warning("Slack does not say who is in its groups", why=str(silent) or "too slow")
+            return None
+        if asking is self._asking:
+            self._seen = found
+        return found
+
+    async def _ask(self) -> Seen:
+        at = self.clock()
+        answer = await self.call("usergroups.list", include_users="true", include_disabled="true", **await self.team())
+        listed = answer["usergroups"]
+        members = {str(group["id"]): await self._members(group) for group in listed}
+        return Seen(at=at, members=members, ids={f"@{group['handle']}": str(group["id"]) for group in listed})
+
+    async def _members(self, group: Mapping[str, Any]) -> frozenset[str]:
+        if group.get("date_delete"):
+            return frozenset()
+        users = group.get("users")
+        if users is None or len(users) < int(group.get("user_count") or 0):
+            answer = await self.call("usergroups.users.list", usergroup=str(group["id"]), **await self.team())
+            users = answer["users"]
+        return frozenset(map(str, users))
+
+    async def members(self, names: Collection[str]) -> dict[str, frozenset[str]]:
+        """Of ids and handles; what is unknown to Slack is left out."""
+        if not any(GROUP.fullmatch(name) for name in names) or (seen := await self.now()) is None:
+            return {}
+        found = {name: seen.members.get(seen.ids.get(name, name)) for name in names}
+        return {name: people for name, people in found.items() if people is not None}
+
+
+def _taken_note_of(asked: asyncio.Task[Seen]) -> None:
+    """A call that failed after nobody waited for it any more."""
+    if not asked.cancelled():
+        asked.exception()

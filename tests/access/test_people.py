@@ -1,0 +1,130 @@
+"""People who leave and groups that change: followed by Slack's events, and by looking again where an event was lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bot.access import people
+from bot.access.errors import Refused
+from bot.access.ports import AlertNotice
+from storage.audit import AuditKind
+from storage.records import Cause, State
+from tests.access.house import ADA, ALERTS, LEAD, SECOND, STRANGER, House
+
+LEADS = "S0LEADS"
+
+
+@pytest.fixture
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
+    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+    house.people.groups = {LEADS: {LEAD}}
+    house.policy["rules"][0]["approvals"] = [{"from": [LEADS, SECOND]}]
+    house.write()
+    await house.open()
+    house.context.files.refresh()
+    yield house
+    await house.close()
+
+
+async def alerts(house: House) -> list[str]:
+    await house.drain()
+    return [notice.what for notice in house.wall.on(ALERTS, AlertNotice)]
+
+
+async def changes(house: House) -> list[dict[str, object]]:
+    events = await house.ledger.events_after(0, limit=1000)
+    return [dict(e.facts) for e in events if e.kind == AuditKind.GROUP_CHANGED]
+
+
+async def test_who_left_loses_what_is_live_and_what_waits(house: House) -> None:
+    grant, waiting = await house.granted(), await house.ask(reason="another one, later")
+    await people.left(house.context, ADA)
+    assert (await house.now(grant)).state is State.ACTIVE
+    house.people.leaves(ADA)
+    await people.look_at_people(house.context)
+    await house.drain()
+    ended, closed = await house.now(grant), await house.now(waiting)
+    assert (ended.state, ended.ended_because, ended.ended_by) == (State.REVOKED, Cause.LEFT, "directory")
+    assert closed.state is State.OUTDATED
+    assert closed.ended_words == "the requester is no longer a member of the workspace (deactivated)."
+    assert house.server.users == {}
+
+
+async def test_no_answer_ends_nothing(house: House) -> None:
+    grant = await house.granted()
+    house.people.leaves(ADA)
+    house.people.is_silent = True
+    await people.look_at_people(house.context)
+    assert (await house.now(grant)).state is State.ACTIVE
+
+
+async def test_a_group_that_changes_is_on_the_record_once_and_alerted(house: House) -> None:
+    await people.follow_groups(house.context)
+    assert await changes(house) == []
+    house.people.groups[LEADS] = {STRANGER}
+    for _ in range(2):
+        await people.follow_groups(house.context)
+    assert await changes(house) == [{"group": LEADS, "added": [STRANGER], "removed": [LEAD]}]
+    (told,) = await alerts(house)
+    assert "added @stranger (U0STRANGER); removed @lead (U0LEAD)" in told
+
+
+async def test_a_change_while_the_bot_was_down_is_seen_at_the_next_look(house: House) -> None:
+    await people.follow_groups(house.context)
+    house.people.groups[LEADS] = set()
+    await house.restart()
+    await people.follow_groups(house.context)
+    assert len(await changes(house)) == 1
+
+
+async def test_a_silent_group_did_not_change(house: House) -> None:
+    await people.follow_groups(house.context)
+    house.people.silent_groups = {LEADS}
+    await people.follow_groups(house.context)
+    house.people.silent_groups = set()
+    await people.follow_groups(house.context)
+    assert await changes(house) == []
+
+
+async def test_a_silent_group_is_alerted_once_an_hour(house: House) -> None:
+    house.people.silent_groups = {LEADS}
+    for _ in range(3):
+        await house.ask()  # SECOND could still decide
+    assert len(await alerts(house)) == 1
+    await house.turn(minutes=61)
+    await house.ask(reason="and once more")
+    assert len(await alerts(house)) == 2
+    assert "Slack does not say who is in S0LEADS" in (await alerts(house))[0]
+
+
+async def test_a_handle_that_now_means_another_group_is_refused(house: House) -> None:
+    house.people.groups["S0OTHER"] = {STRANGER}
+    house.people.handles = {"@leads": LEADS}
+    house.policy["rules"][0]["approvals"] = [{"from": ["@leads"]}]
+    house.write()
+    request = await house.ask()
+    house.people.handles = {"@leads": "S0OTHER"}
+    for person in (STRANGER, LEAD):
+        with pytest.raises(Refused, match="did not say who is in @leads"):
+            await house.approve(request, person)
+    assert any("@leads now means the group S0OTHER" in told for told in await alerts(house))
+    house.people.handles = {"@leads": LEADS}
+    assert (await house.approve(request, LEAD)).state is State.APPROVED
+
+
+async def test_what_is_no_longer_named_is_forgotten(house: House) -> None:
+    house.people.handles = {"@leads": LEADS}
+    house.policy["rules"][0]["approvals"] = [{"from": ["@leads", SECOND]}]
+    house.write()
+    await house.ask()
+    await people.follow_groups(house.context)
+    assert await house.ledger.remembered("pin:@leads") == LEADS
+    house.policy["rules"][0]["approvals"] = [{"from": [SECOND, LEAD]}]
+    house.write()
+    house.context.files.refresh()
+    await people.follow_groups(house.context)
+    assert await house.ledger.remembered_names("") == ()

@@ -1,0 +1,80 @@
+"""Groups and people that change, through the strict double: by Slack's own events, silent, slow, empty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bot.access import people
+from storage.records import State
+from tests.access.house import ALERTS
+from tests.slack.conftest import ADA, LEAD, STRANGER, Office
+
+LEADS = "S0LEADS"
+
+
+@pytest.fixture
+async def led(office: Office) -> Office:
+    """Approvals by a group."""
+    office.slack.workspace.add_group(LEADS, "leads", LEAD)
+    office.house.policy["rules"][0]["approvals"] = [{"from": [LEADS]}]
+    office.house.write()
+    return office
+
+
+async def alerted(office: Office, words: str) -> None:
+    await office.slack.wait(f"an alert says {words!r}", lambda: words in str(office.slack.messages(ALERTS)))
+
+
+async def test_a_group_decides(led: Office) -> None:
+    card = await led.ask()
+    assert "<!subteam^S0LEADS>" in str(card)
+    await led.slack.click(STRANGER, card, "Approve")
+    await led.told(STRANGER, "Only the approvers")
+    await led.slack.click(LEAD, card, "Approve")
+    await led.dm_says(ADA, "is ready")
+
+
+async def test_a_group_emptied_between_card_and_click(led: Office) -> None:
+    card = await led.ask()
+    await people.follow_groups(led.house.context)  # seen for the first time
+    await led.slack.group_changes(LEADS)
+    await alerted(led, "which the policy names, was changed in Slack: removed @lead")
+    await led.slack.click(LEAD, card, "Approve")
+    await led.told(LEAD, "Only the approvers")
+    assert (await led.request()).state is State.PENDING
+    await led.slack.command(ADA, "request shop readonly 2h looking at another refund")
+    await led.told(ADA, "Nobody could approve this")
+    await alerted(led, "An ask was refused because of who is in S0LEADS")
+
+
+@pytest.mark.parametrize("trouble", ["fails", "limited", "slow", "disabled", "gone"])
+async def test_groups_that_do_not_answer_give_nobody_access(
+    led: Office, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.slack.groups.WITHIN_SECONDS", 0.2)
+    failures: dict[str, list[Any]] = {"fails": [500] * 9, "limited": [{"error": "ratelimited"}] * 9}
+    led.slack.failures["usergroups.list"] = failures.get(trouble, [])
+    led.slack.slow = {"usergroups.list": 1.0} if trouble == "slow" else {}
+    if trouble == "disabled":
+        led.slack.workspace.change_group(LEADS, LEAD, disabled=True)
+    if trouble == "gone":
+        del led.slack.workspace.groups[LEADS]
+    await led.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    await led.told(ADA, "Nobody could approve this" if trouble == "disabled" else "did not say who is in S0LEADS")
+    await alerted(led, "S0LEADS")
+    assert await led.house.ledger.requests() == ()
+
+
+@pytest.mark.parametrize("change", [{"deleted": True}, {"is_restricted": True}])
+async def test_who_is_deactivated_or_made_a_guest_loses_everything(led: Office, change: dict[str, bool]) -> None:
+    card = await led.ask()
+    await led.slack.click(LEAD, card, "Approve")
+    await led.dm_says(ADA, "is ready")
+    waiting = await led.ask("shop readonly 2h looking at another refund")
+    await led.slack.person_changes(ADA, **change)
+    await led.card_says(card["ts"], "no longer a member of the workspace")
+    await led.card_says(card["ts"], "Read back from the server")
+    await led.card_says(waiting["ts"], "Out of date")
+    assert led.house.server.users == {}
