@@ -35,7 +35,7 @@ from storage.lifecycle import (
 )
 from storage.queue import Queue, clear, held, put
 from storage.reads import Reads, all_decisions, lockdowns_in_force, meta_value, one_request, tally_of, waiting_like
-from storage.records import Claim, Draft, Json, Lockdown, Message, Purpose, Request, State, Tally, TaskKind
+from storage.records import Claim, Draft, Json, Kind, Lockdown, Message, Purpose, Request, State, Tally, TaskKind
 from storage.rows import terms_json
 from storage.store import Clock, lock_number
 from storage.tables import audit_events, audit_texts, decisions, messages, meta, requests
@@ -316,6 +316,8 @@ async def _follow(tx: AsyncConnection, transition: Transition, after: Request, c
 
 def _facts(after: Request, change: Change) -> dict[str, Any]:
     facts: dict[str, Any] = {"state": after.state, "database": after.database, "level": after.level}
+    if after.kind is not Kind.ACCESS:
+        facts["kind"] = after.kind
     if change.decision is not None:
         facts |= {"verdict": change.decision.verdict, "stage": change.decision.stage}
     if after.username is not None:

@@ -298,7 +298,9 @@ def _escalate(r: Request, now: datetime) -> Plan | None:
 
 
 def _notify(r: Request, now: datetime) -> Plan | None:
-    return Plan(kind=TaskKind.NOTIFY, lane=slack_lane(r), due_at=now, is_single=True) if r.terms.notify else None
+    if not r.terms.notify and r.kind is not Kind.BREAK_GLASS:
+        return None
+    return Plan(kind=TaskKind.NOTIFY, lane=slack_lane(r), due_at=now, is_single=True)
 
 
 def _warn_before_end(r: Request, now: datetime) -> Plan | None:

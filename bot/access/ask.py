@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from bot.access import people
 from bot.access.context import NO_DIRECTORY, Context
-from bot.access.decide import approve_alone
+from bot.access.decide import approve_alone, grant_of
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.access.words import why_not
@@ -19,7 +19,7 @@ from bot.policy.load import Config
 from bot.policy.offers import Offer, offers
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
 from storage.lifecycle import Change, Move
-from storage.records import Cause, Draft, Kind, Request, Tally
+from storage.records import Cause, Draft, Kind, Request, State, Tally
 
 ROUNDS = 5
 """How often an ask is judged anew because others asked meanwhile."""
@@ -45,31 +45,34 @@ class Asked:
 
 
 class FormNeeded(Exception):
-    """Something was left out that only the form can ask for; ``typed`` fills it in."""
+    """Something was left out that only the form can ask for; ``typed`` fills it in. ``grant``: what more time is asked for."""
 
-    def __init__(self, typed: Typed, offers: tuple[Offer, ...], missing: str) -> None:
+    def __init__(self, typed: Typed, offers: tuple[Offer, ...], missing: str, *, grant: Request | None = None) -> None:
         super().__init__(f"{missing} is missing")
         self.typed = typed
         self.offers = offers
         self.missing = missing
+        self.grant = grant
 
 
-async def ask(context: Context, person: Person, typed: Typed) -> Asked:
+async def ask(context: Context, person: Person, typed: Typed, *, grant: Request | None = None) -> Asked:
     """Judge the ask by today's policy and put it on the record; what needs nobody's approval is approved at once.
 
-    Raises Refused, or FormNeeded.
+    ``grant`` is what an extension is about. Raises Refused, FormNeeded, or TooLate where the grant has just ended.
     """
     for _ in range(ROUNDS):
         config = context.in_force()
         facts = await people.facts_about(context, config, person, typed.database)
-        question = await _question(context, person, typed)
+        question = await _question(context, person, typed, grant)
         answer = await _allowed(context, config, question, facts, typed)
         try:
             request, is_new = await context.ledger.ask(
-                await _draft(context, person, typed, answer), provided=_still(config, question, facts)
+                await _draft(context, person, typed, answer, grant), provided=_still(config, question, facts)
             )
         except LimitReached:
             continue
+        except NotPossible as lost:
+            raise TooLate(why_not(lost)) from None
         return await _granted_at_once(context, Asked(request=request, is_new=is_new))
     raise Refused("Too much is asked at once; please try again.")
 
@@ -82,7 +85,8 @@ def _still(config: Config, question: judge.Ask, facts: Facts) -> Callable[[Tally
 async def _allowed(context: Context, config: Config, question: judge.Ask, facts: Facts, typed: Typed) -> judge.Allowed:
     answer = judge.may_ask(config, question, facts)
     if isinstance(answer, judge.Missing):
-        raise FormNeeded(typed, offers(config, question.person_id, facts, question.kind), answer.what)
+        mine = offers(config, question.person_id, facts, question.kind)
+        raise FormNeeded(typed, mine, answer.what, grant=question.grant)
     if isinstance(answer, judge.Refused):
         if answer.about == "people":
             await people.trouble(context, answer)
@@ -97,7 +101,7 @@ async def _granted_at_once(context: Context, asked: Asked) -> Asked:
     return replace(asked, request=await approve_alone(context, asked.request))
 
 
-async def _question(context: Context, person: Person, typed: Typed) -> judge.Ask:
+async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> judge.Ask:
     return judge.Ask(
         person_id=person.id,
         database=typed.database,
@@ -106,10 +110,11 @@ async def _question(context: Context, person: Person, typed: Typed) -> judge.Ask
         reason=typed.reason,
         kind=typed.kind,
         at=await context.ledger.now(),
+        grant=grant,
     )
 
 
-async def _draft(context: Context, person: Person, typed: Typed, answer: judge.Allowed) -> Draft:
+async def _draft(context: Context, person: Person, typed: Typed, answer: judge.Allowed, grant: Request | None) -> Draft:
     assert typed.database is not None, "judged as complete"
     return Draft(
         kind=typed.kind,
@@ -121,6 +126,7 @@ async def _draft(context: Context, person: Person, typed: Typed, answer: judge.A
         reason=(typed.reason or "").strip(),
         terms=answer.terms,
         ticket=answer.ticket,
+        parent_id=grant.id if grant else None,
     )
 
 
@@ -145,9 +151,12 @@ async def cancel(context: Context, person: Person, request_id: int) -> Request:
         raise TooLate(why_not(lost)) from None
 
 
-async def lapse(_context: Context, work: Work) -> None:
+async def lapse(context: Context, work: Work) -> None:
     """Effect of the ``lapse`` task: the time to decide is over."""
     request = await work.request()
     if request.state.is_over or request.state.is_live:
         return
-    await work.advance(request, Move.LAPSE, Change(actor="clock", cause=Cause.LAPSED))
+    grant = await grant_of(context, request)
+    over = grant is not None and grant.state is not State.ACTIVE
+    words = f"the access #{request.parent_id} that it would have extended has ended." if over else None
+    await work.advance(request, Move.LAPSE, Change(actor="clock", cause=Cause.LAPSED, words=words))

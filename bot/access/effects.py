@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.access import alerts, ask, mend, password, provision, remind, revoke, tell
+from bot.access import alerts, ask, extend, mend, password, provision, remind, review, revoke, tell
 from bot.access.work import Effect
 from storage.records import TaskKind
 
@@ -21,5 +21,7 @@ EFFECTS: dict[TaskKind, Effect] = {
     TaskKind.PASSWORD: password.password,
     TaskKind.CLOSE_CREDENTIALS: tell.close_credentials,
     TaskKind.REVOKE: revoke.end,
+    TaskKind.MOVE_END: extend.move_end,
+    TaskKind.REVIEW: review.overdue,
     TaskKind.MEND: mend.mend,
 }

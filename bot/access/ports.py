@@ -124,6 +124,13 @@ class EndingSoonNotice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReviewNotice:
+    """To those who sign off: the time to do it is over."""
+
+    request: Request
+
+
+@dataclass(frozen=True, kw_only=True)
 class GrantedNotice:
     """To those whom the rule tells and does not ask."""
 
@@ -162,6 +169,7 @@ class TurnNotice:
     request: Request
     decision: Decision | None = None
     trouble: str | None = None
+    grant: Request | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +195,7 @@ Notice: TypeAlias = (
     CardNotice
     | ReminderNotice
     | EndingSoonNotice
+    | ReviewNotice
     | GrantedNotice
     | PreparingNotice
     | CredentialsNotice

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import structlog
 
 from bot.access import people
+from bot.access.breakglass import tell_loudly
 from bot.access.context import Context
 from bot.access.ports import EndingSoonNotice, GrantedNotice, Notice, ReminderNotice, Undeliverable
 from bot.access.tell import post_copies
@@ -16,7 +17,7 @@ from bot.policy.facts import NOTHING_KNOWN, Facts
 from bot.policy.model import CHANNEL
 from storage.audit import AuditKind
 from storage.lifecycle import Change, Move, open_stage, warn_at
-from storage.records import Purpose, Request, State
+from storage.records import Kind, Purpose, Request, State
 
 DOUBLED_AT_MOST = 6
 """A reminder comes after 1, 3, 7, 15 … times ``remind_after``; from the seventh on at even distances."""
@@ -94,8 +95,9 @@ async def warn(context: Context, work: Work) -> None:
 async def notify(context: Context, work: Work) -> None:
     """Effect of ``notify``: those whom the rule tells, and does not ask, hear of what was given."""
     request = await work.request()
+    loud = await tell_loudly(context, request) if request.kind is Kind.BREAK_GLASS else frozenset()
     notice = GrantedNotice(request=request, decisions=await context.ledger.decisions(request.id))
-    for place in await _places(context, request.terms.notify, but=request.requester_id):
+    for place in await _places(context, (*request.terms.notify, *sorted(loud)), but=request.requester_id):
         await work.hold()
         await _said(context, place, notice)
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import structlog
 
-from bot.access import people
+from bot.access import breakglass, people
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_alone, grant_of
@@ -89,7 +89,10 @@ def _server(context: Context, request: Request) -> tuple[str, str]:
 
 async def post_card(context: Context, work: Work) -> None:
     """Effect of ``post_card``: into the rule's channel, or to each approver where the channel is closed to us."""
-    request = await _granted_by_itself(context, await work.request())
+    request = await work.request()
+    if request.kind is Kind.BREAK_GLASS:
+        await breakglass.announce(context, work, request, lambda message: _post(context, work, message, request))
+    request = await _granted_by_itself(context, request)
     for message in await context.ledger.messages(request.id, Purpose.CARD):
         if message.ts is None:
             try:
@@ -103,7 +106,7 @@ async def post_card(context: Context, work: Work) -> None:
 async def _granted_by_itself(context: Context, request: Request) -> Request:
     """Where the policy asks nobody, the ask itself approves; this is the net under an ask that died before it did."""
     if request.state is not State.PENDING or request.terms.stages or request.kind is Kind.BREAK_GLASS:
-        return request
+        return await context.ledger.request(request.id)
     with suppress(AccessError):
         await approve_alone(context, request)
     return await context.ledger.request(request.id)
@@ -223,7 +226,8 @@ async def tell(context: Context, work: Work) -> None:
     request = await work.request()
     denied = [d for d in await context.ledger.decisions(request.id) if d.verdict is Verdict.DENY]
     await work.hold()
-    await _say(context, request, TurnNotice(request=request, decision=denied[-1] if denied else None))
+    grant = await grant_of(context, request)
+    await _say(context, request, TurnNotice(request=request, decision=denied[-1] if denied else None, grant=grant))
 
 
 async def _say(context: Context, request: Request, notice: TurnNotice) -> None:

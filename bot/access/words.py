@@ -66,9 +66,9 @@ def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
         State.ACTIVE: f"{shown} was approved{by} and is live.",
         State.REVOKING: f"{shown} is being ended.",
         State.REVOKED: f"{shown} has ended: {ENDED_WORDS.get(request.ended_because or Cause.DONE, 'ended')}.",
-        State.DENIED: f"{shown} was denied{by}.",
+        State.DENIED: f"{shown} was denied{by}.{'' if decider else ' ' + (request.ended_words or '')}",
         State.CANCELLED: f"{shown} was withdrawn by @{request.requester_name}.",
-        State.LAPSED: f"{shown} has lapsed: nobody decided in time.",
+        State.LAPSED: f"{shown} has lapsed: {request.ended_words or 'nobody decided in time.'}",
         State.OUTDATED: f"{shown} is out of date: {request.ended_words or 'the policy changed meanwhile.'}",
         State.APPLIED: f"{shown} was applied{by}.",
     }[request.state]
@@ -80,6 +80,9 @@ def why_not(lost: NotPossible) -> str:
     special = {
         Why.LAPSED: f"{shown} has lapsed: nobody decided in time.",
         Why.ALREADY_DECIDED: f"You have decided {shown} before. A person decides once.",
+        Why.GRANT_ENDED: f"{shown} is too late: the access it would have extended has ended.",
+        Why.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
+        Why.REVIEWED: f"{shown} was signed off before.",
         Why.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
     }
     return special.get(lost.why) or what_happened(lost.request, lost.decisions)

@@ -10,7 +10,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.access import ask, decide, look, password, revoke
+from bot.access import ask, decide, extend, look, password, review, revoke
 from bot.access.ask import Typed
 from bot.access.context import Context
 from bot.access.errors import Unknown
@@ -48,6 +48,16 @@ async def on_revoke(heard: Heard, person: Person) -> None:
 
 async def on_done(heard: Heard, person: Person) -> None:
     await heard.say(answers.ended(await revoke.done(heard.context, person, (await _clicked(heard)).id)))
+
+
+async def on_extend(heard: Heard, person: Person) -> None:
+    grant = await extend.extendable(heard.context, person, (await _clicked(heard)).id)
+    await heard.open(modals.extend_form(grant, await look.databases(heard.context, person), Typed()))
+
+
+async def on_sign_off(heard: Heard, person: Person) -> None:
+    request = await review.sign_off(heard.context, person, await _clicked(heard))
+    await heard.say(answers.said(f"#{request.id} is signed off."))
 
 
 async def on_cancel(heard: Heard, person: Person) -> None:
@@ -106,6 +116,8 @@ CLICKS: dict[str, Listener] = {
     ids.DENY: on_deny,
     ids.REVOKE: on_revoke,
     ids.DONE: on_done,
+    ids.EXTEND: on_extend,
+    ids.SIGN_OFF: on_sign_off,
     ids.CANCEL: on_cancel,
     ids.NEW_PASSWORD: on_new_password,
     ids.ASK_AGAIN: on_ask_again,

@@ -15,19 +15,26 @@ from bot.slack import ids
 from bot.slack.blocks import Block, Drawn, actions, button, context, section
 from bot.slack.cards import approvers, ended_by, receipt_line
 from bot.slack.text import TEXT_MAX, cut, escape, moment, named, one_line, person
-from storage.records import Request, State, Verdict
+from storage.records import Kind, Request, State, Verdict
 
 LISTED_MAX = 15
 OFFERS_MAX = 40
 OFFER_LINE_MAX = 240
 OFFERS_IN_A_SECTION = 10
 NAMED_MAX = 10
+VERDICTS = {Verdict.APPROVE: "Approved", Verdict.DENY: "Denied", Verdict.SIGN_OFF: "Signed off"}
 
 COMMANDS = {
     "request": (
         "request [DATABASE [LEVEL] [DURATION] [REASON…]]",
         "ask for access; what you leave out is asked for in a form",
     ),
+    "breakglass": (
+        "breakglass DATABASE [LEVEL] [DURATION] REASON…",
+        "access now, review afterwards, where a break-glass rule allows it; loud",
+    ),
+    "extend": ("extend ID [DURATION] [REASON…]", "ask for more time on your live grant"),
+    "review": ("review ID", "sign off a break-glass grant"),
     "list": ("list [DATABASE or @user]", "waiting requests and live grants: yours, or those you may see"),
     "status": ("status ID", "one request: state, who decided, sessions seen, time left"),
     "cancel": ("cancel ID", "withdraw your waiting request"),
@@ -37,7 +44,7 @@ COMMANDS = {
     "explain": ("explain DATABASE [LEVEL] [DURATION] [@user]", "which rule answers, and why; nothing is requested"),
     "help": ("help [COMMAND]", "this"),
 }
-LATER = ("breakglass", "pending", "extend", "review", "report", "lockdown", "unlock")
+LATER = ("pending", "report", "lockdown", "unlock")
 
 
 def said(text: str) -> Drawn:
@@ -52,6 +59,12 @@ def _written(text: str, *more: Block) -> Drawn:
 def asked(answer: Asked) -> Drawn:
     """Who is asked, and until when."""
     request = answer.request
+    if request.kind is Kind.BREAK_GLASS and request.state is State.PENDING:
+        return said(
+            f"The glass is being broken: #{request.id}. Your reviewers are told first; the credentials come in a message of their own."
+        )
+    if request.state is State.APPLIED:
+        return said(f"#{request.id} was approved by the policy: #{request.parent_id} has more time.")
     if request.state is not State.PENDING:
         return said(
             f"Request #{request.id} was approved by the policy. The credentials come in a message of their own."
@@ -113,10 +126,7 @@ def status(view: StatusView, now: datetime) -> Drawn:
     parts = [
         f"*#{request.id}* {escape(request.level)} on {escape(request.database)} for {lasts} — {who}: *{_state_words(request)}*",
         f"Why: {one_line(request.reason, 500)}",
-        *(
-            f"{'Approved' if d.verdict is Verdict.APPROVE else 'Denied'} by {person(d.person_id, d.person_name)} {moment(d.at)}"
-            for d in view.decisions
-        ),
+        *(f"{VERDICTS[d.verdict]} by {person(d.person_id, d.person_name)} {moment(d.at)}" for d in view.decisions),
     ]
     if request.state is State.ACTIVE and request.expires_at:
         seen = (

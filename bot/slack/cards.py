@@ -15,6 +15,7 @@ from bot.access.ports import (
     GrantedNotice,
     Notice,
     ReminderNotice,
+    ReviewNotice,
     TurnNotice,
 )
 from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
@@ -27,6 +28,7 @@ from storage.records import Cause, Decision, Kind, Request, State, Verdict
 REASON_IN_TEXT = 300
 ALERT_MAX = 2500
 APPROVERS_SHOWN = 20
+TITLES = {Kind.ACCESS: "Access request", Kind.BREAK_GLASS: "Break-glass access", Kind.EXTENSION: "More time"}
 APPROVALS_SHOWN = 9
 STAGE_NAMES_SHOWN = 5
 
@@ -52,7 +54,7 @@ def what(request: Request) -> str:
 def card(notice: CardNotice) -> Drawn:
     """The approval card, as the request stands."""
     request = notice.request
-    blocks = [header(f"Access request #{request.id}"), section(_headline(notice)), quote(request.reason)]
+    blocks = [header(f"{TITLES[request.kind]} #{request.id}"), section(_headline(notice)), quote(request.reason)]
     blocks += _about(notice) if request.state in (State.PENDING, State.APPROVED, State.ACTIVE) else []
     blocks += _outcome(notice)
     blocks += _buttons(request)
@@ -62,6 +64,8 @@ def card(notice: CardNotice) -> Drawn:
 def _headline(notice: CardNotice) -> str:
     request, who = notice.request, person(notice.request.requester_id, notice.request.requester_name)
     lasts = format_duration(request.duration or request.terms.duration)
+    if request.kind is Kind.EXTENSION:
+        return _more_time(notice, who, lasts)
     if request.state is State.ACTIVE and request.expires_at:
         return f"{who} has {what(request)} until {moment(request.expires_at)}."
     if request.state is State.APPROVED:
@@ -71,6 +75,13 @@ def _headline(notice: CardNotice) -> str:
         if request.state is State.PENDING
         else f"{who} asked for {what(request)} for {lasts}."
     )
+
+
+def _more_time(notice: CardNotice, who: str, lasts: str) -> str:
+    request, grant = notice.request, notice.grant
+    ends = f", ends {moment(grant.expires_at)}" if grant and grant.expires_at and grant.state is State.ACTIVE else ""
+    asks = "asks" if request.state is State.PENDING else "asked"
+    return f"{who} {asks} for {lasts} more of {what(request)} (#{request.parent_id}{ends})."
 
 
 def _about(notice: CardNotice) -> list[Block]:
@@ -138,7 +149,9 @@ def _outcome(notice: CardNotice) -> list[Block]:
         for d in notice.decisions
         if d.verdict is Verdict.APPROVE
     ]
-    if request.state is State.PENDING:
+    if request.kind is Kind.BREAK_GLASS:
+        lines.append(_review_line(notice))
+    elif request.state is State.PENDING:
         stages = request.terms.stages
         made, needed = len(lines), sum(stage.count for stage in stages)
         return [context(*lines[:APPROVALS_SHOWN], f"waiting for {needed - made} of {needed}")]
@@ -148,6 +161,15 @@ def _outcome(notice: CardNotice) -> list[Block]:
     return blocks + ([quote(quoted)] if quoted else [])
 
 
+def _review_line(notice: CardNotice) -> str:
+    signed = next((d for d in notice.decisions if d.verdict is Verdict.SIGN_OFF), None)
+    if signed is not None:
+        return f"✓ signed off by {person(signed.person_id, signed.person_name)} {moment(signed.at)}"
+    review = notice.request.terms.review
+    who = ", ".join(named(name) for name in review.reviewers[:STAGE_NAMES_SHOWN]) if review else "-"
+    return f":rotating_light: access first, review after: {who} must sign it off"
+
+
 def _ended(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]:
     """How it ended, and the words somebody gave for it."""
     at = moment(request.ended_at) if request.ended_at else ""
@@ -155,8 +177,10 @@ def _ended(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]
     if denied is not None:
         return f"*Denied* {moment(denied.at)} by {person(denied.person_id, denied.person_name)}", denied.reason or ""
     simple = {
+        State.APPLIED: f"*Applied* {at}: #{request.parent_id} has {format_duration(request.duration or request.terms.duration)} more",
+        State.DENIED: f"*Refused* {at}: {escape(request.ended_words or '')}",
         State.CANCELLED: f"*Withdrawn* {at} by {person(request.requester_id, request.requester_name)}",
-        State.LAPSED: f"*Lapsed* {at}: nobody decided in time",
+        State.LAPSED: f"*Lapsed* {at}: {escape(request.ended_words or 'nobody decided in time')}",
         State.OUTDATED: f"*Out of date* {at}: {escape(request.ended_words or '')}",
         State.REVOKING: f"*Ending*: {ended_by(request)}. The login is being blocked and sessions ended.",
     }
@@ -185,6 +209,8 @@ def receipt_line(request: Request) -> str:
 
 def _buttons(request: Request) -> list[Block]:
     about = f"request {request.id}"
+    if request.state is State.PENDING and request.kind is Kind.BREAK_GLASS:
+        return []  # nobody decides: it waits until somebody was told
     if request.state is State.PENDING:
         approve = button("Approve", ids.APPROVE, request.token, style="primary", about=about)
         asked = confirmed(
@@ -194,16 +220,17 @@ def _buttons(request: Request) -> list[Block]:
             "Approve",
         )
         return [actions(asked, button("Deny", ids.DENY, request.token, style="danger", about=about))]
+    offered = [_sign_off(request)] if request.needs_review else []
     if request.state in (State.APPROVED, State.ACTIVE):
         revoke = button("Revoke", ids.REVOKE, request.token, style="danger", about=about)
-        return [
-            actions(
-                confirmed(
-                    revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke"
-                )
-            )
-        ]
-    return []
+        offered.append(
+            confirmed(revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke")
+        )
+    return [actions(*offered)] if offered else []
+
+
+def _sign_off(request: Request) -> Block:
+    return button("Sign off", ids.SIGN_OFF, request.token, style="primary", about=f"break-glass access {request.id}")
 
 
 def _card_text(notice: CardNotice) -> str:
@@ -248,12 +275,29 @@ def _turn_words(notice: TurnNotice) -> tuple[str, str]:
             "",
         )
     ended = {
-        State.LAPSED: f"Your request #{request.id} for {thing} has lapsed: nobody decided in time. You can ask again.",
+        State.LAPSED: f"Your request #{request.id} for {thing} has lapsed: {escape(request.ended_words or 'nobody decided in time.')} You can ask again.",
+        State.DENIED: f"Your request #{request.id} for {thing} was refused. {escape(request.ended_words or '')}",
+        State.APPLIED: _applied(notice),
         State.CANCELLED: f"Your request #{request.id} for {thing} is withdrawn.",
         State.OUTDATED: f"Your request #{request.id} for {thing} is out of date: {escape(request.ended_words or '')} Please ask again.",
         State.REVOKED: f"Your access #{request.id} to {thing} has ended: {ended_by(request)}. {receipt_line(request)}",
     }
     return ended.get(request.state, f"Your request #{request.id} is {request.state}."), ""
+
+
+def _applied(notice: TurnNotice) -> str:
+    request, grant = notice.request, notice.grant
+    until = f" It now ends {moment(grant.expires_at)}." if grant and grant.expires_at else ""
+    return f"#{request.id} was approved: your access #{request.parent_id} to {what(request)} has more time.{until} Open sessions live on."
+
+
+@draw.register
+def review(notice: ReviewNotice) -> Drawn:
+    """To those who sign off."""
+    request = notice.request
+    who = person(request.requester_id, request.requester_name)
+    line = f"Break-glass access #{request.id} of {who} to {what(request)} is not signed off, and its time is over."
+    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line), quote(request.reason), actions(_sign_off(request))])
 
 
 @draw.register

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slack_bolt.async_app import AsyncApp
 
-from bot.access import ask, look, revoke
+from bot.access import ask, extend, look, review, revoke
 from bot.access.context import Context
 from bot.access.errors import NotUnderstood
 from bot.access.ports import Person
 from bot.slack import answers, parse
 from bot.slack.guard import Heard, Listener, guarded
+from storage.records import Kind
 
 COMMAND = "/dbaccess"
 
@@ -33,6 +36,22 @@ async def on_command(heard: Heard, person: Person) -> None:
 async def on_request(heard: Heard, person: Person) -> None:
     typed = parse.ask(parse.words(heard.text).rest, lambda database: look.levels(heard.context, database))
     await heard.say(answers.asked(await ask.ask(heard.context, person, typed)))
+
+
+async def on_breakglass(heard: Heard, person: Person) -> None:
+    typed = parse.ask(parse.words(heard.text).rest, lambda database: look.levels(heard.context, database))
+    await heard.say(answers.asked(await ask.ask(heard.context, person, replace(typed, kind=Kind.BREAK_GLASS))))
+
+
+async def on_extend(heard: Heard, person: Person) -> None:
+    request_id, typed = parse.extend(parse.words(heard.text).rest)
+    await heard.say(answers.asked(await extend.extend(heard.context, person, request_id, typed)))
+
+
+async def on_review(heard: Heard, person: Person) -> None:
+    request_id = parse.request_id(parse.words(heard.text).rest, "review")
+    request = await review.sign_off(heard.context, person, await look.visible(heard.context, person, request_id))
+    await heard.say(answers.said(f"#{request.id} is signed off."))
 
 
 async def on_list(heard: Heard, person: Person) -> None:
@@ -81,6 +100,9 @@ async def on_help(heard: Heard, _person: Person) -> None:
 
 VERBS: dict[str, Listener] = {
     "request": on_request,
+    "breakglass": on_breakglass,
+    "extend": on_extend,
+    "review": on_review,
     "list": on_list,
     "status": on_status,
     "cancel": on_cancel,

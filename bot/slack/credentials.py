@@ -7,7 +7,7 @@ from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
 from bot.slack import ids
 from bot.slack.blocks import Drawn, actions, button, context, fields, preformatted, section
 from bot.slack.text import TEXT_MAX, code, cut, escape, in_words, moment, second
-from storage.records import Request, State
+from storage.records import Kind, Request, State
 
 
 def preparing(notice: PreparingNotice) -> Drawn:
@@ -32,6 +32,7 @@ def filled(notice: CredentialsNotice) -> Drawn:
         ("Password", code(notice.password)),
         ("Expires", ends),
     )
+    extend = button("Extend", ids.EXTEND, request.token, about=f"access {request.id}")
     can = escape(str(request.terms.level.get("description") or request.level))
     note = f"{escape(endpoint.note)}. " if endpoint.note else ""
     return Drawn(
@@ -42,6 +43,7 @@ def filled(notice: CredentialsNotice) -> Drawn:
             preformatted(endpoint.paste(request.username, notice.password)),
             context(f"{note}You can: {can}. Everything you do is attributed to you."),
             actions(
+                *([extend] if request.kind is not Kind.BREAK_GLASS else []),
                 button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now"),
                 button("New password", ids.NEW_PASSWORD, request.token, about=f"for access {request.id}"),
             ),

@@ -8,7 +8,7 @@ from bot.durations import format_duration
 from bot.slack.blocks import Drawn, section
 from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
 from storage.audit import AuditKind
-from storage.records import AuditEvent, Cause, Request
+from storage.records import AuditEvent, Cause, Kind, Request
 
 REASON_MAX = 160
 LINE_MAX = 450
@@ -51,7 +51,8 @@ def line(event: AuditEvent, request: Request | None) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
         return f"{moment(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"
     verb = VERBS.get(AuditKind(event.kind), event.kind)
-    return f"{moment(event.at)} #{request.id} {verb} — {_rest(event, request)}"
+    loud = " BREAK-GLASS" if request.kind is Kind.BREAK_GLASS else ""
+    return f"{moment(event.at)} #{request.id}{loud} {verb} — {_rest(event, request)}"
 
 
 def _rest(event: AuditEvent, request: Request) -> str:

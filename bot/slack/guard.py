@@ -107,11 +107,7 @@ async def _answered(call: Heard, listener: Listener) -> None:
     try:
         await listener(call, await call.context.member(user_of(call.body)))
     except FormNeeded as needed:
-        await call.open(
-            modals.ask_form(needed.offers, needed.typed)
-            if needed.offers
-            else modals.nothing_form("There is nothing you may ask for.")
-        )
+        await call.open(modals.form_for(needed))
     except AccessError as no:
         await call.say(said(str(no)))
 

@@ -14,9 +14,11 @@ ASK_AGAIN = "ask_again"
 
 ASK_FORM = "ask_form"
 DENY_FORM = "deny_form"
+EXTEND_FORM = "extend_form"
 
 DATABASE = "database"
 LEVEL = "level"
 DURATION = "duration"
 WHY = "why"
+TICKET = "ticket"
 VALUE = "value"

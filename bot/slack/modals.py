@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from bot.access.ask import Typed
+from bot.access.ask import FormNeeded, Typed
 from bot.access.errors import NotUnderstood
 from bot.durations import format_duration, parse_duration, short_duration
 from bot.policy.judge import REASON_MAX
 from bot.policy.offers import Offer
 from bot.slack import ids
 from bot.slack.blocks import Block, context, section
-from bot.slack.text import cut, escape, plain
-from storage.records import Request
+from bot.slack.text import cut, escape, moment, plain
+from storage.records import Kind, Request
 
 OPTIONS_MAX = 100
 DATABASES_MAX = 1000
@@ -23,6 +23,7 @@ DATABASES_MAX = 1000
 
 USUAL = tuple(timedelta(minutes=m) for m in (15, 30, 60, 120, 240, 480, 1440))
 METADATA_REASON = 1000
+TICKET_MAX = 100
 
 
 def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Block:
@@ -40,6 +41,7 @@ def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Blo
         _select("Level", _level_block(chosen), [o.level for o in about], _level(about, typed), _level_labels(about)),
         _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
         _why(typed),
+        *_ticket(about),
         context(
             "Your request goes to the people the policy names. What was asked for is what is given, and for no longer."
         ),
@@ -55,6 +57,41 @@ def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Blo
         ),
         "blocks": blocks,
     }
+
+
+def form_for(needed: FormNeeded) -> Block:
+    """The form that asks for what was left out."""
+    if needed.grant is not None:
+        return extend_form(needed.grant, needed.offers, needed.typed)
+    if needed.typed.kind is Kind.BREAK_GLASS:
+        return nothing_form("Break-glass is typed whole: /dbaccess breakglass DATABASE LEVEL 30m REASON")
+    return ask_form(needed.offers, needed.typed) if needed.offers else nothing_form("There is nothing you may ask for.")
+
+
+def extend_form(grant: Request, offers: Sequence[Offer], typed: Typed) -> Block:
+    """For how long more, and Why. What may be asked for in all is judged on **Ask**."""
+    about = [o for o in offers if (o.database, o.level) == (grant.database, grant.level)]
+    ends = f" It ends {moment(grant.expires_at)}." if grant.expires_at else ""
+    line = f"More time for #{grant.id}: {escape(grant.level)} on {escape(grant.database)}.{ends} Open sessions live on."
+    return {
+        "type": "modal",
+        "callback_id": ids.EXTEND_FORM,
+        "title": plain(f"Extend #{grant.id}", 24),
+        "submit": plain("Ask", 24),
+        "close": plain("Cancel", 24),
+        "private_metadata": json.dumps({"grant": grant.token, "duration": _duration(about, typed)}),
+        "blocks": [
+            section(line),
+            _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
+            _why(typed),
+            *_ticket(about),
+        ],
+    }
+
+
+def grant_in(view: Mapping[str, Any]) -> str:
+    """The token of the grant that the form of Extend is about."""
+    return str(_opened(view).get("grant") or "")
 
 
 def nothing_form(words: str) -> Block:
@@ -135,6 +172,15 @@ def _why(typed: Typed) -> Block:
     return {"type": "input", "block_id": ids.WHY, "label": plain("Why", 2000), "hint": hint, "element": element}
 
 
+def _ticket(offers: Sequence[Offer]) -> list[Block]:
+    """Where one is asked for."""
+    if not any(offer.wants_ticket for offer in offers):
+        return []
+    element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "max_length": TICKET_MAX}
+    label, is_optional = plain("Ticket", 2000), not all(offer.wants_ticket for offer in offers)
+    return [{"type": "input", "block_id": ids.TICKET, "label": label, "optional": is_optional, "element": element}]
+
+
 def deny_form(request: Request) -> Block:
     """**Why** and **Deny**."""
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
@@ -162,7 +208,13 @@ def chosen(view: Mapping[str, Any]) -> Typed:
     database = _picked(state, ids.DATABASE) or opened.get("database")
     level = _picked(state, _level_block_in(state, database)) or opened.get("level")
     duration = _picked(state, ids.DURATION) or opened.get("duration")
-    return Typed(database=database, level=level, duration=_parsed(duration), reason=why(view) or None)
+    return Typed(database=database, level=level, duration=_parsed(duration), reason=_reason(view))
+
+
+def _reason(view: Mapping[str, Any]) -> str | None:
+    """With the ticket behind it, where it does not name it already."""
+    reason, ticket = why(view), _typed_in(view, ids.TICKET)
+    return (f"{reason} {ticket}" if reason and ticket and ticket not in reason else reason) or None
 
 
 def _level_block_in(state: Mapping[str, Any], database: str | None) -> str:
@@ -197,7 +249,11 @@ def _parsed(duration: str | None) -> timedelta | None:
 
 def why(view: Mapping[str, Any]) -> str:
     """The field **Why**."""
-    element: Mapping[str, Any] = next(iter(view.get("state", {}).get("values", {}).get(ids.WHY, {}).values()), {})
+    return _typed_in(view, ids.WHY)
+
+
+def _typed_in(view: Mapping[str, Any], block_id: str) -> str:
+    element: Mapping[str, Any] = next(iter(view.get("state", {}).get("values", {}).get(block_id, {}).values()), {})
     return str(element.get("value") or "").strip()
 
 

@@ -63,6 +63,13 @@ def ask(rest: Sequence[str], levels: Callable[[str], Collection[str]]) -> Typed:
     return Typed(database=database, level=level, duration=duration, reason=" ".join(left) or None)
 
 
+def extend(rest: Sequence[str]) -> tuple[int, Typed]:
+    """``ID [DURATION] [REASON…]``. Raises NotUnderstood."""
+    left = list(rest[1:])
+    duration = _duration(left.pop(0)) if left and LOOKS_LIKE_A_DURATION.fullmatch(left[0]) else None
+    return request_id(rest[:1], "extend"), Typed(duration=duration, reason=" ".join(left) or None)
+
+
 def explain(rest: Sequence[str]) -> tuple[Typed, str | None]:
     """``DATABASE [LEVEL] [DURATION] [@user]`` and the person. There is no reason, so any word may be a level. Raises NotUnderstood."""
     others = [found for word in rest if (found := mentioned(word))]

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.access import ask, decide, look
+from bot.access import ask, decide, extend, look
 from bot.access.ask import FormNeeded
 from bot.access.context import Context
 from bot.access.errors import AccessError, NotUnderstood, Refused
@@ -28,11 +28,17 @@ Submitted: TypeAlias = Callable[[Context, Person, dict[str, Any]], Awaitable[Dra
 def register(app: AsyncApp, context: Context) -> None:
     """Put the listeners on the app."""
     app.view(ids.ASK_FORM)(_judged(context, on_ask_form))
+    app.view(ids.EXTEND_FORM)(_judged(context, on_extend_form))
     app.view(ids.DENY_FORM)(_judged(context, on_deny_form))
 
 
 async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
     return answers.asked(await ask.ask(context, person, modals.chosen(view)))
+
+
+async def on_extend_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
+    grant = await look.by_token(context, modals.grant_in(view))
+    return answers.asked(await extend.extend(context, person, grant.id, modals.chosen(view)))
 
 
 async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
@@ -83,7 +89,7 @@ def _block_of(no: AccessError, view: dict[str, Any]) -> str:
     if isinstance(no, NotUnderstood):
         return ids.DURATION
     about = no.about if isinstance(no, Refused) else "what"
-    return {"reason": ids.WHY, "duration": ids.DURATION}.get(about, ids.DATABASE)
+    return {"reason": ids.WHY, "duration": ids.DURATION, "ticket": ids.TICKET}.get(about, ids.DATABASE)
 
 
 def _error(view: dict[str, Any], block_id: str, words: str) -> dict[str, Any]:

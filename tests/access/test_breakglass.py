@@ -1,0 +1,161 @@
+"""Access first, review after: loud, one at a time, never extended, and signed off by someone else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bot.access import ask, extend, review, revoke
+from bot.access.errors import Refused, TooLate
+from bot.access.ports import AlertNotice, CardNotice, Delayed, GrantedNotice, ReviewNotice, Undeliverable
+from storage.audit import AuditKind
+from storage.records import Kind, Request, State
+from tests.access.house import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, House
+
+GLASS = {
+    "name": "break glass", "break_glass": True, "requesters": [ADA, LEAD], "databases": ["*"], "levels": ["*"],
+    "max_duration": "1h", "review": {"from": [SECOND, ADA], "within": "24h"},
+}  # fmt: skip
+
+
+@pytest.fixture
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
+    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+    house.policy["rules"].append(GLASS)
+    house.write()
+    await house.open()
+    yield house
+    await house.close()
+
+
+async def broken(house: House, who: str = ADA) -> Request:
+    typed = ask.Typed(
+        database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=Kind.BREAK_GLASS
+    )
+    asked = await ask.ask(house.context, await house.person(who), typed)
+    await house.drain()
+    return await house.now(asked.request)
+
+
+async def sign_off(house: House, request: Request, who: str = SECOND) -> Request:
+    return await review.sign_off(house.context, await house.person(who), request)
+
+
+def alerts(house: House) -> list[str]:
+    return [notice.what for notice in house.wall.on(ALERTS, AlertNotice)]
+
+
+async def test_access_first_and_everybody_is_told(house: House) -> None:
+    request = await broken(house)
+    assert request.state is State.ACTIVE
+    assert [n.request.kind for n in house.wall.on(CARDS, CardNotice)] == [Kind.BREAK_GLASS]
+    assert house.wall.on(SECOND, CardNotice), "the reviewer has a card of their own"
+    assert not house.wall.on(ADA, CardNotice), "the requester is no reviewer of their own"
+    assert house.wall.on(LEAD, GrantedNotice), "who would have been asked is told"
+    assert any("@ada broke the glass: #1" in told for told in alerts(house))
+    assert {e.facts.get("kind") for e in await house.ledger.history(request.id) if e.facts.get("state")} == {
+        "break-glass"
+    }
+
+
+async def test_it_is_signed_off_by_someone_else_and_once(house: House) -> None:
+    request = await broken(house)
+    for who, words in ((ADA, "your own"), (LEAD, "Only"), (STRANGER, "Only"), (ADMIN, "Only")):
+        with pytest.raises(Refused, match=words):
+            await sign_off(house, request, who)
+    signed = await sign_off(house, request)
+    assert signed.reviewed_at is not None
+    with pytest.raises(TooLate):
+        await sign_off(house, request)
+    assert AuditKind.SIGNED_OFF in [e.kind for e in await house.ledger.history(request.id)]
+    await house.turn(hours=48)
+    assert not any("not signed off" in told for told in alerts(house))
+
+
+async def test_until_it_is_signed_off_there_is_no_other(house: House) -> None:
+    request = await broken(house)
+    await revoke.done(house.context, await house.person(ADA), request.id)
+    await house.drain()
+    with pytest.raises(Refused, match="#1 has not been signed off"):
+        await broken(house)
+    assert (await broken(house, LEAD)).state is State.ACTIVE, "others are not held up"
+    await sign_off(house, request)
+    assert (await broken(house)).state is State.ACTIVE
+
+
+async def test_a_review_that_is_overdue_is_an_alert_every_day(house: House) -> None:
+    request = await broken(house)
+    await house.turn(hours=23, minutes=59)
+    assert not any("not signed off" in told for told in alerts(house))
+    await house.turn(hours=49)
+    assert sum("not signed off" in told for told in alerts(house)) == 3
+    assert len(house.wall.on(SECOND, ReviewNotice)) == 3
+    assert (await house.now(request)).state is State.REVOKED
+    await sign_off(house, request)
+    await house.turn(hours=72)
+    assert sum("not signed off" in told for told in alerts(house)) == 3
+
+
+async def test_it_is_never_extended(house: House) -> None:
+    request = await broken(house)
+    with pytest.raises(Refused, match="never extended"):
+        await extend.extend(
+            house.context, await house.person(ADA), request.id, ask.Typed(duration=HOUR, reason="not yet done")
+        )
+
+
+async def test_ordinary_rules_and_break_glass_do_not_answer_for_each_other(house: House) -> None:
+    with pytest.raises(Refused, match="You may not break the glass for shop"):
+        await broken(house, SECOND)
+    house.policy["rules"] = [GLASS]
+    house.write()
+    with pytest.raises(Refused, match="You may not ask for shop"):
+        await house.ask()
+
+
+async def test_an_admin_is_reached_where_no_reviewer_is(house: House) -> None:
+    house.wall.refuse = lambda place, _: Undeliverable("closed") if place == SECOND else None
+    assert (await broken(house)).state is State.ACTIVE
+    assert house.wall.on(ADMIN, CardNotice)
+
+
+async def test_where_nobody_can_be_told_nothing_is_given(house: House) -> None:
+    house.wall.refuse = lambda place, _: Undeliverable("closed") if place in (SECOND, ADMIN, CARDS) else None
+    request = await broken(house)
+    assert request.state is State.DENIED
+    assert "Nobody who could review it" in str(request.ended_words)
+    assert house.server.users == {}
+    assert any("neither a reviewer nor an admin" in told for told in alerts(house))
+
+
+async def test_a_slow_slack_is_waited_for_and_gives_nothing_meanwhile(house: House) -> None:
+    house.wall.refuse = lambda place, _: Delayed("slow") if place == SECOND else None
+    request = await broken(house)
+    assert request.state is State.PENDING
+    assert house.server.users == {}
+    house.wall.refuse = lambda _place, _notice: None
+    await house.turn(minutes=2)
+    assert (await house.now(request)).state is State.ACTIVE
+
+
+async def test_it_is_not_counted_in_the_limits(house: House) -> None:
+    house.policy["limits"] = {"live_per_person": 1}
+    house.write()
+    await broken(house)
+    assert (await house.granted()).state is State.ACTIVE
+
+
+async def test_one_that_was_never_given_needs_no_review(house: House) -> None:
+    house.server.is_up = False
+    request = await broken(house)
+    await house.turn(hours=2)
+    request = await house.now(request)
+    assert request.state is State.REVOKED
+    assert not request.needs_review
+    with pytest.raises(TooLate, match="never given"):
+        await sign_off(house, request)
+    house.server.is_up = True
+    assert (await broken(house)).state is State.ACTIVE
