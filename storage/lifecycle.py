@@ -418,14 +418,14 @@ TRANSITIONS: dict[Move, Transition] = {
         target=State.APPROVED,
         audit=AuditKind.STARTED,
         only_if=(may_still_start, not_locked_down, requester_is_ours),
-        then=(_revoke_at_the_end,),
+        then=(_revoke_at_the_end, _review),
     ),
     Move.ACTIVATE: Transition(
         sources=GIVEN,
         target=State.ACTIVE,
         audit=AuditKind.ACTIVATED,
         only_if=(end_is_ahead, not_locked_down),
-        then=(_update_card, _warn_before_end, _review),
+        then=(_update_card, _warn_before_end),
     ),
     Move.NOTE: Transition(
         sources=ANY,

@@ -228,8 +228,8 @@ class Request:
 
     @property
     def needs_review(self) -> bool:
-        """A break-glass grant was given and nobody has signed it off."""
-        given = self.state in (State.APPROVED, State.ACTIVE) or self.activated_at is not None
+        """A break-glass grant was given, or may have been, and nobody has signed it off."""
+        given = self.state in (State.APPROVED, State.ACTIVE) or self.started_at is not None
         return self.kind is Kind.BREAK_GLASS and given and self.reviewed_at is None
 
     @property

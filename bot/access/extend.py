@@ -9,7 +9,7 @@ from adapters.base import NotOurs, Rejected, Unreachable
 from bot.access.alerts import raise_alert
 from bot.access.ask import Asked, Typed, ask
 from bot.access.context import Context
-from bot.access.errors import TooLate, Unknown
+from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import Person
 from bot.access.provision import target_of
 from bot.access.words import what_happened
@@ -28,6 +28,8 @@ async def extendable(context: Context, person: Person, request_id: int) -> Reque
         raise Unknown(f"#{request_id}") from None
     if grant.requester_id != person.id or grant.kind is Kind.EXTENSION:
         raise Unknown(f"#{request_id}")
+    if grant.state is State.APPROVED:
+        raise Refused(f"#{grant.id} is just being made. Please try again in a moment.")
     if grant.state is not State.ACTIVE:
         raise TooLate(what_happened(grant, await context.ledger.decisions(grant.id)))
     return grant

@@ -9,7 +9,7 @@ import structlog
 from bot.access import people
 from bot.access.breakglass import tell_loudly
 from bot.access.context import Context
-from bot.access.ports import EndingSoonNotice, GrantedNotice, Notice, ReminderNotice, Undeliverable
+from bot.access.ports import EndingSoonNotice, GrantedNotice, MessageGone, Notice, ReminderNotice, Undeliverable
 from bot.access.tell import post_copies
 from bot.access.work import Again, Work
 from bot.policy.clicks import escalated_to, stages_today
@@ -56,7 +56,10 @@ async def _beside_the_cards(context: Context, request: Request, notice: Notice) 
 
 async def _said(context: Context, place: str, notice: Notice, *, thread: str | None = None) -> None:
     try:
-        await context.messenger.post(place, notice, thread=thread)
+        try:
+            await context.messenger.post(place, notice, thread=thread)
+        except MessageGone:
+            await context.messenger.post(place, notice)
     except Undeliverable as closed:
         log.warning("somebody cannot be told", place=place, why=str(closed))
 

@@ -115,7 +115,11 @@ class WebApi:
             return closed
         if arguments.get("unfurl_links") is not False or arguments.get("unfurl_media") is not False:
             self.workspace.problems.append("a message that may unfurl links")
-        message = self.workspace.post(channel, text=arguments["text"], blocks=arguments.get("blocks"))
+        thread = arguments.get("thread_ts")
+        if thread is not None and thread not in self.workspace.messages[channel]:
+            return no("thread_not_found")
+        reply = {"thread_ts": thread} if thread else {}
+        message = self.workspace.post(channel, text=arguments["text"], blocks=arguments.get("blocks"), **reply)
         return {"ok": True, "channel": channel, "ts": message["ts"], "message": message}
 
     def update(self, arguments: Arguments) -> Answer:

@@ -1,0 +1,146 @@
+"""What the policy promises, through the strict double: two stages with escalation, more time, break-glass with review and without."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from storage.records import State
+from tests.access.house import ALERTS, CARDS
+from tests.slack.conftest import ADA, LEAD, SECOND, STRANGER, Office
+
+GLASS = {
+    "name": "break glass", "break_glass": True, "requesters": [ADA], "databases": ["*"], "levels": ["*"],
+    "max_duration": "1h", "approvals": [], "review": {"from": ["S0DBA"], "within": "24h"},
+}  # fmt: skip
+
+
+@pytest.fixture
+async def ruled(office: Office) -> Office:
+    office.slack.workspace.add_group("S0LEADS", "leads", LEAD)
+    office.slack.workspace.add_group("S0DBA", "dba", SECOND)
+    office.slack.workspace.add_group("S0ONCALL", "oncall", STRANGER)
+    return office
+
+
+def change(office: Office, **keys: Any) -> None:
+    office.house.policy["rules"][0].update(keys)
+    office.house.write()
+
+
+def turn(office: Office, **by: float) -> None:
+    office.house.clock.at += timedelta(**by)
+    office.house.runner.nudge()
+
+
+async def alerted(office: Office, words: str) -> None:
+    await office.slack.wait(f"an alert says {words!r}", lambda: words in str(office.slack.messages(ALERTS)))
+
+
+async def test_two_stages_with_escalation(ruled: Office) -> None:
+    change(
+        ruled,
+        approvals=[{"from": ["S0LEADS"]}, {"from": ["S0DBA"]}],
+        escalate={"after": "1h", "to": ["S0ONCALL"]},
+        remind_after="30m",
+    )
+    card = await ruled.ask()
+    assert "· <!subteam^S0LEADS> — waiting for 1" in str(card)
+    await ruled.slack.click(SECOND, card, "Approve")
+    await ruled.told(SECOND, "stage 1 of 2")
+    await ruled.slack.click(LEAD, card, "Approve")
+    await ruled.card_says(card["ts"], "✓ <!subteam^S0LEADS> — <@U0LEAD>")
+    await ruled.slack.click(STRANGER, card, "Approve")
+    await ruled.told(STRANGER, "stage 2 of 2")
+    turn(ruled, minutes=30)
+    await ruled.slack.wait("a reminder", lambda: "still waits" in str(ruled.slack.messages(CARDS)))
+    turn(ruled, minutes=31)
+    await ruled.card_says(card["ts"], "Can decide: <!subteam^S0DBA>, <!subteam^S0ONCALL>")
+    await ruled.slack.wait("said", lambda: "may be decided by more people now" in str(ruled.slack.messages(CARDS)))
+    reminders = [m for m in ruled.slack.messages(CARDS) if m["ts"] != card["ts"]]
+    assert {m.get("thread_ts") for m in reminders} == {card["ts"]}
+    await ruled.slack.click(STRANGER, card, "Approve")
+    await ruled.dm_says(ADA, "is ready")
+
+
+async def test_more_time(ruled: Office) -> None:
+    card = await ruled.ask()
+    await ruled.slack.click(LEAD, card, "Approve")
+    message = await ruled.dm_says(ADA, "is ready")
+    await ruled.card_says(card["ts"], "until")
+    grant = await ruled.request()
+    await ruled.slack.click(ADA, message, "Extend")
+    form = await ruled.slack.wait("the form", lambda: ruled.slack.form(ADA))
+    assert form["callback_id"] == "extend_form"
+    outcome = await ruled.slack.submit(ADA, form, for_how_long="2h", why="the refund takes longer")
+    assert not outcome.errors
+    asked = await ruled.slack.wait("a card", lambda: ruled.slack.messages(CARDS)[1:])
+    assert "More time #2" in str(asked[0])
+    await ruled.slack.click(LEAD, asked[0], "Approve")
+    await ruled.dm_says(ADA, "has more time. It now ends")
+    after = await ruled.request()
+    assert grant.expires_at is not None
+    assert after.expires_at == grant.expires_at + timedelta(hours=2)
+    await ruled.card_says(card["ts"], "until")
+    await ruled.slack.wait(
+        "the server", lambda: ruled.house.server.users[str(grant.username)].expires_at > grant.expires_at
+    )
+    await ruled.slack.command(ADA, "extend 1 30m still not done with it")
+    await ruled.told(ADA, "Request #3 is waiting")
+    await ruled.slack.command(ADA, "done 1")
+    await ruled.dm_says(ADA, "the access #1 that it would have extended has ended")
+
+
+async def test_break_glass_with_review(ruled: Office) -> None:
+    ruled.house.policy["rules"].append(GLASS)
+    ruled.house.write()
+    await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down")
+    await ruled.told(ADA, "The glass is being broken: #1")
+    await ruled.dm_says(ADA, "is ready")
+    assert "Extend" not in str(ruled.slack.dm(ADA))
+    (card,) = await ruled.slack.wait("a card", lambda: ruled.slack.messages(CARDS))
+    await ruled.card_says(card["ts"], "Break-glass access #1")
+    await alerted(ruled, "@ada broke the glass: #1")
+    await ruled.dm_says(LEAD, "was given")
+    mine = await ruled.dm_says(SECOND, "Sign off")
+    await ruled.slack.click(ADA, ruled.card(card["ts"]), "Sign off")
+    await ruled.told(ADA, "You cannot sign off your own access")
+    await ruled.slack.click(SECOND, mine, "Sign off")
+    await ruled.told(SECOND, "#1 is signed off")
+    await ruled.card_says(card["ts"], "signed off by <@U0SECOND>")
+
+
+async def test_break_glass_without_review(ruled: Office) -> None:
+    ruled.house.policy["rules"].append(GLASS)
+    ruled.house.write()
+    await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down")
+    await ruled.dm_says(ADA, "is ready")
+    turn(ruled, minutes=31)
+    await ruled.dm_says(ADA, "Ask again")
+    assert (await ruled.request()).state is State.REVOKED
+    await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down again")
+    await ruled.told(ADA, "#1 has not been signed off")
+    turn(ruled, hours=24)
+    await alerted(ruled, "Break-glass #1 of @ada on shop is not signed off")
+    asked = await ruled.dm_says(SECOND, "its time is over")
+    assert asked
+    await ruled.slack.command(SECOND, "review 1")
+    await ruled.told(SECOND, "#1 is signed off")
+    await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down again")
+    await ruled.told(ADA, "The glass is being broken: #2")
+
+
+async def test_a_ticket_is_asked_for_in_the_form(ruled: Office) -> None:
+    ruled.house.policy["ticket_url"] = "https://tickets.test/{ticket}"
+    change(ruled, ticket="[A-Z]+-[0-9]+")
+    await ruled.slack.command(ADA, "request shop readonly 1h")
+    form = await ruled.slack.wait("the form", lambda: ruled.slack.form(ADA))
+    outcome = await ruled.slack.submit(ADA, form, why="looking at a refund", ticket="none")
+    assert "must name a ticket" in str(outcome.errors)
+    outcome = await ruled.slack.submit(ADA, form, why="looking at a refund", ticket="PAY-311")
+    assert not outcome.errors
+    (card,) = await ruled.slack.wait("a card", lambda: ruled.slack.messages(CARDS))
+    assert "<https://tickets.test/PAY-311|PAY-311>" in str(card)
+    assert (await ruled.request()).reason == "looking at a refund PAY-311"
