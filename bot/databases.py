@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from adapters.base import Connect, Grant, Level, Rejected, Target, Tls
 from bot.durations import parse_duration
@@ -59,10 +59,12 @@ def as_text(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Reference = Annotated[str, BeforeValidator(_reference)]
+DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": "^([0-9]+[dhms])+$"})
+Duration = Annotated[timedelta, BeforeValidator(_duration), DURATION_SCHEMA]
+REFERENCE_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^({REFERENCE.pattern})$"})
+Reference = Annotated[str, BeforeValidator(_reference), REFERENCE_SCHEMA]
 Identifier = Annotated[str, AfterValidator(_identifier)]
-Text = Annotated[str, BeforeValidator(as_text)]
+Text = Annotated[str, BeforeValidator(as_text), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 DatabaseName = Annotated[str, _named(DATABASE_NAME, DATABASE_NAME_RIGHT)]
 LevelName = Annotated[str, _named(LEVEL_NAME, "a level's name is [a-z0-9][a-z0-9_-]*, up to 24 characters")]
 SettingName = Annotated[str, _named(SETTING_NAME, "a setting's name is [a-z_][a-z0-9_.]*")]

@@ -29,6 +29,7 @@ class AuditKind(StrEnum):
     SIGNED_OFF = "grant.signed_off"
     REVIEW_OVERDUE = "grant.review_overdue"
     PASSWORD_RENEWED = "grant.password_renewed"  # noqa: S105 - the name of an event
+    PASSWORD_SHOWN = "grant.password_shown"  # noqa: S105 - the name of an event
     FAILED = "grant.failed"
     REVOKING = "grant.revoking"
     REVOKED = "grant.revoked"

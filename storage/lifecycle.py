@@ -220,6 +220,8 @@ def end_is_ahead(s: Situation) -> Why | None:
 
 def end_has_come(s: Situation) -> Why | None:
     """Only the clock is bound to the time; a person ends a grant whenever they may."""
+    if s.change.cause is Cause.UNCLAIMED:
+        return None if s.request.unclaimed_at is not None and s.now >= s.request.unclaimed_at else Why.NOT_ENDED
     if s.change.cause not in (Cause.EXPIRED, Cause.NOT_STARTED):
         return None
     end = s.request.expires_at or latest_end(s.request)
@@ -320,7 +322,12 @@ def _move_end(r: Request, now: datetime) -> Plan:
 
 
 def _revoke_at_the_end(r: Request, _now: datetime) -> Plan:
-    return Plan(kind=TaskKind.REVOKE, lane=db_lane(r), due_at=r.expires_at or latest_end(r), is_single=True)
+    end = r.expires_at or latest_end(r)
+    return Plan(kind=TaskKind.REVOKE, lane=db_lane(r), due_at=min(end, r.unclaimed_at or end), is_single=True)
+
+
+def _revoke_unclaimed(r: Request, now: datetime) -> Plan | None:
+    return _revoke_at_the_end(r, now) if r.unclaimed_at else None
 
 
 def _revoke_now(r: Request, now: datetime) -> Plan:
@@ -425,7 +432,7 @@ TRANSITIONS: dict[Move, Transition] = {
         target=State.ACTIVE,
         audit=AuditKind.ACTIVATED,
         only_if=(end_is_ahead, not_locked_down),
-        then=(_update_card, _warn_before_end),
+        then=(_update_card, _warn_before_end, _revoke_unclaimed),
     ),
     Move.NOTE: Transition(
         sources=ANY,
@@ -501,13 +508,19 @@ def _times(move: Move, before: Request, change: Change, now: datetime) -> dict[s
         return {"approved_at": now, "duration": duration, "start_before": now + before.terms.provision_within}
     if move is Move.APPLY:
         return {"approved_at": now, "duration": extension(before, change.decision)}
-    if move is Move.NOTE and change.decision is not None and change.decision.verdict is Verdict.SIGN_OFF:
-        return {"reviewed_at": now}
+    if move is Move.NOTE:
+        return _noted(before, change, now)
     if move is Move.START:
         return {"started_at": now, "expires_at": now + (before.duration or before.terms.duration)}
     if move is Move.ACTIVATE:
         return {"activated_at": now, "unsettled_until": None}
     return {}
+
+
+def _noted(before: Request, change: Change, now: datetime) -> dict[str, Any]:
+    if change.decision is not None and change.decision.verdict is Verdict.SIGN_OFF:
+        return {"reviewed_at": now}
+    return {"claimed_at": before.claimed_at or now} if change.audit is AuditKind.PASSWORD_SHOWN else {}
 
 
 def _ending(move: Move, change: Change, now: datetime) -> dict[str, Any]:

@@ -156,6 +156,7 @@ class Terms:
     policy_digest: str
     max_total: timedelta = MAX_TOTAL
     remind_after: timedelta | None = None
+    claim_within: timedelta | None = None
     escalation: Escalation | None = None
     review: Review | None = None
     notify: tuple[str, ...] = ()
@@ -214,6 +215,7 @@ class Request:
     unsettled_until: datetime | None = None
     expires_at: datetime | None = None
     activated_at: datetime | None = None
+    claimed_at: datetime | None = None
     reviewed_at: datetime | None = None
     ended_at: datetime | None = None
     ended_because: Cause | None = None
@@ -225,6 +227,13 @@ class Request:
     def is_live(self) -> bool:
         """A user exists on a server, or may."""
         return self.state.is_live
+
+    @property
+    def unclaimed_at(self) -> datetime | None:
+        """When a live grant ends because nobody looked at its password; None where that is not asked, or was done."""
+        within = self.terms.claim_within
+        waits = within is not None and self.activated_at is not None and self.claimed_at is None
+        return self.activated_at + within if waits and within and self.activated_at else None
 
     @property
     def needs_review(self) -> bool:

@@ -26,10 +26,10 @@ from storage.records import (
     Verdict,
 )
 
-LATER = ("claimed_at", "first_login_at")
+LATER = ("first_login_at",)
 """Columns that a later version fills; they are not in today's record."""
 
-SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after")
+SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after", "claim_within")
 
 
 def terms_json(terms: Terms) -> Json:
@@ -46,6 +46,7 @@ def terms_json(terms: Terms) -> Json:
         "policy_digest": terms.policy_digest,
         "max_total": terms.max_total.total_seconds(),
         "remind_after": terms.remind_after.total_seconds() if terms.remind_after else None,
+        "claim_within": terms.claim_within.total_seconds() if terms.claim_within else None,
         "escalation": _at_an_hour(terms.escalation.after, terms.escalation.to) if terms.escalation else None,
         "review": _at_an_hour(terms.review.within, terms.review.reviewers) if terms.review else None,
         "notify": list(terms.notify),

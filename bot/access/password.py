@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from adapters.base import Adapter, Endpoint, Rejected
+from adapters.base import Adapter, AdapterError, Endpoint, Rejected
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.errors import TooLate, Unknown
-from bot.access.ports import CredentialsNotice, Person
-from bot.access.provision import deliver, level_of, make_password, target_of
+from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.ports import Person, Shown
+from bot.access.provision import credentials, deliver, level_of, make_password, target_of
 from bot.access.words import what_happened
 from bot.access.work import Work
 from storage.audit import AuditKind
@@ -20,7 +20,7 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     if request.requester_id != person.id:
         raise Unknown(f"#{request.id}")
     request = await context.ledger.request(request.id)
-    if request.state is not State.ACTIVE:
+    if request.state is not State.ACTIVE or request.terms.delivery == "reveal":
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
     plan = Plan(kind=TaskKind.PASSWORD, lane=db_lane(request), due_at=await context.ledger.now(), is_single=True)
     await context.ledger.add_task(plan, request_id=request.id)
@@ -51,9 +51,44 @@ async def set_fresh_password(context: Context, work: Work, request: Request, *, 
     if (await work.request()).state is not State.ACTIVE:
         return  # it is being ended: the revoke behind us in this lane takes user and message
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
-    await deliver(work, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=fresh))
+    await deliver(work, request, message, credentials(request, endpoint, fresh))
     await work.advance(
         request,
         Move.NOTE,
         Change(actor=request.requester_id if audit is AuditKind.PASSWORD_RENEWED else "bot", audit=audit),
     )
+
+
+async def revealable(context: Context, person: Person, request: Request) -> Request:
+    """The live grant whose password is shown on demand, for its requester. Raises Unknown, Refused, TooLate."""
+    if request.requester_id != person.id:
+        raise Unknown(f"#{request.id}")
+    request = await context.ledger.request(request.id)
+    if request.terms.delivery != "reveal":
+        raise Refused(f"The password of #{request.id} is in its credential message.")
+    if request.state is not State.ACTIVE:
+        raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
+    return request
+
+
+async def reveal(context: Context, person: Person, request: Request) -> Shown:
+    """Set a fresh password and hand it to whoever shows it; on the record before it is seen. Open sessions live on."""
+    request = await revealable(context, person, request)
+    assert request.username is not None, "an active grant has its user"
+    username, level, fresh = request.username, level_of(request), make_password()
+
+    def renewed(adapter: Adapter) -> Endpoint:
+        adapter.set_password(username, fresh)
+        return adapter.endpoint(level)
+
+    try:
+        endpoint = await context.engines.call(target_of(request), renewed)
+    except AdapterError as trouble:
+        raise Refused(f"No password for #{request.id} now: {trouble}. Please try again.") from None
+    request = await context.ledger.advance(
+        request.id, Move.NOTE, Change(actor=person.id, audit=AuditKind.PASSWORD_SHOWN)
+    )
+    if request.state is not State.ACTIVE:
+        raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
+    shown = [e for e in await context.ledger.history(request.id) if e.kind == AuditKind.PASSWORD_SHOWN]
+    return Shown(request=request, endpoint=endpoint, times=len(shown), password=fresh)

@@ -141,6 +141,15 @@ async def _name(context: Context, person_id: str) -> str:
         return person_id
 
 
+async def remembered_groups(context: Context) -> dict[str, frozenset[str]]:
+    """Who was in each group when the bot last looked: for what is judged without Slack."""
+    found: dict[str, frozenset[str]] = {}
+    for name in await context.ledger.remembered_names("group:"):
+        if (people := await context.ledger.remembered(name)) is not None:
+            found[name.removeprefix("group:")] = frozenset(json.loads(people))
+    return found
+
+
 async def _forget_unnamed(context: Context, named: frozenset[str]) -> None:
     """What the policy no longer names is no longer followed; named again, a group is seen for the first time."""
     for prefix in ("group:", "pin:"):

@@ -148,10 +148,23 @@ class PreparingNotice:
 
 @dataclass(frozen=True, kw_only=True)
 class CredentialsNotice:
-    """The credential message with its secret: lives for one call, is never stored and never logged."""
+    """The credential message with its secret: lives for one call, is never stored and never logged.
+
+    Without ``password`` it has all but that: the requester has it shown (delivery ``reveal``).
+    """
 
     request: Request
     endpoint: Endpoint
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A password on its way to the one person it is for. Lives for one call; ``times`` counts how often one was shown."""
+
+    request: Request
+    endpoint: Endpoint
+    times: int
     password: str = field(repr=False)
 
 

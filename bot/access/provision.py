@@ -200,7 +200,7 @@ async def _make(context: Context, work: Work, request: Request, message: Message
     endpoint = await context.engines.call(target_of(request), lambda adapter: _create(adapter, spec))
     if (await work.request()).state is not State.APPROVED:
         return  # it was ended meanwhile: its revoke is next in this lane and finds the user
-    await deliver(work, request, message, CredentialsNotice(request=request, endpoint=endpoint, password=password))
+    await deliver(work, request, message, credentials(request, endpoint, password))
     try:
         await work.advance(request, Move.ACTIVATE, Change(actor="bot", facts={"username": request.username}))
     except NotPossible as lost:
@@ -208,6 +208,12 @@ async def _make(context: Context, work: Work, request: Request, message: Message
             await work.advance(request, Move.REVOKE, Change(actor="lockdown", cause=Cause.LOCKDOWN))
         elif lost.why not in (Why.STATE, Why.ENDED):
             raise
+
+
+def credentials(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
+    """What the message holds: the password only where the rule delivers it there."""
+    shown = password if request.terms.delivery == "dm" else None
+    return CredentialsNotice(request=request, endpoint=endpoint, password=shown)
 
 
 def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:

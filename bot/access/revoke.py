@@ -112,12 +112,19 @@ async def end(context: Context, work: Work) -> None:
 
 async def _by_the_clock(work: Work, request: Request) -> Request:
     cause = Cause.NOT_STARTED if request.expires_at is None else Cause.EXPIRED
+    if (
+        request.unclaimed_at is not None
+        and request.expires_at is not None
+        and request.unclaimed_at < request.expires_at
+    ):
+        cause = Cause.UNCLAIMED
     try:
         return await work.advance(request, Move.REVOKE, Change(actor="clock", cause=cause))
     except NotPossible as lost:
         if lost.request.expires_at is None or lost.request.state.is_over:
             raise
-        raise Again("its end was moved", at=lost.request.expires_at) from None
+        ends = lost.request.expires_at
+        raise Again("its end was moved", at=min(ends, lost.request.unclaimed_at or ends)) from None
 
 
 async def _proven(context: Context, work: Work, request: Request) -> Json:

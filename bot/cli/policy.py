@@ -1,21 +1,36 @@
-"""``dbaccess policy``: the two files, without Slack and without a token."""
+"""``dbaccess policy``: the two files, without Slack and without a token; ``replay`` reads the ledger."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from bot.access.people import remembered_groups
+from bot.app import offline
 from bot.cli import common
+from bot.cli.listing import PIPED_WIDTH
 from bot.durations import parse_duration
 from bot.policy import judge
-from bot.policy.load import ConfigError, load
+from bot.policy.facts import Facts
+from bot.policy.load import Config, ConfigError, load
+from bot.policy.replay import Now, Past, Replayed
+from bot.policy.replay import replay as replay_requests
+from bot.policy.schema import schema as schema_of
 from bot.policy.source import Problem
+from bot.policy.testing import Tested, facts_in_tests, run_tests
+from bot.policy.testing import junit as as_junit
+from storage.records import Kind
 
-app = typer.Typer(no_args_is_help=True, help="The policy: check it, and ask which rule answers.")
+app = typer.Typer(no_args_is_help=True, help="The policy: check it, test it, replay it, and ask which rule answers.")
 
 
 def _folder() -> Path:
@@ -50,22 +65,23 @@ def check(
 
 @app.command()
 def explain(
-    person: Annotated[str, typer.Argument(help="A Slack id (U…).")],
+    person: Annotated[str, typer.Argument(help="A Slack id (U…) or an e-mail address.")],
     database: str,
     level: Annotated[str | None, typer.Argument()] = None,
     duration: Annotated[str | None, typer.Argument(help="30m, 2h, 1h30m.")] = None,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="As if asked then: 2026-11-23T10:00:00+01:00.")] = None,
+    break_glass: Annotated[bool, typer.Option("--break-glass", help="As break-glass.")] = False,
     as_json: common.Json = False,
 ) -> None:
-    """Which rule answers and why; status 1 when the answer is no."""
-    try:
-        length = parse_duration(duration) if duration else None
-        when = datetime.fromisoformat(at) if at else None
-    except ValueError as wrong:
-        raise common.wrong_use(str(wrong)) from None
-    ask = judge.Ask(person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False)
-    answer = judge.may_ask(load(_folder()), ask)
-    lines = judge.explained(answer)
+    """Which rule answers and why; status 1 when the answer is no. Groups are those of groups_in_tests: Slack is not asked."""
+    config, kind = load(_folder()), Kind.BREAK_GLASS if break_glass else Kind.ACCESS
+    length, when = _length(duration), _moment(at)
+    ask = judge.Ask(
+        person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind
+    )
+    facts = facts_in_tests(config.policy, config.named)
+    answer = judge.may_ask(config, ask, facts)
+    lines = (*judge.explained(answer), *_unknown(config, facts))
     is_yes = isinstance(answer, judge.Allowed)
     if as_json:
         rule = answer.terms.rule if isinstance(answer, judge.Allowed) else None
@@ -74,3 +90,129 @@ def explain(
         typer.echo("\n".join(lines))
     if not is_yes:
         raise typer.Exit(1)
+
+
+def _length(duration: str | None) -> timedelta | None:
+    try:
+        return parse_duration(duration) if duration else None
+    except ValueError as wrong:
+        raise common.wrong_use(str(wrong)) from None
+
+
+def _moment(at: str | None) -> datetime | None:
+    """With a zone; without one it is this machine's."""
+    try:
+        return datetime.fromisoformat(at).astimezone() if at else None
+    except ValueError:
+        raise common.wrong_use("A time looks like 2026-11-23T10:00:00+01:00.") from None
+
+
+def _unknown(config: Config, facts: Facts) -> tuple[str, ...]:
+    silent = sorted(facts.unknown(config.named_groups))
+    return (f"Not known without Slack: who is in {', '.join(silent)}; say it under groups_in_tests.",) if silent else ()
+
+
+@app.command("test")
+def run(
+    file: Annotated[Path | None, typer.Argument(help="Another policy.yml, judged with the same databases.yml.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write JUnit's XML there, for a build server.")
+    ] = None,
+    as_json: common.Json = False,
+) -> None:
+    """The file's own tests:; status 1 when one fails."""
+    config = load(_folder(), policy_path=file)
+    tested = run_tests(config)
+    if junit is not None:
+        junit.write_text(as_junit(tested, name=str(file or _folder() / "policy.yml")), encoding="utf-8")
+    if as_json:
+        common.print_json([_tested_json(one) for one in tested])
+    else:
+        _print_tested(tested)
+        for line in _unknown(config, facts_in_tests(config.policy, config.named)):
+            typer.echo(line)
+    if not all(one.is_right for one in tested):
+        raise typer.Exit(1)
+
+
+def _tested_json(one: Tested) -> dict[str, object]:
+    return {
+        "ask": one.entry.ask,
+        "expected": one.entry.expect,
+        "outcome": one.outcome,
+        "rule": one.rule,
+        "passed": one.is_right,
+        "why": list(one.why),
+    }
+
+
+def _print_tested(tested: tuple[Tested, ...]) -> None:
+    for one in tested:
+        typer.echo(f"{'ok  ' if one.is_right else 'FAIL'}  {one.entry.ask} → {one.entry.expect}")
+        if not one.is_right:
+            typer.echo(f"      {one.difference}")
+            for line in one.why:
+                typer.echo(f"      {line}")
+    failed = sum(not one.is_right for one in tested)
+    typer.echo(f"{len(tested)} tests, {failed} failed." if tested else "The file has no tests.")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="The policy.yml to try, judged with the configured databases.yml.")],
+    since: Annotated[int, typer.Option(metavar="DAYS", min=1, help="Requests of so many days.")] = 90,
+    as_json: common.Json = False,
+) -> None:
+    """What another policy would have answered to the requests in the ledger, and which live grants it would not give."""
+    replayed = asyncio.run(_replayed(load(_folder(), policy_path=file), timedelta(days=since)))
+    if as_json:
+        common.print_json([_replayed_json(one) for one in replayed])
+        return
+    changed = [one for one in replayed if one.now is not Now.SAME]
+    if changed:
+        console = Console()
+        Console(width=None if console.is_terminal else PIPED_WIDTH).print(_replay_table(changed))
+    ids = " ".join(str(one.past.request.id) for one in replayed if one.would_end)
+    typer.echo(f"{len(replayed)} requests of {since} days, {len(changed)} answered otherwise.")
+    if ids:
+        typer.echo(f"Live grants it would not give; to end them: dbaccess revoke {ids}")
+
+
+async def _replayed(config: Config, since: timedelta) -> tuple[Replayed, ...]:
+    async with offline(common.quiet_settings()) as context:
+        begin = await context.ledger.now() - since
+        found = [r for r in await context.ledger.requests() if r.asked_at >= begin or r.is_live]
+        past = [
+            Past(request=r, decisions=await context.ledger.decisions(r.id)) for r in sorted(found, key=lambda r: r.id)
+        ]
+        seen = await remembered_groups(context)
+    written = facts_in_tests(config.policy, config.named)
+    return replay_requests(config, past, Facts(members={**written.members, **seen}, is_offline=True))
+
+
+def _replayed_json(one: Replayed) -> dict[str, object]:
+    request = common.request_json(one.past.request)
+    return {**request, "now": one.now.value, "why": one.why, "would_end": one.would_end}
+
+
+def _replay_table(changed: list[Replayed]) -> Table:
+    table = Table("id", "was", "requester", "database", "level", "now", "why", box=None)
+    for one in changed:
+        r = one.past.request
+        table.add_row(f"#{r.id}", r.state, r.requester_id, r.database, r.level, one.now.value, one.why)
+    return table
+
+
+class SchemaOf(StrEnum):
+    """The files."""
+
+    DATABASES = "databases"
+    POLICY = "policy"
+
+
+@app.command()
+def schema(
+    of: Annotated[SchemaOf, typer.Argument(help="Of which file.")] = SchemaOf.POLICY,
+) -> None:
+    """JSON Schema for editors."""
+    typer.echo(json.dumps(schema_of(of.value), indent=2))

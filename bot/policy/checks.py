@@ -6,18 +6,18 @@ Decided from the files alone, without Slack.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from bot.databases import DatabaseEntry
+from bot.policy.asked import parse_ask
+from bot.policy.facts import can_complete
 from bot.policy.mistakes import words
-from bot.policy.model import ANYONE, PERSON, PolicyFile, RuleEntry, StageEntry
+from bot.policy.model import ANYONE, GROUP, PERSON, PolicyFile, RuleEntry, StageEntry
 from bot.policy.rules import Meant, Rule, by_database, is_glob
 from bot.policy.source import Place, Problem, Source, shown
-from storage.records import Stage
-
-LATER_WORDS = "comes with a later version; leave it out"
+from storage.records import Kind, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Known:
 
 def errors(source: Source, policy: PolicyFile, rules: Mapping[int, RuleEntry], known: Known) -> Iterator[Problem]:
     """Mistakes of policy.yml with which nothing may be in force. ``rules`` are those that could be read, by number."""
-    yield from _reveal(source, policy.defaults.delivery, ("defaults", "delivery"))
     yield from _names_twice(source)
+    yield from _test_errors(source, policy, rules, known)
     for number, rule in rules.items():
         yield from _rule_errors(source, policy, rule, known, ("rules", number))
 
@@ -58,20 +58,18 @@ def _names_twice(source: Source) -> Iterator[Problem]:
 
 
 def _rule_errors(source: Source, policy: PolicyFile, rule: RuleEntry, known: Known, place: Place) -> Iterator[Problem]:
-    yield from _reveal(source, rule.delivery, (*place, "delivery"))
     yield from _unknown_names(source, rule, known, place)
     if rule.channel is None and policy.defaults.channel is None:
         yield _problem(source, place, "channel is missing; name one here or in defaults")
     if rule.approvals is None and not {(*place, "refuse"), (*place, "break_glass")} & source.lines.keys():
         yield _problem(source, place, "approvals is missing; name who decides, or write [] to approve at once")
-    for number, stage in enumerate(rule.approvals or ()):
-        stage_place = (*place, "approvals", number)
-        yield from _completable(source, rule, stage, stage_place)
-
-
-def _reveal(source: Source, delivery: str | None, place: Place) -> Iterator[Problem]:
-    if delivery == "reveal":
-        yield _problem(source, place, "delivery: reveal comes with a later version; write dm")
+    yield from _combinations(source, rule, place)
+    alone = [
+        problem
+        for number, stage in enumerate(rule.approvals or ())
+        for problem in _completable(source, rule, stage, (*place, "approvals", number))
+    ]
+    yield from alone or _stages_together(source, rule, place)
 
 
 def _unknown_names(source: Source, rule: RuleEntry, known: Known, place: Place) -> Iterator[Problem]:
@@ -96,9 +94,10 @@ def _near(name: str, known: Collection[str]) -> str:
 
 
 def _completable(source: Source, rule: RuleEntry, stage: StageEntry, place: Place) -> Iterator[Problem]:
-    people = set(stage.approvers)
-    if not all(PERSON.fullmatch(who) for who in people):
-        return  # of groups and addresses the files alone know no people
+    """One stage alone. People whom only Slack knows are taken to be enough."""
+    people = {*stage.approvers, *(rule.escalate.to if rule.escalate else ())}
+    if not _are_ids(people):
+        return
     if len(people) < stage.count:
         what = f"{stage.count} people are needed and {len(people)} named; nobody could ever complete this stage"
         yield _problem(source, (*place, "count"), what)
@@ -107,10 +106,102 @@ def _completable(source: Source, rule: RuleEntry, stage: StageEntry, place: Plac
         yield _problem(source, place, what)
 
 
+def _are_ids(names: Iterable[str]) -> bool:
+    return all(PERSON.fullmatch(who) for who in names)
+
+
+def _stages_together(source: Source, rule: RuleEntry, place: Place) -> Iterator[Problem]:
+    """Nobody decides twice, so several stages need as many different people."""
+    stages = rule.approvals or []
+    also = rule.escalate.to if rule.escalate else []
+    named = [frozenset((*stage.approvers, *also)) for stage in stages]
+    if len(stages) < 2 or not _are_ids(who for people in named for who in people):  # noqa: PLR2004 - one was looked at alone
+        return
+    counts = [stage.count for stage in stages]
+    askers = [asker for asker in rule.requesters if asker != ANYONE] or [""]
+    if not any(can_complete([people - {asker} for people in named], counts) for asker in askers):
+        what = "nobody decides twice, and these stages together name too few different people; name others"
+        yield _problem(source, (*place, "approvals"), what)
+
+
+# Keys that go together, and keys that do not.
+
+
+def _combinations(source: Source, rule: RuleEntry, place: Place) -> Iterator[Problem]:
+    for key, what in _wrong_together(rule):
+        yield _problem(source, (*place, key), what)
+    for key, hours in (("hours", rule.hours), ("deciding_hours", rule.deciding_hours)):
+        if hours is not None and hours.start == hours.to:
+            yield _problem(source, (*place, key), 'from and to are the same; the whole day is from "00:00" to "24:00"')
+
+
+def _wrong_together(rule: RuleEntry) -> Iterator[tuple[str, str]]:
+    """Key and what is wrong with it beside the others."""
+    asks, glass = bool(rule.approvals), bool(rule.break_glass)
+    if rule.refuse is not None:
+        for key in REFUSAL_NEEDS_NONE:
+            if getattr(rule, key) is not None:
+                yield key, f"a rule that refuses gives nothing, so {key} means nothing; leave it out"
+        return
+    if glass and asks:
+        yield "approvals", "break-glass is access first, review after; write approvals: [] and name who reviews"
+    if glass and rule.review is None:
+        yield "break_glass", "break-glass needs a review: {from: [S01DBA], within: 24h}"
+    if rule.review is not None and not glass:
+        yield "review", "only a break-glass rule has a review; leave it out, or write break_glass: true"
+    if rule.automatic is not None and (asks or glass):
+        yield "automatic", "a cap belongs to a rule that approves at once, with approvals: []"
+    if rule.escalate is not None and not asks:
+        yield "escalate", "nobody is asked, so nothing can be escalated; leave it out"
+    if rule.review is not None and _only_by_the_requester(rule.review.approvers, rule.requesters):
+        yield "review", "it could only be signed off by the requester, who never may; name others"
+
+
+def _only_by_the_requester(people: Collection[str], requesters: Collection[str]) -> bool:
+    if ANYONE in requesters or not _are_ids(people):
+        return False
+    return all(not set(people) - {asker} for asker in requesters)
+
+
+REFUSAL_NEEDS_NONE = ("approvals", "automatic", "review", "escalate", "notify")
+
+
+# The file's own tests.
+
+
+def _test_errors(source: Source, policy: PolicyFile, rules: Mapping[int, RuleEntry], known: Known) -> Iterator[Problem]:
+    names = {rule.name for rule in rules.values()}
+    levels = {name: entry.levels for name, entry in known.databases.items()}
+    for number, entry in enumerate(policy.tests):
+        place = ("tests", number)
+        try:
+            ask = parse_ask(entry.ask, levels)
+        except ValueError as wrong:
+            yield _problem(source, (*place, "ask"), str(wrong))
+            continue
+        if ask.database not in known.names:
+            what = f"no database is named {shown(ask.database)}{_near(str(ask.database), known.names)}"
+            yield _problem(source, (*place, "ask"), what)
+        elif ask.level is not None and known.is_whole and ask.level not in levels[str(ask.database)]:
+            what = f"{shown(ask.database)} has no level {shown(ask.level)}{_near(ask.level, levels[str(ask.database)])}"
+            yield _problem(source, (*place, "ask"), what)
+        if entry.rule is not None and entry.rule not in names:
+            yield _problem(source, (*place, "rule"), f"no rule is named {shown(entry.rule)}{_near(entry.rule, names)}")
+    for group in policy.groups_in_tests:
+        if not GROUP.fullmatch(group):
+            what = "a group is named by its id (S…) or its @handle"
+            yield _problem(source, ("groups_in_tests", group), what)
+
+
 def warnings(
-    data_file: Source, policy_file: Source, rules: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]
+    data_file: Source,
+    policy_file: Source,
+    policy: PolicyFile,
+    rules: tuple[Rule, ...],
+    databases: Mapping[str, DatabaseEntry],
 ) -> Iterator[Problem]:
     """What deserves a look and prevents nothing."""
+    yield from _handles(policy_file, policy)
     above: dict[str, list[Rule]] = {name: [] for name in databases}
     for number, rule in enumerate(rules):
         place = ("rules", number)
@@ -128,10 +219,36 @@ def _warning(source: Source, place: Place, what: str) -> Problem:
     return source.at(place, words(source, place[:2], what), is_error=False)
 
 
+def _handles(source: Source, policy: PolicyFile) -> Iterator[Problem]:
+    """Whoever may edit groups may give a handle to another group; an id stays."""
+    for place, name in _everyone_named(policy):
+        if name.startswith("@"):
+            what = f"the handle {name} can be given to another group; name the group by its id (S…)"
+            yield _warning(source, place, what)
+
+
+def _everyone_named(policy: PolicyFile) -> Iterator[tuple[Place, str]]:
+    """Each name of a person or a group, and where it stands."""
+    for key in ("admins", "auditors"):
+        yield from _numbered((key,), getattr(policy, key))
+    for number, rule in enumerate(policy.rules):
+        place: Place = ("rules", number)
+        yield from _numbered((*place, "requesters"), rule.requesters)
+        for stage_number, stage in enumerate(rule.approvals or ()):
+            yield from _numbered((*place, "approvals", stage_number, "from"), stage.approvers)
+        yield from _numbered((*place, "escalate", "to"), rule.escalate.to if rule.escalate else ())
+        yield from _numbered((*place, "review", "from"), rule.review.approvers if rule.review else ())
+        yield from _numbered((*place, "notify"), rule.notify or ())
+
+
+def _numbered(place: Place, names: Iterable[str]) -> Iterator[tuple[Place, str]]:
+    return (((*place, number), name) for number, name in enumerate(names))
+
+
 def _has_sole_approver(rule: Rule, stage: Stage) -> bool:
     """Only one person can ever approve: because one is named, or because the only requester is the other one."""
-    people = set(stage.approvers)
-    if not all(PERSON.fullmatch(who) for who in people):
+    people = {*stage.approvers, *(rule.escalation.to if rule.escalation else ())}
+    if not _are_ids(people):
         return False
     if rule.requesters is not None and len(rule.requesters) == 1:
         people -= rule.requesters
@@ -151,7 +268,7 @@ def _is_answered(rule: Rule, level: str, above: list[Rule]) -> bool:
     """Everybody who could ask by ``rule`` for this level is answered by one of those above it."""
     left = rule.requesters
     for other in above:
-        if other.names_level(level):
+        if other.names_level(level) and other.break_glass == rule.break_glass and not other.asks_next:
             if other.requesters is None:
                 return True
             left = None if left is None else left - other.requesters
@@ -159,7 +276,7 @@ def _is_answered(rule: Rule, level: str, above: list[Rule]) -> bool:
 
 
 def _unreachable(source: Source, rules: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]) -> Iterator[Problem]:
-    about = by_database(rules)
+    about = by_database(tuple(rule for rule in rules if rule.answers(Kind.ACCESS)))
     for name, entry in databases.items():
         missing = [level for level in entry.levels if not any(r.names_level(level) for r in about.get(name, ()))]
         if len(missing) == len(entry.levels):

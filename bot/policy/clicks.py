@@ -50,6 +50,22 @@ def may_decide(
     today = asked_today(config, request, facts, grant=grant)
     if isinstance(today, Outdated | Refused):
         return today
+    return vote(config, request, today, decisions, person_id, facts=facts, at=at)
+
+
+def vote(
+    config: Config,
+    request: Request,
+    today: Terms,
+    decisions: Sequence[Decision],
+    person_id: str,
+    *,
+    facts: Facts,
+    at: datetime | None,
+) -> MayDecide | Refused:
+    """By today's terms of the same ask. Without ``at`` neither hours nor escalation are judged."""
+    if person_id == request.requester_id:
+        return Refused(reason="You cannot decide your own request.")
     if any(d.person_id == person_id for d in decisions):
         return Refused(reason=f"You have decided #{request.id} before. A person decides once.")
     stage = open_stage(request, tuple(decisions))
@@ -59,7 +75,7 @@ def may_decide(
 
 
 def _in_stage(
-    config: Config, request: Request, today: Terms, person_id: str, *, stage: int, facts: Facts, at: datetime
+    config: Config, request: Request, today: Terms, person_id: str, *, stage: int, facts: Facts, at: datetime | None
 ) -> MayDecide | Refused:
     named = (*today.stages[stage].approvers, *escalated_to(request, today, at=at))
     membership = facts.names(named, person_id)
@@ -70,10 +86,9 @@ def _in_stage(
     if membership == "out":
         return Refused(reason=_only(today, stage))
     rule = rule_of(config, request)
-    if rule is not None and rule.deciding_hours is not None and not rule.deciding_hours.cover(at):
-        return Refused(
-            reason=f"#{request.id} is to be decided {rule.deciding_hours}. Rule: {rule.name}.", about="hours"
-        )
+    hours = rule.deciding_hours if rule else None
+    if hours is not None and at is not None and not hours.cover(at):
+        return Refused(reason=f"#{request.id} is to be decided {hours}. Rule: {today.rule}.", about="hours")
     return MayDecide(stage=stage)
 
 
@@ -81,10 +96,12 @@ def _only(terms: Terms, stage: int) -> str:
     return f"Only the approvers named by the rule “{terms.rule}” can decide this (stage {stage + 1} of {len(terms.stages)})."
 
 
-def escalated_to(request: Request, terms: Terms, *, at: datetime) -> tuple[str, ...]:
+def escalated_to(request: Request, terms: Terms, *, at: datetime | None) -> tuple[str, ...]:
     """Those who may decide as well by now, in whatever stage is open. Counted from the ask."""
     escalation = terms.escalation
-    return escalation.to if escalation is not None and at >= request.asked_at + escalation.after else ()
+    if escalation is None or at is None:
+        return ()
+    return escalation.to if at >= request.asked_at + escalation.after else ()
 
 
 def asked_today(

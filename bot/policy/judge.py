@@ -144,6 +144,7 @@ class _Walk:
 
     def _down(self, about: Sequence[Rule]) -> Answer | None:
         mine, ask = names_of(self.facts, self.ask.person_id), self.ask
+        declined: Refused | None = None
         for rule in about:
             if not rule.answers(ask.kind):
                 self.path.append(f"Rule “{rule.name}” is about {ask.database}, but not for {KINDS[ask.kind]}.")
@@ -165,8 +166,9 @@ class _Walk:
                     self.path.append(f"Rule “{rule.name}” answers.")
                     return found
                 self.path.append(f"Rule “{rule.name}” says no and to ask the rules below: {found.reason}")
+                declined = declined or found
         self.path.append("No rule answers, and no rule is a no.")
-        return None
+        return declined
 
 
 def _nobody_knows(rule: Rule, silent: tuple[str, ...]) -> Refused:
@@ -340,6 +342,7 @@ def _terms(matched: _Matched) -> Terms:
         policy_digest=config.digest,
         max_total=rule.max_total,
         remind_after=rule.remind_after,
+        claim_within=rule.claim_within if rule.delivery == "reveal" else None,
         escalation=rule.escalation,
         review=rule.review,
         notify=rule.notify,

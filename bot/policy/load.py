@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from bot.databases import DATABASE_NAME, DATABASE_NAME_RIGHT, DatabaseEntry, DatabasesFile
 from bot.policy import checks
 from bot.policy.mistakes import validated, words
-from bot.policy.model import GROUP, LATER, PolicyFile, RuleEntry
+from bot.policy.model import GROUP, PolicyFile, RuleEntry
 from bot.policy.rules import Rule, by_database, compiled, groups_in, named_in
 from bot.policy.source import Place, Problem, Source, read, shown
 
@@ -59,12 +59,12 @@ class Config:
             object.__setattr__(self, name, value)
 
 
-def load(folder: Path) -> Config:
-    """Read ``databases.yml`` and ``policy.yml``. Raises ConfigError with every mistake of both.
+def load(folder: Path, *, policy_path: Path | None = None) -> Config:
+    """Read ``databases.yml`` and ``policy.yml``, or another policy in its place. Raises ConfigError with every mistake of both.
 
     A part that cannot be read hides only itself: everything else is still checked.
     """
-    data_file, policy_file = read(folder / "databases.yml"), read(folder / "policy.yml")
+    data_file, policy_file = read(folder / "databases.yml"), read(policy_path or folder / "policy.yml")
     data = _databases(data_file)
     policy, rules = _policy(policy_file)
     names = [name for name, _ in _items(data_file.data, "databases")]
@@ -81,7 +81,7 @@ def _config(data_file: Source, policy_file: Source, data: DatabasesFile, policy:
         databases=data.databases,
         rules=rules,
         digest=_digest(data, policy),
-        warnings=tuple(checks.warnings(data_file, policy_file, rules, data.databases)),
+        warnings=tuple(checks.warnings(data_file, policy_file, policy, rules, data.databases)),
     )
 
 
@@ -165,12 +165,10 @@ def _policy(source: Source) -> tuple[PolicyFile, Mapping[int, RuleEntry]]:
     """What stands around the rules, and the rules without mistakes by their number."""
     if source.data is None:
         return PolicyFile(rules=[]), {}
-    head = _now(source, source.data, "policy", ())
+    head = dict(source.data) if isinstance(source.data, dict) else source.data
     raw_rules: list[Any] = []
     if isinstance(head, dict) and isinstance(head.get("rules"), list):
         raw_rules, head["rules"] = head["rules"], []
-    if isinstance(head, dict) and "defaults" in head:
-        head["defaults"] = _now(source, head["defaults"], "defaults", ("defaults",))
     policy = validated(source, PolicyFile, head, ()) or _readable(head)
     rules = {number: _rule(source, number, raw) for number, raw in enumerate(raw_rules)}
     return policy, {number: rule for number, rule in rules.items() if rule is not None}
@@ -191,15 +189,4 @@ def _readable(head: Any) -> PolicyFile:
 
 def _rule(source: Source, number: int, raw: Any) -> RuleEntry | None:
     place = ("rules", number)
-    return validated(source, RuleEntry, _now(source, raw, "rule", place), place)
-
-
-def _now(source: Source, raw: Any, kind: str, place: Place) -> Any:
-    """``raw`` without the keys whose behaviour comes later; each of them is a mistake."""
-    if not isinstance(raw, dict):
-        return raw
-    for key in LATER[kind]:
-        if key in raw:
-            line = source.line_of((*place, key))
-            source.error(line, words(source, place, f"{key} {checks.LATER_WORDS}"))
-    return {key: value for key, value in raw.items() if key not in LATER[kind]}
+    return validated(source, RuleEntry, raw, place)

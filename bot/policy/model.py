@@ -1,4 +1,4 @@
-"""policy.yml: who may have what. The whole schema; ``LATER`` names the keys whose behaviour comes later and that are refused until then."""
+"""policy.yml: who may have what. The whole schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import re2
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from bot.databases import Duration, Strict, as_text
 
@@ -129,21 +129,37 @@ def _one_line(value: str) -> str:
     return value
 
 
-Who = Annotated[str, AfterValidator(_who)]
-Asker = Annotated[str, AfterValidator(_asker)]
-Channel = Annotated[str, AfterValidator(_channel)]
-Wanted = Annotated[str | dict[str, str], PlainValidator(_wanted)]
+def _like(*patterns: re.Pattern[str]) -> WithJsonSchema:
+    """For editors: what a text must look like."""
+    return WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(p.pattern for p in patterns)})$"})
+
+
+SCALARS = {"type": ["string", "number", "boolean"]}
+WANTED_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": f"^{PATTERN.pattern}$"},
+        {"type": "object", "minProperties": 1, "additionalProperties": SCALARS},
+    ]
+}
+A_DAY = {"type": "string", "pattern": f"^({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?$"}
+DAYS_SCHEMA = WithJsonSchema({"anyOf": [A_DAY, {"type": "array", "minItems": 1, "items": A_DAY}]})
+END = re.compile(f"{CLOCK.pattern}|{END_OF_DAY}")
+
+Who = Annotated[str, AfterValidator(_who), _like(PERSON, GROUP, EMAIL)]
+Asker = Annotated[str, AfterValidator(_asker), _like(re.compile(ANYONE), PERSON, GROUP, EMAIL)]
+Channel = Annotated[str, AfterValidator(_channel), _like(CHANNEL)]
+Wanted = Annotated[str | dict[str, str], PlainValidator(_wanted), WithJsonSchema(WANTED_SCHEMA)]
 Count = Annotated[int, Field(ge=1, strict=True)]
-Told = Annotated[str, AfterValidator(_told)]
-PersonId = Annotated[str, AfterValidator(_who)]
+Told = Annotated[str, AfterValidator(_told), _like(CHANNEL, PERSON, GROUP, EMAIL)]
+Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]
 
 
 class Hours(Strict):
     """A window of local time on some days; ``to`` before ``from`` runs past midnight and belongs to the day it began on."""
 
-    days: Annotated[tuple[int, ...], BeforeValidator(_days)]
-    start: Annotated[time, BeforeValidator(_from)] = Field(alias="from")
-    to: Annotated[time | None, BeforeValidator(_clock)]
+    days: Annotated[tuple[int, ...], BeforeValidator(_days), DAYS_SCHEMA]
+    start: Annotated[time, BeforeValidator(_from), _like(CLOCK)] = Field(alias="from")
+    to: Annotated[time | None, BeforeValidator(_clock), _like(END)]
     tz: Annotated[str, BeforeValidator(_zone)]
 
     def cover(self, at: datetime) -> bool:
@@ -226,8 +242,8 @@ class TestEntry(Strict):
     __test__ = False  # not one of pytest's
 
     ask: str
-    at: Annotated[datetime, BeforeValidator(_moment)] | None = None
-    approve: list[PersonId] = []
+    at: Moment | None = None
+    approve: list[Who] = []
     break_glass: Annotated[bool, Field(strict=True)] = False
     expect: Literal["refused", "waiting", "granted"]
     rule: str | None = None
@@ -243,8 +259,4 @@ class PolicyFile(Strict):
     defaults: Shared = Shared()
     rules: list[RuleEntry]
     tests: list[TestEntry] = []
-    groups_in_tests: dict[str, list[PersonId]] = {}
-
-
-LATER: dict[str, tuple[str, ...]] = {"policy": (), "defaults": ("claim_within",), "rule": ("claim_within",)}
-"""Known, checked, and refused until their behaviour is there: a promise of the policy is never silently ignored."""
+    groups_in_tests: dict[str, list[Who]] = {}

@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Any] = {
     "delivery": "dm",
     "max_total": timedelta(hours=24),
     "remind_after": timedelta(minutes=30),
+    "claim_within": timedelta(minutes=30),
 }
 """The defaults of the defaults."""
 
@@ -46,6 +47,7 @@ class Rule:
     delivery: str
     max_total: timedelta
     remind_after: timedelta
+    claim_within: timedelta
     ticket: str | None = None
     hours: Hours | None = None
     deciding_hours: Hours | None = None

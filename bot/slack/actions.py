@@ -13,9 +13,10 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.access import ask, decide, extend, look, password, review, revoke
 from bot.access.ask import Typed
 from bot.access.context import Context
-from bot.access.errors import Unknown
+from bot.access.errors import AccessError, Unknown
 from bot.access.ports import Person
 from bot.slack import answers, ids, modals
+from bot.slack.credentials import shown_password
 from bot.slack.guard import Heard, Listener, guarded
 from storage.records import Request
 
@@ -72,6 +73,19 @@ async def on_new_password(heard: Heard, person: Person) -> None:
     )
 
 
+async def on_show_password(heard: Heard, person: Person) -> None:
+    """The form opens at once, since Slack does not wait for a database."""
+    request = await password.revealable(heard.context, person, await _clicked(heard))
+    view_id = await heard.open(modals.password_form(request))
+    if view_id is None:
+        return
+    try:
+        blocks = shown_password(await password.reveal(heard.context, person, request))
+    except AccessError as no:
+        blocks = answers.said(str(no)).blocks
+    await heard.redraw(view_id, modals.password_form(request, blocks))
+
+
 async def on_ask_again(heard: Heard, person: Person) -> None:
     request = await _clicked(heard)
     if request.requester_id != person.id:
@@ -120,5 +134,6 @@ CLICKS: dict[str, Listener] = {
     ids.SIGN_OFF: on_sign_off,
     ids.CANCEL: on_cancel,
     ids.NEW_PASSWORD: on_new_password,
+    ids.SHOW_PASSWORD: on_show_password,
     ids.ASK_AGAIN: on_ask_again,
 }

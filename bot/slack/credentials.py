@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice
-from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
+from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice, Shown
+from bot.access.words import ENDED_WORDS, count, read_back_at, receipt_words
+from bot.durations import format_duration
 from bot.slack import ids
-from bot.slack.blocks import Drawn, actions, button, context, fields, preformatted, section
+from bot.slack.blocks import Block, Drawn, actions, button, context, fields, preformatted, section
 from bot.slack.text import TEXT_MAX, code, cut, escape, in_words, moment, second
 from storage.records import Kind, Request, State
 
@@ -24,31 +25,65 @@ def filled(notice: CredentialsNotice) -> Drawn:
     assert request.expires_at is not None, "written at START"
     assert request.username is not None, "frozen at the approval"
     ends = moment(request.expires_at)
-    shown = (
-        ("Host", code(endpoint.host)),
-        ("Port", code(str(endpoint.port))),
-        ("Database", code(endpoint.database)),
-        ("Username", code(request.username)),
-        ("Password", code(notice.password)),
-        ("Expires", ends),
+    fresh = (
+        button("New password", ids.NEW_PASSWORD, request.token, about=f"for access {request.id}")
+        if notice.password
+        else button("Show password", ids.SHOW_PASSWORD, request.token, about=f"of access {request.id}")
     )
     extend = button("Extend", ids.EXTEND, request.token, about=f"access {request.id}")
     can = escape(str(request.terms.level.get("description") or request.level))
     note = f"{escape(endpoint.note)}. " if endpoint.note else ""
+    where = "The credentials are in this message." if notice.password else "Its password is shown on demand."
     return Drawn(
-        text=f"Your access to {escape(request.database)} is ready (#{request.id}). It ends {in_words(request.expires_at)}. The credentials are in this message.",
+        text=f"Your access to {escape(request.database)} is ready (#{request.id}). It ends {in_words(request.expires_at)}. {where}",
         blocks=[
             section(f"Your access to *{escape(request.database)}* is ready (#{request.id}). It ends {ends}."),
-            fields(*(f"*{name}*\n{value}" for name, value in shown)),
-            preformatted(endpoint.paste(request.username, notice.password)),
+            *_login(notice, ends),
+            *_claim(request),
             context(f"{note}You can: {can}. Everything you do is attributed to you."),
             actions(
                 *([extend] if request.kind is not Kind.BREAK_GLASS else []),
                 button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now"),
-                button("New password", ids.NEW_PASSWORD, request.token, about=f"for access {request.id}"),
+                fresh,
             ),
         ],
     )
+
+
+def _login(notice: CredentialsNotice, ends: str) -> list[Block]:
+    """The fields, and the command where the password is in it."""
+    request, endpoint = notice.request, notice.endpoint
+    username, password = request.username or "", notice.password
+    shown = {
+        "Host": code(endpoint.host),
+        "Port": code(str(endpoint.port)),
+        "Database": code(endpoint.database),
+        "Username": code(username),
+        **({"Password": code(password)} if password else {}),
+        "Expires": ends,
+    }
+    found = [fields(*(f"*{name}*\n{value}" for name, value in shown.items()))]
+    return [*found, preformatted(endpoint.paste(username, password))] if password else found
+
+
+def _claim(request: Request) -> list[Block]:
+    if request.terms.claim_within is None or request.claimed_at is not None:
+        return []
+    return [context(f"It ends in {format_duration(request.terms.claim_within)} if nobody has the password shown.")]
+
+
+def shown_password(shown: Shown) -> list[Block]:
+    """For the modal of the requester alone: the password and the command, once."""
+    request, endpoint = shown.request, shown.endpoint
+    line = (
+        f"Access #{request.id} to *{escape(request.database)}*. An earlier password has ended; open sessions live on."
+    )
+    return [
+        section(line),
+        section(f"*Password*\n{code(shown.password)}"),
+        preformatted(endpoint.paste(request.username or "", shown.password)),
+        context(f"Shown {count(shown.times, 'time')}; each is on the record. It is gone when you close this."),
+    ]
 
 
 def closed(notice: ClosedNotice) -> Drawn:

@@ -31,6 +31,7 @@ VERBS = {
     AuditKind.STARTED: "started",
     AuditKind.ACTIVATED: "granted",
     AuditKind.PASSWORD_RENEWED: "new password",
+    AuditKind.PASSWORD_SHOWN: "password shown",
     AuditKind.FAILED: "failed",
     AuditKind.REVOKING: "ending",
     AuditKind.REVOKED: "ended",

@@ -70,14 +70,24 @@ class Heard:
         if answer.status_code != HTTP_OK:
             log.warning("an answer could not be shown", status=answer.status_code)
 
-    async def open(self, view: Block) -> None:
-        """A form. Slack gives three seconds and one try."""
+    async def open(self, view: Block) -> str | None:
+        """A form; its id. Slack gives three seconds and one try."""
         try:
-            await self.client.views_open(trigger_id=str(self.body["trigger_id"]), view=view)
+            opened = await self.client.views_open(trigger_id=str(self.body["trigger_id"]), view=view)
+            return str(opened["view"]["id"])
         except SlackApiError as error:
             if error.response.get("error") not in TOO_SLOW:
                 raise
             await self.say(said("Slack did not wait for the form. Please try again."))
+            return None
+
+    async def redraw(self, view_id: str, view: Block) -> None:
+        """What an open form shows instead. One that was closed meanwhile is left alone."""
+        try:
+            await self.client.views_update(view_id=view_id, view=view)
+        except SlackApiError as error:
+            if error.response.get("error") != "not_found":
+                raise
 
 
 Listener: TypeAlias = Callable[[Heard, Person], Awaitable[None]]

@@ -9,6 +9,7 @@ DONE = "done"
 EXTEND = "extend"
 SIGN_OFF = "sign_off"
 CANCEL = "cancel"
+SHOW_PASSWORD = "show_password"  # noqa: S105 - the name of a button
 NEW_PASSWORD = "new_password"  # noqa: S105 - the name of a button
 ASK_AGAIN = "ask_again"
 

@@ -94,6 +94,17 @@ def grant_in(view: Mapping[str, Any]) -> str:
     return str(_opened(view).get("grant") or "")
 
 
+def password_form(request: Request, blocks: Sequence[Block] | None = None) -> Block:
+    """Opened at once, filled when the database has answered."""
+    return {
+        "type": "modal",
+        "callback_id": "password",
+        "title": plain(f"Password of #{request.id}", 24),
+        "close": plain("Close", 24),
+        "blocks": list(blocks or [section("One moment: the database is asked for a fresh password.")]),
+    }
+
+
 def nothing_form(words: str) -> Block:
     """There is nothing this person may ask for."""
     return {

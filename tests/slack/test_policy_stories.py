@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -144,3 +145,21 @@ async def test_a_ticket_is_asked_for_in_the_form(ruled: Office) -> None:
     (card,) = await ruled.slack.wait("a card", lambda: ruled.slack.messages(CARDS))
     assert "<https://tickets.test/PAY-311|PAY-311>" in str(card)
     assert (await ruled.request()).reason == "looking at a refund PAY-311"
+
+
+async def test_a_password_that_is_shown_on_demand(ruled: Office) -> None:
+    change(ruled, delivery="reveal")
+    card = await ruled.ask()
+    await ruled.slack.click(LEAD, card, "Approve")
+    message = await ruled.dm_says(ADA, "Show password")
+    assert "*Password*" not in str(message)
+    await ruled.card_says(card["ts"], "until")
+    await ruled.slack.click(STRANGER, message, "Show password")
+    await ruled.told(STRANGER, "There is no request #1")
+    await ruled.slack.click(ADA, message, "Show password")
+    form = await ruled.slack.wait("it", lambda: "*Password*" in str(ruled.slack.form(ADA)) and ruled.slack.form(ADA))
+    shown = re.search(r"\*Password\*\\n`([^`]+)`", str(form))
+    assert shown is not None
+    assert ruled.house.server.login(str((await ruled.request()).username), shown[1])
+    said = [ruled.slack.messages(channel) for channel in ruled.slack.workspace.messages]
+    assert shown[1] not in str(said)
