@@ -88,6 +88,7 @@ class App:
         self.runner = Runner(self.context, EFFECTS)
         self.stop = asyncio.Event()
         self._connection: Connection | None = None
+        self._reading: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Until told to stop. Raises CannotStart, StoreBusy, SchemaMissing, SettingsError."""
@@ -159,6 +160,12 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._read_again)
+
+    def _read_again(self) -> None:
+        """SIGHUP: read the files now, whether they changed or not; without it a change is seen within seconds."""
+        self.context.files.forget()
+        self._reading = asyncio.ensure_future(announce_files(self.context))
 
     async def not_well(self) -> Mapping[str, str]:
         """What keeps the bot from its work, by name."""

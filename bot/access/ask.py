@@ -90,7 +90,7 @@ async def _allowed(context: Context, config: Config, question: judge.Ask, facts:
     if isinstance(answer, judge.Refused):
         if answer.about == "people":
             await people.trouble(context, answer)
-        raise Refused(answer.reason, about=answer.about)
+        raise Refused(answer.reason, about=answer.about, whom=answer.whom)
     return answer
 
 

@@ -22,11 +22,15 @@ class NotUnderstood(AccessError):
 
 
 class Refused(AccessError):
-    """Understood, and the answer is no. ``about`` is what of the ask it is about: what, duration, reason, ticket, hours, limits or people."""
+    """Understood, and the answer is no. ``about`` is what of the ask it is about: what, duration, reason, ticket, hours, limits or people.
 
-    def __init__(self, reason: str, *, about: str = "what") -> None:
+    ``whom``: who can be asked about it, as the policy names them.
+    """
+
+    def __init__(self, reason: str, *, about: str = "what", whom: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
         self.about = about
+        self.whom = whom
 
 
 class TooLate(AccessError):

@@ -17,6 +17,10 @@ class Files:
         self.is_news = False
         self._seen: tuple[tuple[int, int], ...] | None = None
 
+    def forget(self) -> None:
+        """Read them at the next look, whether they seem to have changed or not."""
+        self._seen = None
+
     def refresh(self) -> None:
         """Load again what changed on disk since the last look; a change that is broken leaves what is in force."""
         stamp = tuple(_stamp(self.folder / name) for name in ("databases.yml", "policy.yml"))

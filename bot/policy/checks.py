@@ -45,6 +45,11 @@ def _problem(source: Source, place: Place, what: str) -> Problem:
     return source.at(place, words(source, place[: 1 if place[0] == "defaults" else 2], what))
 
 
+def _keyed(source: Source, place: Place, what: str) -> Problem:
+    """The same, with the key it is about."""
+    return source.at(place, words(source, place, what))
+
+
 def _names_twice(source: Source) -> Iterator[Problem]:
     raw = source.data.get("rules") if isinstance(source.data, dict) else None
     seen: dict[str, int] = {}
@@ -121,7 +126,7 @@ def _stages_together(source: Source, rule: RuleEntry, place: Place) -> Iterator[
     askers = [asker for asker in rule.requesters if asker != ANYONE] or [""]
     if not any(can_complete([people - {asker} for people in named], counts) for asker in askers):
         what = "nobody decides twice, and these stages together name too few different people; name others"
-        yield _problem(source, (*place, "approvals"), what)
+        yield _keyed(source, (*place, "approvals"), what)
 
 
 # Keys that go together, and keys that do not.
@@ -129,10 +134,10 @@ def _stages_together(source: Source, rule: RuleEntry, place: Place) -> Iterator[
 
 def _combinations(source: Source, rule: RuleEntry, place: Place) -> Iterator[Problem]:
     for key, what in _wrong_together(rule):
-        yield _problem(source, (*place, key), what)
+        yield _keyed(source, (*place, key), what)
     for key, hours in (("hours", rule.hours), ("deciding_hours", rule.deciding_hours)):
         if hours is not None and hours.start == hours.to:
-            yield _problem(source, (*place, key), 'from and to are the same; the whole day is from "00:00" to "24:00"')
+            yield _keyed(source, (*place, key), 'from and to are the same; the whole day is from "00:00" to "24:00"')
 
 
 def _wrong_together(rule: RuleEntry) -> Iterator[tuple[str, str]]:

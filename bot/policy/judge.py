@@ -24,6 +24,7 @@ from storage.records import Kind, Request, Tally, Terms
 
 REASON_MAX = 1000
 OFFERS_SHOWN = 6
+WHOM_SHOWN = 3
 KINDS = {Kind.ACCESS: "access", Kind.BREAK_GLASS: "break-glass access", Kind.EXTENSION: "more time"}
 About: TypeAlias = Literal["what", "duration", "reason", "ticket", "hours", "limits", "people"]
 ASKS_NEXT: frozenset[About] = frozenset({"duration", "ticket", "hours"})
@@ -63,7 +64,7 @@ class Allowed:
 class Refused:
     """``reason`` is a sentence for the asker that says what would be allowed instead.
 
-    ``unknown``: groups that gave no answer or have nobody in them, where that is why.
+    ``unknown``: groups that gave no answer or have nobody in them, where that is why. ``whom``: who can be asked about it.
     """
 
     reason: str
@@ -71,6 +72,7 @@ class Refused:
     about: About = "what"
     unknown: tuple[str, ...] = ()
     rule: str | None = None
+    whom: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,8 @@ class _Walk:
             found = self._down(config.about.get(ask.database or "", ()))
             if found is not None:
                 return replace(found, path=tuple(self.path)) if not isinstance(found, Missing) else found
-        return Refused(reason=not_yours(config, ask, self.facts), path=tuple(self.path))
+        whom = tuple(config.policy.admins[:WHOM_SHOWN])
+        return Refused(reason=not_yours(config, ask, self.facts), path=tuple(self.path), whom=whom)
 
     def _down(self, about: Sequence[Rule]) -> Answer | None:
         mine, ask = names_of(self.facts, self.ask.person_id), self.ask

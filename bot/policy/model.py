@@ -87,7 +87,7 @@ def _from(value: object) -> time:
 def _zone(value: object) -> str:
     try:
         ZoneInfo(str(value))
-    except (ValueError, OSError):
+    except (ValueError, OSError, KeyError):
         raise ValueError("a time zone looks like Europe/Berlin or UTC") from None
     return str(value)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bot.access.ask import Asked
+from bot.access.errors import AccessError, Refused
 from bot.access.look import StatusView
 from bot.access.words import count
 from bot.durations import format_duration
@@ -50,6 +51,13 @@ LATER = ("pending", "report", "lockdown", "unlock")
 def said(text: str) -> Drawn:
     """Plain words, escaped."""
     return Drawn(text=cut(escape(text), TEXT_MAX), blocks=[section(escape(text))])
+
+
+def refused(no: AccessError) -> Drawn:
+    """The sentence, and who can be asked about it."""
+    whom = no.whom if isinstance(no, Refused) else ()
+    questions = f" Questions: {', '.join(named(who) for who in whom)}." if whom else ""
+    return _written(f"{escape(str(no))}{questions}")
 
 
 def _written(text: str, *more: Block) -> Drawn:

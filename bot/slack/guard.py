@@ -17,7 +17,7 @@ from bot.access.ask import FormNeeded
 from bot.access.context import Context
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.slack import modals
+from bot.slack import answers, modals
 from bot.slack.answers import said
 from bot.slack.blocks import Block, Drawn
 
@@ -119,7 +119,7 @@ async def _answered(call: Heard, listener: Listener) -> None:
     except FormNeeded as needed:
         await call.open(modals.form_for(needed))
     except AccessError as no:
-        await call.say(said(str(no)))
+        await call.say(answers.refused(no))
 
 
 def in_trouble(unforeseen: Exception) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.config import told
+from bot.access.files import Files
+from tests.unit.config import told, written
 
 HERE = Path(__file__).parent / "broken"
 FILES = sorted(HERE.glob("*/*.yml"))
@@ -33,7 +35,7 @@ def expected(text: str) -> list[tuple[int, bool, str]]:
 
 
 def test_catalogue_is_large() -> None:
-    assert len(FILES) >= 40
+    assert len(FILES) >= 90
     assert all(expected(path.read_text()) for path in FILES)
 
 
@@ -62,3 +64,27 @@ def test_without_its_marks_nothing_else_is_told(path: Path, tmp_path: Path) -> N
         for t in (text, bare)
     ]
     assert both[0] == both[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
+def test_what_is_broken_is_never_in_force(path: Path, tmp_path: Path) -> None:
+    """Neither at the start nor on reload: what was in force stays, whole."""
+    text, kind = path.read_text(), path.parent.name
+    errors = [p for p in told(tmp_path, **_files(kind, text)) if p.is_error]
+    at_start = Files(tmp_path)
+    at_start.refresh()
+    assert (at_start.config is None) == bool(errors)
+    written(tmp_path)
+    files = Files(tmp_path)
+    files.refresh()
+    good = files.config
+    assert good is not None
+    written(tmp_path, **_files(kind, text))
+    files.forget()
+    files.refresh()
+    assert (files.config is good) == bool(errors)
+    assert (files.problems is not None) == bool(errors)
+
+
+def _files(kind: str, text: str) -> dict[str, Any]:
+    return {"databases": text, "policy": OTHER_POLICY} if kind == "databases" else {"policy": text}

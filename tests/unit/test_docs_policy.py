@@ -1,0 +1,88 @@
+"""Every example of docs/policy.md is loaded and its claims are run; the schema that editors are given is today's, and true."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from bot.policy.schema import Name, schema
+from bot.policy.source import read
+from bot.policy.testing import run_tests
+from tests.unit.config import DATABASES, POLICY, loaded
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "policy.md").read_text()
+DATABASES_OF_THE_PAGE, *EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+TITLES = [re.findall(r"^## (.*)$", PAGE.split(example)[0], re.MULTILINE)[-1] for example in EXAMPLES]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=TITLES)
+def test_an_example_says_what_is_so(example: str, tmp_path: Path) -> None:
+    config = loaded(tmp_path, databases=DATABASES_OF_THE_PAGE, policy=example)
+    tested = run_tests(config)
+    assert tested, "each example proves itself"
+    assert [one.difference for one in tested] == [""] * len(tested)
+
+
+def test_the_page_names_every_key() -> None:
+    """Each key of the contract's file stands in an example."""
+    text = "".join(EXAMPLES)
+    keys = set(schema("policy")["properties"])
+    for part in ("RuleEntry", "Shared", "Limits", "StageEntry", "TestEntry", "Hours"):
+        keys |= set(schema("policy")["$defs"][part]["properties"])
+    unnamed = {key for key in keys if not re.search(rf"\b{key}:", text)} - {"deciding_hours", "audit_channel"}
+    assert unnamed == set()
+    assert "deciding_hours" in PAGE
+
+
+@pytest.mark.parametrize("name", ["policy", "databases"])
+def test_the_schema_on_disk_is_todays(name: Name) -> None:
+    assert json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text()) == schema(name)
+    Draft202012Validator.check_schema(schema(name))
+
+
+def told(name: Name, text: str) -> list[str]:
+    """As an editor tells it, of the file as dbaccess reads it: ``on`` is a word."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        file.write(text)
+        file.flush()
+        data = read(Path(file.name)).data
+    return [str(e.message) for e in Draft202012Validator(schema(name)).iter_errors(data)]
+
+
+@pytest.mark.parametrize("text", [POLICY, *EXAMPLES, (ROOT / "demo/config/policy.yml").read_text()])
+def test_what_loads_is_right_for_the_schema_too(text: str) -> None:
+    assert told("policy", text) == []
+
+
+@pytest.mark.parametrize("text", [DATABASES, DATABASES_OF_THE_PAGE, (ROOT / "demo/config/databases.yml").read_text()])
+def test_databases_too(text: str) -> None:
+    assert told("databases", text) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"audit_chanel": "C01"},
+        {"admins": ["ann"]},
+        {"rules": {}},
+        {"limits": {"live_per_person": 0}},
+        {"rules": [{"name": "x"}]},
+        {"tests": [{"ask": "U01 x", "expect": "maybe"}]},
+    ],
+)
+def test_plain_mistakes_are_seen_by_the_editor(change: dict[str, Any]) -> None:
+    assert told("policy", yaml.safe_dump({**yaml.safe_load(POLICY), **change}))
+
+
+def test_shipped_files_name_their_schema() -> None:
+    for name in ("policy", "databases"):
+        first = (ROOT / "demo" / "config" / f"{name}.yml").read_text().splitlines()[0]
+        assert first == f"# yaml-language-server: $schema=../../docs/schema/{name}.json"
