@@ -49,7 +49,7 @@ async def approve(context: Context, person: Person, request: Request) -> Request
 
 async def may_deny(context: Context, person: Person, request: Request) -> None:
     """Asked before the form of Deny is opened. Raises as ``deny`` would."""
-    await _judged(context, person, await context.ledger.request(request.id))
+    await _judged(context, person, await context.ledger.request(request.id), is_approval=False)
 
 
 async def deny(context: Context, person: Person, request: Request, reason: str) -> Request:
@@ -58,7 +58,7 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     if not reason or len(reason) > REASON_MAX:
         raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
     request = await context.ledger.request(request.id)
-    stage = await _judged(context, person, request)
+    stage = await _judged(context, person, request, is_approval=False)
     decision = await _verdict(context, person, request, Verdict.DENY, stage, reason=reason)
     change = Change(actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason)
     try:
@@ -67,7 +67,7 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
         raise TooLate(why_not(lost)) from None
 
 
-async def _judged(context: Context, person: Person, request: Request) -> int:
+async def _judged(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
     """The stage this person may decide now. Closes the request where the policy changed under it."""
     decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:
@@ -75,7 +75,9 @@ async def _judged(context: Context, person: Person, request: Request) -> int:
     config = context.in_force()
     facts, grant = await people.facts(context, config), await grant_of(context, request)
     now = await context.ledger.now()
-    answer = clicks.may_decide(config, request, decisions, person.id, facts, at=now, grant=grant)
+    answer = clicks.may_decide(
+        config, request, decisions, person.id, facts, at=now, grant=grant, is_approval=is_approval
+    )
     if isinstance(answer, clicks.MayDecide):
         return answer.stage
     if isinstance(answer, clicks.Outdated):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bot.policy.facts import NOTHING_KNOWN, Facts
+from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, who_may_decide
 from bot.policy.judge import Allowed, Ask, Refused, may_ask, same_level
 from bot.policy.load import Config
 from bot.policy.rules import Rule
@@ -43,14 +43,19 @@ def may_decide(
     *,
     at: datetime,
     grant: Request | None = None,
+    is_approval: bool = True,
 ) -> MayDecide | Refused | Outdated:
-    """Does this person's vote count now? The same for approving and denying. ``grant``: what an extension is about."""
+    """Does this person's vote count now? ``grant``: what an extension is about.
+
+    The same for approving and denying, but for one thing: nobody approves an early stage where only they could approve a
+    later one, since a person decides once and the request could then never be approved.
+    """
     if person_id == request.requester_id:
         return Refused(reason="You cannot decide your own request.")
     today = asked_today(config, request, facts, grant=grant)
     if isinstance(today, Outdated | Refused):
         return today
-    return vote(config, request, today, decisions, person_id, facts=facts, at=at)
+    return vote(config, request, today, decisions, person_id, facts=facts, at=at, is_approval=is_approval)
 
 
 def vote(
@@ -62,6 +67,7 @@ def vote(
     *,
     facts: Facts,
     at: datetime | None,
+    is_approval: bool = True,
 ) -> MayDecide | Refused:
     """By today's terms of the same ask. Without ``at`` neither hours nor escalation are judged."""
     if person_id == request.requester_id:
@@ -71,7 +77,28 @@ def vote(
     stage = open_stage(request, tuple(decisions))
     if stage is None:
         return Refused(reason=f"#{request.id} needs no further decision.")
-    return _in_stage(config, request, today, person_id, stage=stage, facts=facts, at=at)
+    found = _in_stage(config, request, today, person_id, stage=stage, facts=facts, at=at)
+    if is_approval and isinstance(found, MayDecide) and _is_needed_later(request, today, decisions, person_id, facts):
+        return Refused(
+            reason=f"#{request.id} needs you in a later stage, and nobody else can decide that. Please wait."
+        )
+    return found
+
+
+def _is_needed_later(
+    request: Request, today: Terms, decisions: Sequence[Decision], person_id: str, facts: Facts
+) -> bool:
+    """With this vote in the open stage the others could no longer be completed, and without it they could."""
+    also = today.escalation.to if today.escalation else ()
+    if facts.unknown([*also, *(who for stage in today.stages for who in stage.approvers)]):
+        return False
+    gone = frozenset(d.person_id for d in decisions)
+    people = [left - gone for left in who_may_decide(facts, today.stages, but=request.requester_id, also=also)]
+    made = [sum(d.stage == n and d.verdict is Verdict.APPROVE for d in decisions) for n in range(len(today.stages))]
+    missing = [max(stage.count - there, 0) for stage, there in zip(today.stages, made, strict=True)]
+    spent = open_stage(request, tuple(decisions)) or 0
+    then = [n - (number == spent) for number, n in enumerate(missing)]
+    return can_complete(people, missing) and not can_complete([p - {person_id} for p in people], then)
 
 
 def _in_stage(

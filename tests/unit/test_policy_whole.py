@@ -1,0 +1,358 @@
+"""What holds for every policy with stages, groups, hours, tickets and break-glass: by an oracle read from the contract alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bot.policy.clicks import MayDecide, Refused, may_decide
+from bot.policy.facts import Facts
+from bot.policy.judge import Allowed, Answer, Ask, explained, may_ask
+from bot.policy.load import Config
+from bot.policy.offers import offers
+from storage.lifecycle import open_stage
+from storage.records import Decision, Kind, Request, Tally
+from tests.unit.config import asked, config_of, database, vote
+
+PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN", "U05EVE"]
+GROUPS = ["S01ONE", "S02TWO", "@three"]
+ADDRESSES = ["ann@example.com"]
+ANYBODY = [*PEOPLE, *GROUPS, *ADDRESSES]
+CALM = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+HOURS = st.fixed_dictionaries({
+    "days": st.sampled_from(["mon-fri", "sat-sun", "mon-sun", "fri-mon", ["tue", "sun"]]),
+    "from": st.sampled_from(["00:00", "02:30", "08:00", "22:00"]),
+    "to": st.sampled_from(["03:00", "07:59", "19:00", "24:00"]),
+    "tz": st.sampled_from(["Europe/Berlin", "America/New_York", "UTC", "Asia/Kathmandu"]),
+})  # fmt: skip
+MOMENTS = st.integers(0, 2 * 365 * 24 * 60).map(
+    lambda minutes: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+) | (
+    # Around the hours that come twice or never.
+    st.sampled_from([datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)]).flatmap(
+        lambda day: st.integers(0, 300).map(lambda minutes: day + timedelta(minutes=minutes))
+    )
+)
+
+
+def some(values: list[str], least: int = 1, most: int = 3) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(values), unique=True, min_size=least, max_size=most)
+
+
+@st.composite
+def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    """A rule of any kind that the checks would let through."""
+    found: dict[str, Any] = {
+        "name": f"rule {number}",
+        "channel": "C01CARDS",
+        "requesters": draw(
+            st.sampled_from([["anyone"], ["anyone"], PEOPLE[:3], ["S01ONE"], ["@three", "U02BOB"]]) | some(ANYBODY)
+        ),
+        "databases": draw(st.sampled_from([["*"], ["*"], ["shop"], [{"env": "prod"}], [{"env": "test"}]])),
+        "levels": draw(st.sampled_from([["*"], ["*"], ["*"], ["readonly"], ["migrate"]])),
+    }
+    kind = draw(st.sampled_from(["stages", "stages", "stages", "none", "refuse", "glass"]))
+    if kind == "refuse":
+        return {**found, "refuse": "Not here.", "break_glass": draw(st.booleans())}
+    stages = st.fixed_dictionaries({"from": some(ANYBODY), "count": st.integers(1, 2)})
+    found["approvals"] = draw(st.lists(stages, min_size=1, max_size=3)) if kind == "stages" else []
+    if kind == "glass":
+        found |= {"break_glass": True, "review": {"from": draw(some(ANYBODY)), "within": "24h"}}
+    if kind == "stages" and draw(st.booleans()):
+        found["escalate"] = {"after": "1h", "to": draw(some(ANYBODY))}
+    if kind == "none" and draw(st.booleans()):
+        found["automatic"] = {"per_person_per_day": draw(st.integers(1, 2))}
+    for key, values in (
+        ("hours", HOURS),
+        ("deciding_hours", HOURS),
+        ("ticket", st.just("[A-Z]+-[0-9]+")),
+        ("otherwise", st.just("next")),
+        ("max_duration", st.sampled_from(["30m", "1h", "4h"])),
+        ("max_total", st.sampled_from(["45m", "2h"])),
+    ):
+        if draw(st.integers(0, 2)) == 0:
+            found[key] = draw(values)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A policy, who is in its groups, and what there is already."""
+
+    policy: dict[str, Any]
+    facts: Facts
+
+    @property
+    def config(self) -> Config:
+        shop = database("readonly", "migrate", labels={"env": "prod"})
+        shop["levels"]["migrate"]["max_duration"] = "1h"
+        return config_of({"shop": shop, "lab": database("readonly", labels={"env": "test"})}, self.policy)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    listed = [draw(rules(number)) for number in range(draw(st.integers(1, 4)))]
+    members = {name: frozenset(draw(some(PEOPLE, 0))) for name in GROUPS if draw(st.integers(0, 2))}
+    members |= {name: frozenset({"U01ANN"}) for name in ADDRESSES if draw(st.booleans())}
+    tally = Tally(
+        live_of_person=draw(st.sampled_from([0, 0, 2])),
+        waiting_of_person=draw(st.sampled_from([0, 0, 1])),
+        automatic={"rule 0": draw(st.integers(0, 2))},
+        unreviewed=draw(st.sampled_from([None, None, 7])),
+    )
+    limits = draw(st.sampled_from([{}, {"live_per_person": 2}, {"waiting_per_person": 1}]))
+    return World(policy={"rules": listed, "limits": limits}, facts=Facts(members=members, tally=tally))
+
+
+ASKS = st.builds(
+    Ask,
+    person_id=st.sampled_from(PEOPLE),
+    database=st.sampled_from(["shop", "shop", "lab", "nosuch"]),
+    level=st.sampled_from(["readonly", "migrate"]),
+    duration=st.none() | st.sampled_from([60, 1800, 3600, 7200, 14400]).map(lambda s: timedelta(seconds=s)),
+    reason=st.sampled_from(["looking at a refund", "PAY-311 a refund"]),
+    kind=st.sampled_from([Kind.ACCESS, Kind.ACCESS, Kind.BREAK_GLASS]),
+    at=st.none() | MOMENTS,
+)
+
+
+# The oracle: the contract's sentences, sharing nothing with the judge.
+
+
+def means(world: World, listed: list[str], person: str) -> bool | None:
+    """None where nobody can tell."""
+    known = [
+        person in world.facts.members[n] if n in world.facts.members else None
+        for n in listed
+        if n[0] in "S@" or "@" in n
+    ]
+    if person in listed or "anyone" in listed or True in known:
+        return True
+    return None if None in known else False
+
+
+def covers(hours: dict[str, Any], at: datetime) -> bool:
+    names = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    days: set[int] = set()
+    for part in hours["days"] if isinstance(hours["days"], list) else [hours["days"]]:
+        first, _, last = part.partition("-")
+        number = names.index(first)
+        days.add(number)
+        while names[number] != (last or first):
+            number = (number + 1) % 7
+            days.add(number)
+    local = at.astimezone(ZoneInfo(hours["tz"]))
+    now = f"{local:%H:%M}"
+    if hours["from"] < hours["to"]:
+        return local.weekday() in days and hours["from"] <= now < hours["to"]
+    begun_today, begun_yesterday = local.weekday() in days, (local.weekday() - 1) % 7 in days
+    return (begun_today and now >= hours["from"]) or (begun_yesterday and now < hours["to"])
+
+
+def seconds(span: str) -> int:
+    return int(span[:-1]) * {"h": 3600, "m": 60}[span[-1]]
+
+
+def answering(world: World, ask: Ask) -> tuple[dict[str, Any] | None, str]:
+    """The rule that answers, and how: allowed, refused, or unknown."""
+    if ask.database not in ("shop", "lab") or (ask.database == "lab" and ask.level == "migrate"):
+        return None, "refused"
+    wanted = {"shop": ["*", "shop", {"env": "prod"}], "lab": ["*", {"env": "test"}]}[ask.database]
+    for found in world.policy["rules"]:
+        about = any(name in wanted for name in found["databases"]) and bool({"*", ask.level} & set(found["levels"]))
+        if not about or bool(found.get("break_glass")) != (ask.kind is Kind.BREAK_GLASS):
+            continue
+        mine = means(world, found["requesters"], ask.person_id)
+        if mine is None:
+            return found, "unknown"
+        if not mine:
+            continue
+        verdict = by_one(world, found, ask)
+        if verdict != "next":
+            return found, verdict
+    return None, "refused"
+
+
+def by_one(world: World, found: dict[str, Any], ask: Ask) -> str:
+    if "refuse" in found:
+        return "refused"
+    caps = [seconds(found.get("max_duration", "8h")), seconds(found.get("max_total", "24h"))]
+    caps += [3600] if ask.level == "migrate" else []
+    out = ask.at is not None and "hours" in found and not covers(found["hours"], ask.at)
+    long = ask.duration is not None and ask.duration.total_seconds() > min(caps)
+    no_ticket = "ticket" in found and "PAY-311" not in str(ask.reason)
+    if out or long or no_ticket:
+        return "next" if found.get("otherwise") else "refused"
+    tally, limits = world.facts.tally or Tally(), world.policy["limits"]
+    if ask.kind is Kind.BREAK_GLASS:
+        return "refused" if tally.unreviewed else "allowed"
+    over = [
+        tally.live_of_person >= limits.get("live_per_person", 99),
+        tally.waiting_of_person >= limits.get("waiting_per_person", 99),
+        tally.automatic.get(found["name"], 0) >= found.get("automatic", {}).get("per_person_per_day", 99),
+    ]
+    return "refused" if any(over) else completable(world, found, ask)
+
+
+def completable(world: World, found: dict[str, Any], ask: Ask) -> str:
+    """By trying every order of people."""
+    also = found.get("escalate", {}).get("to", [])
+    slots = [
+        {p for p in PEOPLE if p != ask.person_id and means(world, [*stage["from"], *also], p)}
+        for stage in found["approvals"]
+        for _ in range(stage["count"])
+    ]
+    seats = permutations([p for p in PEOPLE if p != ask.person_id], len(slots))
+    return "allowed" if any(all(p in s for p, s in zip(order, slots, strict=True)) for order in seats) else "refused"
+
+
+# Properties.
+
+
+@given(worlds(), ASKS)
+@CALM
+def test_the_judge_and_the_contract_agree(world: World, ask: Ask) -> None:
+    answer = may_ask(world.config, ask, world.facts)
+    found, verdict = answering(world, ask)
+    assert isinstance(answer, Allowed) == (verdict == "allowed")
+    if isinstance(answer, Allowed):
+        assert found is not None
+        assert answer.terms.rule == found["name"]
+        assert [(list(s.approvers), s.count) for s in answer.terms.stages] == [
+            (s["from"], s["count"]) for s in found["approvals"]
+        ]
+
+
+@given(worlds(), ASKS)
+@CALM
+def test_the_explanation_is_the_decisions_own(world: World, ask: Ask) -> None:
+    answer = may_ask(world.config, ask, world.facts)
+    lines = explained(answer)
+    assert lines[0] == ("Allowed to ask." if isinstance(answer, Allowed) else "Refused.")
+    says = [line for line in lines if line.endswith("answers.") and line.startswith("Rule")]
+    if isinstance(answer, Allowed):
+        assert says == [f"Rule “{answer.terms.rule}” answers."]
+    again = may_ask(world.config, replace(ask, needs_reason=False), world.facts)
+    assert again == answer
+
+
+@given(worlds(), ASKS)
+@CALM
+def test_knowing_less_never_gives_more(world: World, ask: Ask) -> None:
+    """Each group that falls silent, and each of all together."""
+    answer = may_ask(world.config, ask, world.facts)
+    for silent in [[name] for name in world.facts.members] + [list(world.facts.members)]:
+        members = {name: people for name, people in world.facts.members.items() if name not in silent}
+        less = may_ask(world.config, ask, replace(world.facts, members=members))
+        if isinstance(less, Allowed):
+            assert isinstance(answer, Allowed)
+            assert less.terms == answer.terms
+
+
+def waiting(world: World, ask: Ask) -> Request | None:
+    answer: Answer = may_ask(world.config, ask, world.facts)
+    if not isinstance(answer, Allowed):
+        return None
+    made = asked(answer.terms, person_id=ask.person_id, database=str(ask.database))
+    return replace(made, kind=ask.kind, reason=str(ask.reason), asked_at=ask.at or made.asked_at)
+
+
+def timeless(world: World) -> World:
+    """The same without hours."""
+    hours = ("hours", "deciding_hours")
+    listed = [{k: v for k, v in found.items() if k not in hours} for found in world.policy["rules"]]
+    return replace(world, policy={**world.policy, "rules": listed})
+
+
+def clicked(world: World, request: Request, clicks: list[str], at: datetime) -> tuple[Decision, ...]:
+    made: tuple[Decision, ...] = ()
+    for person in clicks:
+        answer = may_decide(world.config, request, made, person, world.facts, at=at)
+        if isinstance(answer, MayDecide):
+            made += (vote(person, stage=answer.stage),)
+    return made
+
+
+TWO_YEARS_LATER = datetime(2029, 6, 5, 12, 0, tzinfo=UTC)
+
+
+@given(worlds(), ASKS, st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=12))
+@CALM
+def test_stages_in_order_by_different_people_of_theirs(world: World, ask: Ask, clicks: list[str]) -> None:
+    world = timeless(world)
+    request = waiting(world, replace(ask, at=None))
+    if request is None:
+        return
+    made = clicked(world, request, clicks, TWO_YEARS_LATER)
+    people = [d.person_id for d in made]
+    assert len(people) == len(set(people))
+    assert ask.person_id not in people
+    assert [d.stage for d in made] == sorted(d.stage for d in made)
+    also = list(request.terms.escalation.to) if request.terms.escalation else []
+    for number, stage in enumerate(request.terms.stages):
+        mine = [d.person_id for d in made if d.stage == number]
+        assert len(mine) <= stage.count
+        assert all(means(world, [*stage.approvers, *also], person) for person in mine)
+        assert not mine or all(
+            sum(d.stage == n for d in made) == s.count for n, s in enumerate(request.terms.stages[:number])
+        )
+
+
+@given(worlds(), ASKS, st.lists(st.sampled_from(PEOPLE), max_size=8), st.permutations(PEOPLE))
+@CALM
+def test_no_order_of_clicks_leads_where_nobody_can_approve(
+    world: World, ask: Ask, clicks: list[str], rest: list[str]
+) -> None:
+    """Whoever has clicked, the others can still complete it; a stranger to that is only a group nobody knows."""
+    world = timeless(world)
+    request = waiting(world, replace(ask, at=None))
+    if request is None or world.facts.unknown([*GROUPS, *ADDRESSES]):
+        return
+    made = clicked(world, request, [*clicks, *rest * len(PEOPLE)], TWO_YEARS_LATER)
+    assert open_stage(request, made) is None
+
+
+@given(worlds(), ASKS, st.sampled_from(PEOPLE), st.data())
+@CALM
+def test_one_more_approver_never_makes_it_harder(world: World, ask: Ask, person: str, data: st.DataObject) -> None:
+    """Added to a stage, to those it escalates to, or to a group that decides: what could be approved still can."""
+    if waiting(world, ask) is None:
+        return
+    number = data.draw(st.integers(0, len(world.policy["rules"]) - 1))
+    found = world.policy["rules"][number]
+    if not found.get("approvals"):
+        return
+    where = data.draw(st.integers(0, len(found["approvals"]) - 1))
+    stages = [
+        {**stage, "from": list(dict.fromkeys([*stage["from"], person]))} if n == where else stage
+        for n, stage in enumerate(found["approvals"])
+    ]
+    wider = [*world.policy["rules"]]
+    wider[number] = {**found, "approvals": stages}
+    assert waiting(replace(world, policy={**world.policy, "rules": wider}), ask) is not None
+
+
+@given(worlds(), st.sampled_from(PEOPLE), st.sampled_from([Kind.ACCESS, Kind.BREAK_GLASS]))
+@CALM
+def test_what_is_offered_can_be_asked_for(world: World, person: str, kind: Kind) -> None:
+    facts = replace(world.facts, tally=None)
+    for offer in offers(world.config, person, facts, kind):
+        ask = Ask(
+            person_id=person,
+            database=offer.database,
+            level=offer.level,
+            kind=kind,
+            reason="PAY-311 a refund",
+            is_new=False,
+        )
+        for duration in (offer.max_duration, None):
+            answer = may_ask(world.config, replace(ask, duration=duration), facts)
+            assert isinstance(answer, Allowed) or (isinstance(answer, Refused) and answer.about == "people")
+        over = may_ask(world.config, replace(ask, duration=offer.max_duration + timedelta(seconds=1)), facts)
+        assert not isinstance(over, Allowed)
