@@ -279,6 +279,28 @@ def clicked(world: World, request: Request, clicks: list[str], at: datetime) -> 
     return made
 
 
+@st.composite
+def tangled(draw: st.DrawFn) -> World:
+    """Stages that name the same few people."""
+    stages = st.fixed_dictionaries({"from": some(PEOPLE[1:], 1, 3), "count": st.sampled_from([1, 1, 1, 2])})
+    approvals = draw(st.lists(stages, min_size=2, max_size=3))
+    found = {"name": "tangled", "channel": "C01CARDS", "requesters": ["anyone"], "databases": ["*"], "levels": ["*"]}
+    return World(policy={"rules": [{**found, "approvals": approvals}], "limits": {}}, facts=Facts())
+
+
+@given(tangled(), st.lists(st.sampled_from(PEOPLE[1:]), max_size=4), st.permutations(PEOPLE[1:]))
+@CALM
+def test_nobody_spends_the_approval_that_only_they_can_give_later(
+    world: World, clicks: list[str], rest: list[str]
+) -> None:
+    ask = Ask(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
+    request = waiting(world, ask)
+    assert (request is not None) == (completable(world, world.policy["rules"][0], ask) == "allowed")
+    if request is not None:
+        made = clicked(world, request, [*clicks, *rest * len(PEOPLE)], TWO_YEARS_LATER)
+        assert open_stage(request, made) is None
+
+
 TWO_YEARS_LATER = datetime(2029, 6, 5, 12, 0, tzinfo=UTC)
 
 
