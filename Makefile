@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 3
+SOAK ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock clean screenshots
+.PHONY: help demo test soak bench lint lock clean screenshots
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +24,13 @@ demo: $(STAMP) ## The whole product on this machine: Slack look-alike, PostgreSQ
 
 test: lint ## All tests on private servers of their own (what a machine lacks is skipped by name)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+soak: $(STAMP) ## What is random, ten times as long: policies, sequences of moves, kills
+	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder \
+	  tests/e2e/test_killed.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py
+
+bench: $(STAMP) ## Measure, and say whether it is fast enough
+	$(BIN)/python -m benchmarks
 
 lint: $(STAMP) ## Style, types, import contracts
 	$(BIN)/ruff check .

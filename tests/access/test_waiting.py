@@ -187,3 +187,34 @@ async def test_the_clock_of_an_escalation_starts_at_the_ask(house: House) -> Non
     await house.turn(minutes=30)
     assert (await house.approve(request, ADMIN)).state is State.APPROVED
     assert request.asked_at + timedelta(hours=1) == await house.ledger.now()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"requesters": [STRANGER]},
+        {"requesters": ["S0NOBODYKNOWS"]},
+        {"max_duration": "10m"},
+        {"ticket": "[A-Z]+-[0-9]+"},
+        {"min_reason": 500},
+        {"hours": {"days": "sat-sun", "from": "08:00", "to": "19:00", "tz": "UTC"}},
+        {"approvals": [{"from": ["S0EMPTY"]}]},
+        {"approvals": [{"from": [LEAD]}, {"from": [LEAD]}]},
+        {"refuse": "Not here.", "approvals": None},
+        {"levels": ["*"], "approvals": [], "automatic": {"per_person_per_day": 1}, "name": "spent"},
+    ],
+)
+async def test_what_is_refused_leaves_nothing_behind(house: House, keys: dict[str, Any]) -> None:
+    if keys.get("name") == "spent":
+        rule(house, **keys)
+        await house.ask()
+    house.policy["rules"][0] = {k: v for k, v in {**house.policy["rules"][0], **keys}.items() if v is not None}
+    house.people.groups["S0EMPTY"] = set()
+    house.write()
+    requests = await house.ledger.requests()
+    await house.drain()
+    before = [t for t in await house.ledger.tasks() if t.request_id is not None]
+    with pytest.raises(Refused):
+        await house.ask(reason="looking at another refund")
+    assert await house.ledger.requests() == requests
+    assert [t for t in await house.ledger.tasks() if t.request_id is not None] == before

@@ -9,17 +9,18 @@ import time
 import pytest
 
 from tests.e2e.harness import LEAD, World, number, text_of, wait
+from tests.soak import SOAK, rounds
 
 SEED = 20261123
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 * SOAK)
 def test_killed_at_random_moments_everything_still_ends(world: World) -> None:
     moments = random.Random(SEED)
     world.policy["rules"][0]["requesters"] = ["U01REQUESTER", "U01SECOND"]
     world.start()
     numbers = []
-    for round_number in range(6):
+    for round_number in range(rounds(6)):
         card = world.ask(f"shop readonly {10 + round_number}s looking at refund {round_number}")
         numbers.append(number(card))
         world.click(LEAD, card, "Approve")

@@ -16,6 +16,7 @@ from storage.errors import NotPossible
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS, Change, Move, resolve
 from storage.records import Cause, Request, State, TaskKind
+from tests.soak import rounds
 from tests.unit.ledgers import TurnableClock, approval, change_for, draft, open_ledger
 
 MOVES = [move for move in TRANSITIONS if move is not Move.ASK]
@@ -96,7 +97,7 @@ async def live(url: str, quorum: int, taken: list[Try]) -> None:
 
 
 @pytest.mark.parametrize("quorum", [1, 2])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(taken=steps)
 def test_no_order_of_moves_leaves_the_table(tmp_path: Path, quorum: int, taken: list[Try]) -> None:
     asyncio.run(live(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}", quorum, taken))

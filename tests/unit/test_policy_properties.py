@@ -18,13 +18,14 @@ from bot.policy.load import Config
 from bot.policy.offers import offers
 from storage.lifecycle import Move, open_stage, resolve
 from storage.records import Decision, Kind, Request, State
+from tests.soak import rounds
 from tests.unit.config import NOON, asked, config_of, database, rule, vote
 
 PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN"]
 LEVELS = ["readonly", "readwrite", "migrate"]
 NAMES = ["orders-prod", "orders-test", "books-prod", "books-test"]
 LABELS = [{"env": "prod"}, {"env": "test"}, {"env": "prod", "team": "a"}, {"team": "b"}]
-CALM = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+CALM = settings(deadline=None, max_examples=rounds(60), suppress_health_check=[HealthCheck.too_slow])
 World: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 REASON = "a reason that is long enough for every rule"
 SPANS = st.sampled_from([10, 60, 1800, 3600, 5400, 7200, 14400, 28800]).map(lambda s: timedelta(seconds=s))

@@ -18,13 +18,14 @@ from bot.policy.load import Config
 from bot.policy.offers import offers
 from storage.lifecycle import open_stage
 from storage.records import Decision, Kind, Request, Tally
+from tests.soak import rounds
 from tests.unit.config import asked, config_of, database, vote
 
 PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN", "U05EVE"]
 GROUPS = ["S01ONE", "S02TWO", "@three"]
 ADDRESSES = ["ann@example.com"]
 ANYBODY = [*PEOPLE, *GROUPS, *ADDRESSES]
-CALM = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+CALM = settings(deadline=None, max_examples=rounds(400), suppress_health_check=[HealthCheck.too_slow])
 HOURS = st.fixed_dictionaries({
     "days": st.sampled_from(["mon-fri", "sat-sun", "mon-sun", "fri-mon", ["tue", "sun"]]),
     "from": st.sampled_from(["00:00", "02:30", "08:00", "22:00"]),

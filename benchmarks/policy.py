@@ -1,0 +1,103 @@
+"""The policy: ten thousand rules judged, a thousand ordinary rules loaded."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bot.policy.facts import Facts
+from bot.policy.judge import Ask, may_ask
+from bot.policy.load import load
+from bot.policy.offers import offers
+
+ROUNDS = 7
+JUDGED_WITHIN, LOADED_WITHIN = 0.05, 1.0
+RULES, ORDINARY, DATABASES = 10_000, 1_000, 200
+GROUP = frozenset(f"U{n:05}A" for n in range(50))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The median of some rounds, in seconds of the wall clock, and what was promised."""
+
+    what: str
+    took: float
+    limit: float
+
+    @property
+    def is_fast(self) -> bool:
+        return self.took < self.limit
+
+
+def timed(what: str, limit: float, work: Callable[[], object]) -> Result:
+    """The median: neither the luckiest round nor what else the machine did."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return Result(what=what, took=sorted(times)[ROUNDS // 2], limit=limit)
+
+
+def databases() -> str:
+    """Two hundred databases of three levels."""
+    entry = '    engine: postgresql\n    labels: {{shelf: "{shelf}"}}\n    admin_url: env:X\n    levels: {{readonly: {{roles: [r]}}, readwrite: {{roles: [w]}}, migrate: {{roles: [m]}}}}\n'
+    parts = [f"  db-{n}:\n{entry.format(shelf=n % 20)}" for n in range(DATABASES)]
+    return "databases:\n" + "".join(parts)
+
+
+def rule(number: int, **keys: Any) -> str:
+    """One rule, as people write them."""
+    found = {
+        "name": f"team {number} reads its own production",
+        "requesters": f"[S{number}TEAM, U{number:05}B]",
+        "databases": f'[db-{number % DATABASES}, {{shelf: "{number % 20}"}}]',
+        "levels": "[readonly, migrate]",
+        "max_duration": "4h",
+        "ticket": "'[A-Z]+-[0-9]+'",
+        "hours": '{days: mon-fri, from: "08:00", to: "19:00", tz: Europe/Berlin}',
+        "approvals": f"[{{from: [S{number}LEADS]}}, {{from: [S1DBA]}}]",
+        **keys,
+    }
+    lines = [f"{key}: {value}" for key, value in found.items()]
+    return "  - " + "\n    ".join(lines) + "\n"
+
+
+def policy(number: int, **keys: Any) -> str:
+    """A file of so many rules, with the one that answers at its end."""
+    last = rule(
+        number, name="the last", requesters="[U99999Z]", databases='["*"]', levels='["*"]', ticket="'P'", **keys
+    )
+    return "defaults: {channel: C01CARDS}\nrules:\n" + "".join(rule(n) for n in range(number - 1)) + last
+
+
+def measure() -> list[Result]:
+    """All results of this file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "databases.yml").write_text(databases())
+        (folder / "policy.yml").write_text(policy(ORDINARY))
+        loaded = timed("1,000 ordinary rules, 200 databases: loaded and checked", LOADED_WITHIN, lambda: load(folder))
+        (folder / "policy.yml").write_text(policy(RULES))
+        return [loaded, *_judged(folder)]
+
+
+def _judged(folder: Path) -> list[Result]:
+    config = load(folder)
+    members = dict.fromkeys(config.named, GROUP)
+    facts = Facts(members=members | {"S1DBA": frozenset({"U00001D", "U00002D"}), "S10000LEADS": GROUP})
+    at = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    last = Ask(
+        person_id="U99999Z", database="db-7", level="readonly", duration=timedelta(hours=1), reason="PAY-311 x", at=at
+    )
+    nobody = Ask(person_id="U88888Z", database="db-7", level="readonly", reason="PAY-311 x", at=at)
+    return [
+        timed("10,000 rules: the last one answers", JUDGED_WITHIN, lambda: may_ask(config, last, facts)),
+        timed("10,000 rules: none answers", JUDGED_WITHIN, lambda: may_ask(config, nobody, facts)),
+        timed("10,000 rules: what one person may ask for", JUDGED_WITHIN, lambda: offers(config, "U99999Z", facts)),
+    ]
