@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bot.policy.asking import Ask
 from bot.policy.facts import Facts
-from bot.policy.judge import Ask, may_ask
+from bot.policy.judge import may_ask
 from bot.policy.load import load
 from bot.policy.offers import offers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.lifecycle import Move, Why
+from storage.moves import Move, Why
 from storage.records import Decision, Request
 
 

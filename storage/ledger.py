@@ -20,19 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.audit import AuditKind
 from storage.errors import ClaimLost, LimitReached, NotPossible
-from storage.lifecycle import (
-    EXTENDED,
-    TRANSITIONS,
-    Change,
-    Move,
-    Plan,
-    Situation,
-    Transition,
-    Why,
-    moved_end,
-    resolve,
-    written,
-)
+from storage.lifecycle import EXTENDED, TRANSITIONS, resolve, written
+from storage.moves import Change, Move, Plan, Situation, Transition, Why, moved_end
 from storage.queue import Queue, clear, held, put
 from storage.reads import Reads, all_decisions, lockdowns_in_force, meta_value, one_request, tally_of, waiting_like
 from storage.records import Claim, Draft, Json, Kind, Lockdown, Message, Purpose, Request, State, Tally, TaskKind

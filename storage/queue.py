@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage import rows
 from storage.errors import ClaimLost
-from storage.lifecycle import Plan
+from storage.moves import Plan
 from storage.records import Claim, Task, TaskKind
 from storage.store import Store, lock_number
 from storage.tables import tasks

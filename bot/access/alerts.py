@@ -10,7 +10,7 @@ from bot.access.context import Context
 from bot.access.ports import AlertNotice, Undeliverable
 from bot.access.work import Work
 from storage.audit import AuditKind
-from storage.lifecycle import Plan
+from storage.moves import Plan
 from storage.records import Json, Request, TaskKind
 
 SHOWN_PROBLEMS = 10

@@ -13,12 +13,12 @@ from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.access.words import why_not
 from bot.access.work import Work
-from bot.policy import judge
+from bot.policy import asking, judge
 from bot.policy.facts import Facts
 from bot.policy.load import Config
 from bot.policy.offers import Offer, offers
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import Cause, Draft, Kind, Request, State, Tally
 
 ROUNDS = 5
@@ -77,17 +77,19 @@ async def ask(context: Context, person: Person, typed: Typed, *, grant: Request 
     raise Refused("Too much is asked at once; please try again.")
 
 
-def _still(config: Config, question: judge.Ask, facts: Facts) -> Callable[[Tally], bool]:
+def _still(config: Config, question: asking.Ask, facts: Facts) -> Callable[[Tally], bool]:
     """The answer with what the ledger counts in the very transaction that writes the ask."""
-    return lambda tally: isinstance(judge.may_ask(config, question, replace(facts, tally=tally)), judge.Allowed)
+    return lambda tally: isinstance(judge.may_ask(config, question, replace(facts, tally=tally)), asking.Allowed)
 
 
-async def _allowed(context: Context, config: Config, question: judge.Ask, facts: Facts, typed: Typed) -> judge.Allowed:
+async def _allowed(
+    context: Context, config: Config, question: asking.Ask, facts: Facts, typed: Typed
+) -> asking.Allowed:
     answer = judge.may_ask(config, question, facts)
-    if isinstance(answer, judge.Missing):
+    if isinstance(answer, asking.Missing):
         mine = offers(config, question.person_id, facts, question.kind)
         raise FormNeeded(typed, mine, answer.what, grant=question.grant)
-    if isinstance(answer, judge.Refused):
+    if isinstance(answer, asking.Refused):
         if answer.about == "people":
             await people.trouble(context, answer)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
@@ -101,8 +103,8 @@ async def _granted_at_once(context: Context, asked: Asked) -> Asked:
     return replace(asked, request=await approve_alone(context, asked.request))
 
 
-async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> judge.Ask:
-    return judge.Ask(
+async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> asking.Ask:
+    return asking.Ask(
         person_id=person.id,
         database=typed.database,
         level=typed.level,
@@ -114,7 +116,9 @@ async def _question(context: Context, person: Person, typed: Typed, grant: Reque
     )
 
 
-async def _draft(context: Context, person: Person, typed: Typed, answer: judge.Allowed, grant: Request | None) -> Draft:
+async def _draft(
+    context: Context, person: Person, typed: Typed, answer: asking.Allowed, grant: Request | None
+) -> Draft:
     assert typed.database is not None, "judged as complete"
     return Draft(
         kind=typed.kind,

@@ -16,7 +16,7 @@ from bot.durations import format_duration
 from bot.policy import clicks
 from bot.policy.facts import Facts
 from bot.policy.load import Config
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import Cause, Message, Purpose, Request, State
 
 Post: TypeAlias = Callable[[Message], Awaitable[None]]

@@ -15,10 +15,10 @@ from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
 from bot.access.words import what_happened, why_not
 from bot.databases import target
-from bot.policy import clicks, judge
+from bot.policy import asking, clicks
 from storage.audit import AuditKind
 from storage.errors import NotPossible
-from storage.lifecycle import Change, Move, Why
+from storage.moves import Change, Move, Why
 from storage.records import Cause, Decision, Json, Request, State, Verdict
 
 REASON_MAX = 1000
@@ -141,7 +141,7 @@ async def approve_alone(context: Context, request: Request) -> Request:
     today = clicks.asked_today(config, request, await people.facts(context, config), grant=grant)
     if isinstance(today, clicks.Outdated):
         raise await _outdate(context, request, today.what)
-    if isinstance(today, judge.Refused):
+    if isinstance(today, asking.Refused):
         raise Refused(today.reason, about=today.about)
     try:
         return await context.ledger.advance(

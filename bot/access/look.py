@@ -12,7 +12,7 @@ from bot.access.context import Context
 from bot.access.errors import OutOfDate, Refused, Unknown
 from bot.access.ports import Person
 from bot.access.provision import target_of
-from bot.policy import clicks, judge
+from bot.policy import asking, clicks, judge
 from bot.policy.offers import Offer, offers
 from storage.errors import NoSuchRequest
 from storage.records import AuditEvent, Decision, Request, State
@@ -119,7 +119,7 @@ def levels(context: Context, database: str) -> tuple[str, ...]:
 
 async def explain(
     context: Context, person: Person, typed: Typed, *, other: str | None = None
-) -> judge.Allowed | judge.Refused | judge.Missing:
+) -> asking.Allowed | asking.Refused | asking.Missing:
     """Which rule answers, and why; nothing is requested. Others' answers are for approvers of that database and admins."""
     config, asker = context.in_force(), other or person.id
     now = await context.ledger.now()
@@ -127,7 +127,7 @@ async def explain(
     facts = await people.facts(context, config, tally=tally)
     if asker != person.id and not clicks.may_ask_about_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
-    question = judge.Ask(
+    question = asking.Ask(
         person_id=asker,
         database=typed.database,
         level=typed.level,

@@ -9,7 +9,7 @@ from bot.access.revoke import drop
 from bot.access.tell import close_credentials
 from bot.access.work import Work
 from storage.audit import AuditKind
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import State
 
 

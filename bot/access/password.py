@@ -11,7 +11,8 @@ from bot.access.provision import credentials, deliver, level_of, make_password, 
 from bot.access.words import what_happened
 from bot.access.work import Work
 from storage.audit import AuditKind
-from storage.lifecycle import Change, Move, Plan, db_lane
+from storage.follows import db_lane
+from storage.moves import Change, Move, Plan
 from storage.records import Purpose, Request, State, TaskKind
 
 

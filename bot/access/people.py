@@ -15,12 +15,12 @@ import structlog
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.ports import DirectoryUnavailable, Person
+from bot.policy.asking import Refused
 from bot.policy.facts import Facts
-from bot.policy.judge import Refused
 from bot.policy.load import Config
 from storage.audit import AuditKind
 from storage.errors import NotPossible
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import Cause, Request, State, Tally
 
 ALERT_PAUSE = timedelta(hours=1)

@@ -35,7 +35,7 @@ from bot.access.ports import (
 from bot.access.runner import backoff
 from bot.access.work import Again, Work
 from storage.errors import NotPossible
-from storage.lifecycle import FILL_WITHIN, Change, Move, Why
+from storage.moves import FILL_WITHIN, Change, Move, Why
 from storage.records import Cause, Json, Message, Purpose, Request, State
 
 ALPHABET = string.ascii_letters + string.digits

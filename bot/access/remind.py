@@ -16,7 +16,7 @@ from bot.policy.clicks import escalated_to, stages_today
 from bot.policy.facts import NOTHING_KNOWN, Facts
 from bot.policy.model import CHANNEL
 from storage.audit import AuditKind
-from storage.lifecycle import Change, Move, open_stage, warn_at
+from storage.moves import Change, Move, open_stage, warn_at
 from storage.records import Kind, Purpose, Request, State
 
 DOUBLED_AT_MOST = 6

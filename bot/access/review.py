@@ -16,7 +16,7 @@ from bot.access.work import Again, Work
 from bot.policy import clicks
 from storage.audit import AuditKind
 from storage.errors import NotPossible
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import Decision, Kind, Request, Verdict
 
 AGAIN_AFTER = timedelta(hours=24)

@@ -23,7 +23,7 @@ from bot.policy import clicks
 from bot.policy.facts import NOTHING_KNOWN
 from storage.audit import AuditKind
 from storage.errors import NoSuchRequest, NotPossible
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import Cause, Json, Request, State
 
 ALERT_AT = 3

@@ -21,7 +21,7 @@ from bot.access.context import Context
 from bot.access.ports import Delayed
 from bot.access.work import Again, Effect, Work
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
-from storage.lifecycle import Plan, Why
+from storage.moves import Plan, Why
 from storage.records import Claim, TaskKind
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from bot.access.work import Again, Work
 from bot.policy import clicks
 from bot.policy.model import TICKET
 from storage.audit import AuditKind
-from storage.lifecycle import open_stage
+from storage.moves import open_stage
 from storage.records import AuditEvent, Decision, Kind, Message, Purpose, Request, State, Verdict
 
 FEED_LINES = 25

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from storage.errors import NotPossible
-from storage.lifecycle import Why
+from storage.moves import Why
 from storage.records import Cause, Decision, Json, Request, State, Verdict
 
 KEPT_SHOWN = 5

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from bot.access.context import Context
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import Claim, Json, Request
 
 

@@ -20,6 +20,7 @@ from bot.cli import common
 from bot.cli.listing import PIPED_WIDTH
 from bot.durations import parse_duration
 from bot.policy import judge
+from bot.policy.asking import Allowed, Ask
 from bot.policy.facts import Facts
 from bot.policy.load import Config, ConfigError, load
 from bot.policy.replay import Now, Past, Replayed
@@ -28,6 +29,7 @@ from bot.policy.schema import schema as schema_of
 from bot.policy.source import Problem
 from bot.policy.testing import Tested, facts_in_tests, run_tests
 from bot.policy.testing import junit as as_junit
+from bot.policy.wording import explained
 from storage.records import Kind
 
 app = typer.Typer(no_args_is_help=True, help="The policy: check it, test it, replay it, and ask which rule answers.")
@@ -76,15 +78,13 @@ def explain(
     """Which rule answers and why; status 1 when the answer is no. Groups are those of groups_in_tests: Slack is not asked."""
     config, kind = load(_folder()), Kind.BREAK_GLASS if break_glass else Kind.ACCESS
     length, when = _length(duration), _moment(at)
-    ask = judge.Ask(
-        person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind
-    )
+    ask = Ask(person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind)
     facts = facts_in_tests(config.policy, config.named)
     answer = judge.may_ask(config, ask, facts)
-    lines = (*judge.explained(answer), *_unknown(config, facts))
-    is_yes = isinstance(answer, judge.Allowed)
+    lines = (*explained(answer), *_unknown(config, facts))
+    is_yes = isinstance(answer, Allowed)
     if as_json:
-        rule = answer.terms.rule if isinstance(answer, judge.Allowed) else None
+        rule = answer.terms.rule if isinstance(answer, Allowed) else None
         common.print_json([{"allowed": is_yes, "rule": rule, "why": list(lines)}])
     else:
         typer.echo("\n".join(lines))

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bot.databases import DatabaseEntry
-from bot.policy.asked import parse_ask
 from bot.policy.facts import can_complete
 from bot.policy.mistakes import words
 from bot.policy.model import ANYONE, GROUP, PERSON, PolicyFile, RuleEntry, StageEntry
 from bot.policy.rules import Meant, Rule, by_database, is_glob
 from bot.policy.source import Place, Problem, Source, shown
+from bot.policy.typed import parse_ask
 from storage.records import Kind, Stage
 
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from bot.policy.asking import Allowed, Ask, Refused
 from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, who_may_decide
-from bot.policy.judge import Allowed, Ask, Refused, may_ask, same_level
+from bot.policy.judge import may_ask, same_level
 from bot.policy.load import Config
 from bot.policy.rules import Rule
-from storage.lifecycle import open_stage
+from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, Review, Stage, Terms, Verdict
 
 

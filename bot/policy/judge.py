@@ -6,84 +6,27 @@ says to ask the rules below it; no match is a no. Every answer carries the path 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Literal, TypeAlias
+from datetime import timedelta
 
 import re2
 
 from bot.databases import level_json
 from bot.durations import SHORTEST, exact_duration, format_duration
+from bot.policy.asking import About, Allowed, Answer, Ask, Missing, Refused
 from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, names_of, who_may_decide
 from bot.policy.load import Config
-from bot.policy.offers import Offer, offers
+from bot.policy.offers import offers
 from bot.policy.rules import Rule
+from bot.policy.wording import not_yours
 from storage.records import Kind, Request, Tally, Terms
 
 REASON_MAX = 1000
-OFFERS_SHOWN = 6
 WHOM_SHOWN = 3
 KINDS = {Kind.ACCESS: "access", Kind.BREAK_GLASS: "break-glass access", Kind.EXTENSION: "more time"}
-About: TypeAlias = Literal["what", "duration", "reason", "ticket", "hours", "limits", "people"]
 ASKS_NEXT: frozenset[About] = frozenset({"duration", "ticket", "hours"})
 """With these a rule that says ``otherwise: next`` leaves the answer to the rules below it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """A question to the policy.
-
-    ``needs_reason`` is False where only the rule is wanted: an ask without a reason then has a fitting one. Without ``at`` no hours are judged. ``grant`` is what an extension is about. ``is_new`` is False at a
-    click: whether enough people can decide is looked at when somebody asks, and never closes what waits.
-    """
-
-    person_id: str
-    database: str | None
-    level: str | None = None
-    duration: timedelta | None = None
-    reason: str | None = None
-    kind: Kind = Kind.ACCESS
-    at: datetime | None = None
-    needs_reason: bool = True
-    grant: Request | None = None
-    is_new: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allowed:
-    """The ask may be put to its approvers, on these terms. ``ticket`` is what was found in the reason."""
-
-    terms: Terms
-    path: tuple[str, ...]
-    ticket: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    """``reason`` is a sentence for the asker that says what would be allowed instead.
-
-    ``unknown``: groups that gave no answer or have nobody in them, where that is why. ``whom``: who can be asked about it.
-    """
-
-    reason: str
-    path: tuple[str, ...] = ()
-    about: About = "what"
-    unknown: tuple[str, ...] = ()
-    rule: str | None = None
-    whom: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Missing:
-    """Something was left out that nothing else decides: the form asks for it, among ``choices`` where there are some."""
-
-    what: Literal["database", "level", "reason"]
-    choices: tuple[str, ...] = ()
-
-
-Answer: TypeAlias = Allowed | Refused | Missing
 
 
 def may_ask(config: Config, ask: Ask, facts: Facts = NOTHING_KNOWN) -> Answer:
@@ -350,52 +293,3 @@ def _terms(matched: _Matched) -> Terms:
         review=rule.review,
         notify=rule.notify,
     )
-
-
-# In words.
-
-
-def not_yours(config: Config, ask: Ask, facts: Facts) -> str:
-    """The refusal, with what would be allowed; names of databases that are not theirs are not given away."""
-    here = offers(config, ask.person_id, facts, ask.kind, database=ask.database)
-    what = f"{ask.level} on {ask.database}" if here else f"{ask.database}"
-    mine = here or offers(config, ask.person_id, facts, ask.kind)
-    near = difflib.get_close_matches(ask.database or "", sorted({o.database for o in mine}), n=1)
-    hint = f" Did you mean {near[0]}?" if near and not here else ""
-    listed = ", ".join(
-        f"{o.level}{'' if here else ' on ' + o.database} (up to {format_duration(o.max_duration)})"
-        for o in mine[:OFFERS_SHOWN]
-    )
-    more = " …" if len(mine) > OFFERS_SHOWN else ""
-    may = f" You may ask for {listed}{more}." if listed else " There is nothing you may ask for."
-    glass = "You may not break the glass for" if ask.kind is Kind.BREAK_GLASS else "You may not ask for"
-    return f"{glass} {what}.{hint}{may}{_rules_of(here)}"
-
-
-def _rules_of(offered: Sequence[Offer]) -> str:
-    names = list(dict.fromkeys(offer.rule for offer in offered[:OFFERS_SHOWN]))
-    return f" {'Rule' if len(names) == 1 else 'Rules'}: {', '.join(names)}." if names else ""
-
-
-def explained(answer: Answer) -> tuple[str, ...]:
-    """The answer and how it came about, line by line."""
-    if isinstance(answer, Missing):
-        among = f" One of: {', '.join(answer.choices)}." if answer.choices else ""
-        return (f"The {answer.what} is missing.{among}",)
-    if isinstance(answer, Refused):
-        return ("Refused.", *answer.path, answer.reason)
-    return ("Allowed to ask.", *answer.path, *_terms_words(answer.terms))
-
-
-def _terms_words(terms: Terms) -> tuple[str, ...]:
-    lasts = f"For {format_duration(terms.duration)}, {terms.level['name']}; asked in {terms.channel}."
-    stages = [f"{s.count} of {', '.join(s.approvers)} must approve." for s in terms.stages]
-    if not stages and terms.review is None:
-        stages = ["Nobody is asked: it is granted at once."]
-    if terms.escalation is not None:
-        after = format_duration(terms.escalation.after)
-        stages.append(f"After {after} {', '.join(terms.escalation.to)} may decide as well.")
-    if terms.review is not None:
-        within = format_duration(terms.review.within)
-        stages.append(f"Granted at once; {', '.join(terms.review.reviewers)} must sign it off within {within}.")
-    return (lasts, *stages)

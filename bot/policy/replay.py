@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bot.policy.asking import Allowed, Answer, Ask, Refused
 from bot.policy.facts import Facts
-from bot.policy.judge import Allowed, Answer, Ask, Refused, may_ask
+from bot.policy.judge import may_ask
 from bot.policy.load import Config
 from bot.policy.testing import votes
-from storage.lifecycle import open_stage
+from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, Verdict
 
 

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from xml.etree import ElementTree as ET
 
-from bot.policy.asked import parse_ask
+from bot.policy.asking import Allowed, Answer, Ask, Missing, Refused
 from bot.policy.clicks import MayDecide, vote
 from bot.policy.facts import Facts
-from bot.policy.judge import Allowed, Answer, Ask, Missing, Refused, may_ask
+from bot.policy.judge import may_ask
 from bot.policy.load import Config
 from bot.policy.model import EMAIL, PolicyFile, TestEntry
-from storage.lifecycle import open_stage
+from bot.policy.typed import parse_ask
+from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, State, Terms, Verdict
 
 Outcome = Literal["refused", "waiting", "granted"]

@@ -10,8 +10,9 @@ from bot.access.errors import AccessError, Refused
 from bot.access.look import StatusView
 from bot.access.words import count
 from bot.durations import format_duration
-from bot.policy.judge import Answer, explained
+from bot.policy.asking import Answer
 from bot.policy.offers import Offer
+from bot.policy.wording import explained
 from bot.slack import ids
 from bot.slack.blocks import Block, Drawn, actions, button, context, section
 from bot.slack.cards import approvers, ended_by, receipt_line

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from storage.ledger import Ledger
-from storage.lifecycle import Change, Move
+from storage.moves import Change, Move
 from storage.records import Cause, Decision, Draft, Kind, Request, Stage, State, Terms, Verdict
 
 START = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)

@@ -14,7 +14,8 @@ from sqlalchemy import delete, insert, select
 from storage.audit import AuditKind
 from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
 from storage.ledger import Ledger
-from storage.lifecycle import TRANSITIONS, Change, Move, Why
+from storage.lifecycle import TRANSITIONS
+from storage.moves import Change, Move, Why
 from storage.records import Cause, Kind, Purpose, Request, State, Tally, TaskKind, Verdict
 from storage.tables import audit_events, audit_texts, lockdowns, requests
 from tests.unit.ledgers import (

@@ -14,7 +14,7 @@ import storage.ledger as ledger_module
 from storage.audit import AuditKind
 from storage.errors import NotPossible
 from storage.ledger import Ledger
-from storage.lifecycle import Change, Move, Why
+from storage.moves import Change, Move, Why
 from storage.records import Cause, Purpose, Request, State, TaskKind
 from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, change_for, draft
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from storage.errors import NotPossible
 from storage.ledger import Ledger
-from storage.lifecycle import TRANSITIONS, Change, Move, resolve
+from storage.lifecycle import TRANSITIONS, resolve
+from storage.moves import Change, Move
 from storage.records import Cause, Request, State, TaskKind
 from tests.soak import rounds
 from tests.unit.ledgers import TurnableClock, approval, change_for, draft, open_ledger

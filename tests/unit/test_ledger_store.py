@@ -23,7 +23,7 @@ import storage
 from storage.audit import AuditKind
 from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
 from storage.ledger import Ledger
-from storage.lifecycle import Move
+from storage.moves import Move
 from storage.records import Cause, State, TaskKind
 from tests.unit.ledgers import TurnableClock, approval, bring, change_for, draft, open_ledger
 

@@ -12,7 +12,7 @@ import pytest
 
 from storage.errors import ClaimLost
 from storage.ledger import Ledger
-from storage.lifecycle import Change, Move, Plan
+from storage.moves import Change, Move, Plan
 from storage.records import Cause, Claim, State, TaskKind
 from tests.unit.ledgers import LEASE, START, TurnableClock, bring, change_for
 

@@ -11,18 +11,9 @@ from pathlib import Path
 import pytest
 
 import storage
-from storage.lifecycle import (
-    TRANSITIONS,
-    Change,
-    Move,
-    Situation,
-    Why,
-    latest_end,
-    not_locked_down,
-    open_stage,
-    resolve,
-    written,
-)
+from storage.conditions import not_locked_down
+from storage.lifecycle import TRANSITIONS, resolve, written
+from storage.moves import Change, Move, Situation, Why, latest_end, open_stage
 from storage.records import Cause, Decision, Kind, Purpose, Request, State, TaskKind, Verdict
 from tests.unit.ledgers import HOUR, START, approval, change_for, draft, vote
 

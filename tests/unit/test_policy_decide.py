@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bot.policy import clicks, judge
+from bot.policy.asking import Allowed, Ask, Refused
 from bot.policy.clicks import MayDecide, Outdated, may_decide
 from bot.policy.facts import NOTHING_KNOWN
-from bot.policy.judge import Allowed, Ask, Refused
 from bot.policy.load import Config
 from storage.records import Request, State, Verdict
 from tests.unit.config import NOON, asked, config_of, database, rule, vote

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from bot.durations import format_duration, short_duration
 from bot.policy import judge
+from bot.policy.asking import Allowed, Ask, Missing, Refused
 from bot.policy.clicks import MayDecide, Outdated, may_decide
-from bot.policy.judge import Allowed, Ask, Missing, Refused
 from bot.policy.load import Config
 from bot.policy.offers import offers
-from storage.lifecycle import Move, open_stage, resolve
+from storage.lifecycle import resolve
+from storage.moves import Move, open_stage
 from storage.records import Decision, Kind, Request, State
 from tests.soak import rounds
 from tests.unit.config import NOON, asked, config_of, database, rule, vote
@@ -189,7 +190,7 @@ def test_explain_and_the_decision_never_disagree(case: tuple[World, Ask]) -> Non
         assert explained == decided
     else:
         assert isinstance(explained, Allowed) or explained.about == "people"
-    lines = judge.explained(explained)
+    lines = explained(explained)
     answering = [line for line in lines if line.endswith(" answers.")]
     if isinstance(explained, Allowed):
         assert lines[0] == "Allowed to ask."

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bot.policy import clicks, judge
-from bot.policy.judge import Allowed, Ask, Refused
+from bot.policy.asking import Allowed, Ask, Refused
 from bot.policy.load import load
 from bot.policy.offers import offers
 from tests.unit.config import NOON, asked, config_of, database, rule, written

@@ -11,12 +11,14 @@ from zoneinfo import ZoneInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bot.policy.asking import Allowed, Answer, Ask
 from bot.policy.clicks import MayDecide, Refused, may_decide
 from bot.policy.facts import Facts
-from bot.policy.judge import Allowed, Answer, Ask, explained, may_ask
+from bot.policy.judge import may_ask
 from bot.policy.load import Config
 from bot.policy.offers import offers
-from storage.lifecycle import open_stage
+from bot.policy.wording import explained
+from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, Tally
 from tests.soak import rounds
 from tests.unit.config import asked, config_of, database, vote
