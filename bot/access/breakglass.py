@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from bot.access import people
@@ -10,7 +10,7 @@ from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_alone
 from bot.access.errors import AccessError, Refused
-from bot.access.ports import Undeliverable
+from bot.access.ports import Delayed, Undeliverable
 from bot.access.work import Again, Work
 from bot.durations import format_duration
 from bot.policy import clicks
@@ -54,18 +54,25 @@ async def _reaches(context: Context, request: Request, wanted: frozenset[str], p
     if not any(message.ts for message in there):
         for person_id in sorted(wanted - known):
             await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
-    reached = [await _has_it(message, post) for message in await context.ledger.messages(request.id, Purpose.CARD_COPY)]
-    return any(reached)
+    return await _posted(await context.ledger.messages(request.id, Purpose.CARD_COPY), post)
 
 
-async def _has_it(message: Message, post: Post) -> bool:
-    if message.ts is not None:
-        return True
-    try:
-        await post(message)
-    except Undeliverable:
-        return False
-    return True
+async def _posted(copies: Sequence[Message], post: Post) -> bool:
+    """True as soon as one has it, whoever else Slack keeps waiting for; Delayed where nobody has it and somebody still may."""
+    is_reached, delayed = any(message.ts for message in copies), None
+    for message in copies:
+        if message.ts is None:
+            try:
+                await post(message)
+            except Undeliverable:
+                continue
+            except Delayed as slow:
+                delayed = slow
+            else:
+                is_reached = True
+    if delayed is not None and not is_reached:
+        raise delayed
+    return is_reached
 
 
 async def _grant(context: Context, request: Request) -> None:

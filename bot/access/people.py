@@ -18,6 +18,7 @@ from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.asking import Refused
 from bot.policy.facts import Facts
 from bot.policy.load import Config
+from bot.policy.model import EMAIL
 from storage.audit import AuditKind
 from storage.errors import NotPossible
 from storage.moves import Change, Move
@@ -45,6 +46,16 @@ async def facts(context: Context, config: Config, *, tally: Tally | None = None)
             "See whether the group is there under this name, and by dbaccess doctor whether Slack answers.",
         )
     return Facts(members=members, tally=tally)
+
+
+async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]:
+    """Handles and addresses as the ids that Slack mentions, where it says which; the rest as the policy names them."""
+    listed = list(names)
+    ids = dict(await context.directory.group_ids([name for name in listed if name.startswith("@")]))
+    addresses = [name for name in listed if EMAIL.fullmatch(name)]
+    for address, found in (await context.directory.members(addresses) if addresses else {}).items():
+        ids[address] = next(iter(found), address)
+    return tuple(ids.get(name, name) for name in listed)
 
 
 async def facts_about(context: Context, config: Config, person: Person, database: str | None) -> Facts:

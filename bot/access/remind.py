@@ -10,13 +10,12 @@ from bot.access import people
 from bot.access.breakglass import tell_loudly
 from bot.access.context import Context
 from bot.access.ports import EndingSoonNotice, GrantedNotice, MessageGone, Notice, ReminderNotice, Undeliverable
-from bot.access.tell import post_copies
+from bot.access.tell import COPIES_MAX, post_copies, waits_for
 from bot.access.work import Again, Work
-from bot.policy.clicks import escalated_to, stages_today
 from bot.policy.facts import NOTHING_KNOWN, Facts
 from bot.policy.model import CHANNEL
 from storage.audit import AuditKind
-from storage.moves import Change, Move, open_stage, warn_at
+from storage.moves import Change, Move, warn_at
 from storage.records import Kind, Purpose, Request, State
 
 DOUBLED_AT_MOST = 6
@@ -39,11 +38,8 @@ async def remind(context: Context, work: Work) -> None:
 
 
 async def _reminder(context: Context, request: Request, *, is_escalation: bool = False) -> ReminderNotice:
-    stage = open_stage(request, await context.ledger.decisions(request.id)) or 0
-    config, now = context.files.config, await context.ledger.now()
-    stages = stages_today(config, request) if config else request.terms.stages
-    named = (*stages[stage].approvers, *escalated_to(request, request.terms, at=now)) if stages else ()
-    return ReminderNotice(request=request, waits_for=tuple(dict.fromkeys(named)), is_escalation=is_escalation)
+    names = await waits_for(context, request, await context.ledger.decisions(request.id))
+    return ReminderNotice(request=request, waits_for=names, is_escalation=is_escalation)
 
 
 async def _beside_the_cards(context: Context, request: Request, notice: Notice) -> None:
@@ -109,4 +105,5 @@ async def _places(context: Context, listed: Collection[str], *, but: str) -> lis
     """Channels as they are; people, and everybody in a group, by DM."""
     channels = [name for name in listed if CHANNEL.fullmatch(name)]
     facts = await _facts(context)
-    return channels + sorted(facts.people(name for name in listed if name not in channels) - {but})
+    people_told = sorted(facts.people(name for name in listed if name not in channels) - {but})
+    return channels + people_told[:COPIES_MAX]

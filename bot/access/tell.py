@@ -36,6 +36,9 @@ from storage.moves import open_stage
 from storage.records import AuditEvent, Decision, Kind, Message, Purpose, Request, State, Verdict
 
 FEED_LINES = 25
+COPIES_MAX = 50
+"""Nobody gets a card of their own beyond so many: the card is in the channel, and Slack takes about one message a second."""
+
 FEED_PAUSE = timedelta(seconds=1)
 UNSHOWN = frozenset({AuditKind.NOTED, AuditKind.CLICK_REFUSED})
 CARDS = (Purpose.CARD, Purpose.CARD_COPY)
@@ -69,7 +72,7 @@ async def waits_for(context: Context, request: Request, decisions: tuple[Decisio
         return ()
     stages = clicks.stages_today(config, request) if config else request.terms.stages
     wider = clicks.escalated_to(request, request.terms, at=await context.ledger.now())
-    return tuple(dict.fromkeys((*stages[stage].approvers, *wider)))
+    return await people.mentionable(context, dict.fromkeys((*stages[stage].approvers, *wider)))
 
 
 def _ticket_url(context: Context, request: Request) -> str | None:
@@ -118,7 +121,7 @@ async def _to_those_outside(context: Context, work: Work, request: Request) -> N
         return
     try:
         asked = sorted(await _approvers(context, request))
-        outside = await context.directory.outside(request.terms.channel, asked)
+        outside = await context.directory.outside(request.terms.channel, asked[:COPIES_MAX])
     except DirectoryUnavailable:
         return  # the card is in the channel and mentions them
     await _copies(context, work, request, set(outside))

@@ -159,3 +159,11 @@ async def test_one_that_was_never_given_needs_no_review(house: House) -> None:
         await sign_off(house, request)
     house.server.is_up = True
     assert (await broken(house)).state is State.ACTIVE
+
+
+async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(house: House) -> None:
+    house.policy["rules"][1] = {**GLASS, "review": {"from": [SECOND, LEAD, ADMIN], "within": "24h"}}
+    house.write()
+    house.wall.refuse = lambda place, _: Delayed("slow") if place in (SECOND, ADMIN) else None
+    assert (await broken(house)).state is State.ACTIVE
+    assert house.wall.on(LEAD, CardNotice)

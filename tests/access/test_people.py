@@ -9,10 +9,10 @@ import pytest
 
 from bot.access import people
 from bot.access.errors import Refused
-from bot.access.ports import AlertNotice
+from bot.access.ports import AlertNotice, CardNotice
 from storage.audit import AuditKind
 from storage.records import Cause, State
-from tests.access.house import ADA, ALERTS, LEAD, SECOND, STRANGER, House
+from tests.access.house import ADA, ALERTS, CARDS, LEAD, SECOND, STRANGER, House
 
 LEADS = "S0LEADS"
 
@@ -128,3 +128,13 @@ async def test_what_is_no_longer_named_is_forgotten(house: House) -> None:
     house.context.files.refresh()
     await people.follow_groups(house.context)
     assert await house.ledger.remembered_names("") == ()
+
+
+async def test_handles_and_addresses_are_mentioned_by_their_ids(house: House) -> None:
+    house.people.handles = {"@leads": LEADS}
+    house.people.groups["lead@example.com"] = {LEAD}
+    house.policy["rules"][0]["approvals"] = [{"from": ["@leads", "lead@example.com", "@gone", SECOND]}]
+    house.write()
+    await house.ask()
+    (card,) = house.wall.on(CARDS, CardNotice)
+    assert card.waits_for == (LEADS, LEAD, "@gone", SECOND)
