@@ -17,13 +17,16 @@ dbaccess demo: everything runs on this machine.
 
   Open   {url}
 
-Four things to try ("Act as" is at the top right; type into #db-access):
+Six things to try ("Act as" is at the top right; type into #db-access):
 
   1. As requester:  /dbaccess request shop-prod readonly 10m Customer 88 was charged twice, checking the refund
   2. As approver:   click Approve on the card. Then, as requester again, open the direct message and paste
                     its psql command into a terminal: reading works, writing does not.
   3. As admin:      click Revoke on the card while psql is open. Look at psql, at the card, and at #db-audit.
   4. As bystander:  try the same request, or click Approve on someone else's card.
+  5. As requester:  click Extend on the credential message while it lives; the approver decides, psql stays open.
+  6. As requester:  /dbaccess breakglass shop-prod readonly 10m everything is down
+                    Access first; then, as approver, click Sign off on the card in #db-access.
 
 Databases: {also}. With mariadbd and redis-server on this machine there are three.
 local-slack shows a date as its source, <!date^…|2026-11-23 12:58 UTC>; Slack shows it in each reader's own zone.

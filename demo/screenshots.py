@@ -51,8 +51,21 @@ def wait(found: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def broken_glass(page: Page) -> None:
+    """Access first; the card asks for the review."""
+    browser.go_to(page, "db-access")
+    browser.type_command(page, "/dbaccess breakglass shop-prod readonly 10m everything is down, looking at the orders")
+    until(page, "Break-glass access #2")
+    until(page, "must sign it off")
+    shoot(page, "breakglass")
+    browser.act_as(page, APPROVER)
+    browser.click(page, "Sign off")
+    until(page, "signed off by")
+    browser.act_as(page, REQUESTER)
+
+
 def play(demo: Demo, page: Page) -> None:
-    """The four things to try, with a picture of each."""
+    """What the demo invites to try, with a picture of each."""
     browser.act_as(page, REQUESTER)
     browser.go_to(page, "db-access")
     browser.type_command(page, "/dbaccess request shop-prod readonly 10m")
@@ -75,6 +88,7 @@ def play(demo: Demo, page: Page) -> None:
     browser.click(page, "I'm done")
     until(page, "Login blocked")
     shoot(page, "ended")
+    broken_glass(page)
     browser.go_to(page, "db-audit")
     until(page, "verified")
     shoot(page, "feed")

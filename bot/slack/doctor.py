@@ -11,7 +11,8 @@ from slack_sdk.web.async_client import AsyncWebClient
 from adapters.base import Finding
 from bot.access.ports import DirectoryUnavailable
 from bot.policy.load import Config
-from bot.policy.model import ANYONE
+from bot.policy.model import CHANNEL, PERSON
+from bot.policy.rules import groups_in, named_in
 from bot.slack.directory import SlackDirectory
 
 SCOPES = (
@@ -94,6 +95,8 @@ def _channels(config: Config | None) -> list[tuple[str, str]]:
         return []
     named = [("audit channel", config.policy.audit_channel), ("alert channel", config.policy.alert_channel)]
     named += [(f"channel of rule “{rule.name}”", rule.channel) for rule in config.rules]
+    told = [(rule.name, name) for rule in config.rules for name in rule.notify if CHANNEL.fullmatch(name)]
+    named += [(f"channel told by rule “{rule}”", channel) for rule, channel in told]
     seen: dict[str, str] = {}
     for name, channel in named:
         if channel:
@@ -130,18 +133,37 @@ def _judged(name: str, channel: str, found: dict[str, Any]) -> Finding:
 
 
 async def _people(directory: SlackDirectory, config: Config | None) -> list[Finding]:
+    """People by id, then whom only Slack can tell: groups and e-mail addresses."""
     if config is None:
         return []
-    named = {who for rule in config.rules for stage in rule.stages for who in stage.approvers} | set(
-        config.policy.admins
-    )
-    named |= {who for rule in config.policy.rules for who in rule.requesters if who != ANYONE}
+    named = sorted(name for name in named_in(config.policy) if PERSON.fullmatch(name))
     found: list[Finding] = []
-    for who in sorted(named)[:PEOPLE_MAX]:
+    for who in named[:PEOPLE_MAX]:
         try:
             person = await directory.person(who)
         except DirectoryUnavailable as silent:
             return [*found, _finding(f"Slack did not say who {who} is ({silent})")]
         if not person.is_ours:
             found.append(_finding(f"{who} is named in the policy and cannot act: {person.why_not}", is_fatal=False))
-    return found or [_finding(f"all {len(named)} people the policy names are members", is_ok=True)]
+    found = found or [_finding(f"all {len(named)} people the policy names by id are members", is_ok=True)]
+    return found + await _groups(directory, config)
+
+
+async def _groups(directory: SlackDirectory, config: Config) -> list[Finding]:
+    """A group that Slack does not know, or that has nobody in it, gives nobody anything."""
+    members = await directory.members(config.named)
+    return [_group(name, members.get(name)) for name in sorted(config.named)]
+
+
+def _group(name: str, people: frozenset[str] | None) -> Finding:
+    if people is None:
+        mend = "name a group that is there, by its id (S…); or look whether Slack answers"
+        return _finding(f"Slack does not say who is in {name}: it counts for nobody", mend=mend)
+    if not people:
+        mend = (
+            "put people into it in Slack, or enable it"
+            if name in groups_in([name])
+            else "name somebody who is a member"
+        )
+        return _finding(f"there is nobody in {name}", is_fatal=False, mend=mend)
+    return _finding(f"{name}: {len(people)} {'person' if len(people) == 1 else 'people'}", is_ok=True)

@@ -1,0 +1,33 @@
+"""What only Slack knows of the policy's people: is the group there, is anyone in it."""
+
+from __future__ import annotations
+
+from bot.slack.connection import web_client
+from bot.slack.doctor import examine_slack
+from tests.access.house import ADA, LEAD
+from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
+from tests.slack.conftest import GONE, Office
+
+
+async def said(office: Office) -> list[tuple[bool, str]]:
+    client = web_client(BOT_TOKEN, f"{office.slack.url}/api/")
+    office.house.context.files.refresh()
+    found = await examine_slack(client, APP_TOKEN, office.house.context.files.config)
+    return [(finding.is_ok, finding.what) for finding in found]
+
+
+async def test_groups_and_addresses_are_looked_up(office: Office) -> None:
+    office.slack.workspace.add_group("S0LEADS", "leads", LEAD, ADA)
+    office.slack.workspace.add_group("S0EMPTY", "empty")
+    stages = [{"from": ["S0LEADS", "@leads", "S0EMPTY", "S0GONE", "ada@example.com", "who@example.com", GONE]}]
+    office.house.policy["rules"][0] |= {"approvals": stages, "notify": ["C0NOWHERE"]}
+    office.house.write()
+    found = await said(office)
+    assert (True, "S0LEADS: 2 people") in found
+    assert (True, "@leads: 2 people") in found
+    assert (True, "ada@example.com: 1 person") in found
+    assert (False, "there is nobody in S0EMPTY") in found
+    assert (False, "there is nobody in who@example.com") in found
+    assert (False, "Slack does not say who is in S0GONE: it counts for nobody") in found
+    assert (False, f"{GONE} is named in the policy and cannot act: deactivated") in found
+    assert (False, "channel told by rule “shop” C0NOWHERE: channel_not_found") in found
