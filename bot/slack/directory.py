@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.model import EMAIL, PERSON
-from bot.slack.groups import FRESH_SECONDS, WITHIN_SECONDS, Groups
+from bot.slack.addresses import Addresses
+from bot.slack.groups import FRESH_SECONDS, Groups
 
 CACHE_MAX = 10_000
 MEMBERS_PAGE = 1000
@@ -49,8 +49,8 @@ class SlackDirectory:
         self._clock = clock
         self._home: Home | None = None
         self._people: dict[str, tuple[float, Person]] = {}
-        self._addresses: dict[str, tuple[float, frozenset[str]]] = {}
         self._groups = Groups(call=self._call, team=self._team, clock=clock)
+        self._addresses = Addresses(ask=self._ask_address, clock=clock)
 
     async def home(self) -> Home:
         """Asked once (``auth.test``). Raises DirectoryUnavailable."""
@@ -91,12 +91,10 @@ class SlackDirectory:
         return tuple(sorted(missing))
 
     async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Groups by one call for all of them, addresses one by one."""
+        """Groups by one call for all of them, addresses one by one, the first time slowly."""
         people = {name: frozenset({name}) for name in names if PERSON.fullmatch(name)}
-        addresses = [name for name in names if EMAIL.fullmatch(name)]
-        found = await asyncio.gather(*(self._who_has(address) for address in addresses))
-        known = {address: who for address, who in zip(addresses, found, strict=True) if who is not None}
-        return {**people, **known, **await self._groups.members(names)}
+        addresses = await self._addresses.owners([name for name in names if EMAIL.fullmatch(name)])
+        return {**people, **addresses, **await self._groups.members(names)}
 
     async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:
         """Those that Slack knows."""
@@ -106,19 +104,6 @@ class SlackDirectory:
     def forget_groups(self) -> None:
         """Slack said that groups changed."""
         self._groups.forget()
-
-    async def _who_has(self, address: str) -> frozenset[str] | None:
-        """The person of our own with this e-mail address; None where Slack gave no answer."""
-        seen = self._addresses.get(address)
-        if seen is not None and self._clock() - seen[0] < FRESH_SECONDS:
-            return seen[1]
-        try:
-            async with asyncio.timeout(WITHIN_SECONDS):
-                found = await self._ask_address(address)
-        except (DirectoryUnavailable, TimeoutError):
-            return None
-        self._addresses[address] = (self._clock(), found)
-        return found
 
     async def _ask_address(self, address: str) -> frozenset[str]:
         home = await self.home()
@@ -136,7 +121,7 @@ class SlackDirectory:
     def forget(self, person_id: str) -> None:
         """Slack said that this person changed, perhaps their address."""
         self._people.pop(person_id, None)
-        self._addresses.clear()
+        self._addresses.forget(person_id)
 
     async def _ask(self, person_id: str) -> Person:
         home = await self.home()

@@ -238,3 +238,27 @@ async def test_an_address_means_one_of_ours_or_nobody(
     for _ in range(2):
         assert await directory.members(["ada@example.com"]) == {"ada@example.com": who}
     assert slack.times("users.lookupByEmail") == 1
+
+
+async def test_many_addresses_are_there_the_next_time(
+    slack: StubWebApi, directory: SlackDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.slack.addresses.WITHIN_SECONDS", 0.1)
+    slack.answers["users.lookupByEmail"] = {"ok": True, "user": ADA}
+    slack.delay = 0.03
+    addresses = [f"a{n}@example.com" for n in range(60)]
+    first = await directory.members(addresses)
+    assert len(first) < len(addresses)
+    while len(await directory.members(addresses)) < len(addresses):
+        pass
+    assert slack.times("users.lookupByEmail") == len(addresses)
+
+
+async def test_an_address_that_changed_its_owner(slack: StubWebApi, directory: SlackDirectory) -> None:
+    slack.answers["users.lookupByEmail"] = {"ok": True, "user": ADA}
+    assert (await directory.members(["ada@example.com"]))["ada@example.com"] == {"U0ADA"}
+    slack.answers["users.lookupByEmail"] = {"ok": False, "error": "users_not_found"}
+    directory.forget("U0OTHER")
+    assert (await directory.members(["ada@example.com"]))["ada@example.com"] == {"U0ADA"}
+    directory.forget("U0ADA")
+    assert (await directory.members(["ada@example.com"])) == {"ada@example.com": frozenset()}

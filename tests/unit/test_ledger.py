@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from dataclasses import replace
@@ -480,3 +481,17 @@ async def test_what_is_counted_with_the_ask_decides(ledger: Ledger, clock: Turna
         await ledger.ask(draft(database="other"), provided=lambda tally: seen.append(tally) is not None)
     assert seen[0].waiting_of_person == 3
     assert (await ledger.tally("nobody", "orders-prod", now=clock())).live_of_database == 1
+
+
+async def test_what_was_seen_is_written_once(ledger: Ledger, clock: TurnableClock) -> None:
+    """Two who saw the same change at once: one of them announces it."""
+    assert await ledger.remembered("group:S01") is None
+    assert await ledger.remember("group:S01", "one", was=None)
+    assert not await ledger.remember("group:S01", "two", was=None)
+    outcomes = await asyncio.gather(*(ledger.remember("group:S01", f"v{n}", was="one") for n in range(5)))
+    assert sorted(outcomes) == [False] * 4 + [True]
+    assert await ledger.remembered_names("group:") == ("group:S01",)
+    now = await ledger.remembered("group:S01")
+    assert await ledger.remember("group:S01", None, was=now)
+    assert await ledger.remembered_names("") == ()
+    assert clock()
