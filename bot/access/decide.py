@@ -38,6 +38,7 @@ async def approve(context: Context, person: Person, request: Request) -> Request
             actor=person.id,
             decision=await _verdict(context, person, request, Verdict.APPROVE, stage),
             set=_grant(context, request),
+            facts=_in_force(context),
         )
         try:
             return await context.ledger.advance(request.id, Move.DECIDE, change)
@@ -60,7 +61,9 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     request = await context.ledger.request(request.id)
     stage = await _judged(context, person, request, is_approval=False)
     decision = await _verdict(context, person, request, Verdict.DENY, stage, reason=reason)
-    change = Change(actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason)
+    change = Change(
+        actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason, facts=_in_force(context)
+    )
     try:
         return await context.ledger.advance(request.id, Move.DENY, change)
     except NotPossible as lost:
@@ -116,6 +119,11 @@ async def _verdict(
     )
 
 
+def _in_force(context: Context) -> Json:
+    """The digest of the policy that the click was judged by, beside that of the ask."""
+    return {"policy_in_force": context.in_force().digest}
+
+
 def _grant(context: Context, request: Request) -> Json:
     """What is frozen should this vote be the last one: the user's name and the whole way to its server."""
     entry = context.in_force().databases.get(request.database)
@@ -145,7 +153,7 @@ async def approve_alone(context: Context, request: Request) -> Request:
         raise Refused(today.reason, about=today.about)
     try:
         return await context.ledger.advance(
-            request.id, Move.DECIDE, Change(actor="policy", set=_grant(context, request))
+            request.id, Move.DECIDE, Change(actor="policy", set=_grant(context, request), facts=_in_force(context))
         )
     except NotPossible as lost:
         if lost.why is Why.STATE:

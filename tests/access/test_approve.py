@@ -9,6 +9,7 @@ import pytest
 from bot.access import ask, decide, look
 from bot.access.errors import OutOfDate, Refused, TooLate
 from bot.access.ports import CardNotice, CredentialsNotice, TurnNotice
+from storage.audit import AuditKind
 from storage.records import Cause, State
 from tests.access.house import ADA, ADMIN, CARDS, GUEST, HOUR, LEAD, SECOND, STRANGER, House
 
@@ -166,3 +167,15 @@ async def test_a_button_of_another_ledger_is_out_of_date(house: House) -> None:
     for token in (f"{request.id}.0000000000000000", "77.abc", "x", "", f"{request.id}", "9" * 40 + ".a"):
         with pytest.raises(OutOfDate):
             await look.by_token(house.context, token)
+
+
+async def test_the_record_names_the_policy_of_the_ask_and_of_the_click(house: House) -> None:
+    request = await house.ask()
+    asked_by = request.terms.policy_digest
+    house.policy["alert_channel"] = "C0OTHER"
+    house.write()
+    await house.approve(request)
+    event = next(e for e in await house.ledger.history(request.id) if e.kind == AuditKind.APPROVED)
+    assert event.facts["policy"] == asked_by
+    assert house.context.files.config is not None
+    assert event.facts["policy_in_force"] == house.context.files.config.digest != asked_by
