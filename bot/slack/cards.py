@@ -167,7 +167,7 @@ def _review_line(notice: CardNotice) -> str:
         return f"✓ signed off by {person(signed.person_id, signed.person_name)} {moment(signed.at)}"
     review = notice.request.terms.review
     who = ", ".join(named(name) for name in review.reviewers[:STAGE_NAMES_SHOWN]) if review else "-"
-    return f":rotating_light: access first, review after: {who} must sign it off"
+    return f"Access first, review after: {who} must sign it off"
 
 
 def _ended(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]:

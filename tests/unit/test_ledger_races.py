@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import chain, cycle
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 
 import storage.ledger as ledger_module
 from storage.audit import AuditKind
-from storage.errors import NotPossible
+from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
 from storage.moves import Change, Move, Why
-from storage.records import Cause, Purpose, Request, State, TaskKind
+from storage.records import Cause, Kind, Purpose, Request, State, TaskKind
 from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, change_for, draft
 
 ROUNDS = 20
@@ -243,3 +244,60 @@ async def _user_is_planned_exactly_if_approved(ledger: Ledger, request: Request)
     expected = {TaskKind.REVOKE, TaskKind.PROVISION} if request.state is State.APPROVED else set()
     assert kinds & {TaskKind.REVOKE, TaskKind.PROVISION} == expected
     assert TaskKind.LAPSE not in kinds
+
+
+async def test_ten_asks_at_once_stay_within_a_limit(ledger: Ledger, replica: Ledger) -> None:
+    drafts = [draft(database=f"db-{n % 3}") for n in range(10)]
+    drafts = [replace(d, terms=replace(d.terms, duration=(n + 1) * HOUR)) for n, d in enumerate(drafts)]
+    asked = await asyncio.gather(
+        *(
+            on.ask(d, provided=lambda tally: tally.waiting_of_person < 3)
+            for d, on in zip(drafts, cycle((ledger, replica)), strict=False)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(one, LimitReached) for one in asked) == 7
+    assert len(await ledger.waiting_requests()) == 3
+
+
+async def more_time(ledger: Ledger, grant: Request, hours: int, *, in_all: timedelta) -> Request:
+    more = draft(person=grant.requester_id)
+    terms = replace(more.terms, duration=hours * HOUR, max_total=in_all)
+    asked, _ = await ledger.ask(replace(more, kind=Kind.EXTENSION, parent_id=grant.id, terms=terms))
+    return asked
+
+
+async def test_extensions_at_once_never_pass_the_whole_life_of_a_grant(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock
+) -> None:
+    for _ in range(ROUNDS // 4):
+        grant = await bring(ledger, clock, State.ACTIVE)
+        assert grant.expires_at is not None
+        assert grant.started_at is not None
+        in_all = grant.expires_at - grant.started_at + 4 * HOUR
+        asked = [await more_time(ledger, grant, hours, in_all=in_all) for hours in (1, 2, 3, 4)]
+        tries = [on.advance(r.id, Move.DECIDE, approval(r)) for r, on in zip(asked, (ledger, replica) * 2, strict=True)]
+        won, lost = await race(tries)
+        assert {e.why for e in lost} == {Why.TOO_LONG}
+        after = await ledger.request(grant.id)
+        assert after.expires_at is not None
+        assert after.expires_at - grant.expires_at == sum((r.duration or HOUR for r in won), timedelta()) <= 4 * HOUR
+        clock.turn(HOUR / 60)
+
+
+async def test_an_extension_against_the_end(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
+    """Whoever is first: a grant that ends is never extended, and one that was extended ends as it was told to."""
+    for _ in range(ROUNDS):
+        grant = await bring(ledger, clock, State.ACTIVE)
+        asked = await more_time(ledger, grant, 1, in_all=48 * HOUR)
+        over = Change(actor=grant.requester_id, cause=Cause.DONE)
+        won, lost = await race([
+            ledger.advance(asked.id, Move.DECIDE, approval(asked)),
+            replica.advance(grant.id, Move.REVOKE, over),
+        ])  # fmt: skip
+        after, extension = await ledger.request(grant.id), await ledger.request(asked.id)
+        assert after.state is State.REVOKING
+        assert {e.why for e in lost} <= {Why.GRANT_ENDED}
+        assert (extension.state is State.APPLIED) == (after.expires_at != grant.expires_at)
+        assert len(won) == 2 - len(lost)
+        clock.turn(HOUR / 60)
