@@ -89,32 +89,37 @@ class _Walk:
         return Refused(reason=not_yours(config, ask, self.facts), path=tuple(self.path), whom=whom)
 
     def _down(self, about: Sequence[Rule]) -> Answer | None:
-        mine, ask = names_of(self.facts, self.ask.person_id), self.ask
         declined: Refused | None = None
+        mine = names_of(self.facts, self.ask.person_id)
         for rule in about:
-            if not rule.answers(ask.kind):
-                self.path.append(f"Rule “{rule.name}” is about {ask.database}, but not for {KINDS[ask.kind]}.")
-            elif rule.requesters is not None and mine.isdisjoint(rule.requesters):
-                if (
-                    ask.level is not None
-                    and rule.names_level(ask.level)
-                    and (silent := self.facts.unknown(rule.requesters))
-                ):
-                    self.path.append(f"Rule “{rule.name}” may answer: nobody knows who is in {_listed(silent)}.")
-                    return _nobody_knows(rule, silent)
-                self.path.append(f"Rule “{rule.name}” is about {ask.database}, but not for this person.")
-            elif ask.level is None or not rule.names_level(ask.level):
-                what = ask.level or "any level it has"
-                self.path.append(f"Rule “{rule.name}” is about {ask.database} and this person, but not about {what}.")
-            else:
-                found = by_rule(self.config, ask, rule, self.facts)
-                if not (isinstance(found, Refused) and found.about in ASKS_NEXT and rule.asks_next):
-                    self.path.append(f"Rule “{rule.name}” answers.")
-                    return found
+            found = self._by(rule, mine)
+            if isinstance(found, Refused) and found.about in ASKS_NEXT and rule.asks_next:
                 self.path.append(f"Rule “{rule.name}” says no and to ask the rules below: {found.reason}")
                 declined = declined or found
+            elif found is not None:
+                return found
         self.path.append("No rule answers, and no rule is a no.")
         return declined
+
+    def _by(self, rule: Rule, mine: frozenset[str]) -> Answer | None:
+        """The rule's answer; None where it is not about this ask, and the path says why."""
+        ask, begin = self.ask, f"Rule “{rule.name}” is about {self.ask.database}"
+        if not rule.answers(ask.kind):
+            self.path.append(f"{begin}, but not for {KINDS[ask.kind]}.")
+        elif rule.requesters is not None and mine.isdisjoint(rule.requesters):
+            silent = self.facts.unknown(rule.requesters)
+            if silent and (ask.level is None or rule.names_level(ask.level)):
+                self.path.append(f"Rule “{rule.name}” may answer: nobody knows who is in {_listed(silent)}.")
+                return _nobody_knows(rule, silent)
+            self.path.append(f"{begin}, but not for this person.")
+        elif ask.level is None or not rule.names_level(ask.level):
+            self.path.append(f"{begin} and this person, but not about {ask.level or 'any level it has'}.")
+        else:
+            found = by_rule(self.config, ask, rule, self.facts)
+            if not (isinstance(found, Refused) and found.about in ASKS_NEXT and rule.asks_next):
+                self.path.append(f"Rule “{rule.name}” answers.")
+            return found
+        return None
 
 
 def _nobody_knows(rule: Rule, silent: tuple[str, ...]) -> Refused:

@@ -218,3 +218,10 @@ async def test_what_is_refused_leaves_nothing_behind(house: House, keys: dict[st
         await house.ask(reason="looking at another refund")
     assert await house.ledger.requests() == requests
     assert [t for t in await house.ledger.tasks() if t.request_id is not None] == before
+
+
+async def test_a_silent_group_is_said_also_where_the_level_was_left_out(house: House) -> None:
+    rule(house, requesters=[LEADS])
+    house.people.silent_groups = {LEADS}
+    with pytest.raises(Refused, match="did not say who is in S0LEADS"):
+        await ask.ask(house.context, await house.person(ADA), ask.Typed(database="shop", reason="looking at a refund"))
