@@ -169,12 +169,18 @@ async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: date
         live_of_database=there,
         waiting_of_person=sum(r.state is State.PENDING and r.kind is not Kind.BREAK_GLASS for r in mine),
         automatic=Counter(r.terms.rule for r in mine if _was_automatic(r) and r.asked_at > now - A_DAY),
-        unreviewed=next((r.id for r in mine if r.needs_review), None),
+        unreviewed=next((r.id for r in mine if r.needs_review or _breaks_the_glass(r)), None),
     )
 
 
 def _was_automatic(request: Request) -> bool:
-    return request.kind is not Kind.BREAK_GLASS and not request.terms.stages and request.approved_at is not None
+    """Also one that is on its way to be: two at once must not both be the last."""
+    counts = request.approved_at is not None or request.state is State.PENDING
+    return request.kind is not Kind.BREAK_GLASS and not request.terms.stages and counts
+
+
+def _breaks_the_glass(request: Request) -> bool:
+    return request.kind is Kind.BREAK_GLASS and request.state is State.PENDING
 
 
 async def lockdowns_in_force(tx: AsyncConnection) -> tuple[Lockdown, ...]:

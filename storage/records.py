@@ -327,7 +327,7 @@ class Tally:
     """How much there is already, for the policy's limits; break-glass is not counted.
 
     ``automatic``: rule → how many asks of this person it granted by itself in the last 24 hours. ``unreviewed``: a
-    break-glass grant of this person that nobody has signed off.
+    break-glass grant of this person that nobody has signed off, or that is just being given.
     """
 
     live_of_person: int = 0

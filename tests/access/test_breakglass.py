@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -167,3 +168,17 @@ async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(house: Ho
     house.wall.refuse = lambda place, _: Delayed("slow") if place in (SECOND, ADMIN) else None
     assert (await broken(house)).state is State.ACTIVE
     assert house.wall.on(LEAD, CardNotice)
+
+
+async def test_two_at_once_are_one(house: House) -> None:
+    ada = await house.person(ADA)
+    typed = [
+        ask.Typed(
+            database="shop", level="readonly", duration=n * HOUR / 4, reason="everything is down", kind=Kind.BREAK_GLASS
+        )
+        for n in (1, 2, 3)
+    ]
+    asked = await asyncio.gather(*(ask.ask(house.context, ada, one) for one in typed), return_exceptions=True)
+    assert sum(isinstance(one, Refused) for one in asked) == 2
+    await house.drain()
+    assert len(await house.ledger.live_grants()) == 1

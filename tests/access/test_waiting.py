@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -225,3 +226,16 @@ async def test_a_silent_group_is_said_also_where_the_level_was_left_out(house: H
     house.people.silent_groups = {LEADS}
     with pytest.raises(Refused, match="did not say who is in S0LEADS"):
         await ask.ask(house.context, await house.person(ADA), ask.Typed(database="shop", reason="looking at a refund"))
+
+
+async def test_asks_at_once_never_pass_the_cap(house: House) -> None:
+    rule(house, approvals=[], automatic={"per_person_per_day": 2})
+    ada = await house.person(ADA)
+    typed = [
+        ask.Typed(database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund")
+        for n in range(6)
+    ]
+    asked = await asyncio.gather(*(ask.ask(house.context, ada, one) for one in typed), return_exceptions=True)
+    assert sum(isinstance(one, Refused) for one in asked) == 4
+    await house.drain()
+    assert len(await house.ledger.live_grants()) == 2
