@@ -135,10 +135,9 @@ async def _post(context: Context, work: Work, message: Message, request: Request
 
 async def _to_approvers(context: Context, work: Work, request: Request, closed: Undeliverable) -> None:
     """The channel cannot be written: every approver gets the card as a DM, and the requester learns of it."""
-    if request.state is not State.PENDING:
-        return
-    reached = await _copies(context, work, request, await _approvers(context, request))
-    await _say(context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached))))
+    if request.state is State.PENDING:
+        reached = await _copies(context, work, request, set(sorted(await _approvers(context, request))[:COPIES_MAX]))
+        await _say(context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached))))
     await _alert_about_channel(context, request, closed)
 
 

@@ -182,3 +182,10 @@ async def test_two_at_once_are_one(house: House) -> None:
     assert sum(isinstance(one, Refused) for one in asked) == 2
     await house.drain()
     assert len(await house.ledger.live_grants()) == 1
+
+
+async def test_a_closed_channel_is_alerted_and_the_reviewer_has_the_card(house: House) -> None:
+    house.wall.refuse = lambda place, _: Undeliverable("not_in_channel") if place == CARDS else None
+    assert (await broken(house)).state is State.ACTIVE
+    assert house.wall.on(SECOND, CardNotice)
+    assert any("cannot be posted in C0CARDS" in told for told in alerts(house))
