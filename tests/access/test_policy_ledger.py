@@ -1,0 +1,131 @@
+"""Random policies, people and clicks through the verbs and a real ledger: what is done is what was judged, and a refusal leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bot.access import ask, decide
+from bot.access.ask import FormNeeded
+from bot.access.errors import AccessError
+from bot.access.ports import Person
+from bot.policy.asking import Allowed, Ask
+from bot.policy.facts import Facts
+from bot.policy.judge import may_ask
+from storage.records import Kind, Request, State, Tally, Verdict
+from tests.access.house import House
+from tests.soak import rounds
+from tests.unit.test_policy_whole import ASKS, PEOPLE, World, tangled, timeless, worlds
+
+CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), min_size=3, max_size=12)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty ledger, made once."""
+    folder = tmp_path_factory.mktemp("template")
+    house = House(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
+
+    async def made() -> None:
+        await house.open()
+        await house.close()
+
+    asyncio.run(made())
+    return folder / "ledger.db"
+
+
+async def lived(world: World, wanted: Ask, clicks: list[str], folder: Path) -> None:
+    house = House(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
+    house.people.known = {who: Person(id=who, name=who.lower(), is_ours=True) for who in [*PEOPLE, "U99STRANGER"]}
+    house.people.groups = {name: set(people) for name, people in world.facts.members.items()}
+    house.policy = {**world.policy, "admins": ["U05EVE"], "audit_channel": "C0AUDIT", "alert_channel": "C0ALERTS"}
+    entry = house.databases["databases"]["shop"]
+    shop = {
+        **entry,
+        "labels": {"env": "prod"},
+        "levels": {"readonly": {"roles": ["r"]}, "migrate": {"roles": ["m"], "max_duration": "1h"}},
+    }
+    house.databases = {"databases": {"shop": shop, "lab": {**entry, "labels": {"env": "test"}}}}
+    house.write()
+    await house.open()
+    try:
+        await asked_and_clicked(house, world, wanted, clicks)
+    finally:
+        await house.close()
+
+
+async def asked_and_clicked(house: House, world: World, wanted: Ask, clicks: list[str]) -> None:
+    house.context.files.refresh()
+    config = house.context.files.config
+    if config is None:
+        return  # the checks would not let this policy be in force
+    facts = Facts(members=world.facts.members, tally=Tally())
+    judged = may_ask(config, replace(wanted, at=house.clock()), facts)
+    typed = ask.Typed(
+        database=wanted.database,
+        level=wanted.level,
+        duration=wanted.duration,
+        reason=wanted.reason,
+        kind=wanted.kind,
+    )
+    try:
+        asked = await ask.ask(house.context, await house.person(wanted.person_id), typed)
+    except (AccessError, FormNeeded):
+        assert not isinstance(judged, Allowed)
+        assert await house.ledger.requests() == ()
+        assert [task for task in await house.ledger.tasks() if task.request_id is not None] == []
+        return
+    assert isinstance(judged, Allowed)
+    assert asked.request.terms == judged.terms
+    await clicked(house, asked.request, clicks)
+
+
+async def clicked(house: House, request: Request, clicks: list[str]) -> None:
+    for who in clicks:
+        try:
+            await decide.approve(house.context, await house.person(who), request)
+        except AccessError:
+            continue
+    await house.drain()
+    after, made = await house.ledger.request(request.id), await house.ledger.decisions(request.id)
+    people = [d.person_id for d in made if d.verdict is Verdict.APPROVE]
+    assert len(people) == len(set(people))
+    assert request.requester_id not in people
+    needed = sum(stage.count for stage in request.terms.stages)
+    if request.kind is Kind.BREAK_GLASS:
+        assert not people
+    elif len(people) < needed:
+        assert after.state in (State.PENDING, State.OUTDATED)
+        assert house.server.users == {}
+    else:
+        assert len(people) == needed
+        assert after.state is State.ACTIVE
+        assert after.duration == request.terms.duration
+
+
+CALM = settings(
+    deadline=None,
+    max_examples=rounds(80),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+PLAIN = Ask(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
+CASES = st.tuples(worlds(), ASKS) | st.tuples(tangled(), st.just(PLAIN)) | st.tuples(tangled(), st.just(PLAIN))
+
+
+@given(CASES, CLICKS)
+@CALM
+def test_what_is_done_is_what_was_judged(
+    template: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[World, Ask], clicks: list[str]
+) -> None:
+    world, wanted = case
+    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
+    with TemporaryDirectory() as name:
+        shutil.copy(template, Path(name) / "ledger.db")
+        asyncio.run(lived(timeless(world), replace(wanted, at=None), clicks, Path(name)))
