@@ -7,7 +7,7 @@ who look after the policy. What gives no answer is never a yes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -38,14 +38,28 @@ async def facts(context: Context, config: Config, *, tally: Tally | None = None)
     members = dict(await context.directory.members(config.named))
     for handle in await moved_handles(context, config):
         members.pop(handle, None)
-    for name in sorted(config.named - members.keys()):
+    await _alert_of_silence(context, sorted(config.named - members.keys()))
+    return Facts(members=members, tally=tally)
+
+
+async def _alert_of_silence(context: Context, silent: Sequence[str]) -> None:
+    """One alert for each group; one for all addresses, of which there may be hundreds."""
+    addresses = [name for name in silent if EMAIL.fullmatch(name)]
+    for name in [name for name in silent if name not in addresses]:
         await _alert_once(
             context,
             f"silent:{name}",
             f"Slack does not say who is in {name}, which the policy names: nobody gets access, or decides, by it.",
             "See whether the group is there under this name, and by dbaccess doctor whether Slack answers.",
         )
-    return Facts(members=members, tally=tally)
+    if addresses:
+        more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
+        await _alert_once(
+            context,
+            "silent:addresses",
+            f"Slack does not say whose address {addresses[0]}{more} is: nobody gets access, or decides, by it.",
+            "After a start this passes within minutes; else see by dbaccess doctor whether Slack answers.",
+        )
 
 
 async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]:

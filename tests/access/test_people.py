@@ -138,3 +138,12 @@ async def test_handles_and_addresses_are_mentioned_by_their_ids(house: House) ->
     await house.ask()
     (card,) = house.wall.on(CARDS, CardNotice)
     assert card.waits_for == (LEADS, LEAD, "@gone", SECOND)
+
+
+async def test_hundreds_of_silent_addresses_are_one_alert(house: House) -> None:
+    addresses = [f"a{n}@example.com" for n in range(300)]
+    house.policy["rules"][0]["approvals"] = [{"from": [SECOND, *addresses]}]
+    house.write()
+    await house.ask()
+    (told,) = await alerts(house)
+    assert "a0@example.com and 299 more" in told
