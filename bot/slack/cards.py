@@ -133,7 +133,8 @@ def _stage_line(notice: CardNotice, number: int) -> str:
     stage = notice.request.terms.stages[number]
     who = ", ".join(named(name) for name in stage.approvers[:STAGE_NAMES_SHOWN])
     made = [d for d in notice.decisions if d.verdict is Verdict.APPROVE and d.stage == number]
-    by = ", ".join(f"{person(d.person_id, d.person_name)} {moment(d.at)}" for d in made)
+    by = ", ".join(f"{person(d.person_id, d.person_name)} {moment(d.at)}" for d in made[:STAGE_NAMES_SHOWN])
+    by += f" and {len(made) - STAGE_NAMES_SHOWN} more" if len(made) > STAGE_NAMES_SHOWN else ""
     missing = stage.count - len(made)
     if missing > 0:
         return f"· {who} — {by + '; ' if by else ''}waiting for {missing}"
