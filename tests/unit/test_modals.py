@@ -156,3 +156,40 @@ def test_an_error_about_the_level_has_its_place() -> None:
     for database in (None, "users"):
         form = modals.ask_form(OFFERS, Typed(database=database))
         assert modals.level_block_of(form) == field(form, "Level")["block_id"]
+
+
+@pytest.mark.parametrize("offers", [OFFERS, (), (replace(READ, wants_ticket=True),)])
+def test_more_time_asks_how_long_and_why(offers: tuple[Offer, ...]) -> None:
+    grant = replace(request("refund", State.ACTIVE), database="orders-prod", level="readonly")
+    form = modals.extend_form(grant, offers, Typed())
+    assert blockkit.problems_of_view(form) == []
+    labels = [b["label"]["text"] for b in form["blocks"] if b["type"] == "input"]
+    assert labels == ["For how long", "Why", *(["Ticket"] if any(o.wants_ticket for o in offers) else [])]
+    assert form["submit"]["text"] == "Ask"
+    assert modals.grant_in(form) == grant.token
+    assert modals.grant_in({"private_metadata": "[]"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("why", "ticket", "reason"),
+    [
+        ("a refund", "PAY-1", "a refund PAY-1"),
+        ("PAY-1 a refund", "PAY-1", "PAY-1 a refund"),
+        ("a refund", "", "a refund"),
+        ("", "PAY-1", None),
+    ],
+)
+def test_the_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: str | None) -> None:
+    typed = {"why": {"value": {"value": why}}, "ticket": {"value": {"value": ticket}}}
+    assert modals.chosen({"state": {"values": typed}}).reason == reason
+
+
+def test_a_ticket_may_be_left_out_where_only_some_rules_ask_for_one() -> None:
+    form = modals.ask_form((READ, replace(WRITE, wants_ticket=True)), Typed())
+    assert field(form, "Ticket")["optional"] is True
+    assert blockkit.problems_of_view(form) == []
+
+
+def test_the_form_of_a_password_passes_slacks_limits() -> None:
+    grant = request("refund", State.ACTIVE)
+    assert blockkit.problems_of_view(modals.password_form(grant)) == []
