@@ -58,21 +58,22 @@ async def _reaches(context: Context, request: Request, wanted: frozenset[str], p
 
 
 async def _posted(copies: Sequence[Message], post: Post) -> bool:
-    """True as soon as one has it, whoever else Slack keeps waiting for; Delayed where nobody has it and somebody still may."""
-    is_reached, delayed = any(message.ts for message in copies), None
+    """True as soon as one has it: the others are told when access was given. Delayed where nobody has it and somebody still may."""
+    if any(message.ts for message in copies):
+        return True
+    delayed = None
     for message in copies:
-        if message.ts is None:
-            try:
-                await post(message)
-            except Undeliverable:
-                continue
-            except Delayed as slow:
-                delayed = slow
-            else:
-                is_reached = True
-    if delayed is not None and not is_reached:
+        try:
+            await post(message)
+        except Undeliverable:
+            continue
+        except Delayed as slow:
+            delayed = slow
+        else:
+            return True
+    if delayed is not None:
         raise delayed
-    return is_reached
+    return False
 
 
 async def _grant(context: Context, request: Request) -> None:

@@ -102,8 +102,11 @@ async def post_card(context: Context, work: Work) -> None:
                 await _post(context, work, message, request)
             except Undeliverable as closed:
                 await _to_approvers(context, work, request, closed)
-                return
-    await _to_those_outside(context, work, request)
+                break
+    else:
+        await _to_those_outside(context, work, request)
+    if request.kind is Kind.BREAK_GLASS:
+        await post_copies(context, work, request, ())  # one reviewer was told before; now the others
 
 
 async def _granted_by_itself(context: Context, request: Request) -> Request:

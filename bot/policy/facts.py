@@ -48,7 +48,11 @@ class Facts:
 
     def unknown(self, listed: Iterable[str]) -> tuple[str, ...]:
         """Names that got no answer."""
-        return tuple(n for n in listed if n != ANYONE and not PERSON.fullmatch(n) and n not in self.members)
+        return self.silent(n for n in listed if n != ANYONE and not PERSON.fullmatch(n))
+
+    def silent(self, looked_up: Iterable[str]) -> tuple[str, ...]:
+        """The same, of names that only the directory knows."""
+        return tuple(name for name in looked_up if name not in self.members)
 
 
 NOTHING_KNOWN = Facts()

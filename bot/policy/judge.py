@@ -107,7 +107,7 @@ class _Walk:
         if not rule.answers(ask.kind):
             self.path.append(f"{begin}, but not for {KINDS[ask.kind]}.")
         elif rule.requesters is not None and mine.isdisjoint(rule.requesters):
-            silent = self.facts.unknown(rule.requesters)
+            silent = self.facts.silent(rule.looked_up)
             if silent and (ask.level is None or rule.names_level(ask.level)):
                 self.path.append(f"Rule “{rule.name}” may answer: nobody knows who is in {_listed(silent)}.")
                 return _nobody_knows(rule, silent)

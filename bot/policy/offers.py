@@ -67,7 +67,7 @@ class _Chains:
         return self._chains
 
     def _may_mean_me(self, rule: Rule) -> bool:
-        return self._means_me(rule) or bool(self._facts.unknown(rule.requesters or ()))
+        return self._means_me(rule) or bool(self._facts.silent(rule.looked_up))
 
     def _means_me(self, rule: Rule) -> bool:
         return rule.requesters is None or not self._mine.isdisjoint(rule.requesters)

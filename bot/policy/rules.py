@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bot.databases import DatabaseEntry
-from bot.policy.model import ANYONE, GROUP, Hours, PolicyFile, RuleEntry
+from bot.policy.model import ANYONE, GROUP, PERSON, Hours, PolicyFile, RuleEntry
 from storage.records import Escalation, Kind, Review, Stage
 
 DEFAULTS: Mapping[str, Any] = {
@@ -58,6 +58,8 @@ class Rule:
     refuse: str | None = None
     break_glass: bool = False
     review: Review | None = None
+    looked_up: tuple[str, ...] = ()
+    """Those of the requesters whom only the directory knows: groups and addresses."""
 
     def names_level(self, level: str) -> bool:
         return self.levels is None or level in self.levels
@@ -87,6 +89,7 @@ def _rule(policy: PolicyFile, entry: RuleEntry, meant: Meant) -> Rule:
     return Rule(
         name=entry.name,
         requesters=None if ANYONE in entry.requesters else frozenset(entry.requesters),
+        looked_up=tuple(who for who in entry.requesters if who != ANYONE and not PERSON.fullmatch(who)),
         databases=meant.by(entry),
         levels=None if "*" in entry.levels else frozenset(entry.levels),
         stages=tuple(Stage(approvers=tuple(dict.fromkeys(s.approvers)), count=s.count) for s in entry.approvals or ()),

@@ -10,7 +10,7 @@ import pytest
 
 from bot.access import ask, extend, review, revoke
 from bot.access.errors import Refused, TooLate
-from bot.access.ports import AlertNotice, CardNotice, Delayed, GrantedNotice, ReviewNotice, Undeliverable
+from bot.access.ports import AlertNotice, CardNotice, Delayed, GrantedNotice, Notice, ReviewNotice, Undeliverable
 from storage.audit import AuditKind
 from storage.records import Kind, Request, State
 from tests.access.house import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, House
@@ -189,3 +189,20 @@ async def test_a_closed_channel_is_alerted_and_the_reviewer_has_the_card(house: 
     assert (await broken(house)).state is State.ACTIVE
     assert house.wall.on(SECOND, CardNotice)
     assert any("cannot be posted in C0CARDS" in told for told in alerts(house))
+
+
+async def test_access_waits_for_one_reviewer_and_not_for_all(house: House) -> None:
+    """In an emergency the first who was told is enough; the others have their card right after."""
+    reviewers = (SECOND, LEAD, ADMIN, STRANGER)
+    house.policy["rules"][1] = {**GLASS, "review": {"from": list(reviewers), "within": "24h"}}
+    house.write()
+    told: dict[str, State] = {}
+
+    def posted(place: str, notice: Notice) -> None:
+        if isinstance(notice, CardNotice):
+            told.setdefault(place, notice.request.state)
+
+    house.wall.refuse = posted
+    assert (await broken(house)).state is State.ACTIVE
+    assert sorted(who for who in told if who in reviewers) == sorted(reviewers)
+    assert [state for who, state in told.items() if who in reviewers].count(State.PENDING) == 1

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.durations import format_duration, short_duration
-from bot.policy import judge
+from bot.policy import judge, wording
 from bot.policy.asking import Allowed, Ask, Missing, Refused
 from bot.policy.clicks import MayDecide, Outdated, may_decide
 from bot.policy.load import Config
@@ -190,7 +190,7 @@ def test_explain_and_the_decision_never_disagree(case: tuple[World, Ask]) -> Non
         assert explained == decided
     else:
         assert isinstance(explained, Allowed) or explained.about == "people"
-    lines = explained(explained)
+    lines = wording.explained(explained)
     answering = [line for line in lines if line.endswith(" answers.")]
     if isinstance(explained, Allowed):
         assert lines[0] == "Allowed to ask."
