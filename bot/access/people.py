@@ -103,13 +103,18 @@ async def _alert_once(context: Context, key: str, what: str, step: str) -> None:
 
 
 async def moved_handles(context: Context, config: Config) -> set[str]:
-    """Handles that mean another group than when they were first seen: refused, until the policy names the group by its id."""
+    """Handles that mean another group than when they were first seen: refused, until the policy names the group by its id.
+
+    So is one of which Slack does not say now what it means: its members were perhaps told by an earlier answer.
+    """
     handles = {name for name in config.named_groups if name.startswith("@")}
     found = await context.directory.group_ids(handles)
-    return {handle for handle, group in found.items() if not await _is_the_same(context, handle, group)}
+    return {handle for handle in handles if not await _is_the_same(context, handle, found.get(handle))}
 
 
-async def _is_the_same(context: Context, handle: str, group: str) -> bool:
+async def _is_the_same(context: Context, handle: str, group: str | None) -> bool:
+    if group is None:
+        return False
     key = f"pin:{handle}"[:NAME_MAX]
     first = await context.ledger.remembered(key)
     if first is None:

@@ -49,7 +49,7 @@ class Directory(Protocol):
         """Who is in each of these groups (``S…`` ids, ``@handles``) or has this e-mail address: one person, or nobody.
 
         A name that got no answer is missing in the result: whoever reads it takes that as unknown, never as nobody.
-        Never raises.
+        Never raises. Groups are at most a minute old; an address is believed for some minutes.
         """
 
     async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,8 +94,10 @@ class SlackDirectory:
     async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
         """Groups by one call for all of them, addresses one by one, the first time slowly."""
         people = {name: frozenset({name}) for name in names if PERSON.fullmatch(name)}
-        addresses = await self._addresses.owners([name for name in names if EMAIL.fullmatch(name)])
-        return {**people, **addresses, **await self._groups.members(names)}
+        addresses, groups = await asyncio.gather(
+            self._addresses.owners([name for name in names if EMAIL.fullmatch(name)]), self._groups.members(names)
+        )
+        return {**people, **addresses, **groups}
 
     async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:
         """Those that Slack knows."""
@@ -108,7 +111,7 @@ class SlackDirectory:
     async def _ask_address(self, address: str) -> frozenset[str]:
         home = await self.home()
         try:
-            user = (await self._call("users.lookupByEmail", email=address))["user"]
+            user = _user(await self._call("users.lookupByEmail", email=address))
         except NoSuchPerson:
             return frozenset()
         return frozenset() if why_not_ours(user, home) else frozenset({str(user["id"])})
@@ -126,7 +129,7 @@ class SlackDirectory:
     async def _ask(self, person_id: str) -> Person:
         home = await self.home()
         try:
-            user = (await self._call("users.info", user=person_id))["user"]
+            user = _user(await self._call("users.info", user=person_id))
         except NoSuchPerson:
             return Person(id=person_id, name=person_id, is_ours=False, why_not="unknown here")
         why_not = why_not_ours(user, home)
@@ -136,7 +139,11 @@ class SlackDirectory:
         try:
             return await self.client.api_call(method, params=arguments)
         except SlackApiError as error:
-            code = str(error.response.get("error", "unknown"))
+            code = (
+                str(error.response.get("error", "unknown"))
+                if hasattr(error.response, "get")
+                else "no answer of Slack's"
+            )
             if code in UNKNOWN_PERSON:
                 raise NoSuchPerson from None
             raise DirectoryUnavailable(f"{method}: {code}") from None
@@ -146,6 +153,17 @@ class SlackDirectory:
 
 class NoSuchPerson(Exception):
     """Slack knows nobody of this id, or does not show them to us."""
+
+
+def _user(answer: Any) -> Mapping[str, Any]:
+    """Raises DirectoryUnavailable for what Slack would never say: gateways stand in between."""
+    try:
+        user = answer["user"]
+    except (KeyError, TypeError, ValueError):
+        user = None
+    if not isinstance(user, dict) or not user.get("id"):
+        raise DirectoryUnavailable("no answer of Slack's")
+    return user
 
 
 def why_not_ours(user: Mapping[str, Any], home: Home) -> str:

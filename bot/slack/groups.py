@@ -44,41 +44,58 @@ class Groups:
     clock: Callable[[], float]
     _seen: Seen | None = None
     _asking: asyncio.Task[Seen] | None = field(default=None, repr=False)
+    _silent_at: float | None = None
 
     def forget(self) -> None:
         """What is known, and what is just being asked, may be old."""
-        self._seen = self._asking = None
+        self._seen = self._asking = self._silent_at = None
 
     async def now(self) -> Seen | None:
         """At most ``FRESH_SECONDS`` old, or None where Slack gave no answer in time."""
         if self._seen is not None and self.clock() - self._seen.at < FRESH_SECONDS:
             return self._seen
+        if self._silent_at is not None and self.clock() - self._silent_at < WITHIN_SECONDS:
+            return None  # it kept somebody waiting just now; nobody waits twice for one answer
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         asking = self._asking
         try:
             found = await asyncio.wait_for(asyncio.shield(asking), WITHIN_SECONDS)
         except (DirectoryUnavailable, TimeoutError) as silent:
-            asking.add_done_callback(_taken_note_of)
+            asking.add_done_callback(self._keep_late)
+            self._silent_at = self.clock()
             log.warning("Slack does not say who is in its groups", why=str(silent) or "too slow")
             return None
         if asking is self._asking:
             self._seen = found
         return found
 
+    def _keep_late(self, asked: asyncio.Task[Seen]) -> None:
+        """An answer that came when nobody waited any more is there for the next; a failure is taken note of."""
+        if not asked.cancelled() and asked.exception() is None and asked is self._asking:
+            self._seen = asked.result()
+
     async def _ask(self) -> Seen:
         at = self.clock()
         answer = await self.call("usergroups.list", include_users="true", include_disabled="true", **await self.team())
-        listed = answer["usergroups"]
-        members = {str(group["id"]): await self._members(group) for group in listed}
-        return Seen(at=at, members=members, ids={f"@{group['handle']}": str(group["id"]) for group in listed})
+        try:
+            listed = answer["usergroups"]
+            found = {str(group["id"]): await self._members(group) for group in listed}
+            ids = {f"@{group['handle']}": str(group["id"]) for group in listed}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DirectoryUnavailable("usergroups.list: no answer of Slack's") from None
+        return Seen(at=at, members={group: who for group, who in found.items() if who is not None}, ids=ids)
 
-    async def _members(self, group: Mapping[str, Any]) -> frozenset[str]:
+    async def _members(self, group: Mapping[str, Any]) -> frozenset[str] | None:
+        """None where Slack cut the list off and does not give the whole one: this group alone is unknown then."""
         if group.get("date_delete"):
             return frozenset()
         users = group.get("users")
         if users is None or len(users) < int(group.get("user_count") or 0):
-            answer = await self.call("usergroups.users.list", usergroup=str(group["id"]), **await self.team())
+            try:
+                answer = await self.call("usergroups.users.list", usergroup=str(group["id"]), **await self.team())
+            except DirectoryUnavailable:
+                return None
             users = answer["users"]
         return frozenset(map(str, users))
 
@@ -88,9 +105,3 @@ class Groups:
             return {}
         found = {name: seen.members.get(seen.ids.get(name, name)) for name in names}
         return {name: people for name, people in found.items() if people is not None}
-
-
-def _taken_note_of(asked: asyncio.Task[Seen]) -> None:
-    """A call that failed after nobody waited for it any more."""
-    if not asked.cancelled():
-        asked.exception()

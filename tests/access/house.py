@@ -69,6 +69,8 @@ class People:
     groups: dict[str, set[str]] = field(default_factory=dict)
     silent_groups: set[str] = field(default_factory=set)
     handles: dict[str, str] = field(default_factory=dict)
+    silent_handles: set[str] = field(default_factory=set)
+    """Slack told their members a moment ago, and now does not say which group they are."""
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
@@ -92,7 +94,9 @@ class People:
         return
 
     async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:
-        return {handle: self.handles[handle] for handle in handles if handle in self.handles}
+        return {
+            handle: self.handles[handle] for handle in handles if handle in self.handles.keys() - self.silent_handles
+        }
 
     def forget_groups(self) -> None:
         return

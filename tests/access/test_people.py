@@ -116,6 +116,17 @@ async def test_a_handle_that_now_means_another_group_is_refused(house: House) ->
     assert (await house.approve(request, LEAD)).state is State.APPROVED
 
 
+async def test_a_handle_that_slack_does_not_resolve_now_is_refused(house: House) -> None:
+    house.people.groups["S0OTHER"] = {STRANGER}
+    house.people.handles = {"@leads": LEADS}
+    house.policy["rules"][0]["approvals"] = [{"from": ["@leads"]}]
+    house.write()
+    request = await house.ask()
+    house.people.handles, house.people.silent_handles = {"@leads": "S0OTHER"}, {"@leads"}
+    with pytest.raises(Refused, match="did not say who is in @leads"):
+        await house.approve(request, STRANGER)
+
+
 async def test_what_is_no_longer_named_is_forgotten(house: House) -> None:
     house.people.handles = {"@leads": LEADS}
     house.policy["rules"][0]["approvals"] = [{"from": ["@leads", SECOND]}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -219,6 +220,7 @@ async def test_a_slow_slack_holds_nobody_up(
     slack.delay = 0.0
     await asyncio.sleep(0.6)
     assert (await directory.members(["S0LEADS"]))["S0LEADS"]
+    assert slack.times("usergroups.list") == 1  # the late answer is believed
     assert groups
 
 
@@ -262,3 +264,45 @@ async def test_an_address_that_changed_its_owner(slack: StubWebApi, directory: S
     assert (await directory.members(["ada@example.com"]))["ada@example.com"] == {"U0ADA"}
     directory.forget("U0ADA")
     assert (await directory.members(["ada@example.com"])) == {"ada@example.com": frozenset()}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"ok": True},
+        {"ok": True, "usergroups": None},
+        {"ok": True, "usergroups": [{"id": "S0LEADS"}]},
+        (200, "application/json", b"<html>a gateway</html>"),
+        (200, "application/json", b"[]"),
+    ],
+)
+async def test_what_is_no_answer_of_slacks_is_silence(
+    slack: StubWebApi, directory: SlackDirectory, answer: object
+) -> None:
+    for method in ("usergroups.list", "users.lookupByEmail", "users.info"):
+        slack.answers[method] = answer
+    assert await directory.members(["S0LEADS", "ada@example.com"]) == {}
+    with pytest.raises(DirectoryUnavailable):
+        await directory.person("U0ADA")
+
+
+async def test_one_group_that_was_cut_off_hides_no_other(
+    slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
+) -> None:
+    groups[0] = {**LEADS, "users": ["U0LEAD"], "user_count": 2}
+    slack.answers["usergroups.users.list"] = {"ok": False, "error": "ratelimited"}
+    assert await directory.members(["S0LEADS", "S0OLD"]) == {"S0OLD": frozenset()}
+
+
+async def test_nobody_waits_twice_for_one_silence(
+    slack: StubWebApi, directory: SlackDirectory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.slack.groups.WITHIN_SECONDS", 0.1)
+    slack.delay = 0.5
+    slack.answers["usergroups.list"] = {"ok": True, "usergroups": [LEADS]}
+    begun = time.monotonic()
+    assert await directory.members(["S0LEADS"]) == {}
+    assert await directory.group_ids(["@leads"]) == {}
+    assert await directory.members(["S0LEADS"]) == {}
+    assert time.monotonic() - begun < 0.3
+    assert clock()
