@@ -17,7 +17,9 @@ from bot.policy.load import load
 from bot.policy.offers import offers
 from tests.unit.config import NOON, asked, config_of, database, rule, written
 
-JUDGED_WITHIN, LOADED_WITHIN = 0.05, 1.0
+JUDGED_WITHIN, LOADED_WITHIN = 0.15, 3.0
+"""Three times what is promised: a guard against work that grows too fast, beside other tests. `make bench` holds the promise itself."""
+
 TEN_THOUSAND = range(10_000)
 NAMES = [f"db-{number}" for number in range(200)]
 DATABASES = {
