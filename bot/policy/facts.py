@@ -23,6 +23,7 @@ class Facts:
     members: Mapping[str, frozenset[str]] = field(default_factory=dict)
     tally: Tally | None = None
     is_offline: bool = False
+    _meaning: dict[str, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def means(self, name: str, person_id: str) -> Membership:
         """Whether a name of the policy means this person."""
@@ -52,7 +53,8 @@ class Facts:
 
     def silent(self, looked_up: Iterable[str]) -> tuple[str, ...]:
         """The same, of names that only the directory knows."""
-        return tuple(name for name in looked_up if name not in self.members)
+        members = self.members
+        return tuple([name for name in looked_up if name not in members])
 
 
 NOTHING_KNOWN = Facts()
@@ -60,8 +62,12 @@ NOTHING_KNOWN = Facts()
 
 
 def names_of(facts: Facts, person_id: str) -> frozenset[str]:
-    """Every name by which the policy may mean this person, so that asking a rule is one set operation."""
-    return frozenset({person_id, *(name for name, people in facts.members.items() if person_id in people)})
+    """Every name by which the policy may mean this person, so that asking a rule is one set operation. Found once."""
+    found = facts._meaning.get(person_id)  # noqa: SLF001 - its own memory, of the same module
+    if found is None:
+        found = frozenset([person_id, *[name for name, people in facts.members.items() if person_id in people]])
+        facts._meaning[person_id] = found  # noqa: SLF001
+    return found
 
 
 def can_complete(stages: Sequence[Collection[str]], counts: Sequence[int]) -> bool:

@@ -58,8 +58,10 @@ class _Chains:
     def of(self, rules: Sequence[Rule]) -> dict[tuple[str, str], list[Rule]]:
         shapes: set[tuple[frozenset[str], frozenset[str] | None]] = set()
         for rule in rules:
+            if not self._may_mean_me(rule):
+                continue
             shape = (rule.databases, rule.levels)
-            if shape in shapes or not self._may_mean_me(rule):
+            if shape in shapes:
                 continue
             if not rule.asks_next:
                 shapes.add(shape)
