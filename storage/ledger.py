@@ -183,8 +183,13 @@ class Ledger(Reads, Queue):
                 tx, kind, actor=actor, request_id=request_id, facts=facts or {}, text=text, now=await self.moment(tx)
             )
 
-    async def remember(self, name: str, value: str | None, *, was: str | None) -> bool:
-        """Write down what was seen, or forget it with None. False, and nothing written, where it no longer is what it ``was``."""
+    async def remember(
+        self, name: str, value: str | None, *, was: str | None, event: tuple[AuditKind, Json] | None = None
+    ) -> bool:
+        """Write down what was seen, or forget it with None. False, and nothing written, where it no longer is what it ``was``.
+
+        ``event`` goes on the record in the same transaction: what was seen and never recorded could not be seen again.
+        """
         async with self.writing() as tx:
             if not self.is_sqlite:
                 await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(f"seen {name}"),))
@@ -193,6 +198,10 @@ class Ledger(Reads, Queue):
             await tx.execute(delete(meta).where(meta.c.name == f"seen:{name}"))
             if value is not None:
                 await tx.execute(insert(meta).values(name=f"seen:{name}", value=value))
+            if event is not None:
+                kind, facts = event
+                now = await self.moment(tx)
+                await _audit(tx, kind, actor="slack", request_id=None, facts=facts, text=None, now=now)
         return True
 
     async def set_cursor(self, name: str, value: int) -> None:

@@ -61,11 +61,6 @@ class Reads(Store):
         """Requests that nobody has decided."""
         return await self._all(_of(person_id, database).where(requests.c.state == State.PENDING), rows.request)
 
-    async def extensions_waiting(self, request_id: int) -> tuple[Request, ...]:
-        """Asks for more time on this grant that nobody has decided."""
-        waits = (requests.c.parent_id == request_id, requests.c.state == State.PENDING)
-        return await self._all(select(requests).where(*waits).order_by(requests.c.id), rows.request)
-
     async def tally(self, person_id: str, database: str, *, now: datetime) -> Tally:
         """How much this person, and this database, have already."""
         async with self.reading() as tx:

@@ -93,7 +93,7 @@ async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
     await raise_alert(
         context,
         request,
-        f"@{request.requester_name} broke the glass: #{request.id}, {what}: “{request.reason}”",
+        f"@{request.requester_name} broke the glass: #{request.id}, {what}. Why stands on its card.",
         steps=(f"If that is not right, end it: /dbaccess revoke {request.id}", "Its reviewers sign it off in time."),
     )
     if config is None:

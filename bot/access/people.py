@@ -147,13 +147,14 @@ async def follow_groups(context: Context) -> None:
 async def _follow(context: Context, name: str, people: frozenset[str]) -> None:
     key, after = f"group:{name}"[:NAME_MAX], json.dumps(sorted(people))
     before = await context.ledger.remembered(key)
-    if before == after or not await context.ledger.remember(key, after, was=before) or before is None:
+    if before == after:
         return
-    was = frozenset(json.loads(before))
+    was = frozenset(json.loads(before or after))
     added, removed = sorted(people - was), sorted(was - people)
-    await context.ledger.record(
-        AuditKind.GROUP_CHANGED, actor="slack", facts={"group": name, "added": added, "removed": removed}
-    )
+    changed = (AuditKind.GROUP_CHANGED, {"group": name, "added": added, "removed": removed})
+    is_first = before is None
+    if not await context.ledger.remember(key, after, was=before, event=None if is_first else changed) or is_first:
+        return
     changes = [f"{word} {await _names(context, who)}" for word, who in (("added", added), ("removed", removed)) if who]
     words = f"The group {name}, which the policy names, was changed in Slack: {'; '.join(changes)}."
     step = "If nobody meant that: put the group right in Slack, and see dbaccess list for what was granted since."

@@ -42,7 +42,7 @@ def errors(source: Source, policy: PolicyFile, rules: Mapping[int, RuleEntry], k
 
 
 def _problem(source: Source, place: Place, what: str) -> Problem:
-    return source.at(place, words(source, place[: 1 if place[0] == "defaults" else 2], what))
+    return source.at(place, words(source, place[:2], what))
 
 
 def _keyed(source: Source, place: Place, what: str) -> Problem:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -22,14 +20,10 @@ GLASS = {
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
-    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+async def house(house: House) -> House:
     house.policy["rules"].append(GLASS)
     house.write()
-    await house.open()
-    yield house
-    await house.close()
+    return house
 
 
 async def broken(house: House, who: str = ADA) -> Request:

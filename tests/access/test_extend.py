@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +16,6 @@ from storage.records import Kind, Request, State
 from tests.access.house import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, House
 
 WHY = "the refund takes longer"
-
-
-@pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
-    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
-    await house.open()
-    yield house
-    await house.close()
 
 
 async def more(house: House, grant: Request, who: str = ADA, duration: timedelta | None = HOUR) -> Request:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from bot.access import people
@@ -18,16 +15,12 @@ LEADS = "S0LEADS"
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
-    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+async def house(house: House) -> House:
     house.people.groups = {LEADS: {LEAD}}
     house.policy["rules"][0]["approvals"] = [{"from": [LEADS, SECOND]}]
     house.write()
-    await house.open()
     house.context.files.refresh()
-    yield house
-    await house.close()
+    return house
 
 
 async def alerts(house: House) -> list[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from bot.access import password
@@ -16,14 +13,10 @@ from tests.access.house import ADA, HOUR, LEAD, House
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
-    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+async def house(house: House) -> House:
     house.policy["rules"][0] |= {"delivery": "reveal", "claim_within": "20m"}
     house.write()
-    await house.open()
-    yield house
-    await house.close()
+    return house
 
 
 async def test_shown_to_its_requester_alone_counted_and_on_the_record(house: House) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +19,9 @@ LEADS, DBAS, ONCALL = "S0LEADS", "S0DBAS", "S0ONCALL"
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
-    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
+async def house(house: House) -> House:
     house.people.groups = {LEADS: {LEAD}, DBAS: {SECOND, ADA}, ONCALL: {STRANGER}}
-    await house.open()
-    yield house
-    await house.close()
+    return house
 
 
 def rule(house: House, **keys: Any) -> None:
