@@ -200,3 +200,10 @@ async def test_access_waits_for_one_reviewer_and_not_for_all(house: House) -> No
     assert (await broken(house)).state is State.ACTIVE
     assert sorted(who for who in told if who in reviewers) == sorted(reviewers)
     assert [state for who, state in told.items() if who in reviewers].count(State.PENDING) == 1
+
+
+async def test_what_a_person_wrote_stands_apart_from_the_facts_of_the_record(house: House) -> None:
+    """It can be erased one day; the facts are for ever."""
+    await broken(house)
+    await house.drain()
+    assert "everything is down" not in str([e.facts for e in await house.ledger.events_after(0, limit=1000)])

@@ -495,3 +495,11 @@ async def test_what_was_seen_is_written_once(ledger: Ledger, clock: TurnableCloc
     assert await ledger.remember("group:S01", None, was=now)
     assert await ledger.remembered_names("") == ()
     assert clock()
+
+
+async def test_what_was_seen_is_recorded_by_the_one_who_remembers_it(ledger: Ledger, clock: TurnableClock) -> None:
+    facts = {"group": "S01", "added": ["U01"], "removed": []}
+    seen = [ledger.remember("group:S01", f"v{n}", was=None, event=(AuditKind.GROUP_CHANGED, facts)) for n in range(5)]
+    assert sum(await asyncio.gather(*seen)) == 1
+    events = [e for e in await ledger.events_after(0, limit=100) if e.kind == AuditKind.GROUP_CHANGED]
+    assert [(e.facts, e.actor, e.at) for e in events] == [(facts, "slack", clock())]
