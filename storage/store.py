@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -28,6 +30,7 @@ from storage.waking import Waker, make_waker
 
 Clock: TypeAlias = Callable[[], datetime]
 BUSY_SECONDS = 30
+BUSY_PAUSE = 0.02
 CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
@@ -124,6 +127,7 @@ class Store:
         with _translated():
             if self.is_sqlite:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                await self._write_ahead()
             async with self.engine.begin() as tx:
                 if not self.is_sqlite:
                     await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number("upgrade"),))
@@ -132,6 +136,26 @@ class Store:
                     raise SchemaMissing(NEWER)
                 await tx.run_sync(_upgrade)
                 yield tx
+
+    async def _write_ahead(self) -> None:
+        """Set WAL, which stays with the file.
+
+        Where somebody else has the file SQLite may refuse this at once, whatever ``busy_timeout`` says; so ask again.
+        """
+        deadline = monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                async with self.engine.connect() as connection:
+                    driver = (await connection.get_raw_connection()).driver_connection
+                    assert driver is not None, "it was just connected"
+                    cursor = await driver.execute("PRAGMA journal_mode=WAL")
+                    await cursor.close()
+            except sqlite3.Error as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                    raise StoreUnavailable(type(error).__name__) from None
+                await asyncio.sleep(BUSY_PAUSE)
+            else:
+                return
 
 
 class _translated:  # noqa: N801 - reads as a word where it is used
@@ -164,7 +188,6 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         cursor = connection.cursor()
         for pragma in (
             f"busy_timeout={BUSY_SECONDS * 1000}",
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
         ):

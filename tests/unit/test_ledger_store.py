@@ -103,6 +103,14 @@ async def test_many_open_a_new_ledger_at_the_same_moment(store_url: str) -> None
     await asyncio.gather(*[ledger.close() for ledger in ledgers])
 
 
+async def test_sqlite_refuses_nobody_who_makes_a_ledger_too(tmp_path: Path) -> None:
+    """Two who set WAL at once: SQLite tells one of them at once that the file is locked, in one of ten such rounds."""
+    for n in range(10):
+        ledgers = [Ledger(f"sqlite+aiosqlite:///{tmp_path}/{n}/ledger.db") for _ in range(6)]
+        await asyncio.gather(*[ledger.open(create=True) for ledger in ledgers])
+        await asyncio.gather(*[ledger.close() for ledger in ledgers])
+
+
 async def test_an_empty_file_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
