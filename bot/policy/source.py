@@ -24,6 +24,7 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NUMBER = re.compile(r"[-+]?[0-9]+", re.ASCII)
 FRACTION = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+STRANGE = "has a character that cannot be printed; take it out"
 NAME_LIKE = re.compile(r"[\w.*?\[\]@!-]{1,60}")
 NEEDS_QUOTES = "*&@`%!"
 WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -91,7 +92,7 @@ def read(path: Path) -> Source:
 
 def _load(source: Source, text: str) -> None:
     if (strange := UNPRINTABLE.search(text)) is not None:
-        source.error(text.count("\n", 0, strange.start()) + 1, "has a character that cannot be printed; take it out")
+        source.error(text.count("\n", 0, strange.start()) + 1, STRANGE)
         return
     try:
         node = yaml.compose(text, Loader=LOADER) if _is_plain(source, text) else None
@@ -133,6 +134,8 @@ def _is_plain(source: Source, text: str) -> bool:
 def _not_plain(event: yaml.Event, depth: int, documents: int) -> str | None:
     if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
         return 'anchors and aliases are not used here; write it out, and a pattern in quotes: "*-prod"'
+    if isinstance(event, yaml.ScalarEvent) and UNPRINTABLE.search(event.value):
+        return STRANGE  # written as an escape, such as "\0", which no ledger on PostgreSQL can keep
     if getattr(event, "tag", None):
         return "tags (!…) are not used here; write plain text, in quotes where it begins with !"
     if depth > DEEPEST:

@@ -83,6 +83,8 @@ def test_empty_files_are_errors(content: str, tmp_path: Path) -> None:
         (b"rules: []\nadmins: [\xff]\n", 2, "is not UTF-8"),
         ("rules: []\nadmins: [\u0007]\n".encode(), 2, "cannot be printed"),
         (b"rules: []\nadmins:\x00 []\n", 2, "cannot be printed"),
+        (b'rules: []\nadmins: ["\\0"]\n', 2, "cannot be printed"),
+        (b'rules: []\n"\\x07": []\n', 2, "cannot be printed"),
         ("rules: []\n".encode("utf-16"), 1, "is not UTF-8"),
         (b"rules: []\ndefaults:\n\tchannel: C01\n", 3, "indent with spaces, not with tabs"),
         (b"rules: [\n", 2, "is no valid YAML"),
