@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import fasteners
 from sqlalchemy import delete, insert, select, update
@@ -29,6 +29,8 @@ from storage.rows import terms_json
 from storage.store import Clock, lock_number
 from storage.tables import audit_events, audit_texts, decisions, messages, meta, requests
 
+Event: TypeAlias = tuple[AuditKind, str, Json]
+"""What happened, who did it, and its facts."""
 KEY_ALPHABET = string.ascii_lowercase + string.digits
 KEY_LENGTH = 16
 FEED_LANE = "slack:feed"
@@ -176,19 +178,28 @@ class Ledger(Reads, Queue):
         request_id: int | None = None,
         facts: Json | None = None,
         text: str | None = None,
+        plan: Plan | None = None,
     ) -> None:
-        """An event without a move."""
+        """An event without a move; ``plan`` is a task that follows from it, put on disk in the same transaction."""
         async with self.writing() as tx:
-            await _audit(
-                tx, kind, actor=actor, request_id=request_id, facts=facts or {}, text=text, now=await self.moment(tx)
-            )
+            now = await self.moment(tx)
+            await _audit(tx, kind, actor=actor, request_id=request_id, facts=facts or {}, text=text, now=now)
+            if plan is not None:
+                await put(tx, plan, request_id=request_id, now=now)
 
     async def remember(
-        self, name: str, value: str | None, *, was: str | None, event: tuple[AuditKind, Json] | None = None
+        self,
+        name: str,
+        value: str | None,
+        *,
+        was: str | None,
+        events: Sequence[Event] = (),
+        plan: Plan | None = None,
     ) -> bool:
         """Write down what was seen, or forget it with None. False, and nothing written, where it no longer is what it ``was``.
 
-        ``event`` goes on the record in the same transaction: what was seen and never recorded could not be seen again.
+        ``events`` go on the record, and the task of ``plan`` on disk, in the same transaction: what was seen and never
+        told could not be seen again.
         """
         async with self.writing() as tx:
             if not self.is_sqlite:
@@ -198,10 +209,11 @@ class Ledger(Reads, Queue):
             await tx.execute(delete(meta).where(meta.c.name == f"seen:{name}"))
             if value is not None:
                 await tx.execute(insert(meta).values(name=f"seen:{name}", value=value))
-            if event is not None:
-                kind, facts = event
-                now = await self.moment(tx)
-                await _audit(tx, kind, actor="slack", request_id=None, facts=facts, text=None, now=now)
+            now = await self.moment(tx)
+            for kind, actor, facts in events:
+                await _audit(tx, kind, actor=actor, request_id=None, facts=facts, text=None, now=now)
+            if plan is not None:
+                await put(tx, plan, request_id=None, now=now)
         return True
 
     async def set_cursor(self, name: str, value: int) -> None:

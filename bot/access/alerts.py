@@ -10,6 +10,7 @@ from bot.access.context import Context
 from bot.access.ports import AlertNotice, Undeliverable
 from bot.access.work import Work
 from storage.audit import AuditKind
+from storage.ledger import Event
 from storage.moves import Plan
 from storage.records import Json, Request, TaskKind
 
@@ -22,13 +23,15 @@ async def raise_alert(
     context: Context, request: Request | None, what: str, *, tries: int = 0, steps: tuple[str, ...] = ()
 ) -> None:
     """Put an alert on the record and on its way to the alert channel. The words hold no secret: adapters scrub theirs."""
-    now, request_id = await context.ledger.now(), request.id if request else None
+    (kind, actor, facts), plan = planned(what, await context.ledger.now(), tries=tries, steps=steps)
+    await context.ledger.record(kind, actor=actor, request_id=request.id if request else None, facts=facts, plan=plan)
+
+
+def planned(what: str, now: datetime, *, tries: int = 0, steps: tuple[str, ...] = ()) -> tuple[Event, Plan]:
+    """The alert's event and its task, for a transaction that writes more than these."""
     payload: Json = {"what": what, "tries": tries, "steps": list(steps), "since": now.isoformat()}
-    await context.ledger.record(
-        AuditKind.ALERT, actor="bot", request_id=request_id, facts={"what": what, "tries": tries}
-    )
     plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=now, payload=payload)
-    await context.ledger.add_task(plan, request_id=request_id)
+    return (AuditKind.ALERT, "bot", {"what": what, "tries": tries}), plan
 
 
 async def alert(context: Context, work: Work) -> None:

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from bot.access.alerts import raise_alert
+from bot.access.alerts import planned, raise_alert
 from bot.access.context import Context
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.asking import Refused
@@ -149,16 +149,17 @@ async def _follow(context: Context, name: str, people: frozenset[str]) -> None:
     before = await context.ledger.remembered(key)
     if before == after:
         return
-    was = frozenset(json.loads(before or after))
-    added, removed = sorted(people - was), sorted(was - people)
-    changed = (AuditKind.GROUP_CHANGED, {"group": name, "added": added, "removed": removed})
-    is_first = before is None
-    if not await context.ledger.remember(key, after, was=before, event=None if is_first else changed) or is_first:
+    if before is None:
+        await context.ledger.remember(key, after, was=None)
         return
+    was = frozenset(json.loads(before))
+    added, removed = sorted(people - was), sorted(was - people)
     changes = [f"{word} {await _names(context, who)}" for word, who in (("added", added), ("removed", removed)) if who]
     words = f"The group {name}, which the policy names, was changed in Slack: {'; '.join(changes)}."
     step = "If nobody meant that: put the group right in Slack, and see dbaccess list for what was granted since."
-    await raise_alert(context, None, words, steps=(step,))
+    alert, plan = planned(words, await context.ledger.now(), steps=(step,))
+    change = (AuditKind.GROUP_CHANGED, "slack", {"group": name, "added": added, "removed": removed})
+    await context.ledger.remember(key, after, was=before, events=(change, alert), plan=plan)
 
 
 async def _names(context: Context, people: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from storage.audit import AuditKind
 from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS
-from storage.moves import Change, Move, Why
+from storage.moves import Change, Move, Plan, Why
 from storage.records import Cause, Kind, Purpose, Request, State, Tally, TaskKind, Verdict
 from storage.tables import audit_events, audit_texts, lockdowns, requests
 from tests.unit.ledgers import (
@@ -497,9 +497,20 @@ async def test_what_was_seen_is_written_once(ledger: Ledger, clock: TurnableCloc
     assert clock()
 
 
-async def test_what_was_seen_is_recorded_by_the_one_who_remembers_it(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger, clock: TurnableClock) -> None:
+    """What is remembered is on the record and on its way at once: a crash in between would have kept it from everybody."""
     facts = {"group": "S01", "added": ["U01"], "removed": []}
-    seen = [ledger.remember("group:S01", f"v{n}", was=None, event=(AuditKind.GROUP_CHANGED, facts)) for n in range(5)]
+    events = ((AuditKind.GROUP_CHANGED, "slack", facts), (AuditKind.ALERT, "bot", {"what": "changed"}))
+    plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"what": "changed"})
+    seen = [ledger.remember("group:S01", f"v{n}", was=None, events=events, plan=plan) for n in range(5)]
     assert sum(await asyncio.gather(*seen)) == 1
-    events = [e for e in await ledger.events_after(0, limit=100) if e.kind == AuditKind.GROUP_CHANGED]
-    assert [(e.facts, e.actor, e.at) for e in events] == [(facts, "slack", clock())]
+    found = [(e.kind, e.actor, e.facts, e.at) for e in await ledger.events_after(0, limit=100)]
+    assert found == [(*event, clock()) for event in events]
+    assert [task.payload for task in await ledger.tasks() if task.kind is TaskKind.ALERT] == [{"what": "changed"}]
+
+
+async def test_an_event_and_its_task_are_kept_together(ledger: Ledger, clock: TurnableClock) -> None:
+    plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"since": object()})
+    with pytest.raises((StoreUnavailable, TypeError)):
+        await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "changed"}, plan=plan)
+    assert await ledger.events_after(0, limit=100) == ()
