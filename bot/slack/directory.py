@@ -16,6 +16,7 @@ from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.model import EMAIL, PERSON
 from bot.slack.addresses import Addresses
 from bot.slack.groups import FRESH_SECONDS, Groups
+from bot.slack.text import clean
 
 CACHE_MAX = 10_000
 MEMBERS_PAGE = 1000
@@ -193,4 +194,4 @@ def _name(user: Mapping[str, Any]) -> str:
         or user.get("real_name")
         or user.get("id")
     )
-    return str(found)
+    return clean(str(found))

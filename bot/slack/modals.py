@@ -14,7 +14,7 @@ from bot.policy.judge import REASON_MAX
 from bot.policy.offers import Offer
 from bot.slack import ids
 from bot.slack.blocks import Block, context, section
-from bot.slack.text import cut, escape, moment, plain
+from bot.slack.text import clean, cut, escape, moment, plain
 from storage.records import Kind, Request
 
 OPTIONS_MAX = 100
@@ -264,8 +264,9 @@ def why(view: Mapping[str, Any]) -> str:
 
 
 def _typed_in(view: Mapping[str, Any], block_id: str) -> str:
+    """Cleaned as ``parse.words`` does, for the ledger's sake."""
     element: Mapping[str, Any] = next(iter(view.get("state", {}).get("values", {}).get(block_id, {}).values()), {})
-    return str(element.get("value") or "").strip()
+    return clean(str(element.get("value") or "")).strip()
 
 
 def level_block_of(view: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from bot.access.ask import Typed
 from bot.access.errors import NotUnderstood
 from bot.durations import LOOKS_LIKE, parse_duration
-from bot.slack.text import unescape
+from bot.slack.text import clean, unescape
 
 LOOKS_LIKE_A_DURATION = re.compile(r"\d+\w*", re.ASCII)
 UNITS = re.compile(r"(?:sec(?:ond)?|min(?:ute)?|hour|hr|day)s?", re.IGNORECASE)
@@ -27,8 +27,11 @@ class Words:
 
 
 def words(text: str) -> Words:
-    """The first word is the verb; ``help`` where there is none. Escaping is undone once, after mentions were recognised."""
-    parts = text.split()
+    """The first word is the verb; ``help`` where there is none. Escaping is undone once, after mentions were recognised.
+
+    Cleaned here, since some of what cannot be shown no ledger can keep either (NUL, half a surrogate pair).
+    """
+    parts = [part for typed in text.split() if (part := clean(typed))]
     rest = tuple(p if MENTION.fullmatch(p) else unescape(p) for p in parts[1:])
     return Words(verb=(parts[0].lower() if parts else "help"), rest=rest)
 

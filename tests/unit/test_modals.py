@@ -125,6 +125,12 @@ def test_a_form_without_its_metadata_is_still_read(metadata: str) -> None:
 
 def test_an_empty_reason_is_none() -> None:
     assert modals.chosen(picked(modals.ask_form(OFFERS, Typed()), Why=" \n ")).reason is None
+    assert modals.chosen(picked(modals.ask_form(OFFERS, Typed()), Why="\x00 \ud800")).reason is None
+
+
+def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
+    """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
+    assert modals.chosen(picked(modals.ask_form(OFFERS, Typed()), Why="re\x00fund\ud800")).reason == "refund"
 
 
 def test_a_forged_duration_is_not_understood() -> None:

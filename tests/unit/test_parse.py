@@ -37,6 +37,7 @@ def asked(text: str) -> tuple[str | None, str | None, timedelta | None, str | No
         ("request orders-prod 1h a &lt; b &amp;&amp; c", ("orders-prod", None, HOUR, "a < b && c")),
         ("request orders-prod 1h for <@U123|ada>", ("orders-prod", None, HOUR, "for <@U123|ada>")),
         ("  request \t orders-prod   1h  two   words ", ("orders-prod", None, HOUR, "two words")),
+        ("request orders-prod 1h re\x00fund \x01 of \ud800 8812", ("orders-prod", None, HOUR, "refund of 8812")),
     ],
 )
 def test_an_ask(text: str, found: object) -> None:
