@@ -36,6 +36,7 @@ VERBS = {
     AuditKind.REVOKING: "ending",
     AuditKind.REVOKED: "ended",
     AuditKind.MENDED: "mended",
+    AuditKind.ALERT: "alert",
 }
 
 
@@ -48,6 +49,8 @@ def lines(notice: FeedNotice) -> Drawn:
 
 def line(event: AuditEvent, request: Request | None) -> str:
     """``‹10:06› #42 approved — @approver``."""
+    if request is None and event.kind == AuditKind.ALERT:
+        return f"{moment(event.at)} {VERBS[AuditKind.ALERT]} — {_alert(event)}"
     if request is None:
         facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
         return f"{moment(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"
@@ -70,13 +73,17 @@ def _rest(event: AuditEvent, request: Request) -> str:
     if kind is AuditKind.REVOKING:
         return f"{who}: {ENDED_WORDS.get(Cause(str(event.facts.get('cause'))), 'ended')}"
     if kind is AuditKind.ALERT:
-        return one_line(str(event.facts.get("what", "")), REASON_MAX * 2)
+        return _alert(event)
     words = (
         one_line(event.text or request.ended_words or "", REASON_MAX)
         if kind in (AuditKind.DENIED, AuditKind.FAILED, AuditKind.OUTDATED)
         else ""
     )
     return f"{who}{': ' + words if words else ''}"
+
+
+def _alert(event: AuditEvent) -> str:
+    return one_line(str(event.facts.get("what", "")), REASON_MAX * 2)
 
 
 def _ended(event: AuditEvent, request: Request) -> str:

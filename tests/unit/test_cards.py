@@ -234,3 +234,14 @@ def test_the_voice_of_a_waiting_card() -> None:
     assert "After 1 h PostgreSQL refuses the login by itself; dbaccess ends open sessions." in str(card.blocks[3])
     assert [e["text"]["text"] for e in card.blocks[-1]["elements"]] == ["Approve", "Deny"]
     assert {e["value"] for e in card.blocks[-1]["elements"]} == {f"42.{'k' * 16}"}
+
+
+def test_the_feed_says_alerts_in_words() -> None:
+    """Of a request and of none: not the name of the event, and none of the alert's other facts."""
+    facts = {"what": "The group @dba was changed", "steps": ["look"]}
+    for about in (None, 42):
+        event = AuditEvent(id=1, at=AT, kind=AuditKind.ALERT, actor="bot", request_id=about, facts=facts)
+        requests = {42: replace(request("x", State.ACTIVE), id=42)}
+        told = draw(FeedNotice(events=[event], requests=requests)).text
+        number = "#42 " if about else ""
+        assert told.endswith(f"{number}alert — The group @dba was changed")
