@@ -28,6 +28,7 @@ test: lint ## All tests on private servers of their own (what a machine lacks is
 soak: $(STAMP) ## What is random, ten times as long: policies, sequences of moves, kills
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder \
 	  tests/e2e/test_killed.py tests/access/test_crash.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py
+	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder -m soak
 
 bench: $(STAMP) ## Measure, and say whether it is fast enough
 	$(BIN)/python -m benchmarks

@@ -13,6 +13,16 @@ import pytest
 from tests.servers import debian
 from tests.servers import mysql as mysql_servers
 from tests.servers import postgresql as servers
+from tests.soak import IS_SOAK
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that take minutes run in ``make soak`` alone."""
+    if IS_SOAK:
+        return
+    left_out = [item for item in items if item.get_closest_marker("soak")]
+    items[:] = [item for item in items if not item.get_closest_marker("soak")]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
