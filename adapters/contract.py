@@ -327,19 +327,27 @@ class AdapterContract:
 
     # Whose they are.
 
-    def test_a_foreign_user_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+    def test_a_user_without_a_mark_is_given_nothing_and_still_ended(
+        self, bench: Bench, adapter: Adapter, named: Named
+    ) -> None:
+        """Made by hand, or its mark was lost: nothing is changed of it, but an end that the ledger has on record is carried out."""
         spec, known = named.spec(bench.reading), secrets.token_hex(12)
         bench.make_foreign_user(spec.username, known)
         session = bench.login(spec.username, known)
-        self._all_refuse(adapter, spec)
+        self._assert_given_nothing(adapter, spec)
         assert session.is_alive()
         bench.login(spec.username, known).close()
+        adapter.drop_user(spec.username, spec.level)
+        assert not session.is_alive()
         session.close()
+        assert not bench.has_user(spec.username)
 
     def test_a_user_of_another_ledger_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         other, spec = bench.adapter(ledger="anotherledgr"), named.spec(bench.reading)
         other.create_user(spec)
-        self._all_refuse(adapter, named.spec(bench.writing, username=spec.username))
+        self._assert_given_nothing(adapter, named.spec(bench.writing, username=spec.username))
+        with pytest.raises(NotOurs):
+            adapter.drop_user(spec.username, spec.level)
         bench.login(spec.username, spec.password).close()
         found = next(u for u in adapter.list_users() if u.username == spec.username)
         assert (found.ledger, found.request_id) == ("anotherledgr", spec.request_id)
@@ -360,15 +368,13 @@ class AdapterContract:
         bench.login(other.username, known).close()
 
     @staticmethod
-    def _all_refuse(adapter: Adapter, spec: UserSpec) -> None:
+    def _assert_given_nothing(adapter: Adapter, spec: UserSpec) -> None:
         with pytest.raises(NotOurs):
             adapter.create_user(spec)
         with pytest.raises(NotOurs):
             adapter.set_password(spec.username, spec.password)
         with pytest.raises(NotOurs):
             adapter.set_expiry(spec.username, 1)
-        with pytest.raises(NotOurs):
-            adapter.drop_user(spec.username, spec.level)
 
     @pytest.mark.parametrize(
         "name",

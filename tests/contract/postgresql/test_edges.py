@@ -10,7 +10,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from adapters.base import Grant, Level, Rejected, Unreachable
+from adapters.base import Blocked, Grant, Level, Rejected, Unreachable
 from adapters.postgresql import connection as connections
 from adapters.postgresql import users
 from tests.contract.postgresql.bench import Bench, build, readonly, writer
@@ -61,7 +61,7 @@ def test_a_table_that_others_read_is_waited_for(own_bench: Bench, monkeypatch: p
     session.execute("CREATE TABLE shop.busy (id int)")
     with own_bench.superuser() as reader:
         reader.execute("BEGIN; SELECT * FROM shop.busy")
-        with pytest.raises(Unreachable, match="lock timeout"):
+        with pytest.raises(Blocked, match=f"held up by session {reader.info.backend_pid} of"):
             adapter.drop_user(spec.username, spec.level)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
