@@ -129,8 +129,9 @@ def _graveyard(connection: Connection) -> None:
 
 def _reassign(connection: Connection, role: str, oid: int, lend: Sequence[str], kept: Kept) -> None:
     """What runs as its owner is put to sleep, then all of it goes; very many tables go in portions before the rest."""
-    with connection.transaction():
-        kept.asleep += _put_to_sleep(connection, oid)
+    with _able_to_own(connection, oid, lend, one_by_one=False):
+        asleep = _put_to_sleep(connection, oid)
+    kept.asleep += asleep
     while len(portion := column(connection, RELATIONS, (oid, AT_ONCE))) == AT_ONCE:
         with _able_to_own(connection, oid, lend, one_by_one=True):
             for relation in portion:
