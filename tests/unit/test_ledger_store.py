@@ -286,7 +286,7 @@ async def test_a_listener_that_was_cut_off_listens_again(ledger: Ledger, replica
 
 DIES = """
 async def main():
-    ledger = await open_ledger(sys.argv[1])
+    ledger = await open_ledger(sys.argv[1], TurnableClock())
     original = getattr(module, sys.argv[2])
     async def last(*arguments, **named):
         if sys.argv[3] == "after":
