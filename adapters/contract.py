@@ -44,6 +44,7 @@ __all__ = [
     "Named",
     "Session",
     "everything_on",
+    "expect_within",
     "wait_until",
 ]
 

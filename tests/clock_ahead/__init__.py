@@ -39,8 +39,12 @@ def environment(ahead: timedelta) -> Iterator[Mapping[str, str]]:
 
 def today(variables: Mapping[str, str]) -> dict[str, str]:
     """The same environment with the clock of today: for what checks signatures by their dates."""
-    moving = {"LD_PRELOAD", SECONDS} if SECONDS in variables else set[str]()
-    return {name: value for name, value in variables.items() if name not in moving}
+    return {name: value for name, value in variables.items() if name not in moving(variables)}
+
+
+def moving(variables: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment moves the clock: for a program that is given an environment of its own."""
+    return {name: variables[name] for name in ("LD_PRELOAD", SECONDS)} if SECONDS in variables else {}
 
 
 def _compiled(folder: Path) -> Path:
