@@ -13,7 +13,10 @@ import pytest
 
 from adapters.base import Adapter, Level, Login, UserSpec, make_username
 
-PATIENCE = 15.0
+PATIENCE = 60.0
+"""Far above what anything takes, for a busy machine."""
+
+TRIES = 5
 
 
 class Died(BaseException):
@@ -102,3 +105,11 @@ def wait_until(is_so: Callable[[], bool], *, within: float = PATIENCE) -> float:
             pytest.fail(f"not so within {within} s")
         time.sleep(0.01)
     return time.monotonic() - began
+
+
+def expect_within(seconds: float, once: Callable[[], float]) -> None:
+    """``once`` says how long it took. One of a few tries is that fast: a busy machine slows one down, and what is slow by itself is slow each time."""
+    took = list[float]()
+    while not took or min(took) >= seconds:
+        assert len(took) < TRIES, f"not once within {seconds} s: {took}"
+        took.append(once())

@@ -33,7 +33,7 @@ from adapters.base import (
     UserSpec,
     WrongServer,
 )
-from adapters.bench import PATIENCE, Bench, Denied, Died, Named, Session, wait_until
+from adapters.bench import PATIENCE, Bench, Denied, Died, Named, Session, expect_within, wait_until
 
 __all__ = [
     "AdapterContract",
@@ -44,10 +44,15 @@ __all__ = [
     "Named",
     "Session",
     "everything_on",
+    "expect_within",
     "wait_until",
 ]
 
 SESSION_ENDS_WITHIN = 1.0
+MOMENTS = (1.5, 6.0, 24.0)
+ABOUT_NOW = timedelta(minutes=1)
+"""What a busy machine may take between two looks; a clock or a time zone that is wrong is further off."""
+
 STORM_THREADS = 8
 PARALLEL = 16
 WORK_SECONDS = 20.0
@@ -156,9 +161,7 @@ class AdapterContract:
         enforced = adapter.check().enforced
         if enforced is Enforced.NOTHING:
             pytest.skip("this server ends nothing by itself")
-        spec = named.spec(bench.reading, remaining=1.5)
-        adapter.create_user(spec)
-        session = bench.login(spec.username, spec.password)
+        spec, session = self._in_for_a_moment(bench, adapter, named)
         wait_until(lambda: not self._lets_in(bench, spec))
         if enforced is Enforced.SESSIONS:
             wait_until(lambda: not session.is_alive())
@@ -167,8 +170,20 @@ class AdapterContract:
         receipt = adapter.drop_user(spec.username, spec.level)
         assert not receipt.was_absent, "it ended as it should, which is no surprise"
 
+    @staticmethod
+    def _in_for_a_moment(bench: Bench, adapter: Adapter, named: Named) -> tuple[UserSpec, Session]:
+        """A session of a user whose end is near; not so near that a busy machine is too slow to log in before it."""
+        for remaining in MOMENTS:
+            spec = named.spec(bench.reading, remaining=remaining)
+            adapter.create_user(spec)
+            try:
+                return spec, bench.login(spec.username, spec.password)
+            except LoginRefused:
+                adapter.drop_user(spec.username, spec.level)
+        pytest.fail(f"no login within {MOMENTS[-1]} s")
+
     def test_the_end_moves(self, bench: Bench, adapter: Adapter, named: Named) -> None:
-        spec = named.spec(bench.reading, remaining=3)
+        spec = named.spec(bench.reading, remaining=60)
         adapter.create_user(spec)
         session = bench.login(spec.username, spec.password)
         adapter.set_expiry(spec.username, 3600)
@@ -192,7 +207,7 @@ class AdapterContract:
     def _ends_in(adapter: Adapter, username: str, remaining: timedelta) -> None:
         found = next(u for u in adapter.list_users() if u.username == username)
         assert found.expires_at is not None
-        assert abs(found.expires_at - datetime.now(UTC) - remaining) < timedelta(seconds=10)
+        assert abs(found.expires_at - datetime.now(UTC) - remaining) < ABOUT_NOW
 
     @staticmethod
     def _lets_in(bench: Bench, spec: UserSpec) -> bool:
@@ -205,23 +220,30 @@ class AdapterContract:
     # Taking away.
 
     def test_drop_ends_open_sessions(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        expect_within(SESSION_ENDS_WITHIN, lambda: self._drop_with_open_sessions(bench, adapter, named))
+
+    def _drop_with_open_sessions(self, bench: Bench, adapter: Adapter, named: Named) -> float:
         spec = named.spec(bench.writing)
         adapter.create_user(spec)
         sessions = [bench.login(spec.username, spec.password) for _ in range(3)]
         began = time.monotonic()
         receipt = adapter.drop_user(spec.username, spec.level)
-        assert time.monotonic() - began < SESSION_ENDS_WITHIN
+        took = time.monotonic() - began
         assert not any(session.is_alive() for session in sessions)
         for session in sessions:
             session.close()
         if bench.counts_idle_sessions:
             assert receipt.sessions_ended == len(sessions)
         assert not receipt.was_absent
-        assert abs(receipt.read_back_at - datetime.now(UTC)) < timedelta(seconds=10)
+        assert abs(receipt.read_back_at - datetime.now(UTC)) < ABOUT_NOW
         assert not bench.has_user(spec.username)
         assert not self._lets_in(bench, spec)
+        return took
 
     def test_drop_ends_what_runs(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+        expect_within(SESSION_ENDS_WITHIN, lambda: self._drop_with_work(bench, adapter, named))
+
+    def _drop_with_work(self, bench: Bench, adapter: Adapter, named: Named) -> float:
         spec = named.spec(bench.reading)
         adapter.create_user(spec)
         session = bench.login(spec.username, spec.password)
@@ -233,10 +255,11 @@ class AdapterContract:
             receipt = adapter.drop_user(spec.username, spec.level)
             with pytest.raises(Exception, match=r"."):
                 work.result(timeout=PATIENCE)
-            assert time.monotonic() - began < SESSION_ENDS_WITHIN
+            took = time.monotonic() - began
         assert receipt.sessions_ended == 1
         assert not session.is_alive()
         session.close()
+        return took
 
     def test_create_dies_after_each_step(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         """Either it is tried again, or the grant is ended before that."""

@@ -21,8 +21,8 @@ from adapters.base import Level, Secrets, Target, Tls
 from adapters.mariadb import MariaDB
 
 HERE = Path(__file__).parent
-START_SECONDS = 30
-END_SECONDS = 15
+START_SECONDS = 120
+END_SECONDS = 30
 RIGHTS = "acl|setuser acl|getuser acl|deluser acl|users acl|save acl|dryrun client|list client|kill info config|rewrite script|kill function|kill"
 
 

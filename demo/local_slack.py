@@ -29,7 +29,7 @@ PACKAGES = {
     ("Darwin", "x86_64"): "local-slack-darwin-x64",
 }
 INTEGRITY = json.loads((Path(__file__).parent / "local_slack.lock.json").read_text())
-START_SECONDS = 20
+START_SECONDS = 120
 
 
 class NotToBeHad(Exception):
@@ -95,14 +95,14 @@ class LocalSlack:
         return f"{self.url}/api/"
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}/_control/{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/_control/{path}", timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, **body: Any) -> Any:
         request = urllib.request.Request(
             f"{self.url}/_control/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def command(self, user: str, channel: str, text: str) -> None:

@@ -28,7 +28,7 @@ from demo import further, local_slack
 
 HERE = Path(__file__).parent
 SLACK_PORT, POSTGRES_PORT = 3000, 5499
-START_SECONDS = 30
+START_SECONDS = 120
 PEOPLE = {"U01REQUESTER": "requester", "U01APPROVER": "approver", "U01ADMIN": "admin", "U01BYSTANDER": "bystander"}
 CHANNELS = {"C01DBACCESS": "db-access", "C01AUDIT": "db-audit", "C01ALERTS": "db-alerts"}
 POSTGRES = """

@@ -144,7 +144,7 @@ def engine(server: FakeServer) -> type[Adapter]:
 
             if server.gate is not None:
                 gate, server.gate = server.gate, None
-                assert gate.wait(20)
+                assert gate.wait(300)
             if server.loses_answers:
                 server.loses_answers = False
                 server.in_flight.append(make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import clock_ahead
 from tests.access.house import ADA, LEAD, House
 
 
@@ -23,6 +25,7 @@ class Desk:
             "DBACCESS_CONFIG": str(folder),
             "HOUSE_ADMIN_URL": "postgresql://bot:HouseAdminSecret@127.0.0.1:1/shop",
             "PATH": "/usr/bin:/bin",
+            **clock_ahead.moving(os.environ),
             **env,
         }
 

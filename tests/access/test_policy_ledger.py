@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bot.access import ask, decide
@@ -44,7 +44,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def lived(world: World, wanted: Ask, clicks: list[str], folder: Path) -> None:
     house = House(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
     house.people.known = {who: Person(id=who, name=who.lower(), is_ours=True) for who in [*PEOPLE, "U99STRANGER"]}
-    house.people.groups = {name: set(people) for name, people in world.facts.members.items()}
+    told = world.facts.members
+    house.people.handles = {name: f"S0{name[1:].upper()}" for name in told if name.startswith("@")}
+    house.people.groups = {house.people.handles.get(name, name): set(people) for name, people in told.items()}
     house.policy = {**world.policy, "admins": ["U05EVE"], "audit_channel": "C0AUDIT", "alert_channel": "C0ALERTS"}
     entry = house.databases["databases"]["shop"]
     shop = {
@@ -119,7 +121,27 @@ PLAIN = Ask(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-
 CASES = st.tuples(worlds(), ASKS) | st.tuples(tangled(), st.just(PLAIN)) | st.tuples(tangled(), st.just(PLAIN))
 
 
+BY_HANDLE = World(
+    policy={
+        "rules": [
+            {
+                "name": "rule 0",
+                "channel": "C01CARDS",
+                "requesters": ["@three"],
+                "databases": ["*"],
+                "levels": ["*"],
+                "approvals": [{"from": ["U02BOB"], "count": 1}],
+            }
+        ],
+        "limits": {},
+    },
+    facts=Facts(members={"@three": frozenset({PEOPLE[0]})}),
+)
+"""Whoever is in a group by its handle may ask: such a world is drawn in one run of several."""
+
+
 @given(CASES, CLICKS)
+@example((BY_HANDLE, PLAIN), ["U02BOB"])
 @CALM
 def test_what_is_done_is_what_was_judged(
     template: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[World, Ask], clicks: list[str]

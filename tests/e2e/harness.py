@@ -32,6 +32,8 @@ CARDS, AUDIT, ALERTS = "C01DBACCESS", "C01AUDIT", "C01ALERTS"
 BOT_TOKEN, APP_TOKEN = "xoxb-e2e-secret-token", "xapp-e2e-secret-token"
 PEOPLE = {REQUESTER: "requester", LEAD: "lead", SECOND: "second", ADMIN: "admin", BYSTANDER: "bystander"}
 T = TypeVar("T")
+PATIENCE = 120.0
+"""Far above what anything takes, for a busy machine."""
 
 WORKSPACE = {
     "workspace": {"name": "Shop", "domain": "shop", "teamId": "T01SHOP"},
@@ -53,7 +55,7 @@ WORKSPACE = {
 }
 
 
-def wait(what: str, found: Callable[[], T | None], seconds: float = 20.0) -> T:
+def wait(what: str, found: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """Until ``found`` gives something; fails with ``what`` when the time is over."""
     deadline = time.monotonic() + seconds
     while True:
@@ -135,7 +137,7 @@ class World:
                 [sys.executable, "-m", "bot.cli", "run"], stdout=log, stderr=log, env=self.env, cwd=self.folder
             )
         if wait_ready:
-            wait("the bot is ready", self.is_ready, 30)
+            wait("the bot is ready", self.is_ready)
 
     def is_ready(self) -> bool:
         assert self.bot is not None
@@ -153,7 +155,7 @@ class World:
         if self.bot is None:
             return 0
         self.bot.send_signal(how)
-        status = self.bot.wait(30)
+        status = self.bot.wait(PATIENCE)
         self.bot = None
         return status
 
@@ -193,20 +195,20 @@ class World:
     def click(self, user: str, message: dict[str, Any], label: str) -> None:
         self.slack.click(user, message.get("channel", CARDS), message["ts"], buttons(message)[label])
 
-    def card_says(self, ts: str, words: str, seconds: float = 20.0) -> dict[str, Any]:
+    def card_says(self, ts: str, words: str, seconds: float = PATIENCE) -> dict[str, Any]:
         return wait(
             f"the card says {words!r}", lambda: next((m for m in [self.card(ts)] if words in text_of(m)), None), seconds
         )
 
-    def dm_says(self, words: str, user: str = REQUESTER, seconds: float = 20.0) -> dict[str, Any]:
+    def dm_says(self, words: str, user: str = REQUESTER, seconds: float = PATIENCE) -> dict[str, Any]:
         return wait(
             f"a DM says {words!r}", lambda: next((m for m in self.slack.dm(user) if words in text_of(m)), None), seconds
         )
 
-    def feed_says(self, words: str, seconds: float = 20.0) -> None:
+    def feed_says(self, words: str, seconds: float = PATIENCE) -> None:
         wait(f"the feed says {words!r}", lambda: any(words in text_of(m) for m in self.slack.messages(AUDIT)), seconds)
 
-    def told(self, words: str, user: str, seconds: float = 20.0) -> None:
+    def told(self, words: str, user: str, seconds: float = PATIENCE) -> None:
         """An answer that this person alone sees."""
         wait(f"{user} is told {words!r}", lambda: any(words in m["text"] for m in self.answers(user)), seconds)
 
@@ -232,7 +234,7 @@ class World:
             )
             return [str(row[0]) for row in rows.fetchall()]
 
-    def no_users(self, seconds: float = 20.0) -> None:
+    def no_users(self, seconds: float = PATIENCE) -> None:
         wait("no temporary user is left", lambda: not self.users(), seconds)
 
     def request(self, request_id: int) -> dict[str, Any]:
@@ -273,7 +275,7 @@ def psql(message: dict[str, Any], statement: str) -> subprocess.CompletedProcess
     assert found is not None, text_of(message)
     env = {**os.environ, "PATH": f"{os.environ['PATH']}:{servers.psql().parent}"}
     command = ["sh", "-c", f"{found[0]} -XAtc '{statement}'"]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=20)
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def is_dead(connection: psycopg.Connection[Any]) -> bool:

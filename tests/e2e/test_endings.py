@@ -70,10 +70,10 @@ def test_revoke_is_for_approvers_and_admins(world: World) -> None:
 
 
 def test_a_request_nobody_decides_lapses(world: World) -> None:
-    world.policy["defaults"]["request_ttl"] = "10s"
+    world.policy["defaults"]["request_ttl"] = "20s"
     world.start()
     card = world.ask("shop readonly 1h looking at a refund")
-    lapsed = world.card_says(card["ts"], "Lapsed", 30)
+    lapsed = world.card_says(card["ts"], "Lapsed")
     assert not buttons(lapsed)
     assert "Ask again" in buttons(world.dm_says("has lapsed"))
     world.slack.click(LEAD, CARDS, card["ts"], buttons(card)["Approve"])
@@ -90,7 +90,7 @@ def test_an_unreachable_database_gets_its_full_time_on_return(world: World) -> N
         world.dm_says("does not answer. I keep trying; your time starts when it does.")
     finally:
         world.bench.server.start()
-    message = world.dm_says("is ready", seconds=40)
+    message = world.dm_says("is ready")
     with psycopg.connect(pasted(message)) as session:
         left = session.execute(
             "SELECT extract(epoch FROM rolvaliduntil - now()) FROM pg_roles WHERE rolname = current_user"
@@ -107,7 +107,7 @@ def test_an_unreachable_database_fails_after_provision_within(world: World) -> N
     world.start()
     card = world.ask("shop readonly 1h looking at a refund")
     world.click(LEAD, card, "Approve")
-    failed = world.card_says(card["ts"], "Failed", 40)
+    failed = world.card_says(card["ts"], "Failed")
     assert "could not be reached in time" in text_of(failed)
     assert "Ask again" in buttons(world.dm_says("could not be reached in time"))
     assert world.request(number(card))["ended_because"] == "failed"
@@ -160,12 +160,12 @@ def test_a_level_changed_between_card_and_click_is_outdated(world: World) -> Non
 
 def test_a_database_removed_while_a_grant_lives_is_still_revoked(world: World) -> None:
     world.start()
-    card, _ = world.granted("shop readonly 20s looking at a refund")
+    card, _ = world.granted("shop readonly 40s looking at a refund")
     world.databases["databases"]["other"] = world.databases["databases"].pop("shop")
     world.policy["rules"][0]["databases"] = ["other"]
     world.write_config()
     world.restart(signal.SIGTERM)
-    world.card_says(card["ts"], "Ended", 40)
+    world.card_says(card["ts"], "Ended")
     world.no_users()
 
 
@@ -186,11 +186,11 @@ def test_a_ledger_begun_anew_under_old_cards_does_nothing(world: World, tmp_path
 
 def test_broken_files_with_a_live_grant_end_it_and_grant_nothing(world: World) -> None:
     world.start()
-    card, _ = world.granted("shop readonly 15s looking at a refund")
+    card, _ = world.granted("shop readonly 40s looking at a refund")
     world.stop()
     world.policy["rules"][0]["surprise"] = True
     world.start(wait_ready=False)
-    world.card_says(card["ts"], "Ended", 40)
+    world.card_says(card["ts"], "Ended")
     world.no_users()
     assert not world.is_ready()
     world.slack.command(SECOND, CARDS, "request shop readonly 1h looking at a refund")

@@ -21,7 +21,7 @@ from tests.contract.mysql_family import bench as mysql_bench
 from tests.contract.postgresql import bench as postgresql_bench
 from tests.contract.redis import bench as redis_bench
 from tests.e2e import harness
-from tests.e2e.harness import LEAD, REQUESTER, World, command_of, credentials, number, text_of
+from tests.e2e.harness import LEAD, PATIENCE, REQUESTER, World, command_of, credentials, number, text_of
 from tests.servers.mongodb.server import MongoServer
 from tests.servers.mysql import MySQLServer
 from tests.servers.postgresql import PostgresServer
@@ -128,7 +128,7 @@ def test_the_whole_story_on_every_engine(world: World, engines: dict[str, Engine
         assert "Revoke" in harness.buttons(world.card_says(cards[name]["ts"], "until"))
     for name, card in cards.items():
         world.click(LEAD, world.card(card["ts"]), "Revoke")
-        ended = world.card_says(card["ts"], "Read back from the server", 30)
+        ended = world.card_says(card["ts"], "Read back from the server")
         assert "Login blocked" in text_of(ended), name
         known = credentials(messages[name])
         assert not sessions[name].is_alive(), name
@@ -145,9 +145,9 @@ def test_the_whole_story_on_every_engine(world: World, engines: dict[str, Engine
 
 def test_the_end_comes_by_itself(world: World, engines: dict[str, Engine]) -> None:
     world.start()
-    cards = {name: world.granted(f"{name} write 10s fixing a refund") for name in engines}
+    cards = {name: world.granted(f"{name} write 40s fixing a refund") for name in engines}
     for name, (card, message) in cards.items():
-        assert "Read back from the server" in text_of(world.card_says(card["ts"], "Read back from the server", 30))
+        assert "Read back from the server" in text_of(world.card_says(card["ts"], "Read back from the server"))
         assert not engines[name].bench.has_user(credentials(message)["Username"]), name
     world.dm_says("ended", REQUESTER)
 
@@ -190,7 +190,7 @@ def test_a_trial_leaves_nothing_when_it_is_interrupted_or_fails(world: World, po
         next(line for line in trial.stdout if "create" in line and "ms" in line)
         trial.send_signal(signal.SIGINT)
         trial.stdout.read()
-        assert trial.wait(30) != 0
+        assert trial.wait(PATIENCE) != 0
     assert world.users() == []
 
 

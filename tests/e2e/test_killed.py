@@ -32,9 +32,7 @@ def test_killed_at_random_moments_everything_still_ends(world: World) -> None:
         time.sleep(moments.uniform(1.0, 5.0))  # anywhere in the endings
         world.restart(signal.SIGKILL)
     for request_id in numbers:
-        wait(
-            f"#{request_id} is over", lambda request_id=request_id: world.request(request_id)["state"] == "revoked", 90
-        )
+        wait(f"#{request_id} is over", lambda request_id=request_id: world.request(request_id)["state"] == "revoked")
     world.no_users()
     assert not any("Password" in text_of(m) for m in world.slack.dm("U01REQUESTER"))
     assert world.stop() == 0

@@ -18,10 +18,12 @@ from urllib.parse import parse_qsl
 from aiohttp import WSMsgType, web
 
 from tests.fake_slack import strictness
+from tests.fake_slack.fair_clock import FairClock
 from tests.fake_slack.web_api import WebApi
 from tests.fake_slack.workspace import APP, APP_TOKEN, BOT_TOKEN, RESPONSE_SECONDS, RESPONSE_USES, TEAM, Workspace
 
 ACK_SECONDS = 3.0
+PATIENCE = 60.0
 LOST = "lost"
 """The call is done, and its answer never arrives."""
 
@@ -181,7 +183,7 @@ class FakeSlack:
     async def deliver(self, kind: str, payload: dict[str, Any], *, retry: int = 0) -> Outcome:
         """One envelope to one socket; the ack must come within three seconds."""
         await self._let_through()
-        deadline = asyncio.get_running_loop().time() + 10
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         while not (open_ := [s for s in self._sockets if not s.closed]):
             assert asyncio.get_running_loop().time() < deadline, "no socket is open"
             await asyncio.sleep(0.01)
@@ -196,11 +198,18 @@ class FakeSlack:
         if retry:
             frame |= {"retry_attempt": retry, "retry_reason": "timeout"}
         await open_[0].send_json(frame)
-        try:
-            return Outcome(ack=await asyncio.wait_for(waiting, ACK_SECONDS), was_acked=True)
-        except TimeoutError:
-            self.problems.append(f"{kind} was not acked within three seconds")
-            return Outcome(ack=None, was_acked=False)
+        if await self._comes_in_time(waiting):
+            return Outcome(ack=waiting.result(), was_acked=True)
+        waiting.cancel()
+        self.problems.append(f"{kind} was not acked within three seconds")
+        return Outcome(ack=None, was_acked=False)
+
+    @staticmethod
+    async def _comes_in_time(waiting: asyncio.Future[dict[str, Any]]) -> bool:
+        clock = FairClock()
+        while (left := ACK_SECONDS - clock()) > 0 and not waiting.done():
+            await asyncio.wait([waiting], timeout=left)
+        return waiting.done()
 
     # What people do.
 
@@ -301,7 +310,7 @@ class FakeSlack:
         """The newest form in front of a person."""
         return next((v for v in reversed(self.workspace.views.values()) if v["user"] == user), None)
 
-    async def wait(self, what: str, found: Callable[[], Any], seconds: float = 10.0) -> Any:
+    async def wait(self, what: str, found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         deadline = asyncio.get_running_loop().time() + seconds
         while not (value := found()):
             assert asyncio.get_running_loop().time() < deadline, (

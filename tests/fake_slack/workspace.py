@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.fake_slack.fair_clock import FairClock
 
 TEAM, OTHER_TEAM, BOT_USER, APP = "T0TEAM", "T0OTHER", "U0BOT", "A0APP"
 BOT_TOKEN, APP_TOKEN = "xoxb-strict-bot-token", "xapp-strict-app-token"
@@ -44,7 +45,7 @@ class ResponseUrl:
 class Workspace:
     """State without a network. ``now`` may be turned by a test to let triggers and response URLs grow old."""
 
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = field(default_factory=FairClock)
     scopes: set[str] = field(default_factory=lambda: set(SCOPES))
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
     channels: dict[str, dict[str, Any]] = field(default_factory=dict)

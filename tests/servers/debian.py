@@ -11,6 +11,8 @@ from pathlib import Path
 
 import fasteners
 
+from tests import clock_ahead
+
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 APT_SECONDS = 300
 
@@ -85,7 +87,7 @@ def loader(root: Path) -> list[str]:
 
 
 def _run(apt: Path, *command: str) -> None:
-    environment = {**os.environ, "APT_CONFIG": str(apt / "conf")}
+    environment = {**clock_ahead.today(os.environ), "APT_CONFIG": str(apt / "conf")}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=APT_SECONDS, check=False

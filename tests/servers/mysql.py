@@ -21,7 +21,8 @@ from tests.servers import debian
 from tests.servers.postgresql import NoServer, free_port, unprivileged
 
 ROOT, PASSWORD = "tester", "SuperSecret0Admin"
-START_SECONDS = 60
+START_SECONDS = 240
+STOP_SECONDS = 120
 PORTS_TRIED = 5
 MARIADB_PACKAGES = ("mariadb-server-core", "mariadb-client-core", "mariadb-server")
 MYSQL_PACKAGES = ("mysql-server-core", "mysql-client-core")
@@ -146,7 +147,7 @@ class MySQLServer:
         if self.process is not None:
             self.process.send_signal(how)
             try:
-                self.process.wait(30)
+                self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

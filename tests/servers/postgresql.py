@@ -25,7 +25,8 @@ import psycopg
 from tests.servers import debian
 
 SUPERUSER, PASSWORD = "postgres", "SuperSecret0Admin"
-START_SECONDS = 30
+START_SECONDS = 180
+STOP_SECONDS = 60
 PORTS_TRIED = 5
 FIRST_PORT, PARTS, PORTS_EACH = 12_000, 5, 4_000
 _given: set[int] = set()
@@ -211,7 +212,7 @@ class PostgresServer:
         if self.process is not None:
             self.process.send_signal(how)
             try:
-                self.process.wait(20)
+                self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -21,7 +21,8 @@ from tests.servers import debian
 from tests.servers.postgresql import NoServer, free_port, unprivileged
 
 TESTER, PASSWORD = "tester", "SuperSecret0Admin"
-START_SECONDS = 30
+START_SECONDS = 180
+STOP_SECONDS = 60
 PORTS_TRIED = 5
 ACCOUNTS = ("user default off resetpass -@all", f"user {TESTER} on >{PASSWORD} ~* &* +@all")
 CONFIG = """
@@ -176,7 +177,7 @@ class RedisServer:
         if self.process is not None:
             self.process.send_signal(how)
             try:
-                self.process.wait(20)
+                self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

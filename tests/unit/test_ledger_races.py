@@ -159,7 +159,7 @@ async def test_a_reader_of_the_record_misses_nothing_that_commits_late(ledger: L
             await asyncio.sleep(0)
 
     writers = [write(on, writing // 6) for on in (ledger, replica) * 3]
-    await asyncio.wait_for(asyncio.gather(read(), *writers), 60)
+    await asyncio.wait_for(asyncio.gather(read(), *writers), 300)
     async with ledger.reading() as tx:
         rows = (await tx.exec_driver_sql("SELECT id FROM audit_events ORDER BY id")).scalars().all()
     assert seen == list(rows)

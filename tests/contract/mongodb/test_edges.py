@@ -309,7 +309,7 @@ def test_a_server_that_is_frozen_is_given_up(alone: MongoServer) -> None:
     try:
         with pytest.raises(Unreachable):
             bench.adapter().identity()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     finally:
         for process in alone.processes:
             os.kill(process.pid, signal.SIGCONT)
@@ -333,7 +333,7 @@ def test_what_others_do_goes_on(shop: Bench) -> None:
         work = pool.submit(lambda: len(list(session.client[shop.app].few.find({"$where": SLOW}))))
         wait_until(lambda: adapter.activity([other.username])[0].sessions > 0)
         adapter.drop_user(mine.username, mine.level)
-        assert work.result(timeout=30) == 15
+        assert work.result(timeout=120) == 15
     assert len(list(cursor)) == 99
     session.close()
     adapter.drop_user(other.username, other.level)
@@ -415,8 +415,8 @@ def test_what_runs_on_a_secondary_is_ended(pair: MongoServer) -> None:
         began = time.monotonic()
         adapter.drop_user(spec.username, spec.level)
         with pytest.raises(Exception, match=r"interrupted|requires authentication"):
-            work.result(timeout=10)
-        assert time.monotonic() - began < 3
+            work.result(timeout=120)
+        assert time.monotonic() - began < 15, "the work would have taken 20"
     assert not session.is_alive()
     session.close()
 

@@ -21,7 +21,7 @@ Client = MongoClient[dict[str, Any]]
 USERS, APP, OTHER = "temps", "app", "other"
 BOT, BOT_PASSWORD = "bot", "BotSecret0"
 DOCUMENTS = 12
-WAIT_SECONDS = 20
+WAIT_SECONDS = 120
 BOT_PRIVILEGES = [
     {
         "resource": {"db": USERS, "collection": ""},

@@ -15,7 +15,7 @@ import bson
 from pymongo.errors import OperationFailure
 
 OP_MSG = 2013
-WAIT_SECONDS = 30
+WAIT_SECONDS = 120
 
 
 class ScramClient:

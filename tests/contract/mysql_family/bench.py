@@ -114,7 +114,7 @@ class Bench:
         asked = ["--no-defaults", *words, "--batch", "-e", "SELECT CURRENT_USER(), COUNT(*) FROM customers"]
         run = [*flavour.command(flavour.client), *asked]
         environment = self.server.environment
-        done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=20, env=environment)
+        done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=120, env=environment)
         return done.stdout + done.stderr
 
     def make_foreign_user(self, username: str, password: str) -> None:

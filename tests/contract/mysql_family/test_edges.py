@@ -273,7 +273,7 @@ def test_the_event_kills_what_runs_and_says_so(bench: Bench) -> None:
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(session.work, 20)
         with pytest.raises(pymysql.MySQLError):
-            work.result(timeout=10)
+            work.result(timeout=120)
     wait_until(lambda: not bench.has_user(spec.username))
     receipt = bench.adapter().drop_user(spec.username, spec.level)
     assert "the server's own event had ended it at" in receipt.notes[0]
@@ -431,7 +431,7 @@ def test_a_server_that_is_frozen_is_given_up(own_bench: Bench) -> None:
     try:
         with pytest.raises(Unreachable):
             own_bench.adapter().identity()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     finally:
         os.kill(process.pid, signal.SIGCONT)
 
@@ -494,10 +494,14 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MySQLServer, MySQLSer
     where = f"HOST='127.0.0.1', {{}}PORT={primary.port}, {{}}USER='{servers.ROOT}', {{}}PASSWORD='{servers.PASSWORD}'"
     if request.param == "mariadb":
         primary.run("RESET MASTER")
-        replica.run("RESET MASTER", f"CHANGE MASTER TO MASTER_{where.format(*['MASTER_'] * 3)}", "START SLAVE")
+        replica.run(
+            "RESET MASTER",
+            f"CHANGE MASTER TO MASTER_{where.format(*['MASTER_'] * 3)}, MASTER_CONNECT_RETRY=1",
+            "START SLAVE",
+        )
     else:
         primary.run("RESET BINARY LOGS AND GTIDS")
-        source = f"CHANGE REPLICATION SOURCE TO SOURCE_{where.format(*['SOURCE_'] * 3)}, GET_SOURCE_PUBLIC_KEY=1"
+        source = f"CHANGE REPLICATION SOURCE TO SOURCE_{where.format(*['SOURCE_'] * 3)}, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1"
         replica.run("RESET BINARY LOGS AND GTIDS", source, "START REPLICA")
     replica.run("SET GLOBAL read_only = 1")
     yield primary, replica

@@ -96,7 +96,7 @@ class Bench:
         self, spec: UserSpec, database: str | None = None, password: str | None = None
     ) -> psycopg.Connection[tuple[object, ...]]:
         url = self.server.url(spec.username, password or spec.password, database or self.database)
-        return psycopg.connect(url, autocommit=True, connect_timeout=5)
+        return psycopg.connect(url, autocommit=True, connect_timeout=60)
 
     def superuser(self, database: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
         return self.server.admin(database or self.database)
@@ -192,13 +192,13 @@ class ContractBench:
     def login(self, username: str, password: str) -> Login:
         url = self.bench.server.url(username, quote(password, safe=""), self.bench.database)
         try:
-            return Login(psycopg.connect(url, autocommit=True, connect_timeout=5))
+            return Login(psycopg.connect(url, autocommit=True, connect_timeout=60))
         except psycopg.OperationalError as error:
             raise LoginRefused(str(error)) from None
 
     def login_by(self, command: str) -> str:
         words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user, count(*) FROM shop.customers"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
         return done.stdout + done.stderr
 
     def make_foreign_user(self, username: str, password: str) -> None:

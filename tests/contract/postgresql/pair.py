@@ -68,7 +68,7 @@ def login_at(server: PostgresServer, spec: UserSpec, database: str) -> Login:
     """A session that is closed when the test is over."""
     try:
         url = server.url(spec.username, spec.password, database)
-        login = Login(psycopg.connect(url, autocommit=True, connect_timeout=5))
+        login = Login(psycopg.connect(url, autocommit=True, connect_timeout=60))
     except psycopg.OperationalError as error:
         raise LoginRefused(str(error)) from None
     _logins.append(login)

@@ -38,7 +38,7 @@ def set_up(bench: Bench) -> None:
     """As the file says."""
     names = ["-v", f"login={bench.bot}", "-v", f"role={bench.owner or bench.bot}"]
     words = [str(psql()), "-X", "-q", "-d", bench.server.superuser_url(), *names, "-f", str(SETUP)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stderr
 

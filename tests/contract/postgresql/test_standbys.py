@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from adapters.base import LoginRefused, Secrets, Unreachable, UserSpec
-from adapters.contract import Died, wait_until
+from adapters.contract import Died, expect_within, wait_until
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.bench import (
     Bench,
@@ -32,6 +32,10 @@ def bench(paired: Bench) -> Bench:
 
 
 def test_a_session_on_the_standby_ends(bench: Bench, pair: Pair) -> None:
+    expect_within(1.0, lambda: end_with_sessions_on_both(bench, pair))
+
+
+def end_with_sessions_on_both(bench: Bench, pair: Pair) -> float:
     spec, there = opened(bench, pair, support())
     again = login_at(pair.standby, spec, bench.database)
     here = login_at(pair.primary, spec, bench.database)
@@ -39,7 +43,7 @@ def test_a_session_on_the_standby_ends(bench: Bench, pair: Pair) -> None:
     assert (activity.sessions, activity.clients) == (3, ("127.0.0.1",))
     began = time.monotonic()
     receipt = bench.adapter().drop_user(spec.username, spec.level)
-    assert time.monotonic() - began < 1.0
+    took = time.monotonic() - began
     assert not any(session.is_alive() for session in (there, again, here))
     assert receipt.sessions_ended == 3
     assert receipt.notes == ("On the standby behind env:STANDBY_1: 2 sessions ended, none left.",)
@@ -48,9 +52,14 @@ def test_a_session_on_the_standby_ends(bench: Bench, pair: Pair) -> None:
         login_at(pair.standby, spec, bench.database)
     (quiet,) = bench.adapter().activity([spec.username])
     assert quiet.sessions == 0
+    return took
 
 
 def test_what_runs_on_the_standby_ends(bench: Bench, pair: Pair) -> None:
+    expect_within(1.0, lambda: end_with_work(bench, pair))
+
+
+def end_with_work(bench: Bench, pair: Pair) -> float:
     spec, there = opened(bench, pair)
     ended: list[float] = []
 
@@ -63,9 +72,9 @@ def test_what_runs_on_the_standby_ends(bench: Bench, pair: Pair) -> None:
     thread.start()
     began = time.monotonic()
     bench.adapter().drop_user(spec.username, spec.level)
-    thread.join(10)
+    thread.join(50)
     assert ended
-    assert ended[0] - began < 1.0
+    return ended[0] - began
 
 
 def test_a_storm_of_logins_on_the_standby(bench: Bench, pair: Pair) -> None:

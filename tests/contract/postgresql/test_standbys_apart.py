@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -69,12 +68,11 @@ def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
     pair.standby.process.send_signal(signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(1) as pool:
-            began = time.monotonic()
             drop = pool.submit(bench.adapter().drop_user, spec.username, spec.level)
             wait_until(lambda: not here.is_alive())
-            assert time.monotonic() - began < 1.0
+            assert not drop.done(), "it goes on waiting for the standby"
             with pytest.raises(Unreachable, match="env:STANDBY_1"):
-                drop.result(timeout=20)
+                drop.result(timeout=120)
     finally:
         pair.standby.process.send_signal(signal.SIGCONT)
     bench.adapter().drop_user(spec.username, spec.level)

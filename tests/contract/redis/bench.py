@@ -205,7 +205,7 @@ class Bench:
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=120,
         )
         return done.stdout + done.stderr
 

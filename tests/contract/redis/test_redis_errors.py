@@ -133,6 +133,6 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pyte
             began = time.monotonic()
             with pytest.raises(Unreachable):
                 verb()
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 7, "without the patch it would be 8"
         with pytest.raises(Unreachable):
             adapter.login("jit_1_a_0000", "x" * 20, READING)

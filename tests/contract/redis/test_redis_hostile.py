@@ -16,7 +16,7 @@ from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from adapters.base import LoginRefused, Rejected, Unreachable
-from adapters.contract import Denied, wait_until
+from adapters.contract import Denied, expect_within, wait_until
 from adapters.redis import nodes
 from tests.contract.redis.bench import READING, RIGHTS, WRITING, Bench, Session, make_bot
 from tests.servers.redis import REDIS, REDIS8, VALKEY, Flavour, RedisServer
@@ -114,6 +114,11 @@ WAITS = {
 @pytest.mark.parametrize("words", WAITS.values(), ids=WAITS)
 def test_a_session_ends_whatever_it_waits_for(bench: Bench, words: tuple[str, ...]) -> None:
     """Also where somebody gave the user more by hand: rights that no level gives."""
+    expect_within(ENDS_WITHIN, lambda: end_one_that_waits(bench, words))
+    bench.fill()
+
+
+def end_one_that_waits(bench: Bench, words: tuple[str, ...]) -> float:
     adapter, spec = bench.adapter(), bench.spec(WRITING)
     adapter.create_user(spec)
     bench.server.run("ACL", "SETUSER", spec.username, "allchannels", "+@all")
@@ -124,10 +129,10 @@ def test_a_session_ends_whatever_it_waits_for(bench: Bench, words: tuple[str, ..
         end = pool.submit(dies, session)
         began = time.monotonic()
         receipt = adapter.drop_user(spec.username, WRITING)
-        assert end.result(timeout=10)
-        assert time.monotonic() - began < ENDS_WITHIN
+        assert end.result(timeout=120)
+        took = time.monotonic() - began
     assert receipt.sessions_ended == 1
-    bench.fill()
+    return took
 
 
 def test_nothing_is_delivered_to_one_who_waited(bench: Bench) -> None:
@@ -153,13 +158,18 @@ def test_a_session_that_took_off_its_name_is_nobody(bench: Bench) -> None:
 
 
 def test_more_sessions_than_one_answer_holds(bench: Bench) -> None:
+    expect_within(ENDS_WITHIN, lambda: end_two_hundred(bench))
+
+
+def end_two_hundred(bench: Bench) -> float:
     adapter, spec = bench.adapter(), bench.spec(READING)
     adapter.create_user(spec)
     sessions = [bench.login(spec.username, spec.password) for _ in range(200)]
     began = time.monotonic()
     assert adapter.drop_user(spec.username, READING).sessions_ended == 200
-    assert time.monotonic() - began < ENDS_WITHIN
+    took = time.monotonic() - began
     assert not any(session.is_alive() for session in sessions)
+    return took
 
 
 # A server that is held up. Its busy threshold is 0.3 s instead of 5.
@@ -185,7 +195,7 @@ def running(server: RedisServer, *words: str, times: int = 1) -> Iterator[None]:
             yield
         finally:
             connection.disconnect()
-            answer.result(timeout=20)
+            answer.result(timeout=120)
 
 
 def quiet(connection: Any, times: int) -> None:

@@ -25,8 +25,8 @@ from tests.servers.postgresql import NoServer, free_port, unprivileged
 ROOT, PASSWORD = "tester", "SuperSecret0Admin"
 HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[3]
-START_SECONDS = 30
-STOP_SECONDS = 20
+START_SECONDS = 180
+STOP_SECONDS = 60
 PORTS_TRIED = 5
 SLOW = "sleep(200) || true"
 """A ``$where`` that waits 0.2 s at each document and can be killed there, on the real server as on the stand-in."""
