@@ -20,7 +20,6 @@ SCOPES = (
     "usergroups:read",
     "channels:read",
     "groups:read",
-    "files:write",
 )
 
 
