@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -81,7 +81,8 @@ def _wrong(found: Settings) -> list[str]:
 def _is_store(url: str) -> bool:
     """A ledger is a file or a server; SQLite's other URLs mean memory, which forgets."""
     if url.startswith("sqlite+aiosqlite:///"):
-        return ":memory:" not in url and bool(url.removeprefix("sqlite+aiosqlite:///").partition("?")[0])
+        path = unquote(url.removeprefix("sqlite+aiosqlite:///").partition("?")[0])
+        return bool(path) and "\0" not in path and not path.startswith(("file:", ":memory:"))
     try:
         return url.startswith("postgresql+psycopg://") and urlsplit(url).port != 0
     except ValueError:

@@ -12,6 +12,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import fasteners
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.audit import AuditKind
 from storage.errors import ClaimLost, LimitReached, NotPossible
+from storage.files import make_private
 from storage.lifecycle import EXTENDED, TRANSITIONS, resolve, written
 from storage.moves import Change, Move, Plan, Situation, Transition, Why, moved_end
 from storage.queue import Queue, clear, held, put
@@ -68,7 +70,9 @@ class Ledger(Reads, Queue):
         """On SQLite one bot runs at a time, guarded by the operating system's file lock; PostgreSQL takes any number."""
         if not self.is_sqlite:
             return True
-        self._sole = fasteners.InterProcessLock(f"{self.path.resolve()}.lock")
+        path = Path(f"{self.path.resolve()}.lock")
+        make_private(path)
+        self._sole = fasteners.InterProcessLock(path)
         if self._sole.acquire(blocking=False):
             return True
         self._sole.lockfile.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -92,6 +92,16 @@ class Reads(Store):
             if not self.is_sqlite:
                 await tx.exec_driver_sql("LOCK TABLE audit_events IN SHARE MODE")
             return tuple(rows.event(row) for row in (await tx.execute(query)).mappings())
+
+    async def last_event(self) -> int:
+        """The number of the newest audit event; 0 where there is none."""
+        async with self.reading() as tx:
+            return int((await tx.execute(select(func.coalesce(func.max(audit_events.c.id), 0)))).scalar_one())
+
+    async def changed_by(self, actors: Collection[str], *, after: int) -> tuple[AuditEvent, ...]:
+        """The events of these actors that are newer than the event ``after``. It waits for nobody who writes."""
+        query = _events().where(audit_events.c.id > after, audit_events.c.actor.in_(actors))
+        return await self._all(query, rows.event)
 
     async def remembered(self, name: str) -> str | None:
         """What was last written under this name by ``remember``."""

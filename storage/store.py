@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.errors import SchemaMissing, StoreUnavailable
+from storage.files import make_private, narrow
 from storage.waking import Waker, make_waker
 
 Clock: TypeAlias = Callable[[], datetime]
@@ -126,7 +127,7 @@ class Store:
         """
         with _translated():
             if self.is_sqlite:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._make_files()
                 await self._write_ahead()
             async with self.engine.begin() as tx:
                 if not self.is_sqlite:
@@ -136,6 +137,14 @@ class Store:
                     raise SchemaMissing(NEWER)
                 await tx.run_sync(_upgrade)
                 yield tx
+
+    def _make_files(self) -> None:
+        """SQLite gives its further files the rights of the first; those of an earlier run are narrowed like it."""
+        path = self.path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path)
+        for suffix in ("-wal", "-shm", "-journal"):
+            narrow(path.with_name(f"{path.name}{suffix}"))
 
     async def _write_ahead(self) -> None:
         """Set WAL, which stays with the file.
@@ -222,7 +231,8 @@ def lock_number(what: str) -> int:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))  # a sign of its own in such files
     config.set_main_option("path_separator", "os")
     return config
 

@@ -99,7 +99,7 @@ class ListenWaker:
     """PostgreSQL: NOTIFY in the transaction, LISTEN on a connection of its own."""
 
     def __init__(self, url: URL) -> None:
-        self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._settings = url.get_dialect()().create_connect_args(url)[1]
         self._readers = Readers()
         self._listening: asyncio.Task[None] | None = None
 
@@ -117,7 +117,7 @@ class ListenWaker:
     async def _listen(self) -> None:
         while True:
             with suppress(psycopg.Error, OSError):
-                async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                async with await psycopg.AsyncConnection.connect(**self._settings, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     self._readers.wake()  # what was committed before we listened
                     async for _ in connection.notifies():

@@ -38,10 +38,14 @@ class Typed:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """``is_new`` is False where the same ask was waiting already: its number is the answer."""
+    """``is_new`` is False where the same ask was waiting already: its number is the answer.
+
+    ``not_yet``: why what needs nobody's approval was stored and not approved.
+    """
 
     request: Request
     is_new: bool
+    not_yet: str | None = None
 
 
 class FormNeeded(Exception):
@@ -100,7 +104,10 @@ async def _granted_at_once(context: Context, asked: Asked) -> Asked:
     """Nobody is asked where the policy names nobody. Break-glass waits until somebody was told."""
     if asked.request.terms.stages or asked.request.kind is Kind.BREAK_GLASS:
         return asked
-    return replace(asked, request=await approve_alone(context, asked.request))
+    try:
+        return replace(asked, request=await approve_alone(context, asked.request))
+    except Refused as no:
+        return replace(asked, not_yet=str(no))  # a refusal would say that nothing was stored
 
 
 async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> asking.Ask:

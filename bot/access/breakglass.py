@@ -21,7 +21,7 @@ from storage.records import Cause, Message, Purpose, Request, State
 
 Post: TypeAlias = Callable[[Message], Awaitable[None]]
 
-NOBODY = "Nobody who could review it was reached, so the glass stays whole. Your administrators have been told."
+NOBODY = "Nobody who could review it was reached, so the glass stays whole. An alert was raised."
 
 
 async def announce(context: Context, work: Work, request: Request, post: Post) -> None:

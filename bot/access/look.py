@@ -14,10 +14,13 @@ from bot.access.ports import Person
 from bot.access.provision import target_of
 from bot.policy import asking, clicks, judge
 from bot.policy.offers import Offer, offers
-from storage.errors import NoSuchRequest
+from storage.audit import AuditKind
+from storage.errors import LedgerError, NoSuchRequest
 from storage.records import AuditEvent, Decision, Request, State
 
 NUMBER_MAX = 18
+POLICY = "policy"
+"""The actor of what follows from the policy alone."""
 ACTIVITY_WITHIN = 2.0
 """Seconds to wait for a server's count of sessions: an answer in Slack is not kept waiting for it."""
 
@@ -30,6 +33,25 @@ class StatusView:
     decisions: tuple[Decision, ...]
     events: tuple[AuditEvent, ...]
     sessions: int | None
+
+
+async def last_event(context: Context) -> int | None:
+    """Where the record ends now; None where the ledger does not answer. For ``changes_since``."""
+    try:
+        return await context.ledger.last_event()
+    except LedgerError:
+        return None
+
+
+async def changes_since(context: Context, person_id: str, last: int | None) -> tuple[AuditEvent, ...] | None:
+    """What this person changed after the event ``last``, and what the policy changed, which may be part of it. None: nobody knows."""
+    if last is None:
+        return None
+    try:
+        events = await context.ledger.changed_by((person_id, POLICY), after=last)
+    except Exception:  # noqa: BLE001 - asked in trouble: whatever goes wrong here too, nothing is certain
+        return None
+    return tuple(event for event in events if event.kind != AuditKind.CLICK_REFUSED)
 
 
 async def by_token(context: Context, token: str) -> Request:

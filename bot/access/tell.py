@@ -162,7 +162,7 @@ async def post_copies(context: Context, work: Work, request: Request, people: Co
 def _closed_words(request: Request, is_reached: bool) -> str:
     if is_reached:
         return f"The channel for #{request.id} cannot be written, so I asked the approvers directly."
-    return f"Nobody could be asked about #{request.id}: neither its channel nor its approvers can be reached. Your administrators have been told."
+    return f"Nobody could be asked about #{request.id}: neither its channel nor its approvers can be reached. An alert was raised."
 
 
 async def _approvers(context: Context, request: Request) -> set[str]:

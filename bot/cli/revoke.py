@@ -60,7 +60,7 @@ def revoke(
 def _line(request: Request) -> str:
     if request.state is State.REVOKED:
         return f"#{request.id} {request.username} on {request.database}: {receipt_words(request.receipt or {})}"
-    return f"#{request.id} {request.username} on {request.database}: not ended yet ({request.state}). dbaccess keeps trying; see dbaccess show {request.id}."
+    return f"#{request.id} {request.username} on {request.database}: not ended yet ({request.state}). A running bot keeps trying; see dbaccess show {request.id}."
 
 
 async def _revoke(

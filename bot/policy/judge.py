@@ -123,7 +123,9 @@ class _Walk:
 
 
 def _nobody_knows(rule: Rule, silent: tuple[str, ...]) -> Refused:
-    words = f"Slack did not say who is in {_listed(silent)}, so nothing was done: no answer is a no. Please try again. Rule: {rule.name}."
+    words = (
+        f"Slack did not say who is in {_listed(silent)}, and no answer is a no. Please try again. Rule: {rule.name}."
+    )
     return Refused(reason=words, about="people", unknown=silent, rule=rule.name)
 
 
@@ -270,12 +272,12 @@ def _nobody_left(terms: Terms, ask: Ask, facts: Facts) -> Refused | None:
         return None if facts.is_offline else _nobody_knows_approvers(terms, silent)
     empty = tuple(name for name in dict.fromkeys(named) if not facts.people([name]))
     why = f" There is nobody in {_listed(empty)}." if empty else ""
-    words = f"Nobody could approve this: too few people may decide it besides you.{why} Your administrators have been told. Rule: {terms.rule}."
+    words = f"Nobody could approve this: too few people may decide it besides you.{why} Rule: {terms.rule}."
     return Refused(reason=words, about="people", unknown=empty or tuple(dict.fromkeys(named)), rule=terms.rule)
 
 
 def _nobody_knows_approvers(terms: Terms, silent: tuple[str, ...]) -> Refused:
-    words = f"Slack did not say who is in {_listed(silent)}, who would decide, so nobody was asked. Please try again. Rule: {terms.rule}."
+    words = f"Slack did not say who is in {_listed(silent)}, who would decide. Please try again. Rule: {terms.rule}."
     return Refused(reason=words, about="people", unknown=silent, rule=terms.rule)
 
 

@@ -24,7 +24,7 @@ from storage.records import Request
 def register(app: AsyncApp, context: Context) -> None:
     """Put the listeners on the app; the one for all others comes last."""
     for action, listener in CLICKS.items():
-        app.action(action)(guarded(context, listener))
+        app.action(action)(guarded(context, listener, is_recorded=action not in UNRECORDED))
     app.action(ids.DATABASE)(guarded(context, on_database_chosen))
     app.action(re.compile(".*"))(_other(context))
 
@@ -137,3 +137,5 @@ CLICKS: dict[str, Listener] = {
     ids.SHOW_PASSWORD: on_show_password,
     ids.ASK_AGAIN: on_ask_again,
 }
+UNRECORDED = frozenset({ids.NEW_PASSWORD, ids.SHOW_PASSWORD})
+"""A task alone, and a password that the server has before the ledger knows."""

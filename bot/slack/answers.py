@@ -8,7 +8,7 @@ from datetime import datetime
 from bot.access.ask import Asked
 from bot.access.errors import AccessError, Refused
 from bot.access.look import StatusView
-from bot.access.words import count
+from bot.access.words import count, what_happened
 from bot.durations import format_duration
 from bot.policy.asking import Answer
 from bot.policy.offers import Offer
@@ -17,7 +17,8 @@ from bot.slack import ids
 from bot.slack.blocks import Block, Drawn, actions, button, context, section
 from bot.slack.cards import approvers, ended_by, receipt_line
 from bot.slack.text import TEXT_MAX, cut, escape, moment, named, one_line, person
-from storage.records import Kind, Request, State, Verdict
+from storage.audit import AuditKind
+from storage.records import LIVE, AuditEvent, Kind, Request, State, Verdict
 
 LISTED_MAX = 15
 OFFERS_MAX = 40
@@ -46,12 +47,36 @@ COMMANDS = {
     "explain": ("explain DATABASE [LEVEL] [DURATION] [@user]", "which rule answers, and why; nothing is requested"),
     "help": ("help [COMMAND]", "this"),
 }
+CHANGED: dict[str, str] = {
+    AuditKind.ASKED: "Your request was made (#{}).",
+    AuditKind.DECIDED: "Your approval of #{} was recorded.",
+    AuditKind.APPROVED: "Your approval of #{} was recorded.",
+    AuditKind.APPLIED: "Your approval of #{} was recorded.",
+    AuditKind.DENIED: "#{} was denied.",
+    AuditKind.CANCELLED: "#{} was withdrawn.",
+    AuditKind.REVOKING: "#{} is being ended.",
+    AuditKind.SIGNED_OFF: "#{} was signed off.",
+}
+"""What an event of one's own says to oneself."""
 LATER = ("pending", "report", "lockdown", "unlock")
 
 
 def said(text: str) -> Drawn:
     """Plain words, escaped."""
     return Drawn(text=cut(escape(text), TEXT_MAX), blocks=[section(escape(text))])
+
+
+def in_trouble(reference: str, mine: str, changes: Sequence[AuditEvent] | None) -> str:
+    """Something nobody foresaw: its reference, and what is certain. ``changes`` is None where nothing is.
+
+    What somebody else may have changed (``mine`` is not its actor) is not said, and neither is that nothing was changed.
+    """
+    begin = f"Something went wrong. Reference {reference}."
+    if changes is None:
+        return begin
+    own = [event for event in changes if event.actor == mine and event.request_id is not None]
+    certain = [CHANGED.get(e.kind, "What you did to #{} was recorded.").format(e.request_id) for e in own]
+    return " ".join([begin, *certain] if changes else [begin, "Nothing was changed."])
 
 
 def refused(no: AccessError) -> Drawn:
@@ -70,13 +95,20 @@ def asked(answer: Asked) -> Drawn:
     request = answer.request
     if request.kind is Kind.BREAK_GLASS and request.state is State.PENDING:
         return said(
-            f"The glass is being broken: #{request.id}. Your reviewers are told first; the credentials come in a message of their own."
+            f"The glass is being broken: #{request.id}. Your reviewers are told first; once one of them has been, the credentials come in a message of their own."
         )
     if request.state is State.APPLIED:
         return said(f"#{request.id} was approved by the policy: #{request.parent_id} has more time.")
-    if request.state is not State.PENDING:
+    if request.state in LIVE:
         return said(
             f"Request #{request.id} was approved by the policy. The credentials come in a message of their own."
+        )
+    if request.state is not State.PENDING:
+        return said(what_happened(request, ()))
+    cancel = actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}"))
+    if answer.not_yet is not None:
+        return _written(
+            escape(f"Your request was made (#{request.id}). It is not granted yet: {answer.not_yet}"), cancel
         )
     who = [named(one) for one in approvers(request)]
     more = f" and {len(who) - NAMED_MAX} more" if len(who) > NAMED_MAX else ""
@@ -85,7 +117,7 @@ def asked(answer: Asked) -> Drawn:
         f"Request #{request.id} {waiting} for {', '.join(who[:NAMED_MAX])}{more}."
         f" I will tell you when it is decided; it lapses {moment(request.lapses_at)}."
     )
-    return _written(text, actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}")))
+    return _written(text, cancel)
 
 
 def listed(requests: Sequence[Request], mine: str) -> Drawn:
@@ -192,6 +224,4 @@ def help_for(command: str | None) -> Drawn:
 
 def ended(request: Request) -> Drawn:
     """Said to whoever ended a grant."""
-    return said(
-        f"#{request.id} is being ended: the login is blocked, sessions end, and the server is read back. The receipt follows."
-    )
+    return said(f"#{request.id} is being ended. The receipt follows once the server has been read back.")

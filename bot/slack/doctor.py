@@ -23,7 +23,6 @@ SCOPES = (
     "usergroups:read",
     "channels:read",
     "groups:read",
-    "files:write",
 )
 PEOPLE_MAX = 200
 

@@ -13,6 +13,7 @@ from slack_bolt.async_app import AsyncAck, AsyncRespond
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bot.access import look
 from bot.access.ask import FormNeeded
 from bot.access.context import Context
 from bot.access.errors import AccessError
@@ -20,6 +21,7 @@ from bot.access.ports import Person
 from bot.slack import answers, modals
 from bot.slack.answers import said
 from bot.slack.blocks import Block, Drawn
+from storage.errors import StoreUnavailable
 
 HTTP_OK = 200
 TOO_SLOW = frozenset(
@@ -99,16 +101,18 @@ def user_of(body: dict[str, Any]) -> str:
     return str(body.get("user_id") or (body.get("user") or {}).get("id") or "")
 
 
-def guarded(context: Context, listener: Listener) -> BoltListener:
-    """The listener as Bolt wants it."""
+def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -> BoltListener:
+    """The listener as Bolt wants it. ``is_recorded``: whatever it changes is an audit event of the person who acts."""
 
     async def heard(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
         await ack()
         call = Heard(context=context, client=client, respond=respond, body=body)
+        last = None
         try:
+            last = await look.last_event(context) if is_recorded else None
             await _answered(call, listener)
         except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
-            await call.say(said(in_trouble(unforeseen)))
+            await call.say(said(await in_trouble(context, unforeseen, user_of(body), last=last)))
 
     return heard
 
@@ -122,9 +126,15 @@ async def _answered(call: Heard, listener: Listener) -> None:
         await call.say(answers.refused(no))
 
 
-def in_trouble(unforeseen: Exception) -> str:
-    """Log what was not foreseen under a reference, and give the words for the person."""
+async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, last: int | None) -> str:
+    """Log what was not foreseen under a reference, and give the words for the person.
+
+    ``last``: the newest event of the record before the listener began; None where nobody knows, or where not everything
+    that it changes is on the record. The words say only what the ledger shows afterwards.
+    """
     number = secrets.token_hex(4).upper()
     reference = f"{number[:4]}-{number[4:]}"
     log.error("a listener failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen)
-    return f"That did not work, and nothing was changed. Reference {reference}; your admins can look it up."
+    changes = await look.changes_since(context, user_id, last)
+    is_sure = not isinstance(unforeseen, StoreUnavailable)  # what it was writing may be written, or may yet be
+    return answers.in_trouble(reference, user_id, changes or (None if changes is None or not is_sure else ()))

@@ -68,7 +68,9 @@ def _judged(context: Context, submitted: Submitted) -> Callable[..., Awaitable[N
 
 async def _outcome(context: Context, submitted: Submitted, user_id: str, view: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the ack."""
+    last = None
     try:
+        last = await look.last_event(context)
         shown = await submitted(context, await context.member(user_id), view)
     except FormNeeded as needed:
         return _error(
@@ -79,7 +81,7 @@ async def _outcome(context: Context, submitted: Submitted, user_id: str, view: d
     except AccessError as no:
         return _error(view, _block_of(no, view), str(no))
     except Exception as unforeseen:  # noqa: BLE001 - the person must hear of it
-        return _error(view, ids.WHY, in_trouble(unforeseen))
+        return _error(view, ids.WHY, await in_trouble(context, unforeseen, user_id, last=last))
     return {"response_action": "update", "view": _last_page(shown)} if shown else {}
 
 

@@ -41,7 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ledger.db"
 
 
-async def lived(world: World, wanted: Ask, clicks: list[str], folder: Path) -> None:
+async def assert_done_as_judged(world: World, wanted: Ask, clicks: list[str], folder: Path) -> None:
     house = House(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
     house.people.known = {who: Person(id=who, name=who.lower(), is_ours=True) for who in [*PEOPLE, "U99STRANGER"]}
     told = world.facts.members
@@ -58,12 +58,12 @@ async def lived(world: World, wanted: Ask, clicks: list[str], folder: Path) -> N
     house.write()
     await house.open()
     try:
-        await asked_and_clicked(house, world, wanted, clicks)
+        await assert_asked_as_judged(house, world, wanted, clicks)
     finally:
         await house.close()
 
 
-async def asked_and_clicked(house: House, world: World, wanted: Ask, clicks: list[str]) -> None:
+async def assert_asked_as_judged(house: House, world: World, wanted: Ask, clicks: list[str]) -> None:
     house.context.files.refresh()
     config = house.context.files.config
     if config is None:
@@ -86,10 +86,10 @@ async def asked_and_clicked(house: House, world: World, wanted: Ask, clicks: lis
         return
     assert isinstance(judged, Allowed)
     assert asked.request.terms == judged.terms
-    await clicked(house, asked.request, clicks)
+    await assert_clicks_count_once(house, asked.request, clicks)
 
 
-async def clicked(house: House, request: Request, clicks: list[str]) -> None:
+async def assert_clicks_count_once(house: House, request: Request, clicks: list[str]) -> None:
     for who in clicks:
         try:
             await decide.approve(house.context, await house.person(who), request)
@@ -150,4 +150,4 @@ def test_what_is_done_is_what_was_judged(
     monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
     with TemporaryDirectory() as name:
         shutil.copy(template, Path(name) / "ledger.db")
-        asyncio.run(lived(timeless(world), replace(wanted, at=None), clicks, Path(name)))
+        asyncio.run(assert_done_as_judged(timeless(world), replace(wanted, at=None), clicks, Path(name)))

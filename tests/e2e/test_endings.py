@@ -167,6 +167,8 @@ def test_a_database_removed_while_a_grant_lives_is_still_revoked(world: World) -
     world.restart(signal.SIGTERM)
     world.card_says(card["ts"], "Ended")
     world.no_users()
+    ended = world.request(number(card))
+    assert (ended["state"], ended["ended_because"]) == ("revoked", "expired")
 
 
 def test_a_ledger_begun_anew_under_old_cards_does_nothing(world: World, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ SCOPES = (
     "usergroups:read",
     "channels:read",
     "groups:read",
-    "files:write",
 )
 
 

@@ -44,14 +44,14 @@ class Office:
     async def request(self, request_id: int = 1) -> Request:
         return await self.house.ledger.request(request_id)
 
-    async def told(self, user: str, words: str) -> str:
+    async def expect_told(self, user: str, words: str) -> str:
         return str(
             await self.slack.wait(
                 f"{user} is told {words!r}", lambda: next((a for a in self.slack.answers(user) if words in a), None)
             )
         )
 
-    async def dm_says(self, user: str, words: str) -> dict[str, Any]:
+    async def expect_dm(self, user: str, words: str) -> dict[str, Any]:
         return dict(
             await self.slack.wait(
                 f"a DM of {user} says {words!r}",
@@ -59,7 +59,7 @@ class Office:
             )
         )
 
-    async def card_says(self, ts: str, words: str) -> dict[str, Any]:
+    async def expect_card(self, ts: str, words: str) -> dict[str, Any]:
         return dict(
             await self.slack.wait(
                 f"the card says {words!r}", lambda: next((m for m in [self.card(ts)] if words in str(m)), None)

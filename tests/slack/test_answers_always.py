@@ -39,7 +39,7 @@ async def test_a_refusal_inside_a_form_comes_as_a_message(office: Office, monkey
 
     monkeypatch.setattr(look, "databases", nothing)
     await choose_database(office, ADA, form)
-    await office.dm_says(ADA, "Nothing is granted today.")
+    await office.expect_dm(ADA, "Nothing is granted today.")
 
 
 async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(office: Office) -> None:
@@ -57,13 +57,13 @@ async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(offi
 
 async def test_explain_takes_any_word_for_a_level(office: Office) -> None:
     await office.slack.command(ADA, "explain shop readwrite")
-    await office.told(ADA, "shop has no level readwrite")
+    await office.expect_told(ADA, "shop has no level readwrite")
     await office.slack.command(ADMIN, f"explain shop readonly <@{ADA}|ada>")
-    await office.told(ADMIN, "Allowed to ask.")
+    await office.expect_told(ADMIN, "Allowed to ask.")
     await office.slack.command(ADA, f"explain shop readonly <@{LEAD}|lead>")
-    await office.told(ADA, "can ask what others may have.")
+    await office.expect_told(ADA, "can ask what others may have.")
 
 
 async def test_a_name_that_slack_did_not_make_a_mention_of(office: Office) -> None:
     await office.slack.command(ADA, "list @lead")
-    await office.told(ADA, "I did not understand “@lead”.")
+    await office.expect_told(ADA, "I did not understand “@lead”.")

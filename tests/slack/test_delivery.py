@@ -38,18 +38,18 @@ async def test_what_arrives_out_of_order_is_decided_once(office: Office) -> None
     assert len(decisions) == 1
     if decisions[0].verdict is Verdict.DENY:
         assert denied.errors == {}
-        await office.told(LEAD, "#1 was denied by @second")
+        await office.expect_told(LEAD, "#1 was denied by @second")
         assert office.house.server.users == {}
     else:
         assert "was approved by @lead" in str(denied.errors)
-        await office.dm_says(ADA, "is ready")
+        await office.expect_dm(ADA, "is ready")
     assert approved.was_acked
 
 
 async def test_ten_clicks_at_once_are_one_decision(office: Office) -> None:
     card = await office.ask()
     await asyncio.gather(*(office.slack.click(who, card, "Approve") for who in (LEAD, SECOND) * 5))
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
     assert len(await office.house.ledger.decisions(1)) == 1
     assert len(office.house.server.users) == 1
     assert sum("is ready" in m["text"] for m in office.slack.dm(ADA)) == 1
@@ -65,10 +65,10 @@ async def test_a_click_delivered_after_the_withdrawal_decides_nothing(office: Of
     await office.slack.wait("both are answered", lambda: office.slack.answers(LEAD) or office.slack.dm(ADA))
     if await office.house.ledger.decisions(1) == ():
         assert (await office.request()).state is State.CANCELLED
-        await office.told(LEAD, "#1 was")
+        await office.expect_told(LEAD, "#1 was")
         assert office.house.server.users == {}
     else:
-        await office.dm_says(ADA, "is ready")
+        await office.expect_dm(ADA, "is ready")
         await office.slack.wait("the requester learns of it", lambda: len(office.slack.answers(ADA)) > 1)
 
 
@@ -90,9 +90,9 @@ async def test_a_card_whose_answer_was_lost_is_still_decided_once(office: Office
     await office.slack.wait("a second card", lambda: len(office.slack.messages(CARDS)) == 2)
     lost, known = office.slack.messages(CARDS)
     await office.slack.click(LEAD, lost, "Approve")
-    await office.card_says(known["ts"], "Revoke")
+    await office.expect_card(known["ts"], "Revoke")
     await office.slack.click(SECOND, lost, "Approve")
-    await office.told(SECOND, "#1 was approved by @lead")
+    await office.expect_told(SECOND, "#1 was approved by @lead")
     assert len(await office.house.ledger.decisions(1)) == 1
 
 
@@ -101,8 +101,8 @@ async def test_a_login_message_whose_answer_was_lost_leaves_no_password_behind(o
     office.slack.failures["chat.update"] += [LOST, LOST]
     await office.slack.click(LEAD, card, "Approve")
     await office.slack.wait("a login", lambda: office.house.server.users)
-    await office.dm_says(ADA, "is ready")
-    await office.card_says(card["ts"], "Revoke")
+    await office.expect_dm(ADA, "is ready")
+    await office.expect_card(card["ts"], "Revoke")
     passwords = [user.password for user in office.house.server.users.values()]
     await office.slack.command(ADA, "done 1")
     await office.slack.wait("nobody is left", lambda: not office.house.server.users)
@@ -119,14 +119,14 @@ async def test_the_socket_that_slack_refreshes_is_opened_again(office: Office) -
         if (await office.slack.command(ADA, "status 1")).was_acked:
             break
     office.slack.problems[:] = [p for p in office.slack.problems if "was not acked" not in p]
-    await office.told(ADA, "Why: looking at a refund")
+    await office.expect_told(ADA, "Why: looking at a refund")
 
 
 async def test_people_of_a_connected_organisation_submit_under_our_team_and_are_refused(office: Office) -> None:
     card = await office.ask()
     office.slack.workspace.users[OUTSIDER]["is_stranger"] = False
     await office.slack.click(OUTSIDER, card, "Approve")
-    await office.told(OUTSIDER, "not of this workspace")
+    await office.expect_told(OUTSIDER, "not of this workspace")
     await office.slack.click(OUTSIDER, card, "Deny")
     assert office.slack.form(OUTSIDER) is None
 
@@ -155,4 +155,4 @@ async def test_a_verdict_that_takes_too_long_comes_as_a_message(
     monkeypatch.setattr(views, "_outcome", slowly)
     monkeypatch.setattr(views, "ACK_SECONDS", 0.01)
     assert (await office.slack.submit(ADA, form, why="x")).ack == {}
-    await office.dm_says(ADA, "at least 5 characters")
+    await office.expect_dm(ADA, "at least 5 characters")

@@ -31,9 +31,9 @@ async def test_a_group_decides(led: Office) -> None:
     card = await led.ask()
     assert "<!subteam^S0LEADS>" in str(card)
     await led.slack.click(STRANGER, card, "Approve")
-    await led.told(STRANGER, "Only the approvers")
+    await led.expect_told(STRANGER, "Only the approvers")
     await led.slack.click(LEAD, card, "Approve")
-    await led.dm_says(ADA, "is ready")
+    await led.expect_dm(ADA, "is ready")
 
 
 async def test_a_group_emptied_between_card_and_click(led: Office) -> None:
@@ -42,10 +42,10 @@ async def test_a_group_emptied_between_card_and_click(led: Office) -> None:
     await led.slack.group_changes(LEADS)
     await alerted(led, "which the policy names, was changed in Slack: removed @lead")
     await led.slack.click(LEAD, card, "Approve")
-    await led.told(LEAD, "Only the approvers")
+    await led.expect_told(LEAD, "Only the approvers")
     assert (await led.request()).state is State.PENDING
     await led.slack.command(ADA, "request shop readonly 2h looking at another refund")
-    await led.told(ADA, "Nobody could approve this")
+    await led.expect_told(ADA, "Nobody could approve this")
     await alerted(led, "An ask was refused because of who is in S0LEADS")
 
 
@@ -62,7 +62,9 @@ async def test_groups_that_do_not_answer_give_nobody_access(
     if trouble == "gone":
         del led.slack.workspace.groups[LEADS]
     await led.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await led.told(ADA, "Nobody could approve this" if trouble == "disabled" else "did not say who is in S0LEADS")
+    await led.expect_told(
+        ADA, "Nobody could approve this" if trouble == "disabled" else "did not say who is in S0LEADS"
+    )
     await alerted(led, "S0LEADS")
     assert await led.house.ledger.requests() == ()
 
@@ -71,10 +73,10 @@ async def test_groups_that_do_not_answer_give_nobody_access(
 async def test_who_is_deactivated_or_made_a_guest_loses_everything(led: Office, change: dict[str, bool]) -> None:
     card = await led.ask()
     await led.slack.click(LEAD, card, "Approve")
-    await led.dm_says(ADA, "is ready")
+    await led.expect_dm(ADA, "is ready")
     waiting = await led.ask("shop readonly 2h looking at another refund")
     await led.slack.person_changes(ADA, **change)
-    await led.card_says(card["ts"], "no longer a member of the workspace")
-    await led.card_says(card["ts"], "Read back from the server")
-    await led.card_says(waiting["ts"], "Out of date")
+    await led.expect_card(card["ts"], "no longer a member of the workspace")
+    await led.expect_card(card["ts"], "Read back from the server")
+    await led.expect_card(waiting["ts"], "Out of date")
     assert led.house.server.users == {}

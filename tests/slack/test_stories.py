@@ -14,26 +14,26 @@ from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, ROBOT,
 
 async def test_from_request_to_receipt(office: Office) -> None:
     card = await office.ask()
-    await office.told(ADA, "Request #1 is waiting for <@U0LEAD>, <@U0SECOND>")
+    await office.expect_told(ADA, "Request #1 is waiting for <@U0LEAD>, <@U0SECOND>")
     await office.slack.click(LEAD, card, "Approve")
-    await office.card_says(card["ts"], "until")
-    message = await office.dm_says(ADA, "is ready")
+    await office.expect_card(card["ts"], "until")
+    message = await office.expect_dm(ADA, "is ready")
     username, password = (re.search(rf"\*{n}\*\\n`([^`]+)`", str(message)) for n in ("Username", "Password"))
     assert username is not None
     assert password is not None
     assert office.house.server.login(username[1], password[1])
     assert password[1] not in message["text"]
     await office.slack.click(ADA, message, "New password")
-    await office.told(ADA, "A new password is on its way")
+    await office.expect_told(ADA, "A new password is on its way")
     fresh = await office.slack.wait(
         "another password",
         lambda: next((m for m in office.slack.dm(ADA) if "is ready" in str(m) and password[1] not in str(m)), None),
     )
     await office.slack.click(ADA, fresh, "I'm done")
-    ended = await office.card_says(card["ts"], "1 session ended")
+    ended = await office.expect_card(card["ts"], "1 session ended")
     assert "Revoke" not in str(ended)
     assert password[1] not in str(office.slack.dm(ADA))
-    closed = await office.dm_says(ADA, "Ask again")
+    closed = await office.expect_dm(ADA, "Ask again")
     await office.slack.click(ADA, closed, "Ask again")
     form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
     assert form["callback_id"] == "ask_form"
@@ -55,7 +55,7 @@ async def test_only_our_own_members_act(office: Office, who: str, why: str) -> N
     office.house.policy["rules"][0]["requesters"] = ["anyone"]
     office.house.write()
     await office.slack.command(who, "request shop readonly 1h looking at a refund")
-    await office.told(who, f"Only members of this workspace can use dbaccess ({why})")
+    await office.expect_told(who, f"Only members of this workspace can use dbaccess ({why})")
     card = await office.ask()
     await office.slack.click(who, card, "Approve")
     await office.slack.wait("refused", lambda: len(office.slack.answers(who)) == 2)
@@ -70,30 +70,30 @@ async def test_nobody_approves_their_own_or_what_is_not_theirs(office: Office) -
     card = await office.ask(user=LEAD)
     for who, words in ((LEAD, "your own request"), (STRANGER, "Only the approvers"), (ADMIN, "Only the approvers")):
         await office.slack.click(who, card, "Approve")
-        await office.told(who, words)
+        await office.expect_told(who, words)
     assert office.house.server.users == {}
 
 
 async def test_a_click_that_comes_twice_is_one_decision(office: Office) -> None:
     card = await office.ask()
     await office.slack.click(LEAD, card, "Approve", twice=True)
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
     assert len(office.house.server.users) == 1
     assert len(await office.house.ledger.decisions(1)) == 1
 
 
 async def test_a_command_that_comes_twice_is_one_request(office: Office) -> None:
     await office.slack.command(ADA, "request shop readonly 1h looking at a refund", twice=True)
-    await office.told(ADA, "is waiting already")
+    await office.expect_told(ADA, "is waiting already")
     assert len(await office.house.ledger.requests()) == 1
 
 
 async def test_the_second_click_learns_what_happened(office: Office) -> None:
     card = await office.ask()
     await office.slack.click(LEAD, card, "Approve")
-    await office.card_says(card["ts"], "Revoke")
+    await office.expect_card(card["ts"], "Revoke")
     await office.slack.click(SECOND, card, "Approve")
-    await office.told(SECOND, "#1 was approved by @lead")
+    await office.expect_told(SECOND, "#1 was approved by @lead")
 
 
 async def test_deny_with_its_form(office: Office) -> None:
@@ -103,8 +103,8 @@ async def test_deny_with_its_form(office: Office) -> None:
     assert form["title"]["text"] == "Deny #1"
     assert "1 to 1000" in str((await office.slack.submit(LEAD, form, why="   ")).errors)
     assert (await office.slack.submit(LEAD, form, why="<!channel> not today & never *bold*")).ack == {}
-    await office.card_says(card["ts"], "Denied")
-    told = await office.dm_says(ADA, "was denied by <@U0LEAD>")
+    await office.expect_card(card["ts"], "Denied")
+    told = await office.expect_dm(ADA, "was denied by <@U0LEAD>")
     assert "&lt;!channel&gt; not today &amp; never" in told["text"]
 
 
@@ -143,26 +143,26 @@ async def test_what_was_typed_wrong_is_answered_with_what_is_right(office: Offic
         ("explain shop readonly 2h", "Allowed to ask."),
     ):
         await office.slack.command(ADA, typed)
-        await office.told(ADA, words)
+        await office.expect_told(ADA, words)
     assert await office.house.ledger.requests() == ()
 
 
 async def test_list_status_cancel(office: Office) -> None:
     await office.ask()
     await office.slack.command(ADA, "list")
-    await office.told(ADA, "*#1* readonly on shop")
+    await office.expect_told(ADA, "*#1* readonly on shop")
     await office.slack.command(STRANGER, "list shop")
-    await office.told(STRANGER, "There is nothing waiting")
+    await office.expect_told(STRANGER, "There is nothing waiting")
     await office.slack.command(STRANGER, "status 1")
-    await office.told(STRANGER, "There is no request #1 that you may see.")
+    await office.expect_told(STRANGER, "There is no request #1 that you may see.")
     await office.slack.command(LEAD, "status #1")
-    await office.told(LEAD, "Why: looking at a refund")
+    await office.expect_told(LEAD, "Why: looking at a refund")
     await office.slack.command(STRANGER, "cancel 1")
     await office.slack.wait(
         "refused", lambda: office.slack.answers(STRANGER).count("There is no request #1 that you may see.") == 2
     )
     await office.slack.command(ADA, "cancel 1")
-    await office.told(ADA, "#1 is withdrawn.")
+    await office.expect_told(ADA, "#1 is withdrawn.")
 
 
 async def test_what_others_may_have_is_for_approvers_and_admins(office: Office) -> None:
@@ -172,28 +172,28 @@ async def test_what_others_may_have_is_for_approvers_and_admins(office: Office) 
         (ADMIN, "Allowed to ask."),
     ):
         await office.slack.command(who, f"explain shop readonly 1h <@{ADA}|ada>")
-        await office.told(who, words)
+        await office.expect_told(who, words)
 
 
 async def test_revoke_is_for_those_who_may(office: Office) -> None:
     card = await office.ask()
     await office.slack.click(LEAD, card, "Approve")
-    live = await office.card_says(card["ts"], "Revoke")
+    live = await office.expect_card(card["ts"], "Revoke")
     await office.slack.click(STRANGER, live, "Revoke")
-    await office.told(STRANGER, "There is no request #1 that you may see.")
+    await office.expect_told(STRANGER, "There is no request #1 that you may see.")
     await office.slack.click(ADA, live, "Revoke")
-    await office.told(ADA, "Only those who can approve #1 and admins can revoke it")
+    await office.expect_told(ADA, "Only those who can approve #1 and admins can revoke it")
     await office.slack.command(SECOND, "revoke #1")
-    await office.card_says(card["ts"], "revoked by <@U0SECOND>")
+    await office.expect_card(card["ts"], "revoked by <@U0SECOND>")
     await office.slack.wait("nobody is left", lambda: not office.house.server.users)
 
 
 async def test_a_new_password_is_for_the_requester_alone(office: Office) -> None:
     card = await office.ask()
     await office.slack.click(LEAD, card, "Approve")
-    message = await office.dm_says(ADA, "is ready")
+    message = await office.expect_dm(ADA, "is ready")
     await office.slack.click(LEAD, message, "New password")
-    await office.told(LEAD, "There is no request #1")
+    await office.expect_told(LEAD, "There is no request #1")
 
 
 async def test_an_old_card_is_out_of_date(office: Office) -> None:
@@ -201,7 +201,7 @@ async def test_an_old_card_is_out_of_date(office: Office) -> None:
     text = str(card["blocks"][-1]["elements"][0]["value"])
     card["blocks"][-1]["elements"][0]["value"] = f"{text.split('.', maxsplit=1)[0]}.{'0' * 16}"
     await office.slack.click(LEAD, card, "Approve")
-    await office.told(LEAD, "This card is out of date.")
+    await office.expect_told(LEAD, "This card is out of date.")
     assert (await office.request()).state is State.PENDING
 
 
@@ -209,7 +209,7 @@ async def test_an_unknown_button_says_so(office: Office) -> None:
     card = await office.ask()
     card["blocks"][-1]["elements"][0]["action_id"] = "of_another_version"
     await office.slack.click(LEAD, card, "Approve")
-    await office.told(LEAD, "This button is outdated.")
+    await office.expect_told(LEAD, "This button is outdated.")
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ async def test_hostile_reasons_mention_nobody_and_break_no_limit(office: Office,
     await office.slack.click(LEAD, card, "Deny")
     deny = await office.slack.wait("the form", lambda: office.slack.form(LEAD))
     assert not (await office.slack.submit(LEAD, deny, why=reason[:1000])).errors
-    await office.card_says(card["ts"], "Denied")
-    await office.dm_says(ADA, "was denied")
+    await office.expect_card(card["ts"], "Denied")
+    await office.expect_dm(ADA, "was denied")
     await office.slack.wait("the feed", lambda: any("denied" in m["text"] for m in office.slack.messages("C0AUDIT")))
     seen = [m for c in (CARDS, "C0AUDIT", "D0ADA") for m in office.slack.messages(c)]
     assert all("<!channel>" not in m["text"] for m in seen)
@@ -242,7 +242,7 @@ async def test_an_expired_trigger_is_answered_in_words(office: Office) -> None:
     card = await office.ask()
     office.slack.failures["views.open"].append({"error": "expired_trigger_id"})
     await office.slack.click(LEAD, card, "Deny")
-    await office.told(LEAD, "Slack did not wait for the form. Please try again.")
+    await office.expect_told(LEAD, "Slack did not wait for the form. Please try again.")
 
 
 async def test_slack_failing_loses_nothing(office: Office) -> None:
@@ -250,15 +250,15 @@ async def test_slack_failing_loses_nothing(office: Office) -> None:
     card = await office.ask()
     office.slack.failures["chat.update"] += [503, {"error": "ratelimited"}]
     await office.slack.click(LEAD, card, "Approve")
-    await office.dm_says(ADA, "is ready")
-    await office.card_says(card["ts"], "Revoke")
+    await office.expect_dm(ADA, "is ready")
+    await office.expect_card(card["ts"], "Revoke")
 
 
 async def test_no_answer_about_a_person_is_a_no(office: Office) -> None:
     card = await office.ask()
     office.slack.failures["users.info"] += [{"error": "fatal_error"}] * 3
     await office.slack.click(LEAD, card, "Approve")
-    await office.told(LEAD, "Slack did not answer who you are")
+    await office.expect_told(LEAD, "Slack did not answer who you are")
     assert (await office.request()).state is State.PENDING
 
 
@@ -270,16 +270,17 @@ async def test_a_person_who_became_a_guest_is_seen_at_once(office: Office) -> No
     await office.slack.event("user_change", user={"id": LEAD})
     await asyncio.sleep(0)
     await office.slack.click(LEAD, card, "Approve")
-    await office.told(LEAD, "Only members of this workspace")
+    await office.expect_told(LEAD, "Only members of this workspace")
 
 
 async def test_the_socket_that_drops_is_built_again(office: Office) -> None:
     await office.ask()
     await office.slack.drop_sockets()
     await office.slack.command(ADA, "list")
-    await office.told(ADA, "*#1* readonly on shop")
+    await office.expect_told(ADA, "*#1* readonly on shop")
 
 
 async def test_home_opened(office: Office) -> None:
     await office.slack.event("app_home_opened", user=ADA, tab="home")
-    await office.slack.wait("a Home", lambda: office.slack.workspace.homes.get(ADA))
+    home = await office.slack.wait("a Home", lambda: office.slack.workspace.homes.get(ADA))
+    assert "/dbaccess request" in str(home)

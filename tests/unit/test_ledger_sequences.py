@@ -52,7 +52,7 @@ def brought(move: Move, request: Request, person: str, *, by_clock: bool) -> Cha
     return change_for(move, request)
 
 
-async def invariants(ledger: Ledger, request: Request) -> None:
+async def assert_invariants(ledger: Ledger, request: Request) -> None:
     revocations = [t for t in await ledger.tasks(request_id=request.id) if t.kind is TaskKind.REVOKE]
     assert len(revocations) == (1 if request.is_live else 0)
     if request.state is State.ACTIVE:
@@ -67,7 +67,7 @@ async def invariants(ledger: Ledger, request: Request) -> None:
         assert len(people) == request.terms.stages[0].count
 
 
-async def live(url: str, quorum: int, taken: list[Try]) -> None:
+async def assert_table_is_kept(url: str, quorum: int, taken: list[Try]) -> None:
     clock = TurnableClock()
     ledger = await open_ledger(url, clock)
     request, _ = await ledger.ask(draft(counts=(quorum,), person=f"U{next(numbers)}"))
@@ -93,7 +93,7 @@ async def live(url: str, quorum: int, taken: list[Try]) -> None:
         started = started or after.expires_at
         assert after.expires_at == started, "the end is written once"
         request = after
-        await invariants(ledger, request)
+        await assert_invariants(ledger, request)
     await ledger.close()
 
 
@@ -101,4 +101,4 @@ async def live(url: str, quorum: int, taken: list[Try]) -> None:
 @settings(max_examples=rounds(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(taken=steps)
 def test_no_order_of_moves_leaves_the_table(tmp_path: Path, quorum: int, taken: list[Try]) -> None:
-    asyncio.run(live(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}", quorum, taken))
+    asyncio.run(assert_table_is_kept(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}", quorum, taken))

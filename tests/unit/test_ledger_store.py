@@ -109,6 +109,7 @@ async def test_sqlite_refuses_nobody_who_makes_a_ledger_too(tmp_path: Path) -> N
     for n in range(10):
         ledgers = [Ledger(f"sqlite+aiosqlite:///{tmp_path}/{n}/ledger.db") for _ in range(6)]
         await asyncio.gather(*[ledger.open(create=True) for ledger in ledgers])
+        assert len({ledger.id for ledger in ledgers}) == 1
         await asyncio.gather(*[ledger.close() for ledger in ledgers])
 
 

@@ -23,7 +23,6 @@ REAL_SCOPES = {
     "usergroups:read",
     "channels:read",
     "groups:read",
-    "files:write",
 }
 REAL_EVENTS = {
     "app_home_opened", "user_change", "subteam_updated", "subteam_members_changed", "channel_shared", "channel_id_changed",

@@ -126,7 +126,7 @@ class Bench:
 
 
 @contextmanager
-def refused(code: int | None, *texts: str) -> Iterator[None]:
+def expect_refused(code: int | None, *texts: str) -> Iterator[None]:
     """The server says no by this code (None: any) and with these words, whatever case they are in."""
     try:
         yield

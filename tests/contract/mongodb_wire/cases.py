@@ -15,12 +15,12 @@ class Case:
     """``is_auth_on`` is the server it needs."""
 
     number: int
-    judge: Judge
+    assert_on: Judge
     is_auth_on: bool
 
     @property
     def id(self) -> str:
-        return f"{self.number:02}-{self.judge.__name__}"
+        return f"{self.number:02}-{self.assert_on.__name__}"
 
 
 CASES: dict[int, Case] = {}

@@ -11,7 +11,7 @@ from tests.contract.mongodb_wire.bench import (
     Bench,
     Client,
     User,
-    refused,
+    expect_refused,
     slow_find,
     slow_find_without_session,
 )
@@ -33,12 +33,12 @@ def killing_sessions_ends_what_runs(bench: Bench) -> None:
     bench.await_running(victim)
     bench.await_running(other)
     bench.bot.admin.command("killAllSessions", [victim.document])
-    with refused(11601, "operation was interrupted"):
+    with expect_refused(11601, "operation was interrupted"):
         his.end()
     left = bench.running(other)
     assert left, "another's was ended too"
     bench.bot.admin.command("killOp", 1, op=left[0]["opid"])
-    with refused(11601):
+    with expect_refused(11601):
         another.end()
 
 
@@ -49,7 +49,7 @@ def killing_sessions_ends_cursors(bench: Bench) -> None:
     cursor = _cursor(login)
     number = cursor.cursor_id
     bench.bot.admin.command("killAllSessions", [user.document])
-    with refused(43, f"cursor id {number} not found"):
+    with expect_refused(43, f"cursor id {number} not found"):
         list(cursor)
     assert login[APP].things.find_one() is not None
 
@@ -60,10 +60,10 @@ def sessions_of_a_dropped_user_are_found(bench: Bench) -> None:
     cursor = _cursor(bench.client(user))
     bench.bot[USERS].command("dropUser", user.name)
     bench.bot.admin.command("killAllSessions", [user.document])
-    with refused(43, "not found"):
+    with expect_refused(43, "not found"):
         bench.root[APP].command("getMore", cursor.cursor_id, collection="things")
     bench.bot.admin.command("killAllSessions", [{"user": "nobody", "db": USERS}])
-    with refused(40414, ".db' is missing but a required field"):
+    with expect_refused(40414, ".db' is missing but a required field"):
         bench.bot.admin.command("killAllSessions", [{"user": user.name}])
 
 
@@ -80,11 +80,11 @@ def pattern_with_users_kills_everybodys(bench: Bench) -> None:
     victim, other = bench.user(), bench.user()
     cursors = [_cursor(bench.client(victim)), _cursor(bench.client(other))]
     pattern = [{"users": [victim.document]}]
-    with refused(13, "not authorized to impersonate"):
+    with expect_refused(13, "not authorized to impersonate"):
         bench.bot.admin.command("killAllSessionsByPattern", pattern)
     _killer(bench).admin.command("killAllSessionsByPattern", pattern)
     for cursor in cursors:
-        with refused(43, "not found"):
+        with expect_refused(43, "not found"):
             list(cursor)
 
 
@@ -97,10 +97,10 @@ def pattern_with_uid_kills_that_users(bench: Bench) -> None:
     victim, other = bench.user(), bench.user()
     his, another = _cursor(bench.client(victim)), _cursor(bench.client(other))
     bench.bot.admin.command("killAllSessionsByPattern", [{"uid": _uid(victim)}])
-    with refused(43, "not found"):
+    with expect_refused(43, "not found"):
         list(his)
     assert list(another)
-    with refused(12):
+    with expect_refused(12):
         bench.bot.admin.command("killAllSessionsByPattern", [{"uid": b""}])
 
 
@@ -113,7 +113,7 @@ def operation_without_session_needs_kill_op(bench: Bench) -> None:
     bench.bot.admin.command("killAllSessions", [user.document])
     assert [one["opid"] for one in bench.running(user)] == [row["opid"]]
     bench.bot.admin.command("killOp", 1, op=row["opid"])
-    with refused(11601, "operation was interrupted"):
+    with expect_refused(11601, "operation was interrupted"):
         running.end()
 
 
@@ -121,11 +121,11 @@ def operation_without_session_needs_kill_op(bench: Bench) -> None:
 def kill_op_checks_its_field(bench: Bench) -> None:
     reply = bench.bot.admin.command("killOp", 1, op=123456)
     assert reply["info"] == "attempting to kill op"
-    with refused(13, "killOp may only be run against the admin database."):
+    with expect_refused(13, "killOp may only be run against the admin database."):
         bench.bot[APP].command("killOp", 1, op=123456)
-    with refused(4, 'Missing expected field "op"'):
+    with expect_refused(4, 'Missing expected field "op"'):
         bench.bot.admin.command("killOp", 1)
-    with refused(14):
+    with expect_refused(14):
         bench.bot.admin.command("killOp", 1, op="x")
 
 
@@ -134,7 +134,7 @@ def current_op_shows_others_to_who_may(bench: Bench) -> None:
     user = bench.user()
     login = bench.client(user)
     everybodys = [{"$currentOp": {"allUsers": True}}]
-    with refused(13, "not authorized on admin to execute command { aggregate: 1"):
+    with expect_refused(13, "not authorized on admin to execute command { aggregate: 1"):
         login.admin.aggregate(everybodys)
     running = slow_find(login)
     row = bench.await_running(user)
@@ -143,7 +143,7 @@ def current_op_shows_others_to_who_may(bench: Bench) -> None:
     assert isinstance(row["opid"], int)
     assert row["lsid"]["uid"] == _uid(user)
     bench.bot.admin.command("killOp", 1, op=row["opid"])
-    with refused(11601):
+    with expect_refused(11601):
         running.end()
 
 
@@ -153,7 +153,7 @@ def cursor_is_its_owners(bench: Bench) -> None:
     cursor = bench.raw(user).command(APP, find="things", batchSize=2)["cursor"]["id"]
     root = bench.raw()
     root.log_in(*bench.server.root, "admin")
-    with refused(13, f"cursor id {cursor} was not created by the authenticated user"):
+    with expect_refused(13, f"cursor id {cursor} was not created by the authenticated user"):
         root.command(APP, getMore=cursor, collection="things")
 
 
@@ -178,5 +178,5 @@ def unconfirmed_write_is_no_error_of_the_driver(bench: Bench) -> None:
     reply = bench.root[USERS].command("createUser", user.name, **asked)
     assert (reply["ok"], reply.get("writeConcernError", {}).get("code")) == (1.0, 64)
     assert bench.info(user)["user"] == user.name
-    with refused(51003):
+    with expect_refused(51003):
         bench.root[USERS].command("createUser", user.name, **asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.contract.mongodb_wire.bench import APP, USERS, Bench, refused
+from tests.contract.mongodb_wire.bench import APP, USERS, Bench, expect_refused
 from tests.contract.mongodb_wire.cases import case
 from tests.contract.mongodb_wire.raw import ScramClient
 
@@ -40,7 +40,7 @@ def hello_tells_no_mechanisms_of_an_unknown_user(bench: Bench) -> None:
     assert "saslSupportedMechs" not in stranger.admin.command("hello", saslSupportedMechs="db.nobody")
     known = stranger.admin.command("hello", saslSupportedMechs=f"{USERS}.{user.name}")
     assert known["saslSupportedMechs"] == ["SCRAM-SHA-256"]
-    with refused(2, "UserName must contain a '.' separated database.user pair"):
+    with expect_refused(2, "UserName must contain a '.' separated database.user pair"):
         stranger.admin.command("hello", saslSupportedMechs="nodot")
 
 
@@ -76,7 +76,7 @@ def login_ends_with_an_empty_exchange(bench: Bench) -> None:
     assert (proven["done"], proven["payload"]) == (False, scram.verifier)
     done = stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"")
     assert (done["done"], done["payload"]) == (True, b"")
-    with refused(17, "No SASL session state found"):
+    with expect_refused(17, "No SASL session state found"):
         stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"")
 
 
@@ -84,28 +84,28 @@ def login_ends_with_an_empty_exchange(bench: Bench) -> None:
 def invalid_proof_ends_the_conversation(bench: Bench) -> None:
     user, stranger = bench.user(), bench.stranger()
     stranger[USERS].command(_start(ScramClient(*user), skips_empty_exchange=True))
-    with refused(18, "Authentication failed."):
+    with expect_refused(18, "Authentication failed."):
         stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"invalid")
-    with refused(17, "No SASL session state found"):
+    with expect_refused(17, "No SASL session state found"):
         stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"invalid")
 
 
 @case(6)
 def unknown_user_fails_at_the_start(bench: Bench) -> None:
     user, stranger = bench.user(), bench.stranger()
-    with refused(18, "Authentication failed."):
+    with expect_refused(18, "Authentication failed."):
         stranger[USERS].command(_start(ScramClient("nobody", "x"), skips_empty_exchange=True))
-    with refused(18, "Authentication failed."):
+    with expect_refused(18, "Authentication failed."):
         stranger[APP].command(_start(ScramClient(*user), skips_empty_exchange=True))
-    with refused(334, "Received authentication for mechanism SCRAM-MD4 which is not enabled"):
+    with expect_refused(334, "Received authentication for mechanism SCRAM-MD4 which is not enabled"):
         stranger[USERS].command("saslStart", 1, mechanism="SCRAM-MD4", payload=b"n,,n=x,r=y")
 
 
 @case(7)
 def find_needs_a_login(bench: Bench) -> None:
-    with refused(13, "Command find requires authentication"):
+    with expect_refused(13, "Command find requires authentication"):
         bench.stranger()[APP].things.find_one()
-    with refused(13, "Command find requires authentication"):
+    with expect_refused(13, "Command find requires authentication"):
         bench.raw().command(APP, find="things")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contract.mongodb_wire.bench import APP, OTHER, READ, READ_WRITE, USERS, Bench, refused
+from tests.contract.mongodb_wire.bench import APP, OTHER, READ, READ_WRITE, USERS, Bench, expect_refused
 from tests.contract.mongodb_wire.cases import case
 
 ELSEWHERE = [{"clientSource": ["192.0.2.0/24"]}]
@@ -15,7 +15,7 @@ def dropped_user_keeps_a_powerless_socket(bench: Bench) -> None:
     connection = login.admin.command("hello")["connectionId"]
     assert login[APP].things.find_one() is not None
     bench.bot[USERS].command("dropUser", user.name)
-    with refused(13, "Command find requires authentication"):
+    with expect_refused(13, "Command find requires authentication"):
         login[APP].things.find_one()
     assert login.admin.command("ping")["ok"] == 1.0
     assert login.admin.command("hello")["connectionId"] == connection
@@ -28,7 +28,7 @@ def user_made_again_is_another(bench: Bench) -> None:
     assert login[APP].things.find_one() is not None
     bench.root[USERS].command("dropUser", user.name)
     bench.root[USERS].command("createUser", user.name, pwd=user.password, roles=[READ])
-    with refused(13, "Command find requires authentication"):
+    with expect_refused(13, "Command find requires authentication"):
         login[APP].things.find_one()
     assert bench.client(user)[APP].things.find_one() is not None
 
@@ -39,9 +39,9 @@ def unmet_restrictions_end_a_login(bench: Bench) -> None:
     login = bench.client(user)
     assert login[APP].things.find_one() is not None
     bench.root[USERS].command("updateUser", user.name, authenticationRestrictions=ELSEWHERE)
-    with refused(13, "Command find requires authentication"):
+    with expect_refused(13, "Command find requires authentication"):
         login[APP].things.find_one()
-    with refused(18, "Authentication failed."):
+    with expect_refused(18, "Authentication failed."):
         bench.client(user)[APP].things.find_one()
 
 
@@ -51,10 +51,10 @@ def role_taken_is_gone_at_the_next_command(bench: Bench) -> None:
     login = bench.client(user)
     assert login[APP].things.find_one() is not None
     bench.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ])
-    with refused(13, f"not authorized on {APP} to execute command {{ find: "):
+    with expect_refused(13, f"not authorized on {APP} to execute command {{ find: "):
         login[APP].things.find_one()
     bench.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ_WRITE])
-    with refused(31, f"Could not find role: nosuch@{APP}"):
+    with expect_refused(31, f"Could not find role: nosuch@{APP}"):
         bench.bot[USERS].command("revokeRolesFromUser", user.name, roles=[{"role": "nosuch", "db": APP}])
 
 
@@ -62,9 +62,9 @@ def role_taken_is_gone_at_the_next_command(bench: Bench) -> None:
 def reader_only_reads(bench: Bench) -> None:
     login = bench.client(bench.user(READ))
     assert login[APP].things.find_one() is not None
-    with refused(13, f"not authorized on {APP} to execute command {{ insert: "):
+    with expect_refused(13, f"not authorized on {APP} to execute command {{ insert: "):
         login[APP].things.insert_one({})
-    with refused(13, f"not authorized on {USERS} to execute command {{ createUser: ", 'pwd: "xxx"'):
+    with expect_refused(13, f"not authorized on {USERS} to execute command {{ createUser: ", 'pwd: "xxx"'):
         login[USERS].command("createUser", "friend", pwd="FriendsSecret", roles=[])
 
 
@@ -75,16 +75,16 @@ def writer_writes_and_no_more(bench: Bench) -> None:
     login[APP][collection].insert_one({})
     login[APP][collection].create_index("n")
     login[APP].command("drop", collection)
-    with refused(13, f"not authorized on {APP}"):
+    with expect_refused(13, f"not authorized on {APP}"):
         login.drop_database(APP)
-    with refused(13, f"not authorized on {USERS}"):
+    with expect_refused(13, f"not authorized on {USERS}"):
         login[USERS].command("updateUser", user.name, pwd="another")
 
 
 @case(26)
 def role_is_granted_by_who_may(bench: Bench) -> None:
     name = bench.name()
-    with refused(13, f"not authorized on {USERS}"):
+    with expect_refused(13, f"not authorized on {USERS}"):
         bench.bot[USERS].command("createUser", name, pwd="x", roles=[{"role": "read", "db": OTHER}])
     assert bench.root[USERS].command("usersInfo", name)["users"] == []
     bench.bot[USERS].command("createUser", name, pwd="x", roles=[READ])
@@ -93,14 +93,14 @@ def role_is_granted_by_who_may(bench: Bench) -> None:
 @case(27)
 def replacing_roles_needs_revoking_everywhere(bench: Bench) -> None:
     user = bench.user(READ)
-    with refused(13, f"not authorized on {USERS}"):
+    with expect_refused(13, f"not authorized on {USERS}"):
         bench.bot[USERS].command("updateUser", user.name, roles=[])
     assert bench.info(user)["roles"] == [READ]
 
 
 @case(28)
 def restricting_needs_its_own_right(bench: Bench) -> None:
-    with refused(13, f"not authorized on {USERS}"):
+    with expect_refused(13, f"not authorized on {USERS}"):
         bench.bot[USERS].command(
             "createUser", bench.name(), pwd="x", roles=[READ], authenticationRestrictions=ELSEWHERE
         )
@@ -112,14 +112,14 @@ def dropped_role_is_taken_from_everybody(bench: Bench) -> None:
     role = bench.name()
     privileges = [{"resource": {"db": APP, "collection": "things"}, "actions": ["find"]}]
     bench.root[APP].command("createRole", role, privileges=privileges, roles=[])
-    with refused(51002, f'Role "{role}@{APP}" already exists'):
+    with expect_refused(51002, f'Role "{role}@{APP}" already exists'):
         bench.root[APP].command("createRole", role, privileges=privileges, roles=[])
     user = bench.user({"role": role, "db": APP})
     login = bench.client(user)
     assert login[APP].things.find_one() is not None
     assert bench.bot[APP].command("dropRole", role)["ok"] == 1.0
     assert bench.info(user)["roles"] == []
-    with refused(13, f"not authorized on {APP}"):
+    with expect_refused(13, f"not authorized on {APP}"):
         login[APP].things.find_one()
-    with refused(31, f"Could not find role: {role}@{APP}"):
+    with expect_refused(31, f"Could not find role: {role}@{APP}"):
         bench.bot[APP].command("dropRole", role)

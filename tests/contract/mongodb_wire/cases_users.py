@@ -6,33 +6,33 @@ import base64
 
 from bson.binary import UUID_SUBTYPE
 
-from tests.contract.mongodb_wire.bench import APP, READ, USERS, Bench, refused
+from tests.contract.mongodb_wire.bench import APP, READ, USERS, Bench, expect_refused
 from tests.contract.mongodb_wire.cases import case
 
 
 @case(9)
 def create_user_checks_its_fields(bench: Bench) -> None:
     users, name = bench.root[USERS], bench.name()
-    with refused(2, "Must provide a 'pwd' field for all user documents"):
+    with expect_refused(2, "Must provide a 'pwd' field for all user documents"):
         users.command("createUser", name, roles=[])
-    with refused(40414, "BSON field 'createUser.roles' is missing but a required field"):
+    with expect_refused(40414, "BSON field 'createUser.roles' is missing but a required field"):
         users.command("createUser", name, pwd="x")
-    with refused(14, "BSON field 'createUser.pwd' is the wrong type 'bool', expected type 'string'"):
+    with expect_refused(14, "BSON field 'createUser.pwd' is the wrong type 'bool', expected type 'string'"):
         users.command("createUser", name, pwd=True, roles=[])
-    with refused(40415, "BSON field 'createUser.unknown' is an unknown field."):
+    with expect_refused(40415, "BSON field 'createUser.unknown' is an unknown field."):
         users.command("createUser", name, pwd="x", roles=[], unknown=1)
 
 
 @case(10)
 def create_user_checks_its_values(bench: Bench) -> None:
     users, name = bench.root[USERS], bench.name()
-    with refused(2, "User document needs 'user' field to be non-empty"):
+    with expect_refused(2, "User document needs 'user' field to be non-empty"):
         users.command("createUser", "", pwd="x", roles=[])
-    with refused(50687, "U_STRING_NOT_TERMINATED_WARNING"):
+    with expect_refused(50687, "U_STRING_NOT_TERMINATED_WARNING"):
         users.command("createUser", name, pwd="", roles=[])
-    with refused(2, "mechanisms field must not be empty"):
+    with expect_refused(2, "mechanisms field must not be empty"):
         users.command("createUser", name, pwd="x", roles=[], mechanisms=[])
-    with refused(2, "Unknown auth mechanism 'BAD'"):
+    with expect_refused(2, "Unknown auth mechanism 'BAD'"):
         users.command("createUser", name, pwd="x", roles=[], mechanisms=["BAD"])
     assert users.command("usersInfo", name)["users"] == []
 
@@ -40,7 +40,7 @@ def create_user_checks_its_values(bench: Bench) -> None:
 @case(11)
 def user_is_made_once(bench: Bench) -> None:
     user = bench.user()
-    with refused(51003, f'User "{user}" already exists'):
+    with expect_refused(51003, f'User "{user}" already exists'):
         bench.root[USERS].command("createUser", user.name, pwd="another", roles=[])
     assert bench.client(user)[APP].things.find_one() is not None
 
@@ -48,7 +48,7 @@ def user_is_made_once(bench: Bench) -> None:
 @case(12)
 def unknown_role_makes_no_user(bench: Bench) -> None:
     name = bench.name()
-    with refused(31, "Could not find role: nosuch@admin"):
+    with expect_refused(31, "Could not find role: nosuch@admin"):
         bench.root[USERS].command("createUser", name, pwd="x", roles=[READ, {"role": "nosuch", "db": "admin"}])
     assert bench.root[USERS].command("usersInfo", name)["users"] == []
 
@@ -80,18 +80,18 @@ def users_info_leaves_out_who_is_missing(bench: Bench) -> None:
     asked = [made[1].name, "nobody", made[0].name]
     found = users.command("usersInfo", asked)["users"]
     assert [one["user"] for one in found] == sorted(user.name for user in made)
-    with refused(2, "must be a nonempty array"):
+    with expect_refused(2, "must be a nonempty array"):
         users.command("usersInfo", [])
-    with refused(2, "UserName must be either a string or an object"):
+    with expect_refused(2, "UserName must be either a string or an object"):
         users.command("usersInfo", True)
-    with refused(2, "UserName must contain a field named: db"):
+    with expect_refused(2, "UserName must contain a field named: db"):
         users.command("usersInfo", {"user": made[0].name})
 
 
 @case(15)
 def users_info_filters_by_custom_data(bench: Bench) -> None:
     users = bench.root[USERS]
-    with refused(20, "Privilege or restriction details require exact-match usersInfo queries"):
+    with expect_refused(20, "Privilege or restriction details require exact-match usersInfo queries"):
         users.command("usersInfo", 1, showPrivileges=True)
     mark = bench.name()
     marked = bench.user(customData={"dbaccess": {"ledger": mark}})
@@ -104,9 +104,9 @@ def users_info_filters_by_custom_data(bench: Bench) -> None:
 @case(16)
 def update_user_needs_something_to_do(bench: Bench) -> None:
     user = bench.user()
-    with refused(2, "Must specify at least one field to update in updateUser"):
+    with expect_refused(2, "Must specify at least one field to update in updateUser"):
         bench.root[USERS].command("updateUser", user.name)
-    with refused(11, f"User nobody@{USERS} not found"):
+    with expect_refused(11, f"User nobody@{USERS} not found"):
         bench.root[USERS].command("updateUser", "nobody", pwd="x")
 
 
@@ -118,7 +118,7 @@ def new_password_leaves_open_logins_alone(bench: Bench) -> None:
     bench.bot[USERS].command("updateUser", user.name, pwd="AnotherSecret0", mechanisms=["SCRAM-SHA-256"])
     assert open_login[APP].things.find_one() is not None
     assert open_login.admin.command("hello")["connectionId"] == connection
-    with refused(18, "Authentication failed."):
+    with expect_refused(18, "Authentication failed."):
         bench.client(user)[APP].things.find_one()
     assert bench.client(user._replace(password="AnotherSecret0"))[APP].things.find_one() is not None
     assert bench.info(user)["userId"] == before
@@ -128,7 +128,7 @@ def new_password_leaves_open_logins_alone(bench: Bench) -> None:
 def user_is_dropped_once(bench: Bench) -> None:
     user = bench.user()
     assert bench.bot[USERS].command("dropUser", user.name)["ok"] == 1.0
-    with refused(11, f"User '{user}' not found"):
+    with expect_refused(11, f"User '{user}' not found"):
         bench.bot[USERS].command("dropUser", user.name)
     assert bench.bot[USERS].command("usersInfo", user.name)["users"] == []
 
@@ -138,10 +138,10 @@ def restrictions_are_well_formed(bench: Bench) -> None:
     user = bench.user(authenticationRestrictions=[])
     assert not bench.info(user, showAuthenticationRestrictions=True).get("authenticationRestrictions")
     assert bench.client(user)[APP].things.find_one() is not None
-    with refused(None):
+    with expect_refused(None):
         bench.root[USERS].command("updateUser", user.name, authenticationRestrictions=None)
     wrong = [{"clientSource": ["127.0.0.1"], "unknown": ["127.0.0.1"]}]
-    with refused(None):
+    with expect_refused(None):
         bench.root[USERS].command("updateUser", user.name, authenticationRestrictions=wrong)
-    with refused(None):
+    with expect_refused(None):
         bench.root[USERS].command("createUser", bench.name(), pwd="x", roles=[], authenticationRestrictions=wrong)

@@ -76,7 +76,7 @@ def test_case(case: Case, kind: str, servers: Servers) -> None:
     if kind == "mongod":
         need_mongod()
     with bench_on(servers.of(kind, auth=case.is_auth_on)) as bench:
-        case.judge(bench)
+        case.assert_on(bench)
 
 
 @pytest.mark.parametrize("fault", broken.FAULTS.values(), ids=lambda fault: f"{fault.case:02}-{fault.name}")
@@ -85,6 +85,6 @@ def test_case_notices_a_wrong_server(fault: Fault) -> None:
     wrong = server.start(auth=case.is_auth_on, broken=fault.name)
     try:
         with bench_on(wrong) as bench, pytest.raises((AssertionError, OperationFailure)):
-            case.judge(bench)
+            case.assert_on(bench)
     finally:
         wrong.remove()

@@ -13,7 +13,7 @@ from tests.contract.mongodb_wire.bench import (
     READ,
     USERS,
     bench_of,
-    refused,
+    expect_refused,
     serving,
     slow_find,
 )
@@ -61,7 +61,7 @@ def test_killing_reaches_one_member(replica_set: MongoServer) -> None:
         next(cursor)
         with replica_set.admin(port=replica_set.members[1]) as secondary:
             secondary.admin.command("killAllSessions", [user.document])
-        with refused(43):
+        with expect_refused(43):
             list(cursor)
 
 
@@ -76,7 +76,7 @@ def test_killing_sessions_undoes_a_transaction(replica_set: MongoServer) -> None
             idle = bench.root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleSessions": True}}])
             assert [row for row in idle if row["type"] == "idleSession"]
             bench.bot.admin.command("killAllSessions", [user.document])
-            with refused(251):
+            with expect_refused(251):
                 login[APP][collection].insert_one({"_id": "after"}, session=session)
         assert [one["_id"] for one in bench.root[APP][collection].find()] == ["before"]
         with login.start_session() as session, session.start_transaction():
@@ -106,13 +106,13 @@ def test_router_remembers_users(routers: MongoServer) -> None:
         for login in (here, there):
             assert login[APP].things.find_one() is not None
         bench.bot[USERS].command("dropUser", user.name)
-        with refused(13, "requires authentication"):
+        with expect_refused(13, "requires authentication"):
             here[APP].things.find_one()
         assert there[APP].things.find_one() is not None
         assert bench.client(user, port=routers.members[1])[APP].things.find_one() is not None
         with routers.admin(port=routers.members[1]) as other:
             other.admin.command("invalidateUserCache")
-        with refused(13, "requires authentication"):
+        with expect_refused(13, "requires authentication"):
             there[APP].things.find_one()
 
 
@@ -122,12 +122,12 @@ def test_router_kills_everywhere(routers: MongoServer) -> None:
         running = slow_find(bench.client(user, port=routers.members[1]))
         row = bench.await_running(user)
         assert row["shard"]
-        with refused(50759):
+        with expect_refused(50759):
             bench.bot.admin.command("killOp", 1)
-        with refused(28625):
+        with expect_refused(28625):
             bench.bot.admin.command("killOp", 1, op="1")
         bench.bot.admin.command("killOp", 1, op=row["opid"])
-        with refused(11601):
+        with expect_refused(11601):
             running.end()
 
 

@@ -21,7 +21,7 @@ from tests.contract.mongodb_wire.bench import (
     APP,
     USERS,
     bench_of,
-    refused,
+    expect_refused,
     serving,
 )
 from tests.servers.mongodb.server import MongoServer
@@ -31,11 +31,11 @@ def test_lookalikes_give_themselves_away() -> None:
     with serving(like="ferretdb") as ferret, bench_of_lookalike(ferret) as (root, powerless):
         assert "ferretdb" in root.admin.command("buildInfo")
         assert powerless[APP].things.find_one() is not None
-        with refused(59):
+        with expect_refused(59):
             root.admin.command("killOp", 1, op=1)
     with serving(auth=False, like="atlas") as atlas, atlas.stranger() as client:
         assert client.admin.command("atlasVersion")["atlasVersion"]
-        with refused(8000):
+        with expect_refused(8000):
             client.admin.command("createUser", "x", pwd="y", roles=[])
 
 
@@ -46,7 +46,7 @@ def test_other_releases_differ_where_it_matters() -> None:
         with pytest.raises(OperationFailure, match=r"^command find requires authentication"):
             stranger[APP].things.find_one()
     with serving(like="8.2") as new, bench_of(new) as bench:
-        with refused(13, "buildinfo requires authentication"):
+        with expect_refused(13, "buildinfo requires authentication"):
             bench.stranger().server_info()
         assert bench.root.server_info()["version"] == "8.2.0"
         bench.client(bench.user())[APP].things.find_one()

@@ -24,7 +24,7 @@ from tests.contract.mongodb_wire.bench import (
     Bench,
     User,
     bench_of,
-    refused,
+    expect_refused,
     serving,
     slow_find,
     slow_find_without_session,
@@ -46,23 +46,23 @@ def bench(standalone: MongoServer) -> Iterator[Bench]:
 
 
 def test_unknown_commands_fields_and_operators_are_errors(bench: Bench) -> None:
-    with refused(59, "no such command: 'frobnicate'"):
+    with expect_refused(59, "no such command: 'frobnicate'"):
         bench.root.admin.command("frobnicate")
-    with refused(40415, "BSON field 'find.frobnicate' is an unknown field."):
+    with expect_refused(40415, "BSON field 'find.frobnicate' is an unknown field."):
         bench.root[APP].command("find", "things", frobnicate=1)
-    with refused(40415, "'KillAllSessionsCmd.frobnicate'"):
+    with expect_refused(40415, "'KillAllSessionsCmd.frobnicate'"):
         bench.root.admin.command("killAllSessions", [{"user": "x", "db": "y", "frobnicate": 1}])
-    with refused(2, "unknown operator: $frobnicate"):
+    with expect_refused(2, "unknown operator: $frobnicate"):
         list(bench.root[APP].things.find({"n": {"$frobnicate": 1}}))
-    with refused(40324):
+    with expect_refused(40324):
         list(bench.root[APP].things.aggregate([{"$frobnicate": 1}]))
-    with refused(9):
+    with expect_refused(9):
         list(bench.root.admin.aggregate([{"$currentOp": {"frobnicate": True}}]))
-    with refused(72):
+    with expect_refused(72):
         bench.root.admin.command("killAllSessions", [], writeConcern={"w": 1})
-    with refused(73):
+    with expect_refused(73):
         bench.raw().command("a b", ping=1)
-    with refused(2, "the stand-in does not know"):
+    with expect_refused(2, "the stand-in does not know"):
         list(bench.root[APP].things.find({"$where": "this.n == 1"}))
 
 
@@ -135,7 +135,7 @@ def test_what_was_written_outlives_the_process() -> None:
 
 
 def test_first_administrator_is_made_once(standalone: MongoServer) -> None:
-    with standalone.stranger() as stranger, refused(13, "requires authentication"):
+    with standalone.stranger() as stranger, expect_refused(13, "requires authentication"):
         stranger.admin.command("createUser", "second", pwd="x", roles=["root"])
 
 
@@ -177,11 +177,11 @@ def test_both_mechanisms_and_any_name(bench: Bench) -> None:
             user = User(f"{name}-{mechanism}", "p\u00aaß\u00a0x")
             bench.root[USERS].command("createUser", user.name, pwd=user.password, roles=[READ], mechanisms=[mechanism])
             assert bench.client(user)[APP].things.find_one() is not None
-            with refused(18):
+            with expect_refused(18):
                 bench.client(user._replace(password="wrong"))[APP].things.find_one()
     digest = hashlib.md5(b"digested:mongo:Secret0").hexdigest()
     how: dict[str, Any] = {"pwd": digest, "digestPassword": False, "roles": [READ]}
-    with refused(2, "SCRAM-SHA-256 requires undigested passwords"):
+    with expect_refused(2, "SCRAM-SHA-256 requires undigested passwords"):
         bench.root[USERS].command("createUser", "digested", **how)
     bench.root[USERS].command("createUser", "digested", **how, mechanisms=["SCRAM-SHA-1"])
     assert bench.client(User("digested", "Secret0"))[APP].things.find_one() is not None
@@ -190,14 +190,14 @@ def test_both_mechanisms_and_any_name(bench: Bench) -> None:
 def test_strict_api_has_no_users(bench: Bench) -> None:
     strict = bench.clients.enter_context(bench.server.admin(server_api=ServerApi("1", strict=True)))
     assert strict[APP].things.find_one() is not None
-    with refused(323):
+    with expect_refused(323):
         strict[USERS].command("createUser", "x", pwd="y", roles=[])
 
 
 def test_write_concern_is_read(bench: Bench) -> None:
-    with refused(2, "when a host is not replicated"):
+    with expect_refused(2, "when a host is not replicated"):
         bench.root[USERS].command("createUser", "x", pwd="y", roles=[], writeConcern={"w": 2})
-    with refused(40415, "writeConcern.frobnicate"):
+    with expect_refused(40415, "writeConcern.frobnicate"):
         bench.root[USERS].command("createUser", "x", pwd="y", roles=[], writeConcern={"frobnicate": 1})
 
 
@@ -219,12 +219,12 @@ def test_own_operations_are_ones_own_to_kill(bench: Bench) -> None:
     user, other = bench.user(), bench.user()
     running = slow_find(bench.client(user))
     row = bench.await_running(user)
-    with refused(13, "not authorized on admin to execute command { killOp"):
+    with expect_refused(13, "not authorized on admin to execute command { killOp"):
         bench.client(other).admin.command("killOp", 1, op=row["opid"])
-    with refused(13):
+    with expect_refused(13):
         bench.client(user).admin.command("killOp", 1)
     bench.client(user).admin.command("killOp", 1, op=row["opid"])
-    with refused(11601):
+    with expect_refused(11601):
         running.end()
 
 
@@ -240,5 +240,5 @@ def test_client_that_is_gone_runs_nothing(bench: Bench) -> None:
 
 
 def test_time_limit_ends_an_operation(bench: Bench) -> None:
-    with refused(50, "operation exceeded time limit"):
+    with expect_refused(50, "operation exceeded time limit"):
         list(bench.root[APP].things.find(SLOW_FILTER).max_time_ms(250))

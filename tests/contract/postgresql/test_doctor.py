@@ -34,7 +34,7 @@ class Practice:
         found = [f for section in await examine(self.settings, []) for f in section.findings]
         return [f for f in found if "on the same server" not in f.what]  # other tests' databases
 
-    async def complains(self, words: str) -> Finding:
+    async def expect_complaint(self, words: str) -> Finding:
         """The finding with these words, which is not well."""
         found = await self.findings()
         return next((f for f in found if not f.is_ok and words in f.what), None) or pytest.fail(
@@ -85,61 +85,61 @@ async def test_all_is_well(practice: Practice) -> None:
 
 async def test_a_wrong_token(practice: Practice) -> None:
     practice.settings = practice.settings.model_copy(update={"slack_bot_token": SecretStr("xoxb-wrong")})
-    finding = await practice.complains("Slack does not accept the bot token (invalid_auth)")
+    finding = await practice.expect_complaint("Slack does not accept the bot token (invalid_auth)")
     assert finding.is_fatal
     practice.settings = practice.settings.model_copy(
         update={"slack_bot_token": SecretStr(BOT_TOKEN), "slack_app_token": SecretStr("xapp-wrong")}
     )
-    await practice.complains("Slack does not accept the app token (invalid_auth)")
+    await practice.expect_complaint("Slack does not accept the app token (invalid_auth)")
 
 
 async def test_a_missing_scope(practice: Practice) -> None:
     practice.slack.workspace.scopes.discard("groups:read")
-    assert (await practice.complains("the scope groups:read is missing")).mend
+    assert (await practice.expect_complaint("the scope groups:read is missing")).mend
 
 
 async def test_a_missing_channel(practice: Practice) -> None:
     del practice.slack.workspace.channels["C0CARDS"]
-    await practice.complains("channel of rule “shop” C0CARDS: channel_not_found")
+    await practice.expect_complaint("channel of rule “shop” C0CARDS: channel_not_found")
 
 
 async def test_channels_that_will_not_do(practice: Practice) -> None:
     practice.slack.workspace.channels["C0CARDS"]["is_member"] = False
-    await practice.complains("the bot is not in the channel of rule “shop” C0CARDS")
+    await practice.expect_complaint("the bot is not in the channel of rule “shop” C0CARDS")
     practice.slack.workspace.channels["C0AUDIT"]["is_ext_shared"] = True
-    await practice.complains("audit channel C0AUDIT is shared with another organisation")
+    await practice.expect_complaint("audit channel C0AUDIT is shared with another organisation")
     practice.slack.workspace.channels["C0AUDIT"]["is_archived"] = True
-    await practice.complains("audit channel C0AUDIT is archived")
+    await practice.expect_complaint("audit channel C0AUDIT is archived")
 
 
 async def test_people_who_cannot_act(practice: Practice) -> None:
     practice.slack.workspace.users["U0LEAD"]["deleted"] = True
-    await practice.complains("U0LEAD is named in the policy and cannot act: deactivated")
+    await practice.expect_complaint("U0LEAD is named in the policy and cannot act: deactivated")
 
 
 async def test_an_unreachable_database(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_ADMIN_URL", f"postgresql://bot:{BOT_PASSWORD}@127.0.0.1:1/shop")
-    finding = await practice.complains("cannot be asked")
+    finding = await practice.expect_complaint("cannot be asked")
     assert BOT_PASSWORD not in finding.what
 
 
 async def test_a_secret_that_is_not_there(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_ADMIN_URL")
-    await practice.complains("SHOP_ADMIN_URL is not set")
+    await practice.expect_complaint("SHOP_ADMIN_URL is not set")
 
 
 async def test_a_wrong_password_of_the_bot(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "SHOP_ADMIN_URL", practice.bench.server.url(practice.bench.bot, "Wrong0Password", practice.bench.database)
     )
-    finding = await practice.complains("login")
+    finding = await practice.expect_complaint("login")
     assert "Wrong0Password" not in finding.what
 
 
 async def test_a_missing_createrole(practice: Practice) -> None:
     with practice.bench.superuser() as c:
         c.execute(f"ALTER ROLE {practice.bench.owner} NOCREATEROLE")
-    finding = await practice.complains("CREATEROLE")
+    finding = await practice.expect_complaint("CREATEROLE")
     assert finding.mend == f"ALTER ROLE {practice.bench.owner} CREATEROLE;"
     with practice.bench.superuser() as c:
         c.execute(str(finding.mend))
@@ -148,7 +148,7 @@ async def test_a_missing_createrole(practice: Practice) -> None:
 
 async def test_a_missing_role(practice: Practice) -> None:
     practice.databases["levels"]["readonly"]["roles"] = ["shop_nobody"]
-    assert "CREATE ROLE shop_nobody" in str((await practice.complains("shop_nobody does not exist")).mend)
+    assert "CREATE ROLE shop_nobody" in str((await practice.expect_complaint("shop_nobody does not exist")).mend)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ async def test_a_dangerous_level_role(practice: Practice, attribute: str, words:
     with practice.bench.superuser() as c:
         c.execute(f"CREATE ROLE {role} {attribute}")
     practice.databases["levels"]["readonly"]["roles"] = [role]
-    assert (await practice.complains(words)).is_fatal
+    assert (await practice.expect_complaint(words)).is_fatal
 
 
 async def test_a_level_role_that_is_a_shell(practice: Practice) -> None:
@@ -167,13 +167,13 @@ async def test_a_level_role_that_is_a_shell(practice: Practice) -> None:
     with practice.bench.superuser() as c:
         c.execute(f"CREATE ROLE {role} IN ROLE pg_execute_server_program")
     practice.databases["levels"]["readonly"]["roles"] = [role]
-    assert (await practice.complains("pg_execute_server_program")).is_fatal
+    assert (await practice.expect_complaint("pg_execute_server_program")).is_fatal
 
 
 async def test_a_database_open_to_public(practice: Practice) -> None:
     with practice.bench.superuser() as c:
         c.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {practice.bench.database} TO PUBLIC")
-    finding = await practice.complains("open to PUBLIC")
+    finding = await practice.expect_complaint("open to PUBLIC")
     assert finding.mend == f"REVOKE CONNECT, TEMPORARY ON DATABASE {practice.bench.database} FROM PUBLIC;"
     with practice.bench.superuser() as c:
         c.execute(finding.mend)
@@ -182,4 +182,4 @@ async def test_a_database_open_to_public(practice: Practice) -> None:
 
 async def test_no_ledger(practice: Practice) -> None:
     (practice.folder / "ledger.db").unlink()
-    await practice.complains("there is no ledger")
+    await practice.expect_complaint("there is no ledger")

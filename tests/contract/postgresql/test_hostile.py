@@ -11,9 +11,10 @@ import psycopg
 import pytest
 
 from adapters.base import Level, UserSpec
-from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS
+from adapters.postgresql.connection import HAND_OVER, KEPT_ROLES, REVOKE_LIMIT_SECONDS, locked
 from tests.contract.postgresql.bench import Bench, writer
 from tests.contract.postgresql.conftest import bench_of
+from tests.open_faults import require
 from tests.servers.postgresql import PostgresServer
 
 PLANTED = """
@@ -127,7 +128,8 @@ def leave_things(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> p
     session.execute(PLANTED.encode())
     session.execute("SELECT lo_from_bytea(0, 'bytes that are kept')")
     session.execute("CREATE TEMP TABLE passing AS SELECT 1 AS one")
-    session.execute("SELECT pg_advisory_lock(1684173155, n) FROM generate_series(1, 50) n")
+    for what in (KEPT_ROLES, HAND_OVER):
+        stack.enter_context(locked(session, what))
     return session
 
 
@@ -158,6 +160,16 @@ def be_idle(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycop
     return session
 
 
+def locks_held(bench: Bench) -> set[tuple[int, ...]]:
+    """Advisory locks in the bench's database; asked from another one, where nobody planted anything."""
+    query = (
+        "SELECT l.classid::bigint, l.objid::bigint FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+        " WHERE l.locktype = 'advisory' AND l.granted AND d.datname = %s"
+    )
+    with bench.superuser("postgres") as c:
+        return set(c.execute(query, (bench.database,)).fetchall())
+
+
 def prepare(bench: Bench, spec: UserSpec) -> None:
     """Two prepared transactions: its own, and one it hid behind its level's role."""
     with contextlib.closing(psycopg.connect(bench.server.url(spec.username, spec.password, bench.database))) as c:
@@ -172,6 +184,7 @@ def test_hostile_user_is_gone_and_gained_nothing(
     open_bench: Bench, hostile: tuple[UserSpec, list[psycopg.Connection[Any]]]
 ) -> None:
     spec, sessions = hostile
+    require(len(locks_held(open_bench)) == 2, "the user holds both locks of the bot")
     prepare(open_bench, spec)
     with open_bench.superuser() as c:
         c.execute("CREATE VIEW shop.theirs AS SELECT words FROM public.notes")

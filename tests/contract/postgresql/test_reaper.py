@@ -24,6 +24,7 @@ from tests.servers.postgresql import PostgresServer, psql
 SETUP = Path(__file__).resolve().parents[3] / "docs" / "postgresql-reaper.sql"
 LONG_AGO = -180.0
 """Seconds: an end that was before the job's own patience."""
+PINNED_PATH = "pg_catalog, pg_temp"
 A_RUN = 75.0
 """Seconds: pg_cron 1.4 starts jobs at full minutes."""
 
@@ -68,10 +69,12 @@ def command(bench: Bench) -> str:
     return str(found)
 
 
-def run_now(bench: Bench) -> None:
-    """What the job runs, as whom it runs, where it runs."""
+def run_now(bench: Bench, *, search_path: str = PINNED_PATH) -> None:
+    """What the job runs, as whom it runs, where it runs. ``search_path`` takes the place of the one that it sets."""
+    statements = command(bench)
+    assert f"search_path = {PINNED_PATH};" in statements
     with psycopg.connect(bench.server.url(bench.bot, BOT_PASSWORD), autocommit=True) as c:
-        c.execute(command(bench).encode())
+        c.execute(statements.replace(PINNED_PATH, search_path).encode())
 
 
 def about(bench: Bench, words: str = "") -> tuple[Enforced, list[Finding]]:
@@ -114,8 +117,8 @@ def test_it_touches_nobody_else(bench: Bench, session: tuple[UserSpec, Login]) -
             c.execute(sql.SQL("ALTER ROLE {} VALID UNTIL '2020-01-01'").format(sql.Identifier(name)))
     run_now(bench)
     wait_until(lambda: not login.is_alive())
-    for connection in found.values():
-        connection.execute("SELECT 1")
+    for stem, connection in found.items():
+        assert Login(connection).is_alive(), stem
         connection.close()
 
 
@@ -146,6 +149,8 @@ def test_nothing_planted_in_its_database_runs(bench: Bench, session: tuple[UserS
         )
     try:
         bench.adapter().set_expiry(spec.username, LONG_AGO)
+        run_now(bench, search_path="public, pg_catalog")
+        assert login.is_alive(), "what was planted is in the way of a job that looks in public first"
         run_now(bench)
         wait_until(lambda: not login.is_alive())
     finally:
