@@ -50,6 +50,8 @@ class FakeSlack:
     """Seconds a method takes."""
     failures: dict[str, list[dict[str, Any] | int | str]] = field(default_factory=lambda: defaultdict(list))
     """What the next calls of a method get: an error, an HTTP status, or ``LOST``."""
+    late: dict[str, asyncio.Event] = field(default_factory=dict)
+    """The answer of a method is made at once, and arrives when its event is set."""
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
     _tickets: set[str] = field(default_factory=set)
     _acks: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
@@ -87,9 +89,10 @@ class FakeSlack:
             return web.json_response(self._ticket(token))
         if token != BOT_TOKEN:
             return web.json_response({"ok": False, "error": "not_authed" if not token else "invalid_auth"})
-        return web.json_response(
-            self.api.call(method, arguments), headers={"x-oauth-scopes": ",".join(sorted(self.workspace.scopes))}
-        )
+        answer = json.dumps(self.api.call(method, arguments))
+        if method in self.late:
+            await self.late[method].wait()
+        return web.json_response(text=answer, headers={"x-oauth-scopes": ",".join(sorted(self.workspace.scopes))})
 
     def _ticket(self, token: str) -> dict[str, Any]:
         if token != APP_TOKEN:
