@@ -26,6 +26,10 @@ LOST = "lost"
 """The call is done, and its answer never arrives."""
 
 
+class NeverCame(Exception):
+    """What a test waits for before it can judge. No AssertionError: a step that is missing is no verdict about a known fault."""
+
+
 @dataclass
 class Outcome:
     """What became of something a person did. ``ack`` is the payload of the ack; None where none came in time, which the person sees as an error."""
@@ -186,7 +190,8 @@ class FakeSlack:
         await self._let_through()
         deadline = asyncio.get_running_loop().time() + 10
         while not (open_ := [s for s in self._sockets if not s.closed]):
-            assert asyncio.get_running_loop().time() < deadline, "no socket is open"
+            if asyncio.get_running_loop().time() >= deadline:
+                raise NeverCame("an open socket")
             await asyncio.sleep(0.01)
         envelope = secrets.token_hex(10)
         waiting = self._acks[envelope] = asyncio.get_running_loop().create_future()
@@ -307,9 +312,8 @@ class FakeSlack:
     async def wait(self, what: str, found: Callable[[], Any], seconds: float = 10.0) -> Any:
         deadline = asyncio.get_running_loop().time() + seconds
         while not (value := found()):
-            assert asyncio.get_running_loop().time() < deadline, (
-                f"never came: {what}; answers {self.workspace.ephemerals}"
-            )
+            if asyncio.get_running_loop().time() >= deadline:
+                raise NeverCame(f"{what}; answers {self.workspace.ephemerals}")
             await asyncio.sleep(0.01)
         return value
 
@@ -330,7 +334,7 @@ def _button(message: dict[str, Any], label: str) -> tuple[dict[str, Any], dict[s
         for element in block["elements"] if block["type"] == "actions" else ():
             if element["text"]["text"] == label:
                 return block, element
-    raise AssertionError(f"no button {label} on {json.dumps(message)[:500]}")
+    raise NeverCame(f"a button {label} on {json.dumps(message)[:500]}")
 
 
 def _values(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
