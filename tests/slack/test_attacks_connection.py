@@ -197,7 +197,6 @@ async def test_a_command_is_acked_while_the_web_api_swallows_packets(far: Far) -
     assert outcome.was_acked
 
 
-@soak_only
 @pytest.mark.timeout(400)
 async def test_a_socket_that_is_half_open_is_built_again(far: Far) -> None:
     await works(far)
