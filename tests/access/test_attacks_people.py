@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bot.access import people
+from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, Undeliverable
 from storage.audit import AuditKind
 from storage.records import State, TaskKind
 from tests.access.house import ADMIN, ALERTS, LEAD, SECOND, STRANGER, House
-from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded
+from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of
 from tests.open_faults import open_fault, require
 
 LEADS, BOSS = "S0LEADS", "boss@example.com"
@@ -98,3 +99,8 @@ async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: House
     events = [e for e in await led.ledger.events_after(0, limit=1000) if e.request_id is None]
     assert any(BOSS in str(e.facts) and STRANGER in str(e.facts) for e in events)
     assert any(BOSS in told for told in alerts(led))
+
+
+@pytest.mark.parametrize("person_id", ["cli:root", "clock", "policy", "bot", "directory", ""])
+async def test_nobody_in_slack_is_the_command_line_or_the_bot(house: House, person_id: str) -> None:
+    assert isinstance(await refusal_of(house.context.member(person_id)), Refused)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from bot.access.ask import FormNeeded
@@ -10,6 +12,7 @@ from bot.access.ports import Delayed, GrantedNotice, Notice
 from storage.audit import AuditKind
 from tests.access.house import HOUR, STRANGER, House
 from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of
+from tests.access.test_cli import Desk
 from tests.open_faults import open_fault, require
 
 DRAWS_NOTHING = {
@@ -83,3 +86,15 @@ async def test_the_same_ask_for_another_time_is_another_one(house: House) -> Non
     first, second = await house.ask(), await house.ask(duration=2 * HOUR)
     assert first.id != second.id
     assert len(house.server.users) == 2
+
+
+FORGED = "2026-11-23 10:00  request.approved  U0SECOND"
+
+
+@open_fault("R16", "a line break in a reason begins a line of the history")
+async def test_a_reason_forges_no_line_on_the_command_line(house: House) -> None:
+    """The form of a request takes line breaks."""
+    request = await house.ask(reason=f"looking at a refund\n  {FORGED}")
+    shown, _ = await asyncio.to_thread(Desk(house.folder).run, "show", str(request.id))
+    require("looking at a refund" in shown, "the reason is shown")
+    assert FORGED not in [line.strip() for line in shown.splitlines()]
