@@ -31,6 +31,7 @@ from bot.engines import Engines
 from storage.ledger import Ledger
 from storage.records import Request, State
 from tests.access.fake_engine import FakeServer, engine
+from tests.open_faults import require
 
 BEGIN = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 ADA, LEAD, SECOND, ADMIN, STRANGER, GUEST = "U0ADA", "U0LEAD", "U0SECOND", "U0ADMIN", "U0STRANGER", "U0GUEST"
@@ -232,7 +233,7 @@ class House:
         request = await self.approve(await self.ask())
         await self.drain()
         request = await self.ledger.request(request.id)
-        assert request.state is State.ACTIVE
+        require(request.state is State.ACTIVE, "it is granted")
         return request
 
     async def now(self, request: Request) -> Request:

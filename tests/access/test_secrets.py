@@ -20,14 +20,14 @@ from tests.access.house import ADA, House
 ADMIN_PASSWORD = "HouseAdminSecret"
 
 
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """Everything the process logs, as it is set up for real, at its most talkative."""
+@pytest.fixture(params=["json", "console"])
+def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
+    """Everything the process logs, as it is set up for real, in each form, at its most talkative."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     heard = io.StringIO()
     monkeypatch.setattr(sys, "stderr", heard)
-    logs.set_up(Settings(log="json", log_level="debug"))
+    logs.set_up(Settings(log=request.param, log_level="debug"))
     yield heard
     root.handlers[:] = handlers
     root.setLevel(level)

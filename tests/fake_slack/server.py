@@ -28,6 +28,10 @@ LOST = "lost"
 """The call is done, and its answer never arrives."""
 
 
+class NeverCame(Exception):
+    """What a test waits for before it can judge. No AssertionError: a step that is missing is no verdict about a known fault."""
+
+
 @dataclass
 class Outcome:
     """What became of something a person did. ``ack`` is the payload of the ack; None where none came in time, which the person sees as an error."""
@@ -52,6 +56,8 @@ class FakeSlack:
     """Seconds a method takes."""
     failures: dict[str, list[dict[str, Any] | int | str]] = field(default_factory=lambda: defaultdict(list))
     """What the next calls of a method get: an error, an HTTP status, or ``LOST``."""
+    late: dict[str, asyncio.Event] = field(default_factory=dict)
+    """The answer of a method is made at once, and arrives when its event is set."""
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
     _tickets: set[str] = field(default_factory=set)
     _acks: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
@@ -89,9 +95,10 @@ class FakeSlack:
             return web.json_response(self._ticket(token))
         if token != BOT_TOKEN:
             return web.json_response({"ok": False, "error": "not_authed" if not token else "invalid_auth"})
-        return web.json_response(
-            self.api.call(method, arguments), headers={"x-oauth-scopes": ",".join(sorted(self.workspace.scopes))}
-        )
+        answer = json.dumps(self.api.call(method, arguments))
+        if method in self.late:
+            await self.late[method].wait()
+        return web.json_response(text=answer, headers={"x-oauth-scopes": ",".join(sorted(self.workspace.scopes))})
 
     def _ticket(self, token: str) -> dict[str, Any]:
         if token != APP_TOKEN:
@@ -185,7 +192,8 @@ class FakeSlack:
         await self._let_through()
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while not (open_ := [s for s in self._sockets if not s.closed]):
-            assert asyncio.get_running_loop().time() < deadline, "no socket is open"
+            if asyncio.get_running_loop().time() >= deadline:
+                raise NeverCame("an open socket")
             await asyncio.sleep(0.01)
         envelope = secrets.token_hex(10)
         waiting = self._acks[envelope] = asyncio.get_running_loop().create_future()
@@ -313,9 +321,8 @@ class FakeSlack:
     async def wait(self, what: str, found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         deadline = asyncio.get_running_loop().time() + seconds
         while not (value := found()):
-            assert asyncio.get_running_loop().time() < deadline, (
-                f"never came: {what}; answers {self.workspace.ephemerals}"
-            )
+            if asyncio.get_running_loop().time() >= deadline:
+                raise NeverCame(f"{what}; answers {self.workspace.ephemerals}")
             await asyncio.sleep(0.01)
         return value
 
@@ -336,7 +343,7 @@ def _button(message: dict[str, Any], label: str) -> tuple[dict[str, Any], dict[s
         for element in block["elements"] if block["type"] == "actions" else ():
             if element["text"]["text"] == label:
                 return block, element
-    raise AssertionError(f"no button {label} on {json.dumps(message)[:500]}")
+    raise NeverCame(f"a button {label} on {json.dumps(message)[:500]}")
 
 
 def _values(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Workspace:
         """A full member, or something less by ``flags`` (deleted, is_restricted, is_stranger, team_id …)."""
         self.users[user] = {
             "id": user, "team_id": TEAM, "name": name, "deleted": False, "real_name": name.title(), "is_bot": False,
-            "is_restricted": False, "is_ultra_restricted": False,
+            "is_restricted": False, "is_ultra_restricted": False, "is_email_confirmed": True,
             "profile": {"display_name": name, "real_name": name.title(), "email": f"{name}@example.com"}, **flags,
         }  # fmt: skip
 

@@ -1,0 +1,230 @@
+"""A configuration that changes in the middle of a verb, that is written halfway, or that looks unchanged from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bot.access import ask, decide, review
+from bot.access.ask import Typed
+from storage.records import Request, State
+from tests.access.house import ADA, ADMIN, HOUR, LEAD, SECOND, House
+from tests.access.steps import GLASS, break_the_glass, change_during_lookup, load_now, put_in_force, refusal_of
+from tests.open_faults import open_fault, require
+
+LOOKS = 25
+"""Looks at the files, a tenth of a second apart, until a change of them has to be in force."""
+
+TWO_STAGES = """\
+admins: [U0ADMIN]
+alert_channel: C0ALERTS
+defaults: {channel: C0CARDS}
+rules:
+  - name: shop
+    requesters: [U0ADA]
+    databases: [shop]
+    levels: ["*"]
+    approvals:
+      - {from: [U0LEAD], count: 1}
+      - {from: [U0SECOND], count: 1}
+"""
+ONE_STAGE = TWO_STAGES[: TWO_STAGES.index("      - {from: [U0SECOND]")]
+BREAK_GLASS = """\
+admins: [U0ADMIN]
+alert_channel: C0ALERTS
+defaults: {channel: C0CARDS}
+rules:
+  - name: glass
+    requesters: [U0ADA]
+    databases: ["*"]
+    levels: ["*"]
+    approvals: []
+    break_glass: true
+    review: {from: [U0SECOND], within: 24h}
+"""
+APPROVED_AT_ONCE = BREAK_GLASS[: BREAK_GLASS.index("    break_glass")]
+
+
+# One configuration through a verb.
+
+
+def swap(house: House, **keys: Any) -> None:
+    """While Slack is asked, the first rule changes, and the change is loaded: any other listener does that."""
+    change_during_lookup(house, lambda: put_in_force(house, **keys))
+
+
+@open_fault("R2", "the vote of somebody who is no approver any more counts, and the record names the new policy")
+async def test_an_approver_taken_out_during_the_click_does_not_approve(house: House) -> None:
+    request = await house.ask()
+    swap(house, approvals=[{"from": [SECOND, ADMIN]}])
+    await refusal_of(house.approve(request, LEAD))
+    assert (await house.now(request)).state is State.PENDING
+    assert await house.ledger.decisions(request.id) == ()
+
+
+@open_fault("R2", "the denial of somebody who is no approver any more counts")
+async def test_an_approver_taken_out_during_the_click_does_not_deny(house: House) -> None:
+    request = await house.ask()
+    swap(house, approvals=[{"from": [SECOND, ADMIN]}])
+    await refusal_of(decide.deny(house.context, await house.person(LEAD), request, "not today"))
+    assert (await house.now(request)).state is State.PENDING
+
+
+@open_fault("R2", "the old level is granted on the new server")
+async def test_a_database_moved_during_the_click_is_not_given_the_old_level(house: House) -> None:
+    request = await house.ask()
+
+    def moves() -> None:
+        house.databases["databases"]["shop"]["admin_url"] = "env:OTHER_ADMIN_URL"
+        house.databases["databases"]["shop"]["levels"]["readonly"] = {"roles": ["another_reader"]}
+        put_in_force(house)
+
+    change_during_lookup(house, moves)
+    await refusal_of(house.approve(request, LEAD))
+    assert (await house.now(request)).state is State.OUTDATED
+
+
+@open_fault("R2", "judged by the policy that asks nobody, granted under the one that asks somebody")
+async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(house: House) -> None:
+    put_in_force(house, approvals=[])
+    typed = Typed(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
+    ada = await house.person(ADA)
+    change_during_lookup(
+        house, lambda: swap(house, approvals=[{"from": [LEAD, SECOND]}])
+    )  # the second lookup is the approval's
+    await refusal_of(ask.ask(house.context, ada, typed))
+    require(house.policy["rules"][0]["approvals"], "the approval asked Slack again")
+    await house.drain()
+    assert not [r for r in await house.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
+
+
+@open_fault("R2", "the signature of somebody who is no reviewer any more counts")
+async def test_a_reviewer_taken_out_during_the_click_does_not_sign_off(house: House) -> None:
+    house.policy["rules"].append(dict(GLASS))
+    put_in_force(house)
+    request = await break_the_glass(house)
+    require(request.state is State.ACTIVE, "the glass is broken")
+
+    def replaced() -> None:
+        house.policy["rules"][1] = {**GLASS, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
+        put_in_force(house)
+
+    change_during_lookup(house, replaced)
+    await refusal_of(review.sign_off(house.context, await house.person(SECOND), request))
+    assert (await house.now(request)).needs_review
+
+
+# A file that is being written.
+
+
+async def stages(house: House, request: Request) -> int:
+    return len((await house.now(request)).terms.stages)
+
+
+def write_in_place(house: House, text: str) -> None:
+    """As an editor or a copy does it: there is a moment when only this much is there."""
+    (house.folder / "policy.yml").write_text(text)
+
+
+@open_fault("R3", "the half file is valid YAML and in force at once: one stage is left")
+async def test_the_first_half_of_a_policy_is_not_in_force(house: House) -> None:
+    write_in_place(house, TWO_STAGES)
+    load_now(house)
+    require(await stages(house, await house.ask()) == 2, "the whole file asks for two stages")
+    write_in_place(house, ONE_STAGE)
+    request = await house.ask(duration=2 * HOUR)
+    assert await stages(house, request) == 2
+
+
+@open_fault("R3", "without the line that makes it break-glass, the rule approves everything at once")
+async def test_half_of_a_break_glass_rule_gives_nothing(house: House) -> None:
+    write_in_place(house, TWO_STAGES)
+    load_now(house)
+    write_in_place(house, APPROVED_AT_ONCE)
+    request = await house.ask()
+    assert request.state is State.PENDING
+    assert house.server.users == {}
+
+
+@open_fault("R3", "a click under the half file closes the request as out of date")
+async def test_a_policy_that_is_being_written_closes_no_request(house: House) -> None:
+    write_in_place(house, TWO_STAGES)
+    load_now(house)
+    request = await house.ask()
+    write_in_place(house, APPROVED_AT_ONCE)
+    await refusal_of(house.approve(request, LEAD))
+    assert (await house.now(request)).state is State.PENDING
+    assert [d.person_id for d in await house.ledger.decisions(request.id)] == [LEAD]
+
+
+@open_fault("R3", "the cut file is in force although its last line, the end mark, is missing")
+async def test_a_policy_that_once_had_an_end_mark_is_not_in_force_without_it(house: House) -> None:
+    write_in_place(house, TWO_STAGES + "...\n")
+    load_now(house)
+    require(await stages(house, await house.ask()) == 2, "the whole file asks for two stages")
+    write_in_place(house, ONE_STAGE)
+    for _ in range(3):
+        await house.turn(minutes=1)
+        load_now(house)
+    assert await stages(house, await house.ask(duration=2 * HOUR)) == 2
+
+
+# A file that looks as it did before.
+
+
+def by_symlink(folder: Path) -> Callable[[str], None]:
+    """As a ConfigMap does it: a link to a folder is replaced."""
+    numbers = iter(range(100))
+
+    def replace(text: str) -> None:
+        version = folder / f"v{next(numbers)}"
+        version.mkdir()
+        (version / "policy.yml").write_text(text)
+        os.utime(version / "policy.yml", (1, 1))
+        (folder / "data_new").symlink_to(version.name)
+        (folder / "data_new").replace(folder / "data")
+
+    (folder / "policy.yml").unlink()
+    (folder / "policy.yml").symlink_to("data/policy.yml")
+    return replace
+
+
+def by_rename(folder: Path) -> Callable[[str], None]:
+    """As a tool does it that keeps times: write beside it, then rename."""
+
+    def replace(text: str) -> None:
+        (folder / "policy.new").write_text(text)
+        os.utime(folder / "policy.new", (1, 1))
+        (folder / "policy.new").replace(folder / "policy.yml")
+
+    return replace
+
+
+async def comes_into_force(house: House, requester: str) -> bool:
+    """Look at the files as the bot does, again and again; the clock turns too."""
+    for _ in range(LOOKS):
+        if requester in house.context.in_force().policy.rules[0].requesters:
+            return True
+        house.clock.at += HOUR / 3600
+        await asyncio.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("way", [by_symlink, by_rename])
+@open_fault("R4", "a file of the same size and time is never read")
+async def test_a_policy_of_the_same_size_and_time_is_read(
+    house: House, way: Callable[[Path], Callable[[str], None]]
+) -> None:
+    replace, text = way(house.folder), yaml.safe_dump(house.policy)
+    require(len(text) == len(text.replace(ADA, "U0XXX")), "the sizes are the same")
+    replace(text)
+    load_now(house)
+    require(await comes_into_force(house, ADA), "the first file is in force")
+    replace(text.replace(ADA, "U0XXX"))
+    assert await comes_into_force(house, "U0XXX")

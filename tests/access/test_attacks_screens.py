@@ -1,0 +1,100 @@
+"""What people type and what is told: nothing is something that draws nothing, and what happened once is told once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bot.access.ask import FormNeeded
+from bot.access.errors import Refused
+from bot.access.ports import Delayed, GrantedNotice, Notice
+from storage.audit import AuditKind
+from tests.access.house import HOUR, STRANGER, House
+from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of
+from tests.access.test_cli import Desk
+from tests.open_faults import open_fault, require
+
+DRAWS_NOTHING = {
+    "zero width space": "\u200b",
+    "soft hyphen": "\u00ad",
+    "word joiner": "\u2060",
+    "byte order mark": "\ufeff",
+    "hangul filler": "\u3164",
+    "braille blank": "\u2800",
+    "variation selector": "\ufe0f",
+    "tag": "\U000e0041",
+}
+
+
+@pytest.mark.parametrize("character", DRAWS_NOTHING.values(), ids=DRAWS_NOTHING.keys())
+@open_fault("R16", "an auditor reads an empty reason")
+async def test_a_reason_that_draws_nothing_is_no_reason(house: House, character: str) -> None:
+    refused = await refusal_of(_asked(house, character * 10))
+    assert refused is not None
+    assert await house.ledger.requests() == ()
+
+
+async def _asked(house: House, reason: str) -> None:
+    """Where the form is needed to give a reason, that is a no too."""
+    try:
+        await house.ask(reason=reason)
+    except FormNeeded as needed:
+        raise Refused(str(needed)) from None
+
+
+async def test_what_joins_characters_that_draw_is_kept(house: House) -> None:
+    request = await house.ask(reason="\U0001f469\u200d\U0001f4bb looks at a refund")
+    assert request.reason == "\U0001f469\u200d\U0001f4bb looks at a refund"
+
+
+@open_fault("R16", "each try to tell the others raises the alert again: five of them")
+async def test_the_glass_is_broken_once_and_alerted_once(house: House) -> None:
+    house.policy["rules"].append(dict(GLASS))
+    put_in_force(house)
+    tries = 0
+
+    def slow(_place: str, notice: Notice) -> Delayed | None:
+        nonlocal tries
+        tries += isinstance(notice, GrantedNotice)
+        return Delayed("rate limited") if isinstance(notice, GrantedNotice) and tries <= 4 else None
+
+    house.wall.refuse = slow
+    await break_the_glass(house)
+    await house.turn(minutes=5)
+    require(tries > 4, "it was tried again, and told in the end")
+    assert len([told for told in alerts(house) if "broke the glass" in told]) == 1
+
+
+@open_fault("R16", "typed again a moment later, it is granted again")
+async def test_an_ask_repeated_after_a_moment_is_one_grant(house: House) -> None:
+    put_in_force(house, approvals=[])
+    await house.ask()
+    await house.turn(seconds=1.5)
+    await house.ask()
+    assert len(house.server.users) == 1
+
+
+async def test_the_click_of_a_stranger_is_on_record(house: House) -> None:
+    request = await house.ask()
+    await refusal_of(house.approve(request, STRANGER))
+    assert len(await recorded(house, AuditKind.CLICK_REFUSED)) == 1
+
+
+async def test_the_same_ask_for_another_time_is_another_one(house: House) -> None:
+    put_in_force(house, approvals=[])
+    first, second = await house.ask(), await house.ask(duration=2 * HOUR)
+    assert first.id != second.id
+    assert len(house.server.users) == 2
+
+
+FORGED = "2026-11-23 10:00  request.approved  U0SECOND"
+
+
+@open_fault("R16", "a line break in a reason begins a line of the history")
+async def test_a_reason_forges_no_line_on_the_command_line(house: House) -> None:
+    """The form of a request takes line breaks."""
+    request = await house.ask(reason=f"looking at a refund\n  {FORGED}")
+    shown, _ = await asyncio.to_thread(Desk(house.folder).run, "show", str(request.id))
+    require("looking at a refund" in shown, "the reason is shown")
+    assert FORGED not in [line.strip() for line in shown.splitlines()]

@@ -1,0 +1,92 @@
+"""Rows that this version cannot read: an upgrade that was rolled back, a value that somebody wrote by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from sqlalchemy import text
+
+from storage.records import State
+from tests.access.house import BEGIN, HOUR, LEAD, House
+from tests.access.steps import alerts
+from tests.open_faults import open_fault
+
+WITHIN = 20.0
+OTHER_KIND, NO_JSON, LIST = ("digest", "{}"), ("alert", "no JSON"), ("alert", "[1]")
+
+
+async def put_task(house: House, kind: str, payload: str) -> None:
+    """A task before all others."""
+    values = {"kind": kind, "lane": f"slack:{kind}", "payload": payload, "at": f"{BEGIN:%Y-%m-%d %H:%M:%S.%f}"}
+    async with house.ledger.writing() as tx:
+        await tx.execute(
+            text(
+                "INSERT INTO tasks (kind, lane, request_id, payload, due_at, created_at, attempts)"
+                " VALUES (:kind, :lane, NULL, :payload, :at, :at, 0)"
+            ),
+            values,
+        )
+
+
+@asynccontextmanager
+async def at_work(house: House) -> AsyncIterator[asyncio.Task[None]]:
+    """The runner, as in the bot."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(house.runner.run(stop))
+    try:
+        yield running
+    finally:
+        stop.set()
+        await asyncio.wait({running}, timeout=WITHIN)
+        if running.done() and not running.cancelled():
+            running.exception()
+
+
+async def until_ended(house: House, running: asyncio.Task[None]) -> None:
+    """Until nobody is left on the server, or the runner is dead, or the time is over."""
+    deadline = asyncio.get_running_loop().time() + WITHIN
+    while house.server.users and not running.done() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+
+
+async def assert_ends_all_the_same(house: House, kind: str, payload: str) -> None:
+    await house.granted()
+    await put_task(house, kind, payload)
+    house.clock.at += 2 * HOUR
+    async with at_work(house) as running:
+        await until_ended(house, running)
+        assert not running.done(), "the runner lives"
+        assert house.server.users == {}, "and the end was carried out"
+
+
+@pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON], ids=["unknown kind", "no JSON"])
+@open_fault("R9", "the runner dies, and with it every end; at each start again")
+async def test_a_task_that_cannot_be_read_stops_no_end(house: House, kind: str, payload: str) -> None:
+    await assert_ends_all_the_same(house, kind, payload)
+
+
+async def test_a_task_whose_payload_means_nothing_stops_no_end(house: House) -> None:
+    await assert_ends_all_the_same(house, *LIST)
+
+
+@pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON, LIST], ids=["unknown kind", "no JSON", "list"])
+@open_fault("R9", "nobody is told of it")
+async def test_a_task_that_cannot_be_read_is_an_alert(house: House, kind: str, payload: str) -> None:
+    await put_task(house, kind, payload)
+    house.clock.at += HOUR
+    with suppress(Exception):  # what is told counts, not how it fails
+        await house.drain()
+    assert alerts(house), "somebody is told"
+
+
+async def test_a_request_that_cannot_be_read_stops_nobody_elses_end(house: House) -> None:
+    mine, other = await house.granted(), await house.ask(LEAD)
+    async with house.ledger.writing() as tx:
+        await tx.execute(text("UPDATE requests SET terms = '{}' WHERE id = :id"), {"id": other.id})
+    house.clock.at += 2 * HOUR
+    await house.drain()
+    assert (await house.now(mine)).state is State.REVOKED
+    assert house.server.users == {}

@@ -1,0 +1,74 @@
+"""The store is away at one transaction after the other; then all is well again. No access is left without its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import count
+from typing import Any
+
+import pytest
+
+from bot.access import ask
+from storage.errors import LedgerError, StoreUnavailable
+from storage.ledger import Ledger
+from storage.records import Request, State
+from tests.access.house import ADA, HOUR, House
+from tests.soak import IS_SOAK
+
+STRIDE = 1 if IS_SOAK else 4
+"""Each transaction in `make soak`, every fourth in `make test`."""
+
+
+@contextmanager
+def away_at(ledger: Ledger, number: int) -> Iterator[list[int]]:
+    """The transaction of this number fails; the list counts them."""
+    writing, begun = ledger.writing, [0]
+
+    @asynccontextmanager
+    async def counted(**how: Any) -> AsyncIterator[Any]:
+        begun[0] += 1
+        if begun[0] == number:
+            raise StoreUnavailable("away")
+        async with writing(**how) as tx:
+            yield tx
+
+    ledger.writing = counted  # type: ignore[method-assign]
+    try:
+        yield begun
+    finally:
+        del ledger.writing  # type: ignore[method-assign]
+
+
+async def live_through(house: House, request: Request, number: int) -> int:
+    """From the click to the grant; how many transactions there were."""
+    with away_at(house.ledger, number) as begun:
+        with suppress(LedgerError):
+            await house.approve(request)
+        for _ in range(3):
+            with suppress(LedgerError):
+                await house.drain()
+    return begun[0]
+
+
+async def ends(house: House, request: Request) -> None:
+    """The end, however far it came."""
+    await house.turn(minutes=4)  # leases run out
+    if (await house.now(request)).state is State.PENDING:
+        await ask.cancel(house.context, await house.person(ADA), request.id)
+        return
+    house.clock.at += 2 * HOUR
+    await house.turn(minutes=4)
+    assert (await house.now(request)).state is State.REVOKED
+
+
+@pytest.mark.timeout(900)
+async def test_away_at_each_transaction(house: House) -> None:
+    for number in count(1, STRIDE):
+        request = await house.ask(reason=f"looking at number {number}", duration=HOUR + HOUR * number / 3600)
+        begun = await live_through(house, request, number)
+        await ends(house, request)
+        assert house.server.users == {}, number
+        if begun < number:
+            break
+    assert number > 15, "each transaction of a life was reached"

@@ -1,0 +1,236 @@
+"""The real process between the strict double of Slack and a ledger in a file: what it cannot read, cannot write, or does not find."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from bot.app import App
+from bot.settings import Settings
+from tests.access.house import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, House
+from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
+from tests.open_faults import open_fault, require
+from tests.servers.postgresql import free_port
+
+SOON = 10.0
+"""Seconds in which what is asked again and again has to be seen. It costs so much while the fault is open."""
+
+DATABASES = {
+    "databases": {"shop": {"engine": "postgresql", "admin_url": "env:SHOP_URL", "levels": {"readonly": {"roles": ["r"]}}}}
+}  # fmt: skip
+POLICY = {
+    "admins": [ADMIN], "alert_channel": ALERTS, "audit_channel": AUDIT, "defaults": {"channel": CARDS},
+    "rules": [{"name": "shop", "requesters": [ADA], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": [LEAD, ADMIN]}]}],
+}  # fmt: skip
+UNKNOWN_TASK = """
+INSERT INTO tasks (kind, lane, request_id, payload, due_at, created_at, attempts)
+VALUES ('digest', 'slack:digest', NULL, '{}', '2020-01-01 00:00:00.000000', '2020-01-01 00:00:00.000000', 0)
+"""
+
+
+@dataclass
+class Bot:
+    """``dbaccess run`` as a process. What it prints goes through a pipe, since a limit on its files would hold for a log too."""
+
+    folder: Path
+    slack: FakeSlack
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("SLACK_", "DBACCESS_"))},
+            "SLACK_BOT_TOKEN": BOT_TOKEN,
+            "SLACK_APP_TOKEN": APP_TOKEN,
+            "SLACK_API_URL": f"{self.slack.url}/api/",
+            "DBACCESS_CONFIG": str(self.folder),
+            "DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{self.folder}/ledger.db",
+            "DBACCESS_HTTP_PORT": str(self.port),
+            "SHOP_URL": "postgresql://u:p@127.0.0.1:1/shop",
+        }
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def begin(self) -> None:
+        command = [sys.executable, "-m", "bot.cli", "run"]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.env, cwd=self.folder
+        )
+
+    async def start(self) -> None:
+        self.begin()
+        require(await self.comes(self.ready, 60), "the bot is ready")
+
+    async def ready(self) -> bool:
+        """Whether /readyz says so."""
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with aiohttp.request(
+                "GET", f"http://127.0.0.1:{self.port}/readyz", timeout=aiohttp.ClientTimeout(total=10)
+            ) as answer:
+                return answer.status == 200
+        return False
+
+    async def comes(self, look: Any, seconds: float = SOON) -> bool:
+        """Whether it does within that time."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not await look():
+            if asyncio.get_running_loop().time() > deadline or not self.is_running:
+                return False
+            await asyncio.sleep(0.1)
+        return True
+
+    def sql(self, statement: str) -> None:
+        ledger = sqlite3.connect(self.folder / "ledger.db", timeout=30)
+        with ledger:
+            ledger.execute(statement)
+        ledger.close()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def peopled(slack: FakeSlack) -> None:
+    for person, name in PEOPLE.items():
+        slack.workspace.add_person(person, name)
+    for channel, name in ((CARDS, "cards"), (AUDIT, "audit"), (ALERTS, "alerts")):
+        slack.workspace.add_channel(channel, name)
+
+
+@pytest.fixture
+async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+    (tmp_path / "databases.yml").write_text(yaml.safe_dump(DATABASES))
+    (tmp_path / "policy.yml").write_text(yaml.safe_dump(POLICY))
+    async with running() as slack:
+        peopled(slack)
+        found = Bot(tmp_path, slack, free_port())
+        try:
+            yield found
+        finally:
+            found.stop()
+
+
+async def exits(bot: Bot, seconds: float = SOON) -> bool:
+    """Whether the process ends of itself."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while bot.is_running and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+    return not bot.is_running
+
+
+# A row that it cannot read (R9).
+
+
+@open_fault("R9", "the process exits at one task of an unknown kind")
+async def test_a_task_of_an_unknown_kind_does_not_end_the_process(bot: Bot) -> None:
+    await bot.start()
+    bot.sql(UNKNOWN_TASK)
+    await bot.slack.command(ADA, "request shop readonly 1h looking at a refund")  # so that it looks for work
+
+    async def works() -> bool:
+        return bool(bot.slack.messages(CARDS))
+
+    assert await bot.comes(works, 30)
+    assert not await exits(bot, 1.0)
+
+
+@open_fault("R9", "it exits again at each start")
+async def test_a_task_of_an_unknown_kind_does_not_keep_the_process_from_starting(bot: Bot) -> None:
+    await bot.start()
+    bot.stop()
+    bot.sql(UNKNOWN_TASK)
+    bot.begin()
+    assert await bot.comes(bot.ready, 30)
+    assert not await exits(bot, 3.0)
+
+
+# A disk that is full (R8).
+
+
+@open_fault("R8", "/readyz says 200 while nothing can be written")
+async def test_a_full_disk_makes_the_process_not_ready(bot: Bot) -> None:
+    await bot.start()
+    await bot.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    (card,) = await bot.slack.wait("a card", lambda: bot.slack.messages(CARDS))
+    assert bot.process is not None
+    resource.prlimit(bot.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    await bot.slack.click(LEAD, card, "Approve")
+    await bot.slack.wait("an answer", lambda: bot.slack.answers(LEAD))
+    require("Reference" in str(bot.slack.answers(LEAD)), "the click could not be written down")
+
+    async def not_ready() -> bool:
+        return not await bot.ready()
+
+    assert await bot.comes(not_ready)
+    assert bot.is_running
+
+
+# A ledger that is gone (R10).
+
+
+@asynccontextmanager
+async def started(house: House, slack: FakeSlack) -> AsyncIterator[asyncio.Task[None]]:
+    """``run`` on the house's files and server."""
+    settings = Settings(
+        slack_bot_token=SecretStr(BOT_TOKEN),
+        slack_app_token=SecretStr(APP_TOKEN),
+        slack_api_url=f"{slack.url}/api/",
+        config=house.folder,
+        store_url=SecretStr(house.store),
+        http_port=free_port(),
+    )
+    app = App(settings)
+    app.context = app.runner.context = replace(app.context, engines=house.engines)
+    life = asyncio.create_task(app.run())
+    try:
+        yield life
+    finally:
+        app.stop.set()
+        await asyncio.wait({life}, timeout=30)
+        if life.done():
+            life.exception()
+
+
+@pytest.fixture
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
+    found = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await found.open()
+    yield found
+    await found.close()
+
+
+@open_fault("R10", "a new ledger is made without a word; the users of the lost one have no end")
+async def test_a_ledger_that_is_gone_is_not_made_anew_while_its_users_live(house: House) -> None:
+    await house.granted()
+    await house.ledger.close()
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{house.ledger.path}{suffix}").unlink(missing_ok=True)
+    async with running() as slack:
+        peopled(slack)
+        async with started(house, slack) as life:
+            for _ in range(200):
+                if life.done() or slack._sockets:
+                    break
+                await asyncio.sleep(0.05)
+            assert not house.ledger.path.exists()
+            assert life.done(), "and the bot says why it does not start"

@@ -1,0 +1,247 @@
+"""What people typed is data wherever it is shown, and nothing they typed is dropped or guessed. By the strict double."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from adapters.base import username_pattern
+from storage.audit import AuditKind
+from tests.access.house import ALERTS, AUDIT, CARDS
+from tests.access.steps import GLASS
+from tests.open_faults import open_fault, require
+from tests.slack.conftest import ADA, GUEST, LEAD, STRANGER, Office
+
+HOUR = timedelta(hours=1)
+MARKUP = ("*approved by lead*", "`code`", "_slanted_", "~struck~", ":white_check_mark:")
+QUOTED = re.compile(r"“[^”]*”|\"[^\"]*\"|`[^`]*`|<@[^>]*>")
+
+
+def formatted(blocks: Any) -> Iterator[str]:
+    """Every text that Slack formats; plain text and rich text are shown as they are."""
+    if isinstance(blocks, dict):
+        if blocks.get("type") == "mrkdwn":
+            yield str(blocks["text"])
+        blocks = list(blocks.values())
+    if isinstance(blocks, list):
+        for part in blocks:
+            yield from formatted(part)
+
+
+def acts(shown: list[dict[str, Any]]) -> list[str]:
+    """Which markup of a person Slack would carry out."""
+    texts = "\n".join(text for message in shown for text in formatted(message["blocks"]))
+    return [markup for markup in MARKUP if markup in texts]
+
+
+async def answer(office: Office, user: str, command: str) -> dict[str, Any]:
+    """The whole answer to a command."""
+    before = len(office.slack.workspace.ephemerals)
+    await office.slack.command(user, command)
+    mine = await office.slack.wait(
+        "an answer", lambda: [e for e in office.slack.workspace.ephemerals[before:] if e["user"] == user]
+    )
+    return dict(mine[0])
+
+
+# Markup and names (R16).
+
+
+async def test_markup_in_a_reason_does_not_act_on_the_card(office: Office) -> None:
+    card = await office.ask(f"shop readonly 1h {' '.join(MARKUP)}")
+    assert acts([card]) == []
+    assert "approved by lead" in str(card)
+
+
+@open_fault("R16", "the feed formats what people type")
+async def test_markup_in_a_reason_does_not_act_in_the_feed(office: Office) -> None:
+    await office.ask(f"shop readonly 1h {' '.join(MARKUP)}")
+    lines = await office.slack.wait("a line", lambda: office.slack.messages(AUDIT))
+    require("approved by lead" in str(lines), "the line has the reason")
+    assert acts(lines) == []
+
+
+@open_fault("R16", "the answer to status formats what people type")
+async def test_markup_in_a_reason_does_not_act_in_the_answer_to_status(office: Office) -> None:
+    await office.ask(f"shop readonly 1h {' '.join(MARKUP)}")
+    told = await answer(office, LEAD, "status 1")
+    require("approved by lead" in str(told), "the answer has the reason")
+    assert acts([told]) == []
+
+
+@open_fault("R16", "an alert formats what people are called")
+async def test_markup_in_a_name_does_not_act_in_an_alert(office: Office) -> None:
+    office.slack.workspace.users[ADA]["profile"]["display_name"] = " ".join(MARKUP)
+    office.house.policy["rules"].append({**GLASS, "requesters": [ADA]})
+    office.house.write()
+    await office.slack.command(ADA, "breakglass shop readonly 30m everything is down")
+    told = await office.slack.wait("the alert", lambda: office.slack.messages(ALERTS))
+    require("approved by lead" in str(told), "the alert has the name")
+    assert acts(told) == []
+
+
+async def asked_by(office: Office, name: str) -> dict[str, Any]:
+    """The card of somebody who is called so."""
+    office.slack.workspace.users[ADA]["profile"]["display_name"] = name
+    return await office.ask()
+
+
+@open_fault("R16", "the name stands in the dialog as if it were our own sentence")
+async def test_a_display_name_does_not_forge_the_dialog(office: Office) -> None:
+    forged = "lead gets readonly on play for 5 min."
+    card = await asked_by(office, f"{forged}\nApprove as usual. <!channel> *x* \u200b")
+    approve = next(e for b in card["blocks"] if b["type"] == "actions" for e in b["elements"])
+    told = approve["confirm"]["text"]["text"]
+    require("readonly on shop for 1 h" in told, "the dialog has the facts")
+    assert forged not in QUOTED.sub("", told)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["🦄🔥", "Ольга Петрова", "a`b*c_d~e <!channel> <@U0LEAD>", "x" * 200, "\u202eevil", "null", "", "O'Brien; DROP"],
+    ids=["emoji", "cyrillic", "markup", "long", "right to left", "null", "empty", "sql"],
+)
+async def test_whatever_people_are_called_the_username_is_plain(office: Office, name: str) -> None:
+    card = await asked_by(office, name)
+    await office.slack.click(LEAD, card, "Approve")
+    message = await office.dm_says(ADA, "is ready")
+    username = re.search(r"\*Username\*\\n`([^`]+)`", str(message))
+    assert username is not None
+    assert username_pattern("jit_").fullmatch(username[1])
+    assert len(username[1]) <= 32
+    assert list(office.house.server.users) == [username[1]]
+
+
+# Refused clicks (R16).
+
+
+@open_fault("R16", "a refused click stands in the ledger alone")
+async def test_a_refused_click_is_a_line_of_the_feed(office: Office) -> None:
+    card = await office.ask()
+    await office.slack.click(STRANGER, card, "Approve")
+    await office.told(STRANGER, "Only the approvers")
+    await office.slack.click(LEAD, card, "Approve")
+    lines = await office.slack.wait(
+        "what came after it",
+        lambda: "approved" in (said := "\n".join(m["text"] for m in office.slack.messages(AUDIT))) and said,
+    )
+    assert "refused click" in lines
+
+
+@open_fault("R16", "nothing is on record where somebody who is not ours clicks")
+async def test_the_click_of_a_guest_is_on_record(office: Office) -> None:
+    card = await office.ask()
+    await office.slack.click(GUEST, card, "Approve")
+    await office.told(GUEST, "Only members")
+    events = await office.house.ledger.events_after(0, limit=1000)
+    assert AuditKind.CLICK_REFUSED in [event.kind for event in events]
+
+
+# What people type and paste (U9).
+
+
+async def understood(office: Office, typed: str) -> tuple[str, str, timedelta, str]:
+    """The request that comes of it. Where none comes, nothing but an answer or a form may."""
+    await office.slack.command(ADA, typed)
+    await office.slack.wait(
+        "a card, an answer or a form",
+        lambda: office.slack.messages(CARDS) or office.slack.answers(ADA) or office.slack.form(ADA),
+    )
+    found = await office.house.ledger.requests()
+    assert len(found) == 1, (office.slack.answers(ADA), office.slack.form(ADA))
+    return found[0].database, found[0].level, found[0].terms.duration, found[0].reason
+
+
+AS_MEANT = ("shop", "readonly", HOUR, "looking at a refund")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "request\u00a0shop\u00a0readonly\u00a01h\u00a0looking at a refund",
+        "request shop readonly 1h\nlooking at a refund",
+        "Request shop readonly 1H looking at a refund",
+        "request \u202eshop\u202c readonly 1h looking at a refund",
+    ],
+    ids=["no-break spaces", "line break", "capitals", "change of direction"],
+)
+async def test_what_is_typed_a_little_otherwise_is_understood(office: Office, typed: str) -> None:
+    assert await understood(office, typed) == AS_MEANT
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "request shop\u200b readonly 1h looking at a refund",
+        "\ufeffrequest shop readonly 1h looking at a refund",
+        "request \u2060shop\u2060 readonly 1h looking at a refund",
+        "request sh\u00adop readonly 1h looking at a refund",
+        "request shop read\u200donly 1h looking at a refund",
+    ],
+    ids=["zero width space", "byte order mark", "word joiner", "soft hyphen", "zero width joiner"],
+)
+@open_fault("U9", "characters that draw nothing are taken for a part of the name")
+async def test_characters_that_draw_nothing_are_dropped_from_a_command(office: Office, typed: str) -> None:
+    assert await understood(office, typed) == AS_MEANT
+
+
+@pytest.mark.parametrize("span", ["2 hours", "2h,", "for 2h", "(2h)"])
+@open_fault("U9", "the span is not understood, or is taken for the reason")
+async def test_a_span_as_people_write_it_is_understood(office: Office, span: str) -> None:
+    typed = f"request shop readonly {span} looking at a refund"
+    assert await understood(office, typed) == ("shop", "readonly", 2 * HOUR, "looking at a refund")
+
+
+@open_fault("U9", "10min is not understood")
+async def test_minutes_as_people_write_them_are_understood(office: Office) -> None:
+    found = await understood(office, "request shop readonly 10min looking at a refund")
+    assert found == ("shop", "readonly", HOUR / 6, "looking at a refund")
+
+
+@open_fault("U9", "after the duration the level is taken for a part of the reason")
+async def test_level_and_duration_come_in_any_order(office: Office) -> None:
+    assert await understood(office, "request shop 1h readonly looking at a refund") == AS_MEANT
+
+
+@pytest.mark.parametrize("name", ["Shop", "`shop`", "*shop*"])
+async def test_a_name_that_is_none_is_asked_back(office: Office, name: str) -> None:
+    await office.slack.command(ADA, f"request {name} readonly 1h looking at a refund")
+    await office.slack.wait("an answer", lambda: office.slack.answers(ADA) or office.slack.form(ADA))
+    assert await office.house.ledger.requests() == ()
+    assert "shop" in str(office.slack.answers(ADA)) + str(office.slack.form(ADA))
+
+
+MENTIONS = (
+    "asked by <@U0SECOND|second> in <#C0CARDS|cards>, see <https://jira.example.com/browse/PAY-311|PAY-311>"
+    " and <mailto:a@b.co|a@b.co>"
+)
+
+
+@open_fault("U9", "the reason holds mentions as Slack sends them, with raw ids")
+async def test_mentions_and_links_in_a_reason_are_names_and_addresses(office: Office) -> None:
+    await office.ask(f"shop readonly 1h {MENTIONS}")
+    reason = (await office.request()).reason
+    for raw in ("<@", "U0SECOND", "<#", "C0CARDS", "<http", "<mailto"):
+        assert raw not in reason
+    for shown in ("@second", "https://jira.example.com/browse/PAY-311", "a@b.co"):
+        assert shown in reason
+
+
+async def test_a_reason_is_counted_as_it_is_read(office: Office) -> None:
+    """Slack sends three characters as entities."""
+    await office.ask("shop readonly 1h " + "a &amp; b &lt; c " * 95)
+    assert len((await office.request()).reason) == 95 * len("a & b < c ") - 1
+
+
+async def test_what_slack_limits_comes_in_the_end(office: Office) -> None:
+    for method in ("chat.postMessage", "chat.update"):
+        office.slack.failures[method] += [{"error": "ratelimited"}] * 3
+    card = await office.ask()
+    for method in ("chat.postMessage", "chat.update"):
+        office.slack.failures[method] += [{"error": "ratelimited"}] * 3
+    await office.slack.click(LEAD, card, "Approve")
+    await office.dm_says(ADA, "is ready")
