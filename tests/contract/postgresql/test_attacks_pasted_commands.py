@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from tests.open_faults import open_fault, require
 from tests.servers import certificates
 from tests.servers import postgresql as servers
 from tests.servers.certificates import Certificates
-from tests.servers.postgresql import free_port, psql
+from tests.servers.postgresql import free_port, has_ipv6, psql
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +82,6 @@ def test_what_is_told_may_ask_for_less_than_the_bot(
     adapter = secured.adapter(tls=Tls(mode=mode, ca=str(pem.ca)), connect=Connect(tls="require"))
     with granted(secured, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
-
-
-def has_ipv6() -> bool:
-    with socket.socket(socket.AF_INET6) as s:
-        try:
-            s.bind(("::1", 0))
-        except OSError:
-            return False
-    return True
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
