@@ -78,12 +78,26 @@ def _mirror() -> str:
 
 
 def loader(root: Path) -> list[str]:
-    """What to put before a program of ``root`` so that it runs with the libraries it was built for, not this machine's."""
-    libraries = root / "usr/lib" / f"{platform.machine()}-linux-gnu"
-    found = sorted(libraries.glob("ld-linux-*.so.*"))
-    if not found:
-        raise NotHad(f"there is no loader in {libraries}")
-    return [str(found[0]), "--library-path", str(libraries)]
+    """What to put before a program of ``root`` so that it runs with the libraries it was built for, not this machine's.
+
+    Debian 12 has half of the libraries outside usr.
+    """
+    folders = [root / part / f"{platform.machine()}-linux-gnu" for part in ("lib", "usr/lib")]
+    for folder in folders:
+        for found in sorted(folder.glob("ld-linux-*.so.*")):
+            return [str(found), "--library-path", ":".join(map(str, folders))]
+    raise NotHad(f"there is no loader in {root}")
+
+
+def copied(program: Path, root: Path, folder: Path) -> list[str]:
+    """How to run a program of ``root`` from ``folder``: there it lies with its loader and its libraries, where any account can reach it."""
+    own = loader(root)
+    shutil.copy(own[0], folder / "loader")
+    shutil.copy(program, folder / program.name)
+    listed = subprocess.run([*own, "--list", program], capture_output=True, text=True, check=True).stdout
+    for path in (line.split()[2] for line in listed.splitlines() if "=> /" in line):
+        shutil.copy(path, folder / Path(path).name)
+    return [str(folder / "loader"), "--library-path", str(folder), str(folder / program.name)]
 
 
 def _run(apt: Path, *command: str) -> None:

@@ -143,6 +143,16 @@ def _binds(port: int) -> bool:
         return True
 
 
+def has_ipv6() -> bool:
+    """Whether a server can be had at ::1."""
+    with socket.socket(socket.AF_INET6) as s:
+        try:
+            s.bind(("::1", 0))
+        except OSError:
+            return False
+        return True
+
+
 def unprivileged() -> dict[str, object]:
     """How to start a server that refuses root: as nobody when we are root."""
     if os.geteuid() != 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -63,7 +62,7 @@ def programs(flavour: Flavour) -> Path:
     """A folder with the programs, their libraries and their loader, open to the unprivileged account. Raises NoServer."""
     try:
         root = debian.unpacked(flavour.name, *flavour.packages, suite=flavour.suite)
-        own = _loader(root)
+        own = debian.loader(root)
     except debian.NotHad as missing:
         raise NoServer(f"{flavour.name} cannot be unpacked: {missing}") from None
     folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-programs-"))
@@ -77,15 +76,6 @@ def programs(flavour: Flavour) -> Path:
         for path in (line.split()[2] for line in listed.splitlines() if "=> /" in line):
             shutil.copy(path, folder / Path(path).name)
     return folder
-
-
-def _loader(root: Path) -> list[str]:
-    """As ``debian.loader``; Debian 12 has half of the libraries outside usr."""
-    folders = [root / part / f"{platform.machine()}-linux-gnu" for part in ("lib", "usr/lib")]
-    for folder in folders:
-        for loader in sorted(folder.glob("ld-linux-*.so.*")):
-            return [str(loader), "--library-path", ":".join(map(str, folders))]
-    raise debian.NotHad(f"there is no loader in {root}")
 
 
 def command(flavour: Flavour, name: str) -> list[str]:

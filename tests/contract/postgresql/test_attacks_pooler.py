@@ -1,0 +1,149 @@
+"""An admin URL that leads through a connection pooler, which refuses startup options or drops them without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from adapters.base import AdapterError, Rejected, Secrets, Unreachable
+from adapters.postgresql import PostgreSQL
+from tests.conftest import had
+from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, readonly, writer
+from tests.open_faults import open_fault, require
+from tests.servers import pgbouncer
+from tests.servers.pgbouncer import PgBouncer
+
+DROPS_OPTIONS = "ignore_startup_parameters = options"
+MODES = ("session", "transaction")
+PINNED = {"search_path": '"$user", public', "statement_timeout": "0", "lock_timeout": "0"}
+"""Settings that the bot relies on, each with what the server has without it."""
+PLANTED = """
+CREATE FUNCTION public.starts_with(name, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+  IF current_user <> '{planter}' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{made}') THEN
+    CREATE ROLE {made} LOGIN CREATEROLE;
+  END IF;
+  RETURN pg_catalog.starts_with($1::text, $2);
+END $$
+"""
+"""A better match for a name than the server's own function, which takes text."""
+
+
+@pytest.fixture
+def pooled(own_bench: Bench) -> Iterator[Callable[..., PgBouncer]]:
+    """Starts poolers before the bench's server that know its bot."""
+    running = list[Iterator[PgBouncer]]()
+
+    def start(mode: str, extra: str = "") -> PgBouncer:
+        users = {own_bench.bot: BOT_PASSWORD}
+        running.append(had(lambda: pgbouncer.start(own_bench.server, mode, users=users, extra=extra)))
+        return next(running[-1])
+
+    yield start
+    for one in running:
+        next(one, None)
+
+
+def through(pooler: PgBouncer, bench: Bench, **changes: object) -> PostgreSQL:
+    url = pooler.url(bench.bot, BOT_PASSWORD, bench.database)
+    return PostgreSQL(bench.target(**changes), Secrets(admin_url=url))
+
+
+def refusal(adapter: PostgreSQL) -> AdapterError | None:
+    try:
+        adapter.check([readonly()])
+    except AdapterError as trouble:
+        return trouble
+    return None
+
+
+def seen_by(adapter: PostgreSQL, setting: str) -> str:
+    with adapter.server.session() as connection:
+        row = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def is_told(adapter: PostgreSQL) -> bool:
+    """By a refusal, or by a finding of doctor that stops grants."""
+    try:
+        return bool(adapter.check([readonly()]).problems)
+    except Rejected:
+        return True
+
+
+@pytest.mark.parametrize("mode", MODES)
+@open_fault("U2", "a pooler that refuses the bot's options looks like a server that is away, and is asked for ever")
+def test_a_pooler_that_refuses_options_is_named(own_bench: Bench, pooled: Callable[..., PgBouncer], mode: str) -> None:
+    trouble = refusal(through(pooled(mode), own_bench))
+    require(trouble is None or "options" in str(trouble), "whatever is refused is refused for the options")
+    assert not isinstance(trouble, Unreachable), "no later try is answered otherwise"
+    assert trouble is None or getattr(trouble, "mend", None), "it says what to put into the admin URL instead"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@open_fault(
+    "U2", "what the pooler drops is not missed: the bot works with the role's own search_path and without limits"
+)
+def test_what_a_pooler_drops_is_in_force_or_told(own_bench: Bench, pooled: Callable[..., PgBouncer], mode: str) -> None:
+    straight, adapter = own_bench.adapter(), through(pooled(mode, DROPS_OPTIONS), own_bench)
+    wanted = {setting: seen_by(straight, setting) for setting in PINNED}
+    require(all(seen != PINNED[setting] for setting, seen in wanted.items()), "a straight connection has its own")
+    assert is_told(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
+
+
+@open_fault(
+    "U2", "through a pooler that drops options the bot runs what a temporary user made, and makes a login for it"
+)
+def test_nothing_that_a_user_made_runs_as_the_bot(own_bench: Bench, pooled: Callable[..., PgBouncer]) -> None:
+    """In a database where everybody may create in public, as in each that was upgraded from 14 or older."""
+    adapter, spec, made = own_bench.adapter(), own_bench.spec(writer()), f"made_by_{own_bench.bot}"
+    with own_bench.superuser() as c:
+        c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    adapter.create_user(spec)
+    with own_bench.login(spec) as c:
+        c.execute(PLANTED.format(planter=spec.username, made=made).encode())
+    adapter.list_users()
+    require(not own_bench.role_exists(made), "on a straight connection the server's own function runs")
+    with suppress(AdapterError):
+        through(pooled("session", DROPS_OPTIONS), own_bench).list_users()
+    assert not own_bench.role_exists(made)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_user_who_comes_through_a_pooler_is_ended(
+    own_bench: Bench, pooled: Callable[..., PgBouncer], mode: str
+) -> None:
+    """The pooler keeps its own connection to the server as that user, and the person's to itself."""
+    pooler, adapter, spec = pooled(mode), own_bench.adapter(), own_bench.spec(readonly())
+    adapter.create_user(spec)
+    url = pooler.url(spec.username, spec.password, own_bench.database)
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as session:
+        assert session.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
+        assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
+        with pytest.raises(psycopg.Error):
+            session.execute("SELECT count(*) FROM shop.customers")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url, connect_timeout=10)
+
+
+def test_an_end_gets_through_a_pooler(own_bench: Bench, pooled: Callable[..., PgBouncer]) -> None:
+    """Somebody pointed the admin URL at a pooler while the grant lived. A check may refuse the next grant, never this end."""
+    spec = own_bench.spec(readonly())
+    straight = own_bench.adapter()
+    straight.create_user(spec)
+    session = own_bench.login(spec)
+    moved = through(pooled("session", DROPS_OPTIONS), own_bench, identity=straight.identity())
+    assert moved.drop_user(spec.username, spec.level).sessions_ended == 1
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
+    assert not own_bench.role_exists(spec.username)
+
+
+def test_a_pooler_that_is_away_is_worth_another_try(own_bench: Bench, pooled: Callable[..., PgBouncer]) -> None:
+    """Its own refusals are final; that it does not answer is not."""
+    pooler = pooled("session")
+    pooler.stop()
+    assert isinstance(refusal(through(pooler, own_bench)), Unreachable)

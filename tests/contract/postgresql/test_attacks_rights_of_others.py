@@ -1,0 +1,222 @@
+"""What others gave a temporary user, and databases that went away: an end gets through, or names what keeps it, with statements that help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from adapters.base import Rejected, Secrets, UserSpec
+from adapters.postgresql import PostgreSQL
+from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, readonly, support, writer
+from tests.open_faults import open_fault
+
+OWN_THINGS = {
+    "a trusted extension": ("CREATE EXTENSION plpgsql",),
+    "ranges, statistics, collations and publications": (
+        "CREATE SCHEMA mine",
+        "CREATE TABLE mine.t (id serial PRIMARY KEY, a int, b int)",
+        "CREATE STATISTICS mine.st ON a, b FROM mine.t",
+        "CREATE PUBLICATION pub FOR TABLE mine.t",
+        "CREATE TYPE mine.r AS RANGE (subtype = int4)",
+        'CREATE COLLATION mine.c FROM "C"',
+        "SELECT lo_create(0)",
+    ),
+    "settings of its own": (
+        "ALTER ROLE {user} IN DATABASE {database} SET work_mem = '8MB'",
+        "ALTER ROLE {user} SET statement_timeout = 0",
+    ),
+    "a table of its level's role, given to itself": (
+        "SET ROLE shop_writer",
+        "CREATE TABLE shop.helper (id int)",
+        "GRANT SELECT ON shop.helper TO {user}",
+    ),
+    "default privileges of its level's role, for itself": (
+        "SET ROLE shop_writer",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO {user}",
+    ),
+    "a row policy of its level's role, for itself": (
+        "SET ROLE shop_writer",
+        "CREATE TABLE shop.guarded (id int)",
+        "ALTER TABLE shop.guarded ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON shop.guarded TO {user} USING (true)",
+    ),
+    "a schema of its level's role, given to itself": (
+        "SET ROLE shop_writer",
+        "CREATE SCHEMA team",
+        "GRANT USAGE, CREATE ON SCHEMA team TO {user}",
+        "RESET ROLE",
+        "CREATE TABLE team.x (id int)",
+    ),
+}
+GIVEN_BY_HAND = {
+    "a table": "GRANT SELECT, INSERT ON shop.orders TO {user}",
+    "a column": "GRANT UPDATE (customer) ON shop.orders TO {user}",
+    "roles in both directions": "GRANT pg_read_all_data TO {user}; GRANT {user} TO shop_writer",
+}
+GIVEN_ON_THE_SERVER = {
+    "another database": "GRANT CONNECT ON DATABASE {other} TO {user}",
+    "a parameter": "GRANT SET ON PARAMETER log_statement TO {user}",
+}
+
+
+@contextmanager
+def granted(bench: Bench, spec: UserSpec) -> Iterator[psycopg.Connection[Any]]:
+    """The user's session, which is dead at the end."""
+    bench.adapter().create_user(spec)
+    with closing(bench.login(spec)) as session:
+        yield session
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+def as_superuser(bench: Bench, statement: str, spec: UserSpec) -> None:
+    names = {"user": spec.username, "database": bench.database, "other": bench.other}
+    with bench.superuser() as c:
+        c.execute(sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()}))  # type: ignore[arg-type]
+
+
+def expect_end(bench: Bench, adapter: PostgreSQL, spec: UserSpec) -> None:
+    """At once, or after an administrator has run what the refusal prints in the database that it names."""
+    try:
+        adapter.drop_user(spec.username, spec.level)
+    except Rejected as no:
+        run_as_told(bench, str(no.mend))
+        adapter.drop_user(spec.username, spec.level)
+    assert not bench.role_exists(spec.username)
+
+
+def run_as_told(bench: Bench, mend: str) -> None:
+    """``as a superuser, in DATABASE: STATEMENTS``, or statements alone."""
+    place = re.fullmatch(r"as a superuser, in (.*?): (.*)", mend)
+    where, statements = (place[1], place[2]) if place else (bench.database, mend)
+    with bench.superuser() as c:
+        names = [str(name) for (name,) in c.execute("SELECT datname FROM pg_database").fetchall()]
+    assert where in names, "there is such a database"
+    with bench.superuser(where) as c:
+        c.execute(statements.encode())
+
+
+@pytest.mark.parametrize("what", OWN_THINGS)
+def test_what_a_user_makes_or_gives_itself(own_bench: Bench, what: str) -> None:
+    spec = own_bench.spec(writer())
+    as_superuser(own_bench, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
+    with granted(own_bench, spec) as session:
+        for statement in OWN_THINGS[what]:
+            words = statement.format(user=spec.username, database=own_bench.database)
+            session.execute(words.encode())
+        expect_end(own_bench, own_bench.adapter(), spec)
+
+
+def test_foreign_servers_of_a_user(own_bench: Bench) -> None:
+    spec = own_bench.spec(writer())
+    as_superuser(own_bench, "CREATE FOREIGN DATA WRAPPER {database}", spec)
+    as_superuser(own_bench, "GRANT USAGE ON FOREIGN DATA WRAPPER {database} TO shop_writer", spec)
+    with granted(own_bench, spec) as session:
+        session.execute(f"CREATE SERVER elsewhere FOREIGN DATA WRAPPER {own_bench.database}".encode())
+        session.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere")
+        session.execute("CREATE FOREIGN TABLE shop.far (id int) SERVER elsewhere")
+        expect_end(own_bench, own_bench.adapter(), spec)
+
+
+@pytest.mark.parametrize("what", GIVEN_BY_HAND)
+def test_what_an_administrator_gave_in_the_database(own_bench: Bench, what: str) -> None:
+    spec = own_bench.spec(readonly())
+    with granted(own_bench, spec):
+        as_superuser(own_bench, GIVEN_BY_HAND[what], spec)
+        expect_end(own_bench, own_bench.adapter(), spec)
+
+
+@pytest.mark.parametrize("what", GIVEN_ON_THE_SERVER)
+@open_fault(
+    "U8", "a right that somebody gave on the server itself: the statements are for a database 'the server itself'"
+)
+def test_what_an_administrator_gave_on_the_server(own_bench: Bench, what: str) -> None:
+    spec = own_bench.spec(readonly())
+    with granted(own_bench, spec):
+        as_superuser(own_bench, GIVEN_ON_THE_SERVER[what], spec)
+        expect_end(own_bench, own_bench.adapter(), spec)
+
+
+@pytest.fixture
+def closed(own_bench: Bench) -> Iterator[UserSpec]:
+    """A user who left a table in another database, which was closed to everybody afterwards."""
+    spec = own_bench.spec(writer())
+    as_superuser(own_bench, "GRANT CONNECT, CREATE ON DATABASE {other} TO shop_writer", spec)
+    own_bench.adapter().create_user(spec)
+    with own_bench.login(spec, database=own_bench.other) as session:
+        session.execute("CREATE SCHEMA mine; CREATE TABLE mine.t (id int)")
+    as_superuser(own_bench, "ALTER DATABASE {other} ALLOW_CONNECTIONS false", spec)
+    yield spec
+    with own_bench.superuser() as c:
+        c.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(own_bench.other)))
+
+
+def refusal(bench: Bench, spec: UserSpec) -> Rejected | None:
+    try:
+        bench.adapter().drop_user(spec.username, spec.level)
+    except Rejected as no:
+        return no
+    return None
+
+
+@open_fault("U8", "things in a closed database: the end blames the bot's own login, and asks for another database")
+def test_a_database_that_was_closed(own_bench: Bench, closed: UserSpec) -> None:
+    no = refusal(own_bench, closed)
+    if no is not None:
+        assert "own login" not in no.what, "nothing is wrong with the login"
+        run_as_told(own_bench, str(no.mend))
+        assert refusal(own_bench, closed) is None
+    assert not own_bench.role_exists(closed.username)
+
+
+def test_a_closed_database_that_was_dropped(own_bench: Bench, closed: UserSpec) -> None:
+    with own_bench.superuser() as c:
+        c.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(own_bench.other)))
+    own_bench.adapter().drop_user(closed.username, closed.level)
+    assert not own_bench.role_exists(closed.username)
+
+
+def on_postgres(bench: Bench, **changes: object) -> PostgreSQL:
+    """A bot whose admin URL names the database ``postgres``, which every server has."""
+    return PostgreSQL(bench.target(**changes), Secrets(admin_url=bench.server.url(bench.bot, BOT_PASSWORD)))
+
+
+@pytest.mark.parametrize(
+    "how", ["DROP DATABASE {database} WITH (FORCE)", "ALTER DATABASE {database} RENAME TO {renamed}"]
+)
+def test_the_levels_database_went_away(own_bench: Bench, how: str) -> None:
+    spec = own_bench.spec(replace(support(), database=own_bench.database))
+    adapter = on_postgres(own_bench)
+    adapter.create_user(spec)
+    names = {"database": sql.Identifier(own_bench.database), "renamed": sql.Identifier(f"{own_bench.database}_old")}
+    with own_bench.superuser("postgres") as c:
+        c.execute(sql.SQL(how).format(**names))  # type: ignore[arg-type]
+        adapter.drop_user(spec.username, spec.level)
+        assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
+
+
+def test_the_admin_urls_own_database_was_dropped(own_bench: Bench) -> None:
+    """Right to stop; another database in the admin URL, as it says, helps."""
+    spec, adapter = own_bench.spec(support()), own_bench.adapter()
+    adapter.create_user(spec)
+    with own_bench.superuser("postgres") as c:
+        c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(own_bench.database)))
+        with pytest.raises(Rejected) as no:
+            adapter.drop_user(spec.username, spec.level)
+        assert own_bench.database in str(no.value.mend)
+        on_postgres(own_bench).drop_user(spec.username, spec.level)
+        assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
+
+
+def test_what_is_printed_is_really_run(own_bench: Bench) -> None:
+    with pytest.raises(psycopg.errors.SyntaxError):
+        run_as_told(own_bench, f"as a superuser, in {own_bench.database}: no such statement;")
+    with pytest.raises(AssertionError):
+        run_as_told(own_bench, "as a superuser, in the server itself: SELECT 1;")

@@ -1,0 +1,195 @@
+"""Servers whose commands were renamed or disabled, and the names, passwords and addresses that a server allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import quote
+
+import pytest
+
+from adapters.base import AdapterError, Grant, Level, Rejected, Secrets
+from adapters.redis import Redis
+from tests.contract.redis.bench import BOT_PASSWORD, READING, RIGHTS, Bench
+from tests.open_faults import open_fault, require
+from tests.servers.postgresql import has_ipv6
+from tests.servers.redis import PASSWORD, REDIS, TESTER, VALKEY, Flavour, RedisServer
+
+FANCY = "p@ss/w:rd#1?x%zz&+ é"
+DISABLED = 'rename-command {} ""\n'
+KEEPS = ("aclfile", "config")
+WITHOUT_CONFIG = {"disabled": 'rename-command CONFIG ""\n', "renamed": 'rename-command CONFIG "cfg-9f"\n'}
+HARMLESS = {
+    "plain": "",
+    "what the bot needs not": "".join(f'rename-command {c} ""\n' for c in ("FLUSHALL", "DEBUG", "KEYS", "SHUTDOWN")),
+    "channels for everybody": "acl-pubsub-default allchannels\n",
+    "no log of refusals": "acllog-max-len 0\n",
+}
+
+
+@pytest.fixture(params=[REDIS, VALKEY], ids=lambda flavour: flavour.name)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    found: Flavour = request.param
+    return found
+
+
+def as_administrator(bench: Bench, server: RedisServer, user: str = TESTER, password: str = PASSWORD) -> Redis:
+    """A bot that logs in by an administrator's account, as many do."""
+    return Redis(bench.target(), Secrets(admin_url=server.url(user, quote(password, safe=""))))
+
+
+def expect_life(bench: Bench, adapter: Redis, level: Level = READING) -> None:
+    """A grant from its beginning to its end, with a new password on the way."""
+    assert adapter.check([level]).problems == ()
+    spec = bench.spec(level)
+    adapter.create_user(spec)
+    login = adapter.login(spec.username, spec.password, level)
+    assert login.is_alive()
+    adapter.set_password(spec.username, "f" * 32)
+    assert adapter.drop_user(spec.username, level).sessions_ended == 1
+    assert not login.is_alive()
+    assert not bench.has_user(spec.username)
+
+
+def outcome(bench: Bench, adapter: Redis) -> tuple[AdapterError | None, bool]:
+    """What a grant ends in, and whether its user is there afterwards."""
+    spec = bench.spec(READING)
+    try:
+        adapter.create_user(spec)
+    except AdapterError as trouble:
+        return trouble, bench.has_user(spec.username)
+    return None, bench.has_user(spec.username)
+
+
+def unsaved(server: RedisServer, bot: str, rights: list[str]) -> Bench:
+    """A bench whose bot was not saved: this server cannot save, or lacks what a bench is made by."""
+    bench = Bench.__new__(Bench)
+    bench.nodes, bench.bot, bench.ledger, bench.prefix, bench.passwords = (server,), bot, "ledger1", "jit_", {}
+    if bot != TESTER:
+        server.run("ACL", "SETUSER", bot, "reset", "on", f">{BOT_PASSWORD}", *(f"+{right}" for right in rights))
+    return bench
+
+
+def without_config(server: RedisServer) -> Bench:
+    return unsaved(server, "dbaccess", [right for right in RIGHTS if right != "config|rewrite"])
+
+
+@pytest.mark.parametrize("keeps", KEEPS)
+@pytest.mark.parametrize("what", HARMLESS)
+def test_settings_that_change_nothing_for_us(
+    flavour: Flavour, started: Callable[..., RedisServer], keeps: str, what: str
+) -> None:
+    bench = Bench((started(flavour, keeps=keeps, extra=HARMLESS[what]),))
+    expect_life(bench, bench.adapter())
+
+
+@pytest.mark.parametrize("how", WITHOUT_CONFIG)
+def test_no_config_where_users_are_kept_in_a_file_of_their_own(
+    flavour: Flavour, started: Callable[..., RedisServer], how: str
+) -> None:
+    bench = Bench((started(flavour, extra=WITHOUT_CONFIG[how]),))
+    expect_life(bench, bench.adapter())
+
+
+@pytest.mark.parametrize("how", WITHOUT_CONFIG)
+@open_fault("U6", "users cannot be saved there, and doctor only warns, as if another right were missing")
+def test_doctor_says_that_users_cannot_be_saved(
+    flavour: Flavour, started: Callable[..., RedisServer], how: str
+) -> None:
+    bench = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
+    found = bench.adapter().check([READING])
+    require(found.warnings, "something is said")
+    assert any("aclfile" in str(finding.mend) for finding in found.problems), "the one way out is an ACL file"
+
+
+@pytest.mark.parametrize("how", WITHOUT_CONFIG)
+@open_fault("U6", "users cannot be saved there, and a grant is tried over and over, as if the server were away")
+def test_a_grant_is_refused_where_users_cannot_be_saved(
+    flavour: Flavour, started: Callable[..., RedisServer], how: str
+) -> None:
+    bench = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
+    trouble, is_there = outcome(bench, bench.adapter())
+    require(trouble is not None, "no user is given who would be forgotten at a restart")
+    assert isinstance(trouble, Rejected)
+    assert "aclfile" in str(trouble.mend)
+    assert not is_there
+
+
+def of_administrator(server: RedisServer) -> tuple[Bench, Redis]:
+    """A bench without a bot of its own, for servers on which none can be made, and a bot by the administrator's account."""
+    bench = unsaved(server, TESTER, RIGHTS)
+    return bench, as_administrator(bench, server)
+
+
+@pytest.mark.parametrize("keeps", KEEPS)
+@pytest.mark.parametrize("command", ["info", "client"])
+def test_doctor_finds_what_was_disabled(
+    flavour: Flavour, started: Callable[..., RedisServer], keeps: str, command: str
+) -> None:
+    _, adapter = of_administrator(started(flavour, keeps=keeps, extra=DISABLED.format(command)))
+    assert [finding for finding in adapter.check([READING]).problems if command in finding.what]
+
+
+@pytest.mark.parametrize("command", ["info", "client"])
+@open_fault(
+    "U6", "a disabled command is taken for a missing right: the statement that is printed runs and changes nothing"
+)
+def test_the_mend_for_what_was_disabled_helps(
+    flavour: Flavour, started: Callable[..., RedisServer], command: str
+) -> None:
+    server = started(flavour, extra=DISABLED.format(command))
+    _, adapter = of_administrator(server)
+    before = adapter.check([READING]).problems
+    require(before, "doctor says that something is missing")
+    for finding in before:
+        if str(finding.mend).startswith("ACL SETUSER"):
+            server.run(*str(finding.mend).split())
+    assert not set(before) & set(adapter.check([READING]).problems)
+
+
+@open_fault("U6", "where CLIENT is disabled a user is made, and no end gets through: user and session live on")
+def test_nobody_is_made_who_cannot_be_ended(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
+    bench, adapter = of_administrator(started(flavour, extra=DISABLED.format("client")))
+    trouble, _ = outcome(bench, adapter)
+    if trouble is None:
+        spec = bench.spec(READING)
+        adapter.create_user(spec)
+        session = bench.login(spec.username, spec.password)
+        with suppress(AdapterError):
+            adapter.drop_user(spec.username, READING)
+        assert not session.is_alive()
+        assert not bench.has_user(spec.username)
+
+
+def test_nobody_is_made_without_info(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
+    bench, adapter = of_administrator(started(flavour, extra=DISABLED.format("info")))
+    trouble, is_there = outcome(bench, adapter)
+    assert isinstance(trouble, Rejected)
+    assert not is_there
+
+
+def test_an_admin_password_with_special_characters(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
+    bench = Bench((started(flavour),))
+    bench.server.run("ACL", "SETUSER", "fancy", "on", f">{FANCY}", "~*", "&*", "+@all")
+    bench.server.run("ACL", "SAVE")
+    expect_life(bench, as_administrator(bench, bench.server, "fancy", FANCY))
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
+def test_over_ipv6(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
+    bench = Bench((started(flavour, extra="bind 127.0.0.1 ::1\n"),))
+    url = f"redis://{bench.bot}:{BOT_PASSWORD}@[::1]:{bench.server.port}"
+    adapter = Redis(bench.target(), Secrets(admin_url=url))
+    expect_life(bench, adapter)
+    assert " -h ::1 " in adapter.endpoint(READING).command
+
+
+@pytest.mark.parametrize(
+    ("on", "privileges"),
+    [(("order[0-9]:*", "{tag}:*"), ("@read", "scan")), (("a:*",), ("@READ", "HGET")), (("50%:*", "a|b:*"), ("get",))],
+)
+def test_key_patterns_and_words(
+    flavour: Flavour, started: Callable[..., RedisServer], on: tuple[str, ...], privileges: tuple[str, ...]
+) -> None:
+    bench = Bench((started(flavour),))
+    expect_life(bench, bench.adapter(), Level(name="k", grants=(Grant(on=on, privileges=privileges),)))

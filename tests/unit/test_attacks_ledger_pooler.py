@@ -1,0 +1,108 @@
+"""The ledger on PostgreSQL behind a connection pooler: every call is answered, and a commit wakes the other programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import count
+
+import pytest
+
+from storage.errors import LedgerError
+from storage.ledger import Ledger
+from tests.conftest import had
+from tests.open_faults import open_fault, require
+from tests.servers import pgbouncer
+from tests.servers.pgbouncer import PgBouncer
+from tests.servers.postgresql import PostgresServer
+
+KEEPER, KEEPER_PASSWORD = "keeper", "KeeperSecret0Ledger"
+ROUNDS, PROGRAMS, WORKERS = 12, 3, 6
+LISTENS_WITHIN, WAKES_WITHIN, QUIET = 60.0, 10.0, 0.5
+numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def kept(postgresql15: PostgresServer) -> PostgresServer:
+    with postgresql15.admin() as c:
+        c.execute(f"CREATE ROLE {KEEPER} LOGIN PASSWORD '{KEEPER_PASSWORD}'".encode())
+    return postgresql15
+
+
+@pytest.fixture(scope="module", params=["session", "transaction"])
+def pooler(request: pytest.FixtureRequest, kept: PostgresServer) -> Iterator[PgBouncer]:
+    yield from had(lambda: pgbouncer.start(kept, request.param, users={KEEPER: KEEPER_PASSWORD}))
+
+
+@pytest.fixture
+def store_url(kept: PostgresServer, pooler: PgBouncer) -> str:
+    database = f"kept_{pooler.mode}_{next(numbers)}"
+    with kept.admin() as c:
+        c.execute(f"CREATE DATABASE {database} OWNER {KEEPER}".encode())
+    return pooler.url(KEEPER, KEEPER_PASSWORD, database).replace("postgresql://", "postgresql+psycopg://")
+
+
+@asynccontextmanager
+async def programs(url: str, how_many: int) -> AsyncIterator[list[Ledger]]:
+    """So many on one store, the first of which makes it."""
+    opened = [Ledger(url) for _ in range(how_many)]
+    try:
+        for number, ledger in enumerate(opened):
+            await ledger.open(create=number == 0)
+        yield opened
+    finally:
+        for ledger in opened:
+            await ledger.close()
+
+
+async def works(ledger: Ledger, name: str) -> None:
+    for number in range(ROUNDS):
+        await ledger.set_cursor(name, number)
+        assert await ledger.cursor(name) == number
+        await ledger.claim(name, timedelta(seconds=5))
+        await ledger.live_grants()
+        await ledger.next_due()
+
+
+async def test_every_call_is_answered(store_url: str) -> None:
+    """Statements that the driver prepared on one connection of the pooler would be missing on the next."""
+    async with programs(store_url, PROGRAMS) as opened:
+        await asyncio.gather(*(works(opened[n % PROGRAMS], f"worker {n}") for n in range(WORKERS)))
+
+
+async def is_woken_by(waiting: Ledger, other: Ledger) -> bool:
+    """Whether a commit of ``other`` is news to ``waiting``, which listens and has heard of all before."""
+    require(await waiting.changed(LISTENS_WITHIN), "whoever begins to listen is woken once")
+    while await waiting.changed(QUIET):
+        pass
+    woken = asyncio.create_task(waiting.changed(WAKES_WITHIN))
+    await asyncio.sleep(QUIET)
+    require(not woken.done(), "nothing else is committed")
+    await other.set_cursor("news", 1)
+    return await woken
+
+
+async def is_refused(url: str) -> bool:
+    """A pooler that the ledger cannot rely on may be refused by name."""
+    try:
+        async with programs(url, 1):
+            return False
+    except LedgerError:
+        return True
+
+
+@pytest.mark.parametrize("pooler", ["session"], indirect=True)
+async def test_a_commit_wakes_another_program(store_url: str) -> None:
+    async with programs(store_url, 2) as (waiting, other):
+        assert await is_woken_by(waiting, other)
+
+
+@pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
+@open_fault("U2", "the pooler hands the LISTEN back after its transaction: a commit wakes nobody in another program")
+async def test_a_commit_wakes_another_program_or_the_pooler_is_refused(store_url: str) -> None:
+    if await is_refused(store_url):
+        return
+    async with programs(store_url, 2) as (waiting, other):
+        assert await is_woken_by(waiting, other)
