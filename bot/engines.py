@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import TypeVar
 
@@ -16,8 +17,22 @@ from adapters.base import Adapter, Enforced, Health, Level, Rejected, Secrets, T
 from bot.databases import resolve
 
 GROUP = "dbaccess.engines"
-WORKERS_PER_SERVER = 4
-"""Connections to one server at a time: an expiry of many grants must not use up its connections."""
+
+
+class Share(StrEnum):
+    """What a call to a server is for. Each share has threads of its own on each server, so that no end waits for anything else."""
+
+    ENDS = "ends"
+    GRANTS = "grants"
+    QUESTIONS = "questions"
+
+
+WORKERS: Mapping[Share, int] = {Share.ENDS: 8, Share.GRANTS: 4, Share.QUESTIONS: 4}
+"""Threads on each server, so also connections at a time: an expiry of many grants must not use up those that the server has.
+
+The runner claims no more tasks of a server than these, so that none of them waits here. Questions are what people ask
+outside the runner (status, a password shown, doctor, sweep): they wait for each other alone.
+"""
 
 T = TypeVar("T")
 
@@ -35,11 +50,11 @@ def _or_empty(reference: str) -> str:
 
 
 class Engines:
-    """Runs a verb of an adapter in a thread, at most ``WORKERS_PER_SERVER`` at once on each server."""
+    """Runs a verb of an adapter in a thread, at most ``WORKERS`` at once on each server."""
 
     def __init__(self, classes: Mapping[str, type[Adapter]] | None = None) -> None:
         self._classes = dict(installed() if classes is None else classes)
-        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._pools: dict[tuple[str, str, Share], ThreadPoolExecutor] = {}
         self._measured: dict[tuple[str, str], Enforced] = {}
 
     def adapter_class(self, engine: str) -> type[Adapter]:
@@ -78,16 +93,19 @@ class Engines:
         secrets = Secrets(admin_url=resolve(target.admin_url), replicas=tuple(map(_or_empty, target.replicas)))
         return self.adapter_class(target.engine)(target, secrets)
 
-    async def call(self, target: Target, verb: Callable[[Adapter], T]) -> T:
+    async def call(self, target: Target, verb: Callable[[Adapter], T], *, share: Share = Share.QUESTIONS) -> T:
         """``verb`` on the target's adapter, off the event loop. Raises what the adapter raises."""
 
         def work() -> T:
             return verb(self.open(target))
 
-        pool = self._pools.get(target.admin_url)
-        if pool is None:
-            pool = self._pools[target.admin_url] = ThreadPoolExecutor(WORKERS_PER_SERVER, f"db-{target.name}")
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool(target, share), work)
+
+    def _pool(self, target: Target, share: Share) -> ThreadPoolExecutor:
+        where = (target.engine, target.admin_url, share)
+        if where not in self._pools:
+            self._pools[where] = ThreadPoolExecutor(WORKERS[share], f"db-{target.name}-{share}")
+        return self._pools[where]
 
     def close(self) -> None:
         """Wait for what runs: each adapter call has its own time limits."""

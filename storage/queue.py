@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
+    RowMapping,
     Select,
     and_,
     case,
@@ -20,14 +21,15 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage import rows
+from storage import rows, slots
 from storage.errors import ClaimLost
 from storage.moves import Plan
-from storage.records import Claim, Task, TaskKind
+from storage.records import Claim, Slot, Task, TaskKind
 from storage.store import Store, lock_number
 from storage.tables import tasks
 
@@ -42,35 +44,51 @@ class Queue(Store):
         async with self.writing() as tx:
             await put(tx, plan, request_id=request_id, now=await self.moment(tx))
 
-    async def claim(self, worker: str, lease: timedelta) -> Claim | None:
-        """The due task that was created first among those whose lane is free, or None. Its number is never given out again."""
+    async def claim(self, worker: str, lease: timedelta, *, full: Collection[Slot] = ()) -> Claim | None:
+        """The due task that goes first among those whose lane is free, or None. Its number is never given out again.
+
+        What ends access goes before all else, then by priority; a task that was never tried before one that was; then by
+        due time. No task is claimed whose slot is among ``full``: it waits on disk, without a lease.
+        """
         async with self.writing(wakes=False) as tx:
             now = await self.moment(tx)
             await _free_lapsed(tx, now)
-            found = await self._first_due(tx, now)
+            found = await self._first_due(tx, now, full)
             return None if found is None else await _claim(tx, found, worker, now + lease)
 
-    async def _first_due(self, tx: AsyncConnection, now: datetime) -> Task | None:
+    async def _first_due(self, tx: AsyncConnection, now: datetime, full: Collection[Slot]) -> RowMapping | None:
         """The task to be claimed, its row taken. A lane in which somebody else is at work this moment is passed over.
 
         Were only its first row passed over, two workers could take the second and the third, in either order.
         """
         passed: list[str] = []
         while True:
-            free = tasks.c.lane.not_in(passed)
-            row = (await tx.execute(_due(now).where(free))).mappings().first()
-            if row is None:
-                return None
-            if self.is_sqlite:
-                return rows.task(row)
+            first = self._heads(now, full, tasks.c.lane.not_in(passed)).limit(1)
+            row: RowMapping | None = (await tx.execute(self._rows(first))).mappings().first()
+            if row is None or self.is_sqlite:
+                return row
             passed.append(row["lane"])
             if await _lane_is_ours(tx, row["lane"]):
-                first = _due(now).where(tasks.c.lane == row["lane"]).with_only_columns(tasks.c.id).scalar_subquery()
-                taken = (
-                    select(tasks).where(tasks.c.id == first, tasks.c.claim.is_(None)).with_for_update(skip_locked=True)
-                )
-                if (mine := (await tx.execute(taken)).mappings().first()) is not None:
-                    return rows.task(mine)
+                again = self._heads(now, full, tasks.c.lane == row["lane"])
+                taken = self._rows(again).where(tasks.c.claim.is_(None)).with_for_update(skip_locked=True, of=tasks)
+                mine: RowMapping | None = (await tx.execute(taken)).mappings().first()
+                if mine is not None:
+                    return mine
+
+    def _heads(self, now: datetime, full: Collection[Slot], where: ColumnElement[bool]) -> Select[tuple[int]]:
+        """The ids of the tasks that may be claimed now: of each free lane what ends access, else what was created first."""
+        turn = func.row_number().over(partition_by=tasks.c.lane, order_by=(~slots.is_safety(), tasks.c.id))
+        due = (tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lane_is_taken())
+        first = select(tasks.c.id, turn.label("turn")).where(*due, where).subquery()
+        heads = select(tasks.c.id).join(first, and_(first.c.id == tasks.c.id, first.c.turn == 1))
+        if full:
+            heads = heads.where(slots.key(is_sqlite=self.is_sqlite).not_in([slot.key for slot in full]))
+        return heads.order_by(slots.priority(), tasks.c.attempts > 0, tasks.c.due_at, tasks.c.id)
+
+    def _rows(self, ids: Select[tuple[int]]) -> Select[Any]:
+        """Those tasks, each with the slot it takes."""
+        more = (slots.priority().label("priority"), slots.pool(is_sqlite=self.is_sqlite).label("pool"))
+        return select(tasks, *more).where(tasks.c.id.in_(ids.scalar_subquery()))
 
     async def renew(self, claim: Claim, lease: timedelta) -> Claim:
         """Hold on for another ``lease``. Raises ClaimLost."""
@@ -104,13 +122,24 @@ class Queue(Store):
         async with self.writing() as tx:
             await tx.execute(update(tasks).values(claim=None, worker=None, lease_until=None))
 
-    async def next_due(self) -> datetime | None:
-        """The earliest moment at which a claim may succeed: a due task in a free lane, or a lease that runs out."""
-        free = select(func.min(tasks.c.due_at)).where(tasks.c.claim.is_(None), ~_lane_is_taken())
-        leases = select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None))
+    async def next_due(self, *, full: Collection[Slot] = ()) -> datetime | None:
+        """The earliest moment at which a claim may succeed: a due task in a free lane and slot, one that falls due, or a lease that runs out."""
         async with self.reading() as tx:
-            found = [(await tx.execute(query)).scalar_one() for query in (free, leases)]
+            now = await self.moment(tx)
+            heads = self._heads(now, full, true()).with_only_columns(tasks.c.due_at).limit(1)
+            later = select(func.min(tasks.c.due_at)).where(
+                tasks.c.claim.is_(None), tasks.c.due_at > now, ~_lane_is_taken()
+            )
+            leases = select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None))
+            found = [(await tx.execute(query)).scalar() for query in (heads, later, leases)]
         return min((moment for moment in found if moment is not None), default=None)
+
+    async def until_due(self, kind: TaskKind, request_id: int) -> timedelta | None:
+        """How long until this request's task of this kind is due, negative where it is late; None where there is none."""
+        query = select(func.min(tasks.c.due_at)).where(tasks.c.request_id == request_id, tasks.c.kind == kind)
+        async with self.reading() as tx:
+            due = (await tx.execute(query)).scalar()
+            return None if due is None else due - await self.moment(tx)
 
     async def tasks(self, *, request_id: int | None = None) -> tuple[Task, ...]:
         """Unfinished tasks in order of creation."""
@@ -174,12 +203,6 @@ def _lane_is_taken() -> ColumnElement[bool]:
     return exists().where(and_(other.c.lane == tasks.c.lane, other.c.claim.is_not(None)))
 
 
-def _due(now: datetime) -> Select[Any]:
-    """The one to be claimed next: the first created of those that are due in a lane without a claim."""
-    due = select(tasks).where(tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lane_is_taken())
-    return due.order_by(tasks.c.id).limit(1)
-
-
 async def _lane_is_ours(tx: AsyncConnection, lane: str) -> bool:
     """Until the end of this transaction nobody else claims in this lane. Does not wait."""
     return bool((await tx.execute(select(func.pg_try_advisory_xact_lock(lock_number(f"lane {lane}"))))).scalar_one())
@@ -191,8 +214,9 @@ async def _free_lapsed(tx: AsyncConnection, now: datetime) -> None:
     await tx.execute(update(tasks).where(tasks.c.id.in_(lapsed.with_for_update(skip_locked=True))).values(**free))
 
 
-async def _claim(tx: AsyncConnection, task: Task, worker: str, until: datetime) -> Claim:
+async def _claim(tx: AsyncConnection, row: RowMapping, worker: str, until: datetime) -> Claim:
+    task = rows.task(row)
     number, tries = secrets.randbits(CLAIM_BITS), task.attempts + 1
     values = {"claim": number, "worker": worker, "lease_until": until, "attempts": tries}
     await tx.execute(update(tasks).where(tasks.c.id == task.id).values(**values))
-    return Claim(task=replace(task, attempts=tries), number=number, worker=worker, until=until)
+    return Claim(task=replace(task, attempts=tries), number=number, worker=worker, until=until, slot=slots.slot(row))

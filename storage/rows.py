@@ -25,10 +25,12 @@ from storage.records import (
     Terms,
     Verdict,
 )
+from storage.tables import tasks
 
 LATER = ("first_login_at",)
 """Columns that a later version fills; they are not in today's record."""
 
+CLAIM = ("claim", "worker", "lease_until")
 SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after", "claim_within")
 
 
@@ -92,7 +94,7 @@ def message(row: RowMapping) -> Message:
 
 def task(row: RowMapping) -> Task:
     """A row of ``tasks``, without its claim."""
-    parts = {name: value for name, value in row.items() if name not in ("claim", "worker", "lease_until")}
+    parts = {column.name: row[column.name] for column in tasks.c if column.name not in CLAIM}
     return Task(**{**parts, "kind": TaskKind(parts["kind"])})
 
 

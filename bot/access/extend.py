@@ -14,6 +14,7 @@ from bot.access.ports import Person
 from bot.access.provision import target_of
 from bot.access.words import what_happened
 from bot.access.work import Work
+from bot.engines import Share
 from storage.errors import NoSuchRequest
 from storage.records import Kind, Request, State
 
@@ -56,7 +57,9 @@ async def move_end(context: Context, work: Work) -> None:
     await work.hold()
     try:
         await context.engines.call(
-            target_of(grant), lambda adapter: adapter.set_expiry(username, remaining.total_seconds())
+            target_of(grant),
+            lambda adapter: adapter.set_expiry(username, remaining.total_seconds()),
+            share=Share.GRANTS,
         )
     except Unreachable as away:
         if work.tries == ALERT_AT:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from adapters.base import NotOurs
 from bot.access.context import Context
-from bot.access.password import set_fresh_password
 from bot.access.revoke import drop
-from bot.access.tell import close_credentials
 from bot.access.work import Work
 from storage.audit import AuditKind
-from storage.moves import Change, Move
-from storage.records import State
+from storage.moves import Change, Move, Plan
+from storage.records import State, TaskKind
 
 
 async def mend(context: Context, work: Work) -> None:
-    """Effect of the ``mend`` task.
+    """Effect of the ``mend`` task. It talks to the server alone: it has a slot of those that end access, and Slack may not hold it.
 
     Somebody lost the task while a statement of theirs was on its way. ACTIVE: their late statement may have set
     another password, so a fresh one goes into the message. Over: their late statement may have made the user
@@ -22,16 +20,23 @@ async def mend(context: Context, work: Work) -> None:
     """
     request = await work.request()
     if request.state is State.ACTIVE:
-        await set_fresh_password(context, work, request, audit=AuditKind.MENDED)
+        await _plan(work, TaskKind.PASSWORD)
     elif request.state is State.REVOKED and request.started_at is not None and not (request.receipt or {}).get("gone"):
         try:
             receipt = await drop(context, work, request)
         except NotOurs:
             return
-        await close_credentials(context, work)
+        await _plan(work, TaskKind.CLOSE_CREDENTIALS)
         if not receipt.was_absent:
             await work.advance(
                 request,
                 Move.NOTE,
                 Change(actor="bot", audit=AuditKind.MENDED, facts={"sessions_ended": receipt.sessions_ended}),
             )
+
+
+async def _plan(work: Work, kind: TaskKind) -> None:
+    """The part that is shown in Slack, behind us in this lane."""
+    ledger, task = work.context.ledger, work.claim.task
+    plan = Plan(kind=kind, lane=task.lane, due_at=await ledger.now(), payload={"mends": True})
+    await ledger.add_task(plan, request_id=task.request_id)

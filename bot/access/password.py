@@ -10,6 +10,7 @@ from bot.access.ports import Person, Shown
 from bot.access.provision import credentials, deliver, level_of, make_password, target_of
 from bot.access.words import what_happened
 from bot.access.work import Work
+from bot.engines import Share
 from storage.audit import AuditKind
 from storage.follows import db_lane
 from storage.moves import Change, Move, Plan
@@ -28,13 +29,14 @@ async def renew(context: Context, person: Person, request: Request) -> None:
 
 
 async def password(context: Context, work: Work) -> None:
-    """Effect of the ``password`` task."""
+    """Effect of the ``password`` task: asked for by the requester, or the ``mend`` of an active grant."""
     request = await work.request()
     if request.state is State.ACTIVE:
-        await set_fresh_password(context, work, request, audit=AuditKind.PASSWORD_RENEWED)
+        audit = AuditKind.MENDED if work.payload.get("mends") else AuditKind.PASSWORD_RENEWED
+        await _set_fresh_password(context, work, request, audit=audit)
 
 
-async def set_fresh_password(context: Context, work: Work, request: Request, *, audit: AuditKind) -> None:
+async def _set_fresh_password(context: Context, work: Work, request: Request, *, audit: AuditKind) -> None:
     """Set it on the server, then show it in the credential message. A retry sets another one, so the message is never behind for long."""
     assert request.username is not None, "an active grant has its user"
     username, level, fresh = request.username, level_of(request), make_password()
@@ -45,7 +47,7 @@ async def set_fresh_password(context: Context, work: Work, request: Request, *, 
 
     await work.hold()
     try:
-        endpoint = await context.engines.call(target_of(request), renewed)
+        endpoint = await context.engines.call(target_of(request), renewed, share=Share.GRANTS)
     except Rejected as no:
         await raise_alert(context, request, f"No new password for #{request.id} on {request.database}: {no}.")
         return

@@ -34,6 +34,7 @@ from bot.access.ports import (
 )
 from bot.access.runner import backoff
 from bot.access.work import Again, Work
+from bot.engines import Share
 from storage.errors import NotPossible
 from storage.moves import FILL_WITHIN, Change, Move, Why
 from storage.records import Cause, Json, Message, Purpose, Request, State
@@ -100,7 +101,7 @@ async def _announce(context: Context, work: Work, request: Request) -> Message:
     if message.ts is not None:
         return message
     await work.hold()
-    posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
+    posted = await work.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
     return await remember(context, message, posted, request)
 
 
@@ -110,14 +111,13 @@ async def remember(context: Context, message: Message, posted: Posted, request: 
     return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
 
 
-async def _explain_delay(context: Context, request: Request, trouble: str) -> None:
+async def _explain_delay(context: Context, work: Work, request: Request, trouble: str) -> None:
     """Redraw the message while the server does not answer; that it cannot be shown is no reason to stop."""
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         try:
-            await context.messenger.redraw(
-                Posted(channel=message.channel, ts=message.ts), PreparingNotice(request=request, trouble=trouble)
-            )
+            notice = PreparingNotice(request=request, trouble=trouble)
+            await work.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
         except (Delayed, Undeliverable):
             return
 
@@ -136,7 +136,7 @@ async def _start(context: Context, work: Work, request: Request) -> Request | No
         )
     change = Change(
         actor="bot",
-        requester_is_ours=await _is_ours(context, request),
+        requester_is_ours=await _is_ours(work, request),
         set={"identity": identity, "unsettled_until": settled},
         facts=facts,
     )
@@ -165,19 +165,20 @@ async def _reach(context: Context, work: Work, request: Request) -> str:
     """The server's identity. Where it does not answer the requester is told, and it is tried until provision_within is over."""
     await work.hold()
     try:
-        return await context.engines.call(target_of(request), lambda adapter: adapter.identity())
+        return await context.engines.call(target_of(request), lambda adapter: adapter.identity(), share=Share.GRANTS)
     except Unreachable as silent:
         trouble = f"{request.database} does not answer. I keep trying; your time starts when it does."
-        await _explain_delay(context, request, trouble)
+        await _explain_delay(context, work, request, trouble)
         at = await context.ledger.now() + backoff(work.tries)
         if request.started_at is None and request.start_before is not None:
             at = min(at, request.start_before)
         raise Again(str(silent), at=at) from None
 
 
-async def _is_ours(context: Context, request: Request) -> bool:
+async def _is_ours(work: Work, request: Request) -> bool:
+    looked_up = work.context.directory.person(request.requester_id, fresh=True)
     try:
-        return (await context.directory.person(request.requester_id, fresh=True)).is_ours
+        return (await work.unless_ending(looked_up)).is_ours
     except DirectoryUnavailable:
         raise Again("Slack did not say whether the requester is still a member") from None
 
@@ -197,7 +198,9 @@ async def _make(context: Context, work: Work, request: Request, message: Message
         username=request.username, password=password, level=level, remaining=remaining, request_id=request.id
     )
     await work.hold()
-    endpoint = await context.engines.call(target_of(request), lambda adapter: _create(adapter, spec))
+    endpoint = await context.engines.call(
+        target_of(request), lambda adapter: _create(adapter, spec), share=Share.GRANTS
+    )
     if (await work.request()).state is not State.APPROVED:
         return  # it was ended meanwhile: its revoke is next in this lane and finds the user
     await deliver(work, request, message, credentials(request, endpoint, password))
@@ -230,13 +233,13 @@ async def deliver(work: Work, request: Request, message: Message, notice: Creden
     await work.hold()
     if message.ts is not None:
         try:
-            await context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice)
+            await work.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
         except MessageGone:
             await work.hold()
         else:
             await context.ledger.message_drawn(message.id, request.version)
             return
-    posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
+    posted = await work.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
     await remember(context, message, posted, request)
     await work.hold()
-    await context.messenger.redraw(posted, notice)
+    await work.unless_ending(context.messenger.redraw(posted, notice))

@@ -19,6 +19,7 @@ from bot.access.provision import level_of, target_of
 from bot.access.runner import backoff
 from bot.access.words import what_happened, why_not
 from bot.access.work import Again, Work
+from bot.engines import Share
 from bot.policy import clicks
 from bot.policy.facts import NOTHING_KNOWN
 from storage.audit import AuditKind
@@ -45,21 +46,25 @@ async def done(context: Context, person: Person, request_id: int) -> Request:
 async def revoke(context: Context, person: Person, request_id: int) -> Request:
     """End someone's grant: its approvers, those who could have approved it, admins. Raises Refused, Unknown, TooLate."""
     request = await _find(context, request_id)
-    context.files.refresh()
-    config, decisions = context.files.config, await context.ledger.decisions(request_id)
-    facts = await people.facts(context, config) if config else NOTHING_KNOWN
-    if not person.is_operator and (
-        config is None or not clicks.may_revoke(config, request, decisions, person.id, facts)
-    ):
-        await context.ledger.record(
-            AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": "revoke"}
-        )
-        if config is None or not clicks.may_see(config, request, decisions, person.id, facts):
-            raise Unknown(f"#{request_id}")
-        raise Refused(
-            f"Only those who can approve #{request_id} and admins can revoke it. To give back your own, use I'm done."
-        )
+    if not person.is_operator:  # who has the command line needs no word of Slack's, and must not wait for it
+        await _may_revoke(context, person, request)
     return await _end(context, request, person, Cause.REVOKED)
+
+
+async def _may_revoke(context: Context, person: Person, request: Request) -> None:
+    context.files.refresh()
+    config, decisions = context.files.config, await context.ledger.decisions(request.id)
+    facts = await people.facts(context, config) if config else NOTHING_KNOWN
+    if config is not None and clicks.may_revoke(config, request, decisions, person.id, facts):
+        return
+    await context.ledger.record(
+        AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "revoke"}
+    )
+    if config is None or not clicks.may_see(config, request, decisions, person.id, facts):
+        raise Unknown(f"#{request.id}")
+    raise Refused(
+        f"Only those who can approve #{request.id} and admins can revoke it. To give back your own, use I'm done."
+    )
 
 
 async def declare_gone(context: Context, person: Person, request_id: int, reason: str) -> Request:
@@ -154,7 +159,9 @@ async def drop(context: Context, work: Work, request: Request) -> Receipt:
     assert request.username is not None, "frozen at the approval"
     username, level = request.username, level_of(request)
     await work.hold()
-    return await context.engines.call(target_of(request), lambda adapter: adapter.drop_user(username, level))
+    return await context.engines.call(
+        target_of(request), lambda adapter: adapter.drop_user(username, level), share=Share.ENDS
+    )
 
 
 def receipt_json(receipt: Receipt) -> Json:

@@ -2,6 +2,10 @@
 
 It sleeps until the earliest due task and is woken by every commit, of another process too. What a crash
 leaves behind is claimed again when its lease runs out; a task that is late is done, never skipped.
+
+Each target server has slots of its own, and so has Slack; in each of these pools the ends of grants and the alerts have
+slots that nothing else can take. A pool that hangs fills its own slots and nobody else's: what it has no slot for
+is not claimed.
 """
 
 from __future__ import annotations
@@ -9,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -22,7 +27,8 @@ from bot.access.ports import Delayed
 from bot.access.work import Again, Effect, Work
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
 from storage.moves import Plan, Why
-from storage.records import Claim, TaskKind
+from storage.records import Claim, Priority, Slot, TaskKind
+from storage.slots import SLACK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,7 +36,20 @@ if TYPE_CHECKING:
 LEASE = timedelta(seconds=90)
 """Outlasts every adapter time limit, so that only a worker that is truly gone loses its claim."""
 
-PARALLEL = 8
+SLOTS: Mapping[tuple[bool, Priority], tuple[int, int]] = {
+    (False, Priority.SAFETY): (4, 4),
+    (False, Priority.GRANT): (3, 1),
+    (True, Priority.SAFETY): (1, 1),
+    (True, Priority.GRANT): (2, 1),
+    (True, Priority.DECISION): (4, 2),
+    (True, Priority.BACKGROUND): (2, 1),
+}
+"""By "the pool is Slack's" and priority: how many tasks run at a time that were never tried, and how many that were.
+
+Those two never wait for each other: ends that are held up again and again leave the slots of a fresh one alone. On a server
+they are no more than its threads (``bot.engines.WORKERS``), so that no claimed task waits in memory.
+"""
+
 LONGEST_SLEEP = 30.0
 BACKOFF_CAP = 60.0
 STORE_PAUSE = 1.0
@@ -44,8 +63,13 @@ def backoff(tries: int) -> timedelta:
     return timedelta(seconds=seconds * (1 + random.random() / 4))  # noqa: S311 - spread, not secrecy
 
 
+def slots_for(slot: Slot) -> int:
+    """How many tasks may be in slots of this kind at a time."""
+    return SLOTS[slot.pool == SLACK, slot.priority][slot.is_retry]
+
+
 class Runner:
-    """``run`` until told to stop, or ``drain`` what is due now (tests and the command line)."""
+    """``run`` until told to stop, or ``drain`` what is due now."""
 
     def __init__(self, context: Context, effects: Mapping[TaskKind, Effect], *, lease: timedelta = LEASE) -> None:
         self.context = context
@@ -53,7 +77,7 @@ class Runner:
         self.effects = effects
         self.lease = lease
         self.worker = secrets.token_hex(4)
-        self._busy: set[asyncio.Task[None]] = set()
+        self._busy: dict[asyncio.Task[None], Slot] = {}
         self._nudge = asyncio.Event()
 
     def nudge(self) -> None:
@@ -71,33 +95,31 @@ class Runner:
                 await asyncio.sleep(STORE_PAUSE)
         await self._finish_all()
 
-    async def drain(self, until: Callable[[], bool] | None = None) -> int:
-        """Run all that is due now, and what follows from it; the number of tasks run. Stops early when ``until`` says so."""
+    async def drain(self) -> int:
+        """Run all that is due now, and what follows from it, one after the other; the number of tasks run."""
         count = 0
-        while until is None or not until():
-            claim = await self.ledger.claim(self.worker, self.lease)
-            if claim is None:
-                return count
+        while (claim := await self.ledger.claim(self.worker, self.lease)) is not None:
             await self._perform(claim)
             count += 1
         return count
 
+    def _full(self) -> list[Slot]:
+        """The slots of which none is free."""
+        return [slot for slot, count in Counter(self._busy.values()).items() if count >= slots_for(slot)]
+
     async def _fill(self) -> None:
-        while len(self._busy) < PARALLEL:
-            claim = await self.ledger.claim(self.worker, self.lease)
-            if claim is None:
-                return
+        while (claim := await self.ledger.claim(self.worker, self.lease, full=self._full())) is not None:
             task = asyncio.create_task(self._perform(claim))
-            self._busy.add(task)
+            self._busy[task] = claim.slot
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._busy.discard(task)
+        del self._busy[task]
         self.nudge()
 
     async def _sleep(self, stop: asyncio.Event) -> None:
         seconds = LONGEST_SLEEP
-        due = await self.ledger.next_due() if len(self._busy) < PARALLEL else None
+        due = await self.ledger.next_due(full=self._full())
         if due is not None:
             seconds = max(0.0, min(seconds, (due - await self.ledger.now()).total_seconds()))
         waits = [

@@ -9,6 +9,7 @@ from enum import StrEnum
 from adapters.base import AdapterError, Level, ManagedUser, Receipt, Target
 from bot.access.context import Context
 from bot.access.servers import configured, one_each
+from bot.engines import Share
 from storage.audit import AuditKind
 from storage.records import Request, State
 
@@ -103,7 +104,7 @@ async def end(context: Context, stray: Stray, *, actor: str) -> Receipt:
     """Take an orphan of our own ledger away. Raises AdapterError."""
     assert stray.kind is Kind.ORPHAN, "nobody else's is ever touched"
     receipt = await context.engines.call(
-        stray.target, lambda adapter: adapter.drop_user(stray.username, Level(name="sweep"))
+        stray.target, lambda adapter: adapter.drop_user(stray.username, Level(name="sweep")), share=Share.ENDS
     )
     facts = {"database": stray.target.name, "username": stray.username, "sessions_ended": receipt.sessions_ended}
     await context.ledger.record(AuditKind.SWEPT, actor=actor, facts=facts)

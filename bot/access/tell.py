@@ -251,7 +251,7 @@ async def close_credentials(context: Context, work: Work) -> None:
         if message.ts is not None and message.version < request.version:
             await work.hold()
             try:
-                await context.messenger.redraw(_place(message), ClosedNotice(request=request))
+                await work.unless_ending(context.messenger.redraw(_place(message), ClosedNotice(request=request)))
             except Undeliverable as closed:
                 log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
             else:

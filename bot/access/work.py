@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from bot.access.context import Context
 from storage.moves import Change, Move
-from storage.records import Claim, Json, Request
+from storage.records import Claim, Json, Request, TaskKind
+
+LOOK_SECONDS = 0.5
+"""How often it is asked whether the end of a grant is due, while Slack does not answer."""
+
+T = TypeVar("T")
 
 
 class Again(Exception):
@@ -49,6 +55,29 @@ class Work:
     async def advance(self, request: Request, move: Move, change: Change) -> Request:
         """``Ledger.advance`` under this claim. Raises NotPossible."""
         return await self.context.ledger.advance(request.id, move, change, claim=self.claim)
+
+    async def unless_ending(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await a call to Slack in the lane of a grant, and give it up as soon as the grant's end is due. Raises Again then.
+
+        The revocation runs in the same lane: without this it would wait for as long as Slack takes.
+        """
+        calling = asyncio.ensure_future(call)
+        try:
+            while not calling.done():
+                await asyncio.wait({calling}, timeout=await self._next_look())
+            return calling.result()
+        finally:
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+
+    async def _next_look(self) -> float:
+        """In how many seconds to ask again whether the end is due. Raises Again where it is."""
+        ledger, request_id = self.context.ledger, self.claim.task.request_id
+        assert request_id is not None, "the lane of a grant"
+        left = await ledger.until_due(TaskKind.REVOKE, request_id)
+        if left is not None and left.total_seconds() <= 0:
+            raise Again("the end of the grant is due", at=await ledger.now())
+        return LOOK_SECONDS if left is None else min(LOOK_SECONDS, left.total_seconds())
 
 
 Effect: TypeAlias = Callable[[Context, Work], Awaitable[None]]

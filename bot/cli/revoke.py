@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from typing import Annotated
 
 import typer
@@ -23,6 +25,7 @@ from bot.cli.listing import number
 from storage.records import Request, State
 
 LOOK_SECONDS = 1.0
+TELL_SECONDS = 5.0
 
 
 def revoke(
@@ -100,20 +103,47 @@ async def _wait(context: Context, numbers: list[int], seconds: float) -> None:
     works_itself = context.ledger.take_sole_run() if context.ledger.is_sqlite else True
     if works_itself and context.ledger.is_sqlite:
         await context.ledger.free_leases()
-    runner = Runner(context, EFFECTS)
-    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    bar = progress.add_task("Ending", total=len(numbers))
     try:
-        with progress:
-            while time.monotonic() < deadline and await _alive(context, numbers):
-                if works_itself:
-                    await runner.drain()
-                if alive := await _alive(context, numbers):
-                    progress.update(bar, completed=len(numbers) - alive)
-                    await context.ledger.changed(LOOK_SECONDS)
+        async with _working(context) if works_itself else nullcontext():
+            await _ended(context, numbers, deadline)
+            if works_itself:
+                await _told(context, numbers, min(deadline, time.monotonic() + TELL_SECONDS))
     finally:
         if works_itself:
             context.ledger.release_sole_run()
+
+
+@asynccontextmanager
+async def _working(context: Context) -> AsyncIterator[None]:
+    """The runner at work; what it has begun when it is told to stop is let end."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(Runner(context, EFFECTS).run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def _ended(context: Context, numbers: list[int], deadline: float) -> None:
+    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    bar = progress.add_task("Ending", total=len(numbers))
+    with progress:
+        while time.monotonic() < deadline and (alive := await _alive(context, numbers)):
+            progress.update(bar, completed=len(numbers) - alive)
+            await context.ledger.changed(LOOK_SECONDS, reader="revoke")
+
+
+async def _told(context: Context, numbers: list[int], deadline: float) -> None:
+    """Cards and messages follow the ends. Where Slack does not answer they are left to the bot's next run."""
+    while time.monotonic() < deadline and await _is_due(context, numbers):
+        await context.ledger.changed(LOOK_SECONDS, reader="revoke")
+
+
+async def _is_due(context: Context, numbers: list[int]) -> bool:
+    now = await context.ledger.now()
+    tasks = [task for request_id in numbers for task in await context.ledger.tasks(request_id=request_id)]
+    return any(task.due_at <= now for task in tasks)
 
 
 async def _alive(context: Context, numbers: list[int]) -> int:

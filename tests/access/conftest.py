@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.access.fake_engine import FakeServer
+from tests.access.hanging import Quarter
 from tests.access.house import House
 
 
@@ -15,3 +17,10 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await found.open()
     yield found
     await found.close()
+
+
+@pytest.fixture
+async def quarter(house: House, monkeypatch: pytest.MonkeyPatch) -> Quarter:
+    for n in range(20):
+        monkeypatch.setenv(f"FAR{n}", f"mysql://bot:FarAdminSecret@localhost/far{n}")
+    return Quarter(house, FakeServer(clock=house.clock, identity="far-1"))

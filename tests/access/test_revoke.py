@@ -8,6 +8,7 @@ import pytest
 
 from bot.access import look, revoke
 from bot.access.errors import OutOfDate, Refused, TooLate, Unknown
+from bot.access.ports import Person
 from storage.records import Cause, State
 from tests.access.house import ADA, ADMIN, LEAD, SECOND, STRANGER, House
 
@@ -57,6 +58,21 @@ async def test_ended_by_many_at_once_it_ends_once(house: House) -> None:
     assert len(events) == len(set(events)), "each turn is on the record once"
     with pytest.raises(TooLate, match="has ended"):
         await revoke.revoke(house.context, people[0], request.id)
+
+
+async def test_the_command_line_asks_slack_for_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has it may end everything; a Slack that hangs, or a policy that is broken, has no say."""
+    request = await house.granted()
+
+    async def never(*_: object) -> None:
+        raise AssertionError("Slack was asked")
+
+    monkeypatch.setattr(house.people, "members", never)
+    monkeypatch.setattr(house.people, "person", never)
+    (house.folder / "policy.yml").write_text("rules: [")
+    await revoke.revoke(house.context, Person(id="cli:root", name="root", is_ours=True), request.id)
+    await house.drain()
+    assert house.server.users == {}
 
 
 async def test_what_waits_cannot_be_ended(house: House) -> None:

@@ -236,7 +236,7 @@ async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
     go_on.set()
     assert (await moving).started_at is not None
     await other
-    assert (taken_early and taken_early.task.kind) == (None if ledger.is_sqlite else TaskKind.UPDATE_CARD)
+    assert (taken_early and taken_early.task.kind) == (None if ledger.is_sqlite else TaskKind.POST_CARD)
 
 
 async def _user_is_planned_exactly_if_approved(ledger: Ledger, request: Request) -> None:

@@ -1,0 +1,68 @@
+"""Which slot of a runner a task takes: its pool, its priority, and whether it was tried before.
+
+A pool is one target server, or Slack. The server is told by engine and reference of the admin URL as they are frozen
+in the request, so that the databases of one server share its pool and no secret is read.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, RowMapping, String, case, cast, func, literal, select
+
+from storage.records import Priority, Slot, TaskKind
+from storage.tables import requests, tasks
+
+SLACK = "slack"
+UNKNOWN = "unknown server"
+"""The pool of what has no readable target; its task fails by itself and holds up nobody else's."""
+
+ON_SERVER = frozenset({TaskKind.REVOKE, TaskKind.MEND, TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.MOVE_END})
+PRIORITIES: dict[TaskKind, Priority] = {
+    TaskKind.REVOKE: Priority.SAFETY,
+    TaskKind.MEND: Priority.SAFETY,
+    TaskKind.ALERT: Priority.SAFETY,
+    TaskKind.PROVISION: Priority.GRANT,
+    TaskKind.PASSWORD: Priority.GRANT,
+    TaskKind.MOVE_END: Priority.GRANT,
+    TaskKind.CLOSE_CREDENTIALS: Priority.GRANT,
+    TaskKind.FEED: Priority.BACKGROUND,
+    TaskKind.REMIND: Priority.BACKGROUND,
+}
+"""Every other kind is DECISION."""
+
+
+def is_safety() -> ColumnElement[bool]:
+    """The task goes before everything else of its lane."""
+    return tasks.c.kind.in_([kind.value for kind, priority in PRIORITIES.items() if priority is Priority.SAFETY])
+
+
+def priority() -> ColumnElement[int]:
+    """The priority of a row of ``tasks``."""
+    by_kind = {kind.value: literal(int(found)) for kind, found in PRIORITIES.items()}
+    return case(by_kind, value=tasks.c.kind, else_=literal(int(Priority.DECISION)))
+
+
+def pool(*, is_sqlite: bool) -> ColumnElement[str]:
+    """The pool of a row of ``tasks``."""
+    server = select(_server(is_sqlite=is_sqlite)).where(requests.c.id == tasks.c.request_id).scalar_subquery()
+    on_server = tasks.c.kind.in_([kind.value for kind in ON_SERVER])
+    return case((on_server, func.coalesce(server, UNKNOWN)), else_=literal(SLACK))
+
+
+def _server(*, is_sqlite: bool) -> ColumnElement[str]:
+    parts = [requests.c.target[name].as_string() for name in ("engine", "admin_url")]
+    server: ColumnElement[str] = parts[0] + literal(" ") + parts[1]
+    if not is_sqlite:
+        return server
+    # SQLite fails the whole query for one value that is no JSON; then nothing at all would be claimed any more.
+    return case((func.json_valid(requests.c.target) == 1, server), else_=literal(None, String))
+
+
+def key(*, is_sqlite: bool) -> ColumnElement[str]:
+    """``Slot.key`` of a row of ``tasks``."""
+    tried = case((tasks.c.attempts > 0, literal("1")), else_=literal("0"))
+    return cast(priority(), String) + literal(" ") + tried + literal(" ") + pool(is_sqlite=is_sqlite)
+
+
+def slot(row: RowMapping) -> Slot:
+    """The slot that a claimed row takes."""
+    return Slot(pool=row["pool"], priority=Priority(row["priority"]), is_retry=row["attempts"] > 0)

@@ -1,0 +1,184 @@
+"""Servers and a Slack that hang, held by the test and let go when it is over; and the real runner among them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from adapters.base import Adapter, Receipt, Unreachable
+from bot.access import ask
+from bot.access.effects import EFFECTS
+from bot.access.ports import Delayed, Notice
+from bot.access.runner import Runner
+from bot.engines import Engines
+from storage.records import Request, State
+from tests.access.fake_engine import FakeServer, engine
+from tests.access.house import ADA, LEAD, House
+from tests.open_faults import require
+
+PATIENCE = 60.0
+"""Far above what any of this takes, and far below what hangs."""
+
+FOR_EVER = 600.0
+
+READS = {"readonly": {"grants": [{"on": ["a.b"], "privileges": ["SELECT"]}]}}
+
+
+@dataclass
+class Hang:
+    """A call that comes back when it is let go, with an error. ``holds`` says which; ``seconds``: it comes back by itself."""
+
+    holds: Callable[[str], bool] = lambda _what: False
+    seconds: float = FOR_EVER
+    inside: int = 0
+    gate: threading.Event = field(default_factory=threading.Event)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def reach(self, what: str) -> None:
+        """In a thread of its own, as an adapter's call."""
+        if not self.holds(what):
+            return
+        with self.turn:
+            self.inside += 1
+        self.gate.wait(self.seconds)
+        with self.turn:
+            self.inside -= 1
+        raise Unreachable("no connection: timed out")
+
+    async def call(self, what: str) -> None:
+        """On the event loop, as a call to Slack."""
+        if not self.holds(what):
+            return
+        self.inside += 1
+        try:
+            end = time.monotonic() + self.seconds
+            while not self.gate.is_set() and time.monotonic() < end:
+                await asyncio.sleep(0.02)
+        finally:
+            self.inside -= 1
+        raise Delayed("Slack does not answer (TimeoutError)")
+
+    def let_go(self) -> None:
+        self.gate.set()
+
+
+def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
+    """Asked by the reference of the admin URL, and at a drop by the user's name too."""
+
+    class Hanging(engine(server)):  # type: ignore[misc]
+        label: ClassVar[str] = "HangingSQL"
+
+        def _reach(self, name: str) -> None:
+            hang.reach(self.target.admin_url)
+            super()._reach(name)
+
+        def drop_user(self, username: str, level: Any) -> Receipt:
+            hang.reach(username)
+            found: Receipt = super().drop_user(username, level)
+            return found
+
+    return Hanging
+
+
+@dataclass
+class Quarter:
+    """The house, further servers beside it, and what may hang. ``servers`` share one engine and one memory."""
+
+    house: House
+    far: FakeServer
+    server: Hang = field(default_factory=Hang)
+    slack: Hang = field(default_factory=Hang)
+
+    def build(self, servers: int = 1) -> None:
+        house = self.house
+        engines = Engines(
+            {"postgresql": hanging_engine(house.server, self.server), "mysql": hanging_engine(self.far, self.server)}
+        )
+        house.context = replace(house.context, engines=engines)
+        house.engines = engines
+        house.runner = Runner(house.context, EFFECTS)
+        names = [f"far{n}" for n in range(servers)]
+        for name in names:
+            house.databases["databases"][name] = {
+                "engine": "mysql",
+                "admin_url": f"env:{name.upper()}",
+                "levels": deepcopy(READS),
+            }
+        rule = {"name": "alone", "requesters": [ADA], "databases": [*names, "shop"], "levels": ["*"], "approvals": []}
+        house.policy["rules"].insert(0, rule)
+        house.write()
+
+    def slack_may_hang(self) -> None:
+        post, redraw = self.house.wall.post, self.house.wall.redraw
+
+        async def slow_post(channel: str, notice: Notice, *, thread: str | None = None) -> Any:
+            await self.slack.call(type(notice).__name__)
+            return await post(channel, notice, thread=thread)
+
+        async def slow_redraw(posted: Any, notice: Notice) -> None:
+            await self.slack.call(type(notice).__name__)
+            await redraw(posted, notice)
+
+        self.house.wall.post, self.house.wall.redraw = slow_post, slow_redraw  # type: ignore[method-assign]
+
+    async def granted(self, database: str, count: int = 1, *, minutes: int = 30) -> list[Request]:
+        """Live grants that all end at the same time; each asks for a second more, and gets one less of waiting."""
+        house, asked = self.house, []
+        ada = await house.person(ADA)
+        for n in range(count):
+            lasts = timedelta(minutes=minutes, seconds=n)
+            typed = ask.Typed(database=database, level="readonly", duration=lasts, reason="looking at a refund")
+            asked.append((await ask.ask(house.context, ada, typed)).request)
+        await house.drain()
+        found = [await house.now(request) for request in asked]
+        require({one.state for one in found} == {State.ACTIVE}, "all are granted")
+        return found
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The real runner; whatever hangs is let go at the end."""
+        stop = asyncio.Event()
+        running = asyncio.create_task(self.house.runner.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            self.server.let_go()
+            self.slack.let_go()
+            await running
+
+    async def is_over(self, request: Request) -> bool:
+        return (await self.house.now(request)).state is State.REVOKED
+
+
+async def until(what: str, is_so: Callable[[], Awaitable[bool]], within: float = PATIENCE) -> float:
+    """Seconds it took."""
+    began = time.monotonic()
+    while not await is_so():
+        assert time.monotonic() - began < within, f"never came: {what}"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def at_once(condition: Callable[[], bool]) -> bool:
+    return condition()
+
+
+async def waiting_requests(house: House, count: int) -> None:
+    """Requests nobody decides, whose reminders all fall due after ten minutes."""
+    house.policy["defaults"]["remind_after"] = "10m"
+    house.policy["rules"][0]["requesters"] = [LEAD]
+    house.write()
+    ada = await house.person(ADA)
+    for n in range(count):
+        lasts = timedelta(hours=1, seconds=n)
+        typed = ask.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
+        await ask.ask(house.context, ada, typed)
+    await house.drain()

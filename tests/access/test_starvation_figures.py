@@ -1,0 +1,101 @@
+"""How late an end is among much that hangs, with the figures of real outages. Real time, real back-off; minutes long.
+
+Each test prints what it measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bot.access.ports import Delayed, Notice
+from storage.records import Request, State
+from tests.access.hanging import Quarter, until, waiting_requests
+from tests.access.house import CARDS
+from tests.soak import soak_only
+
+LATE_AT_MOST = 2.0
+"""Seconds after its end at which a grant must be over."""
+
+TO_GO = 30
+"""Seconds the good grant has left when the clock begins to run: by then all that hangs is in full swing."""
+
+
+async def how_late(quarter: Quarter, good: Request) -> float:
+    """Seconds from the end of the good grant to the moment when its user was gone, both on the clock of the house."""
+    house = quarter.house
+    house.clock.run()
+    async with quarter.running():
+
+        async def is_gone() -> bool:
+            return str(good.username) not in house.server.users
+
+        await until("the user is gone", is_gone, within=150)
+        gone_at = house.clock()
+    due = (await house.now(good)).expires_at
+    assert due is not None
+    return (gone_at - due).total_seconds()
+
+
+def told(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
+    with capsys.disabled():
+        print(f"\n{what}: the end came {late:.2f} s after its time")  # noqa: T201
+
+
+@soak_only
+@pytest.mark.timeout(600)
+async def test_sixty_ends_hang_ten_seconds_each(quarter: Quarter, capsys: pytest.CaptureFixture[str]) -> None:
+    quarter.build()
+    await quarter.granted("far0", 60)
+    (good,) = await quarter.granted("shop", minutes=60)
+    quarter.server.holds, quarter.server.seconds = (lambda what: what.startswith("env:FAR")), 10.0
+    quarter.house.clock.at += timedelta(minutes=60, seconds=-TO_GO)
+    late = await how_late(quarter, good)
+    told(capsys, "60 expired grants on a server that hangs 10 s a call", late)
+    assert late < LATE_AT_MOST
+
+
+@soak_only
+@pytest.mark.timeout(600)
+async def test_slack_hangs_fifteen_seconds_a_call(quarter: Quarter, capsys: pytest.CaptureFixture[str]) -> None:
+    quarter.build()
+    quarter.slack_may_hang()
+    (good,) = await quarter.granted("shop", minutes=60)
+    await waiting_requests(quarter.house, 60)
+    quarter.slack.holds, quarter.slack.seconds = (lambda _notice: True), 15.0
+    quarter.house.clock.at += timedelta(minutes=60, seconds=-TO_GO)
+    late = await how_late(quarter, good)
+    told(capsys, "60 waiting requests and a Slack that hangs 15 s a call", late)
+    assert late < LATE_AT_MOST
+
+
+@soak_only
+@pytest.mark.timeout(600)
+async def test_three_hundred_requests_of_one_person(
+    quarter: Quarter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their reminders are due at once; Slack takes one message a second in the channel, and asks all others to wait."""
+    quarter.build()
+    house = quarter.house
+    (good,) = await quarter.granted("shop", minutes=60)
+    await waiting_requests(house, 300)
+    post, last = house.wall.post, [0.0]
+
+    async def paced(channel: str, notice: Notice, *, thread: str | None = None) -> Any:
+        await asyncio.sleep(0.1)
+        if channel == CARDS:
+            if time.monotonic() - last[0] < 1:
+                raise Delayed("Slack asks to wait", retry_after=1)
+            last[0] = time.monotonic()
+        return await post(channel, notice, thread=None)
+
+    monkeypatch.setattr(house.wall, "post", paced)
+    house.clock.at += timedelta(minutes=60, seconds=-TO_GO)
+    late = await how_late(quarter, good)
+    told(capsys, "300 reminders at once, one message a second", late)
+    assert (await house.now(good)).state is State.REVOKED
+    assert late < LATE_AT_MOST

@@ -1,0 +1,138 @@
+"""Which task is claimed first, and what a full pool leaves on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from sqlalchemy import delete, text, update
+
+from storage.ledger import Ledger, random_key
+from storage.records import Claim, Priority, Slot, TaskKind
+from storage.slots import UNKNOWN
+from storage.tables import requests, tasks
+from tests.unit.ledgers import LEASE, START, TurnableClock, draft
+from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
+
+
+async def on_server(ledger: Ledger, reference: str, *, attempts: int = 0, **more: object) -> str:
+    """A due revocation of a grant on the server behind this reference; its lane."""
+    drafted = draft(person=f"U{random_key(6)}", database=random_key(6))
+    request, _ = await ledger.ask(drafted)
+    target = {"engine": "postgresql", "admin_url": reference}
+    async with ledger.writing() as tx:
+        await tx.execute(delete(tasks).where(tasks.c.request_id == request.id))
+        await tx.execute(update(requests).where(requests.c.id == request.id).values(target=target))
+    lane = f"db:{request.id}"
+    await ledger.add_task(plan(lane, kind=TaskKind.REVOKE, **more), request_id=request.id)
+    if attempts:
+        async with ledger.writing() as tx:
+            await tx.execute(update(tasks).where(tasks.c.lane == lane).values(attempts=attempts))
+    return lane
+
+
+async def drained(ledger: Ledger, *, full: Collection[Slot] = ()) -> list[Claim]:
+    """All that can be claimed now, in the order in which it is; nothing is finished."""
+    found = []
+    while (claim := await ledger.claim("worker", LEASE, full=full)) is not None:
+        found.append(claim)
+    return found
+
+
+async def test_what_ends_access_goes_first_then_by_priority_then_by_due_time(ledger: Ledger) -> None:
+    kinds = [TaskKind.FEED, TaskKind.POST_CARD, TaskKind.PROVISION, TaskKind.REVOKE, TaskKind.MEND, TaskKind.ALERT]
+    for number, kind in enumerate(kinds):
+        await add(
+            ledger, plan(f"late {number}", kind=kind, due_at=START), plan(f"{number}", kind=kind, due_at=START - SECOND)
+        )
+    claims = await drained(ledger)
+    order = [(claim.slot.priority, claim.task.due_at) for claim in claims]
+    assert order == sorted(order)
+    assert {claim.task.kind for claim in claims[:6]} == {TaskKind.REVOKE, TaskKind.MEND, TaskKind.ALERT}
+
+
+async def test_a_task_never_tried_goes_before_one_that_was(ledger: Ledger) -> None:
+    tried = await on_server(ledger, "env:A", attempts=3, due_at=START - 60 * SECOND)
+    fresh = await on_server(ledger, "env:A", due_at=START)
+    await _without_feed(ledger)
+    assert [(c.task.lane, c.slot.is_retry) for c in await drained(ledger)] == [(fresh, False), (tried, True)]
+
+
+async def test_a_revocation_goes_before_what_was_queued_earlier_in_its_lane(
+    ledger: Ledger, clock: TurnableClock
+) -> None:
+    """All else in a lane keeps its order, and what runs already is never joined."""
+    first, second = plan("db:1", kind=TaskKind.PASSWORD), plan("db:1", kind=TaskKind.CLOSE_CREDENTIALS)
+    await add(ledger, first, second, plan("db:1", kind=TaskKind.REVOKE, due_at=START + SECOND))
+    running = await claimed(ledger)
+    assert running.task.kind is TaskKind.PASSWORD
+    clock.turn(SECOND)
+    assert await ledger.claim("another", LEASE) is None
+    await ledger.finish(running)
+    ending = await claimed(ledger)
+    assert ending.task.kind is TaskKind.REVOKE
+    await ledger.put_back(ending, due_at=clock() + SECOND, error="no answer")
+    assert (await claimed(ledger)).task.kind is TaskKind.CLOSE_CREDENTIALS, "what is in back-off holds nobody up"
+
+
+async def test_nothing_is_claimed_from_a_full_pool_and_next_due_knows_it(ledger: Ledger, clock: TurnableClock) -> None:
+    dead, well = await on_server(ledger, "env:DEAD"), await on_server(ledger, "env:WELL", due_at=START + SECOND)
+    await _without_feed(ledger)
+    full = [Slot(pool="postgresql env:DEAD", priority=Priority.SAFETY, is_retry=False)]
+    assert await drained(ledger, full=full) == []
+    assert await ledger.next_due(full=full) == START + SECOND, "neither idle nor spinning"
+    clock.turn(SECOND)
+    assert await ledger.next_due(full=full) == clock()
+    assert [claim.task.lane for claim in await drained(ledger, full=full)] == [well]
+    assert [(claim.task.lane, claim.slot) for claim in await drained(ledger)] == [(dead, full[0])]
+
+
+async def test_a_full_slot_of_one_sort_leaves_the_others_of_its_pool_free(ledger: Ledger) -> None:
+    tried, fresh = await on_server(ledger, "env:A", attempts=1), await on_server(ledger, "env:A")
+    await _without_feed(ledger)
+    retries = Slot(pool="postgresql env:A", priority=Priority.SAFETY, is_retry=True)
+    grants = replace(retries, priority=Priority.GRANT, is_retry=False)
+    assert [c.task.lane for c in await drained(ledger, full=[retries, grants])] == [fresh]
+    assert [c.task.lane for c in await drained(ledger)] == [tried]
+
+
+async def test_a_lane_behind_a_full_slot_is_not_due(ledger: Ledger, clock: TurnableClock) -> None:
+    """The order of a lane holds also then; and nobody is told again and again that there is something to claim."""
+    await add(ledger, plan("slack:1", kind=TaskKind.REMIND), plan("slack:1", kind=TaskKind.UPDATE_CARD))
+    full = [Slot(pool="slack", priority=Priority.BACKGROUND, is_retry=False)]
+    assert await drained(ledger, full=full) == []
+    assert await ledger.next_due(full=full) is None
+
+
+async def test_the_databases_of_one_server_share_a_pool(ledger: Ledger) -> None:
+    for reference in ("env:A", "env:A", "env:B"):
+        await on_server(ledger, reference)
+    await _without_feed(ledger)
+    pools = [claim.slot.pool for claim in await drained(ledger)]
+    assert sorted(pools) == ["postgresql env:A", "postgresql env:A", "postgresql env:B"]
+
+
+async def test_a_grant_whose_target_cannot_be_read_holds_up_no_other(ledger: Ledger) -> None:
+    """It has a pool of its own; its task fails by itself."""
+    broken, well = await on_server(ledger, "env:A"), await on_server(ledger, "env:A")
+    await _without_feed(ledger)
+    damaged = '{"engine": "postg' if ledger.is_sqlite else "[]"
+    async with ledger.writing() as tx:
+        await tx.execute(
+            text("UPDATE requests SET target = :damaged WHERE id = :id"), {"damaged": damaged, "id": int(broken[3:])}
+        )
+    assert {c.task.lane: c.slot.pool for c in await drained(ledger)} == {broken: UNKNOWN, well: "postgresql env:A"}
+
+
+async def test_how_long_until_a_task_is_due(ledger: Ledger, clock: TurnableClock) -> None:
+    lane = await on_server(ledger, "env:A", due_at=START + 60 * SECOND)
+    request_id = int(lane[3:])
+    assert await ledger.until_due(TaskKind.REVOKE, request_id) == 60 * SECOND
+    clock.turn(90 * SECOND)
+    assert await ledger.until_due(TaskKind.REVOKE, request_id) == -30 * SECOND
+    assert await ledger.until_due(TaskKind.MEND, request_id) is None
+
+
+async def _without_feed(ledger: Ledger) -> None:
+    async with ledger.writing() as tx:
+        await tx.execute(delete(tasks).where(tasks.c.kind == TaskKind.FEED))
