@@ -11,7 +11,7 @@ Errors::
      ├─ Rejected         the server said no and will say no again: ``mend`` says what would help
      │   └─ WrongServer  it answers, but it is not the server the grant was made on
      ├─ LoginRefused     a temporary user is not let in
-     └─ NotOurs          a user of that name is there and does not carry our mark: never touched
+     └─ NotOurs          a user of that name is there and does not carry our mark: never changed (see ``drop_user`` for its end)
 """
 
 from __future__ import annotations
@@ -306,7 +306,12 @@ class Adapter(Protocol):
         """Move the end on the server to its now plus ``remaining`` seconds, where it has one."""
 
     def drop_user(self, username: str, level: Level) -> Receipt:
-        """Block login, end sessions to zero (replicas too), hand over objects, drop, read back. Absent is success and said so."""
+        """End sessions, block login, end sessions to zero (replicas too), hand over objects, drop, read back. Absent is success and said so.
+
+        The caller guarantees that this user is its own: its ledger has the START of the request of this name on this server on record,
+        or ``list_users`` showed it with the mark of that ledger. So an adapter may end a user whose mark is missing or cannot be read.
+        Raises NotOurs where a mark that no user can change names another ledger.
+        """
 
     def list_users(self) -> list[ManagedUser]:
         """All whose name matches the pattern, each with the ledger its mark names."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -55,7 +56,12 @@ HOSTILE_PASSWORDS = ("p'w\\x\"; DROP TABLE t; --", "%s{0}$1`id` \\'", "a:b@c/d?e
 
 
 class AdapterContract:
-    """The tests. ``bench`` is the subclass's own fixture."""
+    """The tests. ``bench`` is the subclass's own fixture.
+
+    ``ends_unmarked`` is True where ``drop_user`` ends also a user whose mark is missing, on the caller's word (see ``Adapter.drop_user``).
+    """
+
+    ends_unmarked: ClassVar[bool] = False
 
     @pytest.fixture
     def named(self, bench: Bench) -> Named:
@@ -327,19 +333,29 @@ class AdapterContract:
 
     # Whose they are.
 
-    def test_a_foreign_user_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+    def test_a_user_without_a_mark_is_never_changed(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         spec, known = named.spec(bench.reading), secrets.token_hex(12)
         bench.make_foreign_user(spec.username, known)
         session = bench.login(spec.username, known)
-        self._all_refuse(adapter, spec)
-        assert session.is_alive()
-        bench.login(spec.username, known).close()
+        self._changes_are_refused(adapter, spec)
+        if self.ends_unmarked:
+            adapter.drop_user(spec.username, spec.level)
+            assert not session.is_alive()
+            assert not bench.has_user(spec.username)
+        else:
+            with pytest.raises(NotOurs):
+                adapter.drop_user(spec.username, spec.level)
+            assert session.is_alive()
+            bench.login(spec.username, known).close()
         session.close()
 
     def test_a_user_of_another_ledger_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         other, spec = bench.adapter(ledger="anotherledgr"), named.spec(bench.reading)
         other.create_user(spec)
-        self._all_refuse(adapter, named.spec(bench.writing, username=spec.username))
+        again = named.spec(bench.writing, username=spec.username)
+        self._changes_are_refused(adapter, again)
+        with pytest.raises(NotOurs):
+            adapter.drop_user(again.username, again.level)
         bench.login(spec.username, spec.password).close()
         found = next(u for u in adapter.list_users() if u.username == spec.username)
         assert (found.ledger, found.request_id) == ("anotherledgr", spec.request_id)
@@ -360,15 +376,13 @@ class AdapterContract:
         bench.login(other.username, known).close()
 
     @staticmethod
-    def _all_refuse(adapter: Adapter, spec: UserSpec) -> None:
+    def _changes_are_refused(adapter: Adapter, spec: UserSpec) -> None:
         with pytest.raises(NotOurs):
             adapter.create_user(spec)
         with pytest.raises(NotOurs):
             adapter.set_password(spec.username, spec.password)
         with pytest.raises(NotOurs):
             adapter.set_expiry(spec.username, 1)
-        with pytest.raises(NotOurs):
-            adapter.drop_user(spec.username, spec.level)
 
     @pytest.mark.parametrize(
         "name",
