@@ -317,8 +317,9 @@ class Adapter(Protocol):
     def drop_user(self, username: str, level: Level) -> Receipt:
         """End sessions, block the login, end sessions to zero (replicas too), drop, read back. Absent is success and said so.
 
-        The caller has the name and the server from its ledger, with the start on record: a user whose mark is missing or cannot
-        be read is ended too. Raises NotOurs where the mark names another ledger, Blocked with whoever holds the end up.
+        The caller guarantees that the user is its own: the name and the server come from its ledger, with the start on record, or
+        ``list_users`` showed the user with the mark of that ledger. A user whose mark is missing or cannot be read is ended too.
+        Raises NotOurs where the mark names another ledger, Blocked with whoever holds the end up.
         """
 
     def list_users(self) -> list[ManagedUser]:

@@ -9,16 +9,25 @@ from typing import ClassVar
 
 import pymysql
 
-from adapters.base import Enforced, Finding, Level, Rejected, Target, UserSpec
+from adapters.base import Enforced, Finding, Level, Rejected, Target
 from adapters.mysql_family import MySQLFamily
 from adapters.mysql_family.connection import Connection, Server, quoted, shown
 from adapters.mysql_family.dialect import Dialect
+from adapters.mysql_family.errors import NO_RIGHT, code
 from adapters.mysql_family.levels import kept_role
+from adapters.mysql_family.locks import Holder
 from adapters.mysql_family.rights import fatal, ok, whoami
 
 PROCEDURE = "set_default_role"
 NO_PROCEDURE = frozenset({1305, 1370, 1142, 1044})
 SIGNALLED = 1644
+
+NO_SUCH_TABLE = frozenset({1109, 1146, *NO_RIGHT})
+HOLDERS = """SELECT DISTINCT p.id, p.user, IF(l.table_name = '', 'the backup lock', CONCAT(l.table_schema, '.', l.table_name))
+FROM information_schema.metadata_lock_info l JOIN information_schema.processlist p ON p.id = l.thread_id
+WHERE p.user <> SUBSTRING_INDEX(USER(), '@', 1) AND p.command <> 'Daemon' AND (
+  (l.table_schema = 'mysql' AND l.lock_type = 'Table metadata lock')
+  OR l.lock_mode LIKE 'MDL_BACKUP_FTWRL%' OR l.lock_mode LIKE 'MDL_BACKUP_WAIT%' OR l.lock_mode LIKE 'MDL_BACKUP_BLOCK%')"""
 
 MAKE_PROCEDURE = """CREATE OR REPLACE PROCEDURE {schema}.set_default_role(u VARCHAR(128), r VARCHAR(128)) SQL SECURITY DEFINER
 BEGIN
@@ -42,8 +51,9 @@ class MariaDBDialect(Dialect):
         ("CONNECTION ADMIN", "end sessions"),
     )
     definer_rights = ()
-    marks_accounts = False
     login_plugin = "mysql_native_password"
+    lock_limits = ("lock_wait_timeout",)
+    shows_holders = "INSTALL SONAME 'metadata_lock_info'"
 
     def password_clause(self, connection: Connection, password: str) -> str:
         """Hashed by us: MariaDB writes CREATE USER to its logs as it came."""
@@ -51,9 +61,20 @@ class MariaDBDialect(Dialect):
         digest = hashlib.sha1(hashlib.sha1(password.encode(), usedforsecurity=False).digest(), usedforsecurity=False)
         return f"IDENTIFIED VIA {self.login_plugin} USING {connection.literal('*' + digest.hexdigest().upper())}"
 
-    def mark_clause(self, connection: Connection, target: Target, spec: UserSpec) -> str:  # noqa: ARG002 - MySQL's has one
-        """Accounts have no comment; the event of the same name has."""
-        return ""
+    def run_briefly(self, connection: Connection, statement: str, seconds: int) -> None:
+        """By max_statement_time: lock_wait_timeout does not count for the tables of accounts, which are Aria's."""
+        limits = f"max_statement_time = {seconds}, lock_wait_timeout = {seconds}"
+        connection.run(f"SET STATEMENT {limits} FOR {statement}")
+
+    def holders(self, connection: Connection) -> list[Holder] | None:
+        """By the plugin metadata_lock_info, where somebody installed it."""
+        try:
+            rows = connection.run(HOLDERS)
+        except pymysql.MySQLError as error:
+            if code(error) not in NO_SUCH_TABLE:
+                raise
+            return None
+        return [Holder(session=session, user=user, what=what) for session, user, what in rows]
 
     def set_default_role(self, connection: Connection, target: Target, username: str, role: str) -> None:
         """By the DBA's procedure: the bot itself would need UPDATE on all of ``mysql``."""

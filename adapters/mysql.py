@@ -7,12 +7,28 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import ClassVar
 
-from adapters.base import Enforced, Finding, Level, Target, UserSpec
+import pymysql
+
+from adapters.base import Enforced, Finding, Level, Target
 from adapters.mysql_family import MySQLFamily
 from adapters.mysql_family.connection import Connection, Server, account
 from adapters.mysql_family.dialect import Dialect
+from adapters.mysql_family.errors import NO_RIGHT, code
 from adapters.mysql_family.levels import kept_role
-from adapters.mysql_family.rights import has_right, right
+from adapters.mysql_family.locks import Holder
+from adapters.mysql_family.rights import has_right, right, warning, whoami
+
+HOLDERS = """SELECT DISTINCT t.processlist_id, t.processlist_user, h.what FROM (
+  SELECT owner_thread_id AS thread, IFNULL(CONCAT(object_schema, '.', object_name), CONCAT('the ', LOWER(object_type), ' of the server')) AS what
+  FROM performance_schema.metadata_locks WHERE lock_status = 'GRANTED' AND (
+    (object_type IN ('GLOBAL', 'COMMIT', 'BACKUP LOCK') AND lock_type = 'SHARED')
+    OR (object_type = 'TABLE' AND object_schema = 'mysql' AND lock_type IN ('SHARED_READ_ONLY', 'SHARED_NO_WRITE', 'SHARED_NO_READ_WRITE', 'EXCLUSIVE')))
+  UNION ALL
+  SELECT thread_id, CONCAT('rows of ', object_schema, '.', object_name)
+  FROM performance_schema.data_locks WHERE lock_status = 'GRANTED' AND object_schema = 'mysql' AND lock_mode LIKE 'X%'
+) h LEFT JOIN performance_schema.threads t ON t.thread_id = h.thread
+WHERE t.processlist_user IS NULL OR t.processlist_user <> SUBSTRING_INDEX(USER(), '@', 1)"""
+"""What ALTER USER, DROP USER and events wait for. A lock of no session is that of a prepared XA transaction."""
 
 SSL_MODES = {
     "disable": "DISABLED",
@@ -36,17 +52,28 @@ class MySQLDialect(Dialect):
         ("CONNECTION_ADMIN", "end sessions"),
     )
     definer_rights = ("ALLOW_NONEXISTENT_DEFINER", "SET_ANY_DEFINER", "SET_USER_ID")
-    marks_accounts = True
     login_plugin = "caching_sha2_password"
+    lock_limits = ("lock_wait_timeout", "innodb_lock_wait_timeout")
+    shows_holders = "GRANT SELECT ON performance_schema.* TO the bot"
 
     def password_clause(self, connection: Connection, password: str) -> str:
         """The server's logs show ``<secret>`` in its place."""
         return f"IDENTIFIED WITH {self.login_plugin} BY {connection.literal(password)}"
 
-    def mark_clause(self, connection: Connection, target: Target, spec: UserSpec) -> str:
-        """``ATTRIBUTE``: readable by the bot in information_schema.user_attributes."""
-        mark = {"dbaccess": {"ledger": target.ledger, "request": spec.request_id}}
-        return f"ATTRIBUTE {connection.literal(json.dumps(mark))}"
+    def run_briefly(self, connection: Connection, statement: str, seconds: int) -> None:
+        """Locks on tables and on rows."""
+        connection.wait_for_locks(seconds)
+        connection.run(statement)
+
+    def holders(self, connection: Connection) -> list[Holder] | None:
+        """By performance_schema, which the bot may read where it was given SELECT on it."""
+        try:
+            rows = connection.run(HOLDERS)
+        except pymysql.MySQLError as error:
+            if code(error) not in NO_RIGHT:
+                raise
+            return None
+        return [Holder(session=session, user=user or "nobody", what=what) for session, user, what in rows]
 
     def set_default_role(self, connection: Connection, target: Target, username: str, role: str) -> None:  # noqa: ARG002 - MariaDB's needs the target
         """Part of ALTER USER, which CREATE USER gives."""
@@ -55,7 +82,7 @@ class MySQLDialect(Dialect):
     def accounts(
         self, connection: Connection, target: Target, username: str | None
     ) -> list[tuple[str, str, tuple[str, int] | None]]:
-        """By information_schema.user_attributes, which has every account."""
+        """By information_schema.user_attributes, which has every account. The attribute is the mark that older versions made; MySQL lets a user change its own."""
         length, prefix = len(target.prefix), connection.literal(target.prefix)
         which = f"LEFT(user, {length}) = {prefix}" if username is None else f"user = {connection.literal(username)}"
         rows = connection.run(f"SELECT user, host, attribute FROM information_schema.user_attributes WHERE {which}")
@@ -79,7 +106,12 @@ class MySQLDialect(Dialect):
         return connection.column(f"SELECT from_user FROM mysql.role_edges WHERE to_user = {connection.literal(role)}")
 
     def findings(self, server: Server, connection: Connection, levels: Sequence[Level]) -> Iterator[Finding]:
-        """ROLE_ADMIN, where roles are kept."""
+        """ROLE_ADMIN, where roles are kept; and whether it sees who holds a lock that an end waits for."""
+        if self.holders(connection) is None:
+            mend = f"GRANT SELECT ON performance_schema.* TO {whoami(connection)};"
+            yield warning(
+                "the bot cannot see who holds a lock: an end that waits for one could not name the connection", mend
+            )
         if any(kept_role(server.target, level) for level in levels):
             yield right(
                 connection, "ROLE_ADMIN", "give the roles it keeps for levels", has_right(connection, "ROLE_ADMIN")

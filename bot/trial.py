@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.base import Adapter, AdapterError, Level, LoginRefused, UserSpec, make_username
+from adapters.base import Adapter, AdapterError, Level, LoginRefused, NotOurs, UserSpec, make_username
 
 LASTS_SECONDS = 120.0
 """How long the trial's user could live by the server's own end, if we died between its beginning and its end."""
@@ -42,6 +42,7 @@ class _Trial:
     spec: UserSpec
     report: Callable[[Step], None]
     stop: threading.Event
+    is_foreign: bool = False
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -53,6 +54,7 @@ class _Trial:
         try:
             yield words
         except AdapterError as error:
+            self.is_foreign = isinstance(error, NotOurs)
             self._say(name, ok=False, began=began, what=str(error))
             raise _Failed from None
         self._say(name, ok=True, began=began, what=" ".join(words))
@@ -101,7 +103,9 @@ class _Trial:
         _must(False, "the user still logs in")
 
     def tidy_up(self) -> None:
-        """Whatever happened, the user goes; said where it cannot."""
+        """Whatever happened, the user goes; said where it cannot. One that was there before us is somebody else's."""
+        if self.is_foreign:
+            return
         began = time.perf_counter()
         try:
             self.adapter.drop_user(self.spec.username, self.spec.level)

@@ -48,8 +48,10 @@ class Address:
 class Connection:
     """An open connection; every statement goes through ``run``."""
 
-    def __init__(self, driver: pymysql.Connection[Any]) -> None:
+    def __init__(self, driver: pymysql.Connection[Any], lock_limits: Sequence[str] = ("lock_wait_timeout",)) -> None:
         self._driver = driver
+        self._lock_limits = lock_limits
+        self._waits = 0
 
     def run(self, statement: str) -> list[Row]:
         """The rows, if it has any. The text is complete: see ``quoted`` and ``literal``."""
@@ -68,6 +70,12 @@ class Connection:
     def literal(self, value: str) -> str:
         """A string as SQL."""
         return str(self._driver.escape(value))
+
+    def wait_for_locks(self, seconds: int) -> None:
+        """From now on, that long for each lock at most."""
+        if seconds != self._waits:
+            self.run("SET SESSION " + ", ".join(f"{name} = {seconds}" for name in self._lock_limits))
+            self._waits = seconds
 
     def release(self, lock: str) -> None:
         """A lost connection has lost its locks."""
@@ -119,9 +127,11 @@ class Server:
     def _at(self, address: Address, *secrets: str, where: str = "the server") -> Iterator[Connection]:
         hidden = (address.password, self.address.password, *self._hidden, *secrets)
         with translated(hidden, login=address.user, where=where):
-            connection = Connection(log_in(address, self.target.tls, address.user, address.password, None))
+            driver = log_in(address, self.target.tls, address.user, address.password, None)
+            connection = Connection(driver, self.dialect.lock_limits)
             try:
-                connection.run(f"SET SESSION time_zone = '+00:00', lock_wait_timeout = {LOCK_SECONDS}")
+                connection.run("SET SESSION time_zone = '+00:00'")
+                connection.wait_for_locks(LOCK_SECONDS)
                 yield connection
             finally:
                 connection.close()

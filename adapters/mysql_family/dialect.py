@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 from adapters.base import Finding
 
 if TYPE_CHECKING:
-    from adapters.base import Level, Target, UserSpec
+    from adapters.base import Level, Target
     from adapters.mysql_family.connection import Connection, Server
+    from adapters.mysql_family.locks import Holder
 
 
 class Dialect(Protocol):
@@ -17,7 +18,8 @@ class Dialect(Protocol):
 
     ``identity``: the variable that is the server's own number. ``read_only``: those that say it takes no changes. ``further_limits``:
     per-user limits that only this one has. ``rights``: what the bot needs on the whole server, each with what for;
-    ``definer_rights``: any of these lets it drop a user who defined something. ``marks_accounts``: the account itself says whose it is.
+    ``definer_rights``: any of these lets it drop a user who defined something. ``shows_holders``: the statement with which the bot sees who holds a lock.
+    ``lock_limits``: the variables that say how long a statement waits for one.
     """
 
     label: str
@@ -26,14 +28,18 @@ class Dialect(Protocol):
     further_limits: tuple[str, ...]
     rights: tuple[tuple[str, str], ...]
     definer_rights: tuple[str, ...]
-    marks_accounts: bool
     login_plugin: str
+    shows_holders: str
+    lock_limits: tuple[str, ...]
 
     def password_clause(self, connection: Connection, password: str) -> str:
         """``IDENTIFIED …`` with what the server is to be sent of a password."""
 
-    def mark_clause(self, connection: Connection, target: Target, spec: UserSpec) -> str:
-        """What CREATE USER says of whose it is; empty where the event is the mark."""
+    def run_briefly(self, connection: Connection, statement: str, seconds: int) -> None:
+        """Waits that long for a lock at most."""
+
+    def holders(self, connection: Connection) -> list[Holder] | None:
+        """Connections of others than the bot that hold what ALTER USER, DROP USER or an event's change waits for. None: the bot cannot see it."""
 
     def set_default_role(self, connection: Connection, target: Target, username: str, role: str) -> None:
         """So that the role counts from login on. Raises Rejected with what is missing."""
@@ -41,7 +47,10 @@ class Dialect(Protocol):
     def accounts(
         self, connection: Connection, target: Target, username: str | None
     ) -> list[tuple[str, str, tuple[str, int] | None]]:
-        """(user, host, (ledger, request) where it is marked) of one name, or of all that begin with our prefix."""
+        """(user, host, mark) of one name, or of all that begin with our prefix.
+
+        The mark is (ledger, request) where the account itself has one, which the user can change: it counts only where there is no event.
+        """
 
     def role(self, name: str) -> str:
         """A role as statements name it."""

@@ -28,6 +28,10 @@ NO_RIGHT = frozenset({1044, 1045, 1095, 1142, 1143, 1227, 1370, 1410, 1419, 1698
 NO_TLS = frozenset({2026, 3159})
 CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 NO_SUCH_PROCESS = 1094
+LOCK_TIMEOUTS = frozenset({1205, 1969})
+"""A lock did not come in time; 1969 is MariaDB's, by max_statement_time."""
+
+SCHEDULER_DISABLED = 1577
 NO_SUCH_USER = 1396
 IS_DEFINER = 4006
 """DROP USER of somebody whom a view, routine, trigger or event names as definer; MySQL 8.0.22 and later."""

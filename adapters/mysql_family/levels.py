@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from adapters.base import Grant, Level, Rejected, Target, Unreachable
-from adapters.mysql_family.connection import LOCK_SECONDS, Connection, Server, quoted, shown
+from adapters.mysql_family.connection import Connection, Server, quoted, shown
+from adapters.mysql_family.sessions import kill_each
 
 PRIVILEGES = frozenset(
     {
@@ -25,17 +26,14 @@ PRIVILEGES = frozenset(
 """What a level may give. Left out on purpose: EVENT, TRIGGER and CREATE ROUTINE run after the user is gone, the rest rules servers."""
 
 NOT_ON_TABLES = frozenset({"CREATE TEMPORARY TABLES", "LOCK TABLES", "EXECUTE"})
-DANGEROUS = frozenset(
-    {
-        "ALL PRIVILEGES", "PROXY", "SUPER", "CREATE USER", "CREATE ROLE", "DROP ROLE", "FILE", "PROCESS", "SHUTDOWN", "RELOAD", "REPLICATION SLAVE", "REPLICATION CLIENT",
-        "ROLE_ADMIN", "SYSTEM_USER", "SYSTEM_VARIABLES_ADMIN", "SET_USER_ID", "SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER", "CONNECTION_ADMIN",
-        "CONNECTION ADMIN", "SET USER", "FEDERATED ADMIN", "READ_ONLY ADMIN", "BINLOG ADMIN", "DELETE HISTORY", "EVENT", "TRIGGER", "CREATE ROUTINE", "ALTER ROUTINE",
-    }
+ON_WHOLE_SERVER = frozenset(
+    {"SELECT", "SHOW VIEW", "SHOW DATABASES", "EXECUTE", "CREATE TEMPORARY TABLES", "REFERENCES", "SHOW_ROUTINE", "SHOW CREATE ROUTINE"}
 )  # fmt: skip
-"""On ``*.*``: whoever has one could outlive the grant, or end somebody else's work."""
+"""What a role may have on ``*.*``. Whoever has more could outlive the grant, end somebody else's work, write where the server keeps its accounts, or lock that up:
+LOCK TABLES on ``mysql.user`` and BACKUP_ADMIN hold up the end of every user. On single databases these are fine."""
 
-WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER"})
-"""On ``*.*`` these reach the table of accounts."""
+READS = frozenset({"SELECT", "SHOW VIEW"})
+"""What a role may have on the server's own schema and on ``ops_schema``, where the ends are kept."""
 
 SYSTEM = "mysql"
 LINGERING = frozenset({"EVENT", "TRIGGER", "CREATE ROUTINE", "ALTER ROUTINE"})
@@ -49,9 +47,13 @@ LIMITS = {
 }
 """Per-user limits of the server, with what stands where ``settings`` does not name them; 0 is none."""
 
+NOTHING = ("USAGE", "PROXY")
+"""PROXY that a role has does not count for its members: see ``proxies``."""
+
 WORDS = re.compile(r", (?![^(]*\))")
 WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"
 LOCK = "dbaccess kept roles"
+LOCK_TRIES, LOCK_TRY_SECONDS = 3, 2
 
 
 def level_database(server: Server, level: Level) -> str | None:
@@ -83,13 +85,38 @@ def kept_role(target: Target, level: Level) -> str | None:
 
 @contextmanager
 def kept_roles_locked(connection: Connection) -> Iterator[None]:
-    """One at a time on this server, until the user has the role: nobody drops it as unused before."""
-    if connection.value(f"SELECT GET_LOCK({connection.literal(LOCK)}, {LOCK_SECONDS})") != 1:
-        raise Unreachable("another grant changes the same roles")
+    """One at a time on this server, until the user has the role: nobody drops it as unused before.
+
+    Any account may take such a lock, and only bots have a use for it. Who holds it longer than a grant takes, and is not this bot's
+    own login, is killed. Where that is another bot, its grant is tried again. Ends wait for this lock only after they are proven.
+    """
+    _take_lock(connection)
     try:
         yield
     finally:
         connection.release(LOCK)
+
+
+def _take_lock(connection: Connection) -> None:
+    """Raises Unreachable, which names the holder."""
+    lock, holder = connection.literal(LOCK), None
+    for _ in range(LOCK_TRIES):
+        before = connection.value(f"SELECT IS_USED_LOCK({lock})")
+        if connection.value(f"SELECT GET_LOCK({lock}, {LOCK_TRY_SECONDS})") == 1:
+            return
+        holder = connection.value(f"SELECT IS_USED_LOCK({lock})")
+        if holder is not None and holder == before:
+            _kill_squatter(connection, holder)
+    raise Unreachable(f"another grant changes the same roles, by connection {holder}")
+
+
+def _kill_squatter(connection: Connection, holder: int) -> None:
+    """With all of its user's sessions that wait for the lock behind it."""
+    query = (
+        "SELECT p.id FROM information_schema.processlist p JOIN information_schema.processlist h ON h.user = p.user"
+        f" WHERE h.id = {int(holder)} AND h.user <> SUBSTRING_INDEX(USER(), '@', 1) AND (p.id = h.id OR p.state = 'User lock')"
+    )
+    kill_each(connection, connection.column(query))
 
 
 def given_role(server: Server, connection: Connection, level: Level) -> str:
@@ -127,7 +154,7 @@ def given_to(server: Server, connection: Connection, role: str) -> list[Given]:
     return [
         Given(words=tuple(WORDS.split(line[1])), on=line[2], is_grantable=bool(line[3]))
         for line in found
-        if line and line[1] != "USAGE"
+        if line and line[1] not in NOTHING
     ]
 
 
@@ -136,26 +163,30 @@ def danger(server: Server, connection: Connection, role: str) -> str | None:
     for name in _reached(server, connection, role):
         via = "" if name == role else f" (through {name})"
         for given in given_to(server, connection, name):
-            if found := _mighty(given):
+            if found := _mighty(given, server.target.ops_schema):
                 return f"the role {role} has {found}{via}: whoever gets it could outlive the grant"
             if given.is_grantable:
                 return f"the role {role} may give its rights to others{via}: whoever gets it could outlive the grant"
     return None
 
 
-def _mighty(given: Given) -> str | None:
-    """What rules the server, or writes where the server keeps its accounts: ``mysql``, by name or by a pattern that takes it in."""
+def _mighty(given: Given, ops_schema: str) -> str | None:
+    """What is more than the whole server may be given; or what writes where the server keeps its accounts (``mysql``) and their ends, by name or by a pattern that takes it in."""
     words = set(given.words)
-    if "PROXY" in words:
-        return "PROXY"
     if given.on == "*.*":
-        found = sorted(words & (DANGEROUS | WRITES))
+        found = sorted(words - ON_WHOLE_SERVER)
         return f"{found[0]} on the whole server" if found else None
     schema = given.on.partition("`.")[0].strip("`")
-    takes_it_in = schema == SYSTEM or re.search(r"(?<!\\)%", schema)
-    if takes_it_in and (found := sorted(words - {"SELECT", "SHOW VIEW"})):
-        return f"{found[0]} on {given.on}, where the server keeps its accounts,"
+    if any(_takes_in(schema, own) for own in (SYSTEM, ops_schema)) and (found := sorted(words - READS)):
+        return f"{found[0]} on {given.on}, where the server keeps its accounts or their ends,"
     return None
+
+
+def _takes_in(pattern: str, schema: str) -> bool:
+    """``_`` and ``%`` stand for anything unless escaped."""
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    wanted = "".join({"_": ".", "%": ".*"}.get(part, re.escape(part[-1])) for part in parts)
+    return re.fullmatch(wanted, schema, re.IGNORECASE) is not None
 
 
 def lingering(server: Server, connection: Connection, role: str) -> list[str]:

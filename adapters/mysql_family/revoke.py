@@ -1,21 +1,28 @@
-"""Taking a user away: lock, end sessions to zero here and on every replica, drop, read back.
+"""Taking a user away: end sessions, lock, end sessions to zero here and on every replica, drop, read back.
 
 Live sessions keep all their rights after lock, revoke and even DROP USER (measured on MySQL 9.7 and MariaDB 10.11):
-nothing but KILL ends them.
+nothing but KILL ends them. They are killed before the lock too, for one of them may hold what the lock waits for.
+What only tidies up comes after the reading back, and costs a note where it fails.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymysql
 
-from adapters.base import Level, NotOurs, Receipt, Rejected, Unreachable, username_pattern
-from adapters.mysql_family import events, sessions, users
+from adapters.base import AdapterError, Level, NotOurs, Receipt, Rejected, Unreachable, username_pattern
+from adapters.mysql_family import events, locks, sessions, users
 from adapters.mysql_family.connection import Connection, Server, account
 from adapters.mysql_family.errors import IS_DEFINER, code
 from adapters.mysql_family.levels import drop_unused
+from adapters.mysql_family.proxies import take_back
+
+NAMED_AT_MOST = 20
+"""Things left behind, in a receipt."""
 
 REPLICA_SECONDS = 8.0
 """How long a replica may lag behind the drop before the revocation is tried again."""
@@ -32,52 +39,67 @@ def drop(server: Server, username: str, level: Level) -> Receipt:
     """See the module. Repeated after a crash at any point, it finishes."""
     if not username_pattern(server.target.prefix).fullmatch(username):
         raise Rejected(f"{username!r} is no name dbaccess makes")
-    notes, seen = list[str](), set[tuple[str, Any]]()
+    seen = set[tuple[str, Any]]()
     with server.session() as connection:
-        users.refuse_read_only(server, connection)
-        found = users.find(server, connection, username)
-        event = _our_event(server, connection, username)
-        if found is not None:
-            connection.run(f"ALTER USER IF EXISTS {account(username)} ACCOUNT LOCK")
-        _end(connection, username, "here", seen)
-        notes += [f"left behind: {name}" for name in left_by(connection, username)]
-        if found is not None:
-            _drop_user(server, connection, username)
-        _end(connection, username, "here", seen)
-        events.drop(connection, server.target, username)
-        drop_unused(server, connection, level)
-        notes += _on_replicas(server, username, seen) or _unnamed(connection)
+        with _replicas_not_forgotten(server, username):
+            is_there, event = _found(server, connection, username, seen)
+            _block(server, connection, username, seen, is_there=is_there)
+            if is_there:
+                _drop_user(server, connection, username)
+            _end(connection, username, "here", seen)
+        notes = _on_replicas(server, username, seen) or _unnamed(connection)
+        notes += events.drop(server, connection, username)
         _read_back(server, connection, username)
-        was_ended = event is not None and event.fired_at is not None and found is None
+        was_ended = event is not None and event.fired_at is not None and not is_there
         if was_ended and event is not None and event.fired_at is not None:
             notes.insert(0, f"the server's own event had ended it at {event.fired_at:%H:%M:%S} UTC")
         return Receipt(
-            was_absent=found is None and not was_ended,
+            was_absent=not is_there and not was_ended,
             sessions_ended=len(seen),
             kept=(),
             kept_by=None,
             read_back_at=connection.now(),
-            notes=tuple(notes),
+            notes=(*notes, *_afterwards(server, connection, username, level)),
         )
 
 
-def _our_event(server: Server, connection: Connection, username: str) -> events.Event | None:
-    """Raises NotOurs for one that another ledger made: its user may be made in this moment."""
-    event = events.find(connection, server.target, username).get(username)
-    if event is not None and event.ledger != server.target.ledger:
-        raise NotOurs(username, "its event carries another mark")
-    return event
-
-
-def _end(connection: Connection, username: str, where: str, seen: set[tuple[str, Any]]) -> None:
+def _found(
+    server: Server, connection: Connection, username: str, seen: set[tuple[str, Any]]
+) -> tuple[bool, events.Event | None]:
+    """Without killing anybody first, unless the tables of accounts and events are locked: another ledger's user is not touched."""
     ids = set[Any]()
-    sessions.end(connection, username, ids)
+    found = locks.look(server, connection, lambda: users.to_end(server, connection, username), username, ended=ids)
+    seen.update(("here", session) for session in ids)
+    return found
+
+
+def _block(
+    server: Server, connection: Connection, username: str, seen: set[tuple[str, Any]], *, is_there: bool
+) -> None:
+    """Until nobody is in, and nobody gets in. Sessions are killed also where the server is read-only and the account cannot be locked."""
+    ids = set[Any]()
+    try:
+        sessions.kill(connection, username, ids)
+        users.refuse_read_only(server, connection)
+        if is_there:
+            lock = f"ALTER USER IF EXISTS {account(username)} ACCOUNT LOCK"
+            locks.run_for_end(server, connection, lock, username, ids)
+        sessions.end(connection, username, ids, sessions.half_open(connection))
+    finally:
+        seen.update(("here", session) for session in ids)
+
+
+def _end(
+    connection: Connection, username: str, where: str, seen: set[tuple[str, Any]], begun: Iterable[Any] = ()
+) -> None:
+    ids = set[Any]()
+    sessions.end(connection, username, ids, begun)
     seen.update((where, session) for session in ids)
 
 
 def _drop_user(server: Server, connection: Connection, username: str) -> None:
     try:
-        connection.run(f"DROP USER IF EXISTS {account(username)}")
+        locks.run_for_end(server, connection, f"DROP USER IF EXISTS {account(username)}", username, set())
     except pymysql.MySQLError as error:
         if code(error) != IS_DEFINER:
             raise
@@ -91,27 +113,79 @@ def _drop_user(server: Server, connection: Connection, username: str) -> None:
 def left_by(connection: Connection, username: str) -> list[str]:
     """Views, routines, triggers and events with this definer, as far as the bot may see them. They do nothing once the user is gone."""
     who = connection.literal(f"{username}@%")
-    return [
+    found = [
         f"{schema}.{name} ({kind})"
         for kind, query in OBJECTS
         for schema, name in connection.run(query.format(who=who))
         if name != username
     ]
+    further = len(found) - NAMED_AT_MOST
+    return [*found[:NAMED_AT_MOST], *([f"and {further} more"] if further > 0 else [])]
+
+
+def _afterwards(server: Server, connection: Connection, username: str, level: Level) -> Iterator[str]:
+    """What is said or tidied up once the end is proven. Nothing here may fail it."""
+    steps: tuple[tuple[str, Callable[[], list[str]]], ...] = (
+        ("what it left behind was not found out", lambda: _left(connection, username)),
+        ("PROXY that it gave was not taken back", lambda: take_back(connection, username)),
+        (
+            "the role kept for its level may be left, and goes with a later end",
+            lambda: _tidied(server, connection, level),
+        ),
+    )
+    for otherwise, step in steps:
+        try:
+            yield from step()
+        except (AdapterError, pymysql.MySQLError, OSError) as trouble:
+            yield f"{otherwise} ({trouble.args[-1] if trouble.args else type(trouble).__name__})"
+
+
+def _left(connection: Connection, username: str) -> list[str]:
+    return [f"left behind: {name}" for name in left_by(connection, username)]
+
+
+def _tidied(server: Server, connection: Connection, level: Level) -> list[str]:
+    drop_unused(server, connection, level)
+    return []
+
+
+@contextmanager
+def _replicas_not_forgotten(server: Server, username: str) -> Iterator[None]:
+    """Where the end stops on the primary, sessions on the replicas are killed all the same, as far as these answer."""
+    try:
+        yield
+    except NotOurs:
+        raise
+    except (AdapterError, pymysql.MySQLError):
+        for number in range(len(server.replicas)):
+            with suppress(AdapterError), server.replica(number) as replica:
+                sessions.kill(replica, username, set())
+        raise
 
 
 def _on_replicas(server: Server, username: str, seen: set[tuple[str, Any]]) -> list[str]:
-    """The drop is replicated, the kill is not. Raises Unreachable while a replica lags or does not answer."""
-    for number, (reference, _) in enumerate(server.replicas):
-        deadline = time.monotonic() + REPLICA_SECONDS
-        with server.replica(number) as replica:
-            _end(replica, username, reference, seen)
-            while users.is_there(server, replica, username):
-                if time.monotonic() > deadline:
-                    raise Unreachable(f"the replica {reference} has not replayed the end of {username} yet")
-                time.sleep(sessions.PAUSE_SECONDS)
-                _end(replica, username, reference, seen)
-            _end(replica, username, reference, seen)
+    """The drop is replicated, the kill is not. Every replica is visited. Raises what the first one raised that lags or does not answer."""
+    troubles = list[AdapterError]()
+    for number in range(len(server.replicas)):
+        try:
+            _on_replica(server, number, username, seen)
+        except AdapterError as trouble:
+            troubles.append(trouble)
+    if troubles:
+        raise troubles[0]
     return [f"sessions were ended on the replica {reference}, too" for reference, _ in server.replicas]
+
+
+def _on_replica(server: Server, number: int, username: str, seen: set[tuple[str, Any]]) -> None:
+    reference, deadline = server.replicas[number][0], time.monotonic() + REPLICA_SECONDS
+    with server.replica(number) as replica:
+        _end(replica, username, reference, seen)
+        while users.is_there(server, replica, username):
+            if time.monotonic() > deadline:
+                raise Unreachable(f"the replica {reference} has not replayed the end of {username} yet")
+            time.sleep(sessions.PAUSE_SECONDS)
+            _end(replica, username, reference, seen)
+        _end(replica, username, reference, seen, sessions.half_open(replica))
 
 
 def _unnamed(connection: Connection) -> list[str]:

@@ -8,6 +8,7 @@ from adapters.base import AdapterError, Enforced, Finding, Health, Level, Reject
 from adapters.mysql_family import events
 from adapters.mysql_family.connection import Connection, Server, shown
 from adapters.mysql_family.levels import clauses, kept_role, level_database, limits_of, lingering, refuse_dangerous
+from adapters.mysql_family.proxies import held_by
 from adapters.mysql_family.revoke import replicas_of
 
 
@@ -46,7 +47,10 @@ def _server(server: Server, connection: Connection) -> Iterator[Finding]:
     read_only = [name for name in server.dialect.read_only if connection.value(f"SELECT @@{name}")]
     if read_only:
         yield fatal(f"the server is read-only ({read_only[0]}): a replica", "let the admin URL point to the primary")
-    if events.scheduler_is_on(connection):
+    if events.scheduler(connection) == "DISABLED" and not events.can_be_seen(connection):
+        mend = "set event_scheduler = ON in the server's configuration and restart it"
+        yield fatal("the event scheduler is disabled: no event can be made, which marks a user and ends it", mend)
+    elif events.scheduler_is_on(connection):
         yield ok("the event scheduler is on: the server ends users by itself, also without dbaccess")
     else:
         yield warning(
@@ -153,9 +157,13 @@ def _level(server: Server, connection: Connection, level: Level) -> Iterator[Fin
     database = level_database(server, level)
     for role in level.roles:
         refuse_dangerous(server, connection, role)
-        if not _may_give(server, connection, role):
+        if not _may_give(connection, role):
             mend = f"GRANT {shown(role)} TO {whoami(connection)} WITH ADMIN OPTION;"
             yield fatal(f"level {level.name}: the bot may not give the role {role} (ADMIN OPTION)", mend)
+        for proxy in held_by(connection, role, server.target.prefix):
+            yield warning(
+                f"level {level.name}: a temporary user gave {role} PROXY, which reaches nobody", f"{proxy.revoke};"
+            )
         for left in lingering(server, connection, role):
             yield warning(
                 f"level {level.name}: {role} has {left}: what is made with it goes on without its maker",
@@ -175,8 +183,8 @@ def _level(server: Server, connection: Connection, level: Level) -> Iterator[Fin
         yield ok(f"level {level.name}: {role_words}, database {database or 'none'}")
 
 
-def _may_give(server: Server, connection: Connection, role: str) -> bool:
-    if server.dialect.marks_accounts and has_right(connection, "ROLE_ADMIN"):
+def _may_give(connection: Connection, role: str) -> bool:
+    if has_right(connection, "ROLE_ADMIN"):
         return True
     query = (
         "SELECT 1 FROM information_schema.applicable_roles"

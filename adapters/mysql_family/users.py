@@ -6,14 +6,14 @@ last one leaves nobody who can log in, and repeating makes it anew.
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pymysql
 
 from adapters.base import NotOurs, Rejected, Unreachable, UserSpec, username_pattern
-from adapters.mysql_family import events, sessions
+from adapters.mysql_family import events, locks, sessions
 from adapters.mysql_family.connection import Connection, Server, account
 from adapters.mysql_family.errors import NO_SUCH_USER, code
 from adapters.mysql_family.levels import given_role, kept_roles_locked, limits_of
@@ -33,23 +33,38 @@ class Found:
 
 
 def look(server: Server, connection: Connection, username: str | None = None) -> list[Found]:
-    """One name's accounts, or all of our prefix; on MariaDB the event of that name is the mark."""
+    """One name's accounts, or all of our prefix. The event of that name is the mark; an account's own counts where there is no event."""
     target, grace = server.target, server.grace
     known = events.find(connection, target, username)
     found = []
     for name, host, mark in server.dialect.accounts(connection, target, username):
         event = known.get(name)
-        if mark is None and event is not None and not server.dialect.marks_accounts:
-            ledger, request_id = event.ledger, event.request_id
-        else:
-            ledger, request_id = mark or (None, None)
+        ledger, request_id = (event.ledger, event.request_id) if event else mark or (None, None)
         ends = event.fires_at - grace if event and event.fires_at else None
         found.append(Found(username=name, host=host, ledger=ledger, request_id=request_id, expires_at=ends))
     return found
 
 
+def to_end(server: Server, connection: Connection, username: str) -> tuple[bool, events.Event | None]:
+    """Whether the account is there, and its event. The caller vouches that we made it, so an account without a mark is ended.
+
+    Raises NotOurs where the event, which no user can change, names another ledger; and where all there is is an account of another host.
+    """
+    event = events.find(connection, server.target, username).get(username)
+    if event is not None and event.ledger not in (None, server.target.ledger):
+        raise NotOurs(username, "its mark names another ledger")
+    hosts = _hosts(server, connection, username)
+    if hosts and "%" not in hosts and event is None:
+        raise NotOurs(username, f"there is one for the host {hosts[0]}, and dbaccess makes none")
+    return "%" in hosts, event
+
+
+def _hosts(server: Server, connection: Connection, username: str) -> list[str]:
+    return [host for _, host, _ in server.dialect.accounts(connection, server.target, username)]
+
+
 def find(server: Server, connection: Connection, username: str) -> Found | None:
-    """The user, or None where there is none. Raises NotOurs for one without our mark; nothing is ever done to it."""
+    """The user, or None where there is none. Raises NotOurs for one without our mark: nothing that gives it more is ever done to it."""
     accounts = look(server, connection, username)
     if not accounts:
         return None
@@ -65,7 +80,7 @@ def find(server: Server, connection: Connection, username: str) -> Found | None:
 
 def existing(server: Server, connection: Connection, username: str) -> Found:
     """Raises Rejected where there is none."""
-    found = find(server, connection, username)
+    found = locks.look(server, connection, lambda: find(server, connection, username), username)
     if found is None:
         raise Rejected(f"there is no user {username}")
     return found
@@ -81,7 +96,7 @@ def create(server: Server, spec: UserSpec) -> None:
         with kept_roles_locked(connection) if spec.level.grants or len(spec.level.roles) > 1 else nullcontext():
             role = given_role(server, connection, spec.level)
             if find(server, connection, spec.username) is not None:
-                _unmake(connection, spec.username)
+                _unmake(server, connection, spec.username)
             _set_end(server, connection, spec.username, spec.request_id, spec.remaining)
             _make(server, connection, spec, limits)
             connection.run(f"GRANT {server.dialect.role(role)} TO {account(spec.username)}")
@@ -95,8 +110,9 @@ def _make(server: Server, connection: Connection, spec: UserSpec, limits: str) -
     told = server.target.connect.tls or server.target.tls.mode
     tls = "REQUIRE SSL" if told in STRICT_TLS else "REQUIRE NONE"
     identified = dialect.password_clause(connection, spec.password)
-    mark = dialect.mark_clause(connection, server.target, spec)
-    statement = f"CREATE USER {account(spec.username)} {identified} {tls} WITH {limits} PASSWORD EXPIRE NEVER ACCOUNT LOCK {mark}"
+    statement = (
+        f"CREATE USER {account(spec.username)} {identified} {tls} WITH {limits} PASSWORD EXPIRE NEVER ACCOUNT LOCK"
+    )
     try:
         connection.run(statement)
     except pymysql.MySQLError as error:
@@ -105,23 +121,24 @@ def _make(server: Server, connection: Connection, spec: UserSpec, limits: str) -
         raise Unreachable("somebody makes the same user at this moment") from None
 
 
-def _unmake(connection: Connection, username: str) -> None:
-    connection.run(f"ALTER USER {account(username)} ACCOUNT LOCK")
-    sessions.end(connection, username, set())
-    connection.run(f"DROP USER {account(username)}")
+def _unmake(server: Server, connection: Connection, username: str) -> None:
+    sessions.kill(connection, username, set())
+    locks.run_for_change(server, connection, f"ALTER USER {account(username)} ACCOUNT LOCK", username)
+    sessions.end(connection, username, set(), sessions.half_open(connection))
+    locks.run_for_change(server, connection, f"DROP USER {account(username)}", username)
 
 
 def _set_end(server: Server, connection: Connection, username: str, request_id: int, remaining: float) -> None:
     """By the server's clock. An end that is over is one second away, which the event needs."""
     after = max(timedelta(seconds=remaining) + server.grace, timedelta())
-    events.set_up(connection, server.target, username, request_id=request_id, at=connection.now() + after)
+    events.set_up(server, connection, username, request_id=request_id, at=connection.now() + after)
 
 
 def set_password(server: Server, username: str, password: str) -> None:
     with server.session(password) as connection:
         existing(server, connection, username)
         clause = server.dialect.password_clause(connection, password)
-        connection.run(f"ALTER USER {account(username)} {clause}")
+        locks.run_for_change(server, connection, f"ALTER USER {account(username)} {clause}", username)
 
 
 def set_expiry(server: Server, username: str, remaining: float) -> None:
@@ -129,10 +146,10 @@ def set_expiry(server: Server, username: str, remaining: float) -> None:
     with server.session() as connection:
         found = existing(server, connection, username)
         if remaining <= 0:
-            connection.run(f"ALTER USER {account(username)} ACCOUNT LOCK")
+            locks.run_for_change(server, connection, f"ALTER USER {account(username)} ACCOUNT LOCK", username)
         _set_end(server, connection, username, found.request_id or 0, remaining)
         if remaining > 0:
-            connection.run(f"ALTER USER {account(username)} ACCOUNT UNLOCK")
+            locks.run_for_change(server, connection, f"ALTER USER {account(username)} ACCOUNT UNLOCK", username)
 
 
 def refuse_read_only(server: Server, connection: Connection) -> None:
@@ -143,7 +160,5 @@ def refuse_read_only(server: Server, connection: Connection) -> None:
 
 
 def is_there(server: Server, connection: Connection, username: str) -> bool:
-    """Under any host."""
-    with suppress(NotOurs):
-        return find(server, connection, username) is not None
-    return True
+    """The account that dbaccess makes."""
+    return "%" in _hosts(server, connection, username)

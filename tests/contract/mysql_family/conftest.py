@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.contract.mysql_family import hostile
 from tests.contract.mysql_family.bench import Bench, build
 from tests.servers.mysql import MySQLServer
+
+
+@pytest.fixture(autouse=True)
+def nothing_held() -> Iterator[None]:
+    """What a test's hostile users hold is let go when it is over."""
+    yield
+    hostile.close_all()
+
 
 _built: dict[str, Bench] = {}
 

@@ -7,3 +7,4 @@ from adapters.contract import AdapterContract
 
 class TestMySQLFamily(AdapterContract):
     """Both: see ``mysql_family`` among the fixtures of all tests."""
+

@@ -1,0 +1,146 @@
+"""What tests of hostile users share: raw statements, logins that stop half way, and the answers of a dead session."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection
+
+from adapters.base import AdapterError, Level, UserSpec
+from tests.contract.mysql_family.bench import Bench
+from tests.open_faults import require
+
+
+def made(bench: Bench, level: Level, *, remaining: float = 300.0) -> UserSpec:
+    spec = bench.spec(level, remaining=remaining)
+    bench.adapter().create_user(spec)
+    return spec
+
+
+_opened: list[pymysql.Connection[Any]] = []
+
+
+def opened(connection: pymysql.Connection[Any]) -> pymysql.Connection[Any]:
+    """Closed when the test is over, however it ends: what it holds must not keep the next test."""
+    _opened.append(connection)
+    return connection
+
+
+def close_all() -> None:
+    while _opened:
+        with suppress(Exception):
+            _opened.pop().close()
+
+
+def connected(bench: Bench, spec: UserSpec) -> pymysql.Connection[Any]:
+    return opened(bench.server.connect(spec.username, spec.password, bench.database))
+
+
+def run(connection: pymysql.Connection[Any], statement: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def tried(connection: pymysql.Connection[Any], statement: str) -> bool:
+    """Whether the server let it pass."""
+    try:
+        run(connection, statement)
+    except pymysql.MySQLError:
+        return False
+    return True
+
+
+def is_alive(connection: pymysql.Connection[Any]) -> bool:
+    try:
+        run(connection, "SELECT 1")
+    except (pymysql.MySQLError, OSError):
+        return False
+    return True
+
+
+def may_log_in(bench: Bench, username: str, password: str) -> bool:
+    try:
+        bench.server.connect(username, password).close()
+    except pymysql.MySQLError:
+        return False
+    return True
+
+
+def assert_ended(bench: Bench, spec: UserSpec, *sessions: pymysql.Connection[Any]) -> None:
+    """As anybody could see it."""
+    assert not bench.has_user(spec.username)
+    assert not any(is_alive(session) for session in sessions)
+    assert not may_log_in(bench, spec.username, spec.password)
+
+
+def ended(bench: Bench, spec: UserSpec) -> None:
+    """As a revocation does; that it raised is for the test to judge by what is left."""
+    with suppress(AdapterError):
+        bench.adapter().drop_user(spec.username, spec.level)
+
+
+class _HalfOpen(Connection):
+    """Names a way of logging in that the server does not want, so that the server asks once more; answers when it is let."""
+
+    asked: threading.Event
+    may_answer: threading.Event
+
+    def _get_server_information(self) -> None:
+        super()._get_server_information()  # type: ignore[misc]
+        wrong = {"mysql_native_password": "sha256_password"}
+        self._auth_plugin_name = wrong.get(self._auth_plugin_name, "mysql_native_password")
+
+    def _process_auth(self, *arguments: Any) -> Any:
+        self.asked.set()
+        self.may_answer.wait(60)
+        return super()._process_auth(*arguments)  # type: ignore[misc]
+
+
+class HalfOpenLogin:
+    """A login whose last message is kept back until ``finish``."""
+
+    def __init__(self, bench: Bench, spec: UserSpec) -> None:
+        self._bench, self._spec = bench, spec
+        self._asked, self._may_answer = threading.Event(), threading.Event()
+        self.session: pymysql.Connection[Any] | None = None
+        self._thread = threading.Thread(target=self._log_in, daemon=True)
+        self._thread.start()
+        require(self._asked.wait(30), "the server asks once more")
+
+    def _log_in(self) -> None:
+        connection = _HalfOpen.__new__(_HalfOpen)
+        connection.asked, connection.may_answer = self._asked, self._may_answer
+        with suppress(pymysql.MySQLError, OSError):
+            connection.__init__(  # type: ignore[misc]
+                host=self._bench.server.host,
+                port=self._bench.server.port,
+                user=self._spec.username,
+                password=self._spec.password,
+                ssl_disabled=True,
+                connect_timeout=60,
+                autocommit=True,
+            )
+            self.session = connection
+
+    def finish(self) -> pymysql.Connection[Any] | None:
+        """The session, where the server let it in."""
+        self._may_answer.set()
+        self._thread.join(60)
+        return self.session
+
+
+@contextmanager
+def metadata_locks_shown(bench: Bench) -> Iterator[None]:
+    """MariaDB says who holds a lock only with a plugin."""
+    if bench.is_mariadb:
+        bench.server.run("INSTALL SONAME 'metadata_lock_info'")
+    try:
+        yield
+    finally:
+        if bench.is_mariadb:
+            bench.server.run("UNINSTALL SONAME 'metadata_lock_info'")

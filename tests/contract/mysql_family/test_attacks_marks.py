@@ -1,0 +1,288 @@
+"""What a user may change of itself, and of others through itself, and that none of it decides whose the user is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pymysql
+import pytest
+
+from adapters.base import Level, ManagedUser, NotOurs, Rejected
+from adapters.bench import wait_until
+from tests.conftest import had
+from tests.contract.mysql_family.bench import BOT_PASSWORD, Bench, build
+from tests.contract.mysql_family.hostile import assert_ended, connected, made, may_log_in, opened, run, tried
+from tests.open_faults import require
+from tests.servers import mysql as servers
+
+OTHERS = '{"dbaccess": {"ledger": "anotherledgr", "request": 1}}'
+
+OF_ITSELF = (
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' ATTRIBUTE '{{\"dbaccess\": null}}'",
+    f"ALTER USER {{me}} IDENTIFIED BY 'Abc0Password' ATTRIBUTE '{OTHERS.replace('{', '{{').replace('}', '}}')}'",
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' COMMENT 'x'",
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' ACCOUNT UNLOCK",
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' WITH MAX_USER_CONNECTIONS 0",
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' PASSWORD EXPIRE",
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' REQUIRE NONE",
+    "ALTER USER {me} IDENTIFIED WITH sha256_password BY 'Abc0Password'",
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' RETAIN CURRENT PASSWORD",
+    "ALTER USER USER() IDENTIFIED BY 'Abc0Password' RETAIN CURRENT PASSWORD",
+    "ALTER USER {me} IDENTIFIED BY 'Abc0Password' PASSWORD EXPIRE NEVER WITH MAX_USER_CONNECTIONS 0",
+    "ALTER USER {me} IDENTIFIED VIA mysql_native_password USING '*6C8989366EAF75BB670AD8EA7A7FC1176A95CEF4'",
+    "ALTER USER USER() ATTRIBUTE '{{\"dbaccess\": null}}'",
+    "ALTER USER {me} COMMENT 'x'",
+    "ALTER USER {me} ACCOUNT UNLOCK",
+    "ALTER USER {me} DEFAULT ROLE NONE",
+    "SET DEFAULT ROLE NONE TO CURRENT_USER()",
+    "SET DEFAULT ROLE NONE",
+    "SET PASSWORD = 'Abc0Password'",
+    "SET PASSWORD = PASSWORD('Abc0Password')",
+    "RENAME USER {me} TO `zz`@`%`",
+    "ALTER USER USER() ADD 2 FACTOR IDENTIFIED WITH caching_sha2_password BY 'x'",
+    "GRANT {writer} TO {bot}",
+    "GRANT PROXY ON {me} TO {bot}",
+    "GRANT PROXY ON CURRENT_USER() TO {bot} WITH GRANT OPTION",
+    "DROP EVENT {event}",
+    "ALTER EVENT {event} COMMENT 'x'",
+    "ALTER EVENT {event} DISABLE",
+    "DROP USER {me}",
+)
+REFUSED = (
+    "RENAME USER",
+    "DROP EVENT",
+    "ALTER EVENT",
+    "DROP USER",
+    "GRANT {writer}",
+    "ACCOUNT UNLOCK",
+    "MAX_USER_CONNECTIONS",
+)
+
+
+def filled(bench: Bench, username: str, statement: str) -> str:
+    return statement.format(
+        me=f"`{username}`@`%`",
+        bot=f"`{bench.bot}`@`%`",
+        writer=bench.writer,
+        event=f"`{bench.ops_schema}`.`{username}`",
+    )
+
+
+def listed(bench: Bench, username: str) -> ManagedUser:
+    return next(user for user in bench.adapter().list_users() if user.username == username)
+
+
+def as_bot(bench: Bench) -> pymysql.Connection[object]:
+    """An event whose definer is somebody else could not be changed by the bot any more."""
+    return opened(bench.server.connect(bench.bot, BOT_PASSWORD))
+
+
+def mark(bench: Bench, username: str) -> str:
+    rows = bench.server.asked("SELECT event_comment FROM information_schema.events WHERE event_name = %s", username)
+    return str(rows[0][0])
+
+
+@pytest.mark.parametrize("statement", OF_ITSELF)
+def test_what_a_user_changes_of_itself_does_not_keep_it(bench: Bench, statement: str) -> None:
+    """In whatever way it came to its password, the bot's next one is the only one."""
+    spec = made(bench, bench.writing)
+    session = connected(bench, spec)
+    passed = tried(session, filled(bench, spec.username, statement))
+    assert not passed or not any(words in statement for words in REFUSED), (
+        "the server lets it pass now: look what follows"
+    )
+    assert (listed(bench, spec.username).ledger, listed(bench, spec.username).request_id) == (
+        bench.ledger,
+        spec.request_id,
+    )
+    bench.adapter().set_password(spec.username, "Another0Password0Long")
+    for password in (spec.password, "Abc0Password"):
+        assert not may_log_in(bench, spec.username, password)
+    assert may_log_in(bench, spec.username, "Another0Password0Long")
+    bench.adapter().drop_user(spec.username, spec.level)
+    assert_ended(bench, spec, session)
+
+
+def test_the_mark_is_where_no_user_writes(bench: Bench) -> None:
+    spec = made(bench, bench.reading)
+    assert mark(bench, spec.username) == f"dbaccess ledger={bench.ledger} request={spec.request_id}"
+    if not bench.is_mariadb:
+        assert "ATTRIBUTE" not in bench.server.asked(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
+    bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_a_mark_that_names_another_ledger_is_obeyed_in_the_event_alone(own_bench: Bench) -> None:
+    """The attribute is the user's to write; nobody but the bot writes the event."""
+    spec, other = made(own_bench, own_bench.reading), made(own_bench, own_bench.reading)
+    if not own_bench.is_mariadb:
+        own_bench.server.run(f"ALTER USER `{spec.username}`@`%` ATTRIBUTE '{OTHERS}'")
+    event = f"`{own_bench.ops_schema}`.`{other.username}`"
+    run(as_bot(own_bench), f"ALTER EVENT {event} COMMENT 'dbaccess ledger=anotherledgr request=1'")
+    session, others = connected(own_bench, spec), connected(own_bench, other)
+    own_bench.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_bench, spec, session)
+    with pytest.raises(NotOurs, match="another ledger"):
+        own_bench.adapter().drop_user(other.username, other.level)
+    assert tried(others, "SELECT 1")
+    assert may_log_in(own_bench, other.username, other.password)
+    own_bench.adapter(ledger="anotherledgr").drop_user(other.username, other.level)
+
+
+def test_a_user_whose_event_is_gone_is_ended(own_bench: Bench) -> None:
+    """A dump without --events was restored. It is refused a new password, for nobody can say whose it is."""
+    spec = made(own_bench, own_bench.reading)
+    session = connected(own_bench, spec)
+    own_bench.server.run(f"DROP EVENT `{own_bench.ops_schema}`.`{spec.username}`")
+    assert listed(own_bench, spec.username).ledger is None
+    for verb in (
+        lambda: own_bench.adapter().set_password(spec.username, "Another0Password0Long"),
+        lambda: own_bench.adapter().set_expiry(spec.username, 600.0),
+        lambda: own_bench.adapter().create_user(spec),
+    ):
+        with pytest.raises(NotOurs):
+            verb()
+    own_bench.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_bench, spec, session)
+
+
+def test_a_user_that_an_older_version_marked_is_known(own_bench: Bench) -> None:
+    """By its attribute, where it has no event any more."""
+    if own_bench.is_mariadb:
+        pytest.skip("there the event always was the mark")
+    spec = made(own_bench, own_bench.reading)
+    older = {"dbaccess": {"ledger": own_bench.ledger, "request": spec.request_id}}
+    own_bench.server.run(
+        f"DROP EVENT `{own_bench.ops_schema}`.`{spec.username}`",
+        f"ALTER USER `{spec.username}`@`%` ATTRIBUTE '{json.dumps(older)}'",
+    )
+    known = listed(own_bench, spec.username)
+    assert (known.ledger, known.request_id) == (own_bench.ledger, spec.request_id)
+    own_bench.adapter().set_expiry(spec.username, 600.0)
+    assert mark(own_bench, spec.username) == f"dbaccess ledger={own_bench.ledger} request={spec.request_id}"
+    own_bench.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_bench, spec)
+
+
+def test_an_event_that_an_older_version_made_gets_the_new_body_when_the_end_moves(bench: Bench) -> None:
+    spec = made(bench, bench.reading)
+    event = f"`{bench.ops_schema}`.`{spec.username}`"
+    run(as_bot(bench), f"ALTER EVENT {event} DO BEGIN ALTER USER IF EXISTS x ACCOUNT LOCK; END")
+    bench.adapter().set_expiry(spec.username, 1.0)
+    wait_until(lambda: not bench.has_user(spec.username), within=60)
+    bench.adapter().drop_user(spec.username, spec.level)
+
+
+def test_an_account_of_another_host_does_not_keep_ours(own_bench: Bench) -> None:
+    spec = made(own_bench, own_bench.reading)
+    session = connected(own_bench, spec)
+    own_bench.server.run(f"CREATE USER `{spec.username}`@`10.1.2.3` IDENTIFIED BY 'Known0Password'")
+    own_bench.adapter().drop_user(spec.username, spec.level)
+    assert own_bench.server.asked("SELECT host FROM mysql.user WHERE user = %s", spec.username) == [("10.1.2.3",)]
+    assert not tried(session, "SELECT 1")
+    assert not may_log_in(own_bench, spec.username, spec.password)
+    own_bench.server.run(f"DROP USER `{spec.username}`@`10.1.2.3`")
+
+
+# A scheduler that is off.
+
+
+@pytest.fixture(scope="module", params=["mysql", "mariadb"])
+def disabled(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A server that starts its event scheduler, until a test restarts it without."""
+    flavour = servers.MYSQL if request.param == "mysql" else servers.MARIADB
+    for server in had(lambda: servers.start(flavour)):
+        yield build(server)
+
+
+@pytest.mark.parametrize("scheduler", ["OFF", "DISABLED"])
+def test_without_a_scheduler_a_user_is_still_ended(disabled: Bench, scheduler: str) -> None:
+    """MariaDB says nothing about events where it is DISABLED, and drops none."""
+    server, extra = disabled.server, disabled.server.extra
+    spec = made(disabled, disabled.reading)
+    session = connected(disabled, spec)
+    tried(
+        session, f"ALTER USER `{spec.username}`@`%` IDENTIFIED BY '{spec.password}' ATTRIBUTE '{{\"dbaccess\": null}}'"
+    )
+    server.stop()
+    server.extra = (*extra, f"--event-scheduler={scheduler}")
+    server.start()
+    try:
+        session = connected(disabled, spec)
+        assert listed(disabled, spec.username).ledger == disabled.ledger
+        receipt = disabled.adapter().drop_user(spec.username, spec.level)
+        assert_ended(disabled, spec, session)
+        left = [note for note in receipt.notes if "its event was left" in note]
+        assert bool(left) is (disabled.is_mariadb and scheduler == "DISABLED")
+        if left:
+            expect_no_grants(disabled)
+    finally:
+        server.stop()
+        server.extra = extra
+        server.start()
+
+
+def expect_no_grants(bench: Bench) -> None:
+    spec = bench.spec(bench.reading)
+    with pytest.raises(Rejected, match="event_scheduler = DISABLED"):
+        bench.adapter().create_user(spec)
+    assert not bench.has_user(spec.username)
+    assert [f for f in bench.adapter().check([bench.reading]).problems if "scheduler is disabled" in f.what]
+
+
+# PROXY.
+
+
+def proxies(bench: Bench, user: str) -> list[tuple[object, ...]]:
+    return bench.server.asked("SELECT proxied_user FROM mysql.proxies_priv WHERE user = %s", user)
+
+
+def root(bench: Bench) -> pymysql.Connection[object]:
+    """Who may give PROXY on everybody."""
+    return opened(pymysql.connect(unix_socket=str(bench.server.folder / "s"), user="root", autocommit=True))
+
+
+@pytest.mark.parametrize("whom", ["`{me}`@`%`", "CURRENT_USER()"])
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_proxy_that_a_user_gives_to_a_role_spoils_no_level(own_bench: Bench, whom: str, is_kept: bool) -> None:
+    if own_bench.is_mariadb:
+        pytest.skip("MariaDB gives no role PROXY")
+    level = own_bench.narrow if is_kept else own_bench.writing
+    spec = made(own_bench, level)
+    session = connected(own_bench, spec)
+    role = str(run(session, "SELECT CURRENT_ROLE()")[0][0]).split("@")[0].strip("`")
+    run(session, f"GRANT PROXY ON {whom.replace('{me}', spec.username)} TO `{role}`@`%` WITH GRANT OPTION")
+    require(proxies(own_bench, role), "the role has it")
+    second = made(own_bench, level)
+    receipt = own_bench.adapter().drop_user(spec.username, level)
+    assert [note for note in receipt.notes if f"it gave PROXY to {role}: REVOKE PROXY ON" in note]
+    assert may_log_in(own_bench, second.username, second.password)
+    if not is_kept:
+        expect_named_and_removed(own_bench, level, role)
+    own_bench.adapter().drop_user(second.username, level)
+    third = made(own_bench, level)
+    own_bench.adapter().drop_user(third.username, level)
+
+
+def expect_named_and_removed(bench: Bench, level: Level, role: str) -> None:
+    """By doctor, with a statement that helps."""
+    warned = [f for f in bench.adapter().check([level]).warnings if f"gave {role} PROXY" in f.what]
+    assert warned
+    for finding in warned:
+        assert finding.mend is not None
+        run(root(bench), finding.mend.rstrip(";"))
+    assert not [f for f in bench.adapter().check([level]).warnings if "PROXY" in f.what]
+    assert not proxies(bench, role)
+
+
+def test_the_end_takes_proxy_back_where_the_bot_may(own_bench: Bench) -> None:
+    if own_bench.is_mariadb:
+        pytest.skip("MariaDB gives no role PROXY")
+    run(root(own_bench), f"GRANT PROXY ON ''@'' TO `{own_bench.bot}`@`%` WITH GRANT OPTION")
+    spec = made(own_bench, own_bench.writing)
+    session = connected(own_bench, spec)
+    run(session, f"GRANT PROXY ON `{spec.username}`@`%` TO {own_bench.server_role(own_bench.writer)}")
+    require(proxies(own_bench, own_bench.writer), "the role has it")
+    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    assert not proxies(own_bench, own_bench.writer)
+    assert not [note for note in receipt.notes if "PROXY" in note]
