@@ -8,10 +8,11 @@ Errors::
 
     AdapterError
      ├─ Unreachable      no answer, or one that may be different next time: try again
+     │   └─ Blocked      the server answers, and somebody holds a lock that this step needs: named, with what frees it
      ├─ Rejected         the server said no and will say no again: ``mend`` says what would help
      │   └─ WrongServer  it answers, but it is not the server the grant was made on
      ├─ LoginRefused     a temporary user is not let in
-     └─ NotOurs          a user of that name is there and does not carry our mark: never touched
+     └─ NotOurs          a user of that name is there and is not ours: its mark names another ledger, or is missing
 """
 
 from __future__ import annotations
@@ -236,6 +237,14 @@ class Unreachable(AdapterError):
         self.is_ambiguous = is_ambiguous
 
 
+class Blocked(Unreachable):
+    """The server answers, and the step is held up by a lock of somebody else. ``remedy`` is the statement that frees it, where one does."""
+
+    def __init__(self, what: str, *, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.remedy = remedy
+
+
 class Rejected(AdapterError):
     """The server said no and will say no again. ``mend`` is what an administrator can do."""
 
@@ -256,7 +265,7 @@ class WrongServer(Rejected):
 
 
 class NotOurs(AdapterError):
-    """A user of that name exists without our mark, or with another ledger's. It is never altered."""
+    """A user of that name has the mark of another ledger, or none. The first is never touched; the second is only ever ended, by ``drop_user``."""
 
     def __init__(self, username: str, found: str) -> None:
         super().__init__(f"the user {username} is not ours: {found}")
@@ -306,7 +315,11 @@ class Adapter(Protocol):
         """Move the end on the server to its now plus ``remaining`` seconds, where it has one."""
 
     def drop_user(self, username: str, level: Level) -> Receipt:
-        """Block login, end sessions to zero (replicas too), hand over objects, drop, read back. Absent is success and said so."""
+        """End sessions, block the login, end sessions to zero (replicas too), drop, read back. Absent is success and said so.
+
+        The caller has the name and the server from its ledger, with the start on record: a user whose mark is missing or cannot
+        be read is ended too. Raises NotOurs where the mark names another ledger, Blocked with whoever holds the end up.
+        """
 
     def list_users(self) -> list[ManagedUser]:
         """All whose name matches the pattern, each with the ledger its mark names."""

@@ -327,19 +327,30 @@ class AdapterContract:
 
     # Whose they are.
 
-    def test_a_foreign_user_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
+    def test_a_user_without_a_mark_is_given_nothing_and_still_ended(
+        self, bench: Bench, adapter: Adapter, named: Named
+    ) -> None:
+        """Nothing is changed of it, but an end that the ledger has on record is carried out. Where the server lets the bot end only users that the bot made, it says what would help."""
         spec, known = named.spec(bench.reading), secrets.token_hex(12)
         bench.make_foreign_user(spec.username, known)
         session = bench.login(spec.username, known)
-        self._all_refuse(adapter, spec)
+        self._assert_given_nothing(adapter, spec)
         assert session.is_alive()
         bench.login(spec.username, known).close()
+        refused = self._refusal(adapter, spec)
+        if refused is None:
+            assert not session.is_alive()
+            assert not bench.has_user(spec.username)
+        else:
+            assert refused.mend
         session.close()
 
     def test_a_user_of_another_ledger_is_never_touched(self, bench: Bench, adapter: Adapter, named: Named) -> None:
         other, spec = bench.adapter(ledger="anotherledgr"), named.spec(bench.reading)
         other.create_user(spec)
-        self._all_refuse(adapter, named.spec(bench.writing, username=spec.username))
+        self._assert_given_nothing(adapter, named.spec(bench.writing, username=spec.username))
+        with pytest.raises(NotOurs):
+            adapter.drop_user(spec.username, spec.level)
         bench.login(spec.username, spec.password).close()
         found = next(u for u in adapter.list_users() if u.username == spec.username)
         assert (found.ledger, found.request_id) == ("anotherledgr", spec.request_id)
@@ -360,15 +371,22 @@ class AdapterContract:
         bench.login(other.username, known).close()
 
     @staticmethod
-    def _all_refuse(adapter: Adapter, spec: UserSpec) -> None:
+    def _refusal(adapter: Adapter, spec: UserSpec) -> Rejected | None:
+        """What the server says against the drop, or None where the user was dropped."""
+        try:
+            adapter.drop_user(spec.username, spec.level)
+        except Rejected as no:
+            return no
+        return None
+
+    @staticmethod
+    def _assert_given_nothing(adapter: Adapter, spec: UserSpec) -> None:
         with pytest.raises(NotOurs):
             adapter.create_user(spec)
         with pytest.raises(NotOurs):
             adapter.set_password(spec.username, spec.password)
         with pytest.raises(NotOurs):
             adapter.set_expiry(spec.username, 1)
-        with pytest.raises(NotOurs):
-            adapter.drop_user(spec.username, spec.level)
 
     @pytest.mark.parametrize(
         "name",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.base import Level, Receipt, Rejected, Unreachable, username_pattern
+from adapters.base import AdapterError, Level, Receipt, Rejected, Unreachable, username_pattern
 from adapters.mongodb import kill, users
 from adapters.mongodb.connection import Connection, Server
 from adapters.mongodb.levels import drop_unused
@@ -15,11 +15,11 @@ def drop(server: Server, username: str, level: Level) -> Receipt:
     if not username_pattern(server.target.prefix).fullmatch(username):
         raise Rejected(f"{username!r} is no name dbaccess makes")
     with server.session() as connection:
-        is_there = users.find(server, connection, username) is not None
+        is_there = users.find(server, connection, username, to_end=True) is not None
         if is_there:
             users.drop(server, connection, username)
         seen = kill.everywhere(server, connection, username)
-        drop_unused(server, connection, level)
+        notes = (SOCKETS, *_drop_kept_role(server, connection, level))
         _read_back(server, connection, username)
         return Receipt(
             was_absent=not is_there,
@@ -27,10 +27,19 @@ def drop(server: Server, username: str, level: Level) -> Receipt:
             kept=(),
             kept_by=None,
             read_back_at=connection.hello().now,
-            notes=(SOCKETS,),
+            notes=notes,
         )
 
 
+def _drop_kept_role(server: Server, connection: Connection, level: Level) -> tuple[str, ...]:
+    """A note where it cannot be dropped: a role that nobody has does not hold up the end of a user."""
+    try:
+        drop_unused(server, connection, level)
+    except AdapterError as trouble:
+        return (f"The role kept for the level {level.name} was not dropped: {trouble}",)
+    return ()
+
+
 def _read_back(server: Server, connection: Connection, username: str) -> None:
-    if users.find(server, connection, username) is not None:
+    if users.find(server, connection, username, to_end=True) is not None:
         raise Unreachable(f"{username} was there again when it was read back", is_ambiguous=True)

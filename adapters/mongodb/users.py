@@ -46,15 +46,16 @@ def _utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def find(server: Server, connection: Connection, username: str) -> Found | None:
-    """The user, or None where there is none. Raises NotOurs for one without our mark; nothing is ever done to it."""
+def find(server: Server, connection: Connection, username: str, *, to_end: bool = False) -> Found | None:
+    """The user, or None where there is none. Raises NotOurs for a user of another ledger, and for one without a mark unless it is ``to_end``."""
     found = connection.run(server.users, {"usersInfo": {"user": username, "db": server.users}})["users"]
     if not found:
         return None
     user = of(found[0])
     if not username_pattern(server.target.prefix).fullmatch(username):
         raise NotOurs(username, "its name is not of our pattern")
-    if user.ledger != server.target.ledger:
+    is_lost = user.ledger is None and to_end
+    if user.ledger != server.target.ledger and not is_lost:
         raise NotOurs(username, "its mark names another ledger" if user.ledger else "it carries no mark")
     return user
 

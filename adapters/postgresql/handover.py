@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import LiteralString
 
 import psycopg
@@ -30,9 +31,9 @@ from adapters.postgresql.connection import (
     version,
 )
 from adapters.postgresql.levels import GRAVEYARD
+from adapters.postgresql.locks import insist, nobody
+from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS, become_member
 
-SETS_MEMBERSHIP_OPTIONS = 16
-"""From this version on a membership says whether it inherits and whether SET ROLE is allowed."""
 INVOKER_VIEWS = 15
 """From this version on a view can be made to run with its reader's rights."""
 NAMED_AT_MOST = 200
@@ -96,25 +97,6 @@ class Kept:
         return notes
 
 
-def become_member(connection: Connection, role: str) -> None:
-    """The bot's role becomes a member of a user: that lets it end sessions, hand over objects and roll back prepared transactions."""
-    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-        return
-    if version(connection) >= SETS_MEMBERSHIP_OPTIONS:
-        is_member = value(connection, "SELECT pg_has_role(%s, 'USAGE') AND pg_has_role(%s, 'SET')", (role, role))
-        statement: LiteralString = "GRANT {} TO {} WITH INHERIT TRUE, SET TRUE"
-    else:
-        is_member = value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (role,))
-        statement = "GRANT {} TO {}"
-    if is_member:
-        return
-    try:
-        run(connection, statement, role, connection.acts_as)
-    except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
-        raise Rejected(f"the bot may not become a member of {role}", mend=mend) from None
-
-
 def hand_over(server: Server, connection: Connection, role: str, kept: Kept, *, lend: Sequence[str]) -> None:
     """Everything the role owns goes to the graveyard, in each database it has something in; what it was given is taken. Read back."""
     oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
@@ -132,9 +114,9 @@ def hand_over(server: Server, connection: Connection, role: str, kept: Kept, *, 
                 owned = column(there, OWNED, (oid,))
                 if owned:
                     _graveyard(connection)
-                    _reassign(there, role, oid, lend, kept)
+                    insist(server, there, partial(_reassign, there, role, oid, lend, kept), may_end=nobody)
                     kept.add(owned)
-                run(there, "DROP OWNED BY {}", role)
+                insist(server, there, partial(run, there, "DROP OWNED BY {}", role), may_end=nobody)
     _nothing_left(connection, role, oid)
 
 
@@ -147,8 +129,9 @@ def _graveyard(connection: Connection) -> None:
 
 def _reassign(connection: Connection, role: str, oid: int, lend: Sequence[str], kept: Kept) -> None:
     """What runs as its owner is put to sleep, then all of it goes; very many tables go in portions before the rest."""
-    with connection.transaction():
-        kept.asleep += _put_to_sleep(connection, oid)
+    with _able_to_own(connection, oid, lend, one_by_one=False):
+        asleep = _put_to_sleep(connection, oid)
+    kept.asleep += asleep
     while len(portion := column(connection, RELATIONS, (oid, AT_ONCE))) == AT_ONCE:
         with _able_to_own(connection, oid, lend, one_by_one=True):
             for relation in portion:

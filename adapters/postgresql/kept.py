@@ -23,8 +23,9 @@ from adapters.postgresql.connection import (
     us,
     value,
 )
-from adapters.postgresql.handover import Kept, become_member, hand_over
+from adapters.postgresql.handover import Kept, hand_over
 from adapters.postgresql.levels import Privilege, cannot_give, danger, expanded, kept_role, level_database
+from adapters.postgresql.members import become_member
 
 KEPT_MARK = re.compile(r"dbaccess ledger=[a-z0-9]+ level=.*", re.DOTALL)
 

@@ -8,7 +8,7 @@ import psycopg
 
 from adapters.base import Rejected
 from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, column, quoted, run, us, value
-from adapters.postgresql.handover import become_member
+from adapters.postgresql.members import become_member
 
 THEIRS = """
 SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner FROM pg_prepared_xacts p
@@ -30,12 +30,18 @@ def roll_back(server: Server, connection: Connection, username: str, oid: int) -
     """All that the user left prepared and that would keep its role from being dropped."""
     rows = connection.execute(THEIRS, {"oid": oid, "name": username}).fetchall()
     for gid, database, owner in rows:
-        with server.session(database, limit=REVOKE_LIMIT_SECONDS) as there:
-            if owner == username:
-                become_member(there, owner)
-                _roll_back_as(there, owner, bytes(gid))
-            else:
-                _roll_back_borrowed(there, owner, bytes(gid))
+        is_own = owner == username
+        roll_back_one(server, database=database, owner=owner, gid=bytes(gid), is_own=is_own)
+
+
+def roll_back_one(server: Server, *, database: str, owner: str, gid: bytes, is_own: bool = False) -> None:
+    """One of them, in its database. ``is_own``: it belongs to the user that ends, of whom the bot stays a member. Raises Rejected."""
+    with server.session(database, limit=REVOKE_LIMIT_SECONDS) as there:
+        if is_own:
+            become_member(there, owner)
+            _roll_back_as(there, owner, gid)
+        else:
+            _roll_back_borrowed(there, owner, gid)
 
 
 def _roll_back_as(connection: Connection, owner: str, gid: bytes) -> None:

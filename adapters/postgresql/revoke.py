@@ -1,25 +1,28 @@
-"""Taking a user away: login blocked, sessions to zero, prepared transactions, objects handed over, role dropped, read back.
+"""Ends a user: sessions, prepared transactions, memberships, login, sessions again, objects handed over, role dropped, read back.
 
-Each step is its own statement and may be repeated: after a crash anywhere the next run finishes. Nothing here runs
-what a temporary user made.
+Sessions come first, because an open session or a prepared transaction may hold the very lock that blocking the login needs.
+Each step is its own statement and may be repeated: after a crash anywhere the next run finishes. Nothing here runs what a
+temporary user made.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC
 
 import psycopg
 
-from adapters.base import AdapterError, Level, Receipt, Rejected, Unreachable
+from adapters.base import AdapterError, Blocked, Level, Receipt, Rejected, Unreachable
 from adapters.postgresql import standbys
 from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, exists, quoted, run, us, value
-from adapters.postgresql.handover import Kept, become_member, hand_over
+from adapters.postgresql.handover import Kept, hand_over
 from adapters.postgresql.kept import drop_unused
 from adapters.postgresql.levels import GRAVEYARD, roles_of
+from adapters.postgresql.locks import anybody, insist, nobody
+from adapters.postgresql.members import become_member, memberships, revoke_memberships
 from adapters.postgresql.prepared import note_others, roll_back
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
@@ -29,7 +32,7 @@ from adapters.postgresql.sessions import (
     orphans_note,
     terminate,
 )
-from adapters.postgresql.users import find, memberships
+from adapters.postgresql.users import find
 
 
 @dataclass
@@ -57,14 +60,13 @@ class Tally:
 
 
 def drop(server: Server, username: str, level: Level) -> Receipt:
-    """The whole way. Raises NotOurs, Unreachable (come back), Rejected (with what would help)."""
+    """The whole way. Raises NotOurs, Unreachable (come back), Blocked (by whom), Rejected (with what would help)."""
     tally = Tally()
     with server.session(limit=REVOKE_LIMIT_SECONDS) as connection:
-        if value(connection, "SELECT pg_is_in_recovery()"):
-            raise Unreachable("this server is a standby now; users are ended on the primary")
+        _refuse_standby(connection, username)
         if server.target.replicas:
             standbys.written_at_once(connection)
-        found = find(connection, server.target, username)
+        found = find(connection, server.target, username, to_end=True)
         if found is None:
             tally.notes += orphans_note(connection)
             with _everywhere(server, connection, username, None, tally):
@@ -78,18 +80,61 @@ def drop(server: Server, username: str, level: Level) -> Receipt:
         return _receipt(connection, username, tally, was_absent=found is None)
 
 
+def _refuse_standby(connection: Connection, username: str) -> None:
+    """Users are ended on the primary. The sessions that this server has of the user are ended before that is said."""
+    if not value(connection, "SELECT pg_is_in_recovery()"):
+        return
+    oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (username,))
+    if oid is not None:
+        terminate(connection, oid)
+    raise Unreachable("this server is a standby now; users are ended on the primary")
+
+
 def _take_away(server: Server, connection: Connection, username: str, *, oid: int, level: Level, tally: Tally) -> None:
     """The role stays, blocked, until every standby has answered: by its oid the next run finds what is left there."""
-    block_login(connection, username)
+    roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
+    _clear_the_way(server, connection, username, oid, tally)
+    _block(server, connection, username, oid, tally)
     become_member(connection, username)
     with _everywhere(server, connection, username, oid, tally):
         end_sessions(connection, oid, tally)
         roll_back(server, connection, username, oid)
-    roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
     tally.notes += note_others(connection, roles)
     hand_over(server, connection, username, tally.kept, lend=roles)
-    run(connection, "DROP ROLE IF EXISTS {}", username)
+    insist(server, connection, lambda: run(connection, "DROP ROLE IF EXISTS {}", username), may_end=nobody)
     end_sessions(connection, oid, tally)
+
+
+def _clear_the_way(server: Server, connection: Connection, username: str, oid: int, tally: Tally) -> None:
+    """Before the login is blocked: what holds a lock that this needs goes, and the rights go from whoever keeps it waiting.
+
+    Each step is tried for itself. One that is refused here is tried again after the login is blocked, where it counts.
+    """
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: tally.sessions.update(terminate(connection, oid)),
+        lambda: become_member(connection, username),
+        lambda: tally.sessions.update(terminate(connection, oid)),
+        lambda: roll_back(server, connection, username, oid),
+        lambda: revoke_memberships(connection, username),
+    )
+    for step in steps:
+        try:
+            step()
+        except (psycopg.Error, AdapterError):
+            if connection.broken:
+                raise
+
+
+def _block(server: Server, connection: Connection, username: str, oid: int, tally: Tally) -> None:
+    """Whoever holds the user's role locked is ended. Where that fails, the sessions on the standbys end all the same."""
+    try:
+        tally.notes += insist(
+            server, connection, lambda: block_login(connection, username, oid, tally), may_end=anybody
+        )
+    except Blocked:
+        with suppress(AdapterError), _everywhere(server, connection, username, oid, tally):
+            end_sessions(connection, oid, tally)
+        raise
 
 
 @contextmanager
@@ -118,8 +163,9 @@ def _receipt(connection: Connection, username: str, tally: Tally, *, was_absent:
     )
 
 
-def block_login(connection: Connection, username: str) -> None:
-    """Must be committed before sessions are counted, or a new one slips in between. Live sessions are not touched by it."""
+def block_login(connection: Connection, username: str, oid: int, tally: Tally) -> None:
+    """Must be committed before sessions are counted, or a new one slips in between. Sessions of now end first: they may hold the lock."""
+    tally.sessions |= terminate(connection, oid)
     try:
         run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'", username)
     except psycopg.errors.InsufficientPrivilege as error:

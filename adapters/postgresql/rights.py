@@ -9,8 +9,8 @@ from adapters.base import Finding, Health, Level
 from adapters.postgresql import reaper, standbys
 from adapters.postgresql.connection import Connection, Server, column, exists, identity, quoted, us, value, version
 from adapters.postgresql.findings import fatal, ok, warning
-from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.levels import GRAVEYARD, danger, level_database
+from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.rights_of_levels import in_its_database, may_give, role_of_level
 from adapters.postgresql.rights_of_standbys import of_standbys
 

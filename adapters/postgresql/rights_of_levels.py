@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from adapters.base import AdapterError, Finding, Level, Rejected
 from adapters.postgresql.connection import Connection, Server, column, exists, quoted, us, value, version
 from adapters.postgresql.findings import fatal, ok, warning
-from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.levels import cannot_give, danger, expanded, level_database
+from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS
 
 OUTLASTING = {
     "pg_signal_backend": "end the bot's own sessions while it revokes",

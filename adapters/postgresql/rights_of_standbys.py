@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adapters.base import AdapterError, Finding, Rejected
 from adapters.postgresql.connection import Connection, Server, identity, us, value, version
 from adapters.postgresql.findings import fatal, ok, warning
-from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS
+from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.standbys import Standby
 
 

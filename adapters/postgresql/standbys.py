@@ -181,7 +181,7 @@ def _obstacle(connection: Connection, username: str, blocked_at: str) -> Adapter
 def _terminate(connection: Connection, target: Target, ending: Ending) -> set[Seen]:
     """By the oid the primary knew, and by that of a user of this name here: a standby that lags may have an earlier one."""
     try:
-        here = find(connection, target, ending.username)
+        here = find(connection, target, ending.username, to_end=True)
     except NotOurs:
         here = None  # on the primary it was ours, so what is here is older than that
     oids = {ending.oid, here.oid if here else None} - {None}

@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import LiteralString
 
 import psycopg
@@ -26,7 +27,6 @@ from adapters.postgresql.connection import (
     STATEMENT_SECONDS,
     Connection,
     Server,
-    column,
     locked,
     quoted,
     run,
@@ -34,9 +34,10 @@ from adapters.postgresql.connection import (
     value,
     version,
 )
-from adapters.postgresql.handover import SETS_MEMBERSHIP_OPTIONS, become_member
 from adapters.postgresql.kept import keep
 from adapters.postgresql.levels import kept_role, refuse_dangerous, roles_of
+from adapters.postgresql.locks import insist, sessions_of
+from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS, become_member, memberships
 
 CONNECTION_LIMIT = 5
 ENDS_AT: LiteralString = (
@@ -52,13 +53,15 @@ class Found:
     """A user that is there, and ours by pattern and mark."""
 
     oid: int
-    request_id: int
     expires_at: datetime | None
     is_mighty: bool
 
 
-def find(connection: Connection, target: Target, username: str) -> Found | None:
-    """The user, or None where there is none. Raises NotOurs for one without our mark; nothing is ever done to it."""
+def find(connection: Connection, target: Target, username: str, *, to_end: bool = False) -> Found | None:
+    """The user, or None where there is none. Raises NotOurs for one that carries the mark of another ledger, or none.
+
+    ``to_end``: a user without a mark is ours as well. The caller has its name from the ledger, and a lost mark never keeps a user alive.
+    """
     row = connection.execute(
         "SELECT oid, shobj_description(oid, 'pg_authid'), "
         + ENDS_AT
@@ -72,9 +75,11 @@ def find(connection: Connection, target: Target, username: str) -> Found | None:
     mark = MARK.fullmatch(comment or "")
     if not username_pattern(target.prefix).fullmatch(username):
         raise NotOurs(username, "its name is not of our pattern")
-    if mark is None or mark[1] != target.ledger:
-        raise NotOurs(username, "it carries no mark" if mark is None else "its mark names another ledger")
-    return Found(oid=oid, request_id=int(mark[2]), expires_at=expires_at, is_mighty=is_mighty)
+    if mark is None and not to_end:
+        raise NotOurs(username, "it carries no mark")
+    if mark is not None and mark[1] != target.ledger:
+        raise NotOurs(username, "its mark names another ledger")
+    return Found(oid=oid, expires_at=expires_at, is_mighty=is_mighty)
 
 
 def create(server: Server, spec: UserSpec) -> None:
@@ -183,15 +188,6 @@ def _set(connection: Connection, username: str, name: str, setting: str) -> None
         raise Rejected(f"the bot may not set {name}", mend=mend) from None
 
 
-def memberships(connection: Connection, username: str) -> list[str]:
-    """Roles the user is a direct member of."""
-    return column(
-        connection,
-        "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
-        (username,),
-    )
-
-
 def verifier(connection: Connection, username: str, password: str) -> str:
     """SCRAM-SHA-256, made here: the server and its log never see the password itself."""
     made = connection.pgconn.encrypt_password(password.encode(), username.encode(), b"scram-sha-256")
@@ -205,19 +201,21 @@ def end_in(connection: Connection, remaining: float) -> str:
 
 
 def set_password(server: Server, username: str, password: str) -> None:
-    """Raises Rejected where the user is absent; open sessions live on."""
+    """Raises Rejected where the user is absent. Open sessions live on, but for one that holds the user's role locked."""
     with server.session() as connection:
-        _present(connection, server.target, username)
-        run(
-            connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=verifier(connection, username, password)
-        )
+        found = _present(connection, server.target, username)
+        made = verifier(connection, username, password)
+        change = partial(run, connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=made)
+        insist(server, connection, change, may_end=sessions_of(found.oid))
 
 
 def set_expiry(server: Server, username: str, remaining: float) -> None:
     """Move VALID UNTIL. Raises Rejected where the user is absent."""
     with server.session() as connection:
-        _present(connection, server.target, username)
-        run(connection, "ALTER ROLE {} VALID UNTIL {until}", username, until=end_in(connection, remaining))
+        found = _present(connection, server.target, username)
+        until = end_in(connection, remaining)
+        move = partial(run, connection, "ALTER ROLE {} VALID UNTIL {until}", username, until=until)
+        insist(server, connection, move, may_end=sessions_of(found.oid))
 
 
 def _present(connection: Connection, target: Target, username: str) -> Found:

@@ -144,11 +144,11 @@ class Redis:
             try:
                 with node.session(ends_scripts=True) as session:
                     self._same_server(session, number)
-                    is_ours = self._find(session, username) is not None
+                    is_there = self._find(session, username, to_end=True) is not None
                     ended += len(take_away(session, username))
                     session.save()
                     read_back = datetime.fromtimestamp(session.now(), UTC)
-                    was_absent = was_absent and not is_ours
+                    was_absent = was_absent and not is_there
             except AdapterError as trouble:
                 troubles.append(trouble)
         if troubles:
@@ -225,14 +225,15 @@ class Redis:
         elif found != expected:
             raise WrongServer(expected=expected, found=found)
 
-    def _find(self, session: Session, username: str) -> ManagedUser | None:
-        """Raises NotOurs. Absent is None."""
+    def _find(self, session: Session, username: str, *, to_end: bool = False) -> ManagedUser | None:
+        """Absent is None. Raises NotOurs for a user of another ledger, and for one without a mark unless it is ``to_end``."""
         if not username_pattern(self.target.prefix).fullmatch(username):
             mend = f"{self.target.prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
             raise Rejected("that is no name of a temporary user", mend=mend)
         user = get_user(session, username)
         found = managed(username, user) if user is not None else None
-        if found is not None and found.ledger != self.target.ledger:
+        is_lost = found is not None and found.ledger is None and to_end
+        if found is not None and found.ledger != self.target.ledger and not is_lost:
             raise NotOurs(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
         return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
-from adapters.base import AdapterError, NotOurs, Receipt, Rejected, Unreachable, WrongServer
+from adapters.base import AdapterError, Blocked, NotOurs, Receipt, Rejected, Unreachable, WrongServer
 from bot.access import people
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
@@ -201,21 +201,24 @@ async def _again(context: Context, work: Work, request: Request, trouble: Adapte
 
 
 def _cannot(request: Request, trouble: AdapterError) -> str:
-    if isinstance(trouble, Unreachable):
+    """What is wrong, in words. A server that answers is not blamed for a lock that somebody holds."""
+    if isinstance(trouble, Unreachable) and not isinstance(trouble, Blocked):
         return f"Cannot end #{request.id}: {request.database} does not answer ({trouble})."
     return f"Cannot end #{request.id} on {request.database}: {trouble}."
 
 
+def _first_steps(request: Request, trouble: AdapterError) -> list[str]:
+    """What lets dbaccess go on by itself."""
+    if isinstance(trouble, Blocked):
+        return [trouble.remedy] if trouble.remedy else []
+    if isinstance(trouble, Unreachable):
+        return [f"Make {request.database} answer again; dbaccess goes on by itself."]
+    return [trouble.mend] if isinstance(trouble, Rejected) and trouble.mend else []
+
+
 def _by_hand(request: Request, trouble: AdapterError) -> tuple[str, ...]:
-    steps = (
-        [f"Make {request.database} answer again; dbaccess goes on by itself."]
-        if isinstance(trouble, Unreachable)
-        else []
-    )
-    if isinstance(trouble, Rejected) and trouble.mend:
-        steps.append(trouble.mend)
     return (
-        *steps,
+        *_first_steps(request, trouble),
         f"To end it by hand: block the login of {request.username}, end its sessions, drop it. dbaccess then finds it gone and says so.",
         f"If the server is no more: dbaccess revoke {request.id} --gone REASON",
     )

@@ -172,7 +172,7 @@ class Valkey:
         """DELUSER takes login and sessions at once; what counts is what is read back."""
         del level
         with self._session() as call:
-            found = self._find(call, username)
+            found = self._find(call, username, to_end=True)
             ours = _sessions(call, username)
             call("ACL", "DELUSER", username)
             call("ACL", "SAVE")
@@ -224,16 +224,17 @@ class Valkey:
             client.close()
             raise Unreachable(f"no login as {username}: {scrub(str(error), password)}") from None
 
-    # Whose a user is. What is not ours is never touched.
+    # Whose a user is. What another ledger made is never touched; what lost its mark is only ever ended.
 
-    def _find(self, call: Callable[..., Any], username: str) -> ManagedUser | None:
+    def _find(self, call: Callable[..., Any], username: str, *, to_end: bool = False) -> ManagedUser | None:
         if not username_pattern(self.target.prefix).fullmatch(username):
             raise Rejected(f"{username!r} is no name dbaccess makes")
         user = call("ACL", "GETUSER", username)
         if user is None:
             return None
         found = _managed(username, user)
-        if found.ledger != self.target.ledger:
+        is_lost = found.ledger is None and to_end
+        if found.ledger != self.target.ledger and not is_lost:
             raise NotOurs(username, "its mark names another ledger" if found.ledger else "it carries no mark")
         return found
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 from adapters.base import (
     Activity,
     Adapter,
+    AdapterError,
     Endpoint,
     Enforced,
     Finding,
@@ -44,7 +45,7 @@ class User:
 class FakeServer:
     """``step`` is called before and after each verb; ``gate`` holds a create in the server until it is opened.
 
-    ``roles`` are those there are, None where any will do; ``lacks`` the rights the bot has not.
+    ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are those there are, None where any will do; ``lacks`` the rights the bot has not.
     """
 
     clock: Callable[[], datetime]
@@ -54,6 +55,7 @@ class FakeServer:
     users: dict[str, User] = field(default_factory=dict)
     sessions: dict[int, str] = field(default_factory=dict)
     rejects: Rejected | None = None
+    holds_up: AdapterError | None = None
     gate: threading.Event | None = None
     in_flight: list[Callable[[], None]] = field(default_factory=list)
     loses_answers: bool = False
@@ -98,12 +100,14 @@ def engine(server: FakeServer) -> type[Adapter]:
             if self.target.identity not in (None, server.identity):
                 raise WrongServer(expected=str(self.target.identity), found=server.identity)
 
-        def _ours(self, username: str) -> User | None:
+        def _ours(self, username: str, *, to_end: bool = False) -> User | None:
             if not username_pattern(self.target.prefix).fullmatch(username):
                 raise Rejected(f"{username!r} is no name dbaccess makes")
             user = server.users.get(username)
-            if user is not None and user.ledger != self.target.ledger:
+            if user is not None and user.ledger is None and not to_end:
                 raise NotOurs(username, "it carries no mark")
+            if user is not None and user.ledger not in (None, self.target.ledger):
+                raise NotOurs(username, "its mark names another ledger")
             return user
 
         def check(self, levels: Sequence[Level] = ()) -> Health:
@@ -165,7 +169,9 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def drop_user(self, username: str, level: Level) -> Receipt:
             self._reach("drop")
-            user = self._ours(username)
+            if server.holds_up is not None:
+                raise server.holds_up
+            user = self._ours(username, to_end=True)
             with server.turn:
                 ended = [n for n, name in server.sessions.items() if name == username]
                 for number in ended:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from adapters.base import Rejected
+from adapters.base import Blocked, Rejected
 from bot.access import password, revoke
 from bot.access.effects import EFFECTS
 from bot.access.errors import TooLate, Unknown
@@ -257,9 +257,32 @@ async def test_another_server_at_the_address_is_an_alert_and_no_success(house: H
     assert (await house.now(request)).state is State.REVOKED
 
 
-async def test_a_user_that_is_not_ours_is_never_touched(house: House) -> None:
+async def test_an_end_that_is_held_up_names_the_holder_and_does_not_blame_the_server(house: House) -> None:
+    request = await house.granted()
+    house.server.holds_up = Blocked("held up by session 7 of dba", remedy="SELECT pg_terminate_backend(7);")
+    await revoke.done(house.context, await house.person(ADA), request.id)
+    await house.turn(minutes=1)
+    alert = house.wall.on(ALERTS, AlertNotice)[0]
+    assert alert.what == f"Cannot end #{request.id} on shop: held up by session 7 of dba."
+    assert alert.steps[0] == "SELECT pg_terminate_backend(7);"
+    house.server.holds_up = None
+    await house.turn(minutes=2)
+    assert (await house.now(request)).state is State.REVOKED
+
+
+async def test_a_user_that_lost_its_mark_is_ended(house: House) -> None:
+    """The ledger froze its name and recorded its start: a mark that cannot be read keeps no user alive."""
+    request = await house.granted()
+    house.server.users[str(request.username)].ledger = None
+    await revoke.done(house.context, await house.person(ADA), request.id)
+    await house.drain()
+    assert house.server.users == {}
+    assert (await house.now(request)).state is State.REVOKED
+
+
+async def test_a_user_of_another_ledger_is_never_touched(house: House) -> None:
     request = await house.approve(await house.ask())
-    foreign = house.server.users[str(request.username)] = User("theirs", None, 0, (), house.clock.at + HOUR)
+    foreign = house.server.users[str(request.username)] = User("theirs", "another", 0, (), house.clock.at + HOUR)
     await house.turn(minutes=2)
     assert house.server.users == {str(request.username): foreign}
     assert (await house.now(request)).ended_because is Cause.FAILED

@@ -19,6 +19,7 @@ from tests.e2e.harness import (
     SECOND,
     World,
     buttons,
+    credentials,
     is_dead,
     number,
     pasted,
@@ -37,6 +38,20 @@ def test_done(world: World) -> None:
     world.no_users()
     world.dm_says("given back")
     assert world.request(number(card))["ended_because"] == "done"
+
+
+def test_done_while_the_user_holds_its_own_role_locked(world: World) -> None:
+    """An open ``ALTER ROLE me PASSWORD 'x'``, as a client without autocommit leaves it: the end does not wait for it."""
+    world.start()
+    card, message = world.granted("shop readonly 1h looking at a refund")
+    with psycopg.connect(pasted(message)) as locking, psycopg.connect(pasted(message), autocommit=True) as other:
+        locking.execute(f"ALTER ROLE {credentials(message)['Username']} PASSWORD 'x'".encode())
+        world.click(REQUESTER, message, "I'm done")
+        world.no_users()
+        assert is_dead(locking)
+        assert is_dead(other)
+    world.card_says(card["ts"], "2 sessions ended")
+    world.dm_says("given back")
 
 
 def test_revoke_is_for_approvers_and_admins(world: World) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from adapters.base import Grant, Level, Rejected, Unreachable
+from adapters.base import Blocked, Grant, Level, Rejected, Unreachable
 from adapters.postgresql import connection as connections
 from adapters.postgresql import users
 from tests.contract.postgresql.bench import Bench, build, readonly, writer
@@ -61,7 +61,7 @@ def test_a_table_that_others_read_is_waited_for(own_bench: Bench, monkeypatch: p
     session.execute("CREATE TABLE shop.busy (id int)")
     with own_bench.superuser() as reader:
         reader.execute("BEGIN; SELECT * FROM shop.busy")
-        with pytest.raises(Unreachable, match="lock timeout"):
+        with pytest.raises(Blocked, match=f"held up by session {reader.info.backend_pid} of"):
             adapter.drop_user(spec.username, spec.level)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
@@ -69,6 +69,24 @@ def test_a_table_that_others_read_is_waited_for(own_bench: Bench, monkeypatch: p
             own_bench.login(spec)
     session.close()
     assert adapter.drop_user(spec.username, spec.level).kept == ("shop.busy (table)",)
+
+
+def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: servers.PostgresServer) -> None:
+    """As a bot that made the level's role itself: once the user has lost the role, the bot reaches the schema no other way."""
+    bench = build(postgresql18)
+    with bench.superuser() as c:
+        c.execute(f"GRANT shop_writer TO {bench.owner} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE".encode())
+        c.execute(f"REVOKE USAGE ON SCHEMA shop FROM {bench.owner} CASCADE".encode())
+        c.execute(f"REVOKE shop_reader FROM {bench.owner} CASCADE".encode())
+    spec, adapter = bench.spec(writer()), bench.adapter()
+    adapter.create_user(spec)
+    with bench.login(spec) as c:
+        c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
+        c.execute("CREATE VIEW shop.v AS SELECT 1 AS one")
+        c.execute("CREATE TABLE shop.t (id int)")
+    receipt = adapter.drop_user(spec.username, spec.level)
+    assert set(receipt.kept) == {"shop.f() (function)", "shop.v (view)", "shop.t (table)"}
+    assert not bench.role_exists(spec.username)
 
 
 def test_a_schema_nobody_may_create_in_any_more(own_bench: Bench) -> None:

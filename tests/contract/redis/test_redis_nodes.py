@@ -94,7 +94,8 @@ def test_half_made_is_made_or_taken(pair: Bench) -> None:
 def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: Bench) -> None:
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
-    pair.nodes[0].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs")
+    theirs = "(~dbaccess:ledger=another:request=1:until=1)"
+    pair.nodes[0].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs", theirs)
     assert [user.ledger for user in adapter.list_users()] == [pair.ledger], "ours on the other node"
     with pytest.raises(NotOurs):
         adapter.drop_user(spec.username, READING)
