@@ -53,7 +53,7 @@ def test_a_member_of_the_user_keeps_nothing(attack: Attack) -> None:
     assert not can(friend, WRITES), "the friend still writes as the level"
 
 
-@open_fault("C1", "the end waits for the friend's open transaction, for ever")
+@open_fault("C1", "the friend's open transaction is named and holds up the end, for as long as it is open")
 def test_a_member_of_the_user_does_not_hold_up_the_end(attack: Attack) -> None:
     spec = attack.user(writer())
     friend = member_of(attack, spec, spec.username)

@@ -6,23 +6,15 @@ import contextlib
 from collections.abc import Callable
 
 import psycopg
-import pytest
 
 from adapters.base import UserSpec
-from adapters.postgresql import connection as connections
 from tests.contract.postgresql.attacks import Attack, Session, must, refusal
 from tests.contract.postgresql.bench import readonly, writer
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 
 HIDDEN = "held_behind_the_level"
 SOON, LATE = 10.0, 300.0
 """Seconds until the end."""
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a lock gives up sooner."""
-    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
 
 
 def own_role_held(attack: Attack, spec: UserSpec) -> Session:
@@ -53,7 +45,6 @@ def seconds_left(attack: Attack, spec: UserSpec) -> float:
     return float(left)
 
 
-@open_fault("A1", "the new password waits for the user's own open change of its role: lock timeout")
 def test_a_new_password_does_not_wait_for_the_user(attack: Attack) -> None:
     spec = attack.user(readonly())
     own_role_held(attack, spec)
@@ -64,7 +55,6 @@ def test_a_new_password_does_not_wait_for_the_user(attack: Attack) -> None:
     raise AssertionError(f"the new password does not let in: {refused}")
 
 
-@open_fault("A1", "the new end waits for the user's own open change of its role: lock timeout")
 def test_a_new_end_does_not_wait_for_the_user(attack: Attack) -> None:
     spec = attack.user(readonly())
     require(seconds_left(attack, spec) > SOON, "the end is far away at first")
@@ -73,9 +63,6 @@ def test_a_new_end_does_not_wait_for_the_user(attack: Attack) -> None:
     assert seconds_left(attack, spec) <= SOON, refused
 
 
-@open_fault(
-    "A3", "the hand-over waits for the prepared transaction of the level's role, for ever, and nobody is told of it"
-)
 def test_a_lock_prepared_as_the_level_does_not_hold_up_the_end(attack: Attack) -> None:
     """The prepared transaction is the level's and holds the user's own table."""
     spec = attack.user(writer())
@@ -96,7 +83,6 @@ def given_by_another(attack: Attack, spec: UserSpec, finish: Callable[[Session],
     return other
 
 
-@open_fault("A3", "the hand-over waits for the other user's open transaction, for ever, and nobody is named")
 def test_an_open_grant_of_another_user_does_not_hold_up_the_end(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
