@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from tests.conftest import had
+from tests.contract.postgresql.attacks import Attack
 from tests.contract.postgresql.bench import Bench, build
 from tests.contract.postgresql.pair import Pair, had_here, hang_up
 from tests.servers import postgresql as servers
@@ -50,6 +53,20 @@ def paired(request: pytest.FixtureRequest, pair: Pair) -> Bench:
     found = build(pair.primary, with_owner=request.param == "admin role")
     pair.catch_up()
     return replace(found, standbys=(pair.standby,))
+
+
+@pytest.fixture(scope="module", params=[15, 18], ids=["postgresql15", "postgresql18"])
+def attacked(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A server of the module's own, which may be spoiled. The module may have ``SETTINGS`` for it."""
+    settings = getattr(request.module, "SETTINGS", "")
+    yield from had(lambda: servers.start(request.param, extra=settings))
+
+
+@pytest.fixture
+def attack(request: pytest.FixtureRequest, attacked: PostgresServer) -> Iterator[Attack]:
+    """The bot takes on an admin role, unless a test asks for "own login"."""
+    with contextlib.ExitStack() as stack:
+        yield Attack(build(attacked, with_owner=getattr(request, "param", None) != "own login"), stack)
 
 
 @pytest.fixture(autouse=True)

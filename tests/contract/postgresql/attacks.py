@@ -1,0 +1,156 @@
+"""What the tests of attacks share: users and sessions, an end as a revocation runs it, and what can be seen after it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import psycopg
+
+from adapters.base import AdapterError, Finding, Level, Receipt, UserSpec
+from adapters.postgresql import PostgreSQL
+from tests.contract.postgresql.bench import Bench
+from tests.open_faults import require
+
+Session: TypeAlias = psycopg.Connection[Any]
+FRIENDS_PASSWORD = "FriendSecret0Login"
+PROTOCOL_3 = 196_608
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """What the last try to end a user said: its receipt, or the error's words."""
+
+    receipt: Receipt | None
+    error: str = ""
+
+    @property
+    def told(self) -> str:
+        """All words that somebody can read afterwards."""
+        if self.receipt is None:
+            return self.error
+        return "\n".join([*self.receipt.kept, *self.receipt.notes])
+
+
+@dataclass
+class Attack:
+    """A bench of its own, with users and sessions that are closed after the test."""
+
+    bench: Bench
+    stack: contextlib.ExitStack
+    oids: dict[str, int] = field(default_factory=dict)
+
+    def user(self, level: Level, adapter: PostgreSQL | None = None) -> UserSpec:
+        spec = self.bench.spec(level)
+        (adapter or self.bench.adapter()).create_user(spec)
+        ((self.oids[spec.username],),) = self.ask("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
+        return spec
+
+    def session(self, spec: UserSpec, database: str | None = None) -> Session:
+        return self.stack.enter_context(contextlib.closing(self.bench.login(spec, database)))
+
+    def transaction(self, spec: UserSpec) -> Session:
+        """A session that does not commit by itself."""
+        session = self.session(spec)
+        session.autocommit = False
+        return session
+
+    @property
+    def friend(self) -> str:
+        """Somebody's permanent login of few rights."""
+        return f"mallory_{self.bench.bot}"
+
+    def make_friend(self) -> None:
+        """Who may connect, and use the schema."""
+        friend, database = self.friend, self.bench.database
+        self.as_superuser(f"CREATE ROLE {friend} LOGIN PASSWORD '{FRIENDS_PASSWORD}'")
+        self.as_superuser(f'GRANT CONNECT ON DATABASE "{database}" TO {friend}; GRANT USAGE ON SCHEMA shop TO {friend}')
+
+    def friends_session(self) -> Session:
+        url = self.bench.server.url(self.friend, FRIENDS_PASSWORD, self.bench.database)
+        return self.stack.enter_context(contextlib.closing(psycopg.connect(url, autocommit=True, connect_timeout=5)))
+
+    def as_superuser(self, statements: str) -> None:
+        with self.bench.superuser() as c:
+            c.execute(statements.encode())
+
+    def ask(self, query: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
+        """The superuser's own look."""
+        with self.bench.superuser(database) as c:
+            return c.execute(query.encode(), values or None).fetchall()
+
+    def end(self, spec: UserSpec, *, tries: int = 2, adapter: PostgreSQL | None = None) -> End:
+        """As a revocation does, which comes again after whatever error."""
+        adapter, last = adapter or self.bench.adapter(), End(receipt=None)
+        for _ in range(tries):
+            try:
+                return End(receipt=adapter.drop_user(spec.username, spec.level))
+            except Exception as error:  # noqa: BLE001  any error at all is a user that was not ended
+                last = End(receipt=None, error=f"{type(error).__name__}: {error}")
+        return last
+
+    def troubles(self, level: Level) -> list[Finding]:
+        """What the doctor has to say against a level, or against the server."""
+        return [finding for finding in self.bench.adapter().check([level]).findings if not finding.is_ok]
+
+    def may_log_in(self, spec: UserSpec) -> bool:
+        try:
+            self.bench.login(spec).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def assert_out(self, spec: UserSpec, end: End, *sessions: Session) -> None:
+        """The user can do nothing any more, whatever became of what it left."""
+        oid = self.oids[spec.username]
+        assert not [session for session in sessions if can(session)], f"its session lives on: {end.error}"
+        query = "SELECT pid FROM pg_stat_activity WHERE usesysid = %s::oid"
+        assert not self.ask(query, oid, database="postgres"), f"it still has sessions: {end.error}"
+        assert not self.may_log_in(spec), f"it logs in again: {end.error}"
+        query = "SELECT 1 FROM pg_roles WHERE oid = %s::oid AND rolcanlogin"
+        assert not self.ask(query, oid, database="postgres"), f"its role can log in: {end.error}"
+
+    def assert_ended(self, spec: UserSpec, end: End, *sessions: Session) -> None:
+        """Out, and there is a receipt for it."""
+        self.assert_out(spec, end, *sessions)
+        assert end.receipt is not None, f"no receipt: {end.error}"
+        names = self.ask("SELECT rolname FROM pg_roles WHERE rolname = %s", spec.username, database="postgres")
+        assert not names, "the receipt is given and the user is there"
+
+
+def can(session: Session, statement: str = "SELECT 1") -> bool:
+    """Whether the server does this for the session."""
+    try:
+        session.execute(statement.encode())
+    except psycopg.Error:
+        return False
+    return True
+
+
+def refusal(verb: Callable[[], object]) -> str | None:
+    """In which words the adapter refused, or None where it did not."""
+    try:
+        verb()
+    except AdapterError as error:
+        return str(error)
+    return None
+
+
+def must(session: Session, statement: str) -> None:
+    """A step of the set-up."""
+    try:
+        session.execute(statement.encode())
+    except psycopg.Error as error:
+        require(condition=False, what=f"{statement[:120]}: {error}")
+
+
+def half_open_login(port: int, user: str, database: str) -> socket.socket:
+    """A login that never answers the server's question for the password."""
+    line = socket.create_connection(("127.0.0.1", port))
+    words = f"user\0{user}\0database\0{database}\0\0".encode()
+    line.sendall(struct.pack("!II", len(words) + 8, PROTOCOL_3) + words)
+    return line

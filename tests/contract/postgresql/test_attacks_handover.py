@@ -1,0 +1,165 @@
+"""What a user owns, however much and of whatever kind: it is ended all the same, and what stays is told in bounded words."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.postgresql.attacks import Attack, Session, must
+from tests.contract.postgresql.bench import readonly, writer
+from tests.open_faults import open_fault
+from tests.soak import soak_only
+
+SETTINGS = "max_connections = 30\nmax_locks_per_transaction = 10\nautovacuum = off\nlog_statement = none\nlog_min_duration_statement = -1\n"
+"""A server with room for few locks shows with few objects what any server shows with many."""
+NAMED_AT_MOST = 200
+FETCHED_AT_MOST = 1_000
+PORTION = 200
+LARGE_OBJECTS, VERY_MANY = 12_000, 1_500_000
+
+
+def each(session: Session, count: int, statement: str) -> None:
+    """The same statement with each number, in portions that the user's own transactions have room for."""
+    must(session, "SET statement_timeout = 0")
+    for first in range(0, count, PORTION):
+        part = range(first, min(first + PORTION, count))
+        must(session, "BEGIN;" + ";".join(statement.format(n=n) for n in part) + ";COMMIT")
+
+
+def tables_with_indexes(session: Session, tables: int, indexes: int) -> None:
+    for n in range(tables):
+        must(session, f"CREATE TABLE shop.t_{n} (a int);" + f"CREATE INDEX ON shop.t_{n} (a);" * indexes)
+
+
+# More than fits into one transaction.
+
+
+@open_fault("E2", "the portions count relations, and each takes the locks of its indexes, too: out of shared memory")
+@pytest.mark.parametrize(("tables", "indexes"), [(60, 60), (510, 8)], ids=["in one", "in portions"])
+def test_tables_with_many_indexes_do_not_hold_up_the_end(attack: Attack, tables: int, indexes: int) -> None:
+    spec = attack.user(writer())
+    session = attack.session(spec)
+    tables_with_indexes(session, tables, indexes)
+    attack.assert_ended(spec, attack.end(spec), session)
+
+
+@open_fault("E2", "all views are put to sleep in one transaction: out of shared memory")
+def test_many_views_do_not_hold_up_the_end(attack: Attack) -> None:
+    spec = attack.user(writer())
+    session = attack.session(spec)
+    each(session, 4_000, "CREATE VIEW shop.v_{n} AS SELECT 1 AS a")
+    attack.assert_ended(spec, attack.end(spec), session)
+
+
+def test_many_functions_do_not_hold_up_the_end(attack: Attack) -> None:
+    spec = attack.user(writer())
+    session = attack.session(spec)
+    body = "RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"
+    each(session, 4_000, f"CREATE FUNCTION shop.f_{{n}}() {body}")
+    attack.assert_ended(spec, attack.end(spec), session)
+
+
+# Very many.
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many rows each statement of the bot brought home."""
+    original, seen = psycopg.Connection.execute, list[int]()
+
+    def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
+        cursor = original(self, query, *rest, **named)
+        if cursor.pgresult is not None:
+            seen.append(cursor.pgresult.ntuples)
+        return cursor
+
+    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    return seen
+
+
+@open_fault("E1", "the name of each object is fetched, to be counted here")
+def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[int]) -> None:
+    spec = attack.user(readonly())
+    must(attack.session(spec), f"SELECT count(lo_create(0)) FROM generate_series(1, {LARGE_OBJECTS})")
+    answers.clear()
+    end = attack.end(spec)
+    most = max(answers)
+    attack.assert_ended(spec, end)
+    assert end.receipt
+    assert len(end.receipt.kept) <= NAMED_AT_MOST
+    assert most <= FETCHED_AT_MOST, f"{most} rows at once"
+
+
+@soak_only
+@pytest.mark.timeout(900)
+@open_fault("E1", "they change hands in one statement, which meets the limit of 30 s at each try")
+def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack) -> None:
+    spec = attack.user(readonly())
+    session = attack.session(spec)
+    must(session, "SET statement_timeout = 0")
+    must(session, f"SELECT count(lo_create(0)) FROM generate_series(1, {VERY_MANY})")
+    attack.assert_ended(spec, attack.end(spec), session)
+
+
+# Temporary objects that outlive their session.
+
+
+def temporary_view(session: Session) -> None:
+    must(session, "CREATE TEMP VIEW passing AS SELECT 1 AS a")
+
+
+def temporary_function(session: Session) -> None:
+    must(session, "CREATE FUNCTION pg_temp.passing() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+
+
+def temporary_tables(session: Session) -> None:
+    each(session, 600, "CREATE TEMP TABLE t_{n} (a int)")
+
+
+def more_than_can_be_locked(session: Session) -> None:
+    each(session, 4_000, "CREATE TEMP TABLE t_{n} (a int)")
+
+
+def crash(attack: Attack) -> None:
+    with attack.bench.superuser() as c:
+        c.execute("CHECKPOINT")
+    attack.bench.server.stop(signal.SIGQUIT)
+    attack.bench.server.start()
+
+
+def nothing(attack: Attack) -> None:
+    """The session is ended with the user."""
+
+
+TEMPORARY = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname ~ '^pg_temp_'
+UNION ALL SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname ~ '^pg_temp_'
+"""
+
+
+@open_fault("E3", "temporary objects are handed over, which nobody may: the mend names pg_temp and cannot help")
+@pytest.mark.parametrize(
+    ("make", "then"),
+    [
+        (temporary_view, crash),
+        (temporary_function, crash),
+        (temporary_tables, crash),
+        (more_than_can_be_locked, nothing),
+    ],
+)
+def test_temporary_objects_are_dropped(
+    attack: Attack, make: Callable[[Session], None], then: Callable[[Attack], None]
+) -> None:
+    attack.as_superuser(f'GRANT TEMPORARY ON DATABASE "{attack.bench.database}" TO shop_reader')
+    spec = attack.user(readonly())
+    make(attack.session(spec))
+    then(attack)
+    end = attack.end(spec)
+    left = attack.ask(TEMPORARY)
+    attack.assert_ended(spec, end)
+    assert "pg_temp" not in end.told
+    assert not left, "they are still there"

@@ -1,0 +1,100 @@
+"""A user, or another one, holds what the user's end needs: nothing of it waits for them, or they are named."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import psycopg
+
+from adapters.base import UserSpec
+from tests.contract.postgresql.attacks import Attack, Session, must, refusal
+from tests.contract.postgresql.bench import readonly, writer
+from tests.open_faults import require
+
+HIDDEN = "held_behind_the_level"
+SOON, LATE = 10.0, 300.0
+"""Seconds until the end."""
+
+
+def own_role_held(attack: Attack, spec: UserSpec) -> Session:
+    """The user changes its own password and does not commit."""
+    session = attack.transaction(spec)
+    must(session, f"ALTER ROLE {spec.username} PASSWORD 'x'")
+    return session
+
+
+def prepared_as_the_level(attack: Attack, spec: UserSpec, *statements: str) -> None:
+    """A transaction of the level's role, whose session is gone."""
+    with contextlib.closing(
+        psycopg.connect(attack.bench.server.url(spec.username, spec.password, attack.bench.database))
+    ) as c:
+        for statement in (*statements, "SET ROLE shop_writer", f"PREPARE TRANSACTION '{HIDDEN}'"):
+            must(c, statement)
+    attack.stack.callback(forget_prepared, attack)
+
+
+def forget_prepared(attack: Attack) -> None:
+    for (gid,) in attack.ask("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
+        attack.as_superuser(f"ROLLBACK PREPARED '{gid}'")
+
+
+def seconds_left(attack: Attack, spec: UserSpec) -> float:
+    query = "SELECT extract(epoch FROM rolvaliduntil - clock_timestamp())::float FROM pg_roles WHERE rolname = %s"
+    ((left,),) = attack.ask(query, spec.username)
+    return float(left)
+
+
+def test_a_new_password_does_not_wait_for_the_user(attack: Attack) -> None:
+    spec = attack.user(readonly())
+    own_role_held(attack, spec)
+    refused = refusal(lambda: attack.bench.adapter().set_password(spec.username, "NewSecret0Word"))
+    with contextlib.suppress(psycopg.OperationalError):
+        attack.bench.login(spec, password="NewSecret0Word").close()
+        return
+    raise AssertionError(f"the new password does not let in: {refused}")
+
+
+def test_a_new_end_does_not_wait_for_the_user(attack: Attack) -> None:
+    spec = attack.user(readonly())
+    require(seconds_left(attack, spec) > SOON, "the end is far away at first")
+    own_role_held(attack, spec)
+    refused = refusal(lambda: attack.bench.adapter().set_expiry(spec.username, SOON))
+    assert seconds_left(attack, spec) <= SOON, refused
+
+
+def test_a_lock_prepared_as_the_level_does_not_hold_up_the_end(attack: Attack) -> None:
+    """The prepared transaction is the level's and holds the user's own table."""
+    spec = attack.user(writer())
+    must(attack.session(spec), "CREATE TABLE shop.mine (id int)")
+    prepared_as_the_level(attack, spec, "SELECT * FROM shop.mine")
+    end = attack.end(spec)
+    attack.assert_out(spec, end)
+    assert end.receipt is not None or HIDDEN in end.error, end.error
+
+
+def given_by_another(attack: Attack, spec: UserSpec, finish: Callable[[Session], object]) -> UserSpec:
+    other = attack.user(writer())
+    session = attack.transaction(other)
+    must(session, "CREATE TABLE shop.theirs (id int)")
+    session.commit()
+    must(session, f"GRANT SELECT ON shop.theirs TO {spec.username}")
+    finish(session)
+    return other
+
+
+def test_an_open_grant_of_another_user_does_not_hold_up_the_end(attack: Attack) -> None:
+    spec = attack.user(writer())
+    session = attack.session(spec)
+    other = given_by_another(attack, spec, lambda _: None)
+    end = attack.end(spec)
+    attack.assert_out(spec, end, session)
+    assert end.receipt is not None or other.username in end.error, end.error
+
+
+def test_what_another_user_gave_does_not_hold_up_the_end(attack: Attack) -> None:
+    spec = attack.user(writer())
+    session = attack.session(spec)
+    other = given_by_another(attack, spec, lambda session: session.commit())
+    attack.assert_ended(spec, attack.end(spec, tries=1), session)
+    attack.assert_ended(other, attack.end(other, tries=1))

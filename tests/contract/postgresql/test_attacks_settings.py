@@ -1,0 +1,173 @@
+"""What the owner of a database, or of the server, sets for everybody: the bot's own statements mean and do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from adapters.base import Level, Secrets, UserSpec
+from adapters.contract import wait_until
+from adapters.postgresql import PostgreSQL
+from tests.contract.postgresql.attacks import Attack, Session, must
+from tests.contract.postgresql.bench import BOT_PASSWORD, readonly
+from tests.open_faults import open_fault
+from tests.servers.postgresql import PostgresServer
+
+TRANSACTION_TIMEOUT = 17
+"""The version it came with."""
+LEFT = (
+    "CREATE TABLE shop.mine (id int)",
+    "CREATE FUNCTION shop.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE SCHEMA mine",
+)
+
+HOLDS = (
+    "ALTER DATABASE {d} SET exit_on_error = on",
+    "ALTER DATABASE {d} SET default_transaction_isolation = 'serializable'",
+    "ALTER DATABASE {d} SET standard_conforming_strings = off",
+    "ALTER DATABASE {d} SET client_min_messages = 'error'",
+    "ALTER DATABASE {d} SET max_parallel_workers_per_gather = 0",
+    "ALTER DATABASE {d} SET role = 'shop_owner'",
+    "REVOKE CONNECT ON DATABASE {d} FROM {holder} CASCADE",
+)
+"""What the owner may do to the database of the admin URL, and the end comes all the same."""
+FAILS = {
+    "ALTER DATABASE {d} SET default_transaction_read_only = on": "the server refuses each change of the user",
+    "ALTER DATABASE {d} SET datestyle = 'German'": "the driver cannot read a time stamp: NotImplementedError",
+    "ALTER DATABASE {d} SET idle_session_timeout = '1ms'": "the bot's connection is ended between two statements",
+    "ALTER DATABASE {d} SET local_preload_libraries = '$libdir/plugins/nope'": "the bot cannot connect",
+    "ALTER DATABASE {d} CONNECTION LIMIT 0": "the bot cannot connect",
+}
+"""Those with which it does not come today, and why."""
+
+
+def owner_level(attack: Attack) -> Level:
+    """A level whose role owns the level's database."""
+    holder, database = attack.bench.owner or attack.bench.bot, attack.bench.database
+    attack.as_superuser(f'ALTER DATABASE "{database}" OWNER TO shop_owner')
+    attack.as_superuser(f"GRANT shop_owner TO {holder} WITH ADMIN OPTION")
+    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{database}" TO {holder} WITH GRANT OPTION')
+    return Level(name="owner", roles=("shop_owner",), database=database)
+
+
+def owner_with_things(attack: Attack) -> tuple[UserSpec, Session]:
+    spec = attack.user(owner_level(attack))
+    session = attack.session(spec)
+    for statement in LEFT:
+        must(session, statement)
+    return spec, session
+
+
+def end_after(attack: Attack, statement: str) -> None:
+    """Of a user with things, a session, and a word in the database's settings."""
+    spec, session = owner_with_things(attack)
+    names = {"d": f'"{attack.bench.database}"', "holder": attack.bench.owner or attack.bench.bot}
+    must(session, statement.format(**names))
+    attack.assert_ended(spec, attack.end(spec), session)
+
+
+@pytest.mark.parametrize("statement", HOLDS)
+def test_what_the_databases_owner_may_set_without_harm(attack: Attack, statement: str) -> None:
+    end_after(attack, statement)
+
+
+@pytest.mark.parametrize(
+    "statement", [pytest.param(statement, marks=open_fault("D1", why)) for statement, why in FAILS.items()]
+)
+def test_what_the_databases_owner_sets_does_not_hold_up_the_end(attack: Attack, statement: str) -> None:
+    end_after(attack, statement)
+
+
+@open_fault("D1", "without an admin role the bot acts as the database's owner")
+@pytest.mark.parametrize("attack", ["own login"], indirect=True)
+def test_a_role_in_the_databases_settings_does_not_hold_up_the_end(attack: Attack) -> None:
+    end_after(attack, "ALTER DATABASE {d} SET role = 'shop_owner'")
+
+
+@open_fault("D1", "the bot's transactions are ended by the database's time limit")
+def test_a_limit_of_transactions_does_not_hold_up_the_end(attack: Attack) -> None:
+    if attack.bench.server.version < TRANSACTION_TIMEOUT:
+        pytest.skip("PostgreSQL 15 has no such limit")
+    end_after(attack, "ALTER DATABASE {d} SET transaction_timeout = '1ms'")
+
+
+@open_fault("D1", "the bot cannot connect to the database of the admin URL, and looks for no other")
+def test_a_database_that_its_owner_closes_does_not_hold_up_the_end(attack: Attack) -> None:
+    """From another database, which is open to everybody."""
+    spec, session = owner_with_things(attack)
+    elsewhere = attack.session(spec, "postgres")
+    must(elsewhere, f'ALTER DATABASE "{attack.bench.database}" ALLOW_CONNECTIONS false')
+    end = attack.end(spec)
+    with attack.bench.superuser("postgres") as c:
+        c.execute(f'ALTER DATABASE "{attack.bench.database}" ALLOW_CONNECTIONS true'.encode())
+    attack.assert_ended(spec, end, session, elsewhere)
+
+
+@open_fault("D1", "the hand-over is refused in the level's database, which is read-only")
+def test_a_read_only_database_of_the_level_does_not_hold_up_the_end(attack: Attack) -> None:
+    """The admin URL leads to another database of the server."""
+    secrets = Secrets(admin_url=attack.bench.server.url(attack.bench.bot, BOT_PASSWORD, "postgres"))
+    adapter, level = PostgreSQL(attack.bench.target(), secrets), owner_level(attack)
+    spec = attack.user(level, adapter)
+    session = attack.session(spec)
+    must(session, LEFT[0])
+    must(session, f'ALTER DATABASE "{attack.bench.database}" SET default_transaction_read_only = on')
+    attack.assert_ended(spec, attack.end(spec, adapter=adapter), session)
+
+
+@open_fault("D1", "the doctor does not say that the level reaches the owner of the admin URL's database")
+def test_the_doctor_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
+    level = owner_level(attack)
+    troubles = attack.troubles(level)
+    assert [t for t in troubles if f"level {level.name}" in t.what and attack.bench.database in t.what], troubles
+
+
+@contextmanager
+def server_wide(server: PostgresServer, name: str, value: str) -> Iterator[None]:
+    """As in ``postgresql.conf``."""
+    with server.admin() as c:
+        c.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
+        c.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: is_in_force(server, name))
+    try:
+        yield
+    finally:
+        with server.admin() as c:
+            c.execute(f"ALTER SYSTEM RESET {name}".encode())
+            c.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: not is_in_force(server, name))
+
+
+def is_in_force(server: PostgresServer, name: str) -> bool:
+    query = "SELECT 1 FROM pg_settings WHERE lower(name) = %s AND sourcefile LIKE %s"
+    with server.admin() as c:
+        return c.execute(query, (name, "%auto.conf")).fetchone() is not None
+
+
+@pytest.fixture(params=["German", "SQL, DMY"])
+def dated(request: pytest.FixtureRequest, attack: Attack) -> Iterator[Attack]:
+    """A server that writes dates in another way; nobody attacks it."""
+    with server_wide(attack.bench.server, "datestyle", f"'{request.param}'"):
+        yield attack
+
+
+@open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
+def test_users_end_whatever_the_style_of_dates(dated: Attack) -> None:
+    spec = dated.user(readonly())
+    session = dated.session(spec)
+    dated.assert_ended(spec, dated.end(spec), session)
+
+
+@open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
+@pytest.mark.parametrize("verb", ["check", "list_users"])
+def test_the_server_can_be_looked_at_whatever_the_style_of_dates(dated: Attack, verb: str) -> None:
+    """One server that cannot be read must not end a look at all servers."""
+    spec = dated.user(readonly())
+    try:
+        seen = str(getattr(dated.bench.adapter(), verb)())
+    except Exception as error:  # noqa: BLE001  whatever it is, it is no answer
+        seen = f"{type(error).__name__}: {error}"
+    words = spec.username if verb == "list_users" else f"PostgreSQL {dated.bench.server.version}"
+    assert words in seen, seen

@@ -1,0 +1,144 @@
+"""A server that users filled: the bot still gets in, and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from adapters.base import UserSpec
+from adapters.contract import wait_until
+from adapters.postgresql import PostgreSQL
+from tests.contract.postgresql.attacks import Attack, Session, can, half_open_login, must
+from tests.contract.postgresql.bench import BOT_PASSWORD, readonly
+from tests.open_faults import open_fault, require
+
+RESERVED = 16
+"""The version from which on connections can be reserved for a role."""
+CONNECTIONS = 30
+SETTINGS = f"max_connections = {CONNECTIONS}\nlog_statement = none\nlog_min_duration_statement = -1\n"
+PORTIONS = (20_000, 1_000, 100, 10, 1, 1, 1, 1)
+
+
+def fill_lock_table(session: Session) -> None:
+    """Until there is room for no lock more."""
+    for number, count in enumerate(PORTIONS):
+        locks = f"SELECT count(pg_advisory_lock({number * 100_000} + g)) FROM generate_series(1, {count}) g"
+        with contextlib.suppress(psycopg.errors.OutOfMemory):
+            session.execute(locks.encode())
+
+
+def nobody_gets_in(attack: Attack) -> bool:
+    try:
+        attack.bench.superuser().close()
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def used_before(attack: Attack) -> PostgreSQL:
+    """An adapter that may have kept a way in."""
+    adapter = attack.bench.adapter()
+    adapter.check([readonly()])
+    return adapter
+
+
+def assert_ends_while_full(attack: Attack, spec: UserSpec, session: Session, adapter: PostgreSQL) -> None:
+    """Nobody makes room meanwhile."""
+    end = attack.end(spec, adapter=adapter)
+    assert not can(session), f"its session lives on: {end.error}"
+    assert end.receipt is not None, end.error
+
+
+@open_fault("H1", "out of shared memory at each of the bot's connections, the superuser's too")
+def test_a_full_table_of_locks_does_not_hold_up_the_end(attack: Attack) -> None:
+    adapter = used_before(attack)
+    spec = attack.user(readonly(), adapter)
+    attack.stack.callback(wait_until, lambda: not nobody_gets_in(attack))
+    session = attack.session(spec)
+    fill_lock_table(session)
+    require(nobody_gets_in(attack), "the lock table is full")
+    assert_ends_while_full(attack, spec, session, adapter)
+
+
+CATALOGS = (
+    "BEGIN",
+    "LOCK TABLE pg_roles, pg_auth_members IN ACCESS SHARE MODE",
+    "SET LOCAL enable_seqscan = off",
+    "SELECT 1 FROM pg_roles WHERE oid = 10::oid",
+    "SELECT 1 FROM pg_roles WHERE rolname = 'nobody'",
+    "SELECT 1 FROM pg_auth_members ORDER BY member, roleid LIMIT 1",
+    "SELECT 1 FROM pg_auth_members ORDER BY roleid, member LIMIT 1",
+)
+"""Locks on the catalogs of roles and on their indexes, for as long as the transaction is open."""
+KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = %s::oid"
+
+
+def test_a_connection_from_before_that_holds_its_locks_can_end_sessions(attack: Attack) -> None:
+    """A fact of the server, for whoever mends H1: that the connection is open is not enough, it needs locks that it may not get later."""
+    spec = attack.user(readonly())
+    attack.stack.callback(wait_until, lambda: not nobody_gets_in(attack))
+    session, held = attack.session(spec), attack.stack.enter_context(connection_of_the_bot(attack))
+    for statement in CATALOGS:
+        must(held, statement)
+    must(
+        session, f"ALTER ROLE {spec.username} SET work_mem = '5MB'"
+    )  # what the connection remembers of roles is old now
+    fill_lock_table(session)
+    require(nobody_gets_in(attack), "the lock table is full")
+    must(held, KILL.replace("%s", str(attack.oids[spec.username])))
+    wait_until(lambda: not can(session))
+
+
+def connection_of_the_bot(attack: Attack) -> contextlib.closing[Session]:
+    url = attack.bench.server.url(attack.bench.bot, BOT_PASSWORD, attack.bench.database)
+    return contextlib.closing(psycopg.connect(url, autocommit=True, prepare_threshold=0))
+
+
+@contextmanager
+def half_open(attack: Attack, spec: UserSpec) -> Iterator[None]:
+    """As many logins as the server takes, each of which waits to be asked for its password; none is needed for it."""
+    lines: list[socket.socket] = []
+    try:
+        wait_until(lambda: is_full(attack, spec, lines), within=60.0)
+        yield
+    finally:
+        for line in lines:
+            line.close()
+        wait_until(lambda: not nobody_gets_in(attack))
+
+
+def is_full(attack: Attack, spec: UserSpec, lines: list[socket.socket]) -> bool:
+    lines.append(half_open_login(attack.bench.server.port, spec.username, attack.bench.database))
+    return len(lines) > CONNECTIONS and nobody_gets_in(attack)
+
+
+@open_fault("H2", "too many clients already, at each of the bot's connections")
+@pytest.mark.parametrize("reserved", [False, True], ids=["no reserve", "a reserve"])
+def test_half_open_logins_do_not_hold_up_the_end(attack: Attack, *, reserved: bool) -> None:
+    if reserved:
+        keep_a_reserve(attack)
+    adapter = used_before(attack)
+    spec = attack.user(readonly(), adapter)
+    session = attack.session(spec)
+    with half_open(attack, spec):
+        assert_ends_while_full(attack, spec, session, adapter)
+
+
+def keep_a_reserve(attack: Attack) -> None:
+    if attack.bench.server.version < RESERVED:
+        pytest.skip("PostgreSQL 15 reserves connections for superusers alone")
+    attack.as_superuser(f"GRANT pg_use_reserved_connections TO {attack.bench.bot}")
+
+
+def test_the_user_ends_when_there_is_room_again(attack: Attack) -> None:
+    """What could not be done is done when it can be."""
+    spec = attack.user(readonly())
+    session = attack.session(spec)
+    with half_open(attack, spec):
+        attack.end(spec, tries=1)
+    attack.assert_ended(spec, attack.end(spec), session)
