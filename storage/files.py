@@ -24,10 +24,11 @@ def make_private(path: Path) -> None:
 
 
 def narrow(path: Path) -> None:
-    """Leave of the file's rights only those of its owner. Nothing happens where there is no such file."""
+    """Leave of the file's rights only those of its owner. Nothing happens where there is no such file, or where it is a device or a pipe."""
     with suppress(FileNotFoundError, PermissionError):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & ~PRIVATE:
+        found = path.stat().st_mode
+        mode = stat.S_IMODE(found)
+        if stat.S_ISREG(found) and mode & ~PRIVATE:
             path.chmod(mode & PRIVATE)
 
 

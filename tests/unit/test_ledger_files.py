@@ -18,6 +18,7 @@ from psycopg import sql
 import storage
 from storage.audit import AuditKind
 from storage.errors import StoreUnavailable
+from storage.files import make_private
 from storage.ledger import Ledger
 from tests.servers.postgresql import PostgresServer
 from tests.unit.ledgers import open_ledger
@@ -96,6 +97,15 @@ async def test_a_link_leads_to_the_file(tmp_path: Path) -> None:
     await ledger.close()
     assert (tmp_path / "ledger.db").is_symlink()
     assert set(found.values()) == {PRIVATE}
+
+
+def test_a_pipe_or_a_device_keeps_its_rights(tmp_path: Path) -> None:
+    """Run by root on /dev/null, this would take the device from everybody."""
+    pipe = tmp_path / "ledger.db"
+    os.mkfifo(pipe)
+    pipe.chmod(0o666)
+    make_private(pipe)
+    assert stat.S_IMODE(pipe.stat().st_mode) == 0o666
 
 
 async def test_looking_makes_no_file(tmp_path: Path) -> None:
