@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from bot.access import journal
 from bot.access.alerts import announce_files
 from bot.access.context import Context
 from bot.access.effects import EFFECTS
@@ -115,7 +116,7 @@ class App:
                 raise CannotStart(str(context.files.problems))
             log.error(STILL_LIVE, problems=str(context.files.problems).splitlines())
         await context.ledger.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
-        await announce_files(context)
+        await announce_files(context, is_start=True)
 
     async def _serve(self) -> None:
         self._stop_on_signals()
@@ -141,7 +142,9 @@ class App:
         assert token is not None, "checked by needed_for_slack"
         directory = self.context.directory
         assert isinstance(directory, SlackDirectory), "built above"
-        self._connection = Connection(bolt(directory.client, self.context), token.get_secret_value())
+        self._connection = Connection(
+            bolt(directory.client, self.context), token.get_secret_value(), on_first=self._on_connected
+        )
         try:
             await self._connection.run(self.stop)
         except SlackRefused as refused:
@@ -150,6 +153,10 @@ class App:
                 self.stop.set()
                 raise CannotStart(str(refused)) from None
             await self._until_nothing_lives()
+
+    def _on_connected(self, workspace: str) -> None:
+        if self.context.files.config is not None:
+            journal.ready(self.context.files, workspace=workspace, ledger=self.context.ledger.place)
 
     async def _until_nothing_lives(self) -> None:
         while not self.stop.is_set() and await self.context.ledger.live_grants():

@@ -1,12 +1,13 @@
-"""Durations as people write them: ``45s``, ``30m``, ``2h``, ``1d``, ``1h30m``; from 10 seconds on."""
+"""Durations as people write them: ``45s``, ``30m``, ``2h``, ``1d``, ``1h30m``; from 10 seconds on. Moments, in ISO 8601."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 SHORTEST = timedelta(seconds=10)
 LONGEST = timedelta(days=366)
+YEARS = range(1971, 3000)
 LOOKS_LIKE = "A duration looks like 30m, 2h or 1h30m."
 UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 PATTERN = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", re.ASCII)
@@ -22,6 +23,22 @@ def parse_duration(text: str) -> timedelta:
     if not SHORTEST <= length <= LONGEST:
         raise ValueError(f"A duration is from 10s to 366d. {LOOKS_LIKE}")
     return length
+
+
+def parse_moment(text: str, *, needs_zone: bool) -> datetime:
+    """With a zone; where it may lack one it is this machine's. Raises ValueError with what would be right.
+
+    The years leave room for every zone and duration: a calendar that ends cannot be counted on.
+    """
+    zone = " with its zone" if needs_zone else ""
+    right = f'a time{zone} is needed, such as "2026-11-23T10:00:00+01:00", from {YEARS.start} to {YEARS.stop - 1}'
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(right) from None
+    if found.year not in YEARS or (needs_zone and found.tzinfo is None):
+        raise ValueError(right)
+    return found if found.tzinfo is not None else found.astimezone()
 
 
 def format_duration(length: timedelta) -> str:

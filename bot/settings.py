@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -13,7 +14,7 @@ RIGHT = {
     "SLACK_BOT_TOKEN": "a bot token begins with xoxb-",
     "SLACK_APP_TOKEN": "an app-level token begins with xapp-",
     "SLACK_API_URL": "a URL that begins with http and ends in /api/",
-    "DBACCESS_STORE_URL": "sqlite+aiosqlite:///FILE or postgresql+psycopg://…",
+    "DBACCESS_STORE_URL": "sqlite+aiosqlite:///FILE (a ? in its name is %3F) or postgresql+psycopg://…",
     "DBACCESS_USER_PREFIX": "a prefix is a small letter, up to 7 of [a-z0-9], and an underscore, such as jit_",
     "DBACCESS_HTTP_PORT": "a port is a number from 0 to 65535",
     "DBACCESS_LOG": "json or console",
@@ -61,10 +62,19 @@ def read_settings() -> Settings:
     except ValidationError as mistakes:
         names = [str(m["loc"][0]) for m in mistakes.errors(include_url=False, include_input=False)]
         raise SettingsError("\n".join(f"{n}: has a wrong value; {RIGHT.get(n, 'see README')}" for n in names)) from None
-    wrong = list(_wrong(found))
+    wrong = [*_not_text(), *_wrong(found)]
     if wrong:
         raise SettingsError("\n".join(wrong))
     return found
+
+
+def _not_text() -> list[str]:
+    names = [str(field.validation_alias) for field in Settings.model_fields.values()]
+    return [f"{n}: is not text in UTF-8" for n in names if not _is_text(os.environ.get(n, ""))]
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 def _wrong(found: Settings) -> list[str]:
@@ -81,8 +91,9 @@ def _wrong(found: Settings) -> list[str]:
 def _is_store(url: str) -> bool:
     """A ledger is a file or a server; SQLite's other URLs mean memory, which forgets."""
     if url.startswith("sqlite+aiosqlite:///"):
-        path = unquote(url.removeprefix("sqlite+aiosqlite:///").partition("?")[0])
-        return bool(path) and "\0" not in path and not path.startswith(("file:", ":memory:"))
+        path, _, further = url.removeprefix("sqlite+aiosqlite:///").partition("?")
+        path = unquote(path)
+        return bool(path) and not further and "\0" not in path and not path.startswith(("file:", ":memory:"))
     try:
         return url.startswith("postgresql+psycopg://") and urlsplit(url).port != 0
     except ValueError:

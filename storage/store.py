@@ -59,6 +59,11 @@ class Store:
         assert self.url.database is not None, "checked at the start"
         return Path(self.url.database)
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people: the file, or the database and its host."""
+        return str(self.path) if self.is_sqlite else f"{self.url.database} on {self.url.host or 'this machine'}"
+
     async def close(self) -> None:
         """Give back every connection."""
         await self.waker.close()

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import structlog
 
+from bot.access import journal
 from bot.access.context import Context
 from bot.access.ports import AlertNotice, Undeliverable
 from bot.access.work import Work
@@ -62,13 +63,15 @@ async def _reaches(context: Context, places: list[str], notice: AlertNotice) -> 
     return reached
 
 
-async def announce_files(context: Context) -> None:
+async def announce_files(context: Context, *, is_start: bool = False) -> None:
     """Put a changed configuration on the record, and a broken one before those who look after it."""
     files = context.files
     files.refresh()
     if not files.is_news:
         return
     files.is_news = False
+    if not is_start:
+        journal.reloaded(files)
     if files.problems is not None:
         await context.ledger.record(
             AuditKind.POLICY_REFUSED, actor="files", facts={"problems": len(files.problems.problems)}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from bot.access import people
+from bot.access import journal, people
 from bot.access.context import NO_DIRECTORY, Context
 from bot.access.decide import approve_alone, grant_of
 from bot.access.errors import Refused, TooLate, Unknown
@@ -68,7 +68,11 @@ async def ask(context: Context, person: Person, typed: Typed, *, grant: Request 
         config = context.in_force()
         facts = await people.facts_about(context, config, person, typed.database)
         question = await _question(context, person, typed, grant)
-        answer = await _allowed(context, config, question, facts, typed)
+        try:
+            answer = await _allowed(context, config, question, facts, typed)
+        except Refused as no:
+            journal.refused(person, str(no), database=typed.database, level=typed.level)
+            raise
         try:
             request, is_new = await context.ledger.ask(
                 await _draft(context, person, typed, answer, grant), provided=_still(config, question, facts)

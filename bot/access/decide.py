@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.base import make_username
-from bot.access import people
+from bot.access import journal, people
 from bot.access.context import Context
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
@@ -65,9 +65,11 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
         actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason, facts=_in_force(context)
     )
     try:
-        return await context.ledger.advance(request.id, Move.DENY, change)
+        denied = await context.ledger.advance(request.id, Move.DENY, change)
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
+    journal.denied(denied, person)
+    return denied
 
 
 async def _judged(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
@@ -88,6 +90,7 @@ async def _judged(context: Context, person: Person, request: Request, *, is_appr
     await context.ledger.record(
         AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"}
     )
+    journal.click_refused(person, "decide", request.id)
     raise Refused(answer.reason)
 
 

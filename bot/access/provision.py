@@ -22,6 +22,7 @@ from adapters.base import (
     Unreachable,
     UserSpec,
 )
+from bot.access import journal
 from bot.access.context import Context
 from bot.access.ports import (
     CredentialsNotice,
@@ -205,7 +206,9 @@ async def _make(context: Context, work: Work, request: Request, message: Message
         return  # it was ended meanwhile: its revoke is next in this lane and finds the user
     await deliver(work, request, message, credentials(request, endpoint, password))
     try:
-        await work.advance(request, Move.ACTIVATE, Change(actor="bot", facts={"username": request.username}))
+        journal.live(
+            await work.advance(request, Move.ACTIVATE, Change(actor="bot", facts={"username": request.username}))
+        )
     except NotPossible as lost:
         if lost.why is Why.LOCKED_DOWN:
             await work.advance(request, Move.REVOKE, Change(actor="lockdown", cause=Cause.LOCKDOWN))

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import structlog
 
-from bot.access import people
+from bot.access import journal, people
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate
@@ -32,6 +32,7 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         await context.ledger.record(
             AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "review"}
         )
+        journal.click_refused(person, "review", request.id)
         raise Refused(no.reason)
     if request.kind is Kind.BREAK_GLASS and not request.needs_review and request.reviewed_at is None:
         raise TooLate(f"#{request.id} was never given: there is nothing to sign off.")

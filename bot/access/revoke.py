@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from adapters.base import AdapterError, Blocked, NotOurs, Receipt, Rejected, Unreachable, WrongServer
-from bot.access import people
+from bot.access import journal, people
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
@@ -60,6 +60,7 @@ async def _may_revoke(context: Context, person: Person, request: Request) -> Non
     await context.ledger.record(
         AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "revoke"}
     )
+    journal.click_refused(person, "revoke", request.id)
     if config is None or not clicks.may_see(config, request, decisions, person.id, facts):
         raise Unknown(f"#{request.id}")
     raise Refused(
@@ -112,7 +113,8 @@ async def end(context: Context, work: Work) -> None:
     if request.state is not State.REVOKING:
         return
     receipt = await _proven(context, work, request)
-    await work.advance(request, Move.CONFIRM, Change(actor="bot", set={"receipt": receipt}, facts=_facts(receipt)))
+    change = Change(actor="bot", set={"receipt": receipt}, facts=_facts(receipt))
+    journal.ended(await work.advance(request, Move.CONFIRM, change))
 
 
 async def _by_the_clock(work: Work, request: Request) -> Request:

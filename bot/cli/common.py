@@ -14,8 +14,8 @@ from bot.settings import Settings, read_settings
 from storage.records import Request
 
 is_debugging = False
-is_answering = False
-"""A command that answers a question shows no traceback; the running bot keeps it in its log."""
+is_running = False
+"""The running bot keeps in its log what a command that answers a question shows to nobody."""
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON: a list of objects.")]
 FIELDS = (
@@ -35,7 +35,9 @@ FIELDS = (
 
 
 def settings() -> Settings:
-    """The environment, with logs set up by it. Raises SettingsError."""
+    """The environment of the running bot, with logs set up by it. Raises SettingsError."""
+    global is_running  # noqa: PLW0603 - one command a process
+    is_running = True
     found = read_settings()
     logs.set_up(found)
     return found
@@ -43,8 +45,6 @@ def settings() -> Settings:
 
 def quiet_settings() -> Settings:
     """For commands that answer a question: only what is wrong is logged."""
-    global is_answering  # noqa: PLW0603 - one command a process
-    is_answering = True
     found = read_settings()
     logs.set_up(found.model_copy(update={"log_level": "error"}))
     return found

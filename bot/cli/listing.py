@@ -34,7 +34,7 @@ def list_requests(
         typer.echo("There is nothing waiting and nothing live." if not all_ else "There are no requests.")
     else:
         console = Console()
-        Console(width=None if console.is_terminal else PIPED_WIDTH).print(_table(found))
+        Console(width=None if console.is_terminal else PIPED_WIDTH, markup=False, emoji=False).print(_table(found))
 
 
 async def _found(*, all_: bool, database: str | None, person: str | None) -> tuple[Request, ...]:

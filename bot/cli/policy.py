@@ -18,7 +18,7 @@ from bot.access.people import remembered_groups
 from bot.app import offline
 from bot.cli import common
 from bot.cli.listing import PIPED_WIDTH
-from bot.durations import parse_duration
+from bot.durations import parse_duration, parse_moment
 from bot.policy import judge
 from bot.policy.asking import Allowed, Ask
 from bot.policy.facts import Facts
@@ -31,6 +31,9 @@ from bot.policy.testing import Tested, facts_in_tests, run_tests
 from bot.policy.testing import junit as as_junit
 from bot.policy.wording import explained
 from storage.records import Kind
+
+LONG_AGO = 36_500
+"""Days: a hundred years."""
 
 app = typer.Typer(no_args_is_help=True, help="The policy: check it, test it, replay it, and ask which rule answers.")
 
@@ -102,9 +105,9 @@ def _length(duration: str | None) -> timedelta | None:
 def _moment(at: str | None) -> datetime | None:
     """With a zone; without one it is this machine's."""
     try:
-        return datetime.fromisoformat(at).astimezone() if at else None
-    except ValueError:
-        raise common.wrong_use("A time looks like 2026-11-23T10:00:00+01:00.") from None
+        return parse_moment(at, needs_zone=False) if at is not None else None
+    except ValueError as wrong:
+        raise common.wrong_use(f"--at: {wrong}") from None
 
 
 def _unknown(config: Config, facts: Facts) -> tuple[str, ...]:
@@ -124,7 +127,7 @@ def run(
     config = load(_folder(), policy_path=file)
     tested = run_tests(config)
     if junit is not None:
-        junit.write_text(as_junit(tested, name=str(file or _folder() / "policy.yml")), encoding="utf-8")
+        _write(junit, as_junit(tested, name=str(file or _folder() / "policy.yml")))
     if as_json:
         common.print_json([_tested_json(one) for one in tested])
     else:
@@ -133,6 +136,16 @@ def run(
             typer.echo(line)
     if not all(one.is_right for one in tested):
         raise typer.Exit(1)
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        typer.echo(
+            f"{out}: cannot be written ({error.strerror}); --junit names a file in a folder that is there", err=True
+        )
+        raise typer.Exit(1) from None
 
 
 def _tested_json(one: Tested) -> dict[str, object]:
@@ -160,7 +173,7 @@ def _print_tested(tested: tuple[Tested, ...]) -> None:
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="The policy.yml to try, judged with the configured databases.yml.")],
-    since: Annotated[int, typer.Option(metavar="DAYS", min=1, help="Requests of so many days.")] = 90,
+    since: Annotated[int, typer.Option(metavar="DAYS", min=1, max=LONG_AGO, help="Requests of so many days.")] = 90,
     as_json: common.Json = False,
 ) -> None:
     """What another policy would have answered to the requests in the ledger, and which live grants it would not give."""
@@ -171,7 +184,9 @@ def replay(
     changed = [one for one in replayed if one.now is not Now.SAME]
     if changed:
         console = Console()
-        Console(width=None if console.is_terminal else PIPED_WIDTH).print(_replay_table(changed))
+        Console(width=None if console.is_terminal else PIPED_WIDTH, markup=False, emoji=False).print(
+            _replay_table(changed)
+        )
     ids = " ".join(str(one.past.request.id) for one in replayed if one.would_end)
     typer.echo(f"{len(replayed)} requests of {since} days, {len(changed)} answered otherwise.")
     if ids:

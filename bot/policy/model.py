@@ -11,6 +11,7 @@ import re2
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from bot.databases import Duration, Strict, as_text
+from bot.durations import parse_moment
 
 PERSON = re.compile(r"[UW][A-Z0-9]{2,}", re.ASCII)
 GROUP = re.compile(r"S[A-Z0-9]{2,}|@[a-z0-9][a-z0-9._-]*", re.ASCII)
@@ -114,13 +115,7 @@ def _ticket_url(value: str) -> str:
 
 
 def _moment(value: object) -> datetime:
-    try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise ValueError('a time with its zone is needed, such as "2026-11-23T10:00:00+01:00"')
-    return found
+    return parse_moment(str(value), needs_zone=True)
 
 
 def _one_line(value: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -94,7 +95,11 @@ def bolt(client: AsyncWebClient, context: Context) -> AsyncApp:
 class Connection:
     """Socket Mode, kept alive until told to stop. ``is_well`` is what readiness asks."""
 
-    def __init__(self, app: AsyncApp, app_token: str) -> None:
+    def __init__(
+        self, app: AsyncApp, app_token: str, *, on_first: Callable[[str], None] = lambda _workspace: None
+    ) -> None:
+        """``on_first`` is told the workspace's name at the first connection."""
+        self._on_first: Callable[[str], None] | None = on_first
         self._app = app
         self._app_token = app_token
         self._handler: AsyncSocketModeHandler | None = None
@@ -123,7 +128,7 @@ class Connection:
         asking = ""
         try:
             asking = "SLACK_BOT_TOKEN"
-            await self._app.client.auth_test()
+            workspace = str((await self._app.client.auth_test()).get("team") or "")
             asking = "SLACK_APP_TOKEN"
             await self._app.client.apps_connections_open(app_token=self._app_token)
             self._handler = AsyncSocketModeHandler(self._app, self._app_token)
@@ -137,6 +142,9 @@ class Connection:
             log.warning("no connection to Slack", error=type(error).__name__)
         else:
             log.info("connected to Slack")
+            if self._on_first is not None:
+                self._on_first(workspace)
+                self._on_first = None
             return True
         return False
 

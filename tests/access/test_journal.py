@@ -1,0 +1,80 @@
+"""Log events of what the bot does, and their lines at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from bot import logs
+from bot.access import ask, decide, review, revoke
+from bot.access.errors import AccessError
+from tests.access.house import ADA, LEAD, STRANGER, House
+
+
+def shown(entry: MutableMapping[str, Any]) -> str:
+    return logs.line_of(logs.LINES[entry["event"]], {k: v for k, v in entry.items() if k not in ("event", "log_level")})
+
+
+def lines(logged: list[MutableMapping[str, Any]]) -> list[str]:
+    return [shown(entry) for entry in logged if entry["event"] in logs.LINES]
+
+
+async def test_a_grant_and_its_end(house: House) -> None:
+    with capture_logs() as logged:
+        request = await house.granted()
+        password = house.credentials().password
+        house.login(request)
+        await revoke.done(house.context, await house.person(ADA), request.id)
+        await house.drain()
+    live, ended = lines(logged)
+    assert live.startswith("#1 live: ada, readonly on shop, until ")
+    assert ended == "#1 ended: ada, readonly on shop, given back, 1 session ended"
+    assert password is not None
+    assert password not in str(logged)
+
+
+async def test_denied(house: House) -> None:
+    request = await house.ask()
+    with capture_logs() as logged:
+        await decide.deny(house.context, await house.person(LEAD), request, "not today, secret words")
+    assert lines(logged) == ["#1 denied: ada, readonly on shop, by lead"]
+    assert "secret words" not in str(logged)
+
+
+async def test_refused(house: House) -> None:
+    request = await house.granted()
+    stranger = await house.person(STRANGER)
+    typed = ask.Typed(database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund")
+    waiting = await house.ask(LEAD)
+    with capture_logs() as logged:
+        for verb in (
+            ask.ask(house.context, stranger, typed),
+            decide.approve(house.context, stranger, waiting),
+            revoke.revoke(house.context, stranger, request.id),
+            review.sign_off(house.context, stranger, request),
+        ):
+            with pytest.raises(AccessError):
+                await verb
+    first, *others = lines(logged)
+    assert first.startswith("refused: stranger, readonly on shop: ")
+    assert others == [
+        f"#{n} refused click: stranger, {verb}" for n, verb in ((2, "decide"), (1, "revoke"), (1, "review"))
+    ]
+
+
+def test_names_do_not_draw_on_the_terminal() -> None:
+    line = logs.line_of(
+        logs.LINES["request_refused"],
+        {"who": "a\x1b[2Jda\n#9 live: eve\u202e", "access_level": "{who}", "database": None, "why": "no"},
+    )
+    assert line == "refused: a[2Jda#9 live: eve, {who} on -: no"
+
+
+def test_the_end_has_its_day_where_it_is_another_one() -> None:
+    now = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+    assert logs._until(now + timedelta(hours=2), now) == "12:00"
+    assert logs._until(now + timedelta(hours=20), now) == "2026-11-24 06:00"
