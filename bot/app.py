@@ -11,9 +11,10 @@ import getpass
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access import journal
 from bot.access.alerts import announce_files
@@ -23,18 +24,21 @@ from bot.access.files import Files
 from bot.access.ports import Person
 from bot.access.runner import Runner
 from bot.engines import Engines
-from bot.http import HealthServer
+from bot.http import CannotListen, HealthServer
 from bot.scheduler import build_scheduler
-from bot.settings import Settings, needed_for_slack
-from bot.slack.connection import Connection, SlackRefused, bolt, web_client
+from bot.settings import Settings, SettingsError, needed_for_slack
+from bot.slack.connection import RETRY_SECONDS, Connection, SlackRefused, bolt, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from storage.audit import AuditKind
-from storage.errors import LedgerError, StoreBusy
+from storage.errors import LedgerError, SchemaMissing, StoreBusy
 from storage.ledger import Ledger
+from storage.records import TaskKind
 
 NO_TOKEN = "xoxb-none"  # noqa: S105 - no token: every call is refused by Slack
 STILL_LIVE = "the configuration has mistakes and grants live: staying up to end them, granting nothing"
+CANNOT_GRANT = "nothing can be granted and grants live: staying up to end them"
+ENDS = frozenset({TaskKind.REVOKE, TaskKind.MEND})
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +87,6 @@ class App:
     """The running bot."""
 
     def __init__(self, settings: Settings) -> None:
-        needed_for_slack(settings)
         self.settings = settings
         self.context = build_context(settings)
         self.runner = Runner(self.context, EFFECTS)
@@ -92,10 +95,13 @@ class App:
         self._reading: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Until told to stop. Raises CannotStart, StoreBusy, SchemaMissing, SettingsError."""
+        """Until told to stop. Raises CannotStart, StoreBusy, SchemaMissing, SettingsError, CannotListen.
+
+        Whatever keeps the bot from granting is raised at once where nothing is live; else when nothing is any more.
+        """
         ledger = self.context.ledger
         try:
-            await ledger.open(create=ledger.is_sqlite)
+            await self._open()
             if not ledger.take_sole_run():
                 raise StoreBusy(
                     "another bot runs on this ledger; stop it first, or use PostgreSQL as store for several"
@@ -106,13 +112,31 @@ class App:
             ledger.release_sole_run()
             await ledger.close()
 
+    async def _open(self) -> None:
+        """Without tokens no ledger is made; one that is there may have grants to be ended."""
+        try:
+            needed_for_slack(self.settings)
+        except SettingsError:
+            with suppress(SchemaMissing):
+                await self.context.ledger.open(create=False)
+                if await self._has_ends():
+                    return
+            raise
+        await self.context.ledger.open(create=self.context.ledger.is_sqlite)
+
+    async def _has_ends(self) -> bool:
+        """Something is live, or what a lost claim may have left on a server is still to be taken away."""
+        if await self.context.ledger.live_grants():
+            return True
+        return any(task.kind in ENDS for task in await self.context.ledger.tasks())
+
     async def _prepare(self) -> None:
         context = self.context
         if context.ledger.is_sqlite:
             await context.ledger.free_leases()
         context.files.refresh()
         if context.files.problems is not None:
-            if not await context.ledger.live_grants():
+            if not await self._has_ends():
                 raise CannotStart(str(context.files.problems))
             log.error(STILL_LIVE, problems=str(context.files.problems).splitlines())
         await context.ledger.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
@@ -124,9 +148,7 @@ class App:
         scheduler = build_scheduler(self.runner)
         running = asyncio.create_task(self.runner.run(self.stop))
         try:
-            await health.start(self.settings.http_host, self.settings.http_port)
-            scheduler.start()
-            await asyncio.gather(self._listen(), running)
+            await asyncio.gather(self._granting(health, scheduler), running)
         finally:
             self.stop.set()
             if scheduler.running:
@@ -136,8 +158,23 @@ class App:
             await asyncio.to_thread(self.context.engines.close)
         log.info("stopped")
 
+    async def _granting(self, health: HealthServer, scheduler: AsyncIOScheduler) -> None:
+        """All that new grants need. Without it the runner, which is at work already, ends those that live; then this raises."""
+        try:
+            needed_for_slack(self.settings)
+            await health.start(self.settings.http_host, self.settings.http_port)
+            scheduler.start()
+            await self._listen()
+        except (SettingsError, CannotListen, SlackRefused) as no:
+            reason = CannotStart(str(no)) if isinstance(no, SlackRefused) else no
+            if not self.stop.is_set() and await self._has_ends():
+                log.error(CANNOT_GRANT, why=str(no))  # noqa: TRY400 - the words say it all
+                await self._until_nothing_lives()
+            self.stop.set()
+            raise reason from None
+
     async def _listen(self) -> None:
-        """The connection to Slack. Refused for good, the bot stops, unless grants live: then it stays up to end them."""
+        """The connection to Slack, for ever. Raises SlackRefused; any other failure of it must not stop the ends."""
         token = self.settings.slack_app_token
         assert token is not None, "checked by needed_for_slack"
         directory = self.context.directory
@@ -145,23 +182,22 @@ class App:
         self._connection = Connection(
             bolt(directory.client, self.context), token.get_secret_value(), on_first=self._on_connected
         )
-        try:
-            await self._connection.run(self.stop)
-        except SlackRefused as refused:
-            log.error("Slack does not accept a token", why=str(refused))  # noqa: TRY400 - the words say it all
-            if not await self.context.ledger.live_grants():
-                self.stop.set()
-                raise CannotStart(str(refused)) from None
-            await self._until_nothing_lives()
+        while not self.stop.is_set():
+            try:
+                await self._connection.run(self.stop)
+            except SlackRefused:
+                raise
+            except Exception:
+                log.exception("the connection to Slack failed; it is built anew")
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _on_connected(self, workspace: str) -> None:
         if self.context.files.config is not None:
             journal.ready(self.context.files, workspace=workspace, ledger=self.context.ledger.place)
 
     async def _until_nothing_lives(self) -> None:
-        while not self.stop.is_set() and await self.context.ledger.live_grants():
+        while not self.stop.is_set() and await self._has_ends():
             await self.context.ledger.changed(5, reader="end")
-        self.stop.set()
 
     def _stop_on_signals(self) -> None:
         loop = asyncio.get_running_loop()

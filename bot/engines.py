@@ -7,13 +7,17 @@ An engine is a class that implements ``adapters.base.Adapter``, found through th
 from __future__ import annotations
 
 import asyncio
+import secrets
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from adapters.base import Adapter, Enforced, Health, Level, Rejected, Secrets, Target
+import structlog
+
+from adapters.base import Adapter, AdapterError, Enforced, Health, Level, Rejected, Secrets, Target, Unreachable
 from bot.databases import resolve
 
 GROUP = "dbaccess.engines"
@@ -35,6 +39,7 @@ outside the runner (status, a password shown, doctor, sweep): they wait for each
 """
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 def installed() -> Mapping[str, type[Adapter]]:
@@ -47,6 +52,14 @@ def _or_empty(reference: str) -> str:
         return resolve(reference)
     except Rejected:
         return ""
+
+
+def _failed(target: Target, unforeseen: Exception) -> Unreachable:
+    """As trouble that may pass: an end is then tried again, and told to those who can help; one server's failure stops no look at the others."""
+    reference, frame = secrets.token_hex(4).upper(), traceback.extract_tb(unforeseen.__traceback__)[-1]
+    where, kind = f"{frame.filename}:{frame.lineno}", type(unforeseen).__name__  # its words may hold an admin URL
+    log.error("an adapter failed", database=target.name, reference=reference, error=kind, where=where)
+    return Unreachable(f"its adapter failed: {kind}, reference {reference}", is_ambiguous=True)
 
 
 class Engines:
@@ -90,14 +103,19 @@ class Engines:
 
         A replica's that is not is left empty: the adapter refuses it when its turn comes, and has blocked the login by then.
         """
-        secrets = Secrets(admin_url=resolve(target.admin_url), replicas=tuple(map(_or_empty, target.replicas)))
-        return self.adapter_class(target.engine)(target, secrets)
+        resolved = Secrets(admin_url=resolve(target.admin_url), replicas=tuple(map(_or_empty, target.replicas)))
+        return self.adapter_class(target.engine)(target, resolved)
 
     async def call(self, target: Target, verb: Callable[[Adapter], T], *, share: Share = Share.QUESTIONS) -> T:
-        """``verb`` on the target's adapter, off the event loop. Raises what the adapter raises."""
+        """``verb`` on the target's adapter, off the event loop. Raises only AdapterError, whatever an adapter raises."""
 
         def work() -> T:
-            return verb(self.open(target))
+            try:
+                return verb(self.open(target))
+            except AdapterError:
+                raise
+            except Exception as unforeseen:  # noqa: BLE001 - engines are packages of others too
+                raise _failed(target, unforeseen) from None
 
         return await asyncio.get_running_loop().run_in_executor(self._pool(target, share), work)
 

@@ -16,7 +16,7 @@ from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import Person
 from bot.access.provision import level_of, target_of
-from bot.access.runner import backoff
+from bot.access.runner import backoff, is_alert_due
 from bot.access.words import what_happened, why_not
 from bot.access.work import Again, Work
 from bot.engines import Share
@@ -24,13 +24,8 @@ from bot.policy import clicks
 from bot.policy.facts import NOTHING_KNOWN
 from storage.audit import AuditKind
 from storage.errors import NoSuchRequest, NotPossible
-from storage.moves import Change, Move
+from storage.moves import Change, Move, Why, latest_end
 from storage.records import Cause, Json, Request, State
-
-ALERT_AT = 3
-ALERT_EVERY = 20
-"""An alert at the third failed try, then at every twentieth: with the back-off's cap about three an hour."""
-
 
 # Verbs.
 
@@ -128,9 +123,11 @@ async def _by_the_clock(work: Work, request: Request) -> Request:
     try:
         return await work.advance(request, Move.REVOKE, Change(actor="clock", cause=cause))
     except NotPossible as lost:
-        if lost.request.expires_at is None or lost.request.state.is_over:
+        if lost.request.state.is_over:
             raise
-        ends = lost.request.expires_at
+        if lost.why is not Why.NOT_ENDED:
+            raise Again("it is being ended by somebody else", at=await work.context.ledger.now()) from None
+        ends = lost.request.expires_at or latest_end(lost.request)
         raise Again("its end was moved", at=min(ends, lost.request.unclaimed_at or ends)) from None
 
 
@@ -198,11 +195,7 @@ async def _foreign(context: Context, work: Work, request: Request, foreign: NotO
 
 async def _again(context: Context, work: Work, request: Request, trouble: AdapterError) -> Again:
     next_try = await context.ledger.now() + backoff(work.tries)
-    if (
-        work.tries == ALERT_AT
-        or (work.tries > ALERT_AT and work.tries % ALERT_EVERY == 0)
-        or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs))
-    ):
+    if is_alert_due(work.tries) or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs)):
         await raise_alert(
             context, request, _cannot(request, trouble), tries=work.tries, steps=_by_hand(request, trouble)
         )

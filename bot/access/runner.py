@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from adapters.base import Unreachable
+from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.ports import Delayed
 from bot.access.work import Again, Effect, Work
@@ -50,6 +51,8 @@ Those two never wait for each other: ends that are held up again and again leave
 they are no more than its threads (``bot.engines.WORKERS``), so that no claimed task waits in memory.
 """
 
+ALERT_AT = 3
+ALERT_EVERY = 20
 LONGEST_SLEEP = 30.0
 BACKOFF_CAP = 60.0
 STORE_PAUSE = 1.0
@@ -61,6 +64,11 @@ def backoff(tries: int) -> timedelta:
     """1, 2, 4 … 60 seconds, each up to a quarter longer, so that many do not come back at once."""
     seconds = min(BACKOFF_CAP, 2.0 ** min(tries - 1, 10))
     return timedelta(seconds=seconds * (1 + random.random() / 4))  # noqa: S311 - spread, not secrecy
+
+
+def is_alert_due(tries: int) -> bool:
+    """At the third failed try of an end, then at every twentieth: with the back-off's cap about three an hour."""
+    return tries == ALERT_AT or (tries > ALERT_AT and tries % ALERT_EVERY == 0)
 
 
 def slots_for(slot: Slot) -> int:
@@ -168,19 +176,21 @@ class Runner:
             await self.ledger.finish(claim)
         except LedgerError:
             raise
-        except Exception as unforeseen:
-            reference = secrets.token_hex(4).upper()
-            log.exception(
-                "a task failed",
-                task=task.kind,
-                request=task.request_id,
-                reference=reference,
-                error=type(unforeseen).__name__,
-            )
-            words = f"{type(unforeseen).__name__}, reference {reference}"
-            await self.ledger.put_back(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=words)
+        except Exception as unforeseen:  # noqa: BLE001 - see _perform
+            await self._failed(claim, unforeseen)
         else:
             await self.ledger.finish(claim)
+
+    async def _failed(self, claim: Claim, unforeseen: Exception) -> None:
+        """A mistake of ours. It is tried again like any other trouble; of an end that fails again and again somebody is told."""
+        task, reference = claim.task, secrets.token_hex(4).upper()
+        log.error("a task failed", task=task.kind, request=task.request_id, reference=reference, exc_info=unforeseen)
+        words = f"{type(unforeseen).__name__}, reference {reference}"
+        if task.kind is TaskKind.REVOKE and is_alert_due(task.attempts):
+            what = f"Cannot end #{task.request_id}: dbaccess failed with {words}."
+            steps = ("End it by hand on its server. The log has more under the reference.",)
+            await raise_alert(self.context, None, what, tries=task.attempts, steps=steps)
+        await self.ledger.put_back(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=words)
 
     async def _lost(self, claim: Claim, lost: ClaimLost | NotPossible) -> None:
         """Another worker has the task, or the state moved on: nothing more outside; what we left there is looked at in turn."""
@@ -190,7 +200,10 @@ class Runner:
             plan = Plan(kind=TaskKind.MEND, lane=task.lane, due_at=await self.ledger.now(), is_single=True)
             await self.ledger.add_task(plan, request_id=task.request_id)
         if isinstance(lost, NotPossible) and lost.why is not Why.CLAIM_LOST:
-            await self.ledger.finish(claim)
+            if task.kind is TaskKind.REVOKE and lost.request.is_live:
+                await self.ledger.put_back(claim, due_at=await self.ledger.now(), error=str(lost.why))
+            else:
+                await self.ledger.finish(claim)
 
     @asynccontextmanager
     async def _renewed(self, claim: Claim) -> AsyncIterator[None]:

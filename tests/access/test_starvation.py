@@ -30,7 +30,7 @@ from storage.records import Priority, Request, State, TaskKind
 from storage.slots import ON_SERVER, PRIORITIES
 from tests.access.hanging import FOR_EVER, Hang, Quarter, at_once, until, waiting_requests
 from tests.access.house import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
-from tests.open_faults import require
+from tests.open_faults import open_fault, require
 
 
 async def expect_an_end_while_it_hangs(quarter: Quarter, good: Request, hang: Hang, *, held: int) -> None:
@@ -80,6 +80,18 @@ async def test_a_fresh_end_comes_while_others_of_the_same_server_hang_again_and_
     quarter.house.clock.at += timedelta(minutes=5)
     _, retries = SLOTS[False, Priority.SAFETY]
     await expect_an_end_while_it_hangs(quarter, good, quarter.server, held=retries)
+
+
+@open_fault("R1", "all of them are first tries, four at a time, and the one behind them waits until those gave up")
+async def test_an_end_comes_while_others_of_the_same_server_hang_at_their_first_try(quarter: Quarter) -> None:
+    """Twelve users hold up their own ends, which all fall due just before that of somebody who does not."""
+    quarter.build()
+    hostile = await quarter.granted("shop", 12)
+    (good,) = await quarter.granted("shop", minutes=31)
+    quarter.server.holds = {str(one.username) for one in hostile}.__contains__
+    quarter.house.clock.at += HOUR
+    async with quarter.running():
+        await until("the end of the good grant", lambda: quarter.is_over(good), within=10)
 
 
 async def test_an_end_comes_while_grants_and_questions_hang_on_its_own_server(quarter: Quarter) -> None:

@@ -7,4 +7,3 @@ from adapters.contract import AdapterContract
 
 class TestMySQLFamily(AdapterContract):
     """Both: see ``mysql_family`` among the fixtures of all tests."""
-

@@ -80,7 +80,9 @@ def is_ended(adapter: Redis, spec: UserSpec, *, tries: int) -> bool:
 
 @soak_only
 @pytest.mark.timeout(900)
-@open_fault("H3", "three sessions with one long command after another: every try of the end is given up before its turn")
+@open_fault(
+    "H3", "three sessions with one long command after another: every try of the end is given up before its turn"
+)
 def test_an_end_gets_its_turn_between_long_commands(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
     bench = Bench((started(flavour),))
     adapter, spec = bench.adapter(), bench.spec(READING)

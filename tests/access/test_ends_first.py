@@ -1,0 +1,152 @@
+"""A check, or a mistake of ours, may refuse a grant. It never refuses, delays or skips an end; and an end that does not come is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from adapters.base import AdapterError, Unreachable
+from bot.access import revoke, sweep
+from bot.access.effects import EFFECTS
+from bot.access.ports import AlertNotice, Person
+from bot.access.runner import Runner
+from bot.engines import Engines
+from storage.moves import Change, Move
+from storage.records import Cause, Request, State
+from storage.tables import requests
+from tests.access.fake_engine import FakeServer, engine
+from tests.access.house import ALERTS, HOUR, House
+
+OPERATOR = Person(id="cli:root", name="root", is_ours=True)
+
+
+def broken_engine(house: House, breaks: Callable[[], bool]) -> None:
+    """The house gets an adapter that raises what no adapter should."""
+
+    class Broken(engine(house.server)):  # type: ignore[misc]
+        def _reach(self, name: str) -> None:
+            if breaks():
+                raise NotImplementedError("postgresql://bot:HouseAdminSecret@localhost/shop")
+            super()._reach(name)
+
+    house.engines = Engines({"postgresql": Broken})
+    house.context = replace(house.context, engines=house.engines)
+    house.runner = Runner(house.context, EFFECTS)
+
+
+async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(house: House) -> None:
+    is_broken = False
+    broken_engine(house, lambda: is_broken)
+    request = await house.granted()
+    is_broken = True
+    await house.turn(hours=1, minutes=1)
+    (alert,) = [one for one in house.wall.on(ALERTS, AlertNotice) if "Cannot end" in one.what]
+    assert f"#{request.id}" in alert.what
+    assert "NotImplementedError" in alert.what
+    assert "HouseAdminSecret" not in f"{alert} {[task.last_error for task in await house.ledger.tasks()]}"
+    is_broken = False
+    await house.turn(minutes=2)
+    assert (await house.now(request)).state is State.REVOKED
+    assert house.server.users == {}
+
+
+async def test_every_failure_of_an_adapter_is_an_adapter_error(house: House) -> None:
+    """Also at a question: one server that fails by a mistake stops no look at the others."""
+    request = await house.granted()
+    broken_engine(house, lambda: True)
+    with pytest.raises(AdapterError) as caught:
+        await house.engines.call(revoke.target_of(request), lambda adapter: adapter.list_users())
+    assert isinstance(caught.value, Unreachable)
+    found = await sweep.look(house.context)
+    assert "NotImplementedError" in found.unanswered["shop"]
+
+
+async def test_an_end_that_fails_by_a_mistake_of_ours_is_told(house: House) -> None:
+    """A row that cannot be read, from a later version for one: nothing can be done, and somebody must know."""
+    request = await house.granted()
+    async with house.ledger.writing() as tx:
+        unread = {**(request.target or {}), "of a later version": True}
+        await tx.execute(update(requests).where(requests.c.id == request.id).values(target=unread))
+    await house.turn(hours=1, minutes=1)
+    told = [one.what for one in house.wall.on(ALERTS, AlertNotice)]
+    assert any(f"Cannot end #{request.id}" in what and "TypeError" in what for what in told), told
+
+
+async def test_ended_by_hand_in_the_moment_its_time_is_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock's task finds the grant live; before it moves it, somebody ended it. There is one task, and it must not be thrown away."""
+    request = await house.approve(await house.ask())  # never started: its end is the last moment it could have had
+    assert request.start_before is not None
+    house.clock.at = request.start_before + HOUR
+    real = house.ledger.advance
+
+    async def slower(request_id: int, move: Move, change: Change, **more: Any) -> Request:
+        if change.actor == "clock":
+            monkeypatch.undo()
+            await real(request_id, Move.REVOKE, Change(actor="cli:root", cause=Cause.REVOKED))
+        return await real(request_id, move, change, **more)
+
+    monkeypatch.setattr(house.ledger, "advance", slower)
+    await house.drain()
+    await house.turn(minutes=1)
+    assert (await house.now(request)).state is State.REVOKED
+    assert (await house.now(request)).ended_because is Cause.REVOKED
+
+
+@pytest.mark.parametrize("minutes", [1, 59])
+async def test_a_clock_set_back_in_the_middle_loses_no_end(
+    house: House, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    """The task was due; when its move is judged, the end lies ahead again."""
+    request = await house.approve(await house.ask())
+    assert request.start_before is not None
+    house.clock.at = request.start_before + HOUR
+    real = house.ledger.advance
+
+    async def earlier(request_id: int, move: Move, change: Change, **more: Any) -> Request:
+        if change.actor == "clock":
+            monkeypatch.undo()
+            house.clock.at -= timedelta(minutes=minutes)
+        return await real(request_id, move, change, **more)
+
+    monkeypatch.setattr(house.ledger, "advance", earlier)
+    await house.turn(hours=3)
+    assert (await house.now(request)).state is State.REVOKED
+
+
+async def test_a_database_that_is_no_longer_named_is_still_ended(house: House) -> None:
+    """Removed from databases.yml, with a policy that cannot be read beside it."""
+    request = await house.granted()
+    house.databases["databases"] = {"other": house.databases["databases"]["shop"] | {"admin_url": "env:OTHER_URL"}}
+    house.write()
+    (house.folder / "policy.yml").write_text("rules: [")
+    house.context.files.refresh()
+    await house.turn(hours=1)
+    assert (await house.now(request)).state is State.REVOKED
+    assert house.server.users == {}
+
+
+async def test_the_sweep_asks_the_servers_that_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One adapter that fails by a mistake, one that works: the orphan on the second is found."""
+    monkeypatch.setenv("FAR", "mysql://bot:FarAdminSecret@localhost/far")
+    far = FakeServer(clock=house.clock, identity="far-1")
+    request = await house.granted()
+    far.users[str(request.username).replace("_1_", "_77_")] = house.server.users[str(request.username)]
+
+    class Broken(engine(house.server)):  # type: ignore[misc]
+        def list_users(self) -> list[Any]:
+            raise NotImplementedError
+
+    engines = Engines({"postgresql": Broken, "mysql": engine(far)})
+    house.context = replace(house.context, engines=engines)
+    levels = {"readonly": {"grants": [{"on": ["a.b"], "privileges": ["SELECT"]}]}}
+    house.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
+    house.write()
+    house.context.files.refresh()
+    found = await sweep.look(house.context)
+    assert [stray.kind for stray in found.strays] == [sweep.Kind.ORPHAN]
+    assert set(found.unanswered) == {"shop"}

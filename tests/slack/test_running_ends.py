@@ -1,0 +1,103 @@
+"""Something keeps the bot from granting, and a grant is live: it is ended all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from bot.access.effects import EFFECTS
+from bot.access.runner import Runner
+from bot.app import App, CannotStart
+from bot.http import CannotListen
+from bot.settings import SettingsError
+from bot.slack.connection import Connection
+from storage.records import Request, State
+from tests.access.house import HOUR, House
+from tests.fake_slack.server import FakeSlack, running
+from tests.slack.test_running import app
+
+
+@pytest.fixture
+async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
+    found = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await found.open()
+    yield found
+    await found.close()
+
+
+async def with_a_live_grant(house: House, slack: FakeSlack, **settings: Any) -> tuple[App, Request]:
+    """The bot about to start on the ledger of the house, in which a grant has just expired."""
+    request = await house.granted()
+    house.clock.at += HOUR
+    found = app(house.folder, slack)
+    house.write()
+    found.settings = found.settings.model_copy(update=settings)
+    slack_side = {"directory": found.context.directory, "messenger": found.context.messenger}
+    found.context = replace(house.context, **slack_side)  # type: ignore[arg-type]
+    found.runner = Runner(found.context, EFFECTS)
+    return found, request
+
+
+async def assert_ended(house: House, request: Request) -> None:
+    await house.ledger.open(create=False)
+    assert (await house.now(request)).state is State.REVOKED
+    assert house.server.users == {}
+
+
+@pytest.mark.parametrize("missing", ["slack_bot_token", "slack_app_token"])
+async def test_without_a_token_a_live_grant_is_ended_and_then_it_is_said(house: House, missing: str) -> None:
+    async with running() as slack:
+        found, request = await with_a_live_grant(house, slack, **{missing: None})
+        with pytest.raises(SettingsError, match=f"{missing.upper()}: is not set"):
+            await found.run()
+        await assert_ended(house, request)
+
+
+async def test_with_a_port_that_is_taken_a_live_grant_is_ended_and_then_it_is_said(house: House) -> None:
+    async with running() as slack:
+        taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        port = taken.sockets[0].getsockname()[1]
+        found, request = await with_a_live_grant(house, slack, http_port=port)
+        with pytest.raises(CannotListen, match=str(port)):
+            await found.run()
+        taken.close()
+        await assert_ended(house, request)
+
+
+async def test_with_a_refused_token_a_live_grant_is_ended_and_then_it_is_said(house: House) -> None:
+    async with running() as slack:
+        found, request = await with_a_live_grant(house, slack, slack_app_token=SecretStr("xapp-wrong"))
+        with pytest.raises(CannotStart, match="SLACK_APP_TOKEN: Slack refused it"):
+            await found.run()
+        await assert_ended(house, request)
+
+
+async def test_a_connection_that_fails_by_a_mistake_stops_no_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise KeyError("url")
+
+    monkeypatch.setattr(Connection, "run", fails)
+    async with running() as slack:
+        found, request = await with_a_live_grant(house, slack)
+        life = asyncio.create_task(found.run())
+        await slack.wait("the user is gone", lambda: not house.server.users)
+        assert not life.done()
+        found.stop.set()
+        await life
+        await assert_ended(house, request)
+
+
+async def test_without_a_token_and_a_ledger_none_is_made(tmp_path: Path) -> None:
+    async with running() as slack:
+        found = app(tmp_path, slack)
+        found.settings = found.settings.model_copy(update={"slack_bot_token": None})
+        with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
+            await found.run()
+        assert not (tmp_path / "l.db").exists()
