@@ -76,6 +76,10 @@ class MariaDBDialect(Dialect):
             return None
         return [Holder(session=session, user=user, what=what) for session, user, what in rows]
 
+    def prepared(self, connection: Connection) -> list[str]:
+        """Everybody sees them."""
+        return [str(row[-1]) for row in connection.run("XA RECOVER FORMAT='SQL'")]
+
     def set_default_role(self, connection: Connection, target: Target, username: str, role: str) -> None:
         """By the DBA's procedure: the bot itself would need UPDATE on all of ``mysql``."""
         call = (

@@ -41,6 +41,9 @@ class Dialect(Protocol):
     def holders(self, connection: Connection) -> list[Holder] | None:
         """Connections of others than the bot that hold what ALTER USER, DROP USER or an event's change waits for. None: the bot cannot see it."""
 
+    def prepared(self, connection: Connection) -> list[str]:
+        """XA transactions that wait to be committed, as XA ROLLBACK names them. Raises what the driver raises where the bot may not see them."""
+
     def set_default_role(self, connection: Connection, target: Target, username: str, role: str) -> None:
         """So that the role counts from login on. Raises Rejected with what is missing."""
 

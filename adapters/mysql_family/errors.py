@@ -19,7 +19,10 @@ AGAIN = frozenset(
 )
 """Lost, timed out, deadlocked, killed: it may have been done. 0 is what the driver says of a connection that is closed."""
 
-READ_ONLY = frozenset({1290, 1836, 1792})
+OPTION_PREVENTS = 1290
+"""Some option of the server stands against it: read-only is one of several, strict-password-validation another."""
+
+READ_ONLY = frozenset({OPTION_PREVENTS, 1836, 1792})
 """A replica, or a server on its way to be one: until the address points to the primary."""
 
 LOGIN_REFUSED = frozenset({1045, 1044, 1049, 1130, 1698, 1862, 3118, 4151, 2049, 2059, 2061})
@@ -32,6 +35,9 @@ LOCK_TIMEOUTS = frozenset({1205, 1969})
 """A lock did not come in time; 1969 is MariaDB's, by max_statement_time."""
 
 SCHEDULER_DISABLED = 1577
+MAY_NOT_RECOVER = 1401
+"""XA RECOVER without the right; doctor names it."""
+
 NO_SUCH_USER = 1396
 IS_DEFINER = 4006
 """DROP USER of somebody whom a view, routine, trigger or event names as definer; MySQL 8.0.22 and later."""
@@ -72,7 +78,7 @@ def translate(error: pymysql.MySQLError, hidden: tuple[str, ...], *, login: str,
     """Try again, or not: by the number, as measured."""
     number = code(error)
     words = _clean(str(error.args[1]) if len(error.args) > 1 else str(error), hidden)
-    if number in READ_ONLY:
+    if number in READ_ONLY and (number != OPTION_PREVENTS or "read" in words):
         return Unreachable(f"{where} is read-only ({words}): a replica, or one that is becoming one")
     if number in NO_CONNECTION and CERTIFICATE not in words:
         return Unreachable(f"no connection to {where}: {words}")

@@ -47,9 +47,10 @@ LIMITS = {
 }
 """Per-user limits of the server, with what stands where ``settings`` does not name them; 0 is none."""
 
-NOTHING = ("USAGE", "PROXY")
+NOT_HERE = re.compile(r"GRANT (USAGE ON|PROXY ON|[`'])|REVOKE |SET DEFAULT ROLE ")
 """PROXY that a role has does not count for its members: see ``proxies``."""
 
+KIND = re.compile(r"^[A-Z ]+ (?=`)")
 WORDS = re.compile(r", (?![^(]*\))")
 WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"
 LOCK = "dbaccess kept roles"
@@ -148,14 +149,29 @@ class Given:
 
 
 def given_to(server: Server, connection: Connection, role: str) -> list[Given]:
-    """By SHOW GRANTS, each line of this role itself. information_schema lacks some of them on MariaDB, and adds those of roles below."""
-    grantee = re.compile(rf"GRANT (.+?) ON (?:TABLE )?(\S+) TO [`']{re.escape(role)}[`'](?:@\S+)?( WITH GRANT OPTION)?")
-    found = map(grantee.fullmatch, connection.column(f"SHOW GRANTS FOR {server.dialect.role(role)}"))
-    return [
-        Given(words=tuple(WORDS.split(line[1])), on=line[2], is_grantable=bool(line[3]))
-        for line in found
-        if line and line[1] not in NOTHING
-    ]
+    """By SHOW GRANTS, each line of this role itself. information_schema lacks some of them on MariaDB, and adds those of roles below.
+
+    Raises Rejected for a line that is not understood.
+    """
+    found = [_given(line, role) for line in connection.column(f"SHOW GRANTS FOR {server.dialect.role(role)}")]
+    return [given for given in found if given is not None]
+
+
+def _given(line: str, role: str) -> Given | None:
+    """None for a line that gives nothing here: USAGE, roles (see ``roles_below``), what is taken away, and PROXY."""
+    if NOT_HERE.match(line):
+        return None
+    to = re.escape(role.replace("`", "``"))
+    found = re.fullmatch(
+        rf"GRANT (.+?) ON ((?:TABLE |PROCEDURE |FUNCTION |PACKAGE |PACKAGE BODY )?)(.+) TO [`']{to}[`'](?:@\S+)?( WITH GRANT OPTION)?",
+        line,
+    )
+    if found is None:
+        raise Rejected(
+            f"the role {role} has a right that is not understood: {line}", mend="name another role in databases.yml"
+        )
+    kind = "" if found[2] == "TABLE " else found[2]
+    return Given(words=tuple(WORDS.split(found[1])), on=kind + found[3], is_grantable=bool(found[4]))
 
 
 def danger(server: Server, connection: Connection, role: str) -> str | None:
@@ -176,7 +192,7 @@ def _mighty(given: Given, ops_schema: str) -> str | None:
     if given.on == "*.*":
         found = sorted(words - ON_WHOLE_SERVER)
         return f"{found[0]} on the whole server" if found else None
-    schema = given.on.partition("`.")[0].strip("`")
+    schema = KIND.sub("", given.on).partition("`.")[0].strip("`")
     if any(_takes_in(schema, own) for own in (SYSTEM, ops_schema)) and (found := sorted(words - READS)):
         return f"{found[0]} on {given.on}, where the server keeps its accounts or their ends,"
     return None

@@ -71,6 +71,7 @@ class _Patience:
         own = [holder.session for holder in found or () if holder.user == self.username and holder.session]
         sessions.kill_each(self.connection, own)
         if self.ended is not None:
+            self.ended.update(own)
             sessions.kill(self.connection, self.username, self.ended)
         return found
 

@@ -17,7 +17,7 @@ import pymysql
 from adapters.base import AdapterError, Level, NotOurs, Receipt, Rejected, Unreachable, username_pattern
 from adapters.mysql_family import events, locks, sessions, users
 from adapters.mysql_family.connection import Connection, Server, account
-from adapters.mysql_family.errors import IS_DEFINER, code
+from adapters.mysql_family.errors import IS_DEFINER, MAY_NOT_RECOVER, code
 from adapters.mysql_family.levels import drop_unused
 from adapters.mysql_family.proxies import take_back
 
@@ -127,6 +127,7 @@ def _afterwards(server: Server, connection: Connection, username: str, level: Le
     """What is said or tidied up once the end is proven. Nothing here may fail it."""
     steps: tuple[tuple[str, Callable[[], list[str]]], ...] = (
         ("what it left behind was not found out", lambda: _left(connection, username)),
+        ("prepared XA transactions could not be seen", lambda: _prepared(server, connection)),
         ("PROXY that it gave was not taken back", lambda: take_back(connection, username)),
         (
             "the role kept for its level may be left, and goes with a later end",
@@ -142,6 +143,19 @@ def _afterwards(server: Server, connection: Connection, username: str, level: Le
 
 def _left(connection: Connection, username: str) -> list[str]:
     return [f"left behind: {name}" for name in left_by(connection, username)]
+
+
+def _prepared(server: Server, connection: Connection) -> list[str]:
+    """These outlive their sessions and their user, with all their locks, and anybody may commit them. The server does not say whose they are."""
+    try:
+        found = server.dialect.prepared(connection)
+    except pymysql.MySQLError as error:
+        if code(error) != MAY_NOT_RECOVER:
+            raise
+        return []
+    named = "; ".join(f"XA ROLLBACK {xid}" for xid in found[:NAMED_AT_MOST])
+    further = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
+    return [f"prepared XA transactions are open on this server, maybe of this user: {named}{further}"] if found else []
 
 
 def _tidied(server: Server, connection: Connection, level: Level) -> list[str]:

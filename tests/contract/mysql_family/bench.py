@@ -256,7 +256,7 @@ def _bot(bench: Bench) -> None:
         run(f"GRANT {right} ON *.* TO {bot}")
     run(f"GRANT EVENT ON `{ops}`.* TO {bot}", f"GRANT SELECT ON mysql.* TO {bot}")
     if not mariadb:
-        run(f"GRANT SELECT ON performance_schema.* TO {bot}")
+        run(f"GRANT SELECT ON performance_schema.* TO {bot}", f"GRANT XA_RECOVER_ADMIN ON *.* TO {bot}")
     run(f"GRANT SELECT ON `{bench.database}`.customers TO {bot} WITH GRANT OPTION")
     for role in (bench.reader, bench.writer):
         run(f"GRANT {role} TO {bot} WITH ADMIN OPTION")

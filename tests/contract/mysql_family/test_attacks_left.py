@@ -1,0 +1,279 @@
+"""What outlives a user: prepared transactions, objects defined by the level's role, rights passed on; and sessions that are hard to kill."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import pymysql
+import pytest
+
+from adapters.base import AdapterError, Grant, Level, Rejected
+from adapters.bench import wait_until
+from adapters.mysql_family.levels import danger, kept_role
+from tests.contract.mysql_family.bench import Bench
+from tests.contract.mysql_family.hostile import assert_ended, connected, is_alive, made, opened, run, tried
+from tests.open_faults import open_fault, require
+from tests.soak import soak_only
+
+
+def escaped(bench: Bench) -> str:
+    return bench.database.replace("_", "\\_")
+
+
+def somebody(bench: Bench, *rights: str) -> pymysql.Connection[Any]:
+    """A permanent login with few rights."""
+    name = f"mallory_{bench.bot}"
+    bench.server.run(f"CREATE USER {name} IDENTIFIED BY 'Known0Password'", *(f"GRANT {r} TO {name}" for r in rights))
+    return opened(bench.server.connect(name, "Known0Password"))
+
+
+# Prepared transactions.
+
+
+def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_bench: Bench) -> None:
+    """It keeps its locks, and whoever knows its name may commit it."""
+    xid = f"x{own_bench.bot}"
+    spec = made(own_bench, own_bench.writing)
+    session = connected(own_bench, spec)
+    for statement in (f"XA START '{xid}','b'", "UPDATE orders SET customer = 666 WHERE id = 1", f"XA END '{xid}','b'"):
+        run(session, statement)
+    run(session, f"XA PREPARE '{xid}','b'")
+    session.close()
+    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_bench, spec)
+    told = [note for note in receipt.notes if note.startswith("prepared XA transactions are open")]
+    assert told
+    statements = told[0].partition(": ")[2].split("; ")
+    mine = [s for s in statements if xid.encode().hex() in s.lower() or f"'{xid}'" in s]
+    assert len(mine) == 1
+    own_bench.server.run(mine[0])
+    assert own_bench.server.asked(f"SELECT customer FROM {own_bench.database}.orders WHERE id = 1") == [(1,)]
+    own_bench.server.run(f"UPDATE {own_bench.database}.orders SET customer = 5 WHERE id = 1")
+    again = made(own_bench, own_bench.writing)
+    assert xid not in str(own_bench.adapter().drop_user(again.username, again.level).notes)
+
+
+def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_bench: Bench) -> None:
+    if own_bench.is_mariadb:
+        pytest.skip("there everybody sees them")
+    own_bench.server.run(f"REVOKE XA_RECOVER_ADMIN ON *.* FROM `{own_bench.bot}`@`%`")
+    warned = [f for f in own_bench.adapter().check([own_bench.reading]).warnings if "prepared XA" in f.what]
+    assert [f.mend for f in warned] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_bench.bot}'@'%';"]
+    spec = made(own_bench, own_bench.writing)
+    own_bench.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_bench, spec)
+
+
+# Objects of the level's role.
+
+
+@pytest.fixture
+def scratch(own_bench: Bench) -> str:
+    """A schema that a level may make views in, and others may read."""
+    if not own_bench.is_mariadb:
+        pytest.skip("MySQL has no DEFINER = CURRENT_ROLE")
+    return own_bench.server.new_database("scratch")
+
+
+LEFT = {
+    "view": ("CREATE VIEW", "CREATE DEFINER=CURRENT_ROLE VIEW {scratch}.left_one AS SELECT * FROM {shop}.customers"),
+    "routine": (
+        "CREATE ROUTINE",
+        "CREATE DEFINER=CURRENT_ROLE PROCEDURE {scratch}.left_one() SQL SECURITY DEFINER UPDATE {shop}.orders SET customer = 777 WHERE id = 2",
+    ),
+    "event": (
+        "EVENT",
+        "CREATE DEFINER=CURRENT_ROLE EVENT {scratch}.left_one ON SCHEDULE EVERY 1 HOUR STARTS CURRENT_TIMESTAMP + INTERVAL 1 DAY DO DELETE FROM {shop}.orders",
+    ),
+    "trigger": (
+        "CREATE, TRIGGER",
+        "CREATE TABLE {scratch}.t (id INT); CREATE DEFINER=CURRENT_ROLE TRIGGER {scratch}.left_one BEFORE INSERT ON {scratch}.t FOR EACH ROW DELETE FROM {shop}.orders",
+    ),
+}
+
+
+@open_fault(
+    "C4", "what is defined by the level's role goes on, and the receipt names only what the user itself defined"
+)
+@pytest.mark.parametrize("kind", LEFT)
+def test_what_the_levels_role_defines_is_told(own_bench: Bench, scratch: str, kind: str) -> None:
+    right, statements = LEFT[kind]
+    own_bench.server.run(f"GRANT SELECT, {right} ON {scratch}.* TO {own_bench.writer}")
+    spec = made(own_bench, own_bench.writing)
+    session = connected(own_bench, spec)
+    for statement in statements.format(scratch=scratch, shop=own_bench.database).split("; "):
+        run(session, statement)
+    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    require(not own_bench.has_user(spec.username), "the user is gone")
+    is_there = (
+        own_bench.server.asked(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
+    )
+    assert not is_there or f"{scratch}.left_one ({kind})" in " ".join(receipt.notes)
+
+
+@open_fault(
+    "C4", "a view that a user of a kept role made reads on for everybody, while another user of the level lives"
+)
+def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_bench: Bench, scratch: str) -> None:
+    level = Level(
+        name="kept",
+        grants=(
+            Grant(on=(f"{own_bench.database}.*",), privileges=("SELECT",)),
+            Grant(on=(f"{scratch}.*",), privileges=("CREATE VIEW", "SELECT")),
+        ),
+    )
+    for given, place in (("SELECT", escaped(own_bench)), ("CREATE VIEW, SELECT", scratch.replace("_", "\\_"))):
+        own_bench.server.run(f"GRANT {given} ON `{place}`.* TO `{own_bench.bot}`@`%` WITH GRANT OPTION")
+    first, second = made(own_bench, level), made(own_bench, level)
+    run(
+        connected(own_bench, first),
+        f"CREATE DEFINER=CURRENT_ROLE VIEW {scratch}.v AS SELECT * FROM {own_bench.database}.customers",
+    )
+    reader = somebody(own_bench, f"SELECT ON {scratch}.*")
+    require(tried(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "anybody reads through it")
+    receipt = own_bench.adapter().drop_user(first.username, level)
+    reads_on = tried(reader, f"SELECT COUNT(*) FROM {scratch}.v")
+    own_bench.adapter().drop_user(second.username, level)
+    require(not own_bench.has_user(str(kept_role(own_bench.target(), level))), "the role is gone with its last user")
+    assert not reads_on or f"{scratch}.v (view)" in " ".join(receipt.notes)
+
+
+# Rights that may be passed on.
+
+
+PASSED_ON = {
+    "procedure": "EXECUTE, ALTER ROUTINE ON PROCEDURE {shop}.p",
+    "table": "SELECT ON {shop}.customers",
+    "column": "SELECT (id) ON {shop}.customers",
+    "blank": "SELECT ON `{blank}`.*",
+    "blank-table": "SELECT ON `{blank}`.`a t`",
+    "dash": "SELECT ON `{dash}`.*",
+}
+
+
+@pytest.mark.parametrize("what", PASSED_ON)
+def test_a_role_that_may_pass_its_rights_on_is_never_given(own_bench: Bench, what: str) -> None:
+    server, tag = own_bench.server, own_bench.bot[4:]
+    places = {"shop": own_bench.database, "blank": f"orders eu {tag}", "dash": f"orders-eu-{tag}"}
+    server.run(
+        f"CREATE PROCEDURE {own_bench.database}.p() SELECT 1",
+        f"CREATE DATABASE `{places['blank']}`",
+        f"CREATE DATABASE `{places['dash']}`",
+        f"CREATE TABLE `{places['blank']}`.`a t` (id INT)",
+        f"GRANT {PASSED_ON[what].format(**places)} TO {own_bench.server_role(own_bench.reader)} WITH GRANT OPTION",
+    )
+    with own_bench.adapter().server.session() as connection:
+        assert danger(own_bench.adapter().server, connection, own_bench.reader)
+    spec = own_bench.spec(own_bench.reading)
+    with pytest.raises(Rejected, match="may give its rights to others"):
+        own_bench.adapter().create_user(spec)
+    assert not own_bench.has_user(spec.username)
+    assert [f for f in own_bench.adapter().check([own_bench.reading]).problems if "give its rights" in f.what]
+
+
+BACKSLASH = open_fault("U6", "doctor does not see the bot's right on a name with a backslash, and refuses the level")
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        "orders-prod {}",
+        "Orders Prod {}",
+        "per%cent {}",
+        "Ünïcode {}",
+        "tick`ed {}",
+        pytest.param("back\\slash {}", marks=BACKSLASH),
+    ],
+)
+def test_names_that_need_quotes_work_in_levels(own_bench: Bench, database: str) -> None:
+    name = database.format(own_bench.bot[4:])
+    quoted = "`" + name.replace("`", "``") + "`"
+    pattern = "".join("\\" + c if c in "_%\\" else c for c in quoted)
+    bot = f"`{own_bench.bot}`@`%`"
+    own_bench.server.run(
+        f"CREATE DATABASE {quoted}",
+        f"CREATE TABLE {quoted}.`order` (id INT)",
+        f"GRANT SELECT ON {pattern}.* TO {bot} WITH GRANT OPTION",
+        f"GRANT SELECT ON {quoted}.`order` TO {bot} WITH GRANT OPTION",
+    )
+    for on in (f"{name}.*", f"{name}.order"):
+        level = Level(name="odd", grants=(Grant(on=(on,), privileges=("SELECT",)),))
+        assert own_bench.adapter().check([level]).problems == ()
+        spec = made(own_bench, level)
+        assert run(
+            opened(own_bench.server.connect(spec.username, spec.password)), f"SELECT COUNT(*) FROM {quoted}.`order`"
+        ) == [(0,)]
+        own_bench.adapter().drop_user(spec.username, level)
+        assert_ended(own_bench, spec)
+
+
+# Sessions that are hard to kill.
+
+
+STUBBORN = {
+    "sleep": ("SELECT SLEEP(1000)",) * 2,
+    "benchmark": ("SELECT BENCHMARK(1000000000000, SHA2(REPEAT('x', 1000), 512))",) * 2,
+    "regexp": ("SELECT REGEXP_LIKE(REPEAT('a', 40), '(a+)+b')", "SELECT REPEAT('a', 40) REGEXP '(a+)+b'"),
+    "join": ("SELECT COUNT(*) FROM customers a, customers b, customers c, customers d, customers e",) * 2,
+    "recursion": ("WITH RECURSIVE c AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c",) * 2,
+    "unread": ("SELECT REPEAT('x', 100000) FROM customers a, customers b, customers c, customers d",) * 2,
+    "large": (
+        "SELECT COUNT(*) FROM (SELECT AES_ENCRYPT(REPEAT('x', 10000000), 'k') FROM customers a, customers b, customers c) z",
+    )
+    * 2,
+}
+
+
+@soak_only
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("what", STUBBORN)
+def test_a_session_that_is_hard_to_kill_is_ended(own_bench: Bench, what: str) -> None:
+    spec = made(own_bench, own_bench.reading)
+    session = connected(own_bench, spec)
+    deep = "max_recursive_iterations" if own_bench.is_mariadb else "cte_max_recursion_depth"
+    run(session, f"SET SESSION {deep} = 4294967295")
+    statement = STUBBORN[what][own_bench.is_mariadb]
+    if what == "unread":
+        session._execute_command(3, statement)
+    else:
+        threading.Thread(target=lambda: tried(session, statement), daemon=True).start()
+    wait_until(lambda: _runs(own_bench, spec.username), within=60)
+    time.sleep(1)  # well into it: how far a statement is, nobody says
+    _drop_until_gone(own_bench, spec.username, spec.level)
+    assert not _runs(own_bench, spec.username)
+    assert not own_bench.has_user(spec.username)
+
+
+@soak_only
+@pytest.mark.timeout(900)
+def test_a_long_rollback_is_waited_for(own_bench: Bench) -> None:
+    """The login is blocked meanwhile, and the end says that it is not done."""
+    own_bench.server.run(f"GRANT CREATE ON `{escaped(own_bench)}`.* TO {own_bench.server_role(own_bench.writer)}")
+    spec = made(own_bench, own_bench.writing)
+    session = connected(own_bench, spec)
+    run(session, "CREATE TABLE big (id INT AUTO_INCREMENT PRIMARY KEY, t VARCHAR(200))")
+    run(
+        session,
+        "INSERT INTO big (t) SELECT REPEAT('x', 200) FROM customers a, customers b, (SELECT 1 FROM customers LIMIT 50) c",
+    )
+    run(session, "START TRANSACTION")
+    session._execute_command(3, "UPDATE big SET t = REPEAT('y', 200)")
+    time.sleep(5)  # something to roll back
+    _drop_until_gone(own_bench, spec.username, spec.level)
+    assert not own_bench.has_user(spec.username)
+    assert not is_alive(opened(session))
+
+
+def _runs(bench: Bench, username: str) -> bool:
+    return bool(bench.server.asked("SELECT 1 FROM information_schema.processlist WHERE user = %s", username))
+
+
+def _drop_until_gone(bench: Bench, username: str, level: Level) -> None:
+    """As the revocation does: again and again."""
+    deadline = time.monotonic() + 300
+    while bench.has_user(username) and time.monotonic() < deadline:
+        with suppress(AdapterError):
+            bench.adapter().drop_user(username, level)

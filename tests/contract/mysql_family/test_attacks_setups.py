@@ -1,0 +1,277 @@
+"""What other teams' servers have switched on: password policies, partial revokes, unusual modes, a replica that is promoted."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pymysql
+import pytest
+
+from adapters.base import Adapter, AdapterError, Grant, Level, Secrets, UserSpec
+from adapters.bench import wait_until
+from bot.access.provision import make_password
+from bot.trial import Step, try_level
+from tests.conftest import had
+from tests.contract.mysql_family.bench import BOT_PASSWORD, Bench, build
+from tests.contract.mysql_family.hostile import ended, made, may_log_in, opened, run
+from tests.open_faults import open_fault, require
+from tests.servers import mysql as servers
+from tests.servers.mysql import MySQLServer
+
+
+def own_server(flavour: servers.Flavour, *options: str) -> Iterator[Bench]:
+    for server in had(lambda: servers.start(flavour, *options)):
+        yield build(server)
+
+
+def as_the_bot_makes_them(bench: Bench, level: Level) -> UserSpec:
+    return replace(bench.spec(level), password=make_password())
+
+
+def is_granted(bench: Bench, level: Level) -> bool:
+    """Whether a grant with a password of the bot's works, and a new password too."""
+    spec = as_the_bot_makes_them(bench, level)
+    fresh = make_password()
+    try:
+        bench.adapter().create_user(spec)
+        bench.adapter().set_password(spec.username, fresh)
+    except AdapterError:
+        return False
+    finally:
+        ended(bench, spec)
+    return True
+
+
+# Password policies.
+
+
+@pytest.fixture(scope="module")
+def policy() -> Iterator[Bench]:
+    for bench in own_server(servers.MYSQL):
+        bench.server.run("INSTALL COMPONENT 'file://component_validate_password'")
+        yield bench
+
+
+def set_policy(bench: Bench, name: str) -> None:
+    bench.server.run(f"SET GLOBAL validate_password.policy = {name}")
+
+
+def test_a_low_password_policy_is_met(policy: Bench) -> None:
+    set_policy(policy, "LOW")
+    assert is_granted(policy, policy.reading)
+
+
+@open_fault("U5", "a password of letters and digits has no special character, so the server refuses every grant")
+@pytest.mark.parametrize("name", ["MEDIUM", "STRONG"])
+def test_a_stricter_password_policy_is_met_or_found_by_doctor(policy: Bench, name: str) -> None:
+    set_policy(policy, name)
+    health = policy.adapter().check([policy.reading])
+    assert is_granted(policy, policy.reading) or [f for f in health.problems if "password" in f.what]
+
+
+@open_fault("U5", "the trial makes passwords in another way than grants do, so it is well where no grant can be given")
+def test_the_trial_and_a_grant_judge_alike(policy: Bench) -> None:
+    """By twelve each: the trial's passwords have a special character most of the time."""
+    set_policy(policy, "MEDIUM")
+    tries = range(12)
+    tried = [_is_well(policy) for _ in tries]
+    granted = [is_granted(policy, policy.reading) for _ in tries]
+    assert any(tried) == any(granted)
+
+
+def _is_well(bench: Bench) -> bool:
+    steps = list[Step]()
+    return try_level(bench.adapter(), bench.reading, prefix=bench.prefix, report=steps.append, stop=threading.Event())
+
+
+@pytest.fixture(scope="module")
+def checked() -> Iterator[Bench]:
+    yield from own_server(servers.MARIADB)
+
+
+@pytest.mark.parametrize("plugin", ["simple_password_check", "password_reuse_check"])
+def test_a_password_policy_of_mariadb_is_no_replica(checked: Bench, plugin: str) -> None:
+    """It cannot look at a hash, and says so with the number that a read-only server has too."""
+    checked.server.run(f"INSTALL SONAME '{plugin}'")
+    try:
+        with pytest.raises(AdapterError) as no:
+            checked.adapter().create_user(as_the_bot_makes_them(checked, checked.reading))
+        assert "strict-password-validation" in str(no.value)
+        assert "replica" not in str(no.value)
+        checked.server.run("SET GLOBAL strict_password_validation = OFF")
+        assert is_granted(checked, checked.reading)
+    finally:
+        checked.server.run("SET GLOBAL strict_password_validation = ON", f"UNINSTALL SONAME '{plugin}'")
+
+
+@open_fault("U5", "a server that refuses hashes lets no grant be given, and doctor finds nothing")
+def test_a_password_policy_of_mariadb_is_found_by_doctor(checked: Bench) -> None:
+    checked.server.run("INSTALL SONAME 'simple_password_check'")
+    try:
+        health = checked.adapter().check([checked.reading])
+        assert is_granted(checked, checked.reading) or [f for f in health.problems if "password" in f.what]
+    finally:
+        checked.server.run("UNINSTALL SONAME 'simple_password_check'")
+
+
+# Modes and options.
+
+
+@pytest.fixture(scope="module")
+def unusual_mysql() -> Iterator[Bench]:
+    yield from own_server(
+        servers.MYSQL,
+        "--sql-mode=ANSI,NO_BACKSLASH_ESCAPES",
+        "--activate-all-roles-on-login=ON",
+        "--password-history=5",
+        "--password-reuse-interval=365",
+        "--default-password-lifetime=1",
+        "--password-require-current=ON",
+        "--authentication-policy=caching_sha2_password,,",
+    )
+
+
+@pytest.fixture(scope="module")
+def unusual_mariadb() -> Iterator[Bench]:
+    yield from own_server(
+        servers.MARIADB,
+        "--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH",
+        "--default-password-lifetime=1",
+        "--disconnect-on-expired-password=ON",
+        "--event-scheduler=OFF",
+    )
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def unusual(request: pytest.FixtureRequest) -> Bench:
+    found: Bench = request.getfixturevalue(f"unusual_{request.param}")
+    return found
+
+
+def test_modes_and_password_rules_of_a_server_do_not_matter(unusual: Bench) -> None:
+    for level in (unusual.reading, unusual.narrow):
+        assert unusual.adapter().check([level]).problems == ()
+        spec = made(unusual, level)
+        session = opened(unusual.server.connect(spec.username, spec.password))
+        assert run(session, f"SELECT COUNT(*) FROM {unusual.database}.customers") == [(100,)]
+        unusual.adapter().set_password(spec.username, make_password())
+        assert not unusual.adapter().drop_user(spec.username, level).was_absent
+        assert not unusual.has_user(spec.username)
+
+
+def whole(bench: Bench) -> Level:
+    return Level(name="whole", grants=(Grant(on=(f"{bench.database}.*",), privileges=("SELECT",)),))
+
+
+@open_fault("U6", "under partial_revokes a database's name has no wildcards, and its escaped _ names no database")
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_whole_database_under_partial_revokes(unusual_mysql: Bench, everywhere: bool) -> None:
+    """The shop's name has a ``_`` in it."""
+    bench = build(unusual_mysql.server)
+    bench.server.run("SET GLOBAL partial_revokes = ON")
+    on = "*.*" if everywhere else f"`{bench.database}`.*"
+    bench.server.run(f"GRANT SELECT ON {on} TO `{bench.bot}`@`%` WITH GRANT OPTION")
+    spec = as_the_bot_makes_them(bench, whole(bench))
+    try:
+        bench.adapter().create_user(spec)
+        session = opened(bench.server.connect(spec.username, spec.password))
+        found = run(session, f"SELECT COUNT(*) FROM `{bench.database}`.customers")
+    except (AdapterError, pymysql.MySQLError) as trouble:
+        raise AssertionError(f"the level gives nothing: {trouble}") from None
+    finally:
+        ended(bench, spec)
+        bench.server.run("SET GLOBAL partial_revokes = OFF")
+    assert found == [(100,)]
+
+
+# A replica that is promoted.
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def promotable(request: pytest.FixtureRequest) -> Iterator[tuple[Bench, MySQLServer]]:
+    """A primary, and a replica that follows it by GTID."""
+    is_mysql = request.param == "mysql"
+    flavour = servers.MYSQL if is_mysql else servers.MARIADB
+    further = ("--gtid-mode=ON", "--enforce-gtid-consistency=ON") if is_mysql else ()
+    made_servers = list[MySQLServer]()
+    try:
+        for number in (1, 2):
+            made_servers.append(servers.start(flavour, f"--server-id={number}", "--log-bin=b", *further))
+    except servers.NoServer as missing:
+        if os.environ.get("REQUIRE_SERVERS"):
+            raise
+        pytest.skip(str(missing))
+    primary, replica = made_servers
+    follow(primary, replica, is_mysql=is_mysql)
+    yield build(primary), replica
+    for server in made_servers:
+        server.remove()
+
+
+def follow(primary: MySQLServer, replica: MySQLServer, *, is_mysql: bool) -> None:
+    word, reset = ("SOURCE", "RESET BINARY LOGS AND GTIDS") if is_mysql else ("MASTER", "RESET MASTER")
+    where = f"{word}_HOST='127.0.0.1', {word}_PORT={primary.port}, {word}_USER='{servers.ROOT}', {word}_PASSWORD='{servers.PASSWORD}'"
+    primary.run(reset)
+    if is_mysql:
+        start = (
+            f"CHANGE REPLICATION SOURCE TO {where}, SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1",
+            "START REPLICA",
+        )
+    else:
+        start = f"CHANGE MASTER TO {where}, MASTER_USE_GTID=slave_pos", "START SLAVE"
+    replica.run(reset, *start, "SET GLOBAL read_only = 1")
+
+
+def promote(replica: MySQLServer, *, is_mysql: bool) -> None:
+    word = "REPLICA" if is_mysql else "SLAVE"
+    further = ("SET GLOBAL super_read_only = 0",) if is_mysql else ()
+    replica.run(f"STOP {word}", f"RESET {word} ALL", *further, "SET GLOBAL read_only = 0")
+
+
+@open_fault(
+    "U1",
+    "the promoted server has another identity and its events stay disabled: the user is ended by nobody, and doctor is content",
+)
+def test_a_users_end_survives_a_failover(promotable: tuple[Bench, MySQLServer]) -> None:
+    """The bot, or the server itself, or at the least doctor says that neither will."""
+    bench, replica = promotable
+    identity = bench.adapter().identity()
+    spec = made(bench, bench.reading, remaining=5.0)
+    wait_until(lambda: bool(replica.asked("SELECT 1 FROM mysql.user WHERE user = %s", spec.username)))
+    wait_until(
+        lambda: bool(replica.asked("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username))
+    )
+    bench.server.stop()
+    promote(replica, is_mysql=not bench.is_mariadb)
+    secrets = Secrets(admin_url=replica.url(bench.bot, BOT_PASSWORD, bench.database))
+    promoted = replace(bench, server=replica)
+    require(may_log_in(promoted, spec.username, spec.password), "the user is on the promoted server")
+    after = bench.engine(bench.target(identity=identity), secrets)
+    is_ended = is_dropped(after, spec)
+    due = "SELECT COUNT(*) FROM information_schema.events WHERE execute_at > UTC_TIMESTAMP()"
+    wait_until(lambda: replica.asked(due) == [(0,)], within=60)
+    health = bench.engine(bench.target(), secrets).check([bench.reading])
+    named = [f for f in (*health.problems, *health.warnings) if "event" in f.what]
+    assert is_ended or named or is_out_soon(promoted, spec)
+
+
+def is_dropped(adapter: Adapter, spec: UserSpec) -> bool:
+    try:
+        adapter.drop_user(spec.username, spec.level)
+    except AdapterError:
+        return False
+    return True
+
+
+def is_out_soon(bench: Bench, spec: UserSpec) -> bool:
+    """The server's own event has so long to act."""
+    deadline = time.monotonic() + 10
+    while may_log_in(bench, spec.username, spec.password):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
