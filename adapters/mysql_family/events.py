@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pymysql
 
-from adapters.base import NotOurs, Rejected, Target
+from adapters.base import Blocked, NotOurs, Rejected, Target
 from adapters.mysql_family import locks
 from adapters.mysql_family.connection import Connection, Row, Server, account, quoted, shown
 from adapters.mysql_family.errors import SCHEDULER_DISABLED, code
@@ -136,7 +136,7 @@ def set_up(server: Server, connection: Connection, username: str, *, request_id:
     schedule = f"ON SCHEDULE AT {connection.literal(_whole_second(at))} ON COMPLETION PRESERVE ENABLE"
     try:
         statement = _statement(connection, target, username, schedule, mark)
-        locks.run_for_change(server, connection, statement, username)
+        locks.run(server, connection, statement, username)
     except pymysql.MySQLError as error:
         if code(error) != SCHEDULER_DISABLED:
             raise
@@ -168,8 +168,8 @@ def drop(server: Server, connection: Connection, username: str) -> list[str]:
     statement = f"DROP EVENT IF EXISTS {_name(server.target, username)}"
     try:
         locks.run(server, connection, statement, username)
-    except (pymysql.MySQLError, locks.Blocked) as trouble:
-        words = trouble.what if isinstance(trouble, locks.Blocked) else str(trouble.args[-1])
+    except (pymysql.MySQLError, Blocked) as trouble:
+        words = trouble.what if isinstance(trouble, Blocked) else str(trouble.args[-1])
         return [f"its event was left in {shown(server.target.ops_schema)} ({words}): {statement};"]
     return []
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pymysql
 
-from adapters.base import Rejected, Unreachable
+from adapters.base import Blocked
 from adapters.mysql_family import sessions
 from adapters.mysql_family.connection import LOCK_SECONDS, Connection, Server
 from adapters.mysql_family.errors import LOCK_TIMEOUTS, code
@@ -34,15 +34,6 @@ class Holder:
     session: int | None
     user: str
     what: str
-
-
-class Blocked(Exception):
-    """A lock did not come. ``what`` says who holds it, ``remedy`` is the statement that frees it."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,49 +76,30 @@ def run(
     patience.tried(step, lambda seconds: server.dialect.run_briefly(connection, statement, seconds))
 
 
-def run_for_end(server: Server, connection: Connection, statement: str, username: str, ended: set[Any]) -> None:
-    """``run`` for a step of an end. Raises Rejected, whose remedy an administrator can use."""
-    try:
-        run(server, connection, statement, username, ended=ended)
-    except Blocked as held:
-        raise Rejected(held.what, mend=held.remedy) from None
-
-
-def run_for_change(server: Server, connection: Connection, statement: str, username: str) -> None:
-    """``run`` for a change of a live user. Raises Unreachable: it is tried again."""
-    try:
-        run(server, connection, statement, username)
-    except Blocked as held:
-        raise Unreachable(f"{held.what}; {held.remedy}") from None
-
-
 def look(
     server: Server, connection: Connection, query: Callable[[], T], username: str, *, ended: set[Any] | None = None
 ) -> T:
-    """What it finds. Tables of accounts that are locked for writing cannot be read: raises as ``run_for_end`` and ``run_for_change`` do."""
+    """What it finds. Raises Blocked where the tables of accounts are locked for writing and cannot be read."""
 
     def within(seconds: int) -> T:
         connection.wait_for_locks(seconds)
         return query()
 
     patience = _Patience(server=server, connection=connection, username=username, ended=ended)
-    try:
-        return patience.tried("looking for the user", within)
-    except Blocked as held:
-        if ended is not None:
-            raise Rejected(held.what, mend=held.remedy) from None
-        raise Unreachable(f"{held.what}; {held.remedy}") from None
+    return patience.tried("looking for the user", within)
 
 
 def _blocked(server: Server, connection: Connection, step: str, found: Sequence[Holder] | None) -> Blocked:
     if found:
         who = "; ".join(_held_by(holder) for holder in found[:NAMED_AT_MOST])
         remedies = dict.fromkeys(_freed_by(holder) for holder in found[:NAMED_AT_MOST])
-        return Blocked(f"{step} waits for a lock: {who}", " ".join(remedies))
+        return Blocked(f"{step} waits for a lock: {who}", remedy=" ".join(remedies))
     idle = ", ".join(f"{session} of {user}" for session, user in _idle(connection))
     guess = f"; connections that are open and idle: {idle}" if idle else ""
     what = f"{step} waits for a lock, and the server does not say whose it is{guess}"
-    return Blocked(what, f"{server.dialect.shows_holders} and dbaccess names the connection; KILL frees the lock")
+    return Blocked(
+        what, remedy=f"{server.dialect.shows_holders} and dbaccess names the connection; KILL frees the lock"
+    )
 
 
 def _held_by(holder: Holder) -> str:

@@ -83,7 +83,7 @@ def _block(
         users.refuse_read_only(server, connection)
         if is_there:
             lock = f"ALTER USER IF EXISTS {account(username)} ACCOUNT LOCK"
-            locks.run_for_end(server, connection, lock, username, ids)
+            locks.run(server, connection, lock, username, ended=ids)
         sessions.end(connection, username, ids, sessions.half_open(connection))
     finally:
         seen.update(("here", session) for session in ids)
@@ -99,7 +99,7 @@ def _end(
 
 def _drop_user(server: Server, connection: Connection, username: str) -> None:
     try:
-        locks.run_for_end(server, connection, f"DROP USER IF EXISTS {account(username)}", username, set())
+        locks.run(server, connection, f"DROP USER IF EXISTS {account(username)}", username, ended=set())
     except pymysql.MySQLError as error:
         if code(error) != IS_DEFINER:
             raise

@@ -123,9 +123,9 @@ def _make(server: Server, connection: Connection, spec: UserSpec, limits: str) -
 
 def _unmake(server: Server, connection: Connection, username: str) -> None:
     sessions.kill(connection, username, set())
-    locks.run_for_change(server, connection, f"ALTER USER {account(username)} ACCOUNT LOCK", username)
+    locks.run(server, connection, f"ALTER USER {account(username)} ACCOUNT LOCK", username)
     sessions.end(connection, username, set(), sessions.half_open(connection))
-    locks.run_for_change(server, connection, f"DROP USER {account(username)}", username)
+    locks.run(server, connection, f"DROP USER {account(username)}", username)
 
 
 def _set_end(server: Server, connection: Connection, username: str, request_id: int, remaining: float) -> None:
@@ -138,7 +138,7 @@ def set_password(server: Server, username: str, password: str) -> None:
     with server.session(password) as connection:
         existing(server, connection, username)
         clause = server.dialect.password_clause(connection, password)
-        locks.run_for_change(server, connection, f"ALTER USER {account(username)} {clause}", username)
+        locks.run(server, connection, f"ALTER USER {account(username)} {clause}", username)
 
 
 def set_expiry(server: Server, username: str, remaining: float) -> None:
@@ -146,10 +146,10 @@ def set_expiry(server: Server, username: str, remaining: float) -> None:
     with server.session() as connection:
         found = existing(server, connection, username)
         if remaining <= 0:
-            locks.run_for_change(server, connection, f"ALTER USER {account(username)} ACCOUNT LOCK", username)
+            locks.run(server, connection, f"ALTER USER {account(username)} ACCOUNT LOCK", username)
         _set_end(server, connection, username, found.request_id or 0, remaining)
         if remaining > 0:
-            locks.run_for_change(server, connection, f"ALTER USER {account(username)} ACCOUNT UNLOCK", username)
+            locks.run(server, connection, f"ALTER USER {account(username)} ACCOUNT UNLOCK", username)
 
 
 def refuse_read_only(server: Server, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 import pymysql
 import pytest
 
-from adapters.base import Level, Rejected, Unreachable
+from adapters.base import Blocked, Level, Rejected, Unreachable
 from adapters.bench import wait_until
 from tests.contract.mysql_family.bench import Bench
 from tests.contract.mysql_family.hostile import (
@@ -116,12 +116,12 @@ def test_somebody_elses_lock_is_named_with_what_frees_it(own_bench: Bench, name:
     session = connected(own_bench, spec)
     with metadata_locks_shown(own_bench), closing(opened(own_bench.server.admin())) as backup:
         hold(own_bench, backup, name)
-        with pytest.raises(Rejected) as no:
+        with pytest.raises(Blocked) as no:
             own_bench.adapter().drop_user(spec.username, spec.level)
         assert not is_alive(session)
         assert f"connection {backup.thread_id()} of tester holds " in no.value.what
-        assert no.value.mend is not None
-        assert f"KILL {backup.thread_id()};" in no.value.mend
+        assert no.value.remedy is not None
+        assert f"KILL {backup.thread_id()};" in no.value.remedy
         run(own_bench.server.admin(), f"KILL {backup.thread_id()}")
         own_bench.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_bench, spec)
@@ -135,7 +135,7 @@ def test_a_bot_that_cannot_see_locks_says_how_it_could(own_bench: Bench) -> None
     spec = made(own_bench, own_bench.reading)
     with closing(opened(own_bench.server.admin())) as backup:
         hold(own_bench, backup, "accounts")
-        with pytest.raises(Rejected, match="does not say whose it is") as no:
+        with pytest.raises(Blocked, match="does not say whose it is") as no:
             own_bench.adapter().drop_user(spec.username, spec.level)
         assert f"{backup.thread_id()} of tester" in no.value.what
     own_bench.adapter().drop_user(spec.username, spec.level)
