@@ -97,7 +97,8 @@ def test_a_live_user_keeps_reading_after_a_migration(own_bench: Bench) -> None:
 def test_the_mend_for_a_new_table_mends(own_bench: Bench) -> None:
     give_whole_shop(own_bench)
     migrate(own_bench, "invoices")
-    as_administrator(own_bench, *(str(f.mend) for f in own_bench.adapter().check([WHOLE_SHOP]).findings if f.mend))
+    mends = [str(finding.mend) for finding in own_bench.adapter().check([WHOLE_SHOP]).findings]
+    as_administrator(own_bench, *(mend for mend in mends if mend.startswith("GRANT")))
     with granted(own_bench, WHOLE_SHOP) as spec:
         assert reads(own_bench, spec, "shop.invoices")
 

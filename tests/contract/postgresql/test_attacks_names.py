@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import psycopg
@@ -229,22 +231,29 @@ def test_a_database_whose_name_needs_quotes(odd: Bench, name: str) -> None:
             c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def refused_database(bench: Bench, name: str) -> str:
+@contextmanager
+def closed_database(bench: Bench, name: str) -> Iterator[str]:
     """The statement printed for a database that the bot may not connect to."""
+    named = sql.Identifier(name)
     with bench.superuser() as c:
-        c.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-    level = Level(name="odd", grants=(Grant(on=("public",), privileges=("USAGE",)),), database=name)
-    mends = [str(finding.mend) for finding in bench.adapter().check([level]).problems if "looked at" in finding.what]
-    require(mends, "doctor says that it cannot look into the database")
-    return mends[0]
+        c.execute(sql.SQL("CREATE DATABASE {}").format(named))
+        c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
+        level = Level(name="odd", grants=(Grant(on=("public",), privileges=("USAGE",)),), database=name)
+        found = [finding for finding in bench.adapter().check([level]).problems if "looked at" in finding.what]
+        require(found, "doctor says that it cannot look into the database")
+        try:
+            yield str(found[0].mend)
+        finally:
+            c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(named))
 
 
 @pytest.mark.parametrize("name", ["orders-prod", "Orders Prod", "order"])
 def test_what_is_printed_for_a_closed_database_runs(odd: Bench, name: str) -> None:
-    assert complaint_about(odd, refused_database(odd, f"{name} {odd.bot}")) is None
+    with closed_database(odd, f"{name} {odd.bot}") as mend:
+        assert complaint_about(odd, mend) is None
 
 
 @open_fault("U6", "a double quote in a database's name is printed as it is: the statement is none")
 def test_what_is_printed_for_a_database_with_a_quote_runs(odd: Bench) -> None:
-    assert complaint_about(odd, refused_database(odd, f'Ord"ers {odd.bot}')) is None
+    with closed_database(odd, f'Ord"ers {odd.bot}') as mend:
+        assert complaint_about(odd, mend) is None

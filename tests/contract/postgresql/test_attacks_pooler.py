@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from adapters.base import AdapterError, Rejected, Secrets, Unreachable
 from adapters.postgresql import PostgreSQL
@@ -109,7 +110,11 @@ def test_nothing_that_a_user_made_runs_as_the_bot(own_bench: Bench, pooled: Call
     require(not own_bench.role_exists(made), "on a straight connection the server's own function runs")
     with suppress(AdapterError):
         through(pooled("session", DROPS_OPTIONS), own_bench).list_users()
-    assert not own_bench.role_exists(made)
+    is_made = own_bench.role_exists(made)
+    with own_bench.superuser() as c:
+        c.execute(sql.SQL("DROP FUNCTION public.starts_with; DROP ROLE IF EXISTS {}").format(sql.Identifier(made)))
+    adapter.drop_user(spec.username, spec.level)
+    assert not is_made
 
 
 @pytest.mark.parametrize("mode", MODES)

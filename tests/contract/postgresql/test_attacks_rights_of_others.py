@@ -66,6 +66,19 @@ GIVEN_ON_THE_SERVER = {
 }
 
 
+@pytest.fixture
+def spent(own_bench: Bench) -> Iterator[Bench]:
+    """A bench whose databases are gone afterwards: what its users left there belongs to roles that the server's other benches have, too."""
+    yield own_bench
+    with own_bench.superuser("postgres") as c:
+        for name in (own_bench.database, own_bench.other, renamed(own_bench)):
+            c.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def renamed(bench: Bench) -> str:
+    return f"{bench.database}_old"
+
+
 @contextmanager
 def granted(bench: Bench, spec: UserSpec) -> Iterator[psycopg.Connection[Any]]:
     """The user's session, which is dead at the end."""
@@ -104,58 +117,56 @@ def run_as_told(bench: Bench, mend: str) -> None:
 
 
 @pytest.mark.parametrize("what", OWN_THINGS)
-def test_what_a_user_makes_or_gives_itself(own_bench: Bench, what: str) -> None:
-    spec = own_bench.spec(writer())
-    as_superuser(own_bench, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
-    with granted(own_bench, spec) as session:
+def test_what_a_user_makes_or_gives_itself(spent: Bench, what: str) -> None:
+    spec = spent.spec(writer())
+    as_superuser(spent, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
+    with granted(spent, spec) as session:
         for statement in OWN_THINGS[what]:
-            words = statement.format(user=spec.username, database=own_bench.database)
+            words = statement.format(user=spec.username, database=spent.database)
             session.execute(words.encode())
-        expect_end(own_bench, own_bench.adapter(), spec)
+        expect_end(spent, spent.adapter(), spec)
 
 
-def test_foreign_servers_of_a_user(own_bench: Bench) -> None:
-    spec = own_bench.spec(writer())
-    as_superuser(own_bench, "CREATE FOREIGN DATA WRAPPER {database}", spec)
-    as_superuser(own_bench, "GRANT USAGE ON FOREIGN DATA WRAPPER {database} TO shop_writer", spec)
-    with granted(own_bench, spec) as session:
-        session.execute(f"CREATE SERVER elsewhere FOREIGN DATA WRAPPER {own_bench.database}".encode())
+def test_foreign_servers_of_a_user(spent: Bench) -> None:
+    spec = spent.spec(writer())
+    as_superuser(spent, "CREATE FOREIGN DATA WRAPPER {database}", spec)
+    as_superuser(spent, "GRANT USAGE ON FOREIGN DATA WRAPPER {database} TO shop_writer", spec)
+    with granted(spent, spec) as session:
+        session.execute(f"CREATE SERVER elsewhere FOREIGN DATA WRAPPER {spent.database}".encode())
         session.execute("CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere")
         session.execute("CREATE FOREIGN TABLE shop.far (id int) SERVER elsewhere")
-        expect_end(own_bench, own_bench.adapter(), spec)
+        expect_end(spent, spent.adapter(), spec)
 
 
 @pytest.mark.parametrize("what", GIVEN_BY_HAND)
-def test_what_an_administrator_gave_in_the_database(own_bench: Bench, what: str) -> None:
-    spec = own_bench.spec(readonly())
-    with granted(own_bench, spec):
-        as_superuser(own_bench, GIVEN_BY_HAND[what], spec)
-        expect_end(own_bench, own_bench.adapter(), spec)
+def test_what_an_administrator_gave_in_the_database(spent: Bench, what: str) -> None:
+    spec = spent.spec(readonly())
+    with granted(spent, spec):
+        as_superuser(spent, GIVEN_BY_HAND[what], spec)
+        expect_end(spent, spent.adapter(), spec)
 
 
 @pytest.mark.parametrize("what", GIVEN_ON_THE_SERVER)
 @open_fault(
     "U8", "a right that somebody gave on the server itself: the statements are for a database 'the server itself'"
 )
-def test_what_an_administrator_gave_on_the_server(own_bench: Bench, what: str) -> None:
-    spec = own_bench.spec(readonly())
-    with granted(own_bench, spec):
-        as_superuser(own_bench, GIVEN_ON_THE_SERVER[what], spec)
-        expect_end(own_bench, own_bench.adapter(), spec)
+def test_what_an_administrator_gave_on_the_server(spent: Bench, what: str) -> None:
+    spec = spent.spec(readonly())
+    with granted(spent, spec):
+        as_superuser(spent, GIVEN_ON_THE_SERVER[what], spec)
+        expect_end(spent, spent.adapter(), spec)
 
 
 @pytest.fixture
-def closed(own_bench: Bench) -> Iterator[UserSpec]:
+def closed(spent: Bench) -> UserSpec:
     """A user who left a table in another database, which was closed to everybody afterwards."""
-    spec = own_bench.spec(writer())
-    as_superuser(own_bench, "GRANT CONNECT, CREATE ON DATABASE {other} TO shop_writer", spec)
-    own_bench.adapter().create_user(spec)
-    with own_bench.login(spec, database=own_bench.other) as session:
+    spec = spent.spec(writer())
+    as_superuser(spent, "GRANT CONNECT, CREATE ON DATABASE {other} TO shop_writer", spec)
+    spent.adapter().create_user(spec)
+    with spent.login(spec, database=spent.other) as session:
         session.execute("CREATE SCHEMA mine; CREATE TABLE mine.t (id int)")
-    as_superuser(own_bench, "ALTER DATABASE {other} ALLOW_CONNECTIONS false", spec)
-    yield spec
-    with own_bench.superuser() as c:
-        c.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(own_bench.other)))
+    as_superuser(spent, "ALTER DATABASE {other} ALLOW_CONNECTIONS false", spec)
+    return spec
 
 
 def refusal(bench: Bench, spec: UserSpec) -> Rejected | None:
@@ -167,56 +178,56 @@ def refusal(bench: Bench, spec: UserSpec) -> Rejected | None:
 
 
 @open_fault("U8", "things in a closed database: the end blames the bot's own login, and asks for another database")
-def test_a_database_that_was_closed(own_bench: Bench, closed: UserSpec) -> None:
-    no = refusal(own_bench, closed)
+def test_a_database_that_was_closed(spent: Bench, closed: UserSpec) -> None:
+    no = refusal(spent, closed)
     if no is not None:
         assert "own login" not in no.what, "nothing is wrong with the login"
-        run_as_told(own_bench, str(no.mend))
-        assert refusal(own_bench, closed) is None
-    assert not own_bench.role_exists(closed.username)
+        run_as_told(spent, str(no.mend))
+        assert refusal(spent, closed) is None
+    assert not spent.role_exists(closed.username)
 
 
-def test_a_closed_database_that_was_dropped(own_bench: Bench, closed: UserSpec) -> None:
-    with own_bench.superuser() as c:
-        c.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(own_bench.other)))
-    own_bench.adapter().drop_user(closed.username, closed.level)
-    assert not own_bench.role_exists(closed.username)
+def test_a_closed_database_that_was_dropped(spent: Bench, closed: UserSpec) -> None:
+    with spent.superuser() as c:
+        c.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(spent.other)))
+    spent.adapter().drop_user(closed.username, closed.level)
+    assert not spent.role_exists(closed.username)
 
 
-def on_postgres(bench: Bench, **changes: object) -> PostgreSQL:
-    """A bot whose admin URL names the database ``postgres``, which every server has."""
-    return PostgreSQL(bench.target(**changes), Secrets(admin_url=bench.server.url(bench.bot, BOT_PASSWORD)))
+def elsewhere(bench: Bench) -> PostgreSQL:
+    """The same bot, whose admin URL names another database of the server."""
+    return PostgreSQL(bench.target(), Secrets(admin_url=bench.server.url(bench.bot, BOT_PASSWORD, bench.other)))
 
 
 @pytest.mark.parametrize(
     "how", ["DROP DATABASE {database} WITH (FORCE)", "ALTER DATABASE {database} RENAME TO {renamed}"]
 )
-def test_the_levels_database_went_away(own_bench: Bench, how: str) -> None:
-    spec = own_bench.spec(replace(support(), database=own_bench.database))
-    adapter = on_postgres(own_bench)
+def test_the_levels_database_went_away(spent: Bench, how: str) -> None:
+    spec = spent.spec(replace(support(), database=spent.database))
+    adapter = elsewhere(spent)
     adapter.create_user(spec)
-    names = {"database": sql.Identifier(own_bench.database), "renamed": sql.Identifier(f"{own_bench.database}_old")}
-    with own_bench.superuser("postgres") as c:
+    names = {"database": sql.Identifier(spent.database), "renamed": sql.Identifier(renamed(spent))}
+    with spent.superuser("postgres") as c:
         c.execute(sql.SQL(how).format(**names))  # type: ignore[arg-type]
         adapter.drop_user(spec.username, spec.level)
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_the_admin_urls_own_database_was_dropped(own_bench: Bench) -> None:
+def test_the_admin_urls_own_database_was_dropped(spent: Bench) -> None:
     """Right to stop; another database in the admin URL, as it says, helps."""
-    spec, adapter = own_bench.spec(support()), own_bench.adapter()
+    spec, adapter = spent.spec(support()), spent.adapter()
     adapter.create_user(spec)
-    with own_bench.superuser("postgres") as c:
-        c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(own_bench.database)))
+    with spent.superuser("postgres") as c:
+        c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(spent.database)))
         with pytest.raises(Rejected) as no:
             adapter.drop_user(spec.username, spec.level)
-        assert own_bench.database in str(no.value.mend)
-        on_postgres(own_bench).drop_user(spec.username, spec.level)
+        assert spent.database in str(no.value.mend)
+        elsewhere(spent).drop_user(spec.username, spec.level)
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_what_is_printed_is_really_run(own_bench: Bench) -> None:
+def test_what_is_printed_is_really_run(spent: Bench) -> None:
     with pytest.raises(psycopg.errors.SyntaxError):
-        run_as_told(own_bench, f"as a superuser, in {own_bench.database}: no such statement;")
+        run_as_told(spent, f"as a superuser, in {spent.database}: no such statement;")
     with pytest.raises(AssertionError):
-        run_as_told(own_bench, "as a superuser, in the server itself: SELECT 1;")
+        run_as_told(spent, "as a superuser, in the server itself: SELECT 1;")
