@@ -16,7 +16,7 @@ from adapters.mysql_family.dialect import Dialect
 from adapters.mysql_family.errors import NO_RIGHT, code
 from adapters.mysql_family.levels import kept_role
 from adapters.mysql_family.locks import Holder
-from adapters.mysql_family.rights import has_right, right, warning, whoami
+from adapters.mysql_family.rights import fatal, has_right, right, warning, whoami
 
 HOLDERS = """SELECT DISTINCT t.processlist_id, t.processlist_user, h.what FROM (
   SELECT owner_thread_id AS thread, IFNULL(CONCAT(object_schema, '.', object_name), CONCAT('the ', LOWER(object_type), ' of the server')) AS what
@@ -92,6 +92,13 @@ class MySQLDialect(Dialect):
         rows = connection.run(f"SELECT user, host, attribute FROM information_schema.user_attributes WHERE {which}")
         return [(user, host, _mark(attribute)) for user, host, attribute in rows]
 
+    def unfit(self, connection: Connection) -> tuple[str, str] | None:
+        """Every account may give PROXY on itself to every other, the bot: with this on, each login of the bot would become the temporary user."""
+        if not connection.value("SELECT @@check_proxy_users"):
+            return None
+        what = "the server maps proxy users (check_proxy_users): a temporary user could take the place of the bot's own login"
+        return what, "SET PERSIST check_proxy_users = OFF;"
+
     def role(self, name: str) -> str:
         """Roles are accounts of any host."""
         return account(name)
@@ -111,6 +118,8 @@ class MySQLDialect(Dialect):
 
     def findings(self, server: Server, connection: Connection, levels: Sequence[Level]) -> Iterator[Finding]:
         """ROLE_ADMIN, where roles are kept; and whether the bot sees what an end should tell."""
+        if (why := self.unfit(connection)) is not None:
+            yield fatal(*why)
         if not has_right(connection, "XA_RECOVER_ADMIN"):
             mend = f"GRANT XA_RECOVER_ADMIN ON *.* TO {whoami(connection)};"
             yield warning(

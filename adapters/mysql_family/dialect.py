@@ -55,6 +55,9 @@ class Dialect(Protocol):
         The mark is (ledger, request) where the account itself has one, which the user can change: it counts only where there is no event.
         """
 
+    def unfit(self, connection: Connection) -> tuple[str, str] | None:
+        """Why no user may be made on this server, and the statement that would help; or None."""
+
     def role(self, name: str) -> str:
         """A role as statements name it."""
 

@@ -92,6 +92,8 @@ def create(server: Server, spec: UserSpec) -> None:
         raise Rejected(f"{spec.username!r} is no name dbaccess makes")
     with server.session(spec.password) as connection:
         refuse_read_only(server, connection)
+        if (why := server.dialect.unfit(connection)) is not None:
+            raise Rejected(why[0], mend=why[1])
         limits = limits_of(server, spec.level)
         with kept_roles_locked(connection) if spec.level.grants or len(spec.level.roles) > 1 else nullcontext():
             role = given_role(server, connection, spec.level)

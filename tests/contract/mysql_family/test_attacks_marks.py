@@ -305,3 +305,20 @@ def test_the_end_takes_proxy_back_where_the_bot_may(own_bench: Bench) -> None:
     receipt = own_bench.adapter().drop_user(spec.username, spec.level)
     assert not proxies(own_bench, own_bench.writer)
     assert not [note for note in receipt.notes if "PROXY" in note]
+
+
+def test_a_server_that_maps_proxy_users_gets_no_user(disabled: Bench) -> None:
+    """There a user could give PROXY on itself to the bot, and every login of the bot would be that user."""
+    if disabled.is_mariadb:
+        pytest.skip("MariaDB maps logins by special plugins alone")
+    assert disabled.adapter().check([disabled.reading]).problems == ()
+    disabled.server.run("SET GLOBAL check_proxy_users = ON")
+    try:
+        spec = disabled.spec(disabled.reading)
+        with pytest.raises(Rejected, match="check_proxy_users"):
+            disabled.adapter().create_user(spec)
+        assert not disabled.has_user(spec.username)
+        problems = disabled.adapter().check([disabled.reading]).problems
+        assert [f.mend for f in problems] == ["SET PERSIST check_proxy_users = OFF;"]
+    finally:
+        disabled.server.run("SET GLOBAL check_proxy_users = OFF")
