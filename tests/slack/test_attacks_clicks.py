@@ -29,8 +29,8 @@ async def live(office: Office) -> dict[str, Any]:
     """A grant; its credential message."""
     card = await office.ask()
     await office.slack.click(LEAD, card, "Approve")
-    message = await office.dm_says(ADA, "is ready")
-    await office.card_says(card["ts"], "until")
+    message = await office.expect_dm(ADA, "is ready")
+    await office.expect_card(card["ts"], "until")
     return message
 
 
@@ -147,7 +147,7 @@ async def granted(office: Office) -> int:
 async def test_a_command_typed_again_after_a_moment_is_one_grant(office: Office) -> None:
     put_in_force(office.house, approvals=[])
     await office.slack.command(ADA, AUTOMATIC)
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
     await office.slack.command(ADA, AUTOMATIC)
     await answered(office, ADA, 2)
     assert await granted(office) == 1
@@ -162,7 +162,7 @@ async def test_a_command_delivered_again_after_a_moment_is_one_grant(office: Off
         "response_url": f"{office.slack.url}/response/{office.slack.workspace.new_response_url(ADA, CARDS, None)}",
     }  # fmt: skip
     await office.slack.deliver("slash_commands", payload)
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
     await office.slack.deliver("slash_commands", payload, retry=1)
     await answered(office, ADA, 2)
     require((await office.request()).state is State.ACTIVE, "the first one lives")
@@ -172,6 +172,6 @@ async def test_a_command_delivered_again_after_a_moment_is_one_grant(office: Off
 async def test_a_command_delivered_twice_at_once_is_one_grant(office: Office) -> None:
     put_in_force(office.house, approvals=[])
     await office.slack.command(ADA, AUTOMATIC, twice=True)
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
     await answered(office, ADA, 2)
     assert await granted(office) == 1

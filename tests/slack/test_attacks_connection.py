@@ -69,7 +69,7 @@ async def test_a_channel_that_gets_another_id_keeps_its_cards(office: Office) ->
         message["channel"] = "C0NEWID"
     await office.slack.event("channel_id_changed", old_channel_id=CARDS, new_channel_id="C0NEWID")
     await office.slack.click(LEAD, {**card, "channel": "C0NEWID"}, "Approve")
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
     with suppress(TimeoutError):
         async with asyncio.timeout(5):
             while offers_approve(office):
@@ -88,7 +88,7 @@ async def test_a_new_card_reaches_the_approvers_where_the_channel_got_another_id
     del workspace.channels[CARDS]
     await office.slack.event("channel_id_changed", old_channel_id=CARDS, new_channel_id="C0NEWID")
     await office.slack.command(STRANGER, "request shop readonly 1h looking at a refund", channel=ALERTS)
-    await office.dm_says(LEAD, "looking at a refund")
+    await office.expect_dm(LEAD, "looking at a refund")
     await office.slack.wait("an alert", lambda: "cannot be posted in C0CARDS" in str(office.slack.messages(ALERTS)))
 
 

@@ -70,7 +70,7 @@ async def test_a_card_of_their_own_goes_to_members_alone(office: Office, strange
     office.slack.workspace.add_group(LEADS, "leads", LEAD, stranger)
     put_in_force(office.house, approvals=[{"from": [LEADS]}])
     await office.ask("shop readonly 1h Jane Doe's refunds")
-    await office.dm_says(LEAD, "Jane Doe")
+    await office.expect_dm(LEAD, "Jane Doe")
     assert not await comes(lambda: office.slack.dm(stranger), 1.0)
 
 
@@ -137,7 +137,7 @@ async def test_an_address_means_its_owner_of_today(office: Office) -> None:
     card = await office.ask()
     await changes_hands(office)
     await office.slack.click(LEAD, card, "Approve")
-    await office.told(LEAD, "Only the approvers")
+    await office.expect_told(LEAD, "Only the approvers")
     assert (await office.request()).state is State.PENDING
 
 
@@ -190,7 +190,7 @@ async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(office:
     office.slack.workspace.change_group(LEADS, LEAD, STRANGER)
     office.house.context.directory.forget_groups()  # a minute has passed
     await office.slack.click(STRANGER, card, "Approve")
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
     office.slack.workspace.change_group(LEADS, LEAD)
     for added, removed in (([STRANGER], []), ([], [STRANGER])):  # Slack tries again after one minute and after five
         await office.slack.event(
@@ -212,7 +212,7 @@ async def test_a_handle_that_goes_to_another_group_lets_nobody_decide(office: Of
     await office.slack.event("subteam_updated", subteam=groups["S0EVIL"])
     for person in (STRANGER, LEAD):
         await office.slack.click(person, card, "Approve")
-        await office.told(person, "did not say who is in @leads")
+        await office.expect_told(person, "did not say who is in @leads")
     await office.slack.wait(
         "an alert", lambda: "@leads now means the group S0EVIL" in str(office.slack.messages(ALERTS))
     )
@@ -229,7 +229,7 @@ async def test_a_disabled_group_with_the_same_handle_decides_nothing(office: Off
     await decided_or_told(office, STRANGER)
     assert (await office.request()).state is State.PENDING
     await office.slack.click(SECOND, card, "Approve")
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
 
 
 @pytest.mark.parametrize("failure", [500, "ratelimited", "internal_error", "missing_scope"])
@@ -241,7 +241,7 @@ async def test_groups_that_fail_at_the_click_are_no_yes(office: Office, failure:
     error: Any = failure if isinstance(failure, int) else {"error": failure}
     office.slack.failures["usergroups.list"] = [error] * 3
     await office.slack.click(LEAD, card, "Approve")
-    await office.told(LEAD, "did not say who is in S0LEADS")
+    await office.expect_told(LEAD, "did not say who is in S0LEADS")
     assert (await office.request()).state is State.PENDING
 
 

@@ -108,7 +108,7 @@ async def test_a_display_name_does_not_forge_the_dialog(office: Office) -> None:
 async def test_whatever_people_are_called_the_username_is_plain(office: Office, name: str) -> None:
     card = await asked_by(office, name)
     await office.slack.click(LEAD, card, "Approve")
-    message = await office.dm_says(ADA, "is ready")
+    message = await office.expect_dm(ADA, "is ready")
     username = re.search(r"\*Username\*\\n`([^`]+)`", str(message))
     assert username is not None
     assert username_pattern("jit_").fullmatch(username[1])
@@ -123,7 +123,7 @@ async def test_whatever_people_are_called_the_username_is_plain(office: Office, 
 async def test_a_refused_click_is_a_line_of_the_feed(office: Office) -> None:
     card = await office.ask()
     await office.slack.click(STRANGER, card, "Approve")
-    await office.told(STRANGER, "Only the approvers")
+    await office.expect_told(STRANGER, "Only the approvers")
     await office.slack.click(LEAD, card, "Approve")
     lines = await office.slack.wait(
         "what came after it",
@@ -136,7 +136,7 @@ async def test_a_refused_click_is_a_line_of_the_feed(office: Office) -> None:
 async def test_the_click_of_a_guest_is_on_record(office: Office) -> None:
     card = await office.ask()
     await office.slack.click(GUEST, card, "Approve")
-    await office.told(GUEST, "Only members")
+    await office.expect_told(GUEST, "Only members")
     events = await office.house.ledger.events_after(0, limit=1000)
     assert AuditKind.CLICK_REFUSED in [event.kind for event in events]
 
@@ -244,4 +244,4 @@ async def test_what_slack_limits_comes_in_the_end(office: Office) -> None:
     for method in ("chat.postMessage", "chat.update"):
         office.slack.failures[method] += [{"error": "ratelimited"}] * 3
     await office.slack.click(LEAD, card, "Approve")
-    await office.dm_says(ADA, "is ready")
+    await office.expect_dm(ADA, "is ready")
