@@ -117,6 +117,9 @@ class Redis:
                 self._find(session, spec.username)
                 if is_open(session):
                     raise Rejected(OPEN_DEFAULT[0], mend=OPEN_DEFAULT[1])
+                session.call(
+                    "CLIENT", "LIST", "ID", "1"
+                )  # without it the end of a user could not be proven, so nobody is made
             for session in sessions:
                 words = (
                     "reset",

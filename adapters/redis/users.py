@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import ResponseError
 
 from adapters.base import Activity, ManagedUser, Unreachable
 from adapters.redis.nodes import DROP_SECONDS, Session
@@ -64,7 +64,7 @@ def take_away(session: Session, username: str) -> set[tuple[str, str]]:
     deadline, pause = time.monotonic() + DROP_SECONDS, 0.01
     try:
         ours = {(row["id"], row["addr"]) for row in session.clients() if row.get("user") == username}
-    except NoPermissionError:  # then only the proof is not to be had
+    except ResponseError:  # not allowed, or taken out of this server: then only the proof is not to be had
         session.call("ACL", "DELUSER", username)
         session.save()
         raise

@@ -158,7 +158,7 @@ class Quarter:
         return (await self.house.now(request)).state is State.REVOKED
 
 
-async def until(what: str, is_so: Callable[[], Awaitable[bool]], within: float = PATIENCE) -> float:
+async def expect(what: str, is_so: Callable[[], Awaitable[bool]], within: float = PATIENCE) -> float:
     """Seconds it took."""
     began = time.monotonic()
     while not await is_so():

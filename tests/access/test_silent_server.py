@@ -22,7 +22,7 @@ from bot.access.ports import CredentialsNotice
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.records import Request, State
-from tests.access.hanging import until
+from tests.access.hanging import expect
 from tests.access.house import ADA, House
 from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build
 from tests.open_faults import require
@@ -164,7 +164,7 @@ async def test_a_grant_ends_in_time_while_another_database_is_silent(
     async def is_gone() -> bool:
         return not await asyncio.to_thread(bench.role_exists, str(good.username))
 
-    await until("the user is gone", is_gone, within=150)
+    await expect("the user is gone", is_gone, within=150)
     assert good.expires_at is not None
     late = (house.clock() - good.expires_at).total_seconds()
     with capsys.disabled():

@@ -28,7 +28,7 @@ from bot.access.runner import SLOTS
 from bot.engines import WORKERS, Share
 from storage.records import Priority, Request, State, TaskKind
 from storage.slots import ON_SERVER, PRIORITIES
-from tests.access.hanging import FOR_EVER, Hang, Quarter, at_once, until, waiting_requests
+from tests.access.hanging import FOR_EVER, Hang, Quarter, at_once, expect, waiting_requests
 from tests.access.house import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
 from tests.open_faults import open_fault, require
 
@@ -37,15 +37,15 @@ async def expect_an_end_while_it_hangs(quarter: Quarter, good: Request, hang: Ha
     """The good grant is over, and an alert is shown, while at least ``held`` calls hang, and went on hanging all the time."""
     house = quarter.house
     async with quarter.running():
-        await until("it hangs", lambda: at_once(lambda: hang.inside >= held))
+        await expect("it hangs", lambda: at_once(lambda: hang.inside >= held))
         await raise_alert(house.context, None, "the disk is full")
         house.clock.at += HOUR
         house.runner.nudge()
-        await until("the end of the good grant", lambda: quarter.is_over(good))
+        await expect("the end of the good grant", lambda: quarter.is_over(good))
         assert hang.inside >= held, "nothing was let go meanwhile"
         assert str(good.username) not in house.server.users
         if hang is quarter.server or not hang.holds(AlertNotice.__name__):
-            await until("the alert", lambda: at_once(lambda: bool(house.wall.on(ALERTS, AlertNotice))))
+            await expect("the alert", lambda: at_once(lambda: bool(house.wall.on(ALERTS, AlertNotice))))
             assert hang.inside >= held, "nor while the alert was on its way"
 
 
@@ -91,7 +91,7 @@ async def test_an_end_comes_while_others_of_the_same_server_hang_at_their_first_
     quarter.server.holds = {str(one.username) for one in hostile}.__contains__
     quarter.house.clock.at += HOUR
     async with quarter.running():
-        await until("the end of the good grant", lambda: quarter.is_over(good), within=10)
+        await expect("the end of the good grant", lambda: quarter.is_over(good), within=10)
 
 
 async def test_an_end_comes_while_grants_and_questions_hang_on_its_own_server(quarter: Quarter) -> None:
@@ -161,12 +161,12 @@ async def expect_an_end_by_hand(quarter: Quarter, request: Request, seen: Callab
     """It hangs in Slack; then somebody ends the grant; then the user is gone, while all that is said of it hangs."""
     house = quarter.house
     async with quarter.running():
-        await until("it hangs", lambda: at_once(lambda: quarter.slack.inside > 0 and seen()))
+        await expect("it hangs", lambda: at_once(lambda: quarter.slack.inside > 0 and seen()))
         await revoke.revoke(house.context, Person(id="cli:root", name="root", is_ours=True), request.id)
-        await until("the user is gone", lambda: at_once(lambda: str(request.username) not in house.server.users))
+        await expect("the user is gone", lambda: at_once(lambda: str(request.username) not in house.server.users))
         house.clock.at += timedelta(minutes=1)  # a create whose answer was lost would have landed by now
         house.runner.nudge()
-        await until("it is confirmed", lambda: quarter.is_over(request))
+        await expect("it is confirmed", lambda: quarter.is_over(request))
 
 
 @pytest.mark.parametrize("notice", [PreparingNotice, CredentialsNotice], ids=["before the user", "with the password"])
@@ -217,7 +217,7 @@ async def test_an_end_is_tried_again_while_the_closing_of_its_message_hangs(quar
     quarter.house.clock.at += HOUR
     quarter.house.clock.run()
     async with quarter.running():
-        await until("it hangs", lambda: at_once(lambda: quarter.slack.inside > 0))
+        await expect("it hangs", lambda: at_once(lambda: quarter.slack.inside > 0))
         quarter.house.server.is_up = True
-        await until("the end of the good grant", lambda: quarter.is_over(good))
+        await expect("the end of the good grant", lambda: quarter.is_over(good))
     assert quarter.house.server.users == {}

@@ -14,7 +14,7 @@ import pytest
 
 from bot.access.ports import Delayed, Notice
 from storage.records import Request, State
-from tests.access.hanging import Quarter, until, waiting_requests
+from tests.access.hanging import Quarter, expect, waiting_requests
 from tests.access.house import CARDS
 from tests.soak import soak_only
 
@@ -34,7 +34,7 @@ async def how_late(quarter: Quarter, good: Request) -> float:
         async def is_gone() -> bool:
             return str(good.username) not in house.server.users
 
-        await until("the user is gone", is_gone, within=150)
+        await expect("the user is gone", is_gone, within=150)
         gone_at = house.clock()
     due = (await house.now(good)).expires_at
     assert due is not None

@@ -57,7 +57,7 @@ async def programs(url: str, how_many: int) -> AsyncIterator[list[Ledger]]:
             await ledger.close()
 
 
-async def works(ledger: Ledger, name: str) -> None:
+async def assert_answers(ledger: Ledger, name: str) -> None:
     for number in range(ROUNDS):
         await ledger.set_cursor(name, number)
         assert await ledger.cursor(name) == number
@@ -69,7 +69,7 @@ async def works(ledger: Ledger, name: str) -> None:
 async def test_every_call_is_answered(store_url: str) -> None:
     """Statements that the driver prepared on one connection of the pooler would be missing on the next."""
     async with programs(store_url, PROGRAMS) as opened:
-        await asyncio.gather(*(works(opened[n % PROGRAMS], f"worker {n}") for n in range(WORKERS)))
+        await asyncio.gather(*(assert_answers(opened[n % PROGRAMS], f"worker {n}") for n in range(WORKERS)))
 
 
 async def is_woken_by(waiting: Ledger, other: Ledger) -> bool:

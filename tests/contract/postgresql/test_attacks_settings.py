@@ -60,7 +60,7 @@ def owner_with_things(attack: Attack) -> tuple[UserSpec, Session]:
     return spec, session
 
 
-def end_after(attack: Attack, statement: str) -> None:
+def assert_ended_after(attack: Attack, statement: str) -> None:
     """Of a user with things, a session, and a word in the database's settings."""
     spec, session = owner_with_things(attack)
     names = {"d": f'"{attack.bench.database}"', "holder": attack.bench.owner or attack.bench.bot}
@@ -70,27 +70,27 @@ def end_after(attack: Attack, statement: str) -> None:
 
 @pytest.mark.parametrize("statement", HOLDS)
 def test_what_the_databases_owner_may_set_without_harm(attack: Attack, statement: str) -> None:
-    end_after(attack, statement)
+    assert_ended_after(attack, statement)
 
 
 @pytest.mark.parametrize(
     "statement", [pytest.param(statement, marks=open_fault("D1", why)) for statement, why in FAILS.items()]
 )
 def test_what_the_databases_owner_sets_does_not_hold_up_the_end(attack: Attack, statement: str) -> None:
-    end_after(attack, statement)
+    assert_ended_after(attack, statement)
 
 
 @open_fault("D1", "without an admin role the bot acts as the database's owner")
 @pytest.mark.parametrize("attack", ["own login"], indirect=True)
 def test_a_role_in_the_databases_settings_does_not_hold_up_the_end(attack: Attack) -> None:
-    end_after(attack, "ALTER DATABASE {d} SET role = 'shop_owner'")
+    assert_ended_after(attack, "ALTER DATABASE {d} SET role = 'shop_owner'")
 
 
 @open_fault("D1", "the bot's transactions are ended by the database's time limit")
 def test_a_limit_of_transactions_does_not_hold_up_the_end(attack: Attack) -> None:
     if attack.bench.server.version < TRANSACTION_TIMEOUT:
         pytest.skip("PostgreSQL 15 has no such limit")
-    end_after(attack, "ALTER DATABASE {d} SET transaction_timeout = '1ms'")
+    assert_ended_after(attack, "ALTER DATABASE {d} SET transaction_timeout = '1ms'")
 
 
 @open_fault("D1", "the bot cannot connect to the database of the admin URL, and looks for no other")
