@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -153,25 +153,29 @@ def given_to(server: Server, connection: Connection, role: str) -> list[Given]:
 
     Raises Rejected for a line that is not understood.
     """
-    found = [_given(line, role) for line in connection.column(f"SHOW GRANTS FOR {server.dialect.role(role)}")]
-    return [given for given in found if given is not None]
+    below = _reached(server, connection, role)[1:]
+    lines = connection.column(f"SHOW GRANTS FOR {server.dialect.role(role)}")
+    return [given for line in lines if (given := _given(line, role, below)) is not None]
 
 
-def _given(line: str, role: str) -> Given | None:
-    """None for a line that gives nothing here: USAGE, roles (see ``roles_below``), what is taken away, and PROXY."""
+def _given(line: str, role: str, below: Sequence[str]) -> Given | None:
+    """None for a line that gives nothing here: USAGE, roles (see ``roles_below``), what is taken away, PROXY, and on MariaDB what a role below has."""
     if NOT_HERE.match(line):
         return None
-    to = re.escape(role.replace("`", "``"))
-    found = re.fullmatch(
-        rf"GRANT (.+?) ON ((?:TABLE |PROCEDURE |FUNCTION |PACKAGE |PACKAGE BODY )?)(.+) TO [`']{to}[`'](?:@\S+)?( WITH GRANT OPTION)?",
-        line,
-    )
-    if found is None:
-        raise Rejected(
-            f"the role {role} has a right that is not understood: {line}", mend="name another role in databases.yml"
-        )
-    kind = "" if found[2] == "TABLE " else found[2]
-    return Given(words=tuple(WORDS.split(found[1])), on=kind + found[3], is_grantable=bool(found[4]))
+    if found := _to(role).fullmatch(line):
+        kind = "" if found[2] == "TABLE " else found[2]
+        return Given(words=tuple(WORDS.split(found[1])), on=kind + found[3], is_grantable=bool(found[4]))
+    if any(_to(name).fullmatch(line) for name in below):
+        return None
+    mend = "name another role in databases.yml"
+    raise Rejected(f"the role {role} has a right that is not understood: {line}", mend=mend)
+
+
+def _to(role: str) -> re.Pattern[str]:
+    """A line of SHOW GRANTS: what, of what kind, on what, and whether it may be passed on."""
+    kinds = "TABLE |PROCEDURE |FUNCTION |PACKAGE |PACKAGE BODY "
+    name = re.escape(role.replace("`", "``"))
+    return re.compile(rf"GRANT (.+?) ON ((?:{kinds})?)(.+) TO [`']{name}[`'](?:@\S+)?( WITH GRANT OPTION)?")
 
 
 def danger(server: Server, connection: Connection, role: str) -> str | None:
