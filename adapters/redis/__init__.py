@@ -68,7 +68,10 @@ class Redis:
     def __init__(self, target: Target, secrets: Secrets) -> None:
         self.target = target
         named = zip((target.admin_url, *target.replicas), (secrets.admin_url, *secrets.replicas), strict=True)
-        self.nodes = tuple(Node.parse(url, reference, target.tls) for reference, url in named)
+        self.nodes = tuple(
+            Node.parse(url, reference, target.tls) if number == 0 else Node.later(url, reference, target.tls)
+            for number, (reference, url) in enumerate(named)
+        )
 
     def check(self, levels: Sequence[Level] = ()) -> Health:
         """Of every node; changes nothing. A node of ``replicas`` that does not answer is a finding."""

@@ -40,6 +40,15 @@ class Node:
     password: str = field(repr=False)
     tls: Tls
     is_tls: bool
+    trouble: Rejected | None = None
+
+    @classmethod
+    def later(cls, url: str, reference: str, tls: Tls) -> Node:
+        """As ``parse``, but a URL that cannot be read is an error of this node's sessions: it must not keep an end from the other nodes."""
+        try:
+            return cls.parse(url, reference, tls)
+        except Rejected as no:
+            return cls(host=reference, port=0, database="0", user="", password="", tls=tls, is_tls=False, trouble=no)
 
     @classmethod
     def parse(cls, url: str, reference: str, tls: Tls) -> Node:
@@ -94,6 +103,8 @@ class Node:
     @contextmanager
     def session(self, *, ends_scripts: bool = False) -> Iterator[Session]:
         """As the bot. Raises only AdapterError: here all that the driver raises is translated."""
+        if self.trouble is not None:
+            raise self.trouble
         connection = self.connection(self.user, self.password)
         try:
             connection.connect()

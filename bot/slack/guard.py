@@ -101,8 +101,23 @@ def user_of(body: dict[str, Any]) -> str:
     return str(body.get("user_id") or (body.get("user") or {}).get("id") or "")
 
 
-def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -> BoltListener:
-    """The listener as Bolt wants it. ``is_recorded``: whatever it changes is an audit event of the person who acts."""
+def never(_heard: Heard) -> bool:
+    """Nothing that this listener does gives a grant back."""
+    return False
+
+
+def always(_heard: Heard) -> bool:
+    """All that this listener does is to give a grant back."""
+    return True
+
+
+def guarded(
+    context: Context, listener: Listener, *, is_recorded: bool = True, gives_back: Callable[[Heard], bool] = never
+) -> BoltListener:
+    """The listener as Bolt wants it. ``is_recorded``: whatever it changes is an audit event of the person who acts.
+
+    ``gives_back``: whether this very call ends the person's own grant; that does not wait for the directory's answer.
+    """
 
     async def heard(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
         await ack()
@@ -110,16 +125,17 @@ def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -
         last = None
         try:
             last = await look.last_event(context) if is_recorded else None
-            await _answered(call, listener)
+            await _answered(call, listener, gives_back=gives_back(call))
         except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
             await call.say(said(await in_trouble(context, unforeseen, user_of(body), last=last)))
 
     return heard
 
 
-async def _answered(call: Heard, listener: Listener) -> None:
+async def _answered(call: Heard, listener: Listener, *, gives_back: bool) -> None:
+    find = call.context.giver if gives_back else call.context.member
     try:
-        await listener(call, await call.context.member(user_of(call.body)))
+        await listener(call, await find(user_of(call.body)))
     except FormNeeded as needed:
         await call.open(modals.form_for(needed))
     except AccessError as no:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from storage.records import State
+from storage.records import Cause, State
 from tests.access.house import CARDS
 from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, ROBOT, SECOND, STRANGER, Office
 
@@ -260,6 +260,22 @@ async def test_no_answer_about_a_person_is_a_no(office: Office) -> None:
     await office.slack.click(LEAD, card, "Approve")
     await office.expect_told(LEAD, "Slack did not answer who you are")
     assert (await office.request()).state is State.PENDING
+
+
+@pytest.mark.parametrize("way", ["button", "command"])
+async def test_no_answer_about_a_person_keeps_nobody_from_giving_their_grant_back(office: Office, way: str) -> None:
+    card = await office.ask()
+    await office.slack.click(LEAD, card, "Approve")
+    message = await office.expect_dm(ADA, "is ready")
+    office.slack.failures["users.info"] += [{"error": "fatal_error"}] * 9
+    await office.slack.event("user_change", user={"id": ADA})
+    await asyncio.sleep(0)
+    if way == "button":
+        await office.slack.click(ADA, message, "I'm done")
+    else:
+        await office.slack.command(ADA, "done 1")
+    await office.expect_dm(ADA, "given back")
+    assert (await office.request()).ended_because is Cause.DONE
 
 
 async def test_a_person_who_became_a_guest_is_seen_at_once(office: Office) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from adapters.base import NotOurs, Rejected, Unreachable, WrongServer
 from adapters.contract import wait_until
+from adapters.redis import Redis
 from tests.contract.redis.bench import READING, WRITING, Bench
 from tests.contract.redis.conftest import replica_of
 from tests.servers.postgresql import free_port
@@ -110,6 +112,23 @@ def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: Bench) 
         adapter.create_user(pair.spec(READING, username=spec.username))
     assert spec.username not in users(pair.nodes[0]), "all are looked at before any is made"
     pair.nodes[1].run("ACL", "DELUSER", spec.username)
+
+
+@pytest.mark.parametrize("url", ["", "no URL at all"])
+def test_a_replica_whose_address_is_gone_keeps_nobody_alive_on_the_others(pair: Bench, url: str) -> None:
+    """Its secret was taken away after the grant was made: new grants are refused, the end is carried out where it can be."""
+    adapter, spec = pair.adapter(), pair.spec(READING)
+    adapter.create_user(spec)
+    session = pair.login(spec.username, spec.password, pair.nodes[0])
+    lost = Redis(pair.target(), replace(pair.urls(), replicas=(url,)))
+    with pytest.raises(Rejected, match="cannot be read"):
+        lost.create_user(pair.spec(READING))
+    with pytest.raises(Rejected, match="cannot be read"):
+        lost.drop_user(spec.username, READING)
+    assert not session.is_alive()
+    assert spec.username not in users(pair.nodes[0])
+    adapter.drop_user(spec.username, READING)
+    assert spec.username not in users(pair.nodes[1])
 
 
 def test_each_node_has_its_own_identity(pair: Bench) -> None:
