@@ -242,6 +242,7 @@ class Blocked(Unreachable):
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
         super().__init__(what)
+        self.args = (f"{what}; {remedy}" if remedy else what,)
         self.remedy = remedy
 
 

@@ -22,7 +22,7 @@ from bot.access.context import Context
 from bot.access.effects import EFFECTS
 from bot.access.files import Files
 from bot.access.ports import Person
-from bot.access.runner import Runner
+from bot.access.runner import ENDS, Runner
 from bot.engines import Engines
 from bot.http import CannotListen, HealthServer
 from bot.scheduler import build_scheduler
@@ -33,12 +33,10 @@ from bot.slack.messenger import SlackMessenger
 from storage.audit import AuditKind
 from storage.errors import LedgerError, SchemaMissing, StoreBusy
 from storage.ledger import Ledger
-from storage.records import TaskKind
 
 NO_TOKEN = "xoxb-none"  # noqa: S105 - no token: every call is refused by Slack
 STILL_LIVE = "the configuration has mistakes and grants live: staying up to end them, granting nothing"
 CANNOT_GRANT = "nothing can be granted and grants live: staying up to end them"
-ENDS = frozenset({TaskKind.REVOKE, TaskKind.MEND})
 
 log = structlog.get_logger(__name__)
 
@@ -130,6 +128,15 @@ class App:
             return True
         return any(task.kind in ENDS for task in await self.context.ledger.tasks())
 
+    async def _may_have_ends(self) -> bool:
+        """A ledger that does not answer at this moment may have some."""
+        try:
+            return await self._has_ends()
+        except LedgerError:
+            log.exception("the ledger does not answer")
+            await asyncio.sleep(RETRY_SECONDS)
+            return True
+
     async def _prepare(self) -> None:
         context = self.context
         if context.ledger.is_sqlite:
@@ -167,7 +174,7 @@ class App:
             await self._listen()
         except (SettingsError, CannotListen, SlackRefused) as no:
             reason = CannotStart(str(no)) if isinstance(no, SlackRefused) else no
-            if not self.stop.is_set() and await self._has_ends():
+            if not self.stop.is_set() and await self._may_have_ends():
                 log.error(CANNOT_GRANT, why=str(no))  # noqa: TRY400 - the words say it all
                 await self._until_nothing_lives()
             self.stop.set()
@@ -196,7 +203,7 @@ class App:
             journal.ready(self.context.files, workspace=workspace, ledger=self.context.ledger.place)
 
     async def _until_nothing_lives(self) -> None:
-        while not self.stop.is_set() and await self._has_ends():
+        while not self.stop.is_set() and await self._may_have_ends():
             await self.context.ledger.changed(5, reader="end")
 
     def _stop_on_signals(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 RIGHT = {
@@ -49,43 +50,61 @@ class Settings(BaseSettings):
         default="info", validation_alias="DBACCESS_LOG_LEVEL"
     )
 
+    _mistakes: tuple[str, ...] = PrivateAttr(default=())
+    """Variables with a wrong value, in whose place the default stands: nothing that an end needs."""
+
     def secrets(self) -> tuple[str, ...]:
         """What must never be seen in a log."""
         held = (self.slack_bot_token, self.slack_app_token, self.slack_signing_secret, self.store_url)
         return tuple(s.get_secret_value() for s in held if s is not None)
 
 
-def read_settings() -> Settings:
-    """Raises SettingsError."""
+NEEDED_BY_ENDS = frozenset({"DBACCESS_STORE_URL", "DBACCESS_USER_PREFIX"})
+
+
+def read_settings(*, to_end: bool = False) -> Settings:
+    """Raises SettingsError.
+
+    ``to_end``: for what ends grants. A mistake that this does not need is kept for ``needed_for_slack``, which refuses to grant by it.
+    """
+    wrong = _not_text()
     try:
-        found = Settings()
+        found = Settings(**_defaults(wrong))
     except ValidationError as mistakes:
         names = [str(m["loc"][0]) for m in mistakes.errors(include_url=False, include_input=False)]
-        raise SettingsError("\n".join(f"{n}: has a wrong value; {RIGHT.get(n, 'see README')}" for n in names)) from None
-    wrong = [*_not_text(), *_wrong(found)]
-    if wrong:
-        raise SettingsError("\n".join(wrong))
+        wrong |= {n: f"has a wrong value; {RIGHT.get(n, 'see README')}" for n in names}
+        found = Settings(**_defaults(wrong))
+    wrong |= _wrong(found)
+    lines = tuple(f"{name}: {words}" for name, words in wrong.items())
+    if lines and (not to_end or NEEDED_BY_ENDS & set(wrong)):
+        raise SettingsError("\n".join(lines))
+    if lines:
+        found = Settings(**_defaults(wrong))
+        found._mistakes = lines  # noqa: SLF001 - its own module
     return found
 
 
-def _not_text() -> list[str]:
+def _defaults(names: Iterable[str]) -> dict[str, Any]:
+    """What stands in the place of wrong values."""
+    by_variable = {str(field.validation_alias): field.get_default() for field in Settings.model_fields.values()}
+    return {name: by_variable[name] for name in names}
+
+
+def _not_text() -> dict[str, str]:
     names = [str(field.validation_alias) for field in Settings.model_fields.values()]
-    return [f"{n}: is not text in UTF-8" for n in names if not _is_text(os.environ.get(n, ""))]
+    return {n: "is not text in UTF-8" for n in names if not _is_text(os.environ.get(n, ""))}
 
 
 def _is_text(value: str) -> bool:
     return not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
-def _wrong(found: Settings) -> list[str]:
+def _wrong(found: Settings) -> dict[str, str]:
     begins = (("SLACK_BOT_TOKEN", found.slack_bot_token, "xoxb-"), ("SLACK_APP_TOKEN", found.slack_app_token, "xapp-"))
-    lines = [
-        f"{n}: has a wrong value; {RIGHT[n]}" for n, v, b in begins if v and not v.get_secret_value().startswith(b)
-    ]
-    store = found.store_url.get_secret_value()
-    if not _is_store(store):
-        lines.append(f"DBACCESS_STORE_URL: has a wrong value; {RIGHT['DBACCESS_STORE_URL']}")
-    return lines
+    names = [name for name, token, begin in begins if token and not token.get_secret_value().startswith(begin)]
+    if not _is_store(found.store_url.get_secret_value()):
+        names.append("DBACCESS_STORE_URL")
+    return {name: f"has a wrong value; {RIGHT[name]}" for name in names}
 
 
 def _is_store(url: str) -> bool:
@@ -101,11 +120,12 @@ def _is_store(url: str) -> bool:
 
 
 def needed_for_slack(found: Settings) -> None:
-    """Raises SettingsError where the bot could not connect."""
-    lines = []
-    if found.slack_bot_token is None:
+    """Raises SettingsError where the bot could not connect, or where a variable has a wrong value."""
+    lines = list(found._mistakes)  # noqa: SLF001 - its own module
+    wrong = {line.partition(":")[0] for line in lines}
+    if found.slack_bot_token is None and "SLACK_BOT_TOKEN" not in wrong:
         lines.append("SLACK_BOT_TOKEN: is not set; the bot token of the installed app, xoxb-…")
-    if found.slack_app_token is None:
+    if found.slack_app_token is None and "SLACK_APP_TOKEN" not in wrong:
         lines.append(
             "SLACK_APP_TOKEN: is not set; an app-level token with connections:write, xapp-… (HTTP mode comes with a later version)"
         )

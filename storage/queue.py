@@ -108,12 +108,23 @@ class Queue(Store):
         async with self.writing() as tx:
             _one(await tx.execute(delete(tasks).where(*_held(claim))))
 
-    async def put_back(self, claim: Claim, *, due_at: datetime, error: str | None) -> None:
-        """The task is to be tried again at ``due_at``, or sooner where a move said so meanwhile. Raises ClaimLost."""
+    async def put_back(self, claim: Claim, *, due_at: datetime, error: str | None, is_untried: bool = False) -> None:
+        """The task is to be tried again at ``due_at``, or sooner where a move said so meanwhile. Raises ClaimLost.
+
+        ``is_untried``: this run does not count as a try.
+        """
         was, at = claim.task.due_at, literal(due_at, tasks.c.due_at.type)
         moved_ahead = and_(tasks.c.due_at != was, tasks.c.due_at < at)
         due = case((moved_ahead, tasks.c.due_at), else_=at)
-        values = {"due_at": due, "last_error": error, "claim": None, "worker": None, "lease_until": None}
+        values: dict[str, Any] = {
+            "due_at": due,
+            "last_error": error,
+            "claim": None,
+            "worker": None,
+            "lease_until": None,
+        }
+        if is_untried:
+            values["attempts"] = 0
         async with self.writing() as tx:
             _one(await tx.execute(update(tasks).where(*_held(claim)).values(**values)))
 
@@ -168,9 +179,12 @@ async def put(tx: AsyncConnection, plan: Plan, *, request_id: int | None, now: d
 
 async def _moved(tx: AsyncConnection, plan: Plan, request_id: int | None) -> bool:
     same = [tasks.c.kind == plan.kind, tasks.c.lane == plan.lane, tasks.c.request_id.is_not_distinct_from(request_id)]
-    if plan.kind is not TaskKind.REVOKE:
+    values: dict[str, Any] = {"due_at": plan.due_at}
+    if plan.kind is TaskKind.REVOKE:
+        values["attempts"] = 0  # another end than the one that was tried
+    else:
         same.append(tasks.c.claim.is_(None))
-    changed = await tx.execute(update(tasks).where(*same).values(due_at=plan.due_at))
+    changed = await tx.execute(update(tasks).where(*same).values(**values))
     return changed.rowcount > 0
 
 

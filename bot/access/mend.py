@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adapters.base import NotOurs
+from adapters.base import AdapterError, NotOurs
 from bot.access.context import Context
-from bot.access.revoke import drop
+from bot.access.revoke import again, drop
 from bot.access.work import Work
 from storage.audit import AuditKind
 from storage.moves import Change, Move, Plan
@@ -26,6 +26,8 @@ async def mend(context: Context, work: Work) -> None:
             receipt = await drop(context, work, request)
         except NotOurs:
             return
+        except AdapterError as trouble:
+            raise await again(context, work, request, trouble) from None
         await _plan(work, TaskKind.CLOSE_CREDENTIALS)
         if not receipt.was_absent:
             await work.advance(

@@ -128,7 +128,8 @@ async def _by_the_clock(work: Work, request: Request) -> Request:
         if lost.why is not Why.NOT_ENDED:
             raise Again("it is being ended by somebody else", at=await work.context.ledger.now()) from None
         ends = lost.request.expires_at or latest_end(lost.request)
-        raise Again("its end was moved", at=min(ends, lost.request.unclaimed_at or ends)) from None
+        at = min(ends, lost.request.unclaimed_at or ends)
+        raise Again("its end was moved", at=at, is_untried=True) from None
 
 
 async def _proven(context: Context, work: Work, request: Request) -> Json:
@@ -140,7 +141,7 @@ async def _proven(context: Context, work: Work, request: Request) -> Json:
     except NotOurs as foreign:
         return await _foreign(context, work, request, foreign)
     except AdapterError as trouble:
-        raise await _again(context, work, request, trouble) from None
+        raise await again(context, work, request, trouble) from None
     lands_until = _lands_until(request)
     if lands_until is not None and await context.ledger.now() < lands_until:
         raise Again("a create whose answer was lost may still land", at=lands_until)
@@ -185,7 +186,7 @@ def _lands_until(request: Request) -> datetime | None:
 async def _foreign(context: Context, work: Work, request: Request, foreign: NotOurs) -> Json:
     """A user of that name that is not ours is never touched. Where we never made one, there is nothing of ours to end."""
     if request.activated_at is not None:
-        raise await _again(context, work, request, foreign)
+        raise await again(context, work, request, foreign)
     await raise_alert(context, request, f"#{request.id} failed: {foreign}. It was not touched.")
     return {"nothing_made": True}
 
@@ -193,7 +194,8 @@ async def _foreign(context: Context, work: Work, request: Request, foreign: NotO
 # Trouble.
 
 
-async def _again(context: Context, work: Work, request: Request, trouble: AdapterError) -> Again:
+async def again(context: Context, work: Work, request: Request, trouble: AdapterError) -> Again:
+    """The error that puts an end back, after an alert where one is due."""
     next_try = await context.ledger.now() + backoff(work.tries)
     if is_alert_due(work.tries) or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs)):
         await raise_alert(
@@ -206,7 +208,8 @@ def _cannot(request: Request, trouble: AdapterError) -> str:
     """What is wrong, in words. A server that answers is not blamed for a lock that somebody holds."""
     if isinstance(trouble, Unreachable) and not isinstance(trouble, Blocked):
         return f"Cannot end #{request.id}: {request.database} does not answer ({trouble})."
-    return f"Cannot end #{request.id} on {request.database}: {trouble}."
+    words = trouble.what if isinstance(trouble, Blocked) else str(trouble)
+    return f"Cannot end #{request.id} on {request.database}: {words}."
 
 
 def _first_steps(request: Request, trouble: AdapterError) -> list[str]:

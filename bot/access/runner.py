@@ -54,8 +54,13 @@ they are no more than its threads (``bot.engines.WORKERS``), so that no claimed 
 ALERT_AT = 3
 ALERT_EVERY = 20
 LONGEST_SLEEP = 30.0
+SHORTEST_SLEEP = 0.02
+"""What is due and was not to be claimed is another worker's at this moment."""
 BACKOFF_CAP = 60.0
 STORE_PAUSE = 1.0
+
+ENDS = frozenset({TaskKind.REVOKE, TaskKind.MEND})
+"""Tasks that take a user away."""
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +134,7 @@ class Runner:
         seconds = LONGEST_SLEEP
         due = await self.ledger.next_due(full=self._full())
         if due is not None:
-            seconds = max(0.0, min(seconds, (due - await self.ledger.now()).total_seconds()))
+            seconds = max(SHORTEST_SLEEP, min(seconds, (due - await self.ledger.now()).total_seconds()))
         waits = [
             asyncio.ensure_future(self.ledger.changed(seconds)),
             asyncio.ensure_future(self._nudge.wait()),
@@ -151,12 +156,31 @@ class Runner:
         """One task. The only broad catch of the program: whatever happens, the task is done, put back, or another's."""
         work = Work(self.context, claim)
         try:
-            async with self._renewed(claim):
+            await self._held(work)
+        except LedgerError:
+            log.exception("the ledger failed under a task; it is put back", task=claim.task.kind)
+            await self._put_back_when_it_answers(claim)
+
+    async def _held(self, work: Work) -> None:
+        try:
+            async with self._renewed(work.claim):
                 await self._effect(work)
         except (ClaimLost, NotPossible) as lost:
-            await self._lost(claim, lost)
-        except LedgerError:
-            log.exception("the ledger failed under a task; its lease will run out", task=claim.task.kind)
+            await self._lost(work.claim, lost)
+
+    async def _put_back_when_it_answers(self, claim: Claim) -> None:
+        """At once, so that an end does not wait for its lease to run out. Given up when it has run out, or the task is another's."""
+        for _ in range(int(self.lease.total_seconds() / STORE_PAUSE)):
+            await asyncio.sleep(STORE_PAUSE)
+            with suppress(LedgerError):
+                try:
+                    task = claim.task
+                    await self.ledger.put_back(
+                        claim, due_at=task.due_at, error="the ledger failed", is_untried=task.attempts == 1
+                    )
+                except ClaimLost:
+                    return
+                return
 
     async def _effect(self, work: Work) -> None:
         claim, task = work.claim, work.claim.task
@@ -164,7 +188,7 @@ class Runner:
             await self.effects[task.kind](self.context, work)
         except Again as again:
             at = again.at or await self.ledger.now() + backoff(task.attempts)
-            await self.ledger.put_back(claim, due_at=at, error=str(again))
+            await self.ledger.put_back(claim, due_at=at, error=str(again), is_untried=again.is_untried)
         except Delayed as delayed:
             pause = timedelta(seconds=delayed.retry_after) if delayed.retry_after else backoff(task.attempts)
             await self.ledger.put_back(claim, due_at=await self.ledger.now() + pause, error=str(delayed))
@@ -186,7 +210,7 @@ class Runner:
         task, reference = claim.task, secrets.token_hex(4).upper()
         log.error("a task failed", task=task.kind, request=task.request_id, reference=reference, exc_info=unforeseen)
         words = f"{type(unforeseen).__name__}, reference {reference}"
-        if task.kind is TaskKind.REVOKE and is_alert_due(task.attempts):
+        if task.kind in ENDS and is_alert_due(task.attempts):
             what = f"Cannot end #{task.request_id}: dbaccess failed with {words}."
             steps = ("End it by hand on its server. The log has more under the reference.",)
             await raise_alert(self.context, None, what, tries=task.attempts, steps=steps)

@@ -19,11 +19,15 @@ T = TypeVar("T")
 
 
 class Again(Exception):
-    """Not done yet: put the task back until ``at``, or for the usual back-off where None."""
+    """Not done yet: put the task back until ``at``, or for the usual back-off where None.
 
-    def __init__(self, why: str, *, at: datetime | None = None) -> None:
+    ``is_untried``: it only came too early. Its next run is its first try, and waits behind nobody's retries.
+    """
+
+    def __init__(self, why: str, *, at: datetime | None = None, is_untried: bool = False) -> None:
         super().__init__(why)
         self.at = at
+        self.is_untried = is_untried
 
 
 @dataclass

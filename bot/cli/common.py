@@ -38,14 +38,14 @@ def settings() -> Settings:
     """The environment of the running bot, with logs set up by it. Raises SettingsError."""
     global is_running  # noqa: PLW0603 - one command a process
     is_running = True
-    found = read_settings()
+    found = read_settings(to_end=True)
     logs.set_up(found)
     return found
 
 
-def quiet_settings() -> Settings:
-    """For commands that answer a question: only what is wrong is logged."""
-    found = read_settings()
+def quiet_settings(*, to_end: bool = False) -> Settings:
+    """For commands that answer a question: only what is wrong is logged. ``to_end``: the command ends grants."""
+    found = read_settings(to_end=to_end)
     logs.set_up(found.model_copy(update={"log_level": "error"}))
     return found
 

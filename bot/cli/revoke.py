@@ -71,7 +71,7 @@ async def _revoke(
 ) -> tuple[list[Request], list[str]]:
     """What was ended, or is still being ended, and what was refused: one refusal does not spare the others."""
     refused: list[str] = []
-    async with offline(common.quiet_settings()) as context:
+    async with offline(common.quiet_settings(to_end=True)) as context:
         if not numbers:
             numbers = sorted(r.id for r in await context.ledger.live_grants(person_id=person, database=database))
         begun = []

@@ -37,7 +37,7 @@ def sweep(
 async def _sweep(*, fix: bool) -> tuple[verbs.Found, dict[str, str]]:
     """By username, what became of it."""
     ended: dict[str, str] = {}
-    async with offline(common.quiet_settings()) as context:
+    async with offline(common.quiet_settings(to_end=True)) as context:
         found = await verbs.look(context)
         for stray in found.strays if fix else ():
             if stray.kind is not verbs.Kind.ORPHAN:

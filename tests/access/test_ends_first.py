@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,16 +12,20 @@ import pytest
 from sqlalchemy import update
 
 from adapters.base import AdapterError, Unreachable
-from bot.access import revoke, sweep
+from bot.access import revoke, runner, sweep
 from bot.access.effects import EFFECTS
 from bot.access.ports import AlertNotice, Person
 from bot.access.runner import Runner
 from bot.engines import Engines
-from storage.moves import Change, Move
-from storage.records import Cause, Request, State
+from storage.errors import StoreUnavailable
+from storage.follows import db_lane
+from storage.moves import Change, Move, Plan
+from storage.records import Cause, Request, State, TaskKind
 from storage.tables import requests
 from tests.access.fake_engine import FakeServer, engine
+from tests.access.hanging import expect
 from tests.access.house import ALERTS, HOUR, House
+from tests.open_faults import require
 
 OPERATOR = Person(id="cli:root", name="root", is_ours=True)
 
@@ -150,3 +155,56 @@ async def test_the_sweep_asks_the_servers_that_answer(house: House, monkeypatch:
     found = await sweep.look(house.context)
     assert [stray.kind for stray in found.strays] == [sweep.Kind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
+
+
+# The ledger away for a moment.
+
+
+async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_moment(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await house.granted()
+    house.clock.at += HOUR
+    monkeypatch.setattr(runner, "STORE_PAUSE", 0.01)
+    fail_once(house, monkeypatch)
+    stop = asyncio.Event()
+    running = asyncio.create_task(house.runner.run(stop))
+    try:
+        await expect("the end, with the clock where it was", lambda: is_revoked(house, request))
+    finally:
+        stop.set()
+        await running
+    assert house.server.users == {}
+
+
+def fail_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first move to the end finds no ledger."""
+    advance, failures = house.ledger.advance, [StoreUnavailable("OperationalError")]
+
+    async def failing(request_id: int, move: Move, *rest: Any, **named: Any) -> Any:
+        if move is Move.REVOKE and failures:
+            raise failures.pop()
+        return await advance(request_id, move, *rest, **named)
+
+    monkeypatch.setattr(house.ledger, "advance", failing)
+
+
+async def is_revoked(house: House, request: Request) -> bool:
+    return (await house.now(request)).state is State.REVOKED
+
+
+# What a lost claim may have left.
+
+
+async def test_a_user_that_may_have_come_back_and_cannot_be_looked_for_is_told(house: House) -> None:
+    request = await house.granted()
+    await house.turn(hours=2)
+    require((await house.now(request)).state is State.REVOKED, "the grant is over")
+    house.server.is_up = False
+    plan = Plan(kind=TaskKind.MEND, lane=db_lane(request), due_at=await house.ledger.now(), is_single=True)
+    await house.ledger.add_task(plan, request_id=request.id)
+    await house.turn(minutes=10)
+    assert "Cannot end #1: shop does not answer" in house.wall.on(ALERTS, AlertNotice)[-1].what
+    house.server.is_up = True
+    await house.turn(minutes=2)
+    assert await house.ledger.tasks() == ()

@@ -27,6 +27,7 @@ def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
     handlers, level = root.handlers[:], root.level
     heard = io.StringIO()
     monkeypatch.setattr(sys, "stderr", heard)
+    monkeypatch.setattr(logs, "shows_tracebacks", True)
     logs.set_up(Settings(log=request.param, log_level="debug"))
     yield heard
     root.handlers[:] = handlers

@@ -82,6 +82,29 @@ async def test_a_fresh_end_comes_while_others_of_the_same_server_hang_again_and_
     await expect_an_end_while_it_hangs(quarter, good, quarter.server, held=retries)
 
 
+async def test_an_end_that_came_too_early_once_waits_behind_nobodys_retries(quarter: Quarter) -> None:
+    """A password that must be shown within its time: the end is looked at then, finds it shown, and comes again at its own time."""
+    quarter.build()
+    house = quarter.house
+    house.policy["rules"][0] |= {"delivery": "reveal", "claim_within": "20m"}
+    house.write()
+    (good,) = await quarter.granted("shop", minutes=60)
+    await password.reveal(house.context, await house.person(ADA), good)
+    house.clock.at += timedelta(minutes=21)
+    await house.drain()
+    hostile = await quarter.granted("shop", 12)
+    for one in hostile:
+        await password.reveal(house.context, await house.person(ADA), one)
+    quarter.server.holds, quarter.server.seconds = {str(one.username) for one in hostile}.__contains__, 0.0
+    house.clock.at += timedelta(minutes=31)
+    await house.drain()
+    require(all([(await house.now(one)).state is State.REVOKING for one in hostile]), "all were tried and held up")
+    quarter.server.seconds = FOR_EVER
+    house.clock.at += timedelta(minutes=5)
+    _, retries = SLOTS[False, Priority.SAFETY]
+    await expect_an_end_while_it_hangs(quarter, good, quarter.server, held=retries)
+
+
 @open_fault("R1", "all of them are first tries, four at a time, and the one behind them waits until those gave up")
 async def test_an_end_comes_while_others_of_the_same_server_hang_at_their_first_try(quarter: Quarter) -> None:
     """Twelve users hold up their own ends, which all fall due just before that of somebody who does not."""

@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from bot import app as application
 from bot.access.effects import EFFECTS
 from bot.access.runner import Runner
 from bot.app import App, CannotStart
 from bot.http import CannotListen
 from bot.settings import SettingsError
 from bot.slack.connection import Connection
+from storage.errors import StoreUnavailable
 from storage.records import Request, State
 from tests.access.house import HOUR, House
 from tests.fake_slack.server import FakeSlack, running
 from tests.slack.test_running import app
+
+AWAY_FOR = 5
+"""So many times it is asked what lives before the server answers again."""
 
 
 @pytest.fixture
@@ -101,3 +107,27 @@ async def test_without_a_token_and_a_ledger_none_is_made(tmp_path: Path) -> None
         with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
             await found.run()
         assert not (tmp_path / "l.db").exists()
+
+
+async def test_a_ledger_that_fails_for_a_moment_does_not_end_the_bot_that_stays_for_the_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(application, "RETRY_SECONDS", 0.01)
+    async with running() as slack:
+        found, request = await with_a_live_grant(house, slack, slack_bot_token=None)
+        house.server.is_up = False
+        live, calls = found.context.ledger.live_grants, list[int]()
+
+        async def sometimes(**which: Any) -> Any:
+            calls.append(len(calls))
+            if len(calls) in {3, 4}:
+                raise StoreUnavailable("OperationalError")
+            if len(calls) > AWAY_FOR:
+                house.server.is_up = True
+            house.clock.at += timedelta(seconds=30)
+            return await live(**which)
+
+        monkeypatch.setattr(found.context.ledger, "live_grants", sometimes)
+        with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
+            await found.run()
+        await assert_ended(house, request)

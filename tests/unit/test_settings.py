@@ -117,3 +117,28 @@ def test_logs_hold_no_secret_and_no_local_variables(
         structlog.reset_defaults()
     assert shown.count("it failed") == 2
     assert "Secret0" not in shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SLACK_BOT_TOKEN", "xoxp-1"), ("DBACCESS_HTTP_PORT", "99999"), ("DBACCESS_LOG", "text"), ("SLACK_API_URL", "x")],
+)
+def test_a_mistake_that_no_end_needs_keeps_from_granting_alone(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-1")
+    monkeypatch.setenv("SLACK_APP_TOKEN", "xapp-1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=variable):
+        read_settings()
+    found = read_settings(to_end=True)
+    with pytest.raises(SettingsError, match=f"^{variable}: has a wrong value; [^\n]+$") as no:
+        needed_for_slack(found)
+    assert value not in str(no.value).partition(";")[0]
+
+
+@pytest.mark.parametrize("variable", ["DBACCESS_STORE_URL", "DBACCESS_USER_PREFIX"])
+def test_a_mistake_that_an_end_needs_is_said_at_once(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "-")
+    with pytest.raises(SettingsError, match=variable):
+        read_settings(to_end=True)
