@@ -8,17 +8,19 @@ the process list has it under ``unauthenticated user``. MariaDB shows the name f
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pymysql
 
-from adapters.base import Unreachable
+from adapters.base import Blocked
 from adapters.mysql_family.connection import Connection
 from adapters.mysql_family.errors import NO_SUCH_PROCESS, code
 
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.01
+
+NAMED_AT_MOST = 5
 
 HALF_OPEN = "unauthenticated user"
 HANDSHAKE_SECONDS = 1.0
@@ -60,12 +62,16 @@ def end(connection: Connection, username: str, seen: set[Any], begun: Iterable[A
         seen.update(alive)
         kill_each(connection, [*alive, *(pending if waited > HANDSHAKE_SECONDS else ())])
         if waited > PATIENCE_SECONDS:
-            raise Unreachable(
-                f"{len(alive) or len(pending)} sessions of {username} are killed and have not ended yet",
-                is_ambiguous=True,
-            )
+            raise _do_not_end(username, alive or sorted(pending))
         time.sleep(PAUSE_SECONDS)
         pending &= half_open(connection) if pending else set()
+
+
+def _do_not_end(username: str, ids: Sequence[Any]) -> Blocked:
+    """Killed, and still there: some functions of the server look at no KILL before they are through."""
+    named = ", ".join(map(str, ids[:NAMED_AT_MOST]))
+    remedy = f"wait, or restart the server; SELECT * FROM information_schema.processlist WHERE id IN ({named});"
+    return Blocked(f"{len(ids)} sessions of {username} are killed and have not ended yet: {named}", remedy=remedy)
 
 
 def kill_each(connection: Connection, ids: Iterable[Any]) -> None:

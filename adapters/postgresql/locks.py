@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -20,7 +20,8 @@ from psycopg import sql
 from adapters.base import AdapterError, Blocked
 from adapters.postgresql.connection import Connection, Server, value
 from adapters.postgresql.errors import CONCURRENT
-from adapters.postgresql.prepared import roll_back_one
+from adapters.postgresql.prepared import roll_back_one, shown
+from adapters.postgresql.sessions import do_not_end
 
 FIRST_WAIT_SECONDS = 0.5
 """How long a step waits for a lock before somebody looks who holds it."""
@@ -61,9 +62,7 @@ class Holder:
         """As an alert names it."""
         if self.pid is not None:
             return f"session {self.pid} of {self.name}"
-        return (
-            f"the prepared transaction {(self.gid or b'').decode(errors='replace')!a} of {self.name} in {self.database}"
-        )
+        return f"the prepared transaction {shown(self.gid or b'')} of {self.name} in {self.database}"
 
     @property
     def remedy(self) -> str:
@@ -100,16 +99,15 @@ class _Watch:
     waits: int
     may_end: MayEnd
     ended: dict[Holder, None] = field(default_factory=dict)
-    left: dict[Holder, None] = field(default_factory=dict)
+    now: list[Holder] = field(default_factory=list)
+    """Who held it when somebody was last seen to hold it."""
 
     def look(self, connection: Connection) -> None:
         """Ends the holders of now, as far as that is allowed."""
-        for holder in holders(connection, self.waits):
+        self.now = holders(connection, self.waits) or self.now
+        for holder in self.now:
             if self.may_end(holder) and self._end(connection, holder):
                 self.ended[holder] = None
-                self.left.pop(holder, None)
-            else:
-                self.left[holder] = None
 
     def _end(self, connection: Connection, holder: Holder) -> bool:
         try:
@@ -145,9 +143,9 @@ def insist(server: Server, connection: Connection, step: Callable[[], object], *
     deadline = time.monotonic() + HELD_UP_SECONDS
     with _watching(watch):
         while not _ran(connection, step, WAIT_SECONDS):
-            is_in_vain = watch.left and not watch.ended
+            is_in_vain = watch.now and not watch.ended
             if is_in_vain or time.monotonic() > deadline:
-                raise _blocked(list(watch.left))
+                raise _blocked(watch.now, told=watch.ended)
     return [f"Ended, for it held up this end: {holder.words}." for holder in watch.ended]
 
 
@@ -198,8 +196,12 @@ def _look_until(watch: _Watch, is_over: threading.Event) -> None:
             is_over.wait(LOOK_SECONDS)
 
 
-def _blocked(left: Sequence[Holder]) -> Blocked:
+def _blocked(left: Sequence[Holder], *, told: Collection[Holder]) -> Blocked:
+    """``told``: those that were told to end. One of them that still holds the lock does not react, and only its host can end it."""
     if not left:
         return Blocked("a lock did not come, and nobody was seen to hold it")
+    stuck = [holder.pid for holder in left if holder in told and holder.pid is not None]
+    if stuck:
+        return do_not_end(stuck, ", and hold a lock that the end needs")
     words = ", ".join(holder.words for holder in left)
     return Blocked(f"held up by {words}", remedy=" ".join(holder.remedy for holder in left))

@@ -12,7 +12,8 @@ from adapters.postgresql.members import become_member
 
 THEIRS = """
 SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner FROM pg_prepared_xacts p
- WHERE p.owner = %(name)s OR (pg_has_role(%(name)s, p.owner, 'MEMBER') AND EXISTS (
+ WHERE p.owner = %(name)s OR (EXISTS (
+   SELECT 1 FROM pg_roles r WHERE r.rolname = ANY(%(roles)s) AND pg_has_role(r.oid, p.owner, 'MEMBER')) AND EXISTS (
    SELECT 1 FROM pg_locks x JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL
     WHERE x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
       AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass AND l.objid = %(oid)s::oid))
@@ -26,12 +27,28 @@ A name is read as it is stored, unconverted and unchecked: it may have been give
 """
 
 
-def roll_back(server: Server, connection: Connection, username: str, oid: int) -> None:
-    """All that the user left prepared and that would keep its role from being dropped."""
-    rows = connection.execute(THEIRS, {"oid": oid, "name": username}).fetchall()
+NAMED_AT_MOST = 5
+
+
+def roll_back(server: Server, connection: Connection, username: str, oid: int, roles: Sequence[str]) -> list[str]:
+    """All that the user left prepared and that would keep its role from being dropped. ``roles`` are those it had, for it may have lost them by now.
+
+    Returns a note for each that belonged to another role: somebody else may have prepared it.
+    """
+    rows = connection.execute(THEIRS, {"oid": oid, "name": username, "roles": [username, *roles]}).fetchall()
     for gid, database, owner in rows:
-        is_own = owner == username
-        roll_back_one(server, database=database, owner=owner, gid=bytes(gid), is_own=is_own)
+        roll_back_one(server, database=database, owner=owner, gid=bytes(gid), is_own=owner == username)
+    others = [f"{shown(bytes(gid))} of {owner} in {database}" for gid, database, owner in rows if owner != username]
+    if not others:
+        return []
+    further = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
+    named = ", ".join(others[:NAMED_AT_MOST])
+    return [f"Rolled back, for it held the user's role locked: the prepared transaction {named}{further}."]
+
+
+def shown(gid: bytes) -> str:
+    """As a receipt and an alert name it."""
+    return ascii(gid.decode(errors="replace"))
 
 
 def roll_back_one(server: Server, *, database: str, owner: str, gid: bytes, is_own: bool = False) -> None:
@@ -74,5 +91,5 @@ def note_others(connection: Connection, roles: Sequence[str]) -> list[str]:
     names = column(connection, OF_ROLES, (list(roles),))
     if not names:
         return []
-    shown = ", ".join(ascii(bytes(name).decode(errors="replace")) for name in names[:5])
-    return [f"{len(names)} prepared transactions of the level's own roles were left as they are: {shown}."]
+    named = ", ".join(shown(bytes(name)) for name in names[:NAMED_AT_MOST])
+    return [f"{len(names)} prepared transactions of the level's own roles were left as they are: {named}."]

@@ -8,7 +8,7 @@ temporary user made.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -29,6 +29,7 @@ from adapters.postgresql.sessions import (
     LONGEST_PAUSE,
     SESSIONS_WITHIN,
     Seen,
+    do_not_end,
     orphans_note,
     terminate,
 )
@@ -93,19 +94,21 @@ def _refuse_standby(connection: Connection, username: str) -> None:
 def _take_away(server: Server, connection: Connection, username: str, *, oid: int, level: Level, tally: Tally) -> None:
     """The role stays, blocked, until every standby has answered: by its oid the next run finds what is left there."""
     roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
-    _clear_the_way(server, connection, username, oid, tally)
+    _clear_the_way(server, connection, username, oid, tally, roles=roles)
     _block(server, connection, username, oid, tally)
     become_member(connection, username)
     with _everywhere(server, connection, username, oid, tally):
         end_sessions(connection, oid, tally)
-        roll_back(server, connection, username, oid)
+        tally.notes += roll_back(server, connection, username, oid, roles)
     tally.notes += note_others(connection, roles)
     hand_over(server, connection, username, tally.kept, lend=roles)
     insist(server, connection, lambda: run(connection, "DROP ROLE IF EXISTS {}", username), may_end=nobody)
     end_sessions(connection, oid, tally)
 
 
-def _clear_the_way(server: Server, connection: Connection, username: str, oid: int, tally: Tally) -> None:
+def _clear_the_way(
+    server: Server, connection: Connection, username: str, oid: int, tally: Tally, *, roles: Sequence[str]
+) -> None:
     """Before the login is blocked: what holds a lock that this needs goes, and the rights go from whoever keeps it waiting.
 
     Each step is tried for itself. One that is refused here is tried again after the login is blocked, where it counts.
@@ -114,7 +117,7 @@ def _clear_the_way(server: Server, connection: Connection, username: str, oid: i
         lambda: tally.sessions.update(terminate(connection, oid)),
         lambda: become_member(connection, username),
         lambda: tally.sessions.update(terminate(connection, oid)),
-        lambda: roll_back(server, connection, username, oid),
+        lambda: tally.notes.extend(roll_back(server, connection, username, oid, roles)),
         lambda: revoke_memberships(connection, username),
     )
     for step in steps:
@@ -133,7 +136,7 @@ def _block(server: Server, connection: Connection, username: str, oid: int, tall
         )
     except Blocked:
         with suppress(AdapterError), _everywhere(server, connection, username, oid, tally):
-            end_sessions(connection, oid, tally)
+            terminate(connection, oid)
         raise
 
 
@@ -168,6 +171,8 @@ def block_login(connection: Connection, username: str, oid: int, tally: Tally) -
     tally.sessions |= terminate(connection, oid)
     try:
         run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'", username)
+    except psycopg.errors.UndefinedObject:
+        raise Unreachable(f"somebody else ends {username} at this moment", is_ambiguous=True) from None
     except psycopg.errors.InsufficientPrivilege as error:
         words = error.diag.message_primary
         mend = f"GRANT {quoted(username)} TO {us(connection)} WITH ADMIN OPTION;"
@@ -180,7 +185,7 @@ def end_sessions(connection: Connection, oid: int, tally: Tally) -> None:
     while rows := terminate(connection, oid):
         tally.sessions |= rows
         if time.monotonic() > deadline:
-            raise Unreachable(f"{len(rows)} sessions do not end")
+            raise do_not_end({pid for pid, _ in rows})
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import psycopg
 
-from adapters.base import Rejected
+from adapters.base import Blocked, Rejected
 from adapters.postgresql.connection import Connection, column, us
 
 SESSIONS_WITHIN = 8.0
+NAMED_AT_MOST = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 
 ORPHANS = (
@@ -28,6 +31,13 @@ def terminate(connection: Connection, oid: int) -> set[Seen]:
         mend = f"GRANT pg_signal_backend TO {us(connection)};"
         raise Rejected("the bot may not end the user's sessions", mend=mend) from None
     return {(pid, began) for pid, began, _ in rows}
+
+
+def do_not_end(pids: Collection[int], where: str = "") -> Blocked:
+    """Told to end, and still there: some functions of the server look for no interrupt, and only the operating system ends their process."""
+    named = ", ".join(map(str, sorted(pids)[:NAMED_AT_MOST]))
+    remedy = f"on the server's host, end the process of each as the server's own user: kill {named.replace(',', '')}"
+    return Blocked(f"{len(pids)} sessions were told to end and do not{where}: processes {named}", remedy=remedy)
 
 
 def orphans_note(connection: Connection, where: str = "") -> list[str]:

@@ -24,7 +24,15 @@ from adapters.postgresql.connection import (
     quoted,
     value,
 )
-from adapters.postgresql.sessions import FIRST_PAUSE, LONGEST_PAUSE, SESSIONS_WITHIN, Seen, orphans_note, terminate
+from adapters.postgresql.sessions import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    SESSIONS_WITHIN,
+    Seen,
+    do_not_end,
+    orphans_note,
+    terminate,
+)
 from adapters.postgresql.users import find
 
 T = TypeVar("T")
@@ -157,7 +165,7 @@ def end_sessions(standby: Standby, ending: Ending) -> Ended:
                     break
                 is_quiet, pause = True, LATE_LOGIN_SECONDS
             elif time.monotonic() > deadline:
-                raise obstacle or Unreachable(f"{len(now)} sessions do not end")
+                raise obstacle or do_not_end({pid for pid, _ in now})
             else:
                 is_quiet = False
             time.sleep(pause)

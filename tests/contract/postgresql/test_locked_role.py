@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from adapters.base import Blocked, Level, UserSpec
 from adapters.postgresql import connection as connections
-from adapters.postgresql import locks
+from adapters.postgresql import locks, revoke
 from tests.contract.postgresql.bench import Bench, readonly, writer
 
 STORM_SESSIONS = 5
@@ -147,6 +149,62 @@ def test_a_password_and_an_expiry_do_not_wait_either(own_bench: Bench) -> None:
     own_bench.login(spec, password=FRESH).close()
     adapter.drop_user(spec.username, spec.level)
     assert_is_dead(other)
+
+
+def prepare_as_the_level(bench: Bench, spec: UserSpec, gid: str) -> None:
+    """A transaction that belongs to the level's role and holds the user's role locked."""
+    with bench.login(spec) as session:
+        session.execute("BEGIN; SET LOCAL ROLE shop_writer")
+        session.execute(f"SELECT pg_get_object_address('role', '{{{spec.username}}}', '{{}}')".encode())
+        session.execute(f"PREPARE TRANSACTION '{gid}'".encode())
+
+
+def test_what_is_prepared_in_the_last_moment_is_rolled_back_and_named(
+    own_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first look for prepared transactions, and before the user lost the role it prepared this one as."""
+    spec, looked = made(own_bench, writer()), list[str]()
+    real = revoke.revoke_memberships
+
+    def just_before(connection: connections.Connection, username: str) -> None:
+        looked.append(username)
+        prepare_as_the_level(own_bench, spec, f"late {username}")
+        real(connection, username)
+
+    monkeypatch.setattr(revoke, "revoke_memberships", just_before)
+    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    assert looked == [spec.username]
+    assert_is_gone(own_bench, spec)
+    assert prepared(own_bench) == []
+    assert any(f"'late {spec.username}' of shop_writer in {own_bench.database}" in note for note in receipt.notes)
+
+
+@pytest.fixture
+def stuck(own_bench: Bench) -> Iterator[tuple[UserSpec, psycopg.Connection[Any]]]:
+    """A session that does not react, as one in a function that looks for no interrupt, with its own role locked."""
+    spec = made(own_bench, readonly())
+    session = own_bench.login(spec)
+    lock_itself(session, spec)
+    pid = session.info.backend_pid
+    os.kill(pid, signal.SIGSTOP)
+    yield spec, session
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+    session.close()
+
+
+def test_a_session_that_does_not_react_is_named_with_what_ends_it(
+    own_bench: Bench, stuck: tuple[UserSpec, psycopg.Connection[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, session = stuck
+    pid = session.info.backend_pid
+    monkeypatch.setattr(locks, "HELD_UP_SECONDS", 1.0)
+    with pytest.raises(Blocked, match=f"told to end and do not.*processes {pid}$|processes {pid};") as held:
+        own_bench.adapter().drop_user(spec.username, spec.level)
+    assert (held.value.remedy or "").endswith(f"kill {pid}")
+    os.kill(pid, signal.SIGCONT)
+    own_bench.adapter().drop_user(spec.username, spec.level)
+    assert_is_gone(own_bench, spec, session)
 
 
 @pytest.fixture
