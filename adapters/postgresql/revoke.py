@@ -30,6 +30,7 @@ from adapters.postgresql.sessions import (
     SESSIONS_WITHIN,
     Seen,
     do_not_end,
+    end_waiting_logins,
     orphans_note,
     terminate,
 )
@@ -99,6 +100,9 @@ def _take_away(server: Server, connection: Connection, username: str, *, oid: in
     become_member(connection, username)
     with _everywhere(server, connection, username, oid, tally):
         end_sessions(connection, oid, tally)
+        if waiting := end_waiting_logins(connection):
+            tally.notes.append(f"{waiting} logins that waited for a lock were ended; whose they were cannot be seen.")
+            end_sessions(connection, oid, tally)
         tally.notes += roll_back(server, connection, username, oid, roles)
     tally.notes += note_others(connection, roles)
     hand_over(server, connection, username, tally.kept, lend=roles)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 import psycopg
 
 from adapters.base import Blocked, Rejected
-from adapters.postgresql.connection import Connection, column, us
+from adapters.postgresql.connection import Connection, column, us, value
 
 SESSIONS_WITHIN = 8.0
 NAMED_AT_MOST = 5
@@ -17,6 +18,12 @@ ORPHANS = (
     "SELECT pid FROM pg_stat_activity a WHERE usesysid IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.oid = a.usesysid) ORDER BY 1"
 )
+
+WAITING_LOGINS = """
+SELECT DISTINCT l.pid FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE NOT l.granted AND l.pid IS NOT NULL AND a.usesysid IS NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
+"""
+"""Before 18 they are in no list of sessions; from 18 on they are, and a bot that is no superuser does not see what they are. The server's own workers it may not end."""
 
 Seen = tuple[int, object]
 """A session is its pid and when it began: pids come again."""
@@ -31,6 +38,28 @@ def terminate(connection: Connection, oid: int) -> set[Seen]:
         mend = f"GRANT pg_signal_backend TO {us(connection)};"
         raise Rejected("the bot may not end the user's sessions", mend=mend) from None
     return {(pid, began) for pid, began, _ in rows}
+
+
+def end_waiting_logins(connection: Connection) -> int:
+    """Ends logins that wait for a lock before the server says whose they are; how many there were.
+
+    Such a login is past the question whether it may log in, and would come in after the drop. Whose it is cannot be seen, so
+    every one that the bot may end is ended: its client may try again. Raises Blocked where one does not end.
+    """
+    told = [pid for pid in column(connection, WAITING_LOGINS) if _told_to_end(connection, pid)]
+    deadline = time.monotonic() + SESSIONS_WITHIN
+    while left := set(told) & set(column(connection, WAITING_LOGINS)):
+        if time.monotonic() > deadline:
+            raise do_not_end(left)
+        time.sleep(FIRST_PAUSE)
+    return len(told)
+
+
+def _told_to_end(connection: Connection, pid: int) -> bool:
+    try:
+        return bool(value(connection, "SELECT pg_terminate_backend(%s)", (pid,)))
+    except psycopg.errors.InsufficientPrivilege:
+        return False  # a superuser's: none of our users
 
 
 def do_not_end(pids: Collection[int], where: str = "") -> Blocked:

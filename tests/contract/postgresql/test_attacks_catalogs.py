@@ -1,0 +1,99 @@
+"""Locks on the server's own catalogs and databases: anybody may queue for one, for the server looks at the right afterwards (H, A)."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from adapters.base import Secrets, UserSpec
+from adapters.bench import wait_until
+from adapters.postgresql import PostgreSQL
+from tests.contract.postgresql.attacks import Attack, Session, can, must
+from tests.contract.postgresql.bench import BOT_PASSWORD, readonly
+from tests.open_faults import open_fault, require
+
+SETTINGS = "log_statement = none\nlog_min_duration_statement = -1\n"
+HOLDS_ITS_DATABASE = "SELECT pg_get_object_address('database', ARRAY[current_database()::text], '{}')"
+QUEUES = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+
+
+@contextmanager
+def queued(session: Session, statement: str, is_waiting: Callable[[], bool]) -> Iterator[None]:
+    """While the session waits for a lock on what everybody needs. The server refuses the statement once it has the lock."""
+
+    def run() -> None:
+        can(session, statement)
+
+    must(session, "SET statement_timeout = 0")
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    wait_until(is_waiting)
+    try:
+        yield
+    finally:
+        session.cancel_safe()
+        thread.join()
+
+
+def of_another_database(attack: Attack) -> PostgreSQL:
+    bench = attack.bench
+    return PostgreSQL(bench.target(), Secrets(admin_url=bench.server.url(bench.bot, BOT_PASSWORD, "postgres")))
+
+
+@pytest.mark.parametrize("catalog", ["pg_authid", "pg_auth_members"])
+@open_fault("H", "each new connection of the bot waits for the catalog, or its statements do")
+def test_a_reader_that_queues_for_a_catalog_does_not_hold_up_its_end(attack: Attack, catalog: str) -> None:
+    """One session reads the catalog in an open transaction, another waits to change it, and whoever comes then waits behind both."""
+    spec, watcher = attack.user(readonly()), attack.bench.superuser("postgres")
+    reads, waits = attack.session(spec), attack.session(spec)
+    must(reads, "BEGIN")
+    must(reads, "SELECT count(*) FROM pg_roles" if catalog == "pg_authid" else f"SELECT count(*) FROM {catalog}")
+    rule = f"CREATE RULE r AS ON INSERT TO {catalog} DO NOTHING"
+    with watcher, queued(waits, rule, lambda: watcher.execute(QUEUES).fetchone() == (1,)):
+        end = attack.end(spec, tries=1)
+        lives = can(reads, "SELECT count(*) FROM shop.customers")
+    must_be_over(attack, spec)
+    assert not lives, f"its session reads on: {end.error}"
+    assert end.receipt is not None, end.error
+
+
+def must_be_over(attack: Attack, spec: UserSpec) -> None:
+    """Where the fault is still open, the user is ended after it, so that the server can be used again."""
+    later = attack.end(spec)
+    require(later.receipt is not None, f"the user is ended once nobody queues: {later.error}")
+
+
+def test_a_login_in_any_phase_is_ended(attack: Attack) -> None:
+    """A friend holds the database locked and lets the waiting logins in after the receipt."""
+    bench, adapter = attack.bench, of_another_database(attack)
+    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{bench.database}" TO PUBLIC')
+    spec, friend = attack.user(readonly(), adapter), attack.user(readonly(), adapter)
+    holds = attack.session(friend)
+    must(holds, "BEGIN")
+    must(holds, HOLDS_ITS_DATABASE)
+    came_in = list[Session]()
+
+    def log_in() -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            came_in.append(bench.login(spec))
+
+    logins = threading.Thread(target=log_in, daemon=True)
+    with bench.superuser("postgres") as watcher:
+        drops = attack.session(friend, "postgres")
+        queries = "SELECT count(*) FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass"
+        with queued(drops, f'DROP DATABASE "{bench.database}"', lambda: watcher.execute(queries).fetchone() == (1,)):
+            logins.start()
+            wait_until(lambda: watcher.execute(queries).fetchone() == (2,))
+            end = attack.end(spec, adapter=adapter)
+            must(holds, "ROLLBACK")
+    logins.join()
+    require(end.receipt is not None, f"there is a receipt: {end.error}")
+    lives = [session for session in came_in if can(session, "SELECT count(*) FROM pg_database")]
+    for session in came_in:
+        session.close()
+    assert not lives
