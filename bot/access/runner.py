@@ -99,14 +99,21 @@ class Runner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then let what was begun end. A store that fails is tried again for ever."""
-        while not stop.is_set():
-            try:
-                await self._fill()
-                await self._sleep(stop)
-            except LedgerError:
-                log.exception("the ledger does not answer")
-                await asyncio.sleep(STORE_PAUSE)
+        try:
+            while not stop.is_set():
+                await self._one_round(stop)
+        except Exception:
+            await self._finish_all()
+            raise
         await self._finish_all()
+
+    async def _one_round(self, stop: asyncio.Event) -> None:
+        try:
+            await self._fill()
+            await self._sleep(stop)
+        except LedgerError:
+            log.exception("the ledger does not answer")
+            await asyncio.sleep(STORE_PAUSE)
 
     async def drain(self) -> int:
         """Run all that is due now, and what follows from it, one after the other; the number of tasks run."""

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from sqlalchemy import text
 
-from storage.records import State
-from tests.access.house import BEGIN, HOUR, LEAD, House
+from storage.records import Request, State
+from tests.access.house import BEGIN, HOUR, LEAD, SECOND, House
 from tests.access.steps import alerts
 from tests.open_faults import open_fault
 
@@ -45,21 +45,29 @@ async def at_work(house: House) -> AsyncIterator[asyncio.Task[None]]:
             running.exception()
 
 
-async def until_ended(house: House, running: asyncio.Task[None]) -> None:
-    """Until nobody is left on the server, or the runner is dead, or the time is over."""
+async def until_ended(house: House, request: Request, running: asyncio.Task[None]) -> None:
+    """Until the grant is over, or the runner is dead, or the time is over."""
     deadline = asyncio.get_running_loop().time() + WITHIN
-    while house.server.users and not running.done() and asyncio.get_running_loop().time() < deadline:
+    while not running.done() and asyncio.get_running_loop().time() < deadline:
+        if (await house.now(request)).state is State.REVOKED:
+            return
         await asyncio.sleep(0.02)
 
 
 async def assert_ends_all_the_same(house: House, kind: str, payload: str) -> None:
-    await house.granted()
+    """Two ends, one after the other: the first may be claimed before the row is met, the second is not."""
+    first = await house.granted()
+    later = await house.approve(await house.ask(LEAD, duration=4 * HOUR), SECOND)
+    await house.drain()
     await put_task(house, kind, payload)
     house.clock.at += 2 * HOUR
     async with at_work(house) as running:
-        await until_ended(house, running)
+        await until_ended(house, first, running)
+        house.clock.at += 4 * HOUR
+        house.runner.nudge()
+        await until_ended(house, later, running)
         assert not running.done(), "the runner lives"
-        assert house.server.users == {}, "and the end was carried out"
+        assert house.server.users == {}, "and both ends were carried out"
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON], ids=["unknown kind", "no JSON"])
