@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from adapters.postgresql import handover
 from tests.contract.postgresql.attacks import Attack, Session, must
 from tests.contract.postgresql.bench import readonly, writer
 from tests.open_faults import open_fault
@@ -19,7 +20,7 @@ SETTINGS = "max_connections = 30\nmax_locks_per_transaction = 10\nautovacuum = o
 NAMED_AT_MOST = 200
 FETCHED_AT_MOST = 1_000
 PORTION = 200
-LARGE_OBJECTS, VERY_MANY = 12_000, 1_500_000
+LARGE_OBJECTS, VERY_MANY = 12_000, 600_000
 
 
 def each(session: Session, count: int, statement: str) -> None:
@@ -96,8 +97,10 @@ def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[i
 
 @soak_only
 @pytest.mark.timeout(900)
-@open_fault("E1", "they change hands in one statement, which meets the limit of 30 s at each try")
-def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack) -> None:
+@open_fault("E1", "they change hands in one statement, which meets the time limit at each try")
+def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that one statement for all of them meets on every machine; in portions each would keep it."""
+    monkeypatch.setattr(handover, "REVOKE_LIMIT_SECONDS", 1.0)
     spec = attack.user(readonly())
     session = attack.session(spec)
     must(session, "SET statement_timeout = 0")
