@@ -32,10 +32,10 @@ HELD_UP_SECONDS = 8.0
 LOOK_SECONDS = 0.05
 
 HOLDERS: LiteralString = """
-SELECT b.pid, a.backend_start, a.usename, a.usesysid, NULL::bytea, NULL, NULL
+SELECT b.pid, a.backend_start, a.usename, a.usesysid, NULL::bytea, NULL
   FROM unnest(pg_blocking_pids(%(waits)s)) AS b(pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid WHERE b.pid <> 0
 UNION ALL
-SELECT NULL, NULL, p.owner, NULL, replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.transaction::text
+SELECT NULL, NULL, p.owner, NULL, replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database
   FROM pg_prepared_xacts p WHERE 0 = ANY(pg_blocking_pids(%(waits)s)) AND EXISTS (
     SELECT 1 FROM pg_locks w JOIN pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype
        AND (h.database, h.relation, h.page, h.tuple, h.transactionid, h.classid, h.objid, h.objsubid)
@@ -92,20 +92,21 @@ def sessions_of(oid: int) -> MayEnd:
 
 
 @dataclass
-class _Watch:
+class Watch:
     """What is seen and done on the second connection."""
 
     server: Server
     waits: int
     may_end: MayEnd
     ended: dict[Holder, None] = field(default_factory=dict)
-    now: list[Holder] = field(default_factory=list)
+    seen: list[Holder] = field(default_factory=list)
     """Who held it when somebody was last seen to hold it."""
 
     def look(self, connection: Connection) -> None:
         """Ends the holders of now, as far as that is allowed."""
-        self.now = holders(connection, self.waits) or self.now
-        for holder in self.now:
+        now = holders(connection, self.waits)
+        self.seen = now or self.seen
+        for holder in now:
             if self.may_end(holder) and self._end(connection, holder):
                 self.ended[holder] = None
 
@@ -124,7 +125,7 @@ def holders(connection: Connection, waits: int) -> list[Holder]:
     rows = connection.execute(HOLDERS, {"waits": waits}).fetchall()
     return [
         Holder(name=str(name or "an unknown user"), role=role, pid=pid, began=began, gid=_bytes(gid), database=db or "")
-        for pid, began, name, role, gid, db, _ in rows
+        for pid, began, name, role, gid, db in rows
     ]
 
 
@@ -139,13 +140,13 @@ def insist(server: Server, connection: Connection, step: Callable[[], object], *
     """
     if _ran(connection, step, FIRST_WAIT_SECONDS):
         return []
-    watch = _Watch(server, connection.info.backend_pid, may_end)
+    watch = Watch(server, connection.info.backend_pid, may_end)
     deadline = time.monotonic() + HELD_UP_SECONDS
     with _watching(watch):
         while not _ran(connection, step, WAIT_SECONDS):
-            is_in_vain = watch.now and not watch.ended
+            is_in_vain = watch.seen and not watch.ended
             if is_in_vain or time.monotonic() > deadline:
-                raise _blocked(watch.now, told=watch.ended)
+                raise _blocked(watch.seen, told=watch.ended)
     return [f"Ended, for it held up this end: {holder.words}." for holder in watch.ended]
 
 
@@ -174,7 +175,7 @@ def _lock_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(watch: _Watch) -> Iterator[None]:
+def _watching(watch: Watch) -> Iterator[None]:
     """A thread looks again and again while the caller's block runs. Without a second connection nobody is found, and the step goes on waiting."""
     is_over = threading.Event()
     thread = threading.Thread(target=_look_until, args=(watch, is_over), daemon=True)
@@ -186,7 +187,7 @@ def _watching(watch: _Watch) -> Iterator[None]:
         thread.join()
 
 
-def _look_until(watch: _Watch, is_over: threading.Event) -> None:
+def _look_until(watch: Watch, is_over: threading.Event) -> None:
     while not is_over.is_set():
         try:
             with watch.server.session() as connection:

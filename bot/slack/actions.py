@@ -17,15 +17,14 @@ from bot.access.errors import AccessError, Unknown
 from bot.access.ports import Person
 from bot.slack import answers, ids, modals
 from bot.slack.credentials import shown_password
-from bot.slack.guard import Heard, Listener, always, guarded, never
+from bot.slack.guard import Heard, Listener, guarded
 from storage.records import Request
 
 
 def register(app: AsyncApp, context: Context) -> None:
     """Put the listeners on the app; the one for all others comes last."""
     for action, listener in CLICKS.items():
-        gives_back = always if listener is on_done else never
-        app.action(action)(guarded(context, listener, is_recorded=action not in UNRECORDED, gives_back=gives_back))
+        app.action(action)(guarded(context, listener, is_recorded=action not in UNRECORDED))
     app.action(ids.DATABASE)(guarded(context, on_database_chosen))
     app.action(re.compile(".*"))(_other(context))
 

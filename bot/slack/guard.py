@@ -18,7 +18,7 @@ from bot.access.ask import FormNeeded
 from bot.access.context import Context
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.slack import answers, modals
+from bot.slack import answers, ids, modals, parse
 from bot.slack.answers import said
 from bot.slack.blocks import Block, Drawn
 from storage.errors import StoreUnavailable
@@ -49,6 +49,12 @@ class Heard:
     def value(self) -> str:
         """The clicked button's value."""
         return str(self.body["actions"][0].get("value") or "")
+
+    @property
+    def gives_back(self) -> bool:
+        """The person ends their own grant, by the button or the command: that does not wait for what the directory says of them."""
+        clicked = [action.get("action_id") for action in self.body.get("actions") or ()]
+        return clicked == [ids.DONE] or (not clicked and parse.words(self.text).verb == "done")
 
     async def say(self, drawn: Drawn) -> None:
         """Ephemeral; the message that was clicked stays. In a form, which has nowhere to answer, by DM.
@@ -101,23 +107,8 @@ def user_of(body: dict[str, Any]) -> str:
     return str(body.get("user_id") or (body.get("user") or {}).get("id") or "")
 
 
-def never(_heard: Heard) -> bool:
-    """Nothing that this listener does gives a grant back."""
-    return False
-
-
-def always(_heard: Heard) -> bool:
-    """All that this listener does is to give a grant back."""
-    return True
-
-
-def guarded(
-    context: Context, listener: Listener, *, is_recorded: bool = True, gives_back: Callable[[Heard], bool] = never
-) -> BoltListener:
-    """The listener as Bolt wants it. ``is_recorded``: whatever it changes is an audit event of the person who acts.
-
-    ``gives_back``: whether this very call ends the person's own grant; that does not wait for the directory's answer.
-    """
+def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -> BoltListener:
+    """The listener as Bolt wants it. ``is_recorded``: whatever it changes is an audit event of the person who acts."""
 
     async def heard(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
         await ack()
@@ -125,15 +116,15 @@ def guarded(
         last = None
         try:
             last = await look.last_event(context) if is_recorded else None
-            await _answered(call, listener, gives_back=gives_back(call))
+            await _answered(call, listener)
         except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
             await call.say(said(await in_trouble(context, unforeseen, user_of(body), last=last)))
 
     return heard
 
 
-async def _answered(call: Heard, listener: Listener, *, gives_back: bool) -> None:
-    find = call.context.giver if gives_back else call.context.member
+async def _answered(call: Heard, listener: Listener) -> None:
+    find = call.context.giver if call.gives_back else call.context.member
     try:
         await listener(call, await find(user_of(call.body)))
     except FormNeeded as needed:

@@ -246,6 +246,21 @@ def test_a_user_whose_mark_was_lost_is_ended(own_bench: Bench) -> None:
     assert_is_gone(own_bench, spec, session)
 
 
+def test_a_holder_that_is_gone_is_not_ended_again(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process number may be somebody else's by then."""
+    looks = [[locks.Holder(name="ada", pid=4711)], [], []]
+    told = list[object]()
+    monkeypatch.setattr(locks, "holders", lambda *_: looks.pop(0))
+    monkeypatch.setattr(locks, "value", lambda _connection, _query, values: told.append(values) or True)
+    server = own_bench.adapter().server
+    watch = locks.Watch(server, 1, locks.anybody)
+    with server.session() as connection:
+        while looks:
+            watch.look(connection)
+    assert told == [(4711,)]
+    assert [holder.pid for holder in watch.seen] == [4711]
+
+
 def test_the_lock_limit_of_the_session_comes_back(own_bench: Bench) -> None:
     server = own_bench.adapter().server
     with server.session() as connection:
