@@ -17,7 +17,10 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import fasteners
 
 VERSION = "0.1.8"
 ROOT = Path(__file__).parent.parent
@@ -51,31 +54,38 @@ def _npm() -> list[str]:
 
 
 def binary() -> Path:
-    """Fetch once into ``.cache``, checked against the hash in the repository. Raises NotToBeHad."""
+    """The program, fetched once into ``.cache`` and checked against the hash in the repository. Raises NotToBeHad.
+
+    Several processes may call this at once (tests run side by side): one fetches, the others wait for it.
+    """
     package = PACKAGES.get((platform.system(), platform.machine()))
     if package is None:
         raise NotToBeHad(f"there is no local-slack for {platform.system()} on {platform.machine()}")
     place = CACHE / f"{package}-{VERSION}"
     program = place / "package" / "bin" / "local-slack"
-    if not program.exists():
-        _fetch(package, place)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with fasteners.InterProcessLock(CACHE / f"{place.name}.lock"):
+        if not program.exists():
+            shutil.rmtree(place, ignore_errors=True)
+            _fetch(package, place)
     return program
 
 
 def _fetch(package: str, place: Path) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    command = [*_npm(), "pack", f"{package}@{VERSION}", "--silent", "--pack-destination", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place)
-    archive = place / f"{package}-{VERSION}.tgz"
-    if done.returncode != 0 or not archive.exists():
-        raise NotToBeHad(f"npm could not fetch {package}: {done.stderr.strip()[-300:]}")
-    found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if found != INTEGRITY.get(package, found):  # platforms that are not locked yet have npm's own check alone
-        archive.unlink()
-        raise NotToBeHad(f"{package} is not the file that was locked; nothing was unpacked")
-    with tarfile.open(archive) as packed:
-        packed.extractall(place, filter="data")
-    archive.unlink()
+    """Unpack beside ``place`` and rename: what is there is always whole, also after a kill."""
+    with TemporaryDirectory(dir=place.parent) as name:
+        folder = Path(name)
+        command = [*_npm(), "pack", f"{package}@{VERSION}", "--silent", "--pack-destination", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        archive = folder / f"{package}-{VERSION}.tgz"
+        if done.returncode != 0 or not archive.exists():
+            raise NotToBeHad(f"npm could not fetch {package}: {done.stderr.strip()[-300:]}")
+        found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+        if found != INTEGRITY.get(package, found):  # platforms that are not locked yet have npm's own check alone
+            raise NotToBeHad(f"{package} is not the file that was locked; nothing was unpacked")
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder / "whole", filter="data")
+        (folder / "whole").rename(place)
 
 
 @dataclass
