@@ -30,7 +30,7 @@ from bot.settings import Settings, SettingsError, needed_for_slack
 from bot.slack.connection import RETRY_SECONDS, Connection, SlackRefused, bolt, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import LedgerError, SchemaMissing, StoreBusy
 from storage.ledger import Ledger
 

@@ -17,7 +17,7 @@ from bot.settings import Settings, SettingsError, needed_for_slack
 from bot.slack.connection import web_client
 from bot.slack.doctor import examine_slack
 from bot.trial import Step, try_level
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import LedgerError
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from storage.moves import Move, Why
 from storage.records import Decision, Request
+from storage.transitions import Obstacle, Transition
 
 
 class LedgerError(Exception):
@@ -13,7 +13,7 @@ class LedgerError(Exception):
 class NotPossible(LedgerError):
     """A move lost its race or its condition; ``request`` and ``decisions`` are what is true instead."""
 
-    def __init__(self, move: Move, why: Why, request: Request, decisions: tuple[Decision, ...] = ()) -> None:
+    def __init__(self, move: Transition, why: Obstacle, request: Request, decisions: tuple[Decision, ...] = ()) -> None:
         super().__init__(f"#{request.id} cannot {move}: {why} (it is {request.state})")
         self.move = move
         self.why = why

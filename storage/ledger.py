@@ -19,17 +19,25 @@ import fasteners
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
+from storage.database import Clock, lock_number
 from storage.errors import ClaimLost, LimitReached, NotPossible
 from storage.files import make_private
 from storage.lifecycle import EXTENDED, TRANSITIONS, resolve, written
-from storage.moves import Change, Move, Plan, Situation, Transition, Why, moved_end
-from storage.queue import Queue, clear, held, put
-from storage.reads import Reads, all_decisions, lockdowns_in_force, meta_value, one_request, tally_of, waiting_like
 from storage.records import Claim, Draft, Json, Kind, Lockdown, Message, Purpose, Request, State, Tally, TaskKind
-from storage.rows import terms_json
-from storage.store import Clock, lock_number
-from storage.tables import audit_events, audit_texts, decisions, messages, meta, requests
+from storage.requests import (
+    RequestQueries,
+    all_decisions,
+    lockdowns_in_force,
+    meta_value,
+    one_request,
+    tally_of,
+    waiting_like,
+)
+from storage.schema import audit_events, audit_texts, decisions, messages, meta, requests
+from storage.serialization import terms_json
+from storage.task_queue import TaskQueue, clear, held, put
+from storage.transitions import GuardInput, Obstacle, TaskPlan, Transition, TransitionInput, TransitionRule, moved_end
 
 Event: TypeAlias = tuple[AuditKind, str, Json]
 """What happened, who did it, and its facts."""
@@ -44,7 +52,7 @@ def random_key(length: int = KEY_LENGTH) -> str:
     return "".join(secrets.choice(KEY_ALPHABET) for _ in range(length))
 
 
-class Ledger(Reads, Queue):
+class Ledger(RequestQueries, TaskQueue):
     """Built without I/O; ``open`` before use, ``close`` after it. ``id`` names this ledger in every mark on a server."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
@@ -107,8 +115,8 @@ class Ledger(Reads, Queue):
                 raise LimitReached
             request_id = await _insert_request(tx, draft, now, until=await _grant_lives_until(tx, draft, now))
             after = await one_request(tx, request_id)
-            change = Change(actor=actor or draft.requester_id, text=draft.reason)
-            await _follow(tx, TRANSITIONS[Move.ASK], after, change, now)
+            change = TransitionInput(actor=actor or draft.requester_id, text=draft.reason)
+            await _follow(tx, TRANSITIONS[Transition.ASK], after, change, now)
         return after, True
 
     async def _one_at_a_time(self, tx: AsyncConnection, draft: Draft) -> None:
@@ -117,7 +125,9 @@ class Ledger(Reads, Queue):
             for name in (f"asker {draft.requester_id}", f"asked {draft.database}"):
                 await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(name),))
 
-    async def advance(self, request_id: int, move: Move, change: Change, *, claim: Claim | None = None) -> Request:
+    async def advance(
+        self, request_id: int, move: Transition, change: TransitionInput, *, claim: Claim | None = None
+    ) -> Request:
         """Make one move. Row taken, claim checked, condition, compare-and-set, audit, messages, tasks: one transaction.
 
         Raises NotPossible (with the request as it is), NoSuchRequest, StoreUnavailable.
@@ -132,16 +142,16 @@ class Ledger(Reads, Queue):
             mine = (change.decision,) if change.decision else ()
             move = resolve(move, before, (*made, *mine))
             locked = _covers(await lockdowns_in_force(tx), before)
-            situation = Situation(
+            situation = GuardInput(
                 now=now, request=before, decisions=made, is_locked_down=locked, change=change, parent=parent
             )
             if (why := _why_not(move, situation)) is not None:
                 raise NotPossible(move, why, before, made)
             after = await _apply(tx, move, before, change, now)
             await _follow(tx, TRANSITIONS[move], after, change, now)
-            if move is Move.APPLY and parent is not None:
+            if move is Transition.APPLY and parent is not None:
                 await _extend(tx, parent, after, change, now)
-            if move in (Move.REVOKE, Move.FAIL):
+            if move in (Transition.REVOKE, Transition.FAIL):
                 await _lapse_extensions(tx, after, now)
         return after
 
@@ -182,7 +192,7 @@ class Ledger(Reads, Queue):
         request_id: int | None = None,
         facts: Json | None = None,
         text: str | None = None,
-        plan: Plan | None = None,
+        plan: TaskPlan | None = None,
     ) -> None:
         """An event without a move; ``plan`` is a task that follows from it, put on disk in the same transaction."""
         async with self.writing() as tx:
@@ -198,7 +208,7 @@ class Ledger(Reads, Queue):
         *,
         was: str | None,
         events: Sequence[Event] = (),
-        plan: Plan | None = None,
+        plan: TaskPlan | None = None,
     ) -> bool:
         """Write down what was seen, or forget it with None. False, and nothing written, where it no longer is what it ``was``.
 
@@ -250,7 +260,7 @@ async def _grant_lives_until(tx: AsyncConnection, draft: Draft, now: datetime) -
         return None
     grant = await one_request(tx, draft.parent_id, for_update=True)
     if grant.state is not State.ACTIVE or grant.expires_at is None or now >= grant.expires_at:
-        raise NotPossible(Move.ASK, Why.GRANT_ENDED, grant)
+        raise NotPossible(Transition.ASK, Obstacle.GRANT_ENDED, grant)
     return grant.expires_at
 
 
@@ -259,25 +269,27 @@ async def _parent(tx: AsyncConnection, request_id: int) -> Request | None:
     return None if parent_id is None else await one_request(tx, parent_id, for_update=True)
 
 
-async def _extend(tx: AsyncConnection, grant: Request, applied: Request, change: Change, now: datetime) -> None:
+async def _extend(
+    tx: AsyncConnection, grant: Request, applied: Request, change: TransitionInput, now: datetime
+) -> None:
     end = moved_end(grant, applied.duration or applied.terms.duration)
-    after = await _write(tx, Move.APPLY, grant, {"expires_at": end})
-    await _follow(tx, EXTENDED, after, Change(actor=change.actor, facts={"extension": applied.id}), now)
+    after = await _write(tx, Transition.APPLY, grant, {"expires_at": end})
+    await _follow(tx, EXTENDED, after, TransitionInput(actor=change.actor, facts={"extension": applied.id}), now)
 
 
 async def _lapse_extensions(tx: AsyncConnection, grant: Request, now: datetime) -> None:
     """Who waits for more time on what has ended need not wait any longer."""
     waits = (requests.c.parent_id == grant.id, requests.c.state == State.PENDING)
     for request_id in (await tx.execute(select(requests.c.id).where(*waits))).scalars().all():
-        plan = Plan(kind=TaskKind.LAPSE, lane=f"slack:{request_id}", due_at=now, is_single=True)
+        plan = TaskPlan(kind=TaskKind.LAPSE, lane=f"slack:{request_id}", due_at=now, is_single=True)
         await put(tx, plan, request_id=request_id, now=now)
 
 
-async def _claim_held(tx: AsyncConnection, claim: Claim, move: Move, before: Request, now: datetime) -> None:
+async def _claim_held(tx: AsyncConnection, claim: Claim, move: Transition, before: Request, now: datetime) -> None:
     try:
         await held(tx, claim, now=now, for_update=True)  # nobody takes it over before we commit
     except ClaimLost:
-        raise NotPossible(move, Why.CLAIM_LOST, before) from None
+        raise NotPossible(move, Obstacle.CLAIM_LOST, before) from None
 
 
 def _covers(found: tuple[Lockdown, ...], request: Request) -> bool:
@@ -286,28 +298,32 @@ def _covers(found: tuple[Lockdown, ...], request: Request) -> bool:
     )
 
 
-def _why_not(move: Move, situation: Situation) -> Why | None:
+def _why_not(move: Transition, situation: GuardInput) -> Obstacle | None:
     transition = TRANSITIONS[move]
     if situation.request.state not in transition.sources:
-        return Why.STATE
+        return Obstacle.STATE
     return next((why for why in (condition(situation) for condition in transition.only_if) if why is not None), None)
 
 
-async def _apply(tx: AsyncConnection, move: Move, before: Request, change: Change, now: datetime) -> Request:
+async def _apply(
+    tx: AsyncConnection, move: Transition, before: Request, change: TransitionInput, now: datetime
+) -> Request:
     if change.decision is not None:
         await tx.execute(insert(decisions).values(**asdict(change.decision)))
     return await _write(tx, move, before, written(move, before, change, now))
 
 
-async def _write(tx: AsyncConnection, move: Move, before: Request, values: Mapping[str, Any]) -> Request:
+async def _write(tx: AsyncConnection, move: Transition, before: Request, values: Mapping[str, Any]) -> Request:
     same = (requests.c.id == before.id, requests.c.version == before.version)
     changed = await tx.execute(update(requests).where(*same).values(**values, version=before.version + 1))
     if changed.rowcount != 1:
-        raise NotPossible(move, Why.STATE, before)
+        raise NotPossible(move, Obstacle.STATE, before)
     return await one_request(tx, before.id)
 
 
-async def _follow(tx: AsyncConnection, transition: Transition, after: Request, change: Change, now: datetime) -> None:
+async def _follow(
+    tx: AsyncConnection, transition: TransitionRule, after: Request, change: TransitionInput, now: datetime
+) -> None:
     """What commits with the move: audit event, message rows, tasks cleared and planned."""
     facts = {**_facts(after, change), **change.facts}
     await _audit(
@@ -328,7 +344,7 @@ async def _follow(tx: AsyncConnection, transition: Transition, after: Request, c
             await put(tx, plan, request_id=after.id, now=now)
 
 
-def _facts(after: Request, change: Change) -> dict[str, Any]:
+def _facts(after: Request, change: TransitionInput) -> dict[str, Any]:
     facts: dict[str, Any] = {"state": after.state, "database": after.database, "level": after.level}
     if after.kind is not Kind.ACCESS:
         facts["kind"] = after.kind
@@ -369,4 +385,4 @@ async def _audit(
     event_id = (await tx.execute(insert(audit_events).values(**values).returning(audit_events.c.id))).scalar_one()
     if text:
         await tx.execute(insert(audit_texts).values(event_id=event_id, salt=salt, text=text))
-    await put(tx, Plan(kind=TaskKind.FEED, lane=FEED_LANE, due_at=now, is_single=True), request_id=None, now=now)
+    await put(tx, TaskPlan(kind=TaskKind.FEED, lane=FEED_LANE, due_at=now, is_single=True), request_id=None, now=now)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from storage.audit import AuditKind
-from storage.conditions import (
+from storage.audit_log import AuditKind
+from storage.guards import (
     end_has_come,
     end_is_ahead,
     grant_lives,
@@ -26,7 +26,8 @@ from storage.conditions import (
     stages_complete,
     within_its_total,
 )
-from storage.follows import (
+from storage.records import Cause, Decision, Kind, Purpose, Request, State, TaskKind, Verdict
+from storage.task_plans import (
     close_credentials,
     escalate,
     lapse,
@@ -43,15 +44,14 @@ from storage.follows import (
     update_card,
     warn_before_end,
 )
-from storage.moves import Change, Move, Transition, extension, open_stage
-from storage.records import Cause, Decision, Kind, Purpose, Request, State, TaskKind, Verdict
+from storage.transitions import Transition, TransitionInput, TransitionRule, extension, open_stage
 
 
-def resolve(move: Move, request: Request, decisions: tuple[Decision, ...]) -> Move:
+def resolve(move: Transition, request: Request, decisions: tuple[Decision, ...]) -> Transition:
     """A DECIDE that completes the last stage is an APPROVE (or APPLY, for an extension)."""
-    if move is not Move.DECIDE or open_stage(request, decisions) is not None:
+    if move is not Transition.DECIDE or open_stage(request, decisions) is not None:
         return move
-    return Move.APPLY if request.kind is Kind.EXTENSION else Move.APPROVE
+    return Transition.APPLY if request.kind is Kind.EXTENSION else Transition.APPROVE
 
 
 WAITING = frozenset({State.PENDING})
@@ -62,22 +62,22 @@ CLOCKS_OF_WAITING = (TaskKind.LAPSE, TaskKind.REMIND, TaskKind.ESCALATE)
 CLOSED = (update_card, tell)
 ENDING = (revoke_now, close_credentials, update_card)
 
-TRANSITIONS: dict[Move, Transition] = {
-    Move.ASK: Transition(
+TRANSITIONS: dict[Transition, TransitionRule] = {
+    Transition.ASK: TransitionRule(
         sources=frozenset(),
         target=State.PENDING,
         audit=AuditKind.ASKED,
         then=(post_card, lapse, remind, escalate),
         messages=(Purpose.CARD,),
     ),
-    Move.DECIDE: Transition(
+    Transition.DECIDE: TransitionRule(
         sources=WAITING,
         target=State.PENDING,
         audit=AuditKind.DECIDED,
         only_if=(not_lapsed, not_decided_before, stage_is_open),
         then=(update_card,),
     ),
-    Move.APPROVE: Transition(
+    Transition.APPROVE: TransitionRule(
         sources=WAITING,
         target=State.APPROVED,
         audit=AuditKind.APPROVED,
@@ -86,7 +86,7 @@ TRANSITIONS: dict[Move, Transition] = {
         clears=CLOCKS_OF_WAITING,
         messages=(Purpose.CREDENTIALS,),
     ),
-    Move.APPLY: Transition(
+    Transition.APPLY: TransitionRule(
         sources=WAITING,
         target=State.APPLIED,
         audit=AuditKind.APPLIED,
@@ -102,7 +102,7 @@ TRANSITIONS: dict[Move, Transition] = {
         then=(*CLOSED, notify),
         clears=CLOCKS_OF_WAITING,
     ),
-    Move.DENY: Transition(
+    Transition.DENY: TransitionRule(
         sources=WAITING,
         target=State.DENIED,
         audit=AuditKind.DENIED,
@@ -110,14 +110,14 @@ TRANSITIONS: dict[Move, Transition] = {
         then=CLOSED,
         clears=CLOCKS_OF_WAITING,
     ),
-    Move.CANCEL: Transition(
+    Transition.CANCEL: TransitionRule(
         sources=WAITING,
         target=State.CANCELLED,
         audit=AuditKind.CANCELLED,
         then=CLOSED,
         clears=CLOCKS_OF_WAITING,
     ),
-    Move.LAPSE: Transition(
+    Transition.LAPSE: TransitionRule(
         sources=WAITING,
         target=State.LAPSED,
         audit=AuditKind.LAPSED,
@@ -125,42 +125,42 @@ TRANSITIONS: dict[Move, Transition] = {
         then=CLOSED,
         clears=CLOCKS_OF_WAITING,
     ),
-    Move.OUTDATE: Transition(
+    Transition.OUTDATE: TransitionRule(
         sources=WAITING,
         target=State.OUTDATED,
         audit=AuditKind.OUTDATED,
         then=CLOSED,
         clears=CLOCKS_OF_WAITING,
     ),
-    Move.START: Transition(
+    Transition.START: TransitionRule(
         sources=GIVEN,
         target=State.APPROVED,
         audit=AuditKind.STARTED,
         only_if=(may_still_start, not_locked_down, requester_is_ours),
         then=(revoke_at_the_end, review),
     ),
-    Move.ACTIVATE: Transition(
+    Transition.ACTIVATE: TransitionRule(
         sources=GIVEN,
         target=State.ACTIVE,
         audit=AuditKind.ACTIVATED,
         only_if=(end_is_ahead, not_locked_down),
         then=(update_card, warn_before_end, revoke_unclaimed),
     ),
-    Move.NOTE: Transition(
+    Transition.NOTE: TransitionRule(
         sources=ANY,
         target=None,
         audit=AuditKind.NOTED,
         only_if=(not_decided_before, not_reviewed),
         then=(update_card,),
     ),
-    Move.FAIL: Transition(
+    Transition.FAIL: TransitionRule(
         sources=GIVEN,
         target=State.REVOKING,
         audit=AuditKind.FAILED,
         then=(*ENDING, tell),
         clears=(TaskKind.PROVISION,),
     ),
-    Move.REVOKE: Transition(
+    Transition.REVOKE: TransitionRule(
         sources=NOT_YET_ENDING,
         target=State.REVOKING,
         audit=AuditKind.REVOKING,
@@ -168,7 +168,7 @@ TRANSITIONS: dict[Move, Transition] = {
         then=ENDING,
         clears=(TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.WARN_BEFORE_END),
     ),
-    Move.CONFIRM: Transition(
+    Transition.CONFIRM: TransitionRule(
         sources=frozenset({State.REVOKING}),
         target=State.REVOKED,
         audit=AuditKind.REVOKED,
@@ -179,7 +179,7 @@ TRANSITIONS: dict[Move, Transition] = {
 }
 """A clear never removes a task that is claimed: its worker finds the state changed."""
 
-EXTENDED = Transition(
+EXTENDED = TransitionRule(
     sources=frozenset({State.ACTIVE}),
     target=None,
     audit=AuditKind.EXTENDED,
@@ -190,56 +190,56 @@ EXTENDED = Transition(
 
 # What a move writes besides state and version; pure, so that it can be read and tested as a table.
 
-CLOSING = frozenset({Move.DENY, Move.CANCEL, Move.LAPSE, Move.OUTDATE})
-BRINGS: dict[Move, frozenset[str]] = {
-    Move.APPROVE: frozenset({"username", "target"}),
-    Move.START: frozenset({"identity", "unsettled_until"}),
-    Move.NOTE: frozenset({"unsettled_until"}),
-    Move.CONFIRM: frozenset({"receipt"}),
+CLOSING = frozenset({Transition.DENY, Transition.CANCEL, Transition.LAPSE, Transition.OUTDATE})
+BRINGS: dict[Transition, frozenset[str]] = {
+    Transition.APPROVE: frozenset({"username", "target"}),
+    Transition.START: frozenset({"identity", "unsettled_until"}),
+    Transition.NOTE: frozenset({"unsettled_until"}),
+    Transition.CONFIRM: frozenset({"receipt"}),
 }
-"""Columns whose values the caller brings in ``Change.set``; every other column is the table's, or nobody's."""
+"""Columns whose values the caller brings in ``TransitionInput.set``; every other column is the table's, or nobody's."""
 
 
-def written(move: Move, before: Request, change: Change, now: datetime) -> dict[str, Any]:
+def written(move: Transition, before: Request, change: TransitionInput, now: datetime) -> dict[str, Any]:
     """Column values of ``move``. Raises ValueError where the caller brings more than it may.
 
     Whoever decides brings what an approval writes; where more people are needed it is left aside.
     """
     target = TRANSITIONS[move].target
     state: dict[str, Any] = {"state": target} if target is not None else {}
-    brought = {} if move in (Move.DECIDE, Move.APPLY) else dict(change.set)
+    brought = {} if move in (Transition.DECIDE, Transition.APPLY) else dict(change.set)
     if too_much := set(brought) - BRINGS.get(move, frozenset()):
         raise ValueError(f"{move} may not write {', '.join(sorted(too_much))}")
     return brought | state | _times(move, before, change, now) | _ending(move, change, now)
 
 
-def _times(move: Move, before: Request, change: Change, now: datetime) -> dict[str, Any]:
-    if move is Move.APPROVE:
+def _times(move: Transition, before: Request, change: TransitionInput, now: datetime) -> dict[str, Any]:
+    if move is Transition.APPROVE:
         shorter = change.decision.duration if change.decision else None
         duration = shorter or before.terms.duration
         return {"approved_at": now, "duration": duration, "start_before": now + before.terms.provision_within}
-    if move is Move.APPLY:
+    if move is Transition.APPLY:
         return {"approved_at": now, "duration": extension(before, change.decision)}
-    if move is Move.NOTE:
+    if move is Transition.NOTE:
         return _noted(before, change, now)
-    if move is Move.START:
+    if move is Transition.START:
         return {"started_at": now, "expires_at": now + (before.duration or before.terms.duration)}
-    if move is Move.ACTIVATE:
+    if move is Transition.ACTIVATE:
         return {"activated_at": now, "unsettled_until": None}
     return {}
 
 
-def _noted(before: Request, change: Change, now: datetime) -> dict[str, Any]:
+def _noted(before: Request, change: TransitionInput, now: datetime) -> dict[str, Any]:
     if change.decision is not None and change.decision.verdict is Verdict.SIGN_OFF:
         return {"reviewed_at": now}
     return {"claimed_at": before.claimed_at or now} if change.audit is AuditKind.PASSWORD_SHOWN else {}
 
 
-def _ending(move: Move, change: Change, now: datetime) -> dict[str, Any]:
-    if move is Move.APPLY:
+def _ending(move: Transition, change: TransitionInput, now: datetime) -> dict[str, Any]:
+    if move is Transition.APPLY:
         return {"ended_because": Cause.APPLIED, "ended_by": change.actor, "ended_at": now}
     if move in CLOSING:
         return {"ended_because": change.cause, "ended_by": change.actor, "ended_words": change.words, "ended_at": now}
-    if move in (Move.REVOKE, Move.FAIL):
+    if move in (Transition.REVOKE, Transition.FAIL):
         return {"ended_because": change.cause, "ended_by": change.actor, "ended_words": change.words}
-    return {"ended_at": now} if move is Move.CONFIRM else {}
+    return {"ended_at": now} if move is Transition.CONFIRM else {}

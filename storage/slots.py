@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, RowMapping, String, case, cast, func, literal, select
 
 from storage.records import Priority, Slot, TaskKind
-from storage.tables import requests, tasks
+from storage.schema import requests, tasks
 
 SLACK = "slack"
 UNKNOWN = "unknown server"

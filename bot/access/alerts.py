@@ -10,10 +10,10 @@ from bot.access import journal
 from bot.access.context import Context
 from bot.access.ports import AlertNotice, Undeliverable
 from bot.access.work import Work
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.ledger import Event
-from storage.moves import Plan
 from storage.records import Json, Request, TaskKind
+from storage.transitions import TaskPlan
 
 SHOWN_PROBLEMS = 10
 
@@ -28,10 +28,10 @@ async def raise_alert(
     await context.ledger.record(kind, actor=actor, request_id=request.id if request else None, facts=facts, plan=plan)
 
 
-def planned(what: str, now: datetime, *, tries: int = 0, steps: tuple[str, ...] = ()) -> tuple[Event, Plan]:
+def planned(what: str, now: datetime, *, tries: int = 0, steps: tuple[str, ...] = ()) -> tuple[Event, TaskPlan]:
     """The alert's event and its task, for a transaction that writes more than these."""
     payload: Json = {"what": what, "tries": tries, "steps": list(steps), "since": now.isoformat()}
-    plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=now, payload=payload)
+    plan = TaskPlan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=now, payload=payload)
     return (AuditKind.ALERT, "bot", {"what": what, "tries": tries}), plan
 
 

@@ -18,8 +18,8 @@ from bot.policy.facts import Facts
 from bot.policy.load import Config
 from bot.policy.offers import Offer, offers
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
-from storage.moves import Change, Move
 from storage.records import Cause, Draft, Kind, Request, State, Tally
+from storage.transitions import Transition, TransitionInput
 
 ROUNDS = 5
 """How often an ask is judged anew because others asked meanwhile."""
@@ -161,7 +161,9 @@ async def cancel(context: Context, person: Person, request_id: int) -> Request:
     if request.requester_id != person.id:
         raise Unknown(f"#{request_id}")
     try:
-        return await context.ledger.advance(request_id, Move.CANCEL, Change(actor=person.id, cause=Cause.CANCELLED))
+        return await context.ledger.advance(
+            request_id, Transition.CANCEL, TransitionInput(actor=person.id, cause=Cause.CANCELLED)
+        )
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
 
@@ -174,4 +176,4 @@ async def lapse(context: Context, work: Work) -> None:
     grant = await grant_of(context, request)
     over = grant is not None and grant.state is not State.ACTIVE
     words = f"the access #{request.parent_id} that it would have extended has ended." if over else None
-    await work.advance(request, Move.LAPSE, Change(actor="clock", cause=Cause.LAPSED, words=words))
+    await work.advance(request, Transition.LAPSE, TransitionInput(actor="clock", cause=Cause.LAPSED, words=words))

@@ -16,8 +16,8 @@ from bot.durations import format_duration
 from bot.policy import clicks
 from bot.policy.facts import Facts
 from bot.policy.load import Config
-from storage.moves import Change, Move
 from storage.records import Cause, Message, Purpose, Request, State
+from storage.transitions import Transition, TransitionInput
 
 Post: TypeAlias = Callable[[Message], Awaitable[None]]
 
@@ -40,7 +40,9 @@ async def announce(context: Context, work: Work, request: Request, post: Post) -
     await raise_alert(
         context, request, f"Break-glass #{request.id} was refused: neither a reviewer nor an admin can be reached."
     )
-    await work.advance(request, Move.DENY, Change(actor="policy", cause=Cause.DENIED, words=NOBODY, text=NOBODY))
+    await work.advance(
+        request, Transition.DENY, TransitionInput(actor="policy", cause=Cause.DENIED, words=NOBODY, text=NOBODY)
+    )
 
 
 def _admins(config: Config, request: Request, facts: Facts) -> frozenset[str]:

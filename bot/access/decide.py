@@ -16,10 +16,10 @@ from bot.access.ports import Person
 from bot.access.words import what_happened, why_not
 from bot.databases import target
 from bot.policy import asking, clicks
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import NotPossible
-from storage.moves import Change, Move, Why
 from storage.records import Cause, Decision, Json, Request, State, Verdict
+from storage.transitions import Obstacle, Transition, TransitionInput
 
 REASON_MAX = 1000
 ROUNDS = 20
@@ -34,16 +34,16 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     for _ in range(ROUNDS):
         request = await context.ledger.request(request.id)
         stage = await _judged(context, person, request)
-        change = Change(
+        change = TransitionInput(
             actor=person.id,
             decision=await _verdict(context, person, request, Verdict.APPROVE, stage),
             set=_grant(context, request),
             facts=_in_force(context),
         )
         try:
-            return await context.ledger.advance(request.id, Move.DECIDE, change)
+            return await context.ledger.advance(request.id, Transition.DECIDE, change)
         except NotPossible as lost:
-            if lost.why is not Why.STAGE_MOVED_ON:
+            if lost.why is not Obstacle.STAGE_MOVED_ON:
                 raise TooLate(why_not(lost)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
 
@@ -61,11 +61,11 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     request = await context.ledger.request(request.id)
     stage = await _judged(context, person, request, is_approval=False)
     decision = await _verdict(context, person, request, Verdict.DENY, stage, reason=reason)
-    change = Change(
+    change = TransitionInput(
         actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason, facts=_in_force(context)
     )
     try:
-        denied = await context.ledger.advance(request.id, Move.DENY, change)
+        denied = await context.ledger.advance(request.id, Transition.DENY, change)
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
     journal.denied(denied, person)
@@ -100,9 +100,9 @@ async def grant_of(context: Context, request: Request) -> Request | None:
 
 
 async def _outdate(context: Context, request: Request, what: str) -> AccessError:
-    change = Change(actor="policy", cause=Cause.OUTDATED, words=what)
+    change = TransitionInput(actor="policy", cause=Cause.OUTDATED, words=what)
     try:
-        request = await context.ledger.advance(request.id, Move.OUTDATE, change)
+        request = await context.ledger.advance(request.id, Transition.OUTDATE, change)
     except NotPossible as lost:
         return TooLate(why_not(lost))
     return TooLate(what_happened(request, ()))
@@ -156,9 +156,11 @@ async def approve_alone(context: Context, request: Request) -> Request:
         raise Refused(today.reason, about=today.about)
     try:
         return await context.ledger.advance(
-            request.id, Move.DECIDE, Change(actor="policy", set=_grant(context, request), facts=_in_force(context))
+            request.id,
+            Transition.DECIDE,
+            TransitionInput(actor="policy", set=_grant(context, request), facts=_in_force(context)),
         )
     except NotPossible as lost:
-        if lost.why is Why.STATE:
+        if lost.why is Obstacle.STATE:
             return lost.request
         raise TooLate(why_not(lost)) from None

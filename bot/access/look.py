@@ -14,7 +14,7 @@ from bot.access.ports import Person
 from bot.access.provision import target_of
 from bot.policy import asking, clicks, judge
 from bot.policy.offers import Offer, offers
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
 from storage.records import AuditEvent, Decision, Request, State
 

@@ -6,9 +6,9 @@ from adapters.base import AdapterError, NotOurs
 from bot.access.context import Context
 from bot.access.revoke import again, drop
 from bot.access.work import Work
-from storage.audit import AuditKind
-from storage.moves import Change, Move, Plan
+from storage.audit_log import AuditKind
 from storage.records import State, TaskKind
+from storage.transitions import TaskPlan, Transition, TransitionInput
 
 
 async def mend(context: Context, work: Work) -> None:
@@ -32,13 +32,13 @@ async def mend(context: Context, work: Work) -> None:
         if not receipt.was_absent:
             await work.advance(
                 request,
-                Move.NOTE,
-                Change(actor="bot", audit=AuditKind.MENDED, facts={"sessions_ended": receipt.sessions_ended}),
+                Transition.NOTE,
+                TransitionInput(actor="bot", audit=AuditKind.MENDED, facts={"sessions_ended": receipt.sessions_ended}),
             )
 
 
 async def _plan(work: Work, kind: TaskKind) -> None:
     """The part that is shown in Slack, behind us in this lane."""
     ledger, task = work.context.ledger, work.claim.task
-    plan = Plan(kind=kind, lane=task.lane, due_at=await ledger.now(), payload={"mends": True})
+    plan = TaskPlan(kind=kind, lane=task.lane, due_at=await ledger.now(), payload={"mends": True})
     await ledger.add_task(plan, request_id=task.request_id)

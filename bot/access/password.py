@@ -11,10 +11,10 @@ from bot.access.provision import credentials, deliver, level_of, make_password, 
 from bot.access.words import what_happened
 from bot.access.work import Work
 from bot.engines import Share
-from storage.audit import AuditKind
-from storage.follows import db_lane
-from storage.moves import Change, Move, Plan
+from storage.audit_log import AuditKind
 from storage.records import Purpose, Request, State, TaskKind
+from storage.task_plans import db_lane
+from storage.transitions import TaskPlan, Transition, TransitionInput
 
 
 async def renew(context: Context, person: Person, request: Request) -> None:
@@ -24,7 +24,7 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     request = await context.ledger.request(request.id)
     if request.state is not State.ACTIVE or request.terms.delivery == "reveal":
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
-    plan = Plan(kind=TaskKind.PASSWORD, lane=db_lane(request), due_at=await context.ledger.now(), is_single=True)
+    plan = TaskPlan(kind=TaskKind.PASSWORD, lane=db_lane(request), due_at=await context.ledger.now(), is_single=True)
     await context.ledger.add_task(plan, request_id=request.id)
 
 
@@ -57,8 +57,8 @@ async def _set_fresh_password(context: Context, work: Work, request: Request, *,
     await deliver(work, request, message, credentials(request, endpoint, fresh))
     await work.advance(
         request,
-        Move.NOTE,
-        Change(actor=request.requester_id if audit is AuditKind.PASSWORD_RENEWED else "bot", audit=audit),
+        Transition.NOTE,
+        TransitionInput(actor=request.requester_id if audit is AuditKind.PASSWORD_RENEWED else "bot", audit=audit),
     )
 
 
@@ -89,7 +89,7 @@ async def reveal(context: Context, person: Person, request: Request) -> Shown:
     except AdapterError as trouble:
         raise Refused(f"No password for #{request.id} now: {trouble}. Please try again.") from None
     request = await context.ledger.advance(
-        request.id, Move.NOTE, Change(actor=person.id, audit=AuditKind.PASSWORD_SHOWN)
+        request.id, Transition.NOTE, TransitionInput(actor=person.id, audit=AuditKind.PASSWORD_SHOWN)
     )
     if request.state is not State.ACTIVE:
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))

@@ -19,10 +19,10 @@ from bot.policy.asking import Refused
 from bot.policy.facts import Facts
 from bot.policy.load import Config
 from bot.policy.model import EMAIL
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import NotPossible
-from storage.moves import Change, Move
 from storage.records import Cause, Request, State, Tally
+from storage.transitions import Transition, TransitionInput
 
 ALERT_PAUSE = timedelta(hours=1)
 NAME_MAX = 50
@@ -219,8 +219,8 @@ async def left(context: Context, person_id: str) -> None:
 async def _taken_back(context: Context, request: Request, person: Person) -> None:
     words = f"the requester is no longer a member of the workspace ({person.why_not})."
     waits = request.state is State.PENDING
-    change = Change(actor="directory", cause=Cause.OUTDATED if waits else Cause.LEFT, words=words)
+    change = TransitionInput(actor="directory", cause=Cause.OUTDATED if waits else Cause.LEFT, words=words)
     try:
-        await context.ledger.advance(request.id, Move.OUTDATE if waits else Move.REVOKE, change)
+        await context.ledger.advance(request.id, Transition.OUTDATE if waits else Transition.REVOKE, change)
     except NotPossible as lost:
         log.info("somebody who left has lost it already", request=request.id, why=str(lost.why))

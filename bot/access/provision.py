@@ -37,8 +37,8 @@ from bot.access.runner import backoff
 from bot.access.work import Again, Work
 from bot.engines import Share
 from storage.errors import NotPossible
-from storage.moves import FILL_WITHIN, Change, Move, Why
 from storage.records import Cause, Json, Message, Purpose, Request, State
+from storage.transitions import FILL_WITHIN, Obstacle, Transition, TransitionInput
 
 ALPHABET = string.ascii_letters + string.digits
 PASSWORD_LENGTH = 32
@@ -91,7 +91,9 @@ async def _hopeless(context: Context, request: Request) -> str | None:
 
 async def fail(work: Work, request: Request, words: str) -> None:
     """End what cannot be completed; the drop follows, and both sides are told."""
-    await work.advance(request, Move.FAIL, Change(actor="bot", cause=Cause.FAILED, words=words, text=words))
+    await work.advance(
+        request, Transition.FAIL, TransitionInput(actor="bot", cause=Cause.FAILED, words=words, text=words)
+    )
 
 
 # Message first: it proves that the credentials can be delivered before there are any.
@@ -133,32 +135,32 @@ async def _start(context: Context, work: Work, request: Request) -> Request | No
     facts: Json = {"try": work.tries}
     if request.expires_at is not None:
         return await work.advance(
-            request, Move.NOTE, Change(actor="bot", set={"unsettled_until": settled}, facts=facts)
+            request, Transition.NOTE, TransitionInput(actor="bot", set={"unsettled_until": settled}, facts=facts)
         )
-    change = Change(
+    change = TransitionInput(
         actor="bot",
         requester_is_ours=await _is_ours(work, request),
         set={"identity": identity, "unsettled_until": settled},
         facts=facts,
     )
     try:
-        return await work.advance(request, Move.START, change)
+        return await work.advance(request, Transition.START, change)
     except NotPossible as lost:
         await _not_started(work, request, lost)
         return None
 
 
 async def _not_started(work: Work, request: Request, lost: NotPossible) -> None:
-    causes = {Why.NOT_OURS: Cause.LEFT, Why.LOCKED_DOWN: Cause.LOCKDOWN}
+    causes = {Obstacle.NOT_OURS: Cause.LEFT, Obstacle.LOCKED_DOWN: Cause.LOCKDOWN}
     if lost.why in causes:
         await work.advance(
             request,
-            Move.REVOKE,
-            Change(actor="directory" if lost.why is Why.NOT_OURS else "lockdown", cause=causes[lost.why]),
+            Transition.REVOKE,
+            TransitionInput(actor="directory" if lost.why is Obstacle.NOT_OURS else "lockdown", cause=causes[lost.why]),
         )
-    elif lost.why is Why.TOO_LATE:
+    elif lost.why is Obstacle.TOO_LATE:
         await fail(work, request, f"{request.database} could not be reached in time, so nothing was granted.")
-    elif lost.why is not Why.STATE:
+    elif lost.why is not Obstacle.STATE:
         raise lost
 
 
@@ -207,12 +209,14 @@ async def _make(context: Context, work: Work, request: Request, message: Message
     await deliver(work, request, message, credentials(request, endpoint, password))
     try:
         journal.live(
-            await work.advance(request, Move.ACTIVATE, Change(actor="bot", facts={"username": request.username}))
+            await work.advance(
+                request, Transition.ACTIVATE, TransitionInput(actor="bot", facts={"username": request.username})
+            )
         )
     except NotPossible as lost:
-        if lost.why is Why.LOCKED_DOWN:
-            await work.advance(request, Move.REVOKE, Change(actor="lockdown", cause=Cause.LOCKDOWN))
-        elif lost.why not in (Why.STATE, Why.ENDED):
+        if lost.why is Obstacle.LOCKED_DOWN:
+            await work.advance(request, Transition.REVOKE, TransitionInput(actor="lockdown", cause=Cause.LOCKDOWN))
+        elif lost.why not in (Obstacle.STATE, Obstacle.ENDED):
             raise
 
 

@@ -14,9 +14,9 @@ from bot.access.tell import COPIES_MAX, post_copies, waits_for
 from bot.access.work import Again, Work
 from bot.policy.facts import NOTHING_KNOWN, Facts
 from bot.policy.model import CHANNEL
-from storage.audit import AuditKind
-from storage.moves import Change, Move, warn_at
+from storage.audit_log import AuditKind
 from storage.records import Kind, Purpose, Request, State
+from storage.transitions import Transition, TransitionInput, warn_at
 
 DOUBLED_AT_MOST = 6
 """A reminder comes after 1, 3, 7, 15 … times ``remind_after``; from the seventh on at even distances."""
@@ -67,8 +67,10 @@ async def escalate(context: Context, work: Work) -> None:
         return
     wider = list(request.terms.escalation.to)
     await work.hold()
-    change = Change(actor="clock", audit=AuditKind.ESCALATED, facts={"to": wider})
-    request = await work.advance(request, Move.NOTE, change)  # a new version: every card is redrawn with them on it
+    change = TransitionInput(actor="clock", audit=AuditKind.ESCALATED, facts={"to": wider})
+    request = await work.advance(
+        request, Transition.NOTE, change
+    )  # a new version: every card is redrawn with them on it
     await _beside_the_cards(context, request, await _reminder(context, request, is_escalation=True))
     facts = await _facts(context)
     asked = facts.people(who for stage in request.terms.stages for who in stage.approvers)

@@ -14,10 +14,10 @@ from bot.access.ports import Person, ReviewNotice, Undeliverable
 from bot.access.words import why_not
 from bot.access.work import Again, Work
 from bot.policy import clicks
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import NotPossible
-from storage.moves import Change, Move
 from storage.records import Decision, Kind, Request, Verdict
+from storage.transitions import Transition, TransitionInput
 
 AGAIN_AFTER = timedelta(hours=24)
 
@@ -44,9 +44,9 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         stage=0,
         at=await context.ledger.now(),
     )
-    change = Change(actor=person.id, decision=decision, audit=AuditKind.SIGNED_OFF)
+    change = TransitionInput(actor=person.id, decision=decision, audit=AuditKind.SIGNED_OFF)
     try:
-        return await context.ledger.advance(request.id, Move.NOTE, change)
+        return await context.ledger.advance(request.id, Transition.NOTE, change)
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
 

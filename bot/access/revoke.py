@@ -22,10 +22,10 @@ from bot.access.work import Again, Work
 from bot.engines import Share
 from bot.policy import clicks
 from bot.policy.facts import NOTHING_KNOWN
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import NoSuchRequest, NotPossible
-from storage.moves import Change, Move, Why, latest_end
 from storage.records import Cause, Json, Request, State
+from storage.transitions import Obstacle, Transition, TransitionInput, latest_end
 
 # Verbs.
 
@@ -70,9 +70,9 @@ async def declare_gone(context: Context, person: Person, request_id: int, reason
     request = await _find(context, request_id)
     if request.state is not State.REVOKING:
         request = await _end(context, request, person, Cause.GONE)
-    change = Change(actor=person.id, set={"receipt": {"gone": reason}}, facts={"gone": True}, text=reason)
+    change = TransitionInput(actor=person.id, set={"receipt": {"gone": reason}}, facts={"gone": True}, text=reason)
     try:
-        return await context.ledger.advance(request_id, Move.CONFIRM, change)
+        return await context.ledger.advance(request_id, Transition.CONFIRM, change)
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
 
@@ -86,7 +86,9 @@ async def _find(context: Context, request_id: int) -> Request:
 
 async def _end(context: Context, request: Request, person: Person, cause: Cause) -> Request:
     try:
-        return await context.ledger.advance(request.id, Move.REVOKE, Change(actor=person.id, cause=cause))
+        return await context.ledger.advance(
+            request.id, Transition.REVOKE, TransitionInput(actor=person.id, cause=cause)
+        )
     except NotPossible as lost:
         raise TooLate(_not_live(lost)) from None
 
@@ -108,8 +110,8 @@ async def end(context: Context, work: Work) -> None:
     if request.state is not State.REVOKING:
         return
     receipt = await _proven(context, work, request)
-    change = Change(actor="bot", set={"receipt": receipt}, facts=_facts(receipt))
-    journal.ended(await work.advance(request, Move.CONFIRM, change))
+    change = TransitionInput(actor="bot", set={"receipt": receipt}, facts=_facts(receipt))
+    journal.ended(await work.advance(request, Transition.CONFIRM, change))
 
 
 async def _by_the_clock(work: Work, request: Request) -> Request:
@@ -121,11 +123,11 @@ async def _by_the_clock(work: Work, request: Request) -> Request:
     ):
         cause = Cause.UNCLAIMED
     try:
-        return await work.advance(request, Move.REVOKE, Change(actor="clock", cause=cause))
+        return await work.advance(request, Transition.REVOKE, TransitionInput(actor="clock", cause=cause))
     except NotPossible as lost:
         if lost.request.state.is_over:
             raise
-        if lost.why is not Why.NOT_ENDED:
+        if lost.why is not Obstacle.NOT_ENDED:
             raise Again("it is being ended by somebody else", at=await work.context.ledger.now()) from None
         ends = lost.request.expires_at or latest_end(lost.request)
         at = min(ends, lost.request.unclaimed_at or ends)

@@ -27,9 +27,9 @@ from bot.access.context import Context
 from bot.access.ports import Delayed
 from bot.access.work import Again, Effect, Work
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
-from storage.moves import Plan, Why
 from storage.records import Claim, Priority, Slot, TaskKind
 from storage.slots import SLACK
+from storage.transitions import Obstacle, TaskPlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -228,9 +228,9 @@ class Runner:
         task = claim.task
         log.warning("a claim was lost", task=task.kind, request=task.request_id)
         if task.lane.startswith("db:"):
-            plan = Plan(kind=TaskKind.MEND, lane=task.lane, due_at=await self.ledger.now(), is_single=True)
+            plan = TaskPlan(kind=TaskKind.MEND, lane=task.lane, due_at=await self.ledger.now(), is_single=True)
             await self.ledger.add_task(plan, request_id=task.request_id)
-        if isinstance(lost, NotPossible) and lost.why is not Why.CLAIM_LOST:
+        if isinstance(lost, NotPossible) and lost.why is not Obstacle.CLAIM_LOST:
             if task.kind is TaskKind.REVOKE and lost.request.is_live:
                 await self.ledger.put_back(claim, due_at=await self.ledger.now(), error=str(lost.why))
             else:

@@ -10,7 +10,7 @@ from adapters.base import AdapterError, Level, ManagedUser, Receipt, Target
 from bot.access.context import Context
 from bot.access.servers import configured, one_each
 from bot.engines import Share
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Request, State
 
 

@@ -31,9 +31,9 @@ from bot.access.provision import remember
 from bot.access.work import Again, Work
 from bot.policy import clicks
 from bot.policy.model import TICKET
-from storage.audit import AuditKind
-from storage.moves import open_stage
+from storage.audit_log import AuditKind
 from storage.records import AuditEvent, Decision, Kind, Message, Purpose, Request, State, Verdict
+from storage.transitions import open_stage
 
 FEED_LINES = 25
 COPIES_MAX = 50

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from storage.errors import NotPossible
-from storage.moves import Why
 from storage.records import Cause, Decision, Json, Request, State, Verdict
+from storage.transitions import Obstacle
 
 KEPT_SHOWN = 5
 
@@ -78,11 +78,11 @@ def why_not(lost: NotPossible) -> str:
     """A move that lost its race, said to the person who made it."""
     shown = f"#{lost.request.id}"
     special = {
-        Why.LAPSED: f"{shown} has lapsed: nobody decided in time.",
-        Why.ALREADY_DECIDED: f"You have decided {shown} before. A person decides once.",
-        Why.GRANT_ENDED: f"{shown} is too late: the access it would have extended has ended.",
-        Why.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
-        Why.REVIEWED: f"{shown} was signed off before.",
-        Why.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
+        Obstacle.LAPSED: f"{shown} has lapsed: nobody decided in time.",
+        Obstacle.ALREADY_DECIDED: f"You have decided {shown} before. A person decides once.",
+        Obstacle.GRANT_ENDED: f"{shown} is too late: the access it would have extended has ended.",
+        Obstacle.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
+        Obstacle.REVIEWED: f"{shown} was signed off before.",
+        Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
     }
     return special.get(lost.why) or what_happened(lost.request, lost.decisions)

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 from bot.access.context import Context
-from storage.moves import Change, Move
 from storage.records import Claim, Json, Request, TaskKind
+from storage.transitions import Transition, TransitionInput
 
 LOOK_SECONDS = 0.5
 """How often it is asked whether the end of a grant is due, while Slack does not answer."""
@@ -56,7 +56,7 @@ class Work:
         """To be called before every step outside. Raises ClaimLost where another worker has the task."""
         await self.context.ledger.check_claim(self.claim)
 
-    async def advance(self, request: Request, move: Move, change: Change) -> Request:
+    async def advance(self, request: Request, move: Transition, change: TransitionInput) -> Request:
         """``Ledger.advance`` under this claim. Raises NotPossible."""
         return await self.context.ledger.advance(request.id, move, change, claim=self.claim)
 

@@ -14,8 +14,8 @@ from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, who_may_decide
 from bot.policy.judge import may_ask, same_level
 from bot.policy.load import Config
 from bot.policy.rules import Rule
-from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, Review, Stage, Terms, Verdict
+from storage.transitions import open_stage
 
 
 @dataclass(frozen=True, kw_only=True)

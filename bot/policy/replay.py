@@ -11,8 +11,8 @@ from bot.policy.facts import Facts
 from bot.policy.judge import may_ask
 from bot.policy.load import Config
 from bot.policy.testing import votes
-from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, Verdict
+from storage.transitions import open_stage
 
 
 class Now(StrEnum):

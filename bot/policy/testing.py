@@ -15,8 +15,8 @@ from bot.policy.judge import may_ask
 from bot.policy.load import Config
 from bot.policy.model import EMAIL, PolicyFile, TestEntry
 from bot.policy.typed import parse_ask
-from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, State, Terms, Verdict
+from storage.transitions import open_stage
 
 Outcome = Literal["refused", "waiting", "granted"]
 NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from bot.slack import ids
 from bot.slack.blocks import Block, Drawn, actions, button, context, section
 from bot.slack.cards import approvers, ended_by, receipt_line
 from bot.slack.text import TEXT_MAX, cut, escape, moment, named, one_line, person
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import LIVE, AuditEvent, Kind, Request, State, Verdict
 
 LISTED_MAX = 15

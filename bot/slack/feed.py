@@ -7,7 +7,7 @@ from bot.access.words import ENDED_WORDS
 from bot.durations import format_duration
 from bot.slack.blocks import Drawn, section
 from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import AuditEvent, Cause, Kind, Request
 
 REASON_MAX = 160

@@ -8,7 +8,7 @@ from typing import Any
 from bot.access import ask
 from bot.access.errors import AccessError
 from bot.access.ports import AlertNotice
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Kind, Request
 from tests.access.house import ADA, ALERTS, HOUR, LEAD, SECOND, House
 

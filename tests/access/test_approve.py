@@ -9,7 +9,7 @@ import pytest
 from bot.access import ask, decide, look
 from bot.access.errors import OutOfDate, Refused, TooLate
 from bot.access.ports import CardNotice, CredentialsNotice, TurnNotice
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.house import ADA, ADMIN, CARDS, GUEST, HOUR, LEAD, SECOND, STRANGER, House
 

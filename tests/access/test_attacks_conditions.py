@@ -11,7 +11,7 @@ import pytest
 from bot.access import extend, password, review
 from bot.access.ask import Typed
 from bot.access.errors import Refused, TooLate
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Request, State
 from tests.access.house import ADA, HOUR, LEAD, SECOND, STRANGER, House
 from tests.access.steps import GLASS, break_the_glass, put_in_force, recorded, refusal_of

@@ -7,7 +7,7 @@ import pytest
 from bot.access import people
 from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, Undeliverable
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import State, TaskKind
 from tests.access.house import ADMIN, ALERTS, LEAD, SECOND, STRANGER, House
 from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of

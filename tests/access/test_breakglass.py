@@ -9,7 +9,7 @@ import pytest
 from bot.access import ask, extend, review, revoke
 from bot.access.errors import Refused, TooLate
 from bot.access.ports import AlertNotice, CardNotice, Delayed, GrantedNotice, Notice, ReviewNotice, Undeliverable
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Kind, Request, State
 from tests.access.house import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, House
 

@@ -18,10 +18,10 @@ from bot.access.ports import AlertNotice, Person
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.errors import StoreUnavailable
-from storage.follows import db_lane
-from storage.moves import Change, Move, Plan
 from storage.records import Cause, Request, State, TaskKind
-from storage.tables import requests
+from storage.schema import requests
+from storage.task_plans import db_lane
+from storage.transitions import TaskPlan, Transition, TransitionInput
 from tests.access.fake_engine import FakeServer, engine
 from tests.access.hanging import expect
 from tests.access.house import ALERTS, HOUR, House
@@ -89,10 +89,10 @@ async def test_ended_by_hand_in_the_moment_its_time_is_over(house: House, monkey
     house.clock.at = request.start_before + HOUR
     real = house.ledger.advance
 
-    async def slower(request_id: int, move: Move, change: Change, **more: Any) -> Request:
+    async def slower(request_id: int, move: Transition, change: TransitionInput, **more: Any) -> Request:
         if change.actor == "clock":
             monkeypatch.undo()
-            await real(request_id, Move.REVOKE, Change(actor="cli:root", cause=Cause.REVOKED))
+            await real(request_id, Transition.REVOKE, TransitionInput(actor="cli:root", cause=Cause.REVOKED))
         return await real(request_id, move, change, **more)
 
     monkeypatch.setattr(house.ledger, "advance", slower)
@@ -112,7 +112,7 @@ async def test_a_clock_set_back_in_the_middle_loses_no_end(
     house.clock.at = request.start_before + HOUR
     real = house.ledger.advance
 
-    async def earlier(request_id: int, move: Move, change: Change, **more: Any) -> Request:
+    async def earlier(request_id: int, move: Transition, change: TransitionInput, **more: Any) -> Request:
         if change.actor == "clock":
             monkeypatch.undo()
             house.clock.at -= timedelta(minutes=minutes)
@@ -181,8 +181,8 @@ def fail_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first move to the end finds no ledger."""
     advance, failures = house.ledger.advance, [StoreUnavailable("OperationalError")]
 
-    async def failing(request_id: int, move: Move, *rest: Any, **named: Any) -> Any:
-        if move is Move.REVOKE and failures:
+    async def failing(request_id: int, move: Transition, *rest: Any, **named: Any) -> Any:
+        if move is Transition.REVOKE and failures:
             raise failures.pop()
         return await advance(request_id, move, *rest, **named)
 
@@ -201,7 +201,7 @@ async def test_a_user_that_may_have_come_back_and_cannot_be_looked_for_is_told(h
     await house.turn(hours=2)
     require((await house.now(request)).state is State.REVOKED, "the grant is over")
     house.server.is_up = False
-    plan = Plan(kind=TaskKind.MEND, lane=db_lane(request), due_at=await house.ledger.now(), is_single=True)
+    plan = TaskPlan(kind=TaskKind.MEND, lane=db_lane(request), due_at=await house.ledger.now(), is_single=True)
     await house.ledger.add_task(plan, request_id=request.id)
     await house.turn(minutes=10)
     assert "Cannot end #1: shop does not answer" in house.wall.on(ALERTS, AlertNotice)[-1].what

@@ -11,7 +11,7 @@ from bot.access import decide, extend, revoke
 from bot.access.ask import FormNeeded, Typed
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import AlertNotice, CardNotice, TurnNotice
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Kind, Request, State
 from tests.access.house import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, House
 

@@ -7,7 +7,7 @@ import pytest
 from bot.access import people
 from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, CardNotice
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.house import ADA, ALERTS, CARDS, LEAD, SECOND, STRANGER, House
 

@@ -7,7 +7,7 @@ import pytest
 from bot.access import password
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import CredentialsNotice
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.house import ADA, HOUR, LEAD, House
 

@@ -9,7 +9,7 @@ import pytest
 from adapters.base import Enforced
 from bot.access import decide, servers, sweep
 from bot.access.sweep import Kind
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Request
 from tests.access.fake_engine import User
 from tests.access.house import LEAD, House

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.access.ports import AlertNotice, CardNotice, FeedNotice, Notice, Undeliverable
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Purpose, State
 from tests.access.house import ADMIN, ALERTS, AUDIT, CARDS, LEAD, SECOND, House
 

@@ -11,7 +11,7 @@ import pytest
 from bot.access import ask
 from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, CardNotice, EndingSoonNotice, GrantedNotice, ReminderNotice
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.house import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, House
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bot.access import people
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.house import ALERTS, AUDIT, CARDS
 from tests.access.steps import GLASS, load_now, put_in_force

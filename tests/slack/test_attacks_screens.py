@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.base import username_pattern
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from tests.access.house import ALERTS, AUDIT, CARDS
 from tests.access.steps import GLASS
 from tests.open_faults import open_fault, require

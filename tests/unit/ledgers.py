@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from storage.ledger import Ledger
-from storage.moves import Change, Move
 from storage.records import Cause, Decision, Draft, Kind, Request, Stage, State, Terms, Verdict
+from storage.transitions import Transition, TransitionInput
 
 START = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -79,45 +79,45 @@ def vote(
     )
 
 
-def approval(request: Request, person: str = "U01LEAD", **more: Any) -> Change:
+def approval(request: Request, person: str = "U01LEAD", **more: Any) -> TransitionInput:
     grant = {"username": f"jit_{request.id}_ada_{request.key[:4]}", "target": TARGET}
-    return Change(actor=person, decision=vote(request, person, **more), set=grant)
+    return TransitionInput(actor=person, decision=vote(request, person, **more), set=grant)
 
 
-def change_for(move: Move, request: Request) -> Change:
+def change_for(move: Transition, request: Request) -> TransitionInput:
     """What an honest caller brings for this move."""
-    bot = Change(actor="bot")
+    bot = TransitionInput(actor="bot")
     changes = {
-        Move.DECIDE: approval(request),
-        Move.APPROVE: approval(request),
-        Move.DENY: Change(
+        Transition.DECIDE: approval(request),
+        Transition.APPROVE: approval(request),
+        Transition.DENY: TransitionInput(
             actor="U01LEAD",
             decision=vote(request, verdict=Verdict.DENY),
             cause=Cause.DENIED,
             words="not today",
             text="not today",
         ),
-        Move.CANCEL: Change(actor=request.requester_id, cause=Cause.CANCELLED),
-        Move.LAPSE: Change(actor="clock", cause=Cause.LAPSED),
-        Move.OUTDATE: Change(actor="policy", cause=Cause.OUTDATED, words="the level changed"),
-        Move.START: replace(bot, set={"identity": "server-1", "unsettled_until": START + HOUR}),
-        Move.NOTE: replace(bot, set={"unsettled_until": START + 2 * HOUR}),
-        Move.FAIL: replace(bot, cause=Cause.FAILED, words="the database said no"),
-        Move.REVOKE: Change(actor="U01ADMIN", cause=Cause.REVOKED),
-        Move.CONFIRM: replace(bot, set={"receipt": {"was_absent": False, "sessions_ended": 1}}),
+        Transition.CANCEL: TransitionInput(actor=request.requester_id, cause=Cause.CANCELLED),
+        Transition.LAPSE: TransitionInput(actor="clock", cause=Cause.LAPSED),
+        Transition.OUTDATE: TransitionInput(actor="policy", cause=Cause.OUTDATED, words="the level changed"),
+        Transition.START: replace(bot, set={"identity": "server-1", "unsettled_until": START + HOUR}),
+        Transition.NOTE: replace(bot, set={"unsettled_until": START + 2 * HOUR}),
+        Transition.FAIL: replace(bot, cause=Cause.FAILED, words="the database said no"),
+        Transition.REVOKE: TransitionInput(actor="U01ADMIN", cause=Cause.REVOKED),
+        Transition.CONFIRM: replace(bot, set={"receipt": {"was_absent": False, "sessions_ended": 1}}),
     }
     return changes.get(move, bot)
 
 
-WAY: dict[State, tuple[Move, ...]] = {
+WAY: dict[State, tuple[Transition, ...]] = {
     State.PENDING: (),
-    State.APPROVED: (Move.DECIDE,),
-    State.ACTIVE: (Move.DECIDE, Move.START, Move.ACTIVATE),
-    State.REVOKING: (Move.DECIDE, Move.START, Move.ACTIVATE, Move.REVOKE),
-    State.REVOKED: (Move.DECIDE, Move.START, Move.ACTIVATE, Move.REVOKE, Move.CONFIRM),
-    State.DENIED: (Move.DENY,),
-    State.CANCELLED: (Move.CANCEL,),
-    State.OUTDATED: (Move.OUTDATE,),
+    State.APPROVED: (Transition.DECIDE,),
+    State.ACTIVE: (Transition.DECIDE, Transition.START, Transition.ACTIVATE),
+    State.REVOKING: (Transition.DECIDE, Transition.START, Transition.ACTIVATE, Transition.REVOKE),
+    State.REVOKED: (Transition.DECIDE, Transition.START, Transition.ACTIVATE, Transition.REVOKE, Transition.CONFIRM),
+    State.DENIED: (Transition.DENY,),
+    State.CANCELLED: (Transition.CANCEL,),
+    State.OUTDATED: (Transition.OUTDATE,),
 }
 """The shortest way to each state; LAPSED needs the clock turned."""
 
@@ -127,7 +127,7 @@ async def bring(ledger: Ledger, clock: TurnableClock, state: State, **ask: Any) 
     request, _ = await ledger.ask(draft(person=f"U{clock.moment.timestamp()}{state}", **ask))
     if state is State.LAPSED:
         clock.turn(24 * HOUR)
-        return await ledger.advance(request.id, Move.LAPSE, change_for(Move.LAPSE, request))
+        return await ledger.advance(request.id, Transition.LAPSE, change_for(Transition.LAPSE, request))
     for move in WAY[state]:
         request = await ledger.advance(request.id, move, change_for(move, request))
     assert request.state is state

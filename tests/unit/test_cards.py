@@ -29,7 +29,7 @@ from bot.access.ports import (
 from bot.policy.offers import Offer
 from bot.slack import answers, modals
 from bot.slack.cards import draw
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import AuditEvent, Cause, Decision, Escalation, Kind, Request, Review, Stage, State, Terms, Verdict
 from tests.fake_slack import blockkit
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert, select
 
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS
-from storage.moves import Change, Move, Plan, Why
 from storage.records import Cause, Kind, Purpose, Request, State, Tally, TaskKind, Verdict
-from storage.tables import audit_events, audit_texts, lockdowns, requests
+from storage.schema import audit_events, audit_texts, lockdowns, requests
+from storage.transitions import Obstacle, TaskPlan, Transition, TransitionInput
 from tests.unit.ledgers import (
     HOUR,
     LEASE,
@@ -33,7 +33,7 @@ from tests.unit.ledgers import (
     terms,
 )
 
-MOVES = [move for move in TRANSITIONS if move is not Move.ASK]
+MOVES = [move for move in TRANSITIONS if move is not Transition.ASK]
 STATES = [state for state in State if state is not State.APPLIED]
 
 
@@ -64,23 +64,28 @@ async def test_a_move_from_a_state_that_is_not_its_source_changes_nothing(
     for move in [m for m in MOVES if state not in TRANSITIONS[m].sources]:
         with pytest.raises(NotPossible) as lost:
             await ledger.advance(request.id, move, change_for(move, request))
-        assert (lost.value.why, lost.value.request) == (Why.STATE, request), move
+        assert (lost.value.why, lost.value.request) == (Obstacle.STATE, request), move
     assert await everything(ledger, request.id) == before
 
 
 @pytest.mark.parametrize(
     ("move", "state"),
-    [(m, s) for m in MOVES for s in STATES if s in TRANSITIONS[m].sources and m not in (Move.ASK, Move.APPLY)],
+    [
+        (m, s)
+        for m in MOVES
+        for s in STATES
+        if s in TRANSITIONS[m].sources and m not in (Transition.ASK, Transition.APPLY)
+    ],
 )
 async def test_a_move_from_its_source_commits_with_all_that_follows(
-    ledger: Ledger, clock: TurnableClock, move: Move, state: State
+    ledger: Ledger, clock: TurnableClock, move: Transition, state: State
 ) -> None:
     request = await bring(ledger, clock, state)
-    if move is Move.ACTIVATE:
-        request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
-    if move is Move.LAPSE:
+    if move is Transition.ACTIVATE:
+        request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
+    if move is Transition.LAPSE:
         clock.turn(24 * HOUR)
-    if move is Move.DECIDE:
+    if move is Transition.DECIDE:
         request, _ = await ledger.ask(draft(counts=(2,), person="U77"))
     events = await ledger.history(request.id)
     after = await ledger.advance(request.id, move, change_for(move, request))
@@ -105,24 +110,24 @@ async def test_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -
     assert (asked.asked_at, asked.lapses_at) == (START, START + 24 * HOUR)
     assert asked.terms == draft().terms
     clock.turn(timedelta(minutes=5))
-    approved = await ledger.advance(asked.id, Move.DECIDE, approval(asked))
+    approved = await ledger.advance(asked.id, Transition.DECIDE, approval(asked))
     assert approved.state is State.APPROVED
     assert (approved.approved_at, approved.start_before) == (clock(), clock() + HOUR)
     assert (approved.username, approved.target) == (f"jit_{asked.id}_ada_{asked.key[:4]}", TARGET)
     revocation = next(t for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.REVOKE)
     assert revocation.due_at == clock() + HOUR + 2 * HOUR
     clock.turn(timedelta(minutes=10))
-    started = await ledger.advance(asked.id, Move.START, change_for(Move.START, asked))
+    started = await ledger.advance(asked.id, Transition.START, change_for(Transition.START, asked))
     assert (started.started_at, started.expires_at) == (clock(), clock() + 2 * HOUR)
     assert started.identity == "server-1"
     moved = next(t for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.REVOKE)
     assert (moved.id, moved.due_at) == (revocation.id, started.expires_at)
-    active = await ledger.advance(asked.id, Move.ACTIVATE, change_for(Move.ACTIVATE, asked))
+    active = await ledger.advance(asked.id, Transition.ACTIVATE, change_for(Transition.ACTIVATE, asked))
     assert (active.activated_at, active.unsettled_until) == (clock(), None)
     clock.turn(2 * HOUR)
-    ending = await ledger.advance(asked.id, Move.REVOKE, Change(actor="clock", cause=Cause.EXPIRED))
+    ending = await ledger.advance(asked.id, Transition.REVOKE, TransitionInput(actor="clock", cause=Cause.EXPIRED))
     assert (ending.ended_because, ending.ended_by, ending.ended_at) == (Cause.EXPIRED, "clock", None)
-    ended = await ledger.advance(asked.id, Move.CONFIRM, change_for(Move.CONFIRM, asked))
+    ended = await ledger.advance(asked.id, Transition.CONFIRM, change_for(Transition.CONFIRM, asked))
     assert (ended.state, ended.ended_at) == (State.REVOKED, clock())
     assert ended.receipt == {"was_absent": False, "sessions_ended": 1}
     assert TaskKind.REVOKE not in await kinds(ledger, asked.id)
@@ -145,7 +150,7 @@ async def test_the_same_ask_twice_is_one_request(ledger: Ledger) -> None:
     assert (again, is_new) == (first, False)
     for other in (draft(level="write"), draft(person="U2"), draft(database="b"), draft(terms=terms(duration=HOUR))):
         assert (await ledger.ask(other))[1]
-    await ledger.advance(first.id, Move.CANCEL, change_for(Move.CANCEL, first))
+    await ledger.advance(first.id, Transition.CANCEL, change_for(Transition.CANCEL, first))
     assert (await ledger.ask(draft()))[0].id != first.id
 
 
@@ -161,7 +166,7 @@ async def test_ids_are_never_used_again(ledger: Ledger) -> None:
 
 
 async def test_there_is_no_such_request(ledger: Ledger) -> None:
-    for attempt in (ledger.request(99), ledger.advance(99, Move.CANCEL, Change(actor="U1"))):
+    for attempt in (ledger.request(99), ledger.advance(99, Transition.CANCEL, TransitionInput(actor="U1"))):
         with pytest.raises(NoSuchRequest, match="#99"):
             await attempt
 
@@ -171,14 +176,14 @@ async def test_there_is_no_such_request(ledger: Ledger) -> None:
 
 async def test_two_of_two_need_two_people(ledger: Ledger) -> None:
     request, _ = await ledger.ask(draft(counts=(2,)))
-    once = await ledger.advance(request.id, Move.DECIDE, approval(request, "U01LEAD"))
+    once = await ledger.advance(request.id, Transition.DECIDE, approval(request, "U01LEAD"))
     assert (once.state, once.username) == (State.PENDING, None)
     with pytest.raises(NotPossible) as lost:
-        await ledger.advance(request.id, Move.DECIDE, approval(request, "U01LEAD"))
-    assert lost.value.why is Why.ALREADY_DECIDED
+        await ledger.advance(request.id, Transition.DECIDE, approval(request, "U01LEAD"))
+    assert lost.value.why is Obstacle.ALREADY_DECIDED
     assert [d.person_id for d in lost.value.decisions] == ["U01LEAD"]
     assert (await ledger.request(request.id)).state is State.PENDING
-    twice = await ledger.advance(request.id, Move.DECIDE, approval(request, "U02LEAD"))
+    twice = await ledger.advance(request.id, Transition.DECIDE, approval(request, "U02LEAD"))
     assert twice.state is State.APPROVED
     assert [d.person_id for d in await ledger.decisions(request.id)] == ["U01LEAD", "U02LEAD"]
 
@@ -186,28 +191,28 @@ async def test_two_of_two_need_two_people(ledger: Ledger) -> None:
 async def test_stages_are_completed_one_after_the_other(ledger: Ledger) -> None:
     request, _ = await ledger.ask(draft(counts=(1, 1)))
     with pytest.raises(NotPossible) as lost:
-        await ledger.advance(request.id, Move.DECIDE, approval(request, "U2", stage=1))
-    assert lost.value.why is Why.STAGE_MOVED_ON
-    await ledger.advance(request.id, Move.DECIDE, approval(request, "U1", stage=0))
+        await ledger.advance(request.id, Transition.DECIDE, approval(request, "U2", stage=1))
+    assert lost.value.why is Obstacle.STAGE_MOVED_ON
+    await ledger.advance(request.id, Transition.DECIDE, approval(request, "U1", stage=0))
     with pytest.raises(NotPossible) as lost:
-        await ledger.advance(request.id, Move.DECIDE, approval(request, "U3", stage=0))
-    assert lost.value.why is Why.STAGE_MOVED_ON
-    done = await ledger.advance(request.id, Move.DECIDE, approval(request, "U2", stage=1))
+        await ledger.advance(request.id, Transition.DECIDE, approval(request, "U3", stage=0))
+    assert lost.value.why is Obstacle.STAGE_MOVED_ON
+    done = await ledger.advance(request.id, Transition.DECIDE, approval(request, "U2", stage=1))
     assert done.state is State.APPROVED
 
 
 async def test_a_shorter_approval_is_what_is_given(ledger: Ledger) -> None:
     request, _ = await ledger.ask(draft())
     shorter = timedelta(minutes=30, microseconds=1)
-    approved = await ledger.advance(request.id, Move.DECIDE, approval(request, duration=shorter))
+    approved = await ledger.advance(request.id, Transition.DECIDE, approval(request, duration=shorter))
     assert (approved.duration, approved.terms.duration) == (shorter, 2 * HOUR)
     assert (await ledger.decisions(request.id))[0].duration == shorter
-    started = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+    started = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
     assert started.expires_at == START + shorter
 
 
 async def test_a_denial_says_why_and_by_whom(ledger: Ledger) -> None:
-    request = await ledger.advance(1, Move.DENY, change_for(Move.DENY, (await ledger.ask(draft()))[0]))
+    request = await ledger.advance(1, Transition.DENY, change_for(Transition.DENY, (await ledger.ask(draft()))[0]))
     assert (request.ended_because, request.ended_by, request.ended_words) == (Cause.DENIED, "U01LEAD", "not today")
     (decision,) = await ledger.decisions(request.id)
     assert decision.verdict is Verdict.DENY
@@ -227,13 +232,15 @@ async def lock(ledger: Ledger, *, database: str | None = None, person: str | Non
 async def test_a_lockdown_stops_what_it_covers(ledger: Ledger, database: str | None, person: str | None) -> None:
     pending, _ = await ledger.ask(draft())
     approved, _ = await ledger.ask(draft(level="write"))
-    await ledger.advance(approved.id, Move.DECIDE, approval(approved))
+    await ledger.advance(approved.id, Transition.DECIDE, approval(approved))
     await lock(ledger, database=database, person=person)
-    for request, move in ((pending, Move.DECIDE), (approved, Move.START)):
+    for request, move in ((pending, Transition.DECIDE), (approved, Transition.START)):
         with pytest.raises(NotPossible) as lost:
             await ledger.advance(request.id, move, change_for(move, request))
-        assert lost.value.why is Why.LOCKED_DOWN
-    ending = await ledger.advance(approved.id, Move.REVOKE, Change(actor="lockdown", cause=Cause.LOCKDOWN))
+        assert lost.value.why is Obstacle.LOCKED_DOWN
+    ending = await ledger.advance(
+        approved.id, Transition.REVOKE, TransitionInput(actor="lockdown", cause=Cause.LOCKDOWN)
+    )
     assert ending.state is State.REVOKING
 
 
@@ -241,7 +248,7 @@ async def test_a_lockdown_of_others_stops_nothing(ledger: Ledger) -> None:
     await lock(ledger, database="another")
     await lock(ledger, person="U99")
     request, _ = await ledger.ask(draft())
-    assert (await ledger.advance(request.id, Move.DECIDE, approval(request))).state is State.APPROVED
+    assert (await ledger.advance(request.id, Transition.DECIDE, approval(request))).state is State.APPROVED
 
 
 # The record.
@@ -282,8 +289,8 @@ async def test_a_cursor_is_kept(ledger: Ledger, replica: Ledger) -> None:
 
 async def test_a_note_has_the_name_its_caller_gives_it(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.ACTIVE)
-    change = Change(actor="U01REQUESTER", audit=AuditKind.PASSWORD_RENEWED, facts={"try": 1})
-    noted = await ledger.advance(request.id, Move.NOTE, change)
+    change = TransitionInput(actor="U01REQUESTER", audit=AuditKind.PASSWORD_RENEWED, facts={"try": 1})
+    noted = await ledger.advance(request.id, Transition.NOTE, change)
     assert (noted.state, noted.version) == (State.ACTIVE, request.version + 1)
     event = (await ledger.history(request.id))[-1]
     assert (event.kind, event.actor, event.facts["try"]) == (AuditKind.PASSWORD_RENEWED, "U01REQUESTER", 1)
@@ -291,12 +298,14 @@ async def test_a_note_has_the_name_its_caller_gives_it(ledger: Ledger, clock: Tu
 
 async def test_a_note_writes_what_was_learned_and_nothing_else(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.ACTIVE)
-    learned = await ledger.advance(request.id, Move.NOTE, Change(actor="bot", set={"unsettled_until": START + HOUR}))
+    learned = await ledger.advance(
+        request.id, Transition.NOTE, TransitionInput(actor="bot", set={"unsettled_until": START + HOUR})
+    )
     assert learned.unsettled_until == START + HOUR
     before = await everything(ledger, request.id)
     for forged in ({"state": State.REVOKED}, {"expires_at": START + 9 * HOUR}, {"target": {}}):
         with pytest.raises(ValueError, match="may not write"):
-            await ledger.advance(request.id, Move.NOTE, Change(actor="bot", set=forged))
+            await ledger.advance(request.id, Transition.NOTE, TransitionInput(actor="bot", set=forged))
     assert await everything(ledger, request.id) == before
 
 
@@ -380,20 +389,20 @@ async def test_a_move_under_a_lost_claim_changes_nothing(ledger: Ledger, clock: 
     before = await everything(ledger, request.id)
     for held in (claim, replace(claim, number=claim.number + 1)):
         with pytest.raises(NotPossible) as lost:
-            await ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=held)
-        assert lost.value.why is Why.CLAIM_LOST
+            await ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=held)
+        assert lost.value.why is Obstacle.CLAIM_LOST
     assert await everything(ledger, request.id) == before
     retaken = await _claimed(ledger, TaskKind.PROVISION)
     with pytest.raises(NotPossible):
-        await ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=claim)
-    started = await ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=retaken)
+        await ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=claim)
+    started = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=retaken)
     assert started.started_at == clock()
 
 
 async def test_a_revocation_that_is_running_is_cleared_by_nobody(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.REVOKING)
     claim = await _claimed(ledger, TaskKind.REVOKE)
-    await ledger.advance(request.id, Move.CONFIRM, change_for(Move.CONFIRM, request))
+    await ledger.advance(request.id, Transition.CONFIRM, change_for(Transition.CONFIRM, request))
     await ledger.check_claim(claim)
     await ledger.finish(claim)
     assert TaskKind.REVOKE not in await kinds(ledger, request.id)
@@ -434,7 +443,7 @@ async def test_an_applied_extension_moves_end_revocation_and_warning_together(
 ) -> None:
     grant, asked = await extension(ledger, clock)
     assert grant.expires_at is not None
-    applied = await ledger.advance(asked.id, Move.DECIDE, approval(asked))
+    applied = await ledger.advance(asked.id, Transition.DECIDE, approval(asked))
     after = await ledger.request(grant.id)
     assert (applied.state, after.state) == (State.APPLIED, State.ACTIVE)
     assert after.expires_at == grant.expires_at + HOUR
@@ -448,12 +457,12 @@ async def test_an_applied_extension_moves_end_revocation_and_warning_together(
 async def test_an_extension_never_outlives_its_grant(ledger: Ledger, clock: TurnableClock) -> None:
     grant, asked = await extension(ledger, clock)
     assert asked.lapses_at == grant.expires_at
-    await ledger.advance(grant.id, Move.REVOKE, Change(actor=grant.requester_id, cause=Cause.DONE))
+    await ledger.advance(grant.id, Transition.REVOKE, TransitionInput(actor=grant.requester_id, cause=Cause.DONE))
     with pytest.raises(NotPossible) as lost:
-        await ledger.advance(asked.id, Move.DECIDE, approval(asked))
-    assert lost.value.why is Why.GRANT_ENDED
+        await ledger.advance(asked.id, Transition.DECIDE, approval(asked))
+    assert lost.value.why is Obstacle.GRANT_ENDED
     assert [t.due_at for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.LAPSE] == [clock()]
-    lapsed = await ledger.advance(asked.id, Move.LAPSE, Change(actor="clock", cause=Cause.LAPSED))
+    lapsed = await ledger.advance(asked.id, Transition.LAPSE, TransitionInput(actor="clock", cause=Cause.LAPSED))
     assert lapsed.state is State.LAPSED
     with pytest.raises(NotPossible):
         await ledger.ask(replace(draft(), kind=Kind.EXTENSION, parent_id=grant.id))
@@ -466,9 +475,9 @@ async def test_no_extension_goes_past_the_whole_life_of_a_grant(ledger: Ledger, 
     life = grant.expires_at - grant.started_at
     _, late = await extension(ledger, clock, max_total=life + HOUR / 2)
     with pytest.raises(NotPossible) as lost:
-        await ledger.advance(late.id, Move.DECIDE, approval(late))
-    assert lost.value.why is Why.TOO_LONG
-    assert (await ledger.advance(asked.id, Move.DECIDE, approval(asked))).state is State.APPLIED
+        await ledger.advance(late.id, Transition.DECIDE, approval(late))
+    assert lost.value.why is Obstacle.TOO_LONG
+    assert (await ledger.advance(asked.id, Transition.DECIDE, approval(asked))).state is State.APPLIED
 
 
 async def test_what_is_counted_with_the_ask_decides(ledger: Ledger, clock: TurnableClock) -> None:
@@ -501,7 +510,7 @@ async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger,
     """What is remembered is on the record and on its way at once: a crash in between would have kept it from everybody."""
     facts = {"group": "S01", "added": ["U01"], "removed": []}
     events = ((AuditKind.GROUP_CHANGED, "slack", facts), (AuditKind.ALERT, "bot", {"what": "changed"}))
-    plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"what": "changed"})
+    plan = TaskPlan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"what": "changed"})
     seen = [ledger.remember("group:S01", f"v{n}", was=None, events=events, plan=plan) for n in range(5)]
     assert sum(await asyncio.gather(*seen)) == 1
     found = [(e.kind, e.actor, e.facts, e.at) for e in await ledger.events_after(0, limit=100)]
@@ -510,7 +519,7 @@ async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger,
 
 
 async def test_an_event_and_its_task_are_kept_together(ledger: Ledger, clock: TurnableClock) -> None:
-    plan = Plan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"since": object()})
+    plan = TaskPlan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"since": object()})
     with pytest.raises((StoreUnavailable, TypeError)):
         await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "changed"}, plan=plan)
     assert await ledger.events_after(0, limit=100) == ()

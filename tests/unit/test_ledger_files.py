@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 import storage
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import StoreUnavailable
 from storage.files import make_private
 from storage.ledger import Ledger

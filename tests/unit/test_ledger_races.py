@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import storage.ledger as ledger_module
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
-from storage.moves import Change, Move, Why
 from storage.records import Cause, Kind, Purpose, Request, State, TaskKind
+from storage.transitions import Obstacle, Transition, TransitionInput
 from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, change_for, draft
 
 ROUNDS = 20
@@ -36,10 +36,10 @@ async def test_ten_approvals_at_once_are_one(ledger: Ledger, replica: Ledger) ->
         request, _ = await ledger.ask(draft(person=f"U{turn}"))
         on = cycle((ledger, replica))
         won, lost = await race(
-            [next(on).advance(request.id, Move.DECIDE, approval(request, f"ULEAD{n}")) for n in range(10)]
+            [next(on).advance(request.id, Transition.DECIDE, approval(request, f"ULEAD{n}")) for n in range(10)]
         )
         assert [r.state for r in won] == [State.APPROVED]
-        assert {(e.why, e.request.state) for e in lost} == {(Why.STATE, State.APPROVED)}
+        assert {(e.why, e.request.state) for e in lost} == {(Obstacle.STATE, State.APPROVED)}
         (decision,) = await ledger.decisions(request.id)
         assert {e.decisions for e in lost} == {(decision,)}
         kinds = [t.kind for t in await ledger.tasks(request_id=request.id)]
@@ -54,30 +54,30 @@ async def test_three_of_three_among_ten_at_once(ledger: Ledger, replica: Ledger)
         request, _ = await ledger.ask(draft(counts=(3,), person=f"U{turn}"))
         people = [f"ULEAD{n}" for n in range(5)] * 2
         tries = [
-            on.advance(request.id, Move.DECIDE, approval(request, p))
+            on.advance(request.id, Transition.DECIDE, approval(request, p))
             for p, on in zip(people, cycle((ledger, replica)), strict=False)
         ]
         won, lost = await race(tries)
         assert sorted(r.state for r in won) == [State.APPROVED, State.PENDING, State.PENDING]
-        assert {e.why for e in lost} <= {Why.STATE, Why.ALREADY_DECIDED}
+        assert {e.why for e in lost} <= {Obstacle.STATE, Obstacle.ALREADY_DECIDED}
         assert len({d.person_id for d in await ledger.decisions(request.id)}) == 3
 
 
 async def test_one_person_clicking_ten_times_is_one_vote(ledger: Ledger, replica: Ledger) -> None:
     request, _ = await ledger.ask(draft(counts=(2,)))
-    tries = [on.advance(request.id, Move.DECIDE, approval(request)) for on in (ledger, replica) * 5]
+    tries = [on.advance(request.id, Transition.DECIDE, approval(request)) for on in (ledger, replica) * 5]
     won, lost = await race(tries)
     assert [r.state for r in won] == [State.PENDING]
-    assert {e.why for e in lost} == {Why.ALREADY_DECIDED}
+    assert {e.why for e in lost} == {Obstacle.ALREADY_DECIDED}
 
 
-@pytest.mark.parametrize("other", [Move.DENY, Move.CANCEL, Move.OUTDATE])
-async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, other: Move) -> None:
+@pytest.mark.parametrize("other", [Transition.DENY, Transition.CANCEL, Transition.OUTDATE])
+async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, other: Transition) -> None:
     for turn in range(ROUNDS):
         request, _ = await ledger.ask(draft(person=f"U{turn}"))
         closing = change_for(other, request)
         tries = [
-            ledger.advance(request.id, Move.DECIDE, approval(request, "ULEAD7")),
+            ledger.advance(request.id, Transition.DECIDE, approval(request, "ULEAD7")),
             replica.advance(request.id, other, closing),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
@@ -92,8 +92,8 @@ async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Le
         clock.moment = request.lapses_at - timedelta(microseconds=turn % 2)
         won, lost = await race(
             [
-                ledger.advance(request.id, Move.DECIDE, approval(request)),
-                replica.advance(request.id, Move.LAPSE, change_for(Move.LAPSE, request)),
+                ledger.advance(request.id, Transition.DECIDE, approval(request)),
+                replica.advance(request.id, Transition.LAPSE, change_for(Transition.LAPSE, request)),
             ]
         )
         assert (len(won), len(lost)) == (1, 1)
@@ -101,19 +101,21 @@ async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Le
         await _user_is_planned_exactly_if_approved(ledger, won[0])
 
 
-@pytest.mark.parametrize("move", [Move.START, Move.ACTIVATE, Move.FAIL])
-async def test_an_end_against_the_bot_s_step(ledger: Ledger, replica: Ledger, clock: TurnableClock, move: Move) -> None:
+@pytest.mark.parametrize("move", [Transition.START, Transition.ACTIVATE, Transition.FAIL])
+async def test_an_end_against_the_bot_s_step(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock, move: Transition
+) -> None:
     """Whoever is first, the grant is being ended, its revocation is due now, and nothing is started after it."""
     for turn in range(ROUNDS):
         request = await bring(ledger, clock, State.APPROVED, database=f"db-{turn}")
-        if move is Move.ACTIVATE:
-            request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+        if move is Transition.ACTIVATE:
+            request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
         tries = [
-            replica.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE)),
+            replica.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE)),
             ledger.advance(request.id, move, change_for(move, request)),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
-        assert {e.why for e in lost} <= {Why.STATE}
+        assert {e.why for e in lost} <= {Obstacle.STATE}
         now = await ledger.request(request.id)
         assert now.state is State.REVOKING
         assert now in won
@@ -128,7 +130,7 @@ async def test_ten_ends_at_once_are_one(ledger: Ledger, replica: Ledger, clock: 
         causes = (Cause.DONE, Cause.REVOKED)
         won, lost = await race(
             [
-                on.advance(request.id, Move.REVOKE, Change(actor=f"U{cause}", cause=cause))
+                on.advance(request.id, Transition.REVOKE, TransitionInput(actor=f"U{cause}", cause=cause))
                 for cause, on in zip(causes * 5, cycle((ledger, replica)), strict=False)
             ]
         )
@@ -171,7 +173,7 @@ async def test_moves_of_many_requests_at_once_do_not_hinder_each_other(
     asked = [(await ledger.ask(draft(person=f"U{n}")))[0] for n in range(12)]
 
     async def live(on: Ledger, request: Request) -> Request:
-        for move in (Move.DECIDE, Move.START, Move.ACTIVATE, Move.REVOKE, Move.CONFIRM):
+        for move in (Transition.DECIDE, Transition.START, Transition.ACTIVATE, Transition.REVOKE, Transition.CONFIRM):
             request = await on.advance(request.id, move, change_for(move, request))
         return request
 
@@ -187,15 +189,17 @@ async def test_a_move_that_waited_is_judged_by_the_time_at_which_its_turn_came(
 ) -> None:
     """Somebody else has the row while the end passes: access whose end has come is not handed out."""
     request = await bring(ledger, clock, State.APPROVED)
-    request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
+    request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
     async with replica.writing() as tx:
         await tx.exec_driver_sql(f"UPDATE requests SET reason = reason WHERE id = {request.id}")
-        waiting = asyncio.create_task(ledger.advance(request.id, Move.ACTIVATE, change_for(Move.ACTIVATE, request)))
+        waiting = asyncio.create_task(
+            ledger.advance(request.id, Transition.ACTIVATE, change_for(Transition.ACTIVATE, request))
+        )
         await _blocked(replica)
         clock.turn(2 * HOUR)
     with pytest.raises(NotPossible) as lost:
         await waiting
-    assert lost.value.why is Why.ENDED
+    assert lost.value.why is Obstacle.ENDED
 
 
 async def _blocked(ledger: Ledger) -> None:
@@ -227,7 +231,9 @@ async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
         await follow(*arguments)
 
     monkeypatch.setattr(ledger_module, "_follow", slowly)
-    moving = asyncio.create_task(ledger.advance(request.id, Move.START, change_for(Move.START, request), claim=claim))
+    moving = asyncio.create_task(
+        ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=claim)
+    )
     await within.wait()
     clock.turn(LEASE)
     other = asyncio.create_task(replica.claim("other", LEASE))
@@ -276,9 +282,11 @@ async def test_extensions_at_once_never_pass_the_whole_life_of_a_grant(
         assert grant.started_at is not None
         in_all = grant.expires_at - grant.started_at + 4 * HOUR
         asked = [await more_time(ledger, grant, hours, in_all=in_all) for hours in (1, 2, 3, 4)]
-        tries = [on.advance(r.id, Move.DECIDE, approval(r)) for r, on in zip(asked, (ledger, replica) * 2, strict=True)]
+        tries = [
+            on.advance(r.id, Transition.DECIDE, approval(r)) for r, on in zip(asked, (ledger, replica) * 2, strict=True)
+        ]
         won, lost = await race(tries)
-        assert {e.why for e in lost} == {Why.TOO_LONG}
+        assert {e.why for e in lost} == {Obstacle.TOO_LONG}
         after = await ledger.request(grant.id)
         assert after.expires_at is not None
         assert after.expires_at - grant.expires_at == sum((r.duration or HOUR for r in won), timedelta()) <= 4 * HOUR
@@ -290,14 +298,14 @@ async def test_an_extension_against_the_end(ledger: Ledger, replica: Ledger, clo
     for _ in range(ROUNDS):
         grant = await bring(ledger, clock, State.ACTIVE)
         asked = await more_time(ledger, grant, 1, in_all=48 * HOUR)
-        over = Change(actor=grant.requester_id, cause=Cause.DONE)
+        over = TransitionInput(actor=grant.requester_id, cause=Cause.DONE)
         won, lost = await race([
-            ledger.advance(asked.id, Move.DECIDE, approval(asked)),
-            replica.advance(grant.id, Move.REVOKE, over),
+            ledger.advance(asked.id, Transition.DECIDE, approval(asked)),
+            replica.advance(grant.id, Transition.REVOKE, over),
         ])  # fmt: skip
         after, extension = await ledger.request(grant.id), await ledger.request(asked.id)
         assert after.state is State.REVOKING
-        assert {e.why for e in lost} <= {Why.GRANT_ENDED}
+        assert {e.why for e in lost} <= {Obstacle.GRANT_ENDED}
         assert (extension.state is State.APPLIED) == (after.expires_at != grant.expires_at)
         assert len(won) == 2 - len(lost)
         clock.turn(HOUR / 60)

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from storage.errors import NotPossible
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS, resolve
-from storage.moves import Change, Move
 from storage.records import Cause, Request, State, TaskKind
+from storage.transitions import Transition, TransitionInput
 from tests.soak import rounds
 from tests.unit.ledgers import TurnableClock, approval, change_for, draft, open_ledger
 
-MOVES = [move for move in TRANSITIONS if move is not Move.ASK]
+MOVES = [move for move in TRANSITIONS if move is not Transition.ASK]
 PEOPLE = [f"U0{n}LEAD" for n in range(3)]
 MINUTES = [0, 0, 0, 0, 1, 30, 61, 150, 1500]
 
-Try: TypeAlias = tuple[Move | None, str, int, bool]
+Try: TypeAlias = tuple[Transition | None, str, int, bool]
 
 steps = st.lists(
     st.tuples(st.none() | st.sampled_from(MOVES), st.sampled_from(PEOPLE), st.sampled_from(MINUTES), st.booleans()),
@@ -34,21 +34,21 @@ steps = st.lists(
 numbers = count()
 
 
-def onwards(request: Request) -> Move:
+def onwards(request: Request) -> Transition:
     """The next step of a life that goes well, so that the tries get beyond its beginning."""
     if request.state is State.APPROVED:
-        return Move.ACTIVATE if request.expires_at else Move.START
-    return {State.PENDING: Move.DECIDE, State.ACTIVE: Move.REVOKE, State.REVOKING: Move.CONFIRM}.get(
-        request.state, Move.NOTE
+        return Transition.ACTIVATE if request.expires_at else Transition.START
+    return {State.PENDING: Transition.DECIDE, State.ACTIVE: Transition.REVOKE, State.REVOKING: Transition.CONFIRM}.get(
+        request.state, Transition.NOTE
     )
 
 
-def brought(move: Move, request: Request, person: str, *, by_clock: bool) -> Change:
-    if move in (Move.DECIDE, Move.APPROVE):
+def brought(move: Transition, request: Request, person: str, *, by_clock: bool) -> TransitionInput:
+    if move in (Transition.DECIDE, Transition.APPROVE):
         return approval(request, person)
-    if move is Move.REVOKE and by_clock:
+    if move is Transition.REVOKE and by_clock:
         cause = Cause.EXPIRED if request.expires_at else Cause.NOT_STARTED
-        return Change(actor="clock", cause=cause)
+        return TransitionInput(actor="clock", cause=cause)
     return change_for(move, request)
 
 

@@ -9,8 +9,8 @@ from sqlalchemy import delete, text, update
 
 from storage.ledger import Ledger, random_key
 from storage.records import Claim, Priority, Slot, TaskKind
+from storage.schema import requests, tasks
 from storage.slots import UNKNOWN
-from storage.tables import requests, tasks
 from tests.unit.ledgers import LEASE, START, TurnableClock, draft
 from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 

@@ -20,11 +20,11 @@ import pytest
 from sqlalchemy import make_url
 
 import storage
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
 from storage.ledger import Ledger
-from storage.moves import Move
 from storage.records import Cause, State, TaskKind
+from storage.transitions import Transition
 from tests.unit.ledgers import TurnableClock, approval, bring, change_for, draft, open_ledger
 
 ROOT = Path(storage.__file__).parent.parent
@@ -318,7 +318,7 @@ async def test_a_kill_within_a_move_leaves_nothing_of_it(ledger: Ledger, store_u
     assert await ledger.decisions(request.id) == ()
     assert len(await ledger.history(request.id)) == 1
     assert await ledger.tasks() == tasks
-    after = await asyncio.wait_for(ledger.advance(request.id, Move.DECIDE, approval(request)), PATIENCE)
+    after = await asyncio.wait_for(ledger.advance(request.id, Transition.DECIDE, approval(request)), PATIENCE)
     assert after.state is State.APPROVED
 
 
@@ -404,16 +404,16 @@ async def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 async def test_a_locked_file_is_unavailable_and_the_move_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: TurnableClock
 ) -> None:
-    monkeypatch.setattr("storage.store.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("storage.database.BUSY_SECONDS", 0.2)
     ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}", clock)
     request = await bring(ledger, clock, State.PENDING)
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
-        await ledger.advance(request.id, Move.DECIDE, approval(request))
+        await ledger.advance(request.id, Transition.DECIDE, approval(request))
     holder.execute("ROLLBACK")
     holder.close()
-    assert (await ledger.advance(request.id, Move.DECIDE, approval(request))).state is State.APPROVED
+    assert (await ledger.advance(request.id, Transition.DECIDE, approval(request))).state is State.APPROVED
     await ledger.close()
 
 
@@ -427,13 +427,13 @@ async def test_the_ledger_comes_back_when_its_server_does(ledger: Ledger, replic
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    after = await ledger.advance(request.id, Move.CANCEL, change_for(Move.CANCEL, request))
+    after = await ledger.advance(request.id, Transition.CANCEL, change_for(Transition.CANCEL, request))
     assert after.ended_because is Cause.CANCELLED
 
 
 def test_the_migrations_are_part_of_the_package() -> None:
     """They are found beside the code, from whatever folder the program is started."""
-    code = "from storage.store import _scripts; print(_scripts().get_current_head())"
+    code = "from storage.database import _scripts; print(_scripts().get_current_head())"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = subprocess.run(
         [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True

@@ -12,18 +12,18 @@ import pytest
 
 from storage.errors import ClaimLost
 from storage.ledger import Ledger
-from storage.moves import Change, Move, Plan
 from storage.records import Cause, Claim, State, TaskKind
+from storage.transitions import TaskPlan, Transition, TransitionInput
 from tests.unit.ledgers import LEASE, START, TurnableClock, bring, change_for
 
 SECOND = timedelta(seconds=1)
 
 
-def plan(lane: str = "db:1", *, kind: TaskKind = TaskKind.MEND, due_at: datetime = START, **more: object) -> Plan:
-    return Plan(kind=kind, lane=lane, due_at=due_at, **more)  # type: ignore[arg-type]
+def plan(lane: str = "db:1", *, kind: TaskKind = TaskKind.MEND, due_at: datetime = START, **more: object) -> TaskPlan:
+    return TaskPlan(kind=kind, lane=lane, due_at=due_at, **more)  # type: ignore[arg-type]
 
 
-async def add(ledger: Ledger, *plans: Plan) -> None:
+async def add(ledger: Ledger, *plans: TaskPlan) -> None:
     for one in plans:
         await ledger.add_task(one, request_id=None)
 
@@ -209,7 +209,7 @@ async def test_there_is_one_revocation_also_while_it_runs(ledger: Ledger, clock:
     request = await bring(ledger, clock, State.ACTIVE)
     clock.turn(timedelta(hours=2))
     running = await _claim_of(ledger, TaskKind.REVOKE)
-    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
     revocations = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
     assert [t.id for t in revocations] == [running.task.id]
     assert revocations[0].due_at == clock()
@@ -221,13 +221,13 @@ async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_s
     """The worker read that the end lies ahead; before it puts the task back, somebody ends the grant now."""
     request = await bring(ledger, clock, State.APPROVED)
     clock.turn(timedelta(minutes=59))
-    request = await ledger.advance(request.id, Move.START, change_for(Move.START, request))
-    await ledger.advance(request.id, Move.ACTIVATE, change_for(Move.ACTIVATE, request))
+    request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
+    await ledger.advance(request.id, Transition.ACTIVATE, change_for(Transition.ACTIVATE, request))
     assert request.expires_at is not None
     clock.turn(timedelta(hours=2))
     running = await _claim_of(ledger, TaskKind.REVOKE)
     clock.turn(SECOND)
-    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
     await ledger.put_back(running, due_at=clock() + timedelta(hours=1), error="its end was moved")
     (revocation,) = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
     assert revocation.due_at == clock()
@@ -254,7 +254,7 @@ async def test_a_decided_request_needs_no_lapse(ledger: Ledger, clock: TurnableC
 async def test_a_running_task_is_never_cleared(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     running = await _claim_of(ledger, TaskKind.PROVISION)
-    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
     await ledger.check_claim(running)
     kinds = [t.kind for t in await ledger.tasks(request_id=request.id)]
     assert kinds.count(TaskKind.PROVISION) == 1
@@ -263,7 +263,7 @@ async def test_a_running_task_is_never_cleared(ledger: Ledger, clock: TurnableCl
 
 async def test_a_waiting_task_of_an_ended_grant_is_cleared(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
-    await ledger.advance(request.id, Move.REVOKE, Change(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
     kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
     assert kinds & {TaskKind.PROVISION, TaskKind.REVOKE} == {TaskKind.REVOKE}
 

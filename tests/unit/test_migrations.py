@@ -7,10 +7,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 
+from storage.database import Database
 from storage.errors import StoreUnavailable
 from storage.ledger import Ledger
-from storage.store import Store
-from storage.tables import metadata
+from storage.schema import metadata
 from tests.unit.ledgers import draft, open_ledger
 
 NAMED = {"alembic_version", *metadata.tables}
@@ -73,7 +73,7 @@ async def test_an_upgrade_of_a_ledger_that_is_up_to_date_changes_nothing(ledger:
 
 
 async def test_an_upgrade_that_is_broken_off_leaves_nothing(store_url: str) -> None:
-    store = Store(store_url)
+    store = Database(store_url)
 
     async def broken_off() -> None:
         async with store.migrated():

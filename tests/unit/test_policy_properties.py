@@ -17,8 +17,8 @@ from bot.policy.clicks import MayDecide, Outdated, may_decide
 from bot.policy.load import Config
 from bot.policy.offers import offers
 from storage.lifecycle import resolve
-from storage.moves import Move, open_stage
 from storage.records import Decision, Kind, Request, State
+from storage.transitions import Transition, open_stage
 from tests.soak import rounds
 from tests.unit.config import NOON, asked, config_of, database, rule, vote
 
@@ -236,7 +236,7 @@ def voted(config: Config, request: Request, clicks: list[str]) -> tuple[tuple[De
         answer = may_decide(config, request, counted, person_id, at=NOON)
         if isinstance(answer, MayDecide):
             counted = (*counted, vote(person_id, stage=answer.stage))
-    return counted, resolve(Move.DECIDE, request, counted) is Move.APPROVE
+    return counted, resolve(Transition.DECIDE, request, counted) is Transition.APPROVE
 
 
 def waiting(config: Config, ask: Ask) -> Request | None:

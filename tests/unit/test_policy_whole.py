@@ -18,8 +18,8 @@ from bot.policy.judge import may_ask
 from bot.policy.load import Config
 from bot.policy.offers import offers
 from bot.policy.wording import explained
-from storage.moves import open_stage
 from storage.records import Decision, Kind, Request, Tally
+from storage.transitions import open_stage
 from tests.soak import rounds
 from tests.unit.config import asked, config_of, database, vote
 

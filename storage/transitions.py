@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
-from storage.audit import AuditKind
+from storage.audit_log import AuditKind
 from storage.records import Cause, Decision, Json, Purpose, Request, State, TaskKind, Verdict
 
 FILL_WITHIN = timedelta(minutes=5)
@@ -18,7 +18,7 @@ WARN_AT_MOST = timedelta(minutes=15)
 """The requester is warned so long before the end; of a short grant in its last quarter."""
 
 
-class Move(StrEnum):
+class Transition(StrEnum):
     """The verbs of a request's life."""
 
     ASK = "ask"
@@ -37,7 +37,7 @@ class Move(StrEnum):
     CONFIRM = "confirm"
 
 
-class Why(StrEnum):
+class Obstacle(StrEnum):
     """Why a move was not possible."""
 
     STATE = "the request has moved on"
@@ -61,7 +61,7 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class TransitionInput:
     """What the caller of a move brings: who did it, and the facts to be written with it.
 
     ``set`` holds the columns of ``Request`` the move writes (username, target, identity, receipt …);
@@ -80,20 +80,20 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Situation:
+class GuardInput:
     """The request with its row taken, and all a condition may look at."""
 
     now: datetime
     request: Request
     decisions: tuple[Decision, ...]
     is_locked_down: bool
-    change: Change
+    change: TransitionInput
     parent: Request | None = None
     """The grant an extension is about, with its row taken before that of the extension."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TaskPlan:
     """A task that follows. ``is_single``: an unfinished one of this kind is moved to ``due_at`` instead of doubled."""
 
     kind: TaskKind
@@ -103,19 +103,19 @@ class Plan:
     is_single: bool = False
 
 
-Condition: TypeAlias = Callable[[Situation], Why | None]
-Follow: TypeAlias = Callable[[Request, datetime], Plan | None]
+Guard: TypeAlias = Callable[[GuardInput], Obstacle | None]
+TaskPlanner: TypeAlias = Callable[[Request, datetime], TaskPlan | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transition:
+class TransitionRule:
     """One row of the table. ``messages``: rows written now, posted later. ``clears``: tasks with nothing left to do."""
 
     sources: frozenset[State]
     target: State | None
     audit: AuditKind
-    only_if: tuple[Condition, ...] = ()
-    then: tuple[Follow, ...] = ()
+    only_if: tuple[Guard, ...] = ()
+    then: tuple[TaskPlanner, ...] = ()
     clears: tuple[TaskKind, ...] = ()
     messages: tuple[Purpose, ...] = ()
 

@@ -19,7 +19,7 @@ RETRY_SECONDS = 2.0
 Stamp: TypeAlias = tuple[tuple[int, int], ...]
 
 
-class Waker(Protocol):
+class CommitListener(Protocol):
     """Tells that something was committed, here or elsewhere."""
 
     async def changed(self, seconds: float, reader: str) -> bool:
@@ -49,12 +49,14 @@ class Readers:
             event.set()
 
 
-def make_waker(url: URL) -> Waker:
+def make_commit_listener(url: URL) -> CommitListener:
     """The waker for this kind of store."""
-    return FileWaker(str(url.database)) if url.get_backend_name() == "sqlite" else ListenWaker(url)
+    return (
+        FileCommitListener(str(url.database)) if url.get_backend_name() == "sqlite" else PostgreSQLCommitListener(url)
+    )
 
 
-class FileWaker:
+class FileCommitListener:
     """SQLite: another process' commit changes the file or its write-ahead log."""
 
     def __init__(self, path: str) -> None:
@@ -95,7 +97,7 @@ class FileWaker:
         return
 
 
-class ListenWaker:
+class PostgreSQLCommitListener:
     """PostgreSQL: NOTIFY in the transaction, LISTEN on a connection of its own."""
 
     def __init__(self, url: URL) -> None:

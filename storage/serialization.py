@@ -25,7 +25,7 @@ from storage.records import (
     Terms,
     Verdict,
 )
-from storage.tables import tasks
+from storage.schema import tasks
 
 LATER = ("first_login_at",)
 """Columns that a later version fills; they are not in today's record."""

@@ -25,9 +25,9 @@ from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from storage.commit_listener import CommitListener, make_commit_listener
 from storage.errors import SchemaMissing, StoreUnavailable
 from storage.files import make_private, narrow
-from storage.waking import Waker, make_waker
 
 Clock: TypeAlias = Callable[[], datetime]
 BUSY_SECONDS = 30
@@ -39,7 +39,7 @@ IDLE_LIMIT = "30s"
 """What a replica that was cut off in the middle of a transaction had locked is free again after this."""
 
 
-class Store:
+class Database:
     """Connections and transactions. ``url`` may hold a password: it is never shown."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
@@ -49,7 +49,7 @@ class Store:
             raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
         self.clock = clock
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
-        self.waker: Waker = make_waker(self.url)
+        self.waker: CommitListener = make_commit_listener(self.url)
         # SQLite has one writer at a time; waiting in line here is fair and quick, its own waiting is neither.
         self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
 

@@ -26,20 +26,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage import rows, slots
+from storage import serialization, slots
+from storage.database import Database, lock_number
 from storage.errors import ClaimLost
-from storage.moves import Plan
 from storage.records import Claim, Slot, Task, TaskKind
-from storage.store import Store, lock_number
-from storage.tables import tasks
+from storage.schema import tasks
+from storage.transitions import TaskPlan
 
 CLAIM_BITS = 62
 
 
-class Queue(Store):
+class TaskQueue(Database):
     """The part of the ledger that holds what must happen outside."""
 
-    async def add_task(self, plan: Plan, *, request_id: int | None) -> None:
+    async def add_task(self, plan: TaskPlan, *, request_id: int | None) -> None:
         """Put one task on disk."""
         async with self.writing() as tx:
             await put(tx, plan, request_id=request_id, now=await self.moment(tx))
@@ -158,10 +158,10 @@ class Queue(Store):
         if request_id is not None:
             query = query.where(tasks.c.request_id == request_id)
         async with self.reading() as tx:
-            return tuple(rows.task(row) for row in (await tx.execute(query)).mappings())
+            return tuple(serialization.task(row) for row in (await tx.execute(query)).mappings())
 
 
-async def put(tx: AsyncConnection, plan: Plan, *, request_id: int | None, now: datetime) -> None:
+async def put(tx: AsyncConnection, plan: TaskPlan, *, request_id: int | None, now: datetime) -> None:
     """Insert, or for a single task move the unfinished one. A claimed one counts only for REVOKE: the others may have drawn an old picture already."""
     if plan.is_single and await _moved(tx, plan, request_id):
         return
@@ -177,7 +177,7 @@ async def put(tx: AsyncConnection, plan: Plan, *, request_id: int | None, now: d
     await tx.execute(insert(tasks).values(**values))
 
 
-async def _moved(tx: AsyncConnection, plan: Plan, request_id: int | None) -> bool:
+async def _moved(tx: AsyncConnection, plan: TaskPlan, request_id: int | None) -> bool:
     same = [tasks.c.kind == plan.kind, tasks.c.lane == plan.lane, tasks.c.request_id.is_not_distinct_from(request_id)]
     values: dict[str, Any] = {"due_at": plan.due_at}
     if plan.kind is TaskKind.REVOKE:
@@ -229,7 +229,7 @@ async def _free_lapsed(tx: AsyncConnection, now: datetime) -> None:
 
 
 async def _claim(tx: AsyncConnection, row: RowMapping, worker: str, until: datetime) -> Claim:
-    task = rows.task(row)
+    task = serialization.task(row)
     number, tries = secrets.randbits(CLAIM_BITS), task.attempts + 1
     values = {"claim": number, "worker": worker, "lease_until": until, "attempts": tries}
     await tx.execute(update(tasks).where(tasks.c.id == task.id).values(**values))

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sqlalchemy import RowMapping, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage import rows
+from storage import serialization
+from storage.database import Database
 from storage.errors import NoSuchRequest
 from storage.records import (
     LIVE,
@@ -25,14 +26,13 @@ from storage.records import (
     State,
     Tally,
 )
-from storage.store import Store
-from storage.tables import audit_events, audit_texts, decisions, lockdowns, messages, meta, requests
+from storage.schema import audit_events, audit_texts, decisions, lockdowns, messages, meta, requests
 
 T = TypeVar("T")
 A_DAY = timedelta(hours=24)
 
 
-class Reads(Store):
+class RequestQueries(Database):
     """Questions. Lists of requests are newest first, everything else in order of creation."""
 
     async def _all(self, query: Select[Any], record: Callable[[RowMapping], T]) -> tuple[T, ...]:
@@ -48,18 +48,18 @@ class Reads(Store):
         self, *, person_id: str | None = None, database: str | None = None, limit: int | None = None
     ) -> tuple[Request, ...]:
         """All there ever were, of a person or a database where one is named."""
-        return await self._all(_of(person_id, database).limit(limit), rows.request)
+        return await self._all(_of(person_id, database).limit(limit), serialization.request)
 
     async def live_grants(self, *, person_id: str | None = None, database: str | None = None) -> tuple[Request, ...]:
         """Requests for which a user exists on a server, or may."""
         live = requests.c.state.in_([state.value for state in LIVE])
-        return await self._all(_of(person_id, database).where(live), rows.request)
+        return await self._all(_of(person_id, database).where(live), serialization.request)
 
     async def waiting_requests(
         self, *, person_id: str | None = None, database: str | None = None
     ) -> tuple[Request, ...]:
         """Requests that nobody has decided."""
-        return await self._all(_of(person_id, database).where(requests.c.state == State.PENDING), rows.request)
+        return await self._all(_of(person_id, database).where(requests.c.state == State.PENDING), serialization.request)
 
     async def tally(self, person_id: str, database: str, *, now: datetime) -> Tally:
         """How much this person, and this database, have already."""
@@ -76,11 +76,11 @@ class Reads(Store):
         query = select(messages).where(messages.c.request_id == request_id).order_by(messages.c.id)
         if purpose is not None:
             query = query.where(messages.c.purpose == purpose)
-        return await self._all(query, rows.message)
+        return await self._all(query, serialization.message)
 
     async def history(self, request_id: int) -> tuple[AuditEvent, ...]:
         """The audit events of a request."""
-        return await self._all(_events().where(audit_events.c.request_id == request_id), rows.event)
+        return await self._all(_events().where(audit_events.c.request_id == request_id), serialization.event)
 
     async def events_after(self, event_id: int, *, limit: int) -> tuple[AuditEvent, ...]:
         """The next events of the record, for a reader with a cursor: none with a lower number appears later.
@@ -91,7 +91,7 @@ class Reads(Store):
         async with self.reading() as tx:
             if not self.is_sqlite:
                 await tx.exec_driver_sql("LOCK TABLE audit_events IN SHARE MODE")
-            return tuple(rows.event(row) for row in (await tx.execute(query)).mappings())
+            return tuple(serialization.event(row) for row in (await tx.execute(query)).mappings())
 
     async def last_event(self) -> int:
         """The number of the newest audit event; 0 where there is none."""
@@ -101,7 +101,7 @@ class Reads(Store):
     async def changed_by(self, actors: Collection[str], *, after: int) -> tuple[AuditEvent, ...]:
         """The events of these actors that are newer than the event ``after``. It waits for nobody who writes."""
         query = _events().where(audit_events.c.id > after, audit_events.c.actor.in_(actors))
-        return await self._all(query, rows.event)
+        return await self._all(query, serialization.event)
 
     async def remembered(self, name: str) -> str | None:
         """What was last written under this name by ``remember``."""
@@ -138,13 +138,13 @@ async def one_request(tx: AsyncConnection, request_id: int, *, for_update: bool 
     found = (await tx.execute(query.with_for_update() if for_update else query)).mappings().first()
     if found is None:
         raise NoSuchRequest(request_id)
-    return rows.request(found)
+    return serialization.request(found)
 
 
 async def all_decisions(tx: AsyncConnection, request_id: int) -> tuple[Decision, ...]:
     """Inside a transaction."""
     query = select(decisions).where(decisions.c.request_id == request_id).order_by(decisions.c.id)
-    return tuple(rows.decision(row) for row in (await tx.execute(query)).mappings())
+    return tuple(serialization.decision(row) for row in (await tx.execute(query)).mappings())
 
 
 async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
@@ -157,7 +157,7 @@ async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
         "state": State.PENDING.value,
     }
     query = select(requests).filter_by(**same).order_by(requests.c.id)
-    found = [rows.request(row) for row in (await tx.execute(query)).mappings()]
+    found = [serialization.request(row) for row in (await tx.execute(query)).mappings()]
     return next((r for r in found if r.terms.duration == draft.terms.duration and r.parent_id == draft.parent_id), None)
 
 
@@ -168,7 +168,7 @@ async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: date
     still = (requests.c.state == State.PENDING, *live[:1])
     recent = or_(*still, requests.c.asked_at > now - A_DAY, requests.c.kind == Kind.BREAK_GLASS)
     query = select(requests).where(requests.c.requester_id == person_id, recent).order_by(requests.c.id)
-    mine = [rows.request(row) for row in (await tx.execute(query)).mappings()]
+    mine = [serialization.request(row) for row in (await tx.execute(query)).mappings()]
     return Tally(
         live_of_person=sum(r.is_live and r.kind is Kind.ACCESS for r in mine),
         live_of_database=there,
