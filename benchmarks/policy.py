@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bot.policy.asking import Ask
+from bot.policy.catalog import offers
+from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
-from bot.policy.judge import may_ask
-from bot.policy.load import load
-from bot.policy.offers import offers
+from bot.policy.loader import load
 
 ROUNDS = 7
 JUDGED_WITHIN, LOADED_WITHIN = 0.05, 1.0

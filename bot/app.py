@@ -19,9 +19,9 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from bot.access import journal
 from bot.access.alerts import announce_files
 from bot.access.context import Context
-from bot.access.effects import EFFECTS
 from bot.access.files import Files
 from bot.access.ports import Person
+from bot.access.registry import JOBS
 from bot.access.runner import ENDS, Runner
 from bot.engines import Engines
 from bot.http import CannotListen, HealthServer
@@ -87,7 +87,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.context = build_context(settings)
-        self.runner = Runner(self.context, EFFECTS)
+        self.runner = Runner(self.context, JOBS)
         self.stop = asyncio.Event()
         self._connection: Connection | None = None
         self._reading: asyncio.Future[None] | None = None

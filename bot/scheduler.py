@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access.alerts import announce_files
-from bot.access.people import follow_groups, look_at_people
+from bot.access.membership import follow_groups, look_at_people
 from bot.access.runner import Runner
 from bot.access.servers import measure
 

@@ -24,7 +24,7 @@ from storage.database import Clock, lock_number
 from storage.errors import ClaimLost, LimitReached, NotPossible
 from storage.files import make_private
 from storage.lifecycle import EXTENDED, TRANSITIONS, resolve, written
-from storage.records import Claim, Draft, Json, Kind, Lockdown, Message, Purpose, Request, State, Tally, TaskKind
+from storage.records import Claim, Draft, Json, Kind, Lockdown, Message, Purpose, Request, State, TaskKind, UsageCounts
 from storage.requests import (
     RequestQueries,
     all_decisions,
@@ -98,7 +98,7 @@ class Ledger(RequestQueries, TaskQueue):
     # Moves.
 
     async def ask(
-        self, draft: Draft, *, actor: str | None = None, provided: Callable[[Tally], bool] = lambda _tally: True
+        self, draft: Draft, *, actor: str | None = None, provided: Callable[[UsageCounts], bool] = lambda _tally: True
     ) -> tuple[Request, bool]:
         """Move.ASK. Where the same ask waits already that one is the answer, and the second value is False.
 

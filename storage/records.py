@@ -347,7 +347,7 @@ class Lockdown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class UsageCounts:
     """How much there is already, for the policy's limits; break-glass is not counted.
 
     ``automatic``: rule → how many asks of this person it granted by itself in the last 24 hours. ``unreviewed``: a

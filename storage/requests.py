@@ -24,7 +24,7 @@ from storage.records import (
     Purpose,
     Request,
     State,
-    Tally,
+    UsageCounts,
 )
 from storage.schema import audit_events, audit_texts, decisions, lockdowns, messages, meta, requests
 
@@ -61,7 +61,7 @@ class RequestQueries(Database):
         """Requests that nobody has decided."""
         return await self._all(_of(person_id, database).where(requests.c.state == State.PENDING), serialization.request)
 
-    async def tally(self, person_id: str, database: str, *, now: datetime) -> Tally:
+    async def tally(self, person_id: str, database: str, *, now: datetime) -> UsageCounts:
         """How much this person, and this database, have already."""
         async with self.reading() as tx:
             return await tally_of(tx, person_id, database, now)
@@ -161,7 +161,7 @@ async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
     return next((r for r in found if r.terms.duration == draft.terms.duration and r.parent_id == draft.parent_id), None)
 
 
-async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: datetime) -> Tally:
+async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: datetime) -> UsageCounts:
     """Inside a transaction: the one that asks counts again, so that two asks at once cannot both be the last."""
     live = (requests.c.state.in_([state.value for state in LIVE]), requests.c.kind == Kind.ACCESS)
     there = (await tx.execute(select(func.count()).where(*live, requests.c.database == database))).scalar_one()
@@ -169,7 +169,7 @@ async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: date
     recent = or_(*still, requests.c.asked_at > now - A_DAY, requests.c.kind == Kind.BREAK_GLASS)
     query = select(requests).where(requests.c.requester_id == person_id, recent).order_by(requests.c.id)
     mine = [serialization.request(row) for row in (await tx.execute(query)).mappings()]
-    return Tally(
+    return UsageCounts(
         live_of_person=sum(r.is_live and r.kind is Kind.ACCESS for r in mine),
         live_of_database=there,
         waiting_of_person=sum(r.state is State.PENDING and r.kind is not Kind.BREAK_GLASS for r in mine),

@@ -8,8 +8,8 @@ import structlog
 
 from bot.access import journal
 from bot.access.context import Context
+from bot.access.job import JobContext
 from bot.access.ports import AlertNotice, Undeliverable
-from bot.access.work import Work
 from storage.audit_log import AuditKind
 from storage.ledger import Event
 from storage.records import Json, Request, TaskKind
@@ -35,7 +35,7 @@ def planned(what: str, now: datetime, *, tries: int = 0, steps: tuple[str, ...] 
     return (AuditKind.ALERT, "bot", {"what": what, "tries": tries}), plan
 
 
-async def alert(context: Context, work: Work) -> None:
+async def alert(context: Context, work: JobContext) -> None:
     """Effect of ``alert``: what is wrong, since when, what was tried, what to do now."""
     payload = work.payload
     notice = AlertNotice(

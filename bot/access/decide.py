@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.base import make_username
-from bot.access import journal, people
+from bot.access import journal, membership
 from bot.access.context import Context
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
 from bot.access.words import what_happened, why_not
 from bot.databases import target
-from bot.policy import asking, clicks
+from bot.policy import asking, authorization
 from storage.audit_log import AuditKind
 from storage.errors import NotPossible
 from storage.records import Cause, Decision, Json, Request, State, Verdict
@@ -78,14 +78,14 @@ async def _judged(context: Context, person: Person, request: Request, *, is_appr
     if request.state is not State.PENDING:
         raise TooLate(what_happened(request, decisions))
     config = context.in_force()
-    facts, grant = await people.facts(context, config), await grant_of(context, request)
+    facts, grant = await membership.facts(context, config), await grant_of(context, request)
     now = await context.ledger.now()
-    answer = clicks.may_decide(
+    answer = authorization.may_decide(
         config, request, decisions, person.id, facts, at=now, grant=grant, is_approval=is_approval
     )
-    if isinstance(answer, clicks.MayDecide):
+    if isinstance(answer, authorization.MayDecide):
         return answer.stage
-    if isinstance(answer, clicks.Outdated):
+    if isinstance(answer, authorization.Outdated):
         raise await _outdate(context, request, answer.what)
     await context.ledger.record(
         AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"}
@@ -149,8 +149,8 @@ async def approve_alone(context: Context, request: Request) -> Request:
     if request.state is not State.PENDING or request.terms.stages:
         return request
     config, grant = context.in_force(), await grant_of(context, request)
-    today = clicks.asked_today(config, request, await people.facts(context, config), grant=grant)
-    if isinstance(today, clicks.Outdated):
+    today = authorization.asked_today(config, request, await membership.facts(context, config), grant=grant)
+    if isinstance(today, authorization.Outdated):
         raise await _outdate(context, request, today.what)
     if isinstance(today, asking.Refused):
         raise Refused(today.reason, about=today.about)

@@ -7,13 +7,13 @@ from datetime import timedelta
 
 from adapters.base import NotOurs, Rejected, Unreachable
 from bot.access.alerts import raise_alert
-from bot.access.ask import Asked, Typed, ask
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.job import JobContext
 from bot.access.ports import Person
 from bot.access.provision import target_of
+from bot.access.request_access import RequestOutcome, Typed, request_access
 from bot.access.words import what_happened
-from bot.access.work import Work
 from bot.engines import Share
 from storage.errors import NoSuchRequest
 from storage.records import Kind, Request, State
@@ -36,14 +36,14 @@ async def extendable(context: Context, person: Person, request_id: int) -> Reque
     return grant
 
 
-async def extend(context: Context, person: Person, request_id: int, typed: Typed) -> Asked:
-    """Ask for more time: ``typed`` has the duration and the reason. Raises as ``ask.ask`` does, and as ``extendable``."""
+async def extend(context: Context, person: Person, request_id: int, typed: Typed) -> RequestOutcome:
+    """Ask for more time: ``typed`` has the duration and the reason. Raises as ``request_access.request_access`` does, and as ``extendable``."""
     grant = await extendable(context, person, request_id)
     wanted = replace(typed, kind=Kind.EXTENSION, database=grant.database, level=grant.level)
-    return await ask(context, person, wanted, grant=grant)
+    return await request_access(context, person, wanted, grant=grant)
 
 
-async def move_end(context: Context, work: Work) -> None:
+async def move_end(context: Context, work: JobContext) -> None:
     """Effect of ``move_end``, in the grant's own lane: the server's end follows the ledger's. Sessions live on.
 
     Until it is done the server may end the grant earlier than the ledger, never later.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bot.policy.load import Config, ConfigError, load
+from bot.policy.loader import Config, ConfigError, load
 
 
 class Files:

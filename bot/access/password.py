@@ -6,10 +6,10 @@ from adapters.base import Adapter, AdapterError, Endpoint, Rejected
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.job import JobContext
 from bot.access.ports import Person, Shown
 from bot.access.provision import credentials, deliver, level_of, make_password, target_of
 from bot.access.words import what_happened
-from bot.access.work import Work
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Purpose, Request, State, TaskKind
@@ -28,7 +28,7 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     await context.ledger.add_task(plan, request_id=request.id)
 
 
-async def password(context: Context, work: Work) -> None:
+async def password(context: Context, work: JobContext) -> None:
     """Effect of the ``password`` task: asked for by the requester, or the ``mend`` of an active grant."""
     request = await work.request()
     if request.state is State.ACTIVE:
@@ -36,7 +36,7 @@ async def password(context: Context, work: Work) -> None:
         await _set_fresh_password(context, work, request, audit=audit)
 
 
-async def _set_fresh_password(context: Context, work: Work, request: Request, *, audit: AuditKind) -> None:
+async def _set_fresh_password(context: Context, work: JobContext, request: Request, *, audit: AuditKind) -> None:
     """Set it on the server, then show it in the credential message. A retry sets another one, so the message is never behind for long."""
     assert request.username is not None, "an active grant has its user"
     username, level, fresh = request.username, level_of(request), make_password()

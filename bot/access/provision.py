@@ -24,6 +24,7 @@ from adapters.base import (
 )
 from bot.access import journal
 from bot.access.context import Context
+from bot.access.job import JobContext, Retry
 from bot.access.ports import (
     CredentialsNotice,
     Delayed,
@@ -34,7 +35,6 @@ from bot.access.ports import (
     Undeliverable,
 )
 from bot.access.runner import backoff
-from bot.access.work import Again, Work
 from bot.engines import Share
 from storage.errors import NotPossible
 from storage.records import Cause, Json, Message, Purpose, Request, State
@@ -60,7 +60,7 @@ def level_of(request: Request) -> Level:
     return Level.from_json(request.terms.level)
 
 
-async def provision(context: Context, work: Work) -> None:
+async def provision(context: Context, work: JobContext) -> None:
     """Effect of the ``provision`` task: from APPROVED to ACTIVE, or to the end where that cannot be."""
     request = await work.request()
     if request.state is not State.APPROVED:
@@ -89,7 +89,7 @@ async def _hopeless(context: Context, request: Request) -> str | None:
     return "The credentials could not be delivered in time, so the access was taken back." if late else None
 
 
-async def fail(work: Work, request: Request, words: str) -> None:
+async def fail(work: JobContext, request: Request, words: str) -> None:
     """End what cannot be completed; the drop follows, and both sides are told."""
     await work.advance(
         request, Transition.FAIL, TransitionInput(actor="bot", cause=Cause.FAILED, words=words, text=words)
@@ -99,7 +99,7 @@ async def fail(work: Work, request: Request, words: str) -> None:
 # Message first: it proves that the credentials can be delivered before there are any.
 
 
-async def _announce(context: Context, work: Work, request: Request) -> Message:
+async def _announce(context: Context, work: JobContext, request: Request) -> Message:
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         return message
@@ -114,7 +114,7 @@ async def remember(context: Context, message: Message, posted: Posted, request: 
     return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
 
 
-async def _explain_delay(context: Context, work: Work, request: Request, trouble: str) -> None:
+async def _explain_delay(context: Context, work: JobContext, request: Request, trouble: str) -> None:
     """Redraw the message while the server does not answer; that it cannot be shown is no reason to stop."""
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
@@ -128,7 +128,7 @@ async def _explain_delay(context: Context, work: Work, request: Request, trouble
 # The clock starts when the server is reached, not at the approval.
 
 
-async def _start(context: Context, work: Work, request: Request) -> Request | None:
+async def _start(context: Context, work: JobContext, request: Request) -> Request | None:
     """The request with its clock running, or None where it ends instead."""
     identity = await _reach(context, work, request)
     settled = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
@@ -150,7 +150,7 @@ async def _start(context: Context, work: Work, request: Request) -> Request | No
         return None
 
 
-async def _not_started(work: Work, request: Request, lost: NotPossible) -> None:
+async def _not_started(work: JobContext, request: Request, lost: NotPossible) -> None:
     causes = {Obstacle.NOT_OURS: Cause.LEFT, Obstacle.LOCKED_DOWN: Cause.LOCKDOWN}
     if lost.why in causes:
         await work.advance(
@@ -164,7 +164,7 @@ async def _not_started(work: Work, request: Request, lost: NotPossible) -> None:
         raise lost
 
 
-async def _reach(context: Context, work: Work, request: Request) -> str:
+async def _reach(context: Context, work: JobContext, request: Request) -> str:
     """The server's identity. Where it does not answer the requester is told, and it is tried until provision_within is over."""
     await work.hold()
     try:
@@ -175,21 +175,21 @@ async def _reach(context: Context, work: Work, request: Request) -> str:
         at = await context.ledger.now() + backoff(work.tries)
         if request.started_at is None and request.start_before is not None:
             at = min(at, request.start_before)
-        raise Again(str(silent), at=at) from None
+        raise Retry(str(silent), at=at) from None
 
 
-async def _is_ours(work: Work, request: Request) -> bool:
+async def _is_ours(work: JobContext, request: Request) -> bool:
     looked_up = work.context.directory.person(request.requester_id, fresh=True)
     try:
         return (await work.unless_ending(looked_up)).is_ours
     except DirectoryUnavailable:
-        raise Again("Slack did not say whether the requester is still a member") from None
+        raise Retry("Slack did not say whether the requester is still a member") from None
 
 
 # The user, and the only function in which its password exists.
 
 
-async def _make(context: Context, work: Work, request: Request, message: Message) -> None:
+async def _make(context: Context, work: JobContext, request: Request, message: Message) -> None:
     assert request.username is not None, "frozen at the approval"
     assert request.expires_at is not None, "written at START"
     remaining = (request.expires_at - await context.ledger.now()).total_seconds()
@@ -231,7 +231,7 @@ def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:
     return adapter.endpoint(spec.level)
 
 
-async def deliver(work: Work, request: Request, message: Message, notice: CredentialsNotice) -> None:
+async def deliver(work: JobContext, request: Request, message: Message, notice: CredentialsNotice) -> None:
     """Put the credentials into the credential message.
 
     Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.

@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 import structlog
 
-from bot.access import people
-from bot.access.breakglass import tell_loudly
+from bot.access import membership
+from bot.access.break_glass import tell_loudly
 from bot.access.context import Context
+from bot.access.job import JobContext, Retry
 from bot.access.ports import EndingSoonNotice, GrantedNotice, MessageGone, Notice, ReminderNotice, Undeliverable
 from bot.access.tell import COPIES_MAX, post_copies, waits_for
-from bot.access.work import Again, Work
 from bot.policy.facts import NOTHING_KNOWN, Facts
 from bot.policy.model import CHANNEL
 from storage.audit_log import AuditKind
@@ -24,7 +24,7 @@ DOUBLED_AT_MOST = 6
 log = structlog.get_logger(__name__)
 
 
-async def remind(context: Context, work: Work) -> None:
+async def remind(context: Context, work: JobContext) -> None:
     """Effect of ``remind``: whoever can decide is told again, less often each time, until the request is closed."""
     request = await work.request()
     if request.state is not State.PENDING or request.terms.remind_after is None:
@@ -34,7 +34,7 @@ async def remind(context: Context, work: Work) -> None:
     await _beside_the_cards(context, request, await _reminder(context, request))
     await context.ledger.record(AuditKind.REMINDED, actor="clock", request_id=request.id)
     pause = request.terms.remind_after * 2 ** min(work.tries, DOUBLED_AT_MOST)
-    raise Again("until it is decided", at=now + pause)
+    raise Retry("until it is decided", at=now + pause)
 
 
 async def _reminder(context: Context, request: Request, *, is_escalation: bool = False) -> ReminderNotice:
@@ -60,7 +60,7 @@ async def _said(context: Context, place: str, notice: Notice, *, thread: str | N
         log.warning("somebody cannot be told", place=place, why=str(closed))
 
 
-async def escalate(context: Context, work: Work) -> None:
+async def escalate(context: Context, work: JobContext) -> None:
     """Effect of ``escalate``: from now on others may decide as well; they are mentioned, and get a card of their own."""
     request = await work.request()
     if request.state is not State.PENDING or request.terms.escalation is None:
@@ -79,21 +79,21 @@ async def escalate(context: Context, work: Work) -> None:
 
 async def _facts(context: Context) -> Facts:
     config = context.files.config
-    return await people.facts(context, config) if config else NOTHING_KNOWN
+    return await membership.facts(context, config) if config else NOTHING_KNOWN
 
 
-async def warn(context: Context, work: Work) -> None:
+async def warn(context: Context, work: JobContext) -> None:
     """Effect of ``warn_before_end``: the requester hears of the end in time to ask for more, or to give it back."""
     request = await work.request()
     if request.state is not State.ACTIVE or request.expires_at is None:
         return
     if await context.ledger.now() < (due := warn_at(request)):
-        raise Again("its end was moved", at=due)
+        raise Retry("its end was moved", at=due)
     await work.hold()
     await _said(context, request.requester_id, EndingSoonNotice(request=request))
 
 
-async def notify(context: Context, work: Work) -> None:
+async def notify(context: Context, work: JobContext) -> None:
     """Effect of ``notify``: those whom the rule tells, and does not ask, hear of what was given."""
     request = await work.request()
     loud = await tell_loudly(context, request) if request.kind is Kind.BREAK_GLASS else frozenset()

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import structlog
 
-from bot.access import journal, people
+from bot.access import journal, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate
+from bot.access.job import JobContext, Retry
 from bot.access.ports import Person, ReviewNotice, Undeliverable
 from bot.access.words import why_not
-from bot.access.work import Again, Work
-from bot.policy import clicks
+from bot.policy import authorization
 from storage.audit_log import AuditKind
 from storage.errors import NotPossible
 from storage.records import Decision, Kind, Request, Verdict
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 async def sign_off(context: Context, person: Person, request: Request) -> Request:
     """Someone else answers for what was done. Raises Refused where it is not theirs to do, TooLate where it was done."""
     request, config = await context.ledger.request(request.id), context.in_force()
-    no = clicks.may_review(config, request, person.id, await people.facts(context, config))
+    no = authorization.may_review(config, request, person.id, await membership.facts(context, config))
     if no is not None:
         await context.ledger.record(
             AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "review"}
@@ -51,7 +51,7 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         raise TooLate(why_not(lost)) from None
 
 
-async def overdue(context: Context, work: Work) -> None:
+async def overdue(context: Context, work: JobContext) -> None:
     """Effect of ``review``, due when the time to sign off is over: an alert, and the reviewers are asked again, every day."""
     request = await work.request()
     if not request.needs_review:
@@ -69,9 +69,9 @@ async def overdue(context: Context, work: Work) -> None:
             await context.messenger.post(person_id, ReviewNotice(request=request))
         except Undeliverable as closed:
             log.warning("a reviewer cannot be told", request=request.id, why=str(closed))
-    raise Again("until it is signed off", at=await context.ledger.now() + AGAIN_AFTER)
+    raise Retry("until it is signed off", at=await context.ledger.now() + AGAIN_AFTER)
 
 
 async def _reviewers(context: Context, request: Request) -> frozenset[str]:
     config = context.files.config
-    return clicks.reviewers(config, request, await people.facts(context, config)) if config else frozenset()
+    return authorization.reviewers(config, request, await membership.facts(context, config)) if config else frozenset()

@@ -10,17 +10,17 @@ from dataclasses import asdict
 from datetime import datetime
 
 from adapters.base import AdapterError, Blocked, NotOurs, Receipt, Rejected, Unreachable, WrongServer
-from bot.access import journal, people
+from bot.access import journal, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.job import JobContext, Retry
 from bot.access.ports import Person
 from bot.access.provision import level_of, target_of
 from bot.access.runner import backoff, is_alert_due
 from bot.access.words import what_happened, why_not
-from bot.access.work import Again, Work
 from bot.engines import Share
-from bot.policy import clicks
+from bot.policy import authorization
 from bot.policy.facts import NOTHING_KNOWN
 from storage.audit_log import AuditKind
 from storage.errors import NoSuchRequest, NotPossible
@@ -49,14 +49,14 @@ async def revoke(context: Context, person: Person, request_id: int) -> Request:
 async def _may_revoke(context: Context, person: Person, request: Request) -> None:
     context.files.refresh()
     config, decisions = context.files.config, await context.ledger.decisions(request.id)
-    facts = await people.facts(context, config) if config else NOTHING_KNOWN
-    if config is not None and clicks.may_revoke(config, request, decisions, person.id, facts):
+    facts = await membership.facts(context, config) if config else NOTHING_KNOWN
+    if config is not None and authorization.may_revoke(config, request, decisions, person.id, facts):
         return
     await context.ledger.record(
         AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "revoke"}
     )
     journal.click_refused(person, "revoke", request.id)
-    if config is None or not clicks.may_see(config, request, decisions, person.id, facts):
+    if config is None or not authorization.may_see(config, request, decisions, person.id, facts):
         raise Unknown(f"#{request.id}")
     raise Refused(
         f"Only those who can approve #{request.id} and admins can revoke it. To give back your own, use I'm done."
@@ -102,7 +102,7 @@ def _not_live(lost: NotPossible) -> str:
 # The effect.
 
 
-async def end(context: Context, work: Work) -> None:
+async def end(context: Context, work: JobContext) -> None:
     """Effect of the ``revoke`` task, written with the approval: due at the end, or now when it is ended early."""
     request = await work.request()
     if request.state in (State.APPROVED, State.ACTIVE):
@@ -114,7 +114,7 @@ async def end(context: Context, work: Work) -> None:
     journal.ended(await work.advance(request, Transition.CONFIRM, change))
 
 
-async def _by_the_clock(work: Work, request: Request) -> Request:
+async def _by_the_clock(work: JobContext, request: Request) -> Request:
     cause = Cause.NOT_STARTED if request.expires_at is None else Cause.EXPIRED
     if (
         request.unclaimed_at is not None
@@ -128,13 +128,13 @@ async def _by_the_clock(work: Work, request: Request) -> Request:
         if lost.request.state.is_over:
             raise
         if lost.why is not Obstacle.NOT_ENDED:
-            raise Again("it is being ended by somebody else", at=await work.context.ledger.now()) from None
+            raise Retry("it is being ended by somebody else", at=await work.context.ledger.now()) from None
         ends = lost.request.expires_at or latest_end(lost.request)
         at = min(ends, lost.request.unclaimed_at or ends)
-        raise Again("its end was moved", at=at, is_untried=True) from None
+        raise Retry("its end was moved", at=at, is_untried=True) from None
 
 
-async def _proven(context: Context, work: Work, request: Request) -> Json:
+async def _proven(context: Context, work: JobContext, request: Request) -> Json:
     """The receipt, or Again until there is one."""
     if request.started_at is None:
         return {"nothing_made": True}  # START is on disk before the first statement that makes anything
@@ -146,7 +146,7 @@ async def _proven(context: Context, work: Work, request: Request) -> Json:
         raise await again(context, work, request, trouble) from None
     lands_until = _lands_until(request)
     if lands_until is not None and await context.ledger.now() < lands_until:
-        raise Again("a create whose answer was lost may still land", at=lands_until)
+        raise Retry("a create whose answer was lost may still land", at=lands_until)
     if receipt.was_absent and request.activated_at is not None:
         await raise_alert(
             context,
@@ -156,7 +156,7 @@ async def _proven(context: Context, work: Work, request: Request) -> Json:
     return receipt_json(receipt)
 
 
-async def drop(context: Context, work: Work, request: Request) -> Receipt:
+async def drop(context: Context, work: JobContext, request: Request) -> Receipt:
     """Take the user away and read back. Raises AdapterError, ClaimLost."""
     assert request.username is not None, "frozen at the approval"
     username, level = request.username, level_of(request)
@@ -185,7 +185,7 @@ def _lands_until(request: Request) -> datetime | None:
     return request.unsettled_until if request.activated_at is None else None
 
 
-async def _foreign(context: Context, work: Work, request: Request, foreign: NotOurs) -> Json:
+async def _foreign(context: Context, work: JobContext, request: Request, foreign: NotOurs) -> Json:
     """A user of that name that is not ours is never touched. Where we never made one, there is nothing of ours to end."""
     if request.activated_at is not None:
         raise await again(context, work, request, foreign)
@@ -196,14 +196,14 @@ async def _foreign(context: Context, work: Work, request: Request, foreign: NotO
 # Trouble.
 
 
-async def again(context: Context, work: Work, request: Request, trouble: AdapterError) -> Again:
+async def again(context: Context, work: JobContext, request: Request, trouble: AdapterError) -> Retry:
     """The error that puts an end back, after an alert where one is due."""
     next_try = await context.ledger.now() + backoff(work.tries)
     if is_alert_due(work.tries) or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs)):
         await raise_alert(
             context, request, _cannot(request, trouble), tries=work.tries, steps=_by_hand(request, trouble)
         )
-    return Again(str(trouble), at=next_try)
+    return Retry(str(trouble), at=next_try)
 
 
 def _cannot(request: Request, trouble: AdapterError) -> str:

@@ -24,8 +24,8 @@ import structlog
 from adapters.base import Unreachable
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
+from bot.access.job import Job, JobContext, Retry
 from bot.access.ports import Delayed
-from bot.access.work import Again, Effect, Work
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
 from storage.records import Claim, Priority, Slot, TaskKind
 from storage.slots import SLACK
@@ -84,7 +84,7 @@ def slots_for(slot: Slot) -> int:
 class Runner:
     """``run`` until told to stop, or ``drain`` what is due now."""
 
-    def __init__(self, context: Context, effects: Mapping[TaskKind, Effect], *, lease: timedelta = LEASE) -> None:
+    def __init__(self, context: Context, effects: Mapping[TaskKind, Job], *, lease: timedelta = LEASE) -> None:
         self.context = context
         self.ledger = context.ledger
         self.effects = effects
@@ -161,14 +161,14 @@ class Runner:
 
     async def _perform(self, claim: Claim) -> None:
         """One task. The only broad catch of the program: whatever happens, the task is done, put back, or another's."""
-        work = Work(self.context, claim)
+        work = JobContext(self.context, claim)
         try:
             await self._held(work)
         except LedgerError:
             log.exception("the ledger failed under a task; it is put back", task=claim.task.kind)
             await self._put_back_when_it_answers(claim)
 
-    async def _held(self, work: Work) -> None:
+    async def _held(self, work: JobContext) -> None:
         try:
             async with self._renewed(work.claim):
                 await self._effect(work)
@@ -189,11 +189,11 @@ class Runner:
                     return
                 return
 
-    async def _effect(self, work: Work) -> None:
+    async def _effect(self, work: JobContext) -> None:
         claim, task = work.claim, work.claim.task
         try:
             await self.effects[task.kind](self.context, work)
-        except Again as again:
+        except Retry as again:
             at = again.at or await self.ledger.now() + backoff(task.attempts)
             await self.ledger.put_back(claim, due_at=at, error=str(again), is_untried=again.is_untried)
         except Delayed as delayed:

@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 import structlog
 
-from bot.access import breakglass, people
+from bot.access import break_glass, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_alone, grant_of
 from bot.access.errors import AccessError
+from bot.access.job import JobContext, Retry
 from bot.access.ports import (
     CardNotice,
     ClosedNotice,
@@ -28,8 +29,7 @@ from bot.access.ports import (
     Undeliverable,
 )
 from bot.access.provision import remember
-from bot.access.work import Again, Work
-from bot.policy import clicks
+from bot.policy import authorization
 from bot.policy.model import TICKET
 from storage.audit_log import AuditKind
 from storage.records import AuditEvent, Decision, Kind, Message, Purpose, Request, State, Verdict
@@ -70,9 +70,9 @@ async def waits_for(context: Context, request: Request, decisions: tuple[Decisio
     stage, config = open_stage(request, decisions), context.files.config
     if stage is None:
         return ()
-    stages = clicks.stages_today(config, request) if config else request.terms.stages
-    wider = clicks.escalated_to(request, request.terms, at=await context.ledger.now())
-    return await people.mentionable(context, dict.fromkeys((*stages[stage].approvers, *wider)))
+    stages = authorization.stages_today(config, request) if config else request.terms.stages
+    wider = authorization.escalated_to(request, request.terms, at=await context.ledger.now())
+    return await membership.mentionable(context, dict.fromkeys((*stages[stage].approvers, *wider)))
 
 
 def _ticket_url(context: Context, request: Request) -> str | None:
@@ -90,11 +90,11 @@ def _server(context: Context, request: Request) -> tuple[str, str]:
     return (entry.engine, entry.admin_url) if entry else ("", "")
 
 
-async def post_card(context: Context, work: Work) -> None:
+async def post_card(context: Context, work: JobContext) -> None:
     """Effect of ``post_card``: into the rule's channel, or to each approver where the channel is closed to us."""
     request = await work.request()
     if request.kind is Kind.BREAK_GLASS:
-        await breakglass.announce(context, work, request, lambda message: _post(context, work, message, request))
+        await break_glass.announce(context, work, request, lambda message: _post(context, work, message, request))
     request = await _granted_by_itself(context, request)
     for message in await context.ledger.messages(request.id, Purpose.CARD):
         if message.ts is None:
@@ -118,7 +118,7 @@ async def _granted_by_itself(context: Context, request: Request) -> Request:
     return await context.ledger.request(request.id)
 
 
-async def _to_those_outside(context: Context, work: Work, request: Request) -> None:
+async def _to_those_outside(context: Context, work: JobContext, request: Request) -> None:
     """Approvers who are not in the channel get the card as a DM, with the same buttons."""
     if request.state is not State.PENDING:
         return
@@ -130,13 +130,13 @@ async def _to_those_outside(context: Context, work: Work, request: Request) -> N
     await _copies(context, work, request, set(outside))
 
 
-async def _post(context: Context, work: Work, message: Message, request: Request) -> None:
+async def _post(context: Context, work: JobContext, message: Message, request: Request) -> None:
     await work.hold()
     posted = await context.messenger.post(message.channel, await card(context, request))
     await remember(context, message, posted, request)
 
 
-async def _to_approvers(context: Context, work: Work, request: Request, closed: Undeliverable) -> None:
+async def _to_approvers(context: Context, work: JobContext, request: Request, closed: Undeliverable) -> None:
     """The channel cannot be written: every approver gets the card as a DM, and the requester learns of it."""
     if request.state is State.PENDING:
         reached = await _copies(context, work, request, set(sorted(await _approvers(context, request))[:COPIES_MAX]))
@@ -144,16 +144,16 @@ async def _to_approvers(context: Context, work: Work, request: Request, closed: 
     await _alert_about_channel(context, request, closed)
 
 
-async def _copies(context: Context, work: Work, request: Request, people: set[str]) -> list[bool]:
+async def _copies(context: Context, work: JobContext, request: Request, membership: set[str]) -> list[bool]:
     """A card of their own for each; True for those who could be reached. Repeated, it posts only what is missing."""
     if await context.ledger.messages(request.id, Purpose.CARD_COPY):
-        people = set()
-    return await post_copies(context, work, request, people)
+        membership = set()
+    return await post_copies(context, work, request, membership)
 
 
-async def post_copies(context: Context, work: Work, request: Request, people: Collection[str]) -> list[bool]:
+async def post_copies(context: Context, work: JobContext, request: Request, membership: Collection[str]) -> list[bool]:
     """Further cards, for these people; and those that were begun before and are not posted yet."""
-    for person_id in sorted(people):
+    for person_id in sorted(membership):
         await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
     copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
     return [await _copy(context, work, copy, request) for copy in copies]
@@ -171,11 +171,11 @@ async def _approvers(context: Context, request: Request) -> set[str]:
     stage = open_stage(request, await context.ledger.decisions(request.id))
     if config is None or stage is None:
         return set()
-    now, facts = await context.ledger.now(), await people.facts(context, config)
-    return set(clicks.asked_people(config, request, facts, at=now, stage=stage))
+    now, facts = await context.ledger.now(), await membership.facts(context, config)
+    return set(authorization.asked_people(config, request, facts, at=now, stage=stage))
 
 
-async def _copy(context: Context, work: Work, message: Message, request: Request) -> bool:
+async def _copy(context: Context, work: JobContext, message: Message, request: Request) -> bool:
     if message.ts is not None:
         return True
     try:
@@ -196,7 +196,7 @@ async def _alert_about_channel(context: Context, request: Request, closed: Undel
     )
 
 
-async def update_card(context: Context, work: Work) -> None:
+async def update_card(context: Context, work: JobContext) -> None:
     """Effect of ``update_card``: every copy that shows an older version is redrawn in place."""
     request = await work.request()
     for message in await context.ledger.messages(request.id):
@@ -204,7 +204,7 @@ async def update_card(context: Context, work: Work) -> None:
             await _redraw_card(context, work, message, request)
 
 
-async def _redraw_card(context: Context, work: Work, message: Message, request: Request) -> None:
+async def _redraw_card(context: Context, work: JobContext, message: Message, request: Request) -> None:
     await work.hold()
     try:
         await context.messenger.redraw(_place(message), await card(context, request))
@@ -226,7 +226,7 @@ def _place(message: Message) -> Posted:
 # The requester.
 
 
-async def tell(context: Context, work: Work) -> None:
+async def tell(context: Context, work: JobContext) -> None:
     """Effect of ``tell``: one line to the requester about the turn the request took."""
     request = await work.request()
     denied = [d for d in await context.ledger.decisions(request.id) if d.verdict is Verdict.DENY]
@@ -242,7 +242,7 @@ async def _say(context: Context, request: Request, notice: TurnNotice) -> None:
         log.warning("the requester cannot be told", request=request.id, why=str(closed))
 
 
-async def close_credentials(context: Context, work: Work) -> None:
+async def close_credentials(context: Context, work: JobContext) -> None:
     """Effect of ``close_credentials``: the password goes from the message; later the receipt comes."""
     request = await work.request()
     if request.state not in (State.REVOKING, State.REVOKED):
@@ -261,14 +261,14 @@ async def close_credentials(context: Context, work: Work) -> None:
 # The audit channel: a reader of the record with a cursor, at most one message a second.
 
 
-async def feed(context: Context, work: Work) -> None:
+async def feed(context: Context, work: JobContext) -> None:
     """Effect of ``feed``: the lines that wait share a message. Without a channel the cursor stays; nothing is lost."""
     channel = context.files.config.policy.audit_channel if context.files.config else None
     if channel is None:
         return
     now, last = await context.ledger.now(), await context.ledger.cursor("feed_at")
     if (pause := datetime.fromtimestamp(last / 1000, tz=now.tzinfo) + FEED_PAUSE) > now:
-        raise Again("at most one message a second", at=pause)
+        raise Retry("at most one message a second", at=pause)
     events = await context.ledger.events_after(await context.ledger.cursor("feed"), limit=FEED_LINES)
     if not events:
         return
@@ -279,7 +279,7 @@ async def feed(context: Context, work: Work) -> None:
         await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
     await context.ledger.set_cursor("feed", events[-1].id)
     if len(events) == FEED_LINES:
-        raise Again("more lines wait", at=now + FEED_PAUSE)
+        raise Retry("more lines wait", at=now + FEED_PAUSE)
 
 
 async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -> None:
@@ -292,6 +292,6 @@ async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -
             await context.ledger.set_cursor("feed_closed", 1)
             steps = (f"Invite the bot to {channel}, or name another audit_channel in policy.yml. No line is lost.",)
             await raise_alert(context, None, f"The audit channel {channel} cannot be written: {closed}.", steps=steps)
-        raise Again(f"the audit channel cannot be written: {closed}") from None
+        raise Retry(f"the audit channel cannot be written: {closed}") from None
     if await context.ledger.cursor("feed_closed"):
         await context.ledger.set_cursor("feed_closed", 0)

@@ -20,7 +20,7 @@ from bot.access.errors import AccessError
 from bot.app import CannotStart
 from bot.cli import common, doctor, listing, policy, revoke, run, store, sweep
 from bot.http import CannotListen
-from bot.policy.load import ConfigError
+from bot.policy.loader import ConfigError
 from bot.settings import SettingsError
 from storage.errors import LedgerError
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bot.access import look
+from bot.access import queries
 from bot.access.words import read_back_at, receipt_words
 from bot.app import offline, operator
 from bot.cli import common
@@ -85,7 +85,7 @@ def show(
 
 async def _one(request_id: int) -> tuple[Request, tuple[Decision, ...], tuple[AuditEvent, ...]]:
     async with offline(common.quiet_settings()) as context:
-        request = await look.visible(context, operator(), request_id)
+        request = await queries.visible(context, operator(), request_id)
         return request, await context.ledger.decisions(request_id), await context.ledger.history(request_id)
 
 
@@ -113,6 +113,6 @@ def _life_lines(request: Request) -> list[str]:
 def number(text: str) -> int:
     """``42`` or ``#42``; anything else is wrong use."""
     digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= look.NUMBER_MAX):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= queries.NUMBER_MAX):
         raise common.wrong_use(f"{text} is no request's number; it looks like 42 or #42.")
     return int(digits)

@@ -14,15 +14,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bot.access.people import remembered_groups
+from bot.access.membership import remembered_groups
 from bot.app import offline
 from bot.cli import common
 from bot.cli.listing import PIPED_WIDTH
 from bot.durations import parse_duration, parse_moment
-from bot.policy import judge
+from bot.policy import evaluation
 from bot.policy.asking import Allowed, Ask
 from bot.policy.facts import Facts
-from bot.policy.load import Config, ConfigError, load
+from bot.policy.loader import Config, ConfigError, load
 from bot.policy.replay import Now, Past, Replayed
 from bot.policy.replay import replay as replay_requests
 from bot.policy.schema import schema as schema_of
@@ -83,7 +83,7 @@ def explain(
     length, when = _length(duration), _moment(at)
     ask = Ask(person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind)
     facts = facts_in_tests(config.policy, config.named)
-    answer = judge.may_ask(config, ask, facts)
+    answer = evaluation.may_ask(config, ask, facts)
     lines = (*explained(answer), *_unknown(config, facts))
     is_yes = isinstance(answer, Allowed)
     if as_json:

@@ -15,8 +15,8 @@ from rich.progress import Progress
 
 from bot.access import revoke as verbs
 from bot.access.context import Context
-from bot.access.effects import EFFECTS
 from bot.access.errors import AccessError, TooLate
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.access.words import receipt_words
 from bot.app import offline, operator
@@ -117,7 +117,7 @@ async def _wait(context: Context, numbers: list[int], seconds: float) -> None:
 async def _working(context: Context) -> AsyncIterator[None]:
     """The runner at work; what it has begun when it is told to stop is let end."""
     stop = asyncio.Event()
-    running = asyncio.create_task(Runner(context, EFFECTS).run(stop))
+    running = asyncio.create_task(Runner(context, JOBS).run(stop))
     try:
         yield
     finally:

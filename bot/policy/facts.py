@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bot.policy.model import ANYONE, PERSON
-from storage.records import Stage, Tally
+from storage.records import Stage, UsageCounts
 
 Membership = Literal["in", "out", "unknown"]
 
@@ -21,7 +21,7 @@ class Facts:
     """
 
     members: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    tally: Tally | None = None
+    tally: UsageCounts | None = None
     is_offline: bool = False
     _meaning: dict[str, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 

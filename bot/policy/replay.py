@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bot.policy.asking import Allowed, Answer, Ask, Refused
+from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
-from bot.policy.judge import may_ask
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from bot.policy.testing import votes
 from storage.records import Decision, Kind, Request, Verdict
 from storage.transitions import open_stage

@@ -9,10 +9,10 @@ from typing import Literal
 from xml.etree import ElementTree as ET
 
 from bot.policy.asking import Allowed, Answer, Ask, Missing, Refused
-from bot.policy.clicks import MayDecide, vote
+from bot.policy.authorization import MayDecide, vote
+from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
-from bot.policy.judge import may_ask
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from bot.policy.model import EMAIL, PolicyFile, TestEntry
 from bot.policy.typed import parse_ask
 from storage.records import Decision, Kind, Request, State, Terms, Verdict

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from bot.durations import format_duration
 from bot.policy.asking import Answer, Ask, Missing, Refused
+from bot.policy.catalog import Offer, offers
 from bot.policy.facts import Facts
-from bot.policy.load import Config
-from bot.policy.offers import Offer, offers
+from bot.policy.loader import Config
 from storage.records import Kind, Terms
 
 OFFERS_SHOWN = 6

@@ -10,14 +10,14 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.access import ask, decide, extend, look, password, review, revoke
-from bot.access.ask import Typed
+from bot.access import decide, extend, password, queries, request_access, review, revoke
 from bot.access.context import Context
 from bot.access.errors import AccessError, Unknown
 from bot.access.ports import Person
+from bot.access.request_access import Typed
 from bot.slack import answers, ids, modals
 from bot.slack.credentials import shown_password
-from bot.slack.guard import Heard, Listener, guarded
+from bot.slack.interaction import Interaction, Listener, guarded
 from storage.records import Request
 
 
@@ -29,51 +29,51 @@ def register(app: AsyncApp, context: Context) -> None:
     app.action(re.compile(".*"))(_other(context))
 
 
-async def _clicked(heard: Heard) -> Request:
-    return await look.by_token(heard.context, heard.value)
+async def _clicked(heard: Interaction) -> Request:
+    return await queries.by_token(heard.context, heard.value)
 
 
-async def on_approve(heard: Heard, person: Person) -> None:
+async def on_approve(heard: Interaction, person: Person) -> None:
     await decide.approve(heard.context, person, await _clicked(heard))
 
 
-async def on_deny(heard: Heard, person: Person) -> None:
+async def on_deny(heard: Interaction, person: Person) -> None:
     request = await _clicked(heard)
     await decide.may_deny(heard.context, person, request)
     await heard.open(modals.deny_form(request))
 
 
-async def on_revoke(heard: Heard, person: Person) -> None:
+async def on_revoke(heard: Interaction, person: Person) -> None:
     await revoke.revoke(heard.context, person, (await _clicked(heard)).id)
 
 
-async def on_done(heard: Heard, person: Person) -> None:
+async def on_done(heard: Interaction, person: Person) -> None:
     await heard.say(answers.ended(await revoke.done(heard.context, person, (await _clicked(heard)).id)))
 
 
-async def on_extend(heard: Heard, person: Person) -> None:
+async def on_extend(heard: Interaction, person: Person) -> None:
     grant = await extend.extendable(heard.context, person, (await _clicked(heard)).id)
-    await heard.open(modals.extend_form(grant, await look.databases(heard.context, person), Typed()))
+    await heard.open(modals.extend_form(grant, await queries.databases(heard.context, person), Typed()))
 
 
-async def on_sign_off(heard: Heard, person: Person) -> None:
+async def on_sign_off(heard: Interaction, person: Person) -> None:
     request = await review.sign_off(heard.context, person, await _clicked(heard))
     await heard.say(answers.said(f"#{request.id} is signed off."))
 
 
-async def on_cancel(heard: Heard, person: Person) -> None:
-    request = await ask.cancel(heard.context, person, (await _clicked(heard)).id)
+async def on_cancel(heard: Interaction, person: Person) -> None:
+    request = await request_access.cancel(heard.context, person, (await _clicked(heard)).id)
     await heard.say(answers.said(f"#{request.id} is withdrawn."))
 
 
-async def on_new_password(heard: Heard, person: Person) -> None:
+async def on_new_password(heard: Interaction, person: Person) -> None:
     await password.renew(heard.context, person, await _clicked(heard))
     await heard.say(
         answers.said("A new password is on its way into this message. The old one ends; open sessions live on.")
     )
 
 
-async def on_show_password(heard: Heard, person: Person) -> None:
+async def on_show_password(heard: Interaction, person: Person) -> None:
     """The form opens at once, since Slack does not wait for a database."""
     request = await password.revealable(heard.context, person, await _clicked(heard))
     view_id = await heard.open(modals.password_form(request))
@@ -86,23 +86,23 @@ async def on_show_password(heard: Heard, person: Person) -> None:
     await heard.redraw(view_id, modals.password_form(request, blocks))
 
 
-async def on_ask_again(heard: Heard, person: Person) -> None:
+async def on_ask_again(heard: Interaction, person: Person) -> None:
     request = await _clicked(heard)
     if request.requester_id != person.id:
         raise Unknown(f"#{request.id}")
     typed = Typed(
         database=request.database, level=request.level, duration=request.terms.duration, reason=request.reason
     )
-    offers = await look.databases(heard.context, person)
+    offers = await queries.databases(heard.context, person)
     await heard.open(
         modals.ask_form(offers, typed) if offers else modals.nothing_form("There is nothing you may ask for.")
     )
 
 
-async def on_database_chosen(heard: Heard, person: Person) -> None:
+async def on_database_chosen(heard: Interaction, person: Person) -> None:
     """The form follows its first field. Another change meanwhile (``hash``) wins."""
     view = heard.body.get("view") or {}
-    offers = await look.databases(heard.context, person)
+    offers = await queries.databases(heard.context, person)
     try:
         await heard.client.views_update(
             view_id=view["id"], hash=view.get("hash"), view=modals.ask_form(offers, modals.chosen(view))
@@ -119,7 +119,7 @@ def _other(context: Context) -> Callable[..., Awaitable[None]]:
         await ack()
         clicked = (body.get("actions") or [{}])[0]
         if clicked.get("type") == "button" and body.get("response_url"):
-            heard = Heard(context=context, client=client, respond=respond, body=body)
+            heard = Interaction(context=context, client=client, respond=respond, body=body)
             await heard.say(answers.said("This button is outdated."))
 
     return on_other

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bot.access.ask import Asked
 from bot.access.errors import AccessError, Refused
-from bot.access.look import StatusView
+from bot.access.queries import StatusView
+from bot.access.request_access import RequestOutcome
 from bot.access.words import count, what_happened
 from bot.durations import format_duration
 from bot.policy.asking import Answer
-from bot.policy.offers import Offer
+from bot.policy.catalog import Offer
 from bot.policy.wording import explained
 from bot.slack import ids
-from bot.slack.blocks import Block, Drawn, actions, button, context, section
+from bot.slack.blocks import Block, RenderedMessage, actions, button, context, section
 from bot.slack.cards import approvers, ended_by, receipt_line
 from bot.slack.text import TEXT_MAX, cut, escape, moment, named, one_line, person
 from storage.audit_log import AuditKind
@@ -61,9 +61,9 @@ CHANGED: dict[str, str] = {
 LATER = ("pending", "report", "lockdown", "unlock")
 
 
-def said(text: str) -> Drawn:
+def said(text: str) -> RenderedMessage:
     """Plain words, escaped."""
-    return Drawn(text=cut(escape(text), TEXT_MAX), blocks=[section(escape(text))])
+    return RenderedMessage(text=cut(escape(text), TEXT_MAX), blocks=[section(escape(text))])
 
 
 def in_trouble(reference: str, mine: str, changes: Sequence[AuditEvent] | None) -> str:
@@ -79,18 +79,18 @@ def in_trouble(reference: str, mine: str, changes: Sequence[AuditEvent] | None) 
     return " ".join([begin, *certain] if changes else [begin, "Nothing was changed."])
 
 
-def refused(no: AccessError) -> Drawn:
+def refused(no: AccessError) -> RenderedMessage:
     """The sentence, and who can be asked about it."""
     whom = no.whom if isinstance(no, Refused) else ()
     questions = f" Questions: {', '.join(named(who) for who in whom)}." if whom else ""
     return _written(f"{escape(str(no))}{questions}")
 
 
-def _written(text: str, *more: Block) -> Drawn:
-    return Drawn(text=cut(text, TEXT_MAX), blocks=[section(text), *more])
+def _written(text: str, *more: Block) -> RenderedMessage:
+    return RenderedMessage(text=cut(text, TEXT_MAX), blocks=[section(text), *more])
 
 
-def asked(answer: Asked) -> Drawn:
+def asked(answer: RequestOutcome) -> RenderedMessage:
     """Who is asked, and until when."""
     request = answer.request
     if request.kind is Kind.BREAK_GLASS and request.state is State.PENDING:
@@ -120,7 +120,7 @@ def asked(answer: Asked) -> Drawn:
     return _written(text, cancel)
 
 
-def listed(requests: Sequence[Request], mine: str) -> Drawn:
+def listed(requests: Sequence[Request], mine: str) -> RenderedMessage:
     """Waiting requests and live grants, with the buttons of their requester."""
     if not requests:
         return said("There is nothing waiting and nothing live.")
@@ -131,7 +131,7 @@ def listed(requests: Sequence[Request], mine: str) -> Drawn:
             blocks.append(actions(offered))
     if len(requests) > LISTED_MAX:
         blocks.append(context(f"and {len(requests) - LISTED_MAX} more; name a database to see fewer"))
-    return Drawn(text=cut("\n".join(_listed_line(r) for r in requests), TEXT_MAX), blocks=blocks)
+    return RenderedMessage(text=cut("\n".join(_listed_line(r) for r in requests), TEXT_MAX), blocks=blocks)
 
 
 def _own_button(request: Request) -> Block | None:
@@ -157,7 +157,7 @@ def _state_words(request: Request) -> str:
     )
 
 
-def status(view: StatusView, now: datetime) -> Drawn:
+def status(view: StatusView, now: datetime) -> RenderedMessage:
     """One request, with what the server knows of it."""
     request = view.request
     who, lasts = (
@@ -186,7 +186,7 @@ def status(view: StatusView, now: datetime) -> Drawn:
     )
 
 
-def databases(offers: Sequence[Offer]) -> Drawn:
+def databases(offers: Sequence[Offer]) -> RenderedMessage:
     """What one may ask for."""
     if not offers:
         return said(
@@ -197,7 +197,7 @@ def databases(offers: Sequence[Offer]) -> Drawn:
     blocks = [section("\n".join(part)) for part in parts]
     if len(offers) > OFFERS_MAX:
         blocks.append(context(f"and {len(offers) - OFFERS_MAX} more: `/dbaccess request` lists them all"))
-    return Drawn(text=cut("\n".join(lines), TEXT_MAX), blocks=blocks)
+    return RenderedMessage(text=cut("\n".join(lines), TEXT_MAX), blocks=blocks)
 
 
 def _offer_line(offer: Offer) -> str:
@@ -206,12 +206,12 @@ def _offer_line(offer: Offer) -> str:
     return cut(f"*{escape(offer.database)}* {escape(offer.level)} — up to {lasts}{means}", OFFER_LINE_MAX)
 
 
-def explanation(answer: Answer) -> Drawn:
+def explanation(answer: Answer) -> RenderedMessage:
     """The answer and the path to it."""
     return said("\n".join(explained(answer)))
 
 
-def help_for(command: str | None) -> Drawn:
+def help_for(command: str | None) -> RenderedMessage:
     """All commands, or one."""
     if command in LATER:
         return said(f"{command} comes with a later version.")
@@ -222,6 +222,6 @@ def help_for(command: str | None) -> Drawn:
     )
 
 
-def ended(request: Request) -> Drawn:
+def ended(request: Request) -> RenderedMessage:
     """Said to whoever ended a grant."""
     return said(f"#{request.id} is being ended. The receipt follows once the server has been read back.")

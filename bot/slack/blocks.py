@@ -14,7 +14,7 @@ FIELDS_MAX = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class RenderedMessage:
     """What Slack is sent: ``text`` has the same facts for screen readers and notifications, and never a secret."""
 
     text: str

@@ -21,7 +21,7 @@ from bot.access.ports import (
 from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
 from bot.durations import format_duration
 from bot.slack import credentials, feed, ids
-from bot.slack.blocks import Block, Drawn, actions, button, confirmed, context, header, quote, section
+from bot.slack.blocks import Block, RenderedMessage, actions, button, confirmed, context, header, quote, section
 from bot.slack.text import TEXT_MAX, cut, escape, in_words, link, moment, named, one_line, person, second
 from storage.records import Cause, Decision, Kind, Request, State, Verdict
 
@@ -34,7 +34,7 @@ STAGE_NAMES_SHOWN = 5
 
 
 @singledispatch
-def draw(notice: Notice) -> Drawn:
+def draw(notice: Notice) -> RenderedMessage:
     """Blocks and text of a notice. Raises NotImplementedError for what nobody drew."""
     raise NotImplementedError(type(notice).__name__)
 
@@ -51,14 +51,14 @@ def what(request: Request) -> str:
 
 
 @draw.register
-def card(notice: CardNotice) -> Drawn:
+def card(notice: CardNotice) -> RenderedMessage:
     """The approval card, as the request stands."""
     request = notice.request
     blocks = [header(f"{TITLES[request.kind]} #{request.id}"), section(_headline(notice)), quote(request.reason)]
     blocks += _about(notice) if request.state in (State.PENDING, State.APPROVED, State.ACTIVE) else []
     blocks += _outcome(notice)
     blocks += _buttons(request)
-    return Drawn(text=_card_text(notice), blocks=blocks)
+    return RenderedMessage(text=_card_text(notice), blocks=blocks)
 
 
 def _headline(notice: CardNotice) -> str:
@@ -253,14 +253,14 @@ def _card_text(notice: CardNotice) -> str:
 
 
 @draw.register
-def turn(notice: TurnNotice) -> Drawn:
+def turn(notice: TurnNotice) -> RenderedMessage:
     """One line to the requester, and a way on where there is one."""
     request = notice.request
     line, quoted = _turn_words(notice)
     blocks = [section(line), *([quote(quoted)] if quoted else [])]
     if request.state in (State.DENIED, State.LAPSED, State.OUTDATED) or request.ended_because is Cause.FAILED:
         blocks.append(actions(button("Ask again", ids.ASK_AGAIN, request.token, about=f"like request {request.id}")))
-    return Drawn(text=cut(f"{line} {one_line(quoted, REASON_IN_TEXT)}".strip(), TEXT_MAX), blocks=blocks)
+    return RenderedMessage(text=cut(f"{line} {one_line(quoted, REASON_IN_TEXT)}".strip(), TEXT_MAX), blocks=blocks)
 
 
 def _turn_words(notice: TurnNotice) -> tuple[str, str]:
@@ -293,16 +293,18 @@ def _applied(notice: TurnNotice) -> str:
 
 
 @draw.register
-def review(notice: ReviewNotice) -> Drawn:
+def review(notice: ReviewNotice) -> RenderedMessage:
     """To those who sign off."""
     request = notice.request
     who = person(request.requester_id, request.requester_name)
     line = f"Break-glass access #{request.id} of {who} to {what(request)} is not signed off, and its time is over."
-    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line), quote(request.reason), actions(_sign_off(request))])
+    return RenderedMessage(
+        text=cut(line, TEXT_MAX), blocks=[section(line), quote(request.reason), actions(_sign_off(request))]
+    )
 
 
 @draw.register
-def reminder(notice: ReminderNotice) -> Drawn:
+def reminder(notice: ReminderNotice) -> RenderedMessage:
     """Beside the card: who is waited for, and until when."""
     request, thing = notice.request, what(notice.request)
     who = ", ".join(named(name) for name in notice.waits_for[:APPROVERS_SHOWN] if name != request.requester_id)
@@ -311,11 +313,11 @@ def reminder(notice: ReminderNotice) -> Drawn:
         f"#{request.id} {begun}: {person(request.requester_id, request.requester_name)} asks for {thing}."
         f" Can decide: {who}. It lapses {moment(request.lapses_at)}."
     )
-    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line)])
+    return RenderedMessage(text=cut(line, TEXT_MAX), blocks=[section(line)])
 
 
 @draw.register
-def ending_soon(notice: EndingSoonNotice) -> Drawn:
+def ending_soon(notice: EndingSoonNotice) -> RenderedMessage:
     """To the requester: the end comes, and what can be done about it."""
     request = notice.request
     assert request.expires_at is not None, "a live grant has its end"
@@ -326,11 +328,11 @@ def ending_soon(notice: EndingSoonNotice) -> Drawn:
     if request.kind is not Kind.BREAK_GLASS:
         offered.insert(0, button("Extend", ids.EXTEND, request.token, about=f"access {request.id}"))
     text = f"Your access #{request.id} ends {in_words(request.expires_at)}."
-    return Drawn(text=text, blocks=[section(line), actions(*offered)])
+    return RenderedMessage(text=text, blocks=[section(line), actions(*offered)])
 
 
 @draw.register
-def granted(notice: GrantedNotice) -> Drawn:
+def granted(notice: GrantedNotice) -> RenderedMessage:
     """Told, not asked."""
     request = notice.request
     who, lasts = (
@@ -340,11 +342,11 @@ def granted(notice: GrantedNotice) -> Drawn:
     made = [person(d.person_id, d.person_name) for d in notice.decisions if d.verdict is Verdict.APPROVE]
     by = f"approved by {', '.join(made)}" if made else "approved by the policy, nobody was asked"
     line = f"#{request.id}: {who} was given {what(request)} for {lasts}, {by}. Rule: {escape(request.terms.rule)}."
-    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line), quote(request.reason)])
+    return RenderedMessage(text=cut(line, TEXT_MAX), blocks=[section(line), quote(request.reason)])
 
 
 @draw.register
-def alert(notice: AlertNotice) -> Drawn:
+def alert(notice: AlertNotice) -> RenderedMessage:
     """What is wrong, since when, what was tried, what to do now."""
     since = f" Since {moment(notice.since)}" if notice.since else ""
     tries = f", {notice.tries} tries." if notice.tries else "." if since else ""
@@ -352,4 +354,4 @@ def alert(notice: AlertNotice) -> Drawn:
     blocks = [section(f":warning: *{cut(escape(notice.what), ALERT_MAX)}*{since}{tries}")]
     if steps:
         blocks.append(section(cut(steps, ALERT_MAX)))
-    return Drawn(text=cut(escape(notice.what), TEXT_MAX), blocks=blocks)
+    return RenderedMessage(text=cut(escape(notice.what), TEXT_MAX), blocks=blocks)

@@ -6,20 +6,20 @@ from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice, S
 from bot.access.words import ENDED_WORDS, count, read_back_at, receipt_words
 from bot.durations import format_duration
 from bot.slack import ids
-from bot.slack.blocks import Block, Drawn, actions, button, context, fields, preformatted, section
+from bot.slack.blocks import Block, RenderedMessage, actions, button, context, fields, preformatted, section
 from bot.slack.text import TEXT_MAX, code, cut, escape, in_words, moment, second
 from storage.records import Kind, Request, State
 
 
-def preparing(notice: PreparingNotice) -> Drawn:
+def preparing(notice: PreparingNotice) -> RenderedMessage:
     """Posted before there is a user: it proves that the credentials can be delivered."""
     line = f"Your access to {escape(notice.request.database)} is being prepared (#{notice.request.id})."
     if notice.trouble:
         line = f"{line} {escape(notice.trouble)}"
-    return Drawn(text=cut(line, TEXT_MAX), blocks=[section(line)])
+    return RenderedMessage(text=cut(line, TEXT_MAX), blocks=[section(line)])
 
 
-def filled(notice: CredentialsNotice) -> Drawn:
+def filled(notice: CredentialsNotice) -> RenderedMessage:
     """The only thing drawn that holds a secret."""
     request, endpoint = notice.request, notice.endpoint
     assert request.expires_at is not None, "written at START"
@@ -34,7 +34,7 @@ def filled(notice: CredentialsNotice) -> Drawn:
     can = escape(str(request.terms.level.get("description") or request.level))
     note = f"{escape(endpoint.note)}. " if endpoint.note else ""
     where = "The credentials are in this message." if notice.password else "Its password is shown on demand."
-    return Drawn(
+    return RenderedMessage(
         text=f"Your access to {escape(request.database)} is ready (#{request.id}). It ends {in_words(request.expires_at)}. {where}",
         blocks=[
             section(f"Your access to *{escape(request.database)}* is ready (#{request.id}). It ends {ends}."),
@@ -86,14 +86,14 @@ def shown_password(shown: Shown) -> list[Block]:
     ]
 
 
-def closed(notice: ClosedNotice) -> Drawn:
+def closed(notice: ClosedNotice) -> RenderedMessage:
     """The password is gone from the message; when the server was read back the receipt comes."""
     request = notice.request
     line = _closing(request)
     blocks = [section(line)]
     if request.state is State.REVOKED:
         blocks.append(actions(button("Ask again", ids.ASK_AGAIN, request.token, about=f"like access {request.id}")))
-    return Drawn(text=cut(line, TEXT_MAX), blocks=blocks)
+    return RenderedMessage(text=cut(line, TEXT_MAX), blocks=blocks)
 
 
 def _closing(request: Request) -> str:

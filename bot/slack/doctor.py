@@ -10,7 +10,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.base import Finding
 from bot.access.ports import DirectoryUnavailable
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from bot.policy.model import CHANNEL, PERSON
 from bot.policy.rules import groups_in, named_in
 from bot.slack.directory import SlackDirectory

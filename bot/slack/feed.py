@@ -5,7 +5,7 @@ from __future__ import annotations
 from bot.access.ports import FeedNotice
 from bot.access.words import ENDED_WORDS
 from bot.durations import format_duration
-from bot.slack.blocks import Drawn, section
+from bot.slack.blocks import RenderedMessage, section
 from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
 from storage.audit_log import AuditKind
 from storage.records import AuditEvent, Cause, Kind, Request
@@ -40,11 +40,11 @@ VERBS = {
 }
 
 
-def lines(notice: FeedNotice) -> Drawn:
+def lines(notice: FeedNotice) -> RenderedMessage:
     """One line an event, a few to a section."""
     drawn = [cut(line(event, notice.requests.get(event.request_id or 0)), LINE_MAX) for event in notice.events]
     parts = [drawn[i : i + SECTION_LINES] for i in range(0, len(drawn), SECTION_LINES)]
-    return Drawn(text=cut("\n".join(drawn), TEXT_MAX), blocks=[section("\n".join(part)) for part in parts])
+    return RenderedMessage(text=cut("\n".join(drawn), TEXT_MAX), blocks=[section("\n".join(part)) for part in parts])
 
 
 def line(event: AuditEvent, request: Request | None) -> str:

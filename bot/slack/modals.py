@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from bot.access.ask import FormNeeded, Typed
 from bot.access.errors import NotUnderstood
+from bot.access.request_access import FormNeeded, Typed
 from bot.durations import format_duration, parse_duration, short_duration
-from bot.policy.judge import REASON_MAX
-from bot.policy.offers import Offer
+from bot.policy.catalog import Offer
+from bot.policy.evaluation import REASON_MAX
 from bot.slack import ids
 from bot.slack.blocks import Block, context, section
 from bot.slack.text import clean, cut, escape, moment, plain

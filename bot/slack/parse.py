@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bot.access.ask import Typed
 from bot.access.errors import NotUnderstood
+from bot.access.request_access import Typed
 from bot.durations import LOOKS_LIKE, parse_duration
 from bot.slack.text import clean, unescape
 

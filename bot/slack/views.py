@@ -9,20 +9,20 @@ from typing import Any, TypeAlias
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.access import ask, decide, extend, look
-from bot.access.ask import FormNeeded
+from bot.access import decide, extend, queries, request_access
 from bot.access.context import Context
 from bot.access.errors import AccessError, NotUnderstood, Refused
 from bot.access.ports import Person
+from bot.access.request_access import FormNeeded
 from bot.slack import answers, ids, modals
-from bot.slack.blocks import Block, Drawn
-from bot.slack.guard import in_trouble, user_of
+from bot.slack.blocks import Block, RenderedMessage
+from bot.slack.interaction import in_trouble, user_of
 from bot.slack.text import TEXT_MAX, cut, escape, plain
 
 ACK_SECONDS = 2.5
 ERROR_MAX = 2000
 
-Submitted: TypeAlias = Callable[[Context, Person, dict[str, Any]], Awaitable[Drawn | None]]
+Submitted: TypeAlias = Callable[[Context, Person, dict[str, Any]], Awaitable[RenderedMessage | None]]
 
 
 def register(app: AsyncApp, context: Context) -> None:
@@ -32,17 +32,17 @@ def register(app: AsyncApp, context: Context) -> None:
     app.view(ids.DENY_FORM)(_judged(context, on_deny_form))
 
 
-async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
-    return answers.asked(await ask.ask(context, person, modals.chosen(view)))
+async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
+    return answers.asked(await request_access.request_access(context, person, modals.chosen(view)))
 
 
-async def on_extend_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
-    grant = await look.by_token(context, modals.grant_in(view))
+async def on_extend_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
+    grant = await queries.by_token(context, modals.grant_in(view))
     return answers.asked(await extend.extend(context, person, grant.id, modals.chosen(view)))
 
 
-async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -> Drawn | None:
-    request = await look.by_token(context, str(view.get("private_metadata") or ""))
+async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
+    request = await queries.by_token(context, str(view.get("private_metadata") or ""))
     await decide.deny(context, person, request, modals.why(view))
     return None
 
@@ -70,7 +70,7 @@ async def _outcome(context: Context, submitted: Submitted, user_id: str, view: d
     """The arguments of the ack."""
     last = None
     try:
-        last = await look.last_event(context)
+        last = await queries.last_event(context)
         shown = await submitted(context, await context.member(user_id), view)
     except FormNeeded as needed:
         return _error(
@@ -100,7 +100,7 @@ def _error(view: dict[str, Any], block_id: str, words: str) -> dict[str, Any]:
     return {"response_action": "errors", "errors": {place: cut(words, ERROR_MAX)}}
 
 
-def _last_page(shown: Drawn) -> Block:
+def _last_page(shown: RenderedMessage) -> Block:
     return {
         "type": "modal",
         "callback_id": "asked",

@@ -13,9 +13,9 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from adapters.base import Adapter, Receipt, Unreachable
-from bot.access import ask
-from bot.access.effects import EFFECTS
+from bot.access import request_access
 from bot.access.ports import Delayed, Notice
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.records import Request, State
@@ -103,7 +103,7 @@ class Quarter:
         )
         house.context = replace(house.context, engines=engines)
         house.engines = engines
-        house.runner = Runner(house.context, EFFECTS)
+        house.runner = Runner(house.context, JOBS)
         names = [f"far{n}" for n in range(servers)]
         for name in names:
             house.databases["databases"][name] = {
@@ -134,8 +134,10 @@ class Quarter:
         ada = await house.person(ADA)
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = ask.Typed(database=database, level="readonly", duration=lasts, reason="looking at a refund")
-            asked.append((await ask.ask(house.context, ada, typed)).request)
+            typed = request_access.Typed(
+                database=database, level="readonly", duration=lasts, reason="looking at a refund"
+            )
+            asked.append((await request_access.request_access(house.context, ada, typed)).request)
         await house.drain()
         found = [await house.now(request) for request in asked]
         require({one.state for one in found} == {State.ACTIVE}, "all are granted")
@@ -179,6 +181,6 @@ async def waiting_requests(house: House, count: int) -> None:
     ada = await house.person(ADA)
     for n in range(count):
         lasts = timedelta(hours=1, seconds=n)
-        typed = ask.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
-        await ask.ask(house.context, ada, typed)
+        typed = request_access.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
+        await request_access.request_access(house.context, ada, typed)
     await house.drain()

@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from bot.access import ask, decide
+from bot.access import decide, request_access
 from bot.access.context import Context
-from bot.access.effects import EFFECTS
 from bot.access.files import Files
 from bot.access.ports import (
     ClosedNotice,
@@ -26,6 +25,7 @@ from bot.access.ports import (
     Posted,
     PreparingNotice,
 )  # fmt: skip
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.ledger import Ledger
@@ -175,7 +175,7 @@ class House:
             engines=self.engines,
             prefix="jit_",
         )
-        self.runner = Runner(self.context, EFFECTS)
+        self.runner = Runner(self.context, JOBS)
         self.write()
 
     def write(self) -> None:
@@ -198,7 +198,7 @@ class House:
     async def restart(self) -> None:
         """As after SIGKILL: a new worker, leases freed."""
         self.kill_at = -1
-        self.runner = Runner(self.context, EFFECTS)
+        self.runner = Runner(self.context, JOBS)
         await self.ledger.free_leases()
 
     async def drain(self) -> None:
@@ -221,8 +221,8 @@ class House:
         return await self.context.member(person_id)
 
     async def ask(self, who: str = ADA, *, duration: timedelta = HOUR, reason: str = "looking at a refund") -> Request:
-        typed = ask.Typed(database="shop", level="readonly", duration=duration, reason=reason)
-        asked = await ask.ask(self.context, await self.person(who), typed)
+        typed = request_access.Typed(database="shop", level="readonly", duration=duration, reason=reason)
+        asked = await request_access.request_access(self.context, await self.person(who), typed)
         await self.drain()
         return await self.ledger.request(asked.request.id)
 

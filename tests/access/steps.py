@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from bot.access import ask
+from bot.access import request_access
 from bot.access.errors import AccessError
 from bot.access.ports import AlertNotice
 from storage.audit_log import AuditKind
@@ -32,10 +32,10 @@ def load_now(house: House) -> None:
 
 
 async def break_the_glass(house: House, who: str = ADA) -> Request:
-    typed = ask.Typed(
+    typed = request_access.Typed(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=Kind.BREAK_GLASS
     )
-    asked = await ask.ask(house.context, await house.person(who), typed)
+    asked = await request_access.request_access(house.context, await house.person(who), typed)
     await house.drain()
     return await house.now(asked.request)
 

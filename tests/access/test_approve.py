@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bot.access import ask, decide, look
+from bot.access import decide, queries, request_access
 from bot.access.errors import OutOfDate, Refused, TooLate
 from bot.access.ports import CardNotice, CredentialsNotice, TurnNotice
 from storage.audit_log import AuditKind
@@ -144,7 +144,7 @@ async def test_deny_says_why(house: House) -> None:
 
 async def test_cancel_and_lapse(house: House) -> None:
     request = await house.ask()
-    await ask.cancel(house.context, await house.person(ADA), request.id)
+    await request_access.cancel(house.context, await house.person(ADA), request.id)
     with pytest.raises(TooLate, match="was withdrawn by @ada"):
         await house.approve(request, LEAD)
     second = await house.ask()
@@ -163,10 +163,10 @@ async def test_the_same_ask_gets_the_same_number_also_at_once(house: House) -> N
 
 async def test_a_button_of_another_ledger_is_out_of_date(house: House) -> None:
     request = await house.ask()
-    assert (await look.by_token(house.context, request.token)).id == request.id
+    assert (await queries.by_token(house.context, request.token)).id == request.id
     for token in (f"{request.id}.0000000000000000", "77.abc", "x", "", f"{request.id}", "9" * 40 + ".a"):
         with pytest.raises(OutOfDate):
-            await look.by_token(house.context, token)
+            await queries.by_token(house.context, token)
 
 
 async def test_the_record_names_the_policy_of_the_ask_and_of_the_click(house: House) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bot.access import extend, password, review
-from bot.access.ask import Typed
 from bot.access.errors import Refused, TooLate
+from bot.access.request_access import Typed
 from storage.audit_log import AuditKind
 from storage.records import Request, State
 from tests.access.house import ADA, HOUR, LEAD, SECOND, STRANGER, House

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.access import ask, decide, review
-from bot.access.ask import Typed
+from bot.access import decide, request_access, review
+from bot.access.request_access import Typed
 from storage.records import Request, State
 from tests.access.house import ADA, ADMIN, HOUR, LEAD, SECOND, House
 from tests.access.steps import GLASS, break_the_glass, change_during_lookup, load_now, put_in_force, refusal_of
@@ -98,7 +98,7 @@ async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(
     change_during_lookup(
         house, lambda: swap(house, approvals=[{"from": [LEAD, SECOND]}])
     )  # the second lookup is the approval's
-    await refusal_of(ask.ask(house.context, ada, typed))
+    await refusal_of(request_access.request_access(house.context, ada, typed))
     require(house.policy["rules"][0]["approvals"], "the approval asked Slack again")
     await house.drain()
     assert not [r for r in await house.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]

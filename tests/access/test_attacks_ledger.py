@@ -17,8 +17,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import event
 
-from bot.access import look, revoke
-from bot.access.effects import EFFECTS
+from bot.access import queries, revoke
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.app import App
 from bot.settings import Settings
@@ -155,7 +155,7 @@ async def put_back(house: House, copy: Path) -> None:
     house.ledger = Ledger(house.store, clock=house.clock)
     await house.ledger.open(create=True)
     house.context = replace(house.context, ledger=house.ledger)
-    house.runner = Runner(house.context, EFFECTS)
+    house.runner = Runner(house.context, JOBS)
     await house.ledger.free_leases()
 
 
@@ -203,7 +203,7 @@ async def test_a_card_with_a_higher_number_stops_granting(house: House, tmp_path
     second = await house.ask(duration=2 * HOUR)
     require(second.id > first.id, "it is another one")
     await put_back(house, copy)
-    require(await refusal_of(look.by_token(house.context, second.token)), "it is not in the ledger")
+    require(await refusal_of(queries.by_token(house.context, second.token)), "it is not in the ledger")
     await refusal_of(house.approve(first))
     await house.turn(minutes=5)
     assert house.server.users == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.access import people
+from bot.access import membership
 from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, Undeliverable
 from storage.audit_log import AuditKind
@@ -49,7 +49,7 @@ async def test_an_alert_that_reached_nobody_stays_due(house: House) -> None:
     house.wall.refuse = lambda place, notice: (
         Undeliverable("closed") if place in (ALERTS, ADMIN) and isinstance(notice, AlertNotice) else None
     )
-    await people.raise_alert(house.context, None, "Something is wrong.")
+    await membership.raise_alert(house.context, None, "Something is wrong.")
     await house.drain()
     house.wall.refuse = lambda _place, _notice: None
     await house.turn(hours=1)
@@ -65,7 +65,7 @@ async def led(house: House) -> House:
     """A group approves; it was looked at once."""
     house.people.groups = {LEADS: {LEAD}, BOSS: {LEAD}}
     put_in_force(house, approvals=[{"from": [LEADS]}])
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     return house
 
 
@@ -75,7 +75,7 @@ async def test_an_approval_by_somebody_who_passed_through_the_group_is_on_record
     led.people.groups[LEADS] = {LEAD, STRANGER}  # Slack's events are late
     await led.approve(request, STRANGER)
     led.people.groups[LEADS] = {LEAD}
-    await people.follow_groups(led.context)
+    await membership.follow_groups(led.context)
     await led.drain()
     assert any(STRANGER in change["added"] for change in await recorded(led, AuditKind.GROUP_CHANGED))
     assert any("stranger" in told for told in alerts(led))
@@ -92,9 +92,9 @@ async def test_a_decision_records_the_membership_it_used(led: House) -> None:
 async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: House) -> None:
     put_in_force(led, approvals=[{"from": [BOSS, SECOND]}])
     await led.ask()
-    await people.follow_groups(led.context)
+    await membership.follow_groups(led.context)
     led.people.groups[BOSS] = {STRANGER}
-    await people.follow_groups(led.context)
+    await membership.follow_groups(led.context)
     await led.drain()
     events = [e for e in await led.ledger.events_after(0, limit=1000) if e.request_id is None]
     assert any(BOSS in str(e.facts) and STRANGER in str(e.facts) for e in events)

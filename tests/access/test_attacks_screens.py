@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from bot.access.ask import FormNeeded
 from bot.access.errors import Refused
 from bot.access.ports import Delayed, GrantedNotice, Notice
+from bot.access.request_access import FormNeeded
 from storage.audit_log import AuditKind
 from tests.access.house import HOUR, STRANGER, House
 from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of

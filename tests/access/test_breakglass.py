@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bot.access import ask, extend, review, revoke
+from bot.access import extend, request_access, review, revoke
 from bot.access.errors import Refused, TooLate
 from bot.access.ports import AlertNotice, CardNotice, Delayed, GrantedNotice, Notice, ReviewNotice, Undeliverable
 from storage.audit_log import AuditKind
@@ -27,10 +27,10 @@ async def house(house: House) -> House:
 
 
 async def broken(house: House, who: str = ADA) -> Request:
-    typed = ask.Typed(
+    typed = request_access.Typed(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=Kind.BREAK_GLASS
     )
-    asked = await ask.ask(house.context, await house.person(who), typed)
+    asked = await request_access.request_access(house.context, await house.person(who), typed)
     await house.drain()
     return await house.now(asked.request)
 
@@ -98,7 +98,10 @@ async def test_it_is_never_extended(house: House) -> None:
     request = await broken(house)
     with pytest.raises(Refused, match="never extended"):
         await extend.extend(
-            house.context, await house.person(ADA), request.id, ask.Typed(duration=HOUR, reason="not yet done")
+            house.context,
+            await house.person(ADA),
+            request.id,
+            request_access.Typed(duration=HOUR, reason="not yet done"),
         )
 
 
@@ -167,12 +170,14 @@ async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(house: Ho
 async def test_two_at_once_are_one(house: House) -> None:
     ada = await house.person(ADA)
     typed = [
-        ask.Typed(
+        request_access.Typed(
             database="shop", level="readonly", duration=n * HOUR / 4, reason="everything is down", kind=Kind.BREAK_GLASS
         )
         for n in (1, 2, 3)
     ]
-    asked = await asyncio.gather(*(ask.ask(house.context, ada, one) for one in typed), return_exceptions=True)
+    asked = await asyncio.gather(
+        *(request_access.request_access(house.context, ada, one) for one in typed), return_exceptions=True
+    )
     assert sum(isinstance(one, Refused) for one in asked) == 2
     await house.drain()
     assert len(await house.ledger.live_grants()) == 1

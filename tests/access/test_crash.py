@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.access import ask, extend
+from bot.access import extend, request_access
 from bot.access.ports import CardNotice, ClosedNotice, CredentialsNotice
 from storage.records import Kind, Request, State, TaskKind
 from tests.access.house import ADA, HOUR, SECOND, House, Killed
@@ -43,15 +43,17 @@ async def begun(house: House, part: str) -> Request:
     if part == "breaking the glass":
         house.policy["rules"].append(GLASS)
         house.write()
-        typed = ask.Typed(database="shop", level="readonly", reason="everything is down", kind=Kind.BREAK_GLASS)
-        return (await ask.ask(house.context, await house.person(ADA), typed)).request
+        typed = request_access.Typed(
+            database="shop", level="readonly", reason="everything is down", kind=Kind.BREAK_GLASS
+        )
+        return (await request_access.request_access(house.context, await house.person(ADA), typed)).request
     request = await house.approve(await house.ask())
     if part == "ending":
         await house.drain()
         house.clock.at += (await house.now(request)).terms.duration
     if part == "extending":
         await house.drain()
-        typed = ask.Typed(duration=HOUR, reason="the refund takes longer")
+        typed = request_access.Typed(duration=HOUR, reason="the refund takes longer")
         more = await extend.extend(house.context, await house.person(ADA), request.id, typed)
         await house.approve(more.request)
     return request

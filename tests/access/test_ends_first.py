@@ -13,8 +13,8 @@ from sqlalchemy import update
 
 from adapters.base import AdapterError, Unreachable
 from bot.access import revoke, runner, sweep
-from bot.access.effects import EFFECTS
 from bot.access.ports import AlertNotice, Person
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.errors import StoreUnavailable
@@ -41,7 +41,7 @@ def broken_engine(house: House, breaks: Callable[[], bool]) -> None:
 
     house.engines = Engines({"postgresql": Broken})
     house.context = replace(house.context, engines=house.engines)
-    house.runner = Runner(house.context, EFFECTS)
+    house.runner = Runner(house.context, JOBS)
 
 
 async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(house: House) -> None:

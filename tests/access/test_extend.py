@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bot.access import decide, extend, revoke
-from bot.access.ask import FormNeeded, Typed
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import AlertNotice, CardNotice, TurnNotice
+from bot.access.request_access import FormNeeded, Typed
 from storage.audit_log import AuditKind
 from storage.records import Kind, Request, State
 from tests.access.house import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, House

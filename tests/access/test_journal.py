@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bot import logs
-from bot.access import ask, decide, review, revoke
+from bot.access import decide, request_access, review, revoke
 from bot.access.errors import AccessError
 from tests.access.house import ADA, LEAD, STRANGER, House
 
@@ -48,11 +48,13 @@ async def test_denied(house: House) -> None:
 async def test_refused(house: House) -> None:
     request = await house.granted()
     stranger = await house.person(STRANGER)
-    typed = ask.Typed(database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund")
+    typed = request_access.Typed(
+        database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund"
+    )
     waiting = await house.ask(LEAD)
     with capture_logs() as logged:
         for verb in (
-            ask.ask(house.context, stranger, typed),
+            request_access.request_access(house.context, stranger, typed),
             decide.approve(house.context, stranger, waiting),
             revoke.revoke(house.context, stranger, request.id),
             review.sign_off(house.context, stranger, request),

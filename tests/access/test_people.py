@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.access import people
+from bot.access import membership
 from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, CardNotice
 from storage.audit_log import AuditKind
@@ -35,10 +35,10 @@ async def changes(house: House) -> list[dict[str, object]]:
 
 async def test_who_left_loses_what_is_live_and_what_waits(house: House) -> None:
     grant, waiting = await house.granted(), await house.ask(reason="another one, later")
-    await people.left(house.context, ADA)
+    await membership.left(house.context, ADA)
     assert (await house.now(grant)).state is State.ACTIVE
     house.people.leaves(ADA)
-    await people.look_at_people(house.context)
+    await membership.look_at_people(house.context)
     await house.drain()
     ended, closed = await house.now(grant), await house.now(waiting)
     assert (ended.state, ended.ended_because, ended.ended_by) == (State.REVOKED, Cause.LEFT, "directory")
@@ -51,35 +51,35 @@ async def test_no_answer_ends_nothing(house: House) -> None:
     grant = await house.granted()
     house.people.leaves(ADA)
     house.people.is_silent = True
-    await people.look_at_people(house.context)
+    await membership.look_at_people(house.context)
     assert (await house.now(grant)).state is State.ACTIVE
 
 
 async def test_a_group_that_changes_is_on_the_record_once_and_alerted(house: House) -> None:
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     assert await changes(house) == []
     house.people.groups[LEADS] = {STRANGER}
     for _ in range(2):
-        await people.follow_groups(house.context)
+        await membership.follow_groups(house.context)
     assert await changes(house) == [{"group": LEADS, "added": [STRANGER], "removed": [LEAD]}]
     (told,) = await alerts(house)
     assert "added @stranger (U0STRANGER); removed @lead (U0LEAD)" in told
 
 
 async def test_a_change_while_the_bot_was_down_is_seen_at_the_next_look(house: House) -> None:
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     house.people.groups[LEADS] = set()
     await house.restart()
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     assert len(await changes(house)) == 1
 
 
 async def test_a_silent_group_did_not_change(house: House) -> None:
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     house.people.silent_groups = {LEADS}
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     house.people.silent_groups = set()
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     assert await changes(house) == []
 
 
@@ -125,12 +125,12 @@ async def test_what_is_no_longer_named_is_forgotten(house: House) -> None:
     house.policy["rules"][0]["approvals"] = [{"from": ["@leads", SECOND]}]
     house.write()
     await house.ask()
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     assert await house.ledger.remembered("pin:@leads") == LEADS
     house.policy["rules"][0]["approvals"] = [{"from": [SECOND, LEAD]}]
     house.write()
     house.context.files.refresh()
-    await people.follow_groups(house.context)
+    await membership.follow_groups(house.context)
     assert await house.ledger.remembered_names("") == ()
 
 

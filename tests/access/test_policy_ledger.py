@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bot.access import ask, decide
-from bot.access.ask import FormNeeded
+from bot.access import decide, request_access
 from bot.access.errors import AccessError
 from bot.access.ports import Person
+from bot.access.request_access import FormNeeded
 from bot.policy.asking import Allowed, Ask
+from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
-from bot.policy.judge import may_ask
-from storage.records import Kind, Request, State, Tally, Verdict
+from storage.records import Kind, Request, State, UsageCounts, Verdict
 from tests.access.house import House
 from tests.soak import rounds
 from tests.unit.test_policy_whole import ASKS, PEOPLE, World, tangled, timeless, worlds
@@ -68,9 +68,9 @@ async def assert_asked_as_judged(house: House, world: World, wanted: Ask, clicks
     config = house.context.files.config
     if config is None:
         return  # the checks would not let this policy be in force
-    facts = Facts(members=world.facts.members, tally=Tally())
+    facts = Facts(members=world.facts.members, tally=UsageCounts())
     judged = may_ask(config, replace(wanted, at=house.clock()), facts)
-    typed = ask.Typed(
+    typed = request_access.Typed(
         database=wanted.database,
         level=wanted.level,
         duration=wanted.duration,
@@ -78,7 +78,7 @@ async def assert_asked_as_judged(house: House, world: World, wanted: Ask, clicks
         kind=wanted.kind,
     )
     try:
-        asked = await ask.ask(house.context, await house.person(wanted.person_id), typed)
+        asked = await request_access.request_access(house.context, await house.person(wanted.person_id), typed)
     except (AccessError, FormNeeded):
         assert not isinstance(judged, Allowed)
         assert await house.ledger.requests() == ()

@@ -10,7 +10,6 @@ import pytest
 
 from adapters.base import Blocked, Rejected
 from bot.access import password, revoke
-from bot.access.effects import EFFECTS
 from bot.access.errors import TooLate, Unknown
 from bot.access.ports import (
     AlertNotice,
@@ -23,6 +22,7 @@ from bot.access.ports import (
     TurnNotice,
     Undeliverable,
 )
+from bot.access.registry import JOBS
 from bot.access.runner import LEASE, Runner
 from storage.records import Cause, State
 from tests.access.fake_engine import User
@@ -181,7 +181,7 @@ async def test_a_lost_claim_over_a_live_grant_leaves_a_password_that_works(house
     while house.server.gate is not None:
         await asyncio.sleep(0.01)
     house.clock.at += LEASE + timedelta(seconds=1)
-    await Runner(house.context, EFFECTS).drain()
+    await Runner(house.context, JOBS).drain()
     live = await house.now(request)
     assert live.state is State.ACTIVE
     session = house.login(live)
@@ -199,7 +199,7 @@ async def test_a_lost_claim_over_an_ended_grant_leaves_no_user(house: House) -> 
     while house.server.gate is not None:
         await asyncio.sleep(0.01)
     house.clock.at += LEASE + timedelta(seconds=1)
-    other = Runner(house.context, EFFECTS)
+    other = Runner(house.context, JOBS)
     await revoke.done(house.context, await house.person(ADA), request.id)
     await other.drain()
     house.clock.at += timedelta(seconds=60)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bot.access import look, revoke
+from bot.access import queries, revoke
 from bot.access.errors import OutOfDate, Refused, TooLate, Unknown
 from bot.access.ports import Person
 from storage.records import Cause, State
@@ -28,10 +28,10 @@ async def test_approvers_and_admins_end_a_grant(house: House, who: str) -> None:
 async def test_a_stranger_neither_sees_nor_ends_it(house: House) -> None:
     request = await house.granted()
     stranger = await house.person(STRANGER)
-    for verb in (revoke.revoke, revoke.done, look.status):
+    for verb in (revoke.revoke, revoke.done, queries.status):
         with pytest.raises(Unknown):
             await verb(house.context, stranger, request.id)
-    assert await look.listing(house.context, stranger, database="shop") == ()
+    assert await queries.listing(house.context, stranger, database="shop") == ()
     assert house.login(request) is not None, "nothing was ended"
 
 
@@ -86,14 +86,14 @@ async def test_status_shows_the_sessions_and_survives_a_silent_server(house: Hou
     house.login(request)
     house.login(request)
     ada = await house.person(ADA)
-    assert (await look.status(house.context, ada, request.id)).sessions == 2
+    assert (await queries.status(house.context, ada, request.id)).sessions == 2
     house.server.is_up = False
-    assert (await look.status(house.context, ada, request.id)).sessions is None
-    assert [r.id for r in await look.listing(house.context, ada)] == [request.id]
+    assert (await queries.status(house.context, ada, request.id)).sessions is None
+    assert [r.id for r in await queries.listing(house.context, ada)] == [request.id]
 
 
 @pytest.mark.parametrize("token", ["", ".", "1", "1.", "1.wrong", "-1.x", "9" * 30 + ".x", "²." + "x" * 16, "999.x"])
 async def test_a_button_that_is_not_ours_does_nothing(house: House, token: str) -> None:
     await house.ask()
     with pytest.raises(OutOfDate):
-        await look.by_token(house.context, token)
+        await queries.by_token(house.context, token)

@@ -16,9 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bot.access import ask
-from bot.access.effects import EFFECTS
+from bot.access import request_access
 from bot.access.ports import CredentialsNotice
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.records import Request, State
@@ -101,8 +101,8 @@ class Place:
         house, asked = self.house, []
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = ask.Typed(database=database, level=READS, duration=lasts, reason="looking at a refund")
-            asked.append((await ask.ask(house.context, await house.person(ADA), typed)).request)
+            typed = request_access.Typed(database=database, level=READS, duration=lasts, reason="looking at a refund")
+            asked.append((await request_access.request_access(house.context, await house.person(ADA), typed)).request)
         await house.drain()
         found = [await house.now(request) for request in asked]
         require({one.state for one in found} == {State.ACTIVE}, "all are granted")
@@ -128,7 +128,7 @@ async def place(house: House, postgresql15: PostgresServer, monkeypatch: pytest.
     house.engines.close()
     house.engines = Engines()
     house.context = replace(house.context, engines=house.engines, prefix=f"s{secrets.token_hex(3)}_")
-    house.runner = Runner(house.context, EFFECTS)
+    house.runner = Runner(house.context, JOBS)
     yield Place(house, bench, way)
     await way.close()
     with bench.superuser() as connection:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import ask
+from bot.access import request_access
 from storage.errors import LedgerError, StoreUnavailable
 from storage.ledger import Ledger
 from storage.records import Request, State
@@ -55,7 +55,7 @@ async def ends(house: House, request: Request) -> None:
     """The end, however far it came."""
     await house.turn(minutes=4)  # leases run out
     if (await house.now(request)).state is State.PENDING:
-        await ask.cancel(house.context, await house.person(ADA), request.id)
+        await request_access.cancel(house.context, await house.person(ADA), request.id)
         return
     house.clock.at += 2 * HOUR
     await house.turn(minutes=4)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import ask
+from bot.access import request_access
 from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, CardNotice, EndingSoonNotice, GrantedNotice, ReminderNotice
 from storage.audit_log import AuditKind
@@ -129,7 +129,7 @@ async def test_an_ask_that_died_before_the_policy_approved_it(house: House, monk
         raise ConnectionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(ask, "approve_alone", dies)
+        broken.setattr(request_access, "approve_alone", dies)
         with pytest.raises(ConnectionError):
             await house.ask()
     await house.drain()
@@ -219,17 +219,21 @@ async def test_a_silent_group_is_said_also_where_the_level_was_left_out(house: H
     rule(house, requesters=[LEADS])
     house.people.silent_groups = {LEADS}
     with pytest.raises(Refused, match="did not say who is in S0LEADS"):
-        await ask.ask(house.context, await house.person(ADA), ask.Typed(database="shop", reason="looking at a refund"))
+        await request_access.request_access(
+            house.context, await house.person(ADA), request_access.Typed(database="shop", reason="looking at a refund")
+        )
 
 
 async def test_asks_at_once_never_pass_the_cap(house: House) -> None:
     rule(house, approvals=[], automatic={"per_person_per_day": 2})
     ada = await house.person(ADA)
     typed = [
-        ask.Typed(database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund")
+        request_access.Typed(database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund")
         for n in range(6)
     ]
-    asked = await asyncio.gather(*(ask.ask(house.context, ada, one) for one in typed), return_exceptions=True)
+    asked = await asyncio.gather(
+        *(request_access.request_access(house.context, ada, one) for one in typed), return_exceptions=True
+    )
     assert sum(isinstance(one, Refused) for one in asked) == 4
     await house.drain()
     assert len(await house.ledger.live_grants()) == 2

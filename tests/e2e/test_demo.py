@@ -11,7 +11,7 @@ import yaml
 
 from adapters.base import Level, Secrets, Target, Tls
 from bot.engines import installed
-from bot.policy.load import load
+from bot.policy.loader import load
 from demo import further
 from demo.world import free_port
 from tests.servers import debian, mysql, redis

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bot.access.effects import EFFECTS
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.slack.connection import Connection, bolt, web_client
 from bot.slack.directory import SlackDirectory
@@ -84,7 +84,7 @@ async def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             slack.workspace.add_channel(channel, name)
         client = web_client(BOT_TOKEN, f"{slack.url}/api/")
         house.context = replace(house.context, directory=SlackDirectory(client), messenger=SlackMessenger(client))
-        house.runner = Runner(house.context, EFFECTS)
+        house.runner = Runner(house.context, JOBS)
         connection, stop = Connection(bolt(client, house.context), APP_TOKEN), asyncio.Event()
         work = [asyncio.create_task(connection.run(stop)), asyncio.create_task(house.runner.run(stop))]
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from bot.access import look
+from bot.access import queries
 from bot.access.errors import Refused
 from tests.access.house import CARDS
 from tests.fake_slack.workspace import APP, TEAM
@@ -37,7 +37,7 @@ async def test_a_refusal_inside_a_form_comes_as_a_message(office: Office, monkey
     async def nothing(*_about: Any) -> None:
         raise Refused("Nothing is granted today.")
 
-    monkeypatch.setattr(look, "databases", nothing)
+    monkeypatch.setattr(queries, "databases", nothing)
     await choose_database(office, ADA, form)
     await office.expect_dm(ADA, "Nothing is granted today.")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import people
+from bot.access import membership
 from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.house import ALERTS, AUDIT, CARDS
@@ -95,7 +95,7 @@ async def test_no_card_goes_to_a_channel_shared_with_others(office: Office) -> N
 async def test_no_alert_goes_to_a_channel_shared_with_others(office: Office) -> None:
     load_now(office.house)
     await share(office, ALERTS)
-    await people.raise_alert(office.house.context, None, "Something is wrong.")
+    await membership.raise_alert(office.house.context, None, "Something is wrong.")
     await office.slack.wait("an alert", lambda: office.slack.messages(ALERTS) or office.slack.dm(ADMIN))
     assert office.slack.messages(ALERTS) == []
     assert "Something is wrong." in str(office.slack.dm(ADMIN))
@@ -107,7 +107,7 @@ async def test_audit_lines_wait_while_their_channel_is_shared_with_others(office
     await office.ask("shop readonly 1h Jane Doe's refunds")
     assert not await comes(lambda: office.slack.messages(AUDIT))
     await share(office, AUDIT, shared=False)
-    office.house.clock.at += people.ALERT_PAUSE  # whatever was kept in mind is old
+    office.house.clock.at += membership.ALERT_PAUSE  # whatever was kept in mind is old
     office.house.runner.nudge()
     await office.slack.wait("the lines come", lambda: "Jane Doe" in str(office.slack.messages(AUDIT)))
 
@@ -185,7 +185,7 @@ async def test_an_address_that_is_not_confirmed_means_nobody(office: Office) -> 
 async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(office: Office) -> None:
     office.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(office.house, approvals=[{"from": [LEADS]}])
-    await people.follow_groups(office.house.context)
+    await membership.follow_groups(office.house.context)
     card = await office.ask()
     office.slack.workspace.change_group(LEADS, LEAD, STRANGER)
     office.house.context.directory.forget_groups()  # a minute has passed
@@ -197,7 +197,7 @@ async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(office:
             "subteam_members_changed", subteam_id=LEADS, added_users=added, removed_users=removed,
             added_users_count=len(added), removed_users_count=len(removed),
         )  # fmt: skip
-    await people.follow_groups(office.house.context)
+    await membership.follow_groups(office.house.context)
     kinds = [event.kind for event in await office.house.ledger.events_after(0, limit=1000)]
     assert AuditKind.GROUP_CHANGED in kinds
 

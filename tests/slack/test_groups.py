@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import people
+from bot.access import membership
 from storage.records import State
 from tests.access.house import ALERTS
 from tests.slack.conftest import ADA, LEAD, STRANGER, Office
@@ -38,7 +38,7 @@ async def test_a_group_decides(led: Office) -> None:
 
 async def test_a_group_emptied_between_card_and_click(led: Office) -> None:
     card = await led.ask()
-    await people.follow_groups(led.house.context)  # seen for the first time
+    await membership.follow_groups(led.house.context)  # seen for the first time
     await led.slack.group_changes(LEADS)
     await alerted(led, "which the policy names, was changed in Slack: removed @lead")
     await led.slack.click(LEAD, card, "Approve")

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot import app as application
-from bot.access.effects import EFFECTS
+from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.app import App, CannotStart
 from bot.http import CannotListen
@@ -47,7 +47,7 @@ async def with_a_live_grant(house: House, slack: FakeSlack, **settings: Any) -> 
     found.settings = found.settings.model_copy(update=settings)
     slack_side = {"directory": found.context.directory, "messenger": found.context.messenger}
     found.context = replace(house.context, **slack_side)  # type: ignore[arg-type]
-    found.runner = Runner(found.context, EFFECTS)
+    found.runner = Runner(found.context, JOBS)
     return found, request
 
 

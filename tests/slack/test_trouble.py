@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import ask, decide, password, revoke
+from bot.access import decide, password, request_access, revoke
 from bot.slack import views
 from storage.errors import StoreUnavailable
 from storage.records import State
@@ -59,7 +59,7 @@ async def expect_trouble(office: Office, user: str, certain: str) -> None:
 
 
 async def test_a_request_that_was_stored_is_said_to_be_made(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_after(monkeypatch, ask, "ask")
+    fail_after(monkeypatch, request_access, "ask")
     await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(office, ADA, "Your request was made (#1).")
     assert (await office.request()).state is State.PENDING
@@ -68,14 +68,14 @@ async def test_a_request_that_was_stored_is_said_to_be_made(office: Office, monk
 async def test_a_request_that_was_granted_is_said_to_be_made(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     office.house.policy["rules"][0]["approvals"] = []
     office.house.write()
-    fail_before(monkeypatch, ask, "approve_alone")
+    fail_before(monkeypatch, request_access, "approve_alone")
     await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(office, ADA, "Your request was made (#1).")
     await office.expect_dm(ADA, "is ready")
 
 
 async def test_nothing_was_changed_where_nothing_was(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_before(monkeypatch, ask, "ask")
+    fail_before(monkeypatch, request_access, "ask")
     await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(office, ADA, "Nothing was changed.")
     assert await office.house.ledger.requests() == ()
@@ -83,14 +83,14 @@ async def test_nothing_was_changed_where_nothing_was(office: Office, monkeypatch
 
 async def test_an_earlier_request_is_not_this_one(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     await office.ask()
-    fail_before(monkeypatch, ask, "ask")
+    fail_before(monkeypatch, request_access, "ask")
     await office.slack.command(ADA, "request shop readonly 2h looking at another refund")
     await expect_trouble(office, ADA, "Nothing was changed.")
 
 
 async def test_a_ledger_that_fails_leaves_nothing_certain(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last transaction may be written or not, and it may answer again a moment later."""
-    fail_before(monkeypatch, ask, "ask", StoreUnavailable("OperationalError"))
+    fail_before(monkeypatch, request_access, "ask", StoreUnavailable("OperationalError"))
     await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(office, ADA, "")
 
@@ -99,7 +99,7 @@ async def test_a_ledger_that_fails_leaves_nothing_certain(office: Office, monkey
 async def test_a_ledger_that_cannot_be_asked_leaves_nothing_certain(
     office: Office, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
-    fail_after(monkeypatch, ask, "ask")
+    fail_after(monkeypatch, request_access, "ask")
     fail_before(monkeypatch, office.house.ledger, question, StoreUnavailable("OperationalError"))
     await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(office, ADA, "")
@@ -126,7 +126,7 @@ async def test_a_click_that_did_not_count(office: Office, monkeypatch: pytest.Mo
     [
         (revoke, "done", "#1 is being ended."),
         (revoke, "revoke", "#1 is being ended."),
-        (ask, "cancel", "#1 was withdrawn."),
+        (request_access, "cancel", "#1 was withdrawn."),
     ],
 )
 async def test_what_was_ended_is_said_to_be_ended(
@@ -182,7 +182,7 @@ async def test_a_new_password_is_a_task_without_a_record(office: Office, monkeyp
 async def test_a_form_says_what_is_certain_too(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     await office.slack.command(ADA, "request")
     form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
-    fail_after(monkeypatch, ask, "ask")
+    fail_after(monkeypatch, request_access, "ask")
     outcome = await office.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")
     assert re.fullmatch(f"{REFERENCE} Your request was made \\(#1\\)\\.", outcome.errors["why"])
 
@@ -199,7 +199,7 @@ async def test_a_form_that_did_nothing_says_so(office: Office, monkeypatch: pyte
 async def test_a_form_answered_late_says_it_by_message(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     await office.slack.command(ADA, "request")
     form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
-    fail_after(monkeypatch, ask, "ask")
+    fail_after(monkeypatch, request_access, "ask")
     monkeypatch.setattr(views, "ACK_SECONDS", 0)
     assert (await office.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")).ack == {}
     await office.expect_dm(ADA, "Your request was made (#1).")
@@ -212,7 +212,7 @@ async def test_a_request_that_waits_for_the_policy_does_not_say_that_nothing_was
     office.house.policy["rules"][0]["approvals"] = []
     office.house.write()
     silent = "Slack did not say who is in S0LEADS, and no answer is a no."
-    fail_before(monkeypatch, ask, "approve_alone", ask.Refused(silent, about="people"))
+    fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
     await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
     said = await office.expect_told(ADA, "Your request was made (#1).")
     assert silent in said

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.databases import DatabaseEntry
-from bot.policy.load import Config, ConfigError, load
+from bot.policy.loader import Config, ConfigError, load
 from bot.policy.model import PolicyFile
 from bot.policy.rules import compiled
 from bot.policy.source import Problem

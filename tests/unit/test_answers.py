@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from bot.access.ask import Asked
-from bot.access.look import StatusView
+from bot.access.queries import StatusView
+from bot.access.request_access import RequestOutcome
 from bot.slack import answers
-from bot.slack.blocks import Drawn
+from bot.slack.blocks import RenderedMessage
 from storage.records import Decision, Stage, State, Verdict
 from tests.unit.test_cards import AT, HOUR, Request, offers, request
 
@@ -23,21 +23,21 @@ def ours(state: State, **changes: object) -> Request:
     return replace(found, terms=replace(found.terms, stages=stages, rule="shop"), **changes)  # type: ignore[arg-type]
 
 
-def shown(answer: Drawn) -> str:
+def shown(answer: RenderedMessage) -> str:
     return "\n".join(b["text"]["text"] for b in answer.blocks if b["type"] == "section")
 
 
-def buttons(answer: Drawn) -> list[str]:
+def buttons(answer: RenderedMessage) -> list[str]:
     return [e["text"]["text"] for b in answer.blocks if b["type"] == "actions" for e in b["elements"]]
 
 
 def test_who_is_waited_for_and_never_the_requester() -> None:
-    answer = answers.asked(Asked(request=ours(State.PENDING), is_new=True))
+    answer = answers.asked(RequestOutcome(request=ours(State.PENDING), is_new=True))
     assert answer.text.startswith(
         "Request #42 is waiting for <@U0LEAD>, <@U0SECOND>. I will tell you when it is decided;"
     )
     assert buttons(answer) == ["Cancel"]
-    again = answers.asked(Asked(request=ours(State.PENDING), is_new=False))
+    again = answers.asked(RequestOutcome(request=ours(State.PENDING), is_new=False))
     assert "is waiting already: I did not ask again" in again.text
 
 
@@ -46,7 +46,7 @@ def test_many_approvers_are_counted() -> None:
     many = replace(
         many, terms=replace(many.terms, stages=(Stage(approvers=tuple(f"U{n}" for n in range(14)), count=1),))
     )
-    assert "<@U9> and 4 more. I will" in answers.asked(Asked(request=many, is_new=True)).text
+    assert "<@U9> and 4 more. I will" in answers.asked(RequestOutcome(request=many, is_new=True)).text
 
 
 def test_the_list_has_buttons_for_ones_own_alone() -> None:

@@ -10,8 +10,6 @@ from urllib.parse import quote
 import pytest
 
 from adapters.base import Endpoint
-from bot.access.ask import Asked, Typed
-from bot.access.look import StatusView
 from bot.access.ports import (
     AlertNotice,
     CardNotice,
@@ -26,7 +24,9 @@ from bot.access.ports import (
     ReviewNotice,
     TurnNotice,
 )
-from bot.policy.offers import Offer
+from bot.access.queries import StatusView
+from bot.access.request_access import RequestOutcome, Typed
+from bot.policy.catalog import Offer
 from bot.slack import answers, modals
 from bot.slack.cards import draw
 from storage.audit_log import AuditKind
@@ -204,7 +204,7 @@ def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> Non
 def test_every_answer_passes_slacks_limits(reason: str) -> None:
     live, waiting = request(reason[:1000], State.ACTIVE), request(reason[:1000], State.PENDING)
     drawn = [
-        answers.asked(Asked(request=waiting, is_new=True)), answers.asked(Asked(request=waiting, is_new=False)), answers.listed([], "U0ADA"),
+        answers.asked(RequestOutcome(request=waiting, is_new=True)), answers.asked(RequestOutcome(request=waiting, is_new=False)), answers.listed([], "U0ADA"),
         answers.listed([replace(live, id=n) for n in range(40)], "U0ADA"), answers.databases(offers(90)), answers.databases(()),
         answers.status(StatusView(request=live, decisions=(), events=(), sessions=None), AT), answers.help_for(None), answers.help_for("list"), answers.said(reason * 5),
     ]  # fmt: skip

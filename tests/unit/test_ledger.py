@@ -16,7 +16,7 @@ from storage.audit_log import AuditKind
 from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS
-from storage.records import Cause, Kind, Purpose, Request, State, Tally, TaskKind, Verdict
+from storage.records import Cause, Kind, Purpose, Request, State, TaskKind, UsageCounts, Verdict
 from storage.schema import audit_events, audit_texts, lockdowns, requests
 from storage.transitions import Obstacle, TaskPlan, Transition, TransitionInput
 from tests.unit.ledgers import (
@@ -481,7 +481,7 @@ async def test_no_extension_goes_past_the_whole_life_of_a_grant(ledger: Ledger, 
 
 
 async def test_what_is_counted_with_the_ask_decides(ledger: Ledger, clock: TurnableClock) -> None:
-    seen: list[Tally] = []
+    seen: list[UsageCounts] = []
     for number in (1, 2, 3):
         mine = draft(reason=f"reason {number}")
         await ledger.ask(replace(mine, terms=replace(mine.terms, duration=number * HOUR)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.policy.load import ConfigError, load
+from bot.policy.loader import ConfigError, load
 from tests.unit.config import DATABASES, POLICY, loaded, told, written
 
 QUICK = 1.0

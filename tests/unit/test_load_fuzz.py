@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.policy.load import ConfigError, load
+from bot.policy.loader import ConfigError, load
 from tests.soak import rounds
 
 FILES = 200

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bot.access.ask import Typed
 from bot.access.errors import NotUnderstood
-from bot.policy.offers import Offer
+from bot.access.request_access import Typed
+from bot.policy.catalog import Offer
 from bot.slack import modals
 from tests.fake_slack import blockkit
 from tests.unit.test_cards import State, request

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bot.policy import clicks, judge
+from bot.policy import authorization, evaluation
 from bot.policy.asking import Allowed, Ask, Refused
-from bot.policy.clicks import MayDecide, Outdated, may_decide
+from bot.policy.authorization import MayDecide, Outdated, may_decide
 from bot.policy.facts import NOTHING_KNOWN
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from storage.records import Request, State, Verdict
 from tests.unit.config import NOON, asked, config_of, database, rule, vote
 
@@ -43,7 +43,7 @@ def at(**changes: Any) -> Config:
 
 
 def waiting(config: Config | None = None, *, duration: timedelta = timedelta(hours=2)) -> Request:
-    answer = judge.may_ask(
+    answer = evaluation.may_ask(
         config or at(),
         Ask(person_id=ASKER, database="orders", level="readonly", duration=duration, reason="a fitting reason"),
     )
@@ -166,24 +166,24 @@ def test_it_never_raises(state: State, decisions: Any) -> None:
     ],
 )
 def test_who_may_end_and_who_may_see(person_id: str, may_revoke: bool, may_see: bool) -> None:
-    assert clicks.may_revoke(at(), waiting(), (), person_id) is may_revoke
-    assert clicks.may_see(at(), waiting(), (), person_id) is may_see
+    assert authorization.may_revoke(at(), waiting(), (), person_id) is may_revoke
+    assert authorization.may_see(at(), waiting(), (), person_id) is may_see
 
 
 def test_who_decided_or_could_have_keeps_the_right_to_end() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U04LEAD"], "count": 1}])
     for person_id in (LEAD, SECOND, "U03LEAD"):
-        assert clicks.may_revoke(changed, waiting(), (), person_id)
-    assert clicks.may_revoke(changed, waiting(), (vote("U09GONE"),), "U09GONE")
+        assert authorization.may_revoke(changed, waiting(), (), person_id)
+    assert authorization.may_revoke(changed, waiting(), (vote("U09GONE"),), "U09GONE")
 
 
 def test_who_denied_may_see_and_not_end() -> None:
     denied = (vote("U09GONE", verdict=Verdict.DENY),)
-    assert clicks.may_see(at(), waiting(), denied, "U09GONE")
-    assert not clicks.may_revoke(at(), waiting(), denied, "U09GONE")
+    assert authorization.may_see(at(), waiting(), denied, "U09GONE")
+    assert not authorization.may_revoke(at(), waiting(), denied, "U09GONE")
 
 
 def test_approvers_of_today_are_those_of_the_same_rule() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U03LEAD", LEAD], "count": 1}])
-    assert clicks.asked_people(changed, waiting(), NOTHING_KNOWN, at=NOON) == {"U03LEAD", LEAD}
-    assert clicks.asked_people(at(rule__name="renamed"), waiting(), NOTHING_KNOWN, at=NOON) == {LEAD, SECOND}
+    assert authorization.asked_people(changed, waiting(), NOTHING_KNOWN, at=NOON) == {"U03LEAD", LEAD}
+    assert authorization.asked_people(at(rule__name="renamed"), waiting(), NOTHING_KNOWN, at=NOON) == {LEAD, SECOND}

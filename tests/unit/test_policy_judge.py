@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bot.policy.asking import Allowed, Answer, Ask, Missing, Refused
-from bot.policy.clicks import is_admin
-from bot.policy.judge import may_ask
-from bot.policy.load import Config
-from bot.policy.offers import offers
+from bot.policy.authorization import is_admin
+from bot.policy.catalog import offers
+from bot.policy.evaluation import may_ask
+from bot.policy.loader import Config
 from bot.policy.wording import explained
 from storage.records import Kind, Stage
 from tests.unit.config import config_of, database, rule

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.durations import format_duration, short_duration
-from bot.policy import judge, wording
+from bot.policy import evaluation, wording
 from bot.policy.asking import Allowed, Ask, Missing, Refused
-from bot.policy.clicks import MayDecide, Outdated, may_decide
-from bot.policy.load import Config
-from bot.policy.offers import offers
+from bot.policy.authorization import MayDecide, Outdated, may_decide
+from bot.policy.catalog import offers
+from bot.policy.loader import Config
 from storage.lifecycle import resolve
 from storage.records import Decision, Kind, Request, State
 from storage.transitions import Transition, open_stage
@@ -142,7 +142,7 @@ def seconds(span: str) -> int:
 @CALM
 def test_never_allowed_without_the_first_rule_that_matches(case: tuple[World, Ask]) -> None:
     world, ask = case
-    answer = judge.may_ask(config_of(*world), ask)
+    answer = evaluation.may_ask(config_of(*world), ask)
     if isinstance(answer, Allowed):
         found = first_match(*world, ask, str(answer.terms.level["name"]))
         assert found is not None
@@ -161,7 +161,7 @@ def test_what_a_rule_allows_is_never_refused(case: tuple[World, Ask]) -> None:
     found = first_match(*world, ask, str(ask.level))
     if found is not None:
         cap = min(seconds(span) for span in limits(*world, found, ask, str(ask.level)))
-        answer = judge.may_ask(config_of(*world), replace(ask, duration=timedelta(seconds=cap)))
+        answer = evaluation.may_ask(config_of(*world), replace(ask, duration=timedelta(seconds=cap)))
         assert isinstance(answer, Allowed) or (isinstance(answer, Refused) and answer.about == "people")
 
 
@@ -169,7 +169,7 @@ def test_what_a_rule_allows_is_never_refused(case: tuple[World, Ask]) -> None:
 @CALM
 def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, Ask]) -> None:
     world, ask = case
-    answer = judge.may_ask(config_of(*world), ask)
+    answer = evaluation.may_ask(config_of(*world), ask)
     if isinstance(answer, Allowed):
         level = str(answer.terms.level["name"])
         found = first_match(*world, ask, level)
@@ -184,8 +184,8 @@ def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, A
 def test_explain_and_the_decision_never_disagree(case: tuple[World, Ask]) -> None:
     world, ask = case
     config = config_of(*world)
-    decided = judge.may_ask(config, ask)
-    explained = judge.may_ask(config, replace(ask, needs_reason=False))
+    decided = evaluation.may_ask(config, ask)
+    explained = evaluation.may_ask(config, replace(ask, needs_reason=False))
     if not (isinstance(decided, Missing) and decided.what == "reason"):
         assert explained == decided
     else:
@@ -209,12 +209,12 @@ def test_what_is_offered_is_allowed_and_nothing_else_is(case: tuple[World, Ask])
     for name in (*NAMES, "nosuch"):
         for level in (*LEVELS, "nosuch"):
             plain = Ask(person_id=ask.person_id, database=name, level=level, reason=REASON, is_new=False)
-            answer, offer = judge.may_ask(config, plain), offered.get((name, level))
+            answer, offer = evaluation.may_ask(config, plain), offered.get((name, level))
             assert isinstance(answer, Allowed) == (offer is not None)
             if offer is not None:
                 over = replace(plain, duration=offer.max_duration + timedelta(seconds=1))
-                assert isinstance(judge.may_ask(config, replace(plain, duration=offer.max_duration)), Allowed)
-                assert isinstance(judge.may_ask(config, over), Refused)
+                assert isinstance(evaluation.may_ask(config, replace(plain, duration=offer.max_duration)), Allowed)
+                assert isinstance(evaluation.may_ask(config, over), Refused)
 
 
 @given(CASES)
@@ -222,7 +222,7 @@ def test_what_is_offered_is_allowed_and_nothing_else_is(case: tuple[World, Ask])
 def test_a_refusal_gives_nothing_away(case: tuple[World, Ask]) -> None:
     world, ask = case
     config = config_of(*world)
-    answer = judge.may_ask(config, ask)
+    answer = evaluation.may_ask(config, ask)
     if isinstance(answer, Refused):
         mine = {o.database for o in offers(config, ask.person_id)}
         for name in set(NAMES) - mine - {str(ask.database)}:
@@ -240,7 +240,7 @@ def voted(config: Config, request: Request, clicks: list[str]) -> tuple[tuple[De
 
 
 def waiting(config: Config, ask: Ask) -> Request | None:
-    answer = judge.may_ask(config, replace(ask, reason=REASON))
+    answer = evaluation.may_ask(config, replace(ask, reason=REASON))
     if not isinstance(answer, Allowed):
         return None
     return asked(answer.terms, person_id=ask.person_id, database=str(ask.database))

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from bot.policy import clicks, judge
+from bot.policy import authorization, evaluation
 from bot.policy.asking import Allowed, Ask, Refused
-from bot.policy.load import load
-from bot.policy.offers import offers
+from bot.policy.catalog import offers
+from bot.policy.loader import load
 from tests.unit.config import NOON, asked, config_of, database, rule, written
 
 JUDGED_WITHIN, LOADED_WITHIN = 0.15, 3.0
@@ -55,15 +55,15 @@ def test_ten_thousand_rules_are_judged_in_a_moment(shape: str) -> None:
         Ask(person_id=person_id, database=name, level="readonly", duration=timedelta(hours=1), reason="good enough")
         for person_id, name in ((PERSON, NAMES[-1]), ("U00000000", NAMES[-1]), (PERSON, "nosuch"))
     )
-    allowed = judge.may_ask(config, good)
+    allowed = evaluation.may_ask(config, good)
     assert isinstance(allowed, Allowed)
-    assert isinstance(judge.may_ask(config, unknown), Refused)
+    assert isinstance(evaluation.may_ask(config, unknown), Refused)
     request = asked(allowed.terms, person_id=PERSON, database=NAMES[-1])
-    assert clicks.may_decide(config, request, (), "U01LEAD", at=NOON) == clicks.MayDecide(stage=0)
+    assert authorization.may_decide(config, request, (), "U01LEAD", at=NOON) == authorization.MayDecide(stage=0)
     for ask in (good, none, unknown):
-        assert fastest(lambda ask=ask: judge.may_ask(config, ask)) < JUDGED_WITHIN  # type: ignore[misc]
+        assert fastest(lambda ask=ask: evaluation.may_ask(config, ask)) < JUDGED_WITHIN  # type: ignore[misc]
     assert fastest(lambda: offers(config, PERSON)) < JUDGED_WITHIN
-    assert fastest(lambda: clicks.may_decide(config, request, (), "U01LEAD", at=NOON)) < JUDGED_WITHIN
+    assert fastest(lambda: authorization.may_decide(config, request, (), "U01LEAD", at=NOON)) < JUDGED_WITHIN
 
 
 def ordinary(number: int) -> str:

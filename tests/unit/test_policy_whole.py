@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.policy.asking import Allowed, Answer, Ask
-from bot.policy.clicks import MayDecide, Refused, may_decide
+from bot.policy.authorization import MayDecide, Refused, may_decide
+from bot.policy.catalog import offers
+from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
-from bot.policy.judge import may_ask
-from bot.policy.load import Config
-from bot.policy.offers import offers
+from bot.policy.loader import Config
 from bot.policy.wording import explained
-from storage.records import Decision, Kind, Request, Tally
+from storage.records import Decision, Kind, Request, UsageCounts
 from storage.transitions import open_stage
 from tests.soak import rounds
 from tests.unit.config import asked, config_of, database, vote
@@ -103,7 +103,7 @@ def worlds(draw: st.DrawFn) -> World:
     listed = [draw(rules(number)) for number in range(draw(st.integers(1, 4)))]
     members = {name: frozenset(draw(some(PEOPLE, 0))) for name in GROUPS if draw(st.integers(0, 2))}
     members |= {name: frozenset({"U01ANN"}) for name in ADDRESSES if draw(st.booleans())}
-    tally = Tally(
+    tally = UsageCounts(
         live_of_person=draw(st.sampled_from([0, 0, 2])),
         waiting_of_person=draw(st.sampled_from([0, 0, 1])),
         automatic={"rule 0": draw(st.integers(0, 2))},
@@ -192,7 +192,7 @@ def by_one(world: World, found: dict[str, Any], ask: Ask) -> str:
     no_ticket = "ticket" in found and "PAY-311" not in str(ask.reason)
     if out or long or no_ticket:
         return "next" if found.get("otherwise") else "refused"
-    tally, limits = world.facts.tally or Tally(), world.policy["limits"]
+    tally, limits = world.facts.tally or UsageCounts(), world.policy["limits"]
     if ask.kind is Kind.BREAK_GLASS:
         return "refused" if tally.unreviewed else "allowed"
     over = [

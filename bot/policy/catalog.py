@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.policy.facts import NOTHING_KNOWN, Facts, names_of
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from bot.policy.rules import Rule
 from storage.records import Kind
 

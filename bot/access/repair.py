@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from adapters.base import AdapterError, NotOurs
 from bot.access.context import Context
+from bot.access.job import JobContext
 from bot.access.revoke import again, drop
-from bot.access.work import Work
 from storage.audit_log import AuditKind
 from storage.records import State, TaskKind
 from storage.transitions import TaskPlan, Transition, TransitionInput
 
 
-async def mend(context: Context, work: Work) -> None:
-    """Effect of the ``mend`` task. It talks to the server alone: it has a slot of those that end access, and Slack may not hold it.
+async def repair(context: Context, work: JobContext) -> None:
+    """Effect of the ``repair`` task. It talks to the server alone: it has a slot of those that end access, and Slack may not hold it.
 
     Somebody lost the task while a statement of theirs was on its way. ACTIVE: their late statement may have set
     another password, so a fresh one goes into the message. Over: their late statement may have made the user
@@ -37,7 +37,7 @@ async def mend(context: Context, work: Work) -> None:
             )
 
 
-async def _plan(work: Work, kind: TaskKind) -> None:
+async def _plan(work: JobContext, kind: TaskKind) -> None:
     """The part that is shown in Slack, behind us in this lane."""
     ledger, task = work.context.ledger, work.claim.task
     plan = TaskPlan(kind=kind, lane=task.lane, due_at=await ledger.now(), payload={"mends": True})

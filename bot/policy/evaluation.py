@@ -15,12 +15,12 @@ import re2
 from bot.databases import level_json
 from bot.durations import SHORTEST, exact_duration, format_duration
 from bot.policy.asking import About, Allowed, Answer, Ask, Missing, Refused
+from bot.policy.catalog import offers
 from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, names_of, who_may_decide
-from bot.policy.load import Config
-from bot.policy.offers import offers
+from bot.policy.loader import Config
 from bot.policy.rules import Rule
 from bot.policy.wording import not_yours
-from storage.records import Kind, Request, Tally, Terms
+from storage.records import Kind, Request, Terms, UsageCounts
 
 REASON_MAX = 1000
 WHOM_SHOWN = 3
@@ -140,7 +140,7 @@ class _Matched:
     config: Config
     ask: Ask
     rule: Rule
-    tally: Tally | None
+    tally: UsageCounts | None
 
     @property
     def longest(self) -> timedelta:
@@ -237,7 +237,7 @@ def _too_many(matched: _Matched) -> Refused | None:
 
 def _counted(matched: _Matched) -> Iterator[tuple[int, int | None, str]]:
     """What there is, what there may be, and the words for too much."""
-    limits, ask, tally, rule = matched.config.policy.limits, matched.ask, matched.tally or Tally(), matched.rule
+    limits, ask, tally, rule = matched.config.policy.limits, matched.ask, matched.tally or UsageCounts(), matched.rule
     waiting, most = tally.waiting_of_person, limits.waiting_per_person
     yield waiting, most, f"You have {waiting} waiting requests, and {most} is the most. Cancel one, or wait."
     automatic, most = tally.automatic.get(rule.name, 0), rule.automatic

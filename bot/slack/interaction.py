@@ -13,14 +13,14 @@ from slack_bolt.async_app import AsyncAck, AsyncRespond
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.access import look
-from bot.access.ask import FormNeeded
+from bot.access import queries
 from bot.access.context import Context
 from bot.access.errors import AccessError
 from bot.access.ports import Person
+from bot.access.request_access import FormNeeded
 from bot.slack import answers, ids, modals, parse
 from bot.slack.answers import said
-from bot.slack.blocks import Block, Drawn
+from bot.slack.blocks import Block, RenderedMessage
 from storage.errors import StoreUnavailable
 
 HTTP_OK = 200
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Interaction:
     """A command or a click, and the ways to answer it. Answers are seen by the one person alone."""
 
     context: Context
@@ -56,7 +56,7 @@ class Heard:
         clicked = [action.get("action_id") for action in self.body.get("actions") or ()]
         return clicked == [ids.DONE] or (not clicked and parse.words(self.text).verb == "done")
 
-    async def say(self, drawn: Drawn) -> None:
+    async def say(self, drawn: RenderedMessage) -> None:
         """Ephemeral; the message that was clicked stays. In a form, which has nowhere to answer, by DM.
 
         Never fails: what the verb did is done, and an answer that cannot be shown must not say otherwise.
@@ -66,7 +66,7 @@ class Heard:
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("an answer could not be shown", error=type(error).__name__)
 
-    async def _say(self, drawn: Drawn) -> None:
+    async def _say(self, drawn: RenderedMessage) -> None:
         if not self.respond.response_url:
             await self.client.chat_postMessage(
                 channel=user_of(self.body), text=drawn.text, blocks=drawn.blocks, unfurl_links=False, unfurl_media=False
@@ -98,7 +98,7 @@ class Heard:
                 raise
 
 
-Listener: TypeAlias = Callable[[Heard, Person], Awaitable[None]]
+Listener: TypeAlias = Callable[[Interaction, Person], Awaitable[None]]
 BoltListener: TypeAlias = Callable[..., Awaitable[None]]
 
 
@@ -112,10 +112,10 @@ def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -
 
     async def heard(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
         await ack()
-        call = Heard(context=context, client=client, respond=respond, body=body)
+        call = Interaction(context=context, client=client, respond=respond, body=body)
         last = None
         try:
-            last = await look.last_event(context) if is_recorded else None
+            last = await queries.last_event(context) if is_recorded else None
             await _answered(call, listener)
         except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
             await call.say(said(await in_trouble(context, unforeseen, user_of(body), last=last)))
@@ -123,7 +123,7 @@ def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -
     return heard
 
 
-async def _answered(call: Heard, listener: Listener) -> None:
+async def _answered(call: Interaction, listener: Listener) -> None:
     find = call.context.giver if call.gives_back else call.context.member
     try:
         await listener(call, await find(user_of(call.body)))
@@ -142,6 +142,6 @@ async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, l
     number = secrets.token_hex(4).upper()
     reference = f"{number[:4]}-{number[4:]}"
     log.error("a listener failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen)
-    changes = await look.changes_since(context, user_id, last)
+    changes = await queries.changes_since(context, user_id, last)
     is_sure = not isinstance(unforeseen, StoreUnavailable)  # what it was writing may be written, or may yet be
     return answers.in_trouble(reference, user_id, changes or (None if changes is None or not is_sure else ()))

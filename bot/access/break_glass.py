@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from bot.access import people
+from bot.access import membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_alone
 from bot.access.errors import AccessError, Refused
+from bot.access.job import JobContext, Retry
 from bot.access.ports import Delayed, Undeliverable
-from bot.access.work import Again, Work
 from bot.durations import format_duration
-from bot.policy import clicks
+from bot.policy import authorization
 from bot.policy.facts import Facts
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from storage.records import Cause, Message, Purpose, Request, State
 from storage.transitions import Transition, TransitionInput
 
@@ -24,7 +24,7 @@ Post: TypeAlias = Callable[[Message], Awaitable[None]]
 NOBODY = "Nobody who could review it was reached, so the glass stays whole. An alert was raised."
 
 
-async def announce(context: Context, work: Work, request: Request, post: Post) -> None:
+async def announce(context: Context, work: JobContext, request: Request, post: Post) -> None:
     """Tell the reviewers, or where none can be reached the admins; then grant. Repeated, it tells only whom it had not told.
 
     ``post`` draws a card into its place and remembers it; it raises Undeliverable.
@@ -32,8 +32,8 @@ async def announce(context: Context, work: Work, request: Request, post: Post) -
     if request.state is not State.PENDING:
         return
     config = context.in_force()
-    facts = await people.facts(context, config)
-    for wanted in (clicks.reviewers(config, request, facts), _admins(config, request, facts)):
+    facts = await membership.facts(context, config)
+    for wanted in (authorization.reviewers(config, request, facts), _admins(config, request, facts)):
         if await _reaches(context, request, wanted, post):
             await _grant(context, request)
             return
@@ -83,7 +83,7 @@ async def _grant(context: Context, request: Request) -> None:
     try:
         await approve_alone(context, request)
     except Refused as no:
-        raise Again(str(no)) from None
+        raise Retry(str(no)) from None
     except AccessError:
         return  # closed meanwhile, and its requester is told
 
@@ -100,4 +100,4 @@ async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
     )
     if config is None:
         return frozenset()
-    return clicks.would_be_asked(config, request, await people.facts(context, config))
+    return authorization.would_be_asked(config, request, await membership.facts(context, config))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bot.policy.asking import Allowed, Ask, Refused
+from bot.policy.evaluation import may_ask, same_level
 from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, who_may_decide
-from bot.policy.judge import may_ask, same_level
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from bot.policy.rules import Rule
 from storage.records import Decision, Kind, Request, Review, Stage, Terms, Verdict
 from storage.transitions import open_stage

@@ -17,11 +17,11 @@ from bot.access.context import Context
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.asking import Refused
 from bot.policy.facts import Facts
-from bot.policy.load import Config
+from bot.policy.loader import Config
 from bot.policy.model import EMAIL
 from storage.audit_log import AuditKind
 from storage.errors import NotPossible
-from storage.records import Cause, Request, State, Tally
+from storage.records import Cause, Request, State, UsageCounts
 from storage.transitions import Transition, TransitionInput
 
 ALERT_PAUSE = timedelta(hours=1)
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 # Facts.
 
 
-async def facts(context: Context, config: Config, *, tally: Tally | None = None) -> Facts:
+async def facts(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
     """Who is in every group, and has every address, that the policy names. What gave no answer stays unknown."""
     members = dict(await context.directory.members(config.named))
     for handle in await moved_handles(context, config):

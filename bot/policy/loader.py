@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from bot.databases import DATABASE_NAME, DATABASE_NAME_RIGHT, DatabaseEntry, DatabasesFile
-from bot.policy import checks
+from bot.policy import validation
 from bot.policy.mistakes import validated, words
 from bot.policy.model import GROUP, PolicyFile, RuleEntry
 from bot.policy.rules import Rule, by_database, compiled, groups_in, named_in
@@ -68,8 +68,8 @@ def load(folder: Path, *, policy_path: Path | None = None) -> Config:
     data = _databases(data_file)
     policy, rules = _policy(policy_file)
     names = [name for name, _ in _items(data_file.data, "databases")]
-    known = checks.Known(databases=data.databases, names=names, is_whole=not data_file.problems)
-    policy_file.problems += checks.errors(policy_file, policy, rules, known)
+    known = validation.Known(databases=data.databases, names=names, is_whole=not data_file.problems)
+    policy_file.problems += validation.errors(policy_file, policy, rules, known)
     _raise(data_file, policy_file)
     return _config(data_file, policy_file, data, policy.model_copy(update={"rules": list(rules.values())}))
 
@@ -81,7 +81,7 @@ def _config(data_file: Source, policy_file: Source, data: DatabasesFile, policy:
         databases=data.databases,
         rules=rules,
         digest=_digest(data, policy),
-        warnings=tuple(checks.warnings(data_file, policy_file, policy, rules, data.databases)),
+        warnings=tuple(validation.warnings(data_file, policy_file, policy, rules, data.databases)),
     )
 
 

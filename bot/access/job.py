@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.5
 T = TypeVar("T")
 
 
-class Again(Exception):
+class Retry(Exception):
     """Not done yet: put the task back until ``at``, or for the usual back-off where None.
 
     ``is_untried``: it only came too early. Its next run is its first try, and waits behind nobody's retries.
@@ -31,7 +31,7 @@ class Again(Exception):
 
 
 @dataclass
-class Work:
+class JobContext:
     """One run of one task, under a lease that the runner renews while the effect lives."""
 
     context: Context
@@ -80,8 +80,8 @@ class Work:
         assert request_id is not None, "the lane of a grant"
         left = await ledger.until_due(TaskKind.REVOKE, request_id)
         if left is not None and left.total_seconds() <= 0:
-            raise Again("the end of the grant is due", at=await ledger.now())
+            raise Retry("the end of the grant is due", at=await ledger.now())
         return LOOK_SECONDS if left is None else min(LOOK_SECONDS, left.total_seconds())
 
 
-Effect: TypeAlias = Callable[[Context, Work], Awaitable[None]]
+Job: TypeAlias = Callable[[Context, JobContext], Awaitable[None]]

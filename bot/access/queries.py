@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import dataclass
 
 from adapters.base import AdapterError
-from bot.access import people
-from bot.access.ask import Typed
+from bot.access import membership
 from bot.access.context import Context
 from bot.access.errors import OutOfDate, Refused, Unknown
 from bot.access.ports import Person
 from bot.access.provision import target_of
-from bot.policy import asking, clicks, judge
-from bot.policy.offers import Offer, offers
+from bot.access.request_access import Typed
+from bot.policy import asking, authorization, evaluation
+from bot.policy.catalog import Offer, offers
 from storage.audit_log import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
 from storage.records import AuditEvent, Decision, Request, State
@@ -78,7 +78,7 @@ async def visible(context: Context, person: Person, request_id: int) -> Request:
         return request
     decisions = await context.ledger.decisions(request_id)
     config = context.in_force()
-    if not clicks.may_see(config, request, decisions, person.id, await people.facts(context, config)):
+    if not authorization.may_see(config, request, decisions, person.id, await membership.facts(context, config)):
         raise Unknown(f"#{request_id}")
     return request
 
@@ -130,7 +130,7 @@ async def _may_see(context: Context, person: Person, request: Request) -> bool:
 async def databases(context: Context, person: Person) -> tuple[Offer, ...]:
     """What this person may ask for by today's policy."""
     config = context.in_force()
-    return offers(config, person.id, await people.facts(context, config))
+    return offers(config, person.id, await membership.facts(context, config))
 
 
 def levels(context: Context, database: str) -> tuple[str, ...]:
@@ -146,8 +146,8 @@ async def explain(
     config, asker = context.in_force(), other or person.id
     now = await context.ledger.now()
     tally = await context.ledger.tally(asker, typed.database, now=now) if typed.database else None
-    facts = await people.facts(context, config, tally=tally)
-    if asker != person.id and not clicks.may_ask_about_others(config, person.id, typed.database, facts):
+    facts = await membership.facts(context, config, tally=tally)
+    if asker != person.id and not authorization.may_ask_about_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
     question = asking.Ask(
         person_id=asker,
@@ -159,4 +159,4 @@ async def explain(
         at=now,
         needs_reason=False,
     )
-    return judge.may_ask(config, question, facts)
+    return evaluation.may_ask(config, question, facts)

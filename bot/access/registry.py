@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from bot.access import alerts, ask, extend, mend, password, provision, remind, review, revoke, tell
-from bot.access.work import Effect
+from bot.access import alerts, extend, password, provision, remind, repair, request_access, review, revoke, tell
+from bot.access.job import Job
 from storage.records import TaskKind
 
-EFFECTS: dict[TaskKind, Effect] = {
+JOBS: dict[TaskKind, Job] = {
     TaskKind.POST_CARD: tell.post_card,
     TaskKind.UPDATE_CARD: tell.update_card,
     TaskKind.TELL: tell.tell,
     TaskKind.ALERT: alerts.alert,
     TaskKind.FEED: tell.feed,
-    TaskKind.LAPSE: ask.lapse,
+    TaskKind.LAPSE: request_access.lapse,
     TaskKind.REMIND: remind.remind,
     TaskKind.ESCALATE: remind.escalate,
     TaskKind.NOTIFY: remind.notify,
@@ -23,5 +23,5 @@ EFFECTS: dict[TaskKind, Effect] = {
     TaskKind.REVOKE: revoke.end,
     TaskKind.MOVE_END: extend.move_end,
     TaskKind.REVIEW: review.overdue,
-    TaskKind.MEND: mend.mend,
+    TaskKind.MEND: repair.repair,
 }

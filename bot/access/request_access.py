@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from bot.access import journal, people
+from bot.access import journal, membership
 from bot.access.context import NO_DIRECTORY, Context
 from bot.access.decide import approve_alone, grant_of
 from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.job import JobContext
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.access.words import why_not
-from bot.access.work import Work
-from bot.policy import asking, judge
+from bot.policy import asking, evaluation
+from bot.policy.catalog import Offer, offers
 from bot.policy.facts import Facts
-from bot.policy.load import Config
-from bot.policy.offers import Offer, offers
+from bot.policy.loader import Config
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
-from storage.records import Cause, Draft, Kind, Request, State, Tally
+from storage.records import Cause, Draft, Kind, Request, State, UsageCounts
 from storage.transitions import Transition, TransitionInput
 
 ROUNDS = 5
@@ -37,7 +37,7 @@ class Typed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestOutcome:
     """``is_new`` is False where the same ask was waiting already: its number is the answer.
 
     ``not_yet``: why what needs nobody's approval was stored and not approved.
@@ -59,14 +59,16 @@ class FormNeeded(Exception):
         self.grant = grant
 
 
-async def ask(context: Context, person: Person, typed: Typed, *, grant: Request | None = None) -> Asked:
+async def request_access(
+    context: Context, person: Person, typed: Typed, *, grant: Request | None = None
+) -> RequestOutcome:
     """Judge the ask by today's policy and put it on the record; what needs nobody's approval is approved at once.
 
     ``grant`` is what an extension is about. Raises Refused, FormNeeded, or TooLate where the grant has just ended.
     """
     for _ in range(ROUNDS):
         config = context.in_force()
-        facts = await people.facts_about(context, config, person, typed.database)
+        facts = await membership.facts_about(context, config, person, typed.database)
         question = await _question(context, person, typed, grant)
         try:
             answer = await _allowed(context, config, question, facts, typed)
@@ -81,30 +83,30 @@ async def ask(context: Context, person: Person, typed: Typed, *, grant: Request 
             continue
         except NotPossible as lost:
             raise TooLate(why_not(lost)) from None
-        return await _granted_at_once(context, Asked(request=request, is_new=is_new))
+        return await _granted_at_once(context, RequestOutcome(request=request, is_new=is_new))
     raise Refused("Too much is asked at once; please try again.")
 
 
-def _still(config: Config, question: asking.Ask, facts: Facts) -> Callable[[Tally], bool]:
+def _still(config: Config, question: asking.Ask, facts: Facts) -> Callable[[UsageCounts], bool]:
     """The answer with what the ledger counts in the very transaction that writes the ask."""
-    return lambda tally: isinstance(judge.may_ask(config, question, replace(facts, tally=tally)), asking.Allowed)
+    return lambda tally: isinstance(evaluation.may_ask(config, question, replace(facts, tally=tally)), asking.Allowed)
 
 
 async def _allowed(
     context: Context, config: Config, question: asking.Ask, facts: Facts, typed: Typed
 ) -> asking.Allowed:
-    answer = judge.may_ask(config, question, facts)
+    answer = evaluation.may_ask(config, question, facts)
     if isinstance(answer, asking.Missing):
         mine = offers(config, question.person_id, facts, question.kind)
         raise FormNeeded(typed, mine, answer.what, grant=question.grant)
     if isinstance(answer, asking.Refused):
         if answer.about == "people":
-            await people.trouble(context, answer)
+            await membership.trouble(context, answer)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
     return answer
 
 
-async def _granted_at_once(context: Context, asked: Asked) -> Asked:
+async def _granted_at_once(context: Context, asked: RequestOutcome) -> RequestOutcome:
     """Nobody is asked where the policy names nobody. Break-glass waits until somebody was told."""
     if asked.request.terms.stages or asked.request.kind is Kind.BREAK_GLASS:
         return asked
@@ -168,7 +170,7 @@ async def cancel(context: Context, person: Person, request_id: int) -> Request:
         raise TooLate(why_not(lost)) from None
 
 
-async def lapse(context: Context, work: Work) -> None:
+async def lapse(context: Context, work: JobContext) -> None:
     """Effect of the ``lapse`` task: the time to decide is over."""
     request = await work.request()
     if request.state.is_over or request.state.is_live:
