@@ -9,7 +9,7 @@ Errors::
     AdapterError
      ├─ Unreachable      no answer, or one that may be different next time: try again
      │   └─ Blocked      the server answers, and somebody holds a lock that this step needs: named, with what frees it
-     ├─ Rejected         the server said no and will say no again: ``mend`` says what would help
+     ├─ Rejected         the server said no and will say no again: ``remedy`` says what would help
      │   └─ WrongServer  it answers, but it is not the server the grant was made on
      ├─ LoginRefused     a temporary user is not let in
      └─ NotOurs          a user of that name is there and is not ours: its mark names another ledger, or is missing
@@ -196,12 +196,12 @@ class Enforced(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing a check saw. ``mend`` is the exact statement (or step) that would help, where there is one."""
+    """One thing a check saw. ``remedy`` is the exact statement (or step) that would help, where there is one."""
 
     is_ok: bool
     is_fatal: bool
     what: str
-    mend: str | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +228,7 @@ class AdapterError(Exception):
     """Base of all that an adapter raises. The sentence never holds a secret."""
 
 
-class Unreachable(AdapterError):
+class ServerDown(AdapterError):
     """No answer, or one that may be different next time. ``is_ambiguous``: the statement may still have run."""
 
     def __init__(self, what: str, *, is_ambiguous: bool = False) -> None:
@@ -237,7 +237,7 @@ class Unreachable(AdapterError):
         self.is_ambiguous = is_ambiguous
 
 
-class Blocked(Unreachable):
+class Blocked(ServerDown):
     """The server answers, and the step is held up by a lock of somebody else. ``remedy`` is the statement that frees it, where one does."""
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
@@ -247,12 +247,12 @@ class Blocked(Unreachable):
 
 
 class Rejected(AdapterError):
-    """The server said no and will say no again. ``mend`` is what an administrator can do."""
+    """The server said no and will say no again. ``remedy`` is what an administrator can do."""
 
-    def __init__(self, what: str, *, mend: str | None = None) -> None:
-        super().__init__(f"{what}; {mend}" if mend else what)
+    def __init__(self, what: str, *, remedy: str | None = None) -> None:
+        super().__init__(f"{what}; {remedy}" if remedy else what)
         self.what = what
-        self.mend = mend
+        self.remedy = remedy
 
 
 class WrongServer(Rejected):
@@ -261,11 +261,11 @@ class WrongServer(Rejected):
     def __init__(self, *, expected: str, found: str) -> None:
         super().__init__(
             f"this is server {found}, the grant was made on {expected}",
-            mend="point the address back, or declare the old server gone",
+            remedy="point the address back, or declare the old server gone",
         )
 
 
-class NotOurs(AdapterError):
+class ForeignUser(AdapterError):
     """A user of that name has the mark of another ledger, or none. The first is never touched; the second is only ever ended, by ``drop_user``."""
 
     def __init__(self, username: str, found: str) -> None:

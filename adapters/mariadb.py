@@ -92,12 +92,12 @@ class MariaDBDialect(Dialect):
             name = f"{target.ops_schema}.{PROCEDURE}"
             if number == SIGNALLED:
                 raise Rejected(
-                    f"{name} does not allow the role {role}", mend="run dbaccess doctor: it prints the procedure anew"
+                    f"{name} does not allow the role {role}", remedy="run dbaccess doctor: it prints the procedure anew"
                 ) from None
             if number in NO_PROCEDURE:
                 raise Rejected(
                     f"{name} is missing, or the bot may not call it",
-                    mend="run dbaccess doctor: it prints the procedure",
+                    remedy="run dbaccess doctor: it prints the procedure",
                 ) from None
             raise
 

@@ -121,14 +121,14 @@ class MySQLDialect(Dialect):
         if (why := self.unfit(connection)) is not None:
             yield fatal(*why)
         if not has_right(connection, "XA_RECOVER_ADMIN"):
-            mend = f"GRANT XA_RECOVER_ADMIN ON *.* TO {whoami(connection)};"
+            remedy = f"GRANT XA_RECOVER_ADMIN ON *.* TO {whoami(connection)};"
             yield warning(
-                "the bot cannot see prepared XA transactions, which outlive their user: no receipt names one", mend
+                "the bot cannot see prepared XA transactions, which outlive their user: no receipt names one", remedy
             )
         if self.holders(connection) is None:
-            mend = f"GRANT SELECT ON performance_schema.* TO {whoami(connection)};"
+            remedy = f"GRANT SELECT ON performance_schema.* TO {whoami(connection)};"
             yield warning(
-                "the bot cannot see who holds a lock: an end that waits for one could not name the connection", mend
+                "the bot cannot see who holds a lock: an end that waits for one could not name the connection", remedy
             )
         if any(kept_role(server.target, level) for level in levels):
             yield right(

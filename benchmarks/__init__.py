@@ -1,1 +1,1 @@
-"""Measured times, on this machine, beside what was promised. ``make bench``."""
+"""Measured times, on this machine, beside what was promised. ``make harness``."""

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bot.policy.asking import Ask
-from bot.policy.catalog import offers
+from bot.policy.asking import PolicyQuestion
+from bot.policy.catalog import catalog_entries
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
 from bot.policy.loader import load
 
 ROUNDS = 7
-JUDGED_WITHIN, LOADED_WITHIN = 0.05, 1.0
+EVALUATED_WITHIN, LOADED_WITHIN = 0.05, 1.0
 RULES, ORDINARY, DATABASES = 10_000, 1_000, 200
 GROUP = frozenset(f"U{n:05}A" for n in range(50))
 
@@ -85,20 +85,24 @@ def measure() -> list[Result]:
         (folder / "policy.yml").write_text(policy(ORDINARY))
         loaded = timed("1,000 ordinary rules, 200 databases: loaded and checked", LOADED_WITHIN, lambda: load(folder))
         (folder / "policy.yml").write_text(policy(RULES))
-        return [loaded, *_judged(folder)]
+        return [loaded, *_evaluated(folder)]
 
 
-def _judged(folder: Path) -> list[Result]:
+def _evaluated(folder: Path) -> list[Result]:
     config = load(folder)
     members = dict.fromkeys(config.named, GROUP)
     facts = Facts(members=members | {"S1DBA": frozenset({"U00001D", "U00002D"}), "S10000LEADS": GROUP})
     at = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-    last = Ask(
+    last = PolicyQuestion(
         person_id="U99999Z", database="db-7", level="readonly", duration=timedelta(hours=1), reason="PAY-311 x", at=at
     )
-    nobody = Ask(person_id="U88888Z", database="db-7", level="readonly", reason="PAY-311 x", at=at)
+    nobody = PolicyQuestion(person_id="U88888Z", database="db-7", level="readonly", reason="PAY-311 x", at=at)
     return [
-        timed("10,000 rules: the last one answers", JUDGED_WITHIN, lambda: may_ask(config, last, facts)),
-        timed("10,000 rules: none answers", JUDGED_WITHIN, lambda: may_ask(config, nobody, facts)),
-        timed("10,000 rules: what one person may ask for", JUDGED_WITHIN, lambda: offers(config, "U99999Z", facts)),
+        timed("10,000 rules: the last one answers", EVALUATED_WITHIN, lambda: may_ask(config, last, facts)),
+        timed("10,000 rules: none answers", EVALUATED_WITHIN, lambda: may_ask(config, nobody, facts)),
+        timed(
+            "10,000 rules: what one person may ask for",
+            EVALUATED_WITHIN,
+            lambda: catalog_entries(config, "U99999Z", facts),
+        ),
     ]

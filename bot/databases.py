@@ -136,7 +136,7 @@ def resolve(reference: str) -> str:
     if kind == "env":
         value = os.environ.get(place, "")
         if not value:
-            raise Rejected(f"the environment variable {place} is not set", mend=f"set {place} to the admin URL")
+            raise Rejected(f"the environment variable {place} is not set", remedy=f"set {place} to the admin URL")
         return value
     try:
         value = Path(place).read_text(encoding="utf-8").strip()

@@ -33,8 +33,8 @@ def well(what: str) -> Finding:
     return Finding(is_ok=True, is_fatal=False, what=what)
 
 
-def wrong(what: str, mend: str | None = None) -> Finding:
-    return Finding(is_ok=False, is_fatal=True, what=what, mend=mend)
+def wrong(what: str, remedy: str | None = None) -> Finding:
+    return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
 
 
 async def examine(settings: Settings, only: Sequence[str]) -> list[Section]:
@@ -137,7 +137,7 @@ async def _database(context: Context, name: str) -> list[Finding]:
     try:
         health = await context.engines.measure(where, levels)
     except Rejected as no:
-        return [wrong(no.what, no.mend)]
+        return [wrong(no.what, no.remedy)]
     except AdapterError as error:
         return [wrong(f"cannot be asked: {error}")]
     enforced = well(f"{health.version}; the server itself ends at the time: {health.enforced}")

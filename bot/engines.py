@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from adapters.base import Adapter, AdapterError, Enforced, Health, Level, Rejected, Secrets, Target, Unreachable
+from adapters.base import Adapter, AdapterError, Enforced, Health, Level, Rejected, Secrets, ServerDown, Target
 from bot.databases import resolve
 
 GROUP = "dbaccess.engines"
@@ -54,12 +54,12 @@ def _or_empty(reference: str) -> str:
         return ""
 
 
-def _failed(target: Target, unforeseen: Exception) -> Unreachable:
+def _failed(target: Target, unforeseen: Exception) -> ServerDown:
     """As trouble that may pass: an end is then tried again, and told to those who can help; one server's failure stops no look at the others."""
     reference, frame = secrets.token_hex(4).upper(), traceback.extract_tb(unforeseen.__traceback__)[-1]
     where, kind = f"{frame.filename}:{frame.lineno}", type(unforeseen).__name__  # its words may hold an admin URL
     log.error("an adapter failed", database=target.name, reference=reference, error=kind, where=where)
-    return Unreachable(f"its adapter failed: {kind}, reference {reference}", is_ambiguous=True)
+    return ServerDown(f"its adapter failed: {kind}, reference {reference}", is_ambiguous=True)
 
 
 class Engines:
@@ -77,7 +77,7 @@ class Engines:
         except KeyError:
             raise Rejected(
                 f"no engine {engine} is installed",
-                mend=f"install the package that brings it; there are {', '.join(sorted(self._classes))}",
+                remedy=f"install the package that brings it; there are {', '.join(sorted(self._classes))}",
             ) from None
 
     def label(self, engine: str) -> str:

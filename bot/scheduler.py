@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access.alerts import announce_files
-from bot.access.membership import follow_groups, look_at_people
+from bot.access.membership import check_groups, check_members
 from bot.access.runner import Runner
 from bot.access.servers import measure
 
@@ -31,7 +31,7 @@ def build_scheduler(runner: Runner) -> AsyncIOScheduler:
         id="servers",
         next_run_time=datetime.now(UTC),
     )
-    for look in (follow_groups, look_at_people):
+    for look in (check_groups, check_members):
         scheduler.add_job(
             look,
             "interval",

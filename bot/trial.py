@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.base import Adapter, AdapterError, Level, LoginRefused, NotOurs, UserSpec, make_username
+from adapters.base import Adapter, AdapterError, ForeignUser, Level, LoginRefused, UserSpec, make_username
 
 LASTS_SECONDS = 120.0
 """How long the trial's user could live by the server's own end, if we died between its beginning and its end."""
@@ -54,7 +54,7 @@ class _Trial:
         try:
             yield words
         except AdapterError as error:
-            self.is_foreign = isinstance(error, NotOurs)
+            self.is_foreign = isinstance(error, ForeignUser)
             self._say(name, ok=False, began=began, what=str(error))
             raise _Failed from None
         self._say(name, ok=True, began=began, what=" ".join(words))

@@ -142,8 +142,8 @@ def _procedure(url: str) -> list[str]:
         tls=Tls(mode="prefer"),
     )
     health = MariaDB(target, Secrets(admin_url=url)).check([Level(name="readonly", roles=("reports_reader",))])
-    mend = next(f.mend for f in health.problems if f.mend and "set_default_role" in f.what)
-    _, _, rest = mend.partition("DELIMITER //\n")
+    remedy = next(f.remedy for f in health.problems if f.remedy and "set_default_role" in f.what)
+    _, _, rest = remedy.partition("DELIMITER //\n")
     body, _, grant = rest.partition(" //\nDELIMITER ;\n")
     return [body, grant]
 

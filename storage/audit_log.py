@@ -33,7 +33,7 @@ class AuditKind(StrEnum):
     FAILED = "grant.failed"
     REVOKING = "grant.revoking"
     REVOKED = "grant.revoked"
-    MENDED = "grant.mended"
+    REPAIRED = "grant.mended"
     CLICK_REFUSED = "click.refused"
     ALERT = "alert.raised"
     BOT_STARTED = "bot.started"

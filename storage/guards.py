@@ -71,9 +71,9 @@ def may_still_start(s: GuardInput) -> Obstacle | None:
     return Obstacle.TOO_LATE if s.request.start_before is None or s.now >= s.request.start_before else None
 
 
-def requester_is_ours(s: GuardInput) -> Obstacle | None:
+def requester_is_member(s: GuardInput) -> Obstacle | None:
     """Looked up just before, outside the transaction; no answer was taken as no."""
-    return None if s.change.requester_is_ours else Obstacle.NOT_OURS
+    return None if s.change.requester_is_member else Obstacle.NOT_A_MEMBER
 
 
 def end_is_ahead(s: GuardInput) -> Obstacle | None:

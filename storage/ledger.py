@@ -43,7 +43,7 @@ Event: TypeAlias = tuple[AuditKind, str, Json]
 """What happened, who did it, and its facts."""
 KEY_ALPHABET = string.ascii_lowercase + string.digits
 KEY_LENGTH = 16
-FEED_LANE = "slack:feed"
+FEED_LOCK_KEY = "slack:feed"
 SALT_BYTES = 16
 
 
@@ -170,7 +170,7 @@ class Ledger(RequestQueries, TaskQueue):
         """Where it is now, and which version it shows."""
         await self._change_message(message_id, channel=channel, ts=ts, version=version)
 
-    async def message_drawn(self, message_id: int, version: int) -> None:
+    async def message_rendered(self, message_id: int, version: int) -> None:
         """It was redrawn in place."""
         await self._change_message(message_id, version=version)
 
@@ -245,7 +245,7 @@ async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime, *, u
         "state": State.PENDING,
         "version": 1,
         "terms": terms_json(draft.terms),
-        "asked_at": now,
+        "requested_at": now,
         "lapses_at": lapses_at if until is None else min(lapses_at, until),
     }
     return int((await tx.execute(insert(requests).values(**values).returning(requests.c.id))).scalar_one())
@@ -281,7 +281,7 @@ async def _lapse_extensions(tx: AsyncConnection, grant: Request, now: datetime) 
     """Who waits for more time on what has ended need not wait any longer."""
     waits = (requests.c.parent_id == grant.id, requests.c.state == State.PENDING)
     for request_id in (await tx.execute(select(requests.c.id).where(*waits))).scalars().all():
-        plan = TaskPlan(kind=TaskKind.LAPSE, lane=f"slack:{request_id}", due_at=now, is_single=True)
+        plan = TaskPlan(kind=TaskKind.LAPSE, lock_key=f"slack:{request_id}", due_at=now, is_single=True)
         await put(tx, plan, request_id=request_id, now=now)
 
 
@@ -385,4 +385,9 @@ async def _audit(
     event_id = (await tx.execute(insert(audit_events).values(**values).returning(audit_events.c.id))).scalar_one()
     if text:
         await tx.execute(insert(audit_texts).values(event_id=event_id, salt=salt, text=text))
-    await put(tx, TaskPlan(kind=TaskKind.FEED, lane=FEED_LANE, due_at=now, is_single=True), request_id=None, now=now)
+    await put(
+        tx,
+        TaskPlan(kind=TaskKind.AUDIT_FEED, lock_key=FEED_LOCK_KEY, due_at=now, is_single=True),
+        request_id=None,
+        now=now,
+    )

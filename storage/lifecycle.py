@@ -21,7 +21,7 @@ from storage.guards import (
     not_lapsed,
     not_locked_down,
     not_reviewed,
-    requester_is_ours,
+    requester_is_member,
     stage_is_open,
     stages_complete,
     within_its_total,
@@ -31,7 +31,7 @@ from storage.task_plans import (
     close_credentials,
     escalate,
     lapse,
-    move_end,
+    move_expiry,
     notify,
     post_card,
     provision,
@@ -136,7 +136,7 @@ TRANSITIONS: dict[Transition, TransitionRule] = {
         sources=GIVEN,
         target=State.APPROVED,
         audit=AuditKind.STARTED,
-        only_if=(may_still_start, not_locked_down, requester_is_ours),
+        only_if=(may_still_start, not_locked_down, requester_is_member),
         then=(revoke_at_the_end, review),
     ),
     Transition.ACTIVATE: TransitionRule(
@@ -183,7 +183,7 @@ EXTENDED = TransitionRule(
     sources=frozenset({State.ACTIVE}),
     target=None,
     audit=AuditKind.EXTENDED,
-    then=(revoke_at_the_end, warn_before_end, move_end, update_card),
+    then=(revoke_at_the_end, warn_before_end, move_expiry, update_card),
 )
 """What APPLY does to the grant, in the same transaction: its end, its ``revoke`` and its warning move together."""
 
@@ -239,7 +239,7 @@ def _ending(move: Transition, change: TransitionInput, now: datetime) -> dict[st
     if move is Transition.APPLY:
         return {"ended_because": Cause.APPLIED, "ended_by": change.actor, "ended_at": now}
     if move in CLOSING:
-        return {"ended_because": change.cause, "ended_by": change.actor, "ended_words": change.words, "ended_at": now}
+        return {"ended_because": change.cause, "ended_by": change.actor, "ended_note": change.words, "ended_at": now}
     if move in (Transition.REVOKE, Transition.FAIL):
-        return {"ended_because": change.cause, "ended_by": change.actor, "ended_words": change.words}
+        return {"ended_because": change.cause, "ended_by": change.actor, "ended_note": change.words}
     return {"ended_at": now} if move is Transition.CONFIRM else {}

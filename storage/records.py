@@ -92,9 +92,9 @@ class TaskKind(StrEnum):
 
     POST_CARD = "post_card"
     UPDATE_CARD = "update_card"
-    TELL = "tell"
+    NOTIFY_REQUESTER = "tell"
     ALERT = "alert"
-    FEED = "feed"
+    AUDIT_FEED = "feed"
     LAPSE = "lapse"
     REMIND = "remind"
     ESCALATE = "escalate"
@@ -103,10 +103,10 @@ class TaskKind(StrEnum):
     NOTIFY = "notify"
     PROVISION = "provision"
     PASSWORD = "password"  # noqa: S105 - the name of a task, not a secret
-    MOVE_END = "move_end"
+    MOVE_EXPIRY = "move_end"
     CLOSE_CREDENTIALS = "close_credentials"
     REVOKE = "revoke"
-    MEND = "mend"
+    REPAIR = "mend"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ class Request:
     ticket: str | None
     parent_id: int | None
     terms: Terms
-    asked_at: datetime
+    requested_at: datetime
     lapses_at: datetime
     approved_at: datetime | None = None
     duration: timedelta | None = None
@@ -220,7 +220,7 @@ class Request:
     ended_at: datetime | None = None
     ended_because: Cause | None = None
     ended_by: str | None = None
-    ended_words: str | None = None
+    ended_note: str | None = None
     receipt: Json | None = None
 
     @property
@@ -275,11 +275,11 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something to be done outside, due at a time. One of a lane runs at a time."""
+    """Something to be done outside, due at a time. One of a lock key runs at a time."""
 
     id: int
     kind: TaskKind
-    lane: str
+    lock_key: str
     request_id: int | None
     payload: Json
     due_at: datetime

@@ -166,14 +166,14 @@ async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: date
     live = (requests.c.state.in_([state.value for state in LIVE]), requests.c.kind == Kind.ACCESS)
     there = (await tx.execute(select(func.count()).where(*live, requests.c.database == database))).scalar_one()
     still = (requests.c.state == State.PENDING, *live[:1])
-    recent = or_(*still, requests.c.asked_at > now - A_DAY, requests.c.kind == Kind.BREAK_GLASS)
+    recent = or_(*still, requests.c.requested_at > now - A_DAY, requests.c.kind == Kind.BREAK_GLASS)
     query = select(requests).where(requests.c.requester_id == person_id, recent).order_by(requests.c.id)
     mine = [serialization.request(row) for row in (await tx.execute(query)).mappings()]
     return UsageCounts(
         live_of_person=sum(r.is_live and r.kind is Kind.ACCESS for r in mine),
         live_of_database=there,
         waiting_of_person=sum(r.state is State.PENDING and r.kind is not Kind.BREAK_GLASS for r in mine),
-        automatic=Counter(r.terms.rule for r in mine if _was_automatic(r) and r.asked_at > now - A_DAY),
+        automatic=Counter(r.terms.rule for r in mine if _was_automatic(r) and r.requested_at > now - A_DAY),
         unreviewed=next((r.id for r in mine if r.needs_review or _breaks_the_glass(r)), None),
     )
 

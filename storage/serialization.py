@@ -27,9 +27,6 @@ from storage.records import (
 )
 from storage.schema import tasks
 
-LATER = ("first_login_at",)
-"""Columns that a later version fills; they are not in today's record."""
-
 CLAIM = ("claim", "worker", "lease_until")
 SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after", "claim_within")
 
@@ -73,7 +70,7 @@ def terms(value: Json) -> Terms:
 
 def request(row: RowMapping) -> Request:
     """A row of ``requests``."""
-    parts: dict[str, Any] = {name: value for name, value in row.items() if name not in LATER}
+    parts: dict[str, Any] = dict(row)
     parts["kind"], parts["state"] = Kind(parts["kind"]), State(parts["state"])
     parts["terms"] = terms(parts["terms"])
     if parts["ended_because"] is not None:

@@ -15,23 +15,23 @@ SLACK = "slack"
 UNKNOWN = "unknown server"
 """The pool of what has no readable target; its task fails by itself and holds up nobody else's."""
 
-ON_SERVER = frozenset({TaskKind.REVOKE, TaskKind.MEND, TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.MOVE_END})
+ON_SERVER = frozenset({TaskKind.REVOKE, TaskKind.REPAIR, TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.MOVE_EXPIRY})
 PRIORITIES: dict[TaskKind, Priority] = {
     TaskKind.REVOKE: Priority.SAFETY,
-    TaskKind.MEND: Priority.SAFETY,
+    TaskKind.REPAIR: Priority.SAFETY,
     TaskKind.ALERT: Priority.SAFETY,
     TaskKind.PROVISION: Priority.GRANT,
     TaskKind.PASSWORD: Priority.GRANT,
-    TaskKind.MOVE_END: Priority.GRANT,
+    TaskKind.MOVE_EXPIRY: Priority.GRANT,
     TaskKind.CLOSE_CREDENTIALS: Priority.GRANT,
-    TaskKind.FEED: Priority.BACKGROUND,
+    TaskKind.AUDIT_FEED: Priority.BACKGROUND,
     TaskKind.REMIND: Priority.BACKGROUND,
 }
 """Every other kind is DECISION."""
 
 
 def is_safety() -> ColumnElement[bool]:
-    """The task goes before everything else of its lane."""
+    """The task goes before everything else of its lock key."""
     return tasks.c.kind.in_([kind.value for kind, priority in PRIORITIES.items() if priority is Priority.SAFETY])
 
 

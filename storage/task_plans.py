@@ -8,69 +8,81 @@ from storage.records import Kind, Request, TaskKind
 from storage.transitions import TaskPlan, latest_end, warn_at
 
 
-def db_lane(request: Request) -> str:
+def user_lock_key(request: Request) -> str:
     """Everything that touches this request's user, and its credential message."""
     return f"db:{request.id}"
 
 
-def slack_lane(request: Request) -> str:
+def message_lock_key(request: Request) -> str:
     """Everything that draws this request's other messages."""
     return f"slack:{request.id}"
 
 
 def post_card(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.POST_CARD, lane=slack_lane(r), due_at=now)
+    return TaskPlan(kind=TaskKind.POST_CARD, lock_key=message_lock_key(r), due_at=now)
 
 
 def update_card(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.UPDATE_CARD, lane=slack_lane(r), due_at=now, is_single=True)
+    return TaskPlan(kind=TaskKind.UPDATE_CARD, lock_key=message_lock_key(r), due_at=now, is_single=True)
 
 
 def tell(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.TELL, lane=slack_lane(r), due_at=now, payload={"state": r.state.value})
+    return TaskPlan(
+        kind=TaskKind.NOTIFY_REQUESTER, lock_key=message_lock_key(r), due_at=now, payload={"state": r.state.value}
+    )
 
 
 def lapse(r: Request, _now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.LAPSE, lane=slack_lane(r), due_at=r.lapses_at, is_single=True)
+    return TaskPlan(kind=TaskKind.LAPSE, lock_key=message_lock_key(r), due_at=r.lapses_at, is_single=True)
 
 
 def remind(r: Request, now: datetime) -> TaskPlan | None:
     if r.terms.remind_after is None or not r.terms.stages:
         return None
-    return TaskPlan(kind=TaskKind.REMIND, lane=slack_lane(r), due_at=now + r.terms.remind_after, is_single=True)
+    return TaskPlan(
+        kind=TaskKind.REMIND, lock_key=message_lock_key(r), due_at=now + r.terms.remind_after, is_single=True
+    )
 
 
 def escalate(r: Request, now: datetime) -> TaskPlan | None:
     if r.terms.escalation is None or not r.terms.stages:
         return None
-    return TaskPlan(kind=TaskKind.ESCALATE, lane=slack_lane(r), due_at=now + r.terms.escalation.after, is_single=True)
+    return TaskPlan(
+        kind=TaskKind.ESCALATE, lock_key=message_lock_key(r), due_at=now + r.terms.escalation.after, is_single=True
+    )
 
 
 def notify(r: Request, now: datetime) -> TaskPlan | None:
     if not r.terms.notify and r.kind is not Kind.BREAK_GLASS:
         return None
-    return TaskPlan(kind=TaskKind.NOTIFY, lane=slack_lane(r), due_at=now, is_single=True)
+    return TaskPlan(kind=TaskKind.NOTIFY, lock_key=message_lock_key(r), due_at=now, is_single=True)
 
 
 def warn_before_end(r: Request, now: datetime) -> TaskPlan | None:
     if r.expires_at is None:
         return None
-    return TaskPlan(kind=TaskKind.WARN_BEFORE_END, lane=slack_lane(r), due_at=max(warn_at(r), now), is_single=True)
+    return TaskPlan(
+        kind=TaskKind.WARN_BEFORE_END, lock_key=message_lock_key(r), due_at=max(warn_at(r), now), is_single=True
+    )
 
 
 def review(r: Request, now: datetime) -> TaskPlan | None:
     if r.terms.review is None or not r.needs_review:
         return None
-    return TaskPlan(kind=TaskKind.REVIEW, lane=slack_lane(r), due_at=now + r.terms.review.within, is_single=True)
+    return TaskPlan(
+        kind=TaskKind.REVIEW, lock_key=message_lock_key(r), due_at=now + r.terms.review.within, is_single=True
+    )
 
 
-def move_end(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.MOVE_END, lane=db_lane(r), due_at=now, is_single=True)
+def move_expiry(r: Request, now: datetime) -> TaskPlan:
+    return TaskPlan(kind=TaskKind.MOVE_EXPIRY, lock_key=user_lock_key(r), due_at=now, is_single=True)
 
 
 def revoke_at_the_end(r: Request, _now: datetime) -> TaskPlan:
     end = r.expires_at or latest_end(r)
-    return TaskPlan(kind=TaskKind.REVOKE, lane=db_lane(r), due_at=min(end, r.unclaimed_at or end), is_single=True)
+    return TaskPlan(
+        kind=TaskKind.REVOKE, lock_key=user_lock_key(r), due_at=min(end, r.unclaimed_at or end), is_single=True
+    )
 
 
 def revoke_unclaimed(r: Request, now: datetime) -> TaskPlan | None:
@@ -78,12 +90,12 @@ def revoke_unclaimed(r: Request, now: datetime) -> TaskPlan | None:
 
 
 def revoke_now(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.REVOKE, lane=db_lane(r), due_at=now, is_single=True)
+    return TaskPlan(kind=TaskKind.REVOKE, lock_key=user_lock_key(r), due_at=now, is_single=True)
 
 
 def provision(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.PROVISION, lane=db_lane(r), due_at=now, is_single=True)
+    return TaskPlan(kind=TaskKind.PROVISION, lock_key=user_lock_key(r), due_at=now, is_single=True)
 
 
 def close_credentials(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.CLOSE_CREDENTIALS, lane=db_lane(r), due_at=now, is_single=True)
+    return TaskPlan(kind=TaskKind.CLOSE_CREDENTIALS, lock_key=user_lock_key(r), due_at=now, is_single=True)

@@ -1,4 +1,4 @@
-"""Tasks and their claims: one of a lane at a time, by a lease that runs out."""
+"""Tasks and their claims: one of a lock key at a time, by a lease that runs out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TaskQueue(Database):
             await put(tx, plan, request_id=request_id, now=await self.moment(tx))
 
     async def claim(self, worker: str, lease: timedelta, *, full: Collection[Slot] = ()) -> Claim | None:
-        """The due task that goes first among those whose lane is free, or None. Its number is never given out again.
+        """The due task that goes first among those whose lock key is free, or None. Its number is never given out again.
 
         What ends access goes before all else, then by priority; a task that was never tried before one that was; then by
         due time. No task is claimed whose slot is among ``full``: it waits on disk, without a lease.
@@ -57,28 +57,28 @@ class TaskQueue(Database):
             return None if found is None else await _claim(tx, found, worker, now + lease)
 
     async def _first_due(self, tx: AsyncConnection, now: datetime, full: Collection[Slot]) -> RowMapping | None:
-        """The task to be claimed, its row taken. A lane in which somebody else is at work this moment is passed over.
+        """The task to be claimed, its row taken. A lock key in which somebody else is at work this moment is passed over.
 
         Were only its first row passed over, two workers could take the second and the third, in either order.
         """
         passed: list[str] = []
         while True:
-            first = self._heads(now, full, tasks.c.lane.not_in(passed)).limit(1)
+            first = self._heads(now, full, tasks.c.lock_key.not_in(passed)).limit(1)
             row: RowMapping | None = (await tx.execute(self._rows(first))).mappings().first()
             if row is None or self.is_sqlite:
                 return row
-            passed.append(row["lane"])
-            if await _lane_is_ours(tx, row["lane"]):
-                again = self._heads(now, full, tasks.c.lane == row["lane"])
+            passed.append(row["lock_key"])
+            if await _take_lock_key(tx, row["lock_key"]):
+                again = self._heads(now, full, tasks.c.lock_key == row["lock_key"])
                 taken = self._rows(again).where(tasks.c.claim.is_(None)).with_for_update(skip_locked=True, of=tasks)
                 mine: RowMapping | None = (await tx.execute(taken)).mappings().first()
                 if mine is not None:
                     return mine
 
     def _heads(self, now: datetime, full: Collection[Slot], where: ColumnElement[bool]) -> Select[tuple[int]]:
-        """The ids of the tasks that may be claimed now: of each free lane what ends access, else what was created first."""
-        turn = func.row_number().over(partition_by=tasks.c.lane, order_by=(~slots.is_safety(), tasks.c.id))
-        due = (tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lane_is_taken())
+        """The ids of the tasks that may be claimed now: of each free lock key what ends access, else what was created first."""
+        turn = func.row_number().over(partition_by=tasks.c.lock_key, order_by=(~slots.is_safety(), tasks.c.id))
+        due = (tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lock_key_is_taken())
         first = select(tasks.c.id, turn.label("turn")).where(*due, where).subquery()
         heads = select(tasks.c.id).join(first, and_(first.c.id == tasks.c.id, first.c.turn == 1))
         if full:
@@ -134,12 +134,12 @@ class TaskQueue(Database):
             await tx.execute(update(tasks).values(claim=None, worker=None, lease_until=None))
 
     async def next_due(self, *, full: Collection[Slot] = ()) -> datetime | None:
-        """The earliest moment at which a claim may succeed: a due task in a free lane and slot, one that falls due, or a lease that runs out."""
+        """The earliest moment at which a claim may succeed: a due task in a free lock key and slot, one that falls due, or a lease that runs out."""
         async with self.reading() as tx:
             now = await self.moment(tx)
             heads = self._heads(now, full, true()).with_only_columns(tasks.c.due_at).limit(1)
             later = select(func.min(tasks.c.due_at)).where(
-                tasks.c.claim.is_(None), tasks.c.due_at > now, ~_lane_is_taken()
+                tasks.c.claim.is_(None), tasks.c.due_at > now, ~_lock_key_is_taken()
             )
             leases = select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None))
             found = [(await tx.execute(query)).scalar() for query in (heads, later, leases)]
@@ -167,7 +167,7 @@ async def put(tx: AsyncConnection, plan: TaskPlan, *, request_id: int | None, no
         return
     values = {
         "kind": plan.kind,
-        "lane": plan.lane,
+        "lock_key": plan.lock_key,
         "request_id": request_id,
         "payload": dict(plan.payload),
         "due_at": plan.due_at,
@@ -178,7 +178,11 @@ async def put(tx: AsyncConnection, plan: TaskPlan, *, request_id: int | None, no
 
 
 async def _moved(tx: AsyncConnection, plan: TaskPlan, request_id: int | None) -> bool:
-    same = [tasks.c.kind == plan.kind, tasks.c.lane == plan.lane, tasks.c.request_id.is_not_distinct_from(request_id)]
+    same = [
+        tasks.c.kind == plan.kind,
+        tasks.c.lock_key == plan.lock_key,
+        tasks.c.request_id.is_not_distinct_from(request_id),
+    ]
     values: dict[str, Any] = {"due_at": plan.due_at}
     if plan.kind is TaskKind.REVOKE:
         values["attempts"] = 0  # another end than the one that was tried
@@ -212,14 +216,16 @@ def _one(changed: CursorResult[object]) -> None:
         raise ClaimLost("another worker has the task, or it is finished")
 
 
-def _lane_is_taken() -> ColumnElement[bool]:
+def _lock_key_is_taken() -> ColumnElement[bool]:
     other = tasks.alias()
-    return exists().where(and_(other.c.lane == tasks.c.lane, other.c.claim.is_not(None)))
+    return exists().where(and_(other.c.lock_key == tasks.c.lock_key, other.c.claim.is_not(None)))
 
 
-async def _lane_is_ours(tx: AsyncConnection, lane: str) -> bool:
-    """Until the end of this transaction nobody else claims in this lane. Does not wait."""
-    return bool((await tx.execute(select(func.pg_try_advisory_xact_lock(lock_number(f"lane {lane}"))))).scalar_one())
+async def _take_lock_key(tx: AsyncConnection, lock_key: str) -> bool:
+    """Until the end of this transaction nobody else claims in this lock key. Does not wait."""
+    return bool(
+        (await tx.execute(select(func.pg_try_advisory_xact_lock(lock_number(f"lock key {lock_key}"))))).scalar_one()
+    )
 
 
 async def _free_lapsed(tx: AsyncConnection, now: datetime) -> None:

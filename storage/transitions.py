@@ -50,7 +50,7 @@ class Obstacle(StrEnum):
     TOO_LATE = "it may not begin any more"
     STARTED = "its clock runs already"
     NOT_STARTED = "its clock does not run yet"
-    NOT_OURS = "the requester is no longer a member"
+    NOT_A_MEMBER = "the requester is no longer a member"
     ENDED = "its end has come"
     NOT_ENDED = "its end has not come"
     NO_RECEIPT = "nothing was read back from the server"
@@ -72,7 +72,7 @@ class TransitionInput:
     decision: Decision | None = None
     cause: Cause | None = None
     words: str | None = None
-    requester_is_ours: bool = True
+    requester_is_member: bool = True
     set: Json = field(default_factory=dict)
     facts: Json = field(default_factory=dict)
     text: str | None = None
@@ -97,7 +97,7 @@ class TaskPlan:
     """A task that follows. ``is_single``: an unfinished one of this kind is moved to ``due_at`` instead of doubled."""
 
     kind: TaskKind
-    lane: str
+    lock_key: str
     due_at: datetime
     payload: Json = field(default_factory=dict)
     is_single: bool = False
@@ -153,5 +153,5 @@ def moved_end(grant: Request | None, by: timedelta) -> datetime:
 def warn_at(request: Request) -> datetime:
     """When the requester of a live grant is told that its end comes."""
     assert request.expires_at is not None, "a live grant has its end"
-    whole = request.expires_at - (request.started_at or request.asked_at)
+    whole = request.expires_at - (request.started_at or request.requested_at)
     return request.expires_at - min(WARN_AT_MOST, whole / 4)

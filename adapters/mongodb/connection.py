@@ -182,14 +182,14 @@ def _tls(tls: Tls) -> dict[str, Any]:
 
 def _checked(url: str, reference: str) -> str:
     """Raises Rejected, naming the reference and never the URL."""
-    mend = "mongodb://user:password@host:port/?authSource=admin, with % signs for what is special in a URL"
+    remedy = "mongodb://user:password@host:port/?authSource=admin, with % signs for what is special in a URL"
     try:
         parts = urlsplit(url)
         is_read = parts.scheme in SCHEMES and parts.username and parts.hostname and not parts.fragment
     except ValueError:
         is_read = False
     if not is_read:
-        raise Rejected(f"the admin URL behind {reference} cannot be read", mend=mend)
+        raise Rejected(f"the admin URL behind {reference} cannot be read", remedy=remedy)
     return url
 
 

@@ -17,7 +17,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from adapters.base import AdapterError, Rejected, Unreachable, scrub
+from adapters.base import AdapterError, Rejected, ServerDown, scrub
 
 LONGEST = 300
 USER_NOT_FOUND, NOT_ALLOWED, LOGIN_FAILED, ROLE_NOT_FOUND = 11, 13, 18, 31
@@ -55,7 +55,7 @@ def translated(hidden: tuple[str, ...], *, where: str) -> Iterator[None]:
         raise Rejected(f"the admin URL of {where} cannot be read by the driver") from None
     except OSError as error:
         _take_out(error, hidden)
-        raise Unreachable(f"no connection to {where}: {clean(str(error), hidden)}", is_ambiguous=True) from None
+        raise ServerDown(f"no connection to {where}: {clean(str(error), hidden)}", is_ambiguous=True) from None
 
 
 def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
@@ -85,29 +85,29 @@ def translate(error: PyMongoError, hidden: tuple[str, ...], *, where: str) -> Ad
     """Try again, or not: by the number, and by the class only where there is none."""
     number, words = code(error), clean(str(error), hidden)
     if any(part in words for part in NO_TLS):
-        mend = (
+        remedy = (
             "put tls in databases.yml right: its mode, and ca with the authority that signed the server's certificate"
         )
-        return Rejected(f"{where} refused the bot's own connection: {words}", mend=mend)
+        return Rejected(f"{where} refused the bot's own connection: {words}", remedy=remedy)
     if isinstance(error, ServerSelectionTimeoutError):
-        return Unreachable(f"no connection to {where}: {words}")
+        return ServerDown(f"no connection to {where}: {words}")
     if number in TIMED_OUT | AGAIN or isinstance(error, AutoReconnect | ConnectionFailure):
-        return Unreachable(f"{where} did not finish: {words}", is_ambiguous=True)
+        return ServerDown(f"{where} did not finish: {words}", is_ambiguous=True)
     return _refused(error, number, words, where)
 
 
 def _refused(error: PyMongoError, number: int, words: str, where: str) -> Rejected:
     if isinstance(error, InvalidURI | ConfigurationError | InvalidOperation):
         return Rejected(f"the driver refused: {words}")
-    what, mend = REFUSALS.get(number, (f"{{where}} refused ({number})", None))
-    return Rejected(f"{what.format(where=where)}: {words}", mend=mend)
+    what, remedy = REFUSALS.get(number, (f"{{where}} refused ({number})", None))
+    return Rejected(f"{what.format(where=where)}: {words}", remedy=remedy)
 
 
 def of_reply(reply: dict[str, Any], *, where: str) -> None:
     """A write concern that was not met comes with ok: 1, and the driver raises nothing for it."""
     if (trouble := reply.get("writeConcernError")) is not None:
         words = clean(str(trouble.get("errmsg")), ())
-        raise Unreachable(f"{where} has not confirmed it on a majority: {words}", is_ambiguous=True)
+        raise ServerDown(f"{where} has not confirmed it on a majority: {words}", is_ambiguous=True)
 
 
 def is_refusal(error: OperationFailure) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from adapters.base import Unreachable
+from adapters.base import ServerDown
 from adapters.mongodb.connection import Connection, Server
 
 PATIENCE_SECONDS = 10.0
@@ -69,7 +69,7 @@ def _forget(server: Server, member: Connection, username: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while member.run(server.users, {"usersInfo": {"user": username, "db": server.users}})["users"]:
         if time.monotonic() > deadline:
-            raise Unreachable(f"{member.where} has not heard of the end of {username} yet")
+            raise ServerDown(f"{member.where} has not heard of the end of {username} yet")
         time.sleep(PAUSE_SECONDS)
 
 
@@ -85,7 +85,7 @@ def _kill(server: Server, member: Connection, username: str, seen: set[tuple[str
         for row in alive:
             member.run("admin", {"killOp": 1, "op": row["opid"]})
         if time.monotonic() > deadline:
-            raise Unreachable(
+            raise ServerDown(
                 f"{len(alive)} operations of {username} are killed and have not ended yet", is_ambiguous=True
             )
         time.sleep(PAUSE_SECONDS)

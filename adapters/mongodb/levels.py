@@ -56,8 +56,8 @@ def level_database(server: Server, level: Level) -> str:
     """Where the level's collections are. Raises Rejected where nothing says it."""
     found = level.database or server.target.connect.database or urlsplit(server.url).path.lstrip("/")
     if not found:
-        mend = "give the level a database, or connect a database, in databases.yml"
-        raise Rejected(f"level {level.name} is about no database", mend=mend)
+        remedy = "give the level a database, or connect a database, in databases.yml"
+        raise Rejected(f"level {level.name} is about no database", remedy=remedy)
     return found
 
 
@@ -82,7 +82,9 @@ def named_roles(server: Server, level: Level) -> list[dict[str, str]]:
 def roles_of(server: Server, connection: Connection, level: Level) -> list[dict[str, str]]:
     """All roles a user of this level gets, the kept one made equal to its grants. Raises Rejected for what must not be given."""
     if level.settings:
-        raise Rejected(f"MongoDB has no settings for one user ({', '.join(level.settings)})", mend="leave settings out")
+        raise Rejected(
+            f"MongoDB has no settings for one user ({', '.join(level.settings)})", remedy="leave settings out"
+        )
     roles = named_roles(server, level)
     for role in roles:
         refuse_dangerous(connection, role)
@@ -98,17 +100,19 @@ def refuse_dangerous(connection: Connection, role: dict[str, str]) -> None:
     name = f"{role['role']}@{role['db']}"
     if role["role"] in BUILT_IN:
         if role["role"] not in OFFERED:
-            mend = f"name one of {', '.join(sorted(OFFERED))}, or a role of your own"
-            raise Rejected(f"the role {name} is never given: whoever gets it could outlive the grant", mend=mend)
+            remedy = f"name one of {', '.join(sorted(OFFERED))}, or a role of your own"
+            raise Rejected(f"the role {name} is never given: whoever gets it could outlive the grant", remedy=remedy)
         return
     found = look(connection, role["db"], role["role"])
     if found is None:
         raise Rejected(
             f"the role {name} does not exist",
-            mend=f'db.getSiblingDB("{role["db"]}").createRole({{role: "{role["role"]}", …}})',
+            remedy=f'db.getSiblingDB("{role["db"]}").createRole({{role: "{role["role"]}", …}})',
         )
     if why := danger(found):
-        raise Rejected(f"the role {name} {why}: whoever gets it could outlive the grant", mend="name a role without it")
+        raise Rejected(
+            f"the role {name} {why}: whoever gets it could outlive the grant", remedy="name a role without it"
+        )
 
 
 def danger(role: dict[str, Any]) -> str | None:
@@ -136,7 +140,7 @@ def look(connection: Connection, database: str, role: str) -> dict[str, Any] | N
             raise
         raise Rejected(
             f"the bot may not see the roles of {database} (viewRole)",
-            mend="run dbaccess doctor: it prints what is missing",
+            remedy="run dbaccess doctor: it prints what is missing",
         ) from None
     return found[0] if found else None
 
@@ -150,12 +154,12 @@ def privileges_of(level: Level, database: str) -> dict[str, set[str]]:
     for grant in level.grants:
         if wrong := sorted(set(grant.privileges) - ACTIONS):
             raise Rejected(
-                f"a level cannot give {wrong[0]} on {database}", mend=f"there are {', '.join(sorted(ACTIONS))}"
+                f"a level cannot give {wrong[0]} on {database}", remedy=f"there are {', '.join(sorted(ACTIONS))}"
             )
         for on in grant.on:
             if on.startswith(SYSTEM) or database == "admin":
                 what = f"a level cannot give anything on {on} of {database}"
-                raise Rejected(what, mend="name collections of an application")
+                raise Rejected(what, remedy="name collections of an application")
             found["" if on == "*" else on] |= set(grant.privileges)
     return dict(found)
 
@@ -170,9 +174,9 @@ def keep(connection: Connection, database: str, role: str, wanted: dict[str, set
         raise Rejected(f"the role {role}@{database} comes and goes")
     if found["roles"]:
         below = found["roles"][0]
-        mend = f'db.getSiblingDB("{database}").revokeRolesFromRole("{role}", [{{role: "{below["role"]}", db: "{below["db"]}"}}])'
+        remedy = f'db.getSiblingDB("{database}").revokeRolesFromRole("{role}", [{{role: "{below["role"]}", db: "{below["db"]}"}}])'
         raise Rejected(
-            f"somebody gave {role}@{database} the role {below['role']}, which its level does not give", mend=mend
+            f"somebody gave {role}@{database} the role {below['role']}, which its level does not give", remedy=remedy
         )
     _make_equal(connection, database, role, found["privileges"], wanted)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pymongo.errors import OperationFailure, PyMongoError
 
-from adapters.base import LoginRefused, Unreachable
+from adapters.base import LoginRefused, ServerDown
 from adapters.mongodb.connection import Client, Server, close
 from adapters.mongodb.errors import clean, is_refusal
 
@@ -37,5 +37,5 @@ def as_user(server: Server, username: str, password: str) -> Login:
         words = clean(str(error), (password,))
         if isinstance(error, OperationFailure) and is_refusal(error):
             raise LoginRefused(words) from None
-        raise Unreachable(f"no login as {username}: {words}") from None
+        raise ServerDown(f"no login as {username}: {words}") from None
     return Login(client)

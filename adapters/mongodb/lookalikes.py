@@ -28,7 +28,7 @@ def refuse_look_alikes(connection: Connection) -> None:
     """Raises Rejected."""
     if (name := look_alike(connection.run("admin", {"buildInfo": 1}))) is not None:
         raise Rejected(
-            f"this is {name}: it takes roles and does not limit by them", mend="use a server that enforces roles"
+            f"this is {name}: it takes roles and does not limit by them", remedy="use a server that enforces roles"
         )
 
 
@@ -47,7 +47,7 @@ def refuse_where_roles_limit_nothing(server: Server) -> None:
             connection.change(server.users, {"dropUser": name})
     if is_open:
         raise Rejected(
-            "a user without any role may read here: roles limit nothing", mend="use a server that enforces roles"
+            "a user without any role may read here: roles limit nothing", remedy="use a server that enforces roles"
         )
 
 

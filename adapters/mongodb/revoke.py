@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.base import AdapterError, Level, Receipt, Rejected, Unreachable, username_pattern
+from adapters.base import AdapterError, Level, Receipt, Rejected, ServerDown, username_pattern
 from adapters.mongodb import kill, users
 from adapters.mongodb.connection import Connection, Server
 from adapters.mongodb.levels import drop_unused
@@ -42,4 +42,4 @@ def _drop_kept_role(server: Server, connection: Connection, level: Level) -> tup
 
 def _read_back(server: Server, connection: Connection, username: str) -> None:
     if users.find(server, connection, username, to_end=True) is not None:
-        raise Unreachable(f"{username} was there again when it was read back", is_ambiguous=True)
+        raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)

@@ -31,14 +31,14 @@ def ok(what: str) -> Finding:
     return Finding(is_ok=True, is_fatal=False, what=what)
 
 
-def fatal(what: str, mend: str | None = None) -> Finding:
+def fatal(what: str, remedy: str | None = None) -> Finding:
     """No grant can be given, or ended, as promised."""
-    return Finding(is_ok=False, is_fatal=True, what=what, mend=mend)
+    return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
 
 
-def warning(what: str, mend: str | None = None) -> Finding:
+def warning(what: str, remedy: str | None = None) -> Finding:
     """More is open than should be."""
-    return Finding(is_ok=False, is_fatal=False, what=what, mend=mend)
+    return Finding(is_ok=False, is_fatal=False, what=what, remedy=remedy)
 
 
 class Rights:
@@ -66,7 +66,7 @@ class Rights:
         wanted = (p for p in self.privileges if p["resource"].get("cluster") or p["resource"].get("anyResource"))
         return any(action in privilege["actions"] for privilege in wanted)
 
-    def mend(self, resource: dict[str, Any], action: str) -> str:
+    def remedy(self, resource: dict[str, Any], action: str) -> str:
         """As the shell takes it."""
         document = json.dumps({"resource": resource, "actions": [action]})
         return f'db.getSiblingDB("admin").grantPrivilegesToRole("{self.role}", [{document}])'
@@ -110,12 +110,12 @@ def _rights(server: Server, connection: Connection, rights: Rights) -> Iterator[
     resource = {"db": server.users, "collection": ""}
     for action, purpose in ON_USERS.items():
         yield _right(
-            rights.on(server.users, action), f"{action} on {server.users}", purpose, rights.mend(resource, action)
+            rights.on(server.users, action), f"{action} on {server.users}", purpose, rights.remedy(resource, action)
         )
     wanted = {**ON_CLUSTER, **(ON_ROUTERS if connection.hello().is_router else {})}
     for action, purpose in wanted.items():
         yield _right(
-            rights.on_cluster(action), f"{action} on the cluster", purpose, rights.mend({"cluster": True}, action)
+            rights.on_cluster(action), f"{action} on the cluster", purpose, rights.remedy({"cluster": True}, action)
         )
     if server.users == "admin":
         yield warning(
@@ -124,17 +124,17 @@ def _rights(server: Server, connection: Connection, rights: Rights) -> Iterator[
         )
 
 
-def _right(is_held: bool, right: str, purpose: str, mend: str) -> Finding:
+def _right(is_held: bool, right: str, purpose: str, remedy: str) -> Finding:
     if is_held:
         return ok(f"{right}: may {purpose}")
-    return fatal(f"{right} is missing: the bot cannot {purpose}", mend)
+    return fatal(f"{right} is missing: the bot cannot {purpose}", remedy)
 
 
 def _level(server: Server, connection: Connection, rights: Rights, level: Level) -> Iterator[Finding]:
     try:
         lacking = [*_of_named(server, connection, rights, level), *_of_kept(server, rights, level)]
     except Rejected as no:
-        yield fatal(f"level {level.name}: {no.what}", no.mend)
+        yield fatal(f"level {level.name}: {no.what}", no.remedy)
         return
     yield from lacking
     if not lacking:
@@ -147,9 +147,9 @@ def _of_named(server: Server, connection: Connection, rights: Rights, level: Lev
     for role in named_roles(server, level):
         refuse_dangerous(connection, role)
         if not rights.on(role["db"], "grantRole"):
-            mend = rights.mend({"db": role["db"], "collection": ""}, "grantRole")
+            remedy = rights.remedy({"db": role["db"], "collection": ""}, "grantRole")
             yield fatal(
-                f"level {level.name}: grantRole on {role['db']} is missing: the bot cannot give {role['role']}", mend
+                f"level {level.name}: grantRole on {role['db']} is missing: the bot cannot give {role['role']}", remedy
             )
 
 
@@ -160,8 +160,8 @@ def _of_kept(server: Server, rights: Rights, level: Level) -> Iterator[Finding]:
     privileges_of(level, database)
     for action in ("grantRole", *FOR_KEPT_ROLES):
         if not rights.on(database, action):
-            mend = rights.mend({"db": database, "collection": ""}, action)
-            yield fatal(f"level {level.name}: {action} on {database} is missing: the bot cannot keep its role", mend)
+            remedy = rights.remedy({"db": database, "collection": ""}, action)
+            yield fatal(f"level {level.name}: {action} on {database} is missing: the bot cannot keep its role", remedy)
 
 
 def _members(server: Server, connection: Connection, rights: Rights) -> Iterator[Finding]:

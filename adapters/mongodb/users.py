@@ -8,7 +8,7 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from adapters.base import NotOurs, Rejected, Unreachable, UserSpec, username_pattern
+from adapters.base import ForeignUser, Rejected, ServerDown, UserSpec, username_pattern
 from adapters.mongodb import kill
 from adapters.mongodb.connection import Connection, Server, answers_strangers
 from adapters.mongodb.errors import ROLE_NOT_FOUND, USER_EXISTS, USER_NOT_FOUND, code
@@ -53,10 +53,10 @@ def find(server: Server, connection: Connection, username: str, *, to_end: bool 
         return None
     user = of(found[0])
     if not username_pattern(server.target.prefix).fullmatch(username):
-        raise NotOurs(username, "its name is not of our pattern")
+        raise ForeignUser(username, "its name is not of our pattern")
     is_lost = user.ledger is None and to_end
     if user.ledger != server.target.ledger and not is_lost:
-        raise NotOurs(username, "its mark names another ledger" if user.ledger else "it carries no mark")
+        raise ForeignUser(username, "its mark names another ledger" if user.ledger else "it carries no mark")
     return user
 
 
@@ -73,7 +73,7 @@ def create(server: Server, spec: UserSpec) -> None:
     if not username_pattern(server.target.prefix).fullmatch(spec.username):
         raise Rejected(f"{spec.username!r} is no name dbaccess makes")
     if answers_strangers(server):
-        raise Rejected(NO_AUTHORIZATION, mend=MEND_AUTHORIZATION)
+        raise Rejected(NO_AUTHORIZATION, remedy=MEND_AUTHORIZATION)
     with server.session(spec.password) as connection:
         refuse_look_alikes(connection)
         if find(server, connection, spec.username) is not None:
@@ -99,9 +99,9 @@ def _make(server: Server, connection: Connection, spec: UserSpec) -> None:
         connection.change(server.users, command)
     except OperationFailure as error:
         if code(error) == USER_EXISTS:
-            raise Unreachable("somebody makes the same user at this moment", is_ambiguous=True) from None
+            raise ServerDown("somebody makes the same user at this moment", is_ambiguous=True) from None
         if code(error) == ROLE_NOT_FOUND:
-            raise Unreachable("a role of the level was dropped at this moment") from None
+            raise ServerDown("a role of the level was dropped at this moment") from None
         raise
 
 

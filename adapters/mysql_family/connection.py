@@ -179,8 +179,8 @@ def _tls(tls: Tls) -> dict[str, Any]:
 
 def parse(url: str, reference: str) -> Address:
     """Raises Rejected, naming the reference and never the URL."""
-    mend = "mysql://user:password@host:port/database, with % signs for what is special in a URL"
-    refused = Rejected(f"the admin URL behind {reference} cannot be read", mend=mend)
+    remedy = "mysql://user:password@host:port/database, with % signs for what is special in a URL"
+    refused = Rejected(f"the admin URL behind {reference} cannot be read", remedy=remedy)
     try:
         parts = urlsplit(url)
         port, named = parts.port or DEFAULT_PORT, dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pymysql
 
-from adapters.base import AdapterError, Rejected, Unreachable, scrub
+from adapters.base import AdapterError, Rejected, ServerDown, scrub
 
 LONGEST = 300
 
@@ -58,7 +58,7 @@ def translated(hidden: tuple[str, ...], *, login: str, where: str) -> Iterator[N
         raise Rejected(f"the driver cannot log in: {_clean(str(error), hidden)}") from None
     except OSError as error:
         _take_out(error, hidden)
-        raise Unreachable(f"no connection to {where}: {_clean(str(error), hidden)}", is_ambiguous=True) from None
+        raise ServerDown(f"no connection to {where}: {_clean(str(error), hidden)}", is_ambiguous=True) from None
 
 
 def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
@@ -79,16 +79,16 @@ def translate(error: pymysql.MySQLError, hidden: tuple[str, ...], *, login: str,
     number = code(error)
     words = _clean(str(error.args[1]) if len(error.args) > 1 else str(error), hidden)
     if number in READ_ONLY and (number != OPTION_PREVENTS or "read" in words):
-        return Unreachable(f"{where} is read-only ({words}): a replica, or one that is becoming one")
+        return ServerDown(f"{where} is read-only ({words}): a replica, or one that is becoming one")
     if number in NO_CONNECTION and CERTIFICATE not in words:
-        return Unreachable(f"no connection to {where}: {words}")
+        return ServerDown(f"no connection to {where}: {words}")
     if number in NO_TLS or CERTIFICATE in words:
-        mend = (
+        remedy = (
             "put tls in databases.yml right: its mode, and ca with the authority that signed the server's certificate"
         )
-        return Rejected(f"{where} refused the bot's own login: {words}", mend=mend)
+        return Rejected(f"{where} refused the bot's own login: {words}", remedy=remedy)
     if number in AGAIN:
-        return Unreachable(f"{where} did not finish: {words}", is_ambiguous=True)
+        return ServerDown(f"{where} did not finish: {words}", is_ambiguous=True)
     if number in NO_RIGHT:
         return _no_right(number, words, login, where)
     return Rejected(f"{where} refused ({number}): {words}")
@@ -96,9 +96,9 @@ def translate(error: pymysql.MySQLError, hidden: tuple[str, ...], *, login: str,
 
 def _no_right(number: int, words: str, login: str, where: str) -> Rejected:
     if number in (1045, 1698) and "to user" not in words:
-        mend = f"put the right user and password of {login} into the admin URL"
-        return Rejected(f"{where} refused the bot's own login: {words}", mend=mend)
-    return Rejected(f"the bot lacks a right: {words}", mend="run dbaccess doctor: it prints what is missing")
+        remedy = f"put the right user and password of {login} into the admin URL"
+        return Rejected(f"{where} refused the bot's own login: {words}", remedy=remedy)
+    return Rejected(f"the bot lacks a right: {words}", remedy="run dbaccess doctor: it prints what is missing")
 
 
 def _clean(words: str, hidden: tuple[str, ...]) -> str:

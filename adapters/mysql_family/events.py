@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pymysql
 
-from adapters.base import Blocked, NotOurs, Rejected, Target
+from adapters.base import Blocked, ForeignUser, Rejected, Target
 from adapters.mysql_family import locks
 from adapters.mysql_family.connection import Connection, Row, Server, account, quoted, shown
 from adapters.mysql_family.errors import SCHEDULER_DISABLED, code
@@ -131,7 +131,7 @@ def set_up(server: Server, connection: Connection, username: str, *, request_id:
     target = server.target
     known = find(connection, target, username).get(username)
     if known is not None and known.ledger != target.ledger:
-        raise NotOurs(username, "its event carries another mark")
+        raise ForeignUser(username, "its event carries another mark")
     mark = f"dbaccess ledger={target.ledger} request={request_id}" if known is None else None
     schedule = f"ON SCHEDULE AT {connection.literal(_whole_second(at))} ON COMPLETION PRESERVE ENABLE"
     try:
@@ -140,8 +140,8 @@ def set_up(server: Server, connection: Connection, username: str, *, request_id:
     except pymysql.MySQLError as error:
         if code(error) != SCHEDULER_DISABLED:
             raise
-        mend = "set event_scheduler = ON in the server's configuration and restart it"
-        raise Rejected("the server makes no events (event_scheduler = DISABLED)", mend=mend) from None
+        remedy = "set event_scheduler = ON in the server's configuration and restart it"
+        raise Rejected("the server makes no events (event_scheduler = DISABLED)", remedy=remedy) from None
     found = find(connection, target, username).get(username)
     if found is None or found.fires_at is None:
         raise Rejected(f"the server did not keep the event {shown(target.ops_schema)}.{username}")

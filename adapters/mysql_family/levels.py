@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.base import Grant, Level, Rejected, Target, Unreachable
+from adapters.base import Grant, Level, Rejected, ServerDown, Target
 from adapters.mysql_family.connection import Connection, Server, quoted, shown
 from adapters.mysql_family.sessions import kill_each
 
@@ -69,7 +69,7 @@ def limits_of(server: Server, level: Level) -> str:
     for name, value in level.settings.items():
         if name.lower() not in known or not value.isdigit():
             right = f"whole numbers for {', '.join(known)}"
-            raise Rejected(f"{server.dialect.label} has no setting {name} = {value} for one user", mend=right)
+            raise Rejected(f"{server.dialect.label} has no setting {name} = {value} for one user", remedy=right)
         found[name.lower()] = int(value)
     return " ".join(f"{name.upper()} {number}" for name, number in found.items())
 
@@ -108,7 +108,7 @@ def _take_lock(connection: Connection) -> None:
         holder = connection.value(f"SELECT IS_USED_LOCK({lock})")
         if holder is not None and holder == before:
             _kill_squatter(connection, holder)
-    raise Unreachable(f"another grant changes the same roles, by connection {holder}")
+    raise ServerDown(f"another grant changes the same roles, by connection {holder}")
 
 
 def _kill_squatter(connection: Connection, holder: int) -> None:
@@ -134,9 +134,9 @@ def given_role(server: Server, connection: Connection, level: Level) -> str:
 def refuse_dangerous(server: Server, connection: Connection, role: str) -> None:
     if not server.dialect.is_role(connection, role):
         right = f"CREATE ROLE {shown(role)}; and grant it what the level promises"
-        raise Rejected(f"the role {role} does not exist", mend=right)
+        raise Rejected(f"the role {role} does not exist", remedy=right)
     if why := danger(server, connection, role):
-        raise Rejected(why, mend="name a role without these in databases.yml")
+        raise Rejected(why, remedy="name a role without these in databases.yml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +167,8 @@ def _given(line: str, role: str, below: Sequence[str]) -> Given | None:
         return Given(words=tuple(WORDS.split(found[1])), on=kind + found[3], is_grantable=bool(found[4]))
     if any(_to(name).fullmatch(line) for name in below):
         return None
-    mend = "name another role in databases.yml"
-    raise Rejected(f"the role {role} has a right that is not understood: {line}", mend=mend)
+    remedy = "name another role in databases.yml"
+    raise Rejected(f"the role {role} has a right that is not understood: {line}", remedy=remedy)
 
 
 def _to(role: str) -> re.Pattern[str]:
@@ -235,15 +235,15 @@ def _keep(server: Server, connection: Connection, level: Level, role: str) -> No
     dialect = server.dialect
     connection.run(f"CREATE ROLE IF NOT EXISTS {dialect.role(role)}")
     if why := danger(server, connection, role):
-        raise Rejected(why, mend=f"DROP ROLE {shown(role)}; and dbaccess makes it anew")
+        raise Rejected(why, remedy=f"DROP ROLE {shown(role)}; and dbaccess makes it anew")
     for below in level.roles:
         connection.run(f"GRANT {dialect.role(below)} TO {dialect.role(role)}")
     for privileges, on in wanted:
         connection.run(f"GRANT {privileges} ON {on} TO {dialect.role(role)}")
     extra = sorted(set(dialect.roles_below(connection, role)) - set(level.roles))
     if extra:
-        mend = f"REVOKE {shown(extra[0])} FROM {shown(role)};"
-        raise Rejected(f"somebody gave {role} the role {extra[0]}, which its level does not give", mend=mend)
+        remedy = f"REVOKE {shown(extra[0])} FROM {shown(role)};"
+        raise Rejected(f"somebody gave {role} the role {extra[0]}, which its level does not give", remedy=remedy)
     _read_back(server, connection, role, wanted)
 
 
@@ -265,7 +265,7 @@ def _words(grant: Grant, on: str) -> str:
     words = sorted({word.upper() for word in grant.privileges})
     allowed = PRIVILEGES if on.endswith("*") else PRIVILEGES - NOT_ON_TABLES
     if wrong := [word for word in words if word not in allowed]:
-        raise Rejected(f"a level cannot give {wrong[0]} on {on}", mend=f"there are {', '.join(sorted(allowed))}")
+        raise Rejected(f"a level cannot give {wrong[0]} on {on}", remedy=f"there are {', '.join(sorted(allowed))}")
     return ", ".join(words)
 
 
@@ -274,9 +274,9 @@ def _place(server: Server, level: Level, on: str) -> str:
     schema, dot, table = on.rpartition(".")
     schema = schema if dot else level_database(server, level) or ""
     if schema in (SYSTEM, server.target.ops_schema):
-        raise Rejected(f"a level cannot give anything on {schema}", mend="name a database of an application")
+        raise Rejected(f"a level cannot give anything on {schema}", remedy="name a database of an application")
     if not schema:
-        raise Rejected(f"{on} is in no database", mend=f"write shop.{on}, or give the level a database")
+        raise Rejected(f"{on} is in no database", remedy=f"write shop.{on}, or give the level a database")
     if table == "*":
         return f"{quoted(WILDCARD.sub(ESCAPED, schema))}.*"
     return f"{quoted(schema)}.{quoted(table)}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pymysql
 
-from adapters.base import Level, LoginRefused, Unreachable, scrub
+from adapters.base import Level, LoginRefused, ServerDown, scrub
 from adapters.mysql_family.connection import Connection, Server, log_in
 from adapters.mysql_family.errors import LOGIN_REFUSED, code
 from adapters.mysql_family.levels import level_database
@@ -38,4 +38,4 @@ def as_user(server: Server, username: str, password: str, level: Level) -> Login
         words = scrub(" ".join(str(error).split()), password)
         if isinstance(error, pymysql.MySQLError) and code(error) in LOGIN_REFUSED:
             raise LoginRefused(words) from None
-        raise Unreachable(f"no login as {username}: {words}") from None
+        raise ServerDown(f"no login as {username}: {words}") from None

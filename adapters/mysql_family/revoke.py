@@ -14,7 +14,7 @@ from typing import Any
 
 import pymysql
 
-from adapters.base import AdapterError, Level, NotOurs, Receipt, Rejected, Unreachable, username_pattern
+from adapters.base import AdapterError, ForeignUser, Level, Receipt, Rejected, ServerDown, username_pattern
 from adapters.mysql_family import events, locks, sessions, users
 from adapters.mysql_family.connection import Connection, Server, account
 from adapters.mysql_family.errors import IS_DEFINER, MAY_NOT_RECOVER, code
@@ -106,7 +106,7 @@ def _drop_user(server: Server, connection: Connection, username: str) -> None:
         names = ", ".join(left_by(connection, username)) or "objects the bot may not see"
         raise Rejected(
             f"{username} is locked and has no session, and cannot be dropped: it is the definer of {names}",
-            mend=f"GRANT {server.dialect.definer_rights[0]} ON *.* TO {server.address.user}; or give these objects another definer",
+            remedy=f"GRANT {server.dialect.definer_rights[0]} ON *.* TO {server.address.user}; or give these objects another definer",
         ) from None
 
 
@@ -168,7 +168,7 @@ def _replicas_not_forgotten(server: Server, username: str) -> Iterator[None]:
     """Where the end stops on the primary, sessions on the replicas are killed all the same, as far as these answer."""
     try:
         yield
-    except NotOurs:
+    except ForeignUser:
         raise
     except (AdapterError, pymysql.MySQLError):
         for number in range(len(server.replicas)):
@@ -196,7 +196,7 @@ def _on_replica(server: Server, number: int, username: str, seen: set[tuple[str,
         _end(replica, username, reference, seen)
         while users.is_there(server, replica, username):
             if time.monotonic() > deadline:
-                raise Unreachable(f"the replica {reference} has not replayed the end of {username} yet")
+                raise ServerDown(f"the replica {reference} has not replayed the end of {username} yet")
             time.sleep(sessions.PAUSE_SECONDS)
             _end(replica, username, reference, seen)
         _end(replica, username, reference, seen, sessions.half_open(replica))
@@ -215,4 +215,4 @@ def replicas_of(connection: Connection) -> int:
 
 def _read_back(server: Server, connection: Connection, username: str) -> None:
     if users.is_there(server, connection, username) or sessions.of(connection, username):
-        raise Unreachable(f"{username} was there again when it was read back", is_ambiguous=True)
+        raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)

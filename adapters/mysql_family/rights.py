@@ -16,14 +16,14 @@ def ok(what: str) -> Finding:
     return Finding(is_ok=True, is_fatal=False, what=what)
 
 
-def fatal(what: str, mend: str | None = None) -> Finding:
+def fatal(what: str, remedy: str | None = None) -> Finding:
     """No grant can be given, or ended, as promised."""
-    return Finding(is_ok=False, is_fatal=True, what=what, mend=mend)
+    return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
 
 
-def warning(what: str, mend: str | None = None) -> Finding:
+def warning(what: str, remedy: str | None = None) -> Finding:
     """More is open than should be, or less is sure."""
-    return Finding(is_ok=False, is_fatal=False, what=what, mend=mend)
+    return Finding(is_ok=False, is_fatal=False, what=what, remedy=remedy)
 
 
 def check(server: Server, levels: Sequence[Level]) -> Health:
@@ -48,8 +48,8 @@ def _server(server: Server, connection: Connection) -> Iterator[Finding]:
     if read_only:
         yield fatal(f"the server is read-only ({read_only[0]}): a replica", "let the admin URL point to the primary")
     if events.scheduler(connection) == "DISABLED" and not events.can_be_seen(connection):
-        mend = "set event_scheduler = ON in the server's configuration and restart it"
-        yield fatal("the event scheduler is disabled: no event can be made, which marks a user and ends it", mend)
+        remedy = "set event_scheduler = ON in the server's configuration and restart it"
+        yield fatal("the event scheduler is disabled: no event can be made, which marks a user and ends it", remedy)
     elif events.scheduler_is_on(connection):
         yield ok("the event scheduler is on: the server ends users by itself, also without dbaccess")
     else:
@@ -92,8 +92,8 @@ def right(connection: Connection, word: str, purpose: str, is_held: bool, on: st
     """One right of the bot."""
     if is_held:
         return ok(f"{word} on {on}: may {purpose}")
-    mend = f"GRANT {word} ON {on} TO {whoami(connection)};"
-    return fatal(f"{word} on {on} is missing: the bot cannot {purpose}", mend)
+    remedy = f"GRANT {word} ON {on} TO {whoami(connection)};"
+    return fatal(f"{word} on {on} is missing: the bot cannot {purpose}", remedy)
 
 
 def _rights(server: Server, connection: Connection) -> Iterator[Finding]:
@@ -104,8 +104,8 @@ def _rights(server: Server, connection: Connection) -> Iterator[Finding]:
         connection.value(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {connection.literal(schema)}")
         is None
     ):
-        mend = f"CREATE DATABASE {shown(schema)}; GRANT EVENT ON {shown(schema)}.* TO {whoami(connection)};"
-        yield fatal(f"there is no schema {schema} for the events, or the bot has no EVENT right on it", mend)
+        remedy = f"CREATE DATABASE {shown(schema)}; GRANT EVENT ON {shown(schema)}.* TO {whoami(connection)};"
+        yield fatal(f"there is no schema {schema} for the events, or the bot has no EVENT right on it", remedy)
     else:
         may = has_right(connection, "EVENT") or _on_schema(connection, "EVENT", schema)
         yield right(connection, "EVENT", "let the server itself end users", may, f"{shown(schema)}.*")
@@ -149,7 +149,7 @@ def _levels(server: Server, connection: Connection, levels: Sequence[Level]) -> 
         try:
             yield from _level(server, connection, level)
         except Rejected as no:
-            yield fatal(f"level {level.name}: {no.what}", no.mend)
+            yield fatal(f"level {level.name}: {no.what}", no.remedy)
 
 
 def _level(server: Server, connection: Connection, level: Level) -> Iterator[Finding]:
@@ -158,8 +158,8 @@ def _level(server: Server, connection: Connection, level: Level) -> Iterator[Fin
     for role in level.roles:
         refuse_dangerous(server, connection, role)
         if not _may_give(connection, role):
-            mend = f"GRANT {shown(role)} TO {whoami(connection)} WITH ADMIN OPTION;"
-            yield fatal(f"level {level.name}: the bot may not give the role {role} (ADMIN OPTION)", mend)
+            remedy = f"GRANT {shown(role)} TO {whoami(connection)} WITH ADMIN OPTION;"
+            yield fatal(f"level {level.name}: the bot may not give the role {role} (ADMIN OPTION)", remedy)
         for proxy in held_by(connection, role, server.target.prefix):
             yield warning(
                 f"level {level.name}: a temporary user gave {role} PROXY, which reaches nobody", f"{proxy.revoke};"
@@ -176,8 +176,8 @@ def _level(server: Server, connection: Connection, level: Level) -> Iterator[Fin
         if not _may_grant(connection, word, place)
     ]
     for word, place in lacking:
-        mend = f"GRANT {word} ON {place} TO {whoami(connection)} WITH GRANT OPTION;"
-        yield fatal(f"level {level.name}: the bot cannot give {word} on {place}", mend)
+        remedy = f"GRANT {word} ON {place} TO {whoami(connection)} WITH GRANT OPTION;"
+        yield fatal(f"level {level.name}: the bot cannot give {word} on {place}", remedy)
     if not lacking:
         role_words = f"role {kept_role(server.target, level) or level.roles[0]}"
         yield ok(f"level {level.name}: {role_words}, database {database or 'none'}")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import pymysql
 
-from adapters.base import NotOurs, Rejected, Unreachable, UserSpec, username_pattern
+from adapters.base import ForeignUser, Rejected, ServerDown, UserSpec, username_pattern
 from adapters.mysql_family import events, locks, sessions
 from adapters.mysql_family.connection import Connection, Server, account
 from adapters.mysql_family.errors import NO_SUCH_USER, code
@@ -52,10 +52,10 @@ def to_end(server: Server, connection: Connection, username: str) -> tuple[bool,
     """
     event = events.find(connection, server.target, username).get(username)
     if event is not None and event.ledger not in (None, server.target.ledger):
-        raise NotOurs(username, "its mark names another ledger")
+        raise ForeignUser(username, "its mark names another ledger")
     hosts = _hosts(server, connection, username)
     if hosts and "%" not in hosts and event is None:
-        raise NotOurs(username, f"there is one for the host {hosts[0]}, and dbaccess makes none")
+        raise ForeignUser(username, f"there is one for the host {hosts[0]}, and dbaccess makes none")
     return "%" in hosts, event
 
 
@@ -69,12 +69,12 @@ def find(server: Server, connection: Connection, username: str) -> Found | None:
     if not accounts:
         return None
     if not username_pattern(server.target.prefix).fullmatch(username):
-        raise NotOurs(username, "its name is not of our pattern")
+        raise ForeignUser(username, "its name is not of our pattern")
     for one in accounts:
         if one.host != "%":
-            raise NotOurs(username, f"there is one for the host {one.host}, and dbaccess makes none")
+            raise ForeignUser(username, f"there is one for the host {one.host}, and dbaccess makes none")
         if one.ledger != server.target.ledger:
-            raise NotOurs(username, "its mark names another ledger" if one.ledger else "it carries no mark")
+            raise ForeignUser(username, "its mark names another ledger" if one.ledger else "it carries no mark")
     return accounts[0]
 
 
@@ -93,7 +93,7 @@ def create(server: Server, spec: UserSpec) -> None:
     with server.session(spec.password) as connection:
         refuse_read_only(server, connection)
         if (why := server.dialect.unfit(connection)) is not None:
-            raise Rejected(why[0], mend=why[1])
+            raise Rejected(why[0], remedy=why[1])
         limits = limits_of(server, spec.level)
         with kept_roles_locked(connection) if spec.level.grants or len(spec.level.roles) > 1 else nullcontext():
             role = given_role(server, connection, spec.level)
@@ -120,7 +120,7 @@ def _make(server: Server, connection: Connection, spec: UserSpec, limits: str) -
     except pymysql.MySQLError as error:
         if code(error) != NO_SUCH_USER:
             raise
-        raise Unreachable("somebody makes the same user at this moment") from None
+        raise ServerDown("somebody makes the same user at this moment") from None
 
 
 def _unmake(server: Server, connection: Connection, username: str) -> None:
@@ -158,7 +158,7 @@ def refuse_read_only(server: Server, connection: Connection) -> None:
     """An account made on a replica by a bot that may is one that its primary does not know."""
     for variable in server.dialect.read_only:
         if connection.value(f"SELECT @@{variable}"):
-            raise Unreachable(f"the server is read-only ({variable}): a replica, or one that is becoming one")
+            raise ServerDown(f"the server is read-only ({variable}): a replica, or one that is becoming one")
 
 
 def is_there(server: Server, connection: Connection, username: str) -> bool:

@@ -124,14 +124,14 @@ class Server:
 
 
 def _conninfo(target: Target, secrets: Secrets) -> dict[str, Any]:
-    mend = "postgresql://user:password@host:port/database"
+    remedy = "postgresql://user:password@host:port/database"
     try:
         scheme = urlsplit(secrets.admin_url).scheme
         found = conninfo_to_dict(secrets.admin_url)
     except (psycopg.Error, ValueError):
         scheme, found = "", {}
     if scheme not in ("postgresql", "postgres"):
-        raise Rejected(f"the admin URL behind {target.admin_url} cannot be read", mend=mend)
+        raise Rejected(f"the admin URL behind {target.admin_url} cannot be read", remedy=remedy)
     tls = {"sslmode": target.tls.mode, **({"sslrootcert": target.tls.ca} if target.tls.ca else {})}
     keepalives = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     limits = {"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": int(REVOKE_LIMIT_SECONDS * 1000)}

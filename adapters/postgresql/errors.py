@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from adapters.base import AdapterError, Rejected, Unreachable, scrub
+from adapters.base import AdapterError, Rejected, ServerDown, scrub
 
 AGAIN_CLASSES = ("08", "40", "53", "55P", "57", "58")
 AGAIN = frozenset({"55006", "23505", "42710", "25006", "25P03", "25P04"})
@@ -42,7 +42,7 @@ def translated(hidden: tuple[str, ...], *, login: str, database: str) -> Iterato
     except UnicodeError:
         raise Rejected("a name or value cannot be sent in the server's encoding") from None
     except OSError as error:
-        raise Unreachable(f"no connection: {_clean(str(error), hidden)}", is_ambiguous=True) from None
+        raise ServerDown(f"no connection: {_clean(str(error), hidden)}", is_ambiguous=True) from None
 
 
 def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
@@ -62,11 +62,11 @@ def translate(error: psycopg.Error, hidden: tuple[str, ...], *, login: str, data
     primary = error.diag.message_primary or type(error).__name__
     words = _clean(primary, hidden)
     if state in AGAIN or state.startswith(AGAIN_CLASSES):
-        return Unreachable(f"the server did not finish ({words})", is_ambiguous=True)
+        return ServerDown(f"the server did not finish ({words})", is_ambiguous=True)
     if state == "XX000" and any(part in primary for part in CONCURRENT):
-        return Unreachable(f"the server was busy with the same rows ({words})", is_ambiguous=True)
+        return ServerDown(f"the server was busy with the same rows ({words})", is_ambiguous=True)
     if state == "42501":
-        return Rejected(f"the bot lacks a right: {words}", mend="run dbaccess doctor: it prints what is missing")
+        return Rejected(f"the bot lacks a right: {words}", remedy="run dbaccess doctor: it prints what is missing")
     return Rejected(f"the server refused ({state}): {words}")
 
 
@@ -75,13 +75,13 @@ def _without_state(error: psycopg.Error, hidden: tuple[str, ...], login: str, da
     if isinstance(error, psycopg.ProgrammingError | psycopg.DataError | psycopg.NotSupportedError):
         return Rejected(f"the driver refused: {words}")
     if NOT_YET_CONNECTED.search(words) is None:
-        return Unreachable(f"the connection was lost: {words}", is_ambiguous=True)
-    return _no_connection(words, login, database) or Unreachable(f"no connection: {words}")
+        return ServerDown(f"the connection was lost: {words}", is_ambiguous=True)
+    return _no_connection(words, login, database) or ServerDown(f"no connection: {words}")
 
 
 def _no_connection(words: str, login: str, database: str) -> Rejected | None:
     """A login that was answered with no. A server that starts, is full or goes down is none of these."""
-    mends = (
+    remedies = (
         (LOGIN_REFUSED, f"put the right user and password of {login} into the admin URL"),
         (NO_CONNECT, f'GRANT CONNECT ON DATABASE "{database}" TO "{login}";'),
         (NO_DATABASE, f"name a database of this server that takes connections instead of {database}"),
@@ -91,16 +91,16 @@ def _no_connection(words: str, login: str, database: str) -> Rejected | None:
             "put tls in databases.yml right: its mode, and ca with the authority that signed the server's certificate",
         ),
     )
-    for pattern, mend in mends:
+    for pattern, remedy in remedies:
         if pattern.search(words):
-            return Rejected(f"the server refused the bot's own login: {words}", mend=mend)
+            return Rejected(f"the server refused the bot's own login: {words}", remedy=remedy)
     return None
 
 
 def refused_role(role: str, login: str, *, is_there: bool) -> Rejected:
     """The admin role cannot be taken on."""
     make = "" if is_there else f"CREATE ROLE {role} NOLOGIN CREATEROLE; "
-    return Rejected(f"the bot's login cannot take on the role {role}", mend=f"{make}GRANT {role} TO {login};")
+    return Rejected(f"the bot's login cannot take on the role {role}", remedy=f"{make}GRANT {role} TO {login};")
 
 
 def _clean(words: str, hidden: tuple[str, ...]) -> str:

@@ -203,9 +203,9 @@ def _open(connection: Connection, schema: str) -> bool:
 
 
 def _still_closed(connection: Connection, closed: Sequence[str]) -> Rejected:
-    mend = " ".join(f"GRANT CREATE ON SCHEMA {quoted(s)} TO {us(connection)} WITH GRANT OPTION;" for s in closed)
+    remedy = " ".join(f"GRANT CREATE ON SCHEMA {quoted(s)} TO {us(connection)} WITH GRANT OPTION;" for s in closed)
     where = f"{closed[0]} of {connection.info.dbname}"
-    return Rejected(f"objects in the schema {where} cannot be handed over: nobody may create there", mend=mend)
+    return Rejected(f"objects in the schema {where} cannot be handed over: nobody may create there", remedy=remedy)
 
 
 def _is_its_own(connection: Connection, schema: str) -> bool:
@@ -234,5 +234,5 @@ def _nothing_left(connection: Connection, role: str, oid: int) -> None:
         (oid,),
     )
     if left:
-        mend = f"as a superuser, in {left[0]}: REASSIGN OWNED BY {quoted(role)} TO {GRAVEYARD}; DROP OWNED BY {quoted(role)};"
-        raise Rejected(f"others gave {role} rights in {', '.join(left)} that the bot cannot take away", mend=mend)
+        remedy = f"as a superuser, in {left[0]}: REASSIGN OWNED BY {quoted(role)} TO {GRAVEYARD}; DROP OWNED BY {quoted(role)};"
+        raise Rejected(f"others gave {role} rights in {', '.join(left)} that the bot cannot take away", remedy=remedy)

@@ -54,34 +54,34 @@ def _ours(connection: Connection, role: str) -> None:
     """A role of that name that somebody else made, or made mightier, is never given to anybody."""
     comment = value(connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,))
     if not KEPT_MARK.fullmatch(comment or ""):
-        raise Rejected(f"there is a role {role} that dbaccess did not make", mend=f"DROP ROLE {quoted(role)};")
+        raise Rejected(f"there is a role {role} that dbaccess did not make", remedy=f"DROP ROLE {quoted(role)};")
     if why := danger(connection, role):
-        raise Rejected(why, mend=f"DROP ROLE {quoted(role)}; and dbaccess makes it anew")
+        raise Rejected(why, remedy=f"DROP ROLE {quoted(role)}; and dbaccess makes it anew")
     others = column(
         connection,
         "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
         (role,),
     )
     if others:
-        mend = f"REVOKE {quoted(others[0])} FROM {quoted(role)};"
-        raise Rejected(f"somebody made {role} a member of {others[0]}, which its level does not give", mend=mend)
+        remedy = f"REVOKE {quoted(others[0])} FROM {quoted(role)};"
+        raise Rejected(f"somebody made {role} a member of {others[0]}, which its level does not give", remedy=remedy)
 
 
 def _may_connect(connection: Connection, role: str) -> None:
     database = connection.info.dbname
     if value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
         return
-    mend = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {us(connection)} WITH GRANT OPTION;"
+    remedy = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {us(connection)} WITH GRANT OPTION;"
     if value(connection, "SELECT has_database_privilege(%s, 'CONNECT WITH GRANT OPTION')", (database,)):
         run(connection, "GRANT CONNECT ON DATABASE {} TO {}", database, role)
     if not value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
-        raise Rejected(f"the bot cannot let {role} connect to {database}", mend=mend)
+        raise Rejected(f"the bot cannot let {role} connect to {database}", remedy=remedy)
 
 
 def _refuse_what_we_cannot_give(connection: Connection, missing: set[Privilege]) -> None:
     if lacking := cannot_give(connection, missing):
-        mend = " ".join(f"GRANT {p} TO {us(connection)} WITH GRANT OPTION;" for p in lacking)
-        raise Rejected(f"the bot cannot give {lacking[0]}", mend=mend)
+        remedy = " ".join(f"GRANT {p} TO {us(connection)} WITH GRANT OPTION;" for p in lacking)
+        raise Rejected(f"the bot cannot give {lacking[0]}", remedy=remedy)
 
 
 def _read_back(connection: Connection, role: str, wanted: set[Privilege]) -> None:
@@ -89,9 +89,9 @@ def _read_back(connection: Connection, role: str, wanted: set[Privilege]) -> Non
     given = held(connection, role)
     _refuse_what_we_cannot_give(connection, wanted - given)
     if extra := sorted(str(p) for p in given ^ wanted):
-        mend = " ".join(f"REVOKE {p} FROM {quoted(role)};" for p in extra)
+        remedy = " ".join(f"REVOKE {p} FROM {quoted(role)};" for p in extra)
         raise Rejected(
-            f"{role} does not hold what its level gives ({extra[0]}), and the bot cannot change it", mend=mend
+            f"{role} does not hold what its level gives ({extra[0]}), and the bot cannot change it", remedy=remedy
         )
 
 

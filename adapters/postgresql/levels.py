@@ -92,11 +92,11 @@ def refuse_dangerous(connection: Connection, role: str) -> None:
     if not exists(connection, role):
         raise Rejected(
             f"the role {role} does not exist",
-            mend=f"CREATE ROLE {quoted(role)} NOLOGIN; and grant it what the level promises",
+            remedy=f"CREATE ROLE {quoted(role)} NOLOGIN; and grant it what the level promises",
         )
     why = danger(connection, role)
     if why is not None:
-        raise Rejected(why, mend="name a role without these in databases.yml")
+        raise Rejected(why, remedy="name a role without these in databases.yml")
 
 
 # What grants mean.
@@ -141,7 +141,7 @@ def _may_give(connection: Connection, privilege: Privilege) -> bool:
 def _words(grant: Grant, known: frozenset[str], name: str) -> set[str]:
     words = {word.upper() for word in grant.privileges}
     if unknown := words - known:
-        raise Rejected(f"{min(unknown)} is no privilege on {name}", mend=f"there are {', '.join(sorted(known))}")
+        raise Rejected(f"{min(unknown)} is no privilege on {name}", remedy=f"there are {', '.join(sorted(known))}")
     return words
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psycopg
 
-from adapters.base import Level, LoginRefused, Unreachable, scrub
+from adapters.base import Level, LoginRefused, ServerDown, scrub
 from adapters.postgresql.connection import CONNECT_SECONDS, Server
 from adapters.postgresql.errors import LOGIN_REFUSED
 from adapters.postgresql.levels import level_database
@@ -43,5 +43,5 @@ def log_in(server: Server, username: str, password: str, level: Level) -> Login:
         words = scrub(" ".join(str(error).split()), password)
         if LOGIN_REFUSED.search(words):
             raise LoginRefused(words) from None
-        raise Unreachable(f"no login as {username}: {words}") from None
+        raise ServerDown(f"no login as {username}: {words}") from None
     return Login(connection)

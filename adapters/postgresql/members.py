@@ -28,8 +28,8 @@ def become_member(connection: Connection, role: str) -> None:
     try:
         run(connection, statement, role, connection.acts_as)
     except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
-        raise Rejected(f"the bot may not become a member of {role}", mend=mend) from None
+        remedy = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
+        raise Rejected(f"the bot may not become a member of {role}", remedy=remedy) from None
 
 
 def memberships(connection: Connection, username: str) -> list[str]:

@@ -80,8 +80,8 @@ def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
         if admin != value(connection, "SELECT current_user"):
             run(connection, "SET ROLE {}", admin)
     except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT {quoted(owner)} TO {us(connection)} WITH ADMIN OPTION;"
-        raise Rejected(f"a prepared transaction of {owner} cannot be rolled back", mend=mend) from None
+        remedy = f"GRANT {quoted(owner)} TO {us(connection)} WITH ADMIN OPTION;"
+        raise Rejected(f"a prepared transaction of {owner} cannot be rolled back", remedy=remedy) from None
     if not was_member:
         run(connection, "REVOKE {} FROM {}", owner, admin)
 

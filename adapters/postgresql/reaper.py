@@ -89,8 +89,8 @@ def _troubles(connection: Connection, role: str, job: int, is_on: bool, is_same:
     if status is None:
         yield warning(f"the job {JOB!r} has not run yet", "look again in a minute; cron.log_run must be on")
     elif status != "succeeded":
-        mend = "cron.use_background_workers = on in postgresql.conf, and a restart; or let it in by pg_hba.conf"
-        yield warning(f"the job {JOB!r} failed: {said}", mend)
+        remedy = "cron.use_background_workers = on in postgresql.conf, and a restart; or let it in by pg_hba.conf"
+        yield warning(f"the job {JOB!r} failed: {said}", remedy)
     elif is_late:
         yield warning(f"the job {JOB!r} has not run in the last {RAN_WITHIN}", "look for pg_cron in the server's log")
 

@@ -15,7 +15,7 @@ from datetime import UTC
 
 import psycopg
 
-from adapters.base import AdapterError, Blocked, Level, Receipt, Rejected, Unreachable
+from adapters.base import AdapterError, Blocked, Level, Receipt, Rejected, ServerDown
 from adapters.postgresql import standbys
 from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, exists, quoted, run, us, value
 from adapters.postgresql.handover import Kept, hand_over
@@ -89,7 +89,7 @@ def _refuse_standby(connection: Connection, username: str) -> None:
     oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (username,))
     if oid is not None:
         terminate(connection, oid)
-    raise Unreachable("this server is a standby now; users are ended on the primary")
+    raise ServerDown("this server is a standby now; users are ended on the primary")
 
 
 def _take_away(server: Server, connection: Connection, username: str, *, oid: int, level: Level, tally: Tally) -> None:
@@ -159,7 +159,7 @@ def _everywhere(server: Server, connection: Connection, username: str, oid: int 
 
 def _receipt(connection: Connection, username: str, tally: Tally, *, was_absent: bool) -> Receipt:
     if exists(connection, username):
-        raise Unreachable(f"the user {username} is still there after it was dropped")
+        raise ServerDown(f"the user {username} is still there after it was dropped")
     return Receipt(
         was_absent=was_absent,
         sessions_ended=tally.sessions_ended,
@@ -176,11 +176,11 @@ def block_login(connection: Connection, username: str, oid: int, tally: Tally) -
     try:
         run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'", username)
     except psycopg.errors.UndefinedObject:
-        raise Unreachable(f"somebody else ends {username} at this moment", is_ambiguous=True) from None
+        raise ServerDown(f"somebody else ends {username} at this moment", is_ambiguous=True) from None
     except psycopg.errors.InsufficientPrivilege as error:
         words = error.diag.message_primary
-        mend = f"GRANT {quoted(username)} TO {us(connection)} WITH ADMIN OPTION;"
-        raise Rejected(f"the bot may not end {username} ({words})", mend=mend) from None
+        remedy = f"GRANT {quoted(username)} TO {us(connection)} WITH ADMIN OPTION;"
+        raise Rejected(f"the bot may not end {username} ({words})", remedy=remedy) from None
 
 
 def end_sessions(connection: Connection, oid: int, tally: Tally) -> None:

@@ -56,8 +56,8 @@ def _server(server: Server, connection: Connection) -> Iterator[Finding]:
     if value(connection, "SELECT pg_is_in_recovery()"):
         yield fatal("this server is a standby, and users cannot be made on it", "name the primary in admin_url")
     elif value(connection, "SELECT current_setting('transaction_read_only')") == "on":
-        mend = f"ALTER ROLE {quoted(connection.info.user)} RESET default_transaction_read_only;"
-        yield fatal("this server is read-only for the bot, and users cannot be made on it", mend)
+        remedy = f"ALTER ROLE {quoted(connection.info.user)} RESET default_transaction_read_only;"
+        yield fatal("this server is read-only for the bot, and users cannot be made on it", remedy)
     if unnamed := standbys.not_named(server, connection):
         what = f"{unnamed}: sessions on the others are not ended by dbaccess"
         yield warning(what, "name each under replicas in databases.yml")
@@ -77,8 +77,8 @@ def _room(connection: Connection) -> Iterator[Finding]:
         yield warning(f"only {free} connections of the server are free, and the bot needs some to end access")
     if 0 <= limit < FREE_CONNECTIONS:
         login = quoted(connection.info.user)
-        mend = f"ALTER ROLE {login} CONNECTION LIMIT -1;"
-        yield warning(f"{login} may have {limit} connections at a time, and ends access slowly with that few", mend)
+        remedy = f"ALTER ROLE {login} CONNECTION LIMIT -1;"
+        yield warning(f"{login} may have {limit} connections at a time, and ends access slowly with that few", remedy)
 
 
 def _clock(connection: Connection) -> Iterator[Finding]:
@@ -102,11 +102,11 @@ def _bot(connection: Connection) -> Iterator[Finding]:
     else:
         yield fatal(f"{current} may not make users (CREATEROLE is missing)", f"ALTER ROLE {current} CREATEROLE;")
     if version(connection) < SETS_MEMBERSHIP_OPTIONS and not inherit:
-        mend = f"ALTER ROLE {current} INHERIT;"
-        yield fatal(f"{current} is NOINHERIT, so it cannot end the sessions of the users it makes", mend)
+        remedy = f"ALTER ROLE {current} INHERIT;"
+        yield fatal(f"{current} is NOINHERIT, so it cannot end the sessions of the users it makes", remedy)
     if current == login and version(connection) >= SETS_MEMBERSHIP_OPTIONS:
-        mend = f"{owner} and admin_role: dbaccess_owner in databases.yml"
-        yield warning("without admin_role another login of the bot could not remove what this one made", mend)
+        remedy = f"{owner} and admin_role: dbaccess_owner in databases.yml"
+        yield warning("without admin_role another login of the bot could not remove what this one made", remedy)
 
 
 def _graveyard(connection: Connection) -> Iterator[Finding]:
@@ -116,8 +116,8 @@ def _graveyard(connection: Connection) -> Iterator[Finding]:
     if value(connection, "SELECT pg_has_role(%s, 'USAGE')", (GRAVEYARD,)) or may_give(connection, GRAVEYARD):
         yield ok(f"{GRAVEYARD} takes what temporary users leave behind")
     else:
-        mend = f"GRANT {GRAVEYARD} TO {us(connection)} WITH ADMIN OPTION;"
-        yield fatal(f"the bot is no member of {GRAVEYARD}, so it cannot hand objects over", mend)
+        remedy = f"GRANT {GRAVEYARD} TO {us(connection)} WITH ADMIN OPTION;"
+        yield fatal(f"the bot is no member of {GRAVEYARD}, so it cannot hand objects over", remedy)
     if (why := danger(connection, GRAVEYARD, itself=True)) is not None:
         yield fatal(why, f"ALTER ROLE {GRAVEYARD} NOSUPERUSER NOCREATEROLE NOREPLICATION;")
     if value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (GRAVEYARD,)):
@@ -131,8 +131,8 @@ def _graveyard(connection: Connection) -> Iterator[Finding]:
         "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
         (GRAVEYARD,),
     ):
-        mend = f"REVOKE {quoted(role)} FROM {GRAVEYARD};"
-        yield warning(f"{GRAVEYARD} is a member of {role}: what users left behind could run with its rights", mend)
+        remedy = f"REVOKE {quoted(role)} FROM {GRAVEYARD};"
+        yield warning(f"{GRAVEYARD} is a member of {role}: what users left behind could run with its rights", remedy)
 
 
 def _open_to_all(connection: Connection, database: str) -> Iterator[Finding]:
@@ -165,7 +165,7 @@ def _others_open_to_all(connection: Connection, databases: Sequence[str]) -> Ite
         (list(databases),),
     )
     if names:
-        mend = " ".join(f"REVOKE CONNECT, TEMPORARY ON DATABASE {quoted(n)} FROM PUBLIC;" for n in names)
+        remedy = " ".join(f"REVOKE CONNECT, TEMPORARY ON DATABASE {quoted(n)} FROM PUBLIC;" for n in names)
         yield warning(
-            f"temporary users can also connect to {', '.join(names)}, open to PUBLIC on the same server", mend
+            f"temporary users can also connect to {', '.join(names)}, open to PUBLIC on the same server", remedy
         )

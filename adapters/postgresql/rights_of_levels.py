@@ -39,8 +39,8 @@ def role_of_level(connection: Connection, level: Level, role: str) -> Iterator[F
     if may_give(connection, role):
         yield ok(f"level {level.name}: the bot may give {role}")
     else:
-        mend = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
-        yield fatal(f"level {level.name}: the bot may not give the role {role}", mend)
+        remedy = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
+        yield fatal(f"level {level.name}: the bot may not give the role {role}", remedy)
     yield from _mighty(connection, level, role)
 
 
@@ -64,9 +64,9 @@ def in_its_database(server: Server, level: Level) -> Iterator[Finding]:
                     yield from _leaves_behind(connection, level, role)
             yield from _public_schema(connection)
     except AdapterError as error:
-        mend = error.mend if isinstance(error, Rejected) else None
+        remedy = error.remedy if isinstance(error, Rejected) else None
         what = error.what if isinstance(error, Rejected) else str(error)
-        yield fatal(f"level {level.name}: its database cannot be looked at: {what}", mend)
+        yield fatal(f"level {level.name}: its database cannot be looked at: {what}", remedy)
 
 
 def _privileges(connection: Connection, level: Level) -> Iterator[Finding]:
@@ -75,16 +75,16 @@ def _privileges(connection: Connection, level: Level) -> Iterator[Finding]:
     try:
         wanted = expanded(connection, level.grants)
     except Rejected as error:
-        yield fatal(f"level {level.name}: {error.what}", error.mend)
+        yield fatal(f"level {level.name}: {error.what}", error.remedy)
         return
     lacking = cannot_give(connection, wanted)
     for privilege in lacking:
-        mend = f"GRANT {privilege} TO {us(connection)} WITH GRANT OPTION;"
-        yield fatal(f"level {level.name}: the bot cannot give {privilege}", mend)
+        remedy = f"GRANT {privilege} TO {us(connection)} WITH GRANT OPTION;"
+        yield fatal(f"level {level.name}: the bot cannot give {privilege}", remedy)
     database = connection.info.dbname
     if not value(connection, "SELECT has_database_privilege(%s, 'CONNECT WITH GRANT OPTION')", (database,)):
-        mend = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {us(connection)} WITH GRANT OPTION;"
-        yield fatal(f"level {level.name}: the bot cannot let its users connect to {database}", mend)
+        remedy = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {us(connection)} WITH GRANT OPTION;"
+        yield fatal(f"level {level.name}: the bot cannot let its users connect to {database}", remedy)
     elif not lacking:
         yield ok(f"level {level.name}: the bot may give each of its {len(wanted)} privileges")
 
@@ -92,8 +92,8 @@ def _privileges(connection: Connection, level: Level) -> Iterator[Finding]:
 def _may_connect(connection: Connection, level: Level, role: str) -> Iterator[Finding]:
     database = connection.info.dbname
     if not value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
-        mend = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(role)};"
-        yield fatal(f"level {level.name}: {role} may not connect to {database}", mend)
+        remedy = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(role)};"
+        yield fatal(f"level {level.name}: {role} may not connect to {database}", remedy)
 
 
 def _leaves_behind(connection: Connection, level: Level, role: str) -> Iterator[Finding]:

@@ -19,9 +19,9 @@ def of_standbys(server: Server, connection: Connection) -> Iterator[Finding]:
             with Standby(server.target, reference, url, expected=expected).session() as there:
                 yield from _standby(there, f"the standby behind {reference}", acts_as)
         except AdapterError as error:
-            mend = error.mend if isinstance(error, Rejected) else None
+            remedy = error.remedy if isinstance(error, Rejected) else None
             what = error.what if isinstance(error, Rejected) else str(error)
-            yield fatal(what, mend)
+            yield fatal(what, remedy)
 
 
 def _standby(connection: Connection, where: str, acts_as: str) -> Iterator[Finding]:
@@ -31,11 +31,11 @@ def _standby(connection: Connection, where: str, acts_as: str) -> Iterator[Findi
     if _may_end_sessions(connection, acts_as):
         yield ok(f"{where} answers, and the bot may end sessions there")
     else:
-        mend = f"GRANT pg_signal_backend TO {us(connection)}; on the primary"
-        yield fatal(f"{where}: the bot may not end sessions there", mend)
+        remedy = f"GRANT pg_signal_backend TO {us(connection)}; on the primary"
+        yield fatal(f"{where}: the bot may not end sessions there", remedy)
     if value(connection, "SELECT pg_is_wal_replay_paused()"):
-        mend = "SELECT pg_wal_replay_resume(); on the standby"
-        yield warning(f"{where} has paused: access cannot be ended before it goes on", mend)
+        remedy = "SELECT pg_wal_replay_resume(); on the standby"
+        yield warning(f"{where} has paused: access cannot be ended before it goes on", remedy)
     delay = value(connection, "SELECT current_setting('recovery_min_apply_delay')")
     if not str(delay).startswith("0"):
         yield warning(

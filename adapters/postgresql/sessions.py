@@ -35,8 +35,8 @@ def terminate(connection: Connection, oid: int) -> set[Seen]:
     try:
         rows = connection.execute(query, (oid,)).fetchall()
     except psycopg.errors.InsufficientPrivilege:
-        mend = f"GRANT pg_signal_backend TO {us(connection)};"
-        raise Rejected("the bot may not end the user's sessions", mend=mend) from None
+        remedy = f"GRANT pg_signal_backend TO {us(connection)};"
+        raise Rejected("the bot may not end the user's sessions", remedy=remedy) from None
     return {(pid, began) for pid, began, _ in rows}
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from adapters.base import AdapterError, NotOurs, Rejected, Secrets, Target, Unreachable, WrongServer
+from adapters.base import AdapterError, ForeignUser, Rejected, Secrets, ServerDown, Target, WrongServer
 from adapters.postgresql.connection import (
     REVOKE_LIMIT_SECONDS,
     STATEMENT_SECONDS,
@@ -65,13 +65,13 @@ def _named(reference: str) -> Iterator[None]:
     where = f"the standby behind {reference}"
     try:
         yield
-    except Unreachable as silent:
-        raise Unreachable(f"{where}: {silent.what}", is_ambiguous=silent.is_ambiguous) from None
+    except ServerDown as silent:
+        raise ServerDown(f"{where}: {silent.what}", is_ambiguous=silent.is_ambiguous) from None
     except WrongServer as other:
-        mend = f"point {reference} at a standby of this server, or take it out of replicas"
-        raise Rejected(f"{where} is another server: {other.what}", mend=mend) from None
+        remedy = f"point {reference} at a standby of this server, or take it out of replicas"
+        raise Rejected(f"{where} is another server: {other.what}", remedy=remedy) from None
     except Rejected as no:
-        raise Rejected(f"{where}: {no.what}", mend=no.mend) from None
+        raise Rejected(f"{where}: {no.what}", remedy=no.remedy) from None
 
 
 def not_named(server: Server, connection: Connection) -> str | None:
@@ -107,11 +107,11 @@ def asked(server: Server, connection: Connection, verb: Callable[[Standby], T]) 
 def _answers(futures: list[Future[T]]) -> list[T]:
     """All of them, or one error for all that gave none: what will not help by itself is said first."""
     troubles = [trouble for future in futures if isinstance(trouble := future.exception(), AdapterError)]
-    silent = [trouble for trouble in troubles if isinstance(trouble, Unreachable)]
-    if refused := [trouble for trouble in troubles if not isinstance(trouble, Unreachable)]:
+    silent = [trouble for trouble in troubles if isinstance(trouble, ServerDown)]
+    if refused := [trouble for trouble in troubles if not isinstance(trouble, ServerDown)]:
         raise refused[0]
     if silent:
-        raise Unreachable("; ".join(trouble.what for trouble in silent))
+        raise ServerDown("; ".join(trouble.what for trouble in silent))
     return [future.result() for future in futures]
 
 
@@ -179,18 +179,18 @@ def _obstacle(connection: Connection, username: str, blocked_at: str) -> Adapter
     """Why the user may still get in here, or None: nobody can, from now on."""
     lets_in = value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (username,))
     if not value(connection, "SELECT pg_is_in_recovery()"):
-        mend = f"point its address back to a standby; where it was made a server of its own, there: DROP ROLE {quoted(username)};"
-        return Rejected(f"it is no standby any more, and still lets {username} in", mend=mend) if lets_in else None
+        remedy = f"point its address back to a standby; where it was made a server of its own, there: DROP ROLE {quoted(username)};"
+        return Rejected(f"it is no standby any more, and still lets {username} in", remedy=remedy) if lets_in else None
     if not value(connection, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (blocked_at,)):
-        return Unreachable(f"it lags behind the primary, and may still let {username} in")
-    return Unreachable(f"it still lets {username} in") if lets_in else None
+        return ServerDown(f"it lags behind the primary, and may still let {username} in")
+    return ServerDown(f"it still lets {username} in") if lets_in else None
 
 
 def _terminate(connection: Connection, target: Target, ending: Ending) -> set[Seen]:
     """By the oid the primary knew, and by that of a user of this name here: a standby that lags may have an earlier one."""
     try:
         here = find(connection, target, ending.username, to_end=True)
-    except NotOurs:
+    except ForeignUser:
         here = None  # on the primary it was ours, so what is here is older than that
     oids = {ending.oid, here.oid if here else None} - {None}
     return {seen for oid in oids if oid is not None for seen in terminate(connection, oid)}

@@ -14,10 +14,10 @@ from psycopg import sql
 
 from adapters.base import (
     CREATE_LIMIT_SECONDS,
-    NotOurs,
+    ForeignUser,
     Rejected,
+    ServerDown,
     Target,
-    Unreachable,
     UserSpec,
     username_pattern,
 )
@@ -74,11 +74,11 @@ def find(connection: Connection, target: Target, username: str, *, to_end: bool 
     oid, comment, expires_at, is_mighty = row
     mark = MARK.fullmatch(comment or "")
     if not username_pattern(target.prefix).fullmatch(username):
-        raise NotOurs(username, "its name is not of our pattern")
+        raise ForeignUser(username, "its name is not of our pattern")
     if mark is None and not to_end:
-        raise NotOurs(username, "it carries no mark")
+        raise ForeignUser(username, "it carries no mark")
     if mark is not None and mark[1] != target.ledger:
-        raise NotOurs(username, "its mark names another ledger")
+        raise ForeignUser(username, "its mark names another ledger")
     return Found(oid=oid, expires_at=expires_at, is_mighty=is_mighty)
 
 
@@ -97,7 +97,7 @@ def create(server: Server, spec: UserSpec) -> None:
         with connection.transaction():
             _make_so(connection, server.target, spec)
             if time.monotonic() > latest:
-                raise Unreachable("the server was too slow to make the user")
+                raise ServerDown("the server was too slow to make the user")
 
 
 def _make_so(connection: Connection, target: Target, spec: UserSpec) -> None:
@@ -107,8 +107,8 @@ def _make_so(connection: Connection, target: Target, spec: UserSpec) -> None:
     if found is None:
         _make(connection, target, spec)
     elif found.is_mighty:
-        mend = f"ALTER ROLE {quoted(spec.username)} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
-        raise Rejected(f"somebody gave {spec.username} attributes that dbaccess never gives", mend=mend)
+        remedy = f"ALTER ROLE {quoted(spec.username)} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
+        raise Rejected(f"somebody gave {spec.username} attributes that dbaccess never gives", remedy=remedy)
     else:
         run(connection, "ALTER ROLE {} RESET ALL", spec.username)
     become_member(connection, spec.username)
@@ -120,8 +120,8 @@ def _make(connection: Connection, target: Target, spec: UserSpec) -> None:
     try:
         run(connection, "CREATE ROLE {} " + attributes, spec.username)
     except psycopg.errors.InsufficientPrivilege:
-        mend = f"ALTER ROLE {us(connection)} CREATEROLE;"
-        raise Rejected("the bot may not make users", mend=mend) from None
+        remedy = f"ALTER ROLE {us(connection)} CREATEROLE;"
+        raise Rejected("the bot may not make users", remedy=remedy) from None
     run(connection, "COMMENT ON ROLE {} IS {mark}", spec.username, mark=mark_of(target, spec.request_id))
 
 
@@ -155,8 +155,8 @@ def _settle_roles(connection: Connection, spec: UserSpec, *, wanted: list[str], 
     if lacking := sorted(set(wanted) - found):
         raise _cannot_give(connection, lacking[0])
     if foreign := sorted(found - set(wanted)):
-        mend = f"REVOKE {quoted(foreign[0])} FROM {quoted(spec.username)};"
-        raise Rejected(f"somebody made {spec.username} a member of {foreign[0]}", mend=mend)
+        remedy = f"REVOKE {quoted(foreign[0])} FROM {quoted(spec.username)};"
+        raise Rejected(f"somebody made {spec.username} a member of {foreign[0]}", remedy=remedy)
 
 
 def _give(connection: Connection, username: str, role: str, *, is_kept: bool) -> None:
@@ -171,8 +171,8 @@ def _give(connection: Connection, username: str, role: str, *, is_kept: bool) ->
 
 
 def _cannot_give(connection: Connection, role: str) -> Rejected:
-    mend = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
-    return Rejected(f"the bot cannot give the role {role}", mend=mend)
+    remedy = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
+    return Rejected(f"the bot cannot give the role {role}", remedy=remedy)
 
 
 def _set(connection: Connection, username: str, name: str, setting: str) -> None:
@@ -184,8 +184,10 @@ def _set(connection: Connection, username: str, name: str, setting: str) -> None
         connection.execute(statement.format(sql.Identifier(username), sql.Identifier(*name.lower().split(".")), values))
     except psycopg.errors.InsufficientPrivilege:
         is_grantable = version(connection) >= GRANTS_PARAMETERS
-        mend = f"GRANT SET ON PARAMETER {name} TO {us(connection)};" if is_grantable else f"take {name} out of settings"
-        raise Rejected(f"the bot may not set {name}", mend=mend) from None
+        remedy = (
+            f"GRANT SET ON PARAMETER {name} TO {us(connection)};" if is_grantable else f"take {name} out of settings"
+        )
+        raise Rejected(f"the bot may not set {name}", remedy=remedy) from None
 
 
 def verifier(connection: Connection, username: str, password: str) -> str:

@@ -20,10 +20,10 @@ from adapters.base import (
     Endpoint,
     Enforced,
     Finding,
+    ForeignUser,
     Health,
     Level,
     ManagedUser,
-    NotOurs,
     Receipt,
     Rejected,
     Secrets,
@@ -83,8 +83,8 @@ class Redis:
             except AdapterError as trouble:
                 if number == 0:
                     raise
-                mend = trouble.mend if isinstance(trouble, Rejected) else None
-                seen.append(Seen("", None, (fatal(str(trouble), mend),)))
+                remedy = trouble.remedy if isinstance(trouble, Rejected) else None
+                seen.append(Seen("", None, (fatal(str(trouble), remedy),)))
         return Health(
             version=seen[0].version,
             identity=",".join(one.mark or "" for one in seen) if all(one.mark for one in seen) else "",
@@ -119,7 +119,7 @@ class Redis:
             for session in sessions:
                 self._find(session, spec.username)
                 if is_open(session):
-                    raise Rejected(OPEN_DEFAULT[0], mend=OPEN_DEFAULT[1])
+                    raise Rejected(OPEN_DEFAULT[0], remedy=OPEN_DEFAULT[1])
                 session.call(
                     "CLIENT", "LIST", "ID", "1"
                 )  # without it the end of a user could not be proven, so nobody is made
@@ -158,7 +158,7 @@ class Redis:
             except AdapterError as trouble:
                 troubles.append(trouble)
         if troubles:
-            raise max(troubles, key=lambda t: (isinstance(t, NotOurs), isinstance(t, Rejected)))
+            raise max(troubles, key=lambda t: (isinstance(t, ForeignUser), isinstance(t, Rejected)))
         return Receipt(was_absent=was_absent, sessions_ended=ended, kept=(), kept_by=None, read_back_at=read_back)
 
     def list_users(self) -> list[ManagedUser]:
@@ -205,7 +205,7 @@ class Redis:
     def _database(self, level: Level) -> str:
         database = level.database or self.target.connect.database or self.nodes[0].database
         if not re.fullmatch(r"[0-9]{1,5}", database):
-            raise Rejected(f"{database!r} is no database of Redis", mend="they are numbers; leave it out for 0")
+            raise Rejected(f"{database!r} is no database of Redis", remedy="they are numbers; leave it out for 0")
         return database
 
     @contextmanager
@@ -234,13 +234,13 @@ class Redis:
     def _find(self, session: Session, username: str, *, to_end: bool = False) -> ManagedUser | None:
         """Absent is None. Raises NotOurs for a user of another ledger, and for one without a mark unless it is ``to_end``."""
         if not username_pattern(self.target.prefix).fullmatch(username):
-            mend = f"{self.target.prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
-            raise Rejected("that is no name of a temporary user", mend=mend)
+            remedy = f"{self.target.prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
+            raise Rejected("that is no name of a temporary user", remedy=remedy)
         user = get_user(session, username)
         found = managed(username, user) if user is not None else None
         is_lost = found is not None and found.ledger is None and to_end
         if found is not None and found.ledger != self.target.ledger and not is_lost:
-            raise NotOurs(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
+            raise ForeignUser(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
         return found
 
     def _mark(self, session: Session, request_id: int, remaining: float) -> str:

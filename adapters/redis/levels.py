@@ -35,11 +35,11 @@ PATTERN = re.compile(r"[!#-&*-\[\]^_a-z{|}~]+")
 def rules_of(level: Level) -> tuple[str, ...]:
     """A level as rules of ``ACL SETUSER``, to follow ``reset``. Raises Rejected for what is not to be given."""
     for name in level.settings:
-        raise Rejected(f"there is no setting {name} of a Redis user", mend="leave settings out")
+        raise Rejected(f"there is no setting {name} of a Redis user", remedy="leave settings out")
     unknown = [role for role in level.roles if role not in PRESETS]
     if unknown or not (level.roles or level.grants):
-        mend = f"roles: [readonly] or [readwrite], or grants on key patterns; not {', '.join(unknown) or 'nothing'}"
-        raise Rejected(f"the level {level.name} names no preset of Redis", mend=mend)
+        remedy = f"roles: [readonly] or [readwrite], or grants on key patterns; not {', '.join(unknown) or 'nothing'}"
+        raise Rejected(f"the level {level.name} names no preset of Redis", remedy=remedy)
     widest = PRESETS["readwrite"] if "readwrite" in level.roles else PRESETS.get("".join(level.roles[:1]), ())
     return ("resetchannels", *widest, *ROOT, *(selector(level, g.on, g.privileges) for g in level.grants))
 
@@ -48,13 +48,17 @@ def selector(level: Level, on: Sequence[str], privileges: Sequence[str]) -> str:
     """What one grant allows. A command must fit one selector whole, so writing needs ``~``, which is read and write."""
     for pattern in on:
         if not PATTERN.fullmatch(pattern):
-            mend = "printable ASCII without blanks, quotes, parentheses and backslashes"
-            raise Rejected(f"the level {level.name} names a key pattern that cannot be used: {pattern!r}", mend=mend)
+            remedy = "printable ASCII without blanks, quotes, parentheses and backslashes"
+            raise Rejected(
+                f"the level {level.name} names a key pattern that cannot be used: {pattern!r}", remedy=remedy
+            )
     wanted = [privilege.lower() for privilege in privileges]
     for privilege in wanted:
         refuse_privilege(level, privilege)
     if not on or not wanted:
-        raise Rejected(f"a grant of the level {level.name} is empty", mend='{on: ["orders:*"], privileges: ["@read"]}')
+        raise Rejected(
+            f"a grant of the level {level.name} is empty", remedy='{on: ["orders:*"], privileges: ["@read"]}'
+        )
     sign = "%R~" if set(wanted) == {"@read"} else "~"
     hidden = [f"-{word}" for word in SHOWS_NAMES if "*" not in on and word not in wanted]
     rules = [f"{sign}{pattern}" for pattern in on] + [f"+{privilege}" for privilege in wanted]
@@ -64,11 +68,11 @@ def selector(level: Level, on: Sequence[str], privileges: Sequence[str]) -> str:
 def refuse_privilege(level: Level, privilege: str) -> None:
     name = privilege.removeprefix("@")
     if not PRIVILEGE.fullmatch(privilege):
-        what, mend = "is no privilege of Redis", 'a category as "@read" or a command as "hget"'
+        what, remedy = "is no privilege of Redis", 'a category as "@read" or a command as "hget"'
     elif privilege.startswith("@") and name not in CATEGORIES.split():
-        what, mend = "is not given", f"one of @{', @'.join(sorted(CATEGORIES.split()))}"
+        what, remedy = "is not given", f"one of @{', @'.join(sorted(CATEGORIES.split()))}"
     elif name.split("|")[0] in REFUSED.split():
-        what, mend = "is not given to temporary users", "it reaches beyond keys, or outlives its user; leave it out"
+        what, remedy = "is not given to temporary users", "it reaches beyond keys, or outlives its user; leave it out"
     else:
         return
-    raise Rejected(f"{privilege!r} in the level {level.name} {what}", mend=mend)
+    raise Rejected(f"{privilege!r} in the level {level.name} {what}", remedy=remedy)

@@ -16,7 +16,7 @@ from redis.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 
-from adapters.base import AdapterError, LoginRefused, Rejected, Tls, Unreachable, scrub
+from adapters.base import AdapterError, LoginRefused, Rejected, ServerDown, Tls, scrub
 
 DEFAULT_PORT = 6379
 CONNECT_SECONDS = 5
@@ -58,10 +58,10 @@ class Node:
         except ValueError:
             parts, port = SplitResult("", "", "", "", ""), None
         if parts.scheme not in ("redis", "rediss") or parts.query or parts.fragment or not parts.hostname:
-            mend = "redis://user:password@host:port, or rediss://"
-            raise Rejected(f"the admin URL behind {reference} cannot be read", mend=mend)
+            remedy = "redis://user:password@host:port, or rediss://"
+            raise Rejected(f"the admin URL behind {reference} cannot be read", remedy=remedy)
         if parts.scheme == "rediss" and tls.mode == "disable":
-            raise Rejected(f"the admin URL behind {reference} is for TLS", mend="tls: {mode: verify-full}")
+            raise Rejected(f"the admin URL behind {reference} is for TLS", remedy="tls: {mode: verify-full}")
         return cls(
             host=unquote(parts.hostname),
             port=port or DEFAULT_PORT,
@@ -121,10 +121,10 @@ class Node:
         if isinstance(error, NoPermissionError):
             right = re.search(r"'([a-z|_-]+)' command", words)
             lacking = right[1] if right else "that"
-            return Rejected(f"the bot may not run {lacking} on {self}", mend=f"ACL SETUSER {self.user} +{lacking}")
+            return Rejected(f"the bot may not run {lacking} on {self}", remedy=f"ACL SETUSER {self.user} +{lacking}")
         if isinstance(error, AuthenticationError | AuthorizationError):
-            mend = f"an account {self.user} with the password of the admin URL, and ACL SAVE, on this node"
-            return Rejected(f"{self} does not let {self.user} in", mend=mend)
+            remedy = f"an account {self.user} with the password of the admin URL, and ACL SAVE, on this node"
+            return Rejected(f"{self} does not let {self.user} in", remedy=remedy)
         if NOT_LET_IN.search(words):
             return Rejected(f"{self}: {words}")
         may_change = ("LOADING", "BUSY", "UNKILLABLE", "MISCONF", "OOM", "max number of clients")
@@ -133,7 +133,7 @@ class Node:
         hint = "; it may not speak TLS on this port" if self.is_tls and "Timeout connecting" in words else ""
         if "max number of clients" in words:
             hint = "; CONFIG SET maxclients, from a connection that is still open, makes room"
-        return Unreachable(f"{self}: {words}{hint}", is_ambiguous=True)
+        return ServerDown(f"{self}: {words}{hint}", is_ambiguous=True)
 
 
 class Session:
@@ -164,12 +164,12 @@ class Session:
             try:
                 self._asked(what, "KILL")
             except NoPermissionError:
-                mend = f"ACL SETUSER {self.node.user} +script|kill +function|kill"
-                raise Unreachable(f"{self.node} is busy with a script that the bot may not end; {mend}") from None
+                remedy = f"ACL SETUSER {self.node.user} +script|kill +function|kill"
+                raise ServerDown(f"{self.node} is busy with a script that the bot may not end; {remedy}") from None
             except ResponseError as error:
                 if str(error).startswith("UNKILLABLE"):
                     why = "is busy with a script that has written, which nothing but SHUTDOWN NOSAVE ends before it is over"
-                    raise Unreachable(f"{self.node} {why}") from None
+                    raise ServerDown(f"{self.node} {why}") from None
             else:
                 return
         time.sleep(0.02)
@@ -187,7 +187,7 @@ class Session:
         """The server's clock, in seconds since 1970."""
         said = self.info("server").get("server_time_usec")
         if said is None:
-            raise Rejected(f"{self.node} does not say what time it is", mend="Redis 7 or later, or Valkey")
+            raise Rejected(f"{self.node} does not say what time it is", remedy="Redis 7 or later, or Valkey")
         return int(said) / 1e6
 
     def version(self) -> str:
@@ -215,7 +215,7 @@ class Session:
         if isinstance(error, NoPermissionError) or str(error).startswith(("BUSY", "LOADING")):
             return error
         why = f"{self.node} could not save its users, and a restart would bring back those in its file"
-        return Unreachable(f"{why}: {error}", is_ambiguous=True)
+        return ServerDown(f"{why}: {error}", is_ambiguous=True)
 
 
 class Login:
@@ -231,7 +231,7 @@ class Login:
             raise LoginRefused(scrub(str(error), password)) from None
         except (RedisError, OSError) as error:
             self.close()
-            raise Unreachable(f"no login as {username}: {scrub(str(error), password)}") from None
+            raise ServerDown(f"no login as {username}: {scrub(str(error), password)}") from None
 
     def is_alive(self) -> bool:
         if self._is_alive:

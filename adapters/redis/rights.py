@@ -36,12 +36,14 @@ def rights(session: Session) -> Iterator[Finding]:
     user = session.node.user
     for words, why in {**dict.fromkeys(RIGHTS), **AT_TIMES}.items():
         right = words.split(" ")[0]
-        mend = f"ACL SETUSER {user} +{right}"
+        remedy = f"ACL SETUSER {user} +{right}"
         try:
             answer = session.call("ACL", "DRYRUN", user, *words.replace("|", " ").split(" "))
         except NoPermissionError:
-            mend = f"ACL SETUSER {user} +acl|dryrun"
-            yield warning(f"{user} may not ask for its own rights on {session.node}, so they were not looked at", mend)
+            remedy = f"ACL SETUSER {user} +acl|dryrun"
+            yield warning(
+                f"{user} may not ask for its own rights on {session.node}, so they were not looked at", remedy
+            )
             return
         except ResponseError as error:
             if "unknown subcommand" in str(error).lower():
@@ -53,9 +55,9 @@ def rights(session: Session) -> Iterator[Finding]:
         if answer == "OK":
             yield ok(f"{user} may run {right}")
         elif why is None:
-            yield fatal(f"{user} may not run {right} on {session.node}", mend)
+            yield fatal(f"{user} may not run {right} on {session.node}", remedy)
         else:
-            yield warning(f"{user} may not run {right} on {session.node}: {why}", mend)
+            yield warning(f"{user} may not run {right} on {session.node}: {why}", remedy)
 
 
 def server_findings(session: Session, nodes: Sequence[Node]) -> Iterator[Finding]:
@@ -69,8 +71,8 @@ def server_findings(session: Session, nodes: Sequence[Node]) -> Iterator[Finding
     else:
         yield ok(f"{node} lets nobody in without a password")
     if node.user == "default" or "+@all" in str((get_user(session, node.user) or {}).get("commands")).split():
-        mend = f"ACL SETUSER dbaccess reset on >PASSWORD {' '.join(f'+{r.split()[0]}' for r in (*RIGHTS, *AT_TIMES, 'acl|dryrun'))}"
-        yield warning(f"the bot is {node.user} on {node}, who may do more than it needs", mend)
+        remedy = f"ACL SETUSER dbaccess reset on >PASSWORD {' '.join(f'+{r.split()[0]}' for r in (*RIGHTS, *AT_TIMES, 'acl|dryrun'))}"
+        yield warning(f"the bot is {node.user} on {node}, who may do more than it needs", remedy)
     if server_mark(session) is None:
         yield ok(f"{node} is not marked yet; the bot makes {SERVER_USER} when it is first needed")
     if not server.get("config_file"):
@@ -133,7 +135,7 @@ def level_findings(session: Session, level: Level, database: Callable[[Level], s
         rules_of(level)
         database(level)
     except Rejected as trouble:
-        yield fatal(trouble.what, trouble.mend)
+        yield fatal(trouble.what, trouble.remedy)
         return
     for command in (p for g in level.grants for p in g.privileges if not p.startswith("@")):
         try:
@@ -147,9 +149,9 @@ def ok(what: str) -> Finding:
     return Finding(is_ok=True, is_fatal=False, what=what)
 
 
-def fatal(what: str, mend: str | None = None) -> Finding:
-    return Finding(is_ok=False, is_fatal=True, what=what, mend=mend)
+def fatal(what: str, remedy: str | None = None) -> Finding:
+    return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
 
 
-def warning(what: str, mend: str | None = None) -> Finding:
-    return Finding(is_ok=False, is_fatal=False, what=what, mend=mend)
+def warning(what: str, remedy: str | None = None) -> Finding:
+    return Finding(is_ok=False, is_fatal=False, what=what, remedy=remedy)

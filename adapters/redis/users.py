@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from adapters.base import Activity, ManagedUser, Unreachable
+from adapters.base import Activity, ManagedUser, ServerDown
 from adapters.redis.nodes import DROP_SECONDS, Session
 
 MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]{1,18}):until=([0-9]{1,11})")
@@ -74,7 +74,7 @@ def take_away(session: Session, username: str) -> set[tuple[str, str]]:
         if not left and get_user(session, username) is None:
             return ours
         if time.monotonic() > deadline:
-            raise Unreachable(f"{len(left)} sessions of {username} do not end on {session.node}")
+            raise ServerDown(f"{len(left)} sessions of {username} do not end on {session.node}")
         ours |= {(row["id"], row["addr"]) for row in left}
         for row in left:
             session.call("CLIENT", "KILL", "ID", row["id"])

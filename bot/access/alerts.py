@@ -31,7 +31,7 @@ async def raise_alert(
 def planned(what: str, now: datetime, *, tries: int = 0, steps: tuple[str, ...] = ()) -> tuple[Event, TaskPlan]:
     """The alert's event and its task, for a transaction that writes more than these."""
     payload: Json = {"what": what, "tries": tries, "steps": list(steps), "since": now.isoformat()}
-    plan = TaskPlan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=now, payload=payload)
+    plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=now, payload=payload)
     return (AuditKind.ALERT, "bot", {"what": what, "tries": tries}), plan
 
 

@@ -33,7 +33,7 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     """
     for _ in range(ROUNDS):
         request = await context.ledger.request(request.id)
-        stage = await _judged(context, person, request)
+        stage = await _evaluated(context, person, request)
         change = TransitionInput(
             actor=person.id,
             decision=await _verdict(context, person, request, Verdict.APPROVE, stage),
@@ -50,7 +50,7 @@ async def approve(context: Context, person: Person, request: Request) -> Request
 
 async def may_deny(context: Context, person: Person, request: Request) -> None:
     """Asked before the form of Deny is opened. Raises as ``deny`` would."""
-    await _judged(context, person, await context.ledger.request(request.id), is_approval=False)
+    await _evaluated(context, person, await context.ledger.request(request.id), is_approval=False)
 
 
 async def deny(context: Context, person: Person, request: Request, reason: str) -> Request:
@@ -59,7 +59,7 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     if not reason or len(reason) > REASON_MAX:
         raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
     request = await context.ledger.request(request.id)
-    stage = await _judged(context, person, request, is_approval=False)
+    stage = await _evaluated(context, person, request, is_approval=False)
     decision = await _verdict(context, person, request, Verdict.DENY, stage, reason=reason)
     change = TransitionInput(
         actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason, facts=_in_force(context)
@@ -72,7 +72,7 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     return denied
 
 
-async def _judged(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
+async def _evaluated(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
     """The stage this person may decide now. Closes the request where the policy changed under it."""
     decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from adapters.base import NotOurs, Rejected, Unreachable
+from adapters.base import ForeignUser, Rejected, ServerDown
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
@@ -43,8 +43,8 @@ async def extend(context: Context, person: Person, request_id: int, typed: Typed
     return await request_access(context, person, wanted, grant=grant)
 
 
-async def move_end(context: Context, work: JobContext) -> None:
-    """Effect of ``move_end``, in the grant's own lane: the server's end follows the ledger's. Sessions live on.
+async def move_expiry(context: Context, work: JobContext) -> None:
+    """Effect of ``move_expiry``, in the grant's own lock key: the server's end follows the ledger's. Sessions live on.
 
     Until it is done the server may end the grant earlier than the ledger, never later.
     """
@@ -61,11 +61,11 @@ async def move_end(context: Context, work: JobContext) -> None:
             lambda adapter: adapter.set_expiry(username, remaining.total_seconds()),
             share=Share.GRANTS,
         )
-    except Unreachable as away:
+    except ServerDown as away:
         if work.tries == ALERT_AT:
             await _alert(context, grant, f"{grant.database} does not answer ({away})")
         raise
-    except (Rejected, NotOurs) as no:
+    except (Rejected, ForeignUser) as no:
         await _alert(context, grant, str(no))
 
 

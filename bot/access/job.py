@@ -61,9 +61,9 @@ class JobContext:
         return await self.context.ledger.advance(request.id, move, change, claim=self.claim)
 
     async def unless_ending(self, call: Coroutine[Any, Any, T]) -> T:
-        """Await a call to Slack in the lane of a grant, and give it up as soon as the grant's end is due. Raises Again then.
+        """Await a call to Slack in the lock key of a grant, and give it up as soon as the grant's end is due. Raises Retry then.
 
-        The revocation runs in the same lane: without this it would wait for as long as Slack takes.
+        The revocation runs in the same lock key: without this it would wait for as long as Slack takes.
         """
         calling = asyncio.ensure_future(call)
         try:
@@ -75,9 +75,9 @@ class JobContext:
             await asyncio.gather(calling, return_exceptions=True)
 
     async def _next_look(self) -> float:
-        """In how many seconds to ask again whether the end is due. Raises Again where it is."""
+        """In how many seconds to ask again whether the end is due. Raises Retry where it is."""
         ledger, request_id = self.context.ledger, self.claim.task.request_id
-        assert request_id is not None, "the lane of a grant"
+        assert request_id is not None, "the lock key of a grant"
         left = await ledger.until_due(TaskKind.REVOKE, request_id)
         if left is not None and left.total_seconds() <= 0:
             raise Retry("the end of the grant is due", at=await ledger.now())

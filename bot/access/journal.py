@@ -6,7 +6,7 @@ import structlog
 
 from bot.access.files import Files
 from bot.access.ports import Person
-from bot.access.words import ENDED_WORDS
+from bot.access.words import END_REASONS
 from storage.records import Cause, Request
 
 log = structlog.get_logger(__name__)
@@ -20,7 +20,7 @@ def live(request: Request) -> None:
 
 def ended(request: Request) -> None:
     """The server was read back, or declared gone."""
-    why = ENDED_WORDS.get(request.ended_because or Cause.DONE, "ended")
+    why = END_REASONS.get(request.ended_because or Cause.DONE, "ended")
     sessions = (request.receipt or {}).get("sessions_ended")
     log.info("grant_ended", **_about(request), why=why, sessions=sessions)
 

@@ -133,7 +133,7 @@ async def _is_the_same(context: Context, handle: str, group: str | None) -> bool
 # Groups that change.
 
 
-async def follow_groups(context: Context) -> None:
+async def check_groups(context: Context) -> None:
     """Put on the record who came into and left the groups that the policy names; at first sight they are only remembered."""
     config = context.files.config
     if config is None:
@@ -193,7 +193,7 @@ async def _forget_unnamed(context: Context, named: frozenset[str]) -> None:
 # People who leave.
 
 
-async def look_at_people(context: Context) -> None:
+async def check_members(context: Context) -> None:
     """Everybody who has or wants access is still one of us: events get lost, so this is asked again and again."""
     there = (*await context.ledger.live_grants(), *await context.ledger.waiting_requests())
     for person_id in sorted({request.requester_id for request in there}):

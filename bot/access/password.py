@@ -13,7 +13,7 @@ from bot.access.words import what_happened
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Purpose, Request, State, TaskKind
-from storage.task_plans import db_lane
+from storage.task_plans import user_lock_key
 from storage.transitions import TaskPlan, Transition, TransitionInput
 
 
@@ -24,15 +24,17 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     request = await context.ledger.request(request.id)
     if request.state is not State.ACTIVE or request.terms.delivery == "reveal":
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
-    plan = TaskPlan(kind=TaskKind.PASSWORD, lane=db_lane(request), due_at=await context.ledger.now(), is_single=True)
+    plan = TaskPlan(
+        kind=TaskKind.PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
+    )
     await context.ledger.add_task(plan, request_id=request.id)
 
 
 async def password(context: Context, work: JobContext) -> None:
-    """Effect of the ``password`` task: asked for by the requester, or the ``mend`` of an active grant."""
+    """Effect of the ``password`` task: asked for by the requester, or the ``remedy`` of an active grant."""
     request = await work.request()
     if request.state is State.ACTIVE:
-        audit = AuditKind.MENDED if work.payload.get("mends") else AuditKind.PASSWORD_RENEWED
+        audit = AuditKind.REPAIRED if work.payload.get("mends") else AuditKind.PASSWORD_RENEWED
         await _set_fresh_password(context, work, request, audit=audit)
 
 
@@ -52,7 +54,7 @@ async def _set_fresh_password(context: Context, work: JobContext, request: Reque
         await raise_alert(context, request, f"No new password for #{request.id} on {request.database}: {no}.")
         return
     if (await work.request()).state is not State.ACTIVE:
-        return  # it is being ended: the revoke behind us in this lane takes user and message
+        return  # it is being ended: the revoke behind us in this lock key takes user and message
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     await deliver(work, request, message, credentials(request, endpoint, fresh))
     await work.advance(

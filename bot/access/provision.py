@@ -15,11 +15,11 @@ from adapters.base import (
     CREATE_LIMIT_SECONDS,
     Adapter,
     Endpoint,
+    ForeignUser,
     Level,
-    NotOurs,
     Rejected,
+    ServerDown,
     Target,
-    Unreachable,
     UserSpec,
 )
 from bot.access import journal
@@ -75,7 +75,7 @@ async def provision(context: Context, work: JobContext) -> None:
             await _make(context, work, started, message)
     except Undeliverable as closed:
         await fail(work, request, f"Its credentials cannot be delivered: {closed}.")
-    except (Rejected, NotOurs) as no:
+    except (Rejected, ForeignUser) as no:
         await fail(work, request, f"The database said no: {no}.")
 
 
@@ -139,7 +139,7 @@ async def _start(context: Context, work: JobContext, request: Request) -> Reques
         )
     change = TransitionInput(
         actor="bot",
-        requester_is_ours=await _is_ours(work, request),
+        requester_is_member=await _is_ours(work, request),
         set={"identity": identity, "unsettled_until": settled},
         facts=facts,
     )
@@ -151,12 +151,14 @@ async def _start(context: Context, work: JobContext, request: Request) -> Reques
 
 
 async def _not_started(work: JobContext, request: Request, lost: NotPossible) -> None:
-    causes = {Obstacle.NOT_OURS: Cause.LEFT, Obstacle.LOCKED_DOWN: Cause.LOCKDOWN}
+    causes = {Obstacle.NOT_A_MEMBER: Cause.LEFT, Obstacle.LOCKED_DOWN: Cause.LOCKDOWN}
     if lost.why in causes:
         await work.advance(
             request,
             Transition.REVOKE,
-            TransitionInput(actor="directory" if lost.why is Obstacle.NOT_OURS else "lockdown", cause=causes[lost.why]),
+            TransitionInput(
+                actor="directory" if lost.why is Obstacle.NOT_A_MEMBER else "lockdown", cause=causes[lost.why]
+            ),
         )
     elif lost.why is Obstacle.TOO_LATE:
         await fail(work, request, f"{request.database} could not be reached in time, so nothing was granted.")
@@ -169,7 +171,7 @@ async def _reach(context: Context, work: JobContext, request: Request) -> str:
     await work.hold()
     try:
         return await context.engines.call(target_of(request), lambda adapter: adapter.identity(), share=Share.GRANTS)
-    except Unreachable as silent:
+    except ServerDown as silent:
         trouble = f"{request.database} does not answer. I keep trying; your time starts when it does."
         await _explain_delay(context, work, request, trouble)
         at = await context.ledger.now() + backoff(work.tries)
@@ -194,7 +196,7 @@ async def _make(context: Context, work: JobContext, request: Request, message: M
     assert request.expires_at is not None, "written at START"
     remaining = (request.expires_at - await context.ledger.now()).total_seconds()
     if remaining <= 0:
-        return  # the revoke task behind us in this lane is due
+        return  # the revoke task behind us in this lock key is due
     level = level_of(request)
     password = make_password()
     spec = UserSpec(
@@ -205,7 +207,7 @@ async def _make(context: Context, work: JobContext, request: Request, message: M
         target_of(request), lambda adapter: _create(adapter, spec), share=Share.GRANTS
     )
     if (await work.request()).state is not State.APPROVED:
-        return  # it was ended meanwhile: its revoke is next in this lane and finds the user
+        return  # it was ended meanwhile: its revoke is next in this lock key and finds the user
     await deliver(work, request, message, credentials(request, endpoint, password))
     try:
         journal.live(
@@ -244,7 +246,7 @@ async def deliver(work: JobContext, request: Request, message: Message, notice: 
         except MessageGone:
             await work.hold()
         else:
-            await context.ledger.message_drawn(message.id, request.version)
+            await context.ledger.message_rendered(message.id, request.version)
             return
     posted = await work.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
     await remember(context, message, posted, request)

@@ -13,7 +13,7 @@ from bot.access.ports import Person
 from bot.access.provision import target_of
 from bot.access.request_access import Typed
 from bot.policy import asking, authorization, evaluation
-from bot.policy.catalog import Offer, offers
+from bot.policy.catalog import CatalogEntry, catalog_entries
 from storage.audit_log import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
 from storage.records import AuditEvent, Decision, Request, State
@@ -127,10 +127,10 @@ async def _may_see(context: Context, person: Person, request: Request) -> bool:
     return True
 
 
-async def databases(context: Context, person: Person) -> tuple[Offer, ...]:
+async def databases(context: Context, person: Person) -> tuple[CatalogEntry, ...]:
     """What this person may ask for by today's policy."""
     config = context.in_force()
-    return offers(config, person.id, await membership.facts(context, config))
+    return catalog_entries(config, person.id, await membership.facts(context, config))
 
 
 def levels(context: Context, database: str) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ async def explain(
     facts = await membership.facts(context, config, tally=tally)
     if asker != person.id and not authorization.may_ask_about_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
-    question = asking.Ask(
+    question = asking.PolicyQuestion(
         person_id=asker,
         database=typed.database,
         level=typed.level,

@@ -9,9 +9,9 @@ from storage.records import TaskKind
 JOBS: dict[TaskKind, Job] = {
     TaskKind.POST_CARD: tell.post_card,
     TaskKind.UPDATE_CARD: tell.update_card,
-    TaskKind.TELL: tell.tell,
+    TaskKind.NOTIFY_REQUESTER: tell.tell,
     TaskKind.ALERT: alerts.alert,
-    TaskKind.FEED: tell.feed,
+    TaskKind.AUDIT_FEED: tell.feed,
     TaskKind.LAPSE: request_access.lapse,
     TaskKind.REMIND: remind.remind,
     TaskKind.ESCALATE: remind.escalate,
@@ -21,7 +21,7 @@ JOBS: dict[TaskKind, Job] = {
     TaskKind.PASSWORD: password.password,
     TaskKind.CLOSE_CREDENTIALS: tell.close_credentials,
     TaskKind.REVOKE: revoke.end,
-    TaskKind.MOVE_END: extend.move_end,
+    TaskKind.MOVE_EXPIRY: extend.move_expiry,
     TaskKind.REVIEW: review.overdue,
-    TaskKind.MEND: repair.repair,
+    TaskKind.REPAIR: repair.repair,
 }

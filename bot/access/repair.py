@@ -1,8 +1,8 @@
-"""What a lost claim may have left on a server is put right, in its turn in the same lane."""
+"""What a lost claim may have left on a server is put right, in its turn in the same lock key."""
 
 from __future__ import annotations
 
-from adapters.base import AdapterError, NotOurs
+from adapters.base import AdapterError, ForeignUser
 from bot.access.context import Context
 from bot.access.job import JobContext
 from bot.access.revoke import again, drop
@@ -16,7 +16,7 @@ async def repair(context: Context, work: JobContext) -> None:
 
     Somebody lost the task while a statement of theirs was on its way. ACTIVE: their late statement may have set
     another password, so a fresh one goes into the message. Over: their late statement may have made the user
-    again, so it is dropped and read back, and its message closed. Otherwise the lane's own ``provision`` or ``revoke`` sees to it.
+    again, so it is dropped and read back, and its message closed. Otherwise the lock key's own ``provision`` or ``revoke`` sees to it.
     """
     request = await work.request()
     if request.state is State.ACTIVE:
@@ -24,7 +24,7 @@ async def repair(context: Context, work: JobContext) -> None:
     elif request.state is State.REVOKED and request.started_at is not None and not (request.receipt or {}).get("gone"):
         try:
             receipt = await drop(context, work, request)
-        except NotOurs:
+        except ForeignUser:
             return
         except AdapterError as trouble:
             raise await again(context, work, request, trouble) from None
@@ -33,12 +33,14 @@ async def repair(context: Context, work: JobContext) -> None:
             await work.advance(
                 request,
                 Transition.NOTE,
-                TransitionInput(actor="bot", audit=AuditKind.MENDED, facts={"sessions_ended": receipt.sessions_ended}),
+                TransitionInput(
+                    actor="bot", audit=AuditKind.REPAIRED, facts={"sessions_ended": receipt.sessions_ended}
+                ),
             )
 
 
 async def _plan(work: JobContext, kind: TaskKind) -> None:
-    """The part that is shown in Slack, behind us in this lane."""
+    """The part that is shown in Slack, behind us in this lock key."""
     ledger, task = work.context.ledger, work.claim.task
-    plan = TaskPlan(kind=kind, lane=task.lane, due_at=await ledger.now(), payload={"mends": True})
+    plan = TaskPlan(kind=kind, lock_key=task.lock_key, due_at=await ledger.now(), payload={"mends": True})
     await ledger.add_task(plan, request_id=task.request_id)

@@ -14,7 +14,7 @@ from bot.access.job import JobContext
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.access.words import why_not
 from bot.policy import asking, evaluation
-from bot.policy.catalog import Offer, offers
+from bot.policy.catalog import CatalogEntry, catalog_entries
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
@@ -51,10 +51,12 @@ class RequestOutcome:
 class FormNeeded(Exception):
     """Something was left out that only the form can ask for; ``typed`` fills it in. ``grant``: what more time is asked for."""
 
-    def __init__(self, typed: Typed, offers: tuple[Offer, ...], missing: str, *, grant: Request | None = None) -> None:
+    def __init__(
+        self, typed: Typed, catalog_entries: tuple[CatalogEntry, ...], missing: str, *, grant: Request | None = None
+    ) -> None:
         super().__init__(f"{missing} is missing")
         self.typed = typed
-        self.offers = offers
+        self.catalog_entries = catalog_entries
         self.missing = missing
         self.grant = grant
 
@@ -87,17 +89,17 @@ async def request_access(
     raise Refused("Too much is asked at once; please try again.")
 
 
-def _still(config: Config, question: asking.Ask, facts: Facts) -> Callable[[UsageCounts], bool]:
+def _still(config: Config, question: asking.PolicyQuestion, facts: Facts) -> Callable[[UsageCounts], bool]:
     """The answer with what the ledger counts in the very transaction that writes the ask."""
     return lambda tally: isinstance(evaluation.may_ask(config, question, replace(facts, tally=tally)), asking.Allowed)
 
 
 async def _allowed(
-    context: Context, config: Config, question: asking.Ask, facts: Facts, typed: Typed
+    context: Context, config: Config, question: asking.PolicyQuestion, facts: Facts, typed: Typed
 ) -> asking.Allowed:
     answer = evaluation.may_ask(config, question, facts)
     if isinstance(answer, asking.Missing):
-        mine = offers(config, question.person_id, facts, question.kind)
+        mine = catalog_entries(config, question.person_id, facts, question.kind)
         raise FormNeeded(typed, mine, answer.what, grant=question.grant)
     if isinstance(answer, asking.Refused):
         if answer.about == "people":
@@ -116,8 +118,8 @@ async def _granted_at_once(context: Context, asked: RequestOutcome) -> RequestOu
         return replace(asked, not_yet=str(no))  # a refusal would say that nothing was stored
 
 
-async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> asking.Ask:
-    return asking.Ask(
+async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> asking.PolicyQuestion:
+    return asking.PolicyQuestion(
         person_id=person.id,
         database=typed.database,
         level=typed.level,

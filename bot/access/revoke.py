@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
-from adapters.base import AdapterError, Blocked, NotOurs, Receipt, Rejected, Unreachable, WrongServer
+from adapters.base import AdapterError, Blocked, ForeignUser, Receipt, Rejected, ServerDown, WrongServer
 from bot.access import journal, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
@@ -140,7 +140,7 @@ async def _proven(context: Context, work: JobContext, request: Request) -> Json:
         return {"nothing_made": True}  # START is on disk before the first statement that makes anything
     try:
         receipt = await drop(context, work, request)
-    except NotOurs as foreign:
+    except ForeignUser as foreign:
         return await _foreign(context, work, request, foreign)
     except AdapterError as trouble:
         raise await again(context, work, request, trouble) from None
@@ -185,7 +185,7 @@ def _lands_until(request: Request) -> datetime | None:
     return request.unsettled_until if request.activated_at is None else None
 
 
-async def _foreign(context: Context, work: JobContext, request: Request, foreign: NotOurs) -> Json:
+async def _foreign(context: Context, work: JobContext, request: Request, foreign: ForeignUser) -> Json:
     """A user of that name that is not ours is never touched. Where we never made one, there is nothing of ours to end."""
     if request.activated_at is not None:
         raise await again(context, work, request, foreign)
@@ -199,7 +199,7 @@ async def _foreign(context: Context, work: JobContext, request: Request, foreign
 async def again(context: Context, work: JobContext, request: Request, trouble: AdapterError) -> Retry:
     """The error that puts an end back, after an alert where one is due."""
     next_try = await context.ledger.now() + backoff(work.tries)
-    if is_alert_due(work.tries) or (work.tries == 1 and isinstance(trouble, WrongServer | NotOurs)):
+    if is_alert_due(work.tries) or (work.tries == 1 and isinstance(trouble, WrongServer | ForeignUser)):
         await raise_alert(
             context, request, _cannot(request, trouble), tries=work.tries, steps=_by_hand(request, trouble)
         )
@@ -208,7 +208,7 @@ async def again(context: Context, work: JobContext, request: Request, trouble: A
 
 def _cannot(request: Request, trouble: AdapterError) -> str:
     """What is wrong, in words. A server that answers is not blamed for a lock that somebody holds."""
-    if isinstance(trouble, Unreachable) and not isinstance(trouble, Blocked):
+    if isinstance(trouble, ServerDown) and not isinstance(trouble, Blocked):
         return f"Cannot end #{request.id}: {request.database} does not answer ({trouble})."
     words = trouble.what if isinstance(trouble, Blocked) else str(trouble)
     return f"Cannot end #{request.id} on {request.database}: {words}."
@@ -218,9 +218,9 @@ def _first_steps(request: Request, trouble: AdapterError) -> list[str]:
     """What lets dbaccess go on by itself."""
     if isinstance(trouble, Blocked):
         return [trouble.remedy] if trouble.remedy else []
-    if isinstance(trouble, Unreachable):
+    if isinstance(trouble, ServerDown):
         return [f"Make {request.database} answer again; dbaccess goes on by itself."]
-    return [trouble.mend] if isinstance(trouble, Rejected) and trouble.mend else []
+    return [trouble.remedy] if isinstance(trouble, Rejected) and trouble.remedy else []
 
 
 def _by_hand(request: Request, trouble: AdapterError) -> tuple[str, ...]:

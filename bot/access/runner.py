@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from adapters.base import Unreachable
+from adapters.base import ServerDown
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.job import Job, JobContext, Retry
@@ -59,7 +59,7 @@ SHORTEST_SLEEP = 0.02
 BACKOFF_CAP = 60.0
 STORE_PAUSE = 1.0
 
-ENDS = frozenset({TaskKind.REVOKE, TaskKind.MEND})
+ENDS = frozenset({TaskKind.REVOKE, TaskKind.REPAIR})
 """Tasks that take a user away."""
 
 log = structlog.get_logger(__name__)
@@ -199,7 +199,7 @@ class Runner:
         except Delayed as delayed:
             pause = timedelta(seconds=delayed.retry_after) if delayed.retry_after else backoff(task.attempts)
             await self.ledger.put_back(claim, due_at=await self.ledger.now() + pause, error=str(delayed))
-        except Unreachable as silent:
+        except ServerDown as silent:
             await self.ledger.put_back(
                 claim, due_at=await self.ledger.now() + backoff(task.attempts), error=str(silent)
             )
@@ -227,8 +227,10 @@ class Runner:
         """Another worker has the task, or the state moved on: nothing more outside; what we left there is looked at in turn."""
         task = claim.task
         log.warning("a claim was lost", task=task.kind, request=task.request_id)
-        if task.lane.startswith("db:"):
-            plan = TaskPlan(kind=TaskKind.MEND, lane=task.lane, due_at=await self.ledger.now(), is_single=True)
+        if task.lock_key.startswith("db:"):
+            plan = TaskPlan(
+                kind=TaskKind.REPAIR, lock_key=task.lock_key, due_at=await self.ledger.now(), is_single=True
+            )
             await self.ledger.add_task(plan, request_id=task.request_id)
         if isinstance(lost, NotPossible) and lost.why is not Obstacle.CLAIM_LOST:
             if task.kind is TaskKind.REVOKE and lost.request.is_live:

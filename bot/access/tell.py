@@ -172,7 +172,7 @@ async def _approvers(context: Context, request: Request) -> set[str]:
     if config is None or stage is None:
         return set()
     now, facts = await context.ledger.now(), await membership.facts(context, config)
-    return set(authorization.asked_people(config, request, facts, at=now, stage=stage))
+    return set(authorization.who_is_asked(config, request, facts, at=now, stage=stage))
 
 
 async def _copy(context: Context, work: JobContext, message: Message, request: Request) -> bool:
@@ -215,7 +215,7 @@ async def _redraw_card(context: Context, work: JobContext, message: Message, req
     except Undeliverable as closed:
         log.warning("a card cannot be redrawn", request=request.id, why=str(closed))
     else:
-        await context.ledger.message_drawn(message.id, request.version)
+        await context.ledger.message_rendered(message.id, request.version)
 
 
 def _place(message: Message) -> Posted:
@@ -255,7 +255,7 @@ async def close_credentials(context: Context, work: JobContext) -> None:
             except Undeliverable as closed:
                 log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
             else:
-                await context.ledger.message_drawn(message.id, request.version)
+                await context.ledger.message_rendered(message.id, request.version)
 
 
 # The audit channel: a reader of the record with a cursor, at most one message a second.

@@ -11,7 +11,7 @@ from storage.transitions import Obstacle
 
 KEPT_SHOWN = 5
 
-ENDED_WORDS: dict[Cause, str] = {
+END_REASONS: dict[Cause, str] = {
     Cause.EXPIRED: "its time was up",
     Cause.NOT_STARTED: "it could not be started in time",
     Cause.DONE: "given back",
@@ -30,7 +30,7 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def receipt_words(receipt: Json) -> str:
+def describe_receipt(receipt: Json) -> str:
     """What the receipt proves, as one paragraph; the time of reading back is the caller's to add."""
     if receipt.get("gone"):
         return f"Declared gone by an administrator: {receipt['gone']}. Nothing was read back from the server."
@@ -65,11 +65,11 @@ def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
         State.APPROVED: f"{shown} was approved{by} a moment ago.",
         State.ACTIVE: f"{shown} was approved{by} and is live.",
         State.REVOKING: f"{shown} is being ended.",
-        State.REVOKED: f"{shown} has ended: {ENDED_WORDS.get(request.ended_because or Cause.DONE, 'ended')}.",
-        State.DENIED: f"{shown} was denied{by}.{'' if decider else ' ' + (request.ended_words or '')}",
+        State.REVOKED: f"{shown} has ended: {END_REASONS.get(request.ended_because or Cause.DONE, 'ended')}.",
+        State.DENIED: f"{shown} was denied{by}.{'' if decider else ' ' + (request.ended_note or '')}",
         State.CANCELLED: f"{shown} was withdrawn by @{request.requester_name}.",
-        State.LAPSED: f"{shown} has lapsed: {request.ended_words or 'nobody decided in time.'}",
-        State.OUTDATED: f"{shown} is out of date: {request.ended_words or 'the policy changed meanwhile.'}",
+        State.LAPSED: f"{shown} has lapsed: {request.ended_note or 'nobody decided in time.'}",
+        State.OUTDATED: f"{shown} is out of date: {request.ended_note or 'the policy changed meanwhile.'}",
         State.APPLIED: f"{shown} was applied{by}.",
     }[request.state]
 

@@ -70,7 +70,7 @@ def request_json(request: Request) -> dict[str, Any]:
         "database": request.database,
         "level": request.level,
         "username": request.username,
-        "asked_at": rfc3339(request.asked_at),
+        "asked_at": rfc3339(request.requested_at),
         "expires_at": rfc3339(request.expires_at),
         "ended_at": rfc3339(request.ended_at),
         "ended_because": request.ended_because.value if request.ended_because else None,

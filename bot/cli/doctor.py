@@ -68,7 +68,7 @@ def _words(step: Step) -> str:
 def _finding_json(section: Section, number: int) -> dict[str, Any]:
     found = section.findings[number]
     fatal = found.is_fatal and not found.is_ok
-    return {"section": section.name, "ok": found.is_ok, "fatal": fatal, "what": found.what, "mend": found.mend}
+    return {"section": section.name, "ok": found.is_ok, "fatal": fatal, "what": found.what, "mend": found.remedy}
 
 
 def _print(section: Section) -> None:
@@ -76,6 +76,6 @@ def _print(section: Section) -> None:
     for finding in section.findings:
         sign = "✓" if finding.is_ok else "✗" if finding.is_fatal else "!"
         typer.echo(f"  {sign} {finding.what}")
-        if finding.mend and not finding.is_ok:
-            for line in finding.mend.splitlines():
+        if finding.remedy and not finding.is_ok:
+            for line in finding.remedy.splitlines():
                 typer.echo(f"      {line}")

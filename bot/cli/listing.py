@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.access import queries
-from bot.access.words import read_back_at, receipt_words
+from bot.access.words import describe_receipt, read_back_at
 from bot.app import offline, operator
 from bot.cli import common
 from bot.durations import format_duration
@@ -74,7 +74,7 @@ def show(
         f"#{request.id} {request.state}: {request.level} on {request.database} for {format_duration(request.duration or request.terms.duration)}"
     )
     typer.echo(
-        f"  asked {common.local(request.asked_at)} by {request.requester_id} ({request.requester_name}): {request.reason}"
+        f"  asked {common.local(request.requested_at)} by {request.requester_id} ({request.requester_name}): {request.reason}"
     )
     typer.echo(f"  rule {request.terms.rule}, policy {request.terms.policy_digest}")
     for line in (*_decision_lines(decisions), *_life_lines(request)):
@@ -102,11 +102,13 @@ def _life_lines(request: Request) -> list[str]:
         lines.append(f"user {request.username}, until {common.local(request.expires_at)}")
     if request.ended_because:
         lines.append(
-            f"ended {common.local(request.ended_at)}: {request.ended_because}{' — ' + request.ended_words if request.ended_words else ''}"
+            f"ended {common.local(request.ended_at)}: {request.ended_because}{' — ' + request.ended_note if request.ended_note else ''}"
         )
     if request.receipt:
         at = read_back_at(request.receipt)
-        lines.append(f"receipt: {receipt_words(request.receipt)}{' Read back ' + common.local(at) + '.' if at else ''}")
+        lines.append(
+            f"receipt: {describe_receipt(request.receipt)}{' Read back ' + common.local(at) + '.' if at else ''}"
+        )
     return lines
 
 

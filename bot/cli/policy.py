@@ -20,7 +20,7 @@ from bot.cli import common
 from bot.cli.listing import PIPED_WIDTH
 from bot.durations import parse_duration, parse_moment
 from bot.policy import evaluation
-from bot.policy.asking import Allowed, Ask
+from bot.policy.asking import Allowed, PolicyQuestion
 from bot.policy.facts import Facts
 from bot.policy.loader import Config, ConfigError, load
 from bot.policy.replay import Now, Past, Replayed
@@ -81,7 +81,9 @@ def explain(
     """Which rule answers and why; status 1 when the answer is no. Groups are those of groups_in_tests: Slack is not asked."""
     config, kind = load(_folder()), Kind.BREAK_GLASS if break_glass else Kind.ACCESS
     length, when = _length(duration), _moment(at)
-    ask = Ask(person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind)
+    ask = PolicyQuestion(
+        person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind
+    )
     facts = facts_in_tests(config.policy, config.named)
     answer = evaluation.may_ask(config, ask, facts)
     lines = (*explained(answer), *_unknown(config, facts))
@@ -196,7 +198,7 @@ def replay(
 async def _replayed(config: Config, since: timedelta) -> tuple[Replayed, ...]:
     async with offline(common.quiet_settings()) as context:
         begin = await context.ledger.now() - since
-        found = [r for r in await context.ledger.requests() if r.asked_at >= begin or r.is_live]
+        found = [r for r in await context.ledger.requests() if r.requested_at >= begin or r.is_live]
         past = [
             Past(request=r, decisions=await context.ledger.decisions(r.id)) for r in sorted(found, key=lambda r: r.id)
         ]

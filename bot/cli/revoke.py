@@ -18,7 +18,7 @@ from bot.access.context import Context
 from bot.access.errors import AccessError, TooLate
 from bot.access.registry import JOBS
 from bot.access.runner import Runner
-from bot.access.words import receipt_words
+from bot.access.words import describe_receipt
 from bot.app import offline, operator
 from bot.cli import common
 from bot.cli.listing import number
@@ -62,7 +62,7 @@ def revoke(
 
 def _line(request: Request) -> str:
     if request.state is State.REVOKED:
-        return f"#{request.id} {request.username} on {request.database}: {receipt_words(request.receipt or {})}"
+        return f"#{request.id} {request.username} on {request.database}: {describe_receipt(request.receipt or {})}"
     return f"#{request.id} {request.username} on {request.database}: not ended yet ({request.state}). A running bot keeps trying; see dbaccess show {request.id}."
 
 

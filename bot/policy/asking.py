@@ -12,7 +12,7 @@ About: TypeAlias = Literal["what", "duration", "reason", "ticket", "hours", "lim
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class PolicyQuestion:
     """A question to the policy.
 
     ``needs_reason`` is False where only the rule is wanted: an ask without a reason then has a fitting one. Without ``at`` no hours are judged. ``grant`` is what an extension is about. ``is_new`` is False at a

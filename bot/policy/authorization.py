@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bot.policy.asking import Allowed, Ask, Refused
+from bot.policy.asking import Allowed, PolicyQuestion, Refused
 from bot.policy.evaluation import may_ask, same_level
 from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, who_may_decide
 from bot.policy.loader import Config
@@ -129,7 +129,7 @@ def escalated_to(request: Request, terms: Terms, *, at: datetime | None) -> tupl
     escalation = terms.escalation
     if escalation is None or at is None:
         return ()
-    return escalation.to if at >= request.asked_at + escalation.after else ()
+    return escalation.to if at >= request.requested_at + escalation.after else ()
 
 
 def asked_today(
@@ -149,15 +149,15 @@ def asked_today(
     return _same_terms(request.terms, answer.terms)
 
 
-def _same_ask(request: Request, grant: Request | None) -> Ask:
-    return Ask(
+def _same_ask(request: Request, grant: Request | None) -> PolicyQuestion:
+    return PolicyQuestion(
         person_id=request.requester_id,
         database=request.database,
         level=request.level,
         duration=request.terms.duration,
         reason=request.reason,
         kind=request.kind,
-        at=request.asked_at,
+        at=request.requested_at,
         needs_reason=False,
         grant=grant,
         is_new=False,
@@ -212,7 +212,7 @@ def review_today(config: Config, request: Request) -> Review | None:
     return (rule.review if rule else None) or request.terms.review
 
 
-def asked_people(
+def who_is_asked(
     config: Config, request: Request, facts: Facts, *, at: datetime, stage: int | None = None
 ) -> frozenset[str]:
     """Who may decide now, of one stage or of all, but for the requester."""
@@ -224,7 +224,7 @@ def asked_people(
 
 def would_be_asked(config: Config, request: Request, facts: Facts) -> frozenset[str]:
     """Those who would have decided about the same ask without the glass broken: they are told."""
-    ask = Ask(
+    ask = PolicyQuestion(
         person_id=request.requester_id,
         database=request.database,
         level=request.level,

@@ -13,7 +13,7 @@ from storage.records import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
+class CatalogEntry:
     """Something a person may ask for. ``max_duration`` is the longest of the rules that may answer."""
 
     database: str
@@ -26,20 +26,20 @@ class Offer:
     wants_ticket: bool = False
 
 
-def offers(
+def catalog_entries(
     config: Config,
     person_id: str,
     facts: Facts = NOTHING_KNOWN,
     kind: Kind = Kind.ACCESS,
     *,
     database: str | None = None,
-) -> tuple[Offer, ...]:
+) -> tuple[CatalogEntry, ...]:
     """In the order of databases.yml. What a rule refuses outright, or may depend on a silent group, is not offered."""
     rules = config.rules if database is None else config.about.get(database, ())
     names = config.databases.keys() if database is None else config.databases.keys() & {database}
     found = _Chains(config, person_id, facts, names).of([rule for rule in rules if rule.answers(kind)])
     return tuple(
-        _offer(config, name, level, found[name, level])
+        _entry(config, name, level, found[name, level])
         for name in config.databases
         if name in names
         for level in config.databases[name].levels
@@ -86,9 +86,9 @@ class _Chains:
                 del self._still[name]
 
 
-def _offer(config: Config, database: str, level: str, chain: Sequence[Rule]) -> Offer:
+def _entry(config: Config, database: str, level: str, chain: Sequence[Rule]) -> CatalogEntry:
     entry, first = config.databases[database], chain[0]
-    return Offer(
+    return CatalogEntry(
         database=database,
         description=entry.description,
         level=level,

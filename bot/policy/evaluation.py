@@ -14,8 +14,8 @@ import re2
 
 from bot.databases import level_json
 from bot.durations import SHORTEST, exact_duration, format_duration
-from bot.policy.asking import About, Allowed, Answer, Ask, Missing, Refused
-from bot.policy.catalog import offers
+from bot.policy.asking import About, Allowed, Answer, Missing, PolicyQuestion, Refused
+from bot.policy.catalog import catalog_entries
 from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, names_of, who_may_decide
 from bot.policy.loader import Config
 from bot.policy.rules import Rule
@@ -29,7 +29,7 @@ ASKS_NEXT: frozenset[About] = frozenset({"duration", "ticket", "hours"})
 """With these a rule that says ``otherwise: next`` leaves the answer to the rules below it."""
 
 
-def may_ask(config: Config, ask: Ask, facts: Facts = NOTHING_KNOWN) -> Answer:
+def may_ask(config: Config, ask: PolicyQuestion, facts: Facts = NOTHING_KNOWN) -> Answer:
     """Which rule answers, and how."""
     if ask.database is None:
         return Missing(what="database")
@@ -39,7 +39,9 @@ def may_ask(config: Config, ask: Ask, facts: Facts = NOTHING_KNOWN) -> Answer:
         return Refused(reason=no, path=("What a grant is decides whether it can be extended, before any rule.",))
     if ask.level is None:
         mine = tuple(
-            dict.fromkeys(o.level for o in offers(config, ask.person_id, facts, ask.kind, database=ask.database))
+            dict.fromkeys(
+                o.level for o in catalog_entries(config, ask.person_id, facts, ask.kind, database=ask.database)
+            )
         )
         if len(mine) > 1:
             return Missing(what="level", choices=mine)
@@ -70,7 +72,7 @@ class _Walk:
     """One walk down the rules, remembering its way."""
 
     config: Config
-    ask: Ask
+    ask: PolicyQuestion
     facts: Facts
     path: list[str] = field(default_factory=list)
 
@@ -138,7 +140,7 @@ class _Matched:
     """An ask before the rule that answers it."""
 
     config: Config
-    ask: Ask
+    ask: PolicyQuestion
     rule: Rule
     tally: UsageCounts | None
 
@@ -169,7 +171,7 @@ class _Matched:
         return Refused(reason=f"{words} Rule: {self.rule.name}.", about=about, rule=self.rule.name)
 
 
-def by_rule(config: Config, ask: Ask, rule: Rule, facts: Facts) -> Answer:
+def by_rule(config: Config, ask: PolicyQuestion, rule: Rule, facts: Facts) -> Answer:
     """The answer of one rule that matches. What it refuses it refuses in the order of ``CHECKS``."""
     matched = _Matched(config=config, ask=ask, rule=rule, tally=facts.tally)
     if rule.refuse is not None:
@@ -258,7 +260,7 @@ CHECKS: tuple[Callable[[_Matched], Refused | Missing | None], ...] = (
 )
 
 
-def _nobody_left(terms: Terms, ask: Ask, facts: Facts) -> Refused | None:
+def _nobody_left(terms: Terms, ask: PolicyQuestion, facts: Facts) -> Refused | None:
     """Where not enough people could ever decide, nobody is asked in vain: a group is silent, or empty."""
     if not ask.is_new:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bot.policy.asking import Allowed, Answer, Ask, Refused
+from bot.policy.asking import Allowed, Answer, PolicyQuestion, Refused
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
@@ -61,16 +61,16 @@ def _replayed(config: Config, past: Past, facts: Facts) -> Replayed:
     return Replayed(past=past, now=now, why=why)
 
 
-def _ask(request: Request) -> Ask:
+def _ask(request: Request) -> PolicyQuestion:
     """The same ask; more time for a grant is judged as access of that length."""
-    return Ask(
+    return PolicyQuestion(
         person_id=request.requester_id,
         database=request.database,
         level=request.level,
         duration=request.terms.duration,
         reason=request.reason,
         kind=Kind.ACCESS if request.kind is Kind.EXTENSION else request.kind,
-        at=request.asked_at,
+        at=request.requested_at,
         needs_reason=False,
     )
 

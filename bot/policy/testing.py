@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from xml.etree import ElementTree as ET
 
-from bot.policy.asking import Allowed, Answer, Ask, Missing, Refused
+from bot.policy.asking import Allowed, Answer, Missing, PolicyQuestion, Refused
 from bot.policy.authorization import MayDecide, vote
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
@@ -58,11 +58,11 @@ def facts_in_tests(policy: PolicyFile, named: Iterable[str]) -> Facts:
     return Facts(members=members, is_offline=True)
 
 
-def ask_of(entry: TestEntry, config: Config) -> Ask:
+def ask_of(entry: TestEntry, config: Config) -> PolicyQuestion:
     """The ask of a test. Raises ValueError."""
     ask = parse_ask(entry.ask, {name: found.levels for name, found in config.databases.items()})
     kind = Kind.BREAK_GLASS if entry.break_glass else Kind.ACCESS
-    return Ask(**vars(ask), at=entry.at, kind=kind, needs_reason=ask.reason is not None)
+    return PolicyQuestion(**vars(ask), at=entry.at, kind=kind, needs_reason=ask.reason is not None)
 
 
 def _tested(config: Config, entry: TestEntry, facts: Facts) -> Tested:
@@ -110,11 +110,11 @@ def _approval(request: Request, person_id: str, stage: int) -> Decision:
         person_name=person_id,
         verdict=Verdict.APPROVE,
         stage=stage,
-        at=request.asked_at,
+        at=request.requested_at,
     )
 
 
-def request_of(ask: Ask, terms: Terms) -> Request:
+def request_of(ask: PolicyQuestion, terms: Terms) -> Request:
     """The request an ask would become; of no ledger."""
     at = ask.at or NO_TIME
     return Request(
@@ -132,7 +132,7 @@ def request_of(ask: Ask, terms: Terms) -> Request:
         ticket=None,
         parent_id=None,
         terms=terms,
-        asked_at=at,
+        requested_at=at,
         lapses_at=at + timedelta(hours=24),
     )
 

@@ -6,34 +6,34 @@ import difflib
 from collections.abc import Sequence
 
 from bot.durations import format_duration
-from bot.policy.asking import Answer, Ask, Missing, Refused
-from bot.policy.catalog import Offer, offers
+from bot.policy.asking import Answer, Missing, PolicyQuestion, Refused
+from bot.policy.catalog import CatalogEntry, catalog_entries
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
 from storage.records import Kind, Terms
 
-OFFERS_SHOWN = 6
+ENTRIES_SHOWN = 6
 
 
-def not_yours(config: Config, ask: Ask, facts: Facts) -> str:
+def not_yours(config: Config, ask: PolicyQuestion, facts: Facts) -> str:
     """The refusal, with what would be allowed; names of databases that are not theirs are not given away."""
-    here = offers(config, ask.person_id, facts, ask.kind, database=ask.database)
+    here = catalog_entries(config, ask.person_id, facts, ask.kind, database=ask.database)
     what = f"{ask.level} on {ask.database}" if here else f"{ask.database}"
-    mine = here or offers(config, ask.person_id, facts, ask.kind)
+    mine = here or catalog_entries(config, ask.person_id, facts, ask.kind)
     near = difflib.get_close_matches(ask.database or "", sorted({o.database for o in mine}), n=1)
     hint = f" Did you mean {near[0]}?" if near and not here else ""
     listed = ", ".join(
         f"{o.level}{'' if here else ' on ' + o.database} (up to {format_duration(o.max_duration)})"
-        for o in mine[:OFFERS_SHOWN]
+        for o in mine[:ENTRIES_SHOWN]
     )
-    more = " …" if len(mine) > OFFERS_SHOWN else ""
+    more = " …" if len(mine) > ENTRIES_SHOWN else ""
     may = f" You may ask for {listed}{more}." if listed else " There is nothing you may ask for."
     glass = "You may not break the glass for" if ask.kind is Kind.BREAK_GLASS else "You may not ask for"
     return f"{glass} {what}.{hint}{may}{_rules_of(here)}"
 
 
-def _rules_of(offered: Sequence[Offer]) -> str:
-    names = list(dict.fromkeys(offer.rule for offer in offered[:OFFERS_SHOWN]))
+def _rules_of(offered: Sequence[CatalogEntry]) -> str:
+    names = list(dict.fromkeys(entry.rule for entry in offered[:ENTRIES_SHOWN]))
     return f" {'Rule' if len(names) == 1 else 'Rules'}: {', '.join(names)}." if names else ""
 
 

@@ -29,83 +29,87 @@ def register(app: AsyncApp, context: Context) -> None:
     app.action(re.compile(".*"))(_other(context))
 
 
-async def _clicked(heard: Interaction) -> Request:
-    return await queries.by_token(heard.context, heard.value)
+async def _clicked(interaction: Interaction) -> Request:
+    return await queries.by_token(interaction.context, interaction.value)
 
 
-async def on_approve(heard: Interaction, person: Person) -> None:
-    await decide.approve(heard.context, person, await _clicked(heard))
+async def on_approve(interaction: Interaction, person: Person) -> None:
+    await decide.approve(interaction.context, person, await _clicked(interaction))
 
 
-async def on_deny(heard: Interaction, person: Person) -> None:
-    request = await _clicked(heard)
-    await decide.may_deny(heard.context, person, request)
-    await heard.open(modals.deny_form(request))
+async def on_deny(interaction: Interaction, person: Person) -> None:
+    request = await _clicked(interaction)
+    await decide.may_deny(interaction.context, person, request)
+    await interaction.open(modals.deny_form(request))
 
 
-async def on_revoke(heard: Interaction, person: Person) -> None:
-    await revoke.revoke(heard.context, person, (await _clicked(heard)).id)
+async def on_revoke(interaction: Interaction, person: Person) -> None:
+    await revoke.revoke(interaction.context, person, (await _clicked(interaction)).id)
 
 
-async def on_done(heard: Interaction, person: Person) -> None:
-    await heard.say(answers.ended(await revoke.done(heard.context, person, (await _clicked(heard)).id)))
+async def on_done(interaction: Interaction, person: Person) -> None:
+    await interaction.say(
+        answers.ended(await revoke.done(interaction.context, person, (await _clicked(interaction)).id))
+    )
 
 
-async def on_extend(heard: Interaction, person: Person) -> None:
-    grant = await extend.extendable(heard.context, person, (await _clicked(heard)).id)
-    await heard.open(modals.extend_form(grant, await queries.databases(heard.context, person), Typed()))
+async def on_extend(interaction: Interaction, person: Person) -> None:
+    grant = await extend.extendable(interaction.context, person, (await _clicked(interaction)).id)
+    await interaction.open(modals.extension_form(grant, await queries.databases(interaction.context, person), Typed()))
 
 
-async def on_sign_off(heard: Interaction, person: Person) -> None:
-    request = await review.sign_off(heard.context, person, await _clicked(heard))
-    await heard.say(answers.said(f"#{request.id} is signed off."))
+async def on_sign_off(interaction: Interaction, person: Person) -> None:
+    request = await review.sign_off(interaction.context, person, await _clicked(interaction))
+    await interaction.say(answers.said(f"#{request.id} is signed off."))
 
 
-async def on_cancel(heard: Interaction, person: Person) -> None:
-    request = await request_access.cancel(heard.context, person, (await _clicked(heard)).id)
-    await heard.say(answers.said(f"#{request.id} is withdrawn."))
+async def on_cancel(interaction: Interaction, person: Person) -> None:
+    request = await request_access.cancel(interaction.context, person, (await _clicked(interaction)).id)
+    await interaction.say(answers.said(f"#{request.id} is withdrawn."))
 
 
-async def on_new_password(heard: Interaction, person: Person) -> None:
-    await password.renew(heard.context, person, await _clicked(heard))
-    await heard.say(
+async def on_new_password(interaction: Interaction, person: Person) -> None:
+    await password.renew(interaction.context, person, await _clicked(interaction))
+    await interaction.say(
         answers.said("A new password is on its way into this message. The old one ends; open sessions live on.")
     )
 
 
-async def on_show_password(heard: Interaction, person: Person) -> None:
+async def on_show_password(interaction: Interaction, person: Person) -> None:
     """The form opens at once, since Slack does not wait for a database."""
-    request = await password.revealable(heard.context, person, await _clicked(heard))
-    view_id = await heard.open(modals.password_form(request))
+    request = await password.revealable(interaction.context, person, await _clicked(interaction))
+    view_id = await interaction.open(modals.password_form(request))
     if view_id is None:
         return
     try:
-        blocks = shown_password(await password.reveal(heard.context, person, request))
+        blocks = shown_password(await password.reveal(interaction.context, person, request))
     except AccessError as no:
         blocks = answers.said(str(no)).blocks
-    await heard.redraw(view_id, modals.password_form(request, blocks))
+    await interaction.redraw(view_id, modals.password_form(request, blocks))
 
 
-async def on_ask_again(heard: Interaction, person: Person) -> None:
-    request = await _clicked(heard)
+async def on_ask_again(interaction: Interaction, person: Person) -> None:
+    request = await _clicked(interaction)
     if request.requester_id != person.id:
         raise Unknown(f"#{request.id}")
     typed = Typed(
         database=request.database, level=request.level, duration=request.terms.duration, reason=request.reason
     )
-    offers = await queries.databases(heard.context, person)
-    await heard.open(
-        modals.ask_form(offers, typed) if offers else modals.nothing_form("There is nothing you may ask for.")
+    catalog_entries = await queries.databases(interaction.context, person)
+    await interaction.open(
+        modals.request_form(catalog_entries, typed)
+        if catalog_entries
+        else modals.nothing_form("There is nothing you may ask for.")
     )
 
 
-async def on_database_chosen(heard: Interaction, person: Person) -> None:
+async def on_database_chosen(interaction: Interaction, person: Person) -> None:
     """The form follows its first field. Another change meanwhile (``hash``) wins."""
-    view = heard.body.get("view") or {}
-    offers = await queries.databases(heard.context, person)
+    view = interaction.body.get("view") or {}
+    catalog_entries = await queries.databases(interaction.context, person)
     try:
-        await heard.client.views_update(
-            view_id=view["id"], hash=view.get("hash"), view=modals.ask_form(offers, modals.chosen(view))
+        await interaction.client.views_update(
+            view_id=view["id"], hash=view.get("hash"), view=modals.request_form(catalog_entries, modals.chosen(view))
         )
     except SlackApiError as error:
         if error.response.get("error") not in ("hash_conflict", "not_found"):
@@ -119,8 +123,8 @@ def _other(context: Context) -> Callable[..., Awaitable[None]]:
         await ack()
         clicked = (body.get("actions") or [{}])[0]
         if clicked.get("type") == "button" and body.get("response_url"):
-            heard = Interaction(context=context, client=client, respond=respond, body=body)
-            await heard.say(answers.said("This button is outdated."))
+            interaction = Interaction(context=context, client=client, respond=respond, body=body)
+            await interaction.say(answers.said("This button is outdated."))
 
     return on_other
 
@@ -135,7 +139,7 @@ CLICKS: dict[str, Listener] = {
     ids.CANCEL: on_cancel,
     ids.NEW_PASSWORD: on_new_password,
     ids.SHOW_PASSWORD: on_show_password,
-    ids.ASK_AGAIN: on_ask_again,
+    ids.REQUEST_AGAIN: on_ask_again,
 }
 UNRECORDED = frozenset({ids.NEW_PASSWORD, ids.SHOW_PASSWORD})
 """A task alone, and a password that the server has before the ledger knows."""

@@ -11,7 +11,7 @@ from bot.access.request_access import RequestOutcome
 from bot.access.words import count, what_happened
 from bot.durations import format_duration
 from bot.policy.asking import Answer
-from bot.policy.catalog import Offer
+from bot.policy.catalog import CatalogEntry
 from bot.policy.wording import explained
 from bot.slack import ids
 from bot.slack.blocks import Block, RenderedMessage, actions, button, context, section
@@ -21,9 +21,9 @@ from storage.audit_log import AuditKind
 from storage.records import LIVE, AuditEvent, Kind, Request, State, Verdict
 
 LISTED_MAX = 15
-OFFERS_MAX = 40
+ENTRIES_MAX = 40
 OFFER_LINE_MAX = 240
-OFFERS_IN_A_SECTION = 10
+ENTRIES_IN_A_SECTION = 10
 NAMED_MAX = 10
 VERDICTS = {Verdict.APPROVE: "Approved", Verdict.DENY: "Denied", Verdict.SIGN_OFF: "Signed off"}
 
@@ -186,24 +186,24 @@ def status(view: StatusView, now: datetime) -> RenderedMessage:
     )
 
 
-def databases(offers: Sequence[Offer]) -> RenderedMessage:
+def databases(catalog_entries: Sequence[CatalogEntry]) -> RenderedMessage:
     """What one may ask for."""
-    if not offers:
+    if not catalog_entries:
         return said(
             "There is nothing you may ask for. The policy names nobody else to ask; talk to your administrators."
         )
-    lines = [_offer_line(offer) for offer in offers[:OFFERS_MAX]]
-    parts = [lines[i : i + OFFERS_IN_A_SECTION] for i in range(0, len(lines), OFFERS_IN_A_SECTION)]
+    lines = [_entry_line(entry) for entry in catalog_entries[:ENTRIES_MAX]]
+    parts = [lines[i : i + ENTRIES_IN_A_SECTION] for i in range(0, len(lines), ENTRIES_IN_A_SECTION)]
     blocks = [section("\n".join(part)) for part in parts]
-    if len(offers) > OFFERS_MAX:
-        blocks.append(context(f"and {len(offers) - OFFERS_MAX} more: `/dbaccess request` lists them all"))
+    if len(catalog_entries) > ENTRIES_MAX:
+        blocks.append(context(f"and {len(catalog_entries) - ENTRIES_MAX} more: `/dbaccess request` lists them all"))
     return RenderedMessage(text=cut("\n".join(lines), TEXT_MAX), blocks=blocks)
 
 
-def _offer_line(offer: Offer) -> str:
-    means = f": {one_line(offer.level_description, OFFER_LINE_MAX)}" if offer.level_description else ""
-    lasts = format_duration(offer.max_duration)
-    return cut(f"*{escape(offer.database)}* {escape(offer.level)} — up to {lasts}{means}", OFFER_LINE_MAX)
+def _entry_line(entry: CatalogEntry) -> str:
+    means = f": {one_line(entry.level_description, OFFER_LINE_MAX)}" if entry.level_description else ""
+    lasts = format_duration(entry.max_duration)
+    return cut(f"*{escape(entry.database)}* {escape(entry.level)} — up to {lasts}{means}", OFFER_LINE_MAX)
 
 
 def explanation(answer: Answer) -> RenderedMessage:

@@ -18,7 +18,7 @@ from bot.access.ports import (
     ReviewNotice,
     TurnNotice,
 )
-from bot.access.words import ENDED_WORDS, read_back_at, receipt_words
+from bot.access.words import END_REASONS, describe_receipt, read_back_at
 from bot.durations import format_duration
 from bot.slack import credentials, feed, ids
 from bot.slack.blocks import Block, RenderedMessage, actions, button, confirmed, context, header, quote, section
@@ -179,22 +179,22 @@ def _ended(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]
         return f"*Denied* {moment(denied.at)} by {person(denied.person_id, denied.person_name)}", denied.reason or ""
     simple = {
         State.APPLIED: f"*Applied* {at}: #{request.parent_id} has {format_duration(request.duration or request.terms.duration)} more",
-        State.DENIED: f"*Refused* {at}: {escape(request.ended_words or '')}",
+        State.DENIED: f"*Refused* {at}: {escape(request.ended_note or '')}",
         State.CANCELLED: f"*Withdrawn* {at} by {person(request.requester_id, request.requester_name)}",
-        State.LAPSED: f"*Lapsed* {at}: {escape(request.ended_words or 'nobody decided in time')}",
-        State.OUTDATED: f"*Out of date* {at}: {escape(request.ended_words or '')}",
+        State.LAPSED: f"*Lapsed* {at}: {escape(request.ended_note or 'nobody decided in time')}",
+        State.OUTDATED: f"*Out of date* {at}: {escape(request.ended_note or '')}",
         State.REVOKING: f"*Ending*: {ended_by(request)}. The login is being blocked and sessions ended.",
     }
     if request.state is State.REVOKED:
         failed = request.ended_because is Cause.FAILED
-        words = request.ended_words if failed else ""
+        words = request.ended_note if failed else ""
         return f"*{'Failed' if failed else 'Ended'}* {at}: {ended_by(request)}. {receipt_line(request)}", words or ""
     return simple.get(request.state, ""), ""
 
 
 def ended_by(request: Request) -> str:
     """Why and by whom, escaped."""
-    because = ENDED_WORDS.get(request.ended_because, "ended") if request.ended_because else "ended"
+    because = END_REASONS.get(request.ended_because, "ended") if request.ended_because else "ended"
     by_a_person = request.ended_because in (Cause.DONE, Cause.REVOKED, Cause.GONE)
     return f"{because} by {person(request.ended_by)}" if by_a_person and request.ended_by else because
 
@@ -205,7 +205,7 @@ def receipt_line(request: Request) -> str:
         return ""
     at = read_back_at(request.receipt)
     proof = f" Read back from the server at {second(at)}." if at else ""
-    return escape(receipt_words(request.receipt)) + proof
+    return escape(describe_receipt(request.receipt)) + proof
 
 
 def _buttons(request: Request) -> list[Block]:
@@ -259,7 +259,9 @@ def turn(notice: TurnNotice) -> RenderedMessage:
     line, quoted = _turn_words(notice)
     blocks = [section(line), *([quote(quoted)] if quoted else [])]
     if request.state in (State.DENIED, State.LAPSED, State.OUTDATED) or request.ended_because is Cause.FAILED:
-        blocks.append(actions(button("Ask again", ids.ASK_AGAIN, request.token, about=f"like request {request.id}")))
+        blocks.append(
+            actions(button("Ask again", ids.REQUEST_AGAIN, request.token, about=f"like request {request.id}"))
+        )
     return RenderedMessage(text=cut(f"{line} {one_line(quoted, REASON_IN_TEXT)}".strip(), TEXT_MAX), blocks=blocks)
 
 
@@ -272,15 +274,15 @@ def _turn_words(notice: TurnNotice) -> tuple[str, str]:
         return f"Your request #{request.id} for {thing} was denied by {by}.", notice.decision.reason or ""
     if request.ended_because is Cause.FAILED:
         return (
-            f"Your request #{request.id} for {thing} failed. {escape(request.ended_words or '')} You can ask again.",
+            f"Your request #{request.id} for {thing} failed. {escape(request.ended_note or '')} You can ask again.",
             "",
         )
     ended = {
-        State.LAPSED: f"Your request #{request.id} for {thing} has lapsed: {escape(request.ended_words or 'nobody decided in time.')} You can ask again.",
-        State.DENIED: f"Your request #{request.id} for {thing} was refused. {escape(request.ended_words or '')}",
+        State.LAPSED: f"Your request #{request.id} for {thing} has lapsed: {escape(request.ended_note or 'nobody decided in time.')} You can ask again.",
+        State.DENIED: f"Your request #{request.id} for {thing} was refused. {escape(request.ended_note or '')}",
         State.APPLIED: _applied(notice),
         State.CANCELLED: f"Your request #{request.id} for {thing} is withdrawn.",
-        State.OUTDATED: f"Your request #{request.id} for {thing} is out of date: {escape(request.ended_words or '')} Please ask again.",
+        State.OUTDATED: f"Your request #{request.id} for {thing} is out of date: {escape(request.ended_note or '')} Please ask again.",
         State.REVOKED: f"Your access #{request.id} to {thing} has ended: {ended_by(request)}. {receipt_line(request)}",
     }
     return ended.get(request.state, f"Your request #{request.id} is {request.state}."), ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice, Shown
-from bot.access.words import ENDED_WORDS, count, read_back_at, receipt_words
+from bot.access.words import END_REASONS, count, describe_receipt, read_back_at
 from bot.durations import format_duration
 from bot.slack import ids
 from bot.slack.blocks import Block, RenderedMessage, actions, button, context, fields, preformatted, section
@@ -92,16 +92,16 @@ def closed(notice: ClosedNotice) -> RenderedMessage:
     line = _closing(request)
     blocks = [section(line)]
     if request.state is State.REVOKED:
-        blocks.append(actions(button("Ask again", ids.ASK_AGAIN, request.token, about=f"like access {request.id}")))
+        blocks.append(actions(button("Ask again", ids.REQUEST_AGAIN, request.token, about=f"like access {request.id}")))
     return RenderedMessage(text=cut(line, TEXT_MAX), blocks=blocks)
 
 
 def _closing(request: Request) -> str:
-    because = ENDED_WORDS.get(request.ended_because, "ended") if request.ended_because else "ended"
+    because = END_REASONS.get(request.ended_because, "ended") if request.ended_because else "ended"
     if request.state is not State.REVOKED or not request.receipt:
         return f"Your access to {escape(request.database)} is ending (#{request.id}): {because}."
     at = read_back_at(request.receipt)
     ended = f" {moment(request.ended_at)}" if request.ended_at else ""
     proof = f" Read back from the server at {second(at)}." if at else ""
-    words = escape(receipt_words(request.receipt))
+    words = escape(describe_receipt(request.receipt))
     return f"Your access to {escape(request.database)} ended{ended} (#{request.id}): {because}. {words}{proof}"

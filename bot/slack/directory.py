@@ -115,7 +115,7 @@ class SlackDirectory:
             user = _user(await self._call("users.lookupByEmail", email=address))
         except NoSuchPerson:
             return frozenset()
-        return frozenset() if why_not_ours(user, home) else frozenset({str(user["id"])})
+        return frozenset() if why_not_a_member(user, home) else frozenset({str(user["id"])})
 
     async def _team(self) -> Mapping[str, str]:
         """An organisation's token must name the workspace."""
@@ -133,7 +133,7 @@ class SlackDirectory:
             user = _user(await self._call("users.info", user=person_id))
         except NoSuchPerson:
             return Person(id=person_id, name=person_id, is_ours=False, why_not="unknown here")
-        why_not = why_not_ours(user, home)
+        why_not = why_not_a_member(user, home)
         return Person(id=person_id, name=_name(user), is_ours=not why_not, why_not=why_not)
 
     async def _call(self, method: str, **arguments: str) -> Any:
@@ -167,7 +167,7 @@ def _user(answer: Any) -> Mapping[str, Any]:
     return user
 
 
-def why_not_ours(user: Mapping[str, Any], home: Home) -> str:
+def why_not_a_member(user: Mapping[str, Any], home: Home) -> str:
     """Empty for a full member of our own workspace or organisation, else why not, in words.
 
     What counts is the person's home as ``users.info`` has it, whatever a click's payload says: people of other

@@ -27,8 +27,8 @@ SCOPES = (
 PEOPLE_MAX = 200
 
 
-def _finding(what: str, *, is_ok: bool = False, is_fatal: bool = True, mend: str | None = None) -> Finding:
-    return Finding(is_ok=is_ok, is_fatal=is_fatal, what=what, mend=mend)
+def _finding(what: str, *, is_ok: bool = False, is_fatal: bool = True, remedy: str | None = None) -> Finding:
+    return Finding(is_ok=is_ok, is_fatal=is_fatal, what=what, remedy=remedy)
 
 
 async def examine_slack(client: AsyncWebClient, app_token: str | None, config: Config | None) -> list[Finding]:
@@ -42,11 +42,13 @@ async def examine_slack(client: AsyncWebClient, app_token: str | None, config: C
             return [
                 _finding(
                     f"Slack does not accept the bot token ({code})",
-                    mend="copy the Bot User OAuth Token (xoxb-…) of the installed app into SLACK_BOT_TOKEN",
+                    remedy="copy the Bot User OAuth Token (xoxb-…) of the installed app into SLACK_BOT_TOKEN",
                 )
             ]
         return [
-            _finding(f"Slack does not answer ({code})", mend="look at SLACK_API_URL and at the way out of this network")
+            _finding(
+                f"Slack does not answer ({code})", remedy="look at SLACK_API_URL and at the way out of this network"
+            )
         ]
     found = [_finding(f"the bot token is good, workspace {home.team_id}", is_ok=True), *_scopes(home.scopes)]
     found.append(await _app_token(client, app_token))
@@ -63,7 +65,7 @@ def _scopes(given: tuple[str, ...]) -> list[Finding]:
     if not missing:
         return [_finding("all scopes are there", is_ok=True)]
     return [
-        _finding(f"the scope {scope} is missing", mend="add it under OAuth & Permissions and install the app again")
+        _finding(f"the scope {scope} is missing", remedy="add it under OAuth & Permissions and install the app again")
         for scope in missing
     ]
 
@@ -75,7 +77,7 @@ async def _app_token(client: AsyncWebClient, app_token: str | None) -> Finding:
     if code is None:
         return _finding("the app token opens Socket Mode", is_ok=True)
     return _finding(
-        f"Slack does not accept the app token ({code})", mend="make an app-level token with connections:write"
+        f"Slack does not accept the app token ({code})", remedy="make an app-level token with connections:write"
     )
 
 
@@ -109,24 +111,24 @@ async def _channel(client: AsyncWebClient, name: str, channel: str) -> Finding:
     except SlackApiError as error:
         return _finding(
             f"{name} {channel}: {error.response.get('error')}",
-            mend="name the channel's id, and invite the bot where the channel is private",
+            remedy="name the channel's id, and invite the bot where the channel is private",
         )
     except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
         return _finding(f"{name} {channel}: Slack does not answer ({type(error).__name__})")
-    return _judged(name, channel, answer["channel"])
+    return _evaluated(name, channel, answer["channel"])
 
 
-def _judged(name: str, channel: str, found: dict[str, Any]) -> Finding:
+def _evaluated(name: str, channel: str, found: dict[str, Any]) -> Finding:
     if found.get("is_archived"):
-        return _finding(f"{name} {channel} is archived", mend="name another channel")
+        return _finding(f"{name} {channel} is archived", remedy="name another channel")
     if found.get("is_ext_shared") or found.get("is_pending_ext_shared"):
         return _finding(
             f"{name} {channel} is shared with another organisation",
-            mend="name a channel of your own: approvals are not for outsiders to see",
+            remedy="name a channel of your own: approvals are not for outsiders to see",
         )
     if not found.get("is_member"):
         return _finding(
-            f"the bot is not in the {name} {channel}", mend=f"/invite it there: #{found.get('name', channel)}"
+            f"the bot is not in the {name} {channel}", remedy=f"/invite it there: #{found.get('name', channel)}"
         )
     return _finding(f"{name} {channel} (#{found.get('name', '')})", is_ok=True)
 
@@ -156,13 +158,13 @@ async def _groups(directory: SlackDirectory, config: Config) -> list[Finding]:
 
 def _group(name: str, people: frozenset[str] | None) -> Finding:
     if people is None:
-        mend = "name a group that is there, by its id (S…); or look whether Slack answers"
-        return _finding(f"Slack does not say who is in {name}: it counts for nobody", mend=mend)
+        remedy = "name a group that is there, by its id (S…); or look whether Slack answers"
+        return _finding(f"Slack does not say who is in {name}: it counts for nobody", remedy=remedy)
     if not people:
-        mend = (
+        remedy = (
             "put people into it in Slack, or enable it"
             if name in groups_in([name])
             else "name somebody who is a member"
         )
-        return _finding(f"there is nobody in {name}", is_fatal=False, mend=mend)
+        return _finding(f"there is nobody in {name}", is_fatal=False, remedy=remedy)
     return _finding(f"{name}: {len(people)} {'person' if len(people) == 1 else 'people'}", is_ok=True)

@@ -31,7 +31,7 @@ def register(app: AsyncApp, context: Context) -> None:
     async def on_group_change(event: dict[str, Any]) -> None:
         log.info("a group changed", kind=event.get("type"))
         context.directory.forget_groups()
-        await membership.follow_groups(context)
+        await membership.check_groups(context)
 
     async def on_home_opened(event: dict[str, Any], client: AsyncWebClient) -> None:
         if event.get("tab") == "home":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.access.ports import FeedNotice
-from bot.access.words import ENDED_WORDS
+from bot.access.words import END_REASONS
 from bot.durations import format_duration
 from bot.slack.blocks import RenderedMessage, section
 from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
@@ -35,16 +35,16 @@ VERBS = {
     AuditKind.FAILED: "failed",
     AuditKind.REVOKING: "ending",
     AuditKind.REVOKED: "ended",
-    AuditKind.MENDED: "mended",
+    AuditKind.REPAIRED: "mended",
     AuditKind.ALERT: "alert",
 }
 
 
 def lines(notice: FeedNotice) -> RenderedMessage:
     """One line an event, a few to a section."""
-    drawn = [cut(line(event, notice.requests.get(event.request_id or 0)), LINE_MAX) for event in notice.events]
-    parts = [drawn[i : i + SECTION_LINES] for i in range(0, len(drawn), SECTION_LINES)]
-    return RenderedMessage(text=cut("\n".join(drawn), TEXT_MAX), blocks=[section("\n".join(part)) for part in parts])
+    rendered = [cut(line(event, notice.requests.get(event.request_id or 0)), LINE_MAX) for event in notice.events]
+    parts = [rendered[i : i + SECTION_LINES] for i in range(0, len(rendered), SECTION_LINES)]
+    return RenderedMessage(text=cut("\n".join(rendered), TEXT_MAX), blocks=[section("\n".join(part)) for part in parts])
 
 
 def line(event: AuditEvent, request: Request | None) -> str:
@@ -71,11 +71,11 @@ def _rest(event: AuditEvent, request: Request) -> str:
     if kind is AuditKind.REVOKED:
         return _ended(event, request)
     if kind is AuditKind.REVOKING:
-        return f"{who}: {ENDED_WORDS.get(Cause(str(event.facts.get('cause'))), 'ended')}"
+        return f"{who}: {END_REASONS.get(Cause(str(event.facts.get('cause'))), 'ended')}"
     if kind is AuditKind.ALERT:
         return _alert(event)
     words = (
-        one_line(event.text or request.ended_words or "", REASON_MAX)
+        one_line(event.text or request.ended_note or "", REASON_MAX)
         if kind in (AuditKind.DENIED, AuditKind.FAILED, AuditKind.OUTDATED)
         else ""
     )

@@ -11,9 +11,9 @@ SIGN_OFF = "sign_off"
 CANCEL = "cancel"
 SHOW_PASSWORD = "show_password"  # noqa: S105 - the name of a button
 NEW_PASSWORD = "new_password"  # noqa: S105 - the name of a button
-ASK_AGAIN = "ask_again"
+REQUEST_AGAIN = "ask_again"
 
-ASK_FORM = "ask_form"
+REQUEST_FORM = "ask_form"
 DENY_FORM = "deny_form"
 EXTEND_FORM = "extend_form"
 

@@ -56,24 +56,28 @@ class Interaction:
         clicked = [action.get("action_id") for action in self.body.get("actions") or ()]
         return clicked == [ids.DONE] or (not clicked and parse.words(self.text).verb == "done")
 
-    async def say(self, drawn: RenderedMessage) -> None:
+    async def say(self, rendered: RenderedMessage) -> None:
         """Ephemeral; the message that was clicked stays. In a form, which has nowhere to answer, by DM.
 
         Never fails: what the verb did is done, and an answer that cannot be shown must not say otherwise.
         """
         try:
-            await self._say(drawn)
+            await self._say(rendered)
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("an answer could not be shown", error=type(error).__name__)
 
-    async def _say(self, drawn: RenderedMessage) -> None:
+    async def _say(self, rendered: RenderedMessage) -> None:
         if not self.respond.response_url:
             await self.client.chat_postMessage(
-                channel=user_of(self.body), text=drawn.text, blocks=drawn.blocks, unfurl_links=False, unfurl_media=False
+                channel=user_of(self.body),
+                text=rendered.text,
+                blocks=rendered.blocks,
+                unfurl_links=False,
+                unfurl_media=False,
             )
             return
         answer = await self.respond(
-            text=drawn.text, blocks=drawn.blocks, response_type="ephemeral", replace_original=False
+            text=rendered.text, blocks=rendered.blocks, response_type="ephemeral", replace_original=False
         )
         if answer.status_code != HTTP_OK:
             log.warning("an answer could not be shown", status=answer.status_code)
@@ -110,7 +114,7 @@ def user_of(body: dict[str, Any]) -> str:
 def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -> BoltListener:
     """The listener as Bolt wants it. ``is_recorded``: whatever it changes is an audit event of the person who acts."""
 
-    async def heard(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
+    async def interaction(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
         await ack()
         call = Interaction(context=context, client=client, respond=respond, body=body)
         last = None
@@ -120,7 +124,7 @@ def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -
         except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
             await call.say(said(await in_trouble(context, unforeseen, user_of(body), last=last)))
 
-    return heard
+    return interaction
 
 
 async def _answered(call: Interaction, listener: Listener) -> None:

@@ -51,8 +51,8 @@ class SlackMessenger:
         await self._call("chat.update", posted.channel, notice, ts=posted.ts)
 
     async def _call(self, method: str, channel: str, notice: Notice, **more: Any) -> dict[str, Any]:
-        drawn = draw(notice)
-        body = {"channel": channel, "text": drawn.text, "blocks": drawn.blocks, **more}
+        rendered = draw(notice)
+        body = {"channel": channel, "text": rendered.text, "blocks": rendered.blocks, **more}
         try:
             answer = await self._client.api_call(method, json=body)
         except SlackApiError as error:

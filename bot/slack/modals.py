@@ -10,7 +10,7 @@ from typing import Any
 from bot.access.errors import NotUnderstood
 from bot.access.request_access import FormNeeded, Typed
 from bot.durations import format_duration, parse_duration, short_duration
-from bot.policy.catalog import Offer
+from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX
 from bot.slack import ids
 from bot.slack.blocks import Block, context, section
@@ -26,18 +26,21 @@ METADATA_REASON = 1000
 TICKET_MAX = 100
 
 
-def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Block:
+def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, problem: str = "") -> Block:
     """Database, Level, For how long, Why. Levels follow the database where one is chosen; everything is judged again on **Ask**."""
-    databases = list(dict.fromkeys(o.database for o in offers))
+    databases = list(dict.fromkeys(o.database for o in catalog_entries))
     chosen = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
-    about = [o for o in offers if chosen is None or o.database == chosen]
+    about = [o for o in catalog_entries if chosen is None or o.database == chosen]
     blocks: list[Block] = [section(f":warning: {escape(problem)}")] if problem else []
     if len(databases) > DATABASES_MAX:
         blocks.append(
             context(f"The first {DATABASES_MAX} databases are here; for others type `/dbaccess request DATABASE`.")
         )
     blocks += [
-        {**_select("Database", ids.DATABASE, databases, chosen, _database_labels(offers)), "dispatch_action": True},
+        {
+            **_select("Database", ids.DATABASE, databases, chosen, _database_labels(catalog_entries)),
+            "dispatch_action": True,
+        },
         _select("Level", _level_block(chosen), [o.level for o in about], _level(about, typed), _level_labels(about)),
         _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
         _why(typed),
@@ -48,7 +51,7 @@ def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Blo
     ]
     return {
         "type": "modal",
-        "callback_id": ids.ASK_FORM,
+        "callback_id": ids.REQUEST_FORM,
         "title": plain("Ask for access", 24),
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
@@ -62,15 +65,19 @@ def ask_form(offers: Sequence[Offer], typed: Typed, *, problem: str = "") -> Blo
 def form_for(needed: FormNeeded) -> Block:
     """The form that asks for what was left out."""
     if needed.grant is not None:
-        return extend_form(needed.grant, needed.offers, needed.typed)
+        return extension_form(needed.grant, needed.catalog_entries, needed.typed)
     if needed.typed.kind is Kind.BREAK_GLASS:
         return nothing_form("Break-glass is typed whole: /dbaccess breakglass DATABASE LEVEL 30m REASON")
-    return ask_form(needed.offers, needed.typed) if needed.offers else nothing_form("There is nothing you may ask for.")
+    return (
+        request_form(needed.catalog_entries, needed.typed)
+        if needed.catalog_entries
+        else nothing_form("There is nothing you may ask for.")
+    )
 
 
-def extend_form(grant: Request, offers: Sequence[Offer], typed: Typed) -> Block:
+def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: Typed) -> Block:
     """For how long more, and Why. What may be asked for in all is judged on **Ask**."""
-    about = [o for o in offers if (o.database, o.level) == (grant.database, grant.level)]
+    about = [o for o in catalog_entries if (o.database, o.level) == (grant.database, grant.level)]
     ends = f" It ends {moment(grant.expires_at)}." if grant.expires_at else ""
     line = f"More time for #{grant.id}: {escape(grant.level)} on {escape(grant.database)}.{ends} Open sessions live on."
     return {
@@ -145,34 +152,34 @@ def _option(value: str, label: str) -> Block:
     return {"text": plain(label, 75), "value": value}
 
 
-def _database_labels(offers: Sequence[Offer]) -> dict[str, str]:
-    return {o.database: f"{o.database} — {o.description}" if o.description else o.database for o in offers}
+def _database_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
+    return {o.database: f"{o.database} — {o.description}" if o.description else o.database for o in catalog_entries}
 
 
-def _level_labels(offers: Sequence[Offer]) -> dict[str, str]:
+def _level_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
     """With its description where all the databases mean the same by it."""
     meant: dict[str, set[str]] = {}
-    for offer in offers:
-        meant.setdefault(offer.level, set()).add(offer.level_description)
+    for entry in catalog_entries:
+        meant.setdefault(entry.level, set()).add(entry.level_description)
     alike = {level: next(iter(said)) for level, said in meant.items() if len(said) == 1}
     return {level: f"{level} — {alike[level]}" if alike.get(level) else level for level in meant}
 
 
-def _level(offers: Sequence[Offer], typed: Typed) -> str | None:
-    levels = list(dict.fromkeys(o.level for o in offers))
+def _level(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
+    levels = list(dict.fromkeys(o.level for o in catalog_entries))
     return typed.level if typed.level in levels else (levels[0] if len(levels) == 1 else None)
 
 
-def _durations(offers: Sequence[Offer], typed: Typed) -> list[str]:
-    longest = max((o.max_duration for o in offers), default=timedelta(hours=1))
-    usual = {d for d in USUAL if d <= longest} | {o.duration for o in offers} | {longest}
+def _durations(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> list[str]:
+    longest = max((o.max_duration for o in catalog_entries), default=timedelta(hours=1))
+    usual = {d for d in USUAL if d <= longest} | {o.duration for o in catalog_entries} | {longest}
     return [short_duration(d) for d in sorted(usual | ({typed.duration} if typed.duration else set()))]
 
 
-def _duration(offers: Sequence[Offer], typed: Typed) -> str | None:
+def _duration(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
     if typed.duration:
         return short_duration(typed.duration)
-    return short_duration(min(o.duration for o in offers)) if offers else None
+    return short_duration(min(o.duration for o in catalog_entries)) if catalog_entries else None
 
 
 def _why(typed: Typed) -> Block:
@@ -183,12 +190,12 @@ def _why(typed: Typed) -> Block:
     return {"type": "input", "block_id": ids.WHY, "label": plain("Why", 2000), "hint": hint, "element": element}
 
 
-def _ticket(offers: Sequence[Offer]) -> list[Block]:
+def _ticket(catalog_entries: Sequence[CatalogEntry]) -> list[Block]:
     """Where one is asked for."""
-    if not any(offer.wants_ticket for offer in offers):
+    if not any(entry.wants_ticket for entry in catalog_entries):
         return []
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "max_length": TICKET_MAX}
-    label, is_optional = plain("Ticket", 2000), not all(offer.wants_ticket for offer in offers)
+    label, is_optional = plain("Ticket", 2000), not all(entry.wants_ticket for entry in catalog_entries)
     return [{"type": "input", "block_id": ids.TICKET, "label": label, "optional": is_optional, "element": element}]
 
 

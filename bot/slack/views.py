@@ -27,9 +27,9 @@ Submitted: TypeAlias = Callable[[Context, Person, dict[str, Any]], Awaitable[Ren
 
 def register(app: AsyncApp, context: Context) -> None:
     """Put the listeners on the app."""
-    app.view(ids.ASK_FORM)(_judged(context, on_ask_form))
-    app.view(ids.EXTEND_FORM)(_judged(context, on_extend_form))
-    app.view(ids.DENY_FORM)(_judged(context, on_deny_form))
+    app.view(ids.REQUEST_FORM)(_evaluated(context, on_ask_form))
+    app.view(ids.EXTEND_FORM)(_evaluated(context, on_extend_form))
+    app.view(ids.DENY_FORM)(_evaluated(context, on_deny_form))
 
 
 async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
@@ -47,10 +47,10 @@ async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -
     return None
 
 
-def _judged(context: Context, submitted: Submitted) -> Callable[..., Awaitable[None]]:
+def _evaluated(context: Context, submitted: Submitted) -> Callable[..., Awaitable[None]]:
     """Ack with the errors, with the answer as the form's last page, or empty to close it. What takes too long answers by DM."""
 
-    async def heard(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
+    async def interaction(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
         work = asyncio.ensure_future(_outcome(context, submitted, user_of(body), view))
         await asyncio.wait({work}, timeout=ACK_SECONDS)
         if work.done():
@@ -63,7 +63,7 @@ def _judged(context: Context, submitted: Submitted) -> Callable[..., Awaitable[N
                 channel=user_of(body), text=_words(late), unfurl_links=False, unfurl_media=False
             )
 
-    return heard
+    return interaction
 
 
 async def _outcome(context: Context, submitted: Submitted, user_id: str, view: dict[str, Any]) -> dict[str, Any]:

@@ -25,16 +25,16 @@ from adapters.base import (
     Endpoint,
     Enforced,
     Finding,
+    ForeignUser,
     Health,
     Level,
     LoginRefused,
     ManagedUser,
-    NotOurs,
     Receipt,
     Rejected,
     Secrets,
+    ServerDown,
     Target,
-    Unreachable,
     UserSpec,
     WrongServer,
     scrub,
@@ -73,7 +73,7 @@ class Valkey:
         if parts.scheme not in ("redis", "rediss") or not parts.username or not parts.password or not parts.hostname:
             # The reference is named, never the URL.
             raise Rejected(
-                f"the admin URL behind {target.admin_url} cannot be read", mend="redis://user:password@host:port"
+                f"the admin URL behind {target.admin_url} cannot be read", remedy="redis://user:password@host:port"
             )
         self._host, self._port = parts.hostname, parts.port or 6379
         self._user, self._password = parts.username, parts.password
@@ -93,14 +93,14 @@ class Valkey:
                 yield call
                 return
         except NoPermissionError as error:
-            trouble = Rejected(f"the bot lacks a right: {self._words(error, hidden)}", mend="run dbaccess doctor")
+            trouble = Rejected(f"the bot lacks a right: {self._words(error, hidden)}", remedy="run dbaccess doctor")
         except AuthenticationError as error:
-            mend = "put the right user and password into the admin URL"
-            trouble = Rejected(f"the server refused the bot's own login: {self._words(error, hidden)}", mend=mend)
+            remedy = "put the right user and password into the admin URL"
+            trouble = Rejected(f"the server refused the bot's own login: {self._words(error, hidden)}", remedy=remedy)
         except ResponseError as error:
             trouble = Rejected(f"the server refused: {self._words(error, hidden)}")
         except (RedisError, OSError) as error:
-            trouble = Unreachable(f"no answer: {self._words(error, hidden)}", is_ambiguous=True)
+            trouble = ServerDown(f"no answer: {self._words(error, hidden)}", is_ambiguous=True)
         raise trouble from None
 
     def _words(self, error: Exception, hidden: tuple[str, ...]) -> str:
@@ -133,7 +133,7 @@ class Valkey:
                 try:
                     _rules(level)
                 except Rejected as no:
-                    findings.append(Finding(is_ok=False, is_fatal=True, what=no.what, mend=no.mend))
+                    findings.append(Finding(is_ok=False, is_fatal=True, what=no.what, remedy=no.remedy))
             return Health(
                 version=f"Valkey {call('INFO', 'server').get('valkey_version', 'of another kind')}",
                 identity=_identity(call), enforced=Enforced.NOTHING, findings=tuple(findings),
@@ -143,8 +143,8 @@ class Valkey:
         name = "|".join(words.split()[:2]) if words != "info" else words
         if call("ACL", "DRYRUN", self._user, *words.split()) == "OK":
             return Finding(is_ok=True, is_fatal=False, what=f"{self._user} may run {name}")
-        mend = f"ACL SETUSER {self._user} +{name}"
-        return Finding(is_ok=False, is_fatal=True, what=f"{self._user} may not run {name}", mend=mend)
+        remedy = f"ACL SETUSER {self._user} +{name}"
+        return Finding(is_ok=False, is_fatal=True, what=f"{self._user} may not run {name}", remedy=remedy)
 
     def create_user(self, spec: UserSpec) -> None:
         """SETUSER does all of it or nothing; ``reset`` makes a half-made user whole."""
@@ -178,7 +178,7 @@ class Valkey:
             call("ACL", "SAVE")
             left = {row["id"] for row in _clients(call)} & {row["id"] for row in ours}
             if left or _sessions(call, username) or call("ACL", "GETUSER", username) is not None:
-                raise Unreachable(f"{username} was there again when it was read back", is_ambiguous=True)
+                raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)
             return Receipt(
                 was_absent=found is None, sessions_ended=len(ours), kept=(), kept_by=None, read_back_at=_now(call)
             )
@@ -222,7 +222,7 @@ class Valkey:
             raise LoginRefused(scrub(str(error), password)) from None
         except (RedisError, OSError) as error:
             client.close()
-            raise Unreachable(f"no login as {username}: {scrub(str(error), password)}") from None
+            raise ServerDown(f"no login as {username}: {scrub(str(error), password)}") from None
 
     # Whose a user is. What another ledger made is never touched; what lost its mark is only ever ended.
 
@@ -235,7 +235,7 @@ class Valkey:
         found = _managed(username, user)
         is_lost = found.ledger is None and to_end
         if found.ledger != self.target.ledger and not is_lost:
-            raise NotOurs(username, "its mark names another ledger" if found.ledger else "it carries no mark")
+            raise ForeignUser(username, "its mark names another ledger" if found.ledger else "it carries no mark")
         return found
 
     def _existing(self, call: Callable[..., Any], username: str) -> ManagedUser:
@@ -268,7 +268,7 @@ class Login:
 
 def _rules(level: Level) -> list[str]:
     if level.grants or level.settings or len(level.roles) != 1 or level.roles[0] not in LEVELS:
-        raise Rejected(f"the level {level.name} is no preset of Valkey", mend="roles: [readonly] or [readwrite]")
+        raise Rejected(f"the level {level.name} is no preset of Valkey", remedy="roles: [readonly] or [readwrite]")
     return ["resetchannels", *LEVELS[level.roles[0]]]
 
 

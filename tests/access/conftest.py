@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.access.environment import AccessEnvironment
 from tests.access.fake_engine import FakeServer
-from tests.access.hanging import Quarter
-from tests.access.house import House
+from tests.access.hanging import Fleet
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
-    found = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AccessEnvironment]:
+    monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
+    found = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await found.open()
     yield found
     await found.close()
 
 
 @pytest.fixture
-async def quarter(house: House, monkeypatch: pytest.MonkeyPatch) -> Quarter:
+async def fleet(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     for n in range(20):
         monkeypatch.setenv(f"FAR{n}", f"mysql://bot:FarAdminSecret@localhost/far{n}")
-    return Quarter(house, FakeServer(clock=house.clock, identity="far-1"))
+    return Fleet(environment, FakeServer(clock=environment.clock, identity="far-1"))

@@ -15,16 +15,16 @@ from adapters.base import (
     Endpoint,
     Enforced,
     Finding,
+    ForeignUser,
     Health,
     Level,
     LoginRefused,
     ManagedUser,
-    NotOurs,
     Receipt,
     Rejected,
     Secrets,
+    ServerDown,
     Target,
-    Unreachable,
     UserSpec,
     WrongServer,
     username_pattern,
@@ -96,7 +96,7 @@ def engine(server: FakeServer) -> type[Adapter]:
         def _reach(self, name: str) -> None:
             server.step(f"before {name}")
             if not server.is_up:
-                raise Unreachable("no connection: refused")
+                raise ServerDown("no connection: refused")
             if self.target.identity not in (None, server.identity):
                 raise WrongServer(expected=str(self.target.identity), found=server.identity)
 
@@ -105,9 +105,9 @@ def engine(server: FakeServer) -> type[Adapter]:
                 raise Rejected(f"{username!r} is no name dbaccess makes")
             user = server.users.get(username)
             if user is not None and user.ledger is None and not to_end:
-                raise NotOurs(username, "it carries no mark")
+                raise ForeignUser(username, "it carries no mark")
             if user is not None and user.ledger not in (None, self.target.ledger):
-                raise NotOurs(username, "its mark names another ledger")
+                raise ForeignUser(username, "its mark names another ledger")
             return user
 
         def check(self, levels: Sequence[Level] = ()) -> Health:
@@ -148,7 +148,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             if server.loses_answers:
                 server.loses_answers = False
                 server.in_flight.append(make)
-                raise Unreachable("the answer was lost", is_ambiguous=True)
+                raise ServerDown("the answer was lost", is_ambiguous=True)
             make()
             server.step("after create")
 
@@ -231,4 +231,4 @@ class FakeLogin:
 
 
 def missing(right: str) -> Finding:
-    return Finding(is_ok=False, is_fatal=True, what=f"{right} is missing", mend=f"GRANT {right}")
+    return Finding(is_ok=False, is_fatal=True, what=f"{right} is missing", remedy=f"GRANT {right}")

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from adapters.base import Adapter, Receipt, Unreachable
+from adapters.base import Adapter, Receipt, ServerDown
 from bot.access import request_access
 from bot.access.ports import Delayed, Notice
 from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.records import Request, State
+from tests.access.environment import ADA, LEAD, AccessEnvironment
 from tests.access.fake_engine import FakeServer, engine
-from tests.access.house import ADA, LEAD, House
 from tests.open_faults import require
 
 PATIENCE = 60.0
@@ -50,7 +50,7 @@ class Hang:
         self.gate.wait(self.seconds)
         with self.turn:
             self.inside -= 1
-        raise Unreachable("no connection: timed out")
+        raise ServerDown("no connection: timed out")
 
     async def call(self, what: str) -> None:
         """On the event loop, as a call to Slack."""
@@ -88,35 +88,38 @@ def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
 
 
 @dataclass
-class Quarter:
+class Fleet:
     """The house, further servers beside it, and what may hang. ``servers`` share one engine and one memory."""
 
-    house: House
+    environment: AccessEnvironment
     far: FakeServer
     server: Hang = field(default_factory=Hang)
     slack: Hang = field(default_factory=Hang)
 
     def build(self, servers: int = 1) -> None:
-        house = self.house
+        environment = self.environment
         engines = Engines(
-            {"postgresql": hanging_engine(house.server, self.server), "mysql": hanging_engine(self.far, self.server)}
+            {
+                "postgresql": hanging_engine(environment.server, self.server),
+                "mysql": hanging_engine(self.far, self.server),
+            }
         )
-        house.context = replace(house.context, engines=engines)
-        house.engines = engines
-        house.runner = Runner(house.context, JOBS)
+        environment.context = replace(environment.context, engines=engines)
+        environment.engines = engines
+        environment.runner = Runner(environment.context, JOBS)
         names = [f"far{n}" for n in range(servers)]
         for name in names:
-            house.databases["databases"][name] = {
+            environment.databases["databases"][name] = {
                 "engine": "mysql",
                 "admin_url": f"env:{name.upper()}",
                 "levels": deepcopy(READS),
             }
         rule = {"name": "alone", "requesters": [ADA], "databases": [*names, "shop"], "levels": ["*"], "approvals": []}
-        house.policy["rules"].insert(0, rule)
-        house.write()
+        environment.policy["rules"].insert(0, rule)
+        environment.write()
 
     def slack_may_hang(self) -> None:
-        post, redraw = self.house.wall.post, self.house.wall.redraw
+        post, redraw = self.environment.messenger.post, self.environment.messenger.redraw
 
         async def slow_post(channel: str, notice: Notice, *, thread: str | None = None) -> Any:
             await self.slack.call(type(notice).__name__)
@@ -126,20 +129,20 @@ class Quarter:
             await self.slack.call(type(notice).__name__)
             await redraw(posted, notice)
 
-        self.house.wall.post, self.house.wall.redraw = slow_post, slow_redraw  # type: ignore[method-assign]
+        self.environment.messenger.post, self.environment.messenger.redraw = slow_post, slow_redraw  # type: ignore[method-assign]
 
     async def granted(self, database: str, count: int = 1, *, minutes: int = 30) -> list[Request]:
         """Live grants that all end at the same time; each asks for a second more, and gets one less of waiting."""
-        house, asked = self.house, []
-        ada = await house.person(ADA)
+        environment, asked = self.environment, []
+        ada = await environment.person(ADA)
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
             typed = request_access.Typed(
                 database=database, level="readonly", duration=lasts, reason="looking at a refund"
             )
-            asked.append((await request_access.request_access(house.context, ada, typed)).request)
-        await house.drain()
-        found = [await house.now(request) for request in asked]
+            asked.append((await request_access.request_access(environment.context, ada, typed)).request)
+        await environment.drain()
+        found = [await environment.now(request) for request in asked]
         require({one.state for one in found} == {State.ACTIVE}, "all are granted")
         return found
 
@@ -147,7 +150,7 @@ class Quarter:
     async def running(self) -> AsyncIterator[None]:
         """The real runner; whatever hangs is let go at the end."""
         stop = asyncio.Event()
-        running = asyncio.create_task(self.house.runner.run(stop))
+        running = asyncio.create_task(self.environment.runner.run(stop))
         try:
             yield
         finally:
@@ -157,7 +160,7 @@ class Quarter:
             await running
 
     async def is_over(self, request: Request) -> bool:
-        return (await self.house.now(request)).state is State.REVOKED
+        return (await self.environment.now(request)).state is State.REVOKED
 
 
 async def expect(what: str, is_so: Callable[[], Awaitable[bool]], within: float = PATIENCE) -> float:
@@ -173,14 +176,14 @@ async def at_once(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-async def waiting_requests(house: House, count: int) -> None:
+async def waiting_requests(environment: AccessEnvironment, count: int) -> None:
     """Requests nobody decides, whose reminders all fall due after ten minutes."""
-    house.policy["defaults"]["remind_after"] = "10m"
-    house.policy["rules"][0]["requesters"] = [LEAD]
-    house.write()
-    ada = await house.person(ADA)
+    environment.policy["defaults"]["remind_after"] = "10m"
+    environment.policy["rules"][0]["requesters"] = [LEAD]
+    environment.write()
+    ada = await environment.person(ADA)
     for n in range(count):
         lasts = timedelta(hours=1, seconds=n)
         typed = request_access.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
-        await request_access.request_access(house.context, ada, typed)
-    await house.drain()
+        await request_access.request_access(environment.context, ada, typed)
+    await environment.drain()

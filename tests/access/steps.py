@@ -10,7 +10,7 @@ from bot.access.errors import AccessError
 from bot.access.ports import AlertNotice
 from storage.audit_log import AuditKind
 from storage.records import Kind, Request
-from tests.access.house import ADA, ALERTS, HOUR, LEAD, SECOND, House
+from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 
 GLASS: Mapping[str, Any] = {
     "name": "break glass", "break_glass": True, "requesters": [ADA, LEAD], "databases": ["*"], "levels": ["*"],
@@ -18,35 +18,35 @@ GLASS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def put_in_force(house: House, **keys: Any) -> None:
+def put_in_force(environment: AccessEnvironment, **keys: Any) -> None:
     """Change the first rule, write both files, and load them now, as a SIGHUP does."""
-    house.policy["rules"][0].update(keys)
-    house.write()
-    load_now(house)
+    environment.policy["rules"][0].update(keys)
+    environment.write()
+    load_now(environment)
 
 
-def load_now(house: House) -> None:
+def load_now(environment: AccessEnvironment) -> None:
     """What a SIGHUP does."""
-    house.context.files.forget()
-    house.context.files.refresh()
+    environment.context.files.forget()
+    environment.context.files.refresh()
 
 
-async def break_the_glass(house: House, who: str = ADA) -> Request:
+async def break_the_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
     typed = request_access.Typed(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=Kind.BREAK_GLASS
     )
-    asked = await request_access.request_access(house.context, await house.person(who), typed)
-    await house.drain()
-    return await house.now(asked.request)
+    asked = await request_access.request_access(environment.context, await environment.person(who), typed)
+    await environment.drain()
+    return await environment.now(asked.request)
 
 
-def alerts(house: House, place: str = ALERTS) -> list[str]:
-    return [notice.what for notice in house.wall.on(place, AlertNotice)]
+def alerts(environment: AccessEnvironment, place: str = ALERTS) -> list[str]:
+    return [notice.what for notice in environment.messenger.on(place, AlertNotice)]
 
 
-async def recorded(house: House, kind: AuditKind) -> list[Mapping[str, Any]]:
+async def recorded(environment: AccessEnvironment, kind: AuditKind) -> list[Mapping[str, Any]]:
     """The facts of all events of a kind."""
-    return [event.facts for event in await house.ledger.events_after(0, limit=1000) if event.kind == kind]
+    return [event.facts for event in await environment.ledger.events_after(0, limit=1000) if event.kind == kind]
 
 
 async def refusal_of(verb: Awaitable[object]) -> AccessError | None:
@@ -58,9 +58,9 @@ async def refusal_of(verb: Awaitable[object]) -> AccessError | None:
     return None
 
 
-def change_during_lookup(house: House, change: Callable[[], None]) -> None:
+def change_during_lookup(environment: AccessEnvironment, change: Callable[[], None]) -> None:
     """Once, while Slack is asked who is in which group, ``change`` happens."""
-    members, left = house.people.members, [change]
+    members, left = environment.people.members, [change]
 
     async def asked(names: Collection[str]) -> Mapping[str, frozenset[str]]:
         found = await members(names)
@@ -68,4 +68,4 @@ def change_during_lookup(house: House, change: Callable[[], None]) -> None:
             left.pop()()
         return found
 
-    house.people.members = asked  # type: ignore[method-assign]
+    environment.people.members = asked  # type: ignore[method-assign]

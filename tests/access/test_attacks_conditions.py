@@ -13,32 +13,32 @@ from bot.access.errors import Refused, TooLate
 from bot.access.request_access import Typed
 from storage.audit_log import AuditKind
 from storage.records import Request, State
-from tests.access.house import ADA, HOUR, LEAD, SECOND, STRANGER, House
+from tests.access.environment import ADA, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 from tests.access.steps import GLASS, break_the_glass, put_in_force, recorded, refusal_of
 from tests.open_faults import open_fault, require
 
 LEADS, DBAS = "S0LEADS", "S0DBAS"
 
 
-async def more_time(house: House, grant: Request, duration: timedelta = HOUR) -> Request:
+async def more_time(environment: AccessEnvironment, grant: Request, duration: timedelta = HOUR) -> Request:
     """The request for it."""
     typed = Typed(duration=duration, reason="longer please")
-    return (await extend.extend(house.context, await house.person(ADA), grant.id, typed)).request
+    return (await extend.extend(environment.context, await environment.person(ADA), grant.id, typed)).request
 
 
 # Stages of today (R11).
 
 
 @pytest.fixture
-async def staged(house: House) -> House:
+async def staged(environment: AccessEnvironment) -> AccessEnvironment:
     """First a lead, then a DBA."""
-    house.people.groups = {LEADS: {LEAD, STRANGER}, DBAS: {SECOND}}
-    put_in_force(house, approvals=[{"from": [LEADS]}, {"from": [DBAS]}])
-    return house
+    environment.people.groups = {LEADS: {LEAD, STRANGER}, DBAS: {SECOND}}
+    put_in_force(environment, approvals=[{"from": [LEADS]}, {"from": [DBAS]}])
+    return environment
 
 
 @open_fault("R11", "with the stages swapped, two leads have approved and no DBA")
-async def test_an_approval_does_not_count_for_another_stage(staged: House) -> None:
+async def test_an_approval_does_not_count_for_another_stage(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [DBAS]}, {"from": [LEADS]}])
     await refusal_of(staged.approve(request, STRANGER))
@@ -46,14 +46,14 @@ async def test_an_approval_does_not_count_for_another_stage(staged: House) -> No
 
 
 @open_fault("R11", "the approval of a stage that names nobody of then counts on")
-async def test_an_approval_falls_with_the_name_by_which_it_was_given(staged: House) -> None:
+async def test_an_approval_falls_with_the_name_by_which_it_was_given(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [STRANGER, "U0FURTHER"]}, {"from": [DBAS]}])
     await refusal_of(staged.approve(request, SECOND))
     assert (await staged.now(request)).state in (State.PENDING, State.OUTDATED)
 
 
-async def test_an_approval_stays_where_its_stage_still_names_the_group(staged: House) -> None:
+async def test_an_approval_stays_where_its_stage_still_names_the_group(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [LEADS, "U0FURTHER"]}, {"from": [DBAS]}])
     assert (await staged.approve(request, SECOND)).state is State.APPROVED
@@ -69,101 +69,105 @@ async def test_an_approval_stays_where_its_stage_still_names_the_group(staged: H
 )
 @open_fault("R18", "it is granted on whatever server the name means by then")
 async def test_a_request_is_out_of_date_where_its_database_means_another_server(
-    house: House, moved: dict[str, Any]
+    environment: AccessEnvironment, moved: dict[str, Any]
 ) -> None:
-    request = await house.ask()
-    house.databases["databases"]["shop"].update(moved)
-    put_in_force(house)
-    assert isinstance(await refusal_of(house.approve(request)), TooLate)
-    assert (await house.now(request)).state is State.OUTDATED
+    request = await environment.ask()
+    environment.databases["databases"]["shop"].update(moved)
+    put_in_force(environment)
+    assert isinstance(await refusal_of(environment.approve(request)), TooLate)
+    assert (await environment.now(request)).state is State.OUTDATED
 
 
 @open_fault("R18", "the click of somebody who decides nothing closes the request")
-async def test_a_stranger_does_not_close_a_request_by_clicking(house: House) -> None:
-    request = await house.ask()
-    put_in_force(house, approvals=[{"from": [LEAD, SECOND], "count": 2}])
-    refused = await refusal_of(house.approve(request, STRANGER))
+async def test_a_stranger_does_not_close_a_request_by_clicking(environment: AccessEnvironment) -> None:
+    request = await environment.ask()
+    put_in_force(environment, approvals=[{"from": [LEAD, SECOND], "count": 2}])
+    refused = await refusal_of(environment.approve(request, STRANGER))
     assert isinstance(refused, Refused)
-    assert (await house.now(request)).state is State.PENDING
-    assert len(await recorded(house, AuditKind.CLICK_REFUSED)) == 1
+    assert (await environment.now(request)).state is State.PENDING
+    assert len(await recorded(environment, AuditKind.CLICK_REFUSED)) == 1
 
 
 @open_fault("R18", "waiting requests do not count: four waiting requests become four live grants")
-async def test_waiting_requests_count_in_what_one_person_may_have(house: House) -> None:
-    house.policy["limits"] = {"live_per_person": 1}
-    put_in_force(house)
+async def test_waiting_requests_count_in_what_one_person_may_have(environment: AccessEnvironment) -> None:
+    environment.policy["limits"] = {"live_per_person": 1}
+    put_in_force(environment)
     for more in range(4):
-        await refusal_of(house.ask(duration=HOUR + more * HOUR / 60))
-    for request in await house.ledger.waiting_requests():
-        await house.approve(request)
-    await house.drain()
-    assert len(await house.ledger.live_grants(person_id=ADA)) == 1
+        await refusal_of(environment.ask(duration=HOUR + more * HOUR / 60))
+    for request in await environment.ledger.waiting_requests():
+        await environment.approve(request)
+    await environment.drain()
+    assert len(await environment.ledger.live_grants(person_id=ADA)) == 1
 
 
 @open_fault("R18", "the limit of a database is not looked at when its requests are approved")
-async def test_a_vote_that_would_pass_the_limit_of_a_database_is_told_to_wait(house: House) -> None:
-    house.policy["limits"] = {"live_per_database": 1}
-    put_in_force(house)
-    first, second = await house.ask(ADA), await house.ask(LEAD)
-    await house.approve(first, SECOND)
-    assert isinstance(await refusal_of(house.approve(second, SECOND)), Refused)
-    assert (await house.now(second)).state is State.PENDING
+async def test_a_vote_that_would_pass_the_limit_of_a_database_is_told_to_wait(environment: AccessEnvironment) -> None:
+    environment.policy["limits"] = {"live_per_database": 1}
+    put_in_force(environment)
+    first, second = await environment.ask(ADA), await environment.ask(LEAD)
+    await environment.approve(first, SECOND)
+    assert isinstance(await refusal_of(environment.approve(second, SECOND)), Refused)
+    assert (await environment.now(second)).state is State.PENDING
 
 
 # Each move has all its conditions (R14).
 
 
 @open_fault("R14", "a fresh password is set and shown as long as the end was not carried out")
-async def test_no_password_is_shown_after_the_end(house: House) -> None:
-    put_in_force(house, delivery="reveal", claim_within="50m")
-    request = await house.granted()
-    await password.reveal(house.context, await house.person(ADA), request)
-    house.clock.at += 2 * HOUR  # its end has not been carried out yet
-    assert isinstance(await refusal_of(password.reveal(house.context, await house.person(ADA), request)), TooLate)
-    assert len(await recorded(house, AuditKind.PASSWORD_SHOWN)) == 1
+async def test_no_password_is_shown_after_the_end(environment: AccessEnvironment) -> None:
+    put_in_force(environment, delivery="reveal", claim_within="50m")
+    request = await environment.granted()
+    await password.reveal(environment.context, await environment.person(ADA), request)
+    environment.clock.at += 2 * HOUR  # its end has not been carried out yet
+    assert isinstance(
+        await refusal_of(password.reveal(environment.context, await environment.person(ADA), request)), TooLate
+    )
+    assert len(await recorded(environment, AuditKind.PASSWORD_SHOWN)) == 1
 
 
 @open_fault("R14", "a new password is promised as long as the end was not carried out")
-async def test_no_password_is_renewed_after_the_end(house: House) -> None:
-    request = await house.granted()
-    house.clock.at += 2 * HOUR
-    assert isinstance(await refusal_of(password.renew(house.context, await house.person(ADA), request)), TooLate)
+async def test_no_password_is_renewed_after_the_end(environment: AccessEnvironment) -> None:
+    request = await environment.granted()
+    environment.clock.at += 2 * HOUR
+    assert isinstance(
+        await refusal_of(password.renew(environment.context, await environment.person(ADA), request)), TooLate
+    )
 
 
 @open_fault("R14", "the requester is looked at before a grant and not before more time")
-async def test_who_left_gets_no_more_time(house: House) -> None:
-    grant = await house.granted()
-    asked = await more_time(house, grant)
-    house.people.leaves(ADA)
-    await refusal_of(house.approve(asked, LEAD))
-    assert (await house.now(asked)).state is not State.APPLIED
-    assert (await house.now(grant)).expires_at == grant.expires_at
+async def test_who_left_gets_no_more_time(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    asked = await more_time(environment, grant)
+    environment.people.leaves(ADA)
+    await refusal_of(environment.approve(asked, LEAD))
+    assert (await environment.now(asked)).state is not State.APPLIED
+    assert (await environment.now(grant)).expires_at == grant.expires_at
 
 
 @open_fault("R14", "signed off before anything was done, what is done then needs no review")
-async def test_what_was_signed_off_before_it_began_is_reviewed_all_the_same(house: House) -> None:
-    house.policy["rules"].append(dict(GLASS))
-    put_in_force(house)
-    house.server.is_up = False
-    request = await break_the_glass(house)
+async def test_what_was_signed_off_before_it_began_is_reviewed_all_the_same(environment: AccessEnvironment) -> None:
+    environment.policy["rules"].append(dict(GLASS))
+    put_in_force(environment)
+    environment.server.is_up = False
+    request = await break_the_glass(environment)
     require(request.state is State.APPROVED, "it waits for the server")
-    await refusal_of(review.sign_off(house.context, await house.person(SECOND), request))
-    house.server.is_up = True
-    await house.turn(minutes=5)
-    begun = await house.now(request)
+    await refusal_of(review.sign_off(environment.context, await environment.person(SECOND), request))
+    environment.server.is_up = True
+    await environment.turn(minutes=5)
+    begun = await environment.now(request)
     require(begun.state is State.ACTIVE, "it has begun")
     assert begun.needs_review
 
 
-async def test_more_time_asked_for_twice_at_once_does_not_pass_the_whole_life(house: House) -> None:
-    put_in_force(house, max_total="2h")
-    grant = await house.granted()
-    asked = [await more_time(house, grant), await more_time(house, grant, timedelta(minutes=59))]
+async def test_more_time_asked_for_twice_at_once_does_not_pass_the_whole_life(environment: AccessEnvironment) -> None:
+    put_in_force(environment, max_total="2h")
+    grant = await environment.granted()
+    asked = [await more_time(environment, grant), await more_time(environment, grant, timedelta(minutes=59))]
     await asyncio.gather(
-        *(house.approve(one, who) for one, who in zip(asked, (LEAD, SECOND), strict=True)), return_exceptions=True
+        *(environment.approve(one, who) for one, who in zip(asked, (LEAD, SECOND), strict=True)), return_exceptions=True
     )
-    await house.drain()
-    after = await house.now(grant)
+    await environment.drain()
+    after = await environment.now(grant)
     assert after.expires_at is not None
     assert after.started_at is not None
     assert timedelta(minutes=119) <= after.expires_at - after.started_at <= 2 * HOUR

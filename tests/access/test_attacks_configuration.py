@@ -14,7 +14,7 @@ import yaml
 from bot.access import decide, request_access, review
 from bot.access.request_access import Typed
 from storage.records import Request, State
-from tests.access.house import ADA, ADMIN, HOUR, LEAD, SECOND, House
+from tests.access.environment import ADA, ADMIN, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.steps import GLASS, break_the_glass, change_during_lookup, load_now, put_in_force, refusal_of
 from tests.open_faults import open_fault, require
 
@@ -54,125 +54,125 @@ APPROVED_AT_ONCE = BREAK_GLASS[: BREAK_GLASS.index("    break_glass")]
 # One configuration through a verb.
 
 
-def swap(house: House, **keys: Any) -> None:
+def swap(environment: AccessEnvironment, **keys: Any) -> None:
     """While Slack is asked, the first rule changes, and the change is loaded: any other listener does that."""
-    change_during_lookup(house, lambda: put_in_force(house, **keys))
+    change_during_lookup(environment, lambda: put_in_force(environment, **keys))
 
 
 @open_fault("R2", "the vote of somebody who is no approver any more counts, and the record names the new policy")
-async def test_an_approver_taken_out_during_the_click_does_not_approve(house: House) -> None:
-    request = await house.ask()
-    swap(house, approvals=[{"from": [SECOND, ADMIN]}])
-    await refusal_of(house.approve(request, LEAD))
-    assert (await house.now(request)).state is State.PENDING
-    assert await house.ledger.decisions(request.id) == ()
+async def test_an_approver_taken_out_during_the_click_does_not_approve(environment: AccessEnvironment) -> None:
+    request = await environment.ask()
+    swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
+    await refusal_of(environment.approve(request, LEAD))
+    assert (await environment.now(request)).state is State.PENDING
+    assert await environment.ledger.decisions(request.id) == ()
 
 
 @open_fault("R2", "the denial of somebody who is no approver any more counts")
-async def test_an_approver_taken_out_during_the_click_does_not_deny(house: House) -> None:
-    request = await house.ask()
-    swap(house, approvals=[{"from": [SECOND, ADMIN]}])
-    await refusal_of(decide.deny(house.context, await house.person(LEAD), request, "not today"))
-    assert (await house.now(request)).state is State.PENDING
+async def test_an_approver_taken_out_during_the_click_does_not_deny(environment: AccessEnvironment) -> None:
+    request = await environment.ask()
+    swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
+    await refusal_of(decide.deny(environment.context, await environment.person(LEAD), request, "not today"))
+    assert (await environment.now(request)).state is State.PENDING
 
 
 @open_fault("R2", "the old level is granted on the new server")
-async def test_a_database_moved_during_the_click_is_not_given_the_old_level(house: House) -> None:
-    request = await house.ask()
+async def test_a_database_moved_during_the_click_is_not_given_the_old_level(environment: AccessEnvironment) -> None:
+    request = await environment.ask()
 
     def moves() -> None:
-        house.databases["databases"]["shop"]["admin_url"] = "env:OTHER_ADMIN_URL"
-        house.databases["databases"]["shop"]["levels"]["readonly"] = {"roles": ["another_reader"]}
-        put_in_force(house)
+        environment.databases["databases"]["shop"]["admin_url"] = "env:OTHER_ADMIN_URL"
+        environment.databases["databases"]["shop"]["levels"]["readonly"] = {"roles": ["another_reader"]}
+        put_in_force(environment)
 
-    change_during_lookup(house, moves)
-    await refusal_of(house.approve(request, LEAD))
-    assert (await house.now(request)).state is State.OUTDATED
+    change_during_lookup(environment, moves)
+    await refusal_of(environment.approve(request, LEAD))
+    assert (await environment.now(request)).state is State.OUTDATED
 
 
 @open_fault("R2", "judged by the policy that asks nobody, granted under the one that asks somebody")
-async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(house: House) -> None:
-    put_in_force(house, approvals=[])
+async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(environment: AccessEnvironment) -> None:
+    put_in_force(environment, approvals=[])
     typed = Typed(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
-    ada = await house.person(ADA)
+    ada = await environment.person(ADA)
     change_during_lookup(
-        house, lambda: swap(house, approvals=[{"from": [LEAD, SECOND]}])
+        environment, lambda: swap(environment, approvals=[{"from": [LEAD, SECOND]}])
     )  # the second lookup is the approval's
-    await refusal_of(request_access.request_access(house.context, ada, typed))
-    require(house.policy["rules"][0]["approvals"], "the approval asked Slack again")
-    await house.drain()
-    assert not [r for r in await house.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
+    await refusal_of(request_access.request_access(environment.context, ada, typed))
+    require(environment.policy["rules"][0]["approvals"], "the approval asked Slack again")
+    await environment.drain()
+    assert not [r for r in await environment.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
 
 
 @open_fault("R2", "the signature of somebody who is no reviewer any more counts")
-async def test_a_reviewer_taken_out_during_the_click_does_not_sign_off(house: House) -> None:
-    house.policy["rules"].append(dict(GLASS))
-    put_in_force(house)
-    request = await break_the_glass(house)
+async def test_a_reviewer_taken_out_during_the_click_does_not_sign_off(environment: AccessEnvironment) -> None:
+    environment.policy["rules"].append(dict(GLASS))
+    put_in_force(environment)
+    request = await break_the_glass(environment)
     require(request.state is State.ACTIVE, "the glass is broken")
 
     def replaced() -> None:
-        house.policy["rules"][1] = {**GLASS, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
-        put_in_force(house)
+        environment.policy["rules"][1] = {**GLASS, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
+        put_in_force(environment)
 
-    change_during_lookup(house, replaced)
-    await refusal_of(review.sign_off(house.context, await house.person(SECOND), request))
-    assert (await house.now(request)).needs_review
+    change_during_lookup(environment, replaced)
+    await refusal_of(review.sign_off(environment.context, await environment.person(SECOND), request))
+    assert (await environment.now(request)).needs_review
 
 
 # A file that is being written.
 
 
-async def stages(house: House, request: Request) -> int:
-    return len((await house.now(request)).terms.stages)
+async def stages(environment: AccessEnvironment, request: Request) -> int:
+    return len((await environment.now(request)).terms.stages)
 
 
-def write_in_place(house: House, text: str) -> None:
+def write_in_place(environment: AccessEnvironment, text: str) -> None:
     """As an editor or a copy does it: there is a moment when only this much is there."""
-    (house.folder / "policy.yml").write_text(text)
+    (environment.folder / "policy.yml").write_text(text)
 
 
 @open_fault("R3", "the half file is valid YAML and in force at once: one stage is left")
-async def test_the_first_half_of_a_policy_is_not_in_force(house: House) -> None:
-    write_in_place(house, TWO_STAGES)
-    load_now(house)
-    require(await stages(house, await house.ask()) == 2, "the whole file asks for two stages")
-    write_in_place(house, ONE_STAGE)
-    request = await house.ask(duration=2 * HOUR)
-    assert await stages(house, request) == 2
+async def test_the_first_half_of_a_policy_is_not_in_force(environment: AccessEnvironment) -> None:
+    write_in_place(environment, TWO_STAGES)
+    load_now(environment)
+    require(await stages(environment, await environment.ask()) == 2, "the whole file asks for two stages")
+    write_in_place(environment, ONE_STAGE)
+    request = await environment.ask(duration=2 * HOUR)
+    assert await stages(environment, request) == 2
 
 
 @open_fault("R3", "without the line that makes it break-glass, the rule approves everything at once")
-async def test_half_of_a_break_glass_rule_gives_nothing(house: House) -> None:
-    write_in_place(house, TWO_STAGES)
-    load_now(house)
-    write_in_place(house, APPROVED_AT_ONCE)
-    request = await house.ask()
+async def test_half_of_a_break_glass_rule_gives_nothing(environment: AccessEnvironment) -> None:
+    write_in_place(environment, TWO_STAGES)
+    load_now(environment)
+    write_in_place(environment, APPROVED_AT_ONCE)
+    request = await environment.ask()
     assert request.state is State.PENDING
-    assert house.server.users == {}
+    assert environment.server.users == {}
 
 
 @open_fault("R3", "a click under the half file closes the request as out of date")
-async def test_a_policy_that_is_being_written_closes_no_request(house: House) -> None:
-    write_in_place(house, TWO_STAGES)
-    load_now(house)
-    request = await house.ask()
-    write_in_place(house, APPROVED_AT_ONCE)
-    await refusal_of(house.approve(request, LEAD))
-    assert (await house.now(request)).state is State.PENDING
-    assert [d.person_id for d in await house.ledger.decisions(request.id)] == [LEAD]
+async def test_a_policy_that_is_being_written_closes_no_request(environment: AccessEnvironment) -> None:
+    write_in_place(environment, TWO_STAGES)
+    load_now(environment)
+    request = await environment.ask()
+    write_in_place(environment, APPROVED_AT_ONCE)
+    await refusal_of(environment.approve(request, LEAD))
+    assert (await environment.now(request)).state is State.PENDING
+    assert [d.person_id for d in await environment.ledger.decisions(request.id)] == [LEAD]
 
 
 @open_fault("R3", "the cut file is in force although its last line, the end mark, is missing")
-async def test_a_policy_that_once_had_an_end_mark_is_not_in_force_without_it(house: House) -> None:
-    write_in_place(house, TWO_STAGES + "...\n")
-    load_now(house)
-    require(await stages(house, await house.ask()) == 2, "the whole file asks for two stages")
-    write_in_place(house, ONE_STAGE)
+async def test_a_policy_that_once_had_an_end_mark_is_not_in_force_without_it(environment: AccessEnvironment) -> None:
+    write_in_place(environment, TWO_STAGES + "...\n")
+    load_now(environment)
+    require(await stages(environment, await environment.ask()) == 2, "the whole file asks for two stages")
+    write_in_place(environment, ONE_STAGE)
     for _ in range(3):
-        await house.turn(minutes=1)
-        load_now(house)
-    assert await stages(house, await house.ask(duration=2 * HOUR)) == 2
+        await environment.turn(minutes=1)
+        load_now(environment)
+    assert await stages(environment, await environment.ask(duration=2 * HOUR)) == 2
 
 
 # A file that looks as it did before.
@@ -206,12 +206,12 @@ def by_rename(folder: Path) -> Callable[[str], None]:
     return replace
 
 
-async def comes_into_force(house: House, requester: str) -> bool:
+async def comes_into_force(environment: AccessEnvironment, requester: str) -> bool:
     """Look at the files as the bot does, again and again; the clock turns too."""
     for _ in range(LOOKS):
-        if requester in house.context.in_force().policy.rules[0].requesters:
+        if requester in environment.context.in_force().policy.rules[0].requesters:
             return True
-        house.clock.at += HOUR / 3600
+        environment.clock.at += HOUR / 3600
         await asyncio.sleep(0.1)
     return False
 
@@ -219,12 +219,12 @@ async def comes_into_force(house: House, requester: str) -> bool:
 @pytest.mark.parametrize("way", [by_symlink, by_rename])
 @open_fault("R4", "a file of the same size and time is never read")
 async def test_a_policy_of_the_same_size_and_time_is_read(
-    house: House, way: Callable[[Path], Callable[[str], None]]
+    environment: AccessEnvironment, way: Callable[[Path], Callable[[str], None]]
 ) -> None:
-    replace, text = way(house.folder), yaml.safe_dump(house.policy)
+    replace, text = way(environment.folder), yaml.safe_dump(environment.policy)
     require(len(text) == len(text.replace(ADA, "U0XXX")), "the sizes are the same")
     replace(text)
-    load_now(house)
-    require(await comes_into_force(house, ADA), "the first file is in force")
+    load_now(environment)
+    require(await comes_into_force(environment, ADA), "the first file is in force")
     replace(text.replace(ADA, "U0XXX"))
-    assert await comes_into_force(house, "U0XXX")
+    assert await comes_into_force(environment, "U0XXX")

@@ -9,7 +9,7 @@ from bot.access.errors import Refused
 from bot.access.ports import AlertNotice, Undeliverable
 from storage.audit_log import AuditKind
 from storage.records import State, TaskKind
-from tests.access.house import ADMIN, ALERTS, LEAD, SECOND, STRANGER, House
+from tests.access.environment import ADMIN, ALERTS, LEAD, SECOND, STRANGER, AccessEnvironment
 from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of
 from tests.open_faults import open_fault, require
 
@@ -24,77 +24,77 @@ def is_a_place(name: str) -> bool:
     return name[0] in "CDU"
 
 
-def only_real_places(house: House) -> None:
-    house.wall.refuse = lambda place, _: None if is_a_place(place) else Undeliverable("channel_not_found")
+def only_real_places(environment: AccessEnvironment) -> None:
+    environment.messenger.refuse = lambda place, _: None if is_a_place(place) else Undeliverable("channel_not_found")
 
 
 @pytest.mark.parametrize(("admins", "person"), [("S0ADMINS", ADMIN), ("@admins", ADMIN), (BOSS, LEAD)])
 @open_fault("R6", "the alert is posted to the name itself, reaches nobody and counts as done")
 async def test_an_alert_reaches_admins_that_are_named_by_group_or_address(
-    house: House, admins: str, person: str
+    environment: AccessEnvironment, admins: str, person: str
 ) -> None:
-    house.people.groups, house.people.handles = {"S0ADMINS": {ADMIN}, BOSS: {LEAD}}, {"@admins": "S0ADMINS"}
-    house.policy["admins"] = [admins]
-    del house.policy["alert_channel"]
-    house.policy["rules"].append({**GLASS, "requesters": ["U0ADA"]})
-    put_in_force(house)
-    only_real_places(house)
-    request = await break_the_glass(house)
+    environment.people.groups, environment.people.handles = {"S0ADMINS": {ADMIN}, BOSS: {LEAD}}, {"@admins": "S0ADMINS"}
+    environment.policy["admins"] = [admins]
+    del environment.policy["alert_channel"]
+    environment.policy["rules"].append({**GLASS, "requesters": ["U0ADA"]})
+    put_in_force(environment)
+    only_real_places(environment)
+    request = await break_the_glass(environment)
     require(request.state is State.ACTIVE, "the glass is broken")
-    assert alerts(house, person)
+    assert alerts(environment, person)
 
 
 @open_fault("R6", "an alert that reached nobody is done")
-async def test_an_alert_that_reached_nobody_stays_due(house: House) -> None:
-    house.wall.refuse = lambda place, notice: (
+async def test_an_alert_that_reached_nobody_stays_due(environment: AccessEnvironment) -> None:
+    environment.messenger.refuse = lambda place, notice: (
         Undeliverable("closed") if place in (ALERTS, ADMIN) and isinstance(notice, AlertNotice) else None
     )
-    await membership.raise_alert(house.context, None, "Something is wrong.")
-    await house.drain()
-    house.wall.refuse = lambda _place, _notice: None
-    await house.turn(hours=1)
-    assert "Something is wrong." in alerts(house) + alerts(house, ADMIN)
-    assert TaskKind.ALERT not in {task.kind for task in await house.ledger.tasks()}
+    await membership.raise_alert(environment.context, None, "Something is wrong.")
+    await environment.drain()
+    environment.messenger.refuse = lambda _place, _notice: None
+    await environment.turn(hours=1)
+    assert "Something is wrong." in alerts(environment) + alerts(environment, ADMIN)
+    assert TaskKind.ALERT not in {task.kind for task in await environment.ledger.tasks()}
 
 
 # Members that come and go (R7, R13).
 
 
 @pytest.fixture
-async def led(house: House) -> House:
+async def led(environment: AccessEnvironment) -> AccessEnvironment:
     """A group approves; it was looked at once."""
-    house.people.groups = {LEADS: {LEAD}, BOSS: {LEAD}}
-    put_in_force(house, approvals=[{"from": [LEADS]}])
-    await membership.follow_groups(house.context)
-    return house
+    environment.people.groups = {LEADS: {LEAD}, BOSS: {LEAD}}
+    put_in_force(environment, approvals=[{"from": [LEADS]}])
+    await membership.check_groups(environment.context)
+    return environment
 
 
 @open_fault("R7", "groups are compared only when Slack sends an event: nothing is on record")
-async def test_an_approval_by_somebody_who_passed_through_the_group_is_on_record(led: House) -> None:
+async def test_an_approval_by_somebody_who_passed_through_the_group_is_on_record(led: AccessEnvironment) -> None:
     request = await led.ask()
     led.people.groups[LEADS] = {LEAD, STRANGER}  # Slack's events are late
     await led.approve(request, STRANGER)
     led.people.groups[LEADS] = {LEAD}
-    await membership.follow_groups(led.context)
+    await membership.check_groups(led.context)
     await led.drain()
     assert any(STRANGER in change["added"] for change in await recorded(led, AuditKind.GROUP_CHANGED))
     assert any("stranger" in told for told in alerts(led))
 
 
 @open_fault("R7", "the record of a decision does not say by which group or address the person could decide")
-async def test_a_decision_records_the_membership_it_used(led: House) -> None:
+async def test_a_decision_records_the_membership_it_used(led: AccessEnvironment) -> None:
     await led.approve(await led.ask(), LEAD)
     (facts,) = await recorded(led, AuditKind.APPROVED)
     assert LEADS in str(facts)
 
 
 @open_fault("R7", "addresses are not followed")
-async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: House) -> None:
+async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: AccessEnvironment) -> None:
     put_in_force(led, approvals=[{"from": [BOSS, SECOND]}])
     await led.ask()
-    await membership.follow_groups(led.context)
+    await membership.check_groups(led.context)
     led.people.groups[BOSS] = {STRANGER}
-    await membership.follow_groups(led.context)
+    await membership.check_groups(led.context)
     await led.drain()
     events = [e for e in await led.ledger.events_after(0, limit=1000) if e.request_id is None]
     assert any(BOSS in str(e.facts) and STRANGER in str(e.facts) for e in events)
@@ -102,5 +102,5 @@ async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: House
 
 
 @pytest.mark.parametrize("person_id", ["cli:root", "clock", "policy", "bot", "directory", ""])
-async def test_nobody_in_slack_is_the_command_line_or_the_bot(house: House, person_id: str) -> None:
-    assert isinstance(await refusal_of(house.context.member(person_id)), Refused)
+async def test_nobody_in_slack_is_the_command_line_or_the_bot(environment: AccessEnvironment, person_id: str) -> None:
+    assert isinstance(await refusal_of(environment.context.member(person_id)), Refused)

@@ -10,7 +10,7 @@ from bot.access.errors import Refused
 from bot.access.ports import Delayed, GrantedNotice, Notice
 from bot.access.request_access import FormNeeded
 from storage.audit_log import AuditKind
-from tests.access.house import HOUR, STRANGER, House
+from tests.access.environment import HOUR, STRANGER, AccessEnvironment
 from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of
 from tests.access.test_cli import Desk
 from tests.open_faults import open_fault, require
@@ -29,29 +29,29 @@ DRAWS_NOTHING = {
 
 @pytest.mark.parametrize("character", DRAWS_NOTHING.values(), ids=DRAWS_NOTHING.keys())
 @open_fault("R16", "an auditor reads an empty reason")
-async def test_a_reason_that_draws_nothing_is_no_reason(house: House, character: str) -> None:
-    refused = await refusal_of(_asked(house, character * 10))
+async def test_a_reason_that_draws_nothing_is_no_reason(environment: AccessEnvironment, character: str) -> None:
+    refused = await refusal_of(_asked(environment, character * 10))
     assert refused is not None
-    assert await house.ledger.requests() == ()
+    assert await environment.ledger.requests() == ()
 
 
-async def _asked(house: House, reason: str) -> None:
+async def _asked(environment: AccessEnvironment, reason: str) -> None:
     """Where the form is needed to give a reason, that is a no too."""
     try:
-        await house.ask(reason=reason)
+        await environment.ask(reason=reason)
     except FormNeeded as needed:
         raise Refused(str(needed)) from None
 
 
-async def test_what_joins_characters_that_draw_is_kept(house: House) -> None:
-    request = await house.ask(reason="\U0001f469\u200d\U0001f4bb looks at a refund")
+async def test_what_joins_characters_that_draw_is_kept(environment: AccessEnvironment) -> None:
+    request = await environment.ask(reason="\U0001f469\u200d\U0001f4bb looks at a refund")
     assert request.reason == "\U0001f469\u200d\U0001f4bb looks at a refund"
 
 
 @open_fault("R16", "each try to tell the others raises the alert again: five of them")
-async def test_the_glass_is_broken_once_and_alerted_once(house: House) -> None:
-    house.policy["rules"].append(dict(GLASS))
-    put_in_force(house)
+async def test_the_glass_is_broken_once_and_alerted_once(environment: AccessEnvironment) -> None:
+    environment.policy["rules"].append(dict(GLASS))
+    put_in_force(environment)
     tries = 0
 
     def slow(_place: str, notice: Notice) -> Delayed | None:
@@ -59,42 +59,42 @@ async def test_the_glass_is_broken_once_and_alerted_once(house: House) -> None:
         tries += isinstance(notice, GrantedNotice)
         return Delayed("rate limited") if isinstance(notice, GrantedNotice) and tries <= 4 else None
 
-    house.wall.refuse = slow
-    await break_the_glass(house)
-    await house.turn(minutes=5)
+    environment.messenger.refuse = slow
+    await break_the_glass(environment)
+    await environment.turn(minutes=5)
     require(tries > 4, "it was tried again, and told in the end")
-    assert len([told for told in alerts(house) if "broke the glass" in told]) == 1
+    assert len([told for told in alerts(environment) if "broke the glass" in told]) == 1
 
 
 @open_fault("R16", "typed again a moment later, it is granted again")
-async def test_an_ask_repeated_after_a_moment_is_one_grant(house: House) -> None:
-    put_in_force(house, approvals=[])
-    await house.ask()
-    await house.turn(seconds=1.5)
-    await house.ask()
-    assert len(house.server.users) == 1
+async def test_an_ask_repeated_after_a_moment_is_one_grant(environment: AccessEnvironment) -> None:
+    put_in_force(environment, approvals=[])
+    await environment.ask()
+    await environment.turn(seconds=1.5)
+    await environment.ask()
+    assert len(environment.server.users) == 1
 
 
-async def test_the_click_of_a_stranger_is_on_record(house: House) -> None:
-    request = await house.ask()
-    await refusal_of(house.approve(request, STRANGER))
-    assert len(await recorded(house, AuditKind.CLICK_REFUSED)) == 1
+async def test_the_click_of_a_stranger_is_on_record(environment: AccessEnvironment) -> None:
+    request = await environment.ask()
+    await refusal_of(environment.approve(request, STRANGER))
+    assert len(await recorded(environment, AuditKind.CLICK_REFUSED)) == 1
 
 
-async def test_the_same_ask_for_another_time_is_another_one(house: House) -> None:
-    put_in_force(house, approvals=[])
-    first, second = await house.ask(), await house.ask(duration=2 * HOUR)
+async def test_the_same_ask_for_another_time_is_another_one(environment: AccessEnvironment) -> None:
+    put_in_force(environment, approvals=[])
+    first, second = await environment.ask(), await environment.ask(duration=2 * HOUR)
     assert first.id != second.id
-    assert len(house.server.users) == 2
+    assert len(environment.server.users) == 2
 
 
 FORGED = "2026-11-23 10:00  request.approved  U0SECOND"
 
 
 @open_fault("R16", "a line break in a reason begins a line of the history")
-async def test_a_reason_forges_no_line_on_the_command_line(house: House) -> None:
+async def test_a_reason_forges_no_line_on_the_command_line(environment: AccessEnvironment) -> None:
     """The form of a request takes line breaks."""
-    request = await house.ask(reason=f"looking at a refund\n  {FORGED}")
-    shown, _ = await asyncio.to_thread(Desk(house.folder).run, "show", str(request.id))
+    request = await environment.ask(reason=f"looking at a refund\n  {FORGED}")
+    shown, _ = await asyncio.to_thread(Desk(environment.folder).run, "show", str(request.id))
     require("looking at a refund" in shown, "the reason is shown")
     assert FORGED not in [line.strip() for line in shown.splitlines()]

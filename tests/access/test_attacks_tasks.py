@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from storage.records import Request, State
-from tests.access.house import BEGIN, HOUR, LEAD, SECOND, House
+from tests.access.environment import BEGIN, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.steps import alerts
 from tests.open_faults import open_fault
 
@@ -18,24 +18,24 @@ WITHIN = 20.0
 OTHER_KIND, NO_JSON, LIST = ("digest", "{}"), ("alert", "no JSON"), ("alert", "[1]")
 
 
-async def put_task(house: House, kind: str, payload: str) -> None:
+async def put_task(environment: AccessEnvironment, kind: str, payload: str) -> None:
     """A task before all others."""
-    values = {"kind": kind, "lane": f"slack:{kind}", "payload": payload, "at": f"{BEGIN:%Y-%m-%d %H:%M:%S.%f}"}
-    async with house.ledger.writing() as tx:
+    values = {"kind": kind, "lock_key": f"slack:{kind}", "payload": payload, "at": f"{BEGIN:%Y-%m-%d %H:%M:%S.%f}"}
+    async with environment.ledger.writing() as tx:
         await tx.execute(
             text(
-                "INSERT INTO tasks (kind, lane, request_id, payload, due_at, created_at, attempts)"
-                " VALUES (:kind, :lane, NULL, :payload, :at, :at, 0)"
+                "INSERT INTO tasks (kind, lock_key, request_id, payload, due_at, created_at, attempts)"
+                " VALUES (:kind, :lock_key, NULL, :payload, :at, :at, 0)"
             ),
             values,
         )
 
 
 @asynccontextmanager
-async def at_work(house: House) -> AsyncIterator[asyncio.Task[None]]:
+async def at_work(environment: AccessEnvironment) -> AsyncIterator[asyncio.Task[None]]:
     """The runner, as in the bot."""
     stop = asyncio.Event()
-    running = asyncio.create_task(house.runner.run(stop))
+    running = asyncio.create_task(environment.runner.run(stop))
     try:
         yield running
     finally:
@@ -45,56 +45,56 @@ async def at_work(house: House) -> AsyncIterator[asyncio.Task[None]]:
             running.exception()
 
 
-async def until_ended(house: House, request: Request, running: asyncio.Task[None]) -> None:
+async def until_ended(environment: AccessEnvironment, request: Request, running: asyncio.Task[None]) -> None:
     """Until the grant is over, or the runner is dead, or the time is over."""
     deadline = asyncio.get_running_loop().time() + WITHIN
     while not running.done() and asyncio.get_running_loop().time() < deadline:
-        if (await house.now(request)).state is State.REVOKED:
+        if (await environment.now(request)).state is State.REVOKED:
             return
         await asyncio.sleep(0.02)
 
 
-async def assert_ends_all_the_same(house: House, kind: str, payload: str) -> None:
+async def assert_ends_all_the_same(environment: AccessEnvironment, kind: str, payload: str) -> None:
     """Two ends, one after the other: the first may be claimed before the row is met, the second is not."""
-    first = await house.granted()
-    later = await house.approve(await house.ask(LEAD, duration=4 * HOUR), SECOND)
-    await house.drain()
-    await put_task(house, kind, payload)
-    house.clock.at += 2 * HOUR
-    async with at_work(house) as running:
-        await until_ended(house, first, running)
-        house.clock.at += 4 * HOUR
-        house.runner.nudge()
-        await until_ended(house, later, running)
+    first = await environment.granted()
+    later = await environment.approve(await environment.ask(LEAD, duration=4 * HOUR), SECOND)
+    await environment.drain()
+    await put_task(environment, kind, payload)
+    environment.clock.at += 2 * HOUR
+    async with at_work(environment) as running:
+        await until_ended(environment, first, running)
+        environment.clock.at += 4 * HOUR
+        environment.runner.nudge()
+        await until_ended(environment, later, running)
         assert not running.done(), "the runner lives"
-        assert house.server.users == {}, "and both ends were carried out"
+        assert environment.server.users == {}, "and both ends were carried out"
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON], ids=["unknown kind", "no JSON"])
 @open_fault("R9", "the runner dies, and with it every end; at each start again")
-async def test_a_task_that_cannot_be_read_stops_no_end(house: House, kind: str, payload: str) -> None:
-    await assert_ends_all_the_same(house, kind, payload)
+async def test_a_task_that_cannot_be_read_stops_no_end(environment: AccessEnvironment, kind: str, payload: str) -> None:
+    await assert_ends_all_the_same(environment, kind, payload)
 
 
-async def test_a_task_whose_payload_means_nothing_stops_no_end(house: House) -> None:
-    await assert_ends_all_the_same(house, *LIST)
+async def test_a_task_whose_payload_means_nothing_stops_no_end(environment: AccessEnvironment) -> None:
+    await assert_ends_all_the_same(environment, *LIST)
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON, LIST], ids=["unknown kind", "no JSON", "list"])
 @open_fault("R9", "nobody is told of it")
-async def test_a_task_that_cannot_be_read_is_an_alert(house: House, kind: str, payload: str) -> None:
-    await put_task(house, kind, payload)
-    house.clock.at += HOUR
+async def test_a_task_that_cannot_be_read_is_an_alert(environment: AccessEnvironment, kind: str, payload: str) -> None:
+    await put_task(environment, kind, payload)
+    environment.clock.at += HOUR
     with suppress(Exception):  # what is told counts, not how it fails
-        await house.drain()
-    assert alerts(house), "somebody is told"
+        await environment.drain()
+    assert alerts(environment), "somebody is told"
 
 
-async def test_a_request_that_cannot_be_read_stops_nobody_elses_end(house: House) -> None:
-    mine, other = await house.granted(), await house.ask(LEAD)
-    async with house.ledger.writing() as tx:
+async def test_a_request_that_cannot_be_read_stops_nobody_elses_end(environment: AccessEnvironment) -> None:
+    mine, other = await environment.granted(), await environment.ask(LEAD)
+    async with environment.ledger.writing() as tx:
         await tx.execute(text("UPDATE requests SET terms = '{}' WHERE id = :id"), {"id": other.id})
-    house.clock.at += 2 * HOUR
-    await house.drain()
-    assert (await house.now(mine)).state is State.REVOKED
-    assert house.server.users == {}
+    environment.clock.at += 2 * HOUR
+    await environment.drain()
+    assert (await environment.now(mine)).state is State.REVOKED
+    assert environment.server.users == {}

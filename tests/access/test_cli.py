@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import clock_ahead
-from tests.access.house import ADA, LEAD, House
+from tests.access.environment import ADA, LEAD, AccessEnvironment
 
 
 class Desk:
@@ -23,7 +23,7 @@ class Desk:
         self.env = {
             "DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{folder}/ledger.db",
             "DBACCESS_CONFIG": str(folder),
-            "HOUSE_ADMIN_URL": "postgresql://bot:HouseAdminSecret@127.0.0.1:1/shop",
+            "SHOP_ADMIN_URL": "postgresql://bot:ShopAdminSecret@127.0.0.1:1/shop",
             "PATH": "/usr/bin:/bin",
             **clock_ahead.moving(os.environ),
             **env,
@@ -40,7 +40,7 @@ class Desk:
         )
         assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
-        assert "HouseAdminSecret" not in done.stdout + done.stderr
+        assert "ShopAdminSecret" not in done.stdout + done.stderr
         return done.stdout, done.stderr
 
     def json(self, *arguments: str) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def test_wrong_use(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite+aiosqlite:///", "sqlite+aiosqlite:///?x=y", "postgresql+psycopg://u:HouseAdminSecret@h:port/x"],
+    ["sqlite+aiosqlite:///", "sqlite+aiosqlite:///?x=y", "postgresql+psycopg://u:ShopAdminSecret@h:port/x"],
 )
 def test_a_store_that_cannot_be(desk: Desk, url: str) -> None:
     assert "DBACCESS_STORE_URL: has a wrong value" in desk.run("list", expect=1, DBACCESS_STORE_URL=url)[1]
@@ -91,9 +91,9 @@ def test_run_says_what_is_missing(desk: Desk) -> None:
     assert "SLACK_APP_TOKEN: is not set" in said
 
 
-async def test_list_and_show(house: House, desk: Desk) -> None:
-    live = await house.granted()
-    waiting = await house.ask(LEAD)
+async def test_list_and_show(environment: AccessEnvironment, desk: Desk) -> None:
+    live = await environment.granted()
+    waiting = await environment.ask(LEAD)
     assert {r["id"]: r["state"] for r in desk.json("list")} == {live.id: "active", waiting.id: "pending"}
     assert [r["id"] for r in desk.json("list", "--person", ADA)] == [live.id]
     assert desk.json("list", "--database", "other") == []
@@ -104,15 +104,15 @@ async def test_list_and_show(house: House, desk: Desk) -> None:
     assert str(live.username) in shown
 
 
-async def test_one_refusal_does_not_spare_the_others(house: House, desk: Desk) -> None:
-    request = await house.approve(await house.ask())  # nothing was made yet: no server is needed to end it
+async def test_one_refusal_does_not_spare_the_others(environment: AccessEnvironment, desk: Desk) -> None:
+    request = await environment.approve(await environment.ask())  # nothing was made yet: no server is needed to end it
     said, refused = desk.run("revoke", "99", str(request.id), "--wait", "20", expect=1)
     assert "#99" in refused
     assert f"#{request.id} {request.username}" in said
-    assert (await house.now(request)).state == "revoked"
+    assert (await environment.now(request)).state == "revoked"
 
 
-async def test_a_server_that_is_away_is_said(house: House, desk: Desk) -> None:
-    request = await house.granted()
+async def test_a_server_that_is_away_is_said(environment: AccessEnvironment, desk: Desk) -> None:
+    request = await environment.granted()
     assert "not ended yet" in desk.run("revoke", str(request.id), "--wait", "1", expect=1)[0]
-    assert (await house.now(request)).state == "revoking"
+    assert (await environment.now(request)).state == "revoking"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bot.cli import app
 from bot.policy.schema import schema
-from tests.access.house import ADA, LEAD, SECOND, House
+from tests.access.environment import ADA, LEAD, SECOND, AccessEnvironment
 from tests.unit.config import DATABASES, POLICY, written
 
 TESTED = (
@@ -88,36 +88,36 @@ def test_schema() -> None:
 # Replay.
 
 
-async def live_a_little(house: House) -> None:
+async def live_a_little(environment: AccessEnvironment) -> None:
     """One that was granted and lives, one that was denied by nobody and waits, one that was withdrawn."""
-    await house.open()
-    await house.granted()
-    await house.ask(reason="another one, later")
-    await house.ask(who=LEAD, reason="of somebody else")
-    await house.close()
+    await environment.open()
+    await environment.granted()
+    await environment.ask(reason="another one, later")
+    await environment.ask(who=LEAD, reason="of somebody else")
+    await environment.close()
 
 
 @pytest.fixture
-def past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+def past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AccessEnvironment:
     store = f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
+    monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
     monkeypatch.setenv("DBACCESS_CONFIG", str(tmp_path))
     monkeypatch.setenv("DBACCESS_STORE_URL", store)
-    house = House(folder=tmp_path, store=store)
-    asyncio.run(live_a_little(house))
-    return house
+    environment = AccessEnvironment(folder=tmp_path, store=store)
+    asyncio.run(live_a_little(environment))
+    return environment
 
 
-def replayed(house: House, *, since: int = 3650, **keys: Any) -> list[dict[str, Any]]:
-    rule = {k: v for k, v in {**house.policy["rules"][0], **keys}.items() if v is not None}
-    file = house.folder / "proposed.yml"
-    file.write_text(yaml.safe_dump({**house.policy, "rules": [rule]}))
+def replayed(environment: AccessEnvironment, *, since: int = 3650, **keys: Any) -> list[dict[str, Any]]:
+    rule = {k: v for k, v in {**environment.policy["rules"][0], **keys}.items() if v is not None}
+    file = environment.folder / "proposed.yml"
+    file.write_text(yaml.safe_dump({**environment.policy, "rules": [rule]}))
     done = run.invoke(app, ["policy", "replay", str(file), "--since", str(since), "--json"])
     assert done.exit_code == 0, done.output
     return list(json.loads(done.output))
 
 
-def test_the_same_policy_answers_as_before(past: House) -> None:
+def test_the_same_policy_answers_as_before(past: AccessEnvironment) -> None:
     assert [one["now"] for one in replayed(past)] == ["as before"] * 3
 
 
@@ -132,17 +132,19 @@ def test_the_same_policy_answers_as_before(past: House) -> None:
         ({"requesters": ["S0UNKNOWN"]}, "not known without Slack", False),
     ],
 )
-def test_what_another_policy_would_have_said(past: House, keys: dict[str, Any], now: str, would_end: bool) -> None:
+def test_what_another_policy_would_have_said(
+    past: AccessEnvironment, keys: dict[str, Any], now: str, would_end: bool
+) -> None:
     first = next(one for one in replayed(past, **keys) if one["requester"] == ADA)
     assert (first["now"], first["would_end"]) == (now, would_end)
 
 
-def test_nobody_can_approve(past: House) -> None:
+def test_nobody_can_approve(past: AccessEnvironment) -> None:
     (mine,) = (o for o in replayed(past, approvals=[{"from": [LEAD, SECOND], "count": 2}]) if o["requester"] == LEAD)
     assert mine["now"] == "nobody can approve"
 
 
-def test_live_grants_it_would_not_give_are_named_with_what_ends_them(past: House) -> None:
+def test_live_grants_it_would_not_give_are_named_with_what_ends_them(past: AccessEnvironment) -> None:
     file = past.folder / "proposed.yml"
     file.write_text(yaml.safe_dump({**past.policy, "rules": [{**past.policy["rules"][0], "max_duration": "30m"}]}))
     done = run.invoke(app, ["policy", "replay", str(file), "--since", "3650"])
@@ -150,7 +152,7 @@ def test_live_grants_it_would_not_give_are_named_with_what_ends_them(past: House
     assert "to end them: dbaccess revoke 1" in done.output
 
 
-def test_a_proposed_file_with_mistakes_is_told(past: House) -> None:
+def test_a_proposed_file_with_mistakes_is_told(past: AccessEnvironment) -> None:
     file = past.folder / "proposed.yml"
     file.write_text("rules: 3\n")
     assert run.invoke(app, ["policy", "replay", str(file)]).exit_code == 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from adapters.base import AdapterError, Unreachable
+from adapters.base import AdapterError, ServerDown
 from bot.access import revoke, runner, sweep
 from bot.access.ports import AlertNotice, Person
 from bot.access.registry import JOBS
@@ -20,74 +20,78 @@ from bot.engines import Engines
 from storage.errors import StoreUnavailable
 from storage.records import Cause, Request, State, TaskKind
 from storage.schema import requests
-from storage.task_plans import db_lane
+from storage.task_plans import user_lock_key
 from storage.transitions import TaskPlan, Transition, TransitionInput
+from tests.access.environment import ALERTS, HOUR, AccessEnvironment
 from tests.access.fake_engine import FakeServer, engine
 from tests.access.hanging import expect
-from tests.access.house import ALERTS, HOUR, House
 from tests.open_faults import require
 
 OPERATOR = Person(id="cli:root", name="root", is_ours=True)
 
 
-def broken_engine(house: House, breaks: Callable[[], bool]) -> None:
+def broken_engine(environment: AccessEnvironment, breaks: Callable[[], bool]) -> None:
     """The house gets an adapter that raises what no adapter should."""
 
-    class Broken(engine(house.server)):  # type: ignore[misc]
+    class Broken(engine(environment.server)):  # type: ignore[misc]
         def _reach(self, name: str) -> None:
             if breaks():
-                raise NotImplementedError("postgresql://bot:HouseAdminSecret@localhost/shop")
+                raise NotImplementedError("postgresql://bot:ShopAdminSecret@localhost/shop")
             super()._reach(name)
 
-    house.engines = Engines({"postgresql": Broken})
-    house.context = replace(house.context, engines=house.engines)
-    house.runner = Runner(house.context, JOBS)
+    environment.engines = Engines({"postgresql": Broken})
+    environment.context = replace(environment.context, engines=environment.engines)
+    environment.runner = Runner(environment.context, JOBS)
 
 
-async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(house: House) -> None:
+async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(environment: AccessEnvironment) -> None:
     is_broken = False
-    broken_engine(house, lambda: is_broken)
-    request = await house.granted()
+    broken_engine(environment, lambda: is_broken)
+    request = await environment.granted()
     is_broken = True
-    await house.turn(hours=1, minutes=1)
-    (alert,) = [one for one in house.wall.on(ALERTS, AlertNotice) if "Cannot end" in one.what]
+    await environment.turn(hours=1, minutes=1)
+    (alert,) = [one for one in environment.messenger.on(ALERTS, AlertNotice) if "Cannot end" in one.what]
     assert f"#{request.id}" in alert.what
     assert "NotImplementedError" in alert.what
-    assert "HouseAdminSecret" not in f"{alert} {[task.last_error for task in await house.ledger.tasks()]}"
+    assert "ShopAdminSecret" not in f"{alert} {[task.last_error for task in await environment.ledger.tasks()]}"
     is_broken = False
-    await house.turn(minutes=2)
-    assert (await house.now(request)).state is State.REVOKED
-    assert house.server.users == {}
+    await environment.turn(minutes=2)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert environment.server.users == {}
 
 
-async def test_every_failure_of_an_adapter_is_an_adapter_error(house: House) -> None:
+async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: AccessEnvironment) -> None:
     """Also at a question: one server that fails by a mistake stops no look at the others."""
-    request = await house.granted()
-    broken_engine(house, lambda: True)
+    request = await environment.granted()
+    broken_engine(environment, lambda: True)
     with pytest.raises(AdapterError) as caught:
-        await house.engines.call(revoke.target_of(request), lambda adapter: adapter.list_users())
-    assert isinstance(caught.value, Unreachable)
-    found = await sweep.look(house.context)
+        await environment.engines.call(revoke.target_of(request), lambda adapter: adapter.list_users())
+    assert isinstance(caught.value, ServerDown)
+    found = await sweep.look(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
-async def test_an_end_that_fails_by_a_mistake_of_ours_is_told(house: House) -> None:
+async def test_an_end_that_fails_by_a_mistake_of_ours_is_told(environment: AccessEnvironment) -> None:
     """A row that cannot be read, from a later version for one: nothing can be done, and somebody must know."""
-    request = await house.granted()
-    async with house.ledger.writing() as tx:
+    request = await environment.granted()
+    async with environment.ledger.writing() as tx:
         unread = {**(request.target or {}), "of a later version": True}
         await tx.execute(update(requests).where(requests.c.id == request.id).values(target=unread))
-    await house.turn(hours=1, minutes=1)
-    told = [one.what for one in house.wall.on(ALERTS, AlertNotice)]
+    await environment.turn(hours=1, minutes=1)
+    told = [one.what for one in environment.messenger.on(ALERTS, AlertNotice)]
     assert any(f"Cannot end #{request.id}" in what and "TypeError" in what for what in told), told
 
 
-async def test_ended_by_hand_in_the_moment_its_time_is_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ended_by_hand_in_the_moment_its_time_is_over(
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The clock's task finds the grant live; before it moves it, somebody ended it. There is one task, and it must not be thrown away."""
-    request = await house.approve(await house.ask())  # never started: its end is the last moment it could have had
+    request = await environment.approve(
+        await environment.ask()
+    )  # never started: its end is the last moment it could have had
     assert request.start_before is not None
-    house.clock.at = request.start_before + HOUR
-    real = house.ledger.advance
+    environment.clock.at = request.start_before + HOUR
+    real = environment.ledger.advance
 
     async def slower(request_id: int, move: Transition, change: TransitionInput, **more: Any) -> Request:
         if change.actor == "clock":
@@ -95,64 +99,68 @@ async def test_ended_by_hand_in_the_moment_its_time_is_over(house: House, monkey
             await real(request_id, Transition.REVOKE, TransitionInput(actor="cli:root", cause=Cause.REVOKED))
         return await real(request_id, move, change, **more)
 
-    monkeypatch.setattr(house.ledger, "advance", slower)
-    await house.drain()
-    await house.turn(minutes=1)
-    assert (await house.now(request)).state is State.REVOKED
-    assert (await house.now(request)).ended_because is Cause.REVOKED
+    monkeypatch.setattr(environment.ledger, "advance", slower)
+    await environment.drain()
+    await environment.turn(minutes=1)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert (await environment.now(request)).ended_because is Cause.REVOKED
 
 
 @pytest.mark.parametrize("minutes", [1, 59])
 async def test_a_clock_set_back_in_the_middle_loses_no_end(
-    house: House, monkeypatch: pytest.MonkeyPatch, minutes: int
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
     """The task was due; when its move is judged, the end lies ahead again."""
-    request = await house.approve(await house.ask())
+    request = await environment.approve(await environment.ask())
     assert request.start_before is not None
-    house.clock.at = request.start_before + HOUR
-    real = house.ledger.advance
+    environment.clock.at = request.start_before + HOUR
+    real = environment.ledger.advance
 
     async def earlier(request_id: int, move: Transition, change: TransitionInput, **more: Any) -> Request:
         if change.actor == "clock":
             monkeypatch.undo()
-            house.clock.at -= timedelta(minutes=minutes)
+            environment.clock.at -= timedelta(minutes=minutes)
         return await real(request_id, move, change, **more)
 
-    monkeypatch.setattr(house.ledger, "advance", earlier)
-    await house.turn(hours=3)
-    assert (await house.now(request)).state is State.REVOKED
+    monkeypatch.setattr(environment.ledger, "advance", earlier)
+    await environment.turn(hours=3)
+    assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_a_database_that_is_no_longer_named_is_still_ended(house: House) -> None:
+async def test_a_database_that_is_no_longer_named_is_still_ended(environment: AccessEnvironment) -> None:
     """Removed from databases.yml, with a policy that cannot be read beside it."""
-    request = await house.granted()
-    house.databases["databases"] = {"other": house.databases["databases"]["shop"] | {"admin_url": "env:OTHER_URL"}}
-    house.write()
-    (house.folder / "policy.yml").write_text("rules: [")
-    house.context.files.refresh()
-    await house.turn(hours=1)
-    assert (await house.now(request)).state is State.REVOKED
-    assert house.server.users == {}
+    request = await environment.granted()
+    environment.databases["databases"] = {
+        "other": environment.databases["databases"]["shop"] | {"admin_url": "env:OTHER_URL"}
+    }
+    environment.write()
+    (environment.folder / "policy.yml").write_text("rules: [")
+    environment.context.files.refresh()
+    await environment.turn(hours=1)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert environment.server.users == {}
 
 
-async def test_the_sweep_asks_the_servers_that_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sweep_asks_the_servers_that_answer(
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One adapter that fails by a mistake, one that works: the orphan on the second is found."""
     monkeypatch.setenv("FAR", "mysql://bot:FarAdminSecret@localhost/far")
-    far = FakeServer(clock=house.clock, identity="far-1")
-    request = await house.granted()
-    far.users[str(request.username).replace("_1_", "_77_")] = house.server.users[str(request.username)]
+    far = FakeServer(clock=environment.clock, identity="far-1")
+    request = await environment.granted()
+    far.users[str(request.username).replace("_1_", "_77_")] = environment.server.users[str(request.username)]
 
-    class Broken(engine(house.server)):  # type: ignore[misc]
+    class Broken(engine(environment.server)):  # type: ignore[misc]
         def list_users(self) -> list[Any]:
             raise NotImplementedError
 
     engines = Engines({"postgresql": Broken, "mysql": engine(far)})
-    house.context = replace(house.context, engines=engines)
+    environment.context = replace(environment.context, engines=engines)
     levels = {"readonly": {"grants": [{"on": ["a.b"], "privileges": ["SELECT"]}]}}
-    house.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
-    house.write()
-    house.context.files.refresh()
-    found = await sweep.look(house.context)
+    environment.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
+    environment.write()
+    environment.context.files.refresh()
+    found = await sweep.look(environment.context)
     assert [stray.kind for stray in found.strays] == [sweep.Kind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
 
@@ -161,50 +169,52 @@ async def test_the_sweep_asks_the_servers_that_answer(house: House, monkeypatch:
 
 
 async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_moment(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = await house.granted()
-    house.clock.at += HOUR
+    request = await environment.granted()
+    environment.clock.at += HOUR
     monkeypatch.setattr(runner, "STORE_PAUSE", 0.01)
-    fail_once(house, monkeypatch)
+    fail_once(environment, monkeypatch)
     stop = asyncio.Event()
-    running = asyncio.create_task(house.runner.run(stop))
+    running = asyncio.create_task(environment.runner.run(stop))
     try:
-        await expect("the end, with the clock where it was", lambda: is_revoked(house, request))
+        await expect("the end, with the clock where it was", lambda: is_revoked(environment, request))
     finally:
         stop.set()
         await running
-    assert house.server.users == {}
+    assert environment.server.users == {}
 
 
-def fail_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_once(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first move to the end finds no ledger."""
-    advance, failures = house.ledger.advance, [StoreUnavailable("OperationalError")]
+    advance, failures = environment.ledger.advance, [StoreUnavailable("OperationalError")]
 
     async def failing(request_id: int, move: Transition, *rest: Any, **named: Any) -> Any:
         if move is Transition.REVOKE and failures:
             raise failures.pop()
         return await advance(request_id, move, *rest, **named)
 
-    monkeypatch.setattr(house.ledger, "advance", failing)
+    monkeypatch.setattr(environment.ledger, "advance", failing)
 
 
-async def is_revoked(house: House, request: Request) -> bool:
-    return (await house.now(request)).state is State.REVOKED
+async def is_revoked(environment: AccessEnvironment, request: Request) -> bool:
+    return (await environment.now(request)).state is State.REVOKED
 
 
 # What a lost claim may have left.
 
 
-async def test_a_user_that_may_have_come_back_and_cannot_be_looked_for_is_told(house: House) -> None:
-    request = await house.granted()
-    await house.turn(hours=2)
-    require((await house.now(request)).state is State.REVOKED, "the grant is over")
-    house.server.is_up = False
-    plan = TaskPlan(kind=TaskKind.MEND, lane=db_lane(request), due_at=await house.ledger.now(), is_single=True)
-    await house.ledger.add_task(plan, request_id=request.id)
-    await house.turn(minutes=10)
-    assert "Cannot end #1: shop does not answer" in house.wall.on(ALERTS, AlertNotice)[-1].what
-    house.server.is_up = True
-    await house.turn(minutes=2)
-    assert await house.ledger.tasks() == ()
+async def test_a_user_that_may_have_come_back_and_cannot_be_looked_for_is_told(environment: AccessEnvironment) -> None:
+    request = await environment.granted()
+    await environment.turn(hours=2)
+    require((await environment.now(request)).state is State.REVOKED, "the grant is over")
+    environment.server.is_up = False
+    plan = TaskPlan(
+        kind=TaskKind.REPAIR, lock_key=user_lock_key(request), due_at=await environment.ledger.now(), is_single=True
+    )
+    await environment.ledger.add_task(plan, request_id=request.id)
+    await environment.turn(minutes=10)
+    assert "Cannot end #1: shop does not answer" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
+    environment.server.is_up = True
+    await environment.turn(minutes=2)
+    assert await environment.ledger.tasks() == ()

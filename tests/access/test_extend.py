@@ -13,147 +13,151 @@ from bot.access.ports import AlertNotice, CardNotice, TurnNotice
 from bot.access.request_access import FormNeeded, Typed
 from storage.audit_log import AuditKind
 from storage.records import Kind, Request, State
-from tests.access.house import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, House
+from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, AccessEnvironment
 
 WHY = "the refund takes longer"
 
 
-async def more(house: House, grant: Request, who: str = ADA, duration: timedelta | None = HOUR) -> Request:
+async def more(
+    environment: AccessEnvironment, grant: Request, who: str = ADA, duration: timedelta | None = HOUR
+) -> Request:
     typed = Typed(duration=duration, reason=WHY)
-    asked = await extend.extend(house.context, await house.person(who), grant.id, typed)
-    await house.drain()
-    return await house.now(asked.request)
+    asked = await extend.extend(environment.context, await environment.person(who), grant.id, typed)
+    await environment.drain()
+    return await environment.now(asked.request)
 
 
-def server_end(house: House, request: Request) -> Any:
-    return house.server.users[str(request.username)].expires_at
+def server_end(environment: AccessEnvironment, request: Request) -> Any:
+    return environment.server.users[str(request.username)].expires_at
 
 
-async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_lives(house: House) -> None:
-    grant = await house.granted()
-    session = house.server.login(str(grant.username), house.server.users[str(grant.username)].password)
-    asked = await more(house, grant)
+async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_lives(
+    environment: AccessEnvironment,
+) -> None:
+    grant = await environment.granted()
+    session = environment.server.login(str(grant.username), environment.server.users[str(grant.username)].password)
+    asked = await more(environment, grant)
     assert (asked.kind, asked.state, asked.parent_id) == (Kind.EXTENSION, State.PENDING, grant.id)
-    assert (await house.approve(asked)).state is State.APPLIED
-    await house.drain()
-    after = await house.now(grant)
+    assert (await environment.approve(asked)).state is State.APPLIED
+    await environment.drain()
+    after = await environment.now(grant)
     assert grant.expires_at is not None
-    assert after.expires_at == grant.expires_at + HOUR == server_end(house, grant)
-    assert session in house.server.sessions
-    told = [n for n in house.wall.on(ADA, TurnNotice) if n.request.id == asked.id]
+    assert after.expires_at == grant.expires_at + HOUR == server_end(environment, grant)
+    assert session in environment.server.sessions
+    told = [n for n in environment.messenger.on(ADA, TurnNotice) if n.request.id == asked.id]
     assert [n.grant.expires_at for n in told if n.grant] == [after.expires_at]
-    await house.turn(minutes=90)
-    assert (await house.now(grant)).state is State.ACTIVE
-    await house.turn(minutes=31)
-    assert (await house.now(grant)).state is State.REVOKED
-    assert house.server.users == {}
+    await environment.turn(minutes=90)
+    assert (await environment.now(grant)).state is State.ACTIVE
+    await environment.turn(minutes=31)
+    assert (await environment.now(grant)).state is State.REVOKED
+    assert environment.server.users == {}
 
 
-async def test_only_its_requester_and_only_while_it_lives(house: House) -> None:
-    grant = await house.granted()
+async def test_only_its_requester_and_only_while_it_lives(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
     with pytest.raises(Unknown):
-        await more(house, grant, STRANGER)
-    asked = await more(house, grant)
+        await more(environment, grant, STRANGER)
+    asked = await more(environment, grant)
     with pytest.raises(Unknown):
-        await more(house, asked)
-    await revoke.done(house.context, await house.person(ADA), grant.id)
-    await house.drain()
+        await more(environment, asked)
+    await revoke.done(environment.context, await environment.person(ADA), grant.id)
+    await environment.drain()
     with pytest.raises(TooLate):
-        await more(house, grant)
-    assert (await house.now(asked)).state is State.LAPSED
-    assert "has ended" in str((await house.now(asked)).ended_words)
+        await more(environment, grant)
+    assert (await environment.now(asked)).state is State.LAPSED
+    assert "has ended" in str((await environment.now(asked)).ended_note)
 
 
-async def test_nobody_extends_for_themselves(house: House) -> None:
-    grant = await house.granted()
-    asked = await more(house, grant)
+async def test_nobody_extends_for_themselves(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    asked = await more(environment, grant)
     with pytest.raises(Refused, match="your own"):
-        await house.approve(asked, ADA)
-    denied = await decide.deny(house.context, await house.person(LEAD), asked, "no more today")
+        await environment.approve(asked, ADA)
+    denied = await decide.deny(environment.context, await environment.person(LEAD), asked, "no more today")
     assert denied.state is State.DENIED
-    assert (await house.now(grant)).expires_at == grant.expires_at
+    assert (await environment.now(grant)).expires_at == grant.expires_at
 
 
-async def test_the_whole_life_of_a_grant_is_bounded(house: House) -> None:
-    house.policy["rules"][0]["max_total"] = "2h30m"
-    house.write()
-    grant = await house.granted()
-    await house.approve(await more(house, grant))
-    await house.drain()
+async def test_the_whole_life_of_a_grant_is_bounded(environment: AccessEnvironment) -> None:
+    environment.policy["rules"][0]["max_total"] = "2h30m"
+    environment.write()
+    grant = await environment.granted()
+    await environment.approve(await more(environment, grant))
+    await environment.drain()
     with pytest.raises(Refused, match="at most 30 min"):
-        await more(house, grant)
-    assert (await more(house, grant, duration=None)).terms.duration == HOUR / 2
-    assert (await house.now(grant)).state is State.ACTIVE
+        await more(environment, grant)
+    assert (await more(environment, grant, duration=None)).terms.duration == HOUR / 2
+    assert (await environment.now(grant)).state is State.ACTIVE
 
 
-async def test_a_reason_is_needed(house: House) -> None:
-    grant = await house.granted()
+async def test_a_reason_is_needed(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
     with pytest.raises(FormNeeded) as needed:
-        await extend.extend(house.context, await house.person(ADA), grant.id, Typed(duration=HOUR))
+        await extend.extend(environment.context, await environment.person(ADA), grant.id, Typed(duration=HOUR))
     assert needed.value.grant == grant
 
 
-async def test_one_that_meets_the_end_loses_cleanly(house: House) -> None:
-    grant = await house.granted()
-    asked = await more(house, grant)
-    house.clock.at += HOUR  # the end has come, and nobody has noticed
+async def test_one_that_meets_the_end_loses_cleanly(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    asked = await more(environment, grant)
+    environment.clock.at += HOUR  # the end has come, and nobody has noticed
     with pytest.raises(TooLate):
-        await house.approve(asked)
-    await house.drain()
-    assert (await house.now(grant)).state is State.REVOKED
-    assert (await house.now(asked)).state is State.LAPSED
+        await environment.approve(asked)
+    await environment.drain()
+    assert (await environment.now(grant)).state is State.REVOKED
+    assert (await environment.now(asked)).state is State.LAPSED
 
 
-async def test_one_that_comes_a_moment_before_the_end_wins(house: House) -> None:
-    grant = await house.granted()
-    asked = await more(house, grant)
-    house.clock.at += HOUR - timedelta(seconds=1)
-    await house.approve(asked)
-    house.clock.at += timedelta(seconds=2)
-    await house.drain()
-    assert (await house.now(grant)).state is State.ACTIVE
-    assert house.server.users
+async def test_one_that_comes_a_moment_before_the_end_wins(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    asked = await more(environment, grant)
+    environment.clock.at += HOUR - timedelta(seconds=1)
+    await environment.approve(asked)
+    environment.clock.at += timedelta(seconds=2)
+    await environment.drain()
+    assert (await environment.now(grant)).state is State.ACTIVE
+    assert environment.server.users
 
 
-async def test_a_level_that_changed_is_not_extended(house: House) -> None:
-    grant = await house.granted()
-    house.databases["databases"]["shop"]["levels"]["readonly"] = {"roles": ["writer"]}
-    house.write()
+async def test_a_level_that_changed_is_not_extended(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    environment.databases["databases"]["shop"]["levels"]["readonly"] = {"roles": ["writer"]}
+    environment.write()
     with pytest.raises(Refused, match="was changed since"):
-        await more(house, grant)
+        await more(environment, grant)
 
 
-async def test_approved_by_the_policy_where_nobody_is_asked(house: House) -> None:
-    grant = await house.granted()
-    house.policy["rules"][0]["approvals"] = []
-    house.write()
-    assert (await more(house, grant)).state is State.APPLIED
-    assert (await house.now(grant)).expires_at == (grant.expires_at or house.clock.at) + HOUR
+async def test_approved_by_the_policy_where_nobody_is_asked(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    environment.policy["rules"][0]["approvals"] = []
+    environment.write()
+    assert (await more(environment, grant)).state is State.APPLIED
+    assert (await environment.now(grant)).expires_at == (grant.expires_at or environment.clock.at) + HOUR
 
 
-async def test_a_server_that_is_away_gets_its_end_later(house: House) -> None:
-    grant = await house.granted()
-    asked = await more(house, grant)
-    house.server.is_up = False
-    await house.approve(asked)
-    await house.turn(seconds=30)
-    assert any("not on the server" in n.what for n in house.wall.on(ALERTS, AlertNotice))
-    house.server.is_up = True
-    await house.turn(minutes=2)
-    assert server_end(house, grant) == (await house.now(grant)).expires_at
+async def test_a_server_that_is_away_gets_its_end_later(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    asked = await more(environment, grant)
+    environment.server.is_up = False
+    await environment.approve(asked)
+    await environment.turn(seconds=30)
+    assert any("not on the server" in n.what for n in environment.messenger.on(ALERTS, AlertNotice))
+    environment.server.is_up = True
+    await environment.turn(minutes=2)
+    assert server_end(environment, grant) == (await environment.now(grant)).expires_at
 
 
-async def test_the_record_and_the_cards_show_it(house: House) -> None:
-    grant = await house.granted()
-    asked = await more(house, grant)
-    card = next(n for n in house.wall.on(CARDS, CardNotice) if n.request.id == asked.id)
+async def test_the_record_and_the_cards_show_it(environment: AccessEnvironment) -> None:
+    grant = await environment.granted()
+    asked = await more(environment, grant)
+    card = next(n for n in environment.messenger.on(CARDS, CardNotice) if n.request.id == asked.id)
     assert card.grant is not None
     assert card.grant.id == grant.id
-    await house.approve(asked)
-    await house.drain()
-    kinds = [e.kind for e in await house.ledger.history(grant.id)]
+    await environment.approve(asked)
+    await environment.drain()
+    kinds = [e.kind for e in await environment.ledger.history(grant.id)]
     assert AuditKind.EXTENDED in kinds
     assert (
-        next(n for n in house.wall.on(CARDS, CardNotice) if n.request.id == grant.id).request.expires_at
-        == (await house.now(grant)).expires_at
+        next(n for n in environment.messenger.on(CARDS, CardNotice) if n.request.id == grant.id).request.expires_at
+        == (await environment.now(grant)).expires_at
     )

@@ -48,7 +48,7 @@ class Session(FakeLogin):
 
 
 @dataclass
-class Bench:
+class EngineHarness:
     """As the suite asks for it."""
 
     server: FakeServer = field(
@@ -130,7 +130,7 @@ class TestFakeEngine(AdapterContract):
     """But for a log of statements, which a server in memory has not."""
 
     @pytest.fixture
-    def bench(self) -> Bench:
-        return Bench()
+    def harness(self) -> EngineHarness:
+        return EngineHarness()
 
     test_no_secret_in_errors_or_in_the_servers_log = None  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from bot import logs
 from bot.access import decide, request_access, review, revoke
 from bot.access.errors import AccessError
-from tests.access.house import ADA, LEAD, STRANGER, House
+from tests.access.environment import ADA, LEAD, STRANGER, AccessEnvironment
 
 
 def shown(entry: MutableMapping[str, Any]) -> str:
@@ -23,13 +23,13 @@ def lines(logged: list[MutableMapping[str, Any]]) -> list[str]:
     return [shown(entry) for entry in logged if entry["event"] in logs.LINES]
 
 
-async def test_a_grant_and_its_end(house: House) -> None:
+async def test_a_grant_and_its_end(environment: AccessEnvironment) -> None:
     with capture_logs() as logged:
-        request = await house.granted()
-        password = house.credentials().password
-        house.login(request)
-        await revoke.done(house.context, await house.person(ADA), request.id)
-        await house.drain()
+        request = await environment.granted()
+        password = environment.credentials().password
+        environment.login(request)
+        await revoke.done(environment.context, await environment.person(ADA), request.id)
+        await environment.drain()
     live, ended = lines(logged)
     assert live.startswith("#1 live: ada, readonly on shop, until ")
     assert ended == "#1 ended: ada, readonly on shop, given back, 1 session ended"
@@ -37,27 +37,27 @@ async def test_a_grant_and_its_end(house: House) -> None:
     assert password not in str(logged)
 
 
-async def test_denied(house: House) -> None:
-    request = await house.ask()
+async def test_denied(environment: AccessEnvironment) -> None:
+    request = await environment.ask()
     with capture_logs() as logged:
-        await decide.deny(house.context, await house.person(LEAD), request, "not today, secret words")
+        await decide.deny(environment.context, await environment.person(LEAD), request, "not today, secret words")
     assert lines(logged) == ["#1 denied: ada, readonly on shop, by lead"]
     assert "secret words" not in str(logged)
 
 
-async def test_refused(house: House) -> None:
-    request = await house.granted()
-    stranger = await house.person(STRANGER)
+async def test_refused(environment: AccessEnvironment) -> None:
+    request = await environment.granted()
+    stranger = await environment.person(STRANGER)
     typed = request_access.Typed(
         database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund"
     )
-    waiting = await house.ask(LEAD)
+    waiting = await environment.ask(LEAD)
     with capture_logs() as logged:
         for verb in (
-            request_access.request_access(house.context, stranger, typed),
-            decide.approve(house.context, stranger, waiting),
-            revoke.revoke(house.context, stranger, request.id),
-            review.sign_off(house.context, stranger, request),
+            request_access.request_access(environment.context, stranger, typed),
+            decide.approve(environment.context, stranger, waiting),
+            revoke.revoke(environment.context, stranger, request.id),
+            review.sign_off(environment.context, stranger, request),
         ):
             with pytest.raises(AccessError):
                 await verb

@@ -16,11 +16,11 @@ from bot.access import decide, request_access
 from bot.access.errors import AccessError
 from bot.access.ports import Person
 from bot.access.request_access import FormNeeded
-from bot.policy.asking import Allowed, Ask
+from bot.policy.asking import Allowed, PolicyQuestion
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
 from storage.records import Kind, Request, State, UsageCounts, Verdict
-from tests.access.house import House
+from tests.access.environment import AccessEnvironment
 from tests.soak import rounds
 from tests.unit.test_policy_whole import ASKS, PEOPLE, World, tangled, timeless, worlds
 
@@ -31,45 +31,49 @@ CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), min_size=3, max_siz
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty ledger, made once."""
     folder = tmp_path_factory.mktemp("template")
-    house = House(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
+    environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
 
     async def made() -> None:
-        await house.open()
-        await house.close()
+        await environment.open()
+        await environment.close()
 
     asyncio.run(made())
     return folder / "ledger.db"
 
 
-async def assert_done_as_judged(world: World, wanted: Ask, clicks: list[str], folder: Path) -> None:
-    house = House(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
-    house.people.known = {who: Person(id=who, name=who.lower(), is_ours=True) for who in [*PEOPLE, "U99STRANGER"]}
+async def assert_done_as_judged(world: World, wanted: PolicyQuestion, clicks: list[str], folder: Path) -> None:
+    environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
+    environment.people.known = {who: Person(id=who, name=who.lower(), is_ours=True) for who in [*PEOPLE, "U99STRANGER"]}
     told = world.facts.members
-    house.people.handles = {name: f"S0{name[1:].upper()}" for name in told if name.startswith("@")}
-    house.people.groups = {house.people.handles.get(name, name): set(people) for name, people in told.items()}
-    house.policy = {**world.policy, "admins": ["U05EVE"], "audit_channel": "C0AUDIT", "alert_channel": "C0ALERTS"}
-    entry = house.databases["databases"]["shop"]
+    environment.people.handles = {name: f"S0{name[1:].upper()}" for name in told if name.startswith("@")}
+    environment.people.groups = {
+        environment.people.handles.get(name, name): set(people) for name, people in told.items()
+    }
+    environment.policy = {**world.policy, "admins": ["U05EVE"], "audit_channel": "C0AUDIT", "alert_channel": "C0ALERTS"}
+    entry = environment.databases["databases"]["shop"]
     shop = {
         **entry,
         "labels": {"env": "prod"},
         "levels": {"readonly": {"roles": ["r"]}, "migrate": {"roles": ["m"], "max_duration": "1h"}},
     }
-    house.databases = {"databases": {"shop": shop, "lab": {**entry, "labels": {"env": "test"}}}}
-    house.write()
-    await house.open()
+    environment.databases = {"databases": {"shop": shop, "lab": {**entry, "labels": {"env": "test"}}}}
+    environment.write()
+    await environment.open()
     try:
-        await assert_asked_as_judged(house, world, wanted, clicks)
+        await assert_asked_as_judged(environment, world, wanted, clicks)
     finally:
-        await house.close()
+        await environment.close()
 
 
-async def assert_asked_as_judged(house: House, world: World, wanted: Ask, clicks: list[str]) -> None:
-    house.context.files.refresh()
-    config = house.context.files.config
+async def assert_asked_as_judged(
+    environment: AccessEnvironment, world: World, wanted: PolicyQuestion, clicks: list[str]
+) -> None:
+    environment.context.files.refresh()
+    config = environment.context.files.config
     if config is None:
         return  # the checks would not let this policy be in force
     facts = Facts(members=world.facts.members, tally=UsageCounts())
-    judged = may_ask(config, replace(wanted, at=house.clock()), facts)
+    judged = may_ask(config, replace(wanted, at=environment.clock()), facts)
     typed = request_access.Typed(
         database=wanted.database,
         level=wanted.level,
@@ -78,25 +82,27 @@ async def assert_asked_as_judged(house: House, world: World, wanted: Ask, clicks
         kind=wanted.kind,
     )
     try:
-        asked = await request_access.request_access(house.context, await house.person(wanted.person_id), typed)
+        asked = await request_access.request_access(
+            environment.context, await environment.person(wanted.person_id), typed
+        )
     except (AccessError, FormNeeded):
         assert not isinstance(judged, Allowed)
-        assert await house.ledger.requests() == ()
-        assert [task for task in await house.ledger.tasks() if task.request_id is not None] == []
+        assert await environment.ledger.requests() == ()
+        assert [task for task in await environment.ledger.tasks() if task.request_id is not None] == []
         return
     assert isinstance(judged, Allowed)
     assert asked.request.terms == judged.terms
-    await assert_clicks_count_once(house, asked.request, clicks)
+    await assert_clicks_count_once(environment, asked.request, clicks)
 
 
-async def assert_clicks_count_once(house: House, request: Request, clicks: list[str]) -> None:
+async def assert_clicks_count_once(environment: AccessEnvironment, request: Request, clicks: list[str]) -> None:
     for who in clicks:
         try:
-            await decide.approve(house.context, await house.person(who), request)
+            await decide.approve(environment.context, await environment.person(who), request)
         except AccessError:
             continue
-    await house.drain()
-    after, made = await house.ledger.request(request.id), await house.ledger.decisions(request.id)
+    await environment.drain()
+    after, made = await environment.ledger.request(request.id), await environment.ledger.decisions(request.id)
     people = [d.person_id for d in made if d.verdict is Verdict.APPROVE]
     assert len(people) == len(set(people))
     assert request.requester_id not in people
@@ -105,7 +111,7 @@ async def assert_clicks_count_once(house: House, request: Request, clicks: list[
         assert not people
     elif len(people) < needed:
         assert after.state in (State.PENDING, State.OUTDATED)
-        assert house.server.users == {}
+        assert environment.server.users == {}
     else:
         assert len(people) == needed
         assert after.state is State.ACTIVE
@@ -117,7 +123,7 @@ CALM = settings(
     max_examples=rounds(80),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-PLAIN = Ask(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
+PLAIN = PolicyQuestion(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
 CASES = st.tuples(worlds(), ASKS) | st.tuples(tangled(), st.just(PLAIN)) | st.tuples(tangled(), st.just(PLAIN))
 
 
@@ -144,10 +150,10 @@ BY_HANDLE = World(
 @example((BY_HANDLE, PLAIN), ["U02BOB"])
 @CALM
 def test_what_is_done_is_what_was_judged(
-    template: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[World, Ask], clicks: list[str]
+    template: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[World, PolicyQuestion], clicks: list[str]
 ) -> None:
     world, wanted = case
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
+    monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
     with TemporaryDirectory() as name:
         shutil.copy(template, Path(name) / "ledger.db")
         asyncio.run(assert_done_as_judged(timeless(world), replace(wanted, at=None), clicks, Path(name)))

@@ -15,9 +15,9 @@ from bot.access import password, provision, revoke
 from bot.access.ports import ClosedNotice
 from bot.settings import Settings
 from storage.records import State
-from tests.access.house import ADA, House
+from tests.access.environment import ADA, AccessEnvironment
 
-ADMIN_PASSWORD = "HouseAdminSecret"
+ADMIN_PASSWORD = "ShopAdminSecret"
 
 
 @pytest.fixture(params=["json", "console"])
@@ -25,11 +25,11 @@ def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
     """Everything the process logs, as it is set up for real, in each form, at its most talkative."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    heard = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", heard)
+    interaction = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", interaction)
     monkeypatch.setattr(logs, "shows_tracebacks", True)
     logs.set_up(Settings(log=request.param, log_level="debug"))
-    yield heard
+    yield interaction
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -50,7 +50,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def fail_once_everywhere(house: House, failed: set[str]) -> None:
+def fail_once_everywhere(environment: AccessEnvironment, failed: set[str]) -> None:
     """Each step outside raises, the first time it is reached, what nobody foresaw."""
 
     def step(name: str) -> None:
@@ -58,24 +58,26 @@ def fail_once_everywhere(house: House, failed: set[str]) -> None:
             failed.add(name)
             raise RuntimeError(f"unforeseen at {name}")
 
-    house.server.step = house.wall.step = step
+    environment.server.step = environment.messenger.step = step
 
 
-async def test_no_secret_is_written_down_whatever_fails(house: House, log: io.StringIO, made: list[str]) -> None:
-    request = await house.approve(await house.ask())
+async def test_no_secret_is_written_down_whatever_fails(
+    environment: AccessEnvironment, log: io.StringIO, made: list[str]
+) -> None:
+    request = await environment.approve(await environment.ask())
     failed: set[str] = set()
-    fail_once_everywhere(house, failed)
-    await house.turn(minutes=4)
-    live = await house.now(request)
+    fail_once_everywhere(environment, failed)
+    await environment.turn(minutes=4)
+    live = await environment.now(request)
     assert live.state is State.ACTIVE
-    assert house.login(live) is not None
-    await password.renew(house.context, await house.person(ADA), live)
-    await house.turn(minutes=2)
-    assert house.login(live) is not None
-    await revoke.done(house.context, await house.person(ADA), request.id)
-    await house.turn(minutes=5)
-    assert (await house.now(request)).state is State.REVOKED
-    assert house.wall.on(ADA, ClosedNotice)
+    assert environment.login(live) is not None
+    await password.renew(environment.context, await environment.person(ADA), live)
+    await environment.turn(minutes=2)
+    assert environment.login(live) is not None
+    await revoke.done(environment.context, await environment.person(ADA), request.id)
+    await environment.turn(minutes=5)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert environment.messenger.on(ADA, ClosedNotice)
     assert {
         "before create",
         "after create",
@@ -83,11 +85,11 @@ async def test_no_secret_is_written_down_whatever_fails(house: House, log: io.St
         "after redraw CredentialsNotice",
         "after drop",
     } <= failed
-    heard = log.getvalue()
-    assert heard.count("unforeseen at") >= len(failed), "the failures were logged"
+    interaction = log.getvalue()
+    assert interaction.count("unforeseen at") >= len(failed), "the failures were logged"
     assert len(made) >= 4
-    stored = b"".join(path.read_bytes() for path in house.folder.glob("ledger.db*"))
+    stored = b"".join(path.read_bytes() for path in environment.folder.glob("ledger.db*"))
     for secret in (*made, ADMIN_PASSWORD):
-        assert secret not in heard
+        assert secret not in interaction
         assert secret.encode() not in stored
     assert str(request.id).encode() in stored

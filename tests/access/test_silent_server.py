@@ -22,9 +22,9 @@ from bot.access.registry import JOBS
 from bot.access.runner import Runner
 from bot.engines import Engines
 from storage.records import Request, State
+from tests.access.environment import ADA, AccessEnvironment
 from tests.access.hanging import expect
-from tests.access.house import ADA, House
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build
 from tests.open_faults import require
 from tests.servers.postgresql import PostgresServer
 from tests.soak import IS_SOAK
@@ -93,47 +93,51 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 class Place:
     """The house on a real server, with two ways to it: ``shop`` straight, ``silent`` through one that can fall silent."""
 
-    house: House
-    bench: Bench
+    environment: AccessEnvironment
+    harness: EngineHarness
     way: Way
 
     async def granted(self, database: str, count: int, *, minutes: int) -> list[Request]:
-        house, asked = self.house, []
+        environment, asked = self.environment, []
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
             typed = request_access.Typed(database=database, level=READS, duration=lasts, reason="looking at a refund")
-            asked.append((await request_access.request_access(house.context, await house.person(ADA), typed)).request)
-        await house.drain()
-        found = [await house.now(request) for request in asked]
+            asked.append(
+                (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
+            )
+        await environment.drain()
+        found = [await environment.now(request) for request in asked]
         require({one.state for one in found} == {State.ACTIVE}, "all are granted")
-        require(all(self.bench.role_exists(str(one.username)) for one in found), "their users are there")
+        require(all(self.harness.role_exists(str(one.username)) for one in found), "their users are there")
         return found
 
 
 @pytest.fixture
-async def place(house: House, postgresql15: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
-    bench, way = build(postgresql15), Way(postgresql15.port)
+async def place(
+    environment: AccessEnvironment, postgresql15: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    harness, way = build(postgresql15), Way(postgresql15.port)
     await way.open()
-    url = postgresql15.url(bench.bot, BOT_PASSWORD, bench.database)
-    monkeypatch.setenv("HOUSE_ADMIN_URL", url)
+    url = postgresql15.url(harness.bot, BOT_PASSWORD, harness.database)
+    monkeypatch.setenv("SHOP_ADMIN_URL", url)
     monkeypatch.setenv("SILENT_ADMIN_URL", url.replace(f":{postgresql15.port}/", f":{way.at}/"))
-    for name, reference in (("shop", "env:HOUSE_ADMIN_URL"), ("silent", "env:SILENT_ADMIN_URL")):
+    for name, reference in (("shop", "env:SHOP_ADMIN_URL"), ("silent", "env:SILENT_ADMIN_URL")):
         levels = {READS: {"roles": ["shop_reader"]}}
-        house.databases["databases"][name] = {"engine": "postgresql", "admin_url": reference, "levels": levels}
-        if bench.owner is not None:
-            house.databases["databases"][name]["admin_role"] = bench.owner
+        environment.databases["databases"][name] = {"engine": "postgresql", "admin_url": reference, "levels": levels}
+        if harness.owner is not None:
+            environment.databases["databases"][name]["admin_role"] = harness.owner
     alone = {"name": "alone", "requesters": [ADA], "databases": ["*"], "levels": ["*"], "approvals": []}
-    house.policy["rules"].insert(0, alone)
-    house.write()
-    house.engines.close()
-    house.engines = Engines()
-    house.context = replace(house.context, engines=house.engines, prefix=f"s{secrets.token_hex(3)}_")
-    house.runner = Runner(house.context, JOBS)
-    yield Place(house, bench, way)
+    environment.policy["rules"].insert(0, alone)
+    environment.write()
+    environment.engines.close()
+    environment.engines = Engines()
+    environment.context = replace(environment.context, engines=environment.engines, prefix=f"s{secrets.token_hex(3)}_")
+    environment.runner = Runner(environment.context, JOBS)
+    yield Place(environment, harness, way)
     await way.close()
-    with bench.superuser() as connection:
+    with harness.superuser() as connection:
         mine = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)"
-        for (name,) in connection.execute(mine, (house.context.prefix,)).fetchall():
+        for (name,) in connection.execute(mine, (environment.context.prefix,)).fetchall():
             connection.execute(f'DROP ROLE "{name}"')
 
 
@@ -149,24 +153,24 @@ def is_dead(session: psycopg.Connection[tuple[object, ...]]) -> bool:
 async def test_a_grant_ends_in_time_while_another_database_is_silent(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    house, bench = place.house, place.bench
+    environment, harness = place.environment, place.harness
     await place.granted("silent", EXPIRED, minutes=30)
     (good,) = await place.granted("shop", 1, minutes=60)
-    notice = next(one for one in house.wall.on(ADA, CredentialsNotice) if one.request.id == good.id)
-    url = bench.server.url(str(good.username), notice.password, bench.database)
+    notice = next(one for one in environment.messenger.on(ADA, CredentialsNotice) if one.request.id == good.id)
+    url = harness.server.url(str(good.username), notice.password, harness.database)
     session = psycopg.connect(url, autocommit=True)
     place.way.is_silent = True
-    house.clock.at += timedelta(minutes=60, seconds=-12)
-    house.clock.run()
+    environment.clock.at += timedelta(minutes=60, seconds=-12)
+    environment.clock.run()
     stop = asyncio.Event()
-    running = asyncio.create_task(house.runner.run(stop))
+    running = asyncio.create_task(environment.runner.run(stop))
 
     async def is_gone() -> bool:
-        return not await asyncio.to_thread(bench.role_exists, str(good.username))
+        return not await asyncio.to_thread(harness.role_exists, str(good.username))
 
     await expect("the user is gone", is_gone, within=150)
     assert good.expires_at is not None
-    late = (house.clock() - good.expires_at).total_seconds()
+    late = (environment.clock() - good.expires_at).total_seconds()
     with capsys.disabled():
         print(f"\n{EXPIRED} expired grants on a silent PostgreSQL: the end came {late:.2f} s after its time")  # noqa: T201
     assert is_dead(session)
@@ -175,23 +179,23 @@ async def test_a_grant_ends_in_time_while_another_database_is_silent(
     assert late < LATE_AT_MOST
     stop.set()
     await running
-    over = [r for r in await house.ledger.requests() if r.state is State.REVOKED]
+    over = [r for r in await environment.ledger.requests() if r.state is State.REVOKED]
     assert [r.id for r in over] == [good.id], "the others are not over, and the bot knows it"
 
 
 async def test_revoke_at_the_command_line_ends_what_answers(place: Place) -> None:
     """No bot runs. Those on the silent server come first, and are more than there are slots; their server is away for all of the time."""
-    house = place.house
+    environment = place.environment
     silent = await place.granted("silent", 10, minutes=30)
     (good,) = await place.granted("shop", 1, minutes=60)
     place.way.is_silent = True
-    await house.ledger.close()
+    await environment.ledger.close()
     numbers = [str(one.id) for one in (*silent, good)]
-    told = await asyncio.to_thread(_dbaccess, house.folder, "revoke", *numbers, "--wait", "12")
+    told = await asyncio.to_thread(_dbaccess, environment.folder, "revoke", *numbers, "--wait", "12")
     assert f"#{good.id} {good.username} on shop: " in told
     assert "not ended yet" not in next(line for line in told.splitlines() if line.startswith(f"#{good.id} "))
     assert told.count("not ended yet") == len(silent)
-    assert not place.bench.role_exists(str(good.username))
+    assert not place.harness.role_exists(str(good.username))
 
 
 def _dbaccess(folder: Path, *arguments: str) -> str:

@@ -14,8 +14,8 @@ import pytest
 
 from bot.access.ports import Delayed, Notice
 from storage.records import Request, State
-from tests.access.hanging import Quarter, expect, waiting_requests
-from tests.access.house import CARDS
+from tests.access.environment import CARDS
+from tests.access.hanging import Fleet, expect, waiting_requests
 from tests.soak import soak_only
 
 LATE_AT_MOST = 2.0
@@ -25,18 +25,18 @@ TO_GO = 30
 """Seconds the good grant has left when the clock begins to run: by then all that hangs is in full swing."""
 
 
-async def how_late(quarter: Quarter, good: Request) -> float:
+async def how_late(fleet: Fleet, good: Request) -> float:
     """Seconds from the end of the good grant to the moment when its user was gone, both on the clock of the house."""
-    house = quarter.house
-    house.clock.run()
-    async with quarter.running():
+    environment = fleet.environment
+    environment.clock.run()
+    async with fleet.running():
 
         async def is_gone() -> bool:
-            return str(good.username) not in house.server.users
+            return str(good.username) not in environment.server.users
 
         await expect("the user is gone", is_gone, within=150)
-        gone_at = house.clock()
-    due = (await house.now(good)).expires_at
+        gone_at = environment.clock()
+    due = (await environment.now(good)).expires_at
     assert due is not None
     return (gone_at - due).total_seconds()
 
@@ -50,29 +50,29 @@ def told(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("servers", "each"), [(1, 60), (20, 8)])
 async def test_ends_hang_ten_seconds_each(
-    quarter: Quarter, capsys: pytest.CaptureFixture[str], servers: int, each: int
+    fleet: Fleet, capsys: pytest.CaptureFixture[str], servers: int, each: int
 ) -> None:
-    quarter.build(servers)
+    fleet.build(servers)
     for n in range(servers):
-        await quarter.granted(f"far{n}", each)
-    (good,) = await quarter.granted("shop", minutes=60)
-    quarter.server.holds, quarter.server.seconds = (lambda what: what.startswith("env:FAR")), 10.0
-    quarter.house.clock.at += timedelta(minutes=60, seconds=-TO_GO)
-    late = await how_late(quarter, good)
+        await fleet.granted(f"far{n}", each)
+    (good,) = await fleet.granted("shop", minutes=60)
+    fleet.server.holds, fleet.server.seconds = (lambda what: what.startswith("env:FAR")), 10.0
+    fleet.environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
+    late = await how_late(fleet, good)
     told(capsys, f"{each} expired grants on each of {servers} servers that hang 10 s a call", late)
     assert late < LATE_AT_MOST
 
 
 @soak_only
 @pytest.mark.timeout(600)
-async def test_slack_hangs_fifteen_seconds_a_call(quarter: Quarter, capsys: pytest.CaptureFixture[str]) -> None:
-    quarter.build()
-    quarter.slack_may_hang()
-    (good,) = await quarter.granted("shop", minutes=60)
-    await waiting_requests(quarter.house, 60)
-    quarter.slack.holds, quarter.slack.seconds = (lambda _notice: True), 15.0
-    quarter.house.clock.at += timedelta(minutes=60, seconds=-TO_GO)
-    late = await how_late(quarter, good)
+async def test_slack_hangs_fifteen_seconds_a_call(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.build()
+    fleet.slack_may_hang()
+    (good,) = await fleet.granted("shop", minutes=60)
+    await waiting_requests(fleet.environment, 60)
+    fleet.slack.holds, fleet.slack.seconds = (lambda _notice: True), 15.0
+    fleet.environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
+    late = await how_late(fleet, good)
     told(capsys, "60 waiting requests and a Slack that hangs 15 s a call", late)
     assert late < LATE_AT_MOST
 
@@ -80,14 +80,14 @@ async def test_slack_hangs_fifteen_seconds_a_call(quarter: Quarter, capsys: pyte
 @soak_only
 @pytest.mark.timeout(600)
 async def test_three_hundred_requests_of_one_person(
-    quarter: Quarter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their reminders are due at once; Slack takes one message a second in the channel, and asks all others to wait."""
-    quarter.build()
-    house = quarter.house
-    (good,) = await quarter.granted("shop", minutes=60)
-    await waiting_requests(house, 300)
-    post, last = house.wall.post, [0.0]
+    fleet.build()
+    environment = fleet.environment
+    (good,) = await fleet.granted("shop", minutes=60)
+    await waiting_requests(environment, 300)
+    post, last = environment.messenger.post, [0.0]
 
     async def paced(channel: str, notice: Notice, *, thread: str | None = None) -> Any:
         await asyncio.sleep(0.1)
@@ -97,9 +97,9 @@ async def test_three_hundred_requests_of_one_person(
             last[0] = time.monotonic()
         return await post(channel, notice, thread=None)
 
-    monkeypatch.setattr(house.wall, "post", paced)
-    house.clock.at += timedelta(minutes=60, seconds=-TO_GO)
-    late = await how_late(quarter, good)
+    monkeypatch.setattr(environment.messenger, "post", paced)
+    environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
+    late = await how_late(fleet, good)
     told(capsys, "300 reminders at once, one message a second", late)
-    assert (await house.now(good)).state is State.REVOKED
+    assert (await environment.now(good)).state is State.REVOKED
     assert late < LATE_AT_MOST

@@ -13,7 +13,7 @@ from bot.access import request_access
 from storage.errors import LedgerError, StoreUnavailable
 from storage.ledger import Ledger
 from storage.records import Request, State
-from tests.access.house import ADA, HOUR, House
+from tests.access.environment import ADA, HOUR, AccessEnvironment
 from tests.soak import IS_SOAK
 
 STRIDE = 1 if IS_SOAK else 4
@@ -40,35 +40,35 @@ def away_at(ledger: Ledger, number: int) -> Iterator[list[int]]:
         del ledger.writing  # type: ignore[method-assign]
 
 
-async def live_through(house: House, request: Request, number: int) -> int:
+async def live_through(environment: AccessEnvironment, request: Request, number: int) -> int:
     """From the click to the grant; how many transactions there were."""
-    with away_at(house.ledger, number) as begun:
+    with away_at(environment.ledger, number) as begun:
         with suppress(LedgerError):
-            await house.approve(request)
+            await environment.approve(request)
         for _ in range(3):
             with suppress(LedgerError):
-                await house.drain()
+                await environment.drain()
     return begun[0]
 
 
-async def ends(house: House, request: Request) -> None:
+async def ends(environment: AccessEnvironment, request: Request) -> None:
     """The end, however far it came."""
-    await house.turn(minutes=4)  # leases run out
-    if (await house.now(request)).state is State.PENDING:
-        await request_access.cancel(house.context, await house.person(ADA), request.id)
+    await environment.turn(minutes=4)  # leases run out
+    if (await environment.now(request)).state is State.PENDING:
+        await request_access.cancel(environment.context, await environment.person(ADA), request.id)
         return
-    house.clock.at += 2 * HOUR
-    await house.turn(minutes=4)
-    assert (await house.now(request)).state is State.REVOKED
+    environment.clock.at += 2 * HOUR
+    await environment.turn(minutes=4)
+    assert (await environment.now(request)).state is State.REVOKED
 
 
 @pytest.mark.timeout(900)
-async def test_away_at_each_transaction(house: House) -> None:
+async def test_away_at_each_transaction(environment: AccessEnvironment) -> None:
     for number in count(1, STRIDE):
-        request = await house.ask(reason=f"looking at number {number}", duration=HOUR + HOUR * number / 3600)
-        begun = await live_through(house, request, number)
-        await ends(house, request)
-        assert house.server.users == {}, number
+        request = await environment.ask(reason=f"looking at number {number}", duration=HOUR + HOUR * number / 3600)
+        begun = await live_through(environment, request, number)
+        await ends(environment, request)
+        assert environment.server.users == {}, number
         if begun < number:
             break
     assert number > 15, "each transaction of a life was reached"

@@ -110,6 +110,6 @@ def test_no_part_of_a_password_is_shown(asked_for: list[str], engine: str, passw
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         said = [answer(engine, password, verb) for verb in VERBS]
-    heard = " ".join([*said, *asked_for, *(str(warning.message) for warning in warned)])
-    assert [part for part in parts(password) if part.lower() in heard.lower()] == []
-    assert BARE not in heard
+    interaction = " ".join([*said, *asked_for, *(str(warning.message) for warning in warned)])
+    assert [part for part in parts(password) if part.lower() in interaction.lower()] == []
+    assert BARE not in interaction

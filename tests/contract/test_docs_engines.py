@@ -79,8 +79,8 @@ def test_mysql_and_mariadb(flavour: mysql_servers.Flavour, engine: type[MySQL | 
         health = adapter.check(levels)
         if engine is MariaDB:
             (procedure,) = health.problems
-            assert procedure.mend is not None
-            _, _, rest = procedure.mend.partition("DELIMITER //\n")
+            assert procedure.remedy is not None
+            _, _, rest = procedure.remedy.partition("DELIMITER //\n")
             body, _, grant = rest.partition(" //\nDELIMITER ;\n")
             server.run(body, grant)
             health = adapter.check(levels)

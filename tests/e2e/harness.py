@@ -23,7 +23,7 @@ import psycopg
 import yaml
 
 from demo import local_slack
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer, free_port
 
@@ -92,7 +92,7 @@ class World:
 
     folder: Path
     slack: local_slack.LocalSlack
-    bench: Bench
+    harness: EngineHarness
     admin_url: str
     http_port: int
     store: str = ""
@@ -228,7 +228,7 @@ class World:
 
     def users(self) -> list[str]:
         """Temporary users of this world's own bot; the server is shared with other tests."""
-        with self.bench.superuser("postgres") as connection:
+        with self.harness.superuser("postgres") as connection:
             rows = connection.execute(
                 "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1", (self.prefix,)
             )
@@ -289,13 +289,13 @@ def is_dead(connection: psycopg.Connection[Any]) -> bool:
 @contextmanager
 def world(server: PostgresServer, folder: Path) -> Iterator[World]:
     """Start local-slack; the bot is the test's to start."""
-    bench = build(server)
+    harness = build(server)
     slack = local_slack.start(WORKSPACE, port=free_port(), folder=folder)
     found = World(
-        folder=folder, slack=slack, bench=bench, admin_url=server.url(bench.bot, BOT_PASSWORD, bench.database),
+        folder=folder, slack=slack, harness=harness, admin_url=server.url(harness.bot, BOT_PASSWORD, harness.database),
         http_port=free_port(), store=f"sqlite+aiosqlite:///{folder}/ledger.db",
         databases={"databases": {"shop": {
-            "engine": "postgresql", "description": "The shop", "admin_url": "env:SHOP_ADMIN_URL", "admin_role": bench.owner,
+            "engine": "postgresql", "description": "The shop", "admin_url": "env:SHOP_ADMIN_URL", "admin_role": harness.owner,
             "levels": {"readonly": {"roles": ["shop_reader"], "description": "Read every table of the shop schema"}},
         }}},
         policy={

@@ -59,12 +59,12 @@ def test_declared_gone(world: World) -> None:
     world.start()
     card, _ = world.granted("shop readonly 1h looking at a refund")
     world.stop()
-    world.admin_url = world.admin_url.replace(f":{world.bench.server.port}/", ":1/")
+    world.admin_url = world.admin_url.replace(f":{world.harness.server.port}/", ":1/")
     assert "not ended yet" in world.cli("revoke", str(number(card)), "--wait", "3", expect=1)
     said = world.cli("revoke", str(number(card)), "--gone", "the server was scrapped")
     assert "Declared gone by an administrator: the server was scrapped" in said
     assert world.request(number(card))["receipt"] == {"gone": "the server was scrapped"}
-    with world.bench.superuser("postgres") as connection:
+    with world.harness.superuser("postgres") as connection:
         for user in world.users():
             connection.execute(f"DROP ROLE {user}")
 

@@ -84,12 +84,12 @@ def test_a_request_nobody_decides_lapses(world: World) -> None:
 def test_an_unreachable_database_gets_its_full_time_on_return(world: World) -> None:
     world.start()
     card = world.ask("shop readonly 1h looking at a refund")
-    world.bench.server.stop()
+    world.harness.server.stop()
     try:
         world.click(LEAD, card, "Approve")
         world.dm_says("does not answer. I keep trying; your time starts when it does.")
     finally:
-        world.bench.server.start()
+        world.harness.server.start()
     message = world.dm_says("is ready")
     with psycopg.connect(pasted(message)) as session:
         left = session.execute(
@@ -103,7 +103,7 @@ def test_an_unreachable_database_gets_its_full_time_on_return(world: World) -> N
 
 def test_an_unreachable_database_fails_after_provision_within(world: World) -> None:
     world.policy["defaults"]["provision_within"] = "10s"
-    world.admin_url = world.admin_url.replace(f":{world.bench.server.port}/", ":1/")
+    world.admin_url = world.admin_url.replace(f":{world.harness.server.port}/", ":1/")
     world.start()
     card = world.ask("shop readonly 1h looking at a refund")
     world.click(LEAD, card, "Approve")
@@ -203,7 +203,7 @@ def test_broken_files_with_a_live_grant_end_it_and_grant_nothing(world: World) -
 
 
 def test_no_secret_is_kept_anywhere(world: World) -> None:
-    earlier = len(world.bench.server.log_text())
+    earlier = len(world.harness.server.log_text())
     world.start()
     card, message = world.granted("shop readonly 1h looking at a refund")
     first = pasted(message).split(":")[2].split("@")[0]
@@ -228,7 +228,7 @@ def test_no_secret_is_kept_anywhere(world: World) -> None:
         for p in world.folder.iterdir()
         if p.name.startswith(("ledger.db", "bot.log"))
     }
-    kept["server log"] = world.bench.server.log_text()[earlier:]  # other tests' own administrators write there too
+    kept["server log"] = world.harness.server.log_text()[earlier:]  # other tests' own administrators write there too
     kept["notifications"] = json.dumps(
         [m.get("text") for c in (CARDS, "C01AUDIT", ALERTS) for m in world.slack.messages(c)]
         + [m.get("text") for m in world.slack.dm(REQUESTER)]

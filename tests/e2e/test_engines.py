@@ -13,13 +13,13 @@ import psycopg
 import pytest
 
 from adapters.base import Adapter, Level, Secrets, Tls, UserSpec
-from adapters.bench import Denied, Session
+from adapters.harness import Denied, Session
 from bot.databases import DatabaseEntry, target
 from bot.engines import installed
-from tests.contract.mongodb import bench as mongodb_bench
-from tests.contract.mysql_family import bench as mysql_bench
-from tests.contract.postgresql import bench as postgresql_bench
-from tests.contract.redis import bench as redis_bench
+from tests.contract.mongodb import harness as mongodb_harness
+from tests.contract.mysql_family import harness as mysql_harness
+from tests.contract.postgresql import harness as postgresql_harness
+from tests.contract.redis import harness as redis_harness
 from tests.e2e import harness
 from tests.e2e.harness import LEAD, PATIENCE, REQUESTER, World, command_of, credentials, number, text_of
 from tests.servers.mongodb.server import MongoServer
@@ -30,7 +30,7 @@ from tests.servers.redis import RedisServer
 LEVELS = {"readonly": "Read the shop", "write": "Change the shop"}
 
 
-class Bench(Protocol):
+class EngineHarness(Protocol):
     """What the benches of all engines can do here."""
 
     def login(self, username: str, password: str) -> Session: ...
@@ -43,7 +43,7 @@ class Engine:
     """One database of the world: its entry in databases.yml, the admin URL, and a bench to look behind it."""
 
     label: str
-    bench: Bench
+    harness: EngineHarness
     entry: dict[str, Any]
     admin_url: str
     is_proven_by_asking: bool = False
@@ -51,39 +51,39 @@ class Engine:
 
 
 def postgresql_engine(server: PostgresServer) -> Engine:
-    bench = postgresql_bench.build(server)
+    harness = postgresql_harness.build(server)
     entry = {
-        "engine": "postgresql", "admin_role": bench.owner,
+        "engine": "postgresql", "admin_role": harness.owner,
         "levels": {"readonly": {"roles": ["shop_reader"]}, "write": {"roles": ["shop_writer"]}},
     }  # fmt: skip
-    url = server.url(bench.bot, postgresql_bench.BOT_PASSWORD, bench.database)
-    return Engine("PostgreSQL", postgresql_bench.ContractBench(bench), entry, url)
+    url = server.url(harness.bot, postgresql_harness.BOT_PASSWORD, harness.database)
+    return Engine("PostgreSQL", postgresql_harness.ContractHarness(harness), entry, url)
 
 
 def mysql_engine(server: MySQLServer, prefix: str) -> Engine:
-    bench = mysql_bench.build(server, prefix=prefix)
+    harness = mysql_harness.build(server, prefix=prefix)
     entry = {
-        "engine": server.flavour.name, "ops_schema": bench.ops_schema,
-        "levels": {"readonly": {"roles": [bench.reader]}, "write": {"roles": [bench.writer]}},
+        "engine": server.flavour.name, "ops_schema": harness.ops_schema,
+        "levels": {"readonly": {"roles": [harness.reader]}, "write": {"roles": [harness.writer]}},
     }  # fmt: skip
-    label = "MariaDB" if bench.is_mariadb else "MySQL"
-    return Engine(label, bench, entry, server.url(bench.bot, mysql_bench.BOT_PASSWORD, bench.database))
+    label = "MariaDB" if harness.is_mariadb else "MySQL"
+    return Engine(label, harness, entry, server.url(harness.bot, mysql_harness.BOT_PASSWORD, harness.database))
 
 
 def redis_engine(server: RedisServer) -> Engine:
-    bench = redis_bench.Bench((server,))
+    harness = redis_harness.EngineHarness((server,))
     entry = {"engine": "redis", "levels": {"readonly": {"roles": ["readonly"]}, "write": {"roles": ["readwrite"]}}}
-    url = server.url(bench.bot, redis_bench.BOT_PASSWORD)
-    return Engine("Redis", bench, entry, url, is_proven_by_asking=True)
+    url = server.url(harness.bot, redis_harness.BOT_PASSWORD)
+    return Engine("Redis", harness, entry, url, is_proven_by_asking=True)
 
 
 def mongodb_engine(server: MongoServer) -> Engine:
-    bench = mongodb_bench.Bench(server)
+    harness = mongodb_harness.EngineHarness(server)
     entry = {
-        "engine": "mongodb", "ops_schema": bench.users, "connect": {"database": bench.app},
+        "engine": "mongodb", "ops_schema": harness.users, "connect": {"database": harness.app},
         "levels": {"readonly": {"roles": ["read"]}, "write": {"roles": ["readWrite"]}},
     }  # fmt: skip
-    return Engine("MongoDB", bench, entry, bench.admin_url, is_proven_by_asking=True)
+    return Engine("MongoDB", harness, entry, harness.admin_url, is_proven_by_asking=True)
 
 
 @pytest.fixture
@@ -117,14 +117,14 @@ def test_the_whole_story_on_every_engine(world: World, engines: dict[str, Engine
     messages = {name: world.dm_says(f"is ready (#{number(card)})") for name, card in cards.items()}
     for name, engine in engines.items():
         known, command = credentials(messages[name]), command_of(messages[name])
-        sessions[name] = engine.bench.login(known["Username"], known["Password"])
+        sessions[name] = engine.harness.login(known["Username"], known["Password"])
         assert sessions[name].read() > 0
         with pytest.raises(Denied):
             sessions[name].write()
         assert (known["Password"] in command) is not engine.is_proven_by_asking
-        if isinstance(engine.bench, redis_bench.Bench):
-            engine.bench.passwords[known["Username"]] = known["Password"]
-        assert known["Username"] in engine.bench.login_by(command), name
+        if isinstance(engine.harness, redis_harness.EngineHarness):
+            engine.harness.passwords[known["Username"]] = known["Password"]
+        assert known["Username"] in engine.harness.login_by(command), name
         assert "Revoke" in harness.buttons(world.card_says(cards[name]["ts"], "until"))
     for name, card in cards.items():
         world.click(LEAD, world.card(card["ts"]), "Revoke")
@@ -133,7 +133,7 @@ def test_the_whole_story_on_every_engine(world: World, engines: dict[str, Engine
         known = credentials(messages[name])
         assert not sessions[name].is_alive(), name
         sessions[name].close()
-        assert not engines[name].bench.has_user(known["Username"]), name
+        assert not engines[name].harness.has_user(known["Username"]), name
     requests = json.loads(world.cli("list", "--all", "--json"))
     assert {r["database"] for r in requests if r["state"] == "revoked"} == set(engines)
     assert not world.slack.messages(harness.ALERTS)
@@ -148,7 +148,7 @@ def test_the_end_comes_by_itself(world: World, engines: dict[str, Engine]) -> No
     cards = {name: world.granted(f"{name} write 40s fixing a refund") for name in engines}
     for name, (card, message) in cards.items():
         assert "Read back from the server" in text_of(world.card_says(card["ts"], "Read back from the server"))
-        assert not engines[name].bench.has_user(credentials(message)["Username"]), name
+        assert not engines[name].harness.has_user(credentials(message)["Username"]), name
     world.dm_says("ended", REQUESTER)
 
 
@@ -212,9 +212,9 @@ def test_sweep_ends_what_nobody_answers_for(world: World, engines: dict[str, Eng
     ended = json.loads(world.cli("sweep", "--fix", "--json"))
     assert {s["username"] for s in ended if (s["became"] or "").startswith("ended")} == orphans
     for name, engine in engines.items():
-        assert not engine.bench.has_user(f"{world.prefix}77_{name}_aaaa")
-        assert engine.bench.has_user(f"{world.prefix}77_{name}_bbbb")
-        assert engine.bench.has_user(live[name])
+        assert not engine.harness.has_user(f"{world.prefix}77_{name}_aaaa")
+        assert engine.harness.has_user(f"{world.prefix}77_{name}_bbbb")
+        assert engine.harness.has_user(live[name])
     world.feed_says("database.swept")
     for name, engine in engines.items():
         adapter_of(engine, world.prefix, "anotherledgr").drop_user(f"{world.prefix}77_{name}_bbbb", Level(name="x"))
@@ -241,16 +241,18 @@ def make_stray(engine: Engine, username: str, prefix: str, ledger: str) -> None:
 
 def test_several_databases_behind_one_server(world: World, postgresql15: PostgresServer) -> None:
     """Each with its own database and one bot; the sweep asks the server once."""
-    bench = postgresql_bench.build(postgresql15)
-    second = postgresql_bench.build(postgresql15)
+    harness = postgresql_harness.build(postgresql15)
+    second = postgresql_harness.build(postgresql15)
     with second.superuser() as connection:
-        holder = bench.owner or bench.bot
+        holder = harness.owner or harness.bot
         connection.execute(f'GRANT CONNECT ON DATABASE "{second.database}" TO {holder} WITH GRANT OPTION'.encode())
         connection.execute(f"GRANT USAGE ON SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
         connection.execute(f"GRANT SELECT ON shop.orders TO {holder} WITH GRANT OPTION".encode())
-    shared = {"engine": "postgresql", "admin_role": bench.owner, "admin_url": "env:SHOP_ADMIN_URL"}
+    shared = {"engine": "postgresql", "admin_role": harness.owner, "admin_url": "env:SHOP_ADMIN_URL"}
     orders = {"grants": [{"on": ["shop.orders"], "privileges": ["SELECT"]}], "description": "Orders"}
-    world.further_env["SHOP_ADMIN_URL"] = postgresql15.url(bench.bot, postgresql_bench.BOT_PASSWORD, bench.database)
+    world.further_env["SHOP_ADMIN_URL"] = postgresql15.url(
+        harness.bot, postgresql_harness.BOT_PASSWORD, harness.database
+    )
     world.databases = {
         "databases": {
             "one": {**shared, "levels": {"readonly": {"roles": ["shop_reader"]}}},
@@ -261,7 +263,7 @@ def test_several_databases_behind_one_server(world: World, postgresql15: Postgre
     world.policy["rules"][0]["databases"] = ["*"]
     world.start()
     for ask, database in (
-        ("one readonly", bench.database),
+        ("one readonly", harness.database),
         ("two orders", second.database),
         ("three orders", second.database),
     ):

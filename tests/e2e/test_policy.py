@@ -23,7 +23,7 @@ def test_more_time_while_the_session_lives(world: World) -> None:
         world.click(LEAD, asked, "Approve")
         world.dm_says("has more time")
         assert world.request(1)["expires_at"] > before
-        with world.bench.superuser("postgres") as connection:
+        with world.harness.superuser("postgres") as connection:
             moved = wait(
                 "the server's own end",
                 lambda: (
@@ -35,7 +35,7 @@ def test_more_time_while_the_session_lives(world: World) -> None:
                 ),
             )
         assert moved
-        with world.bench.superuser("postgres") as connection:
+        with world.harness.superuser("postgres") as connection:
             wait(
                 "the former end is over",
                 lambda: connection.execute("SELECT now() > %s", (before,)).fetchone() == (True,),

@@ -10,8 +10,8 @@ from tests.servers.postgresql import PASSWORD, SUPERUSER
 
 
 def test_on_postgresql_only_upgrade_makes_tables_and_the_story_is_the_same(world: World) -> None:
-    database = world.bench.server.new_database("ledger")
-    world.store = world.bench.server.url(SUPERUSER, PASSWORD, database).replace(
+    database = world.harness.server.new_database("ledger")
+    world.store = world.harness.server.url(SUPERUSER, PASSWORD, database).replace(
         "postgresql://", "postgresql+psycopg://"
     )
     world.write_config()

@@ -34,7 +34,7 @@ def test_the_whole_story(world: World) -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             session.execute("DELETE FROM shop.customers")
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-            psycopg.connect(pasted(message).replace(f"/{world.bench.database}", f"/{world.bench.other}"))
+            psycopg.connect(pasted(message).replace(f"/{world.harness.database}", f"/{world.harness.other}"))
         read = psql(message, "SELECT current_user, count(*) FROM shop.customers")
         assert (read.returncode, read.stdout.split("|")[-1].strip()) == (0, "1000"), read.stderr
         written = psql(message, "DELETE FROM shop.customers")

@@ -16,7 +16,7 @@ from bot.slack.connection import Connection, bolt, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from storage.records import Request
-from tests.access.house import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, SECOND, STRANGER, House
+from tests.access.environment import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, SECOND, STRANGER, AccessEnvironment
 from tests.fake_slack.server import FakeSlack, running
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 
@@ -24,11 +24,11 @@ OUTSIDER, GUEST, GONE, ROBOT = "U0OUTSIDER", "U0GUEST", "U0GONE", "U0ROBOT"
 
 
 @dataclass
-class Office:
+class SlackEnvironment:
     """A workspace with the bot in it."""
 
     slack: FakeSlack
-    house: House
+    environment: AccessEnvironment
     connection: Connection
 
     async def ask(self, text: str = "shop readonly 1h looking at a refund", user: str = ADA) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Office:
         return next(m for m in self.slack.messages(CARDS) if m["ts"] == ts)
 
     async def request(self, request_id: int = 1) -> Request:
-        return await self.house.ledger.request(request_id)
+        return await self.environment.ledger.request(request_id)
 
     async def expect_told(self, user: str, words: str) -> str:
         return str(
@@ -68,11 +68,11 @@ class Office:
 
 
 @pytest.fixture
-async def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Office]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
-    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
-    await house.open()
-    house.clock.run()
+async def slack_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlackEnvironment]:
+    monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
+    environment = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await environment.open()
+    environment.clock.run()
     async with running() as slack:
         for person, name in PEOPLE.items():
             slack.workspace.add_person(person, name)
@@ -83,17 +83,19 @@ async def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         for channel, name in ((CARDS, "cards"), (AUDIT, "audit"), (ALERTS, "alerts")):
             slack.workspace.add_channel(channel, name)
         client = web_client(BOT_TOKEN, f"{slack.url}/api/")
-        house.context = replace(house.context, directory=SlackDirectory(client), messenger=SlackMessenger(client))
-        house.runner = Runner(house.context, JOBS)
-        connection, stop = Connection(bolt(client, house.context), APP_TOKEN), asyncio.Event()
-        work = [asyncio.create_task(connection.run(stop)), asyncio.create_task(house.runner.run(stop))]
+        environment.context = replace(
+            environment.context, directory=SlackDirectory(client), messenger=SlackMessenger(client)
+        )
+        environment.runner = Runner(environment.context, JOBS)
+        connection, stop = Connection(bolt(client, environment.context), APP_TOKEN), asyncio.Event()
+        work = [asyncio.create_task(connection.run(stop)), asyncio.create_task(environment.runner.run(stop))]
         try:
-            yield Office(slack, house, connection)
+            yield SlackEnvironment(slack, environment, connection)
             assert slack.problems == []
         finally:
             stop.set()
             await asyncio.gather(*work)
-            await house.close()
+            await environment.close()
 
 
-__all__ = ["ADA", "ADMIN", "GONE", "GUEST", "LEAD", "OUTSIDER", "ROBOT", "SECOND", "STRANGER", "Office"]
+__all__ = ["ADA", "ADMIN", "GONE", "GUEST", "LEAD", "OUTSIDER", "ROBOT", "SECOND", "STRANGER", "SlackEnvironment"]

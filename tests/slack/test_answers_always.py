@@ -9,20 +9,20 @@ import structlog
 
 from bot.access import queries
 from bot.access.errors import Refused
-from tests.access.house import CARDS
+from tests.access.environment import CARDS
 from tests.fake_slack.workspace import APP, TEAM
-from tests.slack.conftest import ADA, ADMIN, LEAD, Office
+from tests.slack.conftest import ADA, ADMIN, LEAD, SlackEnvironment
 
 
-async def choose_database(office: Office, user: str, view: dict[str, Any]) -> dict[str, Any]:
+async def choose_database(slack_environment: SlackEnvironment, user: str, view: dict[str, Any]) -> dict[str, Any]:
     """The first field of a form: Slack sends no response_url with it."""
     option = {"text": {"type": "plain_text", "text": "shop"}, "value": "shop"}
     chosen = {"action_id": "database", "block_id": "database", "type": "static_select", "selected_option": option}
-    outcome = await office.slack.deliver(
+    outcome = await slack_environment.slack.deliver(
         "interactive",
         {
             "type": "block_actions", "user": {"id": user, "team_id": TEAM}, "team": {"id": TEAM}, "api_app_id": APP,
-            "is_enterprise_install": False, "trigger_id": office.slack.workspace.new_trigger(user), "actions": [chosen],
+            "is_enterprise_install": False, "trigger_id": slack_environment.slack.workspace.new_trigger(user), "actions": [chosen],
             "container": {"type": "view", "view_id": view["id"]}, "view": {**view, "state": {"values": {}}},
         },
     )  # fmt: skip
@@ -30,40 +30,46 @@ async def choose_database(office: Office, user: str, view: dict[str, Any]) -> di
     return dict(outcome.ack)
 
 
-async def test_a_refusal_inside_a_form_comes_as_a_message(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    await office.slack.command(ADA, "request")
-    form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
+async def test_a_refusal_inside_a_form_comes_as_a_message(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await slack_environment.slack.command(ADA, "request")
+    form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
 
     async def nothing(*_about: Any) -> None:
         raise Refused("Nothing is granted today.")
 
     monkeypatch.setattr(queries, "databases", nothing)
-    await choose_database(office, ADA, form)
-    await office.expect_dm(ADA, "Nothing is granted today.")
+    await choose_database(slack_environment, ADA, form)
+    await slack_environment.expect_dm(ADA, "Nothing is granted today.")
 
 
-async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(office: Office) -> None:
+async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(
+    slack_environment: SlackEnvironment,
+) -> None:
     payload = {
         "command": "/dbaccess", "text": "request shop readonly 1h looking at a refund", "user_id": ADA, "user_name": "ada",
         "team_id": TEAM, "channel_id": CARDS, "api_app_id": APP, "is_enterprise_install": "false",
-        "trigger_id": office.slack.workspace.new_trigger(ADA), "response_url": "http://127.0.0.1:1/nobody-listens",
+        "trigger_id": slack_environment.slack.workspace.new_trigger(ADA), "response_url": "http://127.0.0.1:1/nobody-listens",
     }  # fmt: skip
     with structlog.testing.capture_logs() as logged:
-        await office.slack.deliver("slash_commands", payload)
-        await office.slack.wait("the loss is logged", lambda: [e for e in logged if "could not be shown" in e["event"]])
-    assert (await office.request()).requester_id == ADA
+        await slack_environment.slack.deliver("slash_commands", payload)
+        await slack_environment.slack.wait(
+            "the loss is logged", lambda: [e for e in logged if "could not be shown" in e["event"]]
+        )
+    assert (await slack_environment.request()).requester_id == ADA
     assert not [entry for entry in logged if "reference" in entry]
 
 
-async def test_explain_takes_any_word_for_a_level(office: Office) -> None:
-    await office.slack.command(ADA, "explain shop readwrite")
-    await office.expect_told(ADA, "shop has no level readwrite")
-    await office.slack.command(ADMIN, f"explain shop readonly <@{ADA}|ada>")
-    await office.expect_told(ADMIN, "Allowed to ask.")
-    await office.slack.command(ADA, f"explain shop readonly <@{LEAD}|lead>")
-    await office.expect_told(ADA, "can ask what others may have.")
+async def test_explain_takes_any_word_for_a_level(slack_environment: SlackEnvironment) -> None:
+    await slack_environment.slack.command(ADA, "explain shop readwrite")
+    await slack_environment.expect_told(ADA, "shop has no level readwrite")
+    await slack_environment.slack.command(ADMIN, f"explain shop readonly <@{ADA}|ada>")
+    await slack_environment.expect_told(ADMIN, "Allowed to ask.")
+    await slack_environment.slack.command(ADA, f"explain shop readonly <@{LEAD}|lead>")
+    await slack_environment.expect_told(ADA, "can ask what others may have.")
 
 
-async def test_a_name_that_slack_did_not_make_a_mention_of(office: Office) -> None:
-    await office.slack.command(ADA, "list @lead")
-    await office.expect_told(ADA, "I did not understand “@lead”.")
+async def test_a_name_that_slack_did_not_make_a_mention_of(slack_environment: SlackEnvironment) -> None:
+    await slack_environment.slack.command(ADA, "list @lead")
+    await slack_environment.expect_told(ADA, "I did not understand “@lead”.")

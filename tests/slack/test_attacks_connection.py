@@ -13,12 +13,12 @@ import pytest
 from bot.slack.connection import Connection, SlackRefused, bolt, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
-from tests.access.house import ALERTS, AUDIT, CARDS, PEOPLE, House
+from tests.access.environment import ALERTS, AUDIT, CARDS, PEOPLE, AccessEnvironment
 from tests.access.steps import put_in_force
 from tests.fake_slack.server import ACK_SECONDS, FakeSlack, running
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.open_faults import open_fault
-from tests.slack.conftest import ADA, LEAD, STRANGER, Office
+from tests.slack.conftest import ADA, LEAD, STRANGER, SlackEnvironment
 from tests.soak import soak_only
 
 PAGE = 65536
@@ -39,57 +39,65 @@ def calm(slack: FakeSlack) -> list[str]:
 
 
 @open_fault("U9", "the first command waits for auth.test before its ack")
-async def test_the_first_command_is_acked_while_slack_is_slow_to_say_who_we_are(office: Office) -> None:
-    await connected(office.slack)
-    office.slack.slow["auth.test"] = ACK_SECONDS + 5
-    outcome = await office.slack.command(ADA, "help")
-    calm(office.slack)
+async def test_the_first_command_is_acked_while_slack_is_slow_to_say_who_we_are(
+    slack_environment: SlackEnvironment,
+) -> None:
+    await connected(slack_environment.slack)
+    slack_environment.slack.slow["auth.test"] = ACK_SECONDS + 5
+    outcome = await slack_environment.slack.command(ADA, "help")
+    calm(slack_environment.slack)
     assert outcome.was_acked
 
 
 @open_fault("U9", "the first command is lost where auth.test fails once")
-async def test_the_first_command_is_answered_although_slack_fails_to_say_who_we_are(office: Office) -> None:
-    await connected(office.slack)
-    office.slack.failures["auth.test"] += [503, 503]
-    outcome = await office.slack.command(ADA, "help")
-    problems = calm(office.slack)
+async def test_the_first_command_is_answered_although_slack_fails_to_say_who_we_are(
+    slack_environment: SlackEnvironment,
+) -> None:
+    await connected(slack_environment.slack)
+    slack_environment.slack.failures["auth.test"] += [503, 503]
+    outcome = await slack_environment.slack.command(ADA, "help")
+    problems = calm(slack_environment.slack)
     assert outcome.was_acked
     assert problems == []
-    await office.slack.wait("an answer", lambda: office.slack.answers(ADA))
+    await slack_environment.slack.wait("an answer", lambda: slack_environment.slack.answers(ADA))
 
 
 @open_fault("U9", "the card in the renamed channel keeps its buttons")
-async def test_a_channel_that_gets_another_id_keeps_its_cards(office: Office) -> None:
-    card = await office.ask()
-    workspace = office.slack.workspace
+async def test_a_channel_that_gets_another_id_keeps_its_cards(slack_environment: SlackEnvironment) -> None:
+    card = await slack_environment.ask()
+    workspace = slack_environment.slack.workspace
     workspace.add_channel("C0NEWID", "cards")
     workspace.messages["C0NEWID"] = workspace.messages.pop(CARDS)
     del workspace.channels[CARDS]
     for message in workspace.messages["C0NEWID"].values():
         message["channel"] = "C0NEWID"
-    await office.slack.event("channel_id_changed", old_channel_id=CARDS, new_channel_id="C0NEWID")
-    await office.slack.click(LEAD, {**card, "channel": "C0NEWID"}, "Approve")
-    await office.expect_dm(ADA, "is ready")
+    await slack_environment.slack.event("channel_id_changed", old_channel_id=CARDS, new_channel_id="C0NEWID")
+    await slack_environment.slack.click(LEAD, {**card, "channel": "C0NEWID"}, "Approve")
+    await slack_environment.expect_dm(ADA, "is ready")
     with suppress(TimeoutError):
         async with asyncio.timeout(5):
-            while offers_approve(office):
+            while offers_approve(slack_environment):
                 await asyncio.sleep(0.02)
-    assert not offers_approve(office)
+    assert not offers_approve(slack_environment)
 
 
-def offers_approve(office: Office) -> bool:
+def offers_approve(slack_environment: SlackEnvironment) -> bool:
     """The card in the channel under its new id."""
-    return "Approve" in str(office.slack.messages("C0NEWID")[0]["blocks"])
+    return "Approve" in str(slack_environment.slack.messages("C0NEWID")[0]["blocks"])
 
 
-async def test_a_new_card_reaches_the_approvers_where_the_channel_got_another_id(office: Office) -> None:
-    put_in_force(office.house, requesters=["anyone"])
-    workspace = office.slack.workspace
+async def test_a_new_card_reaches_the_approvers_where_the_channel_got_another_id(
+    slack_environment: SlackEnvironment,
+) -> None:
+    put_in_force(slack_environment.environment, requesters=["anyone"])
+    workspace = slack_environment.slack.workspace
     del workspace.channels[CARDS]
-    await office.slack.event("channel_id_changed", old_channel_id=CARDS, new_channel_id="C0NEWID")
-    await office.slack.command(STRANGER, "request shop readonly 1h looking at a refund", channel=ALERTS)
-    await office.expect_dm(LEAD, "looking at a refund")
-    await office.slack.wait("an alert", lambda: "cannot be posted in C0CARDS" in str(office.slack.messages(ALERTS)))
+    await slack_environment.slack.event("channel_id_changed", old_channel_id=CARDS, new_channel_id="C0NEWID")
+    await slack_environment.slack.command(STRANGER, "request shop readonly 1h looking at a refund", channel=ALERTS)
+    await slack_environment.expect_dm(LEAD, "looking at a refund")
+    await slack_environment.slack.wait(
+        "an alert", lambda: "cannot be posted in C0CARDS" in str(slack_environment.slack.messages(ALERTS))
+    )
 
 
 # Packets that vanish.
@@ -163,17 +171,19 @@ def peopled(slack: FakeSlack) -> None:
 
 @pytest.fixture
 async def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Far]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
-    house = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
-    await house.open()
+    monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
+    environment = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await environment.open()
     async with running() as slack:
         relay = Relay(int(slack.url.rsplit(":", 1)[1]))
         await relay.start()
         slack.url = f"http://127.0.0.1:{relay.port}"
         peopled(slack)
         client = web_client(BOT_TOKEN, f"{slack.url}/api/")
-        house.context = replace(house.context, directory=SlackDirectory(client), messenger=SlackMessenger(client))
-        connection, stop = Connection(bolt(client, house.context), APP_TOKEN), asyncio.Event()
+        environment.context = replace(
+            environment.context, directory=SlackDirectory(client), messenger=SlackMessenger(client)
+        )
+        connection, stop = Connection(bolt(client, environment.context), APP_TOKEN), asyncio.Event()
         life = asyncio.create_task(connection.run(stop))
         try:
             await connected(slack)
@@ -182,7 +192,7 @@ async def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             stop.set()
             await relay.close()
             await asyncio.gather(life, return_exceptions=True)
-            await house.close()
+            await environment.close()
 
 
 async def assert_works(far: Far) -> None:

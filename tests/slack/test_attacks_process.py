@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from bot.app import App
 from bot.settings import Settings
-from tests.access.house import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, House
+from tests.access.environment import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, AccessEnvironment
 from tests.fake_slack.server import FakeSlack, running
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.open_faults import open_fault, require
@@ -38,7 +38,7 @@ POLICY = {
     "rules": [{"name": "shop", "requesters": [ADA], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": [LEAD, ADMIN]}]}],
 }  # fmt: skip
 UNKNOWN_TASK = """
-INSERT INTO tasks (kind, lane, request_id, payload, due_at, created_at, attempts)
+INSERT INTO tasks (kind, lock_key, request_id, payload, due_at, created_at, attempts)
 VALUES ('digest', 'slack:digest', NULL, '{}', '2020-01-01 00:00:00.000000', '2020-01-01 00:00:00.000000', 0)
 """
 
@@ -188,18 +188,18 @@ async def test_a_full_disk_makes_the_process_not_ready(bot: Bot) -> None:
 
 
 @asynccontextmanager
-async def started(house: House, slack: FakeSlack) -> AsyncIterator[asyncio.Task[None]]:
+async def started(environment: AccessEnvironment, slack: FakeSlack) -> AsyncIterator[asyncio.Task[None]]:
     """``run`` on the house's files and server."""
     settings = Settings(
         slack_bot_token=SecretStr(BOT_TOKEN),
         slack_app_token=SecretStr(APP_TOKEN),
         slack_api_url=f"{slack.url}/api/",
-        config=house.folder,
-        store_url=SecretStr(house.store),
+        config=environment.folder,
+        store_url=SecretStr(environment.store),
         http_port=free_port(),
     )
     app = App(settings)
-    app.context = app.runner.context = replace(app.context, engines=house.engines)
+    app.context = app.runner.context = replace(app.context, engines=environment.engines)
     life = asyncio.create_task(app.run())
     try:
         yield life
@@ -211,26 +211,26 @@ async def started(house: House, slack: FakeSlack) -> AsyncIterator[asyncio.Task[
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
-    found = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AccessEnvironment]:
+    monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
+    found = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await found.open()
     yield found
     await found.close()
 
 
 @open_fault("R10", "a new ledger is made without a word; the users of the lost one have no end")
-async def test_a_ledger_that_is_gone_is_not_made_anew_while_its_users_live(house: House) -> None:
-    await house.granted()
-    await house.ledger.close()
+async def test_a_ledger_that_is_gone_is_not_made_anew_while_its_users_live(environment: AccessEnvironment) -> None:
+    await environment.granted()
+    await environment.ledger.close()
     for suffix in ("", "-wal", "-shm"):
-        Path(f"{house.ledger.path}{suffix}").unlink(missing_ok=True)
+        Path(f"{environment.ledger.path}{suffix}").unlink(missing_ok=True)
     async with running() as slack:
         peopled(slack)
-        async with started(house, slack) as life:
+        async with started(environment, slack) as life:
             for _ in range(200):
                 if life.done() or slack._sockets:
                     break
                 await asyncio.sleep(0.05)
-            assert not house.ledger.path.exists()
+            assert not environment.ledger.path.exists()
             assert life.done(), "and the bot says why it does not start"

@@ -8,26 +8,28 @@ import pytest
 
 from bot.access import membership
 from storage.records import State
-from tests.access.house import ALERTS
-from tests.slack.conftest import ADA, LEAD, STRANGER, Office
+from tests.access.environment import ALERTS
+from tests.slack.conftest import ADA, LEAD, STRANGER, SlackEnvironment
 
 LEADS = "S0LEADS"
 
 
 @pytest.fixture
-async def led(office: Office) -> Office:
+async def led(slack_environment: SlackEnvironment) -> SlackEnvironment:
     """Approvals by a group."""
-    office.slack.workspace.add_group(LEADS, "leads", LEAD)
-    office.house.policy["rules"][0]["approvals"] = [{"from": [LEADS]}]
-    office.house.write()
-    return office
+    slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
+    slack_environment.environment.policy["rules"][0]["approvals"] = [{"from": [LEADS]}]
+    slack_environment.environment.write()
+    return slack_environment
 
 
-async def alerted(office: Office, words: str) -> None:
-    await office.slack.wait(f"an alert says {words!r}", lambda: words in str(office.slack.messages(ALERTS)))
+async def alerted(slack_environment: SlackEnvironment, words: str) -> None:
+    await slack_environment.slack.wait(
+        f"an alert says {words!r}", lambda: words in str(slack_environment.slack.messages(ALERTS))
+    )
 
 
-async def test_a_group_decides(led: Office) -> None:
+async def test_a_group_decides(led: SlackEnvironment) -> None:
     card = await led.ask()
     assert "<!subteam^S0LEADS>" in str(card)
     await led.slack.click(STRANGER, card, "Approve")
@@ -36,9 +38,9 @@ async def test_a_group_decides(led: Office) -> None:
     await led.expect_dm(ADA, "is ready")
 
 
-async def test_a_group_emptied_between_card_and_click(led: Office) -> None:
+async def test_a_group_emptied_between_card_and_click(led: SlackEnvironment) -> None:
     card = await led.ask()
-    await membership.follow_groups(led.house.context)  # seen for the first time
+    await membership.check_groups(led.environment.context)  # seen for the first time
     await led.slack.group_changes(LEADS)
     await alerted(led, "which the policy names, was changed in Slack: removed @lead")
     await led.slack.click(LEAD, card, "Approve")
@@ -51,7 +53,7 @@ async def test_a_group_emptied_between_card_and_click(led: Office) -> None:
 
 @pytest.mark.parametrize("trouble", ["fails", "limited", "slow", "disabled", "gone"])
 async def test_groups_that_do_not_answer_give_nobody_access(
-    led: Office, trouble: str, monkeypatch: pytest.MonkeyPatch
+    led: SlackEnvironment, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.slack.groups.WITHIN_SECONDS", 0.2)
     failures: dict[str, list[Any]] = {"fails": [500] * 9, "limited": [{"error": "ratelimited"}] * 9}
@@ -66,11 +68,13 @@ async def test_groups_that_do_not_answer_give_nobody_access(
         ADA, "Nobody could approve this" if trouble == "disabled" else "did not say who is in S0LEADS"
     )
     await alerted(led, "S0LEADS")
-    assert await led.house.ledger.requests() == ()
+    assert await led.environment.ledger.requests() == ()
 
 
 @pytest.mark.parametrize("change", [{"deleted": True}, {"is_restricted": True}])
-async def test_who_is_deactivated_or_made_a_guest_loses_everything(led: Office, change: dict[str, bool]) -> None:
+async def test_who_is_deactivated_or_made_a_guest_loses_everything(
+    led: SlackEnvironment, change: dict[str, bool]
+) -> None:
     card = await led.ask()
     await led.slack.click(LEAD, card, "Approve")
     await led.expect_dm(ADA, "is ready")
@@ -79,4 +83,4 @@ async def test_who_is_deactivated_or_made_a_guest_loses_everything(led: Office, 
     await led.expect_card(card["ts"], "no longer a member of the workspace")
     await led.expect_card(card["ts"], "Read back from the server")
     await led.expect_card(waiting["ts"], "Out of date")
-    assert led.house.server.users == {}
+    assert led.environment.server.users == {}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from storage.records import State
-from tests.access.house import ALERTS, CARDS
-from tests.slack.conftest import ADA, LEAD, SECOND, STRANGER, Office
+from tests.access.environment import ALERTS, CARDS
+from tests.slack.conftest import ADA, LEAD, SECOND, STRANGER, SlackEnvironment
 
 GLASS = {
     "name": "break glass", "break_glass": True, "requesters": [ADA], "databases": ["*"], "levels": ["*"],
@@ -19,28 +19,30 @@ GLASS = {
 
 
 @pytest.fixture
-async def ruled(office: Office) -> Office:
-    office.slack.workspace.add_group("S0LEADS", "leads", LEAD)
-    office.slack.workspace.add_group("S0DBA", "dba", SECOND)
-    office.slack.workspace.add_group("S0ONCALL", "oncall", STRANGER)
-    return office
+async def ruled(slack_environment: SlackEnvironment) -> SlackEnvironment:
+    slack_environment.slack.workspace.add_group("S0LEADS", "leads", LEAD)
+    slack_environment.slack.workspace.add_group("S0DBA", "dba", SECOND)
+    slack_environment.slack.workspace.add_group("S0ONCALL", "oncall", STRANGER)
+    return slack_environment
 
 
-def change(office: Office, **keys: Any) -> None:
-    office.house.policy["rules"][0].update(keys)
-    office.house.write()
+def change(slack_environment: SlackEnvironment, **keys: Any) -> None:
+    slack_environment.environment.policy["rules"][0].update(keys)
+    slack_environment.environment.write()
 
 
-def turn(office: Office, **by: float) -> None:
-    office.house.clock.at += timedelta(**by)
-    office.house.runner.nudge()
+def turn(slack_environment: SlackEnvironment, **by: float) -> None:
+    slack_environment.environment.clock.at += timedelta(**by)
+    slack_environment.environment.runner.nudge()
 
 
-async def alerted(office: Office, words: str) -> None:
-    await office.slack.wait(f"an alert says {words!r}", lambda: words in str(office.slack.messages(ALERTS)))
+async def alerted(slack_environment: SlackEnvironment, words: str) -> None:
+    await slack_environment.slack.wait(
+        f"an alert says {words!r}", lambda: words in str(slack_environment.slack.messages(ALERTS))
+    )
 
 
-async def test_two_stages_with_escalation(ruled: Office) -> None:
+async def test_two_stages_with_escalation(ruled: SlackEnvironment) -> None:
     change(
         ruled,
         approvals=[{"from": ["S0LEADS"]}, {"from": ["S0DBA"]}],
@@ -66,7 +68,7 @@ async def test_two_stages_with_escalation(ruled: Office) -> None:
     await ruled.expect_dm(ADA, "is ready")
 
 
-async def test_more_time(ruled: Office) -> None:
+async def test_more_time(ruled: SlackEnvironment) -> None:
     card = await ruled.ask()
     await ruled.slack.click(LEAD, card, "Approve")
     message = await ruled.expect_dm(ADA, "is ready")
@@ -86,7 +88,7 @@ async def test_more_time(ruled: Office) -> None:
     assert after.expires_at == grant.expires_at + timedelta(hours=2)
     await ruled.expect_card(card["ts"], "until")
     await ruled.slack.wait(
-        "the server", lambda: ruled.house.server.users[str(grant.username)].expires_at > grant.expires_at
+        "the server", lambda: ruled.environment.server.users[str(grant.username)].expires_at > grant.expires_at
     )
     await ruled.slack.command(ADA, "extend 1 30m still not done with it")
     await ruled.expect_told(ADA, "Request #3 is waiting")
@@ -94,9 +96,9 @@ async def test_more_time(ruled: Office) -> None:
     await ruled.expect_dm(ADA, "the access #1 that it would have extended has ended")
 
 
-async def test_break_glass_with_review(ruled: Office) -> None:
-    ruled.house.policy["rules"].append(GLASS)
-    ruled.house.write()
+async def test_break_glass_with_review(ruled: SlackEnvironment) -> None:
+    ruled.environment.policy["rules"].append(GLASS)
+    ruled.environment.write()
     await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down")
     await ruled.expect_told(ADA, "The glass is being broken: #1")
     await ruled.expect_dm(ADA, "is ready")
@@ -113,9 +115,9 @@ async def test_break_glass_with_review(ruled: Office) -> None:
     await ruled.expect_card(card["ts"], "signed off by <@U0SECOND>")
 
 
-async def test_break_glass_without_review(ruled: Office) -> None:
-    ruled.house.policy["rules"].append(GLASS)
-    ruled.house.write()
+async def test_break_glass_without_review(ruled: SlackEnvironment) -> None:
+    ruled.environment.policy["rules"].append(GLASS)
+    ruled.environment.write()
     await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down")
     await ruled.expect_dm(ADA, "is ready")
     turn(ruled, minutes=31)
@@ -133,8 +135,8 @@ async def test_break_glass_without_review(ruled: Office) -> None:
     await ruled.expect_told(ADA, "The glass is being broken: #2")
 
 
-async def test_a_ticket_is_asked_for_in_the_form(ruled: Office) -> None:
-    ruled.house.policy["ticket_url"] = "https://tickets.test/{ticket}"
+async def test_a_ticket_is_asked_for_in_the_form(ruled: SlackEnvironment) -> None:
+    ruled.environment.policy["ticket_url"] = "https://tickets.test/{ticket}"
     change(ruled, ticket="[A-Z]+-[0-9]+")
     await ruled.slack.command(ADA, "request shop readonly 1h")
     form = await ruled.slack.wait("the form", lambda: ruled.slack.form(ADA))
@@ -147,7 +149,7 @@ async def test_a_ticket_is_asked_for_in_the_form(ruled: Office) -> None:
     assert (await ruled.request()).reason == "looking at a refund PAY-311"
 
 
-async def test_a_password_that_is_shown_on_demand(ruled: Office) -> None:
+async def test_a_password_that_is_shown_on_demand(ruled: SlackEnvironment) -> None:
     change(ruled, delivery="reveal")
     card = await ruled.ask()
     await ruled.slack.click(LEAD, card, "Approve")
@@ -160,6 +162,6 @@ async def test_a_password_that_is_shown_on_demand(ruled: Office) -> None:
     form = await ruled.slack.wait("it", lambda: "*Password*" in str(ruled.slack.form(ADA)) and ruled.slack.form(ADA))
     shown = re.search(r"\*Password\*\\n`([^`]+)`", str(form))
     assert shown is not None
-    assert ruled.house.server.login(str((await ruled.request()).username), shown[1])
+    assert ruled.environment.server.login(str((await ruled.request()).username), shown[1])
     said = [ruled.slack.messages(channel) for channel in ruled.slack.workspace.messages]
     assert shown[1] not in str(said)

@@ -21,7 +21,7 @@ from bot.settings import SettingsError
 from bot.slack.connection import Connection
 from storage.errors import StoreUnavailable
 from storage.records import Request, State
-from tests.access.house import HOUR, House
+from tests.access.environment import HOUR, AccessEnvironment
 from tests.fake_slack.server import FakeSlack, running
 from tests.slack.test_running import app
 
@@ -30,74 +30,80 @@ AWAY_FOR = 5
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setenv("HOUSE_ADMIN_URL", "postgresql://bot:HouseAdminSecret@localhost/shop")
-    found = House(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AccessEnvironment]:
+    monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
+    found = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await found.open()
     yield found
     await found.close()
 
 
-async def with_a_live_grant(house: House, slack: FakeSlack, **settings: Any) -> tuple[App, Request]:
+async def with_a_live_grant(environment: AccessEnvironment, slack: FakeSlack, **settings: Any) -> tuple[App, Request]:
     """The bot about to start on the ledger of the house, in which a grant has just expired."""
-    request = await house.granted()
-    house.clock.at += HOUR
-    found = app(house.folder, slack)
-    house.write()
+    request = await environment.granted()
+    environment.clock.at += HOUR
+    found = app(environment.folder, slack)
+    environment.write()
     found.settings = found.settings.model_copy(update=settings)
     slack_side = {"directory": found.context.directory, "messenger": found.context.messenger}
-    found.context = replace(house.context, **slack_side)  # type: ignore[arg-type]
+    found.context = replace(environment.context, **slack_side)  # type: ignore[arg-type]
     found.runner = Runner(found.context, JOBS)
     return found, request
 
 
-async def assert_ended(house: House, request: Request) -> None:
-    await house.ledger.open(create=False)
-    assert (await house.now(request)).state is State.REVOKED
-    assert house.server.users == {}
+async def assert_ended(environment: AccessEnvironment, request: Request) -> None:
+    await environment.ledger.open(create=False)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert environment.server.users == {}
 
 
 @pytest.mark.parametrize("missing", ["slack_bot_token", "slack_app_token"])
-async def test_without_a_token_a_live_grant_is_ended_and_then_it_is_said(house: House, missing: str) -> None:
+async def test_without_a_token_a_live_grant_is_ended_and_then_it_is_said(
+    environment: AccessEnvironment, missing: str
+) -> None:
     async with running() as slack:
-        found, request = await with_a_live_grant(house, slack, **{missing: None})
+        found, request = await with_a_live_grant(environment, slack, **{missing: None})
         with pytest.raises(SettingsError, match=f"{missing.upper()}: is not set"):
             await found.run()
-        await assert_ended(house, request)
+        await assert_ended(environment, request)
 
 
-async def test_with_a_port_that_is_taken_a_live_grant_is_ended_and_then_it_is_said(house: House) -> None:
+async def test_with_a_port_that_is_taken_a_live_grant_is_ended_and_then_it_is_said(
+    environment: AccessEnvironment,
+) -> None:
     async with running() as slack:
         taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
         port = taken.sockets[0].getsockname()[1]
-        found, request = await with_a_live_grant(house, slack, http_port=port)
+        found, request = await with_a_live_grant(environment, slack, http_port=port)
         with pytest.raises(CannotListen, match=str(port)):
             await found.run()
         taken.close()
-        await assert_ended(house, request)
+        await assert_ended(environment, request)
 
 
-async def test_with_a_refused_token_a_live_grant_is_ended_and_then_it_is_said(house: House) -> None:
+async def test_with_a_refused_token_a_live_grant_is_ended_and_then_it_is_said(environment: AccessEnvironment) -> None:
     async with running() as slack:
-        found, request = await with_a_live_grant(house, slack, slack_app_token=SecretStr("xapp-wrong"))
+        found, request = await with_a_live_grant(environment, slack, slack_app_token=SecretStr("xapp-wrong"))
         with pytest.raises(CannotStart, match="SLACK_APP_TOKEN: Slack refused it"):
             await found.run()
-        await assert_ended(house, request)
+        await assert_ended(environment, request)
 
 
-async def test_a_connection_that_fails_by_a_mistake_stops_no_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_fails_by_a_mistake_stops_no_end(
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fails(*_: object) -> None:
         raise KeyError("url")
 
     monkeypatch.setattr(Connection, "run", fails)
     async with running() as slack:
-        found, request = await with_a_live_grant(house, slack)
+        found, request = await with_a_live_grant(environment, slack)
         life = asyncio.create_task(found.run())
-        await slack.wait("the user is gone", lambda: not house.server.users)
+        await slack.wait("the user is gone", lambda: not environment.server.users)
         assert not life.done()
         found.stop.set()
         await life
-        await assert_ended(house, request)
+        await assert_ended(environment, request)
 
 
 async def test_without_a_token_and_a_ledger_none_is_made(tmp_path: Path) -> None:
@@ -110,12 +116,12 @@ async def test_without_a_token_and_a_ledger_none_is_made(tmp_path: Path) -> None
 
 
 async def test_a_ledger_that_fails_for_a_moment_does_not_end_the_bot_that_stays_for_the_ends(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(application, "RETRY_SECONDS", 0.01)
     async with running() as slack:
-        found, request = await with_a_live_grant(house, slack, slack_bot_token=None)
-        house.server.is_up = False
+        found, request = await with_a_live_grant(environment, slack, slack_bot_token=None)
+        environment.server.is_up = False
         live, calls = found.context.ledger.live_grants, list[int]()
 
         async def sometimes(**which: Any) -> Any:
@@ -123,11 +129,11 @@ async def test_a_ledger_that_fails_for_a_moment_does_not_end_the_bot_that_stays_
             if len(calls) in {3, 4}:
                 raise StoreUnavailable("OperationalError")
             if len(calls) > AWAY_FOR:
-                house.server.is_up = True
-            house.clock.at += timedelta(seconds=30)
+                environment.server.is_up = True
+            environment.clock.at += timedelta(seconds=30)
             return await live(**which)
 
         monkeypatch.setattr(found.context.ledger, "live_grants", sometimes)
         with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
             await found.run()
-        await assert_ended(house, request)
+        await assert_ended(environment, request)

@@ -13,9 +13,9 @@ from bot.access import decide, password, request_access, revoke
 from bot.slack import views
 from storage.errors import StoreUnavailable
 from storage.records import State
-from tests.access.house import ADA, LEAD
+from tests.access.environment import ADA, LEAD
 from tests.open_faults import require
-from tests.slack.conftest import Office
+from tests.slack.conftest import SlackEnvironment
 
 REFERENCE = r"Something went wrong\. Reference [0-9A-F]{4}-[0-9A-F]{4}\."
 
@@ -42,83 +42,95 @@ def fail_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
     monkeypatch.setattr(module, name, failing)
 
 
-async def live(office: Office) -> None:
+async def live(slack_environment: SlackEnvironment) -> None:
     """A grant in the ledger's own words: its message is there a moment before."""
-    await office.slack.click(LEAD, await office.ask(), "Approve")
+    await slack_environment.slack.click(LEAD, await slack_environment.ask(), "Approve")
     for _ in range(1000):
-        if (await office.request()).state is State.ACTIVE:
+        if (await slack_environment.request()).state is State.ACTIVE:
             return
         await asyncio.sleep(0.02)
     require(False, "the grant is live")
 
 
-async def expect_trouble(office: Office, user: str, certain: str) -> None:
+async def expect_trouble(slack_environment: SlackEnvironment, user: str, certain: str) -> None:
     """The whole answer: a reference and what is certain."""
-    said = await office.expect_told(user, "Something went wrong.")
+    said = await slack_environment.expect_told(user, "Something went wrong.")
     assert re.fullmatch(f"{REFERENCE}{re.escape(f' {certain}' if certain else '')}", said), said
 
 
-async def test_a_request_that_was_stored_is_said_to_be_made(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_was_stored_is_said_to_be_made(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail_after(monkeypatch, request_access, "ask")
-    await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(office, ADA, "Your request was made (#1).")
-    assert (await office.request()).state is State.PENDING
+    await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    await expect_trouble(slack_environment, ADA, "Your request was made (#1).")
+    assert (await slack_environment.request()).state is State.PENDING
 
 
-async def test_a_request_that_was_granted_is_said_to_be_made(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    office.house.policy["rules"][0]["approvals"] = []
-    office.house.write()
+async def test_a_request_that_was_granted_is_said_to_be_made(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slack_environment.environment.policy["rules"][0]["approvals"] = []
+    slack_environment.environment.write()
     fail_before(monkeypatch, request_access, "approve_alone")
-    await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(office, ADA, "Your request was made (#1).")
-    await office.expect_dm(ADA, "is ready")
+    await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    await expect_trouble(slack_environment, ADA, "Your request was made (#1).")
+    await slack_environment.expect_dm(ADA, "is ready")
 
 
-async def test_nothing_was_changed_where_nothing_was(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_was_changed_where_nothing_was(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail_before(monkeypatch, request_access, "ask")
-    await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(office, ADA, "Nothing was changed.")
-    assert await office.house.ledger.requests() == ()
+    await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    await expect_trouble(slack_environment, ADA, "Nothing was changed.")
+    assert await slack_environment.environment.ledger.requests() == ()
 
 
-async def test_an_earlier_request_is_not_this_one(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    await office.ask()
+async def test_an_earlier_request_is_not_this_one(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await slack_environment.ask()
     fail_before(monkeypatch, request_access, "ask")
-    await office.slack.command(ADA, "request shop readonly 2h looking at another refund")
-    await expect_trouble(office, ADA, "Nothing was changed.")
+    await slack_environment.slack.command(ADA, "request shop readonly 2h looking at another refund")
+    await expect_trouble(slack_environment, ADA, "Nothing was changed.")
 
 
-async def test_a_ledger_that_fails_leaves_nothing_certain(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ledger_that_fails_leaves_nothing_certain(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its last transaction may be written or not, and it may answer again a moment later."""
     fail_before(monkeypatch, request_access, "ask", StoreUnavailable("OperationalError"))
-    await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(office, ADA, "")
+    await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    await expect_trouble(slack_environment, ADA, "")
 
 
 @pytest.mark.parametrize("question", ["last_event", "changed_by"])
 async def test_a_ledger_that_cannot_be_asked_leaves_nothing_certain(
-    office: Office, monkeypatch: pytest.MonkeyPatch, question: str
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     fail_after(monkeypatch, request_access, "ask")
-    fail_before(monkeypatch, office.house.ledger, question, StoreUnavailable("OperationalError"))
-    await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(office, ADA, "")
+    fail_before(monkeypatch, slack_environment.environment.ledger, question, StoreUnavailable("OperationalError"))
+    await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    await expect_trouble(slack_environment, ADA, "")
 
 
-async def test_a_click_that_counted_is_said_to_count(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = await office.ask()
+async def test_a_click_that_counted_is_said_to_count(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = await slack_environment.ask()
     fail_after(monkeypatch, decide, "approve")
-    await office.slack.click(LEAD, card, "Approve")
-    await expect_trouble(office, LEAD, "Your approval of #1 was recorded.")
-    await office.expect_dm(ADA, "is ready")
+    await slack_environment.slack.click(LEAD, card, "Approve")
+    await expect_trouble(slack_environment, LEAD, "Your approval of #1 was recorded.")
+    await slack_environment.expect_dm(ADA, "is ready")
 
 
-async def test_a_click_that_did_not_count(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = await office.ask()
+async def test_a_click_that_did_not_count(slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = await slack_environment.ask()
     fail_before(monkeypatch, decide, "approve")
-    await office.slack.click(LEAD, card, "Approve")
-    await expect_trouble(office, LEAD, "Nothing was changed.")
-    assert (await office.request()).state is State.PENDING
+    await slack_environment.slack.click(LEAD, card, "Approve")
+    await expect_trouble(slack_environment, LEAD, "Nothing was changed.")
+    assert (await slack_environment.request()).state is State.PENDING
 
 
 @pytest.mark.parametrize(
@@ -130,89 +142,101 @@ async def test_a_click_that_did_not_count(office: Office, monkeypatch: pytest.Mo
     ],
 )
 async def test_what_was_ended_is_said_to_be_ended(
-    office: Office, monkeypatch: pytest.MonkeyPatch, module: Any, verb: str, certain: str
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, module: Any, verb: str, certain: str
 ) -> None:
     if verb == "cancel":
-        await office.ask()
+        await slack_environment.ask()
     else:
-        await live(office)
+        await live(slack_environment)
     fail_after(monkeypatch, module, verb)
     who = LEAD if verb == "revoke" else ADA
-    await office.slack.command(who, f"{verb} 1")
-    await expect_trouble(office, who, certain)
+    await slack_environment.slack.command(who, f"{verb} 1")
+    await expect_trouble(slack_environment, who, certain)
 
 
-async def test_a_request_that_the_policy_closed_is_not_nothing(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_the_policy_closed_is_not_nothing(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The click itself closed it, in the policy's name: to the one who clicked nothing is certain."""
-    card = await office.ask()
-    office.house.policy["rules"][0]["approvals"][0]["count"] = 2
-    office.house.write()
+    card = await slack_environment.ask()
+    slack_environment.environment.policy["rules"][0]["approvals"][0]["count"] = 2
+    slack_environment.environment.write()
 
     def failing(*_about: Any) -> str:
         raise Unforeseen
 
     monkeypatch.setattr(decide, "what_happened", failing)
-    await office.slack.click(LEAD, card, "Approve")
-    await expect_trouble(office, LEAD, "")
-    assert (await office.request()).state is State.OUTDATED
+    await slack_environment.slack.click(LEAD, card, "Approve")
+    await expect_trouble(slack_environment, LEAD, "")
+    assert (await slack_environment.request()).state is State.OUTDATED
 
 
-async def test_a_password_may_be_new_without_a_record(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_password_may_be_new_without_a_record(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server has it before the ledger knows."""
-    office.house.policy["defaults"]["delivery"] = "reveal"
-    office.house.write()
-    await live(office)
-    message = await office.expect_dm(ADA, "Show password")
-    (user,) = office.house.server.users.values()
+    slack_environment.environment.policy["defaults"]["delivery"] = "reveal"
+    slack_environment.environment.write()
+    await live(slack_environment)
+    message = await slack_environment.expect_dm(ADA, "Show password")
+    (user,) = slack_environment.environment.server.users.values()
     before = user.password
-    fail_before(monkeypatch, office.house.ledger, "advance")
-    await office.slack.click(ADA, message, "Show password")
-    await expect_trouble(office, ADA, "")
+    fail_before(monkeypatch, slack_environment.environment.ledger, "advance")
+    await slack_environment.slack.click(ADA, message, "Show password")
+    await expect_trouble(slack_environment, ADA, "")
     assert user.password != before
 
 
-async def test_a_new_password_is_a_task_without_a_record(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    await live(office)
-    message = await office.expect_dm(ADA, "is ready")
+async def test_a_new_password_is_a_task_without_a_record(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await live(slack_environment)
+    message = await slack_environment.expect_dm(ADA, "is ready")
     fail_after(monkeypatch, password, "renew")
-    await office.slack.click(ADA, message, "New password")
-    await expect_trouble(office, ADA, "")
+    await slack_environment.slack.click(ADA, message, "New password")
+    await expect_trouble(slack_environment, ADA, "")
 
 
-async def test_a_form_says_what_is_certain_too(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    await office.slack.command(ADA, "request")
-    form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
+async def test_a_form_says_what_is_certain_too(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await slack_environment.slack.command(ADA, "request")
+    form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     fail_after(monkeypatch, request_access, "ask")
-    outcome = await office.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")
+    outcome = await slack_environment.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")
     assert re.fullmatch(f"{REFERENCE} Your request was made \\(#1\\)\\.", outcome.errors["why"])
 
 
-async def test_a_form_that_did_nothing_says_so(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = await office.ask()
-    await office.slack.click(LEAD, card, "Deny")
-    form = await office.slack.wait("the form", lambda: office.slack.form(LEAD))
+async def test_a_form_that_did_nothing_says_so(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = await slack_environment.ask()
+    await slack_environment.slack.click(LEAD, card, "Deny")
+    form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(LEAD))
     fail_before(monkeypatch, decide, "deny")
-    outcome = await office.slack.submit(LEAD, form, why="not today please")
+    outcome = await slack_environment.slack.submit(LEAD, form, why="not today please")
     assert re.fullmatch(f"{REFERENCE} Nothing was changed\\.", outcome.errors["why"])
 
 
-async def test_a_form_answered_late_says_it_by_message(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    await office.slack.command(ADA, "request")
-    form = await office.slack.wait("the form", lambda: office.slack.form(ADA))
+async def test_a_form_answered_late_says_it_by_message(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await slack_environment.slack.command(ADA, "request")
+    form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     fail_after(monkeypatch, request_access, "ask")
     monkeypatch.setattr(views, "ACK_SECONDS", 0)
-    assert (await office.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")).ack == {}
-    await office.expect_dm(ADA, "Your request was made (#1).")
+    assert (await slack_environment.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")).ack == {}
+    await slack_environment.expect_dm(ADA, "Your request was made (#1).")
 
 
 async def test_a_request_that_waits_for_the_policy_does_not_say_that_nothing_was_done(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stored, and then Slack is silent about a group on which the grant depends."""
-    office.house.policy["rules"][0]["approvals"] = []
-    office.house.write()
+    slack_environment.environment.policy["rules"][0]["approvals"] = []
+    slack_environment.environment.write()
     silent = "Slack did not say who is in S0LEADS, and no answer is a no."
     fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
-    await office.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    said = await office.expect_told(ADA, "Your request was made (#1).")
+    await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    said = await slack_environment.expect_told(ADA, "Your request was made (#1).")
     assert silent in said

@@ -108,7 +108,7 @@ def asked(terms: Terms, *, person_id: str, database: str, **keys: Any) -> Reques
             "ticket": None,
             "parent_id": None,
             "terms": terms,
-            "asked_at": NOON,
+            "requested_at": NOON,
             "lapses_at": NOON + terms.request_ttl,
             **keys,
         }

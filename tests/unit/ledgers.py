@@ -84,7 +84,7 @@ def approval(request: Request, person: str = "U01LEAD", **more: Any) -> Transiti
     return TransitionInput(actor=person, decision=vote(request, person, **more), set=grant)
 
 
-def change_for(move: Transition, request: Request) -> TransitionInput:
+def input_for(move: Transition, request: Request) -> TransitionInput:
     """What an honest caller brings for this move."""
     bot = TransitionInput(actor="bot")
     changes = {
@@ -127,9 +127,9 @@ async def bring(ledger: Ledger, clock: TurnableClock, state: State, **ask: Any) 
     request, _ = await ledger.ask(draft(person=f"U{clock.moment.timestamp()}{state}", **ask))
     if state is State.LAPSED:
         clock.turn(24 * HOUR)
-        return await ledger.advance(request.id, Transition.LAPSE, change_for(Transition.LAPSE, request))
+        return await ledger.advance(request.id, Transition.LAPSE, input_for(Transition.LAPSE, request))
     for move in WAY[state]:
-        request = await ledger.advance(request.id, move, change_for(move, request))
+        request = await ledger.advance(request.id, move, input_for(move, request))
     assert request.state is state
     return request
 

@@ -12,7 +12,7 @@ from bot.access.request_access import RequestOutcome
 from bot.slack import answers
 from bot.slack.blocks import RenderedMessage
 from storage.records import Decision, Stage, State, Verdict
-from tests.unit.test_cards import AT, HOUR, Request, offers, request
+from tests.unit.test_cards import AT, HOUR, Request, catalog_entries, request
 
 
 def ours(state: State, **changes: object) -> Request:
@@ -58,10 +58,10 @@ def test_the_list_has_buttons_for_ones_own_alone() -> None:
 
 
 def test_every_offer_is_shown_or_counted() -> None:
-    answer = answers.databases(offers(40))
-    for offer in offers(40):
-        assert f"*{offer.database}* {offer.level} — up to 8 h" in shown(answer)
-    assert "and 50 more" in str(answers.databases(offers(90)).blocks[-1])
+    answer = answers.databases(catalog_entries(40))
+    for entry in catalog_entries(40):
+        assert f"*{entry.database}* {entry.level} — up to 8 h" in shown(answer)
+    assert "and 50 more" in str(answers.databases(catalog_entries(90)).blocks[-1])
 
 
 def test_status_tells_state_decisions_sessions_and_time_left() -> None:

@@ -26,7 +26,7 @@ from bot.access.ports import (
 )
 from bot.access.queries import StatusView
 from bot.access.request_access import RequestOutcome, Typed
-from bot.policy.catalog import Offer
+from bot.policy.catalog import CatalogEntry
 from bot.slack import answers, modals
 from bot.slack.cards import draw
 from storage.audit_log import AuditKind
@@ -68,8 +68,8 @@ def request(reason: str, state: State, receipt: dict[str, Any] | None = None, be
     )  # fmt: skip
     return Request(
         id=10**12, key="k" * 16, kind=Kind.ACCESS, state=state, version=3, team_id="T0", requester_id="U0ADA", requester_name=reason[:80], database="d" * 40,
-        level="l" * 24, reason=reason, ticket=None, parent_id=None, terms=terms, asked_at=AT, lapses_at=AT, approved_at=AT, duration=HOUR, username="jit_1_ada_kkkk",
-        expires_at=AT + HOUR, ended_at=AT, ended_because=because, ended_by="U0LEAD", ended_words=reason, receipt=receipt,
+        level="l" * 24, reason=reason, ticket=None, parent_id=None, terms=terms, requested_at=AT, lapses_at=AT, approved_at=AT, duration=HOUR, username="jit_1_ada_kkkk",
+        expires_at=AT + HOUR, ended_at=AT, ended_because=because, ended_by="U0LEAD", ended_note=reason, receipt=receipt,
     )  # fmt: skip
 
 
@@ -160,24 +160,24 @@ def of_the_policy(reason: str, kind: Kind, state: State, votes: tuple[Decision, 
 @pytest.mark.parametrize("reason", WORST)
 def test_every_message_passes_slacks_limits_and_mentions_nobody(reason: str) -> None:
     for notice in notices(reason[:1000]):
-        drawn = draw(notice)
-        assert blockkit.problems_of_message(drawn.blocks, drawn.text, is_update=True) == [], notice
-        assert "<!channel>" not in drawn.text
-        assert "\u202e" not in str(drawn.blocks) + drawn.text
-        for block in drawn.blocks:
+        rendered = draw(notice)
+        assert blockkit.problems_of_message(rendered.blocks, rendered.text, is_update=True) == [], notice
+        assert "<!channel>" not in rendered.text
+        assert "\u202e" not in str(rendered.blocks) + rendered.text
+        for block in rendered.blocks:
             for part in [block.get("text"), *block.get("fields", []), *block.get("elements", [])]:
                 if isinstance(part, dict) and part.get("type") == "mrkdwn":
                     assert "<!channel>" not in part["text"]
         if isinstance(notice, CredentialsNotice) and notice.password:
-            assert SECRET in str(drawn.blocks)
-            assert SECRET not in drawn.text
+            assert SECRET in str(rendered.blocks)
+            assert SECRET not in rendered.text
         else:
-            assert SECRET not in str(drawn)
+            assert SECRET not in str(rendered)
 
 
-def offers(number: int) -> tuple[Offer, ...]:
+def catalog_entries(number: int) -> tuple[CatalogEntry, ...]:
     return tuple(
-        Offer(
+        CatalogEntry(
             database=f"database-{n // 3}",
             description="d" * 200,
             level=f"level-{n}",
@@ -195,7 +195,7 @@ def offers(number: int) -> tuple[Offer, ...]:
 def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> None:
     for database in (None, "database-0", "gone"):
         typed = Typed(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
-        assert blockkit.problems_of_view(modals.ask_form(offers(number), typed, problem="x" * 500)) == []
+        assert blockkit.problems_of_view(modals.request_form(catalog_entries(number), typed, problem="x" * 500)) == []
     assert blockkit.problems_of_view(modals.deny_form(request(reason or "x", State.PENDING))) == []
     assert blockkit.problems_of_view(modals.nothing_form("There is nothing.")) == []
 
@@ -203,12 +203,12 @@ def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> Non
 @pytest.mark.parametrize("reason", WORST)
 def test_every_answer_passes_slacks_limits(reason: str) -> None:
     live, waiting = request(reason[:1000], State.ACTIVE), request(reason[:1000], State.PENDING)
-    drawn = [
+    rendered = [
         answers.asked(RequestOutcome(request=waiting, is_new=True)), answers.asked(RequestOutcome(request=waiting, is_new=False)), answers.listed([], "U0ADA"),
-        answers.listed([replace(live, id=n) for n in range(40)], "U0ADA"), answers.databases(offers(90)), answers.databases(()),
+        answers.listed([replace(live, id=n) for n in range(40)], "U0ADA"), answers.databases(catalog_entries(90)), answers.databases(()),
         answers.status(StatusView(request=live, decisions=(), events=(), sessions=None), AT), answers.help_for(None), answers.help_for("list"), answers.said(reason * 5),
     ]  # fmt: skip
-    for answer in drawn:
+    for answer in rendered:
         assert blockkit.problems_of_message(answer.blocks, answer.text, is_update=True) == []
 
 

@@ -27,8 +27,8 @@ from tests.unit.ledgers import (
     TurnableClock,
     approval,
     bring,
-    change_for,
     draft,
+    input_for,
     open_ledger,
     terms,
 )
@@ -63,7 +63,7 @@ async def test_a_move_from_a_state_that_is_not_its_source_changes_nothing(
     before = await everything(ledger, request.id)
     for move in [m for m in MOVES if state not in TRANSITIONS[m].sources]:
         with pytest.raises(NotPossible) as lost:
-            await ledger.advance(request.id, move, change_for(move, request))
+            await ledger.advance(request.id, move, input_for(move, request))
         assert (lost.value.why, lost.value.request) == (Obstacle.STATE, request), move
     assert await everything(ledger, request.id) == before
 
@@ -82,13 +82,13 @@ async def test_a_move_from_its_source_commits_with_all_that_follows(
 ) -> None:
     request = await bring(ledger, clock, state)
     if move is Transition.ACTIVATE:
-        request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
+        request = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
     if move is Transition.LAPSE:
         clock.turn(24 * HOUR)
     if move is Transition.DECIDE:
         request, _ = await ledger.ask(draft(counts=(2,), person="U77"))
     events = await ledger.history(request.id)
-    after = await ledger.advance(request.id, move, change_for(move, request))
+    after = await ledger.advance(request.id, move, input_for(move, request))
     assert after.state is (TRANSITIONS[move].target or state)
     assert after.version == request.version + 1
     (event,) = (await ledger.history(request.id))[len(events) :]
@@ -107,7 +107,7 @@ async def test_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -
     assert is_new
     assert asked.state is State.PENDING
     assert re.fullmatch(r"[a-z0-9]{16}", asked.key)
-    assert (asked.asked_at, asked.lapses_at) == (START, START + 24 * HOUR)
+    assert (asked.requested_at, asked.lapses_at) == (START, START + 24 * HOUR)
     assert asked.terms == draft().terms
     clock.turn(timedelta(minutes=5))
     approved = await ledger.advance(asked.id, Transition.DECIDE, approval(asked))
@@ -117,17 +117,17 @@ async def test_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -
     revocation = next(t for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.REVOKE)
     assert revocation.due_at == clock() + HOUR + 2 * HOUR
     clock.turn(timedelta(minutes=10))
-    started = await ledger.advance(asked.id, Transition.START, change_for(Transition.START, asked))
+    started = await ledger.advance(asked.id, Transition.START, input_for(Transition.START, asked))
     assert (started.started_at, started.expires_at) == (clock(), clock() + 2 * HOUR)
     assert started.identity == "server-1"
     moved = next(t for t in await ledger.tasks(request_id=asked.id) if t.kind is TaskKind.REVOKE)
     assert (moved.id, moved.due_at) == (revocation.id, started.expires_at)
-    active = await ledger.advance(asked.id, Transition.ACTIVATE, change_for(Transition.ACTIVATE, asked))
+    active = await ledger.advance(asked.id, Transition.ACTIVATE, input_for(Transition.ACTIVATE, asked))
     assert (active.activated_at, active.unsettled_until) == (clock(), None)
     clock.turn(2 * HOUR)
     ending = await ledger.advance(asked.id, Transition.REVOKE, TransitionInput(actor="clock", cause=Cause.EXPIRED))
     assert (ending.ended_because, ending.ended_by, ending.ended_at) == (Cause.EXPIRED, "clock", None)
-    ended = await ledger.advance(asked.id, Transition.CONFIRM, change_for(Transition.CONFIRM, asked))
+    ended = await ledger.advance(asked.id, Transition.CONFIRM, input_for(Transition.CONFIRM, asked))
     assert (ended.state, ended.ended_at) == (State.REVOKED, clock())
     assert ended.receipt == {"was_absent": False, "sessions_ended": 1}
     assert TaskKind.REVOKE not in await kinds(ledger, asked.id)
@@ -150,7 +150,7 @@ async def test_the_same_ask_twice_is_one_request(ledger: Ledger) -> None:
     assert (again, is_new) == (first, False)
     for other in (draft(level="write"), draft(person="U2"), draft(database="b"), draft(terms=terms(duration=HOUR))):
         assert (await ledger.ask(other))[1]
-    await ledger.advance(first.id, Transition.CANCEL, change_for(Transition.CANCEL, first))
+    await ledger.advance(first.id, Transition.CANCEL, input_for(Transition.CANCEL, first))
     assert (await ledger.ask(draft()))[0].id != first.id
 
 
@@ -207,16 +207,16 @@ async def test_a_shorter_approval_is_what_is_given(ledger: Ledger) -> None:
     approved = await ledger.advance(request.id, Transition.DECIDE, approval(request, duration=shorter))
     assert (approved.duration, approved.terms.duration) == (shorter, 2 * HOUR)
     assert (await ledger.decisions(request.id))[0].duration == shorter
-    started = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
+    started = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
     assert started.expires_at == START + shorter
 
 
 async def test_a_denial_says_why_and_by_whom(ledger: Ledger) -> None:
-    request = await ledger.advance(1, Transition.DENY, change_for(Transition.DENY, (await ledger.ask(draft()))[0]))
-    assert (request.ended_because, request.ended_by, request.ended_words) == (Cause.DENIED, "U01LEAD", "not today")
+    request = await ledger.advance(1, Transition.DENY, input_for(Transition.DENY, (await ledger.ask(draft()))[0]))
+    assert (request.ended_because, request.ended_by, request.ended_note) == (Cause.DENIED, "U01LEAD", "not today")
     (decision,) = await ledger.decisions(request.id)
     assert decision.verdict is Verdict.DENY
-    assert await kinds(ledger, request.id) == [TaskKind.POST_CARD, TaskKind.UPDATE_CARD, TaskKind.TELL]
+    assert await kinds(ledger, request.id) == [TaskKind.POST_CARD, TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER]
 
 
 # Lockdowns: their rows are in force from the first version on.
@@ -236,7 +236,7 @@ async def test_a_lockdown_stops_what_it_covers(ledger: Ledger, database: str | N
     await lock(ledger, database=database, person=person)
     for request, move in ((pending, Transition.DECIDE), (approved, Transition.START)):
         with pytest.raises(NotPossible) as lost:
-            await ledger.advance(request.id, move, change_for(move, request))
+            await ledger.advance(request.id, move, input_for(move, request))
         assert lost.value.why is Obstacle.LOCKED_DOWN
     ending = await ledger.advance(
         approved.id, Transition.REVOKE, TransitionInput(actor="lockdown", cause=Cause.LOCKDOWN)
@@ -273,7 +273,7 @@ async def test_an_event_without_a_move_wakes_the_feed(ledger: Ledger) -> None:
     await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "drop failed"}, text="by hand")
     await ledger.record(AuditKind.ALERT, actor="bot")
     (feed,) = await ledger.tasks()
-    assert (feed.kind, feed.lane, feed.request_id) == (TaskKind.FEED, "slack:feed", None)
+    assert (feed.kind, feed.lock_key, feed.request_id) == (TaskKind.AUDIT_FEED, "slack:feed", None)
     first, second = await ledger.events_after(0, limit=10)
     assert (first.facts, first.text, second.facts, second.text) == ({"what": "drop failed"}, "by hand", {}, None)
     assert await ledger.events_after(first.id, limit=10) == (second,)
@@ -319,7 +319,7 @@ async def test_messages_are_written_with_the_move_and_posted_later(ledger: Ledge
     assert (credentials.purpose, credentials.channel) == (Purpose.CREDENTIALS, request.requester_id)
     copy = await ledger.add_message(request.id, Purpose.CARD_COPY, "U01LEAD")
     await ledger.message_posted(copy.id, channel="D01", ts="1.2", version=2)
-    await ledger.message_drawn(copy.id, 3)
+    await ledger.message_rendered(copy.id, 3)
     (found,) = await ledger.messages(request.id, Purpose.CARD_COPY)
     assert (found.channel, found.ts, found.version) == ("D01", "1.2", 3)
     await ledger.message_gone(copy.id)
@@ -355,8 +355,8 @@ async def test_times_come_back_aware_in_utc_with_microseconds(ledger: Ledger, cl
     clock.moment = odd
     request, _ = await ledger.ask(draft())
     again = await ledger.request(request.id)
-    assert again.asked_at == odd
-    assert again.asked_at.tzinfo is UTC
+    assert again.requested_at == odd
+    assert again.requested_at.tzinfo is UTC
     (event,) = await ledger.history(request.id)
     assert (event.at, event.at.tzinfo) == (odd, UTC)
     assert all(t.due_at.tzinfo is UTC and t.created_at.tzinfo is UTC for t in await ledger.tasks())
@@ -376,7 +376,7 @@ async def test_without_a_clock_of_ours_the_store_s_is_the_time(store_url: str) -
     await ledger.close()
     assert now.tzinfo is not None
     assert abs(now - before) < timedelta(seconds=5)
-    assert now <= request.asked_at < now + timedelta(seconds=5)
+    assert now <= request.requested_at < now + timedelta(seconds=5)
 
 
 # Claims and moves.
@@ -389,20 +389,20 @@ async def test_a_move_under_a_lost_claim_changes_nothing(ledger: Ledger, clock: 
     before = await everything(ledger, request.id)
     for held in (claim, replace(claim, number=claim.number + 1)):
         with pytest.raises(NotPossible) as lost:
-            await ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=held)
+            await ledger.advance(request.id, Transition.START, input_for(Transition.START, request), claim=held)
         assert lost.value.why is Obstacle.CLAIM_LOST
     assert await everything(ledger, request.id) == before
     retaken = await _claimed(ledger, TaskKind.PROVISION)
     with pytest.raises(NotPossible):
-        await ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=claim)
-    started = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=retaken)
+        await ledger.advance(request.id, Transition.START, input_for(Transition.START, request), claim=claim)
+    started = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request), claim=retaken)
     assert started.started_at == clock()
 
 
 async def test_a_revocation_that_is_running_is_cleared_by_nobody(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.REVOKING)
     claim = await _claimed(ledger, TaskKind.REVOKE)
-    await ledger.advance(request.id, Transition.CONFIRM, change_for(Transition.CONFIRM, request))
+    await ledger.advance(request.id, Transition.CONFIRM, input_for(Transition.CONFIRM, request))
     await ledger.check_claim(claim)
     await ledger.finish(claim)
     assert TaskKind.REVOKE not in await kinds(ledger, request.id)
@@ -450,7 +450,7 @@ async def test_an_applied_extension_moves_end_revocation_and_warning_together(
     due = {task.kind: task.due_at for task in await ledger.tasks(request_id=grant.id)}
     assert due[TaskKind.REVOKE] == after.expires_at
     assert grant.expires_at < due[TaskKind.WARN_BEFORE_END] < after.expires_at
-    assert due[TaskKind.MOVE_END] == clock()
+    assert due[TaskKind.MOVE_EXPIRY] == clock()
     assert [e.kind for e in await ledger.history(grant.id)][-1] == AuditKind.EXTENDED
 
 
@@ -510,7 +510,7 @@ async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger,
     """What is remembered is on the record and on its way at once: a crash in between would have kept it from everybody."""
     facts = {"group": "S01", "added": ["U01"], "removed": []}
     events = ((AuditKind.GROUP_CHANGED, "slack", facts), (AuditKind.ALERT, "bot", {"what": "changed"}))
-    plan = TaskPlan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"what": "changed"})
+    plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=clock(), payload={"what": "changed"})
     seen = [ledger.remember("group:S01", f"v{n}", was=None, events=events, plan=plan) for n in range(5)]
     assert sum(await asyncio.gather(*seen)) == 1
     found = [(e.kind, e.actor, e.facts, e.at) for e in await ledger.events_after(0, limit=100)]
@@ -519,7 +519,7 @@ async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger,
 
 
 async def test_an_event_and_its_task_are_kept_together(ledger: Ledger, clock: TurnableClock) -> None:
-    plan = TaskPlan(kind=TaskKind.ALERT, lane="slack:alerts", due_at=clock(), payload={"since": object()})
+    plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=clock(), payload={"since": object()})
     with pytest.raises((StoreUnavailable, TypeError)):
         await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "changed"}, plan=plan)
     assert await ledger.events_after(0, limit=100) == ()

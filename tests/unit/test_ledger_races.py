@@ -17,7 +17,7 @@ from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
 from storage.records import Cause, Kind, Purpose, Request, State, TaskKind
 from storage.transitions import Obstacle, Transition, TransitionInput
-from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, change_for, draft
+from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, draft, input_for
 
 ROUNDS = 20
 
@@ -75,7 +75,7 @@ async def test_one_person_clicking_ten_times_is_one_vote(ledger: Ledger, replica
 async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, other: Transition) -> None:
     for turn in range(ROUNDS):
         request, _ = await ledger.ask(draft(person=f"U{turn}"))
-        closing = change_for(other, request)
+        closing = input_for(other, request)
         tries = [
             ledger.advance(request.id, Transition.DECIDE, approval(request, "ULEAD7")),
             replica.advance(request.id, other, closing),
@@ -93,7 +93,7 @@ async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Le
         won, lost = await race(
             [
                 ledger.advance(request.id, Transition.DECIDE, approval(request)),
-                replica.advance(request.id, Transition.LAPSE, change_for(Transition.LAPSE, request)),
+                replica.advance(request.id, Transition.LAPSE, input_for(Transition.LAPSE, request)),
             ]
         )
         assert (len(won), len(lost)) == (1, 1)
@@ -109,10 +109,10 @@ async def test_an_end_against_the_bot_s_step(
     for turn in range(ROUNDS):
         request = await bring(ledger, clock, State.APPROVED, database=f"db-{turn}")
         if move is Transition.ACTIVATE:
-            request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
+            request = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
         tries = [
             replica.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE)),
-            ledger.advance(request.id, move, change_for(move, request)),
+            ledger.advance(request.id, move, input_for(move, request)),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
         assert {e.why for e in lost} <= {Obstacle.STATE}
@@ -174,7 +174,7 @@ async def test_moves_of_many_requests_at_once_do_not_hinder_each_other(
 
     async def live(on: Ledger, request: Request) -> Request:
         for move in (Transition.DECIDE, Transition.START, Transition.ACTIVATE, Transition.REVOKE, Transition.CONFIRM):
-            request = await on.advance(request.id, move, change_for(move, request))
+            request = await on.advance(request.id, move, input_for(move, request))
         return request
 
     ended = await asyncio.gather(*[live(on, r) for r, on in zip(asked, cycle((ledger, replica)), strict=False)])
@@ -189,11 +189,11 @@ async def test_a_move_that_waited_is_judged_by_the_time_at_which_its_turn_came(
 ) -> None:
     """Somebody else has the row while the end passes: access whose end has come is not handed out."""
     request = await bring(ledger, clock, State.APPROVED)
-    request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
+    request = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
     async with replica.writing() as tx:
         await tx.exec_driver_sql(f"UPDATE requests SET reason = reason WHERE id = {request.id}")
         waiting = asyncio.create_task(
-            ledger.advance(request.id, Transition.ACTIVATE, change_for(Transition.ACTIVATE, request))
+            ledger.advance(request.id, Transition.ACTIVATE, input_for(Transition.ACTIVATE, request))
         )
         await _blocked(replica)
         clock.turn(2 * HOUR)
@@ -232,7 +232,7 @@ async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
 
     monkeypatch.setattr(ledger_module, "_follow", slowly)
     moving = asyncio.create_task(
-        ledger.advance(request.id, Transition.START, change_for(Transition.START, request), claim=claim)
+        ledger.advance(request.id, Transition.START, input_for(Transition.START, request), claim=claim)
     )
     await within.wait()
     clock.turn(LEASE)

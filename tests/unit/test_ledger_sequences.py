@@ -18,7 +18,7 @@ from storage.lifecycle import TRANSITIONS, resolve
 from storage.records import Cause, Request, State, TaskKind
 from storage.transitions import Transition, TransitionInput
 from tests.soak import rounds
-from tests.unit.ledgers import TurnableClock, approval, change_for, draft, open_ledger
+from tests.unit.ledgers import TurnableClock, approval, draft, input_for, open_ledger
 
 MOVES = [move for move in TRANSITIONS if move is not Transition.ASK]
 PEOPLE = [f"U0{n}LEAD" for n in range(3)]
@@ -49,7 +49,7 @@ def brought(move: Transition, request: Request, person: str, *, by_clock: bool) 
     if move is Transition.REVOKE and by_clock:
         cause = Cause.EXPIRED if request.expires_at else Cause.NOT_STARTED
         return TransitionInput(actor="clock", cause=cause)
-    return change_for(move, request)
+    return input_for(move, request)
 
 
 async def assert_invariants(ledger: Ledger, request: Request) -> None:

@@ -16,19 +16,19 @@ from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 
 
 async def on_server(ledger: Ledger, reference: str, *, attempts: int = 0, **more: object) -> str:
-    """A due revocation of a grant on the server behind this reference; its lane."""
+    """A due revocation of a grant on the server behind this reference; its lock key."""
     drafted = draft(person=f"U{random_key(6)}", database=random_key(6))
     request, _ = await ledger.ask(drafted)
     target = {"engine": "postgresql", "admin_url": reference}
     async with ledger.writing() as tx:
         await tx.execute(delete(tasks).where(tasks.c.request_id == request.id))
         await tx.execute(update(requests).where(requests.c.id == request.id).values(target=target))
-    lane = f"db:{request.id}"
-    await ledger.add_task(plan(lane, kind=TaskKind.REVOKE, **more), request_id=request.id)
+    lock_key = f"db:{request.id}"
+    await ledger.add_task(plan(lock_key, kind=TaskKind.REVOKE, **more), request_id=request.id)
     if attempts:
         async with ledger.writing() as tx:
-            await tx.execute(update(tasks).where(tasks.c.lane == lane).values(attempts=attempts))
-    return lane
+            await tx.execute(update(tasks).where(tasks.c.lock_key == lock_key).values(attempts=attempts))
+    return lock_key
 
 
 async def drained(ledger: Ledger, *, full: Collection[Slot] = ()) -> list[Claim]:
@@ -40,7 +40,14 @@ async def drained(ledger: Ledger, *, full: Collection[Slot] = ()) -> list[Claim]
 
 
 async def test_what_ends_access_goes_first_then_by_priority_then_by_due_time(ledger: Ledger) -> None:
-    kinds = [TaskKind.FEED, TaskKind.POST_CARD, TaskKind.PROVISION, TaskKind.REVOKE, TaskKind.MEND, TaskKind.ALERT]
+    kinds = [
+        TaskKind.AUDIT_FEED,
+        TaskKind.POST_CARD,
+        TaskKind.PROVISION,
+        TaskKind.REVOKE,
+        TaskKind.REPAIR,
+        TaskKind.ALERT,
+    ]
     for number, kind in enumerate(kinds):
         await add(
             ledger, plan(f"late {number}", kind=kind, due_at=START), plan(f"{number}", kind=kind, due_at=START - SECOND)
@@ -48,20 +55,20 @@ async def test_what_ends_access_goes_first_then_by_priority_then_by_due_time(led
     claims = await drained(ledger)
     order = [(claim.slot.priority, claim.task.due_at) for claim in claims]
     assert order == sorted(order)
-    assert {claim.task.kind for claim in claims[:6]} == {TaskKind.REVOKE, TaskKind.MEND, TaskKind.ALERT}
+    assert {claim.task.kind for claim in claims[:6]} == {TaskKind.REVOKE, TaskKind.REPAIR, TaskKind.ALERT}
 
 
 async def test_a_task_never_tried_goes_before_one_that_was(ledger: Ledger) -> None:
     tried = await on_server(ledger, "env:A", attempts=3, due_at=START - 60 * SECOND)
     fresh = await on_server(ledger, "env:A", due_at=START)
     await _without_feed(ledger)
-    assert [(c.task.lane, c.slot.is_retry) for c in await drained(ledger)] == [(fresh, False), (tried, True)]
+    assert [(c.task.lock_key, c.slot.is_retry) for c in await drained(ledger)] == [(fresh, False), (tried, True)]
 
 
 async def test_a_revocation_goes_before_what_was_queued_earlier_in_its_lane(
     ledger: Ledger, clock: TurnableClock
 ) -> None:
-    """All else in a lane keeps its order, and what runs already is never joined."""
+    """All else in a lock key keeps its order, and what runs already is never joined."""
     first, second = plan("db:1", kind=TaskKind.PASSWORD), plan("db:1", kind=TaskKind.CLOSE_CREDENTIALS)
     await add(ledger, first, second, plan("db:1", kind=TaskKind.REVOKE, due_at=START + SECOND))
     running = await claimed(ledger)
@@ -83,8 +90,8 @@ async def test_nothing_is_claimed_from_a_full_pool_and_next_due_knows_it(ledger:
     assert await ledger.next_due(full=full) == START + SECOND, "neither idle nor spinning"
     clock.turn(SECOND)
     assert await ledger.next_due(full=full) == clock()
-    assert [claim.task.lane for claim in await drained(ledger, full=full)] == [well]
-    assert [(claim.task.lane, claim.slot) for claim in await drained(ledger)] == [(dead, full[0])]
+    assert [claim.task.lock_key for claim in await drained(ledger, full=full)] == [well]
+    assert [(claim.task.lock_key, claim.slot) for claim in await drained(ledger)] == [(dead, full[0])]
 
 
 async def test_a_full_slot_of_one_sort_leaves_the_others_of_its_pool_free(ledger: Ledger) -> None:
@@ -92,12 +99,12 @@ async def test_a_full_slot_of_one_sort_leaves_the_others_of_its_pool_free(ledger
     await _without_feed(ledger)
     retries = Slot(pool="postgresql env:A", priority=Priority.SAFETY, is_retry=True)
     grants = replace(retries, priority=Priority.GRANT, is_retry=False)
-    assert [c.task.lane for c in await drained(ledger, full=[retries, grants])] == [fresh]
-    assert [c.task.lane for c in await drained(ledger)] == [tried]
+    assert [c.task.lock_key for c in await drained(ledger, full=[retries, grants])] == [fresh]
+    assert [c.task.lock_key for c in await drained(ledger)] == [tried]
 
 
 async def test_a_lane_behind_a_full_slot_is_not_due(ledger: Ledger, clock: TurnableClock) -> None:
-    """The order of a lane holds also then; and nobody is told again and again that there is something to claim."""
+    """The order of a lock key holds also then; and nobody is told again and again that there is something to claim."""
     await add(ledger, plan("slack:1", kind=TaskKind.REMIND), plan("slack:1", kind=TaskKind.UPDATE_CARD))
     full = [Slot(pool="slack", priority=Priority.BACKGROUND, is_retry=False)]
     assert await drained(ledger, full=full) == []
@@ -121,18 +128,18 @@ async def test_a_grant_whose_target_cannot_be_read_holds_up_no_other(ledger: Led
         await tx.execute(
             text("UPDATE requests SET target = :damaged WHERE id = :id"), {"damaged": damaged, "id": int(broken[3:])}
         )
-    assert {c.task.lane: c.slot.pool for c in await drained(ledger)} == {broken: UNKNOWN, well: "postgresql env:A"}
+    assert {c.task.lock_key: c.slot.pool for c in await drained(ledger)} == {broken: UNKNOWN, well: "postgresql env:A"}
 
 
 async def test_how_long_until_a_task_is_due(ledger: Ledger, clock: TurnableClock) -> None:
-    lane = await on_server(ledger, "env:A", due_at=START + 60 * SECOND)
-    request_id = int(lane[3:])
+    lock_key = await on_server(ledger, "env:A", due_at=START + 60 * SECOND)
+    request_id = int(lock_key[3:])
     assert await ledger.until_due(TaskKind.REVOKE, request_id) == 60 * SECOND
     clock.turn(90 * SECOND)
     assert await ledger.until_due(TaskKind.REVOKE, request_id) == -30 * SECOND
-    assert await ledger.until_due(TaskKind.MEND, request_id) is None
+    assert await ledger.until_due(TaskKind.REPAIR, request_id) is None
 
 
 async def _without_feed(ledger: Ledger) -> None:
     async with ledger.writing() as tx:
-        await tx.execute(delete(tasks).where(tasks.c.kind == TaskKind.FEED))
+        await tx.execute(delete(tasks).where(tasks.c.kind == TaskKind.AUDIT_FEED))

@@ -25,7 +25,7 @@ from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
 from storage.transitions import Transition
-from tests.unit.ledgers import TurnableClock, approval, bring, change_for, draft, open_ledger
+from tests.unit.ledgers import TurnableClock, approval, bring, draft, input_for, open_ledger
 
 ROOT = Path(storage.__file__).parent.parent
 PATIENCE = 120
@@ -212,7 +212,7 @@ async def main():
         if command == "claim\\n":
             await ledger.claim("other", LEASE * 0)
         else:
-            await ledger.advance(request.id, Move.NOTE, Change(actor="bot"))
+            await ledger.advance(request.id, Transition.NOTE, TransitionInput(actor="bot"))
         print("committed", flush=True)
     await ledger.close()
 asyncio.run(main())
@@ -303,7 +303,7 @@ async def main():
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(module, sys.argv[2], last)
     request = await ledger.request(int(sys.argv[4]))
-    await ledger.advance(request.id, Move.DECIDE, approval(request))
+    await ledger.advance(request.id, Transition.DECIDE, approval(request))
 asyncio.run(main())
 """
 
@@ -328,7 +328,7 @@ async def main():
     print("ready", flush=True)
     for number in range(10_000):
         request, _ = await ledger.ask(draft(person=f"U{sys.argv[2]}-{number}"))
-        await ledger.advance(request.id, Move.DECIDE, approval(request))
+        await ledger.advance(request.id, Transition.DECIDE, approval(request))
         print(request.id, flush=True)
 asyncio.run(main())
 """
@@ -427,7 +427,7 @@ async def test_the_ledger_comes_back_when_its_server_does(ledger: Ledger, replic
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    after = await ledger.advance(request.id, Transition.CANCEL, change_for(Transition.CANCEL, request))
+    after = await ledger.advance(request.id, Transition.CANCEL, input_for(Transition.CANCEL, request))
     assert after.ended_because is Cause.CANCELLED
 
 
@@ -438,4 +438,4 @@ def test_the_migrations_are_part_of_the_package() -> None:
     out = subprocess.run(
         [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True
     )
-    assert out.stdout.strip() == "0001"
+    assert out.stdout.strip() == "0002"

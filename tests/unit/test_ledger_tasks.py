@@ -1,4 +1,4 @@
-"""Tasks and claims: one of a lane at a time, in order, by a lease that runs out."""
+"""Tasks and claims: one of a lock key at a time, in order, by a lease that runs out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from storage.errors import ClaimLost
 from storage.ledger import Ledger
 from storage.records import Cause, Claim, State, TaskKind
 from storage.transitions import TaskPlan, Transition, TransitionInput
-from tests.unit.ledgers import LEASE, START, TurnableClock, bring, change_for
+from tests.unit.ledgers import LEASE, START, TurnableClock, bring, input_for
 
 SECOND = timedelta(seconds=1)
 
 
-def plan(lane: str = "db:1", *, kind: TaskKind = TaskKind.MEND, due_at: datetime = START, **more: object) -> TaskPlan:
-    return TaskPlan(kind=kind, lane=lane, due_at=due_at, **more)  # type: ignore[arg-type]
+def plan(
+    lock_key: str = "db:1", *, kind: TaskKind = TaskKind.REPAIR, due_at: datetime = START, **more: object
+) -> TaskPlan:
+    return TaskPlan(kind=kind, lock_key=lock_key, due_at=due_at, **more)  # type: ignore[arg-type]
 
 
 async def add(ledger: Ledger, *plans: TaskPlan) -> None:
@@ -41,7 +43,7 @@ async def test_nothing_due_is_nothing_to_claim(ledger: Ledger, clock: TurnableCl
     assert await ledger.claim("worker", LEASE) is None
     assert await ledger.next_due() == START + SECOND
     clock.turn(SECOND)
-    assert (await claimed(ledger)).task.lane == "db:1"
+    assert (await claimed(ledger)).task.lock_key == "db:1"
 
 
 async def test_a_claim_carries_the_task_and_counts_the_tries(ledger: Ledger, clock: TurnableClock) -> None:
@@ -57,7 +59,7 @@ async def test_a_claim_carries_the_task_and_counts_the_tries(ledger: Ledger, clo
 async def test_a_lane_is_worked_in_order_of_creation_one_at_a_time(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan("a", due_at=START + SECOND), plan("a"), plan("b"), plan("a"))
     first, second = await claimed(ledger), await claimed(ledger)
-    assert [(c.task.id, c.task.lane) for c in (first, second)] == [(2, "a"), (3, "b")]
+    assert [(c.task.id, c.task.lock_key) for c in (first, second)] == [(2, "a"), (3, "b")]
     assert await ledger.claim("another", LEASE) is None
     clock.turn(SECOND)
     await ledger.finish(first)
@@ -69,28 +71,28 @@ async def test_a_lane_is_worked_in_order_of_creation_one_at_a_time(ledger: Ledge
 async def test_no_two_tasks_of_a_lane_run_at_once_under_many_workers(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
-    lanes, each = [f"db:{n}" for n in range(5)], 6
-    await add(ledger, *[plan(lane) for _ in range(each) for lane in lanes])
+    lock_keys, each = [f"db:{n}" for n in range(5)], 6
+    await add(ledger, *[plan(lock_key) for _ in range(each) for lock_key in lock_keys])
     running: dict[str, int] = defaultdict(int)
     done: dict[str, list[int]] = defaultdict(list)
 
     async def work(on: Ledger, name: str) -> None:
-        while len([i for ids in done.values() for i in ids]) < each * len(lanes):
+        while len([i for ids in done.values() for i in ids]) < each * len(lock_keys):
             claim = await on.claim(name, LEASE)
             if claim is None:
                 await asyncio.sleep(0)
                 continue
-            lane = claim.task.lane
-            running[lane] += 1
-            assert running[lane] == 1, f"two at once in {lane}"
+            lock_key = claim.task.lock_key
+            running[lock_key] += 1
+            assert running[lock_key] == 1, f"two at once in {lock_key}"
             await on.check_claim(claim)
-            running[lane] -= 1
-            done[lane].append(claim.task.id)
+            running[lock_key] -= 1
+            done[lock_key].append(claim.task.id)
             await on.finish(claim)
 
     await asyncio.gather(*[work(on, f"w{n}") for n in range(5) for on in (ledger, replica)])
     assert await ledger.tasks() == ()
-    assert set(done) == set(lanes)
+    assert set(done) == set(lock_keys)
     assert all(a < b for ids in done.values() for a, b in pairwise(ids))
 
 
@@ -190,7 +192,9 @@ async def test_a_single_task_is_moved_instead_of_doubled(ledger: Ledger) -> None
     await add(ledger, plan(is_single=True), plan(is_single=True, due_at=START + SECOND))
     (task,) = await ledger.tasks()
     assert task.due_at == START + SECOND
-    await add(ledger, plan(), plan("other lane", is_single=True), plan(kind=TaskKind.TELL, is_single=True))
+    await add(
+        ledger, plan(), plan("other lock key", is_single=True), plan(kind=TaskKind.NOTIFY_REQUESTER, is_single=True)
+    )
     assert len(await ledger.tasks()) == 4
 
 
@@ -221,8 +225,8 @@ async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_s
     """The worker read that the end lies ahead; before it puts the task back, somebody ends the grant now."""
     request = await bring(ledger, clock, State.APPROVED)
     clock.turn(timedelta(minutes=59))
-    request = await ledger.advance(request.id, Transition.START, change_for(Transition.START, request))
-    await ledger.advance(request.id, Transition.ACTIVATE, change_for(Transition.ACTIVATE, request))
+    request = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
+    await ledger.advance(request.id, Transition.ACTIVATE, input_for(Transition.ACTIVATE, request))
     assert request.expires_at is not None
     clock.turn(timedelta(hours=2))
     running = await _claim_of(ledger, TaskKind.REVOKE)

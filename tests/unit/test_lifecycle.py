@@ -15,7 +15,7 @@ from storage.guards import not_locked_down
 from storage.lifecycle import TRANSITIONS, resolve, written
 from storage.records import Cause, Decision, Kind, Purpose, Request, State, TaskKind, Verdict
 from storage.transitions import GuardInput, Obstacle, Transition, TransitionInput, latest_end, open_stage
-from tests.unit.ledgers import HOUR, START, approval, change_for, draft, vote
+from tests.unit.ledgers import HOUR, START, approval, draft, input_for, vote
 
 PENDING, APPROVED, ACTIVE, REVOKING = State.PENDING, State.APPROVED, State.ACTIVE, State.REVOKING
 
@@ -40,17 +40,17 @@ FOLLOWS: dict[Transition, set[TaskKind]] = {
     Transition.ASK: {TaskKind.POST_CARD, TaskKind.LAPSE},
     Transition.DECIDE: {TaskKind.UPDATE_CARD},
     Transition.APPROVE: {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.UPDATE_CARD},
-    Transition.APPLY: {TaskKind.UPDATE_CARD, TaskKind.TELL},
-    Transition.DENY: {TaskKind.UPDATE_CARD, TaskKind.TELL},
-    Transition.CANCEL: {TaskKind.UPDATE_CARD, TaskKind.TELL},
-    Transition.LAPSE: {TaskKind.UPDATE_CARD, TaskKind.TELL},
-    Transition.OUTDATE: {TaskKind.UPDATE_CARD, TaskKind.TELL},
+    Transition.APPLY: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
+    Transition.DENY: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
+    Transition.CANCEL: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
+    Transition.LAPSE: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
+    Transition.OUTDATE: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
     Transition.START: {TaskKind.REVOKE},
     Transition.ACTIVATE: {TaskKind.UPDATE_CARD},
     Transition.NOTE: {TaskKind.UPDATE_CARD},
-    Transition.FAIL: {TaskKind.REVOKE, TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD, TaskKind.TELL},
+    Transition.FAIL: {TaskKind.REVOKE, TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
     Transition.REVOKE: {TaskKind.REVOKE, TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD},
-    Transition.CONFIRM: {TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD, TaskKind.TELL},
+    Transition.CONFIRM: {TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
 }
 
 
@@ -62,7 +62,7 @@ def request(state: State = State.PENDING, *, counts: tuple[int, ...] = (1,), **c
         key="abcdefghijklmnop",
         state=state,
         version=3,
-        asked_at=START,
+        requested_at=START,
         lapses_at=START + 24 * HOUR,
         **{name: getattr(asked, name) for name in asked.__dataclass_fields__},
         **{**(given if state is not PENDING else {}), **changes},  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def why(
     locked: bool = False,
 ) -> Obstacle | None:
     situation = GuardInput(
-        now=now, request=r, decisions=made, is_locked_down=locked, change=change or change_for(move, r)
+        now=now, request=r, decisions=made, is_locked_down=locked, change=change or input_for(move, r)
     )
     return next((w for w in (condition(situation) for condition in TRANSITIONS[move].only_if) if w), None)
 
@@ -94,7 +94,7 @@ def test_the_tasks_that_follow_a_move(move: Transition) -> None:
     plans = [plan for follow in TRANSITIONS[move].then if (plan := follow(after, START))]
     assert {plan.kind for plan in plans} == FOLLOWS[move]
     servers = {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.CLOSE_CREDENTIALS}
-    assert all(plan.lane == ("db:1" if plan.kind in servers else "slack:1") for plan in plans)
+    assert all(plan.lock_key == ("db:1" if plan.kind in servers else "slack:1") for plan in plans)
 
 
 def test_the_end_is_planned_before_the_beginning() -> None:
@@ -183,7 +183,9 @@ def test_the_clock_starts_once_in_time_and_for_one_of_us() -> None:
     assert why(Transition.START, given) is None
     assert why(Transition.START, given, now=START + HOUR) is Obstacle.TOO_LATE
     assert why(Transition.START, request(APPROVED, expires_at=START + HOUR)) is Obstacle.STARTED
-    assert why(Transition.START, given, TransitionInput(actor="bot", requester_is_ours=False)) is Obstacle.NOT_OURS
+    assert (
+        why(Transition.START, given, TransitionInput(actor="bot", requester_is_member=False)) is Obstacle.NOT_A_MEMBER
+    )
 
 
 def test_access_whose_end_has_come_is_never_handed_out() -> None:
@@ -211,8 +213,8 @@ def test_only_the_clock_is_bound_to_the_time() -> None:
 @pytest.mark.parametrize("move", [m for m in Transition if m is not Transition.APPLY and m is not Transition.ASK])
 def test_a_caller_writes_no_column_that_is_the_table_s(move: Transition) -> None:
     before = request(APPROVED)
-    for column in ("state", "version", "key", "terms", "requester_id", "asked_at", "ended_at"):
-        change = replace(change_for(move, before), set={column: "forged"})
+    for column in ("state", "version", "key", "terms", "requester_id", "requested_at", "ended_at"):
+        change = replace(input_for(move, before), set={column: "forged"})
         if move is Transition.DECIDE:
             assert "forged" not in written(move, before, change, START).values()
         else:
@@ -235,14 +237,14 @@ def test_a_shortened_approval_shortens_the_grant() -> None:
 
 def test_expires_at_counts_from_the_start_and_not_from_the_approval() -> None:
     later = START + timedelta(minutes=40)
-    values = written(Transition.START, request(APPROVED), change_for(Transition.START, request(APPROVED)), later)
+    values = written(Transition.START, request(APPROVED), input_for(Transition.START, request(APPROVED)), later)
     assert values["expires_at"] == later + 2 * HOUR
     assert values["started_at"] == later
 
 
 @pytest.mark.parametrize("move", [Transition.DENY, Transition.CANCEL, Transition.LAPSE, Transition.OUTDATE])
 def test_every_closing_says_who_why_and_when(move: Transition) -> None:
-    values = written(move, request(), change_for(move, request()), START)
+    values = written(move, request(), input_for(move, request()), START)
     assert values["ended_at"] == START
     assert values["ended_because"] is not None
     assert values["ended_by"]

@@ -39,9 +39,9 @@ async def test_a_table_that_is_missing_would_be_seen(ledger: Ledger) -> None:
 
 
 async def test_one_of_a_lane_is_the_store_s_own_rule(ledger: Ledger) -> None:
-    """The partial index, which compare_metadata does not look into: two claims of a lane are refused by the store."""
+    """The partial index, which compare_metadata does not look into: two claims of a lock key are refused by the store."""
     row = "'mend', 'db:1', '{}', '2026-11-23 10:00:00', '2026-11-23 10:00:00', 0"
-    columns = "(kind, lane, payload, due_at, created_at, attempts, claim)"
+    columns = "(kind, lock_key, payload, due_at, created_at, attempts, claim)"
     async with ledger.writing() as tx:
         await tx.exec_driver_sql(f"INSERT INTO tasks {columns} VALUES ({row}, NULL), ({row}, NULL), ({row}, 1)")
     with pytest.raises(StoreUnavailable, match=r"(?i)integrity|unique"):

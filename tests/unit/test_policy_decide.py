@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.policy import authorization, evaluation
-from bot.policy.asking import Allowed, Ask, Refused
+from bot.policy.asking import Allowed, PolicyQuestion, Refused
 from bot.policy.authorization import MayDecide, Outdated, may_decide
 from bot.policy.facts import NOTHING_KNOWN
 from bot.policy.loader import Config
@@ -45,7 +45,9 @@ def at(**changes: Any) -> Config:
 def waiting(config: Config | None = None, *, duration: timedelta = timedelta(hours=2)) -> Request:
     answer = evaluation.may_ask(
         config or at(),
-        Ask(person_id=ASKER, database="orders", level="readonly", duration=duration, reason="a fitting reason"),
+        PolicyQuestion(
+            person_id=ASKER, database="orders", level="readonly", duration=duration, reason="a fitting reason"
+        ),
     )
     assert isinstance(answer, Allowed)
     return asked(answer.terms, person_id=ASKER, database="orders")
@@ -185,5 +187,5 @@ def test_who_denied_may_see_and_not_end() -> None:
 
 def test_approvers_of_today_are_those_of_the_same_rule() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U03LEAD", LEAD], "count": 1}])
-    assert authorization.asked_people(changed, waiting(), NOTHING_KNOWN, at=NOON) == {"U03LEAD", LEAD}
-    assert authorization.asked_people(at(rule__name="renamed"), waiting(), NOTHING_KNOWN, at=NOON) == {LEAD, SECOND}
+    assert authorization.who_is_asked(changed, waiting(), NOTHING_KNOWN, at=NOON) == {"U03LEAD", LEAD}
+    assert authorization.who_is_asked(at(rule__name="renamed"), waiting(), NOTHING_KNOWN, at=NOON) == {LEAD, SECOND}

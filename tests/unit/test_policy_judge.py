@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bot.policy.asking import Allowed, Answer, Ask, Missing, Refused
+from bot.policy.asking import Allowed, Answer, Missing, PolicyQuestion, Refused
 from bot.policy.authorization import is_admin
-from bot.policy.catalog import offers
+from bot.policy.catalog import catalog_entries
 from bot.policy.evaluation import may_ask
 from bot.policy.loader import Config
 from bot.policy.wording import explained
@@ -48,7 +48,9 @@ def config() -> Config:
 def ask(config: Config, text: str = "orders-prod readonly", *, person_id: str = ASKER, **keys: Any) -> Answer:
     database_name, _, level = text.partition(" ")
     asked = {"reason": "Customer 8812 was charged twice", **keys}
-    return may_ask(config, Ask(person_id=person_id, database=database_name or None, level=level or None, **asked))
+    return may_ask(
+        config, PolicyQuestion(person_id=person_id, database=database_name or None, level=level or None, **asked)
+    )
 
 
 def refusal(answer: Answer) -> str:
@@ -198,14 +200,14 @@ def test_a_database_that_is_not_mine_looks_like_none(config: Config) -> None:
 
 
 def test_offers_are_what_may_be_asked_for(config: Config) -> None:
-    assert [(o.database, o.level, o.max_duration, o.duration, o.rule) for o in offers(config, ASKER)] == [
+    assert [(o.database, o.level, o.max_duration, o.duration, o.rule) for o in catalog_entries(config, ASKER)] == [
         ("orders-prod", "readonly", hours(4), hours(2), "payments"),
         ("orders-prod", "migrate", hours(1), hours(1), "payments"),
         ("books", "readonly", hours(4), hours(2), "books"),
     ]
-    assert offers(config, STRANGER) == ()
-    assert [o.database for o in offers(config, ASKER, database="books")] == ["books"]
-    assert offers(config, ASKER, database="nosuch") == ()
+    assert catalog_entries(config, STRANGER) == ()
+    assert [o.database for o in catalog_entries(config, ASKER, database="books")] == ["books"]
+    assert catalog_entries(config, ASKER, database="nosuch") == ()
 
 
 # Explained.

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bot.durations import format_duration, short_duration
 from bot.policy import evaluation, wording
-from bot.policy.asking import Allowed, Ask, Missing, Refused
+from bot.policy.asking import Allowed, Missing, PolicyQuestion, Refused
 from bot.policy.authorization import MayDecide, Outdated, may_decide
-from bot.policy.catalog import offers
+from bot.policy.catalog import catalog_entries
 from bot.policy.loader import Config
 from storage.lifecycle import resolve
 from storage.records import Decision, Kind, Request, State
@@ -72,13 +72,13 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 @st.composite
-def asks(draw: st.DrawFn, world: World) -> Ask:
+def asks(draw: st.DrawFn, world: World) -> PolicyQuestion:
     """Mostly something the world has, by somebody it names: what nobody could get tells little."""
     databases, policy = world
     named = [who for found in policy["rules"] for who in found["requesters"] if who != "anyone"]
     name = draw(st.sampled_from(sorted(databases)))
     likely = st.builds(
-        Ask,
+        PolicyQuestion,
         person_id=st.sampled_from(named or PEOPLE),
         database=st.just(name),
         level=st.sampled_from(sorted(databases[name]["levels"])),
@@ -89,7 +89,7 @@ def asks(draw: st.DrawFn, world: World) -> Ask:
 
 
 ANY_ASK = st.builds(
-    Ask,
+    PolicyQuestion,
     person_id=st.sampled_from([*PEOPLE, "U99STRANGER"]),
     database=st.sampled_from([*NAMES, "nosuch"]) | st.none(),
     level=st.sampled_from([*LEVELS, "nosuch"]) | st.none(),
@@ -101,7 +101,9 @@ CASES = worlds().flatmap(lambda world: st.tuples(st.just(world), asks(world)))
 CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=10)
 
 
-def first_match(databases: dict[str, Any], policy: dict[str, Any], ask: Ask, level: str) -> dict[str, Any] | None:
+def first_match(
+    databases: dict[str, Any], policy: dict[str, Any], ask: PolicyQuestion, level: str
+) -> dict[str, Any] | None:
     """The contract's sentence read anew from the files' contents, sharing nothing with the judge."""
     entry = databases.get(str(ask.database))
     if entry is None or level not in entry["levels"] or ask.kind is not Kind.ACCESS:
@@ -120,7 +122,9 @@ def first_match(databases: dict[str, Any], policy: dict[str, Any], ask: Ask, lev
     return None
 
 
-def limits(databases: dict[str, Any], policy: dict[str, Any], found: dict[str, Any], ask: Ask, level: str) -> set[str]:
+def limits(
+    databases: dict[str, Any], policy: dict[str, Any], found: dict[str, Any], ask: PolicyQuestion, level: str
+) -> set[str]:
     """Everything that says how long at most."""
     shared = policy["defaults"].get("max_duration")
     spans = {found.get("max_duration"), shared, databases[str(ask.database)]["levels"][level].get("max_duration")}
@@ -140,7 +144,7 @@ def seconds(span: str) -> int:
 
 @given(CASES)
 @CALM
-def test_never_allowed_without_the_first_rule_that_matches(case: tuple[World, Ask]) -> None:
+def test_never_allowed_without_the_first_rule_that_matches(case: tuple[World, PolicyQuestion]) -> None:
     world, ask = case
     answer = evaluation.may_ask(config_of(*world), ask)
     if isinstance(answer, Allowed):
@@ -155,7 +159,7 @@ def test_never_allowed_without_the_first_rule_that_matches(case: tuple[World, As
 
 @given(CASES)
 @CALM
-def test_what_a_rule_allows_is_never_refused(case: tuple[World, Ask]) -> None:
+def test_what_a_rule_allows_is_never_refused(case: tuple[World, PolicyQuestion]) -> None:
     world, ask = case
     ask = replace(ask, level=ask.level or "readonly", reason=REASON)
     found = first_match(*world, ask, str(ask.level))
@@ -167,7 +171,7 @@ def test_what_a_rule_allows_is_never_refused(case: tuple[World, Ask]) -> None:
 
 @given(CASES)
 @CALM
-def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, Ask]) -> None:
+def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, PolicyQuestion]) -> None:
     world, ask = case
     answer = evaluation.may_ask(config_of(*world), ask)
     if isinstance(answer, Allowed):
@@ -181,7 +185,7 @@ def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, A
 
 @given(CASES)
 @CALM
-def test_explain_and_the_decision_never_disagree(case: tuple[World, Ask]) -> None:
+def test_explain_and_the_decision_never_disagree(case: tuple[World, PolicyQuestion]) -> None:
     world, ask = case
     config = config_of(*world)
     decided = evaluation.may_ask(config, ask)
@@ -202,29 +206,29 @@ def test_explain_and_the_decision_never_disagree(case: tuple[World, Ask]) -> Non
 
 @given(CASES)
 @CALM
-def test_what_is_offered_is_allowed_and_nothing_else_is(case: tuple[World, Ask]) -> None:
+def test_what_is_offered_is_allowed_and_nothing_else_is(case: tuple[World, PolicyQuestion]) -> None:
     world, ask = case
     config = config_of(*world)
-    offered = {(o.database, o.level): o for o in offers(config, ask.person_id)}
+    offered = {(o.database, o.level): o for o in catalog_entries(config, ask.person_id)}
     for name in (*NAMES, "nosuch"):
         for level in (*LEVELS, "nosuch"):
-            plain = Ask(person_id=ask.person_id, database=name, level=level, reason=REASON, is_new=False)
-            answer, offer = evaluation.may_ask(config, plain), offered.get((name, level))
-            assert isinstance(answer, Allowed) == (offer is not None)
-            if offer is not None:
-                over = replace(plain, duration=offer.max_duration + timedelta(seconds=1))
-                assert isinstance(evaluation.may_ask(config, replace(plain, duration=offer.max_duration)), Allowed)
+            plain = PolicyQuestion(person_id=ask.person_id, database=name, level=level, reason=REASON, is_new=False)
+            answer, entry = evaluation.may_ask(config, plain), offered.get((name, level))
+            assert isinstance(answer, Allowed) == (entry is not None)
+            if entry is not None:
+                over = replace(plain, duration=entry.max_duration + timedelta(seconds=1))
+                assert isinstance(evaluation.may_ask(config, replace(plain, duration=entry.max_duration)), Allowed)
                 assert isinstance(evaluation.may_ask(config, over), Refused)
 
 
 @given(CASES)
 @CALM
-def test_a_refusal_gives_nothing_away(case: tuple[World, Ask]) -> None:
+def test_a_refusal_gives_nothing_away(case: tuple[World, PolicyQuestion]) -> None:
     world, ask = case
     config = config_of(*world)
     answer = evaluation.may_ask(config, ask)
     if isinstance(answer, Refused):
-        mine = {o.database for o in offers(config, ask.person_id)}
+        mine = {o.database for o in catalog_entries(config, ask.person_id)}
         for name in set(NAMES) - mine - {str(ask.database)}:
             assert name not in answer.reason
 
@@ -239,7 +243,7 @@ def voted(config: Config, request: Request, clicks: list[str]) -> tuple[tuple[De
     return counted, resolve(Transition.DECIDE, request, counted) is Transition.APPROVE
 
 
-def waiting(config: Config, ask: Ask) -> Request | None:
+def waiting(config: Config, ask: PolicyQuestion) -> Request | None:
     answer = evaluation.may_ask(config, replace(ask, reason=REASON))
     if not isinstance(answer, Allowed):
         return None
@@ -248,7 +252,9 @@ def waiting(config: Config, ask: Ask) -> Request | None:
 
 @given(CASES, CLICKS)
 @CALM
-def test_only_distinct_approvers_other_than_the_requester_count(case: tuple[World, Ask], clicks: list[str]) -> None:
+def test_only_distinct_approvers_other_than_the_requester_count(
+    case: tuple[World, PolicyQuestion], clicks: list[str]
+) -> None:
     world, ask = case
     config = config_of(*world)
     request = waiting(config, ask)
@@ -264,7 +270,7 @@ def test_only_distinct_approvers_other_than_the_requester_count(case: tuple[Worl
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> tuple[World, World, Ask]:
+def changes(draw: st.DrawFn) -> tuple[World, World, PolicyQuestion]:
     """A world, the same one with one part of it drawn anew, and an ask of the first."""
     (databases, policy), ask = draw(CASES)
     listed, entries_then = list(policy["rules"]), dict(databases)
@@ -285,7 +291,9 @@ def changes(draw: st.DrawFn) -> tuple[World, World, Ask]:
 
 @given(changes(), CLICKS)
 @CALM
-def test_a_click_counts_only_where_today_allows_it_too(change: tuple[World, World, Ask], clicks: list[str]) -> None:
+def test_a_click_counts_only_where_today_allows_it_too(
+    change: tuple[World, World, PolicyQuestion], clicks: list[str]
+) -> None:
     before, after, ask = change
     today = config_of(*after)
     request = waiting(config_of(*before), ask)
@@ -302,7 +310,7 @@ def test_a_click_counts_only_where_today_allows_it_too(change: tuple[World, Worl
 def is_same(before: World, after: World, found: dict[str, Any], request: Request) -> bool:
     """What the contract calls the same: rule, count of its stage, the level; and not too long today."""
     roles = [databases[request.database]["levels"][request.level]["roles"] for databases, _ in (before, after)]
-    ask = Ask(person_id=request.requester_id, database=request.database)
+    ask = PolicyQuestion(person_id=request.requester_id, database=request.database)
     longest = min(seconds(span) for span in limits(*after, found, ask, request.level))
     return (
         found["name"] == request.terms.rule
@@ -314,7 +322,9 @@ def is_same(before: World, after: World, found: dict[str, Any], request: Request
 
 @given(CASES, CLICKS, st.sampled_from(PEOPLE))
 @CALM
-def test_one_more_approver_never_makes_it_harder(case: tuple[World, Ask], clicks: list[str], person_id: str) -> None:
+def test_one_more_approver_never_makes_it_harder(
+    case: tuple[World, PolicyQuestion], clicks: list[str], person_id: str
+) -> None:
     (databases, policy), ask = case
     wider = {**policy, "rules": [with_approver(found, person_id) for found in policy["rules"]]}
     config, wide = config_of(databases, policy), config_of(databases, wider)
@@ -335,7 +345,7 @@ def with_approver(found: dict[str, Any], person_id: str) -> dict[str, Any]:
 
 @given(CASES)
 @CALM
-def test_a_waiting_request_is_open_until_enough_have_voted(case: tuple[World, Ask]) -> None:
+def test_a_waiting_request_is_open_until_enough_have_voted(case: tuple[World, PolicyQuestion]) -> None:
     world, ask = case
     request = waiting(config_of(*world), ask)
     if request is not None:

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.policy.asking import Allowed, Answer, Ask
+from bot.policy.asking import Allowed, Answer, PolicyQuestion
 from bot.policy.authorization import MayDecide, Refused, may_decide
-from bot.policy.catalog import offers
+from bot.policy.catalog import catalog_entries
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
@@ -114,7 +114,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 ASKS = st.builds(
-    Ask,
+    PolicyQuestion,
     person_id=st.sampled_from(PEOPLE),
     database=st.sampled_from(["shop", "shop", "lab", "nosuch"]),
     level=st.sampled_from(["readonly", "migrate"]),
@@ -162,7 +162,7 @@ def seconds(span: str) -> int:
     return int(span[:-1]) * {"h": 3600, "m": 60}[span[-1]]
 
 
-def answering(world: World, ask: Ask) -> tuple[dict[str, Any] | None, str]:
+def answering(world: World, ask: PolicyQuestion) -> tuple[dict[str, Any] | None, str]:
     """The rule that answers, and how: allowed, refused, or unknown."""
     if ask.database not in ("shop", "lab") or (ask.database == "lab" and ask.level == "migrate"):
         return None, "refused"
@@ -182,7 +182,7 @@ def answering(world: World, ask: Ask) -> tuple[dict[str, Any] | None, str]:
     return None, "refused"
 
 
-def by_one(world: World, found: dict[str, Any], ask: Ask) -> str:
+def by_one(world: World, found: dict[str, Any], ask: PolicyQuestion) -> str:
     if "refuse" in found:
         return "refused"
     caps = [seconds(found.get("max_duration", "8h")), seconds(found.get("max_total", "24h"))]
@@ -203,7 +203,7 @@ def by_one(world: World, found: dict[str, Any], ask: Ask) -> str:
     return "refused" if any(over) else completable(world, found, ask)
 
 
-def completable(world: World, found: dict[str, Any], ask: Ask) -> str:
+def completable(world: World, found: dict[str, Any], ask: PolicyQuestion) -> str:
     """By trying every order of people."""
     also = found.get("escalate", {}).get("to", [])
     slots = [
@@ -220,7 +220,7 @@ def completable(world: World, found: dict[str, Any], ask: Ask) -> str:
 
 @given(worlds(), ASKS)
 @CALM
-def test_the_judge_and_the_contract_agree(world: World, ask: Ask) -> None:
+def test_the_judge_and_the_contract_agree(world: World, ask: PolicyQuestion) -> None:
     answer = may_ask(world.config, ask, world.facts)
     found, verdict = answering(world, ask)
     assert isinstance(answer, Allowed) == (verdict == "allowed")
@@ -234,7 +234,7 @@ def test_the_judge_and_the_contract_agree(world: World, ask: Ask) -> None:
 
 @given(worlds(), ASKS)
 @CALM
-def test_the_explanation_is_the_decisions_own(world: World, ask: Ask) -> None:
+def test_the_explanation_is_the_decisions_own(world: World, ask: PolicyQuestion) -> None:
     answer = may_ask(world.config, ask, world.facts)
     lines = explained(answer)
     assert lines[0] == ("Allowed to ask." if isinstance(answer, Allowed) else "Refused.")
@@ -247,7 +247,7 @@ def test_the_explanation_is_the_decisions_own(world: World, ask: Ask) -> None:
 
 @given(worlds(), ASKS)
 @CALM
-def test_knowing_less_never_gives_more(world: World, ask: Ask) -> None:
+def test_knowing_less_never_gives_more(world: World, ask: PolicyQuestion) -> None:
     """Each group that falls silent, and each of all together."""
     answer = may_ask(world.config, ask, world.facts)
     for silent in [[name] for name in world.facts.members] + [list(world.facts.members)]:
@@ -258,12 +258,12 @@ def test_knowing_less_never_gives_more(world: World, ask: Ask) -> None:
             assert less.terms == answer.terms
 
 
-def waiting(world: World, ask: Ask) -> Request | None:
+def waiting(world: World, ask: PolicyQuestion) -> Request | None:
     answer: Answer = may_ask(world.config, ask, world.facts)
     if not isinstance(answer, Allowed):
         return None
     made = asked(answer.terms, person_id=ask.person_id, database=str(ask.database))
-    return replace(made, kind=ask.kind, reason=str(ask.reason), asked_at=ask.at or made.asked_at)
+    return replace(made, kind=ask.kind, reason=str(ask.reason), requested_at=ask.at or made.requested_at)
 
 
 def timeless(world: World) -> World:
@@ -296,7 +296,7 @@ def tangled(draw: st.DrawFn) -> World:
 def test_nobody_spends_the_approval_that_only_they_can_give_later(
     world: World, clicks: list[str], rest: list[str]
 ) -> None:
-    ask = Ask(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
+    ask = PolicyQuestion(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
     request = waiting(world, ask)
     assert (request is not None) == (completable(world, world.policy["rules"][0], ask) == "allowed")
     if request is not None:
@@ -309,7 +309,7 @@ TWO_YEARS_LATER = datetime(2029, 6, 5, 12, 0, tzinfo=UTC)
 
 @given(worlds(), ASKS, st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=12))
 @CALM
-def test_stages_in_order_by_different_people_of_theirs(world: World, ask: Ask, clicks: list[str]) -> None:
+def test_stages_in_order_by_different_people_of_theirs(world: World, ask: PolicyQuestion, clicks: list[str]) -> None:
     world = timeless(world)
     request = waiting(world, replace(ask, at=None))
     if request is None:
@@ -332,7 +332,7 @@ def test_stages_in_order_by_different_people_of_theirs(world: World, ask: Ask, c
 @given(worlds(), ASKS, st.lists(st.sampled_from(PEOPLE), max_size=8), st.permutations(PEOPLE))
 @CALM
 def test_no_order_of_clicks_leads_where_nobody_can_approve(
-    world: World, ask: Ask, clicks: list[str], rest: list[str]
+    world: World, ask: PolicyQuestion, clicks: list[str], rest: list[str]
 ) -> None:
     """Whoever has clicked, the others can still complete it; a stranger to that is only a group nobody knows."""
     world = timeless(world)
@@ -345,7 +345,9 @@ def test_no_order_of_clicks_leads_where_nobody_can_approve(
 
 @given(worlds(), ASKS, st.sampled_from(PEOPLE), st.data())
 @CALM
-def test_one_more_approver_never_makes_it_harder(world: World, ask: Ask, person: str, data: st.DataObject) -> None:
+def test_one_more_approver_never_makes_it_harder(
+    world: World, ask: PolicyQuestion, person: str, data: st.DataObject
+) -> None:
     """Added to a stage, to those it escalates to, or to a group that decides: what could be approved still can."""
     if waiting(world, ask) is None:
         return
@@ -367,17 +369,17 @@ def test_one_more_approver_never_makes_it_harder(world: World, ask: Ask, person:
 @CALM
 def test_what_is_offered_can_be_asked_for(world: World, person: str, kind: Kind) -> None:
     facts = replace(world.facts, tally=None)
-    for offer in offers(world.config, person, facts, kind):
-        ask = Ask(
+    for entry in catalog_entries(world.config, person, facts, kind):
+        ask = PolicyQuestion(
             person_id=person,
-            database=offer.database,
-            level=offer.level,
+            database=entry.database,
+            level=entry.level,
             kind=kind,
             reason="PAY-311 a refund",
             is_new=False,
         )
-        for duration in (offer.max_duration, None):
+        for duration in (entry.max_duration, None):
             answer = may_ask(world.config, replace(ask, duration=duration), facts)
             assert isinstance(answer, Allowed) or (isinstance(answer, Refused) and answer.about == "people")
-        over = may_ask(world.config, replace(ask, duration=offer.max_duration + timedelta(seconds=1)), facts)
+        over = may_ask(world.config, replace(ask, duration=entry.max_duration + timedelta(seconds=1)), facts)
         assert not isinstance(over, Allowed)

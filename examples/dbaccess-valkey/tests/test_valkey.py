@@ -66,7 +66,7 @@ class Session:
         self.connection.disconnect()
 
 
-class Bench:
+class EngineHarness:
     """A private Valkey with a bot. As ``adapters.contract`` asks for it."""
 
     reading, writing = Level(name="readonly", roles=("readonly",)), Level(name="write", roles=("readwrite",))
@@ -195,8 +195,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("valkey"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineHarness]:
+    made = EngineHarness(tmp_path_factory.mktemp("valkey"))
     yield made
     made.stop()
 
@@ -205,29 +205,29 @@ class TestValkey(AdapterContract):
     """All promises, but for levels narrower than the presets, which this engine has not."""
 
     @pytest.fixture
-    def bench(self, server: Bench) -> Bench:
+    def harness(self, server: EngineHarness) -> EngineHarness:
         return server
 
     test_a_narrow_level_sees_only_its_own = None  # type: ignore[assignment]
 
-    def test_no_secret_in_errors_or_in_the_servers_log(self, bench: Any, adapter: Any, named: Any) -> None:
+    def test_no_secret_in_errors_or_in_the_servers_log(self, harness: Any, adapter: Any, named: Any) -> None:
         """As the suite's own, but that Valkey's log has no names either: it shows ``(redacted)``."""
-        spec = named.spec(bench.reading)
+        spec = named.spec(harness.reading)
         adapter.create_user(spec)
         adapter.drop_user(spec.username, spec.level)
-        seen = bench.log_text()
+        seen = harness.log_text()
         assert "SETUSER" in seen
         assert "DELUSER" in seen
-        seen += "".join(everything_on(trouble) for trouble in self._troubles(bench, named))
-        assert not [secret for secret in (spec.password, *bench.admin_secrets) if secret in seen]
+        seen += "".join(everything_on(trouble) for trouble in self._troubles(harness, named))
+        assert not [secret for secret in (spec.password, *harness.admin_secrets) if secret in seen]
 
-    def test_a_login_that_was_cut_stays_cut(self, bench: Bench, adapter: Any, named: Any) -> None:
+    def test_a_login_that_was_cut_stays_cut(self, harness: EngineHarness, adapter: Any, named: Any) -> None:
         """Also where the driver connects again by itself."""
-        spec = named.spec(bench.reading)
+        spec = named.spec(harness.reading)
         adapter.create_user(spec)
         login = adapter.login(spec.username, spec.password, spec.level)
         assert login.is_alive()
-        bench.run("CLIENT", "KILL", "USER", spec.username)
+        harness.run("CLIENT", "KILL", "USER", spec.username)
         assert not login.is_alive()
         login.close()
         adapter.drop_user(spec.username, spec.level)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.conftest import had
-from tests.contract.mongodb.bench import Bench
+from tests.contract.mongodb.harness import EngineHarness
 from tests.servers.mongodb import mongod, server
 from tests.servers.mongodb.server import MongoServer
 from tests.servers.postgresql import NoServer
@@ -35,5 +35,5 @@ def mongodb(request: pytest.FixtureRequest) -> Iterator[MongoServer]:
 
 
 @pytest.fixture
-def bench(mongodb: MongoServer) -> Bench:
-    return Bench(mongodb)
+def harness(mongodb: MongoServer) -> EngineHarness:
+    return EngineHarness(mongodb)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from adapters.base import Connect, Grant, Level, LoginRefused, NotOurs, Rejected, Secrets, Tls, Unreachable
-from adapters.bench import Denied, wait_until
+from adapters.base import Connect, ForeignUser, Grant, Level, LoginRefused, Rejected, Secrets, ServerDown, Tls
+from adapters.harness import Denied, wait_until
 from adapters.mongodb import MongoDB
 from adapters.mongodb.levels import kept_role
-from tests.contract.mongodb.bench import BOT_PASSWORD, Bench
+from tests.contract.mongodb.harness import BOT_PASSWORD, EngineHarness
 from tests.servers.mongodb import server as servers
 from tests.servers.mongodb.server import SLOW, MongoServer
 
@@ -37,13 +37,15 @@ def pair() -> Iterator[MongoServer]:
 
 
 @pytest.fixture
-def shop(alone: MongoServer) -> Bench:
-    return Bench(alone)
+def shop(alone: MongoServer) -> EngineHarness:
+    return EngineHarness(alone)
 
 
-def fail(bench: Bench, command: str, *, name: str = "failCommand", port: int | None = None, **data: Any) -> None:
+def fail(
+    harness: EngineHarness, command: str, *, name: str = "failCommand", port: int | None = None, **data: Any
+) -> None:
     """The next such command goes wrong in this way."""
-    with bench.server.admin(port=port) as root:
+    with harness.server.admin(port=port) as root:
         root.admin.command("configureFailPoint", name, mode={"times": 1}, data={"failCommands": [command], **data})
 
 
@@ -53,14 +55,16 @@ def fail(bench: Bench, command: str, *, name: str = "failCommand", port: int | N
 def test_a_server_without_authorization_is_refused() -> None:
     server = servers.start(auth=False)
     try:
-        bench = Bench(server)
-        adapter = MongoDB(bench.target(), Secrets(admin_url=f"mongodb://x:y@127.0.0.1:{server.port}/?authSource=admin"))
-        spec = bench.spec(bench.reading)
+        harness = EngineHarness(server)
+        adapter = MongoDB(
+            harness.target(), Secrets(admin_url=f"mongodb://x:y@127.0.0.1:{server.port}/?authSource=admin")
+        )
+        spec = harness.spec(harness.reading)
         with pytest.raises(Rejected, match="answers those who do not log in") as no:
             adapter.create_user(spec)
-        assert no.value.mend is not None
-        assert "--auth" in no.value.mend
-        assert not bench.has_user(spec.username)
+        assert no.value.remedy is not None
+        assert "--auth" in no.value.remedy
+        assert not harness.has_user(spec.username)
     finally:
         server.remove()
 
@@ -68,7 +72,7 @@ def test_a_server_without_authorization_is_refused() -> None:
 def test_a_server_that_only_looks_like_it_is_refused() -> None:
     server = servers.start(like="ferretdb")
     try:
-        adapter = MongoDB(Bench.target(unbuilt(server)), Secrets(admin_url=server.root_url()))
+        adapter = MongoDB(EngineHarness.target(unbuilt(server)), Secrets(admin_url=server.root_url()))
         with pytest.raises(Rejected, match="FerretDB"):
             adapter.create_user(unbuilt(server).spec(Level(name="readonly", roles=("read",))))
     finally:
@@ -79,24 +83,24 @@ def test_a_server_whose_roles_limit_nothing_is_refused() -> None:
     """Whatever it calls itself: a user without roles tries to read there, before the first grant."""
     server = servers.start(like="limitless")
     try:
-        bench = Bench(server)
+        harness = EngineHarness(server)
         with pytest.raises(Rejected, match="roles limit nothing"):
-            bench.adapter().identity()
+            harness.adapter().identity()
         with server.admin() as root:
-            assert not root[bench.users].command("usersInfo")["users"], "the one who tried is gone"
+            assert not root[harness.users].command("usersInfo")["users"], "the one who tried is gone"
     finally:
         server.remove()
 
 
-def test_the_one_who_tried_whether_roles_limit_is_gone(shop: Bench) -> None:
+def test_the_one_who_tried_whether_roles_limit_is_gone(shop: EngineHarness) -> None:
     assert shop.adapter().identity() == shop.adapter().identity()
     with shop.server.admin() as root:
         assert not root[shop.users].command("usersInfo")["users"]
 
 
-def unbuilt(server: MongoServer) -> Bench:
+def unbuilt(server: MongoServer) -> EngineHarness:
     """A bench whose bot was not made: such a server has no roles to make."""
-    found = object.__new__(Bench)
+    found = object.__new__(EngineHarness)
     found.server, found.tag, found.app, found.users = server, "x", "shop", "temps"
     found.ledger, found.prefix = "ledger01", "jx_"
     return found
@@ -118,7 +122,7 @@ def unbuilt(server: MongoServer) -> Bench:
         "__system@admin",
     ],
 )
-def test_a_mighty_role_is_never_given(shop: Bench, role: str) -> None:
+def test_a_mighty_role_is_never_given(shop: EngineHarness, role: str) -> None:
     spec = shop.spec(Level(name="x", roles=(role,)))
     with pytest.raises(Rejected, match="never given"):
         shop.adapter().create_user(spec)
@@ -135,7 +139,7 @@ def test_a_mighty_role_is_never_given(shop: Bench, role: str) -> None:
     ],
 )
 def test_an_own_role_that_is_mighty_is_never_given(
-    shop: Bench, privileges: list[dict[str, Any]], roles: list[str]
+    shop: EngineHarness, privileges: list[dict[str, Any]], roles: list[str]
 ) -> None:
     given = [{**p, "resource": {**p["resource"], "db": shop.app}} for p in privileges]
     with shop.server.admin() as root:
@@ -148,7 +152,7 @@ def test_an_own_role_that_is_mighty_is_never_given(
             root[shop.app].command("dropRole", "mighty")
 
 
-def test_an_own_role_that_is_not_is_given(shop: Bench) -> None:
+def test_an_own_role_that_is_not_is_given(shop: EngineHarness) -> None:
     privilege = {"resource": {"db": shop.app, "collection": "customers"}, "actions": ["find"]}
     with shop.server.admin() as root:
         root[shop.app].command("createRole", "customers_only", privileges=[privilege], roles=[])
@@ -165,12 +169,12 @@ def test_an_own_role_that_is_not_is_given(shop: Bench) -> None:
 
 
 @pytest.mark.parametrize("action", ["createUser", "grantRole", "anyAction", "dropDatabase", "", "$where", "find; drop"])
-def test_what_a_level_may_not_give(shop: Bench, action: str) -> None:
+def test_what_a_level_may_not_give(shop: EngineHarness, action: str) -> None:
     with pytest.raises(Rejected, match="cannot give"):
         shop.adapter().create_user(shop.spec(Level(name="x", grants=(Grant(on=("customers",), privileges=(action,)),))))
 
 
-def test_a_level_gives_nothing_of_the_servers_own(shop: Bench) -> None:
+def test_a_level_gives_nothing_of_the_servers_own(shop: EngineHarness) -> None:
     for level in (
         Level(name="x", grants=(Grant(on=("system.profile",), privileges=("find",)),)),
         Level(name="x", grants=(Grant(on=("system.users",), privileges=("find",)),), database="admin"),
@@ -187,7 +191,7 @@ def test_a_level_gives_nothing_of_the_servers_own(shop: Bench) -> None:
         shop.adapter().create_user(shop.spec(Level(name="x", roles=(f"hashes_{shop.tag}@admin",))))
 
 
-def test_a_level_about_no_database(shop: Bench) -> None:
+def test_a_level_about_no_database(shop: EngineHarness) -> None:
     adapter = shop.adapter(connect=Connect())
     with pytest.raises(Rejected, match="about no database"):
         adapter.create_user(shop.spec(shop.reading))
@@ -195,7 +199,7 @@ def test_a_level_about_no_database(shop: Bench) -> None:
         shop.adapter().create_user(shop.spec(replace(shop.reading, settings={"timeout": "1"})))
 
 
-def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(shop: Bench) -> None:
+def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(shop: EngineHarness) -> None:
     level, adapter = shop.narrow, shop.adapter()
     role = kept_role(adapter.server, level)
     first, second = shop.spec(level), shop.spec(level)
@@ -222,7 +226,7 @@ def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(shop: Bench) -> N
         assert not root[shop.app].command("rolesInfo", role)["roles"]
 
 
-def test_a_kept_role_that_somebody_made_mightier(shop: Bench) -> None:
+def test_a_kept_role_that_somebody_made_mightier(shop: EngineHarness) -> None:
     adapter = shop.adapter()
     role = kept_role(adapter.server, shop.narrow)
     with shop.server.admin() as root:
@@ -233,7 +237,7 @@ def test_a_kept_role_that_somebody_made_mightier(shop: Bench) -> None:
         root[shop.app].command("dropRole", role)
 
 
-def test_kept_roles_in_parallel(shop: Bench) -> None:
+def test_kept_roles_in_parallel(shop: EngineHarness) -> None:
     specs = [shop.spec(shop.narrow) for _ in range(16)]
     adapter = shop.adapter()
 
@@ -251,19 +255,19 @@ def test_kept_roles_in_parallel(shop: Bench) -> None:
 # Answers that are lost or half.
 
 
-def test_a_majority_that_does_not_confirm_is_tried_again(shop: Bench) -> None:
+def test_a_majority_that_does_not_confirm_is_tried_again(shop: EngineHarness) -> None:
     """The driver raises nothing for it."""
     trouble = {"code": 64, "errmsg": "waiting for replication timed out"}
     spec = shop.spec(shop.reading)
     fail(shop, "createUser", writeConcernError=trouble)
-    with pytest.raises(Unreachable, match="majority") as no:
+    with pytest.raises(ServerDown, match="majority") as no:
         shop.adapter().create_user(spec)
     assert no.value.is_ambiguous
     again = shop.spec(shop.reading, username=spec.username)
     shop.adapter().create_user(again)
     shop.login(again.username, again.password).close()
     fail(shop, "dropUser", writeConcernError=trouble)
-    with pytest.raises(Unreachable, match="majority"):
+    with pytest.raises(ServerDown, match="majority"):
         shop.adapter().drop_user(spec.username, spec.level)
     shop.adapter().drop_user(spec.username, spec.level)
     assert not shop.has_user(spec.username)
@@ -272,7 +276,7 @@ def test_a_majority_that_does_not_confirm_is_tried_again(shop: Bench) -> None:
 @pytest.mark.parametrize(
     "command", ["createUser", "dropUser", "updateUser", "usersInfo", "killAllSessions", "aggregate"]
 )
-def test_an_answer_that_is_lost(shop: Bench, command: str) -> None:
+def test_an_answer_that_is_lost(shop: EngineHarness, command: str) -> None:
     spec, adapter = shop.spec(shop.reading), shop.adapter()
     verbs: tuple[Any, ...] = (
         lambda: adapter.create_user(spec),
@@ -280,35 +284,35 @@ def test_an_answer_that_is_lost(shop: Bench, command: str) -> None:
         lambda: adapter.drop_user(spec.username, spec.level),
     )
     fail(shop, command, name="loseReply", closeConnection=True)
-    lost = list[Unreachable]()
+    lost = list[ServerDown]()
     for verb in verbs:
         try:
             verb()
-        except Unreachable as no:
+        except ServerDown as no:
             lost.append(no)
             verb()
     assert [no.is_ambiguous for no in lost] == [True]
     assert not shop.has_user(spec.username)
 
 
-def test_steps_of_a_primary_are_tried_again(shop: Bench) -> None:
+def test_steps_of_a_primary_are_tried_again(shop: EngineHarness) -> None:
     for number in (10107, 91, 189, 11600):
         fail(shop, "createUser", errorCode=number)
         spec = shop.spec(shop.reading)
-        with pytest.raises(Unreachable):
+        with pytest.raises(ServerDown):
             shop.adapter().create_user(spec)
         shop.adapter().create_user(spec)
         shop.adapter().drop_user(spec.username, spec.level)
 
 
 def test_a_server_that_is_frozen_is_given_up(alone: MongoServer) -> None:
-    bench = Bench(alone)
+    harness = EngineHarness(alone)
     began = time.monotonic()
     for process in alone.processes:
         os.kill(process.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(Unreachable):
-            bench.adapter().identity()
+        with pytest.raises(ServerDown):
+            harness.adapter().identity()
         assert time.monotonic() - began < 60
     finally:
         for process in alone.processes:
@@ -318,7 +322,7 @@ def test_a_server_that_is_frozen_is_given_up(alone: MongoServer) -> None:
 # Others.
 
 
-def test_what_others_do_goes_on(shop: Bench) -> None:
+def test_what_others_do_goes_on(shop: EngineHarness) -> None:
     """A kill that does not name its user ends everybody's."""
     with shop.server.admin() as root:
         root[shop.app].few.insert_many([{"n": n} for n in range(15)])
@@ -339,7 +343,7 @@ def test_what_others_do_goes_on(shop: Bench) -> None:
     adapter.drop_user(other.username, other.level)
 
 
-def test_cursors_of_a_dropped_user_are_gone(shop: Bench) -> None:
+def test_cursors_of_a_dropped_user_are_gone(shop: EngineHarness) -> None:
     spec, adapter = shop.spec(shop.reading), shop.adapter()
     adapter.create_user(spec)
     session = shop.login(spec.username, spec.password)
@@ -351,14 +355,14 @@ def test_cursors_of_a_dropped_user_are_gone(shop: Bench) -> None:
     session.close()
 
 
-def idle_cursors(bench: Bench) -> int:
+def idle_cursors(harness: EngineHarness) -> int:
     """On the customers of this bench: a row of a cursor does not name its user."""
-    with bench.server.admin() as root:
+    with harness.server.admin() as root:
         shown = root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleCursors": True}}])
-        return sum(row["type"] == "idleCursor" and row["ns"] == f"{bench.app}.customers" for row in shown)
+        return sum(row["type"] == "idleCursor" and row["ns"] == f"{harness.app}.customers" for row in shown)
 
 
-def test_a_users_name_is_ours_in_our_database_alone(shop: Bench) -> None:
+def test_a_users_name_is_ours_in_our_database_alone(shop: EngineHarness) -> None:
     """The same name in another database is another user."""
     spec = shop.spec(shop.reading)
     with shop.server.admin() as root:
@@ -379,24 +383,24 @@ def test_a_users_name_is_ours_in_our_database_alone(shop: Bench) -> None:
         ({"dbaccess": {"ledger": "other", "request": "x", "ends_at": 1}}, True),
     ],
 )
-def test_a_mark_that_is_not_ours(shop: Bench, mark: Any, *, is_anothers: bool) -> None:
+def test_a_mark_that_is_not_ours(shop: EngineHarness, mark: Any, *, is_anothers: bool) -> None:
     """A user of another ledger is never touched; one whose mark cannot be read is given nothing, and still ended."""
     spec = shop.spec(shop.reading)
     with shop.server.admin() as root:
         options = {} if mark is None else {"customData": mark}
         root[shop.users].command("createUser", spec.username, pwd="Known0Password", roles=[], **options)
-    with pytest.raises(NotOurs):
+    with pytest.raises(ForeignUser):
         shop.adapter().create_user(spec)
     assert spec.username in {user.username for user in shop.adapter().list_users()}
     if is_anothers:
-        with pytest.raises(NotOurs):
+        with pytest.raises(ForeignUser):
             shop.adapter().drop_user(spec.username, spec.level)
     else:
         shop.adapter().drop_user(spec.username, spec.level)
     assert (spec.username in {user.username for user in shop.adapter().list_users()}) is is_anothers
 
 
-def test_users_in_admin_are_warned_of(shop: Bench) -> None:
+def test_users_in_admin_are_warned_of(shop: EngineHarness) -> None:
     health = MongoDB(shop.target(ops_schema="admin"), Secrets(admin_url=shop.server.root_url())).check()
     assert any("administrators" in finding.what for finding in health.warnings)
 
@@ -405,10 +409,10 @@ def test_users_in_admin_are_warned_of(shop: Bench) -> None:
 
 
 def test_what_runs_on_a_secondary_is_ended(pair: MongoServer) -> None:
-    bench = Bench(pair)
-    spec, adapter = bench.spec(bench.reading), bench.adapter()
+    harness = EngineHarness(pair)
+    spec, adapter = harness.spec(harness.reading), harness.adapter()
     adapter.create_user(spec)
-    session = bench.login(spec.username, spec.password, port=pair.members[1])
+    session = harness.login(spec.username, spec.password, port=pair.members[1])
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(session.work, 20)
         wait_until(lambda: adapter.activity([spec.username])[0].sessions > 0)
@@ -430,29 +434,29 @@ def trio() -> Iterator[MongoServer]:
 
 
 def test_a_member_that_is_away_is_tried_again(trio: MongoServer) -> None:
-    bench = Bench(trio)
-    spec, adapter = bench.spec(bench.reading), bench.adapter()
+    harness = EngineHarness(trio)
+    spec, adapter = harness.spec(harness.reading), harness.adapter()
     adapter.create_user(spec)
     trio.close_member(trio.members[1])
     try:
-        with pytest.raises(Unreachable, match=str(trio.members[1])):
+        with pytest.raises(ServerDown, match=str(trio.members[1])):
             adapter.drop_user(spec.username, spec.level)
         assert [f for f in adapter.check().problems if "not every member answers" in f.what]
     finally:
         trio.open_member(trio.members[1])
     wait_until(lambda: ended(adapter, spec))
-    assert not bench.has_user(spec.username)
+    assert not harness.has_user(spec.username)
 
 
 def ended(adapter: MongoDB, spec: Any) -> bool:
     try:
         adapter.drop_user(spec.username, spec.level)
-    except Unreachable:
+    except ServerDown:
         return False
     return True
 
 
-def test_a_replica_whose_url_is_bad_keeps_no_login_open(shop: Bench) -> None:
+def test_a_replica_whose_url_is_bad_keeps_no_login_open(shop: EngineHarness) -> None:
     spec = shop.spec(shop.reading)
     bad = MongoDB(
         shop.target(replicas=("env:REPLICA",)),
@@ -481,20 +485,20 @@ def test_a_replica_whose_url_is_bad_keeps_no_login_open(shop: Bench) -> None:
         "mongodb://u:Pw0Secret@h/#x",
     ],
 )
-def test_an_admin_url_that_cannot_be_read(shop: Bench, url: str) -> None:
+def test_an_admin_url_that_cannot_be_read(shop: EngineHarness, url: str) -> None:
     with pytest.raises(Rejected, match=r"cannot be read|refused") as no:
         MongoDB(shop.target(), Secrets(admin_url=url)).identity()
     assert "Pw0Secret" not in f"{no.value!r} {no.value.__context__!r}"
 
 
-def test_a_wrong_password_of_the_bot(shop: Bench) -> None:
+def test_a_wrong_password_of_the_bot(shop: EngineHarness) -> None:
     url = shop.admin_url.replace(BOT_PASSWORD, "Wrong0Password")
     with pytest.raises(Rejected, match="refused the bot's own login") as no:
         MongoDB(shop.target(), Secrets(admin_url=url)).identity()
     assert "Wrong0Password" not in f"{no.value!r} {no.value.__context__!r}"
 
 
-def test_the_command_asks_for_the_password(shop: Bench) -> None:
+def test_the_command_asks_for_the_password(shop: EngineHarness) -> None:
     spec = shop.spec(shop.reading)
     pasted = shop.adapter(tls=Tls(mode="verify-full")).endpoint(spec.level).paste(spec.username, spec.password)
     assert spec.password not in pasted
@@ -506,7 +510,7 @@ def test_the_command_asks_for_the_password(shop: Bench) -> None:
     assert "@[::1]:1/a%20b?" in told
 
 
-def test_threads_are_not_left_behind(shop: Bench) -> None:
+def test_threads_are_not_left_behind(shop: EngineHarness) -> None:
     """Each use has a client of its own, and a client has threads."""
     spec, adapter = shop.spec(shop.reading), shop.adapter()
     before = threading.active_count()

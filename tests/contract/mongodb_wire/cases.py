@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.contract.mongodb_wire.bench import Bench
+from tests.contract.mongodb_wire.harness import EngineHarness
 
-Judge = Callable[[Bench], None]
+Judge = Callable[[EngineHarness], None]
 
 
 @dataclass(frozen=True)

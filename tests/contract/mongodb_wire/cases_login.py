@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.contract.mongodb_wire.bench import APP, USERS, Bench, expect_refused
 from tests.contract.mongodb_wire.cases import case
+from tests.contract.mongodb_wire.harness import APP, USERS, EngineHarness, expect_refused
 from tests.contract.mongodb_wire.raw import ScramClient
 
 HELLO = [
@@ -24,8 +24,8 @@ HELLO = [
 
 
 @case(1)
-def hello_has_its_fields_in_order(bench: Bench) -> None:
-    reply = bench.stranger().admin.command("hello")
+def hello_has_its_fields_in_order(harness: EngineHarness) -> None:
+    reply = harness.stranger().admin.command("hello")
     assert [name for name in reply if name != "topologyVersion"] == HELLO
     assert reply["ok"] == 1.0
     assert isinstance(reply["ok"], float)
@@ -35,8 +35,8 @@ def hello_has_its_fields_in_order(bench: Bench) -> None:
 
 
 @case(2)
-def hello_tells_no_mechanisms_of_an_unknown_user(bench: Bench) -> None:
-    stranger, user = bench.stranger(), bench.user()
+def hello_tells_no_mechanisms_of_an_unknown_user(harness: EngineHarness) -> None:
+    stranger, user = harness.stranger(), harness.user()
     assert "saslSupportedMechs" not in stranger.admin.command("hello", saslSupportedMechs="db.nobody")
     known = stranger.admin.command("hello", saslSupportedMechs=f"{USERS}.{user.name}")
     assert known["saslSupportedMechs"] == ["SCRAM-SHA-256"]
@@ -54,8 +54,8 @@ def _start(scram: ScramClient, *, skips_empty_exchange: bool) -> dict[str, objec
 
 
 @case(3)
-def hello_begins_a_login(bench: Bench) -> None:
-    user, stranger = bench.user(), bench.stranger()
+def hello_begins_a_login(harness: EngineHarness) -> None:
+    user, stranger = harness.user(), harness.stranger()
     scram = ScramClient(*user)
     start = {**_start(scram, skips_empty_exchange=True), "db": USERS}
     reply = stranger.admin.command("hello", speculativeAuthenticate=start)
@@ -67,8 +67,8 @@ def hello_begins_a_login(bench: Bench) -> None:
 
 
 @case(4)
-def login_ends_with_an_empty_exchange(bench: Bench) -> None:
-    user, stranger = bench.user(), bench.stranger()
+def login_ends_with_an_empty_exchange(harness: EngineHarness) -> None:
+    user, stranger = harness.user(), harness.stranger()
     scram = ScramClient(*user)
     begun = stranger[USERS].command(_start(scram, skips_empty_exchange=False))
     proof = scram.final(begun["payload"])
@@ -81,8 +81,8 @@ def login_ends_with_an_empty_exchange(bench: Bench) -> None:
 
 
 @case(5)
-def invalid_proof_ends_the_conversation(bench: Bench) -> None:
-    user, stranger = bench.user(), bench.stranger()
+def invalid_proof_ends_the_conversation(harness: EngineHarness) -> None:
+    user, stranger = harness.user(), harness.stranger()
     stranger[USERS].command(_start(ScramClient(*user), skips_empty_exchange=True))
     with expect_refused(18, "Authentication failed."):
         stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"invalid")
@@ -91,8 +91,8 @@ def invalid_proof_ends_the_conversation(bench: Bench) -> None:
 
 
 @case(6)
-def unknown_user_fails_at_the_start(bench: Bench) -> None:
-    user, stranger = bench.user(), bench.stranger()
+def unknown_user_fails_at_the_start(harness: EngineHarness) -> None:
+    user, stranger = harness.user(), harness.stranger()
     with expect_refused(18, "Authentication failed."):
         stranger[USERS].command(_start(ScramClient("nobody", "x"), skips_empty_exchange=True))
     with expect_refused(18, "Authentication failed."):
@@ -102,19 +102,19 @@ def unknown_user_fails_at_the_start(bench: Bench) -> None:
 
 
 @case(7)
-def find_needs_a_login(bench: Bench) -> None:
+def find_needs_a_login(harness: EngineHarness) -> None:
     with expect_refused(13, "Command find requires authentication"):
-        bench.stranger()[APP].things.find_one()
+        harness.stranger()[APP].things.find_one()
     with expect_refused(13, "Command find requires authentication"):
-        bench.raw().command(APP, find="things")
+        harness.raw().command(APP, find="things")
 
 
 @case(8)
-def connection_status_tells_who_is_logged_in(bench: Bench) -> None:
-    nobody = bench.stranger().admin.command("connectionStatus")["authInfo"]
+def connection_status_tells_who_is_logged_in(harness: EngineHarness) -> None:
+    nobody = harness.stranger().admin.command("connectionStatus")["authInfo"]
     assert nobody["authenticatedUsers"] == []
     assert nobody["authenticatedUserRoles"] == []
-    user = bench.user()
-    somebody = bench.client(user).admin.command("connectionStatus")["authInfo"]
+    user = harness.user()
+    somebody = harness.client(user).admin.command("connectionStatus")["authInfo"]
     assert somebody["authenticatedUsers"] == [user.document]
     assert somebody["authenticatedUserRoles"] == [{"role": "read", "db": APP}]

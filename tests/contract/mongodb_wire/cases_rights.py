@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from tests.contract.mongodb_wire.bench import APP, OTHER, READ, READ_WRITE, USERS, Bench, expect_refused
 from tests.contract.mongodb_wire.cases import case
+from tests.contract.mongodb_wire.harness import APP, OTHER, READ, READ_WRITE, USERS, EngineHarness, expect_refused
 
 ELSEWHERE = [{"clientSource": ["192.0.2.0/24"]}]
 
 
 @case(19)
-def dropped_user_keeps_a_powerless_socket(bench: Bench) -> None:
-    user = bench.user()
-    login = bench.client(user)
+def dropped_user_keeps_a_powerless_socket(harness: EngineHarness) -> None:
+    user = harness.user()
+    login = harness.client(user)
     connection = login.admin.command("hello")["connectionId"]
     assert login[APP].things.find_one() is not None
-    bench.bot[USERS].command("dropUser", user.name)
+    harness.bot[USERS].command("dropUser", user.name)
     with expect_refused(13, "Command find requires authentication"):
         login[APP].things.find_one()
     assert login.admin.command("ping")["ok"] == 1.0
@@ -22,45 +22,45 @@ def dropped_user_keeps_a_powerless_socket(bench: Bench) -> None:
 
 
 @case(20)
-def user_made_again_is_another(bench: Bench) -> None:
-    user = bench.user()
-    login = bench.client(user)
+def user_made_again_is_another(harness: EngineHarness) -> None:
+    user = harness.user()
+    login = harness.client(user)
     assert login[APP].things.find_one() is not None
-    bench.root[USERS].command("dropUser", user.name)
-    bench.root[USERS].command("createUser", user.name, pwd=user.password, roles=[READ])
+    harness.root[USERS].command("dropUser", user.name)
+    harness.root[USERS].command("createUser", user.name, pwd=user.password, roles=[READ])
     with expect_refused(13, "Command find requires authentication"):
         login[APP].things.find_one()
-    assert bench.client(user)[APP].things.find_one() is not None
+    assert harness.client(user)[APP].things.find_one() is not None
 
 
 @case(21)
-def unmet_restrictions_end_a_login(bench: Bench) -> None:
-    user = bench.user()
-    login = bench.client(user)
+def unmet_restrictions_end_a_login(harness: EngineHarness) -> None:
+    user = harness.user()
+    login = harness.client(user)
     assert login[APP].things.find_one() is not None
-    bench.root[USERS].command("updateUser", user.name, authenticationRestrictions=ELSEWHERE)
+    harness.root[USERS].command("updateUser", user.name, authenticationRestrictions=ELSEWHERE)
     with expect_refused(13, "Command find requires authentication"):
         login[APP].things.find_one()
     with expect_refused(18, "Authentication failed."):
-        bench.client(user)[APP].things.find_one()
+        harness.client(user)[APP].things.find_one()
 
 
 @case(23)
-def role_taken_is_gone_at_the_next_command(bench: Bench) -> None:
-    user = bench.user(READ)
-    login = bench.client(user)
+def role_taken_is_gone_at_the_next_command(harness: EngineHarness) -> None:
+    user = harness.user(READ)
+    login = harness.client(user)
     assert login[APP].things.find_one() is not None
-    bench.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ])
+    harness.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ])
     with expect_refused(13, f"not authorized on {APP} to execute command {{ find: "):
         login[APP].things.find_one()
-    bench.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ_WRITE])
+    harness.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ_WRITE])
     with expect_refused(31, f"Could not find role: nosuch@{APP}"):
-        bench.bot[USERS].command("revokeRolesFromUser", user.name, roles=[{"role": "nosuch", "db": APP}])
+        harness.bot[USERS].command("revokeRolesFromUser", user.name, roles=[{"role": "nosuch", "db": APP}])
 
 
 @case(24)
-def reader_only_reads(bench: Bench) -> None:
-    login = bench.client(bench.user(READ))
+def reader_only_reads(harness: EngineHarness) -> None:
+    login = harness.client(harness.user(READ))
     assert login[APP].things.find_one() is not None
     with expect_refused(13, f"not authorized on {APP} to execute command {{ insert: "):
         login[APP].things.insert_one({})
@@ -69,9 +69,9 @@ def reader_only_reads(bench: Bench) -> None:
 
 
 @case(25)
-def writer_writes_and_no_more(bench: Bench) -> None:
-    user = bench.user(READ_WRITE)
-    login, collection = bench.client(user), bench.name()
+def writer_writes_and_no_more(harness: EngineHarness) -> None:
+    user = harness.user(READ_WRITE)
+    login, collection = harness.client(user), harness.name()
     login[APP][collection].insert_one({})
     login[APP][collection].create_index("n")
     login[APP].command("drop", collection)
@@ -82,44 +82,44 @@ def writer_writes_and_no_more(bench: Bench) -> None:
 
 
 @case(26)
-def role_is_granted_by_who_may(bench: Bench) -> None:
-    name = bench.name()
+def role_is_granted_by_who_may(harness: EngineHarness) -> None:
+    name = harness.name()
     with expect_refused(13, f"not authorized on {USERS}"):
-        bench.bot[USERS].command("createUser", name, pwd="x", roles=[{"role": "read", "db": OTHER}])
-    assert bench.root[USERS].command("usersInfo", name)["users"] == []
-    bench.bot[USERS].command("createUser", name, pwd="x", roles=[READ])
+        harness.bot[USERS].command("createUser", name, pwd="x", roles=[{"role": "read", "db": OTHER}])
+    assert harness.root[USERS].command("usersInfo", name)["users"] == []
+    harness.bot[USERS].command("createUser", name, pwd="x", roles=[READ])
 
 
 @case(27)
-def replacing_roles_needs_revoking_everywhere(bench: Bench) -> None:
-    user = bench.user(READ)
+def replacing_roles_needs_revoking_everywhere(harness: EngineHarness) -> None:
+    user = harness.user(READ)
     with expect_refused(13, f"not authorized on {USERS}"):
-        bench.bot[USERS].command("updateUser", user.name, roles=[])
-    assert bench.info(user)["roles"] == [READ]
+        harness.bot[USERS].command("updateUser", user.name, roles=[])
+    assert harness.info(user)["roles"] == [READ]
 
 
 @case(28)
-def restricting_needs_its_own_right(bench: Bench) -> None:
+def restricting_needs_its_own_right(harness: EngineHarness) -> None:
     with expect_refused(13, f"not authorized on {USERS}"):
-        bench.bot[USERS].command(
-            "createUser", bench.name(), pwd="x", roles=[READ], authenticationRestrictions=ELSEWHERE
+        harness.bot[USERS].command(
+            "createUser", harness.name(), pwd="x", roles=[READ], authenticationRestrictions=ELSEWHERE
         )
-    bench.bot[USERS].command("createUser", bench.name(), pwd="x", roles=[READ])
+    harness.bot[USERS].command("createUser", harness.name(), pwd="x", roles=[READ])
 
 
 @case(38)
-def dropped_role_is_taken_from_everybody(bench: Bench) -> None:
-    role = bench.name()
+def dropped_role_is_taken_from_everybody(harness: EngineHarness) -> None:
+    role = harness.name()
     privileges = [{"resource": {"db": APP, "collection": "things"}, "actions": ["find"]}]
-    bench.root[APP].command("createRole", role, privileges=privileges, roles=[])
+    harness.root[APP].command("createRole", role, privileges=privileges, roles=[])
     with expect_refused(51002, f'Role "{role}@{APP}" already exists'):
-        bench.root[APP].command("createRole", role, privileges=privileges, roles=[])
-    user = bench.user({"role": role, "db": APP})
-    login = bench.client(user)
+        harness.root[APP].command("createRole", role, privileges=privileges, roles=[])
+    user = harness.user({"role": role, "db": APP})
+    login = harness.client(user)
     assert login[APP].things.find_one() is not None
-    assert bench.bot[APP].command("dropRole", role)["ok"] == 1.0
-    assert bench.info(user)["roles"] == []
+    assert harness.bot[APP].command("dropRole", role)["ok"] == 1.0
+    assert harness.info(user)["roles"] == []
     with expect_refused(13, f"not authorized on {APP}"):
         login[APP].things.find_one()
     with expect_refused(31, f"Could not find role: {role}@{APP}"):
-        bench.bot[APP].command("dropRole", role)
+        harness.bot[APP].command("dropRole", role)

@@ -10,8 +10,8 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from tests.contract.mongodb_wire import cases_killing, cases_login, cases_rights, cases_users
-from tests.contract.mongodb_wire.bench import Bench
 from tests.contract.mongodb_wire.cases import CASES, Case
+from tests.contract.mongodb_wire.harness import EngineHarness
 from tests.servers.mongodb import broken, mongod, server
 from tests.servers.mongodb.broken import Fault
 from tests.servers.mongodb.server import MongoServer
@@ -56,13 +56,13 @@ def need_mongod() -> None:
 
 
 @contextmanager
-def bench_on(on: MongoServer) -> Iterator[Bench]:
-    bench = Bench(on)
+def harness_on(on: MongoServer) -> Iterator[EngineHarness]:
+    harness = EngineHarness(on)
     try:
-        bench.open()
-        yield bench
+        harness.open()
+        yield harness
     finally:
-        bench.close()
+        harness.close()
 
 
 def test_there_are_forty() -> None:
@@ -75,8 +75,8 @@ def test_there_are_forty() -> None:
 def test_case(case: Case, kind: str, servers: Servers) -> None:
     if kind == "mongod":
         need_mongod()
-    with bench_on(servers.of(kind, auth=case.is_auth_on)) as bench:
-        case.assert_on(bench)
+    with harness_on(servers.of(kind, auth=case.is_auth_on)) as harness:
+        case.assert_on(harness)
 
 
 @pytest.mark.parametrize("fault", broken.FAULTS.values(), ids=lambda fault: f"{fault.case:02}-{fault.name}")
@@ -84,7 +84,7 @@ def test_case_notices_a_wrong_server(fault: Fault) -> None:
     case = CASES[fault.case]
     wrong = server.start(auth=case.is_auth_on, broken=fault.name)
     try:
-        with bench_on(wrong) as bench, pytest.raises((AssertionError, OperationFailure)):
-            case.assert_on(bench)
+        with harness_on(wrong) as harness, pytest.raises((AssertionError, OperationFailure)):
+            case.assert_on(harness)
     finally:
         wrong.remove()

@@ -9,7 +9,7 @@ from typing import Any
 from bson.binary import Binary
 from pymongo.errors import OperationFailure
 
-from tests.contract.mongodb_wire.bench import APP, serving
+from tests.contract.mongodb_wire.harness import APP, serving
 from tests.contract.mongodb_wire.raw import RawConnection
 from tests.servers.mongodb import commands
 from tests.servers.mongodb.call import ACCEPTED, COMMANDS

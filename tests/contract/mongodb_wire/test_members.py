@@ -8,12 +8,12 @@ import pytest
 from pymongo.errors import AutoReconnect, NotPrimaryError, ServerSelectionTimeoutError
 from pymongo.read_preferences import Secondary
 
-from tests.contract.mongodb_wire.bench import (
+from tests.contract.mongodb_wire.harness import (
     APP,
     READ,
     USERS,
-    bench_of,
     expect_refused,
+    harness_of,
     serving,
     slow_find,
 )
@@ -50,12 +50,12 @@ def test_secondary_refuses_writes(replica_set: MongoServer) -> None:
 
 def test_killing_reaches_one_member(replica_set: MongoServer) -> None:
     """What runs on the other goes on: each member has to be asked."""
-    with bench_of(replica_set) as bench:
-        user = bench.user()
-        there = bench.client(user, port=replica_set.members[1])
+    with harness_of(replica_set) as harness:
+        user = harness.user()
+        there = harness.client(user, port=replica_set.members[1])
         cursor = there[APP].things.find(batch_size=2)
         next(cursor)
-        bench.bot.admin.command("killAllSessions", [user.document])
+        harness.bot.admin.command("killAllSessions", [user.document])
         assert list(cursor)
         cursor = there[APP].things.find(batch_size=2)
         next(cursor)
@@ -66,22 +66,22 @@ def test_killing_reaches_one_member(replica_set: MongoServer) -> None:
 
 
 def test_killing_sessions_undoes_a_transaction(replica_set: MongoServer) -> None:
-    with bench_of(replica_set) as bench:
-        user = bench.user({"role": "readWrite", "db": APP})
-        login, collection = bench.client(user), bench.name()
-        bench.root[APP][collection].insert_one({"_id": "before"})
+    with harness_of(replica_set) as harness:
+        user = harness.user({"role": "readWrite", "db": APP})
+        login, collection = harness.client(user), harness.name()
+        harness.root[APP][collection].insert_one({"_id": "before"})
         with login.start_session() as session:
             session.start_transaction()
             login[APP][collection].insert_one({"_id": "within"}, session=session)
-            idle = bench.root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleSessions": True}}])
+            idle = harness.root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleSessions": True}}])
             assert [row for row in idle if row["type"] == "idleSession"]
-            bench.bot.admin.command("killAllSessions", [user.document])
+            harness.bot.admin.command("killAllSessions", [user.document])
             with expect_refused(251):
                 login[APP][collection].insert_one({"_id": "after"}, session=session)
-        assert [one["_id"] for one in bench.root[APP][collection].find()] == ["before"]
+        assert [one["_id"] for one in harness.root[APP][collection].find()] == ["before"]
         with login.start_session() as session, session.start_transaction():
             login[APP][collection].insert_one({"_id": "committed"}, session=session)
-        assert bench.root[APP][collection].count_documents({}) == 2
+        assert harness.root[APP][collection].count_documents({}) == 2
 
 
 def test_member_goes_and_comes_back(replica_set: MongoServer) -> None:
@@ -99,17 +99,17 @@ def test_member_goes_and_comes_back(replica_set: MongoServer) -> None:
 
 def test_router_remembers_users(routers: MongoServer) -> None:
     """A user dropped at one router lives on at another, up to half a minute or until that is told."""
-    with bench_of(routers) as bench:
-        user = bench.user(READ)
-        here, there = bench.client(user), bench.client(user, port=routers.members[1])
+    with harness_of(routers) as harness:
+        user = harness.user(READ)
+        here, there = harness.client(user), harness.client(user, port=routers.members[1])
         assert here.admin.command("hello")["msg"] == "isdbgrid"
         for login in (here, there):
             assert login[APP].things.find_one() is not None
-        bench.bot[USERS].command("dropUser", user.name)
+        harness.bot[USERS].command("dropUser", user.name)
         with expect_refused(13, "requires authentication"):
             here[APP].things.find_one()
         assert there[APP].things.find_one() is not None
-        assert bench.client(user, port=routers.members[1])[APP].things.find_one() is not None
+        assert harness.client(user, port=routers.members[1])[APP].things.find_one() is not None
         with routers.admin(port=routers.members[1]) as other:
             other.admin.command("invalidateUserCache")
         with expect_refused(13, "requires authentication"):
@@ -117,16 +117,16 @@ def test_router_remembers_users(routers: MongoServer) -> None:
 
 
 def test_router_kills_everywhere(routers: MongoServer) -> None:
-    with bench_of(routers) as bench:
-        user = bench.user(READ)
-        running = slow_find(bench.client(user, port=routers.members[1]))
-        row = bench.await_running(user)
+    with harness_of(routers) as harness:
+        user = harness.user(READ)
+        running = slow_find(harness.client(user, port=routers.members[1]))
+        row = harness.await_running(user)
         assert row["shard"]
         with expect_refused(50759):
-            bench.bot.admin.command("killOp", 1)
+            harness.bot.admin.command("killOp", 1)
         with expect_refused(28625):
-            bench.bot.admin.command("killOp", 1, op="1")
-        bench.bot.admin.command("killOp", 1, op=row["opid"])
+            harness.bot.admin.command("killOp", 1, op="1")
+        harness.bot.admin.command("killOp", 1, op=row["opid"])
         with expect_refused(11601):
             running.end()
 

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
 
-from tests.contract.mongodb_wire.bench import (
+from tests.contract.mongodb_wire.harness import (
     APP,
     USERS,
-    bench_of,
     expect_refused,
+    harness_of,
     serving,
 )
 from tests.servers.mongodb.server import MongoServer
@@ -45,12 +45,12 @@ def test_other_releases_differ_where_it_matters() -> None:
         assert stranger.admin.command("hello")["maxWireVersion"] == 9
         with pytest.raises(OperationFailure, match=r"^command find requires authentication"):
             stranger[APP].things.find_one()
-    with serving(like="8.2") as new, bench_of(new) as bench:
+    with serving(like="8.2") as new, harness_of(new) as harness:
         with expect_refused(13, "buildinfo requires authentication"):
-            bench.stranger().server_info()
-        assert bench.root.server_info()["version"] == "8.2.0"
-        bench.client(bench.user())[APP].things.find_one()
-        rows = list(bench.root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleConnections": True}}]))
+            harness.stranger().server_info()
+        assert harness.root.server_info()["version"] == "8.2.0"
+        harness.client(harness.user())[APP].things.find_one()
+        rows = list(harness.root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleConnections": True}}]))
         assert not [row for row in rows if not row["active"] and "effectiveUsers" in row]
         assert [row for row in rows if row["active"] and "effectiveUsers" in row]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.mysql_family import hostile
-from tests.contract.mysql_family.bench import Bench, build
+from tests.contract.mysql_family.harness import EngineHarness, build
 from tests.servers.mysql import MySQLServer
 
 
@@ -18,11 +18,11 @@ def nothing_held() -> Iterator[None]:
     hostile.close_all()
 
 
-_built: dict[str, Bench] = {}
+_built: dict[str, EngineHarness] = {}
 
 
 @pytest.fixture
-def bench(mysql_family: MySQLServer) -> Bench:
+def harness(mysql_family: MySQLServer) -> EngineHarness:
     """One per server for the whole session; its names are its own."""
     key = str(mysql_family.folder)
     if key not in _built:
@@ -31,6 +31,6 @@ def bench(mysql_family: MySQLServer) -> Bench:
 
 
 @pytest.fixture
-def own_bench(mysql_family: MySQLServer) -> Bench:
+def own_harness(mysql_family: MySQLServer) -> EngineHarness:
     """A bench that a test may spoil."""
     return build(mysql_family)

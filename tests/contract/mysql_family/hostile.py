@@ -11,13 +11,13 @@ import pymysql
 from pymysql.connections import Connection
 
 from adapters.base import AdapterError, Level, UserSpec
-from tests.contract.mysql_family.bench import Bench
+from tests.contract.mysql_family.harness import EngineHarness
 from tests.open_faults import require
 
 
-def made(bench: Bench, level: Level, *, remaining: float = 300.0) -> UserSpec:
-    spec = bench.spec(level, remaining=remaining)
-    bench.adapter().create_user(spec)
+def made(harness: EngineHarness, level: Level, *, remaining: float = 300.0) -> UserSpec:
+    spec = harness.spec(level, remaining=remaining)
+    harness.adapter().create_user(spec)
     return spec
 
 
@@ -36,8 +36,8 @@ def close_all() -> None:
             _opened.pop().close()
 
 
-def connected(bench: Bench, spec: UserSpec) -> pymysql.Connection[Any]:
-    return opened(bench.server.connect(spec.username, spec.password, bench.database))
+def connected(harness: EngineHarness, spec: UserSpec) -> pymysql.Connection[Any]:
+    return opened(harness.server.connect(spec.username, spec.password, harness.database))
 
 
 def run(connection: pymysql.Connection[Any], statement: str) -> list[tuple[Any, ...]]:
@@ -63,25 +63,25 @@ def is_alive(connection: pymysql.Connection[Any]) -> bool:
     return True
 
 
-def may_log_in(bench: Bench, username: str, password: str) -> bool:
+def may_log_in(harness: EngineHarness, username: str, password: str) -> bool:
     try:
-        bench.server.connect(username, password).close()
+        harness.server.connect(username, password).close()
     except pymysql.MySQLError:
         return False
     return True
 
 
-def assert_ended(bench: Bench, spec: UserSpec, *sessions: pymysql.Connection[Any]) -> None:
+def assert_ended(harness: EngineHarness, spec: UserSpec, *sessions: pymysql.Connection[Any]) -> None:
     """As anybody could see it."""
-    assert not bench.has_user(spec.username)
+    assert not harness.has_user(spec.username)
     assert not any(is_alive(session) for session in sessions)
-    assert not may_log_in(bench, spec.username, spec.password)
+    assert not may_log_in(harness, spec.username, spec.password)
 
 
-def ended(bench: Bench, spec: UserSpec) -> None:
+def ended(harness: EngineHarness, spec: UserSpec) -> None:
     """As a revocation does; that it raised is for the test to judge by what is left."""
     with suppress(AdapterError):
-        bench.adapter().drop_user(spec.username, spec.level)
+        harness.adapter().drop_user(spec.username, spec.level)
 
 
 class _HalfOpen(Connection):
@@ -104,8 +104,8 @@ class _HalfOpen(Connection):
 class HalfOpenLogin:
     """A login whose last message is kept back until ``finish``."""
 
-    def __init__(self, bench: Bench, spec: UserSpec) -> None:
-        self._bench, self._spec = bench, spec
+    def __init__(self, harness: EngineHarness, spec: UserSpec) -> None:
+        self._harness, self._spec = harness, spec
         self._asked, self._may_answer = threading.Event(), threading.Event()
         self.session: pymysql.Connection[Any] | None = None
         self._thread = threading.Thread(target=self._log_in, daemon=True)
@@ -117,8 +117,8 @@ class HalfOpenLogin:
         connection.asked, connection.may_answer = self._asked, self._may_answer
         with suppress(pymysql.MySQLError, OSError):
             connection.__init__(  # type: ignore[misc]
-                host=self._bench.server.host,
-                port=self._bench.server.port,
+                host=self._harness.server.host,
+                port=self._harness.server.port,
                 user=self._spec.username,
                 password=self._spec.password,
                 ssl_disabled=True,
@@ -135,12 +135,12 @@ class HalfOpenLogin:
 
 
 @contextmanager
-def metadata_locks_shown(bench: Bench) -> Iterator[None]:
+def metadata_locks_shown(harness: EngineHarness) -> Iterator[None]:
     """MariaDB says who holds a lock only with a plugin."""
-    if bench.is_mariadb:
-        bench.server.run("INSTALL SONAME 'metadata_lock_info'")
+    if harness.is_mariadb:
+        harness.server.run("INSTALL SONAME 'metadata_lock_info'")
     try:
         yield
     finally:
-        if bench.is_mariadb:
-            bench.server.run("UNINSTALL SONAME 'metadata_lock_info'")
+        if harness.is_mariadb:
+            harness.server.run("UNINSTALL SONAME 'metadata_lock_info'")

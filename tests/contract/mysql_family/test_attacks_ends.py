@@ -9,9 +9,9 @@ from contextlib import closing, suppress
 import pymysql
 import pytest
 
-from adapters.base import Blocked, Level, Rejected, Unreachable
-from adapters.bench import wait_until
-from tests.contract.mysql_family.bench import Bench
+from adapters.base import Blocked, Level, Rejected, ServerDown
+from adapters.harness import wait_until
+from tests.contract.mysql_family.harness import EngineHarness
 from tests.contract.mysql_family.hostile import (
     HalfOpenLogin,
     assert_ended,
@@ -40,58 +40,58 @@ HOLDS = {
 }
 
 
-def hold_of(bench: Bench, name: str) -> list[str]:
-    statements = HOLDS[name][bench.is_mariadb]
+def hold_of(harness: EngineHarness, name: str) -> list[str]:
+    statements = HOLDS[name][harness.is_mariadb]
     if statements is None:
         pytest.skip("MariaDB's accounts have no rows that could be locked")
     return statements.split("; ")
 
 
-def give_locks(bench: Bench) -> None:
+def give_locks(harness: EngineHarness) -> None:
     """What a role for dumps has, and more: given by an administrator after the user was made."""
-    role = bench.server_role(bench.reader)
-    bench.server.run(f"GRANT SELECT, LOCK TABLES, RELOAD ON *.* TO {role}")
-    if not bench.is_mariadb:
-        bench.server.run(f"GRANT BACKUP_ADMIN ON *.* TO {role}")
+    role = harness.server_role(harness.reader)
+    harness.server.run(f"GRANT SELECT, LOCK TABLES, RELOAD ON *.* TO {role}")
+    if not harness.is_mariadb:
+        harness.server.run(f"GRANT BACKUP_ADMIN ON *.* TO {role}")
 
 
-def hold(bench: Bench, session: pymysql.Connection[object], name: str) -> None:
-    for statement in hold_of(bench, name):
+def hold(harness: EngineHarness, session: pymysql.Connection[object], name: str) -> None:
+    for statement in hold_of(harness, name):
         run(session, statement)
 
 
 @pytest.mark.parametrize("name", HOLDS)
-def test_a_lock_of_its_own_does_not_keep_a_user(own_bench: Bench, name: str) -> None:
-    spec = made(own_bench, own_bench.reading)
-    give_locks(own_bench)
-    holder, other = connected(own_bench, spec), connected(own_bench, spec)
-    hold(own_bench, holder, name)
+def test_a_lock_of_its_own_does_not_keep_a_user(own_harness: EngineHarness, name: str) -> None:
+    spec = made(own_harness, own_harness.reading)
+    give_locks(own_harness)
+    holder, other = connected(own_harness, spec), connected(own_harness, spec)
+    hold(own_harness, holder, name)
     began = time.monotonic()
-    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
     assert time.monotonic() - began < SECONDS
     assert receipt.sessions_ended == 2
-    assert_ended(own_bench, spec, holder, other)
+    assert_ended(own_harness, spec, holder, other)
 
 
 @pytest.mark.parametrize("name", ["accounts", "accounts-written", "privileges"])
-def test_nor_from_the_servers_own_end(own_bench: Bench, name: str) -> None:
+def test_nor_from_the_servers_own_end(own_harness: EngineHarness, name: str) -> None:
     """FLUSH TABLES WITH READ LOCK and backup locks stop the server's scheduler altogether, so no role may have what they take (see below)."""
-    spec = made(own_bench, own_bench.reading, remaining=3.0)
-    give_locks(own_bench)
-    holder, other = connected(own_bench, spec), connected(own_bench, spec)
-    hold(own_bench, holder, name)
-    wait_until(lambda: not own_bench.has_user(spec.username), within=60)
-    assert_ended(own_bench, spec, holder, other)
+    spec = made(own_harness, own_harness.reading, remaining=3.0)
+    give_locks(own_harness)
+    holder, other = connected(own_harness, spec), connected(own_harness, spec)
+    hold(own_harness, holder, name)
+    wait_until(lambda: not own_harness.has_user(spec.username), within=60)
+    assert_ended(own_harness, spec, holder, other)
 
 
-def test_a_user_who_locks_again_and_again_is_ended(own_bench: Bench) -> None:
-    spec = made(own_bench, own_bench.reading)
-    give_locks(own_bench)
-    lock, is_over, locked = hold_of(own_bench, "accounts")[0], threading.Event(), threading.Event()
+def test_a_user_who_locks_again_and_again_is_ended(own_harness: EngineHarness) -> None:
+    spec = made(own_harness, own_harness.reading)
+    give_locks(own_harness)
+    lock, is_over, locked = hold_of(own_harness, "accounts")[0], threading.Event(), threading.Event()
 
     def again_and_again() -> None:
         while not is_over.is_set():
-            with suppress(pymysql.MySQLError, OSError), closing(connected(own_bench, spec)) as session:
+            with suppress(pymysql.MySQLError, OSError), closing(connected(own_harness, spec)) as session:
                 run(session, lock)
                 locked.set()
                 is_over.wait(60) if is_alive(session) else None
@@ -101,141 +101,141 @@ def test_a_user_who_locks_again_and_again_is_ended(own_bench: Bench) -> None:
         thread.start()
     try:
         require(locked.wait(30), "somebody has the lock")
-        own_bench.adapter().drop_user(spec.username, spec.level)
+        own_harness.adapter().drop_user(spec.username, spec.level)
     finally:
         is_over.set()
         for thread in threads:
             thread.join()
-    assert_ended(own_bench, spec)
+    assert_ended(own_harness, spec)
 
 
 @pytest.mark.parametrize("name", ["accounts", "rows", "everything", "backup"])
-def test_somebody_elses_lock_is_named_with_what_frees_it(own_bench: Bench, name: str) -> None:
+def test_somebody_elses_lock_is_named_with_what_frees_it(own_harness: EngineHarness, name: str) -> None:
     """And whatever can be ended before the lock is ended."""
-    spec = made(own_bench, own_bench.reading)
-    session = connected(own_bench, spec)
-    with metadata_locks_shown(own_bench), closing(opened(own_bench.server.admin())) as backup:
-        hold(own_bench, backup, name)
+    spec = made(own_harness, own_harness.reading)
+    session = connected(own_harness, spec)
+    with metadata_locks_shown(own_harness), closing(opened(own_harness.server.admin())) as backup:
+        hold(own_harness, backup, name)
         with pytest.raises(Blocked) as no:
-            own_bench.adapter().drop_user(spec.username, spec.level)
+            own_harness.adapter().drop_user(spec.username, spec.level)
         assert not is_alive(session)
         assert f"connection {backup.thread_id()} of tester holds " in no.value.what
         assert no.value.remedy is not None
         assert f"KILL {backup.thread_id()};" in no.value.remedy
-        run(own_bench.server.admin(), f"KILL {backup.thread_id()}")
-        own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec)
+        run(own_harness.server.admin(), f"KILL {backup.thread_id()}")
+        own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec)
 
 
-def test_a_bot_that_cannot_see_locks_says_how_it_could(own_bench: Bench) -> None:
-    if not own_bench.is_mariadb:
-        own_bench.server.run(f"REVOKE SELECT ON performance_schema.* FROM `{own_bench.bot}`@`%`")
-        warned = own_bench.adapter().check([own_bench.reading]).warnings
-        assert [f.mend for f in warned if "cannot see who holds a lock" in f.what]
-    spec = made(own_bench, own_bench.reading)
-    with closing(opened(own_bench.server.admin())) as backup:
-        hold(own_bench, backup, "accounts")
+def test_a_bot_that_cannot_see_locks_says_how_it_could(own_harness: EngineHarness) -> None:
+    if not own_harness.is_mariadb:
+        own_harness.server.run(f"REVOKE SELECT ON performance_schema.* FROM `{own_harness.bot}`@`%`")
+        warned = own_harness.adapter().check([own_harness.reading]).warnings
+        assert [f.remedy for f in warned if "cannot see who holds a lock" in f.what]
+    spec = made(own_harness, own_harness.reading)
+    with closing(opened(own_harness.server.admin())) as backup:
+        hold(own_harness, backup, "accounts")
         with pytest.raises(Blocked, match="does not say whose it is") as no:
-            own_bench.adapter().drop_user(spec.username, spec.level)
+            own_harness.adapter().drop_user(spec.username, spec.level)
         assert f"{backup.thread_id()} of tester" in no.value.what
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec)
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec)
 
 
 @pytest.mark.parametrize("name", ["accounts", "rows"])
-def test_a_new_password_and_a_moved_end_do_not_wait_for_the_user(own_bench: Bench, name: str) -> None:
+def test_a_new_password_and_a_moved_end_do_not_wait_for_the_user(own_harness: EngineHarness, name: str) -> None:
     """The session that holds it goes; the others live on."""
-    spec = made(own_bench, own_bench.reading)
-    give_locks(own_bench)
-    other = connected(own_bench, spec)
-    with metadata_locks_shown(own_bench):
+    spec = made(own_harness, own_harness.reading)
+    give_locks(own_harness)
+    other = connected(own_harness, spec)
+    with metadata_locks_shown(own_harness):
         for verb in (
-            lambda: own_bench.adapter().set_password(spec.username, "Another0Password0Long"),
-            lambda: own_bench.adapter().set_expiry(spec.username, 600.0),
+            lambda: own_harness.adapter().set_password(spec.username, "Another0Password0Long"),
+            lambda: own_harness.adapter().set_expiry(spec.username, 600.0),
         ):
             password = (
                 "Another0Password0Long"
-                if may_log_in(own_bench, spec.username, "Another0Password0Long")
+                if may_log_in(own_harness, spec.username, "Another0Password0Long")
                 else spec.password
             )
-            holder = opened(own_bench.server.connect(spec.username, password))
-            hold(own_bench, holder, name)
+            holder = opened(own_harness.server.connect(spec.username, password))
+            hold(own_harness, holder, name)
             verb()
             holder.close()
-    assert may_log_in(own_bench, spec.username, "Another0Password0Long")
+    assert may_log_in(own_harness, spec.username, "Another0Password0Long")
     assert is_alive(other)
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec, other)
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec, other)
 
 
-def test_nor_for_somebody_else_without_saying_so(own_bench: Bench) -> None:
-    spec = made(own_bench, own_bench.reading)
-    with metadata_locks_shown(own_bench), closing(opened(own_bench.server.admin())) as backup:
-        hold(own_bench, backup, "accounts")
-        with pytest.raises(Unreachable, match=f"KILL {backup.thread_id()};"):
-            own_bench.adapter().set_password(spec.username, "Another0Password0Long")
-    own_bench.adapter().drop_user(spec.username, spec.level)
+def test_nor_for_somebody_else_without_saying_so(own_harness: EngineHarness) -> None:
+    spec = made(own_harness, own_harness.reading)
+    with metadata_locks_shown(own_harness), closing(opened(own_harness.server.admin())) as backup:
+        hold(own_harness, backup, "accounts")
+        with pytest.raises(ServerDown, match=f"KILL {backup.thread_id()};"):
+            own_harness.adapter().set_password(spec.username, "Another0Password0Long")
+    own_harness.adapter().drop_user(spec.username, spec.level)
 
 
 @pytest.mark.parametrize(
     "right", ["LOCK TABLES", "RELOAD", "BACKUP_ADMIN", "FLUSH_TABLES", "XA_RECOVER_ADMIN", "INDEX"]
 )
-def test_a_role_that_could_hold_up_ends_is_never_given(own_bench: Bench, right: str) -> None:
+def test_a_role_that_could_hold_up_ends_is_never_given(own_harness: EngineHarness, right: str) -> None:
     """By what is allowed on the whole server, not by a list of what is not."""
-    if own_bench.is_mariadb and "_" in right:
+    if own_harness.is_mariadb and "_" in right:
         pytest.skip("MariaDB has no such right")
-    own_bench.server.run(
-        f"GRANT SELECT, {right} ON *.* TO {own_bench.server_role(own_bench.reader)}"
+    own_harness.server.run(
+        f"GRANT SELECT, {right} ON *.* TO {own_harness.server_role(own_harness.reader)}"
         if "_" not in right
-        else f"GRANT {right} ON *.* TO {own_bench.server_role(own_bench.reader)}"
+        else f"GRANT {right} ON *.* TO {own_harness.server_role(own_harness.reader)}"
     )
-    spec = own_bench.spec(own_bench.reading)
+    spec = own_harness.spec(own_harness.reading)
     with pytest.raises(Rejected, match=f"{right} on the whole server"):
-        own_bench.adapter().create_user(spec)
-    assert not own_bench.has_user(spec.username)
-    assert [f for f in own_bench.adapter().check([own_bench.reading]).problems if right in f.what]
+        own_harness.adapter().create_user(spec)
+    assert not own_harness.has_user(spec.username)
+    assert [f for f in own_harness.adapter().check([own_harness.reading]).problems if right in f.what]
 
 
 @pytest.mark.parametrize("on", ["`mysq_`", "`my%`", "`_____`", "{ops}", "`%`"])
-def test_a_pattern_that_takes_in_the_servers_own_is_never_given(own_bench: Bench, on: str) -> None:
+def test_a_pattern_that_takes_in_the_servers_own_is_never_given(own_harness: EngineHarness, on: str) -> None:
     """The schema of the events too: with EVENT there a user would move its own end."""
-    place = on.replace("{ops}", own_bench.ops_schema)
-    own_bench.server.run(f"GRANT EVENT, UPDATE ON {place}.* TO {own_bench.server_role(own_bench.reader)}")
+    place = on.replace("{ops}", own_harness.ops_schema)
+    own_harness.server.run(f"GRANT EVENT, UPDATE ON {place}.* TO {own_harness.server_role(own_harness.reader)}")
     with pytest.raises(Rejected, match="where the server keeps its accounts or their ends"):
-        own_bench.adapter().create_user(own_bench.spec(own_bench.reading))
+        own_harness.adapter().create_user(own_harness.spec(own_harness.reading))
 
 
-def test_a_login_that_began_before_the_end_is_no_session_after_it(own_bench: Bench) -> None:
+def test_a_login_that_began_before_the_end_is_no_session_after_it(own_harness: EngineHarness) -> None:
     """MySQL judges it by a copy of the account that was made when it began."""
-    spec = made(own_bench, own_bench.reading)
-    assert may_log_in(own_bench, spec.username, spec.password)
-    login = HalfOpenLogin(own_bench, spec)
-    own_bench.adapter().drop_user(spec.username, spec.level)
+    spec = made(own_harness, own_harness.reading)
+    assert may_log_in(own_harness, spec.username, spec.password)
+    login = HalfOpenLogin(own_harness, spec)
+    own_harness.adapter().drop_user(spec.username, spec.level)
     session = login.finish()
     assert session is None or not is_alive(session)
-    assert_ended(own_bench, spec)
+    assert_ended(own_harness, spec)
 
 
-def test_nor_after_the_servers_own_end(own_bench: Bench) -> None:
-    spec = made(own_bench, own_bench.reading, remaining=2.0)
-    assert may_log_in(own_bench, spec.username, spec.password)
-    login = HalfOpenLogin(own_bench, spec)
-    wait_until(lambda: not own_bench.has_user(spec.username), within=60)
+def test_nor_after_the_servers_own_end(own_harness: EngineHarness) -> None:
+    spec = made(own_harness, own_harness.reading, remaining=2.0)
+    assert may_log_in(own_harness, spec.username, spec.password)
+    login = HalfOpenLogin(own_harness, spec)
+    wait_until(lambda: not own_harness.has_user(spec.username), within=60)
     session = login.finish()
     assert session is None or not is_alive(session)
-    assert_ended(own_bench, spec)
+    assert_ended(own_harness, spec)
 
 
-def test_a_read_only_server_still_ends_sessions(own_bench: Bench) -> None:
+def test_a_read_only_server_still_ends_sessions(own_harness: EngineHarness) -> None:
     """The address leads to a replica, or the primary is being changed over: the account cannot be locked there, and what is open goes."""
-    spec = made(own_bench, own_bench.reading)
-    session = connected(own_bench, spec)
-    own_bench.server.run("SET GLOBAL read_only = 1")
+    spec = made(own_harness, own_harness.reading)
+    session = connected(own_harness, spec)
+    own_harness.server.run("SET GLOBAL read_only = 1")
     try:
-        with pytest.raises(Unreachable, match="read-only"):
-            own_bench.adapter().drop_user(spec.username, spec.level)
+        with pytest.raises(ServerDown, match="read-only"):
+            own_harness.adapter().drop_user(spec.username, spec.level)
     finally:
-        own_bench.server.run("SET GLOBAL read_only = 0")
+        own_harness.server.run("SET GLOBAL read_only = 0")
     assert not is_alive(session)
-    own_bench.adapter().drop_user(spec.username, Level(name="whatever"))
-    assert_ended(own_bench, spec)
+    own_harness.adapter().drop_user(spec.username, Level(name="whatever"))
+    assert_ended(own_harness, spec)

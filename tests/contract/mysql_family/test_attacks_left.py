@@ -11,71 +11,71 @@ import pymysql
 import pytest
 
 from adapters.base import AdapterError, Grant, Level, Rejected
-from adapters.bench import wait_until
+from adapters.harness import wait_until
 from adapters.mysql_family.levels import danger, kept_role
-from tests.contract.mysql_family.bench import Bench
+from tests.contract.mysql_family.harness import EngineHarness
 from tests.contract.mysql_family.hostile import assert_ended, connected, made, opened, run, tried
 from tests.open_faults import open_fault, require
 from tests.soak import soak_only
 
 
-def escaped(bench: Bench) -> str:
-    return bench.database.replace("_", "\\_")
+def escaped(harness: EngineHarness) -> str:
+    return harness.database.replace("_", "\\_")
 
 
-def somebody(bench: Bench, *rights: str) -> pymysql.Connection[Any]:
+def somebody(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
     """A permanent login with few rights."""
-    name = f"mallory_{bench.bot}"
-    bench.server.run(f"CREATE USER {name} IDENTIFIED BY 'Known0Password'", *(f"GRANT {r} TO {name}" for r in rights))
-    return opened(bench.server.connect(name, "Known0Password"))
+    name = f"mallory_{harness.bot}"
+    harness.server.run(f"CREATE USER {name} IDENTIFIED BY 'Known0Password'", *(f"GRANT {r} TO {name}" for r in rights))
+    return opened(harness.server.connect(name, "Known0Password"))
 
 
 # Prepared transactions.
 
 
-def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_bench: Bench) -> None:
+def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_harness: EngineHarness) -> None:
     """It keeps its locks, and whoever knows its name may commit it."""
-    xid = f"x{own_bench.bot}"
-    spec = made(own_bench, own_bench.writing)
-    session = connected(own_bench, spec)
+    xid = f"x{own_harness.bot}"
+    spec = made(own_harness, own_harness.writing)
+    session = connected(own_harness, spec)
     for statement in (f"XA START '{xid}','b'", "UPDATE orders SET customer = 666 WHERE id = 1", f"XA END '{xid}','b'"):
         run(session, statement)
     run(session, f"XA PREPARE '{xid}','b'")
     session.close()
-    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec)
+    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec)
     told = [note for note in receipt.notes if note.startswith("prepared XA transactions are open")]
     assert told
     statements = told[0].partition(": ")[2].split("; ")
     mine = [s for s in statements if xid.encode().hex() in s.lower() or f"'{xid}'" in s]
     assert len(mine) == 1
-    own_bench.server.run(mine[0])
-    assert own_bench.server.asked(f"SELECT customer FROM {own_bench.database}.orders WHERE id = 1") == [(1,)]
-    own_bench.server.run(f"UPDATE {own_bench.database}.orders SET customer = 5 WHERE id = 1")
-    again = made(own_bench, own_bench.writing)
-    assert xid not in str(own_bench.adapter().drop_user(again.username, again.level).notes)
+    own_harness.server.run(mine[0])
+    assert own_harness.server.asked(f"SELECT customer FROM {own_harness.database}.orders WHERE id = 1") == [(1,)]
+    own_harness.server.run(f"UPDATE {own_harness.database}.orders SET customer = 5 WHERE id = 1")
+    again = made(own_harness, own_harness.writing)
+    assert xid not in str(own_harness.adapter().drop_user(again.username, again.level).notes)
 
 
-def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_bench: Bench) -> None:
-    if own_bench.is_mariadb:
+def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_harness: EngineHarness) -> None:
+    if own_harness.is_mariadb:
         pytest.skip("there everybody sees them")
-    own_bench.server.run(f"REVOKE XA_RECOVER_ADMIN ON *.* FROM `{own_bench.bot}`@`%`")
-    warned = [f for f in own_bench.adapter().check([own_bench.reading]).warnings if "prepared XA" in f.what]
-    assert [f.mend for f in warned] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_bench.bot}'@'%';"]
-    spec = made(own_bench, own_bench.writing)
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec)
+    own_harness.server.run(f"REVOKE XA_RECOVER_ADMIN ON *.* FROM `{own_harness.bot}`@`%`")
+    warned = [f for f in own_harness.adapter().check([own_harness.reading]).warnings if "prepared XA" in f.what]
+    assert [f.remedy for f in warned] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_harness.bot}'@'%';"]
+    spec = made(own_harness, own_harness.writing)
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec)
 
 
 # Objects of the level's role.
 
 
 @pytest.fixture
-def scratch(own_bench: Bench) -> str:
+def scratch(own_harness: EngineHarness) -> str:
     """A schema that a level may make views in, and others may read."""
-    if not own_bench.is_mariadb:
+    if not own_harness.is_mariadb:
         pytest.skip("MySQL has no DEFINER = CURRENT_ROLE")
-    return own_bench.server.new_database("scratch")
+    return own_harness.server.new_database("scratch")
 
 
 LEFT = {
@@ -99,17 +99,17 @@ LEFT = {
     "C4", "what is defined by the level's role goes on, and the receipt names only what the user itself defined"
 )
 @pytest.mark.parametrize("kind", LEFT)
-def test_what_the_levels_role_defines_is_told(own_bench: Bench, scratch: str, kind: str) -> None:
+def test_what_the_levels_role_defines_is_told(own_harness: EngineHarness, scratch: str, kind: str) -> None:
     right, statements = LEFT[kind]
-    own_bench.server.run(f"GRANT SELECT, {right} ON {scratch}.* TO {own_bench.writer}")
-    spec = made(own_bench, own_bench.writing)
-    session = connected(own_bench, spec)
-    for statement in statements.format(scratch=scratch, shop=own_bench.database).split("; "):
+    own_harness.server.run(f"GRANT SELECT, {right} ON {scratch}.* TO {own_harness.writer}")
+    spec = made(own_harness, own_harness.writing)
+    session = connected(own_harness, spec)
+    for statement in statements.format(scratch=scratch, shop=own_harness.database).split("; "):
         run(session, statement)
-    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
-    require(not own_bench.has_user(spec.username), "the user is gone")
+    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    require(not own_harness.has_user(spec.username), "the user is gone")
     is_there = (
-        own_bench.server.asked(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
+        own_harness.server.asked(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
     )
     assert not is_there or f"{scratch}.left_one ({kind})" in " ".join(receipt.notes)
 
@@ -117,27 +117,29 @@ def test_what_the_levels_role_defines_is_told(own_bench: Bench, scratch: str, ki
 @open_fault(
     "C4", "a view that a user of a kept role made reads on for everybody, while another user of the level lives"
 )
-def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_bench: Bench, scratch: str) -> None:
+def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_harness: EngineHarness, scratch: str) -> None:
     level = Level(
         name="kept",
         grants=(
-            Grant(on=(f"{own_bench.database}.*",), privileges=("SELECT",)),
+            Grant(on=(f"{own_harness.database}.*",), privileges=("SELECT",)),
             Grant(on=(f"{scratch}.*",), privileges=("CREATE VIEW", "SELECT")),
         ),
     )
-    for given, place in (("SELECT", escaped(own_bench)), ("CREATE VIEW, SELECT", scratch.replace("_", "\\_"))):
-        own_bench.server.run(f"GRANT {given} ON `{place}`.* TO `{own_bench.bot}`@`%` WITH GRANT OPTION")
-    first, second = made(own_bench, level), made(own_bench, level)
+    for given, place in (("SELECT", escaped(own_harness)), ("CREATE VIEW, SELECT", scratch.replace("_", "\\_"))):
+        own_harness.server.run(f"GRANT {given} ON `{place}`.* TO `{own_harness.bot}`@`%` WITH GRANT OPTION")
+    first, second = made(own_harness, level), made(own_harness, level)
     run(
-        connected(own_bench, first),
-        f"CREATE DEFINER=CURRENT_ROLE VIEW {scratch}.v AS SELECT * FROM {own_bench.database}.customers",
+        connected(own_harness, first),
+        f"CREATE DEFINER=CURRENT_ROLE VIEW {scratch}.v AS SELECT * FROM {own_harness.database}.customers",
     )
-    reader = somebody(own_bench, f"SELECT ON {scratch}.*")
+    reader = somebody(own_harness, f"SELECT ON {scratch}.*")
     require(tried(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "anybody reads through it")
-    receipt = own_bench.adapter().drop_user(first.username, level)
+    receipt = own_harness.adapter().drop_user(first.username, level)
     reads_on = tried(reader, f"SELECT COUNT(*) FROM {scratch}.v")
-    own_bench.adapter().drop_user(second.username, level)
-    require(not own_bench.has_user(str(kept_role(own_bench.target(), level))), "the role is gone with its last user")
+    own_harness.adapter().drop_user(second.username, level)
+    require(
+        not own_harness.has_user(str(kept_role(own_harness.target(), level))), "the role is gone with its last user"
+    )
     assert not reads_on or f"{scratch}.v (view)" in " ".join(receipt.notes)
 
 
@@ -155,23 +157,23 @@ PASSED_ON = {
 
 
 @pytest.mark.parametrize("what", PASSED_ON)
-def test_a_role_that_may_pass_its_rights_on_is_never_given(own_bench: Bench, what: str) -> None:
-    server, tag = own_bench.server, own_bench.bot[4:]
-    places = {"shop": own_bench.database, "blank": f"orders eu {tag}", "dash": f"orders-eu-{tag}"}
+def test_a_role_that_may_pass_its_rights_on_is_never_given(own_harness: EngineHarness, what: str) -> None:
+    server, tag = own_harness.server, own_harness.bot[4:]
+    places = {"shop": own_harness.database, "blank": f"orders eu {tag}", "dash": f"orders-eu-{tag}"}
     server.run(
-        f"CREATE PROCEDURE {own_bench.database}.p() SELECT 1",
+        f"CREATE PROCEDURE {own_harness.database}.p() SELECT 1",
         f"CREATE DATABASE `{places['blank']}`",
         f"CREATE DATABASE `{places['dash']}`",
         f"CREATE TABLE `{places['blank']}`.`a t` (id INT)",
-        f"GRANT {PASSED_ON[what].format(**places)} TO {own_bench.server_role(own_bench.reader)} WITH GRANT OPTION",
+        f"GRANT {PASSED_ON[what].format(**places)} TO {own_harness.server_role(own_harness.reader)} WITH GRANT OPTION",
     )
-    with own_bench.adapter().server.session() as connection:
-        assert danger(own_bench.adapter().server, connection, own_bench.reader)
-    spec = own_bench.spec(own_bench.reading)
+    with own_harness.adapter().server.session() as connection:
+        assert danger(own_harness.adapter().server, connection, own_harness.reader)
+    spec = own_harness.spec(own_harness.reading)
     with pytest.raises(Rejected, match="may give its rights to others"):
-        own_bench.adapter().create_user(spec)
-    assert not own_bench.has_user(spec.username)
-    assert [f for f in own_bench.adapter().check([own_bench.reading]).problems if "give its rights" in f.what]
+        own_harness.adapter().create_user(spec)
+    assert not own_harness.has_user(spec.username)
+    assert [f for f in own_harness.adapter().check([own_harness.reading]).problems if "give its rights" in f.what]
 
 
 BACKSLASH = open_fault("U6", "doctor does not see the bot's right on a name with a backslash, and refuses the level")
@@ -188,12 +190,12 @@ BACKSLASH = open_fault("U6", "doctor does not see the bot's right on a name with
         pytest.param("back\\slash {}", marks=BACKSLASH),
     ],
 )
-def test_names_that_need_quotes_work_in_levels(own_bench: Bench, database: str) -> None:
-    name = database.format(own_bench.bot[4:])
+def test_names_that_need_quotes_work_in_levels(own_harness: EngineHarness, database: str) -> None:
+    name = database.format(own_harness.bot[4:])
     quoted = "`" + name.replace("`", "``") + "`"
     pattern = "".join("\\" + c if c in "_%\\" else c for c in quoted)
-    bot = f"`{own_bench.bot}`@`%`"
-    own_bench.server.run(
+    bot = f"`{own_harness.bot}`@`%`"
+    own_harness.server.run(
         f"CREATE DATABASE {quoted}",
         f"CREATE TABLE {quoted}.`order` (id INT)",
         f"GRANT SELECT ON {pattern}.* TO {bot} WITH GRANT OPTION",
@@ -201,13 +203,13 @@ def test_names_that_need_quotes_work_in_levels(own_bench: Bench, database: str) 
     )
     for on in (f"{name}.*", f"{name}.order"):
         level = Level(name="odd", grants=(Grant(on=(on,), privileges=("SELECT",)),))
-        assert own_bench.adapter().check([level]).problems == ()
-        spec = made(own_bench, level)
+        assert own_harness.adapter().check([level]).problems == ()
+        spec = made(own_harness, level)
         assert run(
-            opened(own_bench.server.connect(spec.username, spec.password)), f"SELECT COUNT(*) FROM {quoted}.`order`"
+            opened(own_harness.server.connect(spec.username, spec.password)), f"SELECT COUNT(*) FROM {quoted}.`order`"
         ) == [(0,)]
-        own_bench.adapter().drop_user(spec.username, level)
-        assert_ended(own_bench, spec)
+        own_harness.adapter().drop_user(spec.username, level)
+        assert_ended(own_harness, spec)
 
 
 # Sessions that are hard to kill.
@@ -230,30 +232,32 @@ STUBBORN = {
 @soak_only
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", STUBBORN)
-def test_a_session_that_is_hard_to_kill_is_ended(own_bench: Bench, what: str) -> None:
-    spec = made(own_bench, own_bench.reading)
-    session = connected(own_bench, spec)
-    deep = "max_recursive_iterations" if own_bench.is_mariadb else "cte_max_recursion_depth"
+def test_a_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, what: str) -> None:
+    spec = made(own_harness, own_harness.reading)
+    session = connected(own_harness, spec)
+    deep = "max_recursive_iterations" if own_harness.is_mariadb else "cte_max_recursion_depth"
     run(session, f"SET SESSION {deep} = 4294967295")
-    statement = STUBBORN[what][own_bench.is_mariadb]
+    statement = STUBBORN[what][own_harness.is_mariadb]
     if what == "unread":
         session._execute_command(3, statement)
     else:
         threading.Thread(target=lambda: tried(session, statement), daemon=True).start()
-    wait_until(lambda: _runs(own_bench, spec.username), within=60)
+    wait_until(lambda: _runs(own_harness, spec.username), within=60)
     time.sleep(1)  # well into it: how far a statement is, nobody says
-    _drop_until_gone(own_bench, spec.username, spec.level)
-    assert not _runs(own_bench, spec.username)
-    assert not own_bench.has_user(spec.username)
+    _drop_until_gone(own_harness, spec.username, spec.level)
+    assert not _runs(own_harness, spec.username)
+    assert not own_harness.has_user(spec.username)
 
 
 @soak_only
 @pytest.mark.timeout(900)
-def test_a_long_rollback_is_waited_for(own_bench: Bench) -> None:
+def test_a_long_rollback_is_waited_for(own_harness: EngineHarness) -> None:
     """The login is blocked meanwhile, and the end says that it is not done."""
-    own_bench.server.run(f"GRANT CREATE ON `{escaped(own_bench)}`.* TO {own_bench.server_role(own_bench.writer)}")
-    spec = made(own_bench, own_bench.writing)
-    session = connected(own_bench, spec)
+    own_harness.server.run(
+        f"GRANT CREATE ON `{escaped(own_harness)}`.* TO {own_harness.server_role(own_harness.writer)}"
+    )
+    spec = made(own_harness, own_harness.writing)
+    session = connected(own_harness, spec)
     run(session, "CREATE TABLE big (id INT AUTO_INCREMENT PRIMARY KEY, t VARCHAR(200))")
     run(
         session,
@@ -262,20 +266,20 @@ def test_a_long_rollback_is_waited_for(own_bench: Bench) -> None:
     run(session, "START TRANSACTION")
     session._execute_command(3, "UPDATE big SET t = REPEAT('y', 200)")
     time.sleep(5)  # something to roll back
-    _drop_until_gone(own_bench, spec.username, spec.level)
-    assert not own_bench.has_user(spec.username)
-    assert not _runs(own_bench, spec.username), (
+    _drop_until_gone(own_harness, spec.username, spec.level)
+    assert not own_harness.has_user(spec.username)
+    assert not _runs(own_harness, spec.username), (
         "the session's own answer may still lie in its socket, so the server is asked"
     )
 
 
-def _runs(bench: Bench, username: str) -> bool:
-    return bool(bench.server.asked("SELECT 1 FROM information_schema.processlist WHERE user = %s", username))
+def _runs(harness: EngineHarness, username: str) -> bool:
+    return bool(harness.server.asked("SELECT 1 FROM information_schema.processlist WHERE user = %s", username))
 
 
-def _drop_until_gone(bench: Bench, username: str, level: Level) -> None:
+def _drop_until_gone(harness: EngineHarness, username: str, level: Level) -> None:
     """As the revocation does: again and again."""
     deadline = time.monotonic() + 300
-    while bench.has_user(username) and time.monotonic() < deadline:
+    while harness.has_user(username) and time.monotonic() < deadline:
         with suppress(AdapterError):
-            bench.adapter().drop_user(username, level)
+            harness.adapter().drop_user(username, level)

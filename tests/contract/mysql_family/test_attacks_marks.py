@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
-from adapters.base import Level, ManagedUser, NotOurs, Rejected
-from adapters.bench import wait_until
+from adapters.base import ForeignUser, Level, ManagedUser, Rejected
+from adapters.harness import wait_until
 from bot.trial import Step, try_level
 from tests.conftest import had
-from tests.contract.mysql_family.bench import BOT_PASSWORD, Bench, build
+from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
 from tests.contract.mysql_family.hostile import assert_ended, connected, made, may_log_in, opened, run, tried
 from tests.open_faults import require
 from tests.servers import mysql as servers
@@ -69,145 +69,149 @@ REFUSED = (
 )
 
 
-def filled(bench: Bench, username: str, statement: str) -> str:
+def filled(harness: EngineHarness, username: str, statement: str) -> str:
     return statement.format(
         me=f"`{username}`@`%`",
-        bot=f"`{bench.bot}`@`%`",
-        writer=bench.writer,
-        event=f"`{bench.ops_schema}`.`{username}`",
+        bot=f"`{harness.bot}`@`%`",
+        writer=harness.writer,
+        event=f"`{harness.ops_schema}`.`{username}`",
     )
 
 
-def listed(bench: Bench, username: str) -> ManagedUser:
-    return next(user for user in bench.adapter().list_users() if user.username == username)
+def listed(harness: EngineHarness, username: str) -> ManagedUser:
+    return next(user for user in harness.adapter().list_users() if user.username == username)
 
 
-def as_bot(bench: Bench) -> pymysql.Connection[object]:
+def as_bot(harness: EngineHarness) -> pymysql.Connection[object]:
     """An event whose definer is somebody else could not be changed by the bot any more."""
-    return opened(bench.server.connect(bench.bot, BOT_PASSWORD))
+    return opened(harness.server.connect(harness.bot, BOT_PASSWORD))
 
 
-def mark(bench: Bench, username: str) -> str:
-    rows = bench.server.asked("SELECT event_comment FROM information_schema.events WHERE event_name = %s", username)
+def mark(harness: EngineHarness, username: str) -> str:
+    rows = harness.server.asked("SELECT event_comment FROM information_schema.events WHERE event_name = %s", username)
     return str(rows[0][0])
 
 
 @pytest.mark.parametrize("what", OF_ITSELF)
-def test_what_a_user_changes_of_itself_does_not_keep_it(bench: Bench, what: str) -> None:
+def test_what_a_user_changes_of_itself_does_not_keep_it(harness: EngineHarness, what: str) -> None:
     """In whatever way it came to its password, the bot's next one is the only one."""
-    spec = made(bench, bench.writing)
-    session = connected(bench, spec)
-    passed = [s for s in OF_ITSELF[what] if tried(session, filled(bench, spec.username, s))]
+    spec = made(harness, harness.writing)
+    session = connected(harness, spec)
+    passed = [s for s in OF_ITSELF[what] if tried(session, filled(harness, spec.username, s))]
     assert not [s for s in passed if any(words in s for words in REFUSED)], (
         "the server lets it pass now: look what follows"
     )
-    known = listed(bench, spec.username)
-    assert (known.ledger, known.request_id) == (bench.ledger, spec.request_id)
-    bench.adapter().set_password(spec.username, "Another0Password0Long")
+    known = listed(harness, spec.username)
+    assert (known.ledger, known.request_id) == (harness.ledger, spec.request_id)
+    harness.adapter().set_password(spec.username, "Another0Password0Long")
     for password in (spec.password, "Abc0Password"):
-        assert not may_log_in(bench, spec.username, password)
-    assert may_log_in(bench, spec.username, "Another0Password0Long")
-    bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(bench, spec, session)
+        assert not may_log_in(harness, spec.username, password)
+    assert may_log_in(harness, spec.username, "Another0Password0Long")
+    harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(harness, spec, session)
 
 
-def test_the_mark_is_where_no_user_writes(bench: Bench) -> None:
-    spec = made(bench, bench.reading)
-    assert mark(bench, spec.username) == f"dbaccess ledger={bench.ledger} request={spec.request_id}"
-    if not bench.is_mariadb:
-        assert "ATTRIBUTE" not in bench.server.asked(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
-    bench.adapter().drop_user(spec.username, spec.level)
+def test_the_mark_is_where_no_user_writes(harness: EngineHarness) -> None:
+    spec = made(harness, harness.reading)
+    assert mark(harness, spec.username) == f"dbaccess ledger={harness.ledger} request={spec.request_id}"
+    if not harness.is_mariadb:
+        assert "ATTRIBUTE" not in harness.server.asked(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
+    harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_mark_that_names_another_ledger_is_obeyed_in_the_event_alone(own_bench: Bench) -> None:
+def test_a_mark_that_names_another_ledger_is_obeyed_in_the_event_alone(own_harness: EngineHarness) -> None:
     """The attribute is the user's to write; nobody but the bot writes the event."""
-    spec, other = made(own_bench, own_bench.reading), made(own_bench, own_bench.reading)
-    if not own_bench.is_mariadb:
-        own_bench.server.run(f"ALTER USER `{spec.username}`@`%` ATTRIBUTE '{OTHERS}'")
-    event = f"`{own_bench.ops_schema}`.`{other.username}`"
-    run(as_bot(own_bench), f"ALTER EVENT {event} COMMENT 'dbaccess ledger=anotherledgr request=1'")
-    session, others = connected(own_bench, spec), connected(own_bench, other)
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec, session)
-    with pytest.raises(NotOurs, match="another ledger"):
-        own_bench.adapter().drop_user(other.username, other.level)
+    spec, other = made(own_harness, own_harness.reading), made(own_harness, own_harness.reading)
+    if not own_harness.is_mariadb:
+        own_harness.server.run(f"ALTER USER `{spec.username}`@`%` ATTRIBUTE '{OTHERS}'")
+    event = f"`{own_harness.ops_schema}`.`{other.username}`"
+    run(as_bot(own_harness), f"ALTER EVENT {event} COMMENT 'dbaccess ledger=anotherledgr request=1'")
+    session, others = connected(own_harness, spec), connected(own_harness, other)
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec, session)
+    with pytest.raises(ForeignUser, match="another ledger"):
+        own_harness.adapter().drop_user(other.username, other.level)
     assert tried(others, "SELECT 1")
-    assert may_log_in(own_bench, other.username, other.password)
-    own_bench.adapter(ledger="anotherledgr").drop_user(other.username, other.level)
+    assert may_log_in(own_harness, other.username, other.password)
+    own_harness.adapter(ledger="anotherledgr").drop_user(other.username, other.level)
 
 
-def test_a_user_whose_event_is_gone_is_ended(own_bench: Bench) -> None:
+def test_a_user_whose_event_is_gone_is_ended(own_harness: EngineHarness) -> None:
     """A dump without --events was restored. It is refused a new password, for nobody can say whose it is."""
-    spec = made(own_bench, own_bench.reading)
-    session = connected(own_bench, spec)
-    own_bench.server.run(f"DROP EVENT `{own_bench.ops_schema}`.`{spec.username}`")
-    assert listed(own_bench, spec.username).ledger is None
+    spec = made(own_harness, own_harness.reading)
+    session = connected(own_harness, spec)
+    own_harness.server.run(f"DROP EVENT `{own_harness.ops_schema}`.`{spec.username}`")
+    assert listed(own_harness, spec.username).ledger is None
     for verb in (
-        lambda: own_bench.adapter().set_password(spec.username, "Another0Password0Long"),
-        lambda: own_bench.adapter().set_expiry(spec.username, 600.0),
-        lambda: own_bench.adapter().create_user(spec),
+        lambda: own_harness.adapter().set_password(spec.username, "Another0Password0Long"),
+        lambda: own_harness.adapter().set_expiry(spec.username, 600.0),
+        lambda: own_harness.adapter().create_user(spec),
     ):
-        with pytest.raises(NotOurs):
+        with pytest.raises(ForeignUser):
             verb()
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec, session)
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec, session)
 
 
-def test_a_user_that_an_older_version_marked_is_known(own_bench: Bench) -> None:
+def test_a_user_that_an_older_version_marked_is_known(own_harness: EngineHarness) -> None:
     """By its attribute, where it has no event any more."""
-    if own_bench.is_mariadb:
+    if own_harness.is_mariadb:
         pytest.skip("there the event always was the mark")
-    spec = made(own_bench, own_bench.reading)
-    older = {"dbaccess": {"ledger": own_bench.ledger, "request": spec.request_id}}
-    own_bench.server.run(
-        f"DROP EVENT `{own_bench.ops_schema}`.`{spec.username}`",
+    spec = made(own_harness, own_harness.reading)
+    older = {"dbaccess": {"ledger": own_harness.ledger, "request": spec.request_id}}
+    own_harness.server.run(
+        f"DROP EVENT `{own_harness.ops_schema}`.`{spec.username}`",
         f"ALTER USER `{spec.username}`@`%` ATTRIBUTE '{json.dumps(older)}'",
     )
-    known = listed(own_bench, spec.username)
-    assert (known.ledger, known.request_id) == (own_bench.ledger, spec.request_id)
-    own_bench.adapter().set_expiry(spec.username, 600.0)
-    assert mark(own_bench, spec.username) == f"dbaccess ledger={own_bench.ledger} request={spec.request_id}"
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert_ended(own_bench, spec)
+    known = listed(own_harness, spec.username)
+    assert (known.ledger, known.request_id) == (own_harness.ledger, spec.request_id)
+    own_harness.adapter().set_expiry(spec.username, 600.0)
+    assert mark(own_harness, spec.username) == f"dbaccess ledger={own_harness.ledger} request={spec.request_id}"
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert_ended(own_harness, spec)
 
 
-def test_an_event_that_an_older_version_made_gets_the_new_body_when_the_end_moves(bench: Bench) -> None:
-    spec = made(bench, bench.reading)
-    event = f"`{bench.ops_schema}`.`{spec.username}`"
-    run(as_bot(bench), f"ALTER EVENT {event} DO BEGIN ALTER USER IF EXISTS x ACCOUNT LOCK; END")
-    bench.adapter().set_expiry(spec.username, 1.0)
-    wait_until(lambda: not bench.has_user(spec.username), within=60)
-    assert not bench.adapter().drop_user(spec.username, spec.level).was_absent, "the event's own end is on the receipt"
+def test_an_event_that_an_older_version_made_gets_the_new_body_when_the_end_moves(harness: EngineHarness) -> None:
+    spec = made(harness, harness.reading)
+    event = f"`{harness.ops_schema}`.`{spec.username}`"
+    run(as_bot(harness), f"ALTER EVENT {event} DO BEGIN ALTER USER IF EXISTS x ACCOUNT LOCK; END")
+    harness.adapter().set_expiry(spec.username, 1.0)
+    wait_until(lambda: not harness.has_user(spec.username), within=60)
+    assert not harness.adapter().drop_user(spec.username, spec.level).was_absent, (
+        "the event's own end is on the receipt"
+    )
 
 
-def test_an_account_of_another_host_does_not_keep_ours(own_bench: Bench) -> None:
-    spec = made(own_bench, own_bench.reading)
-    session = connected(own_bench, spec)
-    own_bench.server.run(f"CREATE USER `{spec.username}`@`10.1.2.3` IDENTIFIED BY 'Known0Password'")
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert own_bench.server.asked("SELECT host FROM mysql.user WHERE user = %s", spec.username) == [("10.1.2.3",)]
+def test_an_account_of_another_host_does_not_keep_ours(own_harness: EngineHarness) -> None:
+    spec = made(own_harness, own_harness.reading)
+    session = connected(own_harness, spec)
+    own_harness.server.run(f"CREATE USER `{spec.username}`@`10.1.2.3` IDENTIFIED BY 'Known0Password'")
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert own_harness.server.asked("SELECT host FROM mysql.user WHERE user = %s", spec.username) == [("10.1.2.3",)]
     assert not tried(session, "SELECT 1")
-    assert not may_log_in(own_bench, spec.username, spec.password)
-    own_bench.server.run(f"DROP USER `{spec.username}`@`10.1.2.3`")
+    assert not may_log_in(own_harness, spec.username, spec.password)
+    own_harness.server.run(f"DROP USER `{spec.username}`@`10.1.2.3`")
 
 
-def test_the_trial_leaves_a_user_alone_that_was_there_before(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trial_leaves_a_user_alone_that_was_there_before(
+    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its name is made at random, and no ledger has it on record."""
-    name = own_bench.spec(own_bench.reading).username
-    own_bench.make_foreign_user(name, "Known0Password")
+    name = own_harness.spec(own_harness.reading).username
+    own_harness.make_foreign_user(name, "Known0Password")
     monkeypatch.setattr("bot.trial.make_username", lambda *_, **__: name)
     steps = list[Step]()
-    adapter, level = own_bench.adapter(), own_bench.reading
-    assert not try_level(adapter, level, prefix=own_bench.prefix, report=steps.append, stop=threading.Event())
+    adapter, level = own_harness.adapter(), own_harness.reading
+    assert not try_level(adapter, level, prefix=own_harness.prefix, report=steps.append, stop=threading.Event())
     assert [step.name for step in steps] == ["create"]
-    assert may_log_in(own_bench, name, "Known0Password")
+    assert may_log_in(own_harness, name, "Known0Password")
 
 
 # A scheduler that is off.
 
 
 @pytest.fixture(scope="module", params=["mysql", "mariadb"])
-def disabled(request: pytest.FixtureRequest) -> Iterator[Bench]:
+def disabled(request: pytest.FixtureRequest) -> Iterator[EngineHarness]:
     """A server that starts its event scheduler, until a test restarts it without."""
     flavour = servers.MYSQL if request.param == "mysql" else servers.MARIADB
     for server in had(lambda: servers.start(flavour)):
@@ -215,7 +219,7 @@ def disabled(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("scheduler", ["OFF", "DISABLED"])
-def test_without_a_scheduler_a_user_is_still_ended(disabled: Bench, scheduler: str) -> None:
+def test_without_a_scheduler_a_user_is_still_ended(disabled: EngineHarness, scheduler: str) -> None:
     """MariaDB says nothing about events where it is DISABLED, and drops none."""
     server, extra = disabled.server, disabled.server.extra
     spec = made(disabled, disabled.reading)
@@ -241,73 +245,75 @@ def test_without_a_scheduler_a_user_is_still_ended(disabled: Bench, scheduler: s
         server.start()
 
 
-def expect_no_grants(bench: Bench) -> None:
-    spec = bench.spec(bench.reading)
+def expect_no_grants(harness: EngineHarness) -> None:
+    spec = harness.spec(harness.reading)
     with pytest.raises(Rejected, match="event_scheduler = DISABLED"):
-        bench.adapter().create_user(spec)
-    assert not bench.has_user(spec.username)
-    assert [f for f in bench.adapter().check([bench.reading]).problems if "scheduler is disabled" in f.what]
+        harness.adapter().create_user(spec)
+    assert not harness.has_user(spec.username)
+    assert [f for f in harness.adapter().check([harness.reading]).problems if "scheduler is disabled" in f.what]
 
 
 # PROXY.
 
 
-def proxies(bench: Bench, user: str) -> list[tuple[object, ...]]:
-    return bench.server.asked("SELECT proxied_user FROM mysql.proxies_priv WHERE user = %s", user)
+def proxies(harness: EngineHarness, user: str) -> list[tuple[object, ...]]:
+    return harness.server.asked("SELECT proxied_user FROM mysql.proxies_priv WHERE user = %s", user)
 
 
-def root(bench: Bench) -> pymysql.Connection[object]:
+def root(harness: EngineHarness) -> pymysql.Connection[object]:
     """Who may give PROXY on everybody."""
-    return opened(pymysql.connect(unix_socket=str(bench.server.folder / "s"), user="root", autocommit=True))
+    return opened(pymysql.connect(unix_socket=str(harness.server.folder / "s"), user="root", autocommit=True))
 
 
 @pytest.mark.parametrize("whom", ["`{me}`@`%`", "CURRENT_USER()"])
 @pytest.mark.parametrize("is_kept", [False, True])
-def test_proxy_that_a_user_gives_to_a_role_spoils_no_level(own_bench: Bench, whom: str, is_kept: bool) -> None:
-    if own_bench.is_mariadb:
+def test_proxy_that_a_user_gives_to_a_role_spoils_no_level(
+    own_harness: EngineHarness, whom: str, is_kept: bool
+) -> None:
+    if own_harness.is_mariadb:
         pytest.skip("MariaDB gives no role PROXY")
-    level = own_bench.narrow if is_kept else own_bench.writing
-    spec = made(own_bench, level)
-    session = connected(own_bench, spec)
+    level = own_harness.narrow if is_kept else own_harness.writing
+    spec = made(own_harness, level)
+    session = connected(own_harness, spec)
     role = str(run(session, "SELECT CURRENT_ROLE()")[0][0]).split("@")[0].strip("`")
     run(session, f"GRANT PROXY ON {whom.replace('{me}', spec.username)} TO `{role}`@`%` WITH GRANT OPTION")
-    require(proxies(own_bench, role), "the role has it")
-    second = made(own_bench, level)
-    receipt = own_bench.adapter().drop_user(spec.username, level)
+    require(proxies(own_harness, role), "the role has it")
+    second = made(own_harness, level)
+    receipt = own_harness.adapter().drop_user(spec.username, level)
     assert [note for note in receipt.notes if f"it gave PROXY to {role}: REVOKE PROXY ON" in note]
-    assert may_log_in(own_bench, second.username, second.password)
+    assert may_log_in(own_harness, second.username, second.password)
     if not is_kept:
-        expect_named_and_removed(own_bench, level, role)
-    own_bench.adapter().drop_user(second.username, level)
-    third = made(own_bench, level)
-    own_bench.adapter().drop_user(third.username, level)
+        expect_named_and_removed(own_harness, level, role)
+    own_harness.adapter().drop_user(second.username, level)
+    third = made(own_harness, level)
+    own_harness.adapter().drop_user(third.username, level)
 
 
-def expect_named_and_removed(bench: Bench, level: Level, role: str) -> None:
+def expect_named_and_removed(harness: EngineHarness, level: Level, role: str) -> None:
     """By doctor, with a statement that helps."""
-    warned = [f for f in bench.adapter().check([level]).warnings if f"gave {role} PROXY" in f.what]
+    warned = [f for f in harness.adapter().check([level]).warnings if f"gave {role} PROXY" in f.what]
     assert warned
     for finding in warned:
-        assert finding.mend is not None
-        run(root(bench), finding.mend.rstrip(";"))
-    assert not [f for f in bench.adapter().check([level]).warnings if "PROXY" in f.what]
-    assert not proxies(bench, role)
+        assert finding.remedy is not None
+        run(root(harness), finding.remedy.rstrip(";"))
+    assert not [f for f in harness.adapter().check([level]).warnings if "PROXY" in f.what]
+    assert not proxies(harness, role)
 
 
-def test_the_end_takes_proxy_back_where_the_bot_may(own_bench: Bench) -> None:
-    if own_bench.is_mariadb:
+def test_the_end_takes_proxy_back_where_the_bot_may(own_harness: EngineHarness) -> None:
+    if own_harness.is_mariadb:
         pytest.skip("MariaDB gives no role PROXY")
-    run(root(own_bench), f"GRANT PROXY ON ''@'' TO `{own_bench.bot}`@`%` WITH GRANT OPTION")
-    spec = made(own_bench, own_bench.writing)
-    session = connected(own_bench, spec)
-    run(session, f"GRANT PROXY ON `{spec.username}`@`%` TO {own_bench.server_role(own_bench.writer)}")
-    require(proxies(own_bench, own_bench.writer), "the role has it")
-    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
-    assert not proxies(own_bench, own_bench.writer)
+    run(root(own_harness), f"GRANT PROXY ON ''@'' TO `{own_harness.bot}`@`%` WITH GRANT OPTION")
+    spec = made(own_harness, own_harness.writing)
+    session = connected(own_harness, spec)
+    run(session, f"GRANT PROXY ON `{spec.username}`@`%` TO {own_harness.server_role(own_harness.writer)}")
+    require(proxies(own_harness, own_harness.writer), "the role has it")
+    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    assert not proxies(own_harness, own_harness.writer)
     assert not [note for note in receipt.notes if "PROXY" in note]
 
 
-def test_a_server_that_maps_proxy_users_gets_no_user(disabled: Bench) -> None:
+def test_a_server_that_maps_proxy_users_gets_no_user(disabled: EngineHarness) -> None:
     """There a user could give PROXY on itself to the bot, and every login of the bot would be that user."""
     if disabled.is_mariadb:
         pytest.skip("MariaDB maps logins by special plugins alone")
@@ -319,6 +325,6 @@ def test_a_server_that_maps_proxy_users_gets_no_user(disabled: Bench) -> None:
             disabled.adapter().create_user(spec)
         assert not disabled.has_user(spec.username)
         problems = disabled.adapter().check([disabled.reading]).problems
-        assert [f.mend for f in problems] == ["SET PERSIST check_proxy_users = OFF;"]
+        assert [f.remedy for f in problems] == ["SET PERSIST check_proxy_users = OFF;"]
     finally:
         disabled.server.run("SET GLOBAL check_proxy_users = OFF")

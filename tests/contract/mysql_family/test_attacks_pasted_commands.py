@@ -15,7 +15,7 @@ import pytest
 from adapters.base import Tls, UserSpec
 from adapters.mysql_family import MySQLFamily
 from tests.conftest import had
-from tests.contract.mysql_family.bench import Bench, build
+from tests.contract.mysql_family.harness import EngineHarness, build
 from tests.open_faults import open_fault
 from tests.servers import certificates, debian, mysql
 from tests.servers.certificates import Certificates
@@ -39,14 +39,14 @@ FAILS = {
 class Secured:
     """Benches of both servers, which speak TLS, and the authority that the bot knows."""
 
-    benches: dict[str, Bench]
+    benches: dict[str, EngineHarness]
     pem: Certificates
 
     @contextmanager
     def granted(self, name: str, mode: str) -> Iterator[tuple[MySQLFamily, UserSpec]]:
-        bench = self.benches[name]
-        adapter = bench.adapter(tls=Tls(mode=mode, ca=str(self.pem.ca) if mode.startswith("verify") else None))
-        spec = bench.spec(bench.reading)
+        harness = self.benches[name]
+        adapter = harness.adapter(tls=Tls(mode=mode, ca=str(self.pem.ca) if mode.startswith("verify") else None))
+        spec = harness.spec(harness.reading)
         adapter.create_user(spec)
         try:
             yield adapter, spec

@@ -12,37 +12,37 @@ import pymysql
 import pytest
 
 from adapters.base import Adapter, AdapterError, Grant, Level, Secrets, UserSpec
-from adapters.bench import wait_until
+from adapters.harness import wait_until
 from bot.access.provision import make_password
 from bot.trial import Step, try_level
 from tests.conftest import had
-from tests.contract.mysql_family.bench import BOT_PASSWORD, Bench, build
+from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
 from tests.contract.mysql_family.hostile import ended, made, may_log_in, opened, run
 from tests.open_faults import open_fault, require
 from tests.servers import mysql as servers
 from tests.servers.mysql import MySQLServer
 
 
-def own_server(flavour: servers.Flavour, *options: str) -> Iterator[Bench]:
+def own_server(flavour: servers.Flavour, *options: str) -> Iterator[EngineHarness]:
     for server in had(lambda: servers.start(flavour, *options)):
         yield build(server)
 
 
-def as_the_bot_makes_them(bench: Bench, level: Level) -> UserSpec:
-    return replace(bench.spec(level), password=make_password())
+def as_the_bot_makes_them(harness: EngineHarness, level: Level) -> UserSpec:
+    return replace(harness.spec(level), password=make_password())
 
 
-def is_granted(bench: Bench, level: Level) -> bool:
+def is_granted(harness: EngineHarness, level: Level) -> bool:
     """Whether a grant with a password of the bot's works, and a new password too."""
-    spec = as_the_bot_makes_them(bench, level)
+    spec = as_the_bot_makes_them(harness, level)
     fresh = make_password()
     try:
-        bench.adapter().create_user(spec)
-        bench.adapter().set_password(spec.username, fresh)
+        harness.adapter().create_user(spec)
+        harness.adapter().set_password(spec.username, fresh)
     except AdapterError:
         return False
     finally:
-        ended(bench, spec)
+        ended(harness, spec)
     return True
 
 
@@ -50,31 +50,31 @@ def is_granted(bench: Bench, level: Level) -> bool:
 
 
 @pytest.fixture(scope="module")
-def policy() -> Iterator[Bench]:
-    for bench in own_server(servers.MYSQL):
-        bench.server.run("INSTALL COMPONENT 'file://component_validate_password'")
-        yield bench
+def policy() -> Iterator[EngineHarness]:
+    for harness in own_server(servers.MYSQL):
+        harness.server.run("INSTALL COMPONENT 'file://component_validate_password'")
+        yield harness
 
 
-def set_policy(bench: Bench, name: str) -> None:
-    bench.server.run(f"SET GLOBAL validate_password.policy = {name}")
+def set_policy(harness: EngineHarness, name: str) -> None:
+    harness.server.run(f"SET GLOBAL validate_password.policy = {name}")
 
 
-def test_a_low_password_policy_is_met(policy: Bench) -> None:
+def test_a_low_password_policy_is_met(policy: EngineHarness) -> None:
     set_policy(policy, "LOW")
     assert is_granted(policy, policy.reading)
 
 
 @open_fault("U5", "a password of letters and digits has no special character, so the server refuses every grant")
 @pytest.mark.parametrize("name", ["MEDIUM", "STRONG"])
-def test_a_stricter_password_policy_is_met_or_found_by_doctor(policy: Bench, name: str) -> None:
+def test_a_stricter_password_policy_is_met_or_found_by_doctor(policy: EngineHarness, name: str) -> None:
     set_policy(policy, name)
     health = policy.adapter().check([policy.reading])
     assert is_granted(policy, policy.reading) or [f for f in health.problems if "password" in f.what]
 
 
 @open_fault("U5", "the trial makes passwords in another way than grants do, so it is well where no grant can be given")
-def test_the_trial_and_a_grant_judge_alike(policy: Bench) -> None:
+def test_the_trial_and_a_grant_judge_alike(policy: EngineHarness) -> None:
     """By twelve each: the trial's passwords have a special character most of the time."""
     set_policy(policy, "MEDIUM")
     tries = range(12)
@@ -83,18 +83,20 @@ def test_the_trial_and_a_grant_judge_alike(policy: Bench) -> None:
     assert any(tried) == any(granted)
 
 
-def _is_well(bench: Bench) -> bool:
+def _is_well(harness: EngineHarness) -> bool:
     steps = list[Step]()
-    return try_level(bench.adapter(), bench.reading, prefix=bench.prefix, report=steps.append, stop=threading.Event())
+    return try_level(
+        harness.adapter(), harness.reading, prefix=harness.prefix, report=steps.append, stop=threading.Event()
+    )
 
 
 @pytest.fixture(scope="module")
-def checked() -> Iterator[Bench]:
+def checked() -> Iterator[EngineHarness]:
     yield from own_server(servers.MARIADB)
 
 
 @pytest.mark.parametrize("plugin", ["simple_password_check", "password_reuse_check"])
-def test_a_password_policy_of_mariadb_is_no_replica(checked: Bench, plugin: str) -> None:
+def test_a_password_policy_of_mariadb_is_no_replica(checked: EngineHarness, plugin: str) -> None:
     """It cannot look at a hash, and says so with the number that a read-only server has too."""
     checked.server.run(f"INSTALL SONAME '{plugin}'")
     try:
@@ -109,7 +111,7 @@ def test_a_password_policy_of_mariadb_is_no_replica(checked: Bench, plugin: str)
 
 
 @open_fault("U5", "a server that refuses hashes lets no grant be given, and doctor finds nothing")
-def test_a_password_policy_of_mariadb_is_found_by_doctor(checked: Bench) -> None:
+def test_a_password_policy_of_mariadb_is_found_by_doctor(checked: EngineHarness) -> None:
     checked.server.run("INSTALL SONAME 'simple_password_check'")
     try:
         health = checked.adapter().check([checked.reading])
@@ -122,7 +124,7 @@ def test_a_password_policy_of_mariadb_is_found_by_doctor(checked: Bench) -> None
 
 
 @pytest.fixture(scope="module")
-def unusual_mysql() -> Iterator[Bench]:
+def unusual_mysql() -> Iterator[EngineHarness]:
     yield from own_server(
         servers.MYSQL,
         "--sql-mode=ANSI,NO_BACKSLASH_ESCAPES",
@@ -136,7 +138,7 @@ def unusual_mysql() -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def unusual_mariadb() -> Iterator[Bench]:
+def unusual_mariadb() -> Iterator[EngineHarness]:
     yield from own_server(
         servers.MARIADB,
         "--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH",
@@ -147,12 +149,12 @@ def unusual_mariadb() -> Iterator[Bench]:
 
 
 @pytest.fixture(params=["mysql", "mariadb"])
-def unusual(request: pytest.FixtureRequest) -> Bench:
-    found: Bench = request.getfixturevalue(f"unusual_{request.param}")
+def unusual(request: pytest.FixtureRequest) -> EngineHarness:
+    found: EngineHarness = request.getfixturevalue(f"unusual_{request.param}")
     return found
 
 
-def test_modes_and_password_rules_of_a_server_do_not_matter(unusual: Bench) -> None:
+def test_modes_and_password_rules_of_a_server_do_not_matter(unusual: EngineHarness) -> None:
     for level in (unusual.reading, unusual.narrow):
         assert unusual.adapter().check([level]).problems == ()
         spec = made(unusual, level)
@@ -163,28 +165,28 @@ def test_modes_and_password_rules_of_a_server_do_not_matter(unusual: Bench) -> N
         assert not unusual.has_user(spec.username)
 
 
-def whole(bench: Bench) -> Level:
-    return Level(name="whole", grants=(Grant(on=(f"{bench.database}.*",), privileges=("SELECT",)),))
+def whole(harness: EngineHarness) -> Level:
+    return Level(name="whole", grants=(Grant(on=(f"{harness.database}.*",), privileges=("SELECT",)),))
 
 
 @open_fault("U6", "under partial_revokes a database's name has no wildcards, and its escaped _ names no database")
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_a_whole_database_under_partial_revokes(unusual_mysql: Bench, everywhere: bool) -> None:
+def test_a_whole_database_under_partial_revokes(unusual_mysql: EngineHarness, everywhere: bool) -> None:
     """The shop's name has a ``_`` in it."""
-    bench = build(unusual_mysql.server)
-    bench.server.run("SET GLOBAL partial_revokes = ON")
-    on = "*.*" if everywhere else f"`{bench.database}`.*"
-    bench.server.run(f"GRANT SELECT ON {on} TO `{bench.bot}`@`%` WITH GRANT OPTION")
-    spec = as_the_bot_makes_them(bench, whole(bench))
+    harness = build(unusual_mysql.server)
+    harness.server.run("SET GLOBAL partial_revokes = ON")
+    on = "*.*" if everywhere else f"`{harness.database}`.*"
+    harness.server.run(f"GRANT SELECT ON {on} TO `{harness.bot}`@`%` WITH GRANT OPTION")
+    spec = as_the_bot_makes_them(harness, whole(harness))
     try:
-        bench.adapter().create_user(spec)
-        session = opened(bench.server.connect(spec.username, spec.password))
-        found = run(session, f"SELECT COUNT(*) FROM `{bench.database}`.customers")
+        harness.adapter().create_user(spec)
+        session = opened(harness.server.connect(spec.username, spec.password))
+        found = run(session, f"SELECT COUNT(*) FROM `{harness.database}`.customers")
     except (AdapterError, pymysql.MySQLError) as trouble:
         raise AssertionError(f"the level gives nothing: {trouble}") from None
     finally:
-        ended(bench, spec)
-        bench.server.run("SET GLOBAL partial_revokes = OFF")
+        ended(harness, spec)
+        harness.server.run("SET GLOBAL partial_revokes = OFF")
     assert found == [(100,)]
 
 
@@ -192,7 +194,7 @@ def test_a_whole_database_under_partial_revokes(unusual_mysql: Bench, everywhere
 
 
 @pytest.fixture(params=["mysql", "mariadb"])
-def promotable(request: pytest.FixtureRequest) -> Iterator[tuple[Bench, MySQLServer]]:
+def promotable(request: pytest.FixtureRequest) -> Iterator[tuple[EngineHarness, MySQLServer]]:
     """A primary, and a replica that follows it by GTID."""
     is_mysql = request.param == "mysql"
     flavour = servers.MYSQL if is_mysql else servers.MARIADB
@@ -236,25 +238,25 @@ def promote(replica: MySQLServer, *, is_mysql: bool) -> None:
     "U1",
     "the promoted server has another identity and its events stay disabled: the user is ended by nobody, and doctor is content",
 )
-def test_a_users_end_survives_a_failover(promotable: tuple[Bench, MySQLServer]) -> None:
+def test_a_users_end_survives_a_failover(promotable: tuple[EngineHarness, MySQLServer]) -> None:
     """The bot, or the server itself, or at the least doctor says that neither will."""
-    bench, replica = promotable
-    identity = bench.adapter().identity()
-    spec = made(bench, bench.reading, remaining=5.0)
+    harness, replica = promotable
+    identity = harness.adapter().identity()
+    spec = made(harness, harness.reading, remaining=5.0)
     wait_until(lambda: bool(replica.asked("SELECT 1 FROM mysql.user WHERE user = %s", spec.username)))
     wait_until(
         lambda: bool(replica.asked("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username))
     )
-    bench.server.stop()
-    promote(replica, is_mysql=not bench.is_mariadb)
-    secrets = Secrets(admin_url=replica.url(bench.bot, BOT_PASSWORD, bench.database))
-    promoted = replace(bench, server=replica)
+    harness.server.stop()
+    promote(replica, is_mysql=not harness.is_mariadb)
+    secrets = Secrets(admin_url=replica.url(harness.bot, BOT_PASSWORD, harness.database))
+    promoted = replace(harness, server=replica)
     require(may_log_in(promoted, spec.username, spec.password), "the user is on the promoted server")
-    after = bench.engine(bench.target(identity=identity), secrets)
+    after = harness.engine(harness.target(identity=identity), secrets)
     is_ended = is_dropped(after, spec)
     due = "SELECT COUNT(*) FROM information_schema.events WHERE execute_at > UTC_TIMESTAMP()"
     wait_until(lambda: replica.asked(due) == [(0,)], within=60)
-    health = bench.engine(bench.target(), secrets).check([bench.reading])
+    health = harness.engine(harness.target(), secrets).check([harness.reading])
     named = [f for f in (*health.problems, *health.warnings) if "event" in f.what]
     assert is_ended or named or is_out_soon(promoted, spec)
 
@@ -267,10 +269,10 @@ def is_dropped(adapter: Adapter, spec: UserSpec) -> bool:
     return True
 
 
-def is_out_soon(bench: Bench, spec: UserSpec) -> bool:
+def is_out_soon(harness: EngineHarness, spec: UserSpec) -> bool:
     """The server's own event has so long to act."""
     deadline = time.monotonic() + 10
-    while may_log_in(bench, spec.username, spec.password):
+    while may_log_in(harness, spec.username, spec.password):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.base import LoginRefused, Rejected, Tls
 from tests.conftest import had
-from tests.contract.mysql_family.bench import Bench, build
+from tests.contract.mysql_family.harness import EngineHarness, build
 from tests.servers import certificates, mysql
 from tests.servers.certificates import Certificates
 
@@ -20,33 +20,33 @@ def pem() -> Iterator[Certificates]:
 
 
 @pytest.fixture(scope="module", params=["mysql", "mariadb"])
-def secured(request: pytest.FixtureRequest, pem: Certificates) -> Iterator[Bench]:
+def secured(request: pytest.FixtureRequest, pem: Certificates) -> Iterator[EngineHarness]:
     flavour = mysql.MYSQL if request.param == "mysql" else mysql.MARIADB
     options = (f"--ssl-ca={pem.ca}", f"--ssl-cert={pem.certificate}", f"--ssl-key={pem.key}")
     for server in had(lambda: mysql.start(flavour, *options)):
         yield build(server)
 
 
-def cipher(bench: Bench, tls: Tls) -> str:
-    with bench.adapter(tls=tls).server.session() as connection:
+def cipher(harness: EngineHarness, tls: Tls) -> str:
+    with harness.adapter(tls=tls).server.session() as connection:
         return str(connection.run("SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1])
 
 
-def test_what_is_let_through(secured: Bench, pem: Certificates) -> None:
+def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
     for tls in (Tls(mode="verify-full", ca=str(pem.ca)), Tls(mode="verify-ca", ca=str(pem.ca)), Tls(mode="require")):
         assert cipher(secured, tls), tls
     assert not cipher(secured, Tls(mode="disable"))
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
-def test_what_is_not(secured: Bench, pem: Certificates, mode: str) -> None:
+def test_what_is_not(secured: EngineHarness, pem: Certificates, mode: str) -> None:
     for ca in (str(pem.stranger), None, "/nowhere/ca.pem"):
         with pytest.raises(Rejected) as no:
             secured.adapter(tls=Tls(mode=mode, ca=ca)).identity()
         assert "authority" in str(no.value), ca
 
 
-def test_a_user_must_speak_it_where_the_bot_does(secured: Bench) -> None:
+def test_a_user_must_speak_it_where_the_bot_does(secured: EngineHarness) -> None:
     spec, required = secured.spec(secured.reading), secured.adapter(tls=Tls(mode="require"))
     required.create_user(spec)
     login = required.login(spec.username, spec.password, spec.level)

@@ -13,7 +13,7 @@ import psycopg
 
 from adapters.base import AdapterError, Finding, Level, Receipt, UserSpec
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.bench import Bench
+from tests.contract.postgresql.harness import EngineHarness
 from tests.open_faults import require
 
 Session: TypeAlias = psycopg.Connection[Any]
@@ -40,18 +40,18 @@ class End:
 class Attack:
     """A bench of its own, with users and sessions that are closed after the test."""
 
-    bench: Bench
+    harness: EngineHarness
     stack: contextlib.ExitStack
     oids: dict[str, int] = field(default_factory=dict)
 
     def user(self, level: Level, adapter: PostgreSQL | None = None) -> UserSpec:
-        spec = self.bench.spec(level)
-        (adapter or self.bench.adapter()).create_user(spec)
+        spec = self.harness.spec(level)
+        (adapter or self.harness.adapter()).create_user(spec)
         ((self.oids[spec.username],),) = self.ask("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
         return spec
 
     def session(self, spec: UserSpec, database: str | None = None) -> Session:
-        return self.stack.enter_context(contextlib.closing(self.bench.login(spec, database)))
+        return self.stack.enter_context(contextlib.closing(self.harness.login(spec, database)))
 
     def transaction(self, spec: UserSpec) -> Session:
         """A session that does not commit by itself."""
@@ -62,30 +62,30 @@ class Attack:
     @property
     def friend(self) -> str:
         """Somebody's permanent login of few rights."""
-        return f"mallory_{self.bench.bot}"
+        return f"mallory_{self.harness.bot}"
 
     def make_friend(self) -> None:
         """Who may connect, and use the schema."""
-        friend, database = self.friend, self.bench.database
+        friend, database = self.friend, self.harness.database
         self.as_superuser(f"CREATE ROLE {friend} LOGIN PASSWORD '{FRIENDS_PASSWORD}'")
         self.as_superuser(f'GRANT CONNECT ON DATABASE "{database}" TO {friend}; GRANT USAGE ON SCHEMA shop TO {friend}')
 
     def friends_session(self) -> Session:
-        url = self.bench.server.url(self.friend, FRIENDS_PASSWORD, self.bench.database)
+        url = self.harness.server.url(self.friend, FRIENDS_PASSWORD, self.harness.database)
         return self.stack.enter_context(contextlib.closing(psycopg.connect(url, autocommit=True, connect_timeout=5)))
 
     def as_superuser(self, statements: str) -> None:
-        with self.bench.superuser() as c:
+        with self.harness.superuser() as c:
             c.execute(statements.encode())
 
     def ask(self, query: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
         """The superuser's own look."""
-        with self.bench.superuser(database) as c:
+        with self.harness.superuser(database) as c:
             return c.execute(query.encode(), values or None).fetchall()
 
     def end(self, spec: UserSpec, *, tries: int = 2, adapter: PostgreSQL | None = None) -> End:
         """As a revocation does, which comes again after whatever error."""
-        adapter, last = adapter or self.bench.adapter(), End(receipt=None)
+        adapter, last = adapter or self.harness.adapter(), End(receipt=None)
         for _ in range(tries):
             try:
                 return End(receipt=adapter.drop_user(spec.username, spec.level))
@@ -95,11 +95,11 @@ class Attack:
 
     def troubles(self, level: Level) -> list[Finding]:
         """What the doctor has to say against a level, or against the server."""
-        return [finding for finding in self.bench.adapter().check([level]).findings if not finding.is_ok]
+        return [finding for finding in self.harness.adapter().check([level]).findings if not finding.is_ok]
 
     def may_log_in(self, spec: UserSpec) -> bool:
         try:
-            self.bench.login(spec).close()
+            self.harness.login(spec).close()
         except psycopg.OperationalError:
             return False
         return True

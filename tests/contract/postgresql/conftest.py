@@ -10,15 +10,15 @@ import pytest
 
 from tests.conftest import had
 from tests.contract.postgresql.attacks import Attack
-from tests.contract.postgresql.bench import Bench, build
+from tests.contract.postgresql.harness import EngineHarness, build
 from tests.contract.postgresql.pair import Pair, had_here, hang_up
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
-_built: dict[tuple[str, bool], Bench] = {}
+_built: dict[tuple[str, bool], EngineHarness] = {}
 
 
-def bench_of(server: PostgresServer, *, with_owner: bool) -> Bench:
+def harness_of(server: PostgresServer, *, with_owner: bool) -> EngineHarness:
     """One bench per server and kind of bot for the whole session; its names are its own."""
     key = (str(server.folder), with_owner)
     if key not in _built:
@@ -27,12 +27,12 @@ def bench_of(server: PostgresServer, *, with_owner: bool) -> Bench:
 
 
 @pytest.fixture(params=["admin role", "own login"])
-def bench(request: pytest.FixtureRequest, postgresql: PostgresServer) -> Bench:
-    return bench_of(postgresql, with_owner=request.param == "admin role")
+def harness(request: pytest.FixtureRequest, postgresql: PostgresServer) -> EngineHarness:
+    return harness_of(postgresql, with_owner=request.param == "admin role")
 
 
 @pytest.fixture
-def own_bench(postgresql: PostgresServer) -> Bench:
+def own_harness(postgresql: PostgresServer) -> EngineHarness:
     """A bench that a test may spoil."""
     return build(postgresql)
 
@@ -48,7 +48,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 @pytest.fixture(params=["admin role", "own login"])
-def paired(request: pytest.FixtureRequest, pair: Pair) -> Bench:
+def paired(request: pytest.FixtureRequest, pair: Pair) -> EngineHarness:
     """A bench on the primary that names the standby."""
     found = build(pair.primary, with_owner=request.param == "admin role")
     pair.catch_up()

@@ -13,8 +13,8 @@ from adapters.base import Level, LoginRefused, UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import standbys
 from tests.conftest import had
-from tests.contract.postgresql.bench import (
-    Bench,
+from tests.contract.postgresql.harness import (
+    EngineHarness,
     Login,
     readonly,
 )
@@ -75,11 +75,11 @@ def login_at(server: PostgresServer, spec: UserSpec, database: str) -> Login:
     return login
 
 
-def opened(bench: Bench, pair: Pair, level: Level | None = None) -> tuple[UserSpec, Login]:
+def opened(harness: EngineHarness, pair: Pair, level: Level | None = None) -> tuple[UserSpec, Login]:
     """A user, and its session on the standby."""
-    spec = bench.spec(level or readonly())
-    bench.adapter().create_user(spec)
+    spec = harness.spec(level or readonly())
+    harness.adapter().create_user(spec)
     pair.catch_up()
-    session = login_at(pair.standby, spec, bench.database)
+    session = login_at(pair.standby, spec, harness.database)
     assert session.read() == 1000
     return spec, session

@@ -11,7 +11,7 @@ from psycopg import sql
 from adapters.base import AdapterError, Secrets
 from adapters.contract import everything_on
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.bench import Bench, readonly
+from tests.contract.postgresql.harness import EngineHarness, readonly
 from tests.open_faults import open_fault
 
 FANCY = "Sup3r@Secr3t/W0rd#42?x%zz:&+ é"
@@ -19,17 +19,17 @@ SHOWN = open_fault("U4", "the URL of a standby is taken as it comes: what follow
 
 
 @pytest.fixture
-def fancy(own_bench: Bench) -> Bench:
+def fancy(own_harness: EngineHarness) -> EngineHarness:
     """The same bot by another login, whose password is such a one."""
-    name = f"fancy_{own_bench.bot}"
-    with own_bench.superuser() as c:
+    name = f"fancy_{own_harness.bot}"
+    with own_harness.superuser() as c:
         c.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
         c.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), sql.Literal(FANCY)))
-        c.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(str(own_bench.owner)), sql.Identifier(name)))
-    return replace(own_bench, bot=name)
+        c.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(str(own_harness.owner)), sql.Identifier(name)))
+    return replace(own_harness, bot=name)
 
 
-def test_special_characters_that_are_encoded(fancy: Bench) -> None:
+def test_special_characters_that_are_encoded(fancy: EngineHarness) -> None:
     url = fancy.server.url(fancy.bot, quote(FANCY, safe=""), fancy.database)
     adapter, spec = PostgreSQL(fancy.target(), Secrets(admin_url=url)), fancy.spec(readonly())
     assert adapter.check([readonly()]).problems == ()
@@ -41,16 +41,16 @@ def test_special_characters_that_are_encoded(fancy: Bench) -> None:
 @pytest.mark.parametrize(
     "password", [pytest.param("Sup3r@Secr3tW0rd", marks=SHOWN), "31337/Secr3tW0rd", "Sup3r/Secr3tW0rd"]
 )
-def test_an_ambiguous_url_of_a_standby(own_bench: Bench, asked_for: list[str], password: str) -> None:
+def test_an_ambiguous_url_of_a_standby(own_harness: EngineHarness, asked_for: list[str], password: str) -> None:
     """Whatever is said of a standby that is not reached by it: doctor's findings, and a receipt's notes."""
-    url = f"postgresql://{own_bench.bot}:{password}@127.0.0.1:1/{own_bench.database}"
-    secrets = Secrets(admin_url=own_bench.secrets().admin_url, replicas=(url,))
-    adapter, spec = PostgreSQL(own_bench.target(replicas=("env:STANDBY",)), secrets), own_bench.spec(readonly())
-    own_bench.adapter().create_user(spec)
+    url = f"postgresql://{own_harness.bot}:{password}@127.0.0.1:1/{own_harness.database}"
+    secrets = Secrets(admin_url=own_harness.secrets().admin_url, replicas=(url,))
+    adapter, spec = PostgreSQL(own_harness.target(replicas=("env:STANDBY",)), secrets), own_harness.spec(readonly())
+    own_harness.adapter().create_user(spec)
     said = [repr(adapter.check([readonly()]))]
     try:
         said.append(repr(adapter.drop_user(spec.username, spec.level)))
     except AdapterError as trouble:
         said.append(everything_on(trouble))
-    own_bench.adapter().drop_user(spec.username, spec.level)
+    own_harness.adapter().drop_user(spec.username, spec.level)
     assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *asked_for])]

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from adapters.base import Secrets, UserSpec
-from adapters.bench import wait_until
+from adapters.harness import wait_until
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.attacks import Attack, Session, can, must
-from tests.contract.postgresql.bench import BOT_PASSWORD, readonly
+from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault, require
 
 SETTINGS = "log_statement = none\nlog_min_duration_statement = -1\n"
@@ -41,15 +41,15 @@ def queued(session: Session, statement: str, is_waiting: Callable[[], bool]) -> 
 
 
 def of_another_database(attack: Attack) -> PostgreSQL:
-    bench = attack.bench
-    return PostgreSQL(bench.target(), Secrets(admin_url=bench.server.url(bench.bot, BOT_PASSWORD, "postgres")))
+    harness = attack.harness
+    return PostgreSQL(harness.target(), Secrets(admin_url=harness.server.url(harness.bot, BOT_PASSWORD, "postgres")))
 
 
 @pytest.mark.parametrize("catalog", ["pg_authid", "pg_auth_members"])
 @open_fault("H", "each new connection of the bot waits for the catalog, or its statements do")
 def test_a_reader_that_queues_for_a_catalog_does_not_hold_up_its_end(attack: Attack, catalog: str) -> None:
     """One session reads the catalog in an open transaction, another waits to change it, and whoever comes then waits behind both."""
-    spec, watcher = attack.user(readonly()), attack.bench.superuser("postgres")
+    spec, watcher = attack.user(readonly()), attack.harness.superuser("postgres")
     reads, waits = attack.session(spec), attack.session(spec)
     must(reads, "BEGIN")
     must(reads, "SELECT count(*) FROM pg_roles" if catalog == "pg_authid" else f"SELECT count(*) FROM {catalog}")
@@ -70,8 +70,8 @@ def must_be_over(attack: Attack, spec: UserSpec) -> None:
 
 def test_a_login_in_any_phase_is_ended(attack: Attack) -> None:
     """A friend holds the database locked and lets the waiting logins in after the receipt."""
-    bench, adapter = attack.bench, of_another_database(attack)
-    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{bench.database}" TO PUBLIC')
+    harness, adapter = attack.harness, of_another_database(attack)
+    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{harness.database}" TO PUBLIC')
     spec, friend = attack.user(readonly(), adapter), attack.user(readonly(), adapter)
     holds = attack.session(friend)
     must(holds, "BEGIN")
@@ -80,13 +80,13 @@ def test_a_login_in_any_phase_is_ended(attack: Attack) -> None:
 
     def log_in() -> None:
         with contextlib.suppress(psycopg.OperationalError):
-            came_in.append(bench.login(spec))
+            came_in.append(harness.login(spec))
 
     logins = threading.Thread(target=log_in, daemon=True)
-    with bench.superuser("postgres") as watcher:
+    with harness.superuser("postgres") as watcher:
         drops = attack.session(friend, "postgres")
         queries = "SELECT count(*) FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass"
-        with queued(drops, f'DROP DATABASE "{bench.database}"', lambda: watcher.execute(queries).fetchone() == (1,)):
+        with queued(drops, f'DROP DATABASE "{harness.database}"', lambda: watcher.execute(queries).fetchone() == (1,)):
             logins.start()
             wait_until(lambda: watcher.execute(queries).fetchone() == (2,))
             end = attack.end(spec, adapter=adapter)

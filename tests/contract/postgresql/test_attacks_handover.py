@@ -11,7 +11,7 @@ import pytest
 
 from adapters.postgresql import handover
 from tests.contract.postgresql.attacks import Attack, Session, must
-from tests.contract.postgresql.bench import readonly, writer
+from tests.contract.postgresql.harness import readonly, writer
 from tests.open_faults import open_fault
 from tests.soak import soak_only
 
@@ -128,10 +128,10 @@ def more_than_can_be_locked(session: Session) -> None:
 
 
 def crash(attack: Attack) -> None:
-    with attack.bench.superuser() as c:
+    with attack.harness.superuser() as c:
         c.execute("CHECKPOINT")
-    attack.bench.server.stop(signal.SIGQUIT)
-    attack.bench.server.start()
+    attack.harness.server.stop(signal.SIGQUIT)
+    attack.harness.server.start()
 
 
 def nothing(attack: Attack) -> None:
@@ -157,7 +157,7 @@ UNION ALL SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.prona
 def test_temporary_objects_are_dropped(
     attack: Attack, make: Callable[[Session], None], then: Callable[[Attack], None]
 ) -> None:
-    attack.as_superuser(f'GRANT TEMPORARY ON DATABASE "{attack.bench.database}" TO shop_reader')
+    attack.as_superuser(f'GRANT TEMPORARY ON DATABASE "{attack.harness.database}" TO shop_reader')
     spec = attack.user(readonly())
     make(attack.session(spec))
     then(attack)

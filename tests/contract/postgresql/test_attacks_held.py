@@ -8,7 +8,7 @@ import pytest
 from adapters.base import UserSpec
 from adapters.contract import wait_until
 from tests.contract.postgresql.attacks import Attack, can, half_open_login, must
-from tests.contract.postgresql.bench import BOT_PASSWORD, writer
+from tests.contract.postgresql.harness import BOT_PASSWORD, writer
 
 LONGER = (
     "COMMENT ON ROLE {user} IS 'mine'",
@@ -94,8 +94,8 @@ UNREAD = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000000)) TO 
 
 
 def filled(attack: Attack, spec: UserSpec, statement: str) -> str:
-    database = f'"{attack.bench.database}"'
-    return statement.format(user=spec.username, bot=attack.bench.bot, owner=attack.bench.owner, database=database)
+    database = f'"{attack.harness.database}"'
+    return statement.format(user=spec.username, bot=attack.harness.bot, owner=attack.harness.owner, database=database)
 
 
 # What an account may do to itself.
@@ -103,13 +103,13 @@ def filled(attack: Attack, spec: UserSpec, statement: str) -> str:
 
 def test_a_user_can_do_nothing_against_its_end(attack: Attack) -> None:
     spec = attack.user(writer())
-    before = attack.bench.adapter().list_users()
+    before = attack.harness.adapter().list_users()
     session = attack.session(spec)
-    url = attack.bench.server.url(attack.bench.bot, BOT_PASSWORD, attack.bench.database)
+    url = attack.harness.server.url(attack.harness.bot, BOT_PASSWORD, attack.harness.database)
     with psycopg.connect(url, autocommit=True) as bot:
         assert [statement for statement in LONGER if can(session, filled(attack, spec, statement))] == []
         assert can(bot)
-    assert attack.bench.adapter().list_users() == before
+    assert attack.harness.adapter().list_users() == before
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
 
 
@@ -121,7 +121,7 @@ def test_what_a_user_may_change_of_itself_changes_no_end(attack: Attack) -> None
     can(session, filled(attack, spec, BECOMES))
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
     with pytest.raises(psycopg.OperationalError):
-        attack.bench.login(spec, password=ITS_OWN)
+        attack.harness.login(spec, password=ITS_OWN)
 
 
 # Sessions that are hard to end.
@@ -138,7 +138,7 @@ def test_sessions_that_are_hard_to_end(attack: Attack) -> None:
     for statement in (RESTLESS, UNREAD, PARALLEL):
         attack.session(spec).pgconn.send_query(statement.encode())
     wait_until(lambda: attack.ask(BUSY, attack.oids[spec.username]) == [(3,)], within=60.0)
-    with half_open_login(attack.bench.server.port, spec.username, attack.bench.database):
+    with half_open_login(attack.harness.server.port, spec.username, attack.harness.database):
         end = attack.end(spec, tries=2)
         attack.assert_ended(spec, end, idle)
 
@@ -148,7 +148,7 @@ def test_sessions_that_are_hard_to_end(attack: Attack) -> None:
 
 @pytest.fixture
 def team(attack: Attack) -> Attack:
-    attack.as_superuser(f'GRANT CREATE, TEMPORARY ON DATABASE "{attack.bench.database}" TO shop_writer')
+    attack.as_superuser(f'GRANT CREATE, TEMPORARY ON DATABASE "{attack.harness.database}" TO shop_writer')
     return attack
 
 
@@ -173,7 +173,7 @@ def test_things_of_every_sort_do_not_hold_up_the_end(team: Attack) -> None:
 
 
 def test_foreign_servers_do_not_hold_up_the_end(team: Attack) -> None:
-    with team.bench.superuser() as c:
+    with team.harness.superuser() as c:
         if not can(c, "CREATE EXTENSION postgres_fdw"):
             pytest.skip("this server has no postgres_fdw")
         must(c, "GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO shop_writer")

@@ -6,7 +6,7 @@ import pytest
 
 from adapters.contract import wait_until
 from tests.contract.postgresql.attacks import Attack, can, must
-from tests.contract.postgresql.bench import writer
+from tests.contract.postgresql.harness import writer
 from tests.open_faults import open_fault, require
 
 SETTINGS = "autovacuum_naptime = 1s\n"
@@ -48,7 +48,7 @@ ANALYSED = "SELECT 1 FROM pg_stat_all_tables WHERE relname = 'bait' AND last_aut
 def team(attack: Attack) -> Attack:
     """Who gives the level a right to make schemas."""
     attack.make_friend()
-    attack.as_superuser(f'GRANT CREATE ON DATABASE "{attack.bench.database}" TO shop_writer')
+    attack.as_superuser(f'GRANT CREATE ON DATABASE "{attack.harness.database}" TO shop_writer')
     return attack
 
 

@@ -12,7 +12,7 @@ from psycopg import sql
 from adapters.base import Grant, Level, Rejected, UserSpec
 from bot.access.provision import make_password
 from tests.conftest import had
-from tests.contract.postgresql.bench import Bench, build, readonly
+from tests.contract.postgresql.harness import EngineHarness, build, readonly
 from tests.open_faults import open_fault, require
 from tests.servers import postgresql as servers
 
@@ -25,32 +25,32 @@ TOOLS_CONNECTIONS = 8
 
 
 @pytest.fixture(scope="module")
-def checking() -> Iterator[Bench]:
+def checking() -> Iterator[EngineHarness]:
     """A server with Debian's extensions that looks at passwords, and keeps them by MD5 where it is not told otherwise."""
     extra = "shared_preload_libraries = 'pg_stat_statements, passwordcheck'\npassword_encryption = 'md5'\n"
     for server in had(lambda: servers.start(15, extra=extra, programs=servers.with_cron())):
         yield build(server)
 
 
-def as_administrator(bench: Bench, *statements: str) -> None:
+def as_administrator(harness: EngineHarness, *statements: str) -> None:
     """``{holder}`` is the role that acts for the bot."""
-    with bench.superuser() as c:
+    with harness.superuser() as c:
         for statement in statements:
-            c.execute(sql.SQL(statement).format(holder=sql.Identifier(bench.owner or bench.bot)))  # type: ignore[arg-type]
+            c.execute(sql.SQL(statement).format(holder=sql.Identifier(harness.owner or harness.bot)))  # type: ignore[arg-type]
 
 
-def give_whole_shop(bench: Bench) -> None:
-    as_administrator(bench, "GRANT SELECT ON ALL TABLES IN SCHEMA shop TO {holder} WITH GRANT OPTION")
+def give_whole_shop(harness: EngineHarness) -> None:
+    as_administrator(harness, "GRANT SELECT ON ALL TABLES IN SCHEMA shop TO {holder} WITH GRANT OPTION")
 
 
-def migrate(bench: Bench, table: str) -> None:
+def migrate(harness: EngineHarness, table: str) -> None:
     """As a team's migration does it: by the owner of the schema, who knows nothing of dbaccess."""
-    as_administrator(bench, f"SET ROLE shop_owner; CREATE TABLE shop.{table} (id int)")
+    as_administrator(harness, f"SET ROLE shop_owner; CREATE TABLE shop.{table} (id int)")
 
 
 @contextmanager
-def granted(bench: Bench, level: Level) -> Iterator[UserSpec]:
-    adapter, spec = bench.adapter(), bench.spec(level)
+def granted(harness: EngineHarness, level: Level) -> Iterator[UserSpec]:
+    adapter, spec = harness.adapter(), harness.spec(level)
     adapter.create_user(spec)
     try:
         yield spec
@@ -58,17 +58,17 @@ def granted(bench: Bench, level: Level) -> Iterator[UserSpec]:
         adapter.drop_user(spec.username, level)
 
 
-def refusal(bench: Bench, level: Level) -> str | None:
+def refusal(harness: EngineHarness, level: Level) -> str | None:
     """What keeps a grant of the level from being given, or None."""
     try:
-        with granted(bench, level):
+        with granted(harness, level):
             return None
     except Rejected as no:
         return str(no)
 
 
-def reads(bench: Bench, spec: UserSpec, table: str) -> bool:
-    with bench.login(spec) as c:
+def reads(harness: EngineHarness, spec: UserSpec, table: str) -> bool:
+    with harness.login(spec) as c:
         try:
             c.execute(f"SELECT count(*) FROM {table}".encode())
         except psycopg.errors.InsufficientPrivilege:
@@ -77,47 +77,47 @@ def reads(bench: Bench, spec: UserSpec, table: str) -> bool:
 
 
 @open_fault("U8", "after a migration made a table, no grant of a level on schema.* is given any more")
-def test_a_new_table_does_not_stop_a_level_on_the_whole_schema(own_bench: Bench) -> None:
+def test_a_new_table_does_not_stop_a_level_on_the_whole_schema(own_harness: EngineHarness) -> None:
     """The table that the bot cannot give is left out; the others are given."""
-    give_whole_shop(own_bench)
-    require(refusal(own_bench, WHOLE_SHOP) is None, "before the migration it is given")
-    migrate(own_bench, "invoices")
-    assert refusal(own_bench, WHOLE_SHOP) is None
-    with granted(own_bench, WHOLE_SHOP) as spec:
-        assert reads(own_bench, spec, "shop.customers")
+    give_whole_shop(own_harness)
+    require(refusal(own_harness, WHOLE_SHOP) is None, "before the migration it is given")
+    migrate(own_harness, "invoices")
+    assert refusal(own_harness, WHOLE_SHOP) is None
+    with granted(own_harness, WHOLE_SHOP) as spec:
+        assert reads(own_harness, spec, "shop.customers")
 
 
-def test_a_live_user_keeps_reading_after_a_migration(own_bench: Bench) -> None:
-    give_whole_shop(own_bench)
-    with granted(own_bench, WHOLE_SHOP) as spec:
-        migrate(own_bench, "invoices")
-        assert reads(own_bench, spec, "shop.customers")
+def test_a_live_user_keeps_reading_after_a_migration(own_harness: EngineHarness) -> None:
+    give_whole_shop(own_harness)
+    with granted(own_harness, WHOLE_SHOP) as spec:
+        migrate(own_harness, "invoices")
+        assert reads(own_harness, spec, "shop.customers")
 
 
-def test_the_mend_for_a_new_table_mends(own_bench: Bench) -> None:
-    give_whole_shop(own_bench)
-    migrate(own_bench, "invoices")
-    mends = [str(finding.mend) for finding in own_bench.adapter().check([WHOLE_SHOP]).findings]
-    as_administrator(own_bench, *(mend for mend in mends if mend.startswith("GRANT")))
-    with granted(own_bench, WHOLE_SHOP) as spec:
-        assert reads(own_bench, spec, "shop.invoices")
+def test_the_mend_for_a_new_table_mends(own_harness: EngineHarness) -> None:
+    give_whole_shop(own_harness)
+    migrate(own_harness, "invoices")
+    remedies = [str(finding.remedy) for finding in own_harness.adapter().check([WHOLE_SHOP]).findings]
+    as_administrator(own_harness, *(remedy for remedy in remedies if remedy.startswith("GRANT")))
+    with granted(own_harness, WHOLE_SHOP) as spec:
+        assert reads(own_harness, spec, "shop.invoices")
 
 
-def test_a_table_that_may_be_given_reaches_live_users_with_the_next_grant(own_bench: Bench) -> None:
-    give_whole_shop(own_bench)
+def test_a_table_that_may_be_given_reaches_live_users_with_the_next_grant(own_harness: EngineHarness) -> None:
+    give_whole_shop(own_harness)
     as_administrator(
-        own_bench,
+        own_harness,
         "ALTER DEFAULT PRIVILEGES FOR ROLE shop_owner IN SCHEMA shop GRANT SELECT ON TABLES TO {holder} WITH GRANT OPTION",
     )
-    with granted(own_bench, WHOLE_SHOP) as first:
-        migrate(own_bench, "late")
-        with granted(own_bench, WHOLE_SHOP) as second:
-            assert reads(own_bench, second, "shop.late")
-            assert reads(own_bench, first, "shop.late")
+    with granted(own_harness, WHOLE_SHOP) as first:
+        migrate(own_harness, "late")
+        with granted(own_harness, WHOLE_SHOP) as second:
+            assert reads(own_harness, second, "shop.late")
+            assert reads(own_harness, first, "shop.late")
 
 
 @open_fault("U8", "views of an extension that lies in the schema stop every grant of a level on schema.*")
-def test_an_extension_does_not_stop_a_level_on_the_whole_schema(checking: Bench) -> None:
+def test_an_extension_does_not_stop_a_level_on_the_whole_schema(checking: EngineHarness) -> None:
     """Its relations are left out."""
     as_administrator(
         checking,
@@ -133,27 +133,27 @@ def test_an_extension_does_not_stop_a_level_on_the_whole_schema(checking: Bench)
 
 
 @open_fault("U8", "where the bot may not use the schema, doctor's mend is to run doctor")
-def test_a_schema_that_nobody_opened_to_the_bot_has_a_mend_that_runs(own_bench: Bench) -> None:
-    as_administrator(own_bench, "CREATE SCHEMA billing", "CREATE TABLE billing.bills (id int)")
-    adapter = own_bench.adapter()
+def test_a_schema_that_nobody_opened_to_the_bot_has_a_mend_that_runs(own_harness: EngineHarness) -> None:
+    as_administrator(own_harness, "CREATE SCHEMA billing", "CREATE TABLE billing.bills (id int)")
+    adapter = own_harness.adapter()
     require(adapter.check([BILLS]).problems, "doctor says so")
     for _ in range(3):  # first that it may look, then what it may give
         for finding in adapter.check([BILLS]).problems:
-            assert "dbaccess doctor" not in str(finding.mend)
-            as_administrator(own_bench, str(finding.mend))
-    with granted(own_bench, BILLS) as spec:
-        assert reads(own_bench, spec, "billing.bills")
+            assert "dbaccess doctor" not in str(finding.remedy)
+            as_administrator(own_harness, str(finding.remedy))
+    with granted(own_harness, BILLS) as spec:
+        assert reads(own_harness, spec, "billing.bills")
 
 
 @open_fault("U8", "a level with INSERT cannot insert: the sequence behind the table's own key is not given")
-def test_inserting_needs_no_more_than_insert(own_bench: Bench) -> None:
+def test_inserting_needs_no_more_than_insert(own_harness: EngineHarness) -> None:
     as_administrator(
-        own_bench,
+        own_harness,
         "CREATE TABLE shop.notes (id serial PRIMARY KEY, words text); ALTER TABLE shop.notes OWNER TO shop_owner",
         "GRANT SELECT, INSERT ON shop.notes TO {holder} WITH GRANT OPTION",
         "GRANT USAGE ON SEQUENCE shop.notes_id_seq TO {holder} WITH GRANT OPTION",
     )
-    with granted(own_bench, NOTES) as spec, own_bench.login(spec) as c:
+    with granted(own_harness, NOTES) as spec, own_harness.login(spec) as c:
         try:
             c.execute("INSERT INTO shop.notes (words) VALUES ('seen')")
             complaint = None
@@ -163,37 +163,37 @@ def test_inserting_needs_no_more_than_insert(own_bench: Bench) -> None:
 
 
 @open_fault("U8", "the sixth connection of a user is refused, and no setting changes it")
-def test_a_program_with_many_connections(own_bench: Bench) -> None:
-    with granted(own_bench, readonly()) as spec, ExitStack() as stack:
+def test_a_program_with_many_connections(own_harness: EngineHarness) -> None:
+    with granted(own_harness, readonly()) as spec, ExitStack() as stack:
         opened = 0
         for _ in range(TOOLS_CONNECTIONS):
             try:
-                stack.enter_context(closing(own_bench.login(spec)))
+                stack.enter_context(closing(own_harness.login(spec)))
             except psycopg.OperationalError:
                 break
             opened += 1
         assert opened == TOOLS_CONNECTIONS
 
 
-def assert_a_grant_lives_and_ends(bench: Bench, spec: UserSpec) -> None:
-    adapter = bench.adapter()
+def assert_a_grant_lives_and_ends(harness: EngineHarness, spec: UserSpec) -> None:
+    adapter = harness.adapter()
     adapter.create_user(spec)
-    session = bench.login(spec)
+    session = harness.login(spec)
     adapter.set_password(spec.username, again := make_password())
-    bench.login(spec, password=again).close()
+    harness.login(spec, password=again).close()
     assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT 1")
-    assert not bench.role_exists(spec.username)
+    assert not harness.role_exists(spec.username)
 
 
-def test_a_server_that_checks_passwords(checking: Bench) -> None:
+def test_a_server_that_checks_passwords(checking: EngineHarness) -> None:
     """The server is sent a verifier, which no such check can look into, and which no setting turns into MD5."""
     assert_a_grant_lives_and_ends(checking, checking.spec(readonly()))
 
 
 @pytest.mark.parametrize("method", ["md5", "password"])
-def test_a_server_that_asks_for_passwords_in_another_way(checking: Bench, method: str) -> None:
+def test_a_server_that_asks_for_passwords_in_another_way(checking: EngineHarness, method: str) -> None:
     rules = checking.server.folder / "data" / "pg_hba.conf"
     before = rules.read_text()
     try:

@@ -10,7 +10,7 @@ import pytest
 from adapters.contract import wait_until
 from adapters.postgresql import connection as connections
 from tests.contract.postgresql.attacks import Attack, End, Session, must, refusal
-from tests.contract.postgresql.bench import readonly, support, writer
+from tests.contract.postgresql.harness import readonly, support, writer
 from tests.open_faults import open_fault, require
 from tests.soak import soak_only
 
@@ -32,7 +32,7 @@ def squatter(attack: Attack) -> Session:
 
 def locks_of_the_bot(attack: Attack) -> set[str]:
     """As the log has them, while it makes and ends users of each kind. A bot that takes none cannot be held up by them."""
-    server = attack.bench.server
+    server = attack.harness.server
     before = len(server.log_text())
     kept, made = attack.user(support()), attack.user(writer())
     must(attack.session(made), "CREATE TABLE shop.seen (id int)")
@@ -62,8 +62,8 @@ def test_a_readers_lock_does_not_hold_up_the_end_of_others(attack: Attack, squat
 
 @open_fault("F2", "the role kept for the level waits for the reader's advisory lock: lock timeout")
 def test_a_readers_lock_does_not_hold_up_grants(attack: Attack, squatter: Session) -> None:
-    spec = attack.bench.spec(support())
-    refused = refusal(lambda: attack.bench.adapter().create_user(spec))
+    spec = attack.harness.spec(support())
+    refused = refusal(lambda: attack.harness.adapter().create_user(spec))
     assert refused is None, refused
     assert attack.may_log_in(spec)
 

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from adapters.base import Grant, Level, Rejected
-from tests.contract.postgresql.bench import Bench, build, readonly
+from tests.contract.postgresql.harness import EngineHarness, build, readonly
 from tests.open_faults import open_fault, require
 from tests.servers.postgresql import PostgresServer, psql
 
@@ -29,10 +29,10 @@ CREATE TABLE "order"."quo""ted" (id int);
 CREATE TABLE "my.schema"."Line.Items" (id int);
 """
 SCHEMAS = ("Shop-EU", "order", "my.schema")
-_built: dict[tuple[str, bool], Bench] = {}
+_built: dict[tuple[str, bool], EngineHarness] = {}
 
 
-def odd_bench(server: PostgresServer, *, given: bool) -> Bench:
+def odd_harness(server: PostgresServer, *, given: bool) -> EngineHarness:
     """One for each server. ``given``: the bot may pass on all that has an odd name there; else it may only look."""
     key = (str(server.folder), given)
     if key not in _built:
@@ -42,22 +42,22 @@ def odd_bench(server: PostgresServer, *, given: bool) -> Bench:
 
 
 @pytest.fixture
-def odd(postgresql: PostgresServer) -> Bench:
-    return odd_bench(postgresql, given=True)
+def odd(postgresql: PostgresServer) -> EngineHarness:
+    return odd_harness(postgresql, given=True)
 
 
 @pytest.fixture
-def bare(postgresql: PostgresServer) -> Bench:
-    return odd_bench(postgresql, given=False)
+def bare(postgresql: PostgresServer) -> EngineHarness:
+    return odd_harness(postgresql, given=False)
 
 
 def names_level(*on: str) -> Level:
     return Level(name="names", grants=(Grant(on=on, privileges=("SELECT",)),))
 
 
-def make_odd_schemas(bench: Bench, *, given: bool) -> None:
-    option, holder = sql.SQL("WITH GRANT OPTION" if given else ""), sql.Identifier(bench.owner or bench.bot)
-    with bench.superuser() as c:
+def make_odd_schemas(harness: EngineHarness, *, given: bool) -> None:
+    option, holder = sql.SQL("WITH GRANT OPTION" if given else ""), sql.Identifier(harness.owner or harness.bot)
+    with harness.superuser() as c:
         c.execute(NEEDS_QUOTES)
         for schema in map(sql.Identifier, SCHEMAS):
             c.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {} WITH GRANT OPTION").format(schema, holder))
@@ -65,26 +65,26 @@ def make_odd_schemas(bench: Bench, *, given: bool) -> None:
             c.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {} {}").format(schema, holder, option))
 
 
-def complaint_about(bench: Bench, statement: str | None) -> str | None:
+def complaint_about(harness: EngineHarness, statement: str | None) -> str | None:
     """What the server finds wrong with a statement that was printed, pasted by its administrator; None where it runs."""
     try:
-        with bench.superuser() as c:
+        with harness.superuser() as c:
             c.execute(str(statement).encode())
     except psycopg.errors.SyntaxError as error:
         return str(error)
     return None
 
 
-def readable(bench: Bench, level: Level) -> set[tuple[str, str]] | Rejected:
+def readable(harness: EngineHarness, level: Level) -> set[tuple[str, str]] | Rejected:
     """Schema and table of all that a user of the level may read there; its user is gone again afterwards."""
-    adapter, spec = bench.adapter(), bench.spec(level)
+    adapter, spec = harness.adapter(), harness.spec(level)
     query = (
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = ANY(%s) AND c.relkind = 'r' AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')"
     )
     try:
         adapter.create_user(spec)
-        with bench.login(spec) as c:
+        with harness.login(spec) as c:
             return {(str(schema), str(table)) for schema, table in c.execute(query, (list(SCHEMAS),)).fetchall()}
     except Rejected as no:
         return no
@@ -92,12 +92,12 @@ def readable(bench: Bench, level: Level) -> set[tuple[str, str]] | Rejected:
         adapter.drop_user(spec.username, level)
 
 
-def search_path_of(bench: Bench, value: str) -> tuple[str, list[str]]:
+def search_path_of(harness: EngineHarness, value: str) -> tuple[str, list[str]]:
     """What a user of a level with that setting has, and which schemas it finds there."""
     level = replace(readonly(), settings={"search_path": value})
-    adapter, spec = bench.adapter(), bench.spec(level)
+    adapter, spec = harness.adapter(), harness.spec(level)
     adapter.create_user(spec)
-    with bench.login(spec) as c:
+    with harness.login(spec) as c:
         row = c.execute("SELECT current_setting('search_path'), current_schemas(false)::text[]").fetchone()
     adapter.drop_user(spec.username, level)
     assert row is not None
@@ -105,7 +105,7 @@ def search_path_of(bench: Bench, value: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("value", ["shop", "shop, public", "shop,public"])
-def test_a_search_path_of_plain_names(odd: Bench, value: str) -> None:
+def test_a_search_path_of_plain_names(odd: EngineHarness, value: str) -> None:
     said, found = search_path_of(odd, value)
     assert said.replace(" ", "") == value.replace(" ", "")
     assert found == [word.strip() for word in value.split(",")]
@@ -120,7 +120,7 @@ def test_a_search_path_of_plain_names(odd: Bench, value: str) -> None:
     ],
 )
 @open_fault("U6", "a search_path with a quoted name is quoted once more: the schema is not found")
-def test_a_search_path_with_quoted_names(odd: Bench, value: str, finds: list[str]) -> None:
+def test_a_search_path_with_quoted_names(odd: EngineHarness, value: str, finds: list[str]) -> None:
     assert search_path_of(odd, value) == (value, finds)
 
 
@@ -133,7 +133,7 @@ def test_a_search_path_with_quoted_names(odd: Bench, value: str, finds: list[str
         ('order.quo"ted', {("order", 'quo"ted')}),
     ],
 )
-def test_tables_whose_names_need_quotes(odd: Bench, on: str, expected: set[tuple[str, str]]) -> None:
+def test_tables_whose_names_need_quotes(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
     assert readable(odd, names_level(on)) == expected
 
 
@@ -148,58 +148,58 @@ def test_tables_whose_names_need_quotes(odd: Bench, on: str, expected: set[tuple
     ],
 )
 @open_fault("U6", "a quoted name in grants is taken with its quotes, and a schema with a dot cannot be named at all")
-def test_names_as_the_server_quotes_them(odd: Bench, on: str, expected: set[tuple[str, str]]) -> None:
+def test_names_as_the_server_quotes_them(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
     assert readable(odd, names_level(on)) == expected
 
 
 @pytest.mark.parametrize("on", ["Shop-EU.Orders", "Shop-EU.*"])
-def test_what_doctor_prints_runs_with_such_names(bare: Bench, on: str) -> None:
+def test_what_doctor_prints_runs_with_such_names(bare: EngineHarness, on: str) -> None:
     assert_mends_mend(bare, names_level(on))
 
 
 @pytest.mark.parametrize("on", ["order.user", 'order.quo"ted'])
 @open_fault("U6", "a schema named by a word of SQL is printed without quotes: the statement is none")
-def test_what_doctor_prints_runs_with_words_of_sql(bare: Bench, on: str) -> None:
+def test_what_doctor_prints_runs_with_words_of_sql(bare: EngineHarness, on: str) -> None:
     assert_mends_mend(bare, names_level(on))
 
 
-def assert_mends_mend(bench: Bench, level: Level) -> None:
+def assert_mends_mend(harness: EngineHarness, level: Level) -> None:
     """Each statement that doctor prints runs as it stands, and then there is nothing to print."""
-    found = bench.adapter().check([level]).problems
+    found = harness.adapter().check([level]).problems
     require(found, "something is missing")
-    assert [complaint_about(bench, finding.mend) for finding in found] == [None] * len(found)
-    assert bench.adapter().check([level]).problems == ()
+    assert [complaint_about(harness, finding.remedy) for finding in found] == [None] * len(found)
+    assert harness.adapter().check([level]).problems == ()
 
 
-def assert_role_serves(bench: Bench, role: str) -> None:
+def assert_role_serves(harness: EngineHarness, role: str) -> None:
     """Nothing of it is set up; what doctor prints is run until it is content. Then a user of the level comes and goes."""
     level = Level(name="odd", roles=(role,))
-    require(not bench.role_exists(role), "there is no such role yet")
+    require(not harness.role_exists(role), "there is no such role yet")
     for _ in range(3):  # that it is missing, then what it may not do
-        found = bench.adapter().check([level]).problems
-        assert [complaint_about(bench, finding.mend) for finding in found] == [None] * len(found)
-    assert bench.adapter().check([level]).problems == ()
-    with bench.superuser() as c:
+        found = harness.adapter().check([level]).problems
+        assert [complaint_about(harness, finding.remedy) for finding in found] == [None] * len(found)
+    assert harness.adapter().check([level]).problems == ()
+    with harness.superuser() as c:
         c.execute(
             sql.SQL("GRANT USAGE ON SCHEMA shop TO {0}; GRANT SELECT ON shop.customers TO {0}").format(
                 sql.Identifier(role)
             )
         )
-    adapter, spec = bench.adapter(), bench.spec(level)
+    adapter, spec = harness.adapter(), harness.spec(level)
     adapter.create_user(spec)
-    with bench.login(spec) as c:
+    with harness.login(spec) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
     assert adapter.drop_user(spec.username, level).notes == ()
-    assert not bench.role_exists(spec.username)
+    assert not harness.role_exists(spec.username)
 
 
 @pytest.mark.parametrize("role", ["Shop Readers", "shop-readers", 'quo"ted', "Lesér", "50%", "a.b"])
-def test_roles_whose_names_need_quotes(odd: Bench, role: str) -> None:
+def test_roles_whose_names_need_quotes(odd: EngineHarness, role: str) -> None:
     assert_role_serves(odd, f"{role} {odd.bot}")
 
 
 @open_fault("U6", "a role named by a word of SQL is printed without quotes: the statement is none")
-def test_a_role_named_by_a_word_of_sql(odd: Bench) -> None:
+def test_a_role_named_by_a_word_of_sql(odd: EngineHarness) -> None:
     try:
         assert_role_serves(odd, "analyze")
     finally:
@@ -209,7 +209,7 @@ def test_a_role_named_by_a_word_of_sql(odd: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", DATABASES)
-def test_a_database_whose_name_needs_quotes(odd: Bench, name: str) -> None:
+def test_a_database_whose_name_needs_quotes(odd: EngineHarness, name: str) -> None:
     """From the setting-up to the end; the pasted command is run as it stands."""
     name = f"{name} {odd.bot}"
     level = Level(name="readonly", roles=("shop_reader",), database=name)
@@ -232,28 +232,28 @@ def test_a_database_whose_name_needs_quotes(odd: Bench, name: str) -> None:
 
 
 @contextmanager
-def closed_database(bench: Bench, name: str) -> Iterator[str]:
+def closed_database(harness: EngineHarness, name: str) -> Iterator[str]:
     """The statement printed for a database that the bot may not connect to."""
     named = sql.Identifier(name)
-    with bench.superuser() as c:
+    with harness.superuser() as c:
         c.execute(sql.SQL("CREATE DATABASE {}").format(named))
         c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
         level = Level(name="odd", grants=(Grant(on=("public",), privileges=("USAGE",)),), database=name)
-        found = [finding for finding in bench.adapter().check([level]).problems if "looked at" in finding.what]
+        found = [finding for finding in harness.adapter().check([level]).problems if "looked at" in finding.what]
         require(found, "doctor says that it cannot look into the database")
         try:
-            yield str(found[0].mend)
+            yield str(found[0].remedy)
         finally:
             c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(named))
 
 
 @pytest.mark.parametrize("name", ["orders-prod", "Orders Prod", "order"])
-def test_what_is_printed_for_a_closed_database_runs(odd: Bench, name: str) -> None:
-    with closed_database(odd, f"{name} {odd.bot}") as mend:
-        assert complaint_about(odd, mend) is None
+def test_what_is_printed_for_a_closed_database_runs(odd: EngineHarness, name: str) -> None:
+    with closed_database(odd, f"{name} {odd.bot}") as remedy:
+        assert complaint_about(odd, remedy) is None
 
 
 @open_fault("U6", "a double quote in a database's name is printed as it is: the statement is none")
-def test_what_is_printed_for_a_database_with_a_quote_runs(odd: Bench) -> None:
-    with closed_database(odd, f'Ord"ers {odd.bot}') as mend:
-        assert complaint_about(odd, mend) is None
+def test_what_is_printed_for_a_database_with_a_quote_runs(odd: EngineHarness) -> None:
+    with closed_database(odd, f'Ord"ers {odd.bot}') as remedy:
+        assert complaint_about(odd, remedy) is None

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base import Grant, Level, UserSpec
 from tests.contract.postgresql.attacks import Attack, Session, can, must, refusal
-from tests.contract.postgresql.bench import readonly, writer
+from tests.contract.postgresql.harness import readonly, writer
 from tests.open_faults import open_fault, require
 
 WRITES = "UPDATE shop.orders SET customer = 666 WHERE id = 1"
@@ -73,18 +73,18 @@ def seems_old(monkeypatch: pytest.MonkeyPatch) -> None:
 @open_fault("C1", "PostgreSQL 14 passes for good")
 def test_the_doctor_refuses_a_server_that_is_too_old(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     seems_old(monkeypatch)
-    problems = attack.bench.adapter().check([readonly()]).problems
+    problems = attack.harness.adapter().check([readonly()]).problems
     assert [p for p in problems if f"PostgreSQL {TOO_OLD}" in p.what], problems
 
 
 @open_fault("C1", "users are made on PostgreSQL 14")
 def test_no_user_is_made_on_a_server_that_is_too_old(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     seems_old(monkeypatch)
-    spec = attack.bench.spec(readonly())
-    refused = refusal(lambda: attack.bench.adapter().create_user(spec))
+    spec = attack.harness.spec(readonly())
+    refused = refusal(lambda: attack.harness.adapter().create_user(spec))
     assert refused is not None
     assert f"PostgreSQL {TOO_OLD}" in refused
-    assert not attack.bench.role_exists(spec.username)
+    assert not attack.harness.role_exists(spec.username)
 
 
 def test_users_are_ended_on_a_server_that_is_too_old(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_users_are_ended_on_a_server_that_is_too_old(attack: Attack, monkeypatch
 
 def application(attack: Attack) -> Level:
     """A team gave its application's own login as a level."""
-    name, holder = f"app_{secrets.token_hex(3)}", attack.bench.owner or attack.bench.bot
+    name, holder = f"app_{secrets.token_hex(3)}", attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"CREATE ROLE {name} LOGIN PASSWORD '{APPS_PASSWORD}' IN ROLE shop_writer")
     attack.as_superuser(f"GRANT {name} TO {holder} WITH ADMIN OPTION")
     return Level(name="app", roles=(name,))
@@ -110,7 +110,7 @@ def application(attack: Attack) -> Level:
 @open_fault("C2", "the doctor has nothing to say against a level's role that can log in")
 def test_the_doctor_refuses_a_role_that_can_log_in(attack: Attack) -> None:
     level = application(attack)
-    problems = attack.bench.adapter().check([level]).problems
+    problems = attack.harness.adapter().check([level]).problems
     assert [p for p in problems if level.roles[0] in p.what and "log in" in p.what], problems
 
 
@@ -118,10 +118,10 @@ def test_the_doctor_refuses_a_role_that_can_log_in(attack: Attack) -> None:
 def test_a_role_that_can_log_in_is_not_given(attack: Attack) -> None:
     level = application(attack)
     (role,) = level.roles
-    spec = attack.bench.spec(level)
-    refused = refusal(lambda: attack.bench.adapter().create_user(spec))
+    spec = attack.harness.spec(level)
+    refused = refusal(lambda: attack.harness.adapter().create_user(spec))
     if refused is None:
-        with attack.bench.login(spec) as session:
+        with attack.harness.login(spec) as session:
             can(session, f"SET ROLE {role}")
             can(session, f"ALTER ROLE {role} PASSWORD '{STOLEN_PASSWORD}'")
         attack.end(spec)
@@ -133,7 +133,7 @@ def test_a_role_that_can_log_in_is_not_given(attack: Attack) -> None:
 
 def logs_in(attack: Attack, name: str, password: str) -> bool:
     try:
-        psycopg.connect(attack.bench.server.url(name, password, attack.bench.database), connect_timeout=5).close()
+        psycopg.connect(attack.harness.server.url(name, password, attack.harness.database), connect_timeout=5).close()
     except psycopg.OperationalError:
         return False
     return True
@@ -141,7 +141,7 @@ def logs_in(attack: Attack, name: str, password: str) -> bool:
 
 @open_fault("C2", "the user becomes the level's role with SET ROLE")
 def test_a_user_works_with_its_level_and_does_not_become_it(attack: Attack) -> None:
-    if attack.bench.server.version < SETS_FALSE:
+    if attack.harness.server.version < SETS_FALSE:
         pytest.skip("PostgreSQL 15 cannot tell using a role from becoming it")
     spec = attack.user(writer())
     session = attack.session(spec)
@@ -179,9 +179,9 @@ def test_default_privileges_of_the_level_are_undone_or_told(attack: Attack) -> N
 
 def owner(attack: Attack) -> Level:
     """A level for people who change tables."""
-    holder = attack.bench.owner or attack.bench.bot
+    holder = attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"GRANT shop_owner TO {holder} WITH ADMIN OPTION")
-    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{attack.bench.database}" TO shop_owner')
+    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{attack.harness.database}" TO shop_owner')
     return Level(name="own", roles=("shop_owner",))
 
 
@@ -213,7 +213,7 @@ def test_rights_given_to_another_temporary_user_end_with_it(attack: Attack) -> N
 
 def follower(attack: Attack) -> Level:
     """A level that may put triggers on a table, and make functions for them."""
-    holder = attack.bench.owner or attack.bench.bot
+    holder = attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"GRANT TRIGGER, SELECT ON shop.orders TO {holder} WITH GRANT OPTION")
     attack.as_superuser(f"GRANT CREATE ON SCHEMA shop TO {holder} WITH GRANT OPTION")
     attack.as_superuser("CREATE TABLE shop.ran (who text); GRANT INSERT ON shop.ran TO PUBLIC")
@@ -245,9 +245,9 @@ def test_the_doctor_warns_of_triggers(attack: Attack) -> None:
 
 @open_fault("C7", "the doctor has nothing to say about pg_read_all_data")
 def test_the_doctor_names_a_level_that_reads_verifiers(attack: Attack) -> None:
-    holder = attack.bench.owner or attack.bench.bot
+    holder = attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"GRANT pg_read_all_data TO {holder} WITH ADMIN OPTION")
-    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{attack.bench.database}" TO PUBLIC')
+    attack.as_superuser(f'GRANT CONNECT ON DATABASE "{attack.harness.database}" TO PUBLIC')
     level = Level(name="all", roles=("pg_read_all_data",))
     session = attack.session(attack.user(level))
     require(can(session, "SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL"), "it reads verifiers")

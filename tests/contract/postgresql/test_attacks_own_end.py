@@ -9,7 +9,7 @@ import psycopg
 
 from adapters.base import UserSpec
 from tests.contract.postgresql.attacks import Attack, Session, must, refusal
-from tests.contract.postgresql.bench import readonly, writer
+from tests.contract.postgresql.harness import readonly, writer
 from tests.open_faults import require
 
 HIDDEN = "held_behind_the_level"
@@ -27,7 +27,7 @@ def own_role_held(attack: Attack, spec: UserSpec) -> Session:
 def prepared_as_the_level(attack: Attack, spec: UserSpec, *statements: str) -> None:
     """A transaction of the level's role, whose session is gone."""
     with contextlib.closing(
-        psycopg.connect(attack.bench.server.url(spec.username, spec.password, attack.bench.database))
+        psycopg.connect(attack.harness.server.url(spec.username, spec.password, attack.harness.database))
     ) as c:
         for statement in (*statements, "SET ROLE shop_writer", f"PREPARE TRANSACTION '{HIDDEN}'"):
             must(c, statement)
@@ -47,7 +47,7 @@ def seconds_left(attack: Attack, spec: UserSpec) -> float:
 
 def lets_in(attack: Attack, spec: UserSpec, password: str) -> bool:
     try:
-        attack.bench.login(spec, password=password).close()
+        attack.harness.login(spec, password=password).close()
     except psycopg.OperationalError:
         return False
     return True
@@ -56,7 +56,7 @@ def lets_in(attack: Attack, spec: UserSpec, password: str) -> bool:
 def test_a_new_password_does_not_wait_for_the_user(attack: Attack) -> None:
     spec = attack.user(readonly())
     own_role_held(attack, spec)
-    refused = refusal(lambda: attack.bench.adapter().set_password(spec.username, "NewSecret0Word"))
+    refused = refusal(lambda: attack.harness.adapter().set_password(spec.username, "NewSecret0Word"))
     assert lets_in(attack, spec, "NewSecret0Word"), f"the new password does not let in: {refused}"
 
 
@@ -64,7 +64,7 @@ def test_a_new_end_does_not_wait_for_the_user(attack: Attack) -> None:
     spec = attack.user(readonly())
     require(seconds_left(attack, spec) > SOON, "the end is far away at first")
     own_role_held(attack, spec)
-    refused = refusal(lambda: attack.bench.adapter().set_expiry(spec.username, SOON))
+    refused = refusal(lambda: attack.harness.adapter().set_expiry(spec.username, SOON))
     assert seconds_left(attack, spec) <= SOON, refused
 
 

@@ -14,7 +14,7 @@ import pytest
 from adapters.base import Connect, Secrets, Tls, UserSpec
 from adapters.postgresql import PostgreSQL
 from tests.conftest import had
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build, readonly
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build, readonly
 from tests.open_faults import open_fault, require
 from tests.servers import certificates
 from tests.servers import postgresql as servers
@@ -29,7 +29,7 @@ def pem() -> Iterator[Certificates]:
 
 
 @pytest.fixture(scope="module")
-def secured(pem: Certificates) -> Iterator[Bench]:
+def secured(pem: Certificates) -> Iterator[EngineHarness]:
     extra = f"ssl = on\nssl_cert_file = '{pem.certificate}'\nssl_key_file = '{pem.key}'\nlisten_addresses = '127.0.0.1, ::1'\n"
     for server in had(lambda: servers.start(15, extra=extra)):
         with (server.folder / "data" / "pg_hba.conf").open("a") as rules:
@@ -39,8 +39,8 @@ def secured(pem: Certificates) -> Iterator[Bench]:
 
 
 @contextmanager
-def granted(bench: Bench, adapter: PostgreSQL) -> Iterator[UserSpec]:
-    spec = bench.spec(readonly())
+def granted(harness: EngineHarness, adapter: PostgreSQL) -> Iterator[UserSpec]:
+    spec = harness.spec(readonly())
     adapter.create_user(spec)
     try:
         yield spec
@@ -58,7 +58,7 @@ def pasted(adapter: PostgreSQL, spec: UserSpec, home: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", ["require", "prefer", "disable"])
-def test_over_tls_that_verifies_nothing(secured: Bench, tmp_path: Path, mode: str) -> None:
+def test_over_tls_that_verifies_nothing(secured: EngineHarness, tmp_path: Path, mode: str) -> None:
     adapter = secured.adapter(tls=Tls(mode=mode))
     with granted(secured, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
@@ -68,7 +68,7 @@ def test_over_tls_that_verifies_nothing(secured: Bench, tmp_path: Path, mode: st
 @open_fault(
     "U7", "the command asks the person's machine to verify, and says nothing of the authority it needs for that"
 )
-def test_over_tls_that_verifies(secured: Bench, pem: Certificates, tmp_path: Path, mode: str) -> None:
+def test_over_tls_that_verifies(secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str) -> None:
     """The bot has the authority in a file of its own; the person's machine has not."""
     adapter = secured.adapter(tls=Tls(mode=mode, ca=str(pem.ca)))
     with granted(secured, adapter) as spec:
@@ -77,7 +77,7 @@ def test_over_tls_that_verifies(secured: Bench, pem: Certificates, tmp_path: Pat
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
 def test_what_is_told_may_ask_for_less_than_the_bot(
-    secured: Bench, pem: Certificates, tmp_path: Path, mode: str
+    secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str
 ) -> None:
     adapter = secured.adapter(tls=Tls(mode=mode, ca=str(pem.ca)), connect=Connect(tls="require"))
     with granted(secured, adapter) as spec:
@@ -85,7 +85,7 @@ def test_what_is_told_may_ask_for_less_than_the_bot(
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
-def test_over_ipv6(secured: Bench, tmp_path: Path) -> None:
+def test_over_ipv6(secured: EngineHarness, tmp_path: Path) -> None:
     url = f"postgresql://{secured.bot}:{BOT_PASSWORD}@[::1]:{secured.server.port}/{secured.database}"
     adapter = PostgreSQL(secured.target(), Secrets(admin_url=url))
     with granted(secured, adapter) as spec:
@@ -93,23 +93,23 @@ def test_over_ipv6(secured: Bench, tmp_path: Path) -> None:
         assert adapter.endpoint(spec.level).host == "::1"
 
 
-def of_several(bench: Bench, *ports: int, attributes: str = "") -> PostgreSQL:
+def of_several(harness: EngineHarness, *ports: int, attributes: str = "") -> PostgreSQL:
     """A bot whose admin URL names several servers, of which the driver finds the right one."""
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-    url = f"postgresql://{bench.bot}:{BOT_PASSWORD}@{hosts}/{bench.database}{attributes}"
-    return PostgreSQL(bench.target(), Secrets(admin_url=url))
+    url = f"postgresql://{harness.bot}:{BOT_PASSWORD}@{hosts}/{harness.database}{attributes}"
+    return PostgreSQL(harness.target(), Secrets(admin_url=url))
 
 
-def test_the_first_of_several_hosts(own_bench: Bench, tmp_path: Path) -> None:
-    adapter = of_several(own_bench, own_bench.server.port, free_port())
-    with granted(own_bench, adapter) as spec:
+def test_the_first_of_several_hosts(own_harness: EngineHarness, tmp_path: Path) -> None:
+    adapter = of_several(own_harness, own_harness.server.port, free_port())
+    with granted(own_harness, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
 
 
 @pytest.mark.parametrize("attributes", ["", "?target_session_attrs=read-write"])
 @open_fault("U7", "the command names the first host of the admin URL only, also while another one is the server")
-def test_another_of_several_hosts(own_bench: Bench, tmp_path: Path, attributes: str) -> None:
-    adapter = of_several(own_bench, free_port(), own_bench.server.port, attributes=attributes)
-    with granted(own_bench, adapter) as spec:
+def test_another_of_several_hosts(own_harness: EngineHarness, tmp_path: Path, attributes: str) -> None:
+    adapter = of_several(own_harness, free_port(), own_harness.server.port, attributes=attributes)
+    with granted(own_harness, adapter) as spec:
         require(adapter.identity(), "the bot itself gets through")
         assert pasted(adapter, spec, tmp_path) == spec.username

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from adapters.base import AdapterError, Rejected, Secrets, Unreachable
+from adapters.base import AdapterError, Rejected, Secrets, ServerDown
 from adapters.postgresql import PostgreSQL
 from tests.conftest import had
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, readonly, writer
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, readonly, writer
 from tests.open_faults import open_fault, require
 from tests.servers import pgbouncer
 from tests.servers.pgbouncer import PgBouncer
@@ -33,13 +33,13 @@ END $$
 
 
 @pytest.fixture
-def pooled(own_bench: Bench) -> Iterator[Callable[..., PgBouncer]]:
+def pooled(own_harness: EngineHarness) -> Iterator[Callable[..., PgBouncer]]:
     """Starts poolers before the bench's server that know its bot."""
     running = list[Iterator[PgBouncer]]()
 
     def start(mode: str, extra: str = "") -> PgBouncer:
-        users = {own_bench.bot: BOT_PASSWORD}
-        running.append(had(lambda: pgbouncer.start(own_bench.server, mode, users=users, extra=extra)))
+        users = {own_harness.bot: BOT_PASSWORD}
+        running.append(had(lambda: pgbouncer.start(own_harness.server, mode, users=users, extra=extra)))
         return next(running[-1])
 
     yield start
@@ -47,9 +47,9 @@ def pooled(own_bench: Bench) -> Iterator[Callable[..., PgBouncer]]:
         next(one, None)
 
 
-def through(pooler: PgBouncer, bench: Bench, **changes: object) -> PostgreSQL:
-    url = pooler.url(bench.bot, BOT_PASSWORD, bench.database)
-    return PostgreSQL(bench.target(**changes), Secrets(admin_url=url))
+def through(pooler: PgBouncer, harness: EngineHarness, **changes: object) -> PostgreSQL:
+    url = pooler.url(harness.bot, BOT_PASSWORD, harness.database)
+    return PostgreSQL(harness.target(**changes), Secrets(admin_url=url))
 
 
 def refusal(adapter: PostgreSQL) -> AdapterError | None:
@@ -77,19 +77,23 @@ def is_told(adapter: PostgreSQL) -> bool:
 
 @pytest.mark.parametrize("mode", MODES)
 @open_fault("U2", "a pooler that refuses the bot's options looks like a server that is away, and is asked for ever")
-def test_a_pooler_that_refuses_options_is_named(own_bench: Bench, pooled: Callable[..., PgBouncer], mode: str) -> None:
-    trouble = refusal(through(pooled(mode), own_bench))
+def test_a_pooler_that_refuses_options_is_named(
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
+) -> None:
+    trouble = refusal(through(pooled(mode), own_harness))
     require(trouble is None or "options" in str(trouble), "whatever is refused is refused for the options")
-    assert not isinstance(trouble, Unreachable), "no later try is answered otherwise"
-    assert trouble is None or getattr(trouble, "mend", None), "it says what to put into the admin URL instead"
+    assert not isinstance(trouble, ServerDown), "no later try is answered otherwise"
+    assert trouble is None or getattr(trouble, "remedy", None), "it says what to put into the admin URL instead"
 
 
 @pytest.mark.parametrize("mode", MODES)
 @open_fault(
     "U2", "what the pooler drops is not missed: the bot works with the role's own search_path and without limits"
 )
-def test_what_a_pooler_drops_is_in_force_or_told(own_bench: Bench, pooled: Callable[..., PgBouncer], mode: str) -> None:
-    straight, adapter = own_bench.adapter(), through(pooled(mode, DROPS_OPTIONS), own_bench)
+def test_what_a_pooler_drops_is_in_force_or_told(
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
+) -> None:
+    straight, adapter = own_harness.adapter(), through(pooled(mode, DROPS_OPTIONS), own_harness)
     wanted = {setting: seen_by(straight, setting) for setting in PINNED}
     require(all(seen != PINNED[setting] for setting, seen in wanted.items()), "a straight connection has its own")
     assert is_told(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
@@ -98,20 +102,20 @@ def test_what_a_pooler_drops_is_in_force_or_told(own_bench: Bench, pooled: Calla
 @open_fault(
     "U2", "through a pooler that drops options the bot runs what a temporary user made, and makes a login for it"
 )
-def test_nothing_that_a_user_made_runs_as_the_bot(own_bench: Bench, pooled: Callable[..., PgBouncer]) -> None:
+def test_nothing_that_a_user_made_runs_as_the_bot(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
     """In a database where everybody may create in public, as in each that was upgraded from 14 or older."""
-    adapter, spec, made = own_bench.adapter(), own_bench.spec(writer()), f"made_by_{own_bench.bot}"
-    with own_bench.superuser() as c:
+    adapter, spec, made = own_harness.adapter(), own_harness.spec(writer()), f"made_by_{own_harness.bot}"
+    with own_harness.superuser() as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     adapter.create_user(spec)
-    with own_bench.login(spec) as c:
+    with own_harness.login(spec) as c:
         c.execute(PLANTED.format(planter=spec.username, made=made).encode())
     adapter.list_users()
-    require(not own_bench.role_exists(made), "on a straight connection the server's own function runs")
+    require(not own_harness.role_exists(made), "on a straight connection the server's own function runs")
     with suppress(AdapterError):
-        through(pooled("session", DROPS_OPTIONS), own_bench).list_users()
-    is_made = own_bench.role_exists(made)
-    with own_bench.superuser() as c:
+        through(pooled("session", DROPS_OPTIONS), own_harness).list_users()
+    is_made = own_harness.role_exists(made)
+    with own_harness.superuser() as c:
         c.execute(sql.SQL("DROP FUNCTION public.starts_with; DROP ROLE IF EXISTS {}").format(sql.Identifier(made)))
     adapter.drop_user(spec.username, spec.level)
     assert not is_made
@@ -119,12 +123,12 @@ def test_nothing_that_a_user_made_runs_as_the_bot(own_bench: Bench, pooled: Call
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_user_who_comes_through_a_pooler_is_ended(
-    own_bench: Bench, pooled: Callable[..., PgBouncer], mode: str
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
     """The pooler keeps its own connection to the server as that user, and the person's to itself."""
-    pooler, adapter, spec = pooled(mode), own_bench.adapter(), own_bench.spec(readonly())
+    pooler, adapter, spec = pooled(mode), own_harness.adapter(), own_harness.spec(readonly())
     adapter.create_user(spec)
-    url = pooler.url(spec.username, spec.password, own_bench.database)
+    url = pooler.url(spec.username, spec.password, own_harness.database)
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as session:
         assert session.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
         assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
@@ -134,21 +138,23 @@ def test_a_user_who_comes_through_a_pooler_is_ended(
         psycopg.connect(url, connect_timeout=10)
 
 
-def test_an_end_gets_through_a_pooler(own_bench: Bench, pooled: Callable[..., PgBouncer]) -> None:
+def test_an_end_gets_through_a_pooler(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
     """Somebody pointed the admin URL at a pooler while the grant lived. A check may refuse the next grant, never this end."""
-    spec = own_bench.spec(readonly())
-    straight = own_bench.adapter()
+    spec = own_harness.spec(readonly())
+    straight = own_harness.adapter()
     straight.create_user(spec)
-    session = own_bench.login(spec)
-    moved = through(pooled("session", DROPS_OPTIONS), own_bench, identity=straight.identity())
+    session = own_harness.login(spec)
+    moved = through(pooled("session", DROPS_OPTIONS), own_harness, identity=straight.identity())
     assert moved.drop_user(spec.username, spec.level).sessions_ended == 1
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT 1")
-    assert not own_bench.role_exists(spec.username)
+    assert not own_harness.role_exists(spec.username)
 
 
-def test_a_pooler_that_is_away_is_worth_another_try(own_bench: Bench, pooled: Callable[..., PgBouncer]) -> None:
+def test_a_pooler_that_is_away_is_worth_another_try(
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
+) -> None:
     """Its own refusals are final; that it does not answer is not."""
     pooler = pooled("session")
     pooler.stop()
-    assert isinstance(refusal(through(pooler, own_bench)), Unreachable)
+    assert isinstance(refusal(through(pooler, own_harness)), ServerDown)

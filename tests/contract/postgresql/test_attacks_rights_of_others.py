@@ -14,7 +14,7 @@ from psycopg import sql
 
 from adapters.base import Rejected, Secrets, UserSpec
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, readonly, support, writer
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, readonly, support, writer
 from tests.open_faults import open_fault
 
 OWN_THINGS = {
@@ -67,57 +67,57 @@ GIVEN_ON_THE_SERVER = {
 
 
 @pytest.fixture
-def spent(own_bench: Bench) -> Iterator[Bench]:
+def spent(own_harness: EngineHarness) -> Iterator[EngineHarness]:
     """A bench whose databases are gone afterwards: what its users left there belongs to roles that the server's other benches have, too."""
-    yield own_bench
-    with own_bench.superuser("postgres") as c:
-        for name in (own_bench.database, own_bench.other, renamed(own_bench)):
+    yield own_harness
+    with own_harness.superuser("postgres") as c:
+        for name in (own_harness.database, own_harness.other, renamed(own_harness)):
             c.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def renamed(bench: Bench) -> str:
-    return f"{bench.database}_old"
+def renamed(harness: EngineHarness) -> str:
+    return f"{harness.database}_old"
 
 
 @contextmanager
-def granted(bench: Bench, spec: UserSpec) -> Iterator[psycopg.Connection[Any]]:
+def granted(harness: EngineHarness, spec: UserSpec) -> Iterator[psycopg.Connection[Any]]:
     """The user's session, which is dead at the end."""
-    bench.adapter().create_user(spec)
-    with closing(bench.login(spec)) as session:
+    harness.adapter().create_user(spec)
+    with closing(harness.login(spec)) as session:
         yield session
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
 
 
-def as_superuser(bench: Bench, statement: str, spec: UserSpec) -> None:
-    names = {"user": spec.username, "database": bench.database, "other": bench.other}
-    with bench.superuser() as c:
+def as_superuser(harness: EngineHarness, statement: str, spec: UserSpec) -> None:
+    names = {"user": spec.username, "database": harness.database, "other": harness.other}
+    with harness.superuser() as c:
         c.execute(sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()}))  # type: ignore[arg-type]
 
 
-def expect_end(bench: Bench, adapter: PostgreSQL, spec: UserSpec) -> None:
+def expect_end(harness: EngineHarness, adapter: PostgreSQL, spec: UserSpec) -> None:
     """At once, or after an administrator has run what the refusal prints in the database that it names."""
     try:
         adapter.drop_user(spec.username, spec.level)
     except Rejected as no:
-        run_as_told(bench, str(no.mend))
+        run_as_told(harness, str(no.remedy))
         adapter.drop_user(spec.username, spec.level)
-    assert not bench.role_exists(spec.username)
+    assert not harness.role_exists(spec.username)
 
 
-def run_as_told(bench: Bench, mend: str) -> None:
+def run_as_told(harness: EngineHarness, remedy: str) -> None:
     """``as a superuser, in DATABASE: STATEMENTS``, or statements alone."""
-    place = re.fullmatch(r"as a superuser, in (.*?): (.*)", mend)
-    where, statements = (place[1], place[2]) if place else (bench.database, mend)
-    with bench.superuser() as c:
+    place = re.fullmatch(r"as a superuser, in (.*?): (.*)", remedy)
+    where, statements = (place[1], place[2]) if place else (harness.database, remedy)
+    with harness.superuser() as c:
         names = [str(name) for (name,) in c.execute("SELECT datname FROM pg_database").fetchall()]
     assert where in names, "there is such a database"
-    with bench.superuser(where) as c:
+    with harness.superuser(where) as c:
         c.execute(statements.encode())
 
 
 @pytest.mark.parametrize("what", OWN_THINGS)
-def test_what_a_user_makes_or_gives_itself(spent: Bench, what: str) -> None:
+def test_what_a_user_makes_or_gives_itself(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(writer())
     as_superuser(spent, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
     with granted(spent, spec) as session:
@@ -127,7 +127,7 @@ def test_what_a_user_makes_or_gives_itself(spent: Bench, what: str) -> None:
         expect_end(spent, spent.adapter(), spec)
 
 
-def test_foreign_servers_of_a_user(spent: Bench) -> None:
+def test_foreign_servers_of_a_user(spent: EngineHarness) -> None:
     spec = spent.spec(writer())
     as_superuser(spent, "CREATE FOREIGN DATA WRAPPER {database}", spec)
     as_superuser(spent, "GRANT USAGE ON FOREIGN DATA WRAPPER {database} TO shop_writer", spec)
@@ -139,7 +139,7 @@ def test_foreign_servers_of_a_user(spent: Bench) -> None:
 
 
 @pytest.mark.parametrize("what", GIVEN_BY_HAND)
-def test_what_an_administrator_gave_in_the_database(spent: Bench, what: str) -> None:
+def test_what_an_administrator_gave_in_the_database(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(readonly())
     with granted(spent, spec):
         as_superuser(spent, GIVEN_BY_HAND[what], spec)
@@ -150,7 +150,7 @@ def test_what_an_administrator_gave_in_the_database(spent: Bench, what: str) -> 
 @open_fault(
     "U8", "a right that somebody gave on the server itself: the statements are for a database 'the server itself'"
 )
-def test_what_an_administrator_gave_on_the_server(spent: Bench, what: str) -> None:
+def test_what_an_administrator_gave_on_the_server(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(readonly())
     with granted(spent, spec):
         as_superuser(spent, GIVEN_ON_THE_SERVER[what], spec)
@@ -158,7 +158,7 @@ def test_what_an_administrator_gave_on_the_server(spent: Bench, what: str) -> No
 
 
 @pytest.fixture
-def closed(spent: Bench) -> UserSpec:
+def closed(spent: EngineHarness) -> UserSpec:
     """A user who left a table in another database, which was closed to everybody afterwards."""
     spec = spent.spec(writer())
     as_superuser(spent, "GRANT CONNECT, CREATE ON DATABASE {other} TO shop_writer", spec)
@@ -169,40 +169,40 @@ def closed(spent: Bench) -> UserSpec:
     return spec
 
 
-def refusal(bench: Bench, spec: UserSpec) -> Rejected | None:
+def refusal(harness: EngineHarness, spec: UserSpec) -> Rejected | None:
     try:
-        bench.adapter().drop_user(spec.username, spec.level)
+        harness.adapter().drop_user(spec.username, spec.level)
     except Rejected as no:
         return no
     return None
 
 
 @open_fault("U8", "things in a closed database: the end blames the bot's own login, and asks for another database")
-def test_a_database_that_was_closed(spent: Bench, closed: UserSpec) -> None:
+def test_a_database_that_was_closed(spent: EngineHarness, closed: UserSpec) -> None:
     no = refusal(spent, closed)
     if no is not None:
         assert "own login" not in no.what, "nothing is wrong with the login"
-        run_as_told(spent, str(no.mend))
+        run_as_told(spent, str(no.remedy))
         assert refusal(spent, closed) is None
     assert not spent.role_exists(closed.username)
 
 
-def test_a_closed_database_that_was_dropped(spent: Bench, closed: UserSpec) -> None:
+def test_a_closed_database_that_was_dropped(spent: EngineHarness, closed: UserSpec) -> None:
     with spent.superuser() as c:
         c.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(spent.other)))
     spent.adapter().drop_user(closed.username, closed.level)
     assert not spent.role_exists(closed.username)
 
 
-def elsewhere(bench: Bench) -> PostgreSQL:
+def elsewhere(harness: EngineHarness) -> PostgreSQL:
     """The same bot, whose admin URL names another database of the server."""
-    return PostgreSQL(bench.target(), Secrets(admin_url=bench.server.url(bench.bot, BOT_PASSWORD, bench.other)))
+    return PostgreSQL(harness.target(), Secrets(admin_url=harness.server.url(harness.bot, BOT_PASSWORD, harness.other)))
 
 
 @pytest.mark.parametrize(
     "how", ["DROP DATABASE {database} WITH (FORCE)", "ALTER DATABASE {database} RENAME TO {renamed}"]
 )
-def test_the_levels_database_went_away(spent: Bench, how: str) -> None:
+def test_the_levels_database_went_away(spent: EngineHarness, how: str) -> None:
     spec = spent.spec(replace(support(), database=spent.database))
     adapter = elsewhere(spent)
     adapter.create_user(spec)
@@ -213,7 +213,7 @@ def test_the_levels_database_went_away(spent: Bench, how: str) -> None:
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_the_admin_urls_own_database_was_dropped(spent: Bench) -> None:
+def test_the_admin_urls_own_database_was_dropped(spent: EngineHarness) -> None:
     """Right to stop; another database in the admin URL, as it says, helps."""
     spec, adapter = spent.spec(support()), spent.adapter()
     adapter.create_user(spec)
@@ -221,12 +221,12 @@ def test_the_admin_urls_own_database_was_dropped(spent: Bench) -> None:
         c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(spent.database)))
         with pytest.raises(Rejected) as no:
             adapter.drop_user(spec.username, spec.level)
-        assert spent.database in str(no.value.mend)
+        assert spent.database in str(no.value.remedy)
         elsewhere(spent).drop_user(spec.username, spec.level)
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_what_is_printed_is_really_run(spent: Bench) -> None:
+def test_what_is_printed_is_really_run(spent: EngineHarness) -> None:
     with pytest.raises(psycopg.errors.SyntaxError):
         run_as_told(spent, f"as a superuser, in {spent.database}: no such statement;")
     with pytest.raises(AssertionError):

@@ -11,7 +11,7 @@ from adapters.base import Level, Secrets, UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.attacks import Attack, Session, must
-from tests.contract.postgresql.bench import BOT_PASSWORD, readonly
+from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault
 from tests.servers.postgresql import PostgresServer
 
@@ -45,7 +45,7 @@ FAILS = {
 
 def owner_level(attack: Attack) -> Level:
     """A level whose role owns the level's database."""
-    holder, database = attack.bench.owner or attack.bench.bot, attack.bench.database
+    holder, database = attack.harness.owner or attack.harness.bot, attack.harness.database
     attack.as_superuser(f'ALTER DATABASE "{database}" OWNER TO shop_owner')
     attack.as_superuser(f"GRANT shop_owner TO {holder} WITH ADMIN OPTION")
     attack.as_superuser(f'GRANT CONNECT ON DATABASE "{database}" TO {holder} WITH GRANT OPTION')
@@ -63,7 +63,7 @@ def owner_with_things(attack: Attack) -> tuple[UserSpec, Session]:
 def assert_ended_after(attack: Attack, statement: str) -> None:
     """Of a user with things, a session, and a word in the database's settings."""
     spec, session = owner_with_things(attack)
-    names = {"d": f'"{attack.bench.database}"', "holder": attack.bench.owner or attack.bench.bot}
+    names = {"d": f'"{attack.harness.database}"', "holder": attack.harness.owner or attack.harness.bot}
     must(session, statement.format(**names))
     attack.assert_ended(spec, attack.end(spec), session)
 
@@ -88,7 +88,7 @@ def test_a_role_in_the_databases_settings_does_not_hold_up_the_end(attack: Attac
 
 @open_fault("D1", "the bot's transactions are ended by the database's time limit")
 def test_a_limit_of_transactions_does_not_hold_up_the_end(attack: Attack) -> None:
-    if attack.bench.server.version < TRANSACTION_TIMEOUT:
+    if attack.harness.server.version < TRANSACTION_TIMEOUT:
         pytest.skip("PostgreSQL 15 has no such limit")
     assert_ended_after(attack, "ALTER DATABASE {d} SET transaction_timeout = '1ms'")
 
@@ -98,22 +98,22 @@ def test_a_database_that_its_owner_closes_does_not_hold_up_the_end(attack: Attac
     """From another database, which is open to everybody."""
     spec, session = owner_with_things(attack)
     elsewhere = attack.session(spec, "postgres")
-    must(elsewhere, f'ALTER DATABASE "{attack.bench.database}" ALLOW_CONNECTIONS false')
+    must(elsewhere, f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS false')
     end = attack.end(spec)
-    with attack.bench.superuser("postgres") as c:
-        c.execute(f'ALTER DATABASE "{attack.bench.database}" ALLOW_CONNECTIONS true'.encode())
+    with attack.harness.superuser("postgres") as c:
+        c.execute(f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS true'.encode())
     attack.assert_ended(spec, end, session, elsewhere)
 
 
 @open_fault("D1", "the hand-over is refused in the level's database, which is read-only")
 def test_a_read_only_database_of_the_level_does_not_hold_up_the_end(attack: Attack) -> None:
     """The admin URL leads to another database of the server."""
-    secrets = Secrets(admin_url=attack.bench.server.url(attack.bench.bot, BOT_PASSWORD, "postgres"))
-    adapter, level = PostgreSQL(attack.bench.target(), secrets), owner_level(attack)
+    secrets = Secrets(admin_url=attack.harness.server.url(attack.harness.bot, BOT_PASSWORD, "postgres"))
+    adapter, level = PostgreSQL(attack.harness.target(), secrets), owner_level(attack)
     spec = attack.user(level, adapter)
     session = attack.session(spec)
     must(session, LEFT[0])
-    must(session, f'ALTER DATABASE "{attack.bench.database}" SET default_transaction_read_only = on')
+    must(session, f'ALTER DATABASE "{attack.harness.database}" SET default_transaction_read_only = on')
     attack.assert_ended(spec, attack.end(spec, adapter=adapter), session)
 
 
@@ -121,7 +121,7 @@ def test_a_read_only_database_of_the_level_does_not_hold_up_the_end(attack: Atta
 def test_the_doctor_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
     level = owner_level(attack)
     troubles = attack.troubles(level)
-    assert [t for t in troubles if f"level {level.name}" in t.what and attack.bench.database in t.what], troubles
+    assert [t for t in troubles if f"level {level.name}" in t.what and attack.harness.database in t.what], troubles
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def is_in_force(server: PostgresServer, name: str) -> bool:
 @pytest.fixture(params=["German", "SQL, DMY"])
 def dated(request: pytest.FixtureRequest, attack: Attack) -> Iterator[Attack]:
     """A server that writes dates in another way; nobody attacks it."""
-    with server_wide(attack.bench.server, "datestyle", f"'{request.param}'"):
+    with server_wide(attack.harness.server, "datestyle", f"'{request.param}'"):
         yield attack
 
 
@@ -166,8 +166,8 @@ def test_the_server_can_be_looked_at_whatever_the_style_of_dates(dated: Attack, 
     """One server that cannot be read must not end a look at all servers."""
     spec = dated.user(readonly())
     try:
-        seen = str(getattr(dated.bench.adapter(), verb)())
+        seen = str(getattr(dated.harness.adapter(), verb)())
     except Exception as error:  # noqa: BLE001  whatever it is, it is no answer
         seen = f"{type(error).__name__}: {error}"
-    words = spec.username if verb == "list_users" else f"PostgreSQL {dated.bench.server.version}"
+    words = spec.username if verb == "list_users" else f"PostgreSQL {dated.harness.server.version}"
     assert words in seen, seen

@@ -14,7 +14,7 @@ from adapters.base import UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.attacks import Attack, Session, can, half_open_login, must
-from tests.contract.postgresql.bench import BOT_PASSWORD, readonly
+from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault, require
 
 RESERVED = 16
@@ -34,7 +34,7 @@ def fill_lock_table(session: Session) -> None:
 
 def nobody_gets_in(attack: Attack) -> bool:
     try:
-        attack.bench.superuser().close()
+        attack.harness.superuser().close()
     except psycopg.OperationalError:
         return True
     return False
@@ -42,7 +42,7 @@ def nobody_gets_in(attack: Attack) -> bool:
 
 def used_before(attack: Attack) -> PostgreSQL:
     """An adapter that may have kept a way in."""
-    adapter = attack.bench.adapter()
+    adapter = attack.harness.adapter()
     adapter.check([readonly()])
     return adapter
 
@@ -95,7 +95,7 @@ def test_a_connection_from_before_that_holds_its_locks_can_end_sessions(attack: 
 
 
 def connection_of_the_bot(attack: Attack) -> contextlib.closing[Session]:
-    url = attack.bench.server.url(attack.bench.bot, BOT_PASSWORD, attack.bench.database)
+    url = attack.harness.server.url(attack.harness.bot, BOT_PASSWORD, attack.harness.database)
     return contextlib.closing(psycopg.connect(url, autocommit=True, prepare_threshold=0))
 
 
@@ -113,7 +113,7 @@ def half_open(attack: Attack, spec: UserSpec) -> Iterator[None]:
 
 
 def is_full(attack: Attack, spec: UserSpec, lines: list[socket.socket]) -> bool:
-    lines.append(half_open_login(attack.bench.server.port, spec.username, attack.bench.database))
+    lines.append(half_open_login(attack.harness.server.port, spec.username, attack.harness.database))
     return len(lines) > CONNECTIONS and nobody_gets_in(attack)
 
 
@@ -130,9 +130,9 @@ def test_half_open_logins_do_not_hold_up_the_end(attack: Attack, *, reserved: bo
 
 
 def keep_a_reserve(attack: Attack) -> None:
-    if attack.bench.server.version < RESERVED:
+    if attack.harness.server.version < RESERVED:
         pytest.skip("PostgreSQL 15 reserves connections for superusers alone")
-    attack.as_superuser(f"GRANT pg_use_reserved_connections TO {attack.bench.bot}")
+    attack.as_superuser(f"GRANT pg_use_reserved_connections TO {attack.harness.bot}")
 
 
 def test_the_user_ends_when_there_is_room_again(attack: Attack) -> None:

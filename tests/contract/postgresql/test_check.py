@@ -11,22 +11,27 @@ from psycopg import sql
 
 from adapters.base import Finding, Grant, Level, Rejected
 from adapters.contract import wait_until
-from tests.contract.postgresql.bench import Bench, make_login, readonly, support, writer
+from tests.contract.postgresql.harness import EngineHarness, make_login, readonly, support, writer
 from tests.servers.postgresql import PostgresServer, binaries
 
 
-def found(bench: Bench, words: str, *levels: Level, **changes: object) -> list[Finding]:
-    health = bench.adapter(**changes).check(levels or (readonly(), writer(), support()))
+def found(harness: EngineHarness, words: str, *levels: Level, **changes: object) -> list[Finding]:
+    health = harness.adapter(**changes).check(levels or (readonly(), writer(), support()))
     return [finding for finding in (*health.problems, *health.warnings) if words in finding.what]
 
 
-def run(bench: Bench, statements: str, database: str | None = None) -> None:
-    with bench.superuser(database) as c:
+def run(harness: EngineHarness, statements: str, database: str | None = None) -> None:
+    with harness.superuser(database) as c:
         c.execute(statements.encode())
 
 
-def roles_filled(bench: Bench, text: str) -> str:
-    names = {"{bot}": bench.bot, "{owner}": bench.owner or bench.bot, "{db}": bench.database, "{other}": bench.other}
+def roles_filled(harness: EngineHarness, text: str) -> str:
+    names = {
+        "{bot}": harness.bot,
+        "{owner}": harness.owner or harness.bot,
+        "{db}": harness.database,
+        "{other}": harness.other,
+    }
     for name, value in names.items():
         text = text.replace(name, value)
     return text
@@ -58,34 +63,36 @@ SPOILED = [
 ]
 
 
-def test_a_bench_is_healthy(own_bench: Bench) -> None:
-    health = own_bench.adapter().check((readonly(), writer(), support()))
+def test_a_harness_is_healthy(own_harness: EngineHarness) -> None:
+    health = own_harness.adapter().check((readonly(), writer(), support()))
     assert health.problems == ()
     assert [f.what for f in health.warnings if "can also connect" not in f.what] == []
-    assert health.version.startswith(f"PostgreSQL {own_bench.server.version}")
+    assert health.version.startswith(f"PostgreSQL {own_harness.server.version}")
 
 
 @pytest.mark.parametrize(("spoil", "words", "is_fatal"), SPOILED, ids=[words for _, words, _ in SPOILED])
-def test_what_is_wrong_is_found_and_its_mend_mends(own_bench: Bench, spoil: str, words: str, *, is_fatal: bool) -> None:
-    run(own_bench, "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC")
-    with own_bench.superuser() as c:
+def test_what_is_wrong_is_found_and_its_mend_mends(
+    own_harness: EngineHarness, spoil: str, words: str, *, is_fatal: bool
+) -> None:
+    run(own_harness, "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC")
+    with own_harness.superuser() as c:
         for (name,) in c.execute(
             "SELECT datname FROM pg_database WHERE datname ~ '^(db|shop|other|closed)'"
         ).fetchall():
             c.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-    run(own_bench, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    assert found(own_bench, words) == []
-    run(own_bench, roles_filled(own_bench, spoil))
+    run(own_harness, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    assert found(own_harness, words) == []
+    run(own_harness, roles_filled(own_harness, spoil))
     try:
-        findings = found(own_bench, words)
+        findings = found(own_harness, words)
         assert findings
         assert all(finding.is_fatal == is_fatal for finding in findings)
-        if findings[0].mend is not None:
-            run(own_bench, " ".join(finding.mend or "" for finding in findings))
-            assert found(own_bench, words) == []
+        if findings[0].remedy is not None:
+            run(own_harness, " ".join(finding.remedy or "" for finding in findings))
+            assert found(own_harness, words) == []
     finally:
         run(
-            own_bench,
+            own_harness,
             "ALTER ROLE dbaccess_graveyard NOLOGIN NOCREATEROLE INHERIT; REVOKE shop_reader FROM dbaccess_graveyard;"
             " ALTER ROLE shop_writer NOBYPASSRLS; REVOKE pg_signal_backend FROM shop_writer; REVOKE shop_owner FROM shop_writer",
         )
@@ -103,52 +110,52 @@ def test_what_is_wrong_is_found_and_its_mend_mends(own_bench: Bench, spoil: str,
         (Level(name="x", roles=("shop_reader",), database="no_such_db"), "no database no_such_db"),
     ],
 )
-def test_levels_that_cannot_be_given(bench: Bench, level: Level, words: str) -> None:
-    (finding, *_) = found(bench, words, level)
+def test_levels_that_cannot_be_given(harness: EngineHarness, level: Level, words: str) -> None:
+    (finding, *_) = found(harness, words, level)
     assert finding.is_fatal
 
 
-def test_roles_the_bot_may_not_give(postgresql: PostgresServer, own_bench: Bench) -> None:
+def test_roles_the_bot_may_not_give(postgresql: PostgresServer, own_harness: EngineHarness) -> None:
     if postgresql.version < 16:
         pytest.skip("before 16 CREATEROLE may give every role that is no superuser's")
-    run(own_bench, f"REVOKE ADMIN OPTION FOR shop_reader FROM {own_bench.owner}")
-    (finding,) = found(own_bench, "may not give the role shop_reader")
-    spec = own_bench.spec(readonly())
+    run(own_harness, f"REVOKE ADMIN OPTION FOR shop_reader FROM {own_harness.owner}")
+    (finding,) = found(own_harness, "may not give the role shop_reader")
+    spec = own_harness.spec(readonly())
     with pytest.raises(Rejected, match="cannot give the role shop_reader") as no:
-        own_bench.adapter().create_user(spec)
-    assert no.value.mend == finding.mend
-    run(own_bench, finding.mend or "")
-    own_bench.adapter().create_user(spec)
-    own_bench.adapter().drop_user(spec.username, spec.level)
+        own_harness.adapter().create_user(spec)
+    assert no.value.remedy == finding.remedy
+    run(own_harness, finding.remedy or "")
+    own_harness.adapter().create_user(spec)
+    own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_bot_that_may_not_make_users(own_bench: Bench) -> None:
-    run(own_bench, f"ALTER ROLE {own_bench.owner} NOCREATEROLE")
+def test_a_bot_that_may_not_make_users(own_harness: EngineHarness) -> None:
+    run(own_harness, f"ALTER ROLE {own_harness.owner} NOCREATEROLE")
     with pytest.raises(Rejected, match="may not make users") as no:
-        own_bench.adapter().create_user(own_bench.spec(readonly()))
-    run(own_bench, no.value.mend or "")
-    spec = own_bench.spec(readonly())
-    own_bench.adapter().create_user(spec)
-    own_bench.adapter().drop_user(spec.username, spec.level)
+        own_harness.adapter().create_user(own_harness.spec(readonly()))
+    run(own_harness, no.value.remedy or "")
+    spec = own_harness.spec(readonly())
+    own_harness.adapter().create_user(spec)
+    own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_superuser_works_and_is_warned_about(own_bench: Bench) -> None:
-    run(own_bench, f"ALTER ROLE {own_bench.owner} SUPERUSER")
-    assert found(own_bench, "is a superuser")
-    spec = own_bench.spec(support())
-    own_bench.adapter().create_user(spec)
-    with own_bench.login(spec) as c:
+def test_a_superuser_works_and_is_warned_about(own_harness: EngineHarness) -> None:
+    run(own_harness, f"ALTER ROLE {own_harness.owner} SUPERUSER")
+    assert found(own_harness, "is a superuser")
+    spec = own_harness.spec(support())
+    own_harness.adapter().create_user(spec)
+    with own_harness.login(spec) as c:
         c.execute("SELECT lo_create(0)")
-    receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
     assert (len(receipt.kept), receipt.notes) == (1, ())
 
 
 def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any) -> None:
     """Its sessions are invisible from here: said by check, and on every receipt."""
-    from tests.contract.postgresql.conftest import bench_of
+    from tests.contract.postgresql.conftest import harness_of
     from tests.servers.postgresql import PASSWORD, SUPERUSER, unprivileged
 
-    bench = bench_of(postgresql15, with_owner=True)
+    harness = harness_of(postgresql15, with_owner=True)
     tmp_path.chmod(0o777)
     folder = postgresql15.folder / "wal"
     command = [
@@ -166,43 +173,43 @@ def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any
     log = subprocess.DEVNULL
     process = subprocess.Popen(command, env={"PGPASSWORD": PASSWORD}, stdout=log, stderr=log, **unprivileged())  # type: ignore[call-overload]
     try:
-        wait_until(lambda: bool(found(bench, "1 standby servers are attached")))
-        spec = bench.spec(readonly())
-        bench.adapter().create_user(spec)
-        assert any("standby" in note for note in bench.adapter().drop_user(spec.username, spec.level).notes)
+        wait_until(lambda: bool(found(harness, "1 standby servers are attached")))
+        spec = harness.spec(readonly())
+        harness.adapter().create_user(spec)
+        assert any("standby" in note for note in harness.adapter().drop_user(spec.username, spec.level).notes)
     finally:
         process.terminate()
         process.wait()
 
 
-def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_bench: Bench) -> None:
-    spec = own_bench.spec(support())
-    own_bench.adapter().create_user(spec)
-    with own_bench.login(spec) as c:
+def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_harness: EngineHarness) -> None:
+    spec = own_harness.spec(support())
+    own_harness.adapter().create_user(spec)
+    with own_harness.login(spec) as c:
         c.execute("SELECT lo_create(0)")
-    second = f"second_{own_bench.bot}"
-    with own_bench.superuser() as c:
+    second = f"second_{own_harness.bot}"
+    with own_harness.superuser() as c:
         make_login(c, second)
-    run(own_bench, f"GRANT {own_bench.owner} TO {second}")
-    rotated = replace(own_bench, bot=second)
+    run(own_harness, f"GRANT {own_harness.owner} TO {second}")
+    rotated = replace(own_harness, bot=second)
     receipt = rotated.adapter().drop_user(spec.username, spec.level)
     assert (len(receipt.kept), receipt.notes) == (1, ())
-    assert not own_bench.role_exists(spec.username)
+    assert not own_harness.role_exists(spec.username)
 
 
 def test_another_login_without_it_says_what_is_missing(postgresql18: PostgresServer) -> None:
-    from tests.contract.postgresql.bench import build
+    from tests.contract.postgresql.harness import build
 
-    bench = build(postgresql18, with_owner=False)
-    spec = bench.spec(readonly())
-    bench.adapter().create_user(spec)
-    second = f"second_{bench.bot}"
-    with bench.superuser() as c:
+    harness = build(postgresql18, with_owner=False)
+    spec = harness.spec(readonly())
+    harness.adapter().create_user(spec)
+    second = f"second_{harness.bot}"
+    with harness.superuser() as c:
         make_login(c, second)
-    run(bench, f"ALTER ROLE {second} CREATEROLE; GRANT CONNECT ON DATABASE {bench.database} TO {second}")
+    run(harness, f"ALTER ROLE {second} CREATEROLE; GRANT CONNECT ON DATABASE {harness.database} TO {second}")
     with pytest.raises(Rejected) as no:
-        replace(bench, bot=second).adapter().drop_user(spec.username, spec.level)
-    assert no.value.mend == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"
-    run(bench, no.value.mend)
-    replace(bench, bot=second).adapter().drop_user(spec.username, spec.level)
-    assert not bench.role_exists(spec.username)
+        replace(harness, bot=second).adapter().drop_user(spec.username, spec.level)
+    assert no.value.remedy == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"
+    run(harness, no.value.remedy)
+    replace(harness, bot=second).adapter().drop_user(spec.username, spec.level)
+    assert not harness.role_exists(spec.username)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from adapters.contract import AdapterContract
-from tests.contract.postgresql.bench import Bench, ContractBench
+from tests.contract.postgresql.harness import ContractHarness, EngineHarness
 
 
 class TestPostgreSQL(AdapterContract):
     @pytest.fixture
-    def bench(self, bench: Bench) -> ContractBench:
-        return ContractBench(bench)
+    def harness(self, harness: EngineHarness) -> ContractHarness:
+        return ContractHarness(harness)

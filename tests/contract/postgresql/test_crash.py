@@ -10,12 +10,12 @@ import pytest
 
 from adapters.base import Grant, Level, Receipt, UserSpec
 from adapters.contract import Died
-from tests.contract.postgresql.bench import Bench, build, dies_after
+from tests.contract.postgresql.harness import EngineHarness, build, dies_after
 from tests.servers.postgresql import PostgresServer
 
 
 @pytest.fixture
-def shop(postgresql: PostgresServer) -> Bench:
+def shop(postgresql: PostgresServer) -> EngineHarness:
     return build(postgresql)
 
 
@@ -35,7 +35,7 @@ def both() -> Level:
     )
 
 
-def leave_things(shop: Bench, spec: UserSpec) -> None:
+def leave_things(shop: EngineHarness, spec: UserSpec) -> None:
     with shop.login(spec) as c:
         c.execute("CREATE TABLE shop.left_table AS SELECT 1 AS one")
         c.execute("CREATE FUNCTION shop.left_function() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
@@ -48,14 +48,14 @@ def leave_things(shop: Bench, spec: UserSpec) -> None:
     prepared.close()
 
 
-def clear(shop: Bench) -> None:
+def clear(shop: EngineHarness) -> None:
     with shop.superuser() as c:
         c.execute("DROP TABLE IF EXISTS shop.left_table")
         c.execute("DROP FUNCTION IF EXISTS shop.left_function()")
         c.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
 
 
-def our_roles(shop: Bench) -> list[tuple[Any, ...]]:
+def our_roles(shop: EngineHarness) -> list[tuple[Any, ...]]:
     with shop.superuser() as c:
         query = (
             "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)"
@@ -64,7 +64,7 @@ def our_roles(shop: Bench) -> list[tuple[Any, ...]]:
         return c.execute(query, (shop.prefix, f"dbaccess ledger={shop.ledger} ")).fetchall()
 
 
-def test_create_killed_after_each_statement(shop: Bench) -> None:
+def test_create_killed_after_each_statement(shop: EngineHarness) -> None:
     spec = shop.spec(both())
     count = steps_of(lambda: shop.adapter().create_user(spec))
     shop.adapter().drop_user(spec.username, spec.level)
@@ -81,7 +81,7 @@ def test_create_killed_after_each_statement(shop: Bench) -> None:
         assert our_roles(shop) == [], f"after step {step}"
 
 
-def test_drop_killed_after_each_statement(shop: Bench) -> None:
+def test_drop_killed_after_each_statement(shop: EngineHarness) -> None:
     def made() -> UserSpec:
         spec = shop.spec(both())
         shop.adapter().create_user(spec)
@@ -105,7 +105,7 @@ def test_drop_killed_after_each_statement(shop: Bench) -> None:
         clear(shop)
 
 
-def judge(shop: Bench, receipt: Receipt, step: int) -> None:
+def judge(shop: EngineHarness, receipt: Receipt, step: int) -> None:
     """Nothing of ours is left, and what the user made is there, at the graveyard."""
     assert our_roles(shop) == [], f"after step {step}: {receipt}"
     with shop.superuser() as c:

@@ -15,7 +15,7 @@ from psycopg import sql
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets
 from adapters.postgresql import PostgreSQL
 from adapters.postgresql.levels import kept_role
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build, readonly, support
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build, readonly, support
 from tests.servers.postgresql import PostgresServer, psql
 
 STOCK = """
@@ -31,42 +31,44 @@ GRANT CONNECT ON DATABASE {other} TO {role};
 
 
 @pytest.fixture
-def two(postgresql: PostgresServer) -> Bench:
+def two(postgresql: PostgresServer) -> EngineHarness:
     """The shop, and beside it a database with a stock and a role of its own."""
-    bench = build(postgresql)
-    with bench.superuser(bench.other) as c:
+    harness = build(postgresql)
+    with harness.superuser(harness.other) as c:
         names = {
-            "holder": sql.Identifier(bench.owner or bench.bot),
-            "role": sql.Identifier(clerk(bench)),
-            "other": sql.Identifier(bench.other),
+            "holder": sql.Identifier(harness.owner or harness.bot),
+            "role": sql.Identifier(clerk(harness)),
+            "other": sql.Identifier(harness.other),
         }
         c.execute(sql.SQL("CREATE ROLE {role} NOLOGIN; GRANT {role} TO {holder} WITH ADMIN OPTION").format(**names))
         c.execute(sql.SQL(STOCK).format(**names))
-    return bench
+    return harness
 
 
-def clerk(bench: Bench) -> str:
-    return f"clerk_{bench.bot}"
+def clerk(harness: EngineHarness) -> str:
+    return f"clerk_{harness.bot}"
 
 
-def by_role(bench: Bench) -> Level:
-    return Level(name="stock", roles=(clerk(bench),), database=bench.other)
+def by_role(harness: EngineHarness) -> Level:
+    return Level(name="stock", roles=(clerk(harness),), database=harness.other)
 
 
-def by_grants(bench: Bench) -> Level:
+def by_grants(harness: EngineHarness) -> Level:
     grants = (Grant(on=("stock.parts",), privileges=("SELECT",)),)
-    return Level(name="parts", grants=grants, database=bench.other)
+    return Level(name="parts", grants=grants, database=harness.other)
 
 
-def ours(bench: Bench) -> list[str]:
+def ours(harness: EngineHarness) -> list[str]:
     """Users and kept roles that are there."""
-    with bench.superuser() as c:
+    with harness.superuser() as c:
         query = "SELECT rolname FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), %s)"
-        return [str(name) for (name,) in c.execute(query, (f"dbaccess ledger={bench.ledger} ",)).fetchall()]
+        return [str(name) for (name,) in c.execute(query, (f"dbaccess ledger={harness.ledger} ",)).fetchall()]
 
 
 @pytest.mark.parametrize("make", [by_role, by_grants])
-def test_each_level_lets_in_to_its_own_database_alone(two: Bench, make: Callable[[Bench], Level]) -> None:
+def test_each_level_lets_in_to_its_own_database_alone(
+    two: EngineHarness, make: Callable[[EngineHarness], Level]
+) -> None:
     adapter, there, here = two.adapter(), two.spec(make(two)), two.spec(readonly())
     for spec in (there, here):
         adapter.create_user(spec)
@@ -85,7 +87,7 @@ def test_each_level_lets_in_to_its_own_database_alone(two: Bench, make: Callable
     assert ours(two) == []
 
 
-def test_one_address_and_each_levels_database(two: Bench) -> None:
+def test_one_address_and_each_levels_database(two: EngineHarness) -> None:
     adapter = two.adapter(connect=Connect(host="db.internal", port=6432))
     endpoints = [adapter.endpoint(level) for level in (readonly(), by_role(two))]
     assert {(e.host, e.port) for e in endpoints} == {("db.internal", 6432)}
@@ -98,7 +100,7 @@ def test_one_address_and_each_levels_database(two: Bench) -> None:
     ]
 
 
-def test_the_database_told_need_not_be_the_bots_own(two: Bench) -> None:
+def test_the_database_told_need_not_be_the_bots_own(two: EngineHarness) -> None:
     """The admin URL leads to one, the levels are of ``connect.database``."""
     adapter = two.adapter(connect=Connect(database=two.other))
     level = replace(by_grants(two), database=None)
@@ -111,7 +113,7 @@ def test_the_database_told_need_not_be_the_bots_own(two: Bench) -> None:
     assert ours(two) == []
 
 
-def test_what_is_left_in_both_databases_is_handed_over_in_both(two: Bench) -> None:
+def test_what_is_left_in_both_databases_is_handed_over_in_both(two: EngineHarness) -> None:
     level = replace(by_role(two), roles=(clerk(two), "shop_writer"))
     spec, adapter = two.spec(level), two.adapter()
     adapter.create_user(spec)
@@ -136,7 +138,7 @@ def test_what_is_left_in_both_databases_is_handed_over_in_both(two: Bench) -> No
     assert ours(two) == []
 
 
-def test_two_entries_for_one_server_keep_roles_of_their_own(two: Bench) -> None:
+def test_two_entries_for_one_server_keep_roles_of_their_own(two: EngineHarness) -> None:
     """The same level name and grants in two databases: each entry's users see their own, and neither takes the other's away."""
     with two.superuser(two.other) as c:
         holder = two.owner or two.bot
@@ -158,7 +160,7 @@ def test_two_entries_for_one_server_keep_roles_of_their_own(two: Bench) -> None:
     assert ours(two) == []
 
 
-def test_many_at_once_over_both(two: Bench) -> None:
+def test_many_at_once_over_both(two: EngineHarness) -> None:
     levels = [readonly(), support(), by_role(two), by_grants(two)]
     specs, adapter = [two.spec(levels[n % 4]) for n in range(16)], two.adapter()
     with ThreadPoolExecutor(8) as pool:
@@ -167,7 +169,7 @@ def test_many_at_once_over_both(two: Bench) -> None:
     assert ours(two) == []
 
 
-def test_check_looks_into_each_levels_database(two: Bench) -> None:
+def test_check_looks_into_each_levels_database(two: EngineHarness) -> None:
     adapter, levels = two.adapter(), [readonly(), by_role(two), by_grants(two)]
     assert adapter.check(levels).problems == ()
     names = {"other": sql.Identifier(two.other), "role": sql.Identifier(clerk(two)), "bot": sql.Identifier(two.bot)}
@@ -187,13 +189,13 @@ def test_check_looks_into_each_levels_database(two: Bench) -> None:
             )
         )
     problems = adapter.check(levels).problems
-    assert [f'GRANT CONNECT ON DATABASE "{two.other}"' in str(problem.mend) for problem in problems] == [True, True]
+    assert [f'GRANT CONNECT ON DATABASE "{two.other}"' in str(problem.remedy) for problem in problems] == [True, True]
     adapter.create_user(closed)
     assert not adapter.drop_user(closed.username, closed.level).notes, "one database that is closed spoils no other"
 
 
 @pytest.mark.parametrize("make", [by_role, by_grants])
-def test_a_database_that_was_dropped_meanwhile(two: Bench, make: Callable[[Bench], Level]) -> None:
+def test_a_database_that_was_dropped_meanwhile(two: EngineHarness, make: Callable[[EngineHarness], Level]) -> None:
     spec, adapter = two.spec(make(two)), two.adapter()
     adapter.create_user(spec)
     with two.superuser() as c:
@@ -203,7 +205,7 @@ def test_a_database_that_was_dropped_meanwhile(two: Bench, make: Callable[[Bench
     assert ours(two) == []
 
 
-def test_the_pasted_command_leads_there(two: Bench) -> None:
+def test_the_pasted_command_leads_there(two: EngineHarness) -> None:
     spec, adapter = two.spec(by_grants(two)), two.adapter()
     adapter.create_user(spec)
     command = adapter.endpoint(spec.level).paste(spec.username, spec.password)

@@ -15,7 +15,7 @@ from adapters.base import Finding
 from bot.doctor import examine
 from bot.settings import Settings
 from storage.ledger import Ledger
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, build
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build
 from tests.fake_slack.server import FakeSlack, running
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.servers.postgresql import PostgresServer
@@ -24,7 +24,7 @@ from tests.servers.postgresql import PostgresServer
 @dataclass
 class Practice:
     slack: FakeSlack
-    bench: Bench
+    harness: EngineHarness
     folder: Path
     settings: Settings
     databases: dict[str, Any]
@@ -46,8 +46,8 @@ class Practice:
 async def practice(
     postgresql: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Practice]:
-    bench = build(postgresql)
-    monkeypatch.setenv("SHOP_ADMIN_URL", postgresql.url(bench.bot, BOT_PASSWORD, bench.database))
+    harness = build(postgresql)
+    monkeypatch.setenv("SHOP_ADMIN_URL", postgresql.url(harness.bot, BOT_PASSWORD, harness.database))
     policy = {
         "admins": ["U0ADMIN"], "audit_channel": "C0AUDIT", "defaults": {"channel": "C0CARDS"},
         "rules": [{"name": "shop", "requesters": ["U0ADA"], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": ["U0LEAD", "U0ADMIN"], "count": 1}]}],
@@ -72,10 +72,10 @@ async def practice(
         entry = {
             "engine": "postgresql",
             "admin_url": "env:SHOP_ADMIN_URL",
-            "admin_role": bench.owner,
+            "admin_role": harness.owner,
             "levels": {"readonly": {"roles": ["shop_reader"]}},
         }
-        yield Practice(slack, bench, tmp_path, settings, entry)
+        yield Practice(slack, harness, tmp_path, settings, entry)
 
 
 async def test_all_is_well(practice: Practice) -> None:
@@ -95,7 +95,7 @@ async def test_a_wrong_token(practice: Practice) -> None:
 
 async def test_a_missing_scope(practice: Practice) -> None:
     practice.slack.workspace.scopes.discard("groups:read")
-    assert (await practice.expect_complaint("the scope groups:read is missing")).mend
+    assert (await practice.expect_complaint("the scope groups:read is missing")).remedy
 
 
 async def test_a_missing_channel(practice: Practice) -> None:
@@ -130,53 +130,53 @@ async def test_a_secret_that_is_not_there(practice: Practice, monkeypatch: pytes
 
 async def test_a_wrong_password_of_the_bot(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
-        "SHOP_ADMIN_URL", practice.bench.server.url(practice.bench.bot, "Wrong0Password", practice.bench.database)
+        "SHOP_ADMIN_URL", practice.harness.server.url(practice.harness.bot, "Wrong0Password", practice.harness.database)
     )
     finding = await practice.expect_complaint("login")
     assert "Wrong0Password" not in finding.what
 
 
 async def test_a_missing_createrole(practice: Practice) -> None:
-    with practice.bench.superuser() as c:
-        c.execute(f"ALTER ROLE {practice.bench.owner} NOCREATEROLE")
+    with practice.harness.superuser() as c:
+        c.execute(f"ALTER ROLE {practice.harness.owner} NOCREATEROLE")
     finding = await practice.expect_complaint("CREATEROLE")
-    assert finding.mend == f"ALTER ROLE {practice.bench.owner} CREATEROLE;"
-    with practice.bench.superuser() as c:
-        c.execute(str(finding.mend))
+    assert finding.remedy == f"ALTER ROLE {practice.harness.owner} CREATEROLE;"
+    with practice.harness.superuser() as c:
+        c.execute(str(finding.remedy))
     assert all(f.is_ok for f in await practice.findings())
 
 
 async def test_a_missing_role(practice: Practice) -> None:
     practice.databases["levels"]["readonly"]["roles"] = ["shop_nobody"]
-    assert "CREATE ROLE shop_nobody" in str((await practice.expect_complaint("shop_nobody does not exist")).mend)
+    assert "CREATE ROLE shop_nobody" in str((await practice.expect_complaint("shop_nobody does not exist")).remedy)
 
 
 @pytest.mark.parametrize(
     ("attribute", "words"), [("SUPERUSER", "SUPERUSER"), ("CREATEROLE", "CREATEROLE"), ("REPLICATION", "REPLICATION")]
 )
 async def test_a_dangerous_level_role(practice: Practice, attribute: str, words: str) -> None:
-    role = f"danger_{attribute.lower()}_{practice.bench.bot}"
-    with practice.bench.superuser() as c:
+    role = f"danger_{attribute.lower()}_{practice.harness.bot}"
+    with practice.harness.superuser() as c:
         c.execute(f"CREATE ROLE {role} {attribute}")
     practice.databases["levels"]["readonly"]["roles"] = [role]
     assert (await practice.expect_complaint(words)).is_fatal
 
 
 async def test_a_level_role_that_is_a_shell(practice: Practice) -> None:
-    role = f"shell_{practice.bench.bot}"
-    with practice.bench.superuser() as c:
+    role = f"shell_{practice.harness.bot}"
+    with practice.harness.superuser() as c:
         c.execute(f"CREATE ROLE {role} IN ROLE pg_execute_server_program")
     practice.databases["levels"]["readonly"]["roles"] = [role]
     assert (await practice.expect_complaint("pg_execute_server_program")).is_fatal
 
 
 async def test_a_database_open_to_public(practice: Practice) -> None:
-    with practice.bench.superuser() as c:
-        c.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {practice.bench.database} TO PUBLIC")
+    with practice.harness.superuser() as c:
+        c.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {practice.harness.database} TO PUBLIC")
     finding = await practice.expect_complaint("open to PUBLIC")
-    assert finding.mend == f"REVOKE CONNECT, TEMPORARY ON DATABASE {practice.bench.database} FROM PUBLIC;"
-    with practice.bench.superuser() as c:
-        c.execute(finding.mend)
+    assert finding.remedy == f"REVOKE CONNECT, TEMPORARY ON DATABASE {practice.harness.database} FROM PUBLIC;"
+    with practice.harness.superuser() as c:
+        c.execute(finding.remedy)
     assert all(f.is_ok for f in await practice.findings())
 
 

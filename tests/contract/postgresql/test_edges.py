@@ -10,29 +10,29 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from adapters.base import CREATE_LIMIT_SECONDS, Blocked, Grant, Level, Rejected, Unreachable
+from adapters.base import CREATE_LIMIT_SECONDS, Blocked, Grant, Level, Rejected, ServerDown
 from adapters.postgresql import connection as connections
 from adapters.postgresql import users
-from tests.contract.postgresql.bench import Bench, build, readonly, writer
+from tests.contract.postgresql.harness import EngineHarness, build, readonly, writer
 from tests.servers import postgresql as servers
 
 
-def reader_elsewhere(bench: Bench, database: str) -> Level:
+def reader_elsewhere(harness: EngineHarness, database: str) -> Level:
     """A level whose database is another one, which is open to everybody."""
     return replace(readonly(), database=database)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_bench: Bench, encoding: str) -> None:
-    database = f"{own_bench.database}_{encoding.lower()}"
-    with own_bench.superuser() as c:
+def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_harness: EngineHarness, encoding: str) -> None:
+    database = f"{own_harness.database}_{encoding.lower()}"
+    with own_harness.superuser() as c:
         c.execute(f"CREATE DATABASE {database} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'".encode())
-    with own_bench.superuser(database) as c:
+    with own_harness.superuser(database) as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
         c.execute(f"GRANT CREATE ON DATABASE {database} TO PUBLIC".encode())
-    spec = own_bench.spec(readonly())
-    own_bench.adapter().create_user(spec)
-    with psycopg.connect(own_bench.server.url(spec.username, spec.password, database), autocommit=True) as c:
+    spec = own_harness.spec(readonly())
+    own_harness.adapter().create_user(spec)
+    with psycopg.connect(own_harness.server.url(spec.username, spec.password, database), autocommit=True) as c:
         c.execute(f"SET client_encoding TO '{encoding}'".encode())
         c.execute(
             b'CREATE SCHEMA "sch\xe9ma"; CREATE FUNCTION "sch\xe9ma"."f\xff"() RETURNS int LANGUAGE sql AS \'SELECT 1\''
@@ -41,102 +41,104 @@ def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_bench: Bench, encodin
         c.execute(b'CREATE VIEW "v\xe9" AS SELECT 1 AS one; CREATE TABLE "t\xe9" (id int)')
         c.execute(b"BEGIN; CREATE TABLE \"p\xe9\" (id int); PREPARE TRANSACTION 'g\xe9\\'")
     try:
-        receipt = own_bench.adapter().drop_user(spec.username, spec.level)
+        receipt = own_harness.adapter().drop_user(spec.username, spec.level)
     finally:
-        with own_bench.superuser(database) as c:
+        with own_harness.superuser(database) as c:
             c.execute(b"SET client_encoding TO 'SQL_ASCII'")
             left = c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone()
     assert left == (0,)
-    assert not own_bench.role_exists(spec.username)
+    assert not own_harness.role_exists(spec.username)
     assert len(receipt.kept) == 5
     assert any("té" in name for name in receipt.kept)
 
 
-def test_a_table_that_others_read_is_waited_for(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hand-over needs the table for itself. Until then: login blocked, sessions dead, and it is said that it goes on."""
     monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
-    spec, adapter = own_bench.spec(writer()), own_bench.adapter()
+    spec, adapter = own_harness.spec(writer()), own_harness.adapter()
     adapter.create_user(spec)
-    session = own_bench.login(spec)
+    session = own_harness.login(spec)
     session.execute("CREATE TABLE shop.busy (id int)")
-    with own_bench.superuser() as reader:
+    with own_harness.superuser() as reader:
         reader.execute("BEGIN; SELECT * FROM shop.busy")
         with pytest.raises(Blocked, match=f"held up by session {reader.info.backend_pid} of"):
             adapter.drop_user(spec.username, spec.level)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
         with pytest.raises(psycopg.OperationalError):
-            own_bench.login(spec)
+            own_harness.login(spec)
     session.close()
     assert adapter.drop_user(spec.username, spec.level).kept == ("shop.busy (table)",)
 
 
 def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: servers.PostgresServer) -> None:
     """As a bot that made the level's role itself: once the user has lost the role, the bot reaches the schema no other way."""
-    bench = build(postgresql18)
-    with bench.superuser() as c:
-        c.execute(f"GRANT shop_writer TO {bench.owner} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE".encode())
-        c.execute(f"REVOKE USAGE ON SCHEMA shop FROM {bench.owner} CASCADE".encode())
-        c.execute(f"REVOKE shop_reader FROM {bench.owner} CASCADE".encode())
-    spec, adapter = bench.spec(writer()), bench.adapter()
+    harness = build(postgresql18)
+    with harness.superuser() as c:
+        c.execute(f"GRANT shop_writer TO {harness.owner} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE".encode())
+        c.execute(f"REVOKE USAGE ON SCHEMA shop FROM {harness.owner} CASCADE".encode())
+        c.execute(f"REVOKE shop_reader FROM {harness.owner} CASCADE".encode())
+    spec, adapter = harness.spec(writer()), harness.adapter()
     adapter.create_user(spec)
-    with bench.login(spec) as c:
+    with harness.login(spec) as c:
         c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
         c.execute("CREATE VIEW shop.v AS SELECT 1 AS one")
         c.execute("CREATE TABLE shop.t (id int)")
     receipt = adapter.drop_user(spec.username, spec.level)
     assert set(receipt.kept) == {"shop.f() (function)", "shop.v (view)", "shop.t (table)"}
-    assert not bench.role_exists(spec.username)
+    assert not harness.role_exists(spec.username)
 
 
-def test_a_schema_nobody_may_create_in_any_more(own_bench: Bench) -> None:
-    spec, adapter = own_bench.spec(writer()), own_bench.adapter()
+def test_a_schema_nobody_may_create_in_any_more(own_harness: EngineHarness) -> None:
+    spec, adapter = own_harness.spec(writer()), own_harness.adapter()
     adapter.create_user(spec)
-    with own_bench.login(spec) as c:
+    with own_harness.login(spec) as c:
         c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-    with own_bench.superuser() as c:
+    with own_harness.superuser() as c:
         c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
     with pytest.raises(Rejected, match="cannot be handed over") as no:
         adapter.drop_user(spec.username, spec.level)
-    with own_bench.superuser() as c:
-        c.execute((no.value.mend or "").encode())
+    with own_harness.superuser() as c:
+        c.execute((no.value.remedy or "").encode())
     assert adapter.drop_user(spec.username, spec.level).kept == ("shop.f() (function)",)
-    with own_bench.superuser() as c:
+    with own_harness.superuser() as c:
         query = "SELECT has_schema_privilege('dbaccess_graveyard', 'shop', 'CREATE')"
         assert c.execute(query).fetchone() == (False,)
 
 
-def test_rights_that_others_gave_are_named(own_bench: Bench) -> None:
-    spec, adapter = own_bench.spec(readonly()), own_bench.adapter()
+def test_rights_that_others_gave_are_named(own_harness: EngineHarness) -> None:
+    spec, adapter = own_harness.spec(readonly()), own_harness.adapter()
     adapter.create_user(spec)
-    with own_bench.superuser() as c:
+    with own_harness.superuser() as c:
         c.execute(f"GRANT SELECT ON shop.orders TO {spec.username}".encode())
-    with pytest.raises(Rejected, match=f"rights in {own_bench.database}") as no:
+    with pytest.raises(Rejected, match=f"rights in {own_harness.database}") as no:
         adapter.drop_user(spec.username, spec.level)
-    statements = (no.value.mend or "").split(": ", 1)[1]
-    with own_bench.superuser() as c:
+    statements = (no.value.remedy or "").split(": ", 1)[1]
+    with own_harness.superuser() as c:
         c.execute(statements.encode())
     adapter.drop_user(spec.username, spec.level)
-    assert not own_bench.role_exists(spec.username)
+    assert not own_harness.role_exists(spec.username)
 
 
-def test_a_user_whom_others_dropped_with_a_session_open(own_bench: Bench) -> None:
-    spec, adapter = own_bench.spec(readonly()), own_bench.adapter()
+def test_a_user_whom_others_dropped_with_a_session_open(own_harness: EngineHarness) -> None:
+    spec, adapter = own_harness.spec(readonly()), own_harness.adapter()
     adapter.create_user(spec)
-    session = own_bench.login(spec)
-    with own_bench.superuser() as c:
+    session = own_harness.login(spec)
+    with own_harness.superuser() as c:
         c.execute(f"DROP ROLE {spec.username}".encode())
     receipt = adapter.drop_user(spec.username, spec.level)
     assert receipt.was_absent
     (note,) = receipt.notes
-    with own_bench.superuser() as c:
+    with own_harness.superuser() as c:
         c.execute(note.split("end them: ")[1].encode())
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT pg_sleep(5)")
     session.close()
 
 
-def test_a_create_that_takes_too_long_leaves_nobody(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_create_that_takes_too_long_leaves_nobody(
+    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Later than the caller waits for it, nothing may land any more."""
     original = users.end_in
 
@@ -147,25 +149,25 @@ def test_a_create_that_takes_too_long_leaves_nobody(own_bench: Bench, monkeypatc
     clock = {"now": time.monotonic()}
     monkeypatch.setattr(users.time, "monotonic", lambda: clock["now"])
     monkeypatch.setattr(users, "end_in", slow)
-    spec = own_bench.spec(readonly())
-    with pytest.raises(Unreachable, match="too slow"):
-        own_bench.adapter().create_user(spec)
-    assert not own_bench.role_exists(spec.username)
+    spec = own_harness.spec(readonly())
+    with pytest.raises(ServerDown, match="too slow"):
+        own_harness.adapter().create_user(spec)
+    assert not own_harness.role_exists(spec.username)
 
 
-def test_a_held_lock_ends_a_create_in_time(own_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_lock_ends_a_create_in_time(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
     level = Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
-    spec, adapter = own_bench.spec(level), own_bench.adapter()
-    with own_bench.superuser() as c:
+    spec, adapter = own_harness.spec(level), own_harness.adapter()
+    with own_harness.superuser() as c:
         c.execute("BEGIN; LOCK TABLE pg_auth_members IN EXCLUSIVE MODE")
         began = time.monotonic()
-        with pytest.raises(Unreachable) as silent:
+        with pytest.raises(ServerDown) as silent:
             adapter.create_user(spec)
         assert time.monotonic() - began < CREATE_LIMIT_SECONDS
         assert silent.value.is_ambiguous
     assert adapter.drop_user(spec.username, level).notes == ()
-    with own_bench.superuser() as c:
+    with own_harness.superuser() as c:
         assert c.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^dbaccess_support_'").fetchall() == []
 
 
@@ -176,10 +178,10 @@ def test_many_tables_do_not_hold_up_the_end() -> None:
     except servers.NoServer as missing:
         pytest.skip(str(missing))
     try:
-        bench = build(server)
-        spec, adapter = bench.spec(writer()), bench.adapter()
+        harness = build(server)
+        spec, adapter = harness.spec(writer()), harness.adapter()
         adapter.create_user(spec)
-        with bench.login(spec) as c:
+        with harness.login(spec) as c:
             c.execute("CREATE TYPE shop.pair AS (a int, b int)")
             c.execute("CREATE VIEW shop.one AS SELECT 1 AS one; CREATE SEQUENCE shop.counter")
             for portion in range(6):
@@ -189,8 +191,8 @@ def test_many_tables_do_not_hold_up_the_end() -> None:
                 c.execute(f"DO $$ BEGIN {make}; END $$".encode())
         receipt = adapter.drop_user(spec.username, spec.level)
         assert any("12003 objects" in note for note in receipt.notes)  # tables and their sequences
-        assert not bench.role_exists(spec.username)
-        with bench.superuser() as c:
+        assert not harness.role_exists(spec.username)
+        with harness.superuser() as c:
             query = "SELECT count(*) FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"
             assert c.execute(query).fetchone() == (0,)
     finally:
@@ -198,7 +200,7 @@ def test_many_tables_do_not_hold_up_the_end() -> None:
 
 
 def test_a_server_that_falls_silent_is_not_waited_for_for_ever(
-    own_bench: Bench, monkeypatch: pytest.MonkeyPatch
+    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, stopped = users.end_in, list[int]()
 
@@ -209,13 +211,13 @@ def test_a_server_that_falls_silent_is_not_waited_for_for_ever(
 
     monkeypatch.setattr(users, "end_in", frozen)
     monkeypatch.setattr(connections, "SILENCE_SECONDS", -4.0)
-    spec = own_bench.spec(readonly())
+    spec = own_harness.spec(readonly())
     try:
-        with pytest.raises(Unreachable) as silent:
-            own_bench.adapter().create_user(spec)
+        with pytest.raises(ServerDown) as silent:
+            own_harness.adapter().create_user(spec)
         assert silent.value.is_ambiguous
     finally:
         os.kill(stopped[0], signal.SIGCONT)
     monkeypatch.undo()
-    own_bench.adapter().drop_user(spec.username, spec.level)
-    assert not own_bench.role_exists(spec.username)
+    own_harness.adapter().drop_user(spec.username, spec.level)
+    assert not own_harness.role_exists(spec.username)

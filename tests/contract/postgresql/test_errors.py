@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from adapters.base import AdapterError, Rejected, Secrets, Target, Tls, Unreachable
+from adapters.base import AdapterError, Rejected, Secrets, ServerDown, Target, Tls
 from adapters.contract import everything_on
 from adapters.postgresql import PostgreSQL
 from adapters.postgresql.errors import translated
@@ -38,7 +38,7 @@ def raised(error: BaseException) -> AdapterError:
 @pytest.mark.parametrize("kind", every_class(), ids=lambda c: c.__name__)
 def test_every_class_of_the_driver_is_translated(kind: type[psycopg.Error]) -> None:
     trouble = raised(kind(f"could not use postgresql://bot:{SECRET}@db/shop and {SECRET}"))
-    assert isinstance(trouble, Unreachable | Rejected)
+    assert isinstance(trouble, ServerDown | Rejected)
     assert SECRET not in everything_on(trouble)
 
 
@@ -60,7 +60,7 @@ def test_every_class_of_the_driver_is_translated(kind: type[psycopg.Error]) -> N
 )
 def test_what_may_be_different_next_time(kind: type[psycopg.Error]) -> None:
     trouble = raised(kind("x"))
-    assert isinstance(trouble, Unreachable)
+    assert isinstance(trouble, ServerDown)
     assert trouble.is_ambiguous
 
 
@@ -74,13 +74,13 @@ def test_what_will_be_no_again(kind: type[psycopg.Error]) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("Connection refused", Unreachable),
-        ("timeout expired", Unreachable),
-        ("FATAL:  the database system is starting up", Unreachable),
-        ("FATAL:  the database system is shutting down", Unreachable),
-        ("FATAL:  sorry, too many clients already", Unreachable),
-        ("server closed the connection unexpectedly", Unreachable),
-        ("SSL SYSCALL error: EOF detected", Unreachable),
+        ("Connection refused", ServerDown),
+        ("timeout expired", ServerDown),
+        ("FATAL:  the database system is starting up", ServerDown),
+        ("FATAL:  the database system is shutting down", ServerDown),
+        ("FATAL:  sorry, too many clients already", ServerDown),
+        ("server closed the connection unexpectedly", ServerDown),
+        ("SSL SYSCALL error: EOF detected", ServerDown),
         ('FATAL:  password authentication failed for user "bot"', Rejected),
         ('FATAL:  role "bot" does not exist', Rejected),
         ('FATAL:  database "shop" does not exist', Rejected),
@@ -95,10 +95,10 @@ def test_a_connection_that_does_not_come_about(words: str, expected: type[Adapte
     head = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
     trouble = raised(psycopg.OperationalError(head + words))
     assert isinstance(trouble, expected)
-    if isinstance(trouble, Unreachable):
+    if isinstance(trouble, ServerDown):
         assert not trouble.is_ambiguous
     else:
-        assert trouble.mend  # type: ignore[attr-defined]
+        assert trouble.remedy  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_real_refusals(postgresql: PostgresServer) -> None:
         assert "authentication failed" in check(postgresql.url("nobody_at_all", SECRET)).what
         assert "does not exist" in check(postgresql.url("plain_bot", SECRET, "no_such_db")).what
         closed = check(postgresql.url("plain_bot", SECRET, "closed_to_bots"))
-        assert closed.mend == 'GRANT CONNECT ON DATABASE "closed_to_bots" TO "plain_bot";'
+        assert closed.remedy == 'GRANT CONNECT ON DATABASE "closed_to_bots" TO "plain_bot";'
         assert "support SSL" in check(postgresql.url("plain_bot", SECRET), tls=Tls(mode="require")).what
         missing = check(postgresql.url("plain_bot", SECRET), tls=Tls(mode="verify-full", ca="/no/such.pem"))
-        assert "tls in databases.yml" in str(missing.mend)
+        assert "tls in databases.yml" in str(missing.remedy)
         absent = check(postgresql.url("plain_bot", SECRET), admin_role="no_such_owner")
-        assert absent.mend == "CREATE ROLE no_such_owner NOLOGIN CREATEROLE; GRANT no_such_owner TO plain_bot;"
+        assert absent.remedy == "CREATE ROLE no_such_owner NOLOGIN CREATEROLE; GRANT no_such_owner TO plain_bot;"
         foreign = check(postgresql.url("plain_bot", SECRET), admin_role="postgres")
-        assert foreign.mend == "GRANT postgres TO plain_bot;"
+        assert foreign.remedy == "GRANT postgres TO plain_bot;"
     finally:
         with postgresql.admin() as c:
             c.execute("DROP DATABASE closed_to_bots")

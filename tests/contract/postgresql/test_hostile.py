@@ -12,8 +12,8 @@ import pytest
 
 from adapters.base import Level, UserSpec
 from adapters.postgresql.connection import HAND_OVER, KEPT_ROLES, REVOKE_LIMIT_SECONDS, locked
-from tests.contract.postgresql.bench import Bench, writer
-from tests.contract.postgresql.conftest import bench_of
+from tests.contract.postgresql.conftest import harness_of
+from tests.contract.postgresql.harness import EngineHarness, writer
 from tests.open_faults import require
 from tests.servers.postgresql import PostgresServer
 
@@ -82,48 +82,51 @@ UNION ALL SELECT 'data', 'customers', count(*)::text FROM shop.customers
 """
 
 
-def state_of_others(bench: Bench) -> set[tuple[Any, ...]]:
-    with bench.superuser() as connection:
+def state_of_others(harness: EngineHarness) -> set[tuple[Any, ...]]:
+    with harness.superuser() as connection:
         return set(connection.execute(OTHERS).fetchall())
 
 
 @pytest.fixture
-def open_bench(own_bench: Bench) -> Bench:
+def open_harness(own_harness: EngineHarness) -> EngineHarness:
     """A team that left doors open: everybody may create in public, make schemas, and use the other database."""
-    with own_bench.superuser() as c:
+    with own_harness.superuser() as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
         c.execute("CREATE TABLE public.ran (who text)")
         c.execute("GRANT INSERT ON public.ran TO PUBLIC")
-        c.execute(f'GRANT CREATE, TEMPORARY ON DATABASE "{own_bench.database}" TO shop_writer')
-        c.execute(f'GRANT CONNECT, TEMPORARY ON DATABASE "{own_bench.other}" TO PUBLIC')
-    with own_bench.superuser(own_bench.other) as c:
+        c.execute(f'GRANT CREATE, TEMPORARY ON DATABASE "{own_harness.database}" TO shop_writer')
+        c.execute(f'GRANT CONNECT, TEMPORARY ON DATABASE "{own_harness.other}" TO PUBLIC')
+    with own_harness.superuser(own_harness.other) as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    return own_bench
+    return own_harness
 
 
 @pytest.fixture
-def hostile(open_bench: Bench) -> Iterator[tuple[UserSpec, list[psycopg.Connection[Any]]]]:
+def hostile(open_harness: EngineHarness) -> Iterator[tuple[UserSpec, list[psycopg.Connection[Any]]]]:
     """The user, with all of its sessions open."""
-    spec = open_bench.spec(writer())
-    open_bench.adapter().create_user(spec)
+    spec = open_harness.spec(writer())
+    open_harness.adapter().create_user(spec)
     with contextlib.ExitStack() as stack:
-        yield spec, [session(stack, open_bench, spec) for session in (leave_things, leave_elsewhere, be_role, be_idle)]
-    with open_bench.superuser() as c:
+        yield (
+            spec,
+            [session(stack, open_harness, spec) for session in (leave_things, leave_elsewhere, be_role, be_idle)],
+        )
+    with open_harness.superuser() as c:
         query = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
         for (gid,) in c.execute(query).fetchall():
             c.execute(f"ROLLBACK PREPARED '{gid}'".encode())
 
 
 def logged_in(
-    stack: contextlib.ExitStack, bench: Bench, spec: UserSpec, database: str | None = None
+    stack: contextlib.ExitStack, harness: EngineHarness, spec: UserSpec, database: str | None = None
 ) -> psycopg.Connection[Any]:
-    session = bench.login(spec, database)
+    session = harness.login(spec, database)
     stack.callback(session.close)
     return session
 
 
-def leave_things(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
-    session = logged_in(stack, bench, spec)
+def leave_things(stack: contextlib.ExitStack, harness: EngineHarness, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, harness, spec)
     session.execute(OWNED.encode())
     session.execute(PLANTED.encode())
     session.execute("SELECT lo_from_bytea(0, 'bytes that are kept')")
@@ -133,8 +136,8 @@ def leave_things(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> p
     return session
 
 
-def leave_elsewhere(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
-    session = logged_in(stack, bench, spec, bench.other)
+def leave_elsewhere(stack: contextlib.ExitStack, harness: EngineHarness, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, harness, spec, harness.other)
     session.execute("CREATE TABLE public.elsewhere (id int)")
     session.execute("SELECT lo_create(0)")
     session.execute("BEGIN")
@@ -143,8 +146,8 @@ def leave_elsewhere(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -
     return session
 
 
-def be_role(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
-    session = logged_in(stack, bench, spec)
+def be_role(stack: contextlib.ExitStack, harness: EngineHarness, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, harness, spec)
     session.execute("SET ROLE shop_writer")
     session.execute("BEGIN")
     session.execute("DECLARE c CURSOR FOR SELECT * FROM shop.customers")
@@ -152,27 +155,27 @@ def be_role(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycop
     return session
 
 
-def be_idle(stack: contextlib.ExitStack, bench: Bench, spec: UserSpec) -> psycopg.Connection[Any]:
-    session = logged_in(stack, bench, spec)
+def be_idle(stack: contextlib.ExitStack, harness: EngineHarness, spec: UserSpec) -> psycopg.Connection[Any]:
+    session = logged_in(stack, harness, spec)
     session.execute("BEGIN")
     session.execute("CREATE TABLE public.uncommitted (id int)")
     session.execute("UPDATE shop.orders SET customer = 0 WHERE id < 10")
     return session
 
 
-def locks_held(bench: Bench) -> set[tuple[int, ...]]:
+def locks_held(harness: EngineHarness) -> set[tuple[int, ...]]:
     """Advisory locks in the bench's database; asked from another one, where nobody planted anything."""
     query = (
         "SELECT l.classid::bigint, l.objid::bigint FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
         " WHERE l.locktype = 'advisory' AND l.granted AND d.datname = %s"
     )
-    with bench.superuser("postgres") as c:
-        return set(c.execute(query, (bench.database,)).fetchall())
+    with harness.superuser("postgres") as c:
+        return set(c.execute(query, (harness.database,)).fetchall())
 
 
-def prepare(bench: Bench, spec: UserSpec) -> None:
+def prepare(harness: EngineHarness, spec: UserSpec) -> None:
     """Two prepared transactions: its own, and one it hid behind its level's role."""
-    with contextlib.closing(psycopg.connect(bench.server.url(spec.username, spec.password, bench.database))) as c:
+    with contextlib.closing(psycopg.connect(harness.server.url(spec.username, spec.password, harness.database))) as c:
         c.execute("CREATE TABLE public.prepared_here (id int)")
         c.execute("PREPARE TRANSACTION 'own'")
         c.execute("CREATE TABLE public.hidden (id int)")
@@ -181,37 +184,37 @@ def prepare(bench: Bench, spec: UserSpec) -> None:
 
 
 def test_hostile_user_is_gone_and_gained_nothing(
-    open_bench: Bench, hostile: tuple[UserSpec, list[psycopg.Connection[Any]]]
+    open_harness: EngineHarness, hostile: tuple[UserSpec, list[psycopg.Connection[Any]]]
 ) -> None:
     spec, sessions = hostile
-    require(len(locks_held(open_bench)) == 2, "the user holds both locks of the bot")
-    prepare(open_bench, spec)
-    with open_bench.superuser() as c:
+    require(len(locks_held(open_harness)) == 2, "the user holds both locks of the bot")
+    prepare(open_harness, spec)
+    with open_harness.superuser() as c:
         c.execute("CREATE VIEW shop.theirs AS SELECT words FROM public.notes")
         c.execute("ALTER VIEW shop.theirs OWNER TO shop_reader")
         c.execute("GRANT SELECT ON public.notes TO shop_reader")
-    before = state_of_others(open_bench)
+    before = state_of_others(open_harness)
     began = time.monotonic()
-    receipt = open_bench.adapter().drop_user(spec.username, spec.level)
+    receipt = open_harness.adapter().drop_user(spec.username, spec.level)
     assert time.monotonic() - began < REVOKE_LIMIT_SECONDS / 2
 
     assert receipt.sessions_ended == 4
     for session in sessions:
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
-    assert not open_bench.role_exists(spec.username)
+    assert not open_harness.role_exists(spec.username)
     assert set(receipt.kept) >= KEPT
     assert any("large object" in name for name in receipt.kept)
     assert "public.elsewhere (table)" in receipt.kept
     assert receipt.kept_by == "dbaccess_graveyard"
     assert not any("uncommitted" in name or "prepared" in name or "hidden" in name for name in receipt.kept)
 
-    changed = state_of_others(open_bench) ^ before
+    changed = state_of_others(open_harness) ^ before
     assert {row[:2] for row in changed if row[0] not in ("class", "proc", "schema")} == set()
     assert not {row[1] for row in changed if str(row[1]).startswith("shop.") and row[1] != "shop.left_here()"}
-    nothing_ran_as_the_bot(open_bench)
-    graveyard_has_nothing(open_bench)
-    with open_bench.superuser() as c:
+    nothing_ran_as_the_bot(open_harness)
+    graveyard_has_nothing(open_harness)
+    with open_harness.superuser() as c:
         assert c.execute("SELECT words FROM shop.theirs").fetchall() == [("kept",)]
         assert c.execute("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()").fetchone() == (
             0,
@@ -220,15 +223,15 @@ def test_hostile_user_is_gone_and_gained_nothing(
         assert c.execute("SELECT customer FROM shop.orders WHERE id = 1").fetchone() == (1,)
 
 
-def nothing_ran_as_the_bot(bench: Bench) -> None:
-    with bench.superuser() as c:
+def nothing_ran_as_the_bot(harness: EngineHarness) -> None:
+    with harness.superuser() as c:
         ran = {who for (who,) in c.execute("SELECT who FROM public.ran").fetchall()}
-    assert not {who for who in ran if who in (bench.bot, bench.owner, "dbaccess_graveyard", "postgres")}
+    assert not {who for who in ran if who in (harness.bot, harness.owner, "dbaccess_graveyard", "postgres")}
 
 
-def graveyard_has_nothing(bench: Bench) -> None:
+def graveyard_has_nothing(harness: EngineHarness) -> None:
     """No roles, no login, and no right on anything that it does not own."""
-    with bench.superuser() as c:
+    with harness.superuser() as c:
         query = "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"
         assert c.execute(query).fetchall() == []
         attributes = c.execute(
@@ -243,16 +246,16 @@ def graveyard_has_nothing(bench: Bench) -> None:
             pytest.fail(f"{function} runs as the graveyard")
 
 
-def test_a_left_behind_view_and_function_open_nothing(open_bench: Bench) -> None:
+def test_a_left_behind_view_and_function_open_nothing(open_harness: EngineHarness) -> None:
     """The graveyard owns what others left, too: what runs with its owner's rights must not open that."""
-    adapter = open_bench.adapter()
-    victim, thief, reader = (open_bench.spec(writer()) for _ in range(3))
+    adapter = open_harness.adapter()
+    victim, thief, reader = (open_harness.spec(writer()) for _ in range(3))
     adapter.create_user(victim)
-    with open_bench.login(victim) as c:
+    with open_harness.login(victim) as c:
         c.execute("CREATE TABLE public.private AS SELECT 'secret'::text AS words")
     adapter.drop_user(victim.username, victim.level)
     adapter.create_user(thief)
-    with open_bench.login(thief) as c:
+    with open_harness.login(thief) as c:
         c.execute(
             "CREATE FUNCTION public.steal() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN RETURN (SELECT words FROM public.private); END $$"
         )
@@ -261,7 +264,7 @@ def test_a_left_behind_view_and_function_open_nothing(open_bench: Bench) -> None
     receipt = adapter.drop_user(thief.username, thief.level)
     assert any("2 functions, views or rules" in note for note in receipt.notes)
     adapter.create_user(reader)
-    with open_bench.login(reader) as c:
+    with open_harness.login(reader) as c:
         for query in ("SELECT public.steal()", "SELECT * FROM public.stealing", "SELECT * FROM public.private"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 c.execute(query.encode())
@@ -269,53 +272,53 @@ def test_a_left_behind_view_and_function_open_nothing(open_bench: Bench) -> None
 
 
 def test_a_user_made_mighty_is_still_taken_away(postgresql: PostgresServer) -> None:
-    bench = bench_of(postgresql, with_owner=True)
-    spec = bench.spec(writer())
-    bench.adapter().create_user(spec)
-    with bench.superuser() as c:
+    harness = harness_of(postgresql, with_owner=True)
+    spec = harness.spec(writer())
+    harness.adapter().create_user(spec)
+    with harness.superuser() as c:
         c.execute(f"ALTER ROLE {spec.username} CREATEROLE".encode())
-    bench.adapter().drop_user(spec.username, spec.level)
-    assert not bench.role_exists(spec.username)
+    harness.adapter().drop_user(spec.username, spec.level)
+    assert not harness.role_exists(spec.username)
 
 
-def test_many_objects_do_not_hold_up_the_end(open_bench: Bench) -> None:
+def test_many_objects_do_not_hold_up_the_end(open_harness: EngineHarness) -> None:
     """More large objects than the server has room for locks, made by a user who may only read."""
-    spec = open_bench.spec(Level(name="readonly", roles=("shop_reader",)))
-    open_bench.adapter().create_user(spec)
-    with open_bench.login(spec) as c:
+    spec = open_harness.spec(Level(name="readonly", roles=("shop_reader",)))
+    open_harness.adapter().create_user(spec)
+    with open_harness.login(spec) as c:
         c.execute("SELECT count(lo_create(0)) FROM generate_series(1, 12000)")
-    receipt = open_bench.adapter().drop_user(spec.username, spec.level)
-    assert not open_bench.role_exists(spec.username)
+    receipt = open_harness.adapter().drop_user(spec.username, spec.level)
+    assert not open_harness.role_exists(spec.username)
     assert len(receipt.kept) == 200
     assert any("12000 objects were kept" in note for note in receipt.notes)
 
 
-def test_prepared_transactions_that_outlived_a_restart(open_bench: Bench) -> None:
-    spec = open_bench.spec(writer())
-    open_bench.adapter().create_user(spec)
-    with open_bench.login(spec) as c:
+def test_prepared_transactions_that_outlived_a_restart(open_harness: EngineHarness) -> None:
+    spec = open_harness.spec(writer())
+    open_harness.adapter().create_user(spec)
+    with open_harness.login(spec) as c:
         c.execute("CREATE TYPE public.mood AS ENUM ('good')")
         c.execute("CREATE TABLE public.notes (m public.mood)")
-    prepare(open_bench, spec)
-    open_bench.server.restart()
-    open_bench.adapter().drop_user(spec.username, spec.level)
-    assert not open_bench.role_exists(spec.username)
-    with open_bench.superuser() as c:
+    prepare(open_harness, spec)
+    open_harness.server.restart()
+    open_harness.adapter().drop_user(spec.username, spec.level)
+    assert not open_harness.role_exists(spec.username)
+    with open_harness.superuser() as c:
         assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
 
 
-def test_a_prepared_transaction_of_a_colleague_is_left_and_named(open_bench: Bench) -> None:
+def test_a_prepared_transaction_of_a_colleague_is_left_and_named(open_harness: EngineHarness) -> None:
     """One that is not the user's and does not hold up its end: only its owner knows what it is for."""
-    spec = open_bench.spec(writer())
-    open_bench.adapter().create_user(spec)
-    with contextlib.closing(psycopg.connect(open_bench.server.superuser_url(open_bench.database))) as c:
+    spec = open_harness.spec(writer())
+    open_harness.adapter().create_user(spec)
+    with contextlib.closing(psycopg.connect(open_harness.server.superuser_url(open_harness.database))) as c:
         c.execute("SET ROLE shop_writer")
         c.execute("UPDATE shop.orders SET customer = 7 WHERE id = 7")
         c.execute("PREPARE TRANSACTION 'payroll'")
     try:
-        receipt = open_bench.adapter().drop_user(spec.username, spec.level)
+        receipt = open_harness.adapter().drop_user(spec.username, spec.level)
         assert any("'payroll'" in note for note in receipt.notes)
-        assert not open_bench.role_exists(spec.username)
+        assert not open_harness.role_exists(spec.username)
     finally:
-        with open_bench.superuser() as c:
+        with open_harness.superuser() as c:
             c.execute("ROLLBACK PREPARED 'payroll'")

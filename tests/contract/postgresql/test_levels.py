@@ -10,74 +10,74 @@ import pytest
 
 from adapters.base import Connect, Grant, Level, Rejected
 from adapters.postgresql.levels import kept_role
-from tests.contract.postgresql.bench import Bench, readonly, support, writer
+from tests.contract.postgresql.harness import EngineHarness, readonly, support, writer
 
 
 def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str = "support") -> Level:
     return Level(name=name, grants=(Grant(on=on, privileges=privileges),))
 
 
-def kept_roles(bench: Bench, stem: str) -> list[str]:
-    with bench.superuser() as c:
+def kept_roles(harness: EngineHarness, stem: str) -> list[str]:
+    with harness.superuser() as c:
         rows = c.execute(
             "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"dbaccess_{stem}_",)
         ).fetchall()
     return [str(name) for (name,) in rows]
 
 
-def test_a_level_with_grants_sees_only_its_own(bench: Bench) -> None:
-    spec, adapter = bench.spec(support()), bench.adapter()
+def test_a_level_with_grants_sees_only_its_own(harness: EngineHarness) -> None:
+    spec, adapter = harness.spec(support()), harness.adapter()
     adapter.create_user(spec)
-    with bench.login(spec) as c:
+    with harness.login(spec) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
         for query in ("SELECT * FROM shop.orders", "DELETE FROM shop.customers", "CREATE TABLE shop.t (id int)"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 c.execute(query.encode())
     assert not adapter.drop_user(spec.username, spec.level).notes
-    assert kept_roles(bench, "support") == []
+    assert kept_roles(harness, "support") == []
 
 
-def test_a_kept_role_lives_as_long_as_it_is_used(bench: Bench) -> None:
-    first, second, adapter = bench.spec(support()), bench.spec(support()), bench.adapter()
+def test_a_kept_role_lives_as_long_as_it_is_used(harness: EngineHarness) -> None:
+    first, second, adapter = harness.spec(support()), harness.spec(support()), harness.adapter()
     adapter.create_user(first)
     adapter.create_user(second)
-    (role,) = kept_roles(bench, "support")
+    (role,) = kept_roles(harness, "support")
     adapter.drop_user(first.username, first.level)
-    assert kept_roles(bench, "support") == [role]
-    with bench.login(second) as c:
+    assert kept_roles(harness, "support") == [role]
+    with harness.login(second) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
     adapter.drop_user(second.username, second.level)
-    assert kept_roles(bench, "support") == []
+    assert kept_roles(harness, "support") == []
 
 
-def test_a_kept_role_is_made_equal_again(bench: Bench) -> None:
+def test_a_kept_role_is_made_equal_again(harness: EngineHarness) -> None:
     """Somebody took from it and gave to it by hand; the next user has what its level says, and so has the first."""
-    first, adapter = bench.spec(support()), bench.adapter()
+    first, adapter = harness.spec(support()), harness.adapter()
     adapter.create_user(first)
-    (role,) = kept_roles(bench, "support")
-    with bench.superuser() as c:
-        c.execute(f"SET ROLE {bench.owner or bench.bot}".encode())
+    (role,) = kept_roles(harness, "support")
+    with harness.superuser() as c:
+        c.execute(f"SET ROLE {harness.owner or harness.bot}".encode())
         c.execute(f"REVOKE SELECT ON shop.customers FROM {role}".encode())
         c.execute("RESET ROLE")
         c.execute(f"GRANT SELECT ON shop.orders TO {role}".encode())
-    second = bench.spec(support())
+    second = harness.spec(support())
     with pytest.raises(Rejected, match="does not hold what its level gives") as no:
         adapter.create_user(second)  # what the owner gave, the bot cannot take
-    with bench.superuser() as c:
-        c.execute((no.value.mend or "").encode())
+    with harness.superuser() as c:
+        c.execute((no.value.remedy or "").encode())
     adapter.create_user(second)
-    with bench.login(second) as c:
+    with harness.login(second) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             c.execute("SELECT * FROM shop.orders")
     for spec in (first, second):
         adapter.drop_user(spec.username, spec.level)
-    assert kept_roles(bench, "support") == []
+    assert kept_roles(harness, "support") == []
 
 
-def test_whole_schemas_and_schema_privileges(own_bench: Bench) -> None:
-    with own_bench.superuser() as c:
-        holder = own_bench.owner or own_bench.bot
+def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None:
+    with own_harness.superuser() as c:
+        holder = own_harness.owner or own_harness.bot
         c.execute(f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
         c.execute(f"GRANT CREATE ON SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
     level = Level(
@@ -87,21 +87,21 @@ def test_whole_schemas_and_schema_privileges(own_bench: Bench) -> None:
             Grant(on=("shop",), privileges=("USAGE", "CREATE")),
         ),
     )
-    spec, adapter = own_bench.spec(level), own_bench.adapter()
+    spec, adapter = own_harness.spec(level), own_harness.adapter()
     adapter.create_user(spec)
-    with own_bench.login(spec) as c:
+    with own_harness.login(spec) as c:
         assert c.execute("SELECT count(*) FROM shop.orders").fetchone() == (1000,)
         c.execute("CREATE TABLE shop.made (id int)")
         c.execute("CREATE FUNCTION shop.made() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     receipt = adapter.drop_user(spec.username, level)
     assert receipt.kept == ("shop.made (table)", "shop.made() (function)")
-    assert kept_roles(own_bench, "wide") == []
-    with own_bench.superuser() as c:
+    assert kept_roles(own_harness, "wide") == []
+    with own_harness.superuser() as c:
         c.execute("DROP TABLE shop.made; DROP FUNCTION shop.made()")
 
 
 @pytest.mark.parametrize(
-    ("level", "says", "mend"),
+    ("level", "says", "remedy"),
     [
         (
             grants_level("shop.orders"),
@@ -118,15 +118,17 @@ def test_whole_schemas_and_schema_privileges(own_bench: Bench) -> None:
         (Level(name="x", roles=("dbaccess_graveyard",)), "left behind", None),
     ],
 )
-def test_what_is_refused_and_how_it_is_mended(bench: Bench, level: Level, says: str, mend: str | None) -> None:
-    spec = bench.spec(level)
+def test_what_is_refused_and_how_it_is_mended(
+    harness: EngineHarness, level: Level, says: str, remedy: str | None
+) -> None:
+    spec = harness.spec(level)
     with pytest.raises(Rejected) as no:
-        bench.adapter().create_user(spec)
+        harness.adapter().create_user(spec)
     assert says in no.value.what
-    assert mend is None or mend in str(no.value.mend)
-    assert not bench.role_exists(spec.username)
-    bench.adapter().drop_user(spec.username, level)
-    assert kept_roles(bench, level.name) == []
+    assert remedy is None or remedy in str(no.value.remedy)
+    assert not harness.role_exists(spec.username)
+    harness.adapter().drop_user(spec.username, level)
+    assert kept_roles(harness, level.name) == []
 
 
 @pytest.mark.parametrize(
@@ -140,15 +142,15 @@ def test_what_is_refused_and_how_it_is_mended(bench: Bench, level: Level, says: 
         ("CREATE ROLE {r}; GRANT dbaccess_graveyard TO {r}", "left behind"),
     ],
 )
-def test_dangerous_roles_are_refused(own_bench: Bench, make: str, says: str) -> None:
-    role = f"danger_{own_bench.bot}"
-    with own_bench.superuser() as c:
+def test_dangerous_roles_are_refused(own_harness: EngineHarness, make: str, says: str) -> None:
+    role = f"danger_{own_harness.bot}"
+    with own_harness.superuser() as c:
         c.execute(make.replace("{r}", role).encode())
-        c.execute(f"GRANT {role} TO {own_bench.owner} WITH ADMIN OPTION".encode())
+        c.execute(f"GRANT {role} TO {own_harness.owner} WITH ADMIN OPTION".encode())
     level = Level(name="x", roles=(role,))
     with pytest.raises(Rejected, match=says.replace("{r}", role)):
-        own_bench.adapter().create_user(own_bench.spec(level))
-    assert any(says.replace("{r}", role) in f.what for f in own_bench.adapter().check([level]).problems)
+        own_harness.adapter().create_user(own_harness.spec(level))
+    assert any(says.replace("{r}", role) in f.what for f in own_harness.adapter().check([level]).problems)
 
 
 def test_names_do_not_clash() -> None:
@@ -168,107 +170,107 @@ def test_names_do_not_clash() -> None:
     assert kept_role(one, readonly()) is None
 
 
-def test_a_planted_kept_role_is_not_given(own_bench: Bench) -> None:
-    role = kept_role(own_bench.target(), support())
-    with own_bench.superuser() as c:
-        c.execute(f"CREATE ROLE {role}; GRANT {role} TO {own_bench.owner} WITH ADMIN OPTION".encode())
+def test_a_planted_kept_role_is_not_given(own_harness: EngineHarness) -> None:
+    role = kept_role(own_harness.target(), support())
+    with own_harness.superuser() as c:
+        c.execute(f"CREATE ROLE {role}; GRANT {role} TO {own_harness.owner} WITH ADMIN OPTION".encode())
     with pytest.raises(Rejected, match="did not make"):
-        own_bench.adapter().create_user(own_bench.spec(support()))
-    with own_bench.superuser() as c:
+        own_harness.adapter().create_user(own_harness.spec(support()))
+    with own_harness.superuser() as c:
         c.execute(
             f"COMMENT ON ROLE {role} IS 'dbaccess ledger=abc level=support'; GRANT shop_writer TO {role}".encode()
         )
     with pytest.raises(Rejected, match="a member of shop_writer"):
-        own_bench.adapter().create_user(own_bench.spec(support()))
-    with own_bench.superuser() as c:
+        own_harness.adapter().create_user(own_harness.spec(support()))
+    with own_harness.superuser() as c:
         c.execute(f"DROP ROLE {role}".encode())
 
 
-def test_many_at_once_with_a_kept_role(bench: Bench) -> None:
-    specs, adapter = [bench.spec(support()) for _ in range(16)], bench.adapter()
+def test_many_at_once_with_a_kept_role(harness: EngineHarness) -> None:
+    specs, adapter = [harness.spec(support()) for _ in range(16)], harness.adapter()
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(adapter.create_user, specs))
         list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
-    assert not any(bench.role_exists(spec.username) for spec in specs)
-    assert kept_roles(bench, "support") == []
+    assert not any(harness.role_exists(spec.username) for spec in specs)
+    assert kept_roles(harness, "support") == []
 
 
-def test_many_hand_over_at_once(own_bench: Bench) -> None:
+def test_many_hand_over_at_once(own_harness: EngineHarness) -> None:
     """All of them change the same schema's privileges for a moment, which fails in parallel unless they take turns."""
-    specs, adapter = [own_bench.spec(writer()) for _ in range(8)], own_bench.adapter()
+    specs, adapter = [own_harness.spec(writer()) for _ in range(8)], own_harness.adapter()
     for spec in specs:
         adapter.create_user(spec)
-        with own_bench.login(spec) as c:
+        with own_harness.login(spec) as c:
             c.execute(f"CREATE FUNCTION shop.f_{spec.username}() RETURNS int LANGUAGE sql AS 'SELECT 1'".encode())
-    with own_bench.superuser() as c:
+    with own_harness.superuser() as c:
         c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
-        c.execute(f"GRANT CREATE ON SCHEMA shop TO {own_bench.owner} WITH GRANT OPTION".encode())
+        c.execute(f"GRANT CREATE ON SCHEMA shop TO {own_harness.owner} WITH GRANT OPTION".encode())
     with ThreadPoolExecutor(8) as pool:
         receipts = list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
     assert [len(receipt.kept) for receipt in receipts] == [1] * 8
     assert not any(receipt.notes for receipt in receipts)
 
 
-def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_bench: Bench) -> None:
+def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: EngineHarness) -> None:
     """Before 16 a member can always SET ROLE; what it makes as the kept role is handed over with the rest."""
-    spec, adapter = own_bench.spec(support()), own_bench.adapter()
+    spec, adapter = own_harness.spec(support()), own_harness.adapter()
     adapter.create_user(spec)
-    role = kept_role(own_bench.target(), support())
-    with own_bench.login(spec) as c:
+    role = kept_role(own_harness.target(), support())
+    with own_harness.login(spec) as c:
         try:
             c.execute(f"SET ROLE {role}".encode())
         except psycopg.errors.InsufficientPrivilege:
-            assert own_bench.server.version >= 16
+            assert own_harness.server.version >= 16
         c.execute("SELECT lo_create(0)")
     receipt = adapter.drop_user(spec.username, spec.level)
     assert len(receipt.kept) == 1
-    assert kept_roles(own_bench, "support") == []
+    assert kept_roles(own_harness, "support") == []
 
 
-def test_settings_are_the_users_own(bench: Bench) -> None:
+def test_settings_are_the_users_own(harness: EngineHarness) -> None:
     settings = {"statement_timeout": "7min", "search_path": "shop, public", "default_transaction_read_only": "on"}
-    spec = bench.spec(Level(name="readonly", roles=("shop_reader",), settings=settings))
-    bench.adapter().create_user(spec)
-    with bench.login(spec) as c:
+    spec = harness.spec(Level(name="readonly", roles=("shop_reader",), settings=settings))
+    harness.adapter().create_user(spec)
+    with harness.login(spec) as c:
         assert c.execute("SHOW statement_timeout").fetchone() == ("7min",)
         assert c.execute("SELECT count(*) FROM customers").fetchone() == (1000,)
         assert c.execute("SHOW transaction_read_only").fetchone() == ("on",)
-    bench.adapter().drop_user(spec.username, spec.level)
+    harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_setting_the_bot_may_not_give(bench: Bench) -> None:
-    spec = bench.spec(Level(name="readonly", roles=("shop_reader",), settings={"log_statement": "all"}))
+def test_a_setting_the_bot_may_not_give(harness: EngineHarness) -> None:
+    spec = harness.spec(Level(name="readonly", roles=("shop_reader",), settings={"log_statement": "all"}))
     with pytest.raises(Rejected) as no:
-        bench.adapter().create_user(spec)
-    assert no.value.mend == f"GRANT SET ON PARAMETER log_statement TO {bench.owner or bench.bot};"
-    with bench.superuser() as c:
-        c.execute(no.value.mend.encode())
-    bench.adapter().create_user(spec)
-    bench.adapter().drop_user(spec.username, spec.level)
+        harness.adapter().create_user(spec)
+    assert no.value.remedy == f"GRANT SET ON PARAMETER log_statement TO {harness.owner or harness.bot};"
+    with harness.superuser() as c:
+        c.execute(no.value.remedy.encode())
+    harness.adapter().create_user(spec)
+    harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_level_of_another_database(bench: Bench) -> None:
-    with bench.superuser(bench.other) as c:
+def test_a_level_of_another_database(harness: EngineHarness) -> None:
+    with harness.superuser(harness.other) as c:
         c.execute("CREATE SCHEMA IF NOT EXISTS next")
         c.execute("CREATE TABLE IF NOT EXISTS next.things (id int)")
-        holder = bench.owner or bench.bot
+        holder = harness.owner or harness.bot
         c.execute(f"GRANT USAGE ON SCHEMA next TO {holder} WITH GRANT OPTION".encode())
         c.execute(f"GRANT SELECT ON next.things TO {holder} WITH GRANT OPTION".encode())
-    level = replace(grants_level("next.things", name="next"), database=bench.other)
-    spec, adapter = bench.spec(level), bench.adapter()
+    level = replace(grants_level("next.things", name="next"), database=harness.other)
+    spec, adapter = harness.spec(level), harness.adapter()
     adapter.create_user(spec)
     endpoint = adapter.endpoint(level)
-    assert endpoint.database == bench.other
-    with bench.login(spec, bench.other) as c:
+    assert endpoint.database == harness.other
+    with harness.login(spec, harness.other) as c:
         assert c.execute("SELECT count(*) FROM next.things").fetchone() == (0,)
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        bench.login(spec)
+        harness.login(spec)
     adapter.drop_user(spec.username, level)
-    assert kept_roles(bench, "next") == []
+    assert kept_roles(harness, "next") == []
 
 
-def test_the_endpoint_says_what_was_configured(bench: Bench) -> None:
+def test_the_endpoint_says_what_was_configured(harness: EngineHarness) -> None:
     connect = Connect(host="2001:db8::7", port=6000, database="sh op$", tls="require", note="VPN only")
-    endpoint = bench.adapter(connect=connect).endpoint(readonly())
+    endpoint = harness.adapter(connect=connect).endpoint(readonly())
     assert endpoint.command == 'psql "postgresql://{username}:{password}@[2001:db8::7]:6000/sh%20op%24?sslmode=require"'
     assert (endpoint.host, endpoint.port, endpoint.tls, endpoint.note) == ("2001:db8::7", 6000, "require", "VPN only")

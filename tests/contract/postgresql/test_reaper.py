@@ -17,7 +17,7 @@ from adapters.base import Enforced, Finding, UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL, reaper
 from tests.conftest import had
-from tests.contract.postgresql.bench import BOT_PASSWORD, Bench, Login, build, readonly
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, Login, build, readonly
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer, psql
 
@@ -35,17 +35,17 @@ def server() -> Iterator[PostgresServer]:
         yield found
 
 
-def set_up(bench: Bench) -> None:
+def set_up(harness: EngineHarness) -> None:
     """As the file says."""
-    names = ["-v", f"login={bench.bot}", "-v", f"role={bench.owner or bench.bot}"]
-    words = [str(psql()), "-X", "-q", "-d", bench.server.superuser_url(), *names, "-f", str(SETUP)]
+    names = ["-v", f"login={harness.bot}", "-v", f"role={harness.owner or harness.bot}"]
+    words = [str(psql()), "-X", "-q", "-d", harness.server.superuser_url(), *names, "-f", str(SETUP)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stderr
 
 
 @pytest.fixture(scope="module", params=["admin role", "own login"])
-def bench(request: pytest.FixtureRequest, server: PostgresServer) -> Bench:
+def harness(request: pytest.FixtureRequest, server: PostgresServer) -> EngineHarness:
     """Set up twice, as it may be."""
     found = build(server, with_owner=request.param == "admin role")
     set_up(found)
@@ -54,93 +54,95 @@ def bench(request: pytest.FixtureRequest, server: PostgresServer) -> Bench:
 
 
 @pytest.fixture
-def session(bench: Bench) -> Iterator[tuple[UserSpec, Login]]:
-    spec = bench.spec(readonly())
-    bench.adapter().create_user(spec)
-    with bench.login(spec) as connection:
+def session(harness: EngineHarness) -> Iterator[tuple[UserSpec, Login]]:
+    spec = harness.spec(readonly())
+    harness.adapter().create_user(spec)
+    with harness.login(spec) as connection:
         yield spec, Login(connection)
-    bench.adapter().drop_user(spec.username, spec.level)
+    harness.adapter().drop_user(spec.username, spec.level)
 
 
-def command(bench: Bench) -> str:
-    with bench.superuser("postgres") as c:
+def command(harness: EngineHarness) -> str:
+    with harness.superuser("postgres") as c:
         query = "SELECT command FROM cron.job WHERE jobname = %s AND username = %s"
-        ((found,),) = c.execute(query, (reaper.JOB, bench.bot)).fetchall()
+        ((found,),) = c.execute(query, (reaper.JOB, harness.bot)).fetchall()
     return str(found)
 
 
-def run_now(bench: Bench, *, search_path: str = PINNED_PATH) -> None:
+def run_now(harness: EngineHarness, *, search_path: str = PINNED_PATH) -> None:
     """What the job runs, as whom it runs, where it runs. ``search_path`` takes the place of the one that it sets."""
-    statements = command(bench)
+    statements = command(harness)
     assert f"search_path = {PINNED_PATH};" in statements
-    with psycopg.connect(bench.server.url(bench.bot, BOT_PASSWORD), autocommit=True) as c:
+    with psycopg.connect(harness.server.url(harness.bot, BOT_PASSWORD), autocommit=True) as c:
         c.execute(statements.replace(PINNED_PATH, search_path).encode())
 
 
-def about(bench: Bench, words: str = "") -> tuple[Enforced, list[Finding]]:
-    health = bench.adapter().check([readonly()])
+def about(harness: EngineHarness, words: str = "") -> tuple[Enforced, list[Finding]]:
+    health = harness.adapter().check([readonly()])
     assert health.problems == ()
     return health.enforced, [
         f for f in health.findings if "session" in f.what or reaper.JOB in f.what if words in f.what
     ]
 
 
-def test_it_ends_sessions_of_users_past_their_end(bench: Bench, session: tuple[UserSpec, Login]) -> None:
+def test_it_ends_sessions_of_users_past_their_end(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     spec, login = session
-    run_now(bench)
+    run_now(harness)
     assert login.is_alive()
-    bench.adapter().set_expiry(spec.username, -60)
-    run_now(bench)
+    harness.adapter().set_expiry(spec.username, -60)
+    run_now(harness)
     assert login.is_alive(), "dbaccess comes first"
-    bench.adapter().set_expiry(spec.username, LONG_AGO)
-    run_now(bench)
+    harness.adapter().set_expiry(spec.username, LONG_AGO)
+    run_now(harness)
     wait_until(lambda: not login.is_alive())
 
 
-def test_it_touches_nobody_else(bench: Bench, session: tuple[UserSpec, Login]) -> None:
+def test_it_touches_nobody_else(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     """Users that a DBA made with an end, kept roles, another bot's, and the bot itself."""
     spec, login = session
-    bench.adapter().set_expiry(spec.username, LONG_AGO)
+    harness.adapter().set_expiry(spec.username, LONG_AGO)
     others = {
         "plain": "a word",
-        "kept": f"dbaccess ledger={bench.ledger} level=x",
+        "kept": f"dbaccess ledger={harness.ledger} level=x",
         "marked": "xdbaccess ledger=a request=1",
     }
     found: dict[str, psycopg.Connection[Any]] = {}
     for stem, comment in others.items():
-        name = f"{stem}_{bench.bot}"
-        with bench.superuser() as c:
+        name = f"{stem}_{harness.bot}"
+        with harness.superuser() as c:
             c.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x' IN ROLE shop_reader").format(sql.Identifier(name)))
             c.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(name), sql.Literal(comment)))
-            c.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(name), sql.Identifier(bench.owner or bench.bot)))
-            found[name] = psycopg.connect(bench.server.url(name, "x", bench.database), autocommit=True)
+            c.execute(
+                sql.SQL("GRANT {} TO {}").format(sql.Identifier(name), sql.Identifier(harness.owner or harness.bot))
+            )
+            found[name] = psycopg.connect(harness.server.url(name, "x", harness.database), autocommit=True)
             c.execute(sql.SQL("ALTER ROLE {} VALID UNTIL '2020-01-01'").format(sql.Identifier(name)))
-    run_now(bench)
+    run_now(harness)
     wait_until(lambda: not login.is_alive())
     for stem, connection in found.items():
         assert Login(connection).is_alive(), stem
         connection.close()
 
 
-def test_one_it_may_not_end_does_not_spare_the_rest(bench: Bench, session: tuple[UserSpec, Login]) -> None:
+def test_one_it_may_not_end_does_not_spare_the_rest(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     spec, login = session
-    other = build(bench.server)
+    other = build(harness.server)
     foreign = other.spec(readonly())
     other.adapter().create_user(foreign)
     with other.login(foreign) as connection:
-        for one, name in ((bench, spec.username), (other, foreign.username)):
+        for one, name in ((harness, spec.username), (other, foreign.username)):
             one.adapter().set_expiry(name, LONG_AGO)
-        run_now(bench)
+        run_now(harness)
         wait_until(lambda: not login.is_alive())
         assert Login(connection).is_alive(), "the other bot's own job ends it"
     other.adapter().drop_user(foreign.username, foreign.level)
 
 
-def test_nothing_planted_in_its_database_runs(bench: Bench, session: tuple[UserSpec, Login]) -> None:
+def test_nothing_planted_in_its_database_runs(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     spec, login = session
-    with bench.superuser("postgres") as c:
+    with harness.superuser("postgres") as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    with psycopg.connect(bench.server.url(spec.username, spec.password), autocommit=True) as c:
+    with psycopg.connect(harness.server.url(spec.username, spec.password), autocommit=True) as c:
         c.execute(
             "CREATE FUNCTION public.planted(oid, oid) RETURNS boolean LANGUAGE plpgsql AS"
             " 'BEGIN RAISE EXCEPTION ''planted''; END';"
@@ -148,13 +150,13 @@ def test_nothing_planted_in_its_database_runs(bench: Bench, session: tuple[UserS
             " CREATE VIEW public.pg_stat_activity AS SELECT 0 AS pid, 0::oid AS usesysid WHERE false"
         )
     try:
-        bench.adapter().set_expiry(spec.username, LONG_AGO)
-        run_now(bench, search_path="public, pg_catalog")
+        harness.adapter().set_expiry(spec.username, LONG_AGO)
+        run_now(harness, search_path="public, pg_catalog")
         assert login.is_alive(), "what was planted is in the way of a job that looks in public first"
-        run_now(bench)
+        run_now(harness)
         wait_until(lambda: not login.is_alive())
     finally:
-        with bench.superuser("postgres") as c:
+        with harness.superuser("postgres") as c:
             c.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; DROP VIEW public.pg_stat_activity")
             c.execute("DROP OPERATOR public.= (oid, oid); DROP FUNCTION public.planted")
 
@@ -173,18 +175,18 @@ def test_without_the_job_only_the_login_ends(server: PostgresServer) -> None:
 
 def test_it_is_really_run_and_measured(server: PostgresServer) -> None:
     """Nobody but the server ends this session."""
-    bench = build(server)
-    set_up(bench)
-    spec = bench.spec(readonly(), remaining=LONG_AGO + 181)
-    bench.adapter().create_user(spec)
-    with bench.login(spec) as connection:
-        bench.adapter().set_expiry(spec.username, LONG_AGO)
+    harness = build(server)
+    set_up(harness)
+    spec = harness.spec(readonly(), remaining=LONG_AGO + 181)
+    harness.adapter().create_user(spec)
+    with harness.login(spec) as connection:
+        harness.adapter().set_expiry(spec.username, LONG_AGO)
         wait_until(lambda: not Login(connection).is_alive(), within=A_RUN)
-    wait_until(lambda: about(bench)[0] is Enforced.SESSIONS)
-    (finding,) = about(bench)[1]
+    wait_until(lambda: about(harness)[0] is Enforced.SESSIONS)
+    (finding,) = about(harness)[1]
     assert finding.what == "the server itself ends open sessions 2 to 3 minutes after their end"
-    bench.adapter().drop_user(spec.username, spec.level)
-    _is_measured(bench)
+    harness.adapter().drop_user(spec.username, spec.level)
+    _is_measured(harness)
 
 
 SPOILED = {
@@ -202,31 +204,31 @@ SPOILED = {
 }
 
 
-def _is_measured(bench: Bench) -> None:
+def _is_measured(harness: EngineHarness) -> None:
     """Each thing that is not so takes the promise back. The job is kept from running meanwhile."""
-    mine = sql.SQL("jobid = (SELECT jobid FROM cron.job WHERE username = {})").format(sql.Literal(bench.bot))
-    for words, (spoil, mend) in SPOILED.items():
-        with bench.superuser("postgres") as c:
+    mine = sql.SQL("jobid = (SELECT jobid FROM cron.job WHERE username = {})").format(sql.Literal(harness.bot))
+    for words, (spoil, remedy) in SPOILED.items():
+        with harness.superuser("postgres") as c:
             c.execute(sql.SQL("UPDATE cron.job SET schedule = '0 0 1 1 *' WHERE {}").format(mine))
-            assert about(bench)[0] is Enforced.SESSIONS, f"before it {words}"
+            assert about(harness)[0] is Enforced.SESSIONS, f"before it {words}"
             c.execute(sql.SQL("{} WHERE {}").format(sql.SQL(spoil), mine))
-            enforced, (finding,) = about(bench)
+            enforced, (finding,) = about(harness)
             assert (enforced, finding.is_ok) == (Enforced.LOGIN, False)
             assert words in finding.what
-            if mend is None:
-                c.execute((finding.mend or "").encode())
+            if remedy is None:
+                c.execute((finding.remedy or "").encode())
             else:
-                c.execute(sql.SQL("{} WHERE {}").format(sql.SQL(mend), mine))
+                c.execute(sql.SQL("{} WHERE {}").format(sql.SQL(remedy), mine))
 
 
-def test_standbys_are_not_promised_for(bench: Bench) -> None:
-    with bench.superuser("postgres") as c:
+def test_standbys_are_not_promised_for(harness: EngineHarness) -> None:
+    with harness.superuser("postgres") as c:
         job = "SELECT jobid, 1000000 + jobid, 'succeeded', now(), now(), username FROM cron.job WHERE username = %s"
         c.execute(
             f"INSERT INTO cron.job_run_details (jobid, runid, status, start_time, end_time, username) {job}".encode(),
-            (bench.bot,),
+            (harness.bot,),
         )
-    assert about(bench)[0] is Enforced.SESSIONS
-    secrets = replace(bench.secrets(), replicas=(bench.server.url(bench.bot, BOT_PASSWORD, bench.database),))
-    health = PostgreSQL(replace(bench.target(), replicas=("env:STANDBY",)), secrets).check([readonly()])
+    assert about(harness)[0] is Enforced.SESSIONS
+    secrets = replace(harness.secrets(), replicas=(harness.server.url(harness.bot, BOT_PASSWORD, harness.database),))
+    health = PostgreSQL(replace(harness.target(), replicas=("env:STANDBY",)), secrets).check([readonly()])
     assert health.enforced is Enforced.LOGIN

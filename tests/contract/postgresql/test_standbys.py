@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from adapters.base import LoginRefused, Secrets, Unreachable, UserSpec
+from adapters.base import LoginRefused, Secrets, ServerDown, UserSpec
 from adapters.contract import Died, expect_within, wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.bench import (
-    Bench,
+from tests.contract.postgresql.harness import (
+    EngineHarness,
     Login,
     build,
     dies_after,
@@ -27,40 +27,40 @@ from tests.servers.postgresql import PostgresServer
 
 
 @pytest.fixture
-def bench(paired: Bench) -> Bench:
+def harness(paired: EngineHarness) -> EngineHarness:
     return paired
 
 
-def test_a_session_on_the_standby_ends(bench: Bench, pair: Pair) -> None:
-    expect_within(1.0, lambda: end_with_sessions_on_both(bench, pair))
+def test_a_session_on_the_standby_ends(harness: EngineHarness, pair: Pair) -> None:
+    expect_within(1.0, lambda: end_with_sessions_on_both(harness, pair))
 
 
-def end_with_sessions_on_both(bench: Bench, pair: Pair) -> float:
-    spec, there = opened(bench, pair, support())
-    again = login_at(pair.standby, spec, bench.database)
-    here = login_at(pair.primary, spec, bench.database)
-    (activity,) = bench.adapter().activity([spec.username])
+def end_with_sessions_on_both(harness: EngineHarness, pair: Pair) -> float:
+    spec, there = opened(harness, pair, support())
+    again = login_at(pair.standby, spec, harness.database)
+    here = login_at(pair.primary, spec, harness.database)
+    (activity,) = harness.adapter().activity([spec.username])
     assert (activity.sessions, activity.clients) == (3, ("127.0.0.1",))
     began = time.monotonic()
-    receipt = bench.adapter().drop_user(spec.username, spec.level)
+    receipt = harness.adapter().drop_user(spec.username, spec.level)
     took = time.monotonic() - began
     assert not any(session.is_alive() for session in (there, again, here))
     assert receipt.sessions_ended == 3
     assert receipt.notes == ("On the standby behind env:STANDBY_1: 2 sessions ended, none left.",)
-    assert not bench.role_exists(spec.username)
+    assert not harness.role_exists(spec.username)
     with pytest.raises(LoginRefused):
-        login_at(pair.standby, spec, bench.database)
-    (quiet,) = bench.adapter().activity([spec.username])
+        login_at(pair.standby, spec, harness.database)
+    (quiet,) = harness.adapter().activity([spec.username])
     assert quiet.sessions == 0
     return took
 
 
-def test_what_runs_on_the_standby_ends(bench: Bench, pair: Pair) -> None:
-    expect_within(1.0, lambda: end_with_work(bench, pair))
+def test_what_runs_on_the_standby_ends(harness: EngineHarness, pair: Pair) -> None:
+    expect_within(1.0, lambda: end_with_work(harness, pair))
 
 
-def end_with_work(bench: Bench, pair: Pair) -> float:
-    spec, there = opened(bench, pair)
+def end_with_work(harness: EngineHarness, pair: Pair) -> float:
+    spec, there = opened(harness, pair)
     ended: list[float] = []
 
     def work() -> None:
@@ -71,22 +71,22 @@ def end_with_work(bench: Bench, pair: Pair) -> float:
     thread = threading.Thread(target=work)
     thread.start()
     began = time.monotonic()
-    bench.adapter().drop_user(spec.username, spec.level)
+    harness.adapter().drop_user(spec.username, spec.level)
     thread.join(50)
     assert ended
     return ended[0] - began
 
 
-def test_a_storm_of_logins_on_the_standby(bench: Bench, pair: Pair) -> None:
+def test_a_storm_of_logins_on_the_standby(harness: EngineHarness, pair: Pair) -> None:
     for _ in range(3):
-        spec, first = opened(bench, pair)
+        spec, first = opened(harness, pair)
         sessions, is_over = [first], threading.Event()
-        threads = [threading.Thread(target=storm, args=(bench, pair, spec, sessions, is_over)) for _ in range(8)]
+        threads = [threading.Thread(target=storm, args=(harness, pair, spec, sessions, is_over)) for _ in range(8)]
         for thread in threads:
             thread.start()
         try:
             wait_until(lambda sessions=sessions: len(sessions) > 3)  # type: ignore[misc]
-            receipt = bench.adapter().drop_user(spec.username, spec.level)
+            receipt = harness.adapter().drop_user(spec.username, spec.level)
             assert sessions_left(pair.standby) == []
         finally:
             is_over.set()
@@ -97,10 +97,10 @@ def test_a_storm_of_logins_on_the_standby(bench: Bench, pair: Pair) -> None:
         assert sessions_left(pair.standby) == []
 
 
-def storm(bench: Bench, pair: Pair, spec: UserSpec, sessions: list[Login], is_over: threading.Event) -> None:
+def storm(harness: EngineHarness, pair: Pair, spec: UserSpec, sessions: list[Login], is_over: threading.Event) -> None:
     while not is_over.is_set():
         try:
-            sessions.append(login_at(pair.standby, spec, bench.database))
+            sessions.append(login_at(pair.standby, spec, harness.database))
         except LoginRefused:
             continue
 
@@ -115,26 +115,26 @@ def sessions_left(standby: PostgresServer) -> list[tuple[Any, ...]]:
 
 
 def test_drop_killed_after_each_statement(pair: Pair) -> None:
-    bench = replace(build(pair.primary), standbys=(pair.standby,))
+    harness = replace(build(pair.primary), standbys=(pair.standby,))
     pair.catch_up()
-    spec, _ = opened(bench, pair)
+    spec, _ = opened(harness, pair)
     with dies_after(None) as ran:
-        bench.adapter().drop_user(spec.username, spec.level)
+        harness.adapter().drop_user(spec.username, spec.level)
     for step in range(1, len(ran) + 1):
-        spec, there = opened(bench, pair)
+        spec, there = opened(harness, pair)
         with dies_after(step), pytest.raises(Died):
-            bench.adapter().drop_user(spec.username, spec.level)
-        bench.adapter().drop_user(spec.username, spec.level)
+            harness.adapter().drop_user(spec.username, spec.level)
+        harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive(), f"after step {step}"
-        assert not bench.role_exists(spec.username), f"after step {step}"
+        assert not harness.role_exists(spec.username), f"after step {step}"
 
 
-def test_an_absent_user_is_looked_for_there_too(bench: Bench, pair: Pair) -> None:
-    spec, there = opened(bench, pair)
-    with bench.superuser() as c:
+def test_an_absent_user_is_looked_for_there_too(harness: EngineHarness, pair: Pair) -> None:
+    spec, there = opened(harness, pair)
+    with harness.superuser() as c:
         c.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(spec.username)))
     pair.catch_up()
-    receipt = bench.adapter().drop_user(spec.username, spec.level)
+    receipt = harness.adapter().drop_user(spec.username, spec.level)
     assert receipt.was_absent
     (note,) = [note for note in receipt.notes if "on the standby behind env:STANDBY_1" in note]
     with pair.standby.admin() as c:
@@ -142,11 +142,11 @@ def test_an_absent_user_is_looked_for_there_too(bench: Bench, pair: Pair) -> Non
     wait_until(lambda: not there.is_alive())
 
 
-def test_a_standby_is_not_asked_to_make_or_end_users(bench: Bench, pair: Pair) -> None:
-    spec, _ = opened(bench, pair)
-    swapped = Secrets(admin_url=bench.secrets().replicas[0], replicas=(bench.secrets().admin_url,))
-    with pytest.raises(Unreachable, match="standby now"):
-        PostgreSQL(bench.target(), swapped).drop_user(spec.username, spec.level)
-    with pytest.raises(Unreachable):
-        PostgreSQL(bench.target(), swapped).create_user(bench.spec(readonly()))
-    bench.adapter().drop_user(spec.username, spec.level)
+def test_a_standby_is_not_asked_to_make_or_end_users(harness: EngineHarness, pair: Pair) -> None:
+    spec, _ = opened(harness, pair)
+    swapped = Secrets(admin_url=harness.secrets().replicas[0], replicas=(harness.secrets().admin_url,))
+    with pytest.raises(ServerDown, match="standby now"):
+        PostgreSQL(harness.target(), swapped).drop_user(spec.username, spec.level)
+    with pytest.raises(ServerDown):
+        PostgreSQL(harness.target(), swapped).create_user(harness.spec(readonly()))
+    harness.adapter().drop_user(spec.username, spec.level)

@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 from psycopg import sql
 
-from adapters.base import LoginRefused, Rejected, Secrets, Unreachable
+from adapters.base import LoginRefused, Rejected, Secrets, ServerDown
 from adapters.contract import everything_on, wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.bench import (
+from tests.contract.postgresql.harness import (
     BOT_PASSWORD,
-    Bench,
+    EngineHarness,
     build,
     make_login,
     readonly,
@@ -28,116 +28,116 @@ from tests.servers.postgresql import PostgresServer
 
 
 @pytest.fixture
-def bench(paired: Bench) -> Bench:
+def harness(paired: EngineHarness) -> EngineHarness:
     return paired
 
 
-def test_a_standby_that_is_down_is_named_and_waited_for(bench: Bench, pair: Pair) -> None:
-    spec, _ = opened(bench, pair)
-    here = login_at(pair.primary, spec, bench.database)
+def test_a_standby_that_is_down_is_named_and_waited_for(harness: EngineHarness, pair: Pair) -> None:
+    spec, _ = opened(harness, pair)
+    here = login_at(pair.primary, spec, harness.database)
     pair.standby.stop()
     try:
         for verb in (
-            lambda: bench.adapter().drop_user(spec.username, spec.level),
-            lambda: bench.adapter().activity([spec.username]),
+            lambda: harness.adapter().drop_user(spec.username, spec.level),
+            lambda: harness.adapter().activity([spec.username]),
         ):
-            with pytest.raises(Unreachable, match="the standby behind env:STANDBY_1: no connection") as silent:
+            with pytest.raises(ServerDown, match="the standby behind env:STANDBY_1: no connection") as silent:
                 verb()
             assert BOT_PASSWORD not in everything_on(silent.value)
             assert "postgresql://" not in everything_on(silent.value)
         assert not here.is_alive(), "what can be ended is ended"
         with pytest.raises(LoginRefused):
-            login_at(pair.primary, spec, bench.database)
-        assert bench.role_exists(spec.username), "by its oid the next run finds what is left on the standby"
+            login_at(pair.primary, spec, harness.database)
+        assert harness.role_exists(spec.username), "by its oid the next run finds what is left on the standby"
     finally:
         pair.standby.start()
     pair.catch_up()
     with pytest.raises(LoginRefused):
-        login_at(pair.standby, spec, bench.database)
-    receipt = bench.adapter().drop_user(spec.username, spec.level)
+        login_at(pair.standby, spec, harness.database)
+    receipt = harness.adapter().drop_user(spec.username, spec.level)
     assert receipt.notes == ("On the standby behind env:STANDBY_1: 0 sessions ended, none left.",)
-    assert not bench.role_exists(spec.username)
+    assert not harness.role_exists(spec.username)
 
 
 def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
-    bench = replace(build(pair.primary), standbys=(pair.standby,))
+    harness = replace(build(pair.primary), standbys=(pair.standby,))
     pair.catch_up()
-    spec, there = opened(bench, pair)
-    here = login_at(pair.primary, spec, bench.database)
+    spec, there = opened(harness, pair)
+    here = login_at(pair.primary, spec, harness.database)
     assert pair.standby.process is not None
     pair.standby.process.send_signal(signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(1) as pool:
-            drop = pool.submit(bench.adapter().drop_user, spec.username, spec.level)
+            drop = pool.submit(harness.adapter().drop_user, spec.username, spec.level)
             wait_until(lambda: not here.is_alive())
             assert not drop.done(), "it goes on waiting for the standby"
-            with pytest.raises(Unreachable, match="env:STANDBY_1"):
+            with pytest.raises(ServerDown, match="env:STANDBY_1"):
                 drop.result(timeout=120)
     finally:
         pair.standby.process.send_signal(signal.SIGCONT)
-    bench.adapter().drop_user(spec.username, spec.level)
+    harness.adapter().drop_user(spec.username, spec.level)
     assert not there.is_alive()
 
 
-def test_one_that_is_down_does_not_spare_the_other(bench: Bench, pair: Pair) -> None:
-    spec, there = opened(bench, pair)
+def test_one_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair: Pair) -> None:
+    spec, there = opened(harness, pair)
     gone = replace(pair.standby, port=servers.free_port())
-    both = replace(bench, standbys=(gone, pair.standby))
-    with pytest.raises(Unreachable, match="env:STANDBY_1"):
+    both = replace(harness, standbys=(gone, pair.standby))
+    with pytest.raises(ServerDown, match="env:STANDBY_1"):
         both.adapter().drop_user(spec.username, spec.level)
     assert not there.is_alive()
-    receipt = bench.adapter().drop_user(spec.username, spec.level)
+    receipt = harness.adapter().drop_user(spec.username, spec.level)
     assert not receipt.was_absent
 
 
-def test_a_standby_that_lags(bench: Bench, pair: Pair) -> None:
+def test_a_standby_that_lags(harness: EngineHarness, pair: Pair) -> None:
     """It still lets the user in: the drop ends what is there, and does not say it is done."""
-    spec, there = opened(bench, pair)
+    spec, there = opened(harness, pair)
     with pair.lagging(), impatient():
-        with pytest.raises(Unreachable, match=r"env:STANDBY_1: it lags behind the primary"):
-            bench.adapter().drop_user(spec.username, spec.level)
+        with pytest.raises(ServerDown, match=r"env:STANDBY_1: it lags behind the primary"):
+            harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
-        late = login_at(pair.standby, spec, bench.database)
+        late = login_at(pair.standby, spec, harness.database)
         assert late.read() == 1000
     pair.catch_up()
     assert late.is_alive(), "that its login is blocked does not end a session"
-    receipt = bench.adapter().drop_user(spec.username, spec.level)
+    receipt = harness.adapter().drop_user(spec.username, spec.level)
     assert receipt.sessions_ended == 1
     assert not late.is_alive()
 
 
-def test_what_the_primary_commits_late(bench: Bench, pair: Pair) -> None:
+def test_what_the_primary_commits_late(harness: EngineHarness, pair: Pair) -> None:
     """With ``synchronous_commit = off`` the login is blocked before that is written; what is there must still be seen."""
-    spec, there = opened(bench, pair)
+    spec, there = opened(harness, pair)
     with pair.primary.admin() as c:
-        c.execute(sql.SQL("ALTER ROLE {} SET synchronous_commit = off").format(sql.Identifier(bench.bot)))
+        c.execute(sql.SQL("ALTER ROLE {} SET synchronous_commit = off").format(sql.Identifier(harness.bot)))
     with pair.lagging(), impatient():
-        with pytest.raises(Unreachable, match="lags"):
-            bench.adapter().drop_user(spec.username, spec.level)
+        with pytest.raises(ServerDown, match="lags"):
+            harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
-    assert not bench.adapter().drop_user(spec.username, spec.level).was_absent
+    assert not harness.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-def test_a_user_the_standby_has_not_heard_of_yet(bench: Bench, pair: Pair) -> None:
+def test_a_user_the_standby_has_not_heard_of_yet(harness: EngineHarness, pair: Pair) -> None:
     """Absent there is not gone: it would appear, with its password, and could log in before it is blocked there too."""
-    spec = bench.spec(readonly())
+    spec = harness.spec(readonly())
     with pair.lagging(), impatient():
-        bench.adapter().create_user(spec)
-        with pytest.raises(Unreachable, match="lags"):
-            bench.adapter().drop_user(spec.username, spec.level)
-        with bench.superuser() as c:
+        harness.adapter().create_user(spec)
+        with pytest.raises(ServerDown, match="lags"):
+            harness.adapter().drop_user(spec.username, spec.level)
+        with harness.superuser() as c:
             c.execute(sql.SQL("DROP OWNED BY {n}; DROP ROLE {n}").format(n=sql.Identifier(spec.username)))
-        with pytest.raises(Unreachable, match="lags"):
-            bench.adapter().drop_user(spec.username, spec.level)
-    assert bench.adapter().drop_user(spec.username, spec.level).was_absent
+        with pytest.raises(ServerDown, match="lags"):
+            harness.adapter().drop_user(spec.username, spec.level)
+    assert harness.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-def test_the_drop_waits_for_a_standby_that_is_a_little_late(bench: Bench, pair: Pair) -> None:
-    spec, there = opened(bench, pair)
+def test_the_drop_waits_for_a_standby_that_is_a_little_late(harness: EngineHarness, pair: Pair) -> None:
+    spec, there = opened(harness, pair)
     resumed = threading.Timer(1.0, lambda: _resume(pair.standby))
     with pair.lagging():
         resumed.start()
-        receipt = bench.adapter().drop_user(spec.username, spec.level)
+        receipt = harness.adapter().drop_user(spec.username, spec.level)
     resumed.join()
     assert receipt.sessions_ended == 1
     assert not there.is_alive()
@@ -148,19 +148,19 @@ def _resume(standby: PostgresServer) -> None:
         c.execute("SELECT pg_wal_replay_resume()")
 
 
-def test_another_server_in_its_place(bench: Bench, pair: Pair, postgresql16: PostgresServer) -> None:
+def test_another_server_in_its_place(harness: EngineHarness, pair: Pair, postgresql16: PostgresServer) -> None:
     with postgresql16.admin() as c:
-        make_login(c, bench.bot)
-    spec = bench.spec(readonly())
-    bench.adapter().create_user(spec)
+        make_login(c, harness.bot)
+    spec = harness.spec(readonly())
+    harness.adapter().create_user(spec)
     elsewhere = Secrets(
-        admin_url=bench.secrets().admin_url, replicas=(postgresql16.url(bench.bot, BOT_PASSWORD, "postgres"),)
+        admin_url=harness.secrets().admin_url, replicas=(postgresql16.url(harness.bot, BOT_PASSWORD, "postgres"),)
     )
     with pytest.raises(Rejected, match="behind env:STANDBY_1 is another server") as no:
-        PostgreSQL(bench.target(), elsewhere).drop_user(spec.username, spec.level)
-    assert no.value.mend is not None
-    assert "env:STANDBY_1" in no.value.mend
-    bench.adapter().drop_user(spec.username, spec.level)
+        PostgreSQL(harness.target(), elsewhere).drop_user(spec.username, spec.level)
+    assert no.value.remedy is not None
+    assert "env:STANDBY_1" in no.value.remedy
+    harness.adapter().drop_user(spec.username, spec.level)
 
 
 @pytest.mark.parametrize(
@@ -171,32 +171,32 @@ def test_another_server_in_its_place(bench: Bench, pair: Pair, postgresql16: Pos
     ],
     ids=["password", "url"],
 )
-def test_an_address_that_is_wrong(bench: Bench, pair: Pair, spoil: Callable[[str], str], says: str) -> None:
+def test_an_address_that_is_wrong(harness: EngineHarness, pair: Pair, spoil: Callable[[str], str], says: str) -> None:
     """The primary's sessions and login end all the same."""
-    spec, _ = opened(bench, pair)
-    here = login_at(pair.primary, spec, bench.database)
-    spoiled = Secrets(admin_url=bench.secrets().admin_url, replicas=(spoil(bench.secrets().replicas[0]),))
+    spec, _ = opened(harness, pair)
+    here = login_at(pair.primary, spec, harness.database)
+    spoiled = Secrets(admin_url=harness.secrets().admin_url, replicas=(spoil(harness.secrets().replicas[0]),))
     with pytest.raises(Rejected, match=says) as no:
-        PostgreSQL(bench.target(), spoiled).drop_user(spec.username, spec.level)
+        PostgreSQL(harness.target(), spoiled).drop_user(spec.username, spec.level)
     assert spoiled.replicas[0] not in everything_on(no.value)
     assert not here.is_alive()
-    bench.adapter().drop_user(spec.username, spec.level)
+    harness.adapter().drop_user(spec.username, spec.level)
 
 
 def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
     """It will never hear that the login is blocked: nobody may say that the user is gone."""
-    bench = build(pair.primary)
-    spec = bench.spec(writer())
-    bench.adapter().create_user(spec)
+    harness = build(pair.primary)
+    spec = harness.spec(writer())
+    harness.adapter().create_user(spec)
     with had_here(lambda: servers.start_standby(pair.primary)) as split:
         with split.admin() as c:
             c.execute("SELECT pg_promote()")
-        bench = replace(bench, standbys=(split,))
-        there = login_at(split, spec, bench.database)
+        harness = replace(harness, standbys=(split,))
+        there = login_at(split, spec, harness.database)
         there.write()
         with impatient(), pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
-            bench.adapter().drop_user(spec.username, spec.level)
+            harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
         with split.admin() as c:
-            c.execute((no.value.mend or "").split("there: ")[1].encode())
-        assert not bench.adapter().drop_user(spec.username, spec.level).was_absent
+            c.execute((no.value.remedy or "").split("there: ")[1].encode())
+        assert not harness.adapter().drop_user(spec.username, spec.level).was_absent

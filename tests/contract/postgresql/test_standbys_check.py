@@ -10,9 +10,9 @@ import pytest
 from adapters.base import Rejected, Secrets
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.bench import (
+from tests.contract.postgresql.harness import (
     BOT_PASSWORD,
-    Bench,
+    EngineHarness,
     build,
     make_login,
     readonly,
@@ -22,44 +22,44 @@ from tests.servers import postgresql as servers
 
 
 @pytest.fixture
-def bench(paired: Bench) -> Bench:
+def harness(paired: EngineHarness) -> EngineHarness:
     return paired
 
 
-def check(bench: Bench) -> tuple[list[str], list[str]]:
+def check(harness: EngineHarness) -> tuple[list[str], list[str]]:
     """What is wrong with standbys, fatal or not."""
-    health = bench.adapter().check([readonly()])
+    health = harness.adapter().check([readonly()])
     return [f.what for f in health.problems], [f.what for f in health.warnings if "standby" in f.what]
 
 
-def test_check_of_a_healthy_standby(bench: Bench, pair: Pair) -> None:
-    health = bench.adapter().check([readonly()])
-    assert check(bench) == ([], [])
+def test_check_of_a_healthy_standby(harness: EngineHarness, pair: Pair) -> None:
+    health = harness.adapter().check([readonly()])
+    assert check(harness) == ([], [])
     assert any("env:STANDBY_1 answers" in f.what for f in health.findings)
-    assert check(replace(bench, standbys=()))[1] == [
+    assert check(replace(harness, standbys=()))[1] == [
         "1 standby servers are attached and none is named: sessions on the others are not ended by dbaccess"
     ]
 
 
-def test_check_names_a_standby_that_is_down(bench: Bench, pair: Pair) -> None:
-    gone = replace(bench, standbys=(replace(pair.standby, port=servers.free_port()),))
+def test_check_names_a_standby_that_is_down(harness: EngineHarness, pair: Pair) -> None:
+    gone = replace(harness, standbys=(replace(pair.standby, port=servers.free_port()),))
     (problem,), _ = check(gone)
     assert problem.startswith("the standby behind env:STANDBY_1: no connection")
 
 
-def test_check_names_one_that_is_no_standby(bench: Bench, pair: Pair) -> None:
-    (problem,), _ = check(replace(bench, standbys=(pair.primary,)))
+def test_check_names_one_that_is_no_standby(harness: EngineHarness, pair: Pair) -> None:
+    (problem,), _ = check(replace(harness, standbys=(pair.primary,)))
     assert problem == "the standby behind env:STANDBY_1 is no standby: it accepts writes of its own"
 
 
-def test_check_says_that_a_standby_waits(bench: Bench, pair: Pair) -> None:
+def test_check_says_that_a_standby_waits(harness: EngineHarness, pair: Pair) -> None:
     with pair.lagging():
-        assert any("env:STANDBY_1 has paused" in words for words in check(bench)[1])
+        assert any("env:STANDBY_1 has paused" in words for words in check(harness)[1])
     with pair.standby.admin() as c:
         c.execute("ALTER SYSTEM SET recovery_min_apply_delay = '5min'")
         c.execute("SELECT pg_reload_conf()")
         try:
-            wait_until(lambda: any("is kept 5min behind" in words for words in check(bench)[1]))
+            wait_until(lambda: any("is kept 5min behind" in words for words in check(harness)[1]))
         finally:
             c.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
             c.execute("SELECT pg_reload_conf()")
@@ -67,26 +67,26 @@ def test_check_says_that_a_standby_waits(bench: Bench, pair: Pair) -> None:
 
 def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> None:
     """Where the bot acts as its own login, only that one is a member of the users it makes."""
-    bench = build(pair.primary, with_owner=False)
-    second = f"second_{bench.bot}"
+    harness = build(pair.primary, with_owner=False)
+    second = f"second_{harness.bot}"
     with pair.primary.admin() as c:
         make_login(c, second)
-        c.execute(f"GRANT CONNECT ON DATABASE {bench.database} TO {second}".encode())
+        c.execute(f"GRANT CONNECT ON DATABASE {harness.database} TO {second}".encode())
     pair.catch_up()
-    bench = replace(bench, standbys=(pair.standby,))
+    harness = replace(harness, standbys=(pair.standby,))
     secrets = Secrets(
-        admin_url=bench.secrets().admin_url, replicas=(pair.standby.url(second, BOT_PASSWORD, bench.database),)
+        admin_url=harness.secrets().admin_url, replicas=(pair.standby.url(second, BOT_PASSWORD, harness.database),)
     )
-    adapter = PostgreSQL(bench.target(), secrets)
-    spec, there = opened(bench, pair)
+    adapter = PostgreSQL(harness.target(), secrets)
+    spec, there = opened(harness, pair)
     (problem,) = adapter.check([readonly()]).problems
     assert problem.what == "the standby behind env:STANDBY_1: the bot may not end sessions there"
     with pytest.raises(Rejected, match="may not end the user's sessions") as no:
         adapter.drop_user(spec.username, spec.level)
-    assert no.value.mend == f"GRANT pg_signal_backend TO {second};"
-    assert (problem.mend or "").startswith(no.value.mend)
+    assert no.value.remedy == f"GRANT pg_signal_backend TO {second};"
+    assert (problem.remedy or "").startswith(no.value.remedy)
     with pair.primary.admin() as c:
-        c.execute(no.value.mend.encode())
+        c.execute(no.value.remedy.encode())
     pair.catch_up()
     assert not adapter.check([readonly()]).problems
     assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
@@ -96,17 +96,17 @@ def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> No
 def test_a_logical_subscriber_is_no_standby() -> None:
     """It has users of its own and none of this server's; nothing is to be named for it."""
     with had_here(lambda: servers.start(15, extra="wal_level = logical\n")) as server:
-        bench = build(server)
+        harness = build(server)
         reads = [str(servers.binaries(15) / "pg_recvlogical"), "-d", server.superuser_url(), "-S", "subscriber"]
         subprocess.run([*reads, "--create-slot", "-P", "test_decoding"], check=True)
         process = subprocess.Popen([*reads, "--start", "-f", "/dev/null"], stderr=subprocess.DEVNULL)
         try:
             with server.admin() as c:
                 wait_until(lambda: c.execute("SELECT count(*) FROM pg_stat_replication").fetchone() == (1,))
-            assert check(bench) == ([], [])
-            spec = bench.spec(readonly())
-            bench.adapter().create_user(spec)
-            assert bench.adapter().drop_user(spec.username, spec.level).notes == ()
+            assert check(harness) == ([], [])
+            spec = harness.spec(readonly())
+            harness.adapter().create_user(spec)
+            assert harness.adapter().drop_user(spec.username, spec.level).notes == ()
         finally:
             process.terminate()
             process.wait()

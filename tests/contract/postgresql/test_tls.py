@@ -8,7 +8,7 @@ import pytest
 
 from adapters.base import Rejected, Tls
 from tests.conftest import had
-from tests.contract.postgresql.bench import Bench, ContractBench, build, readonly
+from tests.contract.postgresql.harness import ContractHarness, EngineHarness, build, readonly
 from tests.servers import certificates
 from tests.servers import postgresql as servers
 from tests.servers.certificates import Certificates
@@ -21,18 +21,18 @@ def pem() -> Iterator[Certificates]:
 
 
 @pytest.fixture(scope="module")
-def secured(pem: Certificates) -> Iterator[Bench]:
+def secured(pem: Certificates) -> Iterator[EngineHarness]:
     extra = f"ssl = on\nssl_cert_file = '{pem.certificate}'\nssl_key_file = '{pem.key}'\n"
     for server in had(lambda: servers.start(15, extra=extra)):
         yield build(server)
 
 
-def speaks_tls(bench: Bench, tls: Tls) -> bool:
-    with bench.adapter(tls=tls).server.session() as connection:
+def speaks_tls(harness: EngineHarness, tls: Tls) -> bool:
+    with harness.adapter(tls=tls).server.session() as connection:
         return bool(connection.pgconn.ssl_in_use)
 
 
-def test_what_is_let_through(secured: Bench, pem: Certificates) -> None:
+def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
     known = str(pem.ca)
     for tls in (
         Tls(mode="verify-full", ca=known),
@@ -45,7 +45,7 @@ def test_what_is_let_through(secured: Bench, pem: Certificates) -> None:
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
-def test_what_is_not(secured: Bench, pem: Certificates, mode: str) -> None:
+def test_what_is_not(secured: EngineHarness, pem: Certificates, mode: str) -> None:
     for ca in (str(pem.stranger), "/nowhere/ca.pem"):
         with pytest.raises(Rejected, match=r"put tls in databases\.yml right"):
             secured.adapter(tls=Tls(mode=mode, ca=ca)).identity()
@@ -56,13 +56,13 @@ def test_a_server_without_it(postgresql18: servers.PostgresServer) -> None:
         build(postgresql18).adapter(tls=Tls(mode="require")).identity()
 
 
-def test_users_log_in_over_it(secured: Bench, pem: Certificates) -> None:
+def test_users_log_in_over_it(secured: EngineHarness, pem: Certificates) -> None:
     adapter, spec = secured.adapter(tls=Tls(mode="verify-ca", ca=str(pem.ca))), secured.spec(readonly())
     adapter.create_user(spec)
     login = adapter.login(spec.username, spec.password, spec.level)
     assert login.is_alive()
     required = secured.adapter(tls=Tls(mode="require")).endpoint(spec.level)
-    assert spec.username in ContractBench(secured).login_by(required.paste(spec.username, spec.password))
+    assert spec.username in ContractHarness(secured).login_by(required.paste(spec.username, spec.password))
     adapter.drop_user(spec.username, spec.level)
     assert not login.is_alive()
     login.close()

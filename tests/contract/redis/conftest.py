@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import had
-from tests.contract.redis.bench import Bench
+from tests.contract.redis.harness import EngineHarness
 from tests.servers import redis as servers
 from tests.servers.redis import PASSWORD, REDIS, REDIS8, TESTER, VALKEY, RedisServer
 
@@ -52,13 +52,13 @@ NODES = {
 
 
 @pytest.fixture(params=NODES)
-def bench(request: pytest.FixtureRequest) -> Bench:
-    return Bench(tuple(request.getfixturevalue(name) for name in NODES[request.param]))
+def harness(request: pytest.FixtureRequest) -> EngineHarness:
+    return EngineHarness(tuple(request.getfixturevalue(name) for name in NODES[request.param]))
 
 
 @pytest.fixture
-def pair(redis7: RedisServer, redis7_replica: RedisServer) -> Bench:
-    return Bench((redis7, redis7_replica))
+def pair(redis7: RedisServer, redis7_replica: RedisServer) -> EngineHarness:
+    return EngineHarness((redis7, redis7_replica))
 
 
 KINDS = {f"{f.name} {keeps}": (f, keeps) for f in (REDIS, VALKEY) for keeps in ("aclfile", "config")}

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from adapters.base import AdapterError, LoginRefused, UserSpec
 from adapters.redis import Redis, nodes
-from tests.contract.redis.bench import READING, Bench, Session
+from tests.contract.redis.harness import READING, EngineHarness, Session
 from tests.open_faults import open_fault, require
 from tests.servers.redis import REDIS, VALKEY, Flavour, RedisServer
 from tests.soak import soak_only
@@ -34,12 +34,12 @@ def flavour(request: pytest.FixtureRequest) -> Flavour:
     return found
 
 
-def heavy_command(bench: Bench) -> list[str]:
+def heavy_command(harness: EngineHarness) -> list[str]:
     """One that keeps this server busy for about COMMAND_SECONDS."""
     for first in range(0, ELEMENTS, 1000):
-        bench.server.run("SADD", "shop:numbers", *range(first, first + 1000))
+        harness.server.run("SADD", "shop:numbers", *range(first, first + 1000))
     began = time.monotonic()
-    bench.server.run("SUNION", *["shop:numbers"] * SAMPLE)
+    harness.server.run("SUNION", *["shop:numbers"] * SAMPLE)
     return ["SUNION", *["shop:numbers"] * int(SAMPLE * COMMAND_SECONDS / (time.monotonic() - began))]
 
 
@@ -51,10 +51,10 @@ def hammer(session: Session, command: list[str], is_over: threading.Event) -> No
 
 
 @contextmanager
-def kept_busy(bench: Bench, spec: UserSpec) -> Iterator[list[threading.Thread]]:
+def kept_busy(harness: EngineHarness, spec: UserSpec) -> Iterator[list[threading.Thread]]:
     """Sessions that send one heavy command after another, each in a thread that lives as long as it. The server is gone afterwards."""
-    command, is_over = heavy_command(bench), threading.Event()
-    sessions = [bench.login(spec.username, spec.password) for _ in range(SESSIONS)]
+    command, is_over = heavy_command(harness), threading.Event()
+    sessions = [harness.login(spec.username, spec.password) for _ in range(SESSIONS)]
     for session in sessions:
         session.connection._sock.settimeout(None)
     threads = [threading.Thread(target=hammer, args=(session, command, is_over)) for session in sessions]
@@ -64,7 +64,7 @@ def kept_busy(bench: Bench, spec: UserSpec) -> Iterator[list[threading.Thread]]:
         yield threads
     finally:
         is_over.set()
-        bench.server.stop(signal.SIGKILL)
+        harness.server.stop(signal.SIGKILL)
         for thread in threads:
             thread.join()
 
@@ -88,10 +88,10 @@ def test_an_end_gets_its_turn_between_long_commands(
 ) -> None:
     """The bot waits for one answer far shorter than a command takes on any machine."""
     monkeypatch.setattr(nodes, "ANSWER_SECONDS", 2)
-    bench = Bench((started(flavour),))
-    adapter, spec = bench.adapter(), bench.spec(READING)
+    harness = EngineHarness((started(flavour),))
+    adapter, spec = harness.adapter(), harness.spec(READING)
     adapter.create_user(spec)
-    with kept_busy(bench, spec) as threads:
+    with kept_busy(harness, spec) as threads:
         time.sleep(COMMAND_SECONDS)  # until each session has had a turn or waits for one
         require(all(thread.is_alive() for thread in threads), "all sessions are at it")
         assert is_ended(adapter, spec, tries=TRIES)
@@ -103,13 +103,13 @@ def test_an_end_gets_its_turn_between_long_commands(
 @open_fault("H4", "a user who takes every connection there is keeps the bot out for as long as it likes")
 def test_an_end_gets_in_where_every_connection_is_taken(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
     """The bot was here before the user was: it made it."""
-    bench = Bench((started(flavour, extra=f"maxclients {PLACES}\n"),))
-    adapter, spec = bench.adapter(), bench.spec(READING)
+    harness = EngineHarness((started(flavour, extra=f"maxclients {PLACES}\n"),))
+    adapter, spec = harness.adapter(), harness.spec(READING)
     adapter.create_user(spec)
     sessions = list[Session]()
     with suppress(LoginRefused):
         while True:
-            sessions.append(bench.login(spec.username, spec.password))
+            sessions.append(harness.login(spec.username, spec.password))
     require(len(sessions) > PLACES / 2, "nearly every place is taken by the user")
     is_over = is_ended(adapter, spec, tries=2)
     alive = [session for session in sessions if session.is_alive()]

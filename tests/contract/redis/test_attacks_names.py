@@ -9,7 +9,7 @@ import pytest
 
 from adapters.base import AdapterError, Grant, Level, Rejected, Secrets
 from adapters.redis import Redis
-from tests.contract.redis.bench import BOT_PASSWORD, READING, RIGHTS, Bench
+from tests.contract.redis.harness import BOT_PASSWORD, READING, RIGHTS, EngineHarness
 from tests.open_faults import open_fault, require
 from tests.servers.postgresql import has_ipv6
 from tests.servers.redis import PASSWORD, REDIS, TESTER, VALKEY, Flavour, RedisServer
@@ -32,44 +32,52 @@ def flavour(request: pytest.FixtureRequest) -> Flavour:
     return found
 
 
-def as_administrator(bench: Bench, server: RedisServer, user: str = TESTER, password: str = PASSWORD) -> Redis:
+def as_administrator(
+    harness: EngineHarness, server: RedisServer, user: str = TESTER, password: str = PASSWORD
+) -> Redis:
     """A bot that logs in by an administrator's account, as many do."""
-    return Redis(bench.target(), Secrets(admin_url=server.url(user, quote(password, safe=""))))
+    return Redis(harness.target(), Secrets(admin_url=server.url(user, quote(password, safe=""))))
 
 
-def expect_life(bench: Bench, adapter: Redis, level: Level = READING) -> None:
+def expect_life(harness: EngineHarness, adapter: Redis, level: Level = READING) -> None:
     """A grant from its beginning to its end, with a new password on the way."""
     assert adapter.check([level]).problems == ()
-    spec = bench.spec(level)
+    spec = harness.spec(level)
     adapter.create_user(spec)
     login = adapter.login(spec.username, spec.password, level)
     assert login.is_alive()
     adapter.set_password(spec.username, "f" * 32)
     assert adapter.drop_user(spec.username, level).sessions_ended == 1
     assert not login.is_alive()
-    assert not bench.has_user(spec.username)
+    assert not harness.has_user(spec.username)
 
 
-def outcome(bench: Bench, adapter: Redis) -> tuple[AdapterError | None, bool]:
+def outcome(harness: EngineHarness, adapter: Redis) -> tuple[AdapterError | None, bool]:
     """What a grant ends in, and whether its user is there afterwards."""
-    spec = bench.spec(READING)
+    spec = harness.spec(READING)
     try:
         adapter.create_user(spec)
     except AdapterError as trouble:
-        return trouble, bench.has_user(spec.username)
-    return None, bench.has_user(spec.username)
+        return trouble, harness.has_user(spec.username)
+    return None, harness.has_user(spec.username)
 
 
-def unsaved(server: RedisServer, bot: str, rights: list[str]) -> Bench:
+def unsaved(server: RedisServer, bot: str, rights: list[str]) -> EngineHarness:
     """A bench whose bot was not saved: this server cannot save, or lacks what a bench is made by."""
-    bench = Bench.__new__(Bench)
-    bench.nodes, bench.bot, bench.ledger, bench.prefix, bench.passwords = (server,), bot, "ledger1", "jit_", {}
+    harness = EngineHarness.__new__(EngineHarness)
+    harness.nodes, harness.bot, harness.ledger, harness.prefix, harness.passwords = (
+        (server,),
+        bot,
+        "ledger1",
+        "jit_",
+        {},
+    )
     if bot != TESTER:
         server.run("ACL", "SETUSER", bot, "reset", "on", f">{BOT_PASSWORD}", *(f"+{right}" for right in rights))
-    return bench
+    return harness
 
 
-def without_config(server: RedisServer) -> Bench:
+def without_config(server: RedisServer) -> EngineHarness:
     return unsaved(server, "dbaccess", [right for right in RIGHTS if right != "config|rewrite"])
 
 
@@ -78,16 +86,16 @@ def without_config(server: RedisServer) -> Bench:
 def test_settings_that_change_nothing_for_us(
     flavour: Flavour, started: Callable[..., RedisServer], keeps: str, what: str
 ) -> None:
-    bench = Bench((started(flavour, keeps=keeps, extra=HARMLESS[what]),))
-    expect_life(bench, bench.adapter())
+    harness = EngineHarness((started(flavour, keeps=keeps, extra=HARMLESS[what]),))
+    expect_life(harness, harness.adapter())
 
 
 @pytest.mark.parametrize("how", WITHOUT_CONFIG)
 def test_no_config_where_users_are_kept_in_a_file_of_their_own(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
-    bench = Bench((started(flavour, extra=WITHOUT_CONFIG[how]),))
-    expect_life(bench, bench.adapter())
+    harness = EngineHarness((started(flavour, extra=WITHOUT_CONFIG[how]),))
+    expect_life(harness, harness.adapter())
 
 
 @pytest.mark.parametrize("how", WITHOUT_CONFIG)
@@ -95,10 +103,10 @@ def test_no_config_where_users_are_kept_in_a_file_of_their_own(
 def test_doctor_says_that_users_cannot_be_saved(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
-    bench = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
-    found = bench.adapter().check([READING])
+    harness = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
+    found = harness.adapter().check([READING])
     require(found.warnings, "something is said")
-    assert any("aclfile" in str(finding.mend) for finding in found.problems), "the one way out is an ACL file"
+    assert any("aclfile" in str(finding.remedy) for finding in found.problems), "the one way out is an ACL file"
 
 
 @pytest.mark.parametrize("how", WITHOUT_CONFIG)
@@ -106,18 +114,18 @@ def test_doctor_says_that_users_cannot_be_saved(
 def test_a_grant_is_refused_where_users_cannot_be_saved(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
-    bench = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
-    trouble, is_there = outcome(bench, bench.adapter())
+    harness = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
+    trouble, is_there = outcome(harness, harness.adapter())
     require(trouble is not None, "no user is given who would be forgotten at a restart")
     assert isinstance(trouble, Rejected)
-    assert "aclfile" in str(trouble.mend)
+    assert "aclfile" in str(trouble.remedy)
     assert not is_there
 
 
-def of_administrator(server: RedisServer) -> tuple[Bench, Redis]:
+def of_administrator(server: RedisServer) -> tuple[EngineHarness, Redis]:
     """A bench without a bot of its own, for servers on which none can be made, and a bot by the administrator's account."""
-    bench = unsaved(server, TESTER, RIGHTS)
-    return bench, as_administrator(bench, server)
+    harness = unsaved(server, TESTER, RIGHTS)
+    return harness, as_administrator(harness, server)
 
 
 @pytest.mark.parametrize("keeps", KEEPS)
@@ -141,14 +149,14 @@ def test_the_mend_for_what_was_disabled_helps(
     before = adapter.check([READING]).problems
     require(before, "doctor says that something is missing")
     for finding in before:
-        if str(finding.mend).startswith("ACL SETUSER"):
-            server.run(*str(finding.mend).split())
+        if str(finding.remedy).startswith("ACL SETUSER"):
+            server.run(*str(finding.remedy).split())
     assert not set(before) & set(adapter.check([READING]).problems)
 
 
 def test_nobody_is_made_whose_end_cannot_be_proven(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
-    bench, adapter = of_administrator(started(flavour, extra=DISABLED.format("client")))
-    trouble, is_there = outcome(bench, adapter)
+    harness, adapter = of_administrator(started(flavour, extra=DISABLED.format("client")))
+    trouble, is_there = outcome(harness, adapter)
     assert isinstance(trouble, Rejected)
     assert not is_there
 
@@ -157,36 +165,36 @@ def test_who_is_there_is_ended_although_it_cannot_be_proven(
     flavour: Flavour, started: Callable[..., RedisServer]
 ) -> None:
     """CLIENT was taken out of the server after the grant was made."""
-    bench, adapter = of_administrator(started(flavour, extra=DISABLED.format("client")))
-    spec = bench.spec(READING)
-    bench.make_foreign_user(spec.username, spec.password)
-    session = bench.login(spec.username, spec.password)
+    harness, adapter = of_administrator(started(flavour, extra=DISABLED.format("client")))
+    spec = harness.spec(READING)
+    harness.make_foreign_user(spec.username, spec.password)
+    session = harness.login(spec.username, spec.password)
     with pytest.raises(AdapterError):
         adapter.drop_user(spec.username, READING)
     assert not session.is_alive()
-    assert not bench.has_user(spec.username)
+    assert not harness.has_user(spec.username)
 
 
 def test_nobody_is_made_without_info(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
-    bench, adapter = of_administrator(started(flavour, extra=DISABLED.format("info")))
-    trouble, is_there = outcome(bench, adapter)
+    harness, adapter = of_administrator(started(flavour, extra=DISABLED.format("info")))
+    trouble, is_there = outcome(harness, adapter)
     assert isinstance(trouble, Rejected)
     assert not is_there
 
 
 def test_an_admin_password_with_special_characters(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
-    bench = Bench((started(flavour),))
-    bench.server.run("ACL", "SETUSER", "fancy", "on", f">{FANCY}", "~*", "&*", "+@all")
-    bench.server.run("ACL", "SAVE")
-    expect_life(bench, as_administrator(bench, bench.server, "fancy", FANCY))
+    harness = EngineHarness((started(flavour),))
+    harness.server.run("ACL", "SETUSER", "fancy", "on", f">{FANCY}", "~*", "&*", "+@all")
+    harness.server.run("ACL", "SAVE")
+    expect_life(harness, as_administrator(harness, harness.server, "fancy", FANCY))
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
 def test_over_ipv6(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
-    bench = Bench((started(flavour, extra="bind 127.0.0.1 ::1\n"),))
-    url = f"redis://{bench.bot}:{BOT_PASSWORD}@[::1]:{bench.server.port}"
-    adapter = Redis(bench.target(), Secrets(admin_url=url))
-    expect_life(bench, adapter)
+    harness = EngineHarness((started(flavour, extra="bind 127.0.0.1 ::1\n"),))
+    url = f"redis://{harness.bot}:{BOT_PASSWORD}@[::1]:{harness.server.port}"
+    adapter = Redis(harness.target(), Secrets(admin_url=url))
+    expect_life(harness, adapter)
     assert " -h ::1 " in adapter.endpoint(READING).command
 
 
@@ -197,5 +205,5 @@ def test_over_ipv6(flavour: Flavour, started: Callable[..., RedisServer]) -> Non
 def test_key_patterns_and_words(
     flavour: Flavour, started: Callable[..., RedisServer], on: tuple[str, ...], privileges: tuple[str, ...]
 ) -> None:
-    bench = Bench((started(flavour),))
-    expect_life(bench, bench.adapter(), Level(name="k", grants=(Grant(on=on, privileges=privileges),)))
+    harness = EngineHarness((started(flavour),))
+    expect_life(harness, harness.adapter(), Level(name="k", grants=(Grant(on=on, privileges=privileges),)))

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base import Secrets, Tls
 from tests.conftest import had
-from tests.contract.redis.bench import BOT_PASSWORD, READING, Bench, Noted
+from tests.contract.redis.harness import BOT_PASSWORD, READING, EngineHarness, Noted
 from tests.open_faults import open_fault
 from tests.servers import certificates
 from tests.servers import redis as servers
@@ -25,7 +25,7 @@ def authority(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def secured(authority: Path) -> Iterator[tuple[Bench, Noted]]:
+def secured(authority: Path) -> Iterator[tuple[EngineHarness, Noted]]:
     port = free_port()
     with certificates.made() as pem:
         authority.parent.mkdir()
@@ -33,21 +33,21 @@ def secured(authority: Path) -> Iterator[tuple[Bench, Noted]]:
         files = (("cert", pem.certificate), ("key", pem.key), ("ca-cert", pem.ca))
         extra = f"tls-port {port}\ntls-auth-clients no\n" + "".join(f"tls-{word}-file {path}\n" for word, path in files)
         for server in had(lambda: servers.start(REDIS, extra=extra)):
-            bench = Bench((server,))
-            target = bench.target(tls=Tls(mode="verify-full", ca=str(authority)))
-            adapter = Noted(target, Secrets(admin_url=f"rediss://{bench.bot}:{BOT_PASSWORD}@127.0.0.1:{port}"))
-            adapter.passwords = bench.passwords
-            yield bench, adapter
+            harness = EngineHarness((server,))
+            target = harness.target(tls=Tls(mode="verify-full", ca=str(authority)))
+            adapter = Noted(target, Secrets(admin_url=f"rediss://{harness.bot}:{BOT_PASSWORD}@127.0.0.1:{port}"))
+            adapter.passwords = harness.passwords
+            yield harness, adapter
 
 
 @open_fault("U7", "the command names the bot's own file of the authority, which no other machine has")
-def test_over_tls_that_verifies(secured: tuple[Bench, Noted], authority: Path) -> None:
-    bench, adapter = secured
-    spec = bench.spec(READING)
+def test_over_tls_that_verifies(secured: tuple[EngineHarness, Noted], authority: Path) -> None:
+    harness, adapter = secured
+    spec = harness.spec(READING)
     adapter.create_user(spec)
     command = adapter.endpoint(READING).paste(spec.username, spec.password)
     authority.rename(authority.with_name("elsewhere.pem"))
-    said = bench.login_by(command)
+    said = harness.login_by(command)
     authority.with_name("elsewhere.pem").rename(authority)
     adapter.drop_user(spec.username, READING)
     assert f"user={spec.username}" in said, said

@@ -8,28 +8,30 @@ import pytest
 
 from adapters.base import Adapter
 from adapters.contract import AdapterContract, Named, everything_on
-from tests.contract.redis.bench import Bench
+from tests.contract.redis.harness import EngineHarness
 from tests.servers.redis import REDIS
 
 
 class TestRedis(AdapterContract):
     @pytest.fixture
-    def bench(self, bench: Bench) -> Bench:
-        return bench
+    def harness(self, harness: EngineHarness) -> EngineHarness:
+        return harness
 
-    def test_no_secret_in_errors_or_in_the_servers_log(self, bench: Bench, adapter: Adapter, named: Named) -> None:  # type: ignore[override]
+    def test_no_secret_in_errors_or_in_the_servers_log(
+        self, harness: EngineHarness, adapter: Adapter, named: Named
+    ) -> None:  # type: ignore[override]
         """Valkey and Redis 8 take the name of the user out of their log as well, so there the statements are known by their verbs."""
-        if bench.server.flavour is REDIS:
-            super().test_no_secret_in_errors_or_in_the_servers_log(bench, adapter, named)
+        if harness.server.flavour is REDIS:
+            super().test_no_secret_in_errors_or_in_the_servers_log(harness, adapter, named)
             return
-        spec, fresh = named.spec(bench.reading), secrets.token_hex(16)
-        before = bench.log_text().count("ACL SETUSER (redacted)")
+        spec, fresh = named.spec(harness.reading), secrets.token_hex(16)
+        before = harness.log_text().count("ACL SETUSER (redacted)")
         adapter.create_user(spec)
         adapter.set_password(spec.username, fresh)
         adapter.drop_user(spec.username, spec.level)
-        seen = bench.log_text()
+        seen = harness.log_text()
         assert seen.count("ACL SETUSER (redacted)") == before + 2
-        for trouble in self._troubles(bench, named):
+        for trouble in self._troubles(harness, named):
             seen += everything_on(trouble)
-        for secret in (spec.password, fresh, *bench.admin_secrets):
+        for secret in (spec.password, fresh, *harness.admin_secrets):
             assert secret not in seen

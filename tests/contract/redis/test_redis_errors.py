@@ -12,10 +12,10 @@ import pytest
 import redis.exceptions
 from redis.exceptions import AskError, RedisError
 
-from adapters.base import AdapterError, Rejected, Secrets, Target, Tls, Unreachable
+from adapters.base import AdapterError, Rejected, Secrets, ServerDown, Target, Tls
 from adapters.contract import everything_on
 from adapters.redis import Redis, nodes
-from tests.contract.redis.bench import BOT_PASSWORD, READING, Bench
+from tests.contract.redis.harness import BOT_PASSWORD, READING, EngineHarness
 from tests.servers.postgresql import free_port
 
 
@@ -30,33 +30,33 @@ def every_class() -> list[type[RedisError]]:
     return sorted(found, key=lambda c: c.__name__)
 
 
-def raised(bench: Bench, error: BaseException) -> AdapterError:
-    with pytest.raises(AdapterError) as caught, bench.adapter().nodes[0].session():
+def raised(harness: EngineHarness, error: BaseException) -> AdapterError:
+    with pytest.raises(AdapterError) as caught, harness.adapter().nodes[0].session():
         raise error
     return caught.value
 
 
 @pytest.mark.parametrize("kind", every_class(), ids=lambda c: c.__name__)
-def test_every_class_of_the_driver_is_translated(pair: Bench, kind: type[RedisError]) -> None:
+def test_every_class_of_the_driver_is_translated(pair: EngineHarness, kind: type[RedisError]) -> None:
     text = f"could not use redis://bot:{BOT_PASSWORD}@cache and {BOT_PASSWORD}"
     error = kind("1 h:1") if issubclass(kind, AskError) else kind(text)  # where a key is, which holds no secret
     trouble = raised(pair, error)
-    assert isinstance(trouble, Unreachable | Rejected)
+    assert isinstance(trouble, ServerDown | Rejected)
     assert BOT_PASSWORD not in everything_on(trouble)
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (redis.exceptions.ConnectionError("Connection closed by server."), Unreachable),
-        (redis.exceptions.TimeoutError("Timeout reading from socket"), Unreachable),
-        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), Unreachable),
-        (redis.exceptions.ResponseError("BUSY Redis is busy running a script"), Unreachable),
-        (redis.exceptions.ResponseError("UNKILLABLE Sorry the script already executed write commands"), Unreachable),
-        (redis.exceptions.ResponseError("max number of clients reached"), Unreachable),
-        (redis.exceptions.ResponseError("There was an error trying to save the ACLs"), Unreachable),
-        (redis.exceptions.ConnectionError("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred"), Unreachable),
-        (OSError("Broken pipe"), Unreachable),
+        (redis.exceptions.ConnectionError("Connection closed by server."), ServerDown),
+        (redis.exceptions.TimeoutError("Timeout reading from socket"), ServerDown),
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), ServerDown),
+        (redis.exceptions.ResponseError("BUSY Redis is busy running a script"), ServerDown),
+        (redis.exceptions.ResponseError("UNKILLABLE Sorry the script already executed write commands"), ServerDown),
+        (redis.exceptions.ResponseError("max number of clients reached"), ServerDown),
+        (redis.exceptions.ResponseError("There was an error trying to save the ACLs"), ServerDown),
+        (redis.exceptions.ConnectionError("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred"), ServerDown),
+        (OSError("Broken pipe"), ServerDown),
         (redis.exceptions.AuthenticationError("invalid username-password pair or user is disabled."), Rejected),
         (redis.exceptions.AuthenticationError("Authentication required."), Rejected),
         (redis.exceptions.NoPermissionError("this user has no permissions to run the 'acl|users' command"), Rejected),
@@ -69,7 +69,7 @@ def test_every_class_of_the_driver_is_translated(pair: Bench, kind: type[RedisEr
     ],
 )
 def test_what_may_be_different_next_time_and_what_not(
-    pair: Bench, error: BaseException, expected: type[AdapterError]
+    pair: EngineHarness, error: BaseException, expected: type[AdapterError]
 ) -> None:
     assert type(raised(pair, error)) is expected
 
@@ -103,7 +103,7 @@ def test_parts_of_a_url() -> None:
     assert "pw" not in repr(node)
 
 
-def test_a_wrong_password_is_said(pair: Bench) -> None:
+def test_a_wrong_password_is_said(pair: EngineHarness) -> None:
     url = pair.server.url(pair.bot, "wrong0password")
     with pytest.raises(Rejected, match=f"does not let {pair.bot} in") as caught:
         target(url).list_users()
@@ -112,7 +112,7 @@ def test_a_wrong_password_is_said(pair: Bench) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_nobody_there(host: str) -> None:
-    with pytest.raises(Unreachable):
+    with pytest.raises(ServerDown):
         target(f"redis://bot:pw@{host}:{free_port()}").check()
 
 
@@ -131,8 +131,8 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pyte
         adapter = target(f"redis://bot:pw@127.0.0.1:{port}")
         for verb in (adapter.check, adapter.identity, lambda: adapter.drop_user("jit_1_a_0000", READING)):
             began = time.monotonic()
-            with pytest.raises(Unreachable):
+            with pytest.raises(ServerDown):
                 verb()
             assert time.monotonic() - began < 7, "without the patch it would be 8"
-        with pytest.raises(Unreachable):
+        with pytest.raises(ServerDown):
             adapter.login("jit_1_a_0000", "x" * 20, READING)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base import LoginRefused, Unreachable, WrongServer
+from adapters.base import LoginRefused, ServerDown, WrongServer
 from adapters.redis.users import SERVER_USER
-from tests.contract.redis.bench import READING, Bench
+from tests.contract.redis.harness import READING, EngineHarness
 from tests.servers.redis import RedisServer
 
 
 @pytest.fixture
-def bench(own: RedisServer) -> Bench:
-    return Bench((own,))
+def harness(own: RedisServer) -> EngineHarness:
+    return EngineHarness((own,))
 
 
 def kept(server: RedisServer) -> str:
@@ -38,56 +38,56 @@ def unwritable(folder: Path) -> Iterator[None]:
         folder.chmod(0o755)
 
 
-def test_a_live_user_survives_a_restart_with_its_level_and_mark(bench: Bench) -> None:
-    adapter, spec = bench.adapter(), bench.spec(READING)
+def test_a_live_user_survives_a_restart_with_its_level_and_mark(harness: EngineHarness) -> None:
+    adapter, spec = harness.adapter(), harness.spec(READING)
     identity = adapter.identity()
     adapter.create_user(spec)
     before = adapter.list_users()
-    bench.server.restart()
-    bench.fill()
-    session = bench.login(spec.username, spec.password)
+    harness.server.restart()
+    harness.fill()
+    session = harness.login(spec.username, spec.password)
     assert session.read() > 0
     session.close()
     assert adapter.list_users() == before
     assert adapter.identity() == identity
-    assert not bench.adapter(identity=identity).drop_user(spec.username, READING).was_absent
+    assert not harness.adapter(identity=identity).drop_user(spec.username, READING).was_absent
 
 
-def test_no_restart_brings_back_who_was_taken_away(bench: Bench) -> None:
-    adapter, spec, other = bench.adapter(), bench.spec(READING), bench.spec(READING)
+def test_no_restart_brings_back_who_was_taken_away(harness: EngineHarness) -> None:
+    adapter, spec, other = harness.adapter(), harness.spec(READING), harness.spec(READING)
     adapter.create_user(spec)
     adapter.create_user(other)
-    assert spec.username in kept(bench.server), "it must have stood there"
+    assert spec.username in kept(harness.server), "it must have stood there"
     adapter.drop_user(spec.username, READING)
-    assert spec.username not in kept(bench.server)
-    bench.server.restart()
-    assert not bench.has_user(spec.username)
-    bench.login(other.username, other.password).close()
+    assert spec.username not in kept(harness.server)
+    harness.server.restart()
+    assert not harness.has_user(spec.username)
+    harness.login(other.username, other.password).close()
 
 
-def test_a_crash_of_the_server_brings_nobody_back(bench: Bench) -> None:
-    adapter, spec = bench.adapter(), bench.spec(READING)
+def test_a_crash_of_the_server_brings_nobody_back(harness: EngineHarness) -> None:
+    adapter, spec = harness.adapter(), harness.spec(READING)
     adapter.create_user(spec)
     adapter.drop_user(spec.username, READING)
-    assert bench.server.process is not None
-    bench.server.process.kill()
-    bench.server.process.wait()
-    bench.server.start()
-    assert not bench.has_user(spec.username)
+    assert harness.server.process is not None
+    harness.server.process.kill()
+    harness.server.process.wait()
+    harness.server.start()
+    assert not harness.has_user(spec.username)
 
 
-def test_an_old_password_does_not_come_back(bench: Bench) -> None:
-    adapter, spec = bench.adapter(), bench.spec(READING)
+def test_an_old_password_does_not_come_back(harness: EngineHarness) -> None:
+    adapter, spec = harness.adapter(), harness.spec(READING)
     adapter.create_user(spec)
     adapter.set_password(spec.username, "f" * 32)
-    bench.server.restart()
-    bench.login(spec.username, "f" * 32).close()
+    harness.server.restart()
+    harness.login(spec.username, "f" * 32).close()
     with pytest.raises(LoginRefused):
-        bench.login(spec.username, spec.password)
+        harness.login(spec.username, spec.password)
 
 
-def test_a_moved_end_is_kept(bench: Bench) -> None:
-    adapter, spec = bench.adapter(), bench.spec(READING, remaining=60)
+def test_a_moved_end_is_kept(harness: EngineHarness) -> None:
+    adapter, spec = harness.adapter(), harness.spec(READING, remaining=60)
     adapter.create_user(spec)
     first = adapter.list_users()[0].expires_at
     for remaining in (3600, 120):
@@ -96,78 +96,78 @@ def test_a_moved_end_is_kept(bench: Bench) -> None:
         assert first is not None
         assert user.expires_at is not None
         assert abs((user.expires_at - first).total_seconds() - remaining + 60) < 5
-        assert (user.ledger, user.request_id) == (bench.ledger, spec.request_id)
-    bench.server.restart()
+        assert (user.ledger, user.request_id) == (harness.ledger, spec.request_id)
+    harness.server.restart()
     assert adapter.list_users() == [user]
-    bench.fill()
-    session = bench.login(spec.username, spec.password)
+    harness.fill()
+    session = harness.login(spec.username, spec.password)
     assert session.read() > 0
     session.close()
 
 
-def test_a_drop_that_cannot_be_saved_is_not_done(bench: Bench) -> None:
-    adapter, spec = bench.adapter(), bench.spec(READING)
+def test_a_drop_that_cannot_be_saved_is_not_done(harness: EngineHarness) -> None:
+    adapter, spec = harness.adapter(), harness.spec(READING)
     adapter.create_user(spec)
-    session = bench.login(spec.username, spec.password)
-    with unwritable(bench.server.folder):
+    session = harness.login(spec.username, spec.password)
+    with unwritable(harness.server.folder):
         for _ in range(2):
-            with pytest.raises(Unreachable, match="a restart would bring back"):
+            with pytest.raises(ServerDown, match="a restart would bring back"):
                 adapter.drop_user(spec.username, READING)
         assert not session.is_alive(), "what can be taken is taken"
-        assert spec.username in kept(bench.server)
+        assert spec.username in kept(harness.server)
     assert adapter.drop_user(spec.username, READING).was_absent
-    assert spec.username not in kept(bench.server)
-    bench.server.restart()
-    assert not bench.has_user(spec.username)
+    assert spec.username not in kept(harness.server)
+    harness.server.restart()
+    assert not harness.has_user(spec.username)
 
 
-def test_nobody_is_made_where_nothing_can_be_saved(bench: Bench) -> None:
-    with unwritable(bench.server.folder), pytest.raises(Unreachable, match="could not save"):
-        bench.adapter().create_user(bench.spec(READING))
-    with unwritable(bench.server.folder), pytest.raises(Unreachable, match="could not save"):
-        bench.adapter().identity()
+def test_nobody_is_made_where_nothing_can_be_saved(harness: EngineHarness) -> None:
+    with unwritable(harness.server.folder), pytest.raises(ServerDown, match="could not save"):
+        harness.adapter().create_user(harness.spec(READING))
+    with unwritable(harness.server.folder), pytest.raises(ServerDown, match="could not save"):
+        harness.adapter().identity()
 
 
 def test_a_file_from_before_is_noticed(started: Callable[..., RedisServer]) -> None:
     """Somebody manages the file by other means: the user is back, the list shows it, and it can be taken away again."""
-    bench = Bench((started(),))
-    adapter, spec = bench.adapter(), bench.spec(READING)
+    harness = EngineHarness((started(),))
+    adapter, spec = harness.adapter(), harness.spec(READING)
     adapter.create_user(spec)
-    saved = (bench.server.folder / "users.acl").read_text()
+    saved = (harness.server.folder / "users.acl").read_text()
     adapter.drop_user(spec.username, READING)
-    (bench.server.folder / "users.acl").write_text(saved)
-    bench.server.restart()
+    (harness.server.folder / "users.acl").write_text(saved)
+    harness.server.restart()
     assert [user.username for user in adapter.list_users()] == [spec.username]
     assert not adapter.drop_user(spec.username, READING).was_absent
-    bench.server.restart()
+    harness.server.restart()
     assert adapter.list_users() == []
 
 
-def test_a_server_that_lost_its_mark_is_another_until_somebody_says_so(bench: Bench) -> None:
-    adapter, spec = bench.adapter(), bench.spec(READING)
-    frozen = bench.adapter(identity=adapter.identity())
+def test_a_server_that_lost_its_mark_is_another_until_somebody_says_so(harness: EngineHarness) -> None:
+    adapter, spec = harness.adapter(), harness.spec(READING)
+    frozen = harness.adapter(identity=adapter.identity())
     frozen.create_user(spec)
-    bench.server.run("ACL", "DELUSER", SERVER_USER)
+    harness.server.run("ACL", "DELUSER", SERVER_USER)
     with pytest.raises(WrongServer) as caught:
         frozen.drop_user(spec.username, READING)
     step = str(caught.value).partition("for all that: ")[2].partition(")),")[0].partition("))")[0] + ")"
-    bench.server.run(*step.split())
+    harness.server.run(*step.split())
     assert not frozen.drop_user(spec.username, READING).was_absent
 
 
-def test_two_that_mark_a_server_at_once_agree(bench: Bench) -> None:
-    adapter = bench.adapter()
+def test_two_that_mark_a_server_at_once_agree(harness: EngineHarness) -> None:
+    adapter = harness.adapter()
     first = adapter.identity()
-    bench.server.run("ACL", "SETUSER", SERVER_USER, "(~dbaccess:server=0000)")
+    harness.server.run("ACL", "SETUSER", SERVER_USER, "(~dbaccess:server=0000)")
     assert adapter.identity() == first
-    bench.server.restart()
+    harness.server.restart()
     assert adapter.identity() == first
 
 
-def test_the_mark_of_the_server_lets_nobody_in(bench: Bench) -> None:
-    bench.adapter().identity()
-    flags, passwords, commands, keys = bench.server.run("ACL", "GETUSER", SERVER_USER)[1:8:2]
+def test_the_mark_of_the_server_lets_nobody_in(harness: EngineHarness) -> None:
+    harness.adapter().identity()
+    flags, passwords, commands, keys = harness.server.run("ACL", "GETUSER", SERVER_USER)[1:8:2]
     assert "off" in flags
     assert (passwords, commands, keys) == ([], "-@all", "")
     with pytest.raises(LoginRefused):
-        bench.login(SERVER_USER, "")
+        harness.login(SERVER_USER, "")

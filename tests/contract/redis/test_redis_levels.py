@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 from adapters.base import Grant, Level, Rejected
 from adapters.contract import Denied
 from adapters.redis.levels import PATTERN, REFUSED, rules_of
-from tests.contract.redis.bench import NARROW, READING, WRITING, Bench
+from tests.contract.redis.harness import NARROW, READING, WRITING, EngineHarness
 from tests.servers.redis import RedisServer
 
 CRITICAL = """
@@ -28,9 +28,9 @@ EVERYTHING = tuple(
 WIDE = Level(name="wide", grants=(Grant(on=("*",), privileges=EVERYTHING),))
 
 
-def made(bench: Bench, level: Level) -> str:
-    spec = bench.spec(level)
-    bench.adapter().create_user(spec)
+def made(harness: EngineHarness, level: Level) -> str:
+    spec = harness.spec(level)
+    harness.adapter().create_user(spec)
     return spec.username
 
 
@@ -39,26 +39,26 @@ def allowed(node: RedisServer, username: str, command: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("level", [READING, WRITING, NARROW, WIDE], ids=lambda level: level.name)
-def test_no_level_allows_what_reaches_beyond_keys(bench: Bench, level: Level) -> None:
-    username = made(bench, level)
-    for node in bench.nodes:
+def test_no_level_allows_what_reaches_beyond_keys(harness: EngineHarness, level: Level) -> None:
+    username = made(harness, level)
+    for node in harness.nodes:
         free = [" ".join(c) for c in COMMANDS if allowed(node, username, c)]
         assert free == []
 
 
-def test_the_list_of_critical_commands_can_fail(bench: Bench) -> None:
-    bench.server.run("ACL", "SETUSER", "mighty", "on", "nopass", "~*", "&*", "+@all")
-    assert [c for c in COMMANDS if not allowed(bench.server, "mighty", c)] == []
-    bench.server.run("ACL", "DELUSER", "mighty")
+def test_the_list_of_critical_commands_can_fail(harness: EngineHarness) -> None:
+    harness.server.run("ACL", "SETUSER", "mighty", "on", "nopass", "~*", "&*", "+@all")
+    assert [c for c in COMMANDS if not allowed(harness.server, "mighty", c)] == []
+    harness.server.run("ACL", "DELUSER", "mighty")
 
 
 @pytest.mark.parametrize("level", [READING, WRITING, NARROW, WIDE], ids=lambda level: level.name)
-def test_every_dangerous_command_of_this_server_is_refused(bench: Bench, level: Level) -> None:
+def test_every_dangerous_command_of_this_server_is_refused(harness: EngineHarness, level: Level) -> None:
     """By the server's own categories: also those that no list of ours knows."""
-    username = made(bench, level)
-    names = {str(n) for c in ("dangerous", "admin", "scripting") for n in bench.server.run("ACL", "CAT", c)}
+    username = made(harness, level)
+    names = {str(n) for c in ("dangerous", "admin", "scripting") for n in harness.server.run("ACL", "CAT", c)}
     assert len(names) > 80
-    assert [name for name in names if dry_run(bench.server, username, name.split("|")) == "OK"] == []
+    assert [name for name in names if dry_run(harness.server, username, name.split("|")) == "OK"] == []
 
 
 KEYLESS = """
@@ -70,14 +70,14 @@ exec hello lolwut multi ping quit readonly readwrite reset select unwatch wait w
 """About the connection, the server's commands, or how many keys there are. XREAD names its keys after words that are not there here."""
 
 
-def test_what_a_narrow_level_may_do_without_naming_a_key(bench: Bench) -> None:
+def test_what_a_narrow_level_may_do_without_naming_a_key(harness: EngineHarness) -> None:
     """Each command this server has, tried with keys that are not the level's: nothing that shows another key's name or value."""
-    username, free = made(bench, NARROW), set[str]()
-    names = bench.server.listed("COMMAND", "LIST")
+    username, free = made(harness, NARROW), set[str]()
+    names = harness.server.listed("COMMAND", "LIST")
     assert len(names) > 350
     families = {name.split("|")[0] for name in names if "|" in name} - {"command"}
     for name in set(names) - families:
-        if dry_run(bench.server, username, name.split("|")) == "OK":
+        if dry_run(harness.server, username, name.split("|")) == "OK":
             free.add(name)
     assert free - set(KEYLESS.split()) == set()
 
@@ -113,7 +113,7 @@ def test_categories_that_are_more_than_keys_are_refused(word: str) -> None:
 @pytest.mark.parametrize(
     "word", ["-get", "+get", "get set", "~*", ">x", "#" + "0" * 64, "", "(get", "get)", "get\n", "%R~*"]
 )
-def test_rules_in_a_privilege_are_refused(pair: Bench, word: str) -> None:
+def test_rules_in_a_privilege_are_refused(pair: EngineHarness, word: str) -> None:
     spec = pair.spec(Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),)))
     with pytest.raises(Rejected):
         pair.adapter().create_user(spec)
@@ -121,7 +121,7 @@ def test_rules_in_a_privilege_are_refused(pair: Bench, word: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["a b", "a\nb", "a)", "(a", 'a"', "a'", "a\\", "ä*", "", "a\0", "\t", "a`b"])
-def test_key_patterns_the_files_would_not_read_back_are_refused(pair: Bench, pattern: str) -> None:
+def test_key_patterns_the_files_would_not_read_back_are_refused(pair: EngineHarness, pattern: str) -> None:
     spec = pair.spec(Level(name="bad", grants=(Grant(on=("ok:*", pattern), privileges=("@read",)),)))
     with pytest.raises(Rejected, match="key pattern"):
         pair.adapter().create_user(spec)
@@ -140,18 +140,18 @@ def test_key_patterns_the_files_would_not_read_back_are_refused(pair: Bench, pat
         Level(name="x", grants=(Grant(on=("a",), privileges=("nosuchcommand",)),)),
     ],
 )
-def test_levels_that_make_no_sense_make_nobody(bench: Bench, level: Level) -> None:
-    spec = bench.spec(level)
+def test_levels_that_make_no_sense_make_nobody(harness: EngineHarness, level: Level) -> None:
+    spec = harness.spec(level)
     with pytest.raises(Rejected):
-        bench.adapter().create_user(spec)
-    assert not bench.has_user(spec.username)
+        harness.adapter().create_user(spec)
+    assert not harness.has_user(spec.username)
 
 
-def test_a_level_of_two_grants_keeps_them_apart(bench: Bench) -> None:
+def test_a_level_of_two_grants_keeps_them_apart(harness: EngineHarness) -> None:
     reads, writes = Grant(on=("r:*",), privileges=("@read",)), Grant(on=("w:*",), privileges=("get", "SET"))
-    spec = bench.spec(Level(name="two", grants=(reads, writes)))
-    bench.adapter().create_user(spec)
-    session = bench.login(spec.username, spec.password)
+    spec = harness.spec(Level(name="two", grants=(reads, writes)))
+    harness.adapter().create_user(spec)
+    session = harness.login(spec.username, spec.password)
     assert session.ask("GET", "r:1") is None
     assert session.ask("SET", "w:1", "x") == "OK"
     assert session.ask("GET", "w:1") == "x"
@@ -167,11 +167,11 @@ def test_a_level_of_two_grants_keeps_them_apart(bench: Bench) -> None:
     session.close()
 
 
-def test_roles_and_grants_together(bench: Bench) -> None:
+def test_roles_and_grants_together(harness: EngineHarness) -> None:
     level = Level(name="both", roles=("readonly",), grants=(Grant(on=("w:*",), privileges=("set",)),))
-    spec = bench.spec(level)
-    bench.adapter().create_user(spec)
-    session = bench.login(spec.username, spec.password)
+    spec = harness.spec(level)
+    harness.adapter().create_user(spec)
+    session = harness.login(spec.username, spec.password)
     assert session.read_beside() > 0
     assert session.ask("SET", "w:1", "x") == "OK"
     with pytest.raises(Denied):
@@ -179,27 +179,27 @@ def test_roles_and_grants_together(bench: Bench) -> None:
     session.close()
 
 
-def test_a_narrow_level_does_not_see_the_names_of_other_keys(bench: Bench) -> None:
+def test_a_narrow_level_does_not_see_the_names_of_other_keys(harness: EngineHarness) -> None:
     """Key patterns alone hide values only."""
-    spec = bench.spec(NARROW)
-    bench.adapter().create_user(spec)
-    session = bench.login(spec.username, spec.password)
+    spec = harness.spec(NARROW)
+    harness.adapter().create_user(spec)
+    session = harness.login(spec.username, spec.password)
     for words in (("SCAN", "0"), ("RANDOMKEY",), ("KEYS", "*"), ("CLIENT", "TRACKING", "on", "BCAST")):
         with pytest.raises(Denied):
             session.ask(*words)
     session.close()
     named = Level(name="names", grants=(Grant(on=("shop:customers*",), privileges=("@read", "scan")),))
-    spec = bench.spec(named)
-    bench.adapter().create_user(spec)
-    session = bench.login(spec.username, spec.password)
+    spec = harness.spec(named)
+    harness.adapter().create_user(spec)
+    session = harness.login(spec.username, spec.password)
     assert session.ask("SCAN", "0", "COUNT", "1000")[1]
     session.close()
 
 
-def test_transactions_and_the_connections_own_commands_work(bench: Bench) -> None:
-    spec = bench.spec(WRITING)
-    bench.adapter().create_user(spec)
-    session = bench.login(spec.username, spec.password)
+def test_transactions_and_the_connections_own_commands_work(harness: EngineHarness) -> None:
+    spec = harness.spec(WRITING)
+    harness.adapter().create_user(spec)
+    session = harness.login(spec.username, spec.password)
     assert session.ask("MULTI") == "OK"
     session.ask("HSET", "shop:orders", "1", "1")
     assert session.ask("EXEC") == [0]
@@ -211,12 +211,12 @@ def test_transactions_and_the_connections_own_commands_work(bench: Bench) -> Non
 
 def test_every_pattern_that_is_taken_comes_back_from_the_file(own: RedisServer) -> None:
     """A pattern that a file cannot hold would keep the whole server from starting."""
-    bench = Bench((own,))
+    harness = EngineHarness((own,))
     characters = [chr(n) for n in range(32, 127) if PATTERN.fullmatch(chr(n))]
     assert len(characters) > 80
     patterns = ("".join(characters), *(f"{c}x{c}" for c in characters))
-    spec = bench.spec(Level(name="odd", grants=(Grant(on=patterns, privileges=("@read",)),)))
-    bench.adapter().create_user(spec)
+    spec = harness.spec(Level(name="odd", grants=(Grant(on=patterns, privileges=("@read",)),)))
+    harness.adapter().create_user(spec)
     before = own.run("ACL", "GETUSER", spec.username)
     own.restart()
     after = own.run("ACL", "GETUSER", spec.username)
@@ -225,4 +225,4 @@ def test_every_pattern_that_is_taken_comes_back_from_the_file(own: RedisServer) 
     )
     assert [c for c in COMMANDS if allowed(own, spec.username, c)] == []
     assert all(allowed(own, spec.username, ["get", f"{c}x{c}"]) for c in characters if c not in "[]^")
-    bench.adapter().drop_user(spec.username, spec.level)
+    harness.adapter().drop_user(spec.username, spec.level)

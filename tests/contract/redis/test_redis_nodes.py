@@ -7,27 +7,27 @@ from dataclasses import replace
 
 import pytest
 
-from adapters.base import NotOurs, Rejected, Unreachable, WrongServer
+from adapters.base import ForeignUser, Rejected, ServerDown, WrongServer
 from adapters.contract import wait_until
 from adapters.redis import Redis
-from tests.contract.redis.bench import READING, WRITING, Bench
 from tests.contract.redis.conftest import replica_of
+from tests.contract.redis.harness import READING, WRITING, EngineHarness
 from tests.servers.postgresql import free_port
 from tests.servers.redis import RedisServer
 
 
 @pytest.fixture
-def two(started: Callable[..., RedisServer]) -> Bench:
+def two(started: Callable[..., RedisServer]) -> EngineHarness:
     """A primary and its replica, to be spoiled."""
     primary = started()
-    return Bench((primary, started(extra=replica_of(primary))))
+    return EngineHarness((primary, started(extra=replica_of(primary))))
 
 
 def users(node: RedisServer) -> set[str]:
     return set(node.run("ACL", "USERS"))
 
 
-def test_a_user_is_on_every_node_and_every_session_counts(pair: Bench) -> None:
+def test_a_user_is_on_every_node_and_every_session_counts(pair: EngineHarness) -> None:
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
     sessions = [pair.login(spec.username, spec.password, node) for node in pair.nodes for _ in range(2)]
@@ -44,7 +44,7 @@ def test_a_user_is_on_every_node_and_every_session_counts(pair: Bench) -> None:
     assert not any(spec.username in users(node) for node in pair.nodes)
 
 
-def test_a_node_that_is_away_keeps_a_drop_from_being_done(two: Bench) -> None:
+def test_a_node_that_is_away_keeps_a_drop_from_being_done(two: EngineHarness) -> None:
     adapter = two.adapter(identity=two.adapter().identity())
     for away, here in ((0, 1), (1, 0)):
         spec = two.spec(READING)
@@ -52,7 +52,7 @@ def test_a_node_that_is_away_keeps_a_drop_from_being_done(two: Bench) -> None:
         session = two.login(spec.username, spec.password, two.nodes[here])
         two.nodes[away].stop()
         for _ in range(2):
-            with pytest.raises(Unreachable):
+            with pytest.raises(ServerDown):
                 adapter.drop_user(spec.username, READING)
         assert not session.is_alive(), "what answers is done at once"
         assert spec.username not in users(two.nodes[here])
@@ -65,20 +65,20 @@ def test_a_node_that_is_away_keeps_a_drop_from_being_done(two: Bench) -> None:
         assert spec.username not in users(two.nodes[away])
 
 
-def test_nobody_is_made_while_a_node_is_away(two: Bench) -> None:
+def test_nobody_is_made_while_a_node_is_away(two: EngineHarness) -> None:
     spec = two.spec(READING)
     two.nodes[1].stop()
-    with pytest.raises(Unreachable):
+    with pytest.raises(ServerDown):
         two.adapter().create_user(spec)
     assert spec.username not in users(two.nodes[0])
     for verb in (two.adapter().identity, two.adapter().list_users, lambda: two.adapter().activity([spec.username])):
-        with pytest.raises(Unreachable):
+        with pytest.raises(ServerDown):
             verb()
     (problem,) = two.adapter().check([READING]).problems
     assert str(two.nodes[1].port) in problem.what
 
 
-def test_half_made_is_made_or_taken(pair: Bench) -> None:
+def test_half_made_is_made_or_taken(pair: EngineHarness) -> None:
     for finish in (True, False):
         adapter, spec = pair.adapter(), pair.spec(READING)
         adapter.create_user(spec)
@@ -93,29 +93,29 @@ def test_half_made_is_made_or_taken(pair: Bench) -> None:
         assert not adapter.drop_user(spec.username, READING).was_absent
 
 
-def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: Bench) -> None:
+def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: EngineHarness) -> None:
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
     theirs = "(~dbaccess:ledger=another:request=1:until=1)"
     pair.nodes[0].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs", theirs)
     assert [user.ledger for user in adapter.list_users()] == [pair.ledger], "ours on the other node"
-    with pytest.raises(NotOurs):
+    with pytest.raises(ForeignUser):
         adapter.drop_user(spec.username, READING)
     assert spec.username in users(pair.nodes[0])
     assert spec.username not in users(pair.nodes[1])
-    with pytest.raises(NotOurs):
+    with pytest.raises(ForeignUser):
         adapter.create_user(pair.spec(WRITING, username=spec.username))
     assert spec.username not in users(pair.nodes[1])
     pair.nodes[0].run("ACL", "DELUSER", spec.username)
     pair.nodes[1].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs")
-    with pytest.raises(NotOurs):
+    with pytest.raises(ForeignUser):
         adapter.create_user(pair.spec(READING, username=spec.username))
     assert spec.username not in users(pair.nodes[0]), "all are looked at before any is made"
     pair.nodes[1].run("ACL", "DELUSER", spec.username)
 
 
 @pytest.mark.parametrize("url", ["", "no URL at all"])
-def test_a_replica_whose_address_is_gone_keeps_nobody_alive_on_the_others(pair: Bench, url: str) -> None:
+def test_a_replica_whose_address_is_gone_keeps_nobody_alive_on_the_others(pair: EngineHarness, url: str) -> None:
     """Its secret was taken away after the grant was made: new grants are refused, the end is carried out where it can be."""
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
@@ -131,7 +131,7 @@ def test_a_replica_whose_address_is_gone_keeps_nobody_alive_on_the_others(pair: 
     assert spec.username not in users(pair.nodes[1])
 
 
-def test_each_node_has_its_own_identity(pair: Bench) -> None:
+def test_each_node_has_its_own_identity(pair: EngineHarness) -> None:
     first, second = pair.adapter().identity().split(",")
     assert first != second
     assert pair.adapter().check().identity == f"{first},{second}"
@@ -144,7 +144,7 @@ def test_each_node_has_its_own_identity(pair: Bench) -> None:
         assert not pair.has_user(spec.username)
 
 
-def test_a_node_where_the_bot_has_no_account_is_said(pair: Bench) -> None:
+def test_a_node_where_the_bot_has_no_account_is_said(pair: EngineHarness) -> None:
     pair.nodes[1].run("ACL", "DELUSER", pair.bot)
     (problem,) = pair.adapter().check().problems
     assert f"{pair.nodes[1].port} does not let {pair.bot} in" in problem.what
@@ -158,8 +158,8 @@ def test_a_node_where_the_bot_has_no_account_is_said(pair: Bench) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_node_that_is_not_named_is_said(pair: Bench, which: int) -> None:
-    alone, other = Bench((pair.nodes[which],)), pair.nodes[1 - which]
+def test_a_node_that_is_not_named_is_said(pair: EngineHarness, which: int) -> None:
+    alone, other = EngineHarness((pair.nodes[which],)), pair.nodes[1 - which]
     wait_until(lambda: "online" in str(pair.nodes[0].run("INFO", "replication")))
     warnings = [w.what for w in alone.adapter().check().warnings]
     assert [w for w in warnings if f"127.0.0.1:{other.port} that databases.yml does not" in w]
@@ -189,13 +189,13 @@ def _has_joined(node: RedisServer) -> bool:
 
 def test_the_nodes_of_a_cluster(cluster: tuple[RedisServer, RedisServer]) -> None:
     one, other = cluster
-    bench = Bench((one, other))
-    adapter, spec = bench.adapter(), bench.spec(WRITING)
+    harness = EngineHarness((one, other))
+    adapter, spec = harness.adapter(), harness.spec(WRITING)
     assert not [w for w in adapter.check().warnings if "databases.yml" in w.what]
-    alone = Bench((one,)).adapter().check()
+    alone = EngineHarness((one,)).adapter().check()
     assert [w for w in alone.warnings if f":{other.port} that databases.yml does not" in w.what]
     adapter.create_user(spec)
-    sessions = [bench.login(spec.username, spec.password, node) for node in bench.nodes]
+    sessions = [harness.login(spec.username, spec.password, node) for node in harness.nodes]
     sessions[0].write()
     assert sessions[1].ask("READONLY") == "OK"
     wait_until(lambda: sessions[1].read_beside() > 0)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adapters.base import Connect, Level, Rejected, Secrets, Tls, Unreachable
+from adapters.base import Connect, Level, Rejected, Secrets, ServerDown, Tls
 from adapters.redis import Redis, nodes
 from tests.conftest import had
-from tests.contract.redis.bench import BOT_PASSWORD, READING, Bench
+from tests.contract.redis.harness import BOT_PASSWORD, READING, EngineHarness
 from tests.servers import certificates
 from tests.servers import redis as servers
 from tests.servers.certificates import Certificates
@@ -21,14 +21,14 @@ from tests.servers.redis import REDIS
 class Secured:
     """A bench on a server that has a plain port and one for TLS, whose certificate is for 127.0.0.1."""
 
-    def __init__(self, bench: Bench, tls_port: int, ca: Path) -> None:
-        self.bench, self.tls_port, self.ca = bench, tls_port, str(ca)
+    def __init__(self, harness: EngineHarness, tls_port: int, ca: Path) -> None:
+        self.harness, self.tls_port, self.ca = harness, tls_port, str(ca)
 
     def adapter(self, url: str, tls: Tls, **changes: object) -> Redis:
-        whole = url.replace("//", f"//{self.bench.bot}:{BOT_PASSWORD}@").format(
-            tls=self.tls_port, plain=self.bench.server.port
+        whole = url.replace("//", f"//{self.harness.bot}:{BOT_PASSWORD}@").format(
+            tls=self.tls_port, plain=self.harness.server.port
         )
-        return Redis(self.bench.target(tls=tls, **changes), Secrets(admin_url=whole))
+        return Redis(self.harness.target(tls=tls, **changes), Secrets(admin_url=whole))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def secured(pem: Certificates) -> Iterator[Secured]:
     )
     extra += f"tls-ca-cert-file {pem.ca}\n"
     for server in had(lambda: servers.start(REDIS, extra=extra)):
-        yield Secured(Bench((server,)), port, pem.ca)
+        yield Secured(EngineHarness((server,)), port, pem.ca)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def secured(pem: Certificates) -> Iterator[Secured]:
 )
 def test_what_is_let_through(secured: Secured, url: str, mode: str, with_ca: bool) -> None:
     if "127.0.0.2" in url:
-        secured.bench.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
+        secured.harness.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
     adapter = secured.adapter(url, Tls(mode=mode, ca=secured.ca if with_ca else None))
     assert adapter.check([READING]).problems == ()
-    spec = secured.bench.spec(READING)
+    spec = secured.harness.spec(READING)
     adapter.create_user(spec)
     login = adapter.login(spec.username, spec.password, READING)
     assert login.is_alive()
@@ -86,7 +86,7 @@ def test_what_is_let_through(secured: Secured, url: str, mode: str, with_ca: boo
     ],
 )
 def test_what_is_not(secured: Secured, url: str, mode: str, ca: str | None) -> None:
-    secured.bench.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
+    secured.harness.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
     with pytest.raises(Rejected):
         secured.adapter(url, Tls(mode=mode, ca=secured.ca if ca == "ca" else ca)).check()
 
@@ -97,24 +97,24 @@ def test_what_is_not(secured: Secured, url: str, mode: str, ca: str | None) -> N
 def test_tls_to_a_port_without_it(secured: Secured, url: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server waits for the end of a line that never comes."""
     monkeypatch.setattr(nodes, "ANSWER_SECONDS", 0.5)
-    with pytest.raises(Unreachable, match="may not speak TLS"):
+    with pytest.raises(ServerDown, match="may not speak TLS"):
         secured.adapter(url, Tls(mode=mode)).check()
 
 
 def test_no_tls_to_a_port_that_wants_it(secured: Secured) -> None:
-    with pytest.raises(Unreachable):
+    with pytest.raises(ServerDown):
         secured.adapter("redis://127.0.0.1:{tls}", Tls(mode="prefer")).check()
 
 
 @pytest.mark.parametrize(("mode", "with_ca"), [("verify-full", True), ("require", False)])
 def test_the_pasted_command_over_tls(secured: Secured, mode: str, with_ca: bool) -> None:
     adapter = secured.adapter("rediss://127.0.0.1:{tls}", Tls(mode=mode, ca=secured.ca if with_ca else None))
-    spec = secured.bench.spec(READING)
+    spec = secured.harness.spec(READING)
     adapter.create_user(spec)
-    secured.bench.passwords[spec.username] = spec.password
+    secured.harness.passwords[spec.username] = spec.password
     command = adapter.endpoint(READING).paste(spec.username, spec.password)
     assert spec.password not in command
-    assert f"user={spec.username}" in secured.bench.login_by(command)
+    assert f"user={spec.username}" in secured.harness.login_by(command)
     adapter.drop_user(spec.username, READING)
 
 
@@ -122,7 +122,7 @@ def test_the_command_says_where(secured: Secured) -> None:
     def command(level: Level = READING, url: str = "redis://127.0.0.1:{plain}/2", **changes: object) -> str:
         return secured.adapter(url, Tls(mode="prefer"), **changes).endpoint(level).command
 
-    port = secured.bench.server.port
+    port = secured.harness.server.port
     assert command() == f"redis-cli --user {{username}} -h 127.0.0.1 -p {port} -n 2 --askpass"
     other = Level(name="x", roles=("readonly",), database="7")
     assert " -n 7 " in command(other)
@@ -135,9 +135,9 @@ def test_the_command_says_where(secured: Secured) -> None:
 def test_a_login_into_the_database_of_the_level(secured: Secured) -> None:
     adapter = secured.adapter("redis://127.0.0.1:{plain}", Tls(mode="prefer"))
     level = Level(name="x", roles=("readonly",), database="7")
-    spec = secured.bench.spec(level)
+    spec = secured.harness.spec(level)
     adapter.create_user(spec)
     login = adapter.login(spec.username, spec.password, level)
-    assert "db=7" in str(secured.bench.server.run("CLIENT", "LIST"))
+    assert "db=7" in str(secured.harness.server.run("CLIENT", "LIST"))
     login.close()
     adapter.drop_user(spec.username, level)

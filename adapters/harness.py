@@ -43,7 +43,7 @@ class Session(Login, Protocol):
         """Keep the server busy that long in one operation; raises Exception when it is ended before."""
 
 
-class Bench(Protocol):
+class EngineHarness(Protocol):
     """A real server with a bot set up as ``doctor`` asks for; its clock is in a time zone that is not UTC.
 
     ``reading`` and ``writing`` are levels of roles that exist, ``narrow`` one of grants: a table, a collection, a key pattern.
@@ -86,13 +86,13 @@ class Bench(Protocol):
 class Named:
     """Users to be, with names as the application makes them."""
 
-    bench: Bench
+    harness: EngineHarness
     number: int = field(default_factory=lambda: secrets.randbelow(10**6) + 1)
 
     def spec(self, level: Level, *, remaining: float = 300.0, username: str | None = None) -> UserSpec:
         self.number += 1
         key = secrets.token_hex(4)
-        name = username or make_username(self.bench.prefix, request_id=self.number, who="Ada L.", key=key)
+        name = username or make_username(self.harness.prefix, request_id=self.number, who="Ada L.", key=key)
         password = secrets.token_hex(16)
         return UserSpec(username=name, password=password, level=level, remaining=remaining, request_id=self.number)
 

@@ -14,7 +14,7 @@ import pytest
 from pymongo.errors import OperationFailure, PyMongoError
 
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets, Target, Tls, UserSpec, make_username
-from adapters.bench import Denied, Died
+from adapters.harness import Denied, Died
 from adapters.mongodb import MongoDB
 from adapters.mongodb.connection import Connection
 from tests.servers.mongodb.server import SLOW, MongoServer
@@ -79,8 +79,8 @@ def refusal(error: OperationFailure) -> Exception:
 
 
 @dataclass
-class Bench:
-    """A bot, an application's database and a database for users of its own. Implements ``adapters.bench.Bench``."""
+class EngineHarness:
+    """A bot, an application's database and a database for users of its own. Implements ``adapters.harness.EngineHarness``."""
 
     server: MongoServer
     tag: str = field(default_factory=lambda: secrets.token_hex(3))
@@ -177,7 +177,8 @@ class Bench:
     def lacking(self) -> dict[str, MongoDB]:
         """Bots made for this, each without one action."""
         return {
-            right: Bench(self.server, without=(right,)).adapter() for right in {*ON_USERS, *ON_APP, *self.of_cluster}
+            right: EngineHarness(self.server, without=(right,)).adapter()
+            for right in {*ON_USERS, *ON_APP, *self.of_cluster}
         }
 
     @staticmethod

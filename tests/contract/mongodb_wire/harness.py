@@ -55,7 +55,7 @@ class User(NamedTuple):
 
 
 @dataclass
-class Bench:
+class EngineHarness:
     """``root`` and ``bot`` are clients; others are opened by ``client`` and closed with the bench."""
 
     server: MongoServer
@@ -181,13 +181,13 @@ def serving(**how: Any) -> Iterator[MongoServer]:
 
 
 @contextmanager
-def bench_of(on: MongoServer) -> Iterator[Bench]:
-    bench = Bench(on)
+def harness_of(on: MongoServer) -> Iterator[EngineHarness]:
+    harness = EngineHarness(on)
     try:
-        bench.open()
-        yield bench
+        harness.open()
+        yield harness
     finally:
-        bench.close()
+        harness.close()
 
 
 def slow_find(client: Client) -> Slow:

@@ -15,7 +15,7 @@ import pymysql
 import pytest
 
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets, Target, Tls, UserSpec, make_username
-from adapters.bench import Denied, Died
+from adapters.harness import Denied, Died
 from adapters.mariadb import MariaDB
 from adapters.mysql import MySQL
 from adapters.mysql_family import MySQLFamily
@@ -37,8 +37,8 @@ class QuickMariaDB(MariaDB):
 
 
 @dataclass
-class Bench:
-    """One database of a server, with its bot. Names are unique, so that tests share the server. Implements ``adapters.bench.Bench``."""
+class EngineHarness:
+    """One database of a server, with its bot. Names are unique, so that tests share the server. Implements ``adapters.harness.EngineHarness``."""
 
     server: MySQLServer
     database: str
@@ -208,11 +208,11 @@ class Session:
             self.connection.close()
 
 
-def build(server: MySQLServer, *, prefix: str | None = None) -> Bench:
+def build(server: MySQLServer, *, prefix: str | None = None) -> EngineHarness:
     """Set everything up as ``dbaccess doctor`` asks for, on databases of its own. The shop's name has MySQL's wildcard in it."""
     database, ops = server.new_database("my_shop"), names("ops_")
     tag = names("")
-    bench = Bench(
+    harness = EngineHarness(
         server=server,
         database=database,
         ops_schema=ops,
@@ -222,32 +222,32 @@ def build(server: MySQLServer, *, prefix: str | None = None) -> Bench:
         ledger=f"ledger{tag}",
         prefix=prefix or f"j{tag}_",
     )
-    _shop(bench)
-    _bot(bench)
-    return bench
+    _shop(harness)
+    _bot(harness)
+    return harness
 
 
-def _shop(bench: Bench) -> None:
+def _shop(harness: EngineHarness) -> None:
     many = ", ".join(f"({n}, 'customer {n}')" for n in range(1, 101))
-    escaped = bench.database.replace("_", "\\_")
-    bench.server.run(
+    escaped = harness.database.replace("_", "\\_")
+    harness.server.run(
         "CREATE TABLE customers (id INT PRIMARY KEY, name VARCHAR(40))",
         "CREATE TABLE orders (id INT PRIMARY KEY, customer INT)",
         f"INSERT INTO customers VALUES {many}",
         "INSERT INTO orders SELECT id, id FROM customers",
-        f"CREATE ROLE {bench.reader}",
-        f"CREATE ROLE {bench.writer}",
-        f"GRANT SELECT ON `{escaped}`.* TO {bench.reader}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{escaped}`.* TO {bench.writer}",
-        database=bench.database,
+        f"CREATE ROLE {harness.reader}",
+        f"CREATE ROLE {harness.writer}",
+        f"GRANT SELECT ON `{escaped}`.* TO {harness.reader}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{escaped}`.* TO {harness.writer}",
+        database=harness.database,
     )
 
 
-def _bot(bench: Bench) -> None:
+def _bot(harness: EngineHarness) -> None:
     """What doctor asks for, statement by statement; ``rights`` has how to take each away again."""
-    bot, ops, mariadb = f"`{bench.bot}`@`%`", bench.ops_schema, bench.is_mariadb
+    bot, ops, mariadb = f"`{harness.bot}`@`%`", harness.ops_schema, harness.is_mariadb
     kill = "CONNECTION ADMIN" if mariadb else "CONNECTION_ADMIN"
-    run = bench.server.run
+    run = harness.server.run
     digest = hashlib.sha1(hashlib.sha1(BOT_PASSWORD.encode()).digest()).hexdigest().upper()
     identified = f"BY PASSWORD '*{digest}'" if mariadb else f"BY '{BOT_PASSWORD}'"  # MariaDB's log has it as it comes
     run(f"CREATE USER {bot} IDENTIFIED {identified}", f"CREATE DATABASE {ops}")
@@ -257,30 +257,30 @@ def _bot(bench: Bench) -> None:
     run(f"GRANT EVENT ON `{ops}`.* TO {bot}", f"GRANT SELECT ON mysql.* TO {bot}")
     if not mariadb:
         run(f"GRANT SELECT ON performance_schema.* TO {bot}", f"GRANT XA_RECOVER_ADMIN ON *.* TO {bot}")
-    run(f"GRANT SELECT ON `{bench.database}`.customers TO {bot} WITH GRANT OPTION")
-    for role in (bench.reader, bench.writer):
+    run(f"GRANT SELECT ON `{harness.database}`.customers TO {bot} WITH GRANT OPTION")
+    for role in (harness.reader, harness.writer):
         run(f"GRANT {role} TO {bot} WITH ADMIN OPTION")
-    bench.rights = {
+    harness.rights = {
         right: f"REVOKE {right} ON *.* FROM {bot}" for right in everywhere if right != "ALLOW_NONEXISTENT_DEFINER"
     }
-    bench.rights |= {
+    harness.rights |= {
         "EVENT": f"REVOKE EVENT ON `{ops}`.* FROM {bot}",
         "mysql.*": f"REVOKE SELECT ON mysql.* FROM {bot}",
-        "customers": f"REVOKE SELECT ON `{bench.database}`.customers FROM {bot}",
-        "ADMIN OPTION": f"REVOKE {'ADMIN OPTION FOR ' if mariadb else ''}{bench.reader} FROM {bot}",
+        "customers": f"REVOKE SELECT ON `{harness.database}`.customers FROM {bot}",
+        "ADMIN OPTION": f"REVOKE {'ADMIN OPTION FOR ' if mariadb else ''}{harness.reader} FROM {bot}",
     }
     if mariadb:
-        _procedure(bench)
-        bench.rights["set_default_role"] = f"DROP PROCEDURE {ops}.set_default_role"
+        _procedure(harness)
+        harness.rights["set_default_role"] = f"DROP PROCEDURE {ops}.set_default_role"
     else:
-        del bench.rights["ADMIN OPTION"]  # ROLE_ADMIN, which kept roles need, is enough
+        del harness.rights["ADMIN OPTION"]  # ROLE_ADMIN, which kept roles need, is enough
 
 
-def _procedure(bench: Bench) -> None:
+def _procedure(harness: EngineHarness) -> None:
     """As doctor prints it."""
-    health = bench.adapter().check([bench.reading, bench.writing])
-    mend = next(f.mend for f in health.problems if "set_default_role" in f.what)
-    assert mend is not None
-    _, _, rest = mend.partition("DELIMITER //\n")
+    health = harness.adapter().check([harness.reading, harness.writing])
+    remedy = next(f.remedy for f in health.problems if "set_default_role" in f.what)
+    assert remedy is not None
+    _, _, rest = remedy.partition("DELIMITER //\n")
     body, _, grant = rest.partition(" //\nDELIMITER ;\n")
-    bench.server.run(body, grant)
+    harness.server.run(body, grant)

@@ -45,7 +45,7 @@ RESET ROLE;
 
 
 @dataclass
-class Bench:
+class EngineHarness:
     """One database of a server, with its bot. Names are unique, so that tests share the server."""
 
     server: PostgresServer
@@ -163,26 +163,26 @@ def dies_after(step: int | None) -> Iterator[list[str]]:
         yield ran
 
 
-class ContractBench:
+class ContractHarness:
     """The same bench as ``adapters.contract`` asks for it."""
 
     counts_idle_sessions = True
     dies_after = staticmethod(dies_after)
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.prefix, self.ledger = bench.prefix, bench.ledger
+    def __init__(self, harness: EngineHarness) -> None:
+        self.harness = harness
+        self.prefix, self.ledger = harness.prefix, harness.ledger
         self.reading, self.writing, self.narrow = readonly(), writer(), support()
         self.admin_secrets = (BOT_PASSWORD,)
 
     def adapter(self, *, ledger: str | None = None, identity: str | None = None) -> PostgreSQL:
-        return self.bench.adapter(ledger=ledger or self.ledger, identity=identity)
+        return self.harness.adapter(ledger=ledger or self.ledger, identity=identity)
 
     def lacking(self) -> dict[str, PostgreSQL]:
         """Bots made for this, each without one right."""
         found = {}
         for right, statement in LACKING.items():
-            spoiled = build(self.bench.server, with_owner=self.bench.owner is not None)
+            spoiled = build(self.harness.server, with_owner=self.harness.owner is not None)
             with spoiled.superuser() as connection:
                 names = {"holder": sql.Identifier(spoiled.owner or spoiled.bot)}
                 connection.execute(sql.SQL(statement).format(**names))
@@ -190,7 +190,7 @@ class ContractBench:
         return found
 
     def login(self, username: str, password: str) -> Login:
-        url = self.bench.server.url(username, quote(password, safe=""), self.bench.database)
+        url = self.harness.server.url(username, quote(password, safe=""), self.harness.database)
         try:
             return Login(psycopg.connect(url, autocommit=True, connect_timeout=60))
         except psycopg.OperationalError as error:
@@ -202,22 +202,22 @@ class ContractBench:
         return done.stdout + done.stderr
 
     def make_foreign_user(self, username: str, password: str) -> None:
-        with self.bench.superuser() as connection:
+        with self.harness.superuser() as connection:
             name = sql.Identifier(username)
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(password)))
             connection.execute(sql.SQL("GRANT shop_reader TO {}").format(name))
 
     def has_user(self, username: str) -> bool:
-        return self.bench.role_exists(username)
+        return self.harness.role_exists(username)
 
     def log_text(self) -> str:
-        return self.bench.server.log_text()
+        return self.harness.server.log_text()
 
     def stop(self) -> None:
-        self.bench.server.stop()
+        self.harness.server.stop()
 
     def start(self) -> None:
-        self.bench.server.start()
+        self.harness.server.start()
 
 
 def readonly() -> Level:
@@ -239,7 +239,7 @@ def make_login(connection: psycopg.Connection[Any], name: str) -> None:
     connection.execute(statement.format(sql.Identifier(name), sql.Literal(verifier)))
 
 
-def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
+def build(server: PostgresServer, *, with_owner: bool = True) -> EngineHarness:
     """Set everything up as ``dbaccess doctor`` asks for, on a database of its own."""
     database, other = server.new_database("shop"), server.new_database("other")
     tag = secrets.token_hex(3)
@@ -270,6 +270,6 @@ def build(server: PostgresServer, *, with_owner: bool = True) -> Bench:
         c.execute(SHOP)
         c.execute(sql.SQL("GRANT USAGE ON SCHEMA shop TO {} WITH GRANT OPTION").format(sql.Identifier(holder)))
         c.execute(sql.SQL("GRANT SELECT ON shop.customers TO {} WITH GRANT OPTION").format(sql.Identifier(holder)))
-    return Bench(
+    return EngineHarness(
         server=server, database=database, other=other, bot=bot, owner=owner, ledger=f"ledger{tag}", prefix=f"j{tag}_"
     )

@@ -107,7 +107,7 @@ class People:
 
 
 @dataclass
-class Wall:
+class RecordingMessenger:
     """``bot.access.ports.Messenger`` that remembers what each message shows now. ``refuse`` gives an error for a place and notice, or None."""
 
     step: Callable[[str], None]
@@ -139,7 +139,7 @@ class Wall:
 
 
 @dataclass
-class House:
+class AccessEnvironment:
     folder: Path
     store: str
     clock: Clock = field(default_factory=Clock)
@@ -150,7 +150,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.server = FakeServer(clock=self.clock, step=self.step)
-        self.wall = Wall(step=self.step)
+        self.messenger = RecordingMessenger(step=self.step)
         self.people = People()
         self.policy = {
             "admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "defaults": {"channel": CARDS},
@@ -160,7 +160,7 @@ class House:
             "databases": {
                 "shop": {
                     "engine": "postgresql",
-                    "admin_url": "env:HOUSE_ADMIN_URL",
+                    "admin_url": "env:SHOP_ADMIN_URL",
                     "levels": {"readonly": {"roles": ["reader"]}},
                 }
             }
@@ -171,7 +171,7 @@ class House:
             ledger=self.ledger,
             files=Files(self.folder),
             directory=self.people,
-            messenger=self.wall,
+            messenger=self.messenger,
             engines=self.engines,
             prefix="jit_",
         )
@@ -240,7 +240,7 @@ class House:
         return await self.ledger.request(request.id)
 
     def credentials(self, who: str = ADA) -> CredentialsNotice:
-        (found,) = self.wall.on(who, CredentialsNotice)
+        (found,) = self.messenger.on(who, CredentialsNotice)
         assert isinstance(found, CredentialsNotice)
         return found
 
@@ -250,4 +250,6 @@ class House:
 
     def message(self, who: str = ADA) -> Notice:
         """The credential message as it is now."""
-        return next(n for n in self.wall.on(who) if isinstance(n, PreparingNotice | CredentialsNotice | ClosedNotice))
+        return next(
+            n for n in self.messenger.on(who) if isinstance(n, PreparingNotice | CredentialsNotice | ClosedNotice)
+        )

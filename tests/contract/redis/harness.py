@@ -95,7 +95,7 @@ class Session:
 
 
 @dataclass
-class Bench:
+class EngineHarness:
     """Nodes with a bot on each. Names are its own, so that benches share servers. As ``adapters.contract`` asks for it."""
 
     nodes: tuple[RedisServer, ...]
