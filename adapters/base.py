@@ -150,18 +150,18 @@ class Endpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt:
+class Removal:
     """What revocation did and then read back from the server.
 
-    ``sessions_ended`` counts distinct sessions, ``kept`` names what was handed over (``schema.name (table)``) and ``kept_by`` to
-    whom. ``was_absent``: there was no such user when it began. ``read_back_at`` is the server's clock. ``notes``: what
+    ``sessions_ended`` counts distinct sessions, ``left_behind`` names what the user made (``schema.name (table)``) and ``left_with``
+    its owner now. ``was_absent``: there was no such user when it began. ``read_back_at`` is the server's clock. ``notes``: what
     a reader should know (a replica not named, something left behind), in plain sentences.
     """
 
     was_absent: bool
     sessions_ended: int
-    kept: tuple[str, ...]
-    kept_by: str | None
+    left_behind: tuple[str, ...]
+    left_with: str | None
     read_back_at: datetime
     notes: tuple[str, ...] = ()
 
@@ -315,7 +315,7 @@ class Adapter(Protocol):
     def set_expiry(self, username: str, remaining: float) -> None:
         """Move the end on the server to its now plus ``remaining`` seconds, where it has one."""
 
-    def drop_user(self, username: str, level: Level) -> Receipt:
+    def drop_user(self, username: str, level: Level) -> Removal:
         """End sessions, block the login, end sessions to zero (replicas too), drop, read back. Absent is success and said so.
 
         The caller guarantees that the user is its own: the name and the server come from its ledger, with the start on record, or

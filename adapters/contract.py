@@ -171,8 +171,8 @@ class AdapterContract:
             wait_until(lambda: not session.is_alive())
             wait_until(lambda: not harness.has_user(spec.username))
         session.close()
-        receipt = adapter.drop_user(spec.username, spec.level)
-        assert not receipt.was_absent, "it ended as it should, which is no surprise"
+        removal = adapter.drop_user(spec.username, spec.level)
+        assert not removal.was_absent, "it ended as it should, which is no surprise"
 
     @staticmethod
     def _in_for_a_moment(harness: EngineHarness, adapter: Adapter, named: Named) -> tuple[UserSpec, Session]:
@@ -231,15 +231,15 @@ class AdapterContract:
         adapter.create_user(spec)
         sessions = [harness.login(spec.username, spec.password) for _ in range(3)]
         began = time.monotonic()
-        receipt = adapter.drop_user(spec.username, spec.level)
+        removal = adapter.drop_user(spec.username, spec.level)
         took = time.monotonic() - began
         assert not any(session.is_alive() for session in sessions)
         for session in sessions:
             session.close()
         if harness.counts_idle_sessions:
-            assert receipt.sessions_ended == len(sessions)
-        assert not receipt.was_absent
-        assert abs(receipt.read_back_at - datetime.now(UTC)) < ABOUT_NOW
+            assert removal.sessions_ended == len(sessions)
+        assert not removal.was_absent
+        assert abs(removal.read_back_at - datetime.now(UTC)) < ABOUT_NOW
         assert not harness.has_user(spec.username)
         assert not self._lets_in(harness, spec)
         return took
@@ -256,11 +256,11 @@ class AdapterContract:
             wait_until(lambda: adapter.activity([spec.username])[0].sessions > 0)
             time.sleep(0.2)  # the operation must have begun, and only the server could tell
             began = time.monotonic()
-            receipt = adapter.drop_user(spec.username, spec.level)
+            removal = adapter.drop_user(spec.username, spec.level)
             with pytest.raises(Exception, match=r"."):
                 work.result(timeout=PATIENCE)
             took = time.monotonic() - began
-        assert receipt.sessions_ended == 1
+        assert removal.sessions_ended == 1
         assert not session.is_alive()
         session.close()
         return took

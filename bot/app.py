@@ -65,7 +65,7 @@ def operator() -> Person:
         name = getpass.getuser()
     except (KeyError, OSError):
         name = f"uid{os.getuid()}"
-    return Person(id=f"cli:{name}", name=name, is_ours=True)
+    return Person(id=f"cli:{name}", name=name, is_member=True)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from storage.records import Cause, Kind, State, Verdict
+from storage.records import Cause, RequestKind, State, Verdict
 from storage.transitions import GuardInput, Obstacle, extension, latest_end, moved_end, open_stage
 
 
@@ -20,7 +20,7 @@ def is_lapsed(s: GuardInput) -> Obstacle | None:
 
 def grant_lives(s: GuardInput) -> Obstacle | None:
     """What is extended is live and its end has not come; whatever is no extension has nothing to ask here."""
-    if s.request.kind is not Kind.EXTENSION:
+    if s.request.kind is not RequestKind.EXTENSION:
         return None
     lives = s.parent is not None and s.parent.state is State.ACTIVE and s.parent.expires_at is not None
     return None if lives and s.now < moved_end(s.parent, timedelta(0)) else Obstacle.GRANT_ENDED

@@ -24,7 +24,19 @@ from storage.database import Clock, lock_number
 from storage.errors import ClaimLost, LimitReached, NotPossible
 from storage.files import make_private
 from storage.lifecycle import EXTENDED, TRANSITIONS, resolve, written
-from storage.records import Claim, Draft, Json, Kind, Lockdown, Message, Purpose, Request, State, TaskKind, UsageCounts
+from storage.records import (
+    Claim,
+    Draft,
+    Json,
+    Lockdown,
+    Message,
+    Purpose,
+    Request,
+    RequestKind,
+    State,
+    TaskKind,
+    UsageCounts,
+)
 from storage.requests import (
     RequestQueries,
     all_decisions,
@@ -346,7 +358,7 @@ async def _follow(
 
 def _facts(after: Request, change: TransitionInput) -> dict[str, Any]:
     facts: dict[str, Any] = {"state": after.state, "database": after.database, "level": after.level}
-    if after.kind is not Kind.ACCESS:
+    if after.kind is not RequestKind.ACCESS:
         facts["kind"] = after.kind
     if change.decision is not None:
         facts |= {"verdict": change.decision.verdict, "stage": change.decision.stage}

@@ -26,7 +26,7 @@ from storage.guards import (
     stages_complete,
     within_its_total,
 )
-from storage.records import Cause, Decision, Kind, Purpose, Request, State, TaskKind, Verdict
+from storage.records import Cause, Decision, Purpose, Request, RequestKind, State, TaskKind, Verdict
 from storage.task_plans import (
     close_credentials,
     escalate,
@@ -51,7 +51,7 @@ def resolve(move: Transition, request: Request, decisions: tuple[Decision, ...])
     """A DECIDE that completes the last stage is an APPROVE (or APPLY, for an extension)."""
     if move is not Transition.DECIDE or open_stage(request, decisions) is not None:
         return move
-    return Transition.APPLY if request.kind is Kind.EXTENSION else Transition.APPROVE
+    return Transition.APPLY if request.kind is RequestKind.EXTENSION else Transition.APPROVE
 
 
 WAITING = frozenset({State.PENDING})

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 Json: TypeAlias = Mapping[str, Any]
 
 
-class Kind(StrEnum):
+class RequestKind(StrEnum):
     """What was asked for. A grant is the later life of its request, never a row of its own."""
 
     ACCESS = "access"
@@ -166,7 +166,7 @@ class Terms:
 class Draft:
     """A request that is about to be asked; ``Ledger.ask`` gives it its number, key and times."""
 
-    kind: Kind
+    kind: RequestKind
     team_id: str
     requester_id: str
     requester_name: str
@@ -191,7 +191,7 @@ class Request:
 
     id: int
     key: str
-    kind: Kind
+    kind: RequestKind
     state: State
     version: int
     team_id: str
@@ -239,7 +239,7 @@ class Request:
     def needs_review(self) -> bool:
         """A break-glass grant was given, or may have been, and nobody has signed it off."""
         given = self.state in (State.APPROVED, State.ACTIVE) or self.started_at is not None
-        return self.kind is Kind.BREAK_GLASS and given and self.reviewed_at is None
+        return self.kind is RequestKind.BREAK_GLASS and given and self.reviewed_at is None
 
     @property
     def token(self) -> str:

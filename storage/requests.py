@@ -18,11 +18,11 @@ from storage.records import (
     AuditEvent,
     Decision,
     Draft,
-    Kind,
     Lockdown,
     Message,
     Purpose,
     Request,
+    RequestKind,
     State,
     UsageCounts,
 )
@@ -163,16 +163,16 @@ async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
 
 async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: datetime) -> UsageCounts:
     """Inside a transaction: the one that asks counts again, so that two asks at once cannot both be the last."""
-    live = (requests.c.state.in_([state.value for state in LIVE]), requests.c.kind == Kind.ACCESS)
+    live = (requests.c.state.in_([state.value for state in LIVE]), requests.c.kind == RequestKind.ACCESS)
     there = (await tx.execute(select(func.count()).where(*live, requests.c.database == database))).scalar_one()
     still = (requests.c.state == State.PENDING, *live[:1])
-    recent = or_(*still, requests.c.requested_at > now - A_DAY, requests.c.kind == Kind.BREAK_GLASS)
+    recent = or_(*still, requests.c.requested_at > now - A_DAY, requests.c.kind == RequestKind.BREAK_GLASS)
     query = select(requests).where(requests.c.requester_id == person_id, recent).order_by(requests.c.id)
     mine = [serialization.request(row) for row in (await tx.execute(query)).mappings()]
     return UsageCounts(
-        live_of_person=sum(r.is_live and r.kind is Kind.ACCESS for r in mine),
+        live_of_person=sum(r.is_live and r.kind is RequestKind.ACCESS for r in mine),
         live_of_database=there,
-        waiting_of_person=sum(r.state is State.PENDING and r.kind is not Kind.BREAK_GLASS for r in mine),
+        waiting_of_person=sum(r.state is State.PENDING and r.kind is not RequestKind.BREAK_GLASS for r in mine),
         automatic=Counter(r.terms.rule for r in mine if _was_automatic(r) and r.requested_at > now - A_DAY),
         unreviewed=next((r.id for r in mine if r.needs_review or _breaks_the_glass(r)), None),
     )
@@ -181,11 +181,11 @@ async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: date
 def _was_automatic(request: Request) -> bool:
     """Also one that is on its way to be: two at once must not both be the last."""
     counts = request.approved_at is not None or request.state is State.PENDING
-    return request.kind is not Kind.BREAK_GLASS and not request.terms.stages and counts
+    return request.kind is not RequestKind.BREAK_GLASS and not request.terms.stages and counts
 
 
 def _breaks_the_glass(request: Request) -> bool:
-    return request.kind is Kind.BREAK_GLASS and request.state is State.PENDING
+    return request.kind is RequestKind.BREAK_GLASS and request.state is State.PENDING
 
 
 async def lockdowns_in_force(tx: AsyncConnection) -> tuple[Lockdown, ...]:

@@ -13,10 +13,10 @@ from storage.records import (
     Decision,
     Escalation,
     Json,
-    Kind,
     Message,
     Purpose,
     Request,
+    RequestKind,
     Review,
     Stage,
     State,
@@ -71,7 +71,7 @@ def terms(value: Json) -> Terms:
 def request(row: RowMapping) -> Request:
     """A row of ``requests``."""
     parts: dict[str, Any] = dict(row)
-    parts["kind"], parts["state"] = Kind(parts["kind"]), State(parts["state"])
+    parts["kind"], parts["state"] = RequestKind(parts["kind"]), State(parts["state"])
     parts["terms"] = terms(parts["terms"])
     if parts["ended_because"] is not None:
         parts["ended_because"] = Cause(parts["ended_because"])

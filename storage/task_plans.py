@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from storage.records import Kind, Request, TaskKind
+from storage.records import Request, RequestKind, TaskKind
 from storage.transitions import TaskPlan, latest_end, warn_at
 
 
@@ -53,7 +53,7 @@ def escalate(r: Request, now: datetime) -> TaskPlan | None:
 
 
 def notify(r: Request, now: datetime) -> TaskPlan | None:
-    if not r.terms.notify and r.kind is not Kind.BREAK_GLASS:
+    if not r.terms.notify and r.kind is not RequestKind.BREAK_GLASS:
         return None
     return TaskPlan(kind=TaskKind.NOTIFY, lock_key=message_lock_key(r), due_at=now, is_single=True)
 

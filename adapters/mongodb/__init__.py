@@ -16,7 +16,7 @@ from adapters.base import (
     Health,
     Level,
     ManagedUser,
-    Receipt,
+    Removal,
     Secrets,
     Target,
     UserSpec,
@@ -70,7 +70,7 @@ class MongoDB:
         """In the mark, for those who look: nothing on the server acts on it."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level) -> Receipt:
+    def drop_user(self, username: str, level: Level) -> Removal:
         """See ``revoke``."""
         return revoke.drop(self.server, username, level)
 

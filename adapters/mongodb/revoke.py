@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.base import AdapterError, Level, Receipt, Rejected, ServerDown, username_pattern
+from adapters.base import AdapterError, Level, Rejected, Removal, ServerDown, username_pattern
 from adapters.mongodb import kill, users
 from adapters.mongodb.connection import Connection, Server
 from adapters.mongodb.levels import drop_unused
@@ -10,7 +10,7 @@ from adapters.mongodb.levels import drop_unused
 SOCKETS = "no operation and no session of the user is left; idle connections stay open without rights until their client closes them"
 
 
-def drop(server: Server, username: str, level: Level) -> Receipt:
+def drop(server: Server, username: str, level: Level) -> Removal:
     """See the module. Repeated after a crash at any point, it finishes."""
     if not username_pattern(server.target.prefix).fullmatch(username):
         raise Rejected(f"{username!r} is no name dbaccess makes")
@@ -21,11 +21,11 @@ def drop(server: Server, username: str, level: Level) -> Receipt:
         seen = kill.everywhere(server, connection, username)
         notes = (SOCKETS, *_drop_kept_role(server, connection, level))
         _read_back(server, connection, username)
-        return Receipt(
+        return Removal(
             was_absent=not is_there,
             sessions_ended=len(seen),
-            kept=(),
-            kept_by=None,
+            left_behind=(),
+            left_with=None,
             read_back_at=connection.hello().now,
             notes=notes,
         )

@@ -16,7 +16,7 @@ from adapters.base import (
     Health,
     Level,
     ManagedUser,
-    Receipt,
+    Removal,
     Secrets,
     Target,
     UserSpec,
@@ -64,7 +64,7 @@ class MySQLFamily:
         """Moves the event, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level) -> Receipt:
+    def drop_user(self, username: str, level: Level) -> Removal:
         """See ``revoke``."""
         return revoke.drop(self.server, username, level)
 

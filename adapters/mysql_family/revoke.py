@@ -14,7 +14,7 @@ from typing import Any
 
 import pymysql
 
-from adapters.base import AdapterError, ForeignUser, Level, Receipt, Rejected, ServerDown, username_pattern
+from adapters.base import AdapterError, ForeignUser, Level, Rejected, Removal, ServerDown, username_pattern
 from adapters.mysql_family import events, locks, sessions, users
 from adapters.mysql_family.connection import Connection, Server, account
 from adapters.mysql_family.errors import IS_DEFINER, MAY_NOT_RECOVER, code
@@ -35,7 +35,7 @@ OBJECTS = (
 )
 
 
-def drop(server: Server, username: str, level: Level) -> Receipt:
+def drop(server: Server, username: str, level: Level) -> Removal:
     """See the module. Repeated after a crash at any point, it finishes."""
     if not username_pattern(server.target.prefix).fullmatch(username):
         raise Rejected(f"{username!r} is no name dbaccess makes")
@@ -53,11 +53,11 @@ def drop(server: Server, username: str, level: Level) -> Receipt:
         was_ended = event is not None and event.fired_at is not None and not is_there
         if was_ended and event is not None and event.fired_at is not None:
             notes.insert(0, f"the server's own event had ended it at {event.fired_at:%H:%M:%S} UTC")
-        return Receipt(
+        return Removal(
             was_absent=not is_there and not was_ended,
             sessions_ended=len(seen),
-            kept=(),
-            kept_by=None,
+            left_behind=(),
+            left_with=None,
             read_back_at=connection.now(),
             notes=(*notes, *_afterwards(server, connection, username, level)),
         )

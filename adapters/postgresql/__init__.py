@@ -17,7 +17,7 @@ from adapters.base import (
     Health,
     Level,
     ManagedUser,
-    Receipt,
+    Removal,
     Secrets,
     Target,
     UserSpec,
@@ -62,7 +62,7 @@ class PostgreSQL:
         """VALID UNTIL, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level) -> Receipt:
+    def drop_user(self, username: str, level: Level) -> Removal:
         """See ``revoke``."""
         return revoke.drop(self.server, username, level)
 

@@ -15,7 +15,7 @@ from datetime import UTC
 
 import psycopg
 
-from adapters.base import AdapterError, Blocked, Level, Receipt, Rejected, ServerDown
+from adapters.base import AdapterError, Blocked, Level, Rejected, Removal, ServerDown
 from adapters.postgresql import standbys
 from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, exists, quoted, run, us, value
 from adapters.postgresql.handover import Kept, hand_over
@@ -61,7 +61,7 @@ class Tally:
         ]
 
 
-def drop(server: Server, username: str, level: Level) -> Receipt:
+def drop(server: Server, username: str, level: Level) -> Removal:
     """The whole way. Raises NotOurs, Unreachable (come back), Blocked (by whom), Rejected (with what would help)."""
     tally = Tally()
     with server.session(limit=REVOKE_LIMIT_SECONDS) as connection:
@@ -157,14 +157,14 @@ def _everywhere(server: Server, connection: Connection, username: str, oid: int 
         tally.add(ended)
 
 
-def _receipt(connection: Connection, username: str, tally: Tally, *, was_absent: bool) -> Receipt:
+def _receipt(connection: Connection, username: str, tally: Tally, *, was_absent: bool) -> Removal:
     if exists(connection, username):
         raise ServerDown(f"the user {username} is still there after it was dropped")
-    return Receipt(
+    return Removal(
         was_absent=was_absent,
         sessions_ended=tally.sessions_ended,
-        kept=tuple(tally.kept.names),
-        kept_by=GRAVEYARD if tally.kept.count else None,
+        left_behind=tuple(tally.kept.names),
+        left_with=GRAVEYARD if tally.kept.count else None,
         read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
         notes=(*tally.standby_notes(), *tally.notes, *tally.kept.notes()),
     )

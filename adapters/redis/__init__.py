@@ -24,8 +24,8 @@ from adapters.base import (
     Health,
     Level,
     ManagedUser,
-    Receipt,
     Rejected,
+    Removal,
     Secrets,
     Target,
     UserSpec,
@@ -143,7 +143,7 @@ class Redis:
         """A further mark; the last one holds."""
         self._change(username, lambda session, found: (self._mark(session, found.request_id or 0, remaining),))
 
-    def drop_user(self, username: str, level: Level) -> Receipt:  # noqa: ARG002 - a Redis user leaves nothing that depends on its level
+    def drop_user(self, username: str, level: Level) -> Removal:  # noqa: ARG002 - a Redis user leaves nothing that depends on its level
         """On every node that answers, also when another does not; raises the trouble of that one at the end."""
         was_absent, ended, troubles, read_back = True, 0, list[AdapterError](), datetime.now(UTC)
         for number, node in enumerate(self.nodes):
@@ -159,7 +159,9 @@ class Redis:
                 troubles.append(trouble)
         if troubles:
             raise max(troubles, key=lambda t: (isinstance(t, ForeignUser), isinstance(t, Rejected)))
-        return Receipt(was_absent=was_absent, sessions_ended=ended, kept=(), kept_by=None, read_back_at=read_back)
+        return Removal(
+            was_absent=was_absent, sessions_ended=ended, left_behind=(), left_with=None, read_back_at=read_back
+        )
 
     def list_users(self) -> list[ManagedUser]:
         """Of all nodes; one that is on several is named once, as ours where it is ours on any."""

@@ -46,7 +46,7 @@ class Context:
             person = await self.directory.person(person_id)
         except DirectoryUnavailable:
             raise DirectorySilent from None
-        if not person.is_ours:
+        if not person.is_member:
             raise Refused(f"Only members of this workspace can use dbaccess ({person.why_not}).")
         return person
 
@@ -55,4 +55,4 @@ class Context:
         try:
             return await self.member(person_id)
         except DirectorySilent:
-            return Person(id=person_id, name=person_id, is_ours=True)
+            return Person(id=person_id, name=person_id, is_member=True)

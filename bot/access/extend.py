@@ -16,7 +16,7 @@ from bot.access.request_access import RequestOutcome, Typed, request_access
 from bot.access.words import what_happened
 from bot.engines import Share
 from storage.errors import NoSuchRequest
-from storage.records import Kind, Request, State
+from storage.records import Request, RequestKind, State
 
 ALERT_AT = 3
 
@@ -27,7 +27,7 @@ async def extendable(context: Context, person: Person, request_id: int) -> Reque
         grant = await context.ledger.request(request_id)
     except NoSuchRequest:
         raise Unknown(f"#{request_id}") from None
-    if grant.requester_id != person.id or grant.kind is Kind.EXTENSION:
+    if grant.requester_id != person.id or grant.kind is RequestKind.EXTENSION:
         raise Unknown(f"#{request_id}")
     if grant.state is State.APPROVED:
         raise Refused(f"#{grant.id} is just being made. Please try again in a moment.")
@@ -39,7 +39,7 @@ async def extendable(context: Context, person: Person, request_id: int) -> Reque
 async def extend(context: Context, person: Person, request_id: int, typed: Typed) -> RequestOutcome:
     """Ask for more time: ``typed`` has the duration and the reason. Raises as ``request_access.request_access`` does, and as ``extendable``."""
     grant = await extendable(context, person, request_id)
-    wanted = replace(typed, kind=Kind.EXTENSION, database=grant.database, level=grant.level)
+    wanted = replace(typed, kind=RequestKind.EXTENSION, database=grant.database, level=grant.level)
     return await request_access(context, person, wanted, grant=grant)
 
 

@@ -211,7 +211,7 @@ async def left(context: Context, person_id: str) -> None:
     except DirectoryUnavailable as silent:
         log.warning("Slack does not say whether somebody is still a member", person=person_id, why=str(silent))
         return
-    if not person.is_ours:
+    if not person.is_member:
         for request in (*waiting, *(r for r in live if r.state is not State.REVOKING)):
             await _taken_back(context, request, person)
 

@@ -16,11 +16,11 @@ from storage.records import AuditEvent, Decision, Request
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Someone as the directory knows them now. ``is_ours``: a full member of our own workspace or organisation, active, no guest, no bot."""
+    """Someone as the directory knows them now. ``is_member``: a full member of our own workspace or organisation, active, no guest, no bot."""
 
     id: str
     name: str
-    is_ours: bool
+    is_member: bool
     why_not: str = ""
 
     @property

@@ -139,7 +139,7 @@ async def _start(context: Context, work: JobContext, request: Request) -> Reques
         )
     change = TransitionInput(
         actor="bot",
-        requester_is_member=await _is_ours(work, request),
+        requester_is_member=await _is_member(work, request),
         set={"identity": identity, "unsettled_until": settled},
         facts=facts,
     )
@@ -180,10 +180,10 @@ async def _reach(context: Context, work: JobContext, request: Request) -> str:
         raise Retry(str(silent), at=at) from None
 
 
-async def _is_ours(work: JobContext, request: Request) -> bool:
+async def _is_member(work: JobContext, request: Request) -> bool:
     looked_up = work.context.directory.person(request.requester_id, fresh=True)
     try:
-        return (await work.unless_ending(looked_up)).is_ours
+        return (await work.unless_ending(looked_up)).is_member
     except DirectoryUnavailable:
         raise Retry("Slack did not say whether the requester is still a member") from None
 

@@ -15,7 +15,7 @@ from bot.access.tell import COPIES_MAX, post_copies, waits_for
 from bot.policy.facts import NOTHING_KNOWN, Facts
 from bot.policy.model import CHANNEL
 from storage.audit_log import AuditKind
-from storage.records import Kind, Purpose, Request, State
+from storage.records import Purpose, Request, RequestKind, State
 from storage.transitions import Transition, TransitionInput, warn_at
 
 DOUBLED_AT_MOST = 6
@@ -96,7 +96,7 @@ async def warn(context: Context, work: JobContext) -> None:
 async def notify(context: Context, work: JobContext) -> None:
     """Effect of ``notify``: those whom the rule tells, and does not ask, hear of what was given."""
     request = await work.request()
-    loud = await tell_loudly(context, request) if request.kind is Kind.BREAK_GLASS else frozenset()
+    loud = await tell_loudly(context, request) if request.kind is RequestKind.BREAK_GLASS else frozenset()
     notice = GrantedNotice(request=request, decisions=await context.ledger.decisions(request.id))
     for place in await _places(context, (*request.terms.notify, *sorted(loud)), but=request.requester_id):
         await work.hold()

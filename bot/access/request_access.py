@@ -18,7 +18,7 @@ from bot.policy.catalog import CatalogEntry, catalog_entries
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
-from storage.records import Cause, Draft, Kind, Request, State, UsageCounts
+from storage.records import Cause, Draft, Request, RequestKind, State, UsageCounts
 from storage.transitions import Transition, TransitionInput
 
 ROUNDS = 5
@@ -33,7 +33,7 @@ class Typed:
     level: str | None = None
     duration: timedelta | None = None
     reason: str | None = None
-    kind: Kind = Kind.ACCESS
+    kind: RequestKind = RequestKind.ACCESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ async def _allowed(
 
 async def _granted_at_once(context: Context, asked: RequestOutcome) -> RequestOutcome:
     """Nobody is asked where the policy names nobody. Break-glass waits until somebody was told."""
-    if asked.request.terms.stages or asked.request.kind is Kind.BREAK_GLASS:
+    if asked.request.terms.stages or asked.request.kind is RequestKind.BREAK_GLASS:
         return asked
     try:
         return replace(asked, request=await approve_alone(context, asked.request))

@@ -16,7 +16,7 @@ from bot.access.words import why_not
 from bot.policy import authorization
 from storage.audit_log import AuditKind
 from storage.errors import NotPossible
-from storage.records import Decision, Kind, Request, Verdict
+from storage.records import Decision, Request, RequestKind, Verdict
 from storage.transitions import Transition, TransitionInput
 
 AGAIN_AFTER = timedelta(hours=24)
@@ -34,7 +34,7 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         )
         journal.click_refused(person, "review", request.id)
         raise Refused(no.reason)
-    if request.kind is Kind.BREAK_GLASS and not request.needs_review and request.reviewed_at is None:
+    if request.kind is RequestKind.BREAK_GLASS and not request.needs_review and request.reviewed_at is None:
         raise TooLate(f"#{request.id} was never given: there is nothing to sign off.")
     decision = Decision(
         request_id=request.id,

@@ -6,10 +6,9 @@ server gone; everything else is tried again, with an alert that says what to do 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 
-from adapters.base import AdapterError, Blocked, ForeignUser, Receipt, Rejected, ServerDown, WrongServer
+from adapters.base import AdapterError, Blocked, ForeignUser, Rejected, Removal, ServerDown, WrongServer
 from bot.access import journal, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
@@ -156,7 +155,7 @@ async def _proven(context: Context, work: JobContext, request: Request) -> Json:
     return receipt_json(receipt)
 
 
-async def drop(context: Context, work: JobContext, request: Request) -> Receipt:
+async def drop(context: Context, work: JobContext, request: Request) -> Removal:
     """Take the user away and read back. Raises AdapterError, ClaimLost."""
     assert request.username is not None, "frozen at the approval"
     username, level = request.username, level_of(request)
@@ -166,13 +165,15 @@ async def drop(context: Context, work: JobContext, request: Request) -> Receipt:
     )
 
 
-def receipt_json(receipt: Receipt) -> Json:
+def receipt_json(removal: Removal) -> Json:
     """The receipt as the ledger keeps it; times in RFC 3339."""
     return {
-        **asdict(receipt),
-        "kept": list(receipt.kept),
-        "notes": list(receipt.notes),
-        "read_back_at": receipt.read_back_at.isoformat(),
+        "was_absent": removal.was_absent,
+        "sessions_ended": removal.sessions_ended,
+        "kept": list(removal.left_behind),
+        "kept_by": removal.left_with,
+        "read_back_at": removal.read_back_at.isoformat(),
+        "notes": list(removal.notes),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from adapters.base import AdapterError, Level, ManagedUser, Receipt, Target
+from adapters.base import AdapterError, Level, ManagedUser, Removal, Target
 from bot.access.context import Context
 from bot.access.servers import configured, one_each
 from bot.engines import Share
@@ -14,7 +14,7 @@ from storage.audit_log import AuditKind
 from storage.records import Request, State
 
 
-class Kind(StrEnum):
+class StrayKind(StrEnum):
     """What a user or grant is to the ledger."""
 
     ORPHAN = "orphan"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 class Stray:
     """Something that stands on one side only. ``ledger`` is what the user's mark names."""
 
-    kind: Kind
+    kind: StrayKind
     target: Target
     username: str
     request_id: int | None
@@ -35,16 +35,16 @@ class Stray:
     @property
     def what(self) -> str:
         """In words."""
-        if self.kind is Kind.ORPHAN:
+        if self.kind is StrayKind.ORPHAN:
             return f"{self.username} is on the server of {self.target.name} and no live grant has it"
-        if self.kind is Kind.MISSING:
+        if self.kind is StrayKind.MISSING:
             return f"{self.username} of live grant #{self.request_id} is not on the server of {self.target.name}"
         whose = f"of ledger {self.ledger}" if self.ledger else "without a mark"
         return f"{self.username} on the server of {self.target.name} is {whose}: not ours, not touched"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SweepResult:
     """What a sweep saw. ``unanswered``: by database, why its server was not looked at."""
 
     servers: int
@@ -53,7 +53,7 @@ class Found:
     unanswered: Mapping[str, str]
 
 
-async def look(context: Context) -> Found:
+async def find_strays(context: Context) -> SweepResult:
     """Each server is asked once. The ledger is read before and after, so that what begins or ends meanwhile is no stray."""
     before = await context.ledger.live_grants()
     frozen = [Target.from_json(request.target) for request in before if request.target]
@@ -74,11 +74,11 @@ async def look(context: Context) -> Found:
     ]
     strays += _missing(listed, before, after)
     users = sum(map(len, listed.values()))
-    return Found(servers=len(servers), users=users, strays=tuple(strays), unanswered=unanswered)
+    return SweepResult(servers=len(servers), users=users, strays=tuple(strays), unanswered=unanswered)
 
 
 def _stray(server: Target, user: ManagedUser, ledger: str) -> Stray:
-    kind = Kind.ORPHAN if user.ledger == ledger else Kind.FOREIGN
+    kind = StrayKind.ORPHAN if user.ledger == ledger else StrayKind.FOREIGN
     return Stray(kind=kind, target=server, username=user.username, request_id=user.request_id, ledger=user.ledger)
 
 
@@ -95,14 +95,14 @@ def _missing(
         server = next((s for s in listed if len(one_each([s, own])) == 1), None)
         if server is not None and request.username not in {user.username for user in listed[server]}:
             found.append(
-                Stray(kind=Kind.MISSING, target=own, username=request.username, request_id=request.id, ledger=None)
+                Stray(kind=StrayKind.MISSING, target=own, username=request.username, request_id=request.id, ledger=None)
             )
     return found
 
 
-async def end(context: Context, stray: Stray, *, actor: str) -> Receipt:
+async def end(context: Context, stray: Stray, *, actor: str) -> Removal:
     """Take an orphan of our own ledger away. Raises AdapterError."""
-    assert stray.kind is Kind.ORPHAN, "nobody else's is ever touched"
+    assert stray.kind is StrayKind.ORPHAN, "nobody else's is ever touched"
     receipt = await context.engines.call(
         stray.target, lambda adapter: adapter.drop_user(stray.username, Level(name="sweep")), share=Share.ENDS
     )

@@ -32,7 +32,7 @@ from bot.access.provision import remember
 from bot.policy import authorization
 from bot.policy.model import TICKET
 from storage.audit_log import AuditKind
-from storage.records import AuditEvent, Decision, Kind, Message, Purpose, Request, State, Verdict
+from storage.records import AuditEvent, Decision, Message, Purpose, Request, RequestKind, State, Verdict
 from storage.transitions import open_stage
 
 FEED_LINES = 25
@@ -93,7 +93,7 @@ def _server(context: Context, request: Request) -> tuple[str, str]:
 async def post_card(context: Context, work: JobContext) -> None:
     """Effect of ``post_card``: into the rule's channel, or to each approver where the channel is closed to us."""
     request = await work.request()
-    if request.kind is Kind.BREAK_GLASS:
+    if request.kind is RequestKind.BREAK_GLASS:
         await break_glass.announce(context, work, request, lambda message: _post(context, work, message, request))
     request = await _granted_by_itself(context, request)
     for message in await context.ledger.messages(request.id, Purpose.CARD):
@@ -105,13 +105,13 @@ async def post_card(context: Context, work: JobContext) -> None:
                 break
     else:
         await _to_those_outside(context, work, request)
-    if request.kind is Kind.BREAK_GLASS:
+    if request.kind is RequestKind.BREAK_GLASS:
         await post_copies(context, work, request, ())  # one reviewer was told before; now the others
 
 
 async def _granted_by_itself(context: Context, request: Request) -> Request:
     """Where the policy asks nobody, the ask itself approves; this is the net under an ask that died before it did."""
-    if request.state is not State.PENDING or request.terms.stages or request.kind is Kind.BREAK_GLASS:
+    if request.state is not State.PENDING or request.terms.stages or request.kind is RequestKind.BREAK_GLASS:
         return await context.ledger.request(request.id)
     with suppress(AccessError):
         await approve_alone(context, request)

@@ -30,7 +30,7 @@ from bot.policy.source import Problem
 from bot.policy.testing import Tested, facts_in_tests, run_tests
 from bot.policy.testing import junit as as_junit
 from bot.policy.wording import explained
-from storage.records import Kind
+from storage.records import RequestKind
 
 LONG_AGO = 36_500
 """Days: a hundred years."""
@@ -79,7 +79,7 @@ def explain(
     as_json: common.Json = False,
 ) -> None:
     """Which rule answers and why; status 1 when the answer is no. Groups are those of groups_in_tests: Slack is not asked."""
-    config, kind = load(_folder()), Kind.BREAK_GLASS if break_glass else Kind.ACCESS
+    config, kind = load(_folder()), RequestKind.BREAK_GLASS if break_glass else RequestKind.ACCESS
     length, when = _length(duration), _moment(at)
     ask = PolicyQuestion(
         person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind

@@ -26,7 +26,7 @@ def sweep(
     wrong = [
         s
         for s in found.strays
-        if s.kind is not verbs.Kind.FOREIGN and not ended.get(s.username, "").startswith("ended")
+        if s.kind is not verbs.StrayKind.FOREIGN and not ended.get(s.username, "").startswith("ended")
     ]
     for name, why in found.unanswered.items():
         typer.echo(f"{name} was not looked at: {why}", err=True)
@@ -34,13 +34,13 @@ def sweep(
         raise typer.Exit(1)
 
 
-async def _sweep(*, fix: bool) -> tuple[verbs.Found, dict[str, str]]:
+async def _sweep(*, fix: bool) -> tuple[verbs.SweepResult, dict[str, str]]:
     """By username, what became of it."""
     ended: dict[str, str] = {}
     async with offline(common.quiet_settings(to_end=True)) as context:
-        found = await verbs.look(context)
+        found = await verbs.find_strays(context)
         for stray in found.strays if fix else ():
-            if stray.kind is not verbs.Kind.ORPHAN:
+            if stray.kind is not verbs.StrayKind.ORPHAN:
                 continue
             try:
                 receipt = await verbs.end(context, stray, actor=operator().id)
@@ -51,7 +51,7 @@ async def _sweep(*, fix: bool) -> tuple[verbs.Found, dict[str, str]]:
     return found, ended
 
 
-def _print(found: verbs.Found, ended: dict[str, str]) -> None:
+def _print(found: verbs.SweepResult, ended: dict[str, str]) -> None:
     for stray in found.strays:
         became = f" → {ended[stray.username]}" if stray.username in ended else ""
         typer.echo(f"{stray.kind}: {stray.what}{became}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
-from storage.records import Kind, Request, Terms
+from storage.records import Request, RequestKind, Terms
 
 About: TypeAlias = Literal["what", "duration", "reason", "ticket", "hours", "limits", "people"]
 
@@ -24,7 +24,7 @@ class PolicyQuestion:
     level: str | None = None
     duration: timedelta | None = None
     reason: str | None = None
-    kind: Kind = Kind.ACCESS
+    kind: RequestKind = RequestKind.ACCESS
     at: datetime | None = None
     needs_reason: bool = True
     grant: Request | None = None

@@ -14,7 +14,7 @@ from bot.policy.evaluation import may_ask, same_level
 from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, who_may_decide
 from bot.policy.loader import Config
 from bot.policy.rules import Rule
-from storage.records import Decision, Kind, Request, Review, Stage, Terms, Verdict
+from storage.records import Decision, Request, RequestKind, Review, Stage, Terms, Verdict
 from storage.transitions import open_stage
 
 
@@ -245,7 +245,7 @@ def reviewers(config: Config, request: Request, facts: Facts) -> frozenset[str]:
 def may_review(config: Config, request: Request, person_id: str, facts: Facts = NOTHING_KNOWN) -> Refused | None:
     """None where this person may sign off the grant, else why not."""
     review = review_today(config, request)
-    if request.kind is not Kind.BREAK_GLASS or review is None:
+    if request.kind is not RequestKind.BREAK_GLASS or review is None:
         return Refused(reason=f"#{request.id} is no break-glass access: there is nothing to sign off.")
     if person_id == request.requester_id:
         return Refused(reason="You cannot sign off your own access.")

@@ -9,7 +9,7 @@ from datetime import timedelta
 from bot.policy.facts import NOTHING_KNOWN, Facts, names_of
 from bot.policy.loader import Config
 from bot.policy.rules import Rule
-from storage.records import Kind
+from storage.records import RequestKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def catalog_entries(
     config: Config,
     person_id: str,
     facts: Facts = NOTHING_KNOWN,
-    kind: Kind = Kind.ACCESS,
+    kind: RequestKind = RequestKind.ACCESS,
     *,
     database: str | None = None,
 ) -> tuple[CatalogEntry, ...]:

@@ -20,11 +20,15 @@ from bot.policy.facts import NOTHING_KNOWN, Facts, can_complete, names_of, who_m
 from bot.policy.loader import Config
 from bot.policy.rules import Rule
 from bot.policy.wording import not_yours
-from storage.records import Kind, Request, Terms, UsageCounts
+from storage.records import Request, RequestKind, Terms, UsageCounts
 
 REASON_MAX = 1000
 WHOM_SHOWN = 3
-KINDS = {Kind.ACCESS: "access", Kind.BREAK_GLASS: "break-glass access", Kind.EXTENSION: "more time"}
+KINDS = {
+    RequestKind.ACCESS: "access",
+    RequestKind.BREAK_GLASS: "break-glass access",
+    RequestKind.EXTENSION: "more time",
+}
 ASKS_NEXT: frozenset[About] = frozenset({"duration", "ticket", "hours"})
 """With these a rule that says ``otherwise: next`` leaves the answer to the rules below it."""
 
@@ -33,7 +37,7 @@ def may_ask(config: Config, ask: PolicyQuestion, facts: Facts = NOTHING_KNOWN) -
     """Which rule answers, and how."""
     if ask.database is None:
         return Missing(what="database")
-    if ask.kind is Kind.EXTENSION and ask.grant is None:
+    if ask.kind is RequestKind.EXTENSION and ask.grant is None:
         return Refused(reason="More time is asked for a live grant, by its number.")
     if ask.grant is not None and (no := _not_extended(config, ask.grant)) is not None:
         return Refused(reason=no, path=("What a grant is decides whether it can be extended, before any rule.",))
@@ -50,7 +54,7 @@ def may_ask(config: Config, ask: PolicyQuestion, facts: Facts = NOTHING_KNOWN) -
 
 
 def _not_extended(config: Config, grant: Request) -> str | None:
-    if grant.kind is Kind.BREAK_GLASS:
+    if grant.kind is RequestKind.BREAK_GLASS:
         return "Break-glass access is never extended. Ask for access, or break the glass again once it is signed off."
     entry = config.databases.get(grant.database)
     if entry is None or grant.level not in entry.levels:
@@ -228,7 +232,7 @@ def _too_many(matched: _Matched) -> Refused | None:
     """Limits and caps. Break-glass is not counted, but there is only one until it is signed off."""
     if matched.tally is None:
         return None
-    if matched.ask.kind is Kind.BREAK_GLASS:
+    if matched.ask.kind is RequestKind.BREAK_GLASS:
         number = matched.tally.unreviewed
         words = f"Your break-glass access #{number} has not been signed off; until then there is no other."
         return None if number is None else matched.no(words, "limits")
@@ -244,7 +248,7 @@ def _counted(matched: _Matched) -> Iterator[tuple[int, int | None, str]]:
     yield waiting, most, f"You have {waiting} waiting requests, and {most} is the most. Cancel one, or wait."
     automatic, most = tally.automatic.get(rule.name, 0), rule.automatic
     yield automatic, most, f"You were granted this {automatic} times in the last 24 hours, and {most} is the most."
-    if ask.kind is Kind.ACCESS:
+    if ask.kind is RequestKind.ACCESS:
         mine, most = tally.live_of_person, limits.live_per_person
         yield mine, most, f"You have {mine} live grants, and {most} is the most. Give one back first."
         there, most = tally.live_of_database, limits.live_per_database

@@ -11,7 +11,7 @@ from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
 from bot.policy.testing import votes
-from storage.records import Decision, Kind, Request, Verdict
+from storage.records import Decision, Request, RequestKind, Verdict
 from storage.transitions import open_stage
 
 
@@ -69,7 +69,7 @@ def _ask(request: Request) -> PolicyQuestion:
         level=request.level,
         duration=request.terms.duration,
         reason=request.reason,
-        kind=Kind.ACCESS if request.kind is Kind.EXTENSION else request.kind,
+        kind=RequestKind.ACCESS if request.kind is RequestKind.EXTENSION else request.kind,
         at=request.requested_at,
         needs_reason=False,
     )

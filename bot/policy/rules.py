@@ -10,7 +10,7 @@ from typing import Any
 
 from bot.databases import DatabaseEntry
 from bot.policy.model import ANYONE, GROUP, PERSON, Hours, PolicyFile, RuleEntry
-from storage.records import Escalation, Kind, Review, Stage
+from storage.records import Escalation, RequestKind, Review, Stage
 
 DEFAULTS: Mapping[str, Any] = {
     "duration": timedelta(hours=1),
@@ -64,9 +64,9 @@ class Rule:
     def names_level(self, level: str) -> bool:
         return self.levels is None or level in self.levels
 
-    def answers(self, kind: Kind) -> bool:
+    def answers(self, kind: RequestKind) -> bool:
         """Break-glass rules answer break-glass asks alone, and nothing else does."""
-        return self.break_glass == (kind is Kind.BREAK_GLASS)
+        return self.break_glass == (kind is RequestKind.BREAK_GLASS)
 
     def cap(self, entry: DatabaseEntry, level: str) -> timedelta:
         """The tightest of defaults, rule (``max_duration`` holds both), level, and the whole life of a grant."""

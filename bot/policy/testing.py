@@ -15,7 +15,7 @@ from bot.policy.facts import Facts
 from bot.policy.loader import Config
 from bot.policy.model import EMAIL, PolicyFile, TestEntry
 from bot.policy.typed import parse_ask
-from storage.records import Decision, Kind, Request, State, Terms, Verdict
+from storage.records import Decision, Request, RequestKind, State, Terms, Verdict
 from storage.transitions import open_stage
 
 Outcome = Literal["refused", "waiting", "granted"]
@@ -61,7 +61,7 @@ def facts_in_tests(policy: PolicyFile, named: Iterable[str]) -> Facts:
 def ask_of(entry: TestEntry, config: Config) -> PolicyQuestion:
     """The ask of a test. Raises ValueError."""
     ask = parse_ask(entry.ask, {name: found.levels for name, found in config.databases.items()})
-    kind = Kind.BREAK_GLASS if entry.break_glass else Kind.ACCESS
+    kind = RequestKind.BREAK_GLASS if entry.break_glass else RequestKind.ACCESS
     return PolicyQuestion(**vars(ask), at=entry.at, kind=kind, needs_reason=ask.reason is not None)
 
 

@@ -17,7 +17,7 @@ from bot.policy.model import ANYONE, GROUP, PERSON, PolicyFile, RuleEntry, Stage
 from bot.policy.rules import Meant, Rule, by_database, is_glob
 from bot.policy.source import Place, Problem, Source, shown
 from bot.policy.typed import parse_ask
-from storage.records import Kind, Stage
+from storage.records import RequestKind, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +281,7 @@ def _is_answered(rule: Rule, level: str, above: list[Rule]) -> bool:
 
 
 def _unreachable(source: Source, rules: tuple[Rule, ...], databases: Mapping[str, DatabaseEntry]) -> Iterator[Problem]:
-    about = by_database(tuple(rule for rule in rules if rule.answers(Kind.ACCESS)))
+    about = by_database(tuple(rule for rule in rules if rule.answers(RequestKind.ACCESS)))
     for name, entry in databases.items():
         missing = [level for level in entry.levels if not any(r.names_level(level) for r in about.get(name, ()))]
         if len(missing) == len(entry.levels):

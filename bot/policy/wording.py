@@ -10,7 +10,7 @@ from bot.policy.asking import Answer, Missing, PolicyQuestion, Refused
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
-from storage.records import Kind, Terms
+from storage.records import RequestKind, Terms
 
 ENTRIES_SHOWN = 6
 
@@ -28,7 +28,7 @@ def not_yours(config: Config, ask: PolicyQuestion, facts: Facts) -> str:
     )
     more = " …" if len(mine) > ENTRIES_SHOWN else ""
     may = f" You may ask for {listed}{more}." if listed else " There is nothing you may ask for."
-    glass = "You may not break the glass for" if ask.kind is Kind.BREAK_GLASS else "You may not ask for"
+    glass = "You may not break the glass for" if ask.kind is RequestKind.BREAK_GLASS else "You may not ask for"
     return f"{glass} {what}.{hint}{may}{_rules_of(here)}"
 
 

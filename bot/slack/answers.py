@@ -18,7 +18,7 @@ from bot.slack.blocks import Block, RenderedMessage, actions, button, context, s
 from bot.slack.cards import approvers, ended_by, receipt_line
 from bot.slack.text import TEXT_MAX, cut, escape, moment, named, one_line, person
 from storage.audit_log import AuditKind
-from storage.records import LIVE, AuditEvent, Kind, Request, State, Verdict
+from storage.records import LIVE, AuditEvent, Request, RequestKind, State, Verdict
 
 LISTED_MAX = 15
 ENTRIES_MAX = 40
@@ -93,7 +93,7 @@ def _written(text: str, *more: Block) -> RenderedMessage:
 def asked(answer: RequestOutcome) -> RenderedMessage:
     """Who is asked, and until when."""
     request = answer.request
-    if request.kind is Kind.BREAK_GLASS and request.state is State.PENDING:
+    if request.kind is RequestKind.BREAK_GLASS and request.state is State.PENDING:
         return said(
             f"The glass is being broken: #{request.id}. Your reviewers are told first; once one of them has been, the credentials come in a message of their own."
         )

@@ -23,12 +23,16 @@ from bot.durations import format_duration
 from bot.slack import credentials, feed, ids
 from bot.slack.blocks import Block, RenderedMessage, actions, button, confirmed, context, header, quote, section
 from bot.slack.text import TEXT_MAX, cut, escape, in_words, link, moment, named, one_line, person, second
-from storage.records import Cause, Decision, Kind, Request, State, Verdict
+from storage.records import Cause, Decision, Request, RequestKind, State, Verdict
 
 REASON_IN_TEXT = 300
 ALERT_MAX = 2500
 APPROVERS_SHOWN = 20
-TITLES = {Kind.ACCESS: "Access request", Kind.BREAK_GLASS: "Break-glass access", Kind.EXTENSION: "More time"}
+TITLES = {
+    RequestKind.ACCESS: "Access request",
+    RequestKind.BREAK_GLASS: "Break-glass access",
+    RequestKind.EXTENSION: "More time",
+}
 APPROVALS_SHOWN = 9
 STAGE_NAMES_SHOWN = 5
 
@@ -64,7 +68,7 @@ def card(notice: CardNotice) -> RenderedMessage:
 def _headline(notice: CardNotice) -> str:
     request, who = notice.request, person(notice.request.requester_id, notice.request.requester_name)
     lasts = format_duration(request.duration or request.terms.duration)
-    if request.kind is Kind.EXTENSION:
+    if request.kind is RequestKind.EXTENSION:
         return _more_time(notice, who, lasts)
     if request.state is State.ACTIVE and request.expires_at:
         return f"{who} has {what(request)} until {moment(request.expires_at)}."
@@ -150,7 +154,7 @@ def _outcome(notice: CardNotice) -> list[Block]:
         for d in notice.decisions
         if d.verdict is Verdict.APPROVE
     ]
-    if request.kind is Kind.BREAK_GLASS:
+    if request.kind is RequestKind.BREAK_GLASS:
         lines.append(_review_line(notice))
     elif request.state is State.PENDING:
         stages = request.terms.stages
@@ -210,7 +214,7 @@ def receipt_line(request: Request) -> str:
 
 def _buttons(request: Request) -> list[Block]:
     about = f"request {request.id}"
-    if request.state is State.PENDING and request.kind is Kind.BREAK_GLASS:
+    if request.state is State.PENDING and request.kind is RequestKind.BREAK_GLASS:
         return []  # nobody decides: it waits until somebody was told
     if request.state is State.PENDING:
         approve = button("Approve", ids.APPROVE, request.token, style="primary", about=about)
@@ -327,7 +331,7 @@ def ending_soon(notice: EndingSoonNotice) -> RenderedMessage:
         f"Your access #{request.id} to {what(request)} ends {moment(request.expires_at)}. Open sessions end then, too."
     )
     offered = [button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now")]
-    if request.kind is not Kind.BREAK_GLASS:
+    if request.kind is not RequestKind.BREAK_GLASS:
         offered.insert(0, button("Extend", ids.EXTEND, request.token, about=f"access {request.id}"))
     text = f"Your access #{request.id} ends {in_words(request.expires_at)}."
     return RenderedMessage(text=text, blocks=[section(line), actions(*offered)])

@@ -12,7 +12,7 @@ from bot.access.errors import NotUnderstood
 from bot.access.ports import Person
 from bot.slack import answers, parse
 from bot.slack.interaction import Interaction, Listener, guarded
-from storage.records import Kind
+from storage.records import RequestKind
 
 COMMAND = "/dbaccess"
 
@@ -46,7 +46,9 @@ async def on_breakglass(interaction: Interaction, person: Person) -> None:
     )
     await interaction.say(
         answers.asked(
-            await request_access.request_access(interaction.context, person, replace(typed, kind=Kind.BREAK_GLASS))
+            await request_access.request_access(
+                interaction.context, person, replace(typed, kind=RequestKind.BREAK_GLASS)
+            )
         )
     )
 

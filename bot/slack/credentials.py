@@ -8,7 +8,7 @@ from bot.durations import format_duration
 from bot.slack import ids
 from bot.slack.blocks import Block, RenderedMessage, actions, button, context, fields, preformatted, section
 from bot.slack.text import TEXT_MAX, code, cut, escape, in_words, moment, second
-from storage.records import Kind, Request, State
+from storage.records import Request, RequestKind, State
 
 
 def preparing(notice: PreparingNotice) -> RenderedMessage:
@@ -42,7 +42,7 @@ def filled(notice: CredentialsNotice) -> RenderedMessage:
             *_claim(request),
             context(f"{note}You can: {can}. Everything you do is attributed to you."),
             actions(
-                *([extend] if request.kind is not Kind.BREAK_GLASS else []),
+                *([extend] if request.kind is not RequestKind.BREAK_GLASS else []),
                 button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now"),
                 fresh,
             ),

@@ -132,9 +132,9 @@ class SlackDirectory:
         try:
             user = _user(await self._call("users.info", user=person_id))
         except NoSuchPerson:
-            return Person(id=person_id, name=person_id, is_ours=False, why_not="unknown here")
+            return Person(id=person_id, name=person_id, is_member=False, why_not="unknown here")
         why_not = why_not_a_member(user, home)
-        return Person(id=person_id, name=_name(user), is_ours=not why_not, why_not=why_not)
+        return Person(id=person_id, name=_name(user), is_member=not why_not, why_not=why_not)
 
     async def _call(self, method: str, **arguments: str) -> Any:
         try:
@@ -179,10 +179,10 @@ def why_not_a_member(user: Mapping[str, Any], home: Home) -> str:
     if flagged:
         return flagged
     enterprise = user.get("enterprise_user") or {}
-    is_ours = user.get("team_id") in (home.team_id, home.enterprise_id) and user.get("team_id") is not None
+    is_member = user.get("team_id") in (home.team_id, home.enterprise_id) and user.get("team_id") is not None
     if home.enterprise_id is not None and enterprise.get("enterprise_id") == home.enterprise_id:
-        is_ours = True
-    return "" if is_ours else "not of this workspace"
+        is_member = True
+    return "" if is_member else "not of this workspace"
 
 
 def _name(user: Mapping[str, Any]) -> str:

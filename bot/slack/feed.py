@@ -8,7 +8,7 @@ from bot.durations import format_duration
 from bot.slack.blocks import RenderedMessage, section
 from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
 from storage.audit_log import AuditKind
-from storage.records import AuditEvent, Cause, Kind, Request
+from storage.records import AuditEvent, Cause, Request, RequestKind
 
 REASON_MAX = 160
 LINE_MAX = 450
@@ -55,7 +55,7 @@ def line(event: AuditEvent, request: Request | None) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
         return f"{moment(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"
     verb = VERBS.get(AuditKind(event.kind), event.kind)
-    loud = " BREAK-GLASS" if request.kind is Kind.BREAK_GLASS else ""
+    loud = " BREAK-GLASS" if request.kind is RequestKind.BREAK_GLASS else ""
     return f"{moment(event.at)} #{request.id}{loud} {verb} — {_rest(event, request)}"
 
 

@@ -15,7 +15,7 @@ from bot.policy.evaluation import REASON_MAX
 from bot.slack import ids
 from bot.slack.blocks import Block, context, section
 from bot.slack.text import clean, cut, escape, moment, plain
-from storage.records import Kind, Request
+from storage.records import Request, RequestKind
 
 OPTIONS_MAX = 100
 DATABASES_MAX = 1000
@@ -66,7 +66,7 @@ def form_for(needed: FormNeeded) -> Block:
     """The form that asks for what was left out."""
     if needed.grant is not None:
         return extension_form(needed.grant, needed.catalog_entries, needed.typed)
-    if needed.typed.kind is Kind.BREAK_GLASS:
+    if needed.typed.kind is RequestKind.BREAK_GLASS:
         return nothing_form("Break-glass is typed whole: /dbaccess breakglass DATABASE LEVEL 30m REASON")
     return (
         request_form(needed.catalog_entries, needed.typed)

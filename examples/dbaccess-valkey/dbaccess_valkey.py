@@ -30,8 +30,8 @@ from adapters.base import (
     Level,
     LoginRefused,
     ManagedUser,
-    Receipt,
     Rejected,
+    Removal,
     Secrets,
     ServerDown,
     Target,
@@ -168,7 +168,7 @@ class Valkey:
             call("ACL", "SETUSER", username, "clearselectors", self._mark(call, found.request_id or 0, remaining))
             call("ACL", "SAVE")
 
-    def drop_user(self, username: str, level: Level) -> Receipt:
+    def drop_user(self, username: str, level: Level) -> Removal:
         """DELUSER takes login and sessions at once; what counts is what is read back."""
         del level
         with self._session() as call:
@@ -179,8 +179,12 @@ class Valkey:
             left = {row["id"] for row in _clients(call)} & {row["id"] for row in ours}
             if left or _sessions(call, username) or call("ACL", "GETUSER", username) is not None:
                 raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)
-            return Receipt(
-                was_absent=found is None, sessions_ended=len(ours), kept=(), kept_by=None, read_back_at=_now(call)
+            return Removal(
+                was_absent=found is None,
+                sessions_ended=len(ours),
+                left_behind=(),
+                left_with=None,
+                read_back_at=_now(call),
             )
 
     def list_users(self) -> list[ManagedUser]:

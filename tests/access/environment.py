@@ -63,7 +63,7 @@ class People:
     """``bot.access.ports.Directory``."""
 
     known: dict[str, Person] = field(
-        default_factory=lambda: {i: Person(id=i, name=n, is_ours=True) for i, n in PEOPLE.items()}
+        default_factory=lambda: {i: Person(id=i, name=n, is_member=True) for i, n in PEOPLE.items()}
     )
     is_silent: bool = False
     not_in_the_channel: set[str] = field(default_factory=set)
@@ -76,7 +76,7 @@ class People:
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
             raise DirectoryUnavailable("no answer")
-        return self.known.get(person_id) or Person(id=person_id, name=person_id, is_ours=False, why_not="a guest")
+        return self.known.get(person_id) or Person(id=person_id, name=person_id, is_member=False, why_not="a guest")
 
     async def team_id(self) -> str:
         return "T0TEAM"
@@ -103,7 +103,7 @@ class People:
         return
 
     def leaves(self, person_id: str) -> None:
-        self.known[person_id] = Person(id=person_id, name=person_id, is_ours=False, why_not="deactivated")
+        self.known[person_id] = Person(id=person_id, name=person_id, is_member=False, why_not="deactivated")
 
 
 @dataclass

@@ -20,8 +20,8 @@ from adapters.base import (
     Level,
     LoginRefused,
     ManagedUser,
-    Receipt,
     Rejected,
+    Removal,
     Secrets,
     ServerDown,
     Target,
@@ -167,7 +167,7 @@ def engine(server: FakeServer) -> type[Adapter]:
                 raise Rejected(f"there is no user {username}")
             user.expires_at = server.clock() + timedelta(seconds=remaining)
 
-        def drop_user(self, username: str, level: Level) -> Receipt:
+        def drop_user(self, username: str, level: Level) -> Removal:
             self._reach("drop")
             if server.holds_up is not None:
                 raise server.holds_up
@@ -178,8 +178,12 @@ def engine(server: FakeServer) -> type[Adapter]:
                     del server.sessions[number]
                 server.users.pop(username, None)
             server.step("after drop")
-            return Receipt(
-                was_absent=user is None, sessions_ended=len(ended), kept=(), kept_by=None, read_back_at=server.clock()
+            return Removal(
+                was_absent=user is None,
+                sessions_ended=len(ended),
+                left_behind=(),
+                left_with=None,
+                read_back_at=server.clock(),
             )
 
         def list_users(self) -> list[ManagedUser]:

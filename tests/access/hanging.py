@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from adapters.base import Adapter, Receipt, ServerDown
+from adapters.base import Adapter, Removal, ServerDown
 from bot.access import request_access
 from bot.access.ports import Delayed, Notice
 from bot.access.registry import JOBS
@@ -79,9 +79,9 @@ def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
             hang.reach(self.target.admin_url)
             super()._reach(name)
 
-        def drop_user(self, username: str, level: Any) -> Receipt:
+        def drop_user(self, username: str, level: Any) -> Removal:
             hang.reach(username)
-            found: Receipt = super().drop_user(username, level)
+            found: Removal = super().drop_user(username, level)
             return found
 
     return Hanging

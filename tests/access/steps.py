@@ -9,7 +9,7 @@ from bot.access import request_access
 from bot.access.errors import AccessError
 from bot.access.ports import AlertNotice
 from storage.audit_log import AuditKind
-from storage.records import Kind, Request
+from storage.records import Request, RequestKind
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 
 GLASS: Mapping[str, Any] = {
@@ -33,7 +33,7 @@ def load_now(environment: AccessEnvironment) -> None:
 
 async def break_the_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
     typed = request_access.Typed(
-        database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=Kind.BREAK_GLASS
+        database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
     asked = await request_access.request_access(environment.context, await environment.person(who), typed)
     await environment.drain()

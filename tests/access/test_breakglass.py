@@ -10,7 +10,7 @@ from bot.access import extend, request_access, review, revoke
 from bot.access.errors import Refused, TooLate
 from bot.access.ports import AlertNotice, CardNotice, Delayed, GrantedNotice, Notice, ReviewNotice, Undeliverable
 from storage.audit_log import AuditKind
-from storage.records import Kind, Request, State
+from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 
 GLASS = {
@@ -28,7 +28,7 @@ async def environment(environment: AccessEnvironment) -> AccessEnvironment:
 
 async def broken(environment: AccessEnvironment, who: str = ADA) -> Request:
     typed = request_access.Typed(
-        database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=Kind.BREAK_GLASS
+        database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
     asked = await request_access.request_access(environment.context, await environment.person(who), typed)
     await environment.drain()
@@ -46,7 +46,7 @@ def alerts(environment: AccessEnvironment) -> list[str]:
 async def test_access_first_and_everybody_is_told(environment: AccessEnvironment) -> None:
     request = await broken(environment)
     assert request.state is State.ACTIVE
-    assert [n.request.kind for n in environment.messenger.on(CARDS, CardNotice)] == [Kind.BREAK_GLASS]
+    assert [n.request.kind for n in environment.messenger.on(CARDS, CardNotice)] == [RequestKind.BREAK_GLASS]
     assert environment.messenger.on(SECOND, CardNotice), "the reviewer has a card of their own"
     assert not environment.messenger.on(ADA, CardNotice), "the requester is no reviewer of their own"
     assert environment.messenger.on(LEAD, GrantedNotice), "who would have been asked is told"
@@ -171,7 +171,11 @@ async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
     ada = await environment.person(ADA)
     typed = [
         request_access.Typed(
-            database="shop", level="readonly", duration=n * HOUR / 4, reason="everything is down", kind=Kind.BREAK_GLASS
+            database="shop",
+            level="readonly",
+            duration=n * HOUR / 4,
+            reason="everything is down",
+            kind=RequestKind.BREAK_GLASS,
         )
         for n in (1, 2, 3)
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from bot.access import extend, request_access
 from bot.access.ports import CardNotice, ClosedNotice, CredentialsNotice
-from storage.records import Kind, Request, State, TaskKind
+from storage.records import Request, RequestKind, State, TaskKind
 from tests.access.environment import ADA, HOUR, SECOND, AccessEnvironment, Killed
 from tests.soak import SOAK
 
@@ -44,7 +44,7 @@ async def begun(environment: AccessEnvironment, part: str) -> Request:
         environment.policy["rules"].append(GLASS)
         environment.write()
         typed = request_access.Typed(
-            database="shop", level="readonly", reason="everything is down", kind=Kind.BREAK_GLASS
+            database="shop", level="readonly", reason="everything is down", kind=RequestKind.BREAK_GLASS
         )
         return (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
     request = await environment.approve(await environment.ask())

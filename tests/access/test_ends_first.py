@@ -27,7 +27,7 @@ from tests.access.fake_engine import FakeServer, engine
 from tests.access.hanging import expect
 from tests.open_faults import require
 
-OPERATOR = Person(id="cli:root", name="root", is_ours=True)
+OPERATOR = Person(id="cli:root", name="root", is_member=True)
 
 
 def broken_engine(environment: AccessEnvironment, breaks: Callable[[], bool]) -> None:
@@ -67,7 +67,7 @@ async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: Acce
     with pytest.raises(AdapterError) as caught:
         await environment.engines.call(revoke.target_of(request), lambda adapter: adapter.list_users())
     assert isinstance(caught.value, ServerDown)
-    found = await sweep.look(environment.context)
+    found = await sweep.find_strays(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
@@ -160,8 +160,8 @@ async def test_the_sweep_asks_the_servers_that_answer(
     environment.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
     environment.write()
     environment.context.files.refresh()
-    found = await sweep.look(environment.context)
-    assert [stray.kind for stray in found.strays] == [sweep.Kind.ORPHAN]
+    found = await sweep.find_strays(environment.context)
+    assert [stray.kind for stray in found.strays] == [sweep.StrayKind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
 
 

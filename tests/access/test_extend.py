@@ -12,7 +12,7 @@ from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import AlertNotice, CardNotice, TurnNotice
 from bot.access.request_access import FormNeeded, Typed
 from storage.audit_log import AuditKind
-from storage.records import Kind, Request, State
+from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, AccessEnvironment
 
 WHY = "the refund takes longer"
@@ -37,7 +37,7 @@ async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_liv
     grant = await environment.granted()
     session = environment.server.login(str(grant.username), environment.server.users[str(grant.username)].password)
     asked = await more(environment, grant)
-    assert (asked.kind, asked.state, asked.parent_id) == (Kind.EXTENSION, State.PENDING, grant.id)
+    assert (asked.kind, asked.state, asked.parent_id) == (RequestKind.EXTENSION, State.PENDING, grant.id)
     assert (await environment.approve(asked)).state is State.APPLIED
     await environment.drain()
     after = await environment.now(grant)

@@ -19,7 +19,7 @@ from bot.access.request_access import FormNeeded
 from bot.policy.asking import Allowed, PolicyQuestion
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
-from storage.records import Kind, Request, State, UsageCounts, Verdict
+from storage.records import Request, RequestKind, State, UsageCounts, Verdict
 from tests.access.environment import AccessEnvironment
 from tests.soak import rounds
 from tests.unit.test_policy_whole import ASKS, PEOPLE, World, tangled, timeless, worlds
@@ -43,7 +43,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def assert_done_as_judged(world: World, wanted: PolicyQuestion, clicks: list[str], folder: Path) -> None:
     environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
-    environment.people.known = {who: Person(id=who, name=who.lower(), is_ours=True) for who in [*PEOPLE, "U99STRANGER"]}
+    environment.people.known = {
+        who: Person(id=who, name=who.lower(), is_member=True) for who in [*PEOPLE, "U99STRANGER"]
+    }
     told = world.facts.members
     environment.people.handles = {name: f"S0{name[1:].upper()}" for name in told if name.startswith("@")}
     environment.people.groups = {
@@ -107,7 +109,7 @@ async def assert_clicks_count_once(environment: AccessEnvironment, request: Requ
     assert len(people) == len(set(people))
     assert request.requester_id not in people
     needed = sum(stage.count for stage in request.terms.stages)
-    if request.kind is Kind.BREAK_GLASS:
+    if request.kind is RequestKind.BREAK_GLASS:
         assert not people
     elif len(people) < needed:
         assert after.state in (State.PENDING, State.OUTDATED)

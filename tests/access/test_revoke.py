@@ -72,7 +72,7 @@ async def test_the_command_line_asks_slack_for_nothing(
     monkeypatch.setattr(environment.people, "members", never)
     monkeypatch.setattr(environment.people, "person", never)
     (environment.folder / "policy.yml").write_text("rules: [")
-    await revoke.revoke(environment.context, Person(id="cli:root", name="root", is_ours=True), request.id)
+    await revoke.revoke(environment.context, Person(id="cli:root", name="root", is_member=True), request.id)
     await environment.drain()
     assert environment.server.users == {}
 

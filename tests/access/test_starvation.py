@@ -185,7 +185,7 @@ async def expect_an_end_by_hand(fleet: Fleet, request: Request, seen: Callable[[
     environment = fleet.environment
     async with fleet.running():
         await expect("it hangs", lambda: at_once(lambda: fleet.slack.inside > 0 and seen()))
-        await revoke.revoke(environment.context, Person(id="cli:root", name="root", is_ours=True), request.id)
+        await revoke.revoke(environment.context, Person(id="cli:root", name="root", is_member=True), request.id)
         await expect("the user is gone", lambda: at_once(lambda: str(request.username) not in environment.server.users))
         environment.clock.at += timedelta(minutes=1)  # a create whose answer was lost would have landed by now
         environment.runner.nudge()

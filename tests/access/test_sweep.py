@@ -8,7 +8,7 @@ import pytest
 
 from adapters.base import Enforced
 from bot.access import decide, servers, sweep
-from bot.access.sweep import Kind
+from bot.access.sweep import StrayKind
 from storage.audit_log import AuditKind
 from storage.records import Request
 from tests.access.environment import LEAD, AccessEnvironment
@@ -21,8 +21,8 @@ def put(environment: AccessEnvironment, username: str, ledger: str | None) -> No
     environment.server.users[username] = User("pw", ledger, 77, (), environment.clock() + timedelta(hours=1))
 
 
-async def strays(environment: AccessEnvironment) -> dict[str, Kind]:
-    return {stray.username: stray.kind for stray in (await sweep.look(environment.context)).strays}
+async def strays(environment: AccessEnvironment) -> dict[str, StrayKind]:
+    return {stray.username: stray.kind for stray in (await sweep.find_strays(environment.context)).strays}
 
 
 async def test_what_stands_on_one_side_only(environment: AccessEnvironment) -> None:
@@ -30,11 +30,15 @@ async def test_what_stands_on_one_side_only(environment: AccessEnvironment) -> N
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
     put(environment, UNMARKED, None)
-    assert await strays(environment) == {ORPHAN: Kind.ORPHAN, FOREIGN: Kind.FOREIGN, UNMARKED: Kind.FOREIGN}
+    assert await strays(environment) == {
+        ORPHAN: StrayKind.ORPHAN,
+        FOREIGN: StrayKind.FOREIGN,
+        UNMARKED: StrayKind.FOREIGN,
+    }
     assert request.username is not None
     del environment.server.users[request.username]
-    found = await sweep.look(environment.context)
-    missing = next(stray for stray in found.strays if stray.kind is Kind.MISSING)
+    found = await sweep.find_strays(environment.context)
+    missing = next(stray for stray in found.strays if stray.kind is StrayKind.MISSING)
     assert (missing.username, missing.request_id) == (request.username, request.id)
     assert (found.servers, found.users) == (1, 3)
 
@@ -43,14 +47,14 @@ async def test_only_orphans_of_our_own_are_ended(environment: AccessEnvironment)
     environment.context.in_force()
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
-    found = {stray.kind: stray for stray in (await sweep.look(environment.context)).strays}
+    found = {stray.kind: stray for stray in (await sweep.find_strays(environment.context)).strays}
     session = environment.server.login(ORPHAN, "pw")
-    receipt = await sweep.end(environment.context, found[Kind.ORPHAN], actor="cli:ops")
+    receipt = await sweep.end(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
     assert receipt.sessions_ended == 1
     assert session not in environment.server.sessions
     assert set(environment.server.users) == {FOREIGN}
     with pytest.raises(AssertionError):
-        await sweep.end(environment.context, found[Kind.FOREIGN], actor="cli:ops")
+        await sweep.end(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
     events = await environment.ledger.events_after(0, limit=100)
     swept = [event for event in events if event.kind == AuditKind.SWEPT]
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]
@@ -86,7 +90,7 @@ async def test_what_ends_while_it_looks_is_no_stray(environment: AccessEnvironme
 async def test_a_server_that_does_not_answer_is_said_and_nothing_is_concluded(environment: AccessEnvironment) -> None:
     await environment.granted()
     environment.server.is_up = False
-    found = await sweep.look(environment.context)
+    found = await sweep.find_strays(environment.context)
     assert found.strays == ()
     assert list(found.unanswered) == ["shop"]
 
@@ -99,7 +103,7 @@ async def test_a_database_that_was_taken_out_is_still_looked_at(environment: Acc
     assert config is not None
     environment.context.files.config = None
     try:
-        assert await strays(environment) == {ORPHAN: Kind.ORPHAN}
+        assert await strays(environment) == {ORPHAN: StrayKind.ORPHAN}
     finally:
         environment.context.files.config = config
 

@@ -12,7 +12,7 @@ from bot.policy.loader import Config, ConfigError, load
 from bot.policy.model import PolicyFile
 from bot.policy.rules import compiled
 from bot.policy.source import Problem
-from storage.records import Decision, Kind, Request, State, Terms, Verdict
+from storage.records import Decision, Request, RequestKind, State, Terms, Verdict
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -96,7 +96,7 @@ def asked(terms: Terms, *, person_id: str, database: str, **keys: Any) -> Reques
         **{
             "id": 42,
             "key": "k7q2" * 4,
-            "kind": Kind.ACCESS,
+            "kind": RequestKind.ACCESS,
             "state": State.PENDING,
             "version": 1,
             "team_id": "T01",

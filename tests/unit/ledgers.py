@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from storage.ledger import Ledger
-from storage.records import Cause, Decision, Draft, Kind, Request, Stage, State, Terms, Verdict
+from storage.records import Cause, Decision, Draft, Request, RequestKind, Stage, State, Terms, Verdict
 from storage.transitions import Transition, TransitionInput
 
 START = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
@@ -47,7 +47,7 @@ def terms(*, counts: Iterable[int] = (1,), **changes: Any) -> Terms:
 
 def draft(*, counts: Iterable[int] = (1,), person: str = "U01REQUESTER", **changes: Any) -> Draft:
     asked = Draft(
-        kind=Kind.ACCESS,
+        kind=RequestKind.ACCESS,
         team_id="T01TEAM",
         requester_id=person,
         requester_name="Ada",

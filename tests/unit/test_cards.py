@@ -30,7 +30,19 @@ from bot.policy.catalog import CatalogEntry
 from bot.slack import answers, modals
 from bot.slack.cards import draw
 from storage.audit_log import AuditKind
-from storage.records import AuditEvent, Cause, Decision, Escalation, Kind, Request, Review, Stage, State, Terms, Verdict
+from storage.records import (
+    AuditEvent,
+    Cause,
+    Decision,
+    Escalation,
+    Request,
+    RequestKind,
+    Review,
+    Stage,
+    State,
+    Terms,
+    Verdict,
+)
 from tests.fake_slack import blockkit
 
 AT = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -67,7 +79,7 @@ def request(reason: str, state: State, receipt: dict[str, Any] | None = None, be
         delivery="dm", level={"name": "l" * 24, "description": reason, "roles": ["x"]}, policy_digest="0" * 12,
     )  # fmt: skip
     return Request(
-        id=10**12, key="k" * 16, kind=Kind.ACCESS, state=state, version=3, team_id="T0", requester_id="U0ADA", requester_name=reason[:80], database="d" * 40,
+        id=10**12, key="k" * 16, kind=RequestKind.ACCESS, state=state, version=3, team_id="T0", requester_id="U0ADA", requester_name=reason[:80], database="d" * 40,
         level="l" * 24, reason=reason, ticket=None, parent_id=None, terms=terms, requested_at=AT, lapses_at=AT, approved_at=AT, duration=HOUR, username="jit_1_ada_kkkk",
         expires_at=AT + HOUR, ended_at=AT, ended_because=because, ended_by="U0LEAD", ended_note=reason, receipt=receipt,
     )  # fmt: skip
@@ -116,10 +128,10 @@ def notices(reason: str) -> list[Notice]:
         CredentialsNotice(request=r, endpoint=endpoint, password=SECRET),
         TurnNotice(request=r, trouble=reason),
     ]
-    found += [one for kind in Kind for state in State for one in of_the_policy(reason, kind, state, votes)]
+    found += [one for kind in RequestKind for state in State for one in of_the_policy(reason, kind, state, votes)]
     found.append(CredentialsNotice(request=r, endpoint=endpoint, password=None))
     found += [
-        FeedNotice(events=events[25:], requests={r.id: replace(r, kind=Kind.BREAK_GLASS)}),
+        FeedNotice(events=events[25:], requests={r.id: replace(r, kind=RequestKind.BREAK_GLASS)}),
         FeedNotice(events=events[:25], requests={r.id: r}),
         FeedNotice(events=events[:25], requests={}),
         AlertNotice(what=reason * 5, since=AT, tries=9, steps=(reason,) * 9),
@@ -127,7 +139,7 @@ def notices(reason: str) -> list[Notice]:
     return found
 
 
-def of_the_policy(reason: str, kind: Kind, state: State, votes: tuple[Decision, ...]) -> list[Notice]:
+def of_the_policy(reason: str, kind: RequestKind, state: State, votes: tuple[Decision, ...]) -> list[Notice]:
     """Many stages, many groups, a long ticket, whoever signs off."""
     names = ("@" + "h" * 78, *(f"S{n:010d}" for n in range(40)), "a" * 200 + "@example.com", *PEOPLE)
     r = request(reason, state)

@@ -45,7 +45,7 @@ def directory(slack: StubWebApi, clock: Clock) -> SlackDirectory:
 
 async def test_a_member_is_ours(directory: SlackDirectory) -> None:
     ada = await directory.person("U0ADA")
-    assert (ada.is_ours, ada.name, ada.why_not) == (True, "Ada", "")
+    assert (ada.is_member, ada.name, ada.why_not) == (True, "Ada", "")
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ async def test_a_member_is_ours(directory: SlackDirectory) -> None:
 async def test_nobody_else_is(slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], why: str) -> None:
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
     seen = await directory.person("U0ADA")
-    assert (seen.is_ours, seen.why_not) == (False, why)
+    assert (seen.is_member, seen.why_not) == (False, why)
 
 
 @pytest.mark.parametrize(
-    ("about", "is_ours"),
+    ("about", "is_member"),
     [
         ({"team_id": "T0SISTER", "enterprise_user": {"enterprise_id": "E0US"}}, True),
         ({"team_id": "E0US"}, True),
@@ -83,17 +83,17 @@ async def test_nobody_else_is(slack: StubWebApi, directory: SlackDirectory, abou
     ],
 )
 async def test_in_an_organisation_all_its_workspaces_are_ours(
-    slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], is_ours: bool
+    slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], is_member: bool
 ) -> None:
     slack.answers["auth.test"] = {**HOME, "enterprise_id": "E0US"}
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
-    assert (await directory.person("U0ADA")).is_ours is is_ours
+    assert (await directory.person("U0ADA")).is_member is is_member
 
 
 @pytest.mark.parametrize("code", ["user_not_found", "user_not_visible"])
 async def test_nobody_knows_them(slack: StubWebApi, directory: SlackDirectory, code: str) -> None:
     slack.answers["users.info"] = {"ok": False, "error": code}
-    assert (await directory.person("U0WHO")).is_ours is False
+    assert (await directory.person("U0WHO")).is_member is False
 
 
 @pytest.mark.parametrize("method", ["auth.test", "users.info"])
@@ -110,9 +110,9 @@ async def test_an_answer_is_believed_for_a_minute(slack: StubWebApi, directory: 
     await directory.person("U0ADA")
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, "deleted": True}}
     clock.at += FRESH_SECONDS - 1
-    assert (await directory.person("U0ADA")).is_ours
+    assert (await directory.person("U0ADA")).is_member
     clock.at += 1
-    assert not (await directory.person("U0ADA")).is_ours
+    assert not (await directory.person("U0ADA")).is_member
     assert FRESH_SECONDS <= 60
 
 
@@ -122,8 +122,8 @@ async def test_what_changed_is_asked_again(slack: StubWebApi, directory: SlackDi
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, "is_restricted": True}}
     if way == "forget":
         directory.forget("U0ADA")
-    assert not (await directory.person("U0ADA", fresh=way == "fresh")).is_ours
-    assert not (await directory.person("U0ADA")).is_ours
+    assert not (await directory.person("U0ADA", fresh=way == "fresh")).is_member
+    assert not (await directory.person("U0ADA")).is_member
 
 
 async def test_an_old_yes_does_not_outlive_its_minute_when_slack_is_silent(

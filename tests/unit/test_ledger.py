@@ -16,7 +16,7 @@ from storage.audit_log import AuditKind
 from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS
-from storage.records import Cause, Kind, Purpose, Request, State, TaskKind, UsageCounts, Verdict
+from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind, UsageCounts, Verdict
 from storage.schema import audit_events, audit_texts, lockdowns, requests
 from storage.transitions import Obstacle, TaskPlan, Transition, TransitionInput
 from tests.unit.ledgers import (
@@ -433,7 +433,9 @@ async def test_the_row_of_a_request_holds_no_state_but_its_own(ledger: Ledger, c
 async def extension(ledger: Ledger, clock: TurnableClock, **terms: Any) -> tuple[Request, Request]:
     grant = await bring(ledger, clock, State.ACTIVE)
     more = draft(person=grant.requester_id)
-    more = replace(more, kind=Kind.EXTENSION, parent_id=grant.id, terms=replace(more.terms, duration=HOUR, **terms))
+    more = replace(
+        more, kind=RequestKind.EXTENSION, parent_id=grant.id, terms=replace(more.terms, duration=HOUR, **terms)
+    )
     asked, _ = await ledger.ask(more)
     return grant, asked
 
@@ -465,7 +467,7 @@ async def test_an_extension_never_outlives_its_grant(ledger: Ledger, clock: Turn
     lapsed = await ledger.advance(asked.id, Transition.LAPSE, TransitionInput(actor="clock", cause=Cause.LAPSED))
     assert lapsed.state is State.LAPSED
     with pytest.raises(NotPossible):
-        await ledger.ask(replace(draft(), kind=Kind.EXTENSION, parent_id=grant.id))
+        await ledger.ask(replace(draft(), kind=RequestKind.EXTENSION, parent_id=grant.id))
 
 
 async def test_no_extension_goes_past_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -> None:

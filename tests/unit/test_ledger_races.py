@@ -15,7 +15,7 @@ import storage.ledger as ledger_module
 from storage.audit_log import AuditKind
 from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
-from storage.records import Cause, Kind, Purpose, Request, State, TaskKind
+from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind
 from storage.transitions import Obstacle, Transition, TransitionInput
 from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, draft, input_for
 
@@ -269,7 +269,7 @@ async def test_ten_asks_at_once_stay_within_a_limit(ledger: Ledger, replica: Led
 async def more_time(ledger: Ledger, grant: Request, hours: int, *, in_all: timedelta) -> Request:
     more = draft(person=grant.requester_id)
     terms = replace(more.terms, duration=hours * HOUR, max_total=in_all)
-    asked, _ = await ledger.ask(replace(more, kind=Kind.EXTENSION, parent_id=grant.id, terms=terms))
+    asked, _ = await ledger.ask(replace(more, kind=RequestKind.EXTENSION, parent_id=grant.id, terms=terms))
     return asked
 
 

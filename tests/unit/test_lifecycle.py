@@ -13,7 +13,7 @@ import pytest
 import storage
 from storage.guards import not_locked_down
 from storage.lifecycle import TRANSITIONS, resolve, written
-from storage.records import Cause, Decision, Kind, Purpose, Request, State, TaskKind, Verdict
+from storage.records import Cause, Decision, Purpose, Request, RequestKind, State, TaskKind, Verdict
 from storage.transitions import GuardInput, Obstacle, Transition, TransitionInput, latest_end, open_stage
 from tests.unit.ledgers import HOUR, START, approval, draft, input_for, vote
 
@@ -154,7 +154,7 @@ def test_the_last_vote_makes_an_approval_of_a_decision() -> None:
     r = request(counts=(2,))
     assert resolve(Transition.DECIDE, r, (vote(r, "U1"),)) is Transition.DECIDE
     assert resolve(Transition.DECIDE, r, (vote(r, "U1"), vote(r, "U2"))) is Transition.APPROVE
-    extension = replace(r, kind=Kind.EXTENSION)
+    extension = replace(r, kind=RequestKind.EXTENSION)
     assert resolve(Transition.DECIDE, extension, (vote(r, "U1"), vote(r, "U2"))) is Transition.APPLY
 
 

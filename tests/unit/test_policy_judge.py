@@ -13,7 +13,7 @@ from bot.policy.catalog import catalog_entries
 from bot.policy.evaluation import may_ask
 from bot.policy.loader import Config
 from bot.policy.wording import explained
-from storage.records import Kind, Stage
+from storage.records import RequestKind, Stage
 from tests.unit.config import config_of, database, rule
 
 ASKER, STRANGER = "U01ASKER", "U99STRANGER"
@@ -108,8 +108,8 @@ def test_a_rule_about_other_levels_or_people_is_passed_over() -> None:
     assert allowed(ask(config, person_id="U01OTHER")).terms.rule == "others"
 
 
-@pytest.mark.parametrize("kind", [Kind.BREAK_GLASS, Kind.EXTENSION])
-def test_an_ordinary_rule_never_answers_another_kind_of_ask(config: Config, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [RequestKind.BREAK_GLASS, RequestKind.EXTENSION])
+def test_an_ordinary_rule_never_answers_another_kind_of_ask(config: Config, kind: RequestKind) -> None:
     assert isinstance(ask(config, kind=kind), Refused)
 
 

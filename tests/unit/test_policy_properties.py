@@ -17,7 +17,7 @@ from bot.policy.authorization import MayDecide, Outdated, may_decide
 from bot.policy.catalog import catalog_entries
 from bot.policy.loader import Config
 from storage.lifecycle import resolve
-from storage.records import Decision, Kind, Request, State
+from storage.records import Decision, Request, RequestKind, State
 from storage.transitions import Transition, open_stage
 from tests.soak import rounds
 from tests.unit.config import NOON, asked, config_of, database, rule, vote
@@ -95,7 +95,7 @@ ANY_ASK = st.builds(
     level=st.sampled_from([*LEVELS, "nosuch"]) | st.none(),
     duration=st.none() | SPANS | st.timedeltas(timedelta(days=-1), timedelta(days=2)),
     reason=st.just(REASON) | st.none(),
-    kind=st.just(Kind.ACCESS) | st.sampled_from(list(Kind)),
+    kind=st.just(RequestKind.ACCESS) | st.sampled_from(list(RequestKind)),
 )
 CASES = worlds().flatmap(lambda world: st.tuples(st.just(world), asks(world)))
 CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=10)
@@ -106,7 +106,7 @@ def first_match(
 ) -> dict[str, Any] | None:
     """The contract's sentence read anew from the files' contents, sharing nothing with the judge."""
     entry = databases.get(str(ask.database))
-    if entry is None or level not in entry["levels"] or ask.kind is not Kind.ACCESS:
+    if entry is None or level not in entry["levels"] or ask.kind is not RequestKind.ACCESS:
         return None
     for found in policy["rules"]:
         by_person = "anyone" in found["requesters"] or ask.person_id in found["requesters"]

@@ -18,7 +18,7 @@ from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
 from bot.policy.wording import explained
-from storage.records import Decision, Kind, Request, UsageCounts
+from storage.records import Decision, Request, RequestKind, UsageCounts
 from storage.transitions import open_stage
 from tests.soak import rounds
 from tests.unit.config import asked, config_of, database, vote
@@ -120,7 +120,7 @@ ASKS = st.builds(
     level=st.sampled_from(["readonly", "migrate"]),
     duration=st.none() | st.sampled_from([60, 1800, 3600, 7200, 14400]).map(lambda s: timedelta(seconds=s)),
     reason=st.sampled_from(["looking at a refund", "PAY-311 a refund"]),
-    kind=st.sampled_from([Kind.ACCESS, Kind.ACCESS, Kind.BREAK_GLASS]),
+    kind=st.sampled_from([RequestKind.ACCESS, RequestKind.ACCESS, RequestKind.BREAK_GLASS]),
     at=st.none() | MOMENTS,
 )
 
@@ -169,7 +169,7 @@ def answering(world: World, ask: PolicyQuestion) -> tuple[dict[str, Any] | None,
     wanted = {"shop": ["*", "shop", {"env": "prod"}], "lab": ["*", {"env": "test"}]}[ask.database]
     for found in world.policy["rules"]:
         about = any(name in wanted for name in found["databases"]) and bool({"*", ask.level} & set(found["levels"]))
-        if not about or bool(found.get("break_glass")) != (ask.kind is Kind.BREAK_GLASS):
+        if not about or bool(found.get("break_glass")) != (ask.kind is RequestKind.BREAK_GLASS):
             continue
         mine = means(world, found["requesters"], ask.person_id)
         if mine is None:
@@ -193,7 +193,7 @@ def by_one(world: World, found: dict[str, Any], ask: PolicyQuestion) -> str:
     if out or long or no_ticket:
         return "next" if found.get("otherwise") else "refused"
     tally, limits = world.facts.tally or UsageCounts(), world.policy["limits"]
-    if ask.kind is Kind.BREAK_GLASS:
+    if ask.kind is RequestKind.BREAK_GLASS:
         return "refused" if tally.unreviewed else "allowed"
     over = [
         tally.live_of_person >= limits.get("live_per_person", 99),
@@ -365,9 +365,9 @@ def test_one_more_approver_never_makes_it_harder(
     assert waiting(replace(world, policy={**world.policy, "rules": wider}), ask) is not None
 
 
-@given(worlds(), st.sampled_from(PEOPLE), st.sampled_from([Kind.ACCESS, Kind.BREAK_GLASS]))
+@given(worlds(), st.sampled_from(PEOPLE), st.sampled_from([RequestKind.ACCESS, RequestKind.BREAK_GLASS]))
 @CALM
-def test_what_is_offered_can_be_asked_for(world: World, person: str, kind: Kind) -> None:
+def test_what_is_offered_can_be_asked_for(world: World, person: str, kind: RequestKind) -> None:
     facts = replace(world.facts, tally=None)
     for entry in catalog_entries(world.config, person, facts, kind):
         ask = PolicyQuestion(

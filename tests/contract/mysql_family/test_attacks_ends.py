@@ -67,9 +67,9 @@ def test_a_lock_of_its_own_does_not_keep_a_user(own_harness: EngineHarness, name
     holder, other = connected(own_harness, spec), connected(own_harness, spec)
     hold(own_harness, holder, name)
     began = time.monotonic()
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert time.monotonic() - began < SECONDS
-    assert receipt.sessions_ended == 2
+    assert removal.sessions_ended == 2
     assert_ended(own_harness, spec, holder, other)
 
 

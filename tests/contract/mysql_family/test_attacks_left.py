@@ -42,9 +42,9 @@ def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_harness: Eng
         run(session, statement)
     run(session, f"XA PREPARE '{xid}','b'")
     session.close()
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
-    told = [note for note in receipt.notes if note.startswith("prepared XA transactions are open")]
+    told = [note for note in removal.notes if note.startswith("prepared XA transactions are open")]
     assert told
     statements = told[0].partition(": ")[2].split("; ")
     mine = [s for s in statements if xid.encode().hex() in s.lower() or f"'{xid}'" in s]
@@ -106,12 +106,12 @@ def test_what_the_levels_role_defines_is_told(own_harness: EngineHarness, scratc
     session = connected(own_harness, spec)
     for statement in statements.format(scratch=scratch, shop=own_harness.database).split("; "):
         run(session, statement)
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
     require(not own_harness.has_user(spec.username), "the user is gone")
     is_there = (
         own_harness.server.asked(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
     )
-    assert not is_there or f"{scratch}.left_one ({kind})" in " ".join(receipt.notes)
+    assert not is_there or f"{scratch}.left_one ({kind})" in " ".join(removal.notes)
 
 
 @open_fault(
@@ -134,13 +134,13 @@ def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_harness: En
     )
     reader = somebody(own_harness, f"SELECT ON {scratch}.*")
     require(tried(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "anybody reads through it")
-    receipt = own_harness.adapter().drop_user(first.username, level)
+    removal = own_harness.adapter().drop_user(first.username, level)
     reads_on = tried(reader, f"SELECT COUNT(*) FROM {scratch}.v")
     own_harness.adapter().drop_user(second.username, level)
     require(
         not own_harness.has_user(str(kept_role(own_harness.target(), level))), "the role is gone with its last user"
     )
-    assert not reads_on or f"{scratch}.v (view)" in " ".join(receipt.notes)
+    assert not reads_on or f"{scratch}.v (view)" in " ".join(removal.notes)
 
 
 # Rights that may be passed on.

@@ -36,9 +36,9 @@ def test_an_end_reaches_the_replicas_whoever_has_the_lock(replicated: tuple[Engi
     with closing(harness.server.connect(name, "Known0Password")) as squatter:
         take(squatter)
         began = time.monotonic()
-        receipt = both.drop_user(spec.username, spec.level)
+        removal = both.drop_user(spec.username, spec.level)
         assert time.monotonic() - began < SECONDS
-    assert "sessions were ended on the replica env:REPLICA, too" in receipt.notes
+    assert "sessions were ended on the replica env:REPLICA, too" in removal.notes
     assert not is_alive(there)
     assert_ended(harness, spec)
 
@@ -70,8 +70,8 @@ def test_the_bots_own_grants_are_not_killed_for_it(own_harness: EngineHarness) -
         with pytest.raises(ServerDown, match=f"by connection {own.thread_id()}"):
             own_harness.adapter().create_user(spec)
         assert is_alive(own)
-        receipt = own_harness.adapter().drop_user(spec.username, spec.level)
-        assert receipt.was_absent
+        removal = own_harness.adapter().drop_user(spec.username, spec.level)
+        assert removal.was_absent
 
 
 def test_a_role_that_could_not_be_tidied_up_is_a_note(own_harness: EngineHarness) -> None:
@@ -80,8 +80,8 @@ def test_a_role_that_could_not_be_tidied_up_is_a_note(own_harness: EngineHarness
     role = kept_role(own_harness.target(), own_harness.narrow)
     with closing(own_harness.server.connect(own_harness.bot, BOT_PASSWORD)) as own:
         take(own)
-        receipt = own_harness.adapter().drop_user(spec.username, spec.level)
-    assert [note for note in receipt.notes if "the role kept for its level may be left" in note]
+        removal = own_harness.adapter().drop_user(spec.username, spec.level)
+    assert [note for note in removal.notes if "the role kept for its level may be left" in note]
     assert_ended(own_harness, spec, session)
     assert role is not None
     assert own_harness.has_user(role)

@@ -233,9 +233,9 @@ def test_without_a_scheduler_a_user_is_still_ended(disabled: EngineHarness, sche
     try:
         session = connected(disabled, spec)
         assert listed(disabled, spec.username).ledger == disabled.ledger
-        receipt = disabled.adapter().drop_user(spec.username, spec.level)
+        removal = disabled.adapter().drop_user(spec.username, spec.level)
         assert_ended(disabled, spec, session)
-        left = [note for note in receipt.notes if "its event was left" in note]
+        left = [note for note in removal.notes if "its event was left" in note]
         assert bool(left) is (disabled.is_mariadb and scheduler == "DISABLED")
         if left:
             expect_no_grants(disabled)
@@ -279,8 +279,8 @@ def test_proxy_that_a_user_gives_to_a_role_spoils_no_level(
     run(session, f"GRANT PROXY ON {whom.replace('{me}', spec.username)} TO `{role}`@`%` WITH GRANT OPTION")
     require(proxies(own_harness, role), "the role has it")
     second = made(own_harness, level)
-    receipt = own_harness.adapter().drop_user(spec.username, level)
-    assert [note for note in receipt.notes if f"it gave PROXY to {role}: REVOKE PROXY ON" in note]
+    removal = own_harness.adapter().drop_user(spec.username, level)
+    assert [note for note in removal.notes if f"it gave PROXY to {role}: REVOKE PROXY ON" in note]
     assert may_log_in(own_harness, second.username, second.password)
     if not is_kept:
         expect_named_and_removed(own_harness, level, role)
@@ -308,9 +308,9 @@ def test_the_end_takes_proxy_back_where_the_bot_may(own_harness: EngineHarness) 
     session = connected(own_harness, spec)
     run(session, f"GRANT PROXY ON `{spec.username}`@`%` TO {own_harness.server_role(own_harness.writer)}")
     require(proxies(own_harness, own_harness.writer), "the role has it")
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert not proxies(own_harness, own_harness.writer)
-    assert not [note for note in receipt.notes if "PROXY" in note]
+    assert not [note for note in removal.notes if "PROXY" in note]
 
 
 def test_a_server_that_maps_proxy_users_gets_no_user(disabled: EngineHarness) -> None:

@@ -275,9 +275,9 @@ def test_the_event_kills_what_runs_and_says_so(harness: EngineHarness) -> None:
         with pytest.raises(pymysql.MySQLError):
             work.result(timeout=120)
     wait_until(lambda: not harness.has_user(spec.username))
-    receipt = harness.adapter().drop_user(spec.username, spec.level)
-    assert "the server's own event had ended it at" in receipt.notes[0]
-    assert (receipt.was_absent, receipt.sessions_ended) == (False, 0)
+    removal = harness.adapter().drop_user(spec.username, spec.level)
+    assert "the server's own event had ended it at" in removal.notes[0]
+    assert (removal.was_absent, removal.sessions_ended) == (False, 0)
     assert harness.server.asked("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username) == []
 
 
@@ -350,8 +350,8 @@ def test_a_definer_stays_locked_and_is_reported(own_harness: EngineHarness) -> N
         assert not session.is_alive()
         statement = no.value.remedy.partition(";")[0]
         own_harness.server.run(statement)
-    receipt = adapter.drop_user(spec.username, spec.level)
-    assert f"left behind: {own_harness.database}.left_view (view)" in receipt.notes
+    removal = adapter.drop_user(spec.username, spec.level)
+    assert f"left behind: {own_harness.database}.left_view (view)" in removal.notes
     assert not session.is_alive()
     assert not own_harness.has_user(spec.username)
 
@@ -544,9 +544,9 @@ def test_sessions_on_a_replica_are_ended(replicated: tuple[EngineHarness, MySQLS
     there = wait_for_login(replica, spec)
     here = harness.login(spec.username, spec.password)
     assert both.activity([spec.username])[0].sessions == 2
-    receipt = both.drop_user(spec.username, spec.level)
-    assert receipt.sessions_ended == 2
-    assert "sessions were ended on the replica env:REPLICA, too" in receipt.notes
+    removal = both.drop_user(spec.username, spec.level)
+    assert removal.sessions_ended == 2
+    assert "sessions were ended on the replica env:REPLICA, too" in removal.notes
     assert not here.is_alive()
     with pytest.raises(pymysql.MySQLError), there.cursor() as cursor:
         cursor.execute("SELECT 1")

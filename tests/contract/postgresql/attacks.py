@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from adapters.base import AdapterError, Finding, Level, Receipt, UserSpec
+from adapters.base import AdapterError, Finding, Level, Removal, UserSpec
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.harness import EngineHarness
 from tests.open_faults import require
@@ -25,15 +25,15 @@ PROTOCOL_3 = 196_608
 class End:
     """What the last try to end a user said: its receipt, or the error's words."""
 
-    receipt: Receipt | None
+    removal: Removal | None
     error: str = ""
 
     @property
     def told(self) -> str:
         """All words that somebody can read afterwards."""
-        if self.receipt is None:
+        if self.removal is None:
             return self.error
-        return "\n".join([*self.receipt.kept, *self.receipt.notes])
+        return "\n".join([*self.removal.left_behind, *self.removal.notes])
 
 
 @dataclass
@@ -85,12 +85,12 @@ class Attack:
 
     def end(self, spec: UserSpec, *, tries: int = 2, adapter: PostgreSQL | None = None) -> End:
         """As a revocation does, which comes again after whatever error."""
-        adapter, last = adapter or self.harness.adapter(), End(receipt=None)
+        adapter, last = adapter or self.harness.adapter(), End(removal=None)
         for _ in range(tries):
             try:
-                return End(receipt=adapter.drop_user(spec.username, spec.level))
+                return End(removal=adapter.drop_user(spec.username, spec.level))
             except Exception as error:  # noqa: BLE001  any error at all is a user that was not ended
-                last = End(receipt=None, error=f"{type(error).__name__}: {error}")
+                last = End(removal=None, error=f"{type(error).__name__}: {error}")
         return last
 
     def troubles(self, level: Level) -> list[Finding]:
@@ -117,7 +117,7 @@ class Attack:
     def assert_ended(self, spec: UserSpec, end: End, *sessions: Session) -> None:
         """Out, and there is a receipt for it."""
         self.assert_out(spec, end, *sessions)
-        assert end.receipt is not None, f"no receipt: {end.error}"
+        assert end.removal is not None, f"no receipt: {end.error}"
         names = self.ask("SELECT rolname FROM pg_roles WHERE rolname = %s", spec.username, database="postgres")
         assert not names, "the receipt is given and the user is there"
 

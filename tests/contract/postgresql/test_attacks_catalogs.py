@@ -59,13 +59,13 @@ def test_a_reader_that_queues_for_a_catalog_does_not_hold_up_its_end(attack: Att
         lives = can(reads, "SELECT count(*) FROM shop.customers")
     must_be_over(attack, spec)
     assert not lives, f"its session reads on: {end.error}"
-    assert end.receipt is not None, end.error
+    assert end.removal is not None, end.error
 
 
 def must_be_over(attack: Attack, spec: UserSpec) -> None:
     """Where the fault is still open, the user is ended after it, so that the server can be used again."""
     later = attack.end(spec)
-    require(later.receipt is not None, f"the user is ended once nobody queues: {later.error}")
+    require(later.removal is not None, f"the user is ended once nobody queues: {later.error}")
 
 
 def test_a_login_in_any_phase_is_ended(attack: Attack) -> None:
@@ -92,7 +92,7 @@ def test_a_login_in_any_phase_is_ended(attack: Attack) -> None:
             end = attack.end(spec, adapter=adapter)
             must(holds, "ROLLBACK")
     logins.join()
-    require(end.receipt is not None, f"there is a receipt: {end.error}")
+    require(end.removal is not None, f"there is a receipt: {end.error}")
     lives = [session for session in came_in if can(session, "SELECT count(*) FROM pg_database")]
     for session in came_in:
         session.close()

@@ -90,8 +90,8 @@ def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[i
     end = attack.end(spec)
     most = max(answers)
     attack.assert_ended(spec, end)
-    assert end.receipt
-    assert len(end.receipt.kept) <= NAMED_AT_MOST
+    assert end.removal
+    assert len(end.removal.left_behind) <= NAMED_AT_MOST
     assert most <= FETCHED_AT_MOST, f"{most} rows at once"
 
 

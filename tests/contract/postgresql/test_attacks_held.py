@@ -167,8 +167,8 @@ def test_things_of_every_sort_do_not_hold_up_the_end(team: Attack) -> None:
         can(session, statement)
     end = team.end(spec, tries=1)
     team.assert_ended(spec, end, session)
-    assert end.receipt
-    assert set(end.receipt.kept) >= set(KEPT)
+    assert end.removal
+    assert set(end.removal.left_behind) >= set(KEPT)
     assert team.ask(ORPHANS) == []
 
 
@@ -183,5 +183,5 @@ def test_foreign_servers_do_not_hold_up_the_end(team: Attack) -> None:
         must(session, filled(team, spec, statement))
     end = team.end(spec, tries=1)
     team.assert_ended(spec, end, session)
-    assert end.receipt
-    assert "srv (server)" in end.receipt.kept
+    assert end.removal
+    assert "srv (server)" in end.removal.left_behind

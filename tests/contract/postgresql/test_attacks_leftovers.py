@@ -60,7 +60,7 @@ def both_ended(team: Attack, *trap: str) -> None:
         must(team.session(thief), statements)
     for spec in (victim, thief):
         end = team.end(spec)
-        require(end.receipt, end.error)
+        require(end.removal, end.error)
 
 
 def assert_nothing_taken(team: Attack) -> None:

@@ -37,7 +37,7 @@ def locks_of_the_bot(attack: Attack) -> set[str]:
     kept, made = attack.user(support()), attack.user(writer())
     must(attack.session(made), "CREATE TABLE shop.seen (id int)")
     for spec in (kept, made):
-        require(attack.end(spec).receipt, "an end that nobody disturbs")
+        require(attack.end(spec).removal, "an end that nobody disturbs")
     calls = CALL.findall(server.log_text()[before:])
     return {filled(arguments, dict(re.findall(r"(\$\d+) = '([^']*)'", values))) for arguments, values in calls}
 

@@ -75,7 +75,7 @@ def test_a_lock_prepared_as_the_level_does_not_hold_up_the_end(attack: Attack) -
     prepared_as_the_level(attack, spec, "SELECT * FROM shop.mine")
     end = attack.end(spec)
     attack.assert_out(spec, end)
-    assert end.receipt is not None or HIDDEN in end.error, end.error
+    assert end.removal is not None or HIDDEN in end.error, end.error
 
 
 def given_by_another(attack: Attack, spec: UserSpec, finish: Callable[[Session], object]) -> UserSpec:
@@ -94,7 +94,7 @@ def test_an_open_grant_of_another_user_does_not_hold_up_the_end(attack: Attack) 
     other = given_by_another(attack, spec, lambda _: None)
     end = attack.end(spec)
     attack.assert_out(spec, end, session)
-    assert end.receipt is not None or other.username in end.error, end.error
+    assert end.removal is not None or other.username in end.error, end.error
 
 
 def test_what_another_user_gave_does_not_hold_up_the_end(attack: Attack) -> None:

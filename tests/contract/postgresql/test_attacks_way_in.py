@@ -51,7 +51,7 @@ def assert_ends_while_full(attack: Attack, spec: UserSpec, session: Session, ada
     """Nobody makes room meanwhile."""
     end = attack.end(spec, adapter=adapter)
     assert not can(session), f"its session lives on: {end.error}"
-    assert end.receipt is not None, end.error
+    assert end.removal is not None, end.error
 
 
 @open_fault("H1", "out of shared memory at each of the bot's connections, the superuser's too")

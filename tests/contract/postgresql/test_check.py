@@ -146,8 +146,8 @@ def test_a_superuser_works_and_is_warned_about(own_harness: EngineHarness) -> No
     own_harness.adapter().create_user(spec)
     with own_harness.login(spec) as c:
         c.execute("SELECT lo_create(0)")
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
-    assert (len(receipt.kept), receipt.notes) == (1, ())
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
+    assert (len(removal.left_behind), removal.notes) == (1, ())
 
 
 def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any) -> None:
@@ -192,8 +192,8 @@ def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_harness: EngineH
         make_login(c, second)
     run(own_harness, f"GRANT {own_harness.owner} TO {second}")
     rotated = replace(own_harness, bot=second)
-    receipt = rotated.adapter().drop_user(spec.username, spec.level)
-    assert (len(receipt.kept), receipt.notes) == (1, ())
+    removal = rotated.adapter().drop_user(spec.username, spec.level)
+    assert (len(removal.left_behind), removal.notes) == (1, ())
     assert not own_harness.role_exists(spec.username)
 
 

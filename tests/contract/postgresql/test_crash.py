@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from adapters.base import Grant, Level, Receipt, UserSpec
+from adapters.base import Grant, Level, Removal, UserSpec
 from adapters.contract import Died
 from tests.contract.postgresql.harness import EngineHarness, build, dies_after
 from tests.servers.postgresql import PostgresServer
@@ -97,17 +97,17 @@ def test_drop_killed_after_each_statement(shop: EngineHarness) -> None:
         session = shop.login(spec)
         with dies_after(step), pytest.raises(Died):
             shop.adapter().drop_user(spec.username, spec.level)
-        receipt = shop.adapter().drop_user(spec.username, spec.level)
-        judge(shop, receipt, step)
+        removal = shop.adapter().drop_user(spec.username, spec.level)
+        judge(shop, removal, step)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
         session.close()
         clear(shop)
 
 
-def judge(shop: EngineHarness, receipt: Receipt, step: int) -> None:
+def judge(shop: EngineHarness, removal: Removal, step: int) -> None:
     """Nothing of ours is left, and what the user made is there, at the graveyard."""
-    assert our_roles(shop) == [], f"after step {step}: {receipt}"
+    assert our_roles(shop) == [], f"after step {step}: {removal}"
     with shop.superuser() as c:
         owners = c.execute(
             "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'shop.left_table'::regclass UNION ALL"

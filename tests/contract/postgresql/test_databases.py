@@ -123,9 +123,9 @@ def test_what_is_left_in_both_databases_is_handed_over_in_both(two: EngineHarnes
     there.execute("CREATE FUNCTION stock.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     there.execute("BEGIN; CREATE TABLE stock.prepared (id int)")
     there.execute(f"PREPARE TRANSACTION '{spec.username}'".encode())
-    receipt = adapter.drop_user(spec.username, level)
-    assert receipt.sessions_ended == 2
-    assert set(receipt.kept) == {"shop.left_here (table)", "stock.left_there (table)", "stock.f() (function)"}
+    removal = adapter.drop_user(spec.username, level)
+    assert removal.sessions_ended == 2
+    assert set(removal.left_behind) == {"shop.left_here (table)", "stock.left_there (table)", "stock.f() (function)"}
     for database, table in ((two.database, "shop.left_here"), (two.other, "stock.left_there")):
         with two.superuser(database) as c:
             owner = c.execute("SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (table,))
@@ -200,8 +200,8 @@ def test_a_database_that_was_dropped_meanwhile(two: EngineHarness, make: Callabl
     adapter.create_user(spec)
     with two.superuser() as c:
         c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(two.other)))
-    receipt = adapter.drop_user(spec.username, spec.level)
-    assert (receipt.was_absent, receipt.notes) == (False, ())
+    removal = adapter.drop_user(spec.username, spec.level)
+    assert (removal.was_absent, removal.notes) == (False, ())
     assert ours(two) == []
 
 

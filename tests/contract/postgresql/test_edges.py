@@ -41,15 +41,15 @@ def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_harness: EngineHarnes
         c.execute(b'CREATE VIEW "v\xe9" AS SELECT 1 AS one; CREATE TABLE "t\xe9" (id int)')
         c.execute(b"BEGIN; CREATE TABLE \"p\xe9\" (id int); PREPARE TRANSACTION 'g\xe9\\'")
     try:
-        receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+        removal = own_harness.adapter().drop_user(spec.username, spec.level)
     finally:
         with own_harness.superuser(database) as c:
             c.execute(b"SET client_encoding TO 'SQL_ASCII'")
             left = c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone()
     assert left == (0,)
     assert not own_harness.role_exists(spec.username)
-    assert len(receipt.kept) == 5
-    assert any("té" in name for name in receipt.kept)
+    assert len(removal.left_behind) == 5
+    assert any("té" in name for name in removal.left_behind)
 
 
 def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monk
         with pytest.raises(psycopg.OperationalError):
             own_harness.login(spec)
     session.close()
-    assert adapter.drop_user(spec.username, spec.level).kept == ("shop.busy (table)",)
+    assert adapter.drop_user(spec.username, spec.level).left_behind == ("shop.busy (table)",)
 
 
 def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: servers.PostgresServer) -> None:
@@ -84,8 +84,8 @@ def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: server
         c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
         c.execute("CREATE VIEW shop.v AS SELECT 1 AS one")
         c.execute("CREATE TABLE shop.t (id int)")
-    receipt = adapter.drop_user(spec.username, spec.level)
-    assert set(receipt.kept) == {"shop.f() (function)", "shop.v (view)", "shop.t (table)"}
+    removal = adapter.drop_user(spec.username, spec.level)
+    assert set(removal.left_behind) == {"shop.f() (function)", "shop.v (view)", "shop.t (table)"}
     assert not harness.role_exists(spec.username)
 
 
@@ -100,7 +100,7 @@ def test_a_schema_nobody_may_create_in_any_more(own_harness: EngineHarness) -> N
         adapter.drop_user(spec.username, spec.level)
     with own_harness.superuser() as c:
         c.execute((no.value.remedy or "").encode())
-    assert adapter.drop_user(spec.username, spec.level).kept == ("shop.f() (function)",)
+    assert adapter.drop_user(spec.username, spec.level).left_behind == ("shop.f() (function)",)
     with own_harness.superuser() as c:
         query = "SELECT has_schema_privilege('dbaccess_graveyard', 'shop', 'CREATE')"
         assert c.execute(query).fetchone() == (False,)
@@ -126,9 +126,9 @@ def test_a_user_whom_others_dropped_with_a_session_open(own_harness: EngineHarne
     session = own_harness.login(spec)
     with own_harness.superuser() as c:
         c.execute(f"DROP ROLE {spec.username}".encode())
-    receipt = adapter.drop_user(spec.username, spec.level)
-    assert receipt.was_absent
-    (note,) = receipt.notes
+    removal = adapter.drop_user(spec.username, spec.level)
+    assert removal.was_absent
+    (note,) = removal.notes
     with own_harness.superuser() as c:
         c.execute(note.split("end them: ")[1].encode())
     with pytest.raises(psycopg.OperationalError):
@@ -189,8 +189,8 @@ def test_many_tables_do_not_hold_up_the_end() -> None:
                     f"FOR n IN 1..1000 LOOP EXECUTE format('CREATE TABLE shop.t_{portion}_%s (id serial)', n); END LOOP"
                 )
                 c.execute(f"DO $$ BEGIN {make}; END $$".encode())
-        receipt = adapter.drop_user(spec.username, spec.level)
-        assert any("12003 objects" in note for note in receipt.notes)  # tables and their sequences
+        removal = adapter.drop_user(spec.username, spec.level)
+        assert any("12003 objects" in note for note in removal.notes)  # tables and their sequences
         assert not harness.role_exists(spec.username)
         with harness.superuser() as c:
             query = "SELECT count(*) FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"

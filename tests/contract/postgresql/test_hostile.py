@@ -195,19 +195,19 @@ def test_hostile_user_is_gone_and_gained_nothing(
         c.execute("GRANT SELECT ON public.notes TO shop_reader")
     before = state_of_others(open_harness)
     began = time.monotonic()
-    receipt = open_harness.adapter().drop_user(spec.username, spec.level)
+    removal = open_harness.adapter().drop_user(spec.username, spec.level)
     assert time.monotonic() - began < REVOKE_LIMIT_SECONDS / 2
 
-    assert receipt.sessions_ended == 4
+    assert removal.sessions_ended == 4
     for session in sessions:
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
     assert not open_harness.role_exists(spec.username)
-    assert set(receipt.kept) >= KEPT
-    assert any("large object" in name for name in receipt.kept)
-    assert "public.elsewhere (table)" in receipt.kept
-    assert receipt.kept_by == "dbaccess_graveyard"
-    assert not any("uncommitted" in name or "prepared" in name or "hidden" in name for name in receipt.kept)
+    assert set(removal.left_behind) >= KEPT
+    assert any("large object" in name for name in removal.left_behind)
+    assert "public.elsewhere (table)" in removal.left_behind
+    assert removal.left_with == "dbaccess_graveyard"
+    assert not any("uncommitted" in name or "prepared" in name or "hidden" in name for name in removal.left_behind)
 
     changed = state_of_others(open_harness) ^ before
     assert {row[:2] for row in changed if row[0] not in ("class", "proc", "schema")} == set()
@@ -261,8 +261,8 @@ def test_a_left_behind_view_and_function_open_nothing(open_harness: EngineHarnes
         )
         c.execute("CREATE VIEW public.stealing AS SELECT * FROM public.private")
         c.execute("GRANT SELECT ON public.stealing TO PUBLIC")
-    receipt = adapter.drop_user(thief.username, thief.level)
-    assert any("2 functions, views or rules" in note for note in receipt.notes)
+    removal = adapter.drop_user(thief.username, thief.level)
+    assert any("2 functions, views or rules" in note for note in removal.notes)
     adapter.create_user(reader)
     with open_harness.login(reader) as c:
         for query in ("SELECT public.steal()", "SELECT * FROM public.stealing", "SELECT * FROM public.private"):
@@ -287,10 +287,10 @@ def test_many_objects_do_not_hold_up_the_end(open_harness: EngineHarness) -> Non
     open_harness.adapter().create_user(spec)
     with open_harness.login(spec) as c:
         c.execute("SELECT count(lo_create(0)) FROM generate_series(1, 12000)")
-    receipt = open_harness.adapter().drop_user(spec.username, spec.level)
+    removal = open_harness.adapter().drop_user(spec.username, spec.level)
     assert not open_harness.role_exists(spec.username)
-    assert len(receipt.kept) == 200
-    assert any("12000 objects were kept" in note for note in receipt.notes)
+    assert len(removal.left_behind) == 200
+    assert any("12000 objects were kept" in note for note in removal.notes)
 
 
 def test_prepared_transactions_that_outlived_a_restart(open_harness: EngineHarness) -> None:
@@ -316,8 +316,8 @@ def test_a_prepared_transaction_of_a_colleague_is_left_and_named(open_harness: E
         c.execute("UPDATE shop.orders SET customer = 7 WHERE id = 7")
         c.execute("PREPARE TRANSACTION 'payroll'")
     try:
-        receipt = open_harness.adapter().drop_user(spec.username, spec.level)
-        assert any("'payroll'" in note for note in receipt.notes)
+        removal = open_harness.adapter().drop_user(spec.username, spec.level)
+        assert any("'payroll'" in note for note in removal.notes)
         assert not open_harness.role_exists(spec.username)
     finally:
         with open_harness.superuser() as c:

@@ -93,8 +93,8 @@ def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None
         assert c.execute("SELECT count(*) FROM shop.orders").fetchone() == (1000,)
         c.execute("CREATE TABLE shop.made (id int)")
         c.execute("CREATE FUNCTION shop.made() RETURNS int LANGUAGE sql AS 'SELECT 1'")
-    receipt = adapter.drop_user(spec.username, level)
-    assert receipt.kept == ("shop.made (table)", "shop.made() (function)")
+    removal = adapter.drop_user(spec.username, level)
+    assert removal.left_behind == ("shop.made (table)", "shop.made() (function)")
     assert kept_roles(own_harness, "wide") == []
     with own_harness.superuser() as c:
         c.execute("DROP TABLE shop.made; DROP FUNCTION shop.made()")
@@ -206,9 +206,9 @@ def test_many_hand_over_at_once(own_harness: EngineHarness) -> None:
         c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
         c.execute(f"GRANT CREATE ON SCHEMA shop TO {own_harness.owner} WITH GRANT OPTION".encode())
     with ThreadPoolExecutor(8) as pool:
-        receipts = list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
-    assert [len(receipt.kept) for receipt in receipts] == [1] * 8
-    assert not any(receipt.notes for receipt in receipts)
+        removals = list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
+    assert [len(removal.left_behind) for removal in removals] == [1] * 8
+    assert not any(removal.notes for removal in removals)
 
 
 def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: EngineHarness) -> None:
@@ -222,8 +222,8 @@ def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: Engine
         except psycopg.errors.InsufficientPrivilege:
             assert own_harness.server.version >= 16
         c.execute("SELECT lo_create(0)")
-    receipt = adapter.drop_user(spec.username, spec.level)
-    assert len(receipt.kept) == 1
+    removal = adapter.drop_user(spec.username, spec.level)
+    assert len(removal.left_behind) == 1
     assert kept_roles(own_harness, "support") == []
 
 

@@ -81,8 +81,8 @@ def spec(request: pytest.FixtureRequest, own_harness: EngineHarness) -> UserSpec
 def test_an_open_alter_role_of_oneself(own_harness: EngineHarness, spec: UserSpec) -> None:
     locking, other = own_harness.login(spec), own_harness.login(spec)
     lock_itself(locking, spec)
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
-    assert receipt.sessions_ended == 2
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
+    assert removal.sessions_ended == 2
     assert_is_gone(own_harness, spec, locking, other)
 
 
@@ -91,11 +91,11 @@ def test_a_prepared_alter_role_of_oneself(own_harness: EngineHarness, hidden_beh
     spec = made(own_harness, writer())
     prepare_itself(own_harness, spec, hidden_behind=hidden_behind)
     other = own_harness.login(spec)
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert_is_gone(own_harness, spec, other)
     assert prepared(own_harness) == []
     if hidden_behind:
-        assert any("the prepared transaction" in note and "shop_writer" in note for note in receipt.notes)
+        assert any("the prepared transaction" in note and "shop_writer" in note for note in removal.notes)
 
 
 def test_a_storm_of_alter_role_of_oneself(own_harness: EngineHarness) -> None:
@@ -177,11 +177,11 @@ def test_what_is_prepared_in_the_last_moment_is_rolled_back_and_named(
         real(connection, username)
 
     monkeypatch.setattr(revoke, "revoke_memberships", just_before)
-    receipt = own_harness.adapter().drop_user(spec.username, spec.level)
+    removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert looked == [spec.username]
     assert_is_gone(own_harness, spec)
     assert prepared(own_harness) == []
-    assert any(f"'late {spec.username}' of shop_writer in {own_harness.database}" in note for note in receipt.notes)
+    assert any(f"'late {spec.username}' of shop_writer in {own_harness.database}" in note for note in removal.notes)
 
 
 @pytest.fixture

@@ -42,11 +42,11 @@ def end_with_sessions_on_both(harness: EngineHarness, pair: Pair) -> float:
     (activity,) = harness.adapter().activity([spec.username])
     assert (activity.sessions, activity.clients) == (3, ("127.0.0.1",))
     began = time.monotonic()
-    receipt = harness.adapter().drop_user(spec.username, spec.level)
+    removal = harness.adapter().drop_user(spec.username, spec.level)
     took = time.monotonic() - began
     assert not any(session.is_alive() for session in (there, again, here))
-    assert receipt.sessions_ended == 3
-    assert receipt.notes == ("On the standby behind env:STANDBY_1: 2 sessions ended, none left.",)
+    assert removal.sessions_ended == 3
+    assert removal.notes == ("On the standby behind env:STANDBY_1: 2 sessions ended, none left.",)
     assert not harness.role_exists(spec.username)
     with pytest.raises(LoginRefused):
         login_at(pair.standby, spec, harness.database)
@@ -86,13 +86,13 @@ def test_a_storm_of_logins_on_the_standby(harness: EngineHarness, pair: Pair) ->
             thread.start()
         try:
             wait_until(lambda sessions=sessions: len(sessions) > 3)  # type: ignore[misc]
-            receipt = harness.adapter().drop_user(spec.username, spec.level)
+            removal = harness.adapter().drop_user(spec.username, spec.level)
             assert sessions_left(pair.standby) == []
         finally:
             is_over.set()
             for thread in threads:
                 thread.join()
-        assert receipt.sessions_ended >= 4
+        assert removal.sessions_ended >= 4
         assert not any(session.is_alive() for session in sessions)
         assert sessions_left(pair.standby) == []
 
@@ -134,9 +134,9 @@ def test_an_absent_user_is_looked_for_there_too(harness: EngineHarness, pair: Pa
     with harness.superuser() as c:
         c.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(spec.username)))
     pair.catch_up()
-    receipt = harness.adapter().drop_user(spec.username, spec.level)
-    assert receipt.was_absent
-    (note,) = [note for note in receipt.notes if "on the standby behind env:STANDBY_1" in note]
+    removal = harness.adapter().drop_user(spec.username, spec.level)
+    assert removal.was_absent
+    (note,) = [note for note in removal.notes if "on the standby behind env:STANDBY_1" in note]
     with pair.standby.admin() as c:
         c.execute(note.split("To end them: ")[1].encode())
     wait_until(lambda: not there.is_alive())

@@ -54,8 +54,8 @@ def test_a_standby_that_is_down_is_named_and_waited_for(harness: EngineHarness, 
     pair.catch_up()
     with pytest.raises(LoginRefused):
         login_at(pair.standby, spec, harness.database)
-    receipt = harness.adapter().drop_user(spec.username, spec.level)
-    assert receipt.notes == ("On the standby behind env:STANDBY_1: 0 sessions ended, none left.",)
+    removal = harness.adapter().drop_user(spec.username, spec.level)
+    assert removal.notes == ("On the standby behind env:STANDBY_1: 0 sessions ended, none left.",)
     assert not harness.role_exists(spec.username)
 
 
@@ -86,8 +86,8 @@ def test_one_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair:
     with pytest.raises(ServerDown, match="env:STANDBY_1"):
         both.adapter().drop_user(spec.username, spec.level)
     assert not there.is_alive()
-    receipt = harness.adapter().drop_user(spec.username, spec.level)
-    assert not receipt.was_absent
+    removal = harness.adapter().drop_user(spec.username, spec.level)
+    assert not removal.was_absent
 
 
 def test_a_standby_that_lags(harness: EngineHarness, pair: Pair) -> None:
@@ -101,8 +101,8 @@ def test_a_standby_that_lags(harness: EngineHarness, pair: Pair) -> None:
         assert late.read() == 1000
     pair.catch_up()
     assert late.is_alive(), "that its login is blocked does not end a session"
-    receipt = harness.adapter().drop_user(spec.username, spec.level)
-    assert receipt.sessions_ended == 1
+    removal = harness.adapter().drop_user(spec.username, spec.level)
+    assert removal.sessions_ended == 1
     assert not late.is_alive()
 
 
@@ -137,9 +137,9 @@ def test_the_drop_waits_for_a_standby_that_is_a_little_late(harness: EngineHarne
     resumed = threading.Timer(1.0, lambda: _resume(pair.standby))
     with pair.lagging():
         resumed.start()
-        receipt = harness.adapter().drop_user(spec.username, spec.level)
+        removal = harness.adapter().drop_user(spec.username, spec.level)
     resumed.join()
-    assert receipt.sessions_ended == 1
+    assert removal.sessions_ended == 1
     assert not there.is_alive()
 
 

@@ -55,7 +55,7 @@ def test_a_storm_of_writes_and_new_logins(harness: EngineHarness) -> None:
         thread.start()
     try:
         wait_until(lambda: int(harness.server.run("GET", "storm")) > 200)
-        receipt = adapter.drop_user(spec.username, WRITING)
+        removal = adapter.drop_user(spec.username, WRITING)
         done = int(harness.server.run("GET", "storm"))
         time.sleep(0.3)  # long enough for a survivor to write
         assert int(harness.server.run("GET", "storm")) == done
@@ -63,7 +63,7 @@ def test_a_storm_of_writes_and_new_logins(harness: EngineHarness) -> None:
         is_over.set()
         for thread in threads:
             thread.join()
-    assert receipt.sessions_ended > 0
+    assert removal.sessions_ended > 0
     assert not any(session.is_alive() for session in held)
     assert not harness.has_user(spec.username)
 
@@ -128,10 +128,10 @@ def end_one_that_waits(harness: EngineHarness, words: tuple[str, ...]) -> float:
     with ThreadPoolExecutor(1) as pool:
         end = pool.submit(dies, session)
         began = time.monotonic()
-        receipt = adapter.drop_user(spec.username, WRITING)
+        removal = adapter.drop_user(spec.username, WRITING)
         assert end.result(timeout=120)
         took = time.monotonic() - began
-    assert receipt.sessions_ended == 1
+    assert removal.sessions_ended == 1
     return took
 
 

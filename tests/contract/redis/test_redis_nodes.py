@@ -38,8 +38,8 @@ def test_a_user_is_on_every_node_and_every_session_counts(pair: EngineHarness) -
     adapter.set_password(spec.username, "f" * 32)
     for node in pair.nodes:
         pair.login(spec.username, "f" * 32, node).close()
-    receipt = adapter.drop_user(spec.username, READING)
-    assert receipt.sessions_ended == 4
+    removal = adapter.drop_user(spec.username, READING)
+    assert removal.sessions_ended == 4
     assert not any(session.is_alive() for session in sessions)
     assert not any(spec.username in users(node) for node in pair.nodes)
 
@@ -58,8 +58,8 @@ def test_a_node_that_is_away_keeps_a_drop_from_being_done(two: EngineHarness) ->
         assert spec.username not in users(two.nodes[here])
         two.nodes[away].start()
         assert spec.username in users(two.nodes[away]), "it came back with the user"
-        receipt = adapter.drop_user(spec.username, READING)
-        assert not receipt.was_absent
+        removal = adapter.drop_user(spec.username, READING)
+        assert not removal.was_absent
         assert not any(spec.username in users(node) for node in two.nodes)
         two.nodes[away].restart()
         assert spec.username not in users(two.nodes[away])
