@@ -1,7 +1,7 @@
 """The audit vocabulary: every kind of event there is, in one place.
 
 ``subject.what_happened``. The word is the verb's own: button ``approve``, ``decide.approve``,
-``Move.APPROVE``, ``request.approved``.
+``Transition.APPROVE``, ``request.approved``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 class AuditKind(StrEnum):
     """What can be in the record."""
 
-    ASKED = "request.asked"
+    REQUESTED = "request.asked"
     DECIDED = "request.decided"
     APPROVED = "request.approved"
     APPLIED = "request.applied"

@@ -11,12 +11,14 @@ class LedgerError(Exception):
 
 
 class NotPossible(LedgerError):
-    """A move lost its race or its condition; ``request`` and ``decisions`` are what is true instead."""
+    """A transition lost a race, or a guard refused it; ``request`` and ``decisions`` are what is true instead."""
 
-    def __init__(self, move: Transition, why: Obstacle, request: Request, decisions: tuple[Decision, ...] = ()) -> None:
-        super().__init__(f"#{request.id} cannot {move}: {why} (it is {request.state})")
-        self.move = move
-        self.why = why
+    def __init__(
+        self, transition: Transition, obstacle: Obstacle, request: Request, decisions: tuple[Decision, ...] = ()
+    ) -> None:
+        super().__init__(f"#{request.id}: {transition} is not possible: {obstacle} (it is {request.state})")
+        self.transition = transition
+        self.obstacle = obstacle
         self.request = request
         self.decisions = decisions
 

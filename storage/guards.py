@@ -1,79 +1,112 @@
-"""Conditions of moves: each answers None where the move may be made, else why not. Pure."""
+"""Guards of transitions: each returns None where the transition is possible, else the obstacle. Pure."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeVar
 
-from storage.records import Cause, RequestKind, State, Verdict
-from storage.transitions import GuardInput, Obstacle, extension, latest_end, moved_end, open_stage
+from storage.commands import ApplyExtension, Command, ConfirmRevocation, DecisionCommand, RevokeGrant, StartGrant
+from storage.records import Cause, Decision, ReceiptOutcome, RequestKind, State
+from storage.transitions import GuardInput, Obstacle, latest_end, moved_end, open_stage
 
-
-def not_lapsed(s: GuardInput) -> Obstacle | None:
-    """A waiting request can be decided until its time is over, even if the clock's own task is late."""
-    return Obstacle.LAPSED if s.now >= s.request.lapses_at else None
-
-
-def is_lapsed(s: GuardInput) -> Obstacle | None:
-    """LAPSE belongs to the clock alone: its time is over, or the grant it extends has ended."""
-    return None if s.now >= s.request.lapses_at or grant_lives(s) is not None else Obstacle.NOT_LAPSED
+C = TypeVar("C", bound=Command)
 
 
-def grant_lives(s: GuardInput) -> Obstacle | None:
-    """What is extended is live and its end has not come; whatever is no extension has nothing to ask here."""
-    if s.request.kind is not RequestKind.EXTENSION:
-        return None
-    lives = s.parent is not None and s.parent.state is State.ACTIVE and s.parent.expires_at is not None
-    return None if lives and s.now < moved_end(s.parent, timedelta(0)) else Obstacle.GRANT_ENDED
+def _command(s: GuardInput, kind: type[C]) -> C:
+    assert isinstance(s.command, kind), f"{s.command.transition} is made with {kind.__name__}"
+    return s.command
 
 
-def within_its_total(s: GuardInput) -> Obstacle | None:
-    """The whole life of the grant with this extension; checked with its row taken, since two may race."""
-    assert s.parent is not None, "asked after grant_lives"
-    assert s.parent.started_at is not None, "a live grant has begun"
-    end = moved_end(s.parent, extension(s.request, s.change.decision))
-    return None if end - s.parent.started_at <= s.request.terms.max_total else Obstacle.TOO_LONG
+def _decision(s: GuardInput) -> Decision | None:
+    return s.command.decision if isinstance(s.command, DecisionCommand) else None
 
 
-def not_reviewed(s: GuardInput) -> Obstacle | None:
-    """A sign-off counts once."""
-    mine = s.change.decision
-    is_late = mine is not None and mine.verdict is Verdict.SIGN_OFF and s.request.reviewed_at is not None
-    return Obstacle.REVIEWED if is_late else None
+# Pending requests.
+
+
+def not_timed_out(s: GuardInput) -> Obstacle | None:
+    """A request can be decided until its time is over, even where the task that times it out is late."""
+    return Obstacle.TIMED_OUT if s.now >= s.request.lapses_at else None
+
+
+def is_timed_out(s: GuardInput) -> Obstacle | None:
+    """Its time is over, or the grant it extends has ended."""
+    return None if s.now >= s.request.lapses_at or parent_is_active(s) is not None else Obstacle.NOT_TIMED_OUT
 
 
 def not_decided_before(s: GuardInput) -> Obstacle | None:
     """A person decides once per request, over all stages."""
-    mine = s.change.decision
+    mine = _decision(s)
     return Obstacle.ALREADY_DECIDED if mine and any(d.person_id == mine.person_id for d in s.decisions) else None
 
 
 def stage_is_open(s: GuardInput) -> Obstacle | None:
-    """The vote was judged for one stage; if another is open by now it must be judged again."""
-    mine = s.change.decision
+    """The decision was authorized for one stage. Where another one is open by now it must be authorized again."""
+    mine = _decision(s)
     return Obstacle.STAGE_MOVED_ON if mine and mine.stage != open_stage(s.request, s.decisions) else None
 
 
 def stages_complete(s: GuardInput) -> Obstacle | None:
-    """With this vote counted nobody is missing; an approval never comes from the caller's word alone."""
-    mine = (s.change.decision,) if s.change.decision else ()
-    return None if open_stage(s.request, (*s.decisions, *mine)) is None else Obstacle.STAGES_OPEN
+    """With this decision no approval is missing. A caller's word alone never approves."""
+    return None if _open_stage_afterwards(s) is None else Obstacle.STAGES_OPEN
+
+
+def stages_open(s: GuardInput) -> Obstacle | None:
+    """Also with this decision an approval is missing."""
+    return Obstacle.STAGES_COMPLETE if _open_stage_afterwards(s) is None else None
+
+
+def _open_stage_afterwards(s: GuardInput) -> int | None:
+    mine = _decision(s)
+    return open_stage(s.request, (*s.decisions, *((mine,) if mine else ())))
+
+
+def is_extension(s: GuardInput) -> Obstacle | None:
+    return None if s.request.kind is RequestKind.EXTENSION else Obstacle.WRONG_KIND
+
+
+def is_no_extension(s: GuardInput) -> Obstacle | None:
+    return Obstacle.WRONG_KIND if s.request.kind is RequestKind.EXTENSION else None
+
+
+def parent_is_active(s: GuardInput) -> Obstacle | None:
+    """The grant to be extended is active and its end has not come. Other kinds of request have no parent."""
+    if s.request.kind is not RequestKind.EXTENSION:
+        return None
+    is_active = s.parent is not None and s.parent.state is State.ACTIVE and s.parent.expires_at is not None
+    return None if is_active and s.now < moved_end(s.parent, timedelta(0)) else Obstacle.GRANT_ENDED
+
+
+def within_max_total(s: GuardInput) -> Obstacle | None:
+    """The whole life of the grant with this extension. Checked with the grant's row locked, since two extensions may race."""
+    assert s.parent is not None, "checked after parent_is_active"
+    assert s.parent.started_at is not None, "an active grant has started"
+    mine = _command(s, ApplyExtension).decision
+    end = moved_end(s.parent, (mine.duration if mine else None) or s.request.terms.duration)
+    return None if end - s.parent.started_at <= s.request.terms.max_total else Obstacle.TOO_LONG
+
+
+# Grants.
 
 
 def not_locked_down(s: GuardInput) -> Obstacle | None:
-    """The lockdown row is read in the same transaction."""
+    """Lockdowns are read in the same transaction."""
     return Obstacle.LOCKED_DOWN if s.is_locked_down else None
 
 
 def may_still_start(s: GuardInput) -> Obstacle | None:
-    """START happens once, and only within provision_within of the approval."""
+    """START happens once, and only within ``provision_within`` of the approval."""
     if s.request.expires_at is not None:
         return Obstacle.STARTED
     return Obstacle.TOO_LATE if s.request.start_before is None or s.now >= s.request.start_before else None
 
 
 def requester_is_member(s: GuardInput) -> Obstacle | None:
-    """Looked up just before, outside the transaction; no answer was taken as no."""
-    return None if s.change.requester_is_member else Obstacle.NOT_A_MEMBER
+    return None if _command(s, StartGrant).requester_is_member else Obstacle.NOT_A_MEMBER
+
+
+def has_started(s: GuardInput) -> Obstacle | None:
+    return Obstacle.NOT_STARTED if s.request.started_at is None else None
 
 
 def end_is_ahead(s: GuardInput) -> Obstacle | None:
@@ -84,15 +117,32 @@ def end_is_ahead(s: GuardInput) -> Obstacle | None:
 
 
 def end_has_come(s: GuardInput) -> Obstacle | None:
-    """Only the clock is bound to the time; a person ends a grant whenever they may."""
-    if s.change.cause is Cause.UNCLAIMED:
-        return None if s.request.unclaimed_at is not None and s.now >= s.request.unclaimed_at else Obstacle.NOT_ENDED
-    if s.change.cause not in (Cause.EXPIRED, Cause.NOT_STARTED):
+    """Only the clock is bound to the time; a person may end a grant at any time."""
+    cause = _command(s, RevokeGrant).cause
+    if cause is Cause.UNCLAIMED:
+        is_over = s.request.unclaimed_at is not None and s.now >= s.request.unclaimed_at
+        return None if is_over else Obstacle.NOT_ENDED
+    if cause not in (Cause.EXPIRED, Cause.NOT_STARTED):
         return None
     end = s.request.expires_at or latest_end(s.request)
     return None if s.now >= end else Obstacle.NOT_ENDED
 
 
-def has_receipt(s: GuardInput) -> Obstacle | None:
-    """Revoked means read back from the server, or declared gone by an admin; never assumed."""
-    return None if s.change.set.get("receipt") else Obstacle.NO_RECEIPT
+def not_reviewed(s: GuardInput) -> Obstacle | None:
+    """A break-glass grant is signed off once."""
+    return None if s.request.reviewed_at is None else Obstacle.REVIEWED
+
+
+def is_break_glass(s: GuardInput) -> Obstacle | None:
+    return None if s.request.kind is RequestKind.BREAK_GLASS else Obstacle.WRONG_KIND
+
+
+def is_proven(s: GuardInput) -> Obstacle | None:
+    """Revoked means: read back from the server, or nothing was created, or an administrator declared the server gone."""
+    receipt = _command(s, ConfirmRevocation).receipt
+    is_complete = {
+        ReceiptOutcome.VERIFIED: receipt.read_back_at is not None,
+        ReceiptOutcome.NOTHING_CREATED: s.request.started_at is None,
+        ReceiptOutcome.DECLARED_GONE: bool(receipt.reason),
+    }
+    return None if is_complete[receipt.outcome] else Obstacle.NO_RECEIPT

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +19,13 @@ import fasteners
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from storage import serialization
 from storage.audit_log import AuditKind
+from storage.commands import Command, DecisionCommand, EndCommand, SubmitRequest
 from storage.database import Clock, lock_number
 from storage.errors import ClaimLost, LimitReached, NotPossible
 from storage.files import make_private
-from storage.lifecycle import EXTENDED, TRANSITIONS, resolve, written
+from storage.lifecycle import TRANSITIONS
 from storage.records import (
     Claim,
     Draft,
@@ -43,13 +45,13 @@ from storage.requests import (
     lockdowns_in_force,
     meta_value,
     one_request,
-    tally_of,
-    waiting_like,
+    pending_like,
+    usage_of,
 )
 from storage.schema import audit_events, audit_texts, decisions, messages, meta, requests
 from storage.serialization import terms_json
 from storage.task_queue import TaskQueue, clear, held, put
-from storage.transitions import GuardInput, Obstacle, TaskPlan, Transition, TransitionInput, TransitionRule, moved_end
+from storage.transitions import GuardInput, Obstacle, Related, TaskPlan, TaskPlanner, Transition
 
 Event: TypeAlias = tuple[AuditKind, str, Json]
 """What happened, who did it, and its facts."""
@@ -107,64 +109,61 @@ class Ledger(RequestQueries, TaskQueue):
         """True as soon as something was committed, by any process, since this reader was told; False when the time is over."""
         return await self.waker.changed(seconds, reader)
 
-    # Moves.
+    # Transitions.
 
-    async def ask(
-        self, draft: Draft, *, actor: str | None = None, provided: Callable[[UsageCounts], bool] = lambda _tally: True
+    async def submit(
+        self,
+        draft: Draft,
+        *,
+        actor: str | None = None,
+        is_allowed: Callable[[UsageCounts], bool] = lambda _counts: True,
     ) -> tuple[Request, bool]:
-        """Move.ASK. Where the same ask waits already that one is the answer, and the second value is False.
+        """Transition.REQUEST. Where the same request is pending already, that one is returned, and False.
 
-        ``provided`` is asked with what is counted in this very transaction. Raises LimitReached where it says no, and
+        ``is_allowed`` is called with what is counted in this very transaction. Raises LimitReached where it returns False, and
         NotPossible where the grant to be extended has ended.
         """
         async with self.writing() as tx:
             now = await self.moment(tx)
             await self._one_at_a_time(tx, draft)
-            waiting = await waiting_like(tx, draft)
-            if waiting is not None:
-                return waiting, False
-            if not provided(await tally_of(tx, draft.requester_id, draft.database, now)):
+            pending = await pending_like(tx, draft)
+            if pending is not None:
+                return pending, False
+            if not is_allowed(await usage_of(tx, draft.requester_id, draft.database, now)):
                 raise LimitReached
-            request_id = await _insert_request(tx, draft, now, until=await _grant_lives_until(tx, draft, now))
+            request_id = await _insert_request(tx, draft, now, until=await _end_of_parent(tx, draft, now))
             after = await one_request(tx, request_id)
-            change = TransitionInput(actor=actor or draft.requester_id, text=draft.reason)
-            await _follow(tx, TRANSITIONS[Transition.ASK], after, change, now)
+            await _follow(tx, after, SubmitRequest(actor=actor or draft.requester_id, text=draft.reason), now)
         return after, True
 
     async def _one_at_a_time(self, tx: AsyncConnection, draft: Draft) -> None:
-        """Two deliveries of one command must not make two requests, nor two asks pass one limit; on SQLite the transaction itself sees to it."""
+        """Two deliveries of one command make one request, and two requests cannot pass one limit. On SQLite the transaction ensures it."""
         if not self.is_sqlite:
             for name in (f"asker {draft.requester_id}", f"asked {draft.database}"):
                 await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(name),))
 
-    async def advance(
-        self, request_id: int, move: Transition, change: TransitionInput, *, claim: Claim | None = None
-    ) -> Request:
-        """Make one move. Row taken, claim checked, condition, compare-and-set, audit, messages, tasks: one transaction.
+    async def advance(self, request_id: int, command: Command, *, claim: Claim | None = None) -> Request:
+        """Make the transition of ``command``. The request afterwards.
 
+        One transaction: row locked, claim checked, guards, compare-and-set, decision, audit event, messages, tasks, cascades.
         Raises NotPossible (with the request as it is), NoSuchRequest, StoreUnavailable.
         """
         async with self.writing() as tx:
             parent = await _parent(tx, request_id)
             before = await one_request(tx, request_id, for_update=True)
-            now = await self.moment(tx)  # not before the row is ours: waiting for it may take us past an end
+            now = await self.moment(tx)  # not before the row is locked: waiting for it may take us past an end
             made = await all_decisions(tx, request_id)
             if claim is not None:
-                await _claim_held(tx, claim, move, before, now)
-            mine = (change.decision,) if change.decision else ()
-            move = resolve(move, before, (*made, *mine))
+                await _claim_held(tx, claim, command, before, now)
             locked = _covers(await lockdowns_in_force(tx), before)
             situation = GuardInput(
-                now=now, request=before, decisions=made, is_locked_down=locked, change=change, parent=parent
+                now=now, request=before, decisions=made, is_locked_down=locked, command=command, parent=parent
             )
-            if (why := _why_not(move, situation)) is not None:
-                raise NotPossible(move, why, before, made)
-            after = await _apply(tx, move, before, change, now)
-            await _follow(tx, TRANSITIONS[move], after, change, now)
-            if move is Transition.APPLY and parent is not None:
-                await _extend(tx, parent, after, change, now)
-            if move in (Transition.REVOKE, Transition.FAIL):
-                await _lapse_extensions(tx, after, now)
+            if (obstacle := _obstacle(situation)) is not None:
+                raise NotPossible(command.transition, obstacle, before, made)
+            after = await _apply(tx, before, command, now)
+            await _follow(tx, after, command, now)
+            await _cascade(tx, after, command, parent, now)
         return after
 
     # Messages.
@@ -206,7 +205,7 @@ class Ledger(RequestQueries, TaskQueue):
         text: str | None = None,
         plan: TaskPlan | None = None,
     ) -> None:
-        """An event without a move; ``plan`` is a task that follows from it, put on disk in the same transaction."""
+        """An audit event without a transition; ``plan`` is a task that follows from it, put on disk in the same transaction."""
         async with self.writing() as tx:
             now = await self.moment(tx)
             await _audit(tx, kind, actor=actor, request_id=request_id, facts=facts or {}, text=text, now=now)
@@ -253,6 +252,9 @@ async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime, *, u
     values: dict[str, Any] = {name: value for name, value in asdict(draft).items() if name != "terms"}
     lapses_at = now + draft.terms.request_ttl
     values |= {
+        "rule": draft.terms.rule,
+        "requested_duration": draft.terms.duration,
+        "is_automatic": not draft.terms.stages,
         "key": random_key(),
         "state": State.PENDING,
         "version": 1,
@@ -263,16 +265,16 @@ async def _insert_request(tx: AsyncConnection, draft: Draft, now: datetime, *, u
     return int((await tx.execute(insert(requests).values(**values).returning(requests.c.id))).scalar_one())
 
 
-# Extensions: the grant's row is always taken before the extension's, so that two moves never wait for each other.
+# Extensions: the grant's row is always locked before the extension's, so that two transitions never wait for each other.
 
 
-async def _grant_lives_until(tx: AsyncConnection, draft: Draft, now: datetime) -> datetime | None:
-    """The end of the grant an extension is about; None for whatever is no extension. Raises NotPossible where it has ended."""
+async def _end_of_parent(tx: AsyncConnection, draft: Draft, now: datetime) -> datetime | None:
+    """The end of the grant that an extension extends; None for other requests. Raises NotPossible where it has ended."""
     if draft.parent_id is None:
         return None
     grant = await one_request(tx, draft.parent_id, for_update=True)
     if grant.state is not State.ACTIVE or grant.expires_at is None or now >= grant.expires_at:
-        raise NotPossible(Transition.ASK, Obstacle.GRANT_ENDED, grant)
+        raise NotPossible(Transition.REQUEST, Obstacle.GRANT_ENDED, grant)
     return grant.expires_at
 
 
@@ -281,27 +283,11 @@ async def _parent(tx: AsyncConnection, request_id: int) -> Request | None:
     return None if parent_id is None else await one_request(tx, parent_id, for_update=True)
 
 
-async def _extend(
-    tx: AsyncConnection, grant: Request, applied: Request, change: TransitionInput, now: datetime
-) -> None:
-    end = moved_end(grant, applied.duration or applied.terms.duration)
-    after = await _write(tx, Transition.APPLY, grant, {"expires_at": end})
-    await _follow(tx, EXTENDED, after, TransitionInput(actor=change.actor, facts={"extension": applied.id}), now)
-
-
-async def _lapse_extensions(tx: AsyncConnection, grant: Request, now: datetime) -> None:
-    """Who waits for more time on what has ended need not wait any longer."""
-    waits = (requests.c.parent_id == grant.id, requests.c.state == State.PENDING)
-    for request_id in (await tx.execute(select(requests.c.id).where(*waits))).scalars().all():
-        plan = TaskPlan(kind=TaskKind.LAPSE, lock_key=f"slack:{request_id}", due_at=now, is_single=True)
-        await put(tx, plan, request_id=request_id, now=now)
-
-
-async def _claim_held(tx: AsyncConnection, claim: Claim, move: Transition, before: Request, now: datetime) -> None:
+async def _claim_held(tx: AsyncConnection, claim: Claim, command: Command, before: Request, now: datetime) -> None:
     try:
         await held(tx, claim, now=now, for_update=True)  # nobody takes it over before we commit
     except ClaimLost:
-        raise NotPossible(move, Obstacle.CLAIM_LOST, before) from None
+        raise NotPossible(command.transition, Obstacle.CLAIM_LOST, before) from None
 
 
 def _covers(found: tuple[Lockdown, ...], request: Request) -> bool:
@@ -310,65 +296,89 @@ def _covers(found: tuple[Lockdown, ...], request: Request) -> bool:
     )
 
 
-def _why_not(move: Transition, situation: GuardInput) -> Obstacle | None:
-    transition = TRANSITIONS[move]
-    if situation.request.state not in transition.sources:
+def _obstacle(situation: GuardInput) -> Obstacle | None:
+    rule = TRANSITIONS[situation.command.transition]
+    if situation.request.state not in rule.sources:
         return Obstacle.STATE
-    return next((why for why in (condition(situation) for condition in transition.only_if) if why is not None), None)
+    return next((found for found in (guard(situation) for guard in rule.guards) if found is not None), None)
 
 
-async def _apply(
-    tx: AsyncConnection, move: Transition, before: Request, change: TransitionInput, now: datetime
-) -> Request:
-    if change.decision is not None:
-        await tx.execute(insert(decisions).values(**asdict(change.decision)))
-    return await _write(tx, move, before, written(move, before, change, now))
+async def _apply(tx: AsyncConnection, before: Request, command: Command, now: datetime) -> Request:
+    if isinstance(command, DecisionCommand) and command.decision is not None:
+        await tx.execute(insert(decisions).values(**asdict(command.decision)))
+    return await _write(tx, before, command, written(before, command, now))
 
 
-async def _write(tx: AsyncConnection, move: Transition, before: Request, values: Mapping[str, Any]) -> Request:
+def written(before: Request, command: Command, now: datetime) -> dict[str, Any]:
+    """Column values of the transition, besides ``version``."""
+    rule = TRANSITIONS[command.transition]
+    values: dict[str, Any] = {} if rule.target is None else {"state": rule.target}
+    for write in rule.writes:
+        values |= write(before, command, now)
+    return values
+
+
+async def _write(tx: AsyncConnection, before: Request, command: Command, values: Mapping[str, Any]) -> Request:
     same = (requests.c.id == before.id, requests.c.version == before.version)
     changed = await tx.execute(update(requests).where(*same).values(**values, version=before.version + 1))
     if changed.rowcount != 1:
-        raise NotPossible(move, Obstacle.STATE, before)
+        raise NotPossible(command.transition, Obstacle.STATE, before)
     return await one_request(tx, before.id)
 
 
-async def _follow(
-    tx: AsyncConnection, transition: TransitionRule, after: Request, change: TransitionInput, now: datetime
-) -> None:
-    """What commits with the move: audit event, message rows, tasks cleared and planned."""
-    facts = {**_facts(after, change), **change.facts}
-    await _audit(
-        tx,
-        change.audit or transition.audit,
-        actor=change.actor,
-        request_id=after.id,
-        facts=facts,
-        text=change.text,
-        now=now,
-    )
-    for purpose in transition.messages:
+async def _follow(tx: AsyncConnection, after: Request, command: Command, now: datetime) -> None:
+    """What commits with the transition: audit event, message rows, tasks cleared and planned."""
+    rule = TRANSITIONS[command.transition]
+    facts = {**_facts(after, command), **command.facts}
+    await _audit(tx, rule.audit, actor=command.actor, request_id=after.id, facts=facts, text=command.text, now=now)
+    for purpose in rule.messages:
         channel = after.terms.channel if purpose is Purpose.CARD else after.requester_id
         await tx.execute(insert(messages).values(request_id=after.id, purpose=purpose, channel=channel, version=0))
-    await clear(tx, after.id, transition.clears)
-    for plan in (follow(after, now) for follow in transition.then):
+    await clear(tx, after.id, rule.clears)
+    await _plan(tx, after, rule.tasks, now)
+
+
+async def _plan(tx: AsyncConnection, request: Request, planners: Iterable[TaskPlanner], now: datetime) -> None:
+    for plan in (planner(request, now) for planner in planners):
         if plan is not None:
-            await put(tx, plan, request_id=after.id, now=now)
+            await put(tx, plan, request_id=request.id, now=now)
 
 
-def _facts(after: Request, change: TransitionInput) -> dict[str, Any]:
+async def _cascade(
+    tx: AsyncConnection, after: Request, command: Command, parent: Request | None, now: datetime
+) -> None:
+    """What the transition does to related requests. Their rows are locked, and their guards were checked with this request's."""
+    for cascade in TRANSITIONS[command.transition].cascades:
+        for related in await _related(tx, cascade.related, after, parent):
+            if cascade.command is not None:
+                theirs = cascade.command(after, command)
+                changed = await _apply(tx, related, theirs, now)
+                await _follow(tx, changed, theirs, now)
+            await _plan(tx, related, cascade.tasks, now)
+
+
+async def _related(
+    tx: AsyncConnection, related: Related, request: Request, parent: Request | None
+) -> tuple[Request, ...]:
+    if related is Related.PARENT:
+        return (parent,) if parent is not None else ()
+    waits = (requests.c.parent_id == request.id, requests.c.state == State.PENDING)
+    return tuple(serialization.request(row) for row in (await tx.execute(select(requests).where(*waits))).mappings())
+
+
+def _facts(after: Request, command: Command) -> dict[str, Any]:
     facts: dict[str, Any] = {"state": after.state, "database": after.database, "level": after.level}
     if after.kind is not RequestKind.ACCESS:
         facts["kind"] = after.kind
-    if change.decision is not None:
-        facts |= {"verdict": change.decision.verdict, "stage": change.decision.stage}
+    if isinstance(command, DecisionCommand) and command.decision is not None:
+        facts |= {"verdict": command.decision.verdict, "stage": command.decision.stage}
     if after.username is not None:
         facts["username"] = after.username
     if after.expires_at is not None:
         facts["expires_at"] = after.expires_at.isoformat()
-    if change.cause is not None:
-        facts["cause"] = change.cause
-    facts["duration_seconds"] = (after.duration or after.terms.duration).total_seconds()
+    if isinstance(command, EndCommand):
+        facts["cause"] = command.cause
+    facts["duration_seconds"] = after.effective_duration.total_seconds()
     facts["policy"] = after.terms.policy_digest
     return facts
 

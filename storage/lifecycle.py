@@ -1,245 +1,221 @@
-"""Every move a request can make, with its condition and the tasks that follow. Pure.
+"""The state machine of a request. Pure.
 
-``TRANSITIONS`` is the architecture on one screen. ``Ledger.advance`` is the only caller that makes
-it true: row taken, condition, compare-and-set, audit event and tasks in one transaction.
+``TRANSITIONS`` says for every transition: from which states, to which state, under which guards, what it writes, which tasks
+follow, and what it does to related requests. ``Ledger.advance`` is its only interpreter: one transaction per transition.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
+from storage import guards, task_plans, writes
 from storage.audit_log import AuditKind
-from storage.guards import (
-    end_has_come,
-    end_is_ahead,
-    grant_lives,
-    has_receipt,
-    is_lapsed,
-    may_still_start,
-    not_decided_before,
-    not_lapsed,
-    not_locked_down,
-    not_reviewed,
-    requester_is_member,
-    stage_is_open,
-    stages_complete,
-    within_its_total,
-)
-from storage.records import Cause, Decision, Purpose, Request, RequestKind, State, TaskKind, Verdict
-from storage.task_plans import (
-    close_credentials,
-    escalate,
-    lapse,
-    move_expiry,
-    notify,
-    post_card,
-    provision,
-    remind,
-    review,
-    revoke_at_the_end,
-    revoke_now,
-    revoke_unclaimed,
-    tell,
-    update_card,
-    warn_before_end,
-)
-from storage.transitions import Transition, TransitionInput, TransitionRule, extension, open_stage
+from storage.commands import ApplyExtension, Command, ExtendGrant
+from storage.records import LIVE, Purpose, Request, State, TaskKind
+from storage.transitions import Cascade, Related, Transition, TransitionRule
+
+PENDING = frozenset({State.PENDING})
+APPROVED = frozenset({State.APPROVED})
+ACTIVE = frozenset({State.ACTIVE})
+TIMERS = (TaskKind.TIME_OUT, TaskKind.REMIND, TaskKind.ESCALATE, TaskKind.AUTO_APPROVE, TaskKind.GRANT_BREAK_GLASS)
+"""Tasks of a pending request that mean nothing once it is decided."""
+
+CLOSED = (task_plans.update_card, task_plans.notify_requester)
+ENDING = (task_plans.revoke_now, task_plans.close_credentials, task_plans.update_card)
 
 
-def resolve(move: Transition, request: Request, decisions: tuple[Decision, ...]) -> Transition:
-    """A DECIDE that completes the last stage is an APPROVE (or APPLY, for an extension)."""
-    if move is not Transition.DECIDE or open_stage(request, decisions) is not None:
-        return move
-    return Transition.APPLY if request.kind is RequestKind.EXTENSION else Transition.APPROVE
+def _extend_grant(extension: Request, command: Command) -> Command:
+    assert isinstance(command, ApplyExtension), "the command of APPLY_EXTENSION"
+    return ExtendGrant(actor=command.actor, by=extension.effective_duration, facts={"extension": extension.id})
 
 
-WAITING = frozenset({State.PENDING})
-GIVEN = frozenset({State.APPROVED})
-NOT_YET_ENDING = frozenset({State.APPROVED, State.ACTIVE})
-ANY = frozenset(State)
-CLOCKS_OF_WAITING = (TaskKind.LAPSE, TaskKind.REMIND, TaskKind.ESCALATE)
-CLOSED = (update_card, tell)
-ENDING = (revoke_now, close_credentials, update_card)
+EXTEND_PARENT = Cascade(related=Related.PARENT, command=_extend_grant)
+TIME_OUT_EXTENSIONS = Cascade(related=Related.WAITING_EXTENSIONS, tasks=(task_plans.time_out_now,))
 
 TRANSITIONS: dict[Transition, TransitionRule] = {
-    Transition.ASK: TransitionRule(
+    Transition.REQUEST: TransitionRule(
         sources=frozenset(),
         target=State.PENDING,
-        audit=AuditKind.ASKED,
-        then=(post_card, lapse, remind, escalate),
+        audit=AuditKind.REQUESTED,
+        tasks=(
+            task_plans.post_card,
+            task_plans.auto_approve,
+            task_plans.grant_break_glass,
+            task_plans.time_out,
+            task_plans.remind,
+            task_plans.escalate,
+        ),
         messages=(Purpose.CARD,),
     ),
-    Transition.DECIDE: TransitionRule(
-        sources=WAITING,
+    Transition.APPROVE_STAGE: TransitionRule(
+        sources=PENDING,
         target=State.PENDING,
         audit=AuditKind.DECIDED,
-        only_if=(not_lapsed, not_decided_before, stage_is_open),
-        then=(update_card,),
+        guards=(guards.not_timed_out, guards.not_decided_before, guards.stage_is_open, guards.stages_open),
+        tasks=(task_plans.update_card,),
     ),
     Transition.APPROVE: TransitionRule(
-        sources=WAITING,
+        sources=PENDING,
         target=State.APPROVED,
         audit=AuditKind.APPROVED,
-        only_if=(not_lapsed, not_decided_before, stage_is_open, stages_complete, not_locked_down),
-        then=(revoke_at_the_end, provision, update_card, notify),
-        clears=CLOCKS_OF_WAITING,
+        guards=(
+            guards.is_no_extension,
+            guards.not_timed_out,
+            guards.not_decided_before,
+            guards.stage_is_open,
+            guards.stages_complete,
+            guards.not_locked_down,
+        ),
+        writes=(writes.approval,),
+        tasks=(task_plans.revoke_at_the_end, task_plans.provision, task_plans.update_card, task_plans.notify),
+        clears=TIMERS,
         messages=(Purpose.CREDENTIALS,),
     ),
-    Transition.APPLY: TransitionRule(
-        sources=WAITING,
+    Transition.APPLY_EXTENSION: TransitionRule(
+        sources=PENDING,
         target=State.APPLIED,
         audit=AuditKind.APPLIED,
-        only_if=(
-            not_lapsed,
-            not_decided_before,
-            stage_is_open,
-            stages_complete,
-            not_locked_down,
-            grant_lives,
-            within_its_total,
+        guards=(
+            guards.is_extension,
+            guards.not_timed_out,
+            guards.not_decided_before,
+            guards.stage_is_open,
+            guards.stages_complete,
+            guards.not_locked_down,
+            guards.parent_is_active,
+            guards.within_max_total,
         ),
-        then=(*CLOSED, notify),
-        clears=CLOCKS_OF_WAITING,
+        writes=(writes.applied_extension,),
+        tasks=(*CLOSED, task_plans.notify),
+        clears=TIMERS,
+        cascades=(EXTEND_PARENT,),
+    ),
+    Transition.EXTEND: TransitionRule(
+        sources=ACTIVE,
+        target=State.ACTIVE,
+        audit=AuditKind.EXTENDED,
+        writes=(writes.moved_expiry,),
+        tasks=(
+            task_plans.revoke_at_the_end,
+            task_plans.warn_before_end,
+            task_plans.move_expiry,
+            task_plans.update_card,
+        ),
     ),
     Transition.DENY: TransitionRule(
-        sources=WAITING,
+        sources=PENDING,
         target=State.DENIED,
         audit=AuditKind.DENIED,
-        only_if=(not_lapsed, not_decided_before),
-        then=CLOSED,
-        clears=CLOCKS_OF_WAITING,
+        guards=(guards.not_timed_out, guards.not_decided_before),
+        writes=(writes.cause, writes.end),
+        tasks=CLOSED,
+        clears=TIMERS,
     ),
     Transition.CANCEL: TransitionRule(
-        sources=WAITING,
+        sources=PENDING,
         target=State.CANCELLED,
         audit=AuditKind.CANCELLED,
-        then=CLOSED,
-        clears=CLOCKS_OF_WAITING,
+        writes=(writes.cause, writes.end),
+        tasks=CLOSED,
+        clears=TIMERS,
     ),
-    Transition.LAPSE: TransitionRule(
-        sources=WAITING,
+    Transition.TIME_OUT: TransitionRule(
+        sources=PENDING,
         target=State.LAPSED,
         audit=AuditKind.LAPSED,
-        only_if=(is_lapsed,),
-        then=CLOSED,
-        clears=CLOCKS_OF_WAITING,
+        guards=(guards.is_timed_out,),
+        writes=(writes.cause, writes.end),
+        tasks=CLOSED,
+        clears=TIMERS,
     ),
     Transition.OUTDATE: TransitionRule(
-        sources=WAITING,
+        sources=PENDING,
         target=State.OUTDATED,
         audit=AuditKind.OUTDATED,
-        then=CLOSED,
-        clears=CLOCKS_OF_WAITING,
+        writes=(writes.cause, writes.end),
+        tasks=CLOSED,
+        clears=TIMERS,
+    ),
+    Transition.ESCALATE: TransitionRule(
+        sources=PENDING,
+        target=None,
+        audit=AuditKind.ESCALATED,
+        tasks=(task_plans.update_card,),
     ),
     Transition.START: TransitionRule(
-        sources=GIVEN,
+        sources=APPROVED,
         target=State.APPROVED,
         audit=AuditKind.STARTED,
-        only_if=(may_still_start, not_locked_down, requester_is_member),
-        then=(revoke_at_the_end, review),
+        guards=(guards.may_still_start, guards.not_locked_down, guards.requester_is_member),
+        writes=(writes.start,),
+        tasks=(task_plans.revoke_at_the_end, task_plans.review),
+    ),
+    Transition.RETRY_PROVISION: TransitionRule(
+        sources=APPROVED,
+        target=State.APPROVED,
+        audit=AuditKind.NOTED,
+        guards=(guards.has_started,),
+        writes=(writes.unsettled,),
     ),
     Transition.ACTIVATE: TransitionRule(
-        sources=GIVEN,
+        sources=APPROVED,
         target=State.ACTIVE,
         audit=AuditKind.ACTIVATED,
-        only_if=(end_is_ahead, not_locked_down),
-        then=(update_card, warn_before_end, revoke_unclaimed),
+        guards=(guards.end_is_ahead, guards.not_locked_down),
+        writes=(writes.activation,),
+        tasks=(task_plans.update_card, task_plans.warn_before_end, task_plans.revoke_unclaimed),
     ),
-    Transition.NOTE: TransitionRule(
-        sources=ANY,
+    Transition.RENEW_PASSWORD: TransitionRule(
+        sources=ACTIVE,
+        target=State.ACTIVE,
+        audit=AuditKind.PASSWORD_RENEWED,
+        guards=(guards.end_is_ahead,),
+    ),
+    Transition.SHOW_PASSWORD: TransitionRule(
+        sources=ACTIVE,
+        target=State.ACTIVE,
+        audit=AuditKind.PASSWORD_SHOWN,
+        guards=(guards.end_is_ahead,),
+        writes=(writes.claim,),
+    ),
+    Transition.SIGN_OFF: TransitionRule(
+        sources=LIVE | {State.REVOKED},
         target=None,
-        audit=AuditKind.NOTED,
-        only_if=(not_decided_before, not_reviewed),
-        then=(update_card,),
+        audit=AuditKind.SIGNED_OFF,
+        guards=(guards.is_break_glass, guards.not_reviewed, guards.not_decided_before),
+        writes=(writes.review,),
+        tasks=(task_plans.update_card,),
+    ),
+    Transition.REPAIR: TransitionRule(
+        sources=frozenset(State),
+        target=None,
+        audit=AuditKind.REPAIRED,
+        tasks=(task_plans.update_card,),
     ),
     Transition.FAIL: TransitionRule(
-        sources=GIVEN,
+        sources=APPROVED,
         target=State.REVOKING,
         audit=AuditKind.FAILED,
-        then=(*ENDING, tell),
+        writes=(writes.cause,),
+        tasks=(*ENDING, task_plans.notify_requester),
         clears=(TaskKind.PROVISION,),
+        cascades=(TIME_OUT_EXTENSIONS,),
     ),
     Transition.REVOKE: TransitionRule(
-        sources=NOT_YET_ENDING,
+        sources=APPROVED | ACTIVE,
         target=State.REVOKING,
         audit=AuditKind.REVOKING,
-        only_if=(end_has_come,),
-        then=ENDING,
-        clears=(TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.WARN_BEFORE_END),
+        guards=(guards.end_has_come,),
+        writes=(writes.cause,),
+        tasks=ENDING,
+        clears=(TaskKind.PROVISION, TaskKind.RENEW_PASSWORD, TaskKind.WARN_BEFORE_END),
+        cascades=(TIME_OUT_EXTENSIONS,),
     ),
     Transition.CONFIRM: TransitionRule(
         sources=frozenset({State.REVOKING}),
         target=State.REVOKED,
         audit=AuditKind.REVOKED,
-        only_if=(has_receipt,),
-        then=(close_credentials, update_card, tell),
+        guards=(guards.is_proven,),
+        writes=(writes.receipt, writes.end),
+        tasks=(task_plans.close_credentials, task_plans.update_card, task_plans.notify_requester),
         clears=(TaskKind.REVOKE,),
     ),
 }
-"""A clear never removes a task that is claimed: its worker finds the state changed."""
-
-EXTENDED = TransitionRule(
-    sources=frozenset({State.ACTIVE}),
-    target=None,
-    audit=AuditKind.EXTENDED,
-    then=(revoke_at_the_end, warn_before_end, move_expiry, update_card),
-)
-"""What APPLY does to the grant, in the same transaction: its end, its ``revoke`` and its warning move together."""
-
-
-# What a move writes besides state and version; pure, so that it can be read and tested as a table.
-
-CLOSING = frozenset({Transition.DENY, Transition.CANCEL, Transition.LAPSE, Transition.OUTDATE})
-BRINGS: dict[Transition, frozenset[str]] = {
-    Transition.APPROVE: frozenset({"username", "target"}),
-    Transition.START: frozenset({"identity", "unsettled_until"}),
-    Transition.NOTE: frozenset({"unsettled_until"}),
-    Transition.CONFIRM: frozenset({"receipt"}),
-}
-"""Columns whose values the caller brings in ``TransitionInput.set``; every other column is the table's, or nobody's."""
-
-
-def written(move: Transition, before: Request, change: TransitionInput, now: datetime) -> dict[str, Any]:
-    """Column values of ``move``. Raises ValueError where the caller brings more than it may.
-
-    Whoever decides brings what an approval writes; where more people are needed it is left aside.
-    """
-    target = TRANSITIONS[move].target
-    state: dict[str, Any] = {"state": target} if target is not None else {}
-    brought = {} if move in (Transition.DECIDE, Transition.APPLY) else dict(change.set)
-    if too_much := set(brought) - BRINGS.get(move, frozenset()):
-        raise ValueError(f"{move} may not write {', '.join(sorted(too_much))}")
-    return brought | state | _times(move, before, change, now) | _ending(move, change, now)
-
-
-def _times(move: Transition, before: Request, change: TransitionInput, now: datetime) -> dict[str, Any]:
-    if move is Transition.APPROVE:
-        shorter = change.decision.duration if change.decision else None
-        duration = shorter or before.terms.duration
-        return {"approved_at": now, "duration": duration, "start_before": now + before.terms.provision_within}
-    if move is Transition.APPLY:
-        return {"approved_at": now, "duration": extension(before, change.decision)}
-    if move is Transition.NOTE:
-        return _noted(before, change, now)
-    if move is Transition.START:
-        return {"started_at": now, "expires_at": now + (before.duration or before.terms.duration)}
-    if move is Transition.ACTIVATE:
-        return {"activated_at": now, "unsettled_until": None}
-    return {}
-
-
-def _noted(before: Request, change: TransitionInput, now: datetime) -> dict[str, Any]:
-    if change.decision is not None and change.decision.verdict is Verdict.SIGN_OFF:
-        return {"reviewed_at": now}
-    return {"claimed_at": before.claimed_at or now} if change.audit is AuditKind.PASSWORD_SHOWN else {}
-
-
-def _ending(move: Transition, change: TransitionInput, now: datetime) -> dict[str, Any]:
-    if move is Transition.APPLY:
-        return {"ended_because": Cause.APPLIED, "ended_by": change.actor, "ended_at": now}
-    if move in CLOSING:
-        return {"ended_because": change.cause, "ended_by": change.actor, "ended_note": change.words, "ended_at": now}
-    if move in (Transition.REVOKE, Transition.FAIL):
-        return {"ended_because": change.cause, "ended_by": change.actor, "ended_note": change.words}
-    return {"ended_at": now} if move is Transition.CONFIRM else {}

@@ -61,7 +61,6 @@ class Cause(StrEnum):
     NOT_STARTED = "not started"
     UNCLAIMED = "unclaimed"
     LEFT = "left"
-    SWEEP = "sweep"
     LOCKDOWN = "lockdown"
     GONE = "gone"
     DENIED = "denied"
@@ -95,14 +94,16 @@ class TaskKind(StrEnum):
     NOTIFY_REQUESTER = "tell"
     ALERT = "alert"
     AUDIT_FEED = "feed"
-    LAPSE = "lapse"
+    TIME_OUT = "lapse"
     REMIND = "remind"
     ESCALATE = "escalate"
     WARN_BEFORE_END = "warn_before_end"
     REVIEW = "review"
     NOTIFY = "notify"
+    AUTO_APPROVE = "auto_approve"
+    GRANT_BREAK_GLASS = "grant_break_glass"
     PROVISION = "provision"
-    PASSWORD = "password"  # noqa: S105 - the name of a task, not a secret
+    RENEW_PASSWORD = "password"  # noqa: S105 - the name of a task, not a secret
     MOVE_EXPIRY = "move_end"
     CLOSE_CREDENTIALS = "close_credentials"
     REVOKE = "revoke"
@@ -178,6 +179,33 @@ class Draft:
     parent_id: int | None = None
 
 
+class ReceiptOutcome(StrEnum):
+    """What a receipt rests on."""
+
+    VERIFIED = "verified"
+    NOTHING_CREATED = "nothing created"
+    DECLARED_GONE = "declared gone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """Why a grant counts as revoked.
+
+    VERIFIED: the server was read back at ``read_back_at`` (its own clock) and the user is gone; the fields are those of
+    ``adapters.base.Removal``. NOTHING_CREATED: provisioning never started. DECLARED_GONE: an administrator said that the server
+    no longer exists, for ``reason``; nothing was read back.
+    """
+
+    outcome: ReceiptOutcome
+    was_absent: bool = False
+    sessions_ended: int = 0
+    left_behind: tuple[str, ...] = ()
+    left_with: str | None = None
+    read_back_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One request and its whole later life.
@@ -221,12 +249,17 @@ class Request:
     ended_because: Cause | None = None
     ended_by: str | None = None
     ended_note: str | None = None
-    receipt: Json | None = None
+    receipt: Receipt | None = None
 
     @property
     def is_live(self) -> bool:
         """A user exists on a server, or may."""
         return self.state.is_live
+
+    @property
+    def effective_duration(self) -> timedelta:
+        """How long the grant lasts: as approved, or as requested where nothing shorter was approved yet."""
+        return self.duration or self.terms.duration
 
     @property
     def unclaimed_at(self) -> datetime | None:

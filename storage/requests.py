@@ -1,13 +1,12 @@
-"""Reads of the ledger, named by the question they answer. None of them changes anything."""
+"""Queries of the ledger, named by the question they answer. None of them changes anything."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import RowMapping, Select, func, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage import serialization
@@ -33,7 +32,7 @@ A_DAY = timedelta(hours=24)
 
 
 class RequestQueries(Database):
-    """Questions. Lists of requests are newest first, everything else in order of creation."""
+    """Queries. Lists of requests are newest first, everything else in order of creation."""
 
     async def _all(self, query: Select[Any], record: Callable[[RowMapping], T]) -> tuple[T, ...]:
         async with self.reading() as tx:
@@ -55,16 +54,16 @@ class RequestQueries(Database):
         live = requests.c.state.in_([state.value for state in LIVE])
         return await self._all(_of(person_id, database).where(live), serialization.request)
 
-    async def waiting_requests(
+    async def pending_requests(
         self, *, person_id: str | None = None, database: str | None = None
     ) -> tuple[Request, ...]:
         """Requests that nobody has decided."""
         return await self._all(_of(person_id, database).where(requests.c.state == State.PENDING), serialization.request)
 
-    async def tally(self, person_id: str, database: str, *, now: datetime) -> UsageCounts:
+    async def usage(self, person_id: str, database: str, *, now: datetime) -> UsageCounts:
         """How much this person, and this database, have already."""
         async with self.reading() as tx:
-            return await tally_of(tx, person_id, database, now)
+            return await usage_of(tx, person_id, database, now)
 
     async def decisions(self, request_id: int) -> tuple[Decision, ...]:
         """Who said what, in order."""
@@ -147,8 +146,8 @@ async def all_decisions(tx: AsyncConnection, request_id: int) -> tuple[Decision,
     return tuple(serialization.decision(row) for row in (await tx.execute(query)).mappings())
 
 
-async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
-    """A waiting request of the same person for the same thing and time."""
+async def pending_like(tx: AsyncConnection, draft: Draft) -> Request | None:
+    """The oldest pending request of the same person for the same thing and duration."""
     same = {
         "requester_id": draft.requester_id,
         "database": draft.database,
@@ -156,36 +155,43 @@ async def waiting_like(tx: AsyncConnection, draft: Draft) -> Request | None:
         "kind": draft.kind.value,
         "state": State.PENDING.value,
     }
-    query = select(requests).filter_by(**same).order_by(requests.c.id)
-    found = [serialization.request(row) for row in (await tx.execute(query)).mappings()]
-    return next((r for r in found if r.terms.duration == draft.terms.duration and r.parent_id == draft.parent_id), None)
+    more = (
+        requests.c.requested_duration == draft.terms.duration,
+        requests.c.parent_id.is_not_distinct_from(draft.parent_id),
+    )
+    query = select(requests).filter_by(**same).where(*more).order_by(requests.c.id).limit(1)
+    found = (await tx.execute(query)).mappings().first()
+    return None if found is None else serialization.request(found)
 
 
-async def tally_of(tx: AsyncConnection, person_id: str, database: str, now: datetime) -> UsageCounts:
-    """Inside a transaction: the one that asks counts again, so that two asks at once cannot both be the last."""
-    live = (requests.c.state.in_([state.value for state in LIVE]), requests.c.kind == RequestKind.ACCESS)
-    there = (await tx.execute(select(func.count()).where(*live, requests.c.database == database))).scalar_one()
-    still = (requests.c.state == State.PENDING, *live[:1])
-    recent = or_(*still, requests.c.requested_at > now - A_DAY, requests.c.kind == RequestKind.BREAK_GLASS)
-    query = select(requests).where(requests.c.requester_id == person_id, recent).order_by(requests.c.id)
-    mine = [serialization.request(row) for row in (await tx.execute(query)).mappings()]
+async def usage_of(tx: AsyncConnection, person_id: str, database: str, now: datetime) -> UsageCounts:
+    """Inside a transaction. The one that writes a request counts again, so that two requests at once cannot both be the last."""
+    mine = requests.c.requester_id == person_id
+    is_live = requests.c.state.in_([state.value for state in LIVE])
+    is_access, is_break_glass = requests.c.kind == RequestKind.ACCESS, requests.c.kind == RequestKind.BREAK_GLASS
+    is_pending = requests.c.state == State.PENDING
+    was_automatic = (
+        ~is_break_glass,
+        requests.c.is_automatic.is_(True),
+        or_(requests.c.approved_at.is_not(None), is_pending),  # also one that is about to be approved
+        requests.c.requested_at > now - A_DAY,
+    )
+    is_given = or_(
+        requests.c.state.in_([State.PENDING, State.APPROVED, State.ACTIVE]), requests.c.started_at.is_not(None)
+    )
+    unreviewed = select(requests.c.id).where(mine, is_break_glass, requests.c.reviewed_at.is_(None), is_given)
+    by_rule = select(requests.c.rule, func.count()).where(mine, *was_automatic).group_by(requests.c.rule)
     return UsageCounts(
-        live_of_person=sum(r.is_live and r.kind is RequestKind.ACCESS for r in mine),
-        live_of_database=there,
-        waiting_of_person=sum(r.state is State.PENDING and r.kind is not RequestKind.BREAK_GLASS for r in mine),
-        automatic=Counter(r.terms.rule for r in mine if _was_automatic(r) and r.requested_at > now - A_DAY),
-        unreviewed=next((r.id for r in mine if r.needs_review or _breaks_the_glass(r)), None),
+        live_of_person=await _count(tx, mine, is_live, is_access),
+        live_of_database=await _count(tx, is_live, is_access, requests.c.database == database),
+        waiting_of_person=await _count(tx, mine, is_pending, ~is_break_glass),
+        automatic={rule: number for rule, number in (await tx.execute(by_rule)).all() if rule is not None},
+        unreviewed=(await tx.execute(unreviewed.order_by(requests.c.id).limit(1))).scalar_one_or_none(),
     )
 
 
-def _was_automatic(request: Request) -> bool:
-    """Also one that is on its way to be: two at once must not both be the last."""
-    counts = request.approved_at is not None or request.state is State.PENDING
-    return request.kind is not RequestKind.BREAK_GLASS and not request.terms.stages and counts
-
-
-def _breaks_the_glass(request: Request) -> bool:
-    return request.kind is RequestKind.BREAK_GLASS and request.state is State.PENDING
+async def _count(tx: AsyncConnection, *conditions: ColumnElement[bool]) -> int:
+    return int((await tx.execute(select(func.count()).select_from(requests).where(*conditions))).scalar_one())
 
 
 async def lockdowns_in_force(tx: AsyncConnection) -> tuple[Lockdown, ...]:

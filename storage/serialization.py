@@ -1,8 +1,8 @@
-"""Rows to records and back. What is frozen as JSON is read with the same shape it was written."""
+"""Rows to records and back. JSON is read in the shape in which it was written."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -15,6 +15,8 @@ from storage.records import (
     Json,
     Message,
     Purpose,
+    Receipt,
+    ReceiptOutcome,
     Request,
     RequestKind,
     Review,
@@ -26,6 +28,9 @@ from storage.records import (
     Verdict,
 )
 from storage.schema import tasks
+
+FOR_QUERIES = ("rule", "requested_duration", "is_automatic", "server")
+"""Columns that repeat a part of ``terms`` or ``target``, so that queries can filter on it."""
 
 CLAIM = ("claim", "worker", "lease_until")
 SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after", "claim_within")
@@ -68,13 +73,52 @@ def terms(value: Json) -> Terms:
     return Terms(**{**value, **spans, **more})
 
 
+def server_of(target: Json) -> str:
+    """Which server a frozen target means, by engine and reference of its admin URL: its databases share it, and no secret is read."""
+    return f"{target['engine']} {target['admin_url']}"
+
+
+def receipt_json(receipt: Receipt) -> Json:
+    """Times in RFC 3339."""
+    if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
+        return {"outcome": receipt.outcome.value, "gone": receipt.reason}
+    if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
+        return {"outcome": receipt.outcome.value, "nothing_made": True}
+    return {
+        "outcome": receipt.outcome.value,
+        "was_absent": receipt.was_absent,
+        "sessions_ended": receipt.sessions_ended,
+        "kept": list(receipt.left_behind),
+        "kept_by": receipt.left_with,
+        "read_back_at": receipt.read_back_at.isoformat() if receipt.read_back_at else None,
+        "notes": list(receipt.notes),
+    }
+
+
+def receipt(value: Json) -> Receipt:
+    """The reverse of ``receipt_json``."""
+    read_back_at = value.get("read_back_at")
+    return Receipt(
+        outcome=ReceiptOutcome(value["outcome"]),
+        was_absent=value.get("was_absent", False),
+        sessions_ended=value.get("sessions_ended", 0),
+        left_behind=tuple(value.get("kept", ())),
+        left_with=value.get("kept_by"),
+        read_back_at=datetime.fromisoformat(read_back_at) if read_back_at else None,
+        notes=tuple(value.get("notes", ())),
+        reason=value.get("gone"),
+    )
+
+
 def request(row: RowMapping) -> Request:
     """A row of ``requests``."""
-    parts: dict[str, Any] = dict(row)
+    parts: dict[str, Any] = {name: value for name, value in row.items() if name not in FOR_QUERIES}
     parts["kind"], parts["state"] = RequestKind(parts["kind"]), State(parts["state"])
     parts["terms"] = terms(parts["terms"])
     if parts["ended_because"] is not None:
         parts["ended_because"] = Cause(parts["ended_because"])
+    if parts["receipt"] is not None:
+        parts["receipt"] = receipt(parts["receipt"])
     return Request(**parts)
 
 

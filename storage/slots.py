@@ -15,13 +15,17 @@ SLACK = "slack"
 UNKNOWN = "unknown server"
 """The pool of what has no readable target; its task fails by itself and holds up nobody else's."""
 
-ON_SERVER = frozenset({TaskKind.REVOKE, TaskKind.REPAIR, TaskKind.PROVISION, TaskKind.PASSWORD, TaskKind.MOVE_EXPIRY})
+ON_SERVER = frozenset(
+    {TaskKind.REVOKE, TaskKind.REPAIR, TaskKind.PROVISION, TaskKind.RENEW_PASSWORD, TaskKind.MOVE_EXPIRY}
+)
 PRIORITIES: dict[TaskKind, Priority] = {
     TaskKind.REVOKE: Priority.SAFETY,
     TaskKind.REPAIR: Priority.SAFETY,
     TaskKind.ALERT: Priority.SAFETY,
+    TaskKind.AUTO_APPROVE: Priority.GRANT,
+    TaskKind.GRANT_BREAK_GLASS: Priority.GRANT,
     TaskKind.PROVISION: Priority.GRANT,
-    TaskKind.PASSWORD: Priority.GRANT,
+    TaskKind.RENEW_PASSWORD: Priority.GRANT,
     TaskKind.MOVE_EXPIRY: Priority.GRANT,
     TaskKind.CLOSE_CREDENTIALS: Priority.GRANT,
     TaskKind.AUDIT_FEED: Priority.BACKGROUND,
@@ -41,26 +45,17 @@ def priority() -> ColumnElement[int]:
     return case(by_kind, value=tasks.c.kind, else_=literal(int(Priority.DECISION)))
 
 
-def pool(*, is_sqlite: bool) -> ColumnElement[str]:
+def pool() -> ColumnElement[str]:
     """The pool of a row of ``tasks``."""
-    server = select(_server(is_sqlite=is_sqlite)).where(requests.c.id == tasks.c.request_id).scalar_subquery()
+    server = select(requests.c.server).where(requests.c.id == tasks.c.request_id).scalar_subquery()
     on_server = tasks.c.kind.in_([kind.value for kind in ON_SERVER])
     return case((on_server, func.coalesce(server, UNKNOWN)), else_=literal(SLACK))
 
 
-def _server(*, is_sqlite: bool) -> ColumnElement[str]:
-    parts = [requests.c.target[name].as_string() for name in ("engine", "admin_url")]
-    server: ColumnElement[str] = parts[0] + literal(" ") + parts[1]
-    if not is_sqlite:
-        return server
-    # SQLite fails the whole query for one value that is no JSON; then nothing at all would be claimed any more.
-    return case((func.json_valid(requests.c.target) == 1, server), else_=literal(None, String))
-
-
-def key(*, is_sqlite: bool) -> ColumnElement[str]:
+def key() -> ColumnElement[str]:
     """``Slot.key`` of a row of ``tasks``."""
     tried = case((tasks.c.attempts > 0, literal("1")), else_=literal("0"))
-    return cast(priority(), String) + literal(" ") + tried + literal(" ") + pool(is_sqlite=is_sqlite)
+    return cast(priority(), String) + literal(" ") + tried + literal(" ") + pool()
 
 
 def slot(row: RowMapping) -> Slot:

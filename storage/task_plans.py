@@ -1,4 +1,4 @@
-"""Tasks that follow a move: each is given the request as it is after it, and the time. Pure."""
+"""Tasks that follow a transition. Each planner is given the request after the transition, and the time. Pure."""
 
 from __future__ import annotations
 
@@ -22,18 +22,35 @@ def post_card(r: Request, now: datetime) -> TaskPlan:
     return TaskPlan(kind=TaskKind.POST_CARD, lock_key=message_lock_key(r), due_at=now)
 
 
+def auto_approve(r: Request, now: datetime) -> TaskPlan | None:
+    """Nobody is asked where the policy names no approvers. Break-glass access waits until somebody was told."""
+    if r.terms.stages or r.kind is RequestKind.BREAK_GLASS:
+        return None
+    return TaskPlan(kind=TaskKind.AUTO_APPROVE, lock_key=message_lock_key(r), due_at=now, is_single=True)
+
+
+def grant_break_glass(r: Request, now: datetime) -> TaskPlan | None:
+    if r.kind is not RequestKind.BREAK_GLASS:
+        return None
+    return TaskPlan(kind=TaskKind.GRANT_BREAK_GLASS, lock_key=message_lock_key(r), due_at=now, is_single=True)
+
+
 def update_card(r: Request, now: datetime) -> TaskPlan:
     return TaskPlan(kind=TaskKind.UPDATE_CARD, lock_key=message_lock_key(r), due_at=now, is_single=True)
 
 
-def tell(r: Request, now: datetime) -> TaskPlan:
+def notify_requester(r: Request, now: datetime) -> TaskPlan:
     return TaskPlan(
         kind=TaskKind.NOTIFY_REQUESTER, lock_key=message_lock_key(r), due_at=now, payload={"state": r.state.value}
     )
 
 
-def lapse(r: Request, _now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.LAPSE, lock_key=message_lock_key(r), due_at=r.lapses_at, is_single=True)
+def time_out(r: Request, _now: datetime) -> TaskPlan:
+    return TaskPlan(kind=TaskKind.TIME_OUT, lock_key=message_lock_key(r), due_at=r.lapses_at, is_single=True)
+
+
+def time_out_now(r: Request, now: datetime) -> TaskPlan:
+    return TaskPlan(kind=TaskKind.TIME_OUT, lock_key=message_lock_key(r), due_at=now, is_single=True)
 
 
 def remind(r: Request, now: datetime) -> TaskPlan | None:

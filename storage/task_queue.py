@@ -82,12 +82,12 @@ class TaskQueue(Database):
         first = select(tasks.c.id, turn.label("turn")).where(*due, where).subquery()
         heads = select(tasks.c.id).join(first, and_(first.c.id == tasks.c.id, first.c.turn == 1))
         if full:
-            heads = heads.where(slots.key(is_sqlite=self.is_sqlite).not_in([slot.key for slot in full]))
+            heads = heads.where(slots.key().not_in([slot.key for slot in full]))
         return heads.order_by(slots.priority(), tasks.c.attempts > 0, tasks.c.due_at, tasks.c.id)
 
     def _rows(self, ids: Select[tuple[int]]) -> Select[Any]:
         """Those tasks, each with the slot it takes."""
-        more = (slots.priority().label("priority"), slots.pool(is_sqlite=self.is_sqlite).label("pool"))
+        more = (slots.priority().label("priority"), slots.pool().label("pool"))
         return select(tasks, *more).where(tasks.c.id.in_(ids.scalar_subquery()))
 
     async def renew(self, claim: Claim, lease: timedelta) -> Claim:

@@ -1,100 +1,94 @@
-"""What a move of a request is made of: its name, what its caller brings, what its condition may look at, what follows. Pure."""
+"""What the state machine is made of: transitions, guards, task plans, cascades. Pure.
+
+``lifecycle.TRANSITIONS`` puts these parts together; ``commands`` has what the caller of each transition brings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from storage.audit_log import AuditKind
-from storage.records import Cause, Decision, Json, Purpose, Request, State, TaskKind, Verdict
+from storage.records import Decision, Json, Purpose, Request, State, TaskKind, Verdict
+
+if TYPE_CHECKING:
+    from storage.commands import Command
 
 FILL_WITHIN = timedelta(minutes=5)
-"""A credential message not filled this long after START fails the grant."""
+"""A grant fails when its credential message is not filled this long after START."""
 
 WARN_AT_MOST = timedelta(minutes=15)
-"""The requester is warned so long before the end; of a short grant in its last quarter."""
+"""The requester is warned this long before the end; for a short grant, in its last quarter."""
 
 
 class Transition(StrEnum):
-    """The verbs of a request's life."""
+    """Everything that can happen to a request."""
 
-    ASK = "ask"
-    DECIDE = "decide"
+    REQUEST = "request"
+    APPROVE_STAGE = "approve stage"
     APPROVE = "approve"
-    APPLY = "apply"
+    APPLY_EXTENSION = "apply extension"
+    EXTEND = "extend"
     DENY = "deny"
     CANCEL = "cancel"
-    LAPSE = "lapse"
+    TIME_OUT = "time out"
     OUTDATE = "outdate"
+    ESCALATE = "escalate"
     START = "start"
+    RETRY_PROVISION = "retry provision"
     ACTIVATE = "activate"
-    NOTE = "note"
+    RENEW_PASSWORD = "renew password"  # noqa: S105 - the name of a transition
+    SHOW_PASSWORD = "show password"  # noqa: S105 - the name of a transition
+    SIGN_OFF = "sign off"
+    REPAIR = "repair"
     FAIL = "fail"
     REVOKE = "revoke"
     CONFIRM = "confirm"
 
 
 class Obstacle(StrEnum):
-    """Why a move was not possible."""
+    """Why a transition was not possible."""
 
-    STATE = "the request has moved on"
-    LAPSED = "its time is over"
-    NOT_LAPSED = "its time is not over"
+    STATE = "the request is in another state"
+    WRONG_KIND = "this transition is for another kind of request"
+    TIMED_OUT = "the time to decide is over"
+    NOT_TIMED_OUT = "the time to decide is not over"
     ALREADY_DECIDED = "this person has decided before"
     STAGE_MOVED_ON = "another stage is open"
-    STAGES_OPEN = "more people are needed"
+    STAGES_OPEN = "more approvals are needed"
+    STAGES_COMPLETE = "no further approval is needed"
     LOCKED_DOWN = "a lockdown is in force"
-    TOO_LATE = "it may not begin any more"
-    STARTED = "its clock runs already"
-    NOT_STARTED = "its clock does not run yet"
+    TOO_LATE = "the time to start is over"
+    STARTED = "the grant has started before"
+    NOT_STARTED = "the grant has not started"
     NOT_A_MEMBER = "the requester is no longer a member"
-    ENDED = "its end has come"
-    NOT_ENDED = "its end has not come"
+    ENDED = "the end has come"
+    NOT_ENDED = "the end has not come"
     NO_RECEIPT = "nothing was read back from the server"
     CLAIM_LOST = "another worker has the task"
-    GRANT_ENDED = "the grant it extends has ended"
-    TOO_LONG = "the grant would live longer than it may in all"
+    GRANT_ENDED = "the grant to be extended has ended"
+    TOO_LONG = "the grant would last longer than max_total"
     REVIEWED = "it was signed off before"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransitionInput:
-    """What the caller of a move brings: who did it, and the facts to be written with it.
-
-    ``set`` holds the columns of ``Request`` the move writes (username, target, identity, receipt …);
-    the state, times and version are the table's. ``facts`` and ``text`` go into the audit event.
-    """
-
-    actor: str
-    decision: Decision | None = None
-    cause: Cause | None = None
-    words: str | None = None
-    requester_is_member: bool = True
-    set: Json = field(default_factory=dict)
-    facts: Json = field(default_factory=dict)
-    text: str | None = None
-    audit: AuditKind | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class GuardInput:
-    """The request with its row taken, and all a condition may look at."""
+    """All that a guard may look at. ``parent``: the grant that an extension extends; its row is locked before the extension's."""
 
     now: datetime
     request: Request
     decisions: tuple[Decision, ...]
     is_locked_down: bool
-    change: TransitionInput
+    command: Command
     parent: Request | None = None
-    """The grant an extension is about, with its row taken before that of the extension."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """A task that follows. ``is_single``: an unfinished one of this kind is moved to ``due_at`` instead of doubled."""
+    """A task that follows a transition. ``is_single``: an unfinished task of the same kind is moved to ``due_at`` instead of doubled."""
 
     kind: TaskKind
     lock_key: str
@@ -103,55 +97,81 @@ class TaskPlan:
     is_single: bool = False
 
 
+class Related(StrEnum):
+    """The other requests that a transition may change."""
+
+    PARENT = "the grant that this extension extends"
+    WAITING_EXTENSIONS = "the pending extensions of this grant"
+
+
 Guard: TypeAlias = Callable[[GuardInput], Obstacle | None]
+"""None where the transition is possible, else the obstacle."""
+
+Writer: TypeAlias = Callable[[Request, Any, datetime], Mapping[str, Any]]
+"""Column values, from the request before the transition, the command, and the time."""
+
 TaskPlanner: TypeAlias = Callable[[Request, datetime], TaskPlan | None]
+"""A task, from the request after the transition and the time; None where there is nothing to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """What a transition does to ``related`` requests in the same transaction.
+
+    ``command`` makes their transition from this request (as it is afterwards) and its command; ``tasks`` are planned for them.
+    """
+
+    related: Related
+    command: Callable[[Request, Command], Command] | None = None
+    tasks: tuple[TaskPlanner, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransitionRule:
-    """One row of the table. ``messages``: rows written now, posted later. ``clears``: tasks with nothing left to do."""
+    """One row of the table. ``target``: None leaves the state as it is.
+
+    ``messages`` are rows that are written now and posted later. ``clears`` names tasks that have nothing left to do; a task
+    that is claimed stays: its worker finds the state changed.
+    """
 
     sources: frozenset[State]
     target: State | None
     audit: AuditKind
-    only_if: tuple[Guard, ...] = ()
-    then: tuple[TaskPlanner, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    writes: tuple[Writer, ...] = ()
+    tasks: tuple[TaskPlanner, ...] = ()
     clears: tuple[TaskKind, ...] = ()
     messages: tuple[Purpose, ...] = ()
+    cascades: tuple[Cascade, ...] = ()
 
 
 def open_stage(request: Request, decisions: tuple[Decision, ...]) -> int | None:
-    """The first stage that still lacks people, or None when all are complete. Counts distinct people."""
+    """The first stage that lacks approvals, or None when all stages are complete. Counts distinct people."""
     for number, stage in enumerate(request.terms.stages):
-        people = {d.person_id for d in decisions if d.verdict is Verdict.APPROVE and d.stage == number}
-        if len(people) < stage.count:
+        approvers = {d.person_id for d in decisions if d.verdict is Verdict.APPROVE and d.stage == number}
+        if len(approvers) < stage.count:
             return number
     return None
 
 
-# Ends.
+# Times of a grant.
 
 
 def latest_end(request: Request) -> datetime:
-    """When a grant that has not started is over at the latest."""
+    """When an approved grant is over at the latest: it starts at the last permitted moment and lasts its whole duration."""
     assert request.start_before is not None, "an approved request has start_before"
-    return request.start_before + (request.duration or request.terms.duration)
-
-
-def extension(request: Request, last: Decision | None) -> timedelta:
-    """How much longer an approved extension makes its grant: what was asked for, or less where the last approver said so."""
-    return (last.duration if last else None) or request.terms.duration
+    return request.start_before + request.effective_duration
 
 
 def moved_end(grant: Request | None, by: timedelta) -> datetime:
-    """The end of a live grant, moved by so much."""
+    """The end of a live grant, moved by ``by``."""
     assert grant is not None, "a live grant"
     assert grant.expires_at is not None, "a live grant has its end"
     return grant.expires_at + by
 
 
 def warn_at(request: Request) -> datetime:
-    """When the requester of a live grant is told that its end comes."""
+    """When the requester of a live grant is warned of its end."""
     assert request.expires_at is not None, "a live grant has its end"
     whole = request.expires_at - (request.started_at or request.requested_at)
     return request.expires_at - min(WARN_AT_MOST, whole / 4)

@@ -48,7 +48,7 @@ COMMANDS = {
     "help": ("help [COMMAND]", "this"),
 }
 CHANGED: dict[str, str] = {
-    AuditKind.ASKED: "Your request was made (#{}).",
+    AuditKind.REQUESTED: "Your request was made (#{}).",
     AuditKind.DECIDED: "Your approval of #{} was recorded.",
     AuditKind.APPROVED: "Your approval of #{} was recorded.",
     AuditKind.APPLIED: "Your approval of #{} was recorded.",

@@ -15,7 +15,7 @@ LINE_MAX = 450
 SECTION_LINES = 6
 
 VERBS = {
-    AuditKind.ASKED: "requested",
+    AuditKind.REQUESTED: "requested",
     AuditKind.DECIDED: "approved, more are needed",
     AuditKind.APPROVED: "approved",
     AuditKind.DENIED: "denied",
@@ -62,7 +62,7 @@ def line(event: AuditEvent, request: Request | None) -> str:
 def _rest(event: AuditEvent, request: Request) -> str:
     who, thing = person(event.actor), f"{escape(request.level)} on {escape(request.database)}"
     kind = AuditKind(event.kind)
-    if kind is AuditKind.ASKED:
+    if kind is AuditKind.REQUESTED:
         lasts = format_duration(request.terms.duration)
         return f'{who}, {thing} for {lasts}: "{one_line(event.text or "", REASON_MAX)}"'
     if kind in (AuditKind.STARTED, AuditKind.ACTIVATED, AuditKind.EXTENDED):

@@ -34,7 +34,7 @@ async def test_the_feed_has_every_turn_once_and_in_order(environment: AccessEnvi
     await environment.turn(hours=2)
     told = [e.kind for n in environment.messenger.on(AUDIT, FeedNotice) for e in n.events]
     assert told == [
-        AuditKind.ASKED,
+        AuditKind.REQUESTED,
         AuditKind.APPROVED,
         AuditKind.STARTED,
         AuditKind.ACTIVATED,
@@ -63,7 +63,7 @@ async def test_a_closed_audit_channel_loses_no_line_and_is_an_alert(environment:
     environment.messenger.refuse = lambda _place, _notice: None
     await environment.turn(minutes=5)
     told = [e.kind for n in environment.messenger.on(AUDIT, FeedNotice) for e in n.events]
-    assert [kind for kind in told if kind != AuditKind.ALERT][:2] == [AuditKind.ASKED, AuditKind.APPROVED]
+    assert [kind for kind in told if kind != AuditKind.ALERT][:2] == [AuditKind.REQUESTED, AuditKind.APPROVED]
 
 
 async def test_an_alert_without_a_channel_goes_to_the_admins(environment: AccessEnvironment) -> None:

@@ -1,4 +1,4 @@
-"""What the ledger's tests start from: a clock to turn, an ask, and a request brought to any state."""
+"""What the ledger's tests start from: a clock to turn, drafts, commands, and a request in any state."""
 
 from __future__ import annotations
 
@@ -7,9 +7,44 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from storage.commands import (
+    ActivateGrant,
+    ApplyExtension,
+    ApproveRequest,
+    ApproveStage,
+    CancelRequest,
+    Command,
+    ConfirmRevocation,
+    DenyRequest,
+    Escalate,
+    ExtendGrant,
+    FailGrant,
+    OutdateRequest,
+    RenewPassword,
+    Repair,
+    RetryProvision,
+    RevokeGrant,
+    ShowPassword,
+    SignOff,
+    StartGrant,
+    TimeOutRequest,
+)
+from storage.errors import NotPossible
 from storage.ledger import Ledger
-from storage.records import Cause, Decision, Draft, Request, RequestKind, Stage, State, Terms, Verdict
-from storage.transitions import Transition, TransitionInput
+from storage.records import (
+    Cause,
+    Decision,
+    Draft,
+    Receipt,
+    ReceiptOutcome,
+    Request,
+    RequestKind,
+    Stage,
+    State,
+    Terms,
+    Verdict,
+)
+from storage.transitions import Obstacle, Transition, open_stage
 
 START = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -79,57 +114,91 @@ def vote(
     )
 
 
-def approval(request: Request, person: str = "U01LEAD", **more: Any) -> TransitionInput:
-    grant = {"username": f"jit_{request.id}_ada_{request.key[:4]}", "target": TARGET}
-    return TransitionInput(actor=person, decision=vote(request, person, **more), set=grant)
+RECEIPT = Receipt(outcome=ReceiptOutcome.VERIFIED, sessions_ended=1, read_back_at=START)
 
 
-def input_for(move: Transition, request: Request) -> TransitionInput:
-    """What an honest caller brings for this move."""
-    bot = TransitionInput(actor="bot")
-    changes = {
-        Transition.DECIDE: approval(request),
-        Transition.APPROVE: approval(request),
-        Transition.DENY: TransitionInput(
-            actor="U01LEAD",
-            decision=vote(request, verdict=Verdict.DENY),
-            cause=Cause.DENIED,
-            words="not today",
-            text="not today",
+def approval(
+    request: Request, person: str = "U01LEAD", *, made: tuple[Decision, ...] = (), **more: Any
+) -> ApproveStage | ApproveRequest | ApplyExtension:
+    """The command of an approval, after the decisions that were ``made`` before."""
+    decision = vote(request, person, **more)
+    if open_stage(request, (*made, decision)) is not None:
+        return ApproveStage(actor=person, decision=decision)
+    if request.kind is RequestKind.EXTENSION:
+        return ApplyExtension(actor=person, decision=decision)
+    username = f"jit_{request.id}_ada_{request.key[:4]}"
+    return ApproveRequest(actor=person, decision=decision, username=username, target=TARGET)
+
+
+async def approve(ledger: Ledger, request: Request, person: str = "U01LEAD", **more: Any) -> Request:
+    """An approval as the use case makes it: again where another approval came in between."""
+    while True:
+        command = approval(request, person, made=await ledger.decisions(request.id), **more)
+        try:
+            return await ledger.advance(request.id, command)
+        except NotPossible as lost:
+            if lost.obstacle not in (Obstacle.STAGES_OPEN, Obstacle.STAGES_COMPLETE):
+                raise
+
+
+def command_for(transition: Transition, request: Request) -> Command:
+    """What an honest caller brings for this transition."""
+    username = f"jit_{request.id}_ada_{request.key[:4]}"
+    bot, decision = "bot", vote(request)
+    commands: dict[Transition, Command] = {
+        Transition.APPROVE_STAGE: ApproveStage(actor="U01LEAD", decision=decision),
+        Transition.APPROVE: ApproveRequest(actor="U01LEAD", decision=decision, username=username, target=TARGET),
+        Transition.APPLY_EXTENSION: ApplyExtension(actor="U01LEAD", decision=decision),
+        Transition.EXTEND: ExtendGrant(actor="U01LEAD", by=HOUR),
+        Transition.DENY: DenyRequest(
+            actor="U01LEAD", decision=vote(request, verdict=Verdict.DENY), note="not today", text="not today"
         ),
-        Transition.CANCEL: TransitionInput(actor=request.requester_id, cause=Cause.CANCELLED),
-        Transition.LAPSE: TransitionInput(actor="clock", cause=Cause.LAPSED),
-        Transition.OUTDATE: TransitionInput(actor="policy", cause=Cause.OUTDATED, words="the level changed"),
-        Transition.START: replace(bot, set={"identity": "server-1", "unsettled_until": START + HOUR}),
-        Transition.NOTE: replace(bot, set={"unsettled_until": START + 2 * HOUR}),
-        Transition.FAIL: replace(bot, cause=Cause.FAILED, words="the database said no"),
-        Transition.REVOKE: TransitionInput(actor="U01ADMIN", cause=Cause.REVOKED),
-        Transition.CONFIRM: replace(bot, set={"receipt": {"was_absent": False, "sessions_ended": 1}}),
+        Transition.CANCEL: CancelRequest(actor=request.requester_id),
+        Transition.TIME_OUT: TimeOutRequest(actor="clock"),
+        Transition.OUTDATE: OutdateRequest(actor="policy", note="the level changed"),
+        Transition.ESCALATE: Escalate(actor="clock"),
+        Transition.START: StartGrant(
+            actor=bot, identity="server-1", unsettled_until=START + HOUR, requester_is_member=True
+        ),
+        Transition.RETRY_PROVISION: RetryProvision(actor=bot, unsettled_until=START + 2 * HOUR),
+        Transition.ACTIVATE: ActivateGrant(actor=bot),
+        Transition.RENEW_PASSWORD: RenewPassword(actor=request.requester_id),
+        Transition.SHOW_PASSWORD: ShowPassword(actor=request.requester_id),
+        Transition.SIGN_OFF: SignOff(actor="U09", decision=vote(request, "U09", verdict=Verdict.SIGN_OFF)),
+        Transition.REPAIR: Repair(actor=bot),
+        Transition.FAIL: FailGrant(actor=bot, note="the database said no"),
+        Transition.REVOKE: RevokeGrant(actor="U01ADMIN", cause=Cause.REVOKED),
+        Transition.CONFIRM: ConfirmRevocation(actor=bot, receipt=RECEIPT),
     }
-    return changes.get(move, bot)
+    return commands[transition]
 
 
 WAY: dict[State, tuple[Transition, ...]] = {
     State.PENDING: (),
-    State.APPROVED: (Transition.DECIDE,),
-    State.ACTIVE: (Transition.DECIDE, Transition.START, Transition.ACTIVATE),
-    State.REVOKING: (Transition.DECIDE, Transition.START, Transition.ACTIVATE, Transition.REVOKE),
-    State.REVOKED: (Transition.DECIDE, Transition.START, Transition.ACTIVATE, Transition.REVOKE, Transition.CONFIRM),
+    State.APPROVED: (Transition.APPROVE,),
+    State.ACTIVE: (Transition.APPROVE, Transition.START, Transition.ACTIVATE),
+    State.REVOKING: (Transition.APPROVE, Transition.START, Transition.ACTIVATE, Transition.REVOKE),
+    State.REVOKED: (Transition.APPROVE, Transition.START, Transition.ACTIVATE, Transition.REVOKE, Transition.CONFIRM),
     State.DENIED: (Transition.DENY,),
     State.CANCELLED: (Transition.CANCEL,),
     State.OUTDATED: (Transition.OUTDATE,),
 }
-"""The shortest way to each state; LAPSED needs the clock turned."""
+"""The shortest way to each state; LAPSED needs the clock turned, APPLIED an extension."""
 
 
-async def bring(ledger: Ledger, clock: TurnableClock, state: State, **ask: Any) -> Request:
+async def bring(ledger: Ledger, clock: TurnableClock, state: State, **changes: Any) -> Request:
     """A fresh request in this state."""
-    request, _ = await ledger.ask(draft(person=f"U{clock.moment.timestamp()}{state}", **ask))
+    if state is State.APPLIED:
+        grant = await bring(ledger, clock, State.ACTIVE, **changes)
+        extended = draft(person=grant.requester_id, kind=RequestKind.EXTENSION, parent_id=grant.id)
+        request, _ = await ledger.submit(extended)
+        return await approve(ledger, request)
+    request, _ = await ledger.submit(draft(person=f"U{clock.moment.timestamp()}{state}", **changes))
     if state is State.LAPSED:
         clock.turn(24 * HOUR)
-        return await ledger.advance(request.id, Transition.LAPSE, input_for(Transition.LAPSE, request))
-    for move in WAY[state]:
-        request = await ledger.advance(request.id, move, input_for(move, request))
+        return await ledger.advance(request.id, command_for(Transition.TIME_OUT, request))
+    for transition in WAY[state]:
+        request = await ledger.advance(request.id, command_for(transition, request))
     assert request.state is state
     return request
 

@@ -13,11 +13,12 @@ import pytest
 
 import storage.ledger as ledger_module
 from storage.audit_log import AuditKind
+from storage.commands import RevokeGrant
 from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
 from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind
-from storage.transitions import Obstacle, Transition, TransitionInput
-from tests.unit.ledgers import HOUR, LEASE, TurnableClock, approval, bring, draft, input_for
+from storage.transitions import Obstacle, Transition
+from tests.unit.ledgers import HOUR, LEASE, WAY, TurnableClock, approve, bring, command_for, draft
 
 ROUNDS = 20
 
@@ -33,13 +34,11 @@ async def race(tries: Sequence[Awaitable[Request]]) -> tuple[list[Request], list
 
 async def test_ten_approvals_at_once_are_one(ledger: Ledger, replica: Ledger) -> None:
     for turn in range(ROUNDS):
-        request, _ = await ledger.ask(draft(person=f"U{turn}"))
+        request, _ = await ledger.submit(draft(person=f"U{turn}"))
         on = cycle((ledger, replica))
-        won, lost = await race(
-            [next(on).advance(request.id, Transition.DECIDE, approval(request, f"ULEAD{n}")) for n in range(10)]
-        )
+        won, lost = await race([approve(next(on), request, f"ULEAD{n}") for n in range(10)])
         assert [r.state for r in won] == [State.APPROVED]
-        assert {(e.why, e.request.state) for e in lost} == {(Obstacle.STATE, State.APPROVED)}
+        assert {(e.obstacle, e.request.state) for e in lost} == {(Obstacle.STATE, State.APPROVED)}
         (decision,) = await ledger.decisions(request.id)
         assert {e.decisions for e in lost} == {(decision,)}
         kinds = [t.kind for t in await ledger.tasks(request_id=request.id)]
@@ -51,34 +50,31 @@ async def test_ten_approvals_at_once_are_one(ledger: Ledger, replica: Ledger) ->
 
 async def test_three_of_three_among_ten_at_once(ledger: Ledger, replica: Ledger) -> None:
     for turn in range(ROUNDS // 2):
-        request, _ = await ledger.ask(draft(counts=(3,), person=f"U{turn}"))
+        request, _ = await ledger.submit(draft(counts=(3,), person=f"U{turn}"))
         people = [f"ULEAD{n}" for n in range(5)] * 2
-        tries = [
-            on.advance(request.id, Transition.DECIDE, approval(request, p))
-            for p, on in zip(people, cycle((ledger, replica)), strict=False)
-        ]
+        tries = [approve(on, request, p) for p, on in zip(people, cycle((ledger, replica)), strict=False)]
         won, lost = await race(tries)
         assert sorted(r.state for r in won) == [State.APPROVED, State.PENDING, State.PENDING]
-        assert {e.why for e in lost} <= {Obstacle.STATE, Obstacle.ALREADY_DECIDED}
+        assert {e.obstacle for e in lost} <= {Obstacle.STATE, Obstacle.ALREADY_DECIDED}
         assert len({d.person_id for d in await ledger.decisions(request.id)}) == 3
 
 
 async def test_one_person_clicking_ten_times_is_one_vote(ledger: Ledger, replica: Ledger) -> None:
-    request, _ = await ledger.ask(draft(counts=(2,)))
-    tries = [on.advance(request.id, Transition.DECIDE, approval(request)) for on in (ledger, replica) * 5]
+    request, _ = await ledger.submit(draft(counts=(2,)))
+    tries = [approve(on, request) for on in (ledger, replica) * 5]
     won, lost = await race(tries)
     assert [r.state for r in won] == [State.PENDING]
-    assert {e.why for e in lost} == {Obstacle.ALREADY_DECIDED}
+    assert {e.obstacle for e in lost} == {Obstacle.ALREADY_DECIDED}
 
 
 @pytest.mark.parametrize("other", [Transition.DENY, Transition.CANCEL, Transition.OUTDATE])
 async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, other: Transition) -> None:
     for turn in range(ROUNDS):
-        request, _ = await ledger.ask(draft(person=f"U{turn}"))
-        closing = input_for(other, request)
+        request, _ = await ledger.submit(draft(person=f"U{turn}"))
+        closing = command_for(other, request)
         tries = [
-            ledger.advance(request.id, Transition.DECIDE, approval(request, "ULEAD7")),
-            replica.advance(request.id, other, closing),
+            approve(ledger, request, "ULEAD7"),
+            replica.advance(request.id, closing),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
         assert (len(won), len(lost)) == (1, 1)
@@ -88,12 +84,12 @@ async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, ot
 
 async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
     for turn in range(ROUNDS):
-        request, _ = await ledger.ask(draft(person=f"U{turn}"))
+        request, _ = await ledger.submit(draft(person=f"U{turn}"))
         clock.moment = request.lapses_at - timedelta(microseconds=turn % 2)
         won, lost = await race(
             [
-                ledger.advance(request.id, Transition.DECIDE, approval(request)),
-                replica.advance(request.id, Transition.LAPSE, input_for(Transition.LAPSE, request)),
+                approve(ledger, request),
+                replica.advance(request.id, command_for(Transition.TIME_OUT, request)),
             ]
         )
         assert (len(won), len(lost)) == (1, 1)
@@ -109,13 +105,13 @@ async def test_an_end_against_the_bot_s_step(
     for turn in range(ROUNDS):
         request = await bring(ledger, clock, State.APPROVED, database=f"db-{turn}")
         if move is Transition.ACTIVATE:
-            request = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
+            request = await ledger.advance(request.id, command_for(Transition.START, request))
         tries = [
-            replica.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE)),
-            ledger.advance(request.id, move, input_for(move, request)),
+            replica.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE)),
+            ledger.advance(request.id, command_for(move, request)),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
-        assert {e.why for e in lost} <= {Obstacle.STATE}
+        assert {e.obstacle for e in lost} <= {Obstacle.STATE}
         now = await ledger.request(request.id)
         assert now.state is State.REVOKING
         assert now in won
@@ -130,7 +126,7 @@ async def test_ten_ends_at_once_are_one(ledger: Ledger, replica: Ledger, clock: 
         causes = (Cause.DONE, Cause.REVOKED)
         won, lost = await race(
             [
-                on.advance(request.id, Transition.REVOKE, TransitionInput(actor=f"U{cause}", cause=cause))
+                on.advance(request.id, RevokeGrant(actor=f"U{cause}", cause=cause))
                 for cause, on in zip(causes * 5, cycle((ledger, replica)), strict=False)
             ]
         )
@@ -141,7 +137,7 @@ async def test_ten_ends_at_once_are_one(ledger: Ledger, replica: Ledger, clock: 
 
 
 async def test_the_same_command_delivered_many_times_is_one_request(ledger: Ledger, replica: Ledger) -> None:
-    asked = await asyncio.gather(*[on.ask(draft()) for on in (ledger, replica) * 5])
+    asked = await asyncio.gather(*[on.submit(draft()) for on in (ledger, replica) * 5])
     assert len({request.id for request, _ in asked}) == 1
     assert [is_new for _, is_new in asked].count(True) == 1
 
@@ -170,11 +166,11 @@ async def test_a_reader_of_the_record_misses_nothing_that_commits_late(ledger: L
 async def test_moves_of_many_requests_at_once_do_not_hinder_each_other(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
-    asked = [(await ledger.ask(draft(person=f"U{n}")))[0] for n in range(12)]
+    asked = [(await ledger.submit(draft(person=f"U{n}")))[0] for n in range(12)]
 
     async def live(on: Ledger, request: Request) -> Request:
-        for move in (Transition.DECIDE, Transition.START, Transition.ACTIVATE, Transition.REVOKE, Transition.CONFIRM):
-            request = await on.advance(request.id, move, input_for(move, request))
+        for move in WAY[State.REVOKED]:
+            request = await on.advance(request.id, command_for(move, request))
         return request
 
     ended = await asyncio.gather(*[live(on, r) for r, on in zip(asked, cycle((ledger, replica)), strict=False)])
@@ -189,17 +185,15 @@ async def test_a_move_that_waited_is_judged_by_the_time_at_which_its_turn_came(
 ) -> None:
     """Somebody else has the row while the end passes: access whose end has come is not handed out."""
     request = await bring(ledger, clock, State.APPROVED)
-    request = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
+    request = await ledger.advance(request.id, command_for(Transition.START, request))
     async with replica.writing() as tx:
         await tx.exec_driver_sql(f"UPDATE requests SET reason = reason WHERE id = {request.id}")
-        waiting = asyncio.create_task(
-            ledger.advance(request.id, Transition.ACTIVATE, input_for(Transition.ACTIVATE, request))
-        )
+        waiting = asyncio.create_task(ledger.advance(request.id, command_for(Transition.ACTIVATE, request)))
         await _blocked(replica)
         clock.turn(2 * HOUR)
     with pytest.raises(NotPossible) as lost:
         await waiting
-    assert lost.value.why is Obstacle.ENDED
+    assert lost.value.obstacle is Obstacle.ENDED
 
 
 async def _blocked(ledger: Ledger) -> None:
@@ -231,9 +225,7 @@ async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
         await follow(*arguments)
 
     monkeypatch.setattr(ledger_module, "_follow", slowly)
-    moving = asyncio.create_task(
-        ledger.advance(request.id, Transition.START, input_for(Transition.START, request), claim=claim)
-    )
+    moving = asyncio.create_task(ledger.advance(request.id, command_for(Transition.START, request), claim=claim))
     await within.wait()
     clock.turn(LEASE)
     other = asyncio.create_task(replica.claim("other", LEASE))
@@ -249,7 +241,7 @@ async def _user_is_planned_exactly_if_approved(ledger: Ledger, request: Request)
     kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
     expected = {TaskKind.REVOKE, TaskKind.PROVISION} if request.state is State.APPROVED else set()
     assert kinds & {TaskKind.REVOKE, TaskKind.PROVISION} == expected
-    assert TaskKind.LAPSE not in kinds
+    assert TaskKind.TIME_OUT not in kinds
 
 
 async def test_ten_asks_at_once_stay_within_a_limit(ledger: Ledger, replica: Ledger) -> None:
@@ -257,19 +249,19 @@ async def test_ten_asks_at_once_stay_within_a_limit(ledger: Ledger, replica: Led
     drafts = [replace(d, terms=replace(d.terms, duration=(n + 1) * HOUR)) for n, d in enumerate(drafts)]
     asked = await asyncio.gather(
         *(
-            on.ask(d, provided=lambda tally: tally.waiting_of_person < 3)
+            on.submit(d, is_allowed=lambda tally: tally.waiting_of_person < 3)
             for d, on in zip(drafts, cycle((ledger, replica)), strict=False)
         ),
         return_exceptions=True,
     )
     assert sum(isinstance(one, LimitReached) for one in asked) == 7
-    assert len(await ledger.waiting_requests()) == 3
+    assert len(await ledger.pending_requests()) == 3
 
 
 async def more_time(ledger: Ledger, grant: Request, hours: int, *, in_all: timedelta) -> Request:
     more = draft(person=grant.requester_id)
     terms = replace(more.terms, duration=hours * HOUR, max_total=in_all)
-    asked, _ = await ledger.ask(replace(more, kind=RequestKind.EXTENSION, parent_id=grant.id, terms=terms))
+    asked, _ = await ledger.submit(replace(more, kind=RequestKind.EXTENSION, parent_id=grant.id, terms=terms))
     return asked
 
 
@@ -282,11 +274,9 @@ async def test_extensions_at_once_never_pass_the_whole_life_of_a_grant(
         assert grant.started_at is not None
         in_all = grant.expires_at - grant.started_at + 4 * HOUR
         asked = [await more_time(ledger, grant, hours, in_all=in_all) for hours in (1, 2, 3, 4)]
-        tries = [
-            on.advance(r.id, Transition.DECIDE, approval(r)) for r, on in zip(asked, (ledger, replica) * 2, strict=True)
-        ]
+        tries = [approve(on, r) for r, on in zip(asked, (ledger, replica) * 2, strict=True)]
         won, lost = await race(tries)
-        assert {e.why for e in lost} == {Obstacle.TOO_LONG}
+        assert {e.obstacle for e in lost} == {Obstacle.TOO_LONG}
         after = await ledger.request(grant.id)
         assert after.expires_at is not None
         assert after.expires_at - grant.expires_at == sum((r.duration or HOUR for r in won), timedelta()) <= 4 * HOUR
@@ -298,14 +288,14 @@ async def test_an_extension_against_the_end(ledger: Ledger, replica: Ledger, clo
     for _ in range(ROUNDS):
         grant = await bring(ledger, clock, State.ACTIVE)
         asked = await more_time(ledger, grant, 1, in_all=48 * HOUR)
-        over = TransitionInput(actor=grant.requester_id, cause=Cause.DONE)
+        over = RevokeGrant(actor=grant.requester_id, cause=Cause.DONE)
         won, lost = await race([
-            ledger.advance(asked.id, Transition.DECIDE, approval(asked)),
-            replica.advance(grant.id, Transition.REVOKE, over),
+            approve(ledger, asked),
+            replica.advance(grant.id, over),
         ])  # fmt: skip
         after, extension = await ledger.request(grant.id), await ledger.request(asked.id)
         assert after.state is State.REVOKING
-        assert {e.why for e in lost} <= {Obstacle.GRANT_ENDED}
+        assert {e.obstacle for e in lost} <= {Obstacle.GRANT_ENDED}
         assert (extension.state is State.APPLIED) == (after.expires_at != grant.expires_at)
         assert len(won) == 2 - len(lost)
         clock.turn(HOUR / 60)

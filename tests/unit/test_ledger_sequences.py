@@ -1,4 +1,4 @@
-"""Whatever is tried in whatever order: no request leaves the table, and what is live has its end on disk."""
+"""Random sequences of transitions: no request leaves the table, and every live grant has its revocation in the ledger."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage.commands import Command, RevokeGrant
 from storage.errors import NotPossible
 from storage.ledger import Ledger
-from storage.lifecycle import TRANSITIONS, resolve
-from storage.records import Cause, Request, State, TaskKind
-from storage.transitions import Transition, TransitionInput
+from storage.lifecycle import TRANSITIONS
+from storage.records import Cause, Decision, Request, State, TaskKind
+from storage.transitions import Transition
 from tests.soak import rounds
-from tests.unit.ledgers import TurnableClock, approval, draft, input_for, open_ledger
+from tests.unit.ledgers import TurnableClock, approval, command_for, draft, open_ledger
 
-MOVES = [move for move in TRANSITIONS if move is not Transition.ASK]
+ALL = [transition for transition in TRANSITIONS if transition not in (Transition.REQUEST, Transition.EXTEND)]
 PEOPLE = [f"U0{n}LEAD" for n in range(3)]
 MINUTES = [0, 0, 0, 0, 1, 30, 61, 150, 1500]
 
 Try: TypeAlias = tuple[Transition | None, str, int, bool]
 
 steps = st.lists(
-    st.tuples(st.none() | st.sampled_from(MOVES), st.sampled_from(PEOPLE), st.sampled_from(MINUTES), st.booleans()),
+    st.tuples(st.none() | st.sampled_from(ALL), st.sampled_from(PEOPLE), st.sampled_from(MINUTES), st.booleans()),
     min_size=3,
     max_size=14,
 )
@@ -38,18 +39,18 @@ def onwards(request: Request) -> Transition:
     """The next step of a life that goes well, so that the tries get beyond its beginning."""
     if request.state is State.APPROVED:
         return Transition.ACTIVATE if request.expires_at else Transition.START
-    return {State.PENDING: Transition.DECIDE, State.ACTIVE: Transition.REVOKE, State.REVOKING: Transition.CONFIRM}.get(
-        request.state, Transition.NOTE
-    )
+    usual = {State.PENDING: Transition.APPROVE, State.ACTIVE: Transition.REVOKE, State.REVOKING: Transition.CONFIRM}
+    return usual.get(request.state, Transition.REPAIR)
 
 
-def brought(move: Transition, request: Request, person: str, *, by_clock: bool) -> TransitionInput:
-    if move in (Transition.DECIDE, Transition.APPROVE):
-        return approval(request, person)
-    if move is Transition.REVOKE and by_clock:
-        cause = Cause.EXPIRED if request.expires_at else Cause.NOT_STARTED
-        return TransitionInput(actor="clock", cause=cause)
-    return input_for(move, request)
+def brought(
+    transition: Transition, request: Request, person: str, made: tuple[Decision, ...], *, by_clock: bool
+) -> Command:
+    if transition in (Transition.APPROVE_STAGE, Transition.APPROVE):
+        return approval(request, person, made=made)
+    if transition is Transition.REVOKE and by_clock:
+        return RevokeGrant(actor="clock", cause=Cause.EXPIRED if request.expires_at else Cause.NOT_STARTED)
+    return command_for(transition, request)
 
 
 async def assert_invariants(ledger: Ledger, request: Request) -> None:
@@ -70,15 +71,14 @@ async def assert_invariants(ledger: Ledger, request: Request) -> None:
 async def assert_table_is_kept(url: str, quorum: int, taken: list[Try]) -> None:
     clock = TurnableClock()
     ledger = await open_ledger(url, clock)
-    request, _ = await ledger.ask(draft(counts=(quorum,), person=f"U{next(numbers)}"))
+    request, _ = await ledger.submit(draft(counts=(quorum,), person=f"U{next(numbers)}"))
     started = None
     for tried, person, minutes, by_clock in taken:
         clock.turn(timedelta(minutes=minutes))
-        move = tried or onwards(request)
-        change = brought(move, request, person, by_clock=by_clock)
         decisions = await ledger.decisions(request.id)
+        command = brought(tried or onwards(request), request, person, decisions, by_clock=by_clock)
         try:
-            after = await ledger.advance(request.id, move, change)
+            after = await ledger.advance(request.id, command)
         except NotPossible as error:
             lost = error
         else:
@@ -86,9 +86,9 @@ async def assert_table_is_kept(url: str, quorum: int, taken: list[Try]) -> None:
         if lost is not None:
             assert lost.request == request == await ledger.request(request.id)
             continue
-        made = resolve(move, request, (*decisions, *((change.decision,) if change.decision else ())))
-        assert request.state in TRANSITIONS[made].sources
-        assert after.state is (TRANSITIONS[made].target or request.state)
+        rule = TRANSITIONS[command.transition]
+        assert request.state in rule.sources
+        assert after.state is (rule.target or request.state)
         assert after.version == request.version + 1
         started = started or after.expires_at
         assert after.expires_at == started, "the end is written once"
@@ -100,5 +100,5 @@ async def assert_table_is_kept(url: str, quorum: int, taken: list[Try]) -> None:
 @pytest.mark.parametrize("quorum", [1, 2])
 @settings(max_examples=rounds(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(taken=steps)
-def test_no_order_of_moves_leaves_the_table(tmp_path: Path, quorum: int, taken: list[Try]) -> None:
+def test_no_order_of_transitions_leaves_the_table(tmp_path: Path, quorum: int, taken: list[Try]) -> None:
     asyncio.run(assert_table_is_kept(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}", quorum, taken))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, update
 
 from storage.ledger import Ledger, random_key
 from storage.records import Claim, Priority, Slot, TaskKind
@@ -18,11 +18,13 @@ from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 async def on_server(ledger: Ledger, reference: str, *, attempts: int = 0, **more: object) -> str:
     """A due revocation of a grant on the server behind this reference; its lock key."""
     drafted = draft(person=f"U{random_key(6)}", database=random_key(6))
-    request, _ = await ledger.ask(drafted)
+    request, _ = await ledger.submit(drafted)
     target = {"engine": "postgresql", "admin_url": reference}
     async with ledger.writing() as tx:
         await tx.execute(delete(tasks).where(tasks.c.request_id == request.id))
-        await tx.execute(update(requests).where(requests.c.id == request.id).values(target=target))
+        await tx.execute(
+            update(requests).where(requests.c.id == request.id).values(target=target, server=f"postgresql {reference}")
+        )
     lock_key = f"db:{request.id}"
     await ledger.add_task(plan(lock_key, kind=TaskKind.REVOKE, **more), request_id=request.id)
     if attempts:
@@ -69,10 +71,10 @@ async def test_a_revocation_goes_before_what_was_queued_earlier_in_its_lane(
     ledger: Ledger, clock: TurnableClock
 ) -> None:
     """All else in a lock key keeps its order, and what runs already is never joined."""
-    first, second = plan("db:1", kind=TaskKind.PASSWORD), plan("db:1", kind=TaskKind.CLOSE_CREDENTIALS)
+    first, second = plan("db:1", kind=TaskKind.RENEW_PASSWORD), plan("db:1", kind=TaskKind.CLOSE_CREDENTIALS)
     await add(ledger, first, second, plan("db:1", kind=TaskKind.REVOKE, due_at=START + SECOND))
     running = await claimed(ledger)
-    assert running.task.kind is TaskKind.PASSWORD
+    assert running.task.kind is TaskKind.RENEW_PASSWORD
     clock.turn(SECOND)
     assert await ledger.claim("another", LEASE) is None
     await ledger.finish(running)
@@ -119,16 +121,13 @@ async def test_the_databases_of_one_server_share_a_pool(ledger: Ledger) -> None:
     assert sorted(pools) == ["postgresql env:A", "postgresql env:A", "postgresql env:B"]
 
 
-async def test_a_grant_whose_target_cannot_be_read_holds_up_no_other(ledger: Ledger) -> None:
+async def test_a_grant_whose_server_is_not_known_holds_up_no_other(ledger: Ledger) -> None:
     """It has a pool of its own; its task fails by itself."""
-    broken, well = await on_server(ledger, "env:A"), await on_server(ledger, "env:A")
+    unknown, well = await on_server(ledger, "env:A"), await on_server(ledger, "env:A")
     await _without_feed(ledger)
-    damaged = '{"engine": "postg' if ledger.is_sqlite else "[]"
     async with ledger.writing() as tx:
-        await tx.execute(
-            text("UPDATE requests SET target = :damaged WHERE id = :id"), {"damaged": damaged, "id": int(broken[3:])}
-        )
-    assert {c.task.lock_key: c.slot.pool for c in await drained(ledger)} == {broken: UNKNOWN, well: "postgresql env:A"}
+        await tx.execute(update(requests).where(requests.c.id == int(unknown[3:])).values(server=None))
+    assert {c.task.lock_key: c.slot.pool for c in await drained(ledger)} == {unknown: UNKNOWN, well: "postgresql env:A"}
 
 
 async def test_how_long_until_a_task_is_due(ledger: Ledger, clock: TurnableClock) -> None:

@@ -25,7 +25,7 @@ from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
 from storage.transitions import Transition
-from tests.unit.ledgers import TurnableClock, approval, bring, draft, input_for, open_ledger
+from tests.unit.ledgers import TurnableClock, approve, bring, command_for, draft, open_ledger
 
 ROOT = Path(storage.__file__).parent.parent
 PATIENCE = 120
@@ -40,7 +40,7 @@ class NeverMind(Exception):
 @asynccontextmanager
 async def program(code: str, url: str, *arguments: str) -> AsyncIterator[Process]:
     """Another process on the same store; killed at the end if it is still there."""
-    head = "import asyncio, os, signal, sys\nfrom storage import ledger as module\nfrom tests.unit.ledgers import *\n"
+    head = "import asyncio, os, signal, sys\nfrom storage import ledger as module\nfrom storage.commands import *\nfrom tests.unit.ledgers import *\n"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", head + code, url, *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
@@ -155,7 +155,7 @@ async def test_sqlite_keeps_what_it_answered(tmp_path: Path) -> None:
 
 
 async def test_a_reader_sees_no_half_of_a_move_and_waits_for_nobody(ledger: Ledger, replica: Ledger) -> None:
-    request, _ = await ledger.ask(draft())
+    request, _ = await ledger.submit(draft())
     with suppress(NeverMind):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql("UPDATE requests SET state = 'approved'")
@@ -206,13 +206,13 @@ async def test_any_number_of_bots_run_on_postgresql(ledger: Ledger, replica: Led
 COMMITS = """
 async def main():
     ledger = await open_ledger(sys.argv[1])
-    request, _ = await ledger.ask(draft())
+    request, _ = await ledger.submit(draft())
     print("ready", flush=True)
     for command in sys.stdin:
         if command == "claim\\n":
             await ledger.claim("other", LEASE * 0)
         else:
-            await ledger.advance(request.id, Transition.NOTE, TransitionInput(actor="bot"))
+            await ledger.advance(request.id, Repair(actor="bot"))
         print("committed", flush=True)
     await ledger.close()
 asyncio.run(main())
@@ -303,14 +303,14 @@ async def main():
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(module, sys.argv[2], last)
     request = await ledger.request(int(sys.argv[4]))
-    await ledger.advance(request.id, Transition.DECIDE, approval(request))
+    await approve(ledger, request)
 asyncio.run(main())
 """
 
 
 @pytest.mark.parametrize(("step", "when"), [("_apply", "after"), ("_audit", "after"), ("_follow", "after")])
 async def test_a_kill_within_a_move_leaves_nothing_of_it(ledger: Ledger, store_url: str, step: str, when: str) -> None:
-    request, _ = await ledger.ask(draft())
+    request, _ = await ledger.submit(draft())
     tasks = await ledger.tasks()
     async with program(DIES, store_url, step, when, str(request.id)) as other:
         assert await asyncio.wait_for(other.wait(), PATIENCE) == -signal.SIGKILL
@@ -318,7 +318,7 @@ async def test_a_kill_within_a_move_leaves_nothing_of_it(ledger: Ledger, store_u
     assert await ledger.decisions(request.id) == ()
     assert len(await ledger.history(request.id)) == 1
     assert await ledger.tasks() == tasks
-    after = await asyncio.wait_for(ledger.advance(request.id, Transition.DECIDE, approval(request)), PATIENCE)
+    after = await asyncio.wait_for(approve(ledger, request), PATIENCE)
     assert after.state is State.APPROVED
 
 
@@ -327,8 +327,8 @@ async def main():
     ledger = await open_ledger(sys.argv[1])
     print("ready", flush=True)
     for number in range(10_000):
-        request, _ = await ledger.ask(draft(person=f"U{sys.argv[2]}-{number}"))
-        await ledger.advance(request.id, Transition.DECIDE, approval(request))
+        request, _ = await ledger.submit(draft(person=f"U{sys.argv[2]}-{number}"))
+        await approve(ledger, request)
         print(request.id, flush=True)
 asyncio.run(main())
 """
@@ -354,7 +354,7 @@ async def test_kills_at_random_moments_leave_only_whole_moves(ledger: Ledger, st
         kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
         is_approved = request.state is State.APPROVED
         assert (TaskKind.REVOKE in kinds) is is_approved
-        assert (TaskKind.LAPSE in kinds) is not is_approved
+        assert (TaskKind.TIME_OUT in kinds) is not is_approved
         assert len(await ledger.decisions(request.id)) == int(is_approved)
         assert len(await ledger.history(request.id)) == 1 + int(is_approved)
 
@@ -410,10 +410,10 @@ async def test_a_locked_file_is_unavailable_and_the_move_not_made(
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
-        await ledger.advance(request.id, Transition.DECIDE, approval(request))
+        await approve(ledger, request)
     holder.execute("ROLLBACK")
     holder.close()
-    assert (await ledger.advance(request.id, Transition.DECIDE, approval(request))).state is State.APPROVED
+    assert (await approve(ledger, request)).state is State.APPROVED
     await ledger.close()
 
 
@@ -421,13 +421,13 @@ async def test_the_ledger_comes_back_when_its_server_does(ledger: Ledger, replic
     """Connections that died in the pool are noticed before they are used."""
     if ledger.is_sqlite:
         return
-    request, _ = await ledger.ask(draft())
+    request, _ = await ledger.submit(draft())
     async with replica.reading() as tx:
         await tx.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    after = await ledger.advance(request.id, Transition.CANCEL, input_for(Transition.CANCEL, request))
+    after = await ledger.advance(request.id, command_for(Transition.CANCEL, request))
     assert after.ended_because is Cause.CANCELLED
 
 

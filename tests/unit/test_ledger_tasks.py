@@ -10,11 +10,12 @@ from itertools import pairwise
 
 import pytest
 
+from storage.commands import RevokeGrant
 from storage.errors import ClaimLost
 from storage.ledger import Ledger
 from storage.records import Cause, Claim, State, TaskKind
-from storage.transitions import TaskPlan, Transition, TransitionInput
-from tests.unit.ledgers import LEASE, START, TurnableClock, bring, input_for
+from storage.transitions import TaskPlan, Transition
+from tests.unit.ledgers import LEASE, START, TurnableClock, bring, command_for
 
 SECOND = timedelta(seconds=1)
 
@@ -213,7 +214,7 @@ async def test_there_is_one_revocation_also_while_it_runs(ledger: Ledger, clock:
     request = await bring(ledger, clock, State.ACTIVE)
     clock.turn(timedelta(hours=2))
     running = await _claim_of(ledger, TaskKind.REVOKE)
-    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
     revocations = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
     assert [t.id for t in revocations] == [running.task.id]
     assert revocations[0].due_at == clock()
@@ -225,13 +226,13 @@ async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_s
     """The worker read that the end lies ahead; before it puts the task back, somebody ends the grant now."""
     request = await bring(ledger, clock, State.APPROVED)
     clock.turn(timedelta(minutes=59))
-    request = await ledger.advance(request.id, Transition.START, input_for(Transition.START, request))
-    await ledger.advance(request.id, Transition.ACTIVATE, input_for(Transition.ACTIVATE, request))
+    request = await ledger.advance(request.id, command_for(Transition.START, request))
+    await ledger.advance(request.id, command_for(Transition.ACTIVATE, request))
     assert request.expires_at is not None
     clock.turn(timedelta(hours=2))
     running = await _claim_of(ledger, TaskKind.REVOKE)
     clock.turn(SECOND)
-    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
     await ledger.put_back(running, due_at=clock() + timedelta(hours=1), error="its end was moved")
     (revocation,) = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
     assert revocation.due_at == clock()
@@ -250,15 +251,15 @@ async def test_a_task_that_nobody_moved_sleeps_as_long_as_it_is_told(ledger: Led
 
 async def test_a_decided_request_needs_no_lapse(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
-    assert TaskKind.LAPSE not in {t.kind for t in await ledger.tasks(request_id=request.id)}
+    assert TaskKind.TIME_OUT not in {t.kind for t in await ledger.tasks(request_id=request.id)}
     other = await bring(ledger, clock, State.PENDING, database="another")
-    assert TaskKind.LAPSE in {t.kind for t in await ledger.tasks(request_id=other.id)}
+    assert TaskKind.TIME_OUT in {t.kind for t in await ledger.tasks(request_id=other.id)}
 
 
 async def test_a_running_task_is_never_cleared(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     running = await _claim_of(ledger, TaskKind.PROVISION)
-    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
     await ledger.check_claim(running)
     kinds = [t.kind for t in await ledger.tasks(request_id=request.id)]
     assert kinds.count(TaskKind.PROVISION) == 1
@@ -267,7 +268,7 @@ async def test_a_running_task_is_never_cleared(ledger: Ledger, clock: TurnableCl
 
 async def test_a_waiting_task_of_an_ended_grant_is_cleared(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
-    await ledger.advance(request.id, Transition.REVOKE, TransitionInput(actor="U1", cause=Cause.DONE))
+    await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
     kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
     assert kinds & {TaskKind.PROVISION, TaskKind.REVOKE} == {TaskKind.REVOKE}
 

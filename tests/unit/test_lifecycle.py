@@ -1,4 +1,4 @@
-"""The table of moves, judged against the way a request goes as people were told it."""
+"""The table of transitions, held against the life of a request as the documents tell it."""
 
 from __future__ import annotations
 
@@ -7,51 +7,80 @@ import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import storage
+from storage.commands import ApproveStage, Command, ConfirmRevocation, RevokeGrant
 from storage.guards import not_locked_down
-from storage.lifecycle import TRANSITIONS, resolve, written
-from storage.records import Cause, Decision, Purpose, Request, RequestKind, State, TaskKind, Verdict
-from storage.transitions import GuardInput, Obstacle, Transition, TransitionInput, latest_end, open_stage
-from tests.unit.ledgers import HOUR, START, approval, draft, input_for, vote
+from storage.ledger import written
+from storage.lifecycle import TRANSITIONS
+from storage.records import (
+    Cause,
+    Decision,
+    Purpose,
+    Receipt,
+    ReceiptOutcome,
+    Request,
+    RequestKind,
+    State,
+    TaskKind,
+    Verdict,
+)
+from storage.transitions import GuardInput, Obstacle, Related, Transition, latest_end, open_stage
+from tests.unit.ledgers import HOUR, START, approval, command_for, draft, vote
 
 PENDING, APPROVED, ACTIVE, REVOKING = State.PENDING, State.APPROVED, State.ACTIVE, State.REVOKING
 
-WAYS: dict[Transition, tuple[set[State], State | None]] = {
-    Transition.ASK: (set(), PENDING),
-    Transition.DECIDE: ({PENDING}, PENDING),
+PATHS: dict[Transition, tuple[set[State], State | None]] = {
+    Transition.REQUEST: (set(), PENDING),
+    Transition.APPROVE_STAGE: ({PENDING}, PENDING),
     Transition.APPROVE: ({PENDING}, APPROVED),
-    Transition.APPLY: ({PENDING}, State.APPLIED),
+    Transition.APPLY_EXTENSION: ({PENDING}, State.APPLIED),
+    Transition.EXTEND: ({ACTIVE}, ACTIVE),
     Transition.DENY: ({PENDING}, State.DENIED),
     Transition.CANCEL: ({PENDING}, State.CANCELLED),
-    Transition.LAPSE: ({PENDING}, State.LAPSED),
+    Transition.TIME_OUT: ({PENDING}, State.LAPSED),
     Transition.OUTDATE: ({PENDING}, State.OUTDATED),
+    Transition.ESCALATE: ({PENDING}, None),
     Transition.START: ({APPROVED}, APPROVED),
+    Transition.RETRY_PROVISION: ({APPROVED}, APPROVED),
     Transition.ACTIVATE: ({APPROVED}, ACTIVE),
-    Transition.NOTE: (set(State), None),
+    Transition.RENEW_PASSWORD: ({ACTIVE}, ACTIVE),
+    Transition.SHOW_PASSWORD: ({ACTIVE}, ACTIVE),
+    Transition.SIGN_OFF: ({APPROVED, ACTIVE, REVOKING, State.REVOKED}, None),
+    Transition.REPAIR: (set(State), None),
     Transition.FAIL: ({APPROVED}, REVOKING),
     Transition.REVOKE: ({APPROVED, ACTIVE}, REVOKING),
     Transition.CONFIRM: ({REVOKING}, State.REVOKED),
 }
 
-FOLLOWS: dict[Transition, set[TaskKind]] = {
-    Transition.ASK: {TaskKind.POST_CARD, TaskKind.LAPSE},
-    Transition.DECIDE: {TaskKind.UPDATE_CARD},
+CLOSED = {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER}
+TASKS: dict[Transition, set[TaskKind]] = {
+    Transition.REQUEST: {TaskKind.POST_CARD, TaskKind.TIME_OUT},
+    Transition.APPROVE_STAGE: {TaskKind.UPDATE_CARD},
     Transition.APPROVE: {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.UPDATE_CARD},
-    Transition.APPLY: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
-    Transition.DENY: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
-    Transition.CANCEL: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
-    Transition.LAPSE: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
-    Transition.OUTDATE: {TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
+    Transition.APPLY_EXTENSION: CLOSED,
+    Transition.EXTEND: {TaskKind.REVOKE, TaskKind.WARN_BEFORE_END, TaskKind.MOVE_EXPIRY, TaskKind.UPDATE_CARD},
+    Transition.DENY: CLOSED,
+    Transition.CANCEL: CLOSED,
+    Transition.TIME_OUT: CLOSED,
+    Transition.OUTDATE: CLOSED,
+    Transition.ESCALATE: {TaskKind.UPDATE_CARD},
     Transition.START: {TaskKind.REVOKE},
-    Transition.ACTIVATE: {TaskKind.UPDATE_CARD},
-    Transition.NOTE: {TaskKind.UPDATE_CARD},
-    Transition.FAIL: {TaskKind.REVOKE, TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
+    Transition.RETRY_PROVISION: set(),
+    Transition.ACTIVATE: {TaskKind.UPDATE_CARD, TaskKind.WARN_BEFORE_END},
+    Transition.RENEW_PASSWORD: set(),
+    Transition.SHOW_PASSWORD: set(),
+    Transition.SIGN_OFF: {TaskKind.UPDATE_CARD},
+    Transition.REPAIR: {TaskKind.UPDATE_CARD},
+    Transition.FAIL: {TaskKind.REVOKE, TaskKind.CLOSE_CREDENTIALS, *CLOSED},
     Transition.REVOKE: {TaskKind.REVOKE, TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD},
-    Transition.CONFIRM: {TaskKind.CLOSE_CREDENTIALS, TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER},
+    Transition.CONFIRM: {TaskKind.CLOSE_CREDENTIALS, *CLOSED},
 }
+NEED_EXPIRY = (Transition.EXTEND, Transition.ACTIVATE)
+CLOCK = RevokeGrant(actor="clock", cause=Cause.EXPIRED)
 
 
 def request(state: State = State.PENDING, *, counts: tuple[int, ...] = (1,), **changes: object) -> Request:
@@ -64,80 +93,128 @@ def request(state: State = State.PENDING, *, counts: tuple[int, ...] = (1,), **c
         version=3,
         requested_at=START,
         lapses_at=START + 24 * HOUR,
-        **{name: getattr(asked, name) for name in asked.__dataclass_fields__},
-        **{**(given if state is not PENDING else {}), **changes},  # type: ignore[arg-type]
+        **{name: getattr(asked, name) for name in asked.__dataclass_fields__}
+        | (given if state is not PENDING else {})
+        | changes,  # type: ignore[arg-type]
     )
 
 
-def why(
-    move: Transition,
-    r: Request,
-    change: TransitionInput | None = None,
-    *,
-    now: datetime = START,
-    made: tuple[Decision, ...] = (),
-    locked: bool = False,
+def obstacle(
+    command: Command, r: Request, *, now: datetime = START, made: tuple[Decision, ...] = (), locked: bool = False
 ) -> Obstacle | None:
-    situation = GuardInput(
-        now=now, request=r, decisions=made, is_locked_down=locked, change=change or input_for(move, r)
-    )
-    return next((w for w in (condition(situation) for condition in TRANSITIONS[move].only_if) if w), None)
+    """The first obstacle that the guards find."""
+    situation = GuardInput(now=now, request=r, decisions=made, is_locked_down=locked, command=command)
+    return next((o for o in (guard(situation) for guard in TRANSITIONS[command.transition].guards) if o), None)
 
 
-def test_every_move_leads_where_people_were_told_and_from_nowhere_else() -> None:
-    assert {move: (set(t.sources), t.target) for move, t in TRANSITIONS.items()} == WAYS
+def usual(transition: Transition, r: Request, **more: Any) -> Obstacle | None:
+    """The obstacle to what an honest caller brings."""
+    return obstacle(command_for(transition, r), r, **more)
 
 
-@pytest.mark.parametrize("move", FOLLOWS)
-def test_the_tasks_that_follow_a_move(move: Transition) -> None:
-    after = request(TRANSITIONS[move].target or ACTIVE)
-    plans = [plan for follow in TRANSITIONS[move].then if (plan := follow(after, START))]
-    assert {plan.kind for plan in plans} == FOLLOWS[move]
-    servers = {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.CLOSE_CREDENTIALS}
+def commands(base: type[Command] = Command) -> set[type[Command]]:
+    return {
+        found for sub in base.__subclasses__() for found in ({sub} if hasattr(sub, "transition") else commands(sub))
+    }
+
+
+def test_transitions_lead_where_the_documents_say() -> None:
+    assert {transition: (set(rule.sources), rule.target) for transition, rule in TRANSITIONS.items()} == PATHS
+
+
+def test_each_transition_has_one_command() -> None:
+    assert sorted(command.transition for command in commands()) == sorted(Transition)
+
+
+@pytest.mark.parametrize("transition", TASKS)
+def test_the_tasks_that_follow_a_transition(transition: Transition) -> None:
+    rule = TRANSITIONS[transition]
+    after = request(rule.target or ACTIVE, expires_at=START + HOUR if transition in NEED_EXPIRY else None)
+    plans = [plan for planner in rule.tasks if (plan := planner(after, START))]
+    assert {plan.kind for plan in plans} == TASKS[transition]
+    servers = {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.CLOSE_CREDENTIALS, TaskKind.MOVE_EXPIRY}
     assert all(plan.lock_key == ("db:1" if plan.kind in servers else "slack:1") for plan in plans)
+
+
+def test_a_request_that_nobody_decides_has_a_task_that_grants_it() -> None:
+    """``post_card`` only posts."""
+    asked = request(counts=())
+    granting = {TaskKind.AUTO_APPROVE, TaskKind.GRANT_BREAK_GLASS}
+    for kind, granted in (
+        (RequestKind.ACCESS, TaskKind.AUTO_APPROVE),
+        (RequestKind.BREAK_GLASS, TaskKind.GRANT_BREAK_GLASS),
+    ):
+        plans = [plan for f in TRANSITIONS[Transition.REQUEST].tasks if (plan := f(replace(asked, kind=kind), START))]
+        assert {plan.kind for plan in plans} & granting == {granted}
 
 
 def test_the_end_is_planned_before_the_beginning() -> None:
     after = request(APPROVED)
-    kinds = [plan.kind for follow in TRANSITIONS[Transition.APPROVE].then if (plan := follow(after, START))]
+    kinds = [plan.kind for planner in TRANSITIONS[Transition.APPROVE].tasks if (plan := planner(after, START))]
     assert kinds.index(TaskKind.REVOKE) < kinds.index(TaskKind.PROVISION)
-    end = next(p for p in (f(after, START) for f in TRANSITIONS[Transition.APPROVE].then) if p.kind is TaskKind.REVOKE)
+    end = next(p for p in (f(after, START) for f in TRANSITIONS[Transition.APPROVE].tasks) if p.kind is TaskKind.REVOKE)
     assert end.due_at == START + HOUR + 2 * HOUR
 
 
-def test_nothing_leads_out_of_an_end() -> None:
-    over = {state for state in State if state.is_over}
-    moves = {move for move, t in TRANSITIONS.items() if t.target is not None and over & t.sources}
-    assert moves == set()
+def test_no_transition_leads_out_of_a_final_state() -> None:
+    final = {state for state in State if state.is_over}
+    assert {t for t, rule in TRANSITIONS.items() if rule.target is not None and final & rule.sources} == set()
 
 
-def test_only_the_server_s_own_word_ends_a_grant() -> None:
-    to_revoked = {move for move, t in TRANSITIONS.items() if t.target is State.REVOKED}
-    assert to_revoked == {Transition.CONFIRM}
-    assert why(Transition.CONFIRM, request(REVOKING), TransitionInput(actor="bot")) is Obstacle.NO_RECEIPT
-    assert (
-        why(Transition.CONFIRM, request(REVOKING), TransitionInput(actor="bot", set={"receipt": {}}))
-        is Obstacle.NO_RECEIPT
-    )
-    assert why(Transition.CONFIRM, request(REVOKING)) is None
+def test_only_confirm_leads_to_revoked() -> None:
+    assert {t for t, rule in TRANSITIONS.items() if rule.target is State.REVOKED} == {Transition.CONFIRM}
 
 
-def test_only_confirm_lets_the_revocation_go() -> None:
-    assert {m for m, t in TRANSITIONS.items() if TaskKind.REVOKE in t.clears} == {Transition.CONFIRM}
+@pytest.mark.parametrize(
+    ("receipt", "found"),
+    [
+        (Receipt(outcome=ReceiptOutcome.VERIFIED, read_back_at=START), None),
+        (Receipt(outcome=ReceiptOutcome.VERIFIED), Obstacle.NO_RECEIPT),
+        (Receipt(outcome=ReceiptOutcome.NOTHING_CREATED), Obstacle.NO_RECEIPT),
+        (Receipt(outcome=ReceiptOutcome.DECLARED_GONE, reason="burnt down"), None),
+        (Receipt(outcome=ReceiptOutcome.DECLARED_GONE), Obstacle.NO_RECEIPT),
+    ],
+)
+def test_a_started_grant_is_revoked_with_proof_or_an_administrator_s_word(
+    receipt: Receipt, found: Obstacle | None
+) -> None:
+    started = request(REVOKING, started_at=START)
+    assert obstacle(ConfirmRevocation(actor="bot", receipt=receipt), started) is found
 
 
-def test_messages_are_written_with_the_move_that_needs_them() -> None:
-    found = {move: t.messages for move, t in TRANSITIONS.items() if t.messages}
-    assert found == {Transition.ASK: (Purpose.CARD,), Transition.APPROVE: (Purpose.CREDENTIALS,)}
+def test_a_grant_that_never_started_has_nothing_to_prove() -> None:
+    nothing = ConfirmRevocation(actor="bot", receipt=Receipt(outcome=ReceiptOutcome.NOTHING_CREATED))
+    assert obstacle(nothing, request(REVOKING)) is None
 
 
-def test_a_waiting_request_lapses_at_its_moment_and_not_before() -> None:
+def test_only_confirm_clears_the_revocation() -> None:
+    assert {t for t, rule in TRANSITIONS.items() if TaskKind.REVOKE in rule.clears} == {Transition.CONFIRM}
+
+
+def test_messages_are_written_with_the_transition_that_needs_them() -> None:
+    found = {transition: rule.messages for transition, rule in TRANSITIONS.items() if rule.messages}
+    assert found == {Transition.REQUEST: (Purpose.CARD,), Transition.APPROVE: (Purpose.CREDENTIALS,)}
+
+
+def test_what_a_transition_does_to_other_requests_is_in_the_table() -> None:
+    found = {
+        transition: [c.related for c in rule.cascades] for transition, rule in TRANSITIONS.items() if rule.cascades
+    }
+    assert found == {
+        Transition.APPLY_EXTENSION: [Related.PARENT],
+        Transition.FAIL: [Related.WAITING_EXTENSIONS],
+        Transition.REVOKE: [Related.WAITING_EXTENSIONS],
+    }
+
+
+def test_a_pending_request_times_out_at_its_moment_and_not_before() -> None:
     at, just_before = START + 24 * HOUR, START + 24 * HOUR - timedelta(microseconds=1)
-    for move in (Transition.DECIDE, Transition.APPROVE, Transition.DENY):
-        assert why(move, request(), now=just_before) is None
-        assert why(move, request(), now=at) is Obstacle.LAPSED
-    assert why(Transition.LAPSE, request(), now=just_before) is Obstacle.NOT_LAPSED
-    assert why(Transition.LAPSE, request(), now=at) is None
+    for transition in (Transition.APPROVE, Transition.DENY):
+        assert usual(transition, request(), now=just_before) is None
+        assert usual(transition, request(), now=at) is Obstacle.TIMED_OUT
+    assert usual(Transition.APPROVE_STAGE, request(counts=(2,)), now=at) is Obstacle.TIMED_OUT
+    assert usual(Transition.TIME_OUT, request(), now=just_before) is Obstacle.NOT_TIMED_OUT
+    assert usual(Transition.TIME_OUT, request(), now=at) is None
 
 
 def test_quorum_counts_distinct_people_stage_by_stage() -> None:
@@ -150,107 +227,124 @@ def test_quorum_counts_distinct_people_stage_by_stage() -> None:
     assert open_stage(r, (vote(r, "U1"), vote(r, "U2"), vote(r, "U3", stage=1))) is None
 
 
-def test_the_last_vote_makes_an_approval_of_a_decision() -> None:
+def test_a_caller_that_names_the_wrong_approval_is_refused() -> None:
     r = request(counts=(2,))
-    assert resolve(Transition.DECIDE, r, (vote(r, "U1"),)) is Transition.DECIDE
-    assert resolve(Transition.DECIDE, r, (vote(r, "U1"), vote(r, "U2"))) is Transition.APPROVE
-    extension = replace(r, kind=RequestKind.EXTENSION)
-    assert resolve(Transition.DECIDE, extension, (vote(r, "U1"), vote(r, "U2"))) is Transition.APPLY
-
-
-def test_nobody_is_approved_on_the_caller_s_word() -> None:
-    r = request(counts=(2,))
-    assert why(Transition.APPROVE, r, TransitionInput(actor="bot")) is Obstacle.STAGES_OPEN
-    assert why(Transition.APPROVE, r, approval(r, "U1")) is Obstacle.STAGES_OPEN
-    assert why(Transition.APPROVE, r, approval(r, "U1"), made=(vote(r, "U2"),)) is None
-
-
-def test_a_vote_for_a_stage_that_is_closed_must_be_judged_again() -> None:
-    r = request(counts=(1, 1))
-    assert why(Transition.DECIDE, r, approval(r, "U2", stage=0), made=(vote(r, "U1"),)) is Obstacle.STAGE_MOVED_ON
-    assert why(Transition.DECIDE, r, approval(r, "U2", stage=1), made=(vote(r, "U1"),)) is None
-    assert why(Transition.DECIDE, r, approval(r, "U1", stage=1), made=(vote(r, "U1"),)) is Obstacle.ALREADY_DECIDED
-
-
-def test_a_lockdown_stops_what_gives_and_nothing_that_takes() -> None:
-    stopped = {move for move, t in TRANSITIONS.items() if not_locked_down in t.only_if}
-    assert stopped == {Transition.APPROVE, Transition.APPLY, Transition.START, Transition.ACTIVATE}
-    assert why(Transition.START, request(APPROVED), locked=True) is Obstacle.LOCKED_DOWN
-
-
-def test_the_clock_starts_once_in_time_and_for_one_of_us() -> None:
-    given = request(APPROVED)
-    assert why(Transition.START, given) is None
-    assert why(Transition.START, given, now=START + HOUR) is Obstacle.TOO_LATE
-    assert why(Transition.START, request(APPROVED, expires_at=START + HOUR)) is Obstacle.STARTED
+    last = command_for(Transition.APPROVE, r)
+    assert obstacle(last, r) is Obstacle.STAGES_OPEN
+    assert obstacle(last, r, made=(vote(r, "U2"),)) is None
+    assert obstacle(ApproveStage(actor="U1", decision=vote(r, "U1")), r) is None
     assert (
-        why(Transition.START, given, TransitionInput(actor="bot", requester_is_member=False)) is Obstacle.NOT_A_MEMBER
+        obstacle(ApproveStage(actor="U1", decision=vote(r, "U1")), r, made=(vote(r, "U2"),)) is Obstacle.STAGES_COMPLETE
     )
+    assert obstacle(replace(last, decision=None), r) is Obstacle.STAGES_OPEN
+
+
+def test_an_extension_is_applied_and_nothing_else_is() -> None:
+    extension = request(kind=RequestKind.EXTENSION)
+    assert usual(Transition.APPROVE, extension) is Obstacle.WRONG_KIND
+    assert usual(Transition.APPLY_EXTENSION, request()) is Obstacle.WRONG_KIND
+
+
+def test_a_vote_for_a_closed_stage_must_be_authorized_again() -> None:
+    r = request(counts=(1, 1))
+    first = (vote(r, "U1"),)
+    assert obstacle(approval(r, "U2", stage=0, made=first), r, made=first) is Obstacle.STAGE_MOVED_ON
+    assert obstacle(approval(r, "U2", stage=1, made=first), r, made=first) is None
+    assert obstacle(approval(r, "U1", stage=1, made=first), r, made=first) is Obstacle.ALREADY_DECIDED
+
+
+def test_a_lockdown_stops_what_gives_access_and_nothing_that_ends_it() -> None:
+    stopped = {transition for transition, rule in TRANSITIONS.items() if not_locked_down in rule.guards}
+    assert stopped == {Transition.APPROVE, Transition.APPLY_EXTENSION, Transition.START, Transition.ACTIVATE}
+    assert usual(Transition.START, request(APPROVED), locked=True) is Obstacle.LOCKED_DOWN
+
+
+def test_a_grant_starts_once_in_time_and_for_a_member() -> None:
+    approved = request(APPROVED)
+    assert usual(Transition.START, approved) is None
+    assert usual(Transition.START, approved, now=START + HOUR) is Obstacle.TOO_LATE
+    assert usual(Transition.START, request(APPROVED, expires_at=START + HOUR)) is Obstacle.STARTED
+    stranger = replace(command_for(Transition.START, approved), requester_is_member=False)
+    assert obstacle(stranger, approved) is Obstacle.NOT_A_MEMBER
 
 
 def test_access_whose_end_has_come_is_never_handed_out() -> None:
     started = request(APPROVED, expires_at=START + HOUR)
-    assert why(Transition.ACTIVATE, started) is None
-    assert why(Transition.ACTIVATE, started, now=START + HOUR) is Obstacle.ENDED
-    assert why(Transition.ACTIVATE, request(APPROVED)) is Obstacle.NOT_STARTED
+    assert usual(Transition.ACTIVATE, started) is None
+    assert usual(Transition.ACTIVATE, request(APPROVED)) is Obstacle.NOT_STARTED
+    assert usual(Transition.RETRY_PROVISION, request(APPROVED)) is Obstacle.NOT_STARTED
+    for transition in (Transition.ACTIVATE, Transition.RENEW_PASSWORD, Transition.SHOW_PASSWORD):
+        assert usual(transition, started, now=START + HOUR) is Obstacle.ENDED
 
 
 def test_only_the_clock_is_bound_to_the_time() -> None:
     active = request(ACTIVE, expires_at=START + HOUR)
-    clock = TransitionInput(actor="clock", cause=Cause.EXPIRED)
-    assert why(Transition.REVOKE, active, clock) is Obstacle.NOT_ENDED
-    assert why(Transition.REVOKE, active, clock, now=START + HOUR) is None
-    assert why(Transition.REVOKE, active, TransitionInput(actor="U1", cause=Cause.DONE)) is None
-    never = TransitionInput(actor="clock", cause=Cause.NOT_STARTED)
+    assert obstacle(CLOCK, active) is Obstacle.NOT_ENDED
+    assert obstacle(CLOCK, active, now=START + HOUR) is None
+    assert obstacle(RevokeGrant(actor="U1", cause=Cause.DONE), active) is None
+    never = RevokeGrant(actor="clock", cause=Cause.NOT_STARTED)
     assert latest_end(request(APPROVED)) == START + 3 * HOUR
-    assert (
-        why(Transition.REVOKE, request(APPROVED), never, now=START + 3 * HOUR - timedelta(seconds=1))
-        is Obstacle.NOT_ENDED
-    )
-    assert why(Transition.REVOKE, request(APPROVED), never, now=START + 3 * HOUR) is None
+    assert obstacle(never, request(APPROVED), now=START + 3 * HOUR - timedelta(seconds=1)) is Obstacle.NOT_ENDED
+    assert obstacle(never, request(APPROVED), now=START + 3 * HOUR) is None
 
 
-@pytest.mark.parametrize("move", [m for m in Transition if m is not Transition.APPLY and m is not Transition.ASK])
-def test_a_caller_writes_no_column_that_is_the_table_s(move: Transition) -> None:
-    before = request(APPROVED)
-    for column in ("state", "version", "key", "terms", "requester_id", "requested_at", "ended_at"):
-        change = replace(input_for(move, before), set={column: "forged"})
-        if move is Transition.DECIDE:
-            assert "forged" not in written(move, before, change, START).values()
-        else:
-            with pytest.raises(ValueError, match=column):
-                written(move, before, change, START)
+def test_only_break_glass_access_is_signed_off_and_only_once() -> None:
+    glass = request(ACTIVE, kind=RequestKind.BREAK_GLASS)
+    assert usual(Transition.SIGN_OFF, glass) is None
+    assert usual(Transition.SIGN_OFF, request(ACTIVE)) is Obstacle.WRONG_KIND
+    assert usual(Transition.SIGN_OFF, replace(glass, reviewed_at=START)) is Obstacle.REVIEWED
 
 
-def test_what_a_vote_brings_for_the_approval_waits_for_the_last_one() -> None:
-    before = request(counts=(2,))
-    assert written(Transition.DECIDE, before, approval(before), START) == {"state": PENDING}
-    assert {"username", "target"} <= written(Transition.APPROVE, before, approval(before), START).keys()
+@pytest.mark.parametrize("transition", [t for t in Transition if t is not Transition.REQUEST])
+def test_no_transition_writes_what_is_frozen(transition: Transition) -> None:
+    before = request(ACTIVE, expires_at=START + HOUR)
+    columns = written(before, command_for(transition, before), START).keys()
+    frozen = {
+        "id",
+        "key",
+        "kind",
+        "version",
+        "team_id",
+        "requester_id",
+        "database",
+        "level",
+        "reason",
+        "terms",
+        "requested_at",
+    }
+    assert not columns & frozen
+    assert "expires_at" not in columns or transition in (Transition.START, Transition.EXTEND)
+
+
+def test_user_and_target_are_frozen_with_the_last_approval() -> None:
+    before = request()
+    assert {"username", "target", "server"} <= written(before, approval(before), START).keys()
+    assert written(request(counts=(2,)), command_for(Transition.APPROVE_STAGE, before), START) == {"state": PENDING}
 
 
 def test_a_shortened_approval_shortens_the_grant() -> None:
     before = request()
-    assert written(Transition.APPROVE, before, approval(before), START)["duration"] == 2 * HOUR
+    assert written(before, approval(before), START)["duration"] == 2 * HOUR
     shorter = approval(before, duration=timedelta(minutes=30))
-    assert written(Transition.APPROVE, before, shorter, START)["duration"] == timedelta(minutes=30)
+    assert written(before, shorter, START)["duration"] == timedelta(minutes=30)
 
 
 def test_expires_at_counts_from_the_start_and_not_from_the_approval() -> None:
     later = START + timedelta(minutes=40)
-    values = written(Transition.START, request(APPROVED), input_for(Transition.START, request(APPROVED)), later)
+    values = written(request(APPROVED), command_for(Transition.START, request(APPROVED)), later)
     assert values["expires_at"] == later + 2 * HOUR
     assert values["started_at"] == later
 
 
-@pytest.mark.parametrize("move", [Transition.DENY, Transition.CANCEL, Transition.LAPSE, Transition.OUTDATE])
-def test_every_closing_says_who_why_and_when(move: Transition) -> None:
-    values = written(move, request(), input_for(move, request()), START)
+@pytest.mark.parametrize("transition", [Transition.DENY, Transition.CANCEL, Transition.TIME_OUT, Transition.OUTDATE])
+def test_every_closing_says_who_why_and_when(transition: Transition) -> None:
+    values = written(request(), command_for(transition, request()), START)
     assert values["ended_at"] == START
     assert values["ended_because"] is not None
     assert values["ended_by"]
 
 
-def test_nothing_but_advance_and_ask_writes_a_request() -> None:
+def test_only_advance_and_submit_write_a_request() -> None:
     """Read from the source: in all of the product one update and one insert of ``requests``, both in the ledger."""
     root = Path(storage.__file__).parent.parent
     sources = [p for room in ("storage", "bot", "adapters") for p in (root / room).rglob("*.py")]

@@ -58,14 +58,14 @@ async def test_one_of_a_lane_is_the_store_s_own_rule(ledger: Ledger) -> None:
     ],
 )
 async def test_nothing_points_at_a_request_that_is_not_there(ledger: Ledger, statement: str) -> None:
-    await ledger.ask(draft())
+    await ledger.submit(draft())
     with pytest.raises(StoreUnavailable, match=r"(?i)integrity|foreign"):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql(statement)
 
 
 async def test_an_upgrade_of_a_ledger_that_is_up_to_date_changes_nothing(ledger: Ledger, store_url: str) -> None:
-    request, _ = await ledger.ask(draft())
+    request, _ = await ledger.submit(draft())
     again = await open_ledger(store_url)
     assert again.id == ledger.id
     assert (await again.request(request.id)).key == request.key

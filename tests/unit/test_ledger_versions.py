@@ -1,0 +1,86 @@
+"""A ledger of an earlier version opens, migrates, and its live grant ends. The dumps were made by version 0.1.0."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from storage.commands import ConfirmRevocation, RevokeGrant
+from storage.ledger import Ledger
+from storage.records import Cause, Receipt, ReceiptOutcome, RequestKind, State, TaskKind
+from storage.serialization import server_of
+from tests.unit.ledgers import LEASE, RECEIPT, TurnableClock, approve, draft
+
+DUMPS = Path(__file__).parent / "ledgers_of_versions"
+MADE_AT = datetime(2026, 11, 23, 9, 5, tzinfo=UTC)
+LIVE, EXTENSION, WAITING = 5, 6, 7
+"""Requests of the dump. 1 to 3 are revoked: with proof, declared gone, never started. 4 is denied."""
+
+
+@pytest.fixture
+async def old(store_url: str) -> AsyncIterator[Ledger]:
+    """The ledger of version 0.1.0, migrated."""
+    if store_url.startswith("sqlite"):
+        connection = sqlite3.connect(store_url.removeprefix("sqlite+aiosqlite:///"))
+        connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text())
+        connection.close()
+    else:
+        with psycopg.connect(store_url.replace("+psycopg", ""), autocommit=True) as server:
+            server.execute((DUMPS / "0.1.0.postgresql.sql").read_bytes())
+    ledger = Ledger(store_url, clock=TurnableClock(MADE_AT + timedelta(hours=1)))
+    await ledger.open(create=True)
+    yield ledger
+    await ledger.close()
+
+
+async def test_requests_keep_their_states_and_receipts(old: Ledger) -> None:
+    found = {request.id: request for request in await old.requests()}
+    states = [found[number].state for number in sorted(found)]
+    assert states == [*[State.REVOKED] * 3, State.DENIED, State.ACTIVE, State.PENDING, State.PENDING]
+    assert found[1].receipt == Receipt(outcome=ReceiptOutcome.VERIFIED, read_back_at=MADE_AT)
+    assert found[2].receipt == Receipt(outcome=ReceiptOutcome.DECLARED_GONE, reason="the server burnt down")
+    assert found[3].receipt == Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
+    assert (found[4].ended_note, found[EXTENSION].kind) == ("not today", RequestKind.EXTENSION)
+    assert (await old.usage("U0ADA", "shop", now=MADE_AT)).waiting_of_person == 2
+
+
+async def test_a_live_grant_ends(old: Ledger) -> None:
+    grant = await old.request(LIVE)
+    assert grant.expires_at == MADE_AT + timedelta(hours=1)
+    while (claim := await old.claim("worker", LEASE)) is not None and claim.task.kind is not TaskKind.REVOKE:
+        await old.finish(claim)
+    assert claim is not None
+    assert grant.target is not None
+    assert (claim.task.request_id, claim.slot.pool) == (LIVE, server_of(grant.target))
+    ending = await old.advance(LIVE, RevokeGrant(actor="clock", cause=Cause.EXPIRED), claim=claim)
+    assert ending.state is State.REVOKING
+    ended = await old.advance(LIVE, ConfirmRevocation(actor="bot", receipt=RECEIPT), claim=claim)
+    assert (ended.state, ended.receipt) == (State.REVOKED, RECEIPT)
+
+
+async def test_a_pending_request_is_the_same_as_one_submitted_now(old: Ledger) -> None:
+    waiting = await old.request(WAITING)
+    same = draft(
+        person=waiting.requester_id, database=waiting.database, level=waiting.level, terms=waiting.terms, reason="again"
+    )
+    assert await old.submit(same) == (waiting, False)
+    assert (await approve(old, waiting, "U0LEAD")).state is State.APPROVED
+
+
+async def test_a_row_that_cannot_be_read_keeps_no_ledger_from_migrating(store_url: str) -> None:
+    if not store_url.startswith("sqlite"):
+        pytest.skip("PostgreSQL stores no broken JSON")
+    connection = sqlite3.connect(store_url.removeprefix("sqlite+aiosqlite:///"))
+    connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text())
+    connection.execute("UPDATE requests SET target = '{\"engine\": ', receipt = '{', terms = '[' WHERE id = 1")
+    connection.commit()
+    connection.close()
+    ledger = Ledger(store_url)
+    await ledger.open(create=True)
+    assert (await ledger.request(LIVE)).state is State.ACTIVE
+    await ledger.close()
