@@ -21,8 +21,8 @@ from bot.access.alerts import announce_files
 from bot.access.context import Context
 from bot.access.files import Files
 from bot.access.ports import Person
-from bot.access.registry import JOBS
-from bot.access.runner import ENDS, Runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import ENDS, Runner
 from bot.engines import Engines
 from bot.http import CannotListen, HealthServer
 from bot.scheduler import build_scheduler

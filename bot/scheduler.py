@@ -8,7 +8,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access.alerts import announce_files
 from bot.access.membership import check_groups, check_members
-from bot.access.runner import Runner
+from bot.jobs.runner import Runner
 from bot.access.servers import measure
 
 NET_SECONDS = 30

@@ -8,7 +8,7 @@ import structlog
 
 from bot.access import journal
 from bot.access.context import Context
-from bot.access.job import JobContext
+from bot.jobs.job import JobContext
 from bot.access.ports import AlertNotice, Undeliverable
 from storage.audit_log import AuditKind
 from storage.ledger import Event

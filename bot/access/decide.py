@@ -13,7 +13,7 @@ from bot.access import journal, membership
 from bot.access.context import Context
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
-from bot.access.words import what_happened, why_not
+from bot.access.descriptions import what_happened, why_not
 from bot.databases import target
 from bot.policy import asking, authorization
 from storage.audit_log import AuditKind

@@ -9,11 +9,11 @@ from adapters.base import ForeignUser, Rejected, ServerDown
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.job import JobContext
+from bot.jobs.job import JobContext
 from bot.access.ports import Person
-from bot.access.provision import target_of
+from bot.jobs.provision import target_of
 from bot.access.request_access import RequestOutcome, Typed, request_access
-from bot.access.words import what_happened
+from bot.access.descriptions import what_happened
 from bot.engines import Share
 from storage.errors import NoSuchRequest
 from storage.records import Request, RequestKind, State

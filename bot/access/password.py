@@ -6,10 +6,10 @@ from adapters.base import Adapter, AdapterError, Endpoint, Rejected
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.job import JobContext
+from bot.jobs.job import JobContext
 from bot.access.ports import Person, Shown
-from bot.access.provision import credentials, deliver, level_of, make_password, target_of
-from bot.access.words import what_happened
+from bot.jobs.provision import credentials, deliver, level_of, make_password, target_of
+from bot.access.descriptions import what_happened
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Purpose, Request, State, TaskKind

@@ -1,6 +1,6 @@
 """What the verbs need from Slack, said without Slack: who people are, and where to say things.
 
-``Notice`` names *what* is to be shown; how it looks is ``bot.slack.cards``' affair alone.
+``Notice`` names *what* is to be shown; how it looks is ``bot.slack.render.cards``' affair alone.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from bot.access import membership
 from bot.access.context import Context
 from bot.access.errors import OutOfDate, Refused, Unknown
 from bot.access.ports import Person
-from bot.access.provision import target_of
+from bot.jobs.provision import target_of
 from bot.access.request_access import Typed
 from bot.policy import asking, authorization, evaluation
 from bot.policy.catalog import CatalogEntry, catalog_entries

@@ -10,9 +10,9 @@ from bot.access import journal, membership
 from bot.access.context import NO_DIRECTORY, Context
 from bot.access.decide import approve_alone, grant_of
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.job import JobContext
+from bot.jobs.job import JobContext
 from bot.access.ports import DirectoryUnavailable, Person
-from bot.access.words import why_not
+from bot.access.descriptions import why_not
 from bot.policy import asking, evaluation
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from bot.policy.facts import Facts

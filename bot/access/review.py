@@ -10,9 +10,9 @@ from bot.access import journal, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate
-from bot.access.job import JobContext, Retry
+from bot.jobs.job import JobContext, Retry
 from bot.access.ports import Person, ReviewNotice, Undeliverable
-from bot.access.words import why_not
+from bot.access.descriptions import why_not
 from bot.policy import authorization
 from storage.audit_log import AuditKind
 from storage.errors import NotPossible

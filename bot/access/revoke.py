@@ -13,11 +13,11 @@ from bot.access import journal, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.job import JobContext, Retry
+from bot.jobs.job import JobContext, Retry
 from bot.access.ports import Person
-from bot.access.provision import level_of, target_of
-from bot.access.runner import backoff, is_alert_due
-from bot.access.words import what_happened, why_not
+from bot.jobs.provision import level_of, target_of
+from bot.jobs.runner import backoff, is_alert_due
+from bot.access.descriptions import what_happened, why_not
 from bot.engines import Share
 from bot.policy import authorization
 from bot.policy.facts import NOTHING_KNOWN

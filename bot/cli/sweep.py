@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.base import AdapterError
-from bot.access import sweep as verbs
+from bot.monitors import servers as verbs
 from bot.app import offline, operator
 from bot.cli import common
 

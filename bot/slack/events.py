@@ -12,8 +12,8 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access import membership
 from bot.access.context import Context
-from bot.slack import answers
-from bot.slack.blocks import section
+from bot.slack.render import replies
+from bot.slack.render.blocks import section
 
 GROUP_EVENTS = ("subteam_updated", "subteam_members_changed")
 
@@ -51,7 +51,7 @@ async def publish_home(client: AsyncWebClient, user_id: str) -> None:
     """The commands; a Home of one's own grants comes with a later version."""
     blocks = [
         section("*dbaccess* gives temporary access to databases. Ask with `/dbaccess request`."),
-        *answers.help_for(None).blocks,
+        *replies.help_for(None).blocks,
     ]
     try:
         await client.views_publish(user_id=user_id, view={"type": "home", "blocks": blocks})

@@ -10,7 +10,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access.ports import Delayed, DeliveryError, MessageGone, Notice, Posted, Undeliverable
-from bot.slack.cards import draw
+from bot.slack.render.cards import draw
 
 TOO_MANY_REQUESTS = 429
 GONE = frozenset({"message_not_found", "thread_not_found"})

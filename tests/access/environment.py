@@ -25,8 +25,8 @@ from bot.access.ports import (
     Posted,
     PreparingNotice,
 )  # fmt: skip
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from bot.engines import Engines
 from storage.ledger import Ledger
 from storage.records import Request, State

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from adapters.base import Adapter, Removal, ServerDown
 from bot.access import request_access
 from bot.access.ports import Delayed, Notice
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from bot.engines import Engines
 from storage.records import Request, State
 from tests.access.environment import ADA, LEAD, AccessEnvironment

@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import update
 
 from adapters.base import AdapterError, ServerDown
-from bot.access import revoke, runner, sweep
+from bot.jobs import runner
+from bot.monitors import servers
+from bot.access import revoke
 from bot.access.ports import AlertNotice, Person
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from bot.engines import Engines
 from storage.errors import StoreUnavailable
 from storage.records import Cause, Request, State, TaskKind
@@ -67,7 +69,7 @@ async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: Acce
     with pytest.raises(AdapterError) as caught:
         await environment.engines.call(revoke.target_of(request), lambda adapter: adapter.list_users())
     assert isinstance(caught.value, ServerDown)
-    found = await sweep.find_strays(environment.context)
+    found = await servers.find_strays(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
@@ -160,8 +162,8 @@ async def test_the_sweep_asks_the_servers_that_answer(
     environment.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
     environment.write()
     environment.context.files.refresh()
-    found = await sweep.find_strays(environment.context)
-    assert [stray.kind for stray in found.strays] == [sweep.StrayKind.ORPHAN]
+    found = await servers.find_strays(environment.context)
+    assert [stray.kind for stray in found.strays] == [servers.StrayKind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
 
 

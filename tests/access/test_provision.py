@@ -22,8 +22,8 @@ from bot.access.ports import (
     TurnNotice,
     Undeliverable,
 )
-from bot.access.registry import JOBS
-from bot.access.runner import LEASE, Runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import LEASE, Runner
 from storage.records import Cause, State
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.fake_engine import User

@@ -11,7 +11,8 @@ import pytest
 import structlog
 
 from bot import logs
-from bot.access import password, provision, revoke
+from bot.jobs import provision
+from bot.access import password, revoke
 from bot.access.ports import ClosedNotice
 from bot.settings import Settings
 from storage.records import State

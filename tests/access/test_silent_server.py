@@ -18,8 +18,8 @@ import pytest
 
 from bot.access import request_access
 from bot.access.ports import CredentialsNotice
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from bot.engines import Engines
 from storage.records import Request, State
 from tests.access.environment import ADA, AccessEnvironment

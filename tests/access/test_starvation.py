@@ -24,7 +24,7 @@ from bot.access.ports import (
     PreparingNotice,
     ReminderNotice,
 )
-from bot.access.runner import SLOTS
+from bot.jobs.runner import SLOTS
 from bot.engines import WORKERS, Share
 from storage.records import Priority, Request, State, TaskKind
 from storage.slots import ON_SERVER, PRIORITIES

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.access import decide, password, request_access, revoke
-from bot.slack import views
+from bot.slack import forms
 from storage.errors import StoreUnavailable
 from storage.records import State
 from tests.access.environment import ADA, LEAD
@@ -224,7 +224,7 @@ async def test_a_form_answered_late_says_it_by_message(
     await slack_environment.slack.command(ADA, "request")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     fail_after(monkeypatch, request_access, "ask")
-    monkeypatch.setattr(views, "ACK_SECONDS", 0)
+    monkeypatch.setattr(forms, "ACK_SECONDS", 0)
     assert (await slack_environment.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")).ack == {}
     await slack_environment.expect_dm(ADA, "Your request was made (#1).")
 

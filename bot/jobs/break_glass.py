@@ -10,7 +10,7 @@ from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_alone
 from bot.access.errors import AccessError, Refused
-from bot.access.job import JobContext, Retry
+from bot.jobs.job import JobContext, Retry
 from bot.access.ports import Delayed, Undeliverable
 from bot.durations import format_duration
 from bot.policy import authorization

@@ -24,7 +24,7 @@ from adapters.base import (
 )
 from bot.access import journal
 from bot.access.context import Context
-from bot.access.job import JobContext, Retry
+from bot.jobs.job import JobContext, Retry
 from bot.access.ports import (
     CredentialsNotice,
     Delayed,
@@ -34,7 +34,7 @@ from bot.access.ports import (
     PreparingNotice,
     Undeliverable,
 )
-from bot.access.runner import backoff
+from bot.jobs.runner import backoff
 from bot.engines import Share
 from storage.errors import NotPossible
 from storage.records import Cause, Json, Message, Purpose, Request, State

@@ -7,11 +7,11 @@ from collections.abc import Collection
 import structlog
 
 from bot.access import membership
-from bot.access.break_glass import tell_loudly
+from bot.jobs.break_glass import tell_loudly
 from bot.access.context import Context
-from bot.access.job import JobContext, Retry
+from bot.jobs.job import JobContext, Retry
 from bot.access.ports import EndingSoonNotice, GrantedNotice, MessageGone, Notice, ReminderNotice, Undeliverable
-from bot.access.tell import COPIES_MAX, post_copies, waits_for
+from bot.notifications.cards import COPIES_MAX, post_copies, waits_for
 from bot.policy.facts import NOTHING_KNOWN, Facts
 from bot.policy.model import CHANNEL
 from storage.audit_log import AuditKind

@@ -24,7 +24,7 @@ import structlog
 from adapters.base import ServerDown
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.job import Job, JobContext, Retry
+from bot.jobs.job import Job, JobContext, Retry
 from bot.access.ports import Delayed
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
 from storage.records import Claim, Priority, Slot, TaskKind

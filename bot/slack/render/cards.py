@@ -18,11 +18,13 @@ from bot.access.ports import (
     ReviewNotice,
     TurnNotice,
 )
-from bot.access.words import END_REASONS, describe_receipt, read_back_at
+from bot.access.descriptions import END_REASONS, describe_receipt, read_back_at
 from bot.durations import format_duration
-from bot.slack import credentials, feed, ids
-from bot.slack.blocks import Block, RenderedMessage, actions, button, confirmed, context, header, quote, section
-from bot.slack.text import TEXT_MAX, cut, escape, in_words, link, moment, named, one_line, person, second
+from bot.slack.render import credentials
+from bot.slack.render import feed
+from bot.slack import ids
+from bot.slack.render.blocks import Block, RenderedMessage, actions, button, confirmed, context, header, quote, section
+from bot.slack.render.text import TEXT_MAX, cut, escape, in_words, link, moment, named, one_line, person, second
 from storage.records import Cause, Decision, Request, RequestKind, State, Verdict
 
 REASON_IN_TEXT = 300

@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 import structlog
 
-from bot.access import break_glass, membership
+from bot.jobs import break_glass
+
+from bot.access import membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_alone, grant_of
 from bot.access.errors import AccessError
-from bot.access.job import JobContext, Retry
+from bot.jobs.job import JobContext, Retry
 from bot.access.ports import (
     CardNotice,
     ClosedNotice,
@@ -28,7 +30,7 @@ from bot.access.ports import (
     TurnNotice,
     Undeliverable,
 )
-from bot.access.provision import remember
+from bot.jobs.provision import remember
 from bot.policy import authorization
 from bot.policy.model import TICKET
 from storage.audit_log import AuditKind
