@@ -15,13 +15,13 @@ from rich.progress import Progress
 
 from bot.access import revoke as verbs
 from bot.access.context import Context
-from bot.access.errors import AccessError, TooLate
-from bot.jobs.registry import JOBS
-from bot.jobs.runner import Runner
 from bot.access.descriptions import describe_receipt
+from bot.access.errors import AccessError, TooLate
 from bot.app import offline, operator
 from bot.cli import common
 from bot.cli.listing import number
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from storage.records import Request, State
 
 LOOK_SECONDS = 1.0

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from adapters.base import AdapterError
-from bot.monitors import servers as verbs
 from bot.app import offline, operator
 from bot.cli import common
+from bot.monitors import servers
+from bot.monitors import servers as verbs
 
 
 def sweep(
@@ -43,7 +44,7 @@ async def _sweep(*, fix: bool) -> tuple[verbs.SweepResult, dict[str, str]]:
             if stray.kind is not verbs.StrayKind.ORPHAN:
                 continue
             try:
-                receipt = await verbs.end(context, stray, actor=operator().id)
+                receipt = await servers.end_stray(context, stray, actor=operator().id)
             except AdapterError as error:
                 ended[stray.username] = f"not ended: {error}"
             else:

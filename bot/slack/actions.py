@@ -14,12 +14,11 @@ from bot.access import decide, extend, password, queries, request_access, review
 from bot.access.context import Context
 from bot.access.errors import AccessError, Unknown
 from bot.access.ports import Person
-from bot.access.request_access import Typed
-from bot.slack.render import replies
-from bot.slack.render import form_layouts
+from bot.access.results import Typed
 from bot.slack import ids
-from bot.slack.render.credentials import shown_password
 from bot.slack.interaction import Interaction, Listener, guarded
+from bot.slack.render import form_layouts, replies
+from bot.slack.render.credentials import shown_password
 from storage.records import Request
 
 
@@ -57,7 +56,9 @@ async def on_done(interaction: Interaction, person: Person) -> None:
 
 async def on_extend(interaction: Interaction, person: Person) -> None:
     grant = await extend.extendable(interaction.context, person, (await _clicked(interaction)).id)
-    await interaction.open(form_layouts.extension_form(grant, await queries.databases(interaction.context, person), Typed()))
+    await interaction.open(
+        form_layouts.extension_form(grant, await queries.databases(interaction.context, person), Typed())
+    )
 
 
 async def on_sign_off(interaction: Interaction, person: Person) -> None:
@@ -111,7 +112,9 @@ async def on_database_chosen(interaction: Interaction, person: Person) -> None:
     catalog_entries = await queries.databases(interaction.context, person)
     try:
         await interaction.client.views_update(
-            view_id=view["id"], hash=view.get("hash"), view=form_layouts.request_form(catalog_entries, form_layouts.chosen(view))
+            view_id=view["id"],
+            hash=view.get("hash"),
+            view=form_layouts.request_form(catalog_entries, form_layouts.chosen(view)),
         )
     except SlackApiError as error:
         if error.response.get("error") not in ("hash_conflict", "not_found"):

@@ -10,9 +10,9 @@ from bot.access import extend, queries, request_access, review, revoke
 from bot.access.context import Context
 from bot.access.errors import NotUnderstood
 from bot.access.ports import Person
-from bot.slack.render import replies
 from bot.slack import parse
 from bot.slack.interaction import Interaction, Listener, guarded
+from bot.slack.render import replies
 from storage.records import RequestKind
 
 COMMAND = "/dbaccess"

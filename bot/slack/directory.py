@@ -15,8 +15,8 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.model import EMAIL, PERSON
 from bot.slack.emails import Addresses
-from bot.slack.user_groups import FRESH_SECONDS, Groups
 from bot.slack.render.text import clean
+from bot.slack.user_groups import FRESH_SECONDS, Groups
 
 CACHE_MAX = 10_000
 MEMBERS_PAGE = 1000

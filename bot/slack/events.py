@@ -10,8 +10,8 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.access import membership
 from bot.access.context import Context
+from bot.monitors import groups, members
 from bot.slack.render import replies
 from bot.slack.render.blocks import section
 
@@ -26,12 +26,12 @@ def register(app: AsyncApp, context: Context) -> None:
     async def on_user_change(event: dict[str, Any]) -> None:
         person_id = str((event.get("user") or {}).get("id") or "")
         context.directory.forget(person_id)
-        await membership.left(context, person_id)
+        await members.left(context, person_id)
 
     async def on_group_change(event: dict[str, Any]) -> None:
         log.info("a group changed", kind=event.get("type"))
         context.directory.forget_groups()
-        await membership.check_groups(context)
+        await groups.check_groups(context)
 
     async def on_home_opened(event: dict[str, Any], client: AsyncWebClient) -> None:
         if event.get("tab") == "home":

@@ -13,12 +13,11 @@ from bot.access import decide, extend, queries, request_access
 from bot.access.context import Context
 from bot.access.errors import AccessError, NotUnderstood, Refused
 from bot.access.ports import Person
-from bot.access.request_access import FormNeeded
-from bot.slack.render import replies
-from bot.slack.render import form_layouts
+from bot.access.results import FormNeeded
 from bot.slack import ids
-from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.interaction import in_trouble, user_of
+from bot.slack.render import form_layouts, replies
+from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.render.text import TEXT_MAX, cut, escape, plain
 
 ACK_SECONDS = 2.5

@@ -17,12 +17,11 @@ from bot.access import queries
 from bot.access.context import Context
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.access.request_access import FormNeeded
-from bot.slack.render import replies
-from bot.slack.render import form_layouts
+from bot.access.results import FormNeeded
 from bot.slack import ids, parse
-from bot.slack.render.replies import said
+from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
+from bot.slack.render.replies import said
 from storage.errors import StoreUnavailable
 
 HTTP_OK = 200

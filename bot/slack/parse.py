@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.access.errors import NotUnderstood
-from bot.access.request_access import Typed
+from bot.access.results import Typed
 from bot.durations import LOOKS_LIKE, parse_duration
 from bot.slack.render.text import clean, unescape
 

@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import update
 
 from adapters.base import AdapterError, ServerDown
-from bot.jobs import runner
-from bot.monitors import servers
 from bot.access import revoke
-from bot.access.ports import AlertNotice, Person
+from bot.access.ports import Person
+from bot.engines import Engines
+from bot.jobs import runner
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
-from bot.engines import Engines
+from bot.monitors import servers
+from bot.notifications.notices import AlertNotice
 from storage.errors import StoreUnavailable
 from storage.records import Cause, Request, State, TaskKind
 from storage.schema import requests

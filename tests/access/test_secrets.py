@@ -11,9 +11,9 @@ import pytest
 import structlog
 
 from bot import logs
-from bot.jobs import provision
 from bot.access import password, revoke
-from bot.access.ports import ClosedNotice
+from bot.jobs import provision
+from bot.notifications.notices import ClosedNotice
 from bot.settings import Settings
 from storage.records import State
 from tests.access.environment import ADA, AccessEnvironment
@@ -40,7 +40,7 @@ def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every password that was ever made."""
     found: list[str] = []
-    real = provision.make_password
+    real = password.make_password
 
     def remembered() -> str:
         found.append(real())

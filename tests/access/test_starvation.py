@@ -15,17 +15,10 @@ import pytest
 from adapters.base import ServerDown
 from bot.access import password, revoke
 from bot.access.alerts import raise_alert
-from bot.access.ports import (
-    AlertNotice,
-    ClosedNotice,
-    CredentialsNotice,
-    Notice,
-    Person,
-    PreparingNotice,
-    ReminderNotice,
-)
-from bot.jobs.runner import SLOTS
+from bot.access.ports import Notice, Person
 from bot.engines import WORKERS, Share
+from bot.jobs.runner import SLOTS
+from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, ReminderNotice
 from storage.records import Priority, Request, State, TaskKind
 from storage.slots import ON_SERVER, PRIORITIES
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND

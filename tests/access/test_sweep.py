@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from adapters.base import Enforced
-from bot.monitors import servers
 from bot.access import decide, servers
+from bot.monitors import servers
+from bot.monitors import servers as servers_monitors
 from bot.monitors.servers import StrayKind
 from storage.audit_log import AuditKind
 from storage.records import Request
@@ -117,9 +118,9 @@ async def test_cards_promise_what_was_measured(environment: AccessEnvironment) -
     engines = environment.context.engines
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.LOGIN
     environment.server.enforced = Enforced.SESSIONS
-    await servers.measure(environment.context)
+    await servers_monitors.measure(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS
     assert engines.enforces(target["engine"], "env:ANOTHER") is Enforced.LOGIN
     environment.server.is_up = False
-    await servers.measure(environment.context)
+    await servers_monitors.measure(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last that was measured"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bot.access import membership
+from bot.access import gathering, membership
+from bot.monitors import groups as groups_monitors
 from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.environment import ALERTS, AUDIT, CARDS
@@ -117,7 +118,7 @@ async def test_audit_lines_wait_while_their_channel_is_shared_with_others(slack_
     await slack_environment.ask("shop readonly 1h Jane Doe's refunds")
     assert not await comes(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
-    slack_environment.environment.clock.at += membership.ALERT_PAUSE  # whatever was kept in mind is old
+    slack_environment.environment.clock.at += gathering.ALERT_PAUSE  # whatever was kept in mind is old
     slack_environment.environment.runner.nudge()
     await slack_environment.slack.wait(
         "the lines come", lambda: "Jane Doe" in str(slack_environment.slack.messages(AUDIT))
@@ -201,7 +202,7 @@ async def test_an_address_that_is_not_confirmed_means_nobody(slack_environment: 
 async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
-    await membership.check_groups(slack_environment.environment.context)
+    await groups_monitors.check_groups(slack_environment.environment.context)
     card = await slack_environment.ask()
     slack_environment.slack.workspace.change_group(LEADS, LEAD, STRANGER)
     slack_environment.environment.context.directory.forget_groups()  # a minute has passed
@@ -213,7 +214,7 @@ async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(slack_e
             "subteam_members_changed", subteam_id=LEADS, added_users=added, removed_users=removed,
             added_users_count=len(added), removed_users_count=len(removed),
         )  # fmt: skip
-    await membership.check_groups(slack_environment.environment.context)
+    await groups_monitors.check_groups(slack_environment.environment.context)
     kinds = [event.kind for event in await slack_environment.environment.ledger.events_after(0, limit=1000)]
     assert AuditKind.GROUP_CHANGED in kinds
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import membership
+from bot.monitors import groups
 from storage.records import State
 from tests.access.environment import ALERTS
 from tests.slack.conftest import ADA, LEAD, STRANGER, SlackEnvironment
@@ -40,7 +40,7 @@ async def test_a_group_decides(led: SlackEnvironment) -> None:
 
 async def test_a_group_emptied_between_card_and_click(led: SlackEnvironment) -> None:
     card = await led.ask()
-    await membership.check_groups(led.environment.context)  # seen for the first time
+    await groups.check_groups(led.environment.context)  # seen for the first time
     await led.slack.group_changes(LEADS)
     await alerted(led, "which the policy names, was changed in Slack: removed @lead")
     await led.slack.click(LEAD, card, "Approve")

@@ -7,8 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from bot.access.queries import StatusView
-from bot.access.request_access import RequestOutcome
+from bot.access.results import RequestOutcome, StatusView
 from bot.slack.render import replies
 from bot.slack.render.blocks import RenderedMessage
 from storage.records import Decision, Stage, State, Verdict

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.access.errors import NotUnderstood
-from bot.access.request_access import Typed
+from bot.access.results import Typed
 from bot.policy.catalog import CatalogEntry
 from bot.slack.render import form_layouts
 from tests.fake_slack import blockkit
@@ -130,7 +130,10 @@ def test_an_empty_reason_is_none() -> None:
 
 def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
     """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
-    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason == "refund"
+    assert (
+        form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
+        == "refund"
+    )
 
 
 def test_a_forged_duration_is_not_understood() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice, Shown
 from bot.access.descriptions import END_REASONS, count, describe_receipt, read_back_at
+from bot.access.results import Shown
 from bot.durations import format_duration
+from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from bot.slack import ids
 from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, fields, preformatted, section
 from bot.slack.render.text import TEXT_MAX, code, cut, escape, in_words, moment, second

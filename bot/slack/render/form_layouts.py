@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from bot.access.errors import NotUnderstood
-from bot.access.request_access import FormNeeded, Typed
+from bot.access.results import FormNeeded, Typed
 from bot.durations import format_duration, parse_duration, short_duration
 from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX

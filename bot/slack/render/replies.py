@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bot.access.errors import AccessError, Refused
-from bot.access.queries import StatusView
-from bot.access.request_access import RequestOutcome
 from bot.access.descriptions import count, what_happened
+from bot.access.errors import AccessError, Refused
+from bot.access.results import RequestOutcome, StatusView
 from bot.durations import format_duration
 from bot.policy.asking import Answer
 from bot.policy.catalog import CatalogEntry
