@@ -14,8 +14,6 @@ from storage.errors import NoSuchRequest, NotPossible
 from storage.records import Cause, Request, State
 from storage.transitions import Transition, TransitionInput
 
-# Verbs.
-
 
 async def done(context: Context, person: Person, request_id: int) -> Request:
     """The requester gives their grant back early. Raises Unknown for everybody else, TooLate where it is over."""
@@ -84,9 +82,3 @@ def _not_live(lost: NotPossible) -> str:
     if lost.request.state is State.PENDING:
         return f"#{lost.request.id} is still waiting: there is nothing to end."
     return what_happened(lost.request, lost.decisions)
-
-
-# The effect.
-
-
-# Trouble.

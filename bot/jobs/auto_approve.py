@@ -10,7 +10,7 @@ from bot.access.errors import AccessError
 from storage.records import Request, RequestKind, State
 
 
-async def granted_by_itself(context: Context, request: Request) -> Request:
+async def approve_automatically(context: Context, request: Request) -> Request:
     """Where the policy asks nobody, the ask itself approves; this is the net under an ask that died before it did."""
     if request.state is not State.PENDING or request.terms.stages or request.kind is RequestKind.BREAK_GLASS:
         return await context.ledger.request(request.id)

@@ -16,7 +16,7 @@ from bot.access.context import Context
 from bot.access.decide import grant_of
 from bot.access.ports import DirectoryUnavailable, MessageGone, Undeliverable
 from bot.jobs import break_glass
-from bot.jobs.auto_approve import granted_by_itself
+from bot.jobs.auto_approve import approve_automatically
 from bot.jobs.job import JobContext
 from bot.notifications.messages import place_of, post_to_requester, remember
 from bot.notifications.notices import CardNotice, TurnNotice
@@ -31,9 +31,6 @@ COPIES_MAX = 50
 CARDS = (Purpose.CARD, Purpose.CARD_COPY)
 
 log = structlog.get_logger(__name__)
-
-
-# The card.
 
 
 async def card(context: Context, request: Request) -> CardNotice:
@@ -82,7 +79,7 @@ async def post_card(context: Context, work: JobContext) -> None:
     request = await work.request()
     if request.kind is RequestKind.BREAK_GLASS:
         await break_glass.announce(context, work, request, lambda message: _post(context, work, message, request))
-    request = await granted_by_itself(context, request)
+    request = await approve_automatically(context, request)
     for message in await context.ledger.messages(request.id, Purpose.CARD):
         if message.ts is None:
             try:
@@ -196,9 +193,3 @@ async def _redraw_card(context: Context, work: JobContext, message: Message, req
         log.warning("a card cannot be redrawn", request=request.id, why=str(closed))
     else:
         await context.ledger.message_rendered(message.id, request.version)
-
-
-# The requester.
-
-
-# The audit channel: a reader of the record with a cursor, at most one message a second.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.access import membership
+from bot.access.alerts import raise_alert
 from bot.access.errors import Refused
 from bot.access.ports import Undeliverable
 from bot.monitors import groups
@@ -51,7 +51,7 @@ async def test_an_alert_that_reached_nobody_stays_due(environment: AccessEnviron
     environment.messenger.refuse = lambda place, notice: (
         Undeliverable("closed") if place in (ALERTS, ADMIN) and isinstance(notice, AlertNotice) else None
     )
-    await membership.raise_alert(environment.context, None, "Something is wrong.")
+    await raise_alert(environment.context, None, "Something is wrong.")
     await environment.drain()
     environment.messenger.refuse = lambda _place, _notice: None
     await environment.turn(hours=1)

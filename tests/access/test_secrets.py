@@ -12,6 +12,7 @@ import structlog
 
 from bot import logs
 from bot.access import password, revoke
+from bot.jobs import password as password_job
 from bot.jobs import provision
 from bot.notifications.notices import ClosedNotice
 from bot.settings import Settings
@@ -46,7 +47,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(real())
         return found[-1]
 
-    for module in (provision, password):
+    for module in (provision, password_job, password):
         monkeypatch.setattr(module, "make_password", remembered)
     return found
 

@@ -7,9 +7,8 @@ from datetime import timedelta
 import pytest
 
 from adapters.base import Enforced
-from bot.access import decide, servers
+from bot.access import decide
 from bot.monitors import servers
-from bot.monitors import servers as servers_monitors
 from bot.monitors.servers import StrayKind
 from storage.audit_log import AuditKind
 from storage.records import Request
@@ -51,12 +50,12 @@ async def test_only_orphans_of_our_own_are_ended(environment: AccessEnvironment)
     put(environment, FOREIGN, "another")
     found = {stray.kind: stray for stray in (await servers.find_strays(environment.context)).strays}
     session = environment.server.login(ORPHAN, "pw")
-    receipt = await servers.end(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
+    receipt = await servers.end_stray(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
     assert receipt.sessions_ended == 1
     assert session not in environment.server.sessions
     assert set(environment.server.users) == {FOREIGN}
     with pytest.raises(AssertionError):
-        await servers.end(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
+        await servers.end_stray(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
     events = await environment.ledger.events_after(0, limit=100)
     swept = [event for event in events if event.kind == AuditKind.SWEPT]
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]
@@ -118,9 +117,9 @@ async def test_cards_promise_what_was_measured(environment: AccessEnvironment) -
     engines = environment.context.engines
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.LOGIN
     environment.server.enforced = Enforced.SESSIONS
-    await servers_monitors.measure(environment.context)
+    await servers.measure(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS
     assert engines.enforces(target["engine"], "env:ANOTHER") is Enforced.LOGIN
     environment.server.is_up = False
-    await servers_monitors.measure(environment.context)
+    await servers.measure(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last that was measured"
