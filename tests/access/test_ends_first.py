@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from adapters.base import AdapterError, ServerDown
-from bot.access import revoke
 from bot.access.ports import Person
+from bot.access.targets import target_of
 from bot.engines import Engines
 from bot.jobs import runner
 from bot.jobs.registry import JOBS
@@ -68,7 +68,7 @@ async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: Acce
     request = await environment.granted()
     broken_engine(environment, lambda: True)
     with pytest.raises(AdapterError) as caught:
-        await environment.engines.call(revoke.target_of(request), lambda adapter: adapter.list_users())
+        await environment.engines.call(target_of(request), lambda adapter: adapter.list_users())
     assert isinstance(caught.value, ServerDown)
     found = await servers.find_strays(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
