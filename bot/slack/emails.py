@@ -17,7 +17,7 @@ AT_ONCE = 8
 
 
 @dataclass
-class Addresses:
+class Emails:
     """``ask`` gives the person, or nobody, and raises DirectoryUnavailable. What takes too long is there the next time."""
 
     ask: Callable[[str], Awaitable[frozenset[str]]]
