@@ -17,14 +17,14 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access import journal
-from bot.access.alerts import announce_files
 from bot.access.context import Context
 from bot.access.files import Files
 from bot.access.ports import Person
-from bot.access.registry import JOBS
-from bot.access.runner import ENDS, Runner
 from bot.engines import Engines
 from bot.http import CannotListen, HealthServer
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import ENDS, Runner
+from bot.monitors.configuration import announce_files
 from bot.scheduler import build_scheduler
 from bot.settings import Settings, SettingsError, needed_for_slack
 from bot.slack.connection import RETRY_SECONDS, Connection, SlackRefused, bolt, web_client

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from bot.access.alerts import announce_files
-from bot.access.membership import check_groups, check_members
-from bot.access.runner import Runner
-from bot.access.servers import measure
+from bot.jobs.runner import Runner
+from bot.monitors.configuration import announce_files
+from bot.monitors.groups import check_groups
+from bot.monitors.members import check_members
+from bot.monitors.servers import measure
 
 NET_SECONDS = 30
 FILES_SECONDS = 5

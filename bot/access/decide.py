@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.base import make_username
-from bot.access import journal, membership
+from bot.access import gathering, journal
 from bot.access.context import Context
+from bot.access.descriptions import what_happened, why_not
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
-from bot.access.words import what_happened, why_not
 from bot.databases import target
 from bot.policy import asking, authorization
 from storage.audit_log import AuditKind
@@ -78,7 +78,7 @@ async def _evaluated(context: Context, person: Person, request: Request, *, is_a
     if request.state is not State.PENDING:
         raise TooLate(what_happened(request, decisions))
     config = context.in_force()
-    facts, grant = await membership.facts(context, config), await grant_of(context, request)
+    facts, grant = await gathering.gather(context, config), await grant_of(context, request)
     now = await context.ledger.now()
     answer = authorization.may_decide(
         config, request, decisions, person.id, facts, at=now, grant=grant, is_approval=is_approval
@@ -149,7 +149,7 @@ async def approve_alone(context: Context, request: Request) -> Request:
     if request.state is not State.PENDING or request.terms.stages:
         return request
     config, grant = context.in_force(), await grant_of(context, request)
-    today = authorization.asked_today(config, request, await membership.facts(context, config), grant=grant)
+    today = authorization.asked_today(config, request, await gathering.gather(context, config), grant=grant)
     if isinstance(today, authorization.Outdated):
         raise await _outdate(context, request, today.what)
     if isinstance(today, asking.Refused):

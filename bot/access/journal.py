@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import structlog
 
+from bot.access.descriptions import END_REASONS
 from bot.access.files import Files
 from bot.access.ports import Person
-from bot.access.words import END_REASONS
 from storage.records import Cause, Request
 
 log = structlog.get_logger(__name__)

@@ -1,20 +1,24 @@
-"""A new password for a live grant: the old one ends, open sessions live on."""
+"""Ask for a new password for a live grant, or have one shown. The old one ends, open sessions live on."""
 
 from __future__ import annotations
 
-from adapters.base import Adapter, AdapterError, Endpoint, Rejected
-from bot.access.alerts import raise_alert
+import secrets
+import string
+
+from adapters.base import Adapter, AdapterError, Endpoint
 from bot.access.context import Context
+from bot.access.descriptions import what_happened
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.job import JobContext
-from bot.access.ports import Person, Shown
-from bot.access.provision import credentials, deliver, level_of, make_password, target_of
-from bot.access.words import what_happened
-from bot.engines import Share
+from bot.access.ports import Person
+from bot.access.results import Shown
+from bot.access.targets import level_of, target_of
 from storage.audit_log import AuditKind
-from storage.records import Purpose, Request, State, TaskKind
+from storage.records import Request, State, TaskKind
 from storage.task_plans import user_lock_key
 from storage.transitions import TaskPlan, Transition, TransitionInput
+
+ALPHABET = string.ascii_letters + string.digits
+PASSWORD_LENGTH = 32
 
 
 async def renew(context: Context, person: Person, request: Request) -> None:
@@ -28,40 +32,6 @@ async def renew(context: Context, person: Person, request: Request) -> None:
         kind=TaskKind.PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
     )
     await context.ledger.add_task(plan, request_id=request.id)
-
-
-async def password(context: Context, work: JobContext) -> None:
-    """Effect of the ``password`` task: asked for by the requester, or the ``remedy`` of an active grant."""
-    request = await work.request()
-    if request.state is State.ACTIVE:
-        audit = AuditKind.REPAIRED if work.payload.get("mends") else AuditKind.PASSWORD_RENEWED
-        await _set_fresh_password(context, work, request, audit=audit)
-
-
-async def _set_fresh_password(context: Context, work: JobContext, request: Request, *, audit: AuditKind) -> None:
-    """Set it on the server, then show it in the credential message. A retry sets another one, so the message is never behind for long."""
-    assert request.username is not None, "an active grant has its user"
-    username, level, fresh = request.username, level_of(request), make_password()
-
-    def renewed(adapter: Adapter) -> Endpoint:
-        adapter.set_password(username, fresh)
-        return adapter.endpoint(level)
-
-    await work.hold()
-    try:
-        endpoint = await context.engines.call(target_of(request), renewed, share=Share.GRANTS)
-    except Rejected as no:
-        await raise_alert(context, request, f"No new password for #{request.id} on {request.database}: {no}.")
-        return
-    if (await work.request()).state is not State.ACTIVE:
-        return  # it is being ended: the revoke behind us in this lock key takes user and message
-    (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
-    await deliver(work, request, message, credentials(request, endpoint, fresh))
-    await work.advance(
-        request,
-        Transition.NOTE,
-        TransitionInput(actor=request.requester_id if audit is AuditKind.PASSWORD_RENEWED else "bot", audit=audit),
-    )
 
 
 async def revealable(context: Context, person: Person, request: Request) -> Request:
@@ -97,3 +67,8 @@ async def reveal(context: Context, person: Person, request: Request) -> Shown:
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
     shown = [e for e in await context.ledger.history(request.id) if e.kind == AuditKind.PASSWORD_SHOWN]
     return Shown(request=request, endpoint=endpoint, times=len(shown), password=fresh)
+
+
+def make_password() -> str:
+    """190 bits of letters and digits: nothing to quote in a URL, a shell or SQL."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(PASSWORD_LENGTH))

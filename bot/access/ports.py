@@ -1,17 +1,13 @@
 """What the verbs need from Slack, said without Slack: who people are, and where to say things.
 
-``Notice`` names *what* is to be shown; how it looks is ``bot.slack.cards``' affair alone.
+``Notice`` names *what* is to be shown; how it looks is ``bot.slack.render``'s affair alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Protocol, TypeAlias
-
-from adapters.base import Endpoint
-from storage.records import AuditEvent, Decision, Request
+from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,132 +87,8 @@ class Posted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardNotice:
-    """The approval card of a request as it stands. ``waits_for``: who may decide now, as the policy names them.
-
-    ``grant`` is what an extension is about; ``ticket_url`` leads to the ticket where the policy knows the way.
-    """
-
-    request: Request
-    decisions: tuple[Decision, ...]
-    enforced: str
-    engine: str
-    reaches: str
-    waits_for: tuple[str, ...] = ()
-    ticket_url: str | None = None
-    grant: Request | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReminderNotice:
-    """A request still waits; with ``is_escalation`` others may decide it as well from now on."""
-
-    request: Request
-    waits_for: tuple[str, ...]
-    is_escalation: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndingSoonNotice:
-    """To the requester, a while before the end."""
-
-    request: Request
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReviewNotice:
-    """To those who sign off: the time to do it is over."""
-
-    request: Request
-
-
-@dataclass(frozen=True, kw_only=True)
-class GrantedNotice:
-    """To those whom the rule tells and does not ask."""
-
-    request: Request
-    decisions: tuple[Decision, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparingNotice:
-    """The credential message before there is a user. ``trouble``: why it takes longer, in plain words."""
-
-    request: Request
-    trouble: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CredentialsNotice:
-    """The credential message with its secret: lives for one call, is never stored and never logged.
-
-    Without ``password`` it has all but that: the requester has it shown (delivery ``reveal``).
-    """
-
-    request: Request
-    endpoint: Endpoint
-    password: str | None = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A password on its way to the one person it is for. Lives for one call; ``times`` counts how often one was shown."""
-
-    request: Request
-    endpoint: Endpoint
-    times: int
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClosedNotice:
-    """The credential message when the grant is ending or over: no password, the receipt where there is one."""
-
-    request: Request
-
-
-@dataclass(frozen=True, kw_only=True)
-class TurnNotice:
-    """One line to the requester at a turn: denied, lapsed, outdated, cancelled, failed, ended. ``decision`` where someone decided."""
-
-    request: Request
-    decision: Decision | None = None
-    trouble: str | None = None
-    grant: Request | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeedNotice:
-    """Lines of the audit feed that share a message. ``requests`` has those the events speak of, by id."""
-
-    events: Sequence[AuditEvent]
-    requests: dict[int, Request]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlertNotice:
-    """What is wrong, since when, what was tried, and what to do now, as steps. Plain text, no secret."""
-
-    what: str
-    since: datetime | None = None
-    tries: int = 0
-    next_try: datetime | None = None
-    steps: tuple[str, ...] = ()
-
-
-Notice: TypeAlias = (
-    CardNotice
-    | ReminderNotice
-    | EndingSoonNotice
-    | ReviewNotice
-    | GrantedNotice
-    | PreparingNotice
-    | CredentialsNotice
-    | ClosedNotice
-    | TurnNotice
-    | FeedNotice
-    | AlertNotice
-)
+class Notice:
+    """What is to be shown. ``bot.notifications.notices`` has one class for each kind."""
 
 
 class Messenger(Protocol):

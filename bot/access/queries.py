@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from adapters.base import AdapterError
-from bot.access import membership
+from bot.access import gathering
 from bot.access.context import Context
 from bot.access.errors import OutOfDate, Refused, Unknown
 from bot.access.ports import Person
-from bot.access.provision import target_of
-from bot.access.request_access import Typed
+from bot.access.results import StatusView, Typed
+from bot.access.targets import target_of
 from bot.policy import asking, authorization, evaluation
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from storage.audit_log import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
-from storage.records import AuditEvent, Decision, Request, State
+from storage.records import AuditEvent, Request, State
 
 NUMBER_MAX = 18
 POLICY = "policy"
 """The actor of what follows from the policy alone."""
 ACTIVITY_WITHIN = 2.0
 """Seconds to wait for a server's count of sessions: an answer in Slack is not kept waiting for it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatusView:
-    """One request as ``status`` shows it. ``sessions`` is None where the server was not asked or did not answer in time."""
-
-    request: Request
-    decisions: tuple[Decision, ...]
-    events: tuple[AuditEvent, ...]
-    sessions: int | None
 
 
 async def last_event(context: Context) -> int | None:
@@ -78,7 +67,7 @@ async def visible(context: Context, person: Person, request_id: int) -> Request:
         return request
     decisions = await context.ledger.decisions(request_id)
     config = context.in_force()
-    if not authorization.may_see(config, request, decisions, person.id, await membership.facts(context, config)):
+    if not authorization.may_see(config, request, decisions, person.id, await gathering.gather(context, config)):
         raise Unknown(f"#{request_id}")
     return request
 
@@ -130,7 +119,7 @@ async def _may_see(context: Context, person: Person, request: Request) -> bool:
 async def databases(context: Context, person: Person) -> tuple[CatalogEntry, ...]:
     """What this person may ask for by today's policy."""
     config = context.in_force()
-    return catalog_entries(config, person.id, await membership.facts(context, config))
+    return catalog_entries(config, person.id, await gathering.gather(context, config))
 
 
 def levels(context: Context, database: str) -> tuple[str, ...]:
@@ -146,7 +135,7 @@ async def explain(
     config, asker = context.in_force(), other or person.id
     now = await context.ledger.now()
     tally = await context.ledger.tally(asker, typed.database, now=now) if typed.database else None
-    facts = await membership.facts(context, config, tally=tally)
+    facts = await gathering.gather(context, config, tally=tally)
     if asker != person.id and not authorization.may_ask_about_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
     question = asking.PolicyQuestion(

@@ -1,64 +1,27 @@
-"""Ask for access, withdraw a waiting request, and what the clock does with one nobody decides."""
+"""Ask for access, and withdraw a waiting request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 
-from bot.access import journal, membership
+from bot.access import gathering, journal
 from bot.access.context import NO_DIRECTORY, Context
-from bot.access.decide import approve_alone, grant_of
+from bot.access.decide import approve_alone
+from bot.access.descriptions import why_not
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.job import JobContext
 from bot.access.ports import DirectoryUnavailable, Person
-from bot.access.words import why_not
+from bot.access.results import FormNeeded, RequestOutcome, Typed
 from bot.policy import asking, evaluation
-from bot.policy.catalog import CatalogEntry, catalog_entries
+from bot.policy.catalog import catalog_entries
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
-from storage.records import Cause, Draft, Request, RequestKind, State, UsageCounts
+from storage.records import Cause, Draft, Request, RequestKind, UsageCounts
 from storage.transitions import Transition, TransitionInput
 
 ROUNDS = 5
 """How often an ask is judged anew because others asked meanwhile."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Typed:
-    """An ask as it was typed, or as the form had it; what is None was left out."""
-
-    database: str | None = None
-    level: str | None = None
-    duration: timedelta | None = None
-    reason: str | None = None
-    kind: RequestKind = RequestKind.ACCESS
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestOutcome:
-    """``is_new`` is False where the same ask was waiting already: its number is the answer.
-
-    ``not_yet``: why what needs nobody's approval was stored and not approved.
-    """
-
-    request: Request
-    is_new: bool
-    not_yet: str | None = None
-
-
-class FormNeeded(Exception):
-    """Something was left out that only the form can ask for; ``typed`` fills it in. ``grant``: what more time is asked for."""
-
-    def __init__(
-        self, typed: Typed, catalog_entries: tuple[CatalogEntry, ...], missing: str, *, grant: Request | None = None
-    ) -> None:
-        super().__init__(f"{missing} is missing")
-        self.typed = typed
-        self.catalog_entries = catalog_entries
-        self.missing = missing
-        self.grant = grant
 
 
 async def request_access(
@@ -70,7 +33,7 @@ async def request_access(
     """
     for _ in range(ROUNDS):
         config = context.in_force()
-        facts = await membership.facts_about(context, config, person, typed.database)
+        facts = await gathering.gather_about(context, config, person, typed.database)
         question = await _question(context, person, typed, grant)
         try:
             answer = await _allowed(context, config, question, facts, typed)
@@ -103,7 +66,7 @@ async def _allowed(
         raise FormNeeded(typed, mine, answer.what, grant=question.grant)
     if isinstance(answer, asking.Refused):
         if answer.about == "people":
-            await membership.trouble(context, answer)
+            await gathering.report_refusal(context, answer)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
     return answer
 
@@ -170,14 +133,3 @@ async def cancel(context: Context, person: Person, request_id: int) -> Request:
         )
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
-
-
-async def lapse(context: Context, work: JobContext) -> None:
-    """Effect of the ``lapse`` task: the time to decide is over."""
-    request = await work.request()
-    if request.state.is_over or request.state.is_live:
-        return
-    grant = await grant_of(context, request)
-    over = grant is not None and grant.state is not State.ACTIVE
-    words = f"the access #{request.parent_id} that it would have extended has ended." if over else None
-    await work.advance(request, Transition.LAPSE, TransitionInput(actor="clock", cause=Cause.LAPSED, words=words))

@@ -1,25 +1,19 @@
-"""Sign off a break-glass grant, and what comes of one that nobody signs off in time."""
+"""Sign off a break-glass grant."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import structlog
 
-from bot.access import journal, membership
-from bot.access.alerts import raise_alert
+from bot.access import gathering, journal
 from bot.access.context import Context
+from bot.access.descriptions import why_not
 from bot.access.errors import Refused, TooLate
-from bot.access.job import JobContext, Retry
-from bot.access.ports import Person, ReviewNotice, Undeliverable
-from bot.access.words import why_not
+from bot.access.ports import Person
 from bot.policy import authorization
 from storage.audit_log import AuditKind
 from storage.errors import NotPossible
 from storage.records import Decision, Request, RequestKind, Verdict
 from storage.transitions import Transition, TransitionInput
-
-AGAIN_AFTER = timedelta(hours=24)
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +21,7 @@ log = structlog.get_logger(__name__)
 async def sign_off(context: Context, person: Person, request: Request) -> Request:
     """Someone else answers for what was done. Raises Refused where it is not theirs to do, TooLate where it was done."""
     request, config = await context.ledger.request(request.id), context.in_force()
-    no = authorization.may_review(config, request, person.id, await membership.facts(context, config))
+    no = authorization.may_review(config, request, person.id, await gathering.gather(context, config))
     if no is not None:
         await context.ledger.record(
             AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "review"}
@@ -49,29 +43,3 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         return await context.ledger.advance(request.id, Transition.NOTE, change)
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
-
-
-async def overdue(context: Context, work: JobContext) -> None:
-    """Effect of ``review``, due when the time to sign off is over: an alert, and the reviewers are asked again, every day."""
-    request = await work.request()
-    if not request.needs_review:
-        return
-    await context.ledger.record(AuditKind.REVIEW_OVERDUE, actor="clock", request_id=request.id)
-    await raise_alert(
-        context,
-        request,
-        f"Break-glass #{request.id} of @{request.requester_name} on {request.database} is not signed off, and its time is over.",
-        steps=(f"See what was done with it: dbaccess show {request.id}", f"Sign it off: /dbaccess review {request.id}"),
-    )
-    for person_id in sorted(await _reviewers(context, request)):
-        await work.hold()
-        try:
-            await context.messenger.post(person_id, ReviewNotice(request=request))
-        except Undeliverable as closed:
-            log.warning("a reviewer cannot be told", request=request.id, why=str(closed))
-    raise Retry("until it is signed off", at=await context.ledger.now() + AGAIN_AFTER)
-
-
-async def _reviewers(context: Context, request: Request) -> frozenset[str]:
-    config = context.files.config
-    return authorization.reviewers(config, request, await membership.facts(context, config)) if config else frozenset()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.access import queries
-from bot.access.words import describe_receipt, read_back_at
+from bot.access.descriptions import describe_receipt, read_back_at
 from bot.app import offline, operator
 from bot.cli import common
 from bot.durations import format_duration

@@ -15,13 +15,13 @@ from rich.progress import Progress
 
 from bot.access import revoke as verbs
 from bot.access.context import Context
+from bot.access.descriptions import describe_receipt
 from bot.access.errors import AccessError, TooLate
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
-from bot.access.words import describe_receipt
 from bot.app import offline, operator
 from bot.cli import common
 from bot.cli.listing import number
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from storage.records import Request, State
 
 LOOK_SECONDS = 1.0

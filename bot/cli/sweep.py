@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from adapters.base import AdapterError
-from bot.access import sweep as verbs
 from bot.app import offline, operator
 from bot.cli import common
+from bot.monitors import servers
 
 
 def sweep(
@@ -26,7 +26,7 @@ def sweep(
     wrong = [
         s
         for s in found.strays
-        if s.kind is not verbs.StrayKind.FOREIGN and not ended.get(s.username, "").startswith("ended")
+        if s.kind is not servers.StrayKind.FOREIGN and not ended.get(s.username, "").startswith("ended")
     ]
     for name, why in found.unanswered.items():
         typer.echo(f"{name} was not looked at: {why}", err=True)
@@ -34,16 +34,16 @@ def sweep(
         raise typer.Exit(1)
 
 
-async def _sweep(*, fix: bool) -> tuple[verbs.SweepResult, dict[str, str]]:
+async def _sweep(*, fix: bool) -> tuple[servers.SweepResult, dict[str, str]]:
     """By username, what became of it."""
     ended: dict[str, str] = {}
     async with offline(common.quiet_settings(to_end=True)) as context:
-        found = await verbs.find_strays(context)
+        found = await servers.find_strays(context)
         for stray in found.strays if fix else ():
-            if stray.kind is not verbs.StrayKind.ORPHAN:
+            if stray.kind is not servers.StrayKind.ORPHAN:
                 continue
             try:
-                receipt = await verbs.end(context, stray, actor=operator().id)
+                receipt = await servers.end_stray(context, stray, actor=operator().id)
             except AdapterError as error:
                 ended[stray.username] = f"not ended: {error}"
             else:
@@ -51,14 +51,14 @@ async def _sweep(*, fix: bool) -> tuple[verbs.SweepResult, dict[str, str]]:
     return found, ended
 
 
-def _print(found: verbs.SweepResult, ended: dict[str, str]) -> None:
+def _print(found: servers.SweepResult, ended: dict[str, str]) -> None:
     for stray in found.strays:
         became = f" → {ended[stray.username]}" if stray.username in ended else ""
         typer.echo(f"{stray.kind}: {stray.what}{became}")
     typer.echo(f"{found.servers} servers, {found.users} managed users, {len(found.strays)} strays")
 
 
-def _json(stray: verbs.Stray, ended: dict[str, str]) -> dict[str, Any]:
+def _json(stray: servers.Stray, ended: dict[str, str]) -> dict[str, Any]:
     return {
         "kind": stray.kind.value,
         "database": stray.target.name,

@@ -14,10 +14,11 @@ from bot.access import decide, extend, password, queries, request_access, review
 from bot.access.context import Context
 from bot.access.errors import AccessError, Unknown
 from bot.access.ports import Person
-from bot.access.request_access import Typed
-from bot.slack import answers, ids, modals
-from bot.slack.credentials import shown_password
+from bot.access.results import Typed
+from bot.slack import ids
 from bot.slack.interaction import Interaction, Listener, guarded
+from bot.slack.render import form_layouts, replies
+from bot.slack.render.credentials import shown_password
 from storage.records import Request
 
 
@@ -40,7 +41,7 @@ async def on_approve(interaction: Interaction, person: Person) -> None:
 async def on_deny(interaction: Interaction, person: Person) -> None:
     request = await _clicked(interaction)
     await decide.may_deny(interaction.context, person, request)
-    await interaction.open(modals.deny_form(request))
+    await interaction.open(form_layouts.deny_form(request))
 
 
 async def on_revoke(interaction: Interaction, person: Person) -> None:
@@ -49,43 +50,45 @@ async def on_revoke(interaction: Interaction, person: Person) -> None:
 
 async def on_done(interaction: Interaction, person: Person) -> None:
     await interaction.say(
-        answers.ended(await revoke.done(interaction.context, person, (await _clicked(interaction)).id))
+        replies.ended(await revoke.done(interaction.context, person, (await _clicked(interaction)).id))
     )
 
 
 async def on_extend(interaction: Interaction, person: Person) -> None:
     grant = await extend.extendable(interaction.context, person, (await _clicked(interaction)).id)
-    await interaction.open(modals.extension_form(grant, await queries.databases(interaction.context, person), Typed()))
+    await interaction.open(
+        form_layouts.extension_form(grant, await queries.databases(interaction.context, person), Typed())
+    )
 
 
 async def on_sign_off(interaction: Interaction, person: Person) -> None:
     request = await review.sign_off(interaction.context, person, await _clicked(interaction))
-    await interaction.say(answers.said(f"#{request.id} is signed off."))
+    await interaction.say(replies.said(f"#{request.id} is signed off."))
 
 
 async def on_cancel(interaction: Interaction, person: Person) -> None:
     request = await request_access.cancel(interaction.context, person, (await _clicked(interaction)).id)
-    await interaction.say(answers.said(f"#{request.id} is withdrawn."))
+    await interaction.say(replies.said(f"#{request.id} is withdrawn."))
 
 
 async def on_new_password(interaction: Interaction, person: Person) -> None:
     await password.renew(interaction.context, person, await _clicked(interaction))
     await interaction.say(
-        answers.said("A new password is on its way into this message. The old one ends; open sessions live on.")
+        replies.said("A new password is on its way into this message. The old one ends; open sessions live on.")
     )
 
 
 async def on_show_password(interaction: Interaction, person: Person) -> None:
     """The form opens at once, since Slack does not wait for a database."""
     request = await password.revealable(interaction.context, person, await _clicked(interaction))
-    view_id = await interaction.open(modals.password_form(request))
+    view_id = await interaction.open(form_layouts.password_form(request))
     if view_id is None:
         return
     try:
         blocks = shown_password(await password.reveal(interaction.context, person, request))
     except AccessError as no:
-        blocks = answers.said(str(no)).blocks
-    await interaction.redraw(view_id, modals.password_form(request, blocks))
+        blocks = replies.said(str(no)).blocks
+    await interaction.redraw(view_id, form_layouts.password_form(request, blocks))
 
 
 async def on_ask_again(interaction: Interaction, person: Person) -> None:
@@ -97,9 +100,9 @@ async def on_ask_again(interaction: Interaction, person: Person) -> None:
     )
     catalog_entries = await queries.databases(interaction.context, person)
     await interaction.open(
-        modals.request_form(catalog_entries, typed)
+        form_layouts.request_form(catalog_entries, typed)
         if catalog_entries
-        else modals.nothing_form("There is nothing you may ask for.")
+        else form_layouts.nothing_form("There is nothing you may ask for.")
     )
 
 
@@ -109,7 +112,9 @@ async def on_database_chosen(interaction: Interaction, person: Person) -> None:
     catalog_entries = await queries.databases(interaction.context, person)
     try:
         await interaction.client.views_update(
-            view_id=view["id"], hash=view.get("hash"), view=modals.request_form(catalog_entries, modals.chosen(view))
+            view_id=view["id"],
+            hash=view.get("hash"),
+            view=form_layouts.request_form(catalog_entries, form_layouts.chosen(view)),
         )
     except SlackApiError as error:
         if error.response.get("error") not in ("hash_conflict", "not_found"):
@@ -124,7 +129,7 @@ def _other(context: Context) -> Callable[..., Awaitable[None]]:
         clicked = (body.get("actions") or [{}])[0]
         if clicked.get("type") == "button" and body.get("response_url"):
             interaction = Interaction(context=context, client=client, respond=respond, body=body)
-            await interaction.say(answers.said("This button is outdated."))
+            await interaction.say(replies.said("This button is outdated."))
 
     return on_other
 

@@ -10,8 +10,9 @@ from bot.access import extend, queries, request_access, review, revoke
 from bot.access.context import Context
 from bot.access.errors import NotUnderstood
 from bot.access.ports import Person
-from bot.slack import answers, parse
+from bot.slack import parse
 from bot.slack.interaction import Interaction, Listener, guarded
+from bot.slack.render import replies
 from storage.records import RequestKind
 
 COMMAND = "/dbaccess"
@@ -25,8 +26,8 @@ def register(app: AsyncApp, context: Context) -> None:
 async def on_command(interaction: Interaction, person: Person) -> None:
     """Find the verb. What comes later says so; what is unknown is answered with help."""
     typed = parse.words(interaction.text)
-    if typed.verb in answers.LATER:
-        await interaction.say(answers.said(f"{typed.verb} comes with a later version."))
+    if typed.verb in replies.LATER:
+        await interaction.say(replies.said(f"{typed.verb} comes with a later version."))
     elif typed.verb in VERBS:
         await VERBS[typed.verb](interaction, person)
     else:
@@ -37,7 +38,7 @@ async def on_request(interaction: Interaction, person: Person) -> None:
     typed = parse.ask(
         parse.words(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
     )
-    await interaction.say(answers.asked(await request_access.request_access(interaction.context, person, typed)))
+    await interaction.say(replies.asked(await request_access.request_access(interaction.context, person, typed)))
 
 
 async def on_breakglass(interaction: Interaction, person: Person) -> None:
@@ -45,7 +46,7 @@ async def on_breakglass(interaction: Interaction, person: Person) -> None:
         parse.words(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
     )
     await interaction.say(
-        answers.asked(
+        replies.asked(
             await request_access.request_access(
                 interaction.context, person, replace(typed, kind=RequestKind.BREAK_GLASS)
             )
@@ -55,7 +56,7 @@ async def on_breakglass(interaction: Interaction, person: Person) -> None:
 
 async def on_extend(interaction: Interaction, person: Person) -> None:
     request_id, typed = parse.extend(parse.words(interaction.text).rest)
-    await interaction.say(answers.asked(await extend.extend(interaction.context, person, request_id, typed)))
+    await interaction.say(replies.asked(await extend.extend(interaction.context, person, request_id, typed)))
 
 
 async def on_review(interaction: Interaction, person: Person) -> None:
@@ -63,7 +64,7 @@ async def on_review(interaction: Interaction, person: Person) -> None:
     request = await review.sign_off(
         interaction.context, person, await queries.visible(interaction.context, person, request_id)
     )
-    await interaction.say(answers.said(f"#{request.id} is signed off."))
+    await interaction.say(replies.said(f"#{request.id} is signed off."))
 
 
 async def on_list(interaction: Interaction, person: Person) -> None:
@@ -73,49 +74,49 @@ async def on_list(interaction: Interaction, person: Person) -> None:
     if database and database.startswith("@"):
         raise NotUnderstood(database, "Pick the person from the list that Slack shows while you type.")
     found = await queries.listing(interaction.context, person, database=database, other=other)
-    await interaction.say(answers.listed(found, person.id))
+    await interaction.say(replies.listed(found, person.id))
 
 
 async def on_status(interaction: Interaction, person: Person) -> None:
     view = await queries.status(
         interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "status")
     )
-    await interaction.say(answers.status(view, await interaction.context.ledger.now()))
+    await interaction.say(replies.status(view, await interaction.context.ledger.now()))
 
 
 async def on_cancel(interaction: Interaction, person: Person) -> None:
     request = await request_access.cancel(
         interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "cancel")
     )
-    await interaction.say(answers.said(f"#{request.id} is withdrawn."))
+    await interaction.say(replies.said(f"#{request.id} is withdrawn."))
 
 
 async def on_done(interaction: Interaction, person: Person) -> None:
     request = await revoke.done(
         interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "done")
     )
-    await interaction.say(answers.ended(request))
+    await interaction.say(replies.ended(request))
 
 
 async def on_revoke(interaction: Interaction, person: Person) -> None:
     request = await revoke.revoke(
         interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "revoke")
     )
-    await interaction.say(answers.ended(request))
+    await interaction.say(replies.ended(request))
 
 
 async def on_databases(interaction: Interaction, person: Person) -> None:
-    await interaction.say(answers.databases(await queries.databases(interaction.context, person)))
+    await interaction.say(replies.databases(await queries.databases(interaction.context, person)))
 
 
 async def on_explain(interaction: Interaction, person: Person) -> None:
     typed, other = parse.explain(parse.words(interaction.text).rest)
-    await interaction.say(answers.explanation(await queries.explain(interaction.context, person, typed, other=other)))
+    await interaction.say(replies.explanation(await queries.explain(interaction.context, person, typed, other=other)))
 
 
 async def on_help(interaction: Interaction, _person: Person) -> None:
     rest = parse.words(interaction.text).rest
-    await interaction.say(answers.help_for(rest[0] if rest else None))
+    await interaction.say(replies.help_for(rest[0] if rest else None))
 
 
 VERBS: dict[str, Listener] = {

@@ -21,7 +21,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.access.context import Context
-from bot.slack import actions, commands, events, views
+from bot.slack import actions, commands, events, forms
 
 LOOK_SECONDS = 2.0
 UNWELL_SECONDS = 60.0
@@ -87,7 +87,7 @@ def web_client(token: str, base_url: str | None) -> AsyncWebClient:
 def bolt(client: AsyncWebClient, context: Context) -> AsyncApp:
     """The app with all listeners."""
     app = AsyncApp(client=client)
-    for module in (commands, actions, views, events):
+    for module in (commands, actions, forms, events):
         module.register(app, context)
     return app
 

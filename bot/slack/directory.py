@@ -14,9 +14,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.model import EMAIL, PERSON
-from bot.slack.addresses import Addresses
-from bot.slack.groups import FRESH_SECONDS, Groups
-from bot.slack.text import clean
+from bot.slack.emails import Emails
+from bot.slack.render.text import clean
+from bot.slack.user_groups import FRESH_SECONDS, UserGroups
 
 CACHE_MAX = 10_000
 MEMBERS_PAGE = 1000
@@ -51,8 +51,8 @@ class SlackDirectory:
         self._clock = clock
         self._home: Home | None = None
         self._people: dict[str, tuple[float, Person]] = {}
-        self._groups = Groups(call=self._call, team=self._team, clock=clock)
-        self._addresses = Addresses(ask=self._ask_address, clock=clock)
+        self._groups = UserGroups(call=self._call, team=self._team, clock=clock)
+        self._addresses = Emails(ask=self._ask_address, clock=clock)
 
     async def home(self) -> Home:
         """Asked once (``auth.test``). Raises DirectoryUnavailable."""

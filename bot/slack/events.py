@@ -10,10 +10,10 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.access import membership
 from bot.access.context import Context
-from bot.slack import answers
-from bot.slack.blocks import section
+from bot.monitors import groups, members
+from bot.slack.render import replies
+from bot.slack.render.blocks import section
 
 GROUP_EVENTS = ("subteam_updated", "subteam_members_changed")
 
@@ -26,12 +26,12 @@ def register(app: AsyncApp, context: Context) -> None:
     async def on_user_change(event: dict[str, Any]) -> None:
         person_id = str((event.get("user") or {}).get("id") or "")
         context.directory.forget(person_id)
-        await membership.left(context, person_id)
+        await members.left(context, person_id)
 
     async def on_group_change(event: dict[str, Any]) -> None:
         log.info("a group changed", kind=event.get("type"))
         context.directory.forget_groups()
-        await membership.check_groups(context)
+        await groups.check_groups(context)
 
     async def on_home_opened(event: dict[str, Any], client: AsyncWebClient) -> None:
         if event.get("tab") == "home":
@@ -51,7 +51,7 @@ async def publish_home(client: AsyncWebClient, user_id: str) -> None:
     """The commands; a Home of one's own grants comes with a later version."""
     blocks = [
         section("*dbaccess* gives temporary access to databases. Ask with `/dbaccess request`."),
-        *answers.help_for(None).blocks,
+        *replies.help_for(None).blocks,
     ]
     try:
         await client.views_publish(user_id=user_id, view={"type": "home", "blocks": blocks})

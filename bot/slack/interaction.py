@@ -17,10 +17,11 @@ from bot.access import queries
 from bot.access.context import Context
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.access.request_access import FormNeeded
-from bot.slack import answers, ids, modals, parse
-from bot.slack.answers import said
-from bot.slack.blocks import Block, RenderedMessage
+from bot.access.results import FormNeeded
+from bot.slack import ids, parse
+from bot.slack.render import form_layouts, replies
+from bot.slack.render.blocks import Block, RenderedMessage
+from bot.slack.render.replies import said
 from storage.errors import StoreUnavailable
 
 HTTP_OK = 200
@@ -132,9 +133,9 @@ async def _answered(call: Interaction, listener: Listener) -> None:
     try:
         await listener(call, await find(user_of(call.body)))
     except FormNeeded as needed:
-        await call.open(modals.form_for(needed))
+        await call.open(form_layouts.form_for(needed))
     except AccessError as no:
-        await call.say(answers.refused(no))
+        await call.say(replies.refused(no))
 
 
 async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, last: int | None) -> str:
@@ -148,4 +149,4 @@ async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, l
     log.error("a listener failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen)
     changes = await queries.changes_since(context, user_id, last)
     is_sure = not isinstance(unforeseen, StoreUnavailable)  # what it was writing may be written, or may yet be
-    return answers.in_trouble(reference, user_id, changes or (None if changes is None or not is_sure else ()))
+    return replies.in_trouble(reference, user_id, changes or (None if changes is None or not is_sure else ()))

@@ -10,7 +10,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access.ports import Delayed, DeliveryError, MessageGone, Notice, Posted, Undeliverable
-from bot.slack.cards import draw
+from bot.slack.render.notices import render
 
 TOO_MANY_REQUESTS = 429
 GONE = frozenset({"message_not_found", "thread_not_found"})
@@ -51,7 +51,7 @@ class SlackMessenger:
         await self._call("chat.update", posted.channel, notice, ts=posted.ts)
 
     async def _call(self, method: str, channel: str, notice: Notice, **more: Any) -> dict[str, Any]:
-        rendered = draw(notice)
+        rendered = render(notice)
         body = {"channel": channel, "text": rendered.text, "blocks": rendered.blocks, **more}
         try:
             answer = await self._client.api_call(method, json=body)

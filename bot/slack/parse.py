@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.access.errors import NotUnderstood
-from bot.access.request_access import Typed
+from bot.access.results import Typed
 from bot.durations import LOOKS_LIKE, parse_duration
-from bot.slack.text import clean, unescape
+from bot.slack.render.text import clean, unescape
 
 LOOKS_LIKE_A_DURATION = re.compile(r"\d+\w*", re.ASCII)
 UNITS = re.compile(r"(?:sec(?:ond)?|min(?:ute)?|hour|hr|day)s?", re.IGNORECASE)

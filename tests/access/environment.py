@@ -11,23 +11,14 @@ from typing import Any
 
 import yaml
 
-from bot.access import decide, request_access
+from bot.access import decide, request_access, results
 from bot.access.context import Context
 from bot.access.files import Files
-from bot.access.ports import (
-    ClosedNotice,
-    CredentialsNotice,
-    DeliveryError,
-    DirectoryUnavailable,
-    MessageGone,
-    Notice,
-    Person,
-    Posted,
-    PreparingNotice,
-)  # fmt: skip
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.access.ports import DeliveryError, DirectoryUnavailable, MessageGone, Notice, Person, Posted
 from bot.engines import Engines
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
+from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from storage.ledger import Ledger
 from storage.records import Request, State
 from tests.access.fake_engine import FakeServer, engine
@@ -221,7 +212,7 @@ class AccessEnvironment:
         return await self.context.member(person_id)
 
     async def ask(self, who: str = ADA, *, duration: timedelta = HOUR, reason: str = "looking at a refund") -> Request:
-        typed = request_access.Typed(database="shop", level="readonly", duration=duration, reason=reason)
+        typed = results.Typed(database="shop", level="readonly", duration=duration, reason=reason)
         asked = await request_access.request_access(self.context, await self.person(who), typed)
         await self.drain()
         return await self.ledger.request(asked.request.id)

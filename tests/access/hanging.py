@@ -13,11 +13,11 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from adapters.base import Adapter, Removal, ServerDown
-from bot.access import request_access
+from bot.access import request_access, results
 from bot.access.ports import Delayed, Notice
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
 from bot.engines import Engines
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from storage.records import Request, State
 from tests.access.environment import ADA, LEAD, AccessEnvironment
 from tests.access.fake_engine import FakeServer, engine
@@ -137,9 +137,7 @@ class Fleet:
         ada = await environment.person(ADA)
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = request_access.Typed(
-                database=database, level="readonly", duration=lasts, reason="looking at a refund"
-            )
+            typed = results.Typed(database=database, level="readonly", duration=lasts, reason="looking at a refund")
             asked.append((await request_access.request_access(environment.context, ada, typed)).request)
         await environment.drain()
         found = [await environment.now(request) for request in asked]
@@ -184,6 +182,6 @@ async def waiting_requests(environment: AccessEnvironment, count: int) -> None:
     ada = await environment.person(ADA)
     for n in range(count):
         lasts = timedelta(hours=1, seconds=n)
-        typed = request_access.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
+        typed = results.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
         await request_access.request_access(environment.context, ada, typed)
     await environment.drain()

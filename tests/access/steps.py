@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from bot.access import request_access
+from bot.access import request_access, results
 from bot.access.errors import AccessError
-from bot.access.ports import AlertNotice
+from bot.notifications.notices import AlertNotice
 from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
@@ -32,7 +32,7 @@ def load_now(environment: AccessEnvironment) -> None:
 
 
 async def break_the_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
-    typed = request_access.Typed(
+    typed = results.Typed(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
     asked = await request_access.request_access(environment.context, await environment.person(who), typed)

@@ -8,7 +8,7 @@ import pytest
 
 from bot.access import decide, queries, request_access
 from bot.access.errors import OutOfDate, Refused, TooLate
-from bot.access.ports import CardNotice, CredentialsNotice, TurnNotice
+from bot.notifications.notices import CardNotice, CredentialsNotice, TurnNotice
 from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, ADMIN, CARDS, GUEST, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment

@@ -10,7 +10,7 @@ import pytest
 
 from bot.access import extend, password, review
 from bot.access.errors import Refused, TooLate
-from bot.access.request_access import Typed
+from bot.access.results import Typed
 from storage.audit_log import AuditKind
 from storage.records import Request, State
 from tests.access.environment import ADA, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment

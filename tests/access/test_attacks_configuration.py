@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bot.access import decide, request_access, review
-from bot.access.request_access import Typed
+from bot.access.results import Typed
 from storage.records import Request, State
 from tests.access.environment import ADA, ADMIN, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.steps import GLASS, break_the_glass, change_during_lookup, load_now, put_in_force, refusal_of

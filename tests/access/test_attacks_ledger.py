@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from sqlalchemy import event
 
 from bot.access import queries, revoke
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
 from bot.app import App
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from bot.settings import Settings
 from storage.errors import LedgerError
 from storage.ledger import Ledger

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bot.access import membership
+from bot.access.alerts import raise_alert
 from bot.access.errors import Refused
-from bot.access.ports import AlertNotice, Undeliverable
+from bot.access.ports import Undeliverable
+from bot.monitors import groups
+from bot.notifications.notices import AlertNotice
 from storage.audit_log import AuditKind
 from storage.records import State, TaskKind
 from tests.access.environment import ADMIN, ALERTS, LEAD, SECOND, STRANGER, AccessEnvironment
@@ -49,7 +51,7 @@ async def test_an_alert_that_reached_nobody_stays_due(environment: AccessEnviron
     environment.messenger.refuse = lambda place, notice: (
         Undeliverable("closed") if place in (ALERTS, ADMIN) and isinstance(notice, AlertNotice) else None
     )
-    await membership.raise_alert(environment.context, None, "Something is wrong.")
+    await raise_alert(environment.context, None, "Something is wrong.")
     await environment.drain()
     environment.messenger.refuse = lambda _place, _notice: None
     await environment.turn(hours=1)
@@ -65,7 +67,7 @@ async def led(environment: AccessEnvironment) -> AccessEnvironment:
     """A group approves; it was looked at once."""
     environment.people.groups = {LEADS: {LEAD}, BOSS: {LEAD}}
     put_in_force(environment, approvals=[{"from": [LEADS]}])
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     return environment
 
 
@@ -75,7 +77,7 @@ async def test_an_approval_by_somebody_who_passed_through_the_group_is_on_record
     led.people.groups[LEADS] = {LEAD, STRANGER}  # Slack's events are late
     await led.approve(request, STRANGER)
     led.people.groups[LEADS] = {LEAD}
-    await membership.check_groups(led.context)
+    await groups.check_groups(led.context)
     await led.drain()
     assert any(STRANGER in change["added"] for change in await recorded(led, AuditKind.GROUP_CHANGED))
     assert any("stranger" in told for told in alerts(led))
@@ -92,9 +94,9 @@ async def test_a_decision_records_the_membership_it_used(led: AccessEnvironment)
 async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: AccessEnvironment) -> None:
     put_in_force(led, approvals=[{"from": [BOSS, SECOND]}])
     await led.ask()
-    await membership.check_groups(led.context)
+    await groups.check_groups(led.context)
     led.people.groups[BOSS] = {STRANGER}
-    await membership.check_groups(led.context)
+    await groups.check_groups(led.context)
     await led.drain()
     events = [e for e in await led.ledger.events_after(0, limit=1000) if e.request_id is None]
     assert any(BOSS in str(e.facts) and STRANGER in str(e.facts) for e in events)

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from bot.access.errors import Refused
-from bot.access.ports import Delayed, GrantedNotice, Notice
-from bot.access.request_access import FormNeeded
+from bot.access.ports import Delayed, Notice
+from bot.access.results import FormNeeded
+from bot.notifications.notices import GrantedNotice
 from storage.audit_log import AuditKind
 from tests.access.environment import HOUR, STRANGER, AccessEnvironment
 from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of

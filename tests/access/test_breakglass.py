@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from bot.access import extend, request_access, review, revoke
+from bot.access import extend, request_access, results, review, revoke
 from bot.access.errors import Refused, TooLate
-from bot.access.ports import AlertNotice, CardNotice, Delayed, GrantedNotice, Notice, ReviewNotice, Undeliverable
+from bot.access.ports import Delayed, Notice, Undeliverable
+from bot.notifications.notices import AlertNotice, CardNotice, GrantedNotice, ReviewNotice
 from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
@@ -27,7 +28,7 @@ async def environment(environment: AccessEnvironment) -> AccessEnvironment:
 
 
 async def broken(environment: AccessEnvironment, who: str = ADA) -> Request:
-    typed = request_access.Typed(
+    typed = results.Typed(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
     asked = await request_access.request_access(environment.context, await environment.person(who), typed)
@@ -101,7 +102,7 @@ async def test_it_is_never_extended(environment: AccessEnvironment) -> None:
             environment.context,
             await environment.person(ADA),
             request.id,
-            request_access.Typed(duration=HOUR, reason="not yet done"),
+            results.Typed(duration=HOUR, reason="not yet done"),
         )
 
 
@@ -170,7 +171,7 @@ async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(environme
 async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
     ada = await environment.person(ADA)
     typed = [
-        request_access.Typed(
+        results.Typed(
             database="shop",
             level="readonly",
             duration=n * HOUR / 4,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.access import extend, request_access
-from bot.access.ports import CardNotice, ClosedNotice, CredentialsNotice
+from bot.access import extend, request_access, results
+from bot.notifications.notices import CardNotice, ClosedNotice, CredentialsNotice
 from storage.records import Request, RequestKind, State, TaskKind
 from tests.access.environment import ADA, HOUR, SECOND, AccessEnvironment, Killed
 from tests.soak import SOAK
@@ -43,7 +43,7 @@ async def begun(environment: AccessEnvironment, part: str) -> Request:
     if part == "breaking the glass":
         environment.policy["rules"].append(GLASS)
         environment.write()
-        typed = request_access.Typed(
+        typed = results.Typed(
             database="shop", level="readonly", reason="everything is down", kind=RequestKind.BREAK_GLASS
         )
         return (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
@@ -53,7 +53,7 @@ async def begun(environment: AccessEnvironment, part: str) -> Request:
         environment.clock.at += (await environment.now(request)).terms.duration
     if part == "extending":
         await environment.drain()
-        typed = request_access.Typed(duration=HOUR, reason="the refund takes longer")
+        typed = results.Typed(duration=HOUR, reason="the refund takes longer")
         more = await extend.extend(environment.context, await environment.person(ADA), request.id, typed)
         await environment.approve(more.request)
     return request

@@ -12,11 +12,14 @@ import pytest
 from sqlalchemy import update
 
 from adapters.base import AdapterError, ServerDown
-from bot.access import revoke, runner, sweep
-from bot.access.ports import AlertNotice, Person
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.access.ports import Person
+from bot.access.targets import target_of
 from bot.engines import Engines
+from bot.jobs import runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
+from bot.monitors import servers
+from bot.notifications.notices import AlertNotice
 from storage.errors import StoreUnavailable
 from storage.records import Cause, Request, State, TaskKind
 from storage.schema import requests
@@ -65,9 +68,9 @@ async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: Acce
     request = await environment.granted()
     broken_engine(environment, lambda: True)
     with pytest.raises(AdapterError) as caught:
-        await environment.engines.call(revoke.target_of(request), lambda adapter: adapter.list_users())
+        await environment.engines.call(target_of(request), lambda adapter: adapter.list_users())
     assert isinstance(caught.value, ServerDown)
-    found = await sweep.find_strays(environment.context)
+    found = await servers.find_strays(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
@@ -160,8 +163,8 @@ async def test_the_sweep_asks_the_servers_that_answer(
     environment.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
     environment.write()
     environment.context.files.refresh()
-    found = await sweep.find_strays(environment.context)
-    assert [stray.kind for stray in found.strays] == [sweep.StrayKind.ORPHAN]
+    found = await servers.find_strays(environment.context)
+    assert [stray.kind for stray in found.strays] == [servers.StrayKind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
 
 

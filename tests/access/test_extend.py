@@ -9,8 +9,8 @@ import pytest
 
 from bot.access import decide, extend, revoke
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.ports import AlertNotice, CardNotice, TurnNotice
-from bot.access.request_access import FormNeeded, Typed
+from bot.access.results import FormNeeded, Typed
+from bot.notifications.notices import AlertNotice, CardNotice, TurnNotice
 from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, AccessEnvironment

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bot.access import membership
 from bot.access.errors import Refused
-from bot.access.ports import AlertNotice, CardNotice
+from bot.monitors import groups, members
+from bot.notifications.notices import AlertNotice, CardNotice
 from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, ALERTS, CARDS, LEAD, SECOND, STRANGER, AccessEnvironment
@@ -35,10 +35,10 @@ async def changes(environment: AccessEnvironment) -> list[dict[str, object]]:
 
 async def test_who_left_loses_what_is_live_and_what_waits(environment: AccessEnvironment) -> None:
     grant, waiting = await environment.granted(), await environment.ask(reason="another one, later")
-    await membership.left(environment.context, ADA)
+    await members.left(environment.context, ADA)
     assert (await environment.now(grant)).state is State.ACTIVE
     environment.people.leaves(ADA)
-    await membership.check_members(environment.context)
+    await members.check_members(environment.context)
     await environment.drain()
     ended, closed = await environment.now(grant), await environment.now(waiting)
     assert (ended.state, ended.ended_because, ended.ended_by) == (State.REVOKED, Cause.LEFT, "directory")
@@ -51,35 +51,35 @@ async def test_no_answer_ends_nothing(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     environment.people.leaves(ADA)
     environment.people.is_silent = True
-    await membership.check_members(environment.context)
+    await members.check_members(environment.context)
     assert (await environment.now(grant)).state is State.ACTIVE
 
 
 async def test_a_group_that_changes_is_on_the_record_once_and_alerted(environment: AccessEnvironment) -> None:
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     assert await changes(environment) == []
     environment.people.groups[LEADS] = {STRANGER}
     for _ in range(2):
-        await membership.check_groups(environment.context)
+        await groups.check_groups(environment.context)
     assert await changes(environment) == [{"group": LEADS, "added": [STRANGER], "removed": [LEAD]}]
     (told,) = await alerts(environment)
     assert "added @stranger (U0STRANGER); removed @lead (U0LEAD)" in told
 
 
 async def test_a_change_while_the_bot_was_down_is_seen_at_the_next_look(environment: AccessEnvironment) -> None:
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     environment.people.groups[LEADS] = set()
     await environment.restart()
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     assert len(await changes(environment)) == 1
 
 
 async def test_a_silent_group_did_not_change(environment: AccessEnvironment) -> None:
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     environment.people.silent_groups = {LEADS}
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     environment.people.silent_groups = set()
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     assert await changes(environment) == []
 
 
@@ -125,12 +125,12 @@ async def test_what_is_no_longer_named_is_forgotten(environment: AccessEnvironme
     environment.policy["rules"][0]["approvals"] = [{"from": ["@leads", SECOND]}]
     environment.write()
     await environment.ask()
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     assert await environment.ledger.remembered("pin:@leads") == LEADS
     environment.policy["rules"][0]["approvals"] = [{"from": [SECOND, LEAD]}]
     environment.write()
     environment.context.files.refresh()
-    await membership.check_groups(environment.context)
+    await groups.check_groups(environment.context)
     assert await environment.ledger.remembered_names("") == ()
 
 

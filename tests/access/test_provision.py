@@ -11,19 +11,10 @@ import pytest
 from adapters.base import Blocked, Rejected
 from bot.access import password, revoke
 from bot.access.errors import TooLate, Unknown
-from bot.access.ports import (
-    AlertNotice,
-    ClosedNotice,
-    CredentialsNotice,
-    Delayed,
-    DeliveryError,
-    Notice,
-    PreparingNotice,
-    TurnNotice,
-    Undeliverable,
-)
-from bot.access.registry import JOBS
-from bot.access.runner import LEASE, Runner
+from bot.access.ports import Delayed, DeliveryError, Notice, Undeliverable
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import LEASE, Runner
+from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, TurnNotice
 from storage.records import Cause, State
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.fake_engine import User

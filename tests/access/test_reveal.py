@@ -6,7 +6,7 @@ import pytest
 
 from bot.access import password
 from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.ports import CredentialsNotice
+from bot.notifications.notices import CredentialsNotice
 from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, HOUR, LEAD, AccessEnvironment

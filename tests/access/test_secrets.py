@@ -11,8 +11,10 @@ import pytest
 import structlog
 
 from bot import logs
-from bot.access import password, provision, revoke
-from bot.access.ports import ClosedNotice
+from bot.access import password, revoke
+from bot.jobs import password as password_job
+from bot.jobs import provision
+from bot.notifications.notices import ClosedNotice
 from bot.settings import Settings
 from storage.records import State
 from tests.access.environment import ADA, AccessEnvironment
@@ -39,13 +41,13 @@ def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every password that was ever made."""
     found: list[str] = []
-    real = provision.make_password
+    real = password.make_password
 
     def remembered() -> str:
         found.append(real())
         return found[-1]
 
-    for module in (provision, password):
+    for module in (provision, password_job, password):
         monkeypatch.setattr(module, "make_password", remembered)
     return found
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bot.access import request_access
-from bot.access.ports import CredentialsNotice
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.access import request_access, results
 from bot.engines import Engines
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
+from bot.notifications.notices import CredentialsNotice
 from storage.records import Request, State
 from tests.access.environment import ADA, AccessEnvironment
 from tests.access.hanging import expect
@@ -101,7 +101,7 @@ class Place:
         environment, asked = self.environment, []
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = request_access.Typed(database=database, level=READS, duration=lasts, reason="looking at a refund")
+            typed = results.Typed(database=database, level=READS, duration=lasts, reason="looking at a refund")
             asked.append(
                 (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
             )

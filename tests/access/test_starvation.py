@@ -15,17 +15,11 @@ import pytest
 from adapters.base import ServerDown
 from bot.access import password, revoke
 from bot.access.alerts import raise_alert
-from bot.access.ports import (
-    AlertNotice,
-    ClosedNotice,
-    CredentialsNotice,
-    Notice,
-    Person,
-    PreparingNotice,
-    ReminderNotice,
-)
-from bot.access.runner import SLOTS
+from bot.access.ports import Notice, Person
+from bot.access.targets import target_of
 from bot.engines import WORKERS, Share
+from bot.jobs.runner import SLOTS
+from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, ReminderNotice
 from storage.records import Priority, Request, State, TaskKind
 from storage.slots import ON_SERVER, PRIORITIES
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
@@ -124,7 +118,7 @@ async def test_an_end_comes_while_grants_and_questions_hang_on_its_own_server(fl
     fleet.build()
     environment = fleet.environment
     (good,) = await fleet.granted("shop", minutes=60)
-    target = revoke.target_of(good)
+    target = target_of(good)
     asked = [
         asyncio.create_task(environment.engines.call(target, lambda _adapter: fleet.server.reach("asked"), share=share))
         for share in (Share.GRANTS, Share.QUESTIONS)

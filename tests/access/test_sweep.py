@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from adapters.base import Enforced
-from bot.access import decide, servers, sweep
-from bot.access.sweep import StrayKind
+from bot.access import decide
+from bot.monitors import servers
+from bot.monitors.servers import StrayKind
 from storage.audit_log import AuditKind
 from storage.records import Request
 from tests.access.environment import LEAD, AccessEnvironment
@@ -22,7 +23,7 @@ def put(environment: AccessEnvironment, username: str, ledger: str | None) -> No
 
 
 async def strays(environment: AccessEnvironment) -> dict[str, StrayKind]:
-    return {stray.username: stray.kind for stray in (await sweep.find_strays(environment.context)).strays}
+    return {stray.username: stray.kind for stray in (await servers.find_strays(environment.context)).strays}
 
 
 async def test_what_stands_on_one_side_only(environment: AccessEnvironment) -> None:
@@ -37,7 +38,7 @@ async def test_what_stands_on_one_side_only(environment: AccessEnvironment) -> N
     }
     assert request.username is not None
     del environment.server.users[request.username]
-    found = await sweep.find_strays(environment.context)
+    found = await servers.find_strays(environment.context)
     missing = next(stray for stray in found.strays if stray.kind is StrayKind.MISSING)
     assert (missing.username, missing.request_id) == (request.username, request.id)
     assert (found.servers, found.users) == (1, 3)
@@ -47,14 +48,14 @@ async def test_only_orphans_of_our_own_are_ended(environment: AccessEnvironment)
     environment.context.in_force()
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
-    found = {stray.kind: stray for stray in (await sweep.find_strays(environment.context)).strays}
+    found = {stray.kind: stray for stray in (await servers.find_strays(environment.context)).strays}
     session = environment.server.login(ORPHAN, "pw")
-    receipt = await sweep.end(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
+    receipt = await servers.end_stray(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
     assert receipt.sessions_ended == 1
     assert session not in environment.server.sessions
     assert set(environment.server.users) == {FOREIGN}
     with pytest.raises(AssertionError):
-        await sweep.end(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
+        await servers.end_stray(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
     events = await environment.ledger.events_after(0, limit=100)
     swept = [event for event in events if event.kind == AuditKind.SWEPT]
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]
@@ -90,7 +91,7 @@ async def test_what_ends_while_it_looks_is_no_stray(environment: AccessEnvironme
 async def test_a_server_that_does_not_answer_is_said_and_nothing_is_concluded(environment: AccessEnvironment) -> None:
     await environment.granted()
     environment.server.is_up = False
-    found = await sweep.find_strays(environment.context)
+    found = await servers.find_strays(environment.context)
     assert found.strays == ()
     assert list(found.unanswered) == ["shop"]
 

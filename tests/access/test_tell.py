@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bot.access.ports import AlertNotice, CardNotice, FeedNotice, Notice, Undeliverable
+from bot.access.ports import Notice, Undeliverable
+from bot.notifications.notices import AlertNotice, CardNotice, FeedNotice
 from storage.audit_log import AuditKind
 from storage.records import Purpose, State
 from tests.access.environment import ADMIN, ALERTS, AUDIT, CARDS, LEAD, SECOND, AccessEnvironment
@@ -75,7 +76,7 @@ async def test_an_alert_without_a_channel_goes_to_the_admins(environment: Access
 
 
 async def test_a_broken_change_of_the_files_is_an_alert_and_not_in_force(environment: AccessEnvironment) -> None:
-    from bot.access.alerts import announce_files
+    from bot.monitors.configuration import announce_files
 
     await environment.ask()
     await announce_files(environment.context)

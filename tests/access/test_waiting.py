@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bot.access import request_access
+from bot.access import request_access, results
 from bot.access.errors import Refused
-from bot.access.ports import AlertNotice, CardNotice, EndingSoonNotice, GrantedNotice, ReminderNotice
+from bot.notifications.notices import AlertNotice, CardNotice, EndingSoonNotice, GrantedNotice, ReminderNotice
 from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.environment import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
@@ -230,7 +230,7 @@ async def test_a_silent_group_is_said_also_where_the_level_was_left_out(environm
         await request_access.request_access(
             environment.context,
             await environment.person(ADA),
-            request_access.Typed(database="shop", reason="looking at a refund"),
+            results.Typed(database="shop", reason="looking at a refund"),
         )
 
 
@@ -238,7 +238,7 @@ async def test_asks_at_once_never_pass_the_cap(environment: AccessEnvironment) -
     rule(environment, approvals=[], automatic={"per_person_per_day": 2})
     ada = await environment.person(ADA)
     typed = [
-        request_access.Typed(database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund")
+        results.Typed(database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund")
         for n in range(6)
     ]
     asked = await asyncio.gather(

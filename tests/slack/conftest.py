@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from bot.slack.connection import Connection, bolt, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bot.access import membership
+from bot.access import alerts, gathering
+from bot.monitors import groups as group_monitor
 from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.environment import ALERTS, AUDIT, CARDS
@@ -23,7 +24,7 @@ A_WHILE = 3.0
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the double may take longer than a person would wait; then no answer would hide what is tested."""
-    for module in ("groups", "addresses"):
+    for module in ("user_groups", "emails"):
         monkeypatch.setattr(f"bot.slack.{module}.WITHIN_SECONDS", 60.0)
 
 
@@ -103,7 +104,7 @@ async def test_no_card_goes_to_a_channel_shared_with_others(slack_environment: S
 async def test_no_alert_goes_to_a_channel_shared_with_others(slack_environment: SlackEnvironment) -> None:
     load_now(slack_environment.environment)
     await share(slack_environment, ALERTS)
-    await membership.raise_alert(slack_environment.environment.context, None, "Something is wrong.")
+    await alerts.raise_alert(slack_environment.environment.context, None, "Something is wrong.")
     await slack_environment.slack.wait(
         "an alert", lambda: slack_environment.slack.messages(ALERTS) or slack_environment.slack.dm(ADMIN)
     )
@@ -117,7 +118,7 @@ async def test_audit_lines_wait_while_their_channel_is_shared_with_others(slack_
     await slack_environment.ask("shop readonly 1h Jane Doe's refunds")
     assert not await comes(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
-    slack_environment.environment.clock.at += membership.ALERT_PAUSE  # whatever was kept in mind is old
+    slack_environment.environment.clock.at += gathering.ALERT_PAUSE  # whatever was kept in mind is old
     slack_environment.environment.runner.nudge()
     await slack_environment.slack.wait(
         "the lines come", lambda: "Jane Doe" in str(slack_environment.slack.messages(AUDIT))
@@ -201,7 +202,7 @@ async def test_an_address_that_is_not_confirmed_means_nobody(slack_environment: 
 async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
-    await membership.check_groups(slack_environment.environment.context)
+    await group_monitor.check_groups(slack_environment.environment.context)
     card = await slack_environment.ask()
     slack_environment.slack.workspace.change_group(LEADS, LEAD, STRANGER)
     slack_environment.environment.context.directory.forget_groups()  # a minute has passed
@@ -213,7 +214,7 @@ async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(slack_e
             "subteam_members_changed", subteam_id=LEADS, added_users=added, removed_users=removed,
             added_users_count=len(added), removed_users_count=len(removed),
         )  # fmt: skip
-    await membership.check_groups(slack_environment.environment.context)
+    await group_monitor.check_groups(slack_environment.environment.context)
     kinds = [event.kind for event in await slack_environment.environment.ledger.events_after(0, limit=1000)]
     assert AuditKind.GROUP_CHANGED in kinds
 

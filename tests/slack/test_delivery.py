@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.slack import views
+from bot.slack import forms
 from storage.records import State, Verdict
 from tests.access.environment import CARDS
 from tests.fake_slack.server import LOST
@@ -160,13 +160,13 @@ async def test_a_verdict_that_takes_too_long_comes_as_a_message(
 ) -> None:
     await slack_environment.slack.command(ADA, "request")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
-    judged = views._outcome
+    judged = forms._outcome
 
     async def slowly(*about: Any) -> dict[str, Any]:
         await asyncio.sleep(0.1)
         return await judged(*about)
 
-    monkeypatch.setattr(views, "_outcome", slowly)
-    monkeypatch.setattr(views, "ACK_SECONDS", 0.01)
+    monkeypatch.setattr(forms, "_outcome", slowly)
+    monkeypatch.setattr(forms, "ACK_SECONDS", 0.01)
     assert (await slack_environment.slack.submit(ADA, form, why="x")).ack == {}
     await slack_environment.expect_dm(ADA, "at least 5 characters")

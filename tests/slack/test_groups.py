@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import membership
+from bot.monitors import groups
 from storage.records import State
 from tests.access.environment import ALERTS
 from tests.slack.conftest import ADA, LEAD, STRANGER, SlackEnvironment
@@ -40,7 +40,7 @@ async def test_a_group_decides(led: SlackEnvironment) -> None:
 
 async def test_a_group_emptied_between_card_and_click(led: SlackEnvironment) -> None:
     card = await led.ask()
-    await membership.check_groups(led.environment.context)  # seen for the first time
+    await groups.check_groups(led.environment.context)  # seen for the first time
     await led.slack.group_changes(LEADS)
     await alerted(led, "which the policy names, was changed in Slack: removed @lead")
     await led.slack.click(LEAD, card, "Approve")
@@ -55,7 +55,7 @@ async def test_a_group_emptied_between_card_and_click(led: SlackEnvironment) -> 
 async def test_groups_that_do_not_answer_give_nobody_access(
     led: SlackEnvironment, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.slack.groups.WITHIN_SECONDS", 0.2)
+    monkeypatch.setattr("bot.slack.user_groups.WITHIN_SECONDS", 0.2)
     failures: dict[str, list[Any]] = {"fails": [500] * 9, "limited": [{"error": "ratelimited"}] * 9}
     led.slack.failures["usergroups.list"] = failures.get(trouble, [])
     led.slack.slow = {"usergroups.list": 1.0} if trouble == "slow" else {}

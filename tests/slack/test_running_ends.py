@@ -13,10 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from bot import app as application
-from bot.access.registry import JOBS
-from bot.access.runner import Runner
 from bot.app import App, CannotStart
 from bot.http import CannotListen
+from bot.jobs.registry import JOBS
+from bot.jobs.runner import Runner
 from bot.settings import SettingsError
 from bot.slack.connection import Connection
 from storage.errors import StoreUnavailable

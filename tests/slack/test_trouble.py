@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.access import decide, password, request_access, revoke
-from bot.slack import views
+from bot.slack import forms
 from storage.errors import StoreUnavailable
 from storage.records import State
 from tests.access.environment import ADA, LEAD
@@ -61,7 +61,7 @@ async def expect_trouble(slack_environment: SlackEnvironment, user: str, certain
 async def test_a_request_that_was_stored_is_said_to_be_made(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_after(monkeypatch, request_access, "ask")
+    fail_after(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(slack_environment, ADA, "Your request was made (#1).")
     assert (await slack_environment.request()).state is State.PENDING
@@ -81,7 +81,7 @@ async def test_a_request_that_was_granted_is_said_to_be_made(
 async def test_nothing_was_changed_where_nothing_was(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_before(monkeypatch, request_access, "ask")
+    fail_before(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(slack_environment, ADA, "Nothing was changed.")
     assert await slack_environment.environment.ledger.requests() == ()
@@ -91,7 +91,7 @@ async def test_an_earlier_request_is_not_this_one(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await slack_environment.ask()
-    fail_before(monkeypatch, request_access, "ask")
+    fail_before(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 2h looking at another refund")
     await expect_trouble(slack_environment, ADA, "Nothing was changed.")
 
@@ -100,7 +100,7 @@ async def test_a_ledger_that_fails_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last transaction may be written or not, and it may answer again a moment later."""
-    fail_before(monkeypatch, request_access, "ask", StoreUnavailable("OperationalError"))
+    fail_before(monkeypatch, request_access, "request_access", StoreUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(slack_environment, ADA, "")
 
@@ -109,7 +109,7 @@ async def test_a_ledger_that_fails_leaves_nothing_certain(
 async def test_a_ledger_that_cannot_be_asked_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
-    fail_after(monkeypatch, request_access, "ask")
+    fail_after(monkeypatch, request_access, "request_access")
     fail_before(monkeypatch, slack_environment.environment.ledger, question, StoreUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(slack_environment, ADA, "")
@@ -202,7 +202,7 @@ async def test_a_form_says_what_is_certain_too(
 ) -> None:
     await slack_environment.slack.command(ADA, "request")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
-    fail_after(monkeypatch, request_access, "ask")
+    fail_after(monkeypatch, request_access, "request_access")
     outcome = await slack_environment.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")
     assert re.fullmatch(f"{REFERENCE} Your request was made \\(#1\\)\\.", outcome.errors["why"])
 
@@ -223,8 +223,8 @@ async def test_a_form_answered_late_says_it_by_message(
 ) -> None:
     await slack_environment.slack.command(ADA, "request")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
-    fail_after(monkeypatch, request_access, "ask")
-    monkeypatch.setattr(views, "ACK_SECONDS", 0)
+    fail_after(monkeypatch, request_access, "request_access")
+    monkeypatch.setattr(forms, "ACK_SECONDS", 0)
     assert (await slack_environment.slack.submit(ADA, form, why="looking at a refund", for_how_long="30m")).ack == {}
     await slack_environment.expect_dm(ADA, "Your request was made (#1).")
 

@@ -10,7 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from adapters.base import Endpoint
-from bot.access.ports import (
+from bot.access.ports import Notice
+from bot.access.results import RequestOutcome, StatusView, Typed
+from bot.notifications.notices import (
     AlertNotice,
     CardNotice,
     ClosedNotice,
@@ -18,17 +20,14 @@ from bot.access.ports import (
     EndingSoonNotice,
     FeedNotice,
     GrantedNotice,
-    Notice,
     PreparingNotice,
     ReminderNotice,
     ReviewNotice,
     TurnNotice,
 )
-from bot.access.queries import StatusView
-from bot.access.request_access import RequestOutcome, Typed
 from bot.policy.catalog import CatalogEntry
-from bot.slack import answers, modals
-from bot.slack.cards import draw
+from bot.slack.render import form_layouts, replies
+from bot.slack.render.notices import render
 from storage.audit_log import AuditKind
 from storage.records import (
     AuditEvent,
@@ -172,7 +171,7 @@ def of_the_policy(reason: str, kind: RequestKind, state: State, votes: tuple[Dec
 @pytest.mark.parametrize("reason", WORST)
 def test_every_message_passes_slacks_limits_and_mentions_nobody(reason: str) -> None:
     for notice in notices(reason[:1000]):
-        rendered = draw(notice)
+        rendered = render(notice)
         assert blockkit.problems_of_message(rendered.blocks, rendered.text, is_update=True) == [], notice
         assert "<!channel>" not in rendered.text
         assert "\u202e" not in str(rendered.blocks) + rendered.text
@@ -207,25 +206,28 @@ def catalog_entries(number: int) -> tuple[CatalogEntry, ...]:
 def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> None:
     for database in (None, "database-0", "gone"):
         typed = Typed(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
-        assert blockkit.problems_of_view(modals.request_form(catalog_entries(number), typed, problem="x" * 500)) == []
-    assert blockkit.problems_of_view(modals.deny_form(request(reason or "x", State.PENDING))) == []
-    assert blockkit.problems_of_view(modals.nothing_form("There is nothing.")) == []
+        assert (
+            blockkit.problems_of_view(form_layouts.request_form(catalog_entries(number), typed, problem="x" * 500))
+            == []
+        )
+    assert blockkit.problems_of_view(form_layouts.deny_form(request(reason or "x", State.PENDING))) == []
+    assert blockkit.problems_of_view(form_layouts.nothing_form("There is nothing.")) == []
 
 
 @pytest.mark.parametrize("reason", WORST)
 def test_every_answer_passes_slacks_limits(reason: str) -> None:
     live, waiting = request(reason[:1000], State.ACTIVE), request(reason[:1000], State.PENDING)
     rendered = [
-        answers.asked(RequestOutcome(request=waiting, is_new=True)), answers.asked(RequestOutcome(request=waiting, is_new=False)), answers.listed([], "U0ADA"),
-        answers.listed([replace(live, id=n) for n in range(40)], "U0ADA"), answers.databases(catalog_entries(90)), answers.databases(()),
-        answers.status(StatusView(request=live, decisions=(), events=(), sessions=None), AT), answers.help_for(None), answers.help_for("list"), answers.said(reason * 5),
+        replies.asked(RequestOutcome(request=waiting, is_new=True)), replies.asked(RequestOutcome(request=waiting, is_new=False)), replies.listed([], "U0ADA"),
+        replies.listed([replace(live, id=n) for n in range(40)], "U0ADA"), replies.databases(catalog_entries(90)), replies.databases(()),
+        replies.status(StatusView(request=live, decisions=(), events=(), sessions=None), AT), replies.help_for(None), replies.help_for("list"), replies.said(reason * 5),
     ]  # fmt: skip
     for answer in rendered:
         assert blockkit.problems_of_message(answer.blocks, answer.text, is_update=True) == []
 
 
 def test_the_voice_of_a_waiting_card() -> None:
-    card = draw(
+    card = render(
         CardNotice(
             request=replace(
                 request("Customer 8812 was charged twice", State.PENDING),
@@ -254,6 +256,6 @@ def test_the_feed_says_alerts_in_words() -> None:
     for about in (None, 42):
         event = AuditEvent(id=1, at=AT, kind=AuditKind.ALERT, actor="bot", request_id=about, facts=facts)
         requests = {42: replace(request("x", State.ACTIVE), id=42)}
-        told = draw(FeedNotice(events=[event], requests=requests)).text
+        told = render(FeedNotice(events=[event], requests=requests)).text
         number = "#42 " if about else ""
         assert told.endswith(f"{number}alert — The group @dba was changed")

@@ -8,7 +8,8 @@ import pytest
 import structlog
 
 from adapters.base import Endpoint
-from bot.access.ports import AlertNotice, CredentialsNotice, Delayed, DeliveryError, MessageGone, Posted, Undeliverable
+from bot.access.ports import Delayed, DeliveryError, MessageGone, Posted, Undeliverable
+from bot.notifications.notices import AlertNotice, CredentialsNotice
 from bot.slack.connection import web_client
 from bot.slack.messenger import CLOSED, GONE, LOCKED_OUT, OURS, SlackMessenger
 from storage.records import State

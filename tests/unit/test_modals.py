@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bot.access.errors import NotUnderstood
-from bot.access.request_access import Typed
+from bot.access.results import Typed
 from bot.policy.catalog import CatalogEntry
-from bot.slack import modals
+from bot.slack.render import form_layouts
 from tests.fake_slack import blockkit
 from tests.unit.test_cards import State, request
 
@@ -59,7 +59,7 @@ def picked(form: dict[str, Any], **labels: str) -> dict[str, Any]:
 
 
 def test_an_empty_form_offers_everything_and_chooses_nothing() -> None:
-    form = modals.request_form(CATALOG, Typed())
+    form = form_layouts.request_form(CATALOG, Typed())
     assert values(form, "Database") == ["orders-prod", "users"]
     assert values(form, "Level") == ["readonly", "readwrite"]
     assert initial(form, "Database") is None
@@ -74,12 +74,12 @@ def test_what_a_level_means_is_said_only_where_it_is_sure() -> None:
     def labels(form: dict[str, Any]) -> list[str]:
         return [o["text"]["text"] for o in field(form, "Level")["element"]["options"]]
 
-    assert labels(modals.request_form(CATALOG, Typed())) == ["readonly", "readwrite — Write orders"]
-    assert labels(modals.request_form(CATALOG, Typed(database="users"))) == ["readonly — Read users"]
+    assert labels(form_layouts.request_form(CATALOG, Typed())) == ["readonly", "readwrite — Write orders"]
+    assert labels(form_layouts.request_form(CATALOG, Typed(database="users"))) == ["readonly — Read users"]
 
 
 def test_the_levels_and_times_are_the_databases() -> None:
-    form = modals.request_form(CATALOG, Typed(database="users"))
+    form = form_layouts.request_form(CATALOG, Typed(database="users"))
     assert initial(form, "Database") == "users"
     assert values(form, "Level") == ["readonly"]
     assert initial(form, "Level") == "readonly"
@@ -87,7 +87,7 @@ def test_the_levels_and_times_are_the_databases() -> None:
 
 
 def test_asked_again_it_is_filled_in() -> None:
-    form = modals.request_form(CATALOG, REQUEST_AGAIN)
+    form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
     assert [initial(form, label) for label in ("Database", "Level", "For how long")] == [
         "orders-prod",
         "readwrite",
@@ -97,62 +97,65 @@ def test_asked_again_it_is_filled_in() -> None:
 
 
 def test_what_was_not_touched_counts_as_it_was_shown() -> None:
-    form = modals.request_form(CATALOG, REQUEST_AGAIN)
-    assert modals.chosen(picked(form, Why="refund")) == REQUEST_AGAIN
-    assert modals.chosen(picked(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
+    form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
+    assert form_layouts.chosen(picked(form, Why="refund")) == REQUEST_AGAIN
+    assert form_layouts.chosen(picked(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
         database="orders-prod", level="readonly", duration=HOUR, reason="x"
     )
 
 
 def test_the_level_that_is_shown_counts_where_the_form_did_not_follow_the_database() -> None:
-    form = modals.request_form(CATALOG, Typed(database="orders-prod", level="readwrite"))
-    seen = modals.chosen(picked(form, Database="users", Level="readonly", Why="x"))
+    form = form_layouts.request_form(CATALOG, Typed(database="orders-prod", level="readwrite"))
+    seen = form_layouts.chosen(picked(form, Database="users", Level="readonly", Why="x"))
     assert (seen.database, seen.level) == ("users", "readonly")
 
 
 def test_the_metadata_holds_no_text_of_a_person() -> None:
-    form = modals.request_form(CATALOG, REQUEST_AGAIN)
+    form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
     assert set(json.loads(form["private_metadata"])) == {"database", "level", "duration"}
     assert "refund" not in form["private_metadata"]
 
 
 @pytest.mark.parametrize("metadata", ["", "{", "[]", "null", '{"database": "orders-prod"}'])
 def test_a_form_without_its_metadata_is_still_read(metadata: str) -> None:
-    form = modals.request_form(CATALOG, Typed())
-    seen = modals.chosen({**picked(form, Database="users", Why="  x  "), "private_metadata": metadata})
+    form = form_layouts.request_form(CATALOG, Typed())
+    seen = form_layouts.chosen({**picked(form, Database="users", Why="  x  "), "private_metadata": metadata})
     assert (seen.database, seen.level, seen.reason) == ("users", None, "x")
 
 
 def test_an_empty_reason_is_none() -> None:
-    assert modals.chosen(picked(modals.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
-    assert modals.chosen(picked(modals.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
+    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
+    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
 
 
 def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
     """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
-    assert modals.chosen(picked(modals.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason == "refund"
+    assert (
+        form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
+        == "refund"
+    )
 
 
 def test_a_forged_duration_is_not_understood() -> None:
-    form = {**modals.request_form(CATALOG, Typed()), "private_metadata": '{"duration": "for ever"}', "state": {}}
+    form = {**form_layouts.request_form(CATALOG, Typed()), "private_metadata": '{"duration": "for ever"}', "state": {}}
     with pytest.raises(NotUnderstood, match="for ever"):
-        modals.chosen(form)
+        form_layouts.chosen(form)
 
 
 @pytest.mark.parametrize("number", [100, 101, 999, 1500])
 def test_many_databases_are_all_to_be_found_as_far_as_slack_allows(number: int) -> None:
     catalog_entries = [replace(READ, database=f"{n:04}-{'x' * 35}", description="d" * 200) for n in range(number)]
-    form = modals.request_form(catalog_entries, Typed(database=catalog_entries[-1].database))
+    form = form_layouts.request_form(catalog_entries, Typed(database=catalog_entries[-1].database))
     assert blockkit.problems_of_view(form) == []
     element = field(form, "Database")["element"]
     options = [o for g in element.get("option_groups", [element]) for o in g["options"]]
     assert [o["value"] for o in options] == [o.database for o in catalog_entries[:1000]]
     assert ("The first 1000 databases" in str(form)) is (number > 1000)
-    assert modals.chosen({**form, "state": {}}).database == catalog_entries[-1].database
+    assert form_layouts.chosen({**form, "state": {}}).database == catalog_entries[-1].database
 
 
 def test_deny_asks_why() -> None:
-    form = modals.deny_form(request("x", State.PENDING))
+    form = form_layouts.deny_form(request("x", State.PENDING))
     assert form["submit"]["text"] == "Deny"
     assert field(form, "Why")["element"]["max_length"] == 1000
     assert form["private_metadata"] == request("x", State.PENDING).token
@@ -160,20 +163,20 @@ def test_deny_asks_why() -> None:
 
 def test_an_error_about_the_level_has_its_place() -> None:
     for database in (None, "users"):
-        form = modals.request_form(CATALOG, Typed(database=database))
-        assert modals.level_block_of(form) == field(form, "Level")["block_id"]
+        form = form_layouts.request_form(CATALOG, Typed(database=database))
+        assert form_layouts.level_block_of(form) == field(form, "Level")["block_id"]
 
 
 @pytest.mark.parametrize("catalog_entries", [CATALOG, (), (replace(READ, wants_ticket=True),)])
 def test_more_time_asks_how_long_and_why(catalog_entries: tuple[CatalogEntry, ...]) -> None:
     grant = replace(request("refund", State.ACTIVE), database="orders-prod", level="readonly")
-    form = modals.extension_form(grant, catalog_entries, Typed())
+    form = form_layouts.extension_form(grant, catalog_entries, Typed())
     assert blockkit.problems_of_view(form) == []
     labels = [b["label"]["text"] for b in form["blocks"] if b["type"] == "input"]
     assert labels == ["For how long", "Why", *(["Ticket"] if any(o.wants_ticket for o in catalog_entries) else [])]
     assert form["submit"]["text"] == "Ask"
-    assert modals.grant_in(form) == grant.token
-    assert modals.grant_in({"private_metadata": "[]"}) == ""
+    assert form_layouts.grant_in(form) == grant.token
+    assert form_layouts.grant_in({"private_metadata": "[]"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -187,15 +190,15 @@ def test_more_time_asks_how_long_and_why(catalog_entries: tuple[CatalogEntry, ..
 )
 def test_the_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: str | None) -> None:
     typed = {"why": {"value": {"value": why}}, "ticket": {"value": {"value": ticket}}}
-    assert modals.chosen({"state": {"values": typed}}).reason == reason
+    assert form_layouts.chosen({"state": {"values": typed}}).reason == reason
 
 
 def test_a_ticket_may_be_left_out_where_only_some_rules_ask_for_one() -> None:
-    form = modals.request_form((READ, replace(WRITE, wants_ticket=True)), Typed())
+    form = form_layouts.request_form((READ, replace(WRITE, wants_ticket=True)), Typed())
     assert field(form, "Ticket")["optional"] is True
     assert blockkit.problems_of_view(form) == []
 
 
 def test_the_form_of_a_password_passes_slacks_limits() -> None:
     grant = request("refund", State.ACTIVE)
-    assert blockkit.problems_of_view(modals.password_form(grant)) == []
+    assert blockkit.problems_of_view(form_layouts.password_form(grant)) == []

@@ -11,7 +11,7 @@ import structlog
 
 from bot import logs
 from bot.settings import Settings, SettingsError, needed_for_slack, read_settings
-from bot.slack.answers import COMMANDS
+from bot.slack.render.replies import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
 VARIABLES = [str(f.validation_alias) for f in Settings.model_fields.values()]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.slack.blocks import quote
-from bot.slack.text import clean, code, cut, escape, moment, one_line, person, plain, second, unescape
+from bot.slack.render.blocks import quote
+from bot.slack.render.text import clean, code, cut, escape, moment, one_line, person, plain, second, unescape
 
 
 @pytest.mark.parametrize(

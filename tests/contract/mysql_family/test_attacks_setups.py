@@ -13,7 +13,7 @@ import pytest
 
 from adapters.base import Adapter, AdapterError, Grant, Level, Secrets, UserSpec
 from adapters.harness import wait_until
-from bot.access.provision import make_password
+from bot.access.password import make_password
 from bot.trial import Step, try_level
 from tests.conftest import had
 from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from adapters.base import Grant, Level, Rejected, UserSpec
-from bot.access.provision import make_password
+from bot.access.password import make_password
 from tests.conftest import had
 from tests.contract.postgresql.harness import EngineHarness, build, readonly
 from tests.open_faults import open_fault, require

@@ -33,7 +33,7 @@ class Seen:
 
 
 @dataclass
-class Groups:
+class UserGroups:
     """One call for all groups (``usergroups.list`` allows some twenty a minute), shared by all who ask at once.
 
     ``call`` raises DirectoryUnavailable; ``team`` names the workspace where an organisation has several.

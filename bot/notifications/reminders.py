@@ -1,22 +1,26 @@
-"""What time brings while a request waits or a grant lives: reminders with back-off, escalation, the warning before the end, those who are told."""
+"""What time brings while a request waits or a grant lives: reminders with back-off, escalation, the warning before the end, an overdue review."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from datetime import timedelta
 
 import structlog
 
-from bot.access import membership
-from bot.access.break_glass import tell_loudly
+from bot.access import gathering
+from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.job import JobContext, Retry
-from bot.access.ports import EndingSoonNotice, GrantedNotice, MessageGone, Notice, ReminderNotice, Undeliverable
-from bot.access.tell import COPIES_MAX, post_copies, waits_for
-from bot.policy.facts import NOTHING_KNOWN, Facts
-from bot.policy.model import CHANNEL
+from bot.access.gathering import gather_in_force
+from bot.access.ports import Notice, Undeliverable
+from bot.jobs.job import JobContext, Retry
+from bot.notifications.cards import post_copies, waits_for
+from bot.notifications.messages import post_or_warn
+from bot.notifications.notices import EndingSoonNotice, ReminderNotice, ReviewNotice
+from bot.policy import authorization
 from storage.audit_log import AuditKind
-from storage.records import Purpose, Request, RequestKind, State
+from storage.records import Purpose, Request, State
 from storage.transitions import Transition, TransitionInput, warn_at
+
+REVIEW_AGAIN_AFTER = timedelta(hours=24)
 
 DOUBLED_AT_MOST = 6
 """A reminder comes after 1, 3, 7, 15 … times ``remind_after``; from the seventh on at even distances."""
@@ -47,17 +51,7 @@ async def _beside_the_cards(context: Context, request: Request, notice: Notice) 
     for message in await context.ledger.messages(request.id):
         if message.ts is not None and message.purpose in (Purpose.CARD, Purpose.CARD_COPY):
             thread = message.ts if message.purpose is Purpose.CARD else None
-            await _said(context, message.channel, notice, thread=thread)
-
-
-async def _said(context: Context, place: str, notice: Notice, *, thread: str | None = None) -> None:
-    try:
-        try:
-            await context.messenger.post(place, notice, thread=thread)
-        except MessageGone:
-            await context.messenger.post(place, notice)
-    except Undeliverable as closed:
-        log.warning("somebody cannot be told", place=place, why=str(closed))
+            await post_or_warn(context, message.channel, notice, thread=thread)
 
 
 async def escalate(context: Context, work: JobContext) -> None:
@@ -72,14 +66,9 @@ async def escalate(context: Context, work: JobContext) -> None:
         request, Transition.NOTE, change
     )  # a new version: every card is redrawn with them on it
     await _beside_the_cards(context, request, await _reminder(context, request, is_escalation=True))
-    facts = await _facts(context)
+    facts = await gather_in_force(context)
     asked = facts.people(who for stage in request.terms.stages for who in stage.approvers)
     await post_copies(context, work, request, facts.people(wider) - asked - {request.requester_id})
-
-
-async def _facts(context: Context) -> Facts:
-    config = context.files.config
-    return await membership.facts(context, config) if config else NOTHING_KNOWN
 
 
 async def warn(context: Context, work: JobContext) -> None:
@@ -90,22 +79,30 @@ async def warn(context: Context, work: JobContext) -> None:
     if await context.ledger.now() < (due := warn_at(request)):
         raise Retry("its end was moved", at=due)
     await work.hold()
-    await _said(context, request.requester_id, EndingSoonNotice(request=request))
+    await post_or_warn(context, request.requester_id, EndingSoonNotice(request=request))
 
 
-async def notify(context: Context, work: JobContext) -> None:
-    """Effect of ``notify``: those whom the rule tells, and does not ask, hear of what was given."""
+async def review_overdue(context: Context, work: JobContext) -> None:
+    """Effect of ``review``, due when the time to sign off is over: an alert, and the reviewers are asked again, every day."""
     request = await work.request()
-    loud = await tell_loudly(context, request) if request.kind is RequestKind.BREAK_GLASS else frozenset()
-    notice = GrantedNotice(request=request, decisions=await context.ledger.decisions(request.id))
-    for place in await _places(context, (*request.terms.notify, *sorted(loud)), but=request.requester_id):
+    if not request.needs_review:
+        return
+    await context.ledger.record(AuditKind.REVIEW_OVERDUE, actor="clock", request_id=request.id)
+    await raise_alert(
+        context,
+        request,
+        f"Break-glass #{request.id} of @{request.requester_name} on {request.database} is not signed off, and its time is over.",
+        steps=(f"See what was done with it: dbaccess show {request.id}", f"Sign it off: /dbaccess review {request.id}"),
+    )
+    for person_id in sorted(await _reviewers(context, request)):
         await work.hold()
-        await _said(context, place, notice)
+        try:
+            await context.messenger.post(person_id, ReviewNotice(request=request))
+        except Undeliverable as closed:
+            log.warning("a reviewer cannot be told", request=request.id, why=str(closed))
+    raise Retry("until it is signed off", at=await context.ledger.now() + REVIEW_AGAIN_AFTER)
 
 
-async def _places(context: Context, listed: Collection[str], *, but: str) -> list[str]:
-    """Channels as they are; people, and everybody in a group, by DM."""
-    channels = [name for name in listed if CHANNEL.fullmatch(name)]
-    facts = await _facts(context)
-    people_told = sorted(facts.people(name for name in listed if name not in channels) - {but})
-    return channels + people_told[:COPIES_MAX]
+async def _reviewers(context: Context, request: Request) -> frozenset[str]:
+    config = context.files.config
+    return authorization.reviewers(config, request, await gathering.gather(context, config)) if config else frozenset()

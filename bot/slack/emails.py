@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from bot.access.ports import DirectoryUnavailable
-from bot.slack.groups import WITHIN_SECONDS
+from bot.slack.user_groups import WITHIN_SECONDS
 
 FRESH_SECONDS = 600.0
 """An address changes its owner rarely, and Slack says so (``user_change``); whoever acts is looked at anew in any case."""
@@ -17,7 +17,7 @@ AT_ONCE = 8
 
 
 @dataclass
-class Addresses:
+class Emails:
     """``ask`` gives the person, or nobody, and raises DirectoryUnavailable. What takes too long is there the next time."""
 
     ask: Callable[[str], Awaitable[frozenset[str]]]

@@ -6,9 +6,6 @@ disk. A password lives in ``_make`` and nowhere else: a retry makes a new one an
 
 from __future__ import annotations
 
-import secrets
-import string
-from dataclasses import replace
 from datetime import timedelta
 
 from adapters.base import (
@@ -16,48 +13,23 @@ from adapters.base import (
     Adapter,
     Endpoint,
     ForeignUser,
-    Level,
     Rejected,
     ServerDown,
-    Target,
     UserSpec,
 )
 from bot.access import journal
 from bot.access.context import Context
-from bot.access.job import JobContext, Retry
-from bot.access.ports import (
-    CredentialsNotice,
-    Delayed,
-    DirectoryUnavailable,
-    MessageGone,
-    Posted,
-    PreparingNotice,
-    Undeliverable,
-)
-from bot.access.runner import backoff
+from bot.access.password import make_password
+from bot.access.ports import Delayed, DirectoryUnavailable, Posted, Undeliverable
+from bot.access.targets import level_of, target_of
 from bot.engines import Share
+from bot.jobs.job import JobContext, Retry, backoff
+from bot.notifications.credentials import credentials, deliver
+from bot.notifications.messages import remember
+from bot.notifications.notices import PreparingNotice
 from storage.errors import NotPossible
 from storage.records import Cause, Json, Message, Purpose, Request, State
 from storage.transitions import FILL_WITHIN, Obstacle, Transition, TransitionInput
-
-ALPHABET = string.ascii_letters + string.digits
-PASSWORD_LENGTH = 32
-
-
-def make_password() -> str:
-    """190 bits of letters and digits: nothing to quote in a URL, a shell or SQL."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(PASSWORD_LENGTH))
-
-
-def target_of(request: Request) -> Target:
-    """The server as it was frozen; with the identity it had at the start every connection is checked."""
-    assert request.target is not None, "an approved request has its target"
-    return replace(Target.from_json(request.target), identity=request.identity)
-
-
-def level_of(request: Request) -> Level:
-    """The level as it was on the card."""
-    return Level.from_json(request.terms.level)
 
 
 async def provision(context: Context, work: JobContext) -> None:
@@ -106,12 +78,6 @@ async def _announce(context: Context, work: JobContext, request: Request) -> Mes
     await work.hold()
     posted = await work.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
     return await remember(context, message, posted, request)
-
-
-async def remember(context: Context, message: Message, posted: Posted, request: Request) -> Message:
-    """Write down where a message is, so that any replica can redraw it."""
-    await context.ledger.message_posted(message.id, channel=posted.channel, ts=posted.ts, version=request.version)
-    return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
 
 
 async def _explain_delay(context: Context, work: JobContext, request: Request, trouble: str) -> None:
@@ -222,33 +188,6 @@ async def _make(context: Context, work: JobContext, request: Request, message: M
             raise
 
 
-def credentials(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
-    """What the message holds: the password only where the rule delivers it there."""
-    shown = password if request.terms.delivery == "dm" else None
-    return CredentialsNotice(request=request, endpoint=endpoint, password=shown)
-
-
 def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:
     adapter.create_user(spec)
     return adapter.endpoint(spec.level)
-
-
-async def deliver(work: JobContext, request: Request, message: Message, notice: CredentialsNotice) -> None:
-    """Put the credentials into the credential message.
-
-    Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
-    """
-    context = work.context
-    await work.hold()
-    if message.ts is not None:
-        try:
-            await work.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
-        except MessageGone:
-            await work.hold()
-        else:
-            await context.ledger.message_rendered(message.id, request.version)
-            return
-    posted = await work.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
-    await remember(context, message, posted, request)
-    await work.hold()
-    await work.unless_ending(context.messenger.redraw(posted, notice))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from bot.access import membership
+from bot.access import gathering
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_alone
 from bot.access.errors import AccessError, Refused
-from bot.access.job import JobContext, Retry
 from bot.access.ports import Delayed, Undeliverable
-from bot.durations import format_duration
+from bot.jobs.job import JobContext, Retry
 from bot.policy import authorization
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
@@ -32,7 +31,7 @@ async def announce(context: Context, work: JobContext, request: Request, post: P
     if request.state is not State.PENDING:
         return
     config = context.in_force()
-    facts = await membership.facts(context, config)
+    facts = await gathering.gather(context, config)
     for wanted in (authorization.reviewers(config, request, facts), _admins(config, request, facts)):
         if await _reaches(context, request, wanted, post):
             await _grant(context, request)
@@ -86,18 +85,3 @@ async def _grant(context: Context, request: Request) -> None:
         raise Retry(str(no)) from None
     except AccessError:
         return  # closed meanwhile, and its requester is told
-
-
-async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
-    """The alert channel hears of it; those who would have been asked are named, to be told one by one."""
-    config = context.files.config
-    what = f"{request.level} on {request.database} for {format_duration(request.duration or request.terms.duration)}"
-    await raise_alert(
-        context,
-        request,
-        f"@{request.requester_name} broke the glass: #{request.id}, {what}. Why stands on its card.",
-        steps=(f"If that is not right, end it: /dbaccess revoke {request.id}", "Its reviewers sign it off in time."),
-    )
-    if config is None:
-        return frozenset()
-    return authorization.would_be_asked(config, request, await membership.facts(context, config))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bot.access.ports import ClosedNotice, CredentialsNotice, PreparingNotice, Shown
-from bot.access.words import END_REASONS, count, describe_receipt, read_back_at
+from bot.access.descriptions import END_REASONS, count, describe_receipt, read_back_at
+from bot.access.results import Shown
 from bot.durations import format_duration
+from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from bot.slack import ids
-from bot.slack.blocks import Block, RenderedMessage, actions, button, context, fields, preformatted, section
-from bot.slack.text import TEXT_MAX, code, cut, escape, in_words, moment, second
+from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, fields, preformatted, section
+from bot.slack.render.text import TEXT_MAX, code, cut, escape, in_words, moment, second
 from storage.records import Request, RequestKind, State
 
 

@@ -1,16 +1,21 @@
-"""What an effect is given, and how it says that it must be tried again."""
+"""What a job is given, how it says that it must be tried again, and when."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
 from bot.access.context import Context
 from storage.records import Claim, Json, Request, TaskKind
 from storage.transitions import Transition, TransitionInput
+
+ALERT_AT = 3
+ALERT_EVERY = 20
+BACKOFF_CAP = 60.0
 
 LOOK_SECONDS = 0.5
 """How often it is asked whether the end of a grant is due, while Slack does not answer."""
@@ -85,3 +90,14 @@ class JobContext:
 
 
 Job: TypeAlias = Callable[[Context, JobContext], Awaitable[None]]
+
+
+def backoff(tries: int) -> timedelta:
+    """1, 2, 4 … 60 seconds, each up to a quarter longer, so that many do not come back at once."""
+    seconds = min(BACKOFF_CAP, 2.0 ** min(tries - 1, 10))
+    return timedelta(seconds=seconds * (1 + random.random() / 4))  # noqa: S311 - spread, not secrecy
+
+
+def is_alert_due(tries: int) -> bool:
+    """At the third failed try of an end, then at every twentieth: with the back-off's cap about three an hour."""
+    return tries == ALERT_AT or (tries > ALERT_AT and tries % ALERT_EVERY == 0)

@@ -1,16 +1,25 @@
-"""The servers behind the databases: each is asked once, however many databases it has."""
+"""Where the user of a grant is: server and level as they were frozen, and the servers of all databases in force."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-import structlog
-
-from adapters.base import AdapterError, Target
+from adapters.base import Level, Target
 from bot.access.context import Context
 from bot.databases import target
+from storage.records import Request
 
-log = structlog.get_logger(__name__)
+
+def target_of(request: Request) -> Target:
+    """The server as it was frozen; with the identity it had at the start every connection is checked."""
+    assert request.target is not None, "an approved request has its target"
+    return replace(Target.from_json(request.target), identity=request.identity)
+
+
+def level_of(request: Request) -> Level:
+    """The level as it was on the card."""
+    return Level.from_json(request.terms.level)
 
 
 def one_each(targets: Iterable[Target]) -> list[Target]:
@@ -28,16 +37,3 @@ def configured(context: Context) -> list[Target]:
         target(name, entry, prefix=context.prefix, ledger=context.ledger.id)
         for name, entry in (config.databases if config else {}).items()
     ]
-
-
-async def measure(context: Context) -> None:
-    """What each server really ends by itself, for the cards. One that does not answer keeps what was last measured."""
-    for one in one_each(configured(context)):
-        try:
-            health = await context.engines.measure(one)
-        except AdapterError as error:
-            log.warning("a server could not be looked at", database=one.name, error=str(error))
-        else:
-            log.info(
-                "a server was looked at", database=one.name, version=health.version, enforced=health.enforced.value
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from bot.slack.text import SECTION_MAX, clean, cut, escape, mrkdwn, plain
+from bot.slack.render.text import SECTION_MAX, clean, cut, escape, mrkdwn, plain
 
 Block: TypeAlias = dict[str, Any]
 HEADER_MAX, BUTTON_MAX, OPTION_MAX = 150, 75, 75

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from adapters.base import AdapterError, ForeignUser
 from bot.access.context import Context
-from bot.access.job import JobContext
-from bot.access.revoke import again, drop
+from bot.jobs.job import JobContext
+from bot.jobs.revoke import again, drop
 from storage.audit_log import AuditKind
 from storage.records import State, TaskKind
 from storage.transitions import TaskPlan, Transition, TransitionInput

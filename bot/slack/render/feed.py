@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bot.access.ports import FeedNotice
-from bot.access.words import END_REASONS
+from bot.access.descriptions import END_REASONS
 from bot.durations import format_duration
-from bot.slack.blocks import RenderedMessage, section
-from bot.slack.text import TEXT_MAX, cut, escape, moment, one_line, person
+from bot.notifications.notices import FeedNotice
+from bot.slack.render.blocks import RenderedMessage, section
+from bot.slack.render.text import TEXT_MAX, cut, escape, moment, one_line, person
 from storage.audit_log import AuditKind
 from storage.records import AuditEvent, Cause, Request, RequestKind
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from bot.access.descriptions import count, what_happened
 from bot.access.errors import AccessError, Refused
-from bot.access.queries import StatusView
-from bot.access.request_access import RequestOutcome
-from bot.access.words import count, what_happened
+from bot.access.results import RequestOutcome, StatusView
 from bot.durations import format_duration
 from bot.policy.asking import Answer
 from bot.policy.catalog import CatalogEntry
 from bot.policy.wording import explained
 from bot.slack import ids
-from bot.slack.blocks import Block, RenderedMessage, actions, button, context, section
-from bot.slack.cards import approvers, ended_by, receipt_line
-from bot.slack.text import TEXT_MAX, cut, escape, moment, named, one_line, person
+from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, section
+from bot.slack.render.cards import approvers, ended_by, receipt_line
+from bot.slack.render.text import TEXT_MAX, cut, escape, moment, named, one_line, person
 from storage.audit_log import AuditKind
 from storage.records import LIVE, AuditEvent, Request, RequestKind, State, Verdict
 

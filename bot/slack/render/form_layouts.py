@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 from bot.access.errors import NotUnderstood
-from bot.access.request_access import FormNeeded, Typed
+from bot.access.results import FormNeeded, Typed
 from bot.durations import format_duration, parse_duration, short_duration
 from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX
 from bot.slack import ids
-from bot.slack.blocks import Block, context, section
-from bot.slack.text import clean, cut, escape, moment, plain
+from bot.slack.render.blocks import Block, context, section
+from bot.slack.render.text import clean, cut, escape, moment, plain
 from storage.records import Request, RequestKind
 
 OPTIONS_MAX = 100

@@ -13,11 +13,12 @@ from bot.access import decide, extend, queries, request_access
 from bot.access.context import Context
 from bot.access.errors import AccessError, NotUnderstood, Refused
 from bot.access.ports import Person
-from bot.access.request_access import FormNeeded
-from bot.slack import answers, ids, modals
-from bot.slack.blocks import Block, RenderedMessage
+from bot.access.results import FormNeeded
+from bot.slack import ids
 from bot.slack.interaction import in_trouble, user_of
-from bot.slack.text import TEXT_MAX, cut, escape, plain
+from bot.slack.render import form_layouts, replies
+from bot.slack.render.blocks import Block, RenderedMessage
+from bot.slack.render.text import TEXT_MAX, cut, escape, plain
 
 ACK_SECONDS = 2.5
 ERROR_MAX = 2000
@@ -33,17 +34,17 @@ def register(app: AsyncApp, context: Context) -> None:
 
 
 async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
-    return answers.asked(await request_access.request_access(context, person, modals.chosen(view)))
+    return replies.asked(await request_access.request_access(context, person, form_layouts.chosen(view)))
 
 
 async def on_extend_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
-    grant = await queries.by_token(context, modals.grant_in(view))
-    return answers.asked(await extend.extend(context, person, grant.id, modals.chosen(view)))
+    grant = await queries.by_token(context, form_layouts.grant_in(view))
+    return replies.asked(await extend.extend(context, person, grant.id, form_layouts.chosen(view)))
 
 
 async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
     request = await queries.by_token(context, str(view.get("private_metadata") or ""))
-    await decide.deny(context, person, request, modals.why(view))
+    await decide.deny(context, person, request, form_layouts.why(view))
     return None
 
 
@@ -75,7 +76,7 @@ async def _outcome(context: Context, submitted: Submitted, user_id: str, view: d
     except FormNeeded as needed:
         return _error(
             view,
-            {"reason": ids.WHY, "level": modals.level_block_of(view)}.get(needed.missing, ids.DATABASE),
+            {"reason": ids.WHY, "level": form_layouts.level_block_of(view)}.get(needed.missing, ids.DATABASE),
             f"{needed.missing} is missing",
         )
     except AccessError as no:

@@ -11,7 +11,6 @@ is not claimed.
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 from collections import Counter
 from collections.abc import Mapping
@@ -24,8 +23,8 @@ import structlog
 from adapters.base import ServerDown
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.job import Job, JobContext, Retry
 from bot.access.ports import Delayed
+from bot.jobs.job import Job, JobContext, Retry, backoff, is_alert_due
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
 from storage.records import Claim, Priority, Slot, TaskKind
 from storage.slots import SLACK
@@ -51,29 +50,15 @@ Those two never wait for each other: ends that are held up again and again leave
 they are no more than its threads (``bot.engines.WORKERS``), so that no claimed task waits in memory.
 """
 
-ALERT_AT = 3
-ALERT_EVERY = 20
 LONGEST_SLEEP = 30.0
 SHORTEST_SLEEP = 0.02
 """What is due and was not to be claimed is another worker's at this moment."""
-BACKOFF_CAP = 60.0
 STORE_PAUSE = 1.0
 
 ENDS = frozenset({TaskKind.REVOKE, TaskKind.REPAIR})
 """Tasks that take a user away."""
 
 log = structlog.get_logger(__name__)
-
-
-def backoff(tries: int) -> timedelta:
-    """1, 2, 4 … 60 seconds, each up to a quarter longer, so that many do not come back at once."""
-    seconds = min(BACKOFF_CAP, 2.0 ** min(tries - 1, 10))
-    return timedelta(seconds=seconds * (1 + random.random() / 4))  # noqa: S311 - spread, not secrecy
-
-
-def is_alert_due(tries: int) -> bool:
-    """At the third failed try of an end, then at every twentieth: with the back-off's cap about three an hour."""
-    return tries == ALERT_AT or (tries > ALERT_AT and tries % ALERT_EVERY == 0)
 
 
 def slots_for(slot: Slot) -> int:

@@ -1,4 +1,7 @@
-"""Users on the servers against the ledger: those nobody answers for, and grants whose user is gone."""
+"""Look again at the servers: what each ends by itself, and its users against the ledger.
+
+The sweep finds users without a live grant, and live grants whose user is gone. Each server is asked once, however many databases it has.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import structlog
+
 from adapters.base import AdapterError, Level, ManagedUser, Removal, Target
 from bot.access.context import Context
-from bot.access.servers import configured, one_each
+from bot.access.targets import configured, one_each
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Request, State
+
+log = structlog.get_logger(__name__)
 
 
 class StrayKind(StrEnum):
@@ -100,7 +107,20 @@ def _missing(
     return found
 
 
-async def end(context: Context, stray: Stray, *, actor: str) -> Removal:
+async def measure(context: Context) -> None:
+    """What each server really ends by itself, for the cards. One that does not answer keeps what was last measured."""
+    for one in one_each(configured(context)):
+        try:
+            health = await context.engines.measure(one)
+        except AdapterError as error:
+            log.warning("a server could not be looked at", database=one.name, error=str(error))
+        else:
+            log.info(
+                "a server was looked at", database=one.name, version=health.version, enforced=health.enforced.value
+            )
+
+
+async def end_stray(context: Context, stray: Stray, *, actor: str) -> Removal:
     """Take an orphan of our own ledger away. Raises AdapterError."""
     assert stray.kind is StrayKind.ORPHAN, "nobody else's is ever touched"
     receipt = await context.engines.call(

@@ -1,0 +1,100 @@
+"""Gathers the facts that a decision is evaluated with, and records what is wrong with them.
+
+``gather`` reads the membership, pins each handle at first sight, and raises an alert where Slack gave no answer or a
+handle means another group than before. ``bot.access.membership`` reads the same and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from bot.access import membership
+from bot.access.alerts import raise_alert
+from bot.access.context import Context
+from bot.access.membership import NAME_MAX, Handle, pin_of
+from bot.access.ports import Person
+from bot.policy.asking import Refused
+from bot.policy.facts import NOTHING_KNOWN, Facts
+from bot.policy.loader import Config
+from bot.policy.model import EMAIL
+from storage.records import UsageCounts
+
+ALERT_PAUSE = timedelta(hours=1)
+
+
+async def gather(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
+    """Who is in every group, and has every address, that the policy names. What gave no answer stays unknown."""
+    found = await membership.read(context, config)
+    for handle in found.handles:
+        await _record_handle(context, handle)
+    await _alert_of_silence(context, sorted(config.named - found.members.keys()))
+    return Facts(members=found.members, tally=tally)
+
+
+async def gather_in_force(context: Context) -> Facts:
+    """As ``gather`` by the policy in force; nothing is known while there is none."""
+    config = context.files.config
+    return await gather(context, config) if config else NOTHING_KNOWN
+
+
+async def gather_about(context: Context, config: Config, person: Person, database: str | None) -> Facts:
+    """The same, with what this person and this database have already: for an ask."""
+    now = await context.ledger.now()
+    tally = await context.ledger.tally(person.id, database, now=now) if database else None
+    return await gather(context, config, tally=tally)
+
+
+async def report_refusal(context: Context, no: Refused) -> None:
+    """Somebody was refused because of who is in a group: those who look after the policy are told."""
+    names = ", ".join(no.unknown)
+    await _alert_once(
+        context,
+        f"refused:{names}",
+        f"An ask was refused because of who is in {names}: {no.reason}",
+        "See in Slack who is in these groups; somebody other than the requester must be able to decide.",
+    )
+
+
+async def _record_handle(context: Context, handle: Handle) -> None:
+    """Pin what a handle means at first sight; raise an alert where it means another group now."""
+    if handle.group is None or handle.first == handle.group:
+        return
+    if handle.first is None:
+        await context.ledger.remember(pin_of(handle.name), handle.group, was=None)
+        return
+    await _alert_once(
+        context,
+        f"moved:{handle.name}",
+        f"The handle {handle.name} now means the group {handle.group}; when the policy began to name it, it was {handle.first}. It counts as unknown.",
+        f"Name the group by its id in policy.yml: {handle.first}, or {handle.group} if that is what you mean.",
+    )
+
+
+async def _alert_of_silence(context: Context, silent: Sequence[str]) -> None:
+    """One alert for each group; one for all addresses, of which there may be hundreds."""
+    addresses = [name for name in silent if EMAIL.fullmatch(name)]
+    for name in [name for name in silent if name not in addresses]:
+        await _alert_once(
+            context,
+            f"silent:{name}",
+            f"Slack does not say who is in {name}, which the policy names: nobody gets access, or decides, by it.",
+            "See whether the group is there under this name, and by dbaccess doctor whether Slack answers.",
+        )
+    if addresses:
+        more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""
+        await _alert_once(
+            context,
+            "silent:addresses",
+            f"Slack does not say whose address {addresses[0]}{more} is: nobody gets access, or decides, by it.",
+            "After a start this passes within minutes; else see by dbaccess doctor whether Slack answers.",
+        )
+
+
+async def _alert_once(context: Context, key: str, what: str, step: str) -> None:
+    """At most one alert an hour about the same thing."""
+    key, now = f"alerted:{key}"[:NAME_MAX], await context.ledger.now()
+    last = await context.ledger.cursor(key)
+    if now.timestamp() - last >= ALERT_PAUSE.total_seconds():
+        await context.ledger.set_cursor(key, int(now.timestamp()))
+        await raise_alert(context, None, what, steps=(step,))

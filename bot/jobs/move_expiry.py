@@ -1,0 +1,50 @@
+"""Move the end of a live grant on its server, after an extension was applied."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from adapters.base import ForeignUser, Rejected, ServerDown
+from bot.access.alerts import raise_alert
+from bot.access.context import Context
+from bot.access.targets import target_of
+from bot.engines import Share
+from bot.jobs.job import JobContext
+from storage.records import Request, State
+
+ALERT_AT = 3
+
+
+async def move_expiry(context: Context, work: JobContext) -> None:
+    """Effect of ``move_expiry``, in the grant's own lock key: the server's end follows the ledger's. Sessions live on.
+
+    Until it is done the server may end the grant earlier than the ledger, never later.
+    """
+    grant = await work.request()
+    if grant.state is not State.ACTIVE or grant.username is None or grant.expires_at is None:
+        return
+    username, remaining = grant.username, grant.expires_at - await context.ledger.now()
+    if remaining <= timedelta(0):
+        return
+    await work.hold()
+    try:
+        await context.engines.call(
+            target_of(grant),
+            lambda adapter: adapter.set_expiry(username, remaining.total_seconds()),
+            share=Share.GRANTS,
+        )
+    except ServerDown as away:
+        if work.tries == ALERT_AT:
+            await _alert(context, grant, f"{grant.database} does not answer ({away})")
+        raise
+    except (Rejected, ForeignUser) as no:
+        await _alert(context, grant, str(no))
+
+
+async def _alert(context: Context, grant: Request, why: str) -> None:
+    await raise_alert(
+        context,
+        grant,
+        f"The end of #{grant.id} was moved, but not on the server: {why}.",
+        steps=("The server may end it at its former end; the requester can ask anew.",),
+    )

@@ -1,0 +1,58 @@
+"""The credential message: fill it, and take the password away when the grant ends."""
+
+from __future__ import annotations
+
+import structlog
+
+from adapters.base import Endpoint
+from bot.access.context import Context
+from bot.access.ports import MessageGone, Posted, Undeliverable
+from bot.jobs.job import JobContext
+from bot.notifications.messages import place_of, remember
+from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
+from storage.records import Message, Purpose, Request, State
+
+log = structlog.get_logger(__name__)
+
+
+def credentials(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
+    """What the message holds: the password only where the rule delivers it there."""
+    shown = password if request.terms.delivery == "dm" else None
+    return CredentialsNotice(request=request, endpoint=endpoint, password=shown)
+
+
+async def deliver(work: JobContext, request: Request, message: Message, notice: CredentialsNotice) -> None:
+    """Put the credentials into the credential message.
+
+    Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
+    """
+    context = work.context
+    await work.hold()
+    if message.ts is not None:
+        try:
+            await work.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
+        except MessageGone:
+            await work.hold()
+        else:
+            await context.ledger.message_rendered(message.id, request.version)
+            return
+    posted = await work.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
+    await remember(context, message, posted, request)
+    await work.hold()
+    await work.unless_ending(context.messenger.redraw(posted, notice))
+
+
+async def close_credentials(context: Context, work: JobContext) -> None:
+    """Effect of ``close_credentials``: the password goes from the message; later the receipt comes."""
+    request = await work.request()
+    if request.state not in (State.REVOKING, State.REVOKED):
+        return
+    for message in await context.ledger.messages(request.id, Purpose.CREDENTIALS):
+        if message.ts is not None and message.version < request.version:
+            await work.hold()
+            try:
+                await work.unless_ending(context.messenger.redraw(place_of(message), ClosedNotice(request=request)))
+            except Undeliverable as closed:
+                log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
+            else:
+                await context.ledger.message_rendered(message.id, request.version)

@@ -1,0 +1,53 @@
+"""The audit channel: a reader of the record with a cursor, at most one message a second."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from bot.access.alerts import raise_alert
+from bot.access.context import Context
+from bot.access.ports import Undeliverable
+from bot.jobs.job import JobContext, Retry
+from bot.notifications.notices import FeedNotice
+from storage.audit_log import AuditKind
+from storage.records import AuditEvent
+
+FEED_LINES = 25
+FEED_PAUSE = timedelta(seconds=1)
+UNSHOWN = frozenset({AuditKind.NOTED, AuditKind.CLICK_REFUSED})
+
+
+async def feed(context: Context, work: JobContext) -> None:
+    """Effect of ``feed``: the lines that wait share a message. Without a channel the cursor stays; nothing is lost."""
+    channel = context.files.config.policy.audit_channel if context.files.config else None
+    if channel is None:
+        return
+    now, last = await context.ledger.now(), await context.ledger.cursor("feed_at")
+    if (pause := datetime.fromtimestamp(last / 1000, tz=now.tzinfo) + FEED_PAUSE) > now:
+        raise Retry("at most one message a second", at=pause)
+    events = await context.ledger.events_after(await context.ledger.cursor("feed"), limit=FEED_LINES)
+    if not events:
+        return
+    shown = [event for event in events if event.kind not in UNSHOWN]
+    if shown:
+        await work.hold()
+        await _post_feed(context, channel, shown)
+        await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
+    await context.ledger.set_cursor("feed", events[-1].id)
+    if len(events) == FEED_LINES:
+        raise Retry("more lines wait", at=now + FEED_PAUSE)
+
+
+async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -> None:
+    ids = {event.request_id for event in events if event.request_id is not None}
+    requests = {request_id: await context.ledger.request(request_id) for request_id in ids}
+    try:
+        await context.messenger.post(channel, FeedNotice(events=events, requests=requests))
+    except Undeliverable as closed:
+        if not await context.ledger.cursor("feed_closed"):
+            await context.ledger.set_cursor("feed_closed", 1)
+            steps = (f"Invite the bot to {channel}, or name another audit_channel in policy.yml. No line is lost.",)
+            await raise_alert(context, None, f"The audit channel {channel} cannot be written: {closed}.", steps=steps)
+        raise Retry(f"the audit channel cannot be written: {closed}") from None
+    if await context.ledger.cursor("feed_closed"):
+        await context.ledger.set_cursor("feed_closed", 0)
