@@ -142,7 +142,7 @@ def is_proven(s: GuardInput) -> Obstacle | None:
     receipt = _command(s, ConfirmRevocation).receipt
     is_complete = {
         ReceiptOutcome.VERIFIED: receipt.read_back_at is not None,
-        ReceiptOutcome.NOTHING_CREATED: s.request.started_at is None,
+        ReceiptOutcome.NOTHING_CREATED: s.request.activated_at is None,
         ReceiptOutcome.DECLARED_GONE: bool(receipt.reason),
     }
     return None if is_complete[receipt.outcome] else Obstacle.NO_RECEIPT

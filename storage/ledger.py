@@ -306,7 +306,7 @@ def _obstacle(situation: GuardInput) -> Obstacle | None:
 async def _apply(tx: AsyncConnection, before: Request, command: Command, now: datetime) -> Request:
     if isinstance(command, DecisionCommand) and command.decision is not None:
         await tx.execute(insert(decisions).values(**asdict(command.decision)))
-    return await _write(tx, before, command, written(before, command, now))
+    return await _write(tx, before, command, serialization.columns(written(before, command, now)))
 
 
 def written(before: Request, command: Command, now: datetime) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -73,11 +74,6 @@ def terms(value: Json) -> Terms:
     return Terms(**{**value, **spans, **more})
 
 
-def server_of(target: Json) -> str:
-    """Which server a frozen target means, by engine and reference of its admin URL: its databases share it, and no secret is read."""
-    return f"{target['engine']} {target['admin_url']}"
-
-
 def receipt_json(receipt: Receipt) -> Json:
     """Times in RFC 3339."""
     if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
@@ -93,6 +89,11 @@ def receipt_json(receipt: Receipt) -> Json:
         "read_back_at": receipt.read_back_at.isoformat() if receipt.read_back_at else None,
         "notes": list(receipt.notes),
     }
+
+
+def columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a transition writes, as the columns hold it."""
+    return {name: receipt_json(value) if isinstance(value, Receipt) else value for name, value in values.items()}
 
 
 def receipt(value: Json) -> Receipt:

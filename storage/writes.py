@@ -15,11 +15,15 @@ from storage.commands import (
     RetryProvision,
     StartGrant,
 )
-from storage.records import Cause, Request
-from storage.serialization import receipt_json, server_of
+from storage.records import Cause, Json, Request
 from storage.transitions import moved_end
 
 Columns: TypeAlias = Mapping[str, Any]
+
+
+def server_of(target: Json) -> str:
+    """The server that a frozen target means: engine and reference of its admin URL. Its databases share it; no secret is read."""
+    return f"{target['engine']} {target['admin_url']}"
 
 
 def approval(before: Request, command: ApproveRequest, now: datetime) -> Columns:
@@ -88,4 +92,4 @@ def end(_before: Request, _command: object, now: datetime) -> Columns:
 
 
 def receipt(_before: Request, command: ConfirmRevocation, _now: datetime) -> Columns:
-    return {"receipt": receipt_json(command.receipt)}
+    return {"receipt": command.receipt}

@@ -17,13 +17,16 @@ from bot.access.ports import Person
 from bot.databases import target
 from bot.policy import asking, authorization
 from storage.audit_log import AuditKind
+from storage.commands import ApplyExtension, ApproveRequest, ApproveStage, DenyRequest, OutdateRequest
 from storage.errors import NotPossible
-from storage.records import Cause, Decision, Json, Request, State, Verdict
-from storage.transitions import Obstacle, Transition, TransitionInput
+from storage.records import Decision, Json, Request, RequestKind, State, Verdict
+from storage.transitions import Obstacle, open_stage
 
 REASON_MAX = 1000
 ROUNDS = 20
-"""How often a vote is judged anew because another stage opened meanwhile."""
+"""How often an approval is authorized again because other approvals came in between."""
+
+STAGES_CHANGED = frozenset({Obstacle.STAGE_MOVED_ON, Obstacle.STAGES_OPEN, Obstacle.STAGES_COMPLETE})
 
 
 async def approve(context: Context, person: Person, request: Request) -> Request:
@@ -34,16 +37,12 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     for _ in range(ROUNDS):
         request = await context.ledger.request(request.id)
         stage = await _evaluated(context, person, request)
-        change = TransitionInput(
-            actor=person.id,
-            decision=await _verdict(context, person, request, Verdict.APPROVE, stage),
-            set=_grant(context, request),
-            facts=_in_force(context),
-        )
+        decision = await _decision(context, person, request, Verdict.APPROVE, stage)
+        command = _approval(context, request, await context.ledger.decisions(request.id), decision)
         try:
-            return await context.ledger.advance(request.id, Transition.DECIDE, change)
+            return await context.ledger.advance(request.id, command)
         except NotPossible as lost:
-            if lost.why is not Obstacle.STAGE_MOVED_ON:
+            if lost.obstacle not in STAGES_CHANGED:
                 raise TooLate(why_not(lost)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
 
@@ -60,12 +59,10 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
         raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
     request = await context.ledger.request(request.id)
     stage = await _evaluated(context, person, request, is_approval=False)
-    decision = await _verdict(context, person, request, Verdict.DENY, stage, reason=reason)
-    change = TransitionInput(
-        actor=person.id, decision=decision, cause=Cause.DENIED, words=reason, text=reason, facts=_in_force(context)
-    )
+    decision = await _decision(context, person, request, Verdict.DENY, stage, reason=reason)
+    command = DenyRequest(actor=person.id, decision=decision, note=reason, text=reason, facts=_policy_in_force(context))
     try:
-        denied = await context.ledger.advance(request.id, Transition.DENY, change)
+        denied = await context.ledger.advance(request.id, command)
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
     journal.denied(denied, person)
@@ -100,15 +97,14 @@ async def grant_of(context: Context, request: Request) -> Request | None:
 
 
 async def _outdate(context: Context, request: Request, what: str) -> AccessError:
-    change = TransitionInput(actor="policy", cause=Cause.OUTDATED, words=what)
     try:
-        request = await context.ledger.advance(request.id, Transition.OUTDATE, change)
+        request = await context.ledger.advance(request.id, OutdateRequest(actor="policy", note=what))
     except NotPossible as lost:
         return TooLate(why_not(lost))
     return TooLate(what_happened(request, ()))
 
 
-async def _verdict(
+async def _decision(
     context: Context, person: Person, request: Request, verdict: Verdict, stage: int, *, reason: str | None = None
 ) -> Decision:
     return Decision(
@@ -122,19 +118,32 @@ async def _verdict(
     )
 
 
-def _in_force(context: Context) -> Json:
+def _policy_in_force(context: Context) -> Json:
     """The digest of the policy that the click was judged by, beside that of the ask."""
     return {"policy_in_force": context.in_force().digest}
 
 
-def _grant(context: Context, request: Request) -> Json:
-    """What is frozen should this vote be the last one: the user's name and the whole way to its server."""
+def _approval(
+    context: Context, request: Request, made: tuple[Decision, ...], decision: Decision
+) -> ApproveStage | ApproveRequest | ApplyExtension:
+    """The command of this approval: the last one that is needed, or one of several."""
+    last = _last_approval(context, request, decision)
+    if open_stage(request, (*made, decision)) is None:
+        return last
+    return ApproveStage(actor=last.actor, decision=decision, facts=last.facts)
+
+
+def _last_approval(context: Context, request: Request, decision: Decision | None) -> ApproveRequest | ApplyExtension:
+    """Freezes the username and the way to the server. Raises OutOfDate where the database is not configured any more."""
+    actor, facts = decision.person_id if decision else "policy", _policy_in_force(context)
     entry = context.in_force().databases.get(request.database)
     if entry is None:
         raise OutOfDate
+    if request.kind is RequestKind.EXTENSION:
+        return ApplyExtension(actor=actor, decision=decision, facts=facts)
     found = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)
     name = make_username(context.prefix, request_id=request.id, who=request.requester_name, key=request.key)
-    return {"username": name, "target": asdict(found)}
+    return ApproveRequest(actor=actor, decision=decision, username=name, target=asdict(found), facts=facts)
 
 
 # Where nobody is asked.
@@ -155,12 +164,8 @@ async def approve_alone(context: Context, request: Request) -> Request:
     if isinstance(today, asking.Refused):
         raise Refused(today.reason, about=today.about)
     try:
-        return await context.ledger.advance(
-            request.id,
-            Transition.DECIDE,
-            TransitionInput(actor="policy", set=_grant(context, request), facts=_in_force(context)),
-        )
+        return await context.ledger.advance(request.id, _last_approval(context, request, None))
     except NotPossible as lost:
-        if lost.why is Obstacle.STATE:
+        if lost.obstacle is Obstacle.STATE:
             return lost.request
         raise TooLate(why_not(lost)) from None

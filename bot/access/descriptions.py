@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from storage.errors import NotPossible
-from storage.records import Cause, Decision, Json, Request, State, Verdict
+from storage.records import Cause, Decision, Receipt, ReceiptOutcome, Request, State, Verdict
 from storage.transitions import Obstacle
 
-KEPT_SHOWN = 5
+LEFT_BEHIND_SHOWN = 5
 
 END_REASONS: dict[Cause, str] = {
     Cause.EXPIRED: "its time was up",
@@ -19,7 +18,6 @@ END_REASONS: dict[Cause, str] = {
     Cause.FAILED: "it failed",
     Cause.UNCLAIMED: "nobody used it in time",
     Cause.LEFT: "the requester is no longer a member of the workspace",
-    Cause.SWEEP: "found by the sweep",
     Cause.LOCKDOWN: "a lockdown is in force",
     Cause.GONE: "its server is gone",
 }
@@ -30,29 +28,23 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def describe_receipt(receipt: Json) -> str:
-    """What the receipt proves, as one paragraph; the time of reading back is the caller's to add."""
-    if receipt.get("gone"):
-        return f"Declared gone by an administrator: {receipt['gone']}. Nothing was read back from the server."
-    if receipt.get("nothing_made"):
+def describe_receipt(receipt: Receipt) -> str:
+    """What the receipt proves, as one paragraph; the caller adds the time of reading back."""
+    if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
+        return f"Declared gone by an administrator: {receipt.reason}. Nothing was read back from the server."
+    if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
         return "Nothing had been made on the server."
-    parts = ["Login blocked", f"{count(int(receipt['sessions_ended']), 'session')} ended", *_kept(receipt)]
-    parts.append("user removed" if not receipt["was_absent"] else "the user was already gone")
-    return ". ".join([", ".join(parts), *(str(note).rstrip(".") for note in receipt.get("notes", ()))]) + "."
+    parts = ["Login blocked", f"{count(receipt.sessions_ended, 'session')} ended", *_left_behind(receipt)]
+    parts.append("user removed" if not receipt.was_absent else "the user was already gone")
+    return ". ".join([", ".join(parts), *(note.rstrip(".") for note in receipt.notes)]) + "."
 
 
-def _kept(receipt: Json) -> list[str]:
-    kept: Sequence[str] = receipt.get("kept", ())
-    if not kept:
+def _left_behind(receipt: Receipt) -> list[str]:
+    objects = receipt.left_behind
+    if not objects:
         return []
-    names = ", ".join(kept[:KEPT_SHOWN]) + (" …" if len(kept) > KEPT_SHOWN else "")
-    return [f"{count(len(kept), 'object')} kept by {receipt.get('kept_by')} ({names})"]
-
-
-def read_back_at(receipt: Json) -> datetime | None:
-    """When the server itself was asked, by its clock."""
-    value = receipt.get("read_back_at")
-    return datetime.fromisoformat(value) if value else None
+    names = ", ".join(objects[:LEFT_BEHIND_SHOWN]) + (" …" if len(objects) > LEFT_BEHIND_SHOWN else "")
+    return [f"{count(len(objects), 'object')} kept by {receipt.left_with} ({names})"]
 
 
 def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
@@ -78,11 +70,11 @@ def why_not(lost: NotPossible) -> str:
     """A move that lost its race, said to the person who made it."""
     shown = f"#{lost.request.id}"
     special = {
-        Obstacle.LAPSED: f"{shown} has lapsed: nobody decided in time.",
+        Obstacle.TIMED_OUT: f"{shown} has lapsed: nobody decided in time.",
         Obstacle.ALREADY_DECIDED: f"You have decided {shown} before. A person decides once.",
         Obstacle.GRANT_ENDED: f"{shown} is too late: the access it would have extended has ended.",
         Obstacle.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
         Obstacle.REVIEWED: f"{shown} was signed off before.",
         Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
     }
-    return special.get(lost.why) or what_happened(lost.request, lost.decisions)
+    return special.get(lost.obstacle) or what_happened(lost.request, lost.decisions)

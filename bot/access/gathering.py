@@ -41,7 +41,7 @@ async def gather_in_force(context: Context) -> Facts:
 async def gather_about(context: Context, config: Config, person: Person, database: str | None) -> Facts:
     """The same, with what this person and this database have already: for an ask."""
     now = await context.ledger.now()
-    tally = await context.ledger.tally(person.id, database, now=now) if database else None
+    tally = await context.ledger.usage(person.id, database, now=now) if database else None
     return await gather(context, config, tally=tally)
 
 

@@ -21,7 +21,7 @@ def live(request: Request) -> None:
 def ended(request: Request) -> None:
     """The server was read back, or declared gone."""
     why = END_REASONS.get(request.ended_because or Cause.DONE, "ended")
-    sessions = (request.receipt or {}).get("sessions_ended")
+    sessions = request.receipt.sessions_ended if request.receipt else None
     log.info("grant_ended", **_about(request), why=why, sessions=sessions)
 
 

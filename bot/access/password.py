@@ -7,15 +7,17 @@ import string
 
 from adapters.base import Adapter, AdapterError, Endpoint
 from bot.access.context import Context
-from bot.access.descriptions import what_happened
+from bot.access.descriptions import what_happened, why_not
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import Person
 from bot.access.results import Shown
 from bot.access.targets import level_of, target_of
 from storage.audit_log import AuditKind
+from storage.commands import ShowPassword
+from storage.errors import NotPossible
 from storage.records import Request, State, TaskKind
 from storage.task_plans import user_lock_key
-from storage.transitions import TaskPlan, Transition, TransitionInput
+from storage.transitions import TaskPlan
 
 ALPHABET = string.ascii_letters + string.digits
 PASSWORD_LENGTH = 32
@@ -29,7 +31,7 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     if request.state is not State.ACTIVE or request.terms.delivery == "reveal":
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
     plan = TaskPlan(
-        kind=TaskKind.PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
+        kind=TaskKind.RENEW_PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
     )
     await context.ledger.add_task(plan, request_id=request.id)
 
@@ -60,11 +62,10 @@ async def reveal(context: Context, person: Person, request: Request) -> Shown:
         endpoint = await context.engines.call(target_of(request), renewed)
     except AdapterError as trouble:
         raise Refused(f"No password for #{request.id} now: {trouble}. Please try again.") from None
-    request = await context.ledger.advance(
-        request.id, Transition.NOTE, TransitionInput(actor=person.id, audit=AuditKind.PASSWORD_SHOWN)
-    )
-    if request.state is not State.ACTIVE:
-        raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
+    try:
+        request = await context.ledger.advance(request.id, ShowPassword(actor=person.id))
+    except NotPossible as lost:
+        raise TooLate(why_not(lost)) from None
     shown = [e for e in await context.ledger.history(request.id) if e.kind == AuditKind.PASSWORD_SHOWN]
     return Shown(request=request, endpoint=endpoint, times=len(shown), password=fresh)
 

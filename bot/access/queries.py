@@ -102,7 +102,7 @@ async def listing(
     """Waiting requests and live grants: one's own, or of a database or a person, as far as they are this person's to see."""
     if database is None and other is None:
         other = person.id
-    waiting = await context.ledger.waiting_requests(person_id=other, database=database)
+    waiting = await context.ledger.pending_requests(person_id=other, database=database)
     live = await context.ledger.live_grants(person_id=other, database=database)
     found = [r for r in (*waiting, *live) if await _may_see(context, person, r)]
     return tuple(sorted(found, key=lambda r: r.id))
@@ -134,7 +134,7 @@ async def explain(
     """Which rule answers, and why; nothing is requested. Others' answers are for approvers of that database and admins."""
     config, asker = context.in_force(), other or person.id
     now = await context.ledger.now()
-    tally = await context.ledger.tally(asker, typed.database, now=now) if typed.database else None
+    tally = await context.ledger.usage(asker, typed.database, now=now) if typed.database else None
     facts = await gathering.gather(context, config, tally=tally)
     if asker != person.id and not authorization.may_ask_about_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")

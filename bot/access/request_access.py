@@ -16,9 +16,9 @@ from bot.policy import asking, evaluation
 from bot.policy.catalog import catalog_entries
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
+from storage.commands import CancelRequest
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
-from storage.records import Cause, Draft, Request, RequestKind, UsageCounts
-from storage.transitions import Transition, TransitionInput
+from storage.records import Draft, Request, RequestKind, UsageCounts
 
 ROUNDS = 5
 """How often an ask is judged anew because others asked meanwhile."""
@@ -41,8 +41,8 @@ async def request_access(
             journal.refused(person, str(no), database=typed.database, level=typed.level)
             raise
         try:
-            request, is_new = await context.ledger.ask(
-                await _draft(context, person, typed, answer, grant), provided=_still(config, question, facts)
+            request, is_new = await context.ledger.submit(
+                await _draft(context, person, typed, answer, grant), is_allowed=_still(config, question, facts)
             )
         except LimitReached:
             continue
@@ -128,8 +128,6 @@ async def cancel(context: Context, person: Person, request_id: int) -> Request:
     if request.requester_id != person.id:
         raise Unknown(f"#{request_id}")
     try:
-        return await context.ledger.advance(
-            request_id, Transition.CANCEL, TransitionInput(actor=person.id, cause=Cause.CANCELLED)
-        )
+        return await context.ledger.advance(request_id, CancelRequest(actor=person.id))
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None

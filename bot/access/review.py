@@ -11,9 +11,9 @@ from bot.access.errors import Refused, TooLate
 from bot.access.ports import Person
 from bot.policy import authorization
 from storage.audit_log import AuditKind
+from storage.commands import SignOff
 from storage.errors import NotPossible
 from storage.records import Decision, Request, RequestKind, Verdict
-from storage.transitions import Transition, TransitionInput
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +38,7 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         stage=0,
         at=await context.ledger.now(),
     )
-    change = TransitionInput(actor=person.id, decision=decision, audit=AuditKind.SIGNED_OFF)
     try:
-        return await context.ledger.advance(request.id, Transition.NOTE, change)
+        return await context.ledger.advance(request.id, SignOff(actor=person.id, decision=decision))
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None

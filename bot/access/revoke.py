@@ -10,9 +10,9 @@ from bot.access.ports import Person
 from bot.policy import authorization
 from bot.policy.facts import NOTHING_KNOWN
 from storage.audit_log import AuditKind
+from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.errors import NoSuchRequest, NotPossible
-from storage.records import Cause, Request, State
-from storage.transitions import Transition, TransitionInput
+from storage.records import Cause, Receipt, ReceiptOutcome, Request, State
 
 
 async def done(context: Context, person: Person, request_id: int) -> Request:
@@ -55,9 +55,10 @@ async def declare_gone(context: Context, person: Person, request_id: int, reason
     request = await _find(context, request_id)
     if request.state is not State.REVOKING:
         request = await _end(context, request, person, Cause.GONE)
-    change = TransitionInput(actor=person.id, set={"receipt": {"gone": reason}}, facts={"gone": True}, text=reason)
+    receipt = Receipt(outcome=ReceiptOutcome.DECLARED_GONE, reason=reason)
+    confirm = ConfirmRevocation(actor=person.id, receipt=receipt, facts={"gone": True}, text=reason)
     try:
-        return await context.ledger.advance(request_id, Transition.CONFIRM, change)
+        return await context.ledger.advance(request_id, confirm)
     except NotPossible as lost:
         raise TooLate(why_not(lost)) from None
 
@@ -71,9 +72,7 @@ async def _find(context: Context, request_id: int) -> Request:
 
 async def _end(context: Context, request: Request, person: Person, cause: Cause) -> Request:
     try:
-        return await context.ledger.advance(
-            request.id, Transition.REVOKE, TransitionInput(actor=person.id, cause=cause)
-        )
+        return await context.ledger.advance(request.id, RevokeGrant(actor=person.id, cause=cause))
     except NotPossible as lost:
         raise TooLate(_not_live(lost)) from None
 

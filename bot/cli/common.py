@@ -12,6 +12,7 @@ import typer
 from bot import logs
 from bot.settings import Settings, read_settings
 from storage.records import Request
+from storage.serialization import receipt_json
 
 is_debugging = False
 is_running = False
@@ -74,7 +75,7 @@ def request_json(request: Request) -> dict[str, Any]:
         "expires_at": rfc3339(request.expires_at),
         "ended_at": rfc3339(request.ended_at),
         "ended_because": request.ended_because.value if request.ended_because else None,
-        "receipt": dict(request.receipt) if request.receipt else None,
+        "receipt": dict(receipt_json(request.receipt)) if request.receipt else None,
     }
     assert tuple(found) == FIELDS, "the contract names these fields"
     return found

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.access import queries
-from bot.access.descriptions import describe_receipt, read_back_at
+from bot.access.descriptions import describe_receipt
 from bot.app import offline, operator
 from bot.cli import common
 from bot.durations import format_duration
@@ -42,7 +42,7 @@ async def _found(*, all_: bool, database: str | None, person: str | None) -> tup
         if all_:
             return await context.ledger.requests(person_id=person, database=database)
         live = await context.ledger.live_grants(person_id=person, database=database)
-        waiting = await context.ledger.waiting_requests(person_id=person, database=database)
+        waiting = await context.ledger.pending_requests(person_id=person, database=database)
         return tuple(sorted((*live, *waiting), key=lambda r: -r.id))
 
 
@@ -71,7 +71,7 @@ def show(
         common.print_json([{**common.request_json(request), "reason": request.reason, "history": history}])
         return
     typer.echo(
-        f"#{request.id} {request.state}: {request.level} on {request.database} for {format_duration(request.duration or request.terms.duration)}"
+        f"#{request.id} {request.state}: {request.level} on {request.database} for {format_duration(request.effective_duration)}"
     )
     typer.echo(
         f"  asked {common.local(request.requested_at)} by {request.requester_id} ({request.requester_name}): {request.reason}"
@@ -105,7 +105,7 @@ def _life_lines(request: Request) -> list[str]:
             f"ended {common.local(request.ended_at)}: {request.ended_because}{' — ' + request.ended_note if request.ended_note else ''}"
         )
     if request.receipt:
-        at = read_back_at(request.receipt)
+        at = request.receipt.read_back_at
         lines.append(
             f"receipt: {describe_receipt(request.receipt)}{' Read back ' + common.local(at) + '.' if at else ''}"
         )

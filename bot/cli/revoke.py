@@ -61,8 +61,8 @@ def revoke(
 
 
 def _line(request: Request) -> str:
-    if request.state is State.REVOKED:
-        return f"#{request.id} {request.username} on {request.database}: {describe_receipt(request.receipt or {})}"
+    if request.receipt is not None:
+        return f"#{request.id} {request.username} on {request.database}: {describe_receipt(request.receipt)}"
     return f"#{request.id} {request.username} on {request.database}: not ended yet ({request.state}). A running bot keeps trying; see dbaccess show {request.id}."
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from bot.access import gathering
 from bot.access.alerts import raise_alert
@@ -12,60 +11,59 @@ from bot.access.decide import approve_alone
 from bot.access.errors import AccessError, Refused
 from bot.access.ports import Delayed, Undeliverable
 from bot.jobs.job import JobContext, Retry
+from bot.notifications.cards import post_card_copy
 from bot.policy import authorization
 from bot.policy.facts import Facts
 from bot.policy.loader import Config
-from storage.records import Cause, Message, Purpose, Request, State
-from storage.transitions import Transition, TransitionInput
-
-Post: TypeAlias = Callable[[Message], Awaitable[None]]
+from storage.commands import DenyRequest
+from storage.records import Message, Purpose, Request, State
 
 NOBODY = "Nobody who could review it was reached, so the glass stays whole. An alert was raised."
 
 
-async def announce(context: Context, work: JobContext, request: Request, post: Post) -> None:
-    """Tell the reviewers, or where none can be reached the admins; then grant. Repeated, it tells only whom it had not told.
+async def grant_break_glass(context: Context, job: JobContext) -> None:
+    """Job of ``grant_break_glass``: tell a reviewer, or an admin where no reviewer can be reached; then grant.
 
-    ``post`` draws a card into its place and remembers it; it raises Undeliverable.
+    Repeated, it tells only those whom it has not told. The request is denied where nobody can be told.
     """
+    request = await job.request()
     if request.state is not State.PENDING:
         return
     config = context.in_force()
     facts = await gathering.gather(context, config)
     for wanted in (authorization.reviewers(config, request, facts), _admins(config, request, facts)):
-        if await _reaches(context, request, wanted, post):
+        if await _reaches(context, job, request, wanted):
             await _grant(context, request)
             return
     await raise_alert(
         context, request, f"Break-glass #{request.id} was refused: neither a reviewer nor an admin can be reached."
     )
-    await work.advance(
-        request, Transition.DENY, TransitionInput(actor="policy", cause=Cause.DENIED, words=NOBODY, text=NOBODY)
-    )
+    await job.advance(request, DenyRequest(actor="policy", note=NOBODY, text=NOBODY))
 
 
 def _admins(config: Config, request: Request, facts: Facts) -> frozenset[str]:
     return facts.people(config.policy.admins) - {request.requester_id}
 
 
-async def _reaches(context: Context, request: Request, wanted: frozenset[str], post: Post) -> bool:
+async def _reaches(context: Context, job: JobContext, request: Request, wanted: frozenset[str]) -> bool:
     """A card of their own, with **Sign off**, for each; True where one of them has it."""
     there = await context.ledger.messages(request.id, Purpose.CARD_COPY)
     known = {message.channel for message in there}
     if not any(message.ts for message in there):
         for person_id in sorted(wanted - known):
             await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
-    return await _posted(await context.ledger.messages(request.id, Purpose.CARD_COPY), post)
+    copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
+    return await _posted(context, job, request, copies)
 
 
-async def _posted(copies: Sequence[Message], post: Post) -> bool:
+async def _posted(context: Context, job: JobContext, request: Request, copies: Sequence[Message]) -> bool:
     """True as soon as one has it: the others are told when access was given. Delayed where nobody has it and somebody still may."""
     if any(message.ts for message in copies):
         return True
     delayed = None
     for message in copies:
         try:
-            await post(message)
+            await post_card_copy(context, job, message, request)
         except Undeliverable:
             continue
         except Delayed as slow:

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
 from bot.access.context import Context
+from storage.commands import Command
 from storage.records import Claim, Json, Request, TaskKind
-from storage.transitions import Transition, TransitionInput
 
 ALERT_AT = 3
 ALERT_EVERY = 20
@@ -61,9 +61,9 @@ class JobContext:
         """To be called before every step outside. Raises ClaimLost where another worker has the task."""
         await self.context.ledger.check_claim(self.claim)
 
-    async def advance(self, request: Request, move: Transition, change: TransitionInput) -> Request:
+    async def advance(self, request: Request, command: Command) -> Request:
         """``Ledger.advance`` under this claim. Raises NotPossible."""
-        return await self.context.ledger.advance(request.id, move, change, claim=self.claim)
+        return await self.context.ledger.advance(request.id, command, claim=self.claim)
 
     async def unless_ending(self, call: Coroutine[Any, Any, T]) -> T:
         """Await a call to Slack in the lock key of a grant, and give it up as soon as the grant's end is due. Raises Retry then.

@@ -15,18 +15,18 @@ from storage.records import Request, State
 ALERT_AT = 3
 
 
-async def move_expiry(context: Context, work: JobContext) -> None:
+async def move_expiry(context: Context, job: JobContext) -> None:
     """Effect of ``move_expiry``, in the grant's own lock key: the server's end follows the ledger's. Sessions live on.
 
     Until it is done the server may end the grant earlier than the ledger, never later.
     """
-    grant = await work.request()
+    grant = await job.request()
     if grant.state is not State.ACTIVE or grant.username is None or grant.expires_at is None:
         return
     username, remaining = grant.username, grant.expires_at - await context.ledger.now()
     if remaining <= timedelta(0):
         return
-    await work.hold()
+    await job.hold()
     try:
         await context.engines.call(
             target_of(grant),
@@ -34,7 +34,7 @@ async def move_expiry(context: Context, work: JobContext) -> None:
             share=Share.GRANTS,
         )
     except ServerDown as away:
-        if work.tries == ALERT_AT:
+        if job.tries == ALERT_AT:
             await _alert(context, grant, f"{grant.database} does not answer ({away})")
         raise
     except (Rejected, ForeignUser) as no:

@@ -10,20 +10,20 @@ from bot.access.targets import level_of, target_of
 from bot.engines import Share
 from bot.jobs.job import JobContext
 from bot.notifications.credentials import credentials, deliver
-from storage.audit_log import AuditKind
+from storage.commands import RenewPassword, Repair
+from storage.errors import NotPossible
 from storage.records import Purpose, Request, State
-from storage.transitions import Transition, TransitionInput
+from storage.transitions import Obstacle
 
 
-async def password(context: Context, work: JobContext) -> None:
+async def password(context: Context, job: JobContext) -> None:
     """Effect of the ``password`` task: asked for by the requester, or the ``remedy`` of an active grant."""
-    request = await work.request()
+    request = await job.request()
     if request.state is State.ACTIVE:
-        audit = AuditKind.REPAIRED if work.payload.get("mends") else AuditKind.PASSWORD_RENEWED
-        await _set_fresh_password(context, work, request, audit=audit)
+        await _set_fresh_password(context, job, request, is_repair=bool(job.payload.get("mends")))
 
 
-async def _set_fresh_password(context: Context, work: JobContext, request: Request, *, audit: AuditKind) -> None:
+async def _set_fresh_password(context: Context, job: JobContext, request: Request, *, is_repair: bool) -> None:
     """Set it on the server, then show it in the credential message. A retry sets another one, so the message is never behind for long."""
     assert request.username is not None, "an active grant has its user"
     username, level, fresh = request.username, level_of(request), make_password()
@@ -32,18 +32,18 @@ async def _set_fresh_password(context: Context, work: JobContext, request: Reque
         adapter.set_password(username, fresh)
         return adapter.endpoint(level)
 
-    await work.hold()
+    await job.hold()
     try:
         endpoint = await context.engines.call(target_of(request), renewed, share=Share.GRANTS)
     except Rejected as no:
         await raise_alert(context, request, f"No new password for #{request.id} on {request.database}: {no}.")
         return
-    if (await work.request()).state is not State.ACTIVE:
+    if (await job.request()).state is not State.ACTIVE:
         return  # it is being ended: the revoke behind us in this lock key takes user and message
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
-    await deliver(work, request, message, credentials(request, endpoint, fresh))
-    await work.advance(
-        request,
-        Transition.NOTE,
-        TransitionInput(actor=request.requester_id if audit is AuditKind.PASSWORD_RENEWED else "bot", audit=audit),
-    )
+    await deliver(job, request, message, credentials(request, endpoint, fresh))
+    try:
+        await job.advance(request, Repair(actor="bot") if is_repair else RenewPassword(actor=request.requester_id))
+    except NotPossible as lost:
+        if lost.obstacle not in (Obstacle.STATE, Obstacle.ENDED):
+            raise

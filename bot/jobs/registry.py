@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from bot.jobs import move_expiry, password, provision, repair, revoke, time_out
+from bot.jobs import auto_approve, break_glass, move_expiry, password, provision, repair, revoke, time_out
 from bot.jobs.job import Job
 from bot.notifications import alerts, cards, credentials, feed, outcomes, reminders
 from storage.records import TaskKind
 
 JOBS: dict[TaskKind, Job] = {
+    TaskKind.AUTO_APPROVE: auto_approve.auto_approve,
+    TaskKind.GRANT_BREAK_GLASS: break_glass.grant_break_glass,
     TaskKind.POST_CARD: cards.post_card,
     TaskKind.UPDATE_CARD: cards.update_card,
     TaskKind.NOTIFY_REQUESTER: outcomes.notify_requester,
     TaskKind.ALERT: alerts.alert,
     TaskKind.AUDIT_FEED: feed.feed,
-    TaskKind.LAPSE: time_out.time_out,
+    TaskKind.TIME_OUT: time_out.time_out,
     TaskKind.REMIND: reminders.remind,
     TaskKind.ESCALATE: reminders.escalate,
     TaskKind.NOTIFY: outcomes.notify,
     TaskKind.WARN_BEFORE_END: reminders.warn,
     TaskKind.PROVISION: provision.provision,
-    TaskKind.PASSWORD: password.password,
+    TaskKind.RENEW_PASSWORD: password.password,
     TaskKind.CLOSE_CREDENTIALS: credentials.close_credentials,
     TaskKind.REVOKE: revoke.end,
     TaskKind.MOVE_EXPIRY: move_expiry.move_expiry,

@@ -15,24 +15,26 @@ from bot.access.context import Context
 from bot.access.targets import level_of, target_of
 from bot.engines import Share
 from bot.jobs.job import JobContext, Retry, backoff, is_alert_due
+from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.errors import NotPossible
-from storage.records import Cause, Json, Request, State
-from storage.transitions import Obstacle, Transition, TransitionInput, latest_end
+from storage.records import Cause, Json, Receipt, ReceiptOutcome, Request, State
+from storage.transitions import Obstacle, latest_end
+
+NOTHING_CREATED = Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
 
 
-async def end(context: Context, work: JobContext) -> None:
+async def end(context: Context, job: JobContext) -> None:
     """Effect of the ``revoke`` task, written with the approval: due at the end, or now when it is ended early."""
-    request = await work.request()
+    request = await job.request()
     if request.state in (State.APPROVED, State.ACTIVE):
-        request = await _by_the_clock(work, request)
+        request = await _by_the_clock(job, request)
     if request.state is not State.REVOKING:
         return
-    receipt = await _proven(context, work, request)
-    change = TransitionInput(actor="bot", set={"receipt": receipt}, facts=_facts(receipt))
-    journal.ended(await work.advance(request, Transition.CONFIRM, change))
+    receipt = await _proven(context, job, request)
+    journal.ended(await job.advance(request, ConfirmRevocation(actor="bot", receipt=receipt, facts=_facts(receipt))))
 
 
-async def _by_the_clock(work: JobContext, request: Request) -> Request:
+async def _by_the_clock(job: JobContext, request: Request) -> Request:
     cause = Cause.NOT_STARTED if request.expires_at is None else Cause.EXPIRED
     if (
         request.unclaimed_at is not None
@@ -41,63 +43,71 @@ async def _by_the_clock(work: JobContext, request: Request) -> Request:
     ):
         cause = Cause.UNCLAIMED
     try:
-        return await work.advance(request, Transition.REVOKE, TransitionInput(actor="clock", cause=cause))
+        return await job.advance(request, RevokeGrant(actor="clock", cause=cause))
     except NotPossible as lost:
         if lost.request.state.is_over:
             raise
-        if lost.why is not Obstacle.NOT_ENDED:
-            raise Retry("it is being ended by somebody else", at=await work.context.ledger.now()) from None
+        if lost.obstacle is not Obstacle.NOT_ENDED:
+            raise Retry("it is being ended by somebody else", at=await job.context.ledger.now()) from None
         ends = lost.request.expires_at or latest_end(lost.request)
         at = min(ends, lost.request.unclaimed_at or ends)
         raise Retry("its end was moved", at=at, is_untried=True) from None
 
 
-async def _proven(context: Context, work: JobContext, request: Request) -> Json:
-    """The receipt, or Again until there is one."""
+async def _proven(context: Context, job: JobContext, request: Request) -> Receipt:
+    """The receipt. Raises Retry while there is none."""
     if request.started_at is None:
-        return {"nothing_made": True}  # START is on disk before the first statement that makes anything
+        return NOTHING_CREATED  # START is in the ledger before the first statement that creates anything
     try:
-        receipt = await drop(context, work, request)
+        removal = await drop(context, job, request)
     except ForeignUser as foreign:
-        return await _foreign(context, work, request, foreign)
+        return await _foreign(context, job, request, foreign)
     except AdapterError as trouble:
-        raise await again(context, work, request, trouble) from None
+        raise await again(context, job, request, trouble) from None
     lands_until = _lands_until(request)
     if lands_until is not None and await context.ledger.now() < lands_until:
         raise Retry("a create whose answer was lost may still land", at=lands_until)
-    if receipt.was_absent and request.activated_at is not None:
+    if removal.was_absent and request.activated_at is not None:
         await raise_alert(
             context,
             request,
             f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.",
         )
-    return receipt_json(receipt)
+    return verified(removal)
 
 
-async def drop(context: Context, work: JobContext, request: Request) -> Removal:
+async def drop(context: Context, job: JobContext, request: Request) -> Removal:
     """Take the user away and read back. Raises AdapterError, ClaimLost."""
     assert request.username is not None, "frozen at the approval"
     username, level = request.username, level_of(request)
-    await work.hold()
+    await job.hold()
     return await context.engines.call(
         target_of(request), lambda adapter: adapter.drop_user(username, level), share=Share.ENDS
     )
 
 
-def receipt_json(removal: Removal) -> Json:
-    """The receipt as the ledger keeps it; times in RFC 3339."""
+def verified(removal: Removal) -> Receipt:
+    """The receipt of what the server showed."""
+    return Receipt(
+        outcome=ReceiptOutcome.VERIFIED,
+        was_absent=removal.was_absent,
+        sessions_ended=removal.sessions_ended,
+        left_behind=removal.left_behind,
+        left_with=removal.left_with,
+        read_back_at=removal.read_back_at,
+        notes=removal.notes,
+    )
+
+
+def _facts(receipt: Receipt) -> Json:
+    """What of the receipt is in the audit event."""
+    if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
+        return {"nothing_made": True}
     return {
-        "was_absent": removal.was_absent,
-        "sessions_ended": removal.sessions_ended,
-        "kept": list(removal.left_behind),
-        "kept_by": removal.left_with,
-        "read_back_at": removal.read_back_at.isoformat(),
-        "notes": list(removal.notes),
+        "was_absent": receipt.was_absent,
+        "sessions_ended": receipt.sessions_ended,
+        "kept_by": receipt.left_with,
     }
-
-
-def _facts(receipt: Json) -> Json:
-    return {key: receipt[key] for key in ("was_absent", "sessions_ended", "kept_by", "nothing_made") if key in receipt}
 
 
 def _lands_until(request: Request) -> datetime | None:
@@ -105,20 +115,20 @@ def _lands_until(request: Request) -> datetime | None:
     return request.unsettled_until if request.activated_at is None else None
 
 
-async def _foreign(context: Context, work: JobContext, request: Request, foreign: ForeignUser) -> Json:
+async def _foreign(context: Context, job: JobContext, request: Request, foreign: ForeignUser) -> Receipt:
     """A user of that name that is not ours is never touched. Where we never made one, there is nothing of ours to end."""
     if request.activated_at is not None:
-        raise await again(context, work, request, foreign)
+        raise await again(context, job, request, foreign)
     await raise_alert(context, request, f"#{request.id} failed: {foreign}. It was not touched.")
-    return {"nothing_made": True}
+    return NOTHING_CREATED
 
 
-async def again(context: Context, work: JobContext, request: Request, trouble: AdapterError) -> Retry:
+async def again(context: Context, job: JobContext, request: Request, trouble: AdapterError) -> Retry:
     """The error that puts an end back, after an alert where one is due."""
-    next_try = await context.ledger.now() + backoff(work.tries)
-    if is_alert_due(work.tries) or (work.tries == 1 and isinstance(trouble, WrongServer | ForeignUser)):
+    next_try = await context.ledger.now() + backoff(job.tries)
+    if is_alert_due(job.tries) or (job.tries == 1 and isinstance(trouble, WrongServer | ForeignUser)):
         await raise_alert(
-            context, request, _cannot(request, trouble), tries=work.tries, steps=_by_hand(request, trouble)
+            context, request, _cannot(request, trouble), tries=job.tries, steps=_by_hand(request, trouble)
         )
     return Retry(str(trouble), at=next_try)
 

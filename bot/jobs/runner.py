@@ -146,19 +146,19 @@ class Runner:
 
     async def _perform(self, claim: Claim) -> None:
         """One task. The only broad catch of the program: whatever happens, the task is done, put back, or another's."""
-        work = JobContext(self.context, claim)
+        job = JobContext(self.context, claim)
         try:
-            await self._held(work)
+            await self._held(job)
         except LedgerError:
             log.exception("the ledger failed under a task; it is put back", task=claim.task.kind)
             await self._put_back_when_it_answers(claim)
 
-    async def _held(self, work: JobContext) -> None:
+    async def _held(self, job: JobContext) -> None:
         try:
-            async with self._renewed(work.claim):
-                await self._effect(work)
+            async with self._renewed(job.claim):
+                await self._effect(job)
         except (ClaimLost, NotPossible) as lost:
-            await self._lost(work.claim, lost)
+            await self._lost(job.claim, lost)
 
     async def _put_back_when_it_answers(self, claim: Claim) -> None:
         """At once, so that an end does not wait for its lease to run out. Given up when it has run out, or the task is another's."""
@@ -174,10 +174,10 @@ class Runner:
                     return
                 return
 
-    async def _effect(self, work: JobContext) -> None:
-        claim, task = work.claim, work.claim.task
+    async def _effect(self, job: JobContext) -> None:
+        claim, task = job.claim, job.claim.task
         try:
-            await self.effects[task.kind](self.context, work)
+            await self.effects[task.kind](self.context, job)
         except Retry as again:
             at = again.at or await self.ledger.now() + backoff(task.attempts)
             await self.ledger.put_back(claim, due_at=at, error=str(again), is_untried=again.is_untried)
@@ -217,9 +217,9 @@ class Runner:
                 kind=TaskKind.REPAIR, lock_key=task.lock_key, due_at=await self.ledger.now(), is_single=True
             )
             await self.ledger.add_task(plan, request_id=task.request_id)
-        if isinstance(lost, NotPossible) and lost.why is not Obstacle.CLAIM_LOST:
+        if isinstance(lost, NotPossible) and lost.obstacle is not Obstacle.CLAIM_LOST:
             if task.kind is TaskKind.REVOKE and lost.request.is_live:
-                await self.ledger.put_back(claim, due_at=await self.ledger.now(), error=str(lost.why))
+                await self.ledger.put_back(claim, due_at=await self.ledger.now(), error=str(lost.obstacle))
             else:
                 await self.ledger.finish(claim)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from bot.access.context import Context
 from bot.access.decide import grant_of
 from bot.jobs.job import JobContext
-from storage.records import Cause, State
-from storage.transitions import Transition, TransitionInput
+from storage.commands import TimeOutRequest
+from storage.records import State
 
 
-async def time_out(context: Context, work: JobContext) -> None:
+async def time_out(context: Context, job: JobContext) -> None:
     """Effect of the ``lapse`` task: the time to decide is over."""
-    request = await work.request()
+    request = await job.request()
     if request.state.is_over or request.state.is_live:
         return
     grant = await grant_of(context, request)
     over = grant is not None and grant.state is not State.ACTIVE
-    words = f"the access #{request.parent_id} that it would have extended has ended." if over else None
-    await work.advance(request, Transition.LAPSE, TransitionInput(actor="clock", cause=Cause.LAPSED, words=words))
+    note = f"the access #{request.parent_id} that it would have extended has ended." if over else None
+    await job.advance(request, TimeOutRequest(actor="clock", note=note))

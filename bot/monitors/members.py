@@ -6,16 +6,16 @@ import structlog
 
 from bot.access.context import Context
 from bot.access.ports import DirectoryUnavailable, Person
+from storage.commands import OutdateRequest, RevokeGrant
 from storage.errors import NotPossible
 from storage.records import Cause, Request, State
-from storage.transitions import Transition, TransitionInput
 
 log = structlog.get_logger(__name__)
 
 
 async def check_members(context: Context) -> None:
     """Everybody who has or wants access is still one of us: events get lost, so this is asked again and again."""
-    there = (*await context.ledger.live_grants(), *await context.ledger.waiting_requests())
+    there = (*await context.ledger.live_grants(), *await context.ledger.pending_requests())
     for person_id in sorted({request.requester_id for request in there}):
         await left(context, person_id)
 
@@ -23,7 +23,7 @@ async def check_members(context: Context) -> None:
 async def left(context: Context, person_id: str) -> None:
     """End what somebody has who is no longer a full member, and close what they wait for. No answer ends nothing."""
     live = await context.ledger.live_grants(person_id=person_id)
-    waiting = await context.ledger.waiting_requests(person_id=person_id)
+    waiting = await context.ledger.pending_requests(person_id=person_id)
     if not live and not waiting:
         return
     try:
@@ -37,10 +37,13 @@ async def left(context: Context, person_id: str) -> None:
 
 
 async def _taken_back(context: Context, request: Request, person: Person) -> None:
-    words = f"the requester is no longer a member of the workspace ({person.why_not})."
-    waits = request.state is State.PENDING
-    change = TransitionInput(actor="directory", cause=Cause.OUTDATED if waits else Cause.LEFT, words=words)
+    note = f"the requester is no longer a member of the workspace ({person.why_not})."
+    command = (
+        OutdateRequest(actor="directory", note=note)
+        if request.state is State.PENDING
+        else RevokeGrant(actor="directory", cause=Cause.LEFT, note=note)
+    )
     try:
-        await context.ledger.advance(request.id, Transition.OUTDATE if waits else Transition.REVOKE, change)
+        await context.ledger.advance(request.id, command)
     except NotPossible as lost:
-        log.info("somebody who left has lost it already", request=request.id, why=str(lost.why))
+        log.info("somebody who left has lost it already", request=request.id, why=str(lost.obstacle))

@@ -14,9 +14,9 @@ from bot.notifications.notices import AlertNotice
 log = structlog.get_logger(__name__)
 
 
-async def alert(context: Context, work: JobContext) -> None:
+async def alert(context: Context, job: JobContext) -> None:
     """Effect of ``alert``: what is wrong, since when, what was tried, what to do now."""
-    payload = work.payload
+    payload = job.payload
     notice = AlertNotice(
         what=payload["what"],
         since=datetime.fromisoformat(payload["since"]),
@@ -25,7 +25,7 @@ async def alert(context: Context, work: JobContext) -> None:
     )
     log.error("alert", what=notice.what, steps=notice.steps)
     policy = context.files.config.policy if context.files.config else None
-    await work.hold()
+    await job.hold()
     if policy is None or not await _reaches(context, [policy.alert_channel] if policy.alert_channel else [], notice):
         await _reaches(context, list(policy.admins) if policy else [], notice)
 

@@ -15,8 +15,6 @@ from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import grant_of
 from bot.access.ports import DirectoryUnavailable, MessageGone, Undeliverable
-from bot.jobs import break_glass
-from bot.jobs.auto_approve import approve_automatically
 from bot.jobs.job import JobContext
 from bot.notifications.messages import place_of, post_to_requester, remember
 from bot.notifications.notices import CardNotice, TurnNotice
@@ -74,26 +72,23 @@ def _server(context: Context, request: Request) -> tuple[str, str]:
     return (entry.engine, entry.admin_url) if entry else ("", "")
 
 
-async def post_card(context: Context, work: JobContext) -> None:
+async def post_card(context: Context, job: JobContext) -> None:
     """Effect of ``post_card``: into the rule's channel, or to each approver where the channel is closed to us."""
-    request = await work.request()
-    if request.kind is RequestKind.BREAK_GLASS:
-        await break_glass.announce(context, work, request, lambda message: _post(context, work, message, request))
-    request = await approve_automatically(context, request)
+    request = await job.request()
     for message in await context.ledger.messages(request.id, Purpose.CARD):
         if message.ts is None:
             try:
-                await _post(context, work, message, request)
+                await post_card_copy(context, job, message, request)
             except Undeliverable as closed:
-                await _to_approvers(context, work, request, closed)
+                await _to_approvers(context, job, request, closed)
                 break
     else:
-        await _to_those_outside(context, work, request)
+        await _to_those_outside(context, job, request)
     if request.kind is RequestKind.BREAK_GLASS:
-        await post_copies(context, work, request, ())  # one reviewer was told before; now the others
+        await post_copies(context, job, request, ())  # one reviewer was told before; now the others
 
 
-async def _to_those_outside(context: Context, work: JobContext, request: Request) -> None:
+async def _to_those_outside(context: Context, job: JobContext, request: Request) -> None:
     """Approvers who are not in the channel get the card as a DM, with the same buttons."""
     if request.state is not State.PENDING:
         return
@@ -102,38 +97,38 @@ async def _to_those_outside(context: Context, work: JobContext, request: Request
         outside = await context.directory.outside(request.terms.channel, asked[:COPIES_MAX])
     except DirectoryUnavailable:
         return  # the card is in the channel and mentions them
-    await _copies(context, work, request, set(outside))
+    await _copies(context, job, request, set(outside))
 
 
-async def _post(context: Context, work: JobContext, message: Message, request: Request) -> None:
-    await work.hold()
+async def post_card_copy(context: Context, job: JobContext, message: Message, request: Request) -> None:
+    await job.hold()
     posted = await context.messenger.post(message.channel, await card(context, request))
     await remember(context, message, posted, request)
 
 
-async def _to_approvers(context: Context, work: JobContext, request: Request, closed: Undeliverable) -> None:
+async def _to_approvers(context: Context, job: JobContext, request: Request, closed: Undeliverable) -> None:
     """The channel cannot be written: every approver gets the card as a DM, and the requester learns of it."""
     if request.state is State.PENDING:
-        reached = await _copies(context, work, request, set(sorted(await _approvers(context, request))[:COPIES_MAX]))
+        reached = await _copies(context, job, request, set(sorted(await _approvers(context, request))[:COPIES_MAX]))
         await post_to_requester(
             context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached)))
         )
     await _alert_about_channel(context, request, closed)
 
 
-async def _copies(context: Context, work: JobContext, request: Request, membership: set[str]) -> list[bool]:
+async def _copies(context: Context, job: JobContext, request: Request, membership: set[str]) -> list[bool]:
     """A card of their own for each; True for those who could be reached. Repeated, it posts only what is missing."""
     if await context.ledger.messages(request.id, Purpose.CARD_COPY):
         membership = set()
-    return await post_copies(context, work, request, membership)
+    return await post_copies(context, job, request, membership)
 
 
-async def post_copies(context: Context, work: JobContext, request: Request, membership: Collection[str]) -> list[bool]:
+async def post_copies(context: Context, job: JobContext, request: Request, membership: Collection[str]) -> list[bool]:
     """Further cards, for these people; and those that were begun before and are not posted yet."""
     for person_id in sorted(membership):
         await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
     copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
-    return [await _copy(context, work, copy, request) for copy in copies]
+    return [await _copy(context, job, copy, request) for copy in copies]
 
 
 def _closed_words(request: Request, is_reached: bool) -> str:
@@ -152,11 +147,11 @@ async def _approvers(context: Context, request: Request) -> set[str]:
     return set(authorization.who_is_asked(config, request, facts, at=now, stage=stage))
 
 
-async def _copy(context: Context, work: JobContext, message: Message, request: Request) -> bool:
+async def _copy(context: Context, job: JobContext, message: Message, request: Request) -> bool:
     if message.ts is not None:
         return True
     try:
-        await _post(context, work, message, request)
+        await post_card_copy(context, job, message, request)
     except Undeliverable:
         return False
     return True
@@ -173,22 +168,22 @@ async def _alert_about_channel(context: Context, request: Request, closed: Undel
     )
 
 
-async def update_card(context: Context, work: JobContext) -> None:
+async def update_card(context: Context, job: JobContext) -> None:
     """Effect of ``update_card``: every copy that shows an older version is redrawn in place."""
-    request = await work.request()
+    request = await job.request()
     for message in await context.ledger.messages(request.id):
         if message.purpose in CARDS and message.ts is not None and message.version < request.version:
-            await _redraw_card(context, work, message, request)
+            await _redraw_card(context, job, message, request)
 
 
-async def _redraw_card(context: Context, work: JobContext, message: Message, request: Request) -> None:
-    await work.hold()
+async def _redraw_card(context: Context, job: JobContext, message: Message, request: Request) -> None:
+    await job.hold()
     try:
         await context.messenger.redraw(place_of(message), await card(context, request))
     except MessageGone:
         await context.ledger.message_gone(message.id)
         if not request.state.is_over:
-            await _post(context, work, message, request)
+            await post_card_copy(context, job, message, request)
     except Undeliverable as closed:
         log.warning("a card cannot be redrawn", request=request.id, why=str(closed))
     else:

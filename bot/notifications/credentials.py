@@ -21,37 +21,37 @@ def credentials(request: Request, endpoint: Endpoint, password: str) -> Credenti
     return CredentialsNotice(request=request, endpoint=endpoint, password=shown)
 
 
-async def deliver(work: JobContext, request: Request, message: Message, notice: CredentialsNotice) -> None:
+async def deliver(job: JobContext, request: Request, message: Message, notice: CredentialsNotice) -> None:
     """Put the credentials into the credential message.
 
     Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
     """
-    context = work.context
-    await work.hold()
+    context = job.context
+    await job.hold()
     if message.ts is not None:
         try:
-            await work.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
+            await job.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
         except MessageGone:
-            await work.hold()
+            await job.hold()
         else:
             await context.ledger.message_rendered(message.id, request.version)
             return
-    posted = await work.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
+    posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
     await remember(context, message, posted, request)
-    await work.hold()
-    await work.unless_ending(context.messenger.redraw(posted, notice))
+    await job.hold()
+    await job.unless_ending(context.messenger.redraw(posted, notice))
 
 
-async def close_credentials(context: Context, work: JobContext) -> None:
+async def close_credentials(context: Context, job: JobContext) -> None:
     """Effect of ``close_credentials``: the password goes from the message; later the receipt comes."""
-    request = await work.request()
+    request = await job.request()
     if request.state not in (State.REVOKING, State.REVOKED):
         return
     for message in await context.ledger.messages(request.id, Purpose.CREDENTIALS):
         if message.ts is not None and message.version < request.version:
-            await work.hold()
+            await job.hold()
             try:
-                await work.unless_ending(context.messenger.redraw(place_of(message), ClosedNotice(request=request)))
+                await job.unless_ending(context.messenger.redraw(place_of(message), ClosedNotice(request=request)))
             except Undeliverable as closed:
                 log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
             else:

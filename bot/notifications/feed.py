@@ -17,7 +17,7 @@ FEED_PAUSE = timedelta(seconds=1)
 UNSHOWN = frozenset({AuditKind.NOTED, AuditKind.CLICK_REFUSED})
 
 
-async def feed(context: Context, work: JobContext) -> None:
+async def feed(context: Context, job: JobContext) -> None:
     """Effect of ``feed``: the lines that wait share a message. Without a channel the cursor stays; nothing is lost."""
     channel = context.files.config.policy.audit_channel if context.files.config else None
     if channel is None:
@@ -30,7 +30,7 @@ async def feed(context: Context, work: JobContext) -> None:
         return
     shown = [event for event in events if event.kind not in UNSHOWN]
     if shown:
-        await work.hold()
+        await job.hold()
         await _post_feed(context, channel, shown)
         await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
     await context.ledger.set_cursor("feed", events[-1].id)

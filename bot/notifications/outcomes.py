@@ -22,7 +22,7 @@ from storage.records import Request, RequestKind, Verdict
 async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
     """The alert channel hears of it; those who would have been asked are named, to be told one by one."""
     config = context.files.config
-    what = f"{request.level} on {request.database} for {format_duration(request.duration or request.terms.duration)}"
+    what = f"{request.level} on {request.database} for {format_duration(request.effective_duration)}"
     await raise_alert(
         context,
         request,
@@ -34,24 +34,24 @@ async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
     return authorization.would_be_asked(config, request, await gathering.gather(context, config))
 
 
-async def notify_requester(context: Context, work: JobContext) -> None:
+async def notify_requester(context: Context, job: JobContext) -> None:
     """Effect of ``tell``: one line to the requester about the turn the request took."""
-    request = await work.request()
+    request = await job.request()
     denied = [d for d in await context.ledger.decisions(request.id) if d.verdict is Verdict.DENY]
-    await work.hold()
+    await job.hold()
     grant = await grant_of(context, request)
     await post_to_requester(
         context, request, TurnNotice(request=request, decision=denied[-1] if denied else None, grant=grant)
     )
 
 
-async def notify(context: Context, work: JobContext) -> None:
+async def notify(context: Context, job: JobContext) -> None:
     """Effect of ``notify``: those whom the rule tells, and does not ask, hear of what was given."""
-    request = await work.request()
+    request = await job.request()
     loud = await tell_loudly(context, request) if request.kind is RequestKind.BREAK_GLASS else frozenset()
     notice = GrantedNotice(request=request, decisions=await context.ledger.decisions(request.id))
     for place in await _places(context, (*request.terms.notify, *sorted(loud)), but=request.requester_id):
-        await work.hold()
+        await job.hold()
         await post_or_warn(context, place, notice)
 
 

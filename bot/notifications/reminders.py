@@ -17,8 +17,9 @@ from bot.notifications.messages import post_or_warn
 from bot.notifications.notices import EndingSoonNotice, ReminderNotice, ReviewNotice
 from bot.policy import authorization
 from storage.audit_log import AuditKind
+from storage.commands import Escalate
 from storage.records import Purpose, Request, State
-from storage.transitions import Transition, TransitionInput, warn_at
+from storage.transitions import warn_at
 
 REVIEW_AGAIN_AFTER = timedelta(hours=24)
 
@@ -28,16 +29,16 @@ DOUBLED_AT_MOST = 6
 log = structlog.get_logger(__name__)
 
 
-async def remind(context: Context, work: JobContext) -> None:
+async def remind(context: Context, job: JobContext) -> None:
     """Effect of ``remind``: whoever can decide is told again, less often each time, until the request is closed."""
-    request = await work.request()
+    request = await job.request()
     if request.state is not State.PENDING or request.terms.remind_after is None:
         return
     now = await context.ledger.now()
-    await work.hold()
+    await job.hold()
     await _beside_the_cards(context, request, await _reminder(context, request))
     await context.ledger.record(AuditKind.REMINDED, actor="clock", request_id=request.id)
-    pause = request.terms.remind_after * 2 ** min(work.tries, DOUBLED_AT_MOST)
+    pause = request.terms.remind_after * 2 ** min(job.tries, DOUBLED_AT_MOST)
     raise Retry("until it is decided", at=now + pause)
 
 
@@ -54,37 +55,34 @@ async def _beside_the_cards(context: Context, request: Request, notice: Notice) 
             await post_or_warn(context, message.channel, notice, thread=thread)
 
 
-async def escalate(context: Context, work: JobContext) -> None:
+async def escalate(context: Context, job: JobContext) -> None:
     """Effect of ``escalate``: from now on others may decide as well; they are mentioned, and get a card of their own."""
-    request = await work.request()
+    request = await job.request()
     if request.state is not State.PENDING or request.terms.escalation is None:
         return
     wider = list(request.terms.escalation.to)
-    await work.hold()
-    change = TransitionInput(actor="clock", audit=AuditKind.ESCALATED, facts={"to": wider})
-    request = await work.advance(
-        request, Transition.NOTE, change
-    )  # a new version: every card is redrawn with them on it
+    await job.hold()
+    request = await job.advance(request, Escalate(actor="clock", facts={"to": wider}))  # cards are updated to name them
     await _beside_the_cards(context, request, await _reminder(context, request, is_escalation=True))
     facts = await gather_in_force(context)
     asked = facts.people(who for stage in request.terms.stages for who in stage.approvers)
-    await post_copies(context, work, request, facts.people(wider) - asked - {request.requester_id})
+    await post_copies(context, job, request, facts.people(wider) - asked - {request.requester_id})
 
 
-async def warn(context: Context, work: JobContext) -> None:
+async def warn(context: Context, job: JobContext) -> None:
     """Effect of ``warn_before_end``: the requester hears of the end in time to ask for more, or to give it back."""
-    request = await work.request()
+    request = await job.request()
     if request.state is not State.ACTIVE or request.expires_at is None:
         return
     if await context.ledger.now() < (due := warn_at(request)):
         raise Retry("its end was moved", at=due)
-    await work.hold()
+    await job.hold()
     await post_or_warn(context, request.requester_id, EndingSoonNotice(request=request))
 
 
-async def review_overdue(context: Context, work: JobContext) -> None:
+async def review_overdue(context: Context, job: JobContext) -> None:
     """Effect of ``review``, due when the time to sign off is over: an alert, and the reviewers are asked again, every day."""
-    request = await work.request()
+    request = await job.request()
     if not request.needs_review:
         return
     await context.ledger.record(AuditKind.REVIEW_OVERDUE, actor="clock", request_id=request.id)
@@ -95,7 +93,7 @@ async def review_overdue(context: Context, work: JobContext) -> None:
         steps=(f"See what was done with it: dbaccess show {request.id}", f"Sign it off: /dbaccess review {request.id}"),
     )
     for person_id in sorted(await _reviewers(context, request)):
-        await work.hold()
+        await job.hold()
         try:
             await context.messenger.post(person_id, ReviewNotice(request=request))
         except Undeliverable as closed:

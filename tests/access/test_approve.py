@@ -27,7 +27,7 @@ async def test_the_whole_life(environment: AccessEnvironment) -> None:
     ended = await environment.now(request)
     assert (ended.state, ended.ended_because) == (State.REVOKED, Cause.EXPIRED)
     assert ended.receipt is not None
-    assert ended.receipt["sessions_ended"] == 1
+    assert ended.receipt.sessions_ended == 1
     assert environment.messenger.on(CARDS, CardNotice)[0].request.state is State.REVOKED
     assert not environment.messenger.on(ADA, CredentialsNotice)
     assert environment.messenger.on(ADA, TurnNotice)[-1].request.state is State.REVOKED

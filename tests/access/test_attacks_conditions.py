@@ -94,7 +94,7 @@ async def test_waiting_requests_count_in_what_one_person_may_have(environment: A
     put_in_force(environment)
     for more in range(4):
         await refusal_of(environment.ask(duration=HOUR + more * HOUR / 60))
-    for request in await environment.ledger.waiting_requests():
+    for request in await environment.ledger.pending_requests():
         await environment.approve(request)
     await environment.drain()
     assert len(await environment.ledger.live_grants(person_id=ADA)) == 1

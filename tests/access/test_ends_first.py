@@ -20,11 +20,12 @@ from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
 from bot.monitors import servers
 from bot.notifications.notices import AlertNotice
+from storage.commands import Command, RevokeGrant
 from storage.errors import StoreUnavailable
 from storage.records import Cause, Request, State, TaskKind
 from storage.schema import requests
 from storage.task_plans import user_lock_key
-from storage.transitions import TaskPlan, Transition, TransitionInput
+from storage.transitions import TaskPlan, Transition
 from tests.access.environment import ALERTS, HOUR, AccessEnvironment
 from tests.access.fake_engine import FakeServer, engine
 from tests.access.hanging import expect
@@ -96,11 +97,11 @@ async def test_ended_by_hand_in_the_moment_its_time_is_over(
     environment.clock.at = request.start_before + HOUR
     real = environment.ledger.advance
 
-    async def slower(request_id: int, move: Transition, change: TransitionInput, **more: Any) -> Request:
-        if change.actor == "clock":
+    async def slower(request_id: int, command: Command, **more: Any) -> Request:
+        if command.actor == "clock":
             monkeypatch.undo()
-            await real(request_id, Transition.REVOKE, TransitionInput(actor="cli:root", cause=Cause.REVOKED))
-        return await real(request_id, move, change, **more)
+            await real(request_id, RevokeGrant(actor="cli:root", cause=Cause.REVOKED))
+        return await real(request_id, command, **more)
 
     monkeypatch.setattr(environment.ledger, "advance", slower)
     await environment.drain()
@@ -113,17 +114,17 @@ async def test_ended_by_hand_in_the_moment_its_time_is_over(
 async def test_a_clock_set_back_in_the_middle_loses_no_end(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
-    """The task was due; when its move is judged, the end lies ahead again."""
+    """The task was due; when its transition is evaluated, the end lies ahead again."""
     request = await environment.approve(await environment.ask())
     assert request.start_before is not None
     environment.clock.at = request.start_before + HOUR
     real = environment.ledger.advance
 
-    async def earlier(request_id: int, move: Transition, change: TransitionInput, **more: Any) -> Request:
-        if change.actor == "clock":
+    async def earlier(request_id: int, command: Command, **more: Any) -> Request:
+        if command.actor == "clock":
             monkeypatch.undo()
             environment.clock.at -= timedelta(minutes=minutes)
-        return await real(request_id, move, change, **more)
+        return await real(request_id, command, **more)
 
     monkeypatch.setattr(environment.ledger, "advance", earlier)
     await environment.turn(hours=3)
@@ -189,13 +190,13 @@ async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_
 
 
 def fail_once(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first move to the end finds no ledger."""
+    """The first revocation finds no ledger."""
     advance, failures = environment.ledger.advance, [StoreUnavailable("OperationalError")]
 
-    async def failing(request_id: int, move: Transition, *rest: Any, **named: Any) -> Any:
-        if move is Transition.REVOKE and failures:
+    async def failing(request_id: int, command: Command, *rest: Any, **named: Any) -> Any:
+        if command.transition is Transition.REVOKE and failures:
             raise failures.pop()
-        return await advance(request_id, move, *rest, **named)
+        return await advance(request_id, command, *rest, **named)
 
     monkeypatch.setattr(environment.ledger, "advance", failing)
 

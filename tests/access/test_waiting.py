@@ -145,7 +145,7 @@ async def test_limits_count_and_break_glass_does_not(environment: AccessEnvironm
     await environment.ask(duration=2 * HOUR)
     with pytest.raises(Refused, match="2 waiting requests, and 2 is the most"):
         await environment.ask(duration=3 * HOUR)
-    waiting = await environment.ledger.waiting_requests()
+    waiting = await environment.ledger.pending_requests()
     await environment.approve(waiting[0])
     await environment.drain()
     with pytest.raises(Refused, match="1 live grants, and 1 is the most"):

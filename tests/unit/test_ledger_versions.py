@@ -13,7 +13,7 @@ import pytest
 from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.ledger import Ledger
 from storage.records import Cause, Receipt, ReceiptOutcome, RequestKind, State, TaskKind
-from storage.serialization import server_of
+from storage.writes import server_of
 from tests.unit.ledgers import LEASE, RECEIPT, TurnableClock, approve, draft
 
 DUMPS = Path(__file__).parent / "ledgers_of_versions"

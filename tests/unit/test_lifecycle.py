@@ -175,14 +175,14 @@ def test_only_confirm_leads_to_revoked() -> None:
         (Receipt(outcome=ReceiptOutcome.DECLARED_GONE), Obstacle.NO_RECEIPT),
     ],
 )
-def test_a_started_grant_is_revoked_with_proof_or_an_administrator_s_word(
+def test_an_activated_grant_is_revoked_with_proof_or_an_administrator_s_word(
     receipt: Receipt, found: Obstacle | None
 ) -> None:
-    started = request(REVOKING, started_at=START)
+    started = request(REVOKING, started_at=START, activated_at=START)
     assert obstacle(ConfirmRevocation(actor="bot", receipt=receipt), started) is found
 
 
-def test_a_grant_that_never_started_has_nothing_to_prove() -> None:
+def test_a_grant_that_was_never_active_has_nothing_to_prove() -> None:
     nothing = ConfirmRevocation(actor="bot", receipt=Receipt(outcome=ReceiptOutcome.NOTHING_CREATED))
     assert obstacle(nothing, request(REVOKING)) is None
 

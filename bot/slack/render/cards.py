@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.base import Enforced
-from bot.access.descriptions import END_REASONS, describe_receipt, read_back_at
+from bot.access.descriptions import END_REASONS, describe_receipt
 from bot.durations import format_duration
 from bot.notifications.notices import (
     CardNotice,
@@ -41,7 +41,7 @@ def card(notice: CardNotice) -> RenderedMessage:
 
 def _headline(notice: CardNotice) -> str:
     request, who = notice.request, person(notice.request.requester_id, notice.request.requester_name)
-    lasts = format_duration(request.duration or request.terms.duration)
+    lasts = format_duration(request.effective_duration)
     if request.kind is RequestKind.EXTENSION:
         return _more_time(notice, who, lasts)
     if request.state is State.ACTIVE and request.expires_at:
@@ -81,7 +81,7 @@ def _about(notice: CardNotice) -> list[Block]:
 
 def enforced_words(notice: CardNotice) -> str:
     """What the server itself ends at the time, and what the bot alone."""
-    lasts = format_duration(notice.request.duration or notice.request.terms.duration)
+    lasts = format_duration(notice.request.effective_duration)
     return {
         Enforced.LOGIN.value: f"After {lasts} {notice.engine} refuses the login by itself; dbaccess ends open sessions.",
         Enforced.SESSIONS.value: f"After {lasts} {notice.engine} ends login and sessions by itself, also without dbaccess.",
@@ -156,7 +156,7 @@ def _ended(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]
     if denied is not None:
         return f"*Denied* {moment(denied.at)} by {person(denied.person_id, denied.person_name)}", denied.reason or ""
     simple = {
-        State.APPLIED: f"*Applied* {at}: #{request.parent_id} has {format_duration(request.duration or request.terms.duration)} more",
+        State.APPLIED: f"*Applied* {at}: #{request.parent_id} has {format_duration(request.effective_duration)} more",
         State.DENIED: f"*Refused* {at}: {escape(request.ended_note or '')}",
         State.CANCELLED: f"*Withdrawn* {at} by {person(request.requester_id, request.requester_name)}",
         State.LAPSED: f"*Lapsed* {at}: {escape(request.ended_note or 'nobody decided in time')}",
@@ -181,7 +181,7 @@ def receipt_line(request: Request) -> str:
     """What was verified, and when the server said so."""
     if not request.receipt:
         return ""
-    at = read_back_at(request.receipt)
+    at = request.receipt.read_back_at
     proof = f" Read back from the server at {second(at)}." if at else ""
     return escape(describe_receipt(request.receipt)) + proof
 
@@ -215,7 +215,7 @@ def _card_text(notice: CardNotice) -> str:
         person(request.requester_id, request.requester_name),
         f"{escape(request.level)} on {escape(request.database)}",
     )
-    lasts, why = format_duration(request.duration or request.terms.duration), one_line(request.reason, REASON_IN_TEXT)
+    lasts, why = format_duration(request.effective_duration), one_line(request.reason, REASON_IN_TEXT)
     if request.state is State.PENDING:
         return cut(
             f"#{request.id}: {who} asks for {thing} for {lasts}: {why} Can decide: {_approvers(notice)}", TEXT_MAX

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.access.descriptions import END_REASONS, count, describe_receipt, read_back_at
+from bot.access.descriptions import END_REASONS, count, describe_receipt
 from bot.access.results import Shown
 from bot.durations import format_duration
 from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
@@ -101,7 +101,7 @@ def _closing(request: Request) -> str:
     because = END_REASONS.get(request.ended_because, "ended") if request.ended_because else "ended"
     if request.state is not State.REVOKED or not request.receipt:
         return f"Your access to {escape(request.database)} is ending (#{request.id}): {because}."
-    at = read_back_at(request.receipt)
+    at = request.receipt.read_back_at
     ended = f" {moment(request.ended_at)}" if request.ended_at else ""
     proof = f" Read back from the server at {second(at)}." if at else ""
     words = escape(describe_receipt(request.receipt))

@@ -127,7 +127,7 @@ def granted(notice: GrantedNotice) -> RenderedMessage:
     request = notice.request
     who, lasts = (
         person(request.requester_id, request.requester_name),
-        format_duration(request.duration or request.terms.duration),
+        format_duration(request.effective_duration),
     )
     made = [person(d.person_id, d.person_name) for d in notice.decisions if d.verdict is Verdict.APPROVE]
     by = f"approved by {', '.join(made)}" if made else "approved by the policy, nobody was asked"

@@ -161,7 +161,7 @@ def status(view: StatusView, now: datetime) -> RenderedMessage:
     request = view.request
     who, lasts = (
         person(request.requester_id, request.requester_name),
-        format_duration(request.duration or request.terms.duration),
+        format_duration(request.effective_duration),
     )
     parts = [
         f"*#{request.id}* {escape(request.level)} on {escape(request.database)} for {lasts} — {who}: *{_state_words(request)}*",
