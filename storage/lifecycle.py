@@ -36,9 +36,9 @@ TRANSITIONS: dict[Transition, TransitionRule] = {
         target=State.PENDING,
         audit=AuditKind.REQUESTED,
         tasks=(
-            task_plans.post_card,
             task_plans.auto_approve,
             task_plans.grant_break_glass,
+            task_plans.post_card,
             task_plans.time_out,
             task_plans.remind,
             task_plans.escalate,

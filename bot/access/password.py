@@ -28,7 +28,7 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     if request.requester_id != person.id:
         raise Unknown(f"#{request.id}")
     request = await context.ledger.request(request.id)
-    if request.state is not State.ACTIVE or request.terms.delivery == "reveal":
+    if request.terms.delivery == "reveal" or not await _is_usable(context, request):
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
     plan = TaskPlan(
         kind=TaskKind.RENEW_PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
@@ -43,9 +43,15 @@ async def revealable(context: Context, person: Person, request: Request) -> Requ
     request = await context.ledger.request(request.id)
     if request.terms.delivery != "reveal":
         raise Refused(f"The password of #{request.id} is in its credential message.")
-    if request.state is not State.ACTIVE:
+    if not await _is_usable(context, request):
         raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
     return request
+
+
+async def _is_usable(context: Context, request: Request) -> bool:
+    """Active and before its end: a revocation may be late."""
+    is_before_end = request.expires_at is not None and await context.ledger.now() < request.expires_at
+    return request.state is State.ACTIVE and is_before_end
 
 
 async def reveal(context: Context, person: Person, request: Request) -> Shown:

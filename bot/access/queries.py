@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from adapters.base import AdapterError
-from bot.access import gathering
+from bot.access import membership
 from bot.access.context import Context
 from bot.access.errors import OutOfDate, Refused, Unknown
 from bot.access.ports import Person
@@ -67,7 +67,7 @@ async def visible(context: Context, person: Person, request_id: int) -> Request:
         return request
     decisions = await context.ledger.decisions(request_id)
     config = context.in_force()
-    if not authorization.may_see(config, request, decisions, person.id, await gathering.gather(context, config)):
+    if not authorization.may_see(config, request, decisions, person.id, await membership.facts(context, config)):
         raise Unknown(f"#{request_id}")
     return request
 
@@ -119,7 +119,7 @@ async def _may_see(context: Context, person: Person, request: Request) -> bool:
 async def databases(context: Context, person: Person) -> tuple[CatalogEntry, ...]:
     """What this person may ask for by today's policy."""
     config = context.in_force()
-    return catalog_entries(config, person.id, await gathering.gather(context, config))
+    return catalog_entries(config, person.id, await membership.facts(context, config))
 
 
 def levels(context: Context, database: str) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ async def explain(
     config, asker = context.in_force(), other or person.id
     now = await context.ledger.now()
     tally = await context.ledger.usage(asker, typed.database, now=now) if typed.database else None
-    facts = await gathering.gather(context, config, tally=tally)
+    facts = await membership.facts(context, config, tally=tally)
     if asker != person.id and not authorization.may_ask_about_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
     question = asking.PolicyQuestion(

@@ -113,7 +113,6 @@ async def test_a_vote_that_would_pass_the_limit_of_a_database_is_told_to_wait(en
 # Each move has all its conditions (R14).
 
 
-@open_fault("R14", "a fresh password is set and shown as long as the end was not carried out")
 async def test_no_password_is_shown_after_the_end(environment: AccessEnvironment) -> None:
     put_in_force(environment, delivery="reveal", claim_within="50m")
     request = await environment.granted()
@@ -125,7 +124,6 @@ async def test_no_password_is_shown_after_the_end(environment: AccessEnvironment
     assert len(await recorded(environment, AuditKind.PASSWORD_SHOWN)) == 1
 
 
-@open_fault("R14", "a new password is promised as long as the end was not carried out")
 async def test_no_password_is_renewed_after_the_end(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at += 2 * HOUR

@@ -15,7 +15,7 @@ from bot.access.ports import Delayed, DeliveryError, Notice, Undeliverable
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import LEASE, Runner
 from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, TurnNotice
-from storage.records import Cause, State
+from storage.records import Cause, Receipt, ReceiptOutcome, State
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.fake_engine import User
 
@@ -44,7 +44,7 @@ async def test_it_fails_after_provision_within_and_nothing_was_made(environment:
     await environment.turn(hours=1)
     failed = await environment.now(request)
     assert (failed.state, failed.ended_because) == (State.REVOKED, Cause.FAILED)
-    assert failed.receipt == {"nothing_made": True}
+    assert failed.receipt == Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
     assert isinstance(environment.message(), ClosedNotice)
     assert environment.messenger.on(ADA, TurnNotice)[-1].request.ended_because is Cause.FAILED
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -34,6 +33,8 @@ from storage.records import (
     Cause,
     Decision,
     Escalation,
+    Receipt,
+    ReceiptOutcome,
     Request,
     RequestKind,
     Review,
@@ -57,22 +58,22 @@ WORST = [
     "\n" * 998 + "xy",
 ]
 SECRET = "S3cretS3cretS3cretS3cretS3cret12"
-RECEIPTS: list[dict[str, Any] | None] = [
+RECEIPTS = [
     None,
-    {"nothing_made": True},
-    {"gone": "x" * 900},
-    {
-        "was_absent": False,
-        "sessions_ended": 2,
-        "kept": [f"shop.table_{n} (table)" for n in range(300)],
-        "kept_by": "dbaccess_graveyard",
-        "read_back_at": AT.isoformat(),
-        "notes": ["n" * 300] * 9,
-    },
+    Receipt(outcome=ReceiptOutcome.NOTHING_CREATED),
+    Receipt(outcome=ReceiptOutcome.DECLARED_GONE, reason="x" * 900),
+    Receipt(
+        outcome=ReceiptOutcome.VERIFIED,
+        sessions_ended=2,
+        left_behind=tuple(f"shop.table_{n} (table)" for n in range(300)),
+        left_with="dbaccess_graveyard",
+        read_back_at=AT,
+        notes=("n" * 300,) * 9,
+    ),
 ]
 
 
-def request(reason: str, state: State, receipt: dict[str, Any] | None = None, because: Cause | None = None) -> Request:
+def request(reason: str, state: State, receipt: Receipt | None = None, because: Cause | None = None) -> Request:
     terms = Terms(
         rule="r" * 100, stages=(Stage(approvers=PEOPLE, count=2),), channel="C0CARDS", duration=HOUR, request_ttl=HOUR, provision_within=HOUR,
         delivery="dm", level={"name": "l" * 24, "description": reason, "roles": ["x"]}, policy_digest="0" * 12,
