@@ -87,7 +87,7 @@ def _refuse_other_names(server: Server, username: str) -> None:
 
 
 def create(server: Server, spec: UserSpec) -> None:
-    """Creates the user. A user of this name and ledger is dropped first: its password has not been told to anyone yet.
+    """Creates the user. A user of this name and ledger is dropped first: nobody has received its password yet.
 
     Raises Rejected on a server that is not supported (see ``supported``) and for a level that cannot be given.
     """

@@ -260,7 +260,7 @@ def test_a_level_without_a_database_is_refused(shop: MongoDBHarness) -> None:
         shop.adapter().create_user(shop.spec(replace(shop.reading, settings={"timeout": "1"})))
 
 
-def test_a_managed_role_is_made_equal_and_goes_when_nobody_has_it(shop: MongoDBHarness) -> None:
+def test_a_managed_role_is_corrected_and_dropped_with_its_last_user(shop: MongoDBHarness) -> None:
     level, adapter = shop.narrow, shop.adapter()
     role = managed_role(adapter.server, level)
     first, second = shop.spec(level), shop.spec(level)
@@ -287,7 +287,7 @@ def test_a_managed_role_is_made_equal_and_goes_when_nobody_has_it(shop: MongoDBH
         assert not root[shop.app].command("rolesInfo", role)["roles"]
 
 
-def test_a_managed_role_that_somebody_made_mightier(shop: MongoDBHarness) -> None:
+def test_a_managed_role_that_holds_another_role_is_refused(shop: MongoDBHarness) -> None:
     adapter = shop.adapter()
     role = managed_role(adapter.server, shop.narrow)
     with shop.server.admin() as root:
@@ -298,7 +298,7 @@ def test_a_managed_role_that_somebody_made_mightier(shop: MongoDBHarness) -> Non
         root[shop.app].command("dropRole", role)
 
 
-def test_managed_roles_in_parallel(shop: MongoDBHarness) -> None:
+def test_users_of_one_managed_role_in_parallel(shop: MongoDBHarness) -> None:
     specs = [shop.spec(shop.narrow) for _ in range(16)]
     adapter = shop.adapter()
 

@@ -29,7 +29,7 @@ def _cursor(client: Client) -> Any:
 @case(29)
 def kill_all_sessions_ends_operations(harness: WireHarness) -> None:
     victim, other = harness.user(), harness.user()
-    killed, kept = slow_find(harness.client(victim)), slow_find(harness.client(other))
+    killed, other_find = slow_find(harness.client(victim)), slow_find(harness.client(other))
     harness.await_running(victim)
     harness.await_running(other)
     harness.bot.admin.command("killAllSessions", [victim.document])
@@ -39,7 +39,7 @@ def kill_all_sessions_ends_operations(harness: WireHarness) -> None:
     assert left, "the operation of another user ended too"
     harness.bot.admin.command("killOp", 1, op=left[0]["opid"])
     with expect_refused(11601):
-        kept.end()
+        other_find.end()
 
 
 @case(30)

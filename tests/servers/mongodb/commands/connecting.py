@@ -26,11 +26,11 @@ async def is_master(call: Call) -> Reply:
     return _hello(call, "ismaster")
 
 
-def _hello(call: Call, word: str) -> Reply:
+def _hello(call: Call, primary_field: str) -> Reply:
     call.connection.client = call.get("client", call.connection.client)
     return {
         **({"helloOk": True} if call.get("helloOk") else {}),
-        **_place_in_set(call, word),
+        **_place_in_set(call, primary_field),
         "maxBsonObjectSize": 16777216,
         "maxMessageSizeBytes": 48000000,
         "maxWriteBatchSize": 100000,
@@ -45,17 +45,17 @@ def _hello(call: Call, word: str) -> Reply:
     }
 
 
-def _place_in_set(call: Call, word: str) -> Reply:
+def _place_in_set(call: Call, primary_field: str) -> Reply:
     member, deployment = call.member, call.deployment
     if deployment.is_routed:
-        return {word: True, "msg": "isdbgrid"}
+        return {primary_field: True, "msg": "isdbgrid"}
     if not deployment.is_set:
-        return {word: True}
+        return {primary_field: True}
     return {
         "hosts": [one.address for one in deployment.members],
         "setName": deployment.set_name,
         "setVersion": 1,
-        word: member.is_primary,
+        primary_field: member.is_primary,
         "secondary": not member.is_primary,
         "primary": deployment.members[0].address,
         "me": member.address,

@@ -149,7 +149,7 @@ def _running(call: Call, operation: Operation) -> Document:
 
 
 def _cursor(call: Call, cursor: Cursor) -> Document:
-    """The row names no user; only the owner in its session tells."""
+    """The row names no user: the owner is only in the session id."""
     return {
         "type": "idleCursor",
         "host": call.member.address,

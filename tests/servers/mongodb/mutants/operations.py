@@ -49,24 +49,24 @@ def kill_of_sessions_logs_out() -> None:
 
 @breaks(31)
 def sessions_of_dropped_users_are_not_found() -> None:
-    async def look(call: Call, run: Run) -> Reply:
+    async def check(call: Call, run: Run) -> Reply:
         existing = call.deployment.accounts.users
         meant = [one for one in call.value if "db" not in one or UserName(one["user"], one["db"]) in existing]
         call.body["killAllSessions"] = meant
         return await run(call) if meant else {}
 
-    around("killAllSessions", look)
+    around("killAllSessions", check)
 
 
 @breaks(31)
 def kill_of_an_unknown_user_is_an_error() -> None:
-    async def look(call: Call, run: Run) -> Reply:
+    async def check(call: Call, run: Run) -> Reply:
         for one in call.value:
             if one["user"] == "nobody":
                 raise errors.NO_USER_TO_UPDATE.failure(user="nobody")
         return await run(call)
 
-    around("killAllSessions", look)
+    around("killAllSessions", check)
 
 
 @breaks(31)
@@ -112,12 +112,12 @@ def op_may_be_a_string() -> None:
 
 @breaks(35)
 def unknown_op_is_an_error() -> None:
-    async def look(call: Call, run: Run) -> Reply:
+    async def check(call: Call, run: Run) -> Reply:
         if call.get("op") == 123456 and call.db == "admin":
             raise errors.NO_OP.failure()
         return await run(call)
 
-    around("killOp", look)
+    around("killOp", check)
 
 
 @breaks(36)
