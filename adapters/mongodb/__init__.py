@@ -1,6 +1,7 @@
-"""MongoDB 4.4 and later, as target: users in a database of their own, dropped first, then killed on every member.
+"""Temporary users on MongoDB 7.0 and later.
 
-The server ends nothing by itself: the end is dbaccess's alone.
+The users live in a database of their own. An end drops the user, then ends what it runs on every member. The server ends nothing by
+itself: only dbaccess ends a grant.
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ from adapters.base import (
     UserSpec,
     username_pattern,
 )
-from adapters.mongodb import kill, revoke, rights, users
-from adapters.mongodb.connection import DEFAULT_PORT, UNMARKED, Server, identity, mark
+from adapters.mongodb import rights, sessions, users
+from adapters.mongodb.connection import DEFAULT_PORT, UNMARKED, MongoDBLogin, Server, identity, log_in, mark
 from adapters.mongodb.levels import level_database
-from adapters.mongodb.login import Login, as_user
-from adapters.mongodb.lookalikes import refuse_where_roles_limit_nothing
+from adapters.mongodb.supported import refuse_unenforced_roles, refuse_unsupported
 
 TLS_OPTIONS = {
     "disable": "",
@@ -48,79 +48,80 @@ class MongoDB:
         self.server = Server(target, secrets)
 
     def check(self, levels: Sequence[Level] = ()) -> Health:
-        """Each right one by one, with the statement that would give it."""
+        """Each right one by one, with the statement that grants it. A server before 7.0 is a problem."""
         return rights.check(self.server, levels)
 
     def identity(self) -> str:
-        """The mark dbaccess leaves on the server, made when there is none and roles do limit there: see ``connection.identity``."""
+        """The mark of the server (see ``connection.identity``). It is created where there is none, the version is supported and the server enforces roles."""
         with self.server.session() as connection:
             if identity(connection, self.server.users) == UNMARKED:
-                refuse_where_roles_limit_nothing(self.server)
+                refuse_unsupported(connection)
+                refuse_unenforced_roles(self.server)
             return mark(connection, self.server.users)
 
     def create_user(self, spec: UserSpec) -> None:
-        """One command: there is a user with all it should have, or none."""
+        """One command: the user has all its roles, or does not exist. Raises Rejected on a server before 7.0."""
         users.create(self.server, spec)
 
     def set_password(self, username: str, password: str) -> None:
-        """The password crosses the wire as it is; the server's log shows ``xxx``."""
+        """The password is sent in plain text within the connection; the server's log shows ``xxx``."""
         users.set_password(self.server, username, password)
 
     def set_expiry(self, username: str, remaining: float) -> None:
-        """In the mark, for those who look: nothing on the server acts on it."""
+        """Writes the end into the mark for people to read: the server does not act on it."""
         users.set_expiry(self.server, username, remaining)
 
     def drop_user(self, username: str, level: Level) -> Removal:
-        """See ``revoke``."""
-        return revoke.drop(self.server, username, level)
+        """See ``users.drop``. Works on servers of every version."""
+        return users.drop(self.server, username, level)
 
     def list_users(self) -> list[ManagedUser]:
-        """All of our pattern; whose they are is for the caller to judge by ``ledger``."""
+        """All users whose names dbaccess makes, of every ledger: the caller compares ``ledger``. Works on servers of every version."""
         with self.server.session() as connection:
             documents = connection.run(self.server.users, {"usersInfo": 1})["users"]
         pattern = username_pattern(self.target.prefix)
-        found = [users.of(document) for document in documents if pattern.fullmatch(document["user"])]
+        found = [users.from_document(document) for document in documents if pattern.fullmatch(document["user"])]
         return [
             ManagedUser(username=f.username, ledger=f.ledger, request_id=f.request_id, expires_at=f.expires_at)
             for f in found
         ]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
-        """Connections that show these users now, on every member; after 8.0 idle ones show nobody. MongoDB counts no statements per user."""
+        """Connections that show these users now, on every member. Servers after 8.0 show no user on idle connections. MongoDB counts no statements per user."""
         with self.server.session() as connection:
-            seen = kill.seen_now(self.server, connection, list(usernames))
+            seen = sessions.current(self.server, connection, list(usernames))
         return [
             Activity(
                 username=name,
-                sessions=len({place for user, place, _ in seen if user == name}),
+                sessions=len({connected for user, connected, _ in seen if user == name}),
                 clients=tuple(sorted({client for user, _, client in seen if user == name and client})),
             )
             for name in usernames
         ]
 
     def endpoint(self, level: Level) -> Endpoint:
-        """What the requester is told; the command asks for the password, which would stand in the process list."""
-        told, parts = self.target.connect, urlsplit(self.server.url)
-        first = self.server.routers()[0]
-        is_srv = parts.scheme == "mongodb+srv" and told.host is None
-        host = told.host or first.rpartition(":")[0].strip("[]")
-        port = told.port or int(first.rpartition(":")[2] or DEFAULT_PORT)
-        tls = told.tls or self.target.tls.mode
+        """The address for the requester. The command asks for the password: an argument would show in the process list."""
+        connect, parts = self.target.connect, urlsplit(self.server.url)
+        first = self.server.addresses()[0]
+        is_srv = parts.scheme == "mongodb+srv" and connect.host is None
+        host = connect.host or first.rpartition(":")[0].strip("[]")
+        port = connect.port or int(first.rpartition(":")[2] or DEFAULT_PORT)
+        tls = connect.tls or self.target.tls.mode
         database = level_database(self.server, level)
-        place = host if is_srv else f"{f'[{host}]' if ':' in host else host}:{port}"
+        address = host if is_srv else f"{f'[{host}]' if ':' in host else host}:{port}"
         options = f"authSource={quote(self.server.users, safe='')}{TLS_OPTIONS[tls]}"
-        url = f"{'mongodb+srv' if is_srv else 'mongodb'}://{{username}}@{place}/{quote(database, safe='')}?{options}"
+        url = f"{'mongodb+srv' if is_srv else 'mongodb'}://{{username}}@{address}/{quote(database, safe='')}?{options}"
         return Endpoint(
             host=host,
             port=port,
             database=database,
             tls=tls,
-            note=told.note,
+            note=connect.note,
             engine=self.label,
             command=f'mongosh "{url}"',
         )
 
-    def login(self, username: str, password: str, level: Level) -> Login:
-        """See ``login``. MongoDB logs in to the database of the users, whatever the level is about."""
+    def login(self, username: str, password: str, level: Level) -> MongoDBLogin:
+        """MongoDB checks the password in the users' database, for every level."""
         del level
-        return as_user(self.server, username, password)
+        return log_in(self.server, username, password)

@@ -1,7 +1,7 @@
-"""Connections to a standalone server, a replica set or routers: a client for each use, closed after it.
+"""Opens connections to a standalone server, a replica set or routers: one client for each use, closed after it.
 
-Kills do not replicate and a lagging member still knows a dropped user, so what must be so on each member is done on a direct
-connection to each.
+Kills do not replicate, and a lagging member still accepts a dropped user. So whatever must hold on each member is done on a direct
+connection to each member.
 """
 
 from __future__ import annotations
@@ -17,72 +17,78 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Secrets, Target, Tls, WrongServer
-from adapters.mongodb.errors import NOT_ALLOWED, ROLE_EXISTS, code, of_reply, translated
+from adapters.base import CREATE_LIMIT_SECONDS, LoginRefused, Rejected, Secrets, ServerDown, Target, Tls, WrongServer
+from adapters.mongodb.errors import (
+    LOGIN_FAILED,
+    ROLE_EXISTS,
+    clean,
+    code,
+    refuse_unconfirmed,
+    suppress_code,
+    translated,
+)
 
 Client: TypeAlias = pymongo.MongoClient[dict[str, Any]]
 DEFAULT_PORT = 27017
 CONNECT_MS = 3_000
 STATEMENT_MS = int(CREATE_LIMIT_SECONDS * 500)
-"""``maxTimeMS`` of a command, its wait for a majority included: a create whose answer was lost has landed by then, or never will."""
+"""``maxTimeMS`` of a command, with its wait for a majority. After CREATE_LIMIT_SECONDS a create whose answer was lost is either done or never will be."""
 
 MAJORITY_MS = STATEMENT_MS - 1_000
 SCHEMES = ("mongodb", "mongodb+srv")
 MARKER = "dbaccess_server_"
 UNMARKED = "not marked yet"
+LOGIN_OPTIONS = ("authSource", "authMechanism")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """What a server says of itself. ``members`` are the data-bearing ones of its set, as ``host:port``; ``is_router`` is mongos."""
+class Hello:
+    """The reply of ``hello``. ``members`` are the data-bearing members of the set, as ``host:port``; ``is_router`` is true on mongos."""
 
-    set_name: str | None
     members: tuple[str, ...]
     is_router: bool
     now: datetime
 
 
-class Connection:
-    """An open client; every command goes through ``run``."""
+class MongoDBConnection:
+    """An open client. Every command goes through ``run``; ``where`` names the server in error texts."""
 
     def __init__(self, client: Client, where: str) -> None:
         self._client = client
         self.where = where
 
     def run(self, database: str, command: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply. Raises what the driver raises, and Unreachable for a write concern that was not met."""
+        """The reply. Raises the driver's errors, and ServerDown for a write that a majority did not confirm."""
         reply: dict[str, Any] = self._client[database].command({**command})
-        of_reply(reply, where=self.where)
+        refuse_unconfirmed(reply, where=self.where)
         return reply
 
     def change(self, database: str, command: Mapping[str, Any]) -> dict[str, Any]:
-        """A command on users or roles, on a majority. The concern stands in the command: of the client's own the driver sends none."""
+        """Runs a command on users or roles, confirmed by a majority. The write concern is in the command: the driver sends none of the client's own."""
         concern = {"w": "majority", "wtimeout": MAJORITY_MS}
         return self.run(database, {**command, "writeConcern": concern, "maxTimeMS": STATEMENT_MS})
 
-    def hello(self) -> Member:
-        """Allowed to everyone."""
+    def hello(self) -> Hello:
+        """Needs no right."""
         reply = self.run("admin", {"hello": 1})
-        return Member(
-            set_name=reply.get("setName"),
+        return Hello(
             members=tuple(sorted({*reply.get("hosts", ()), *reply.get("passives", ())})),
             is_router=reply.get("msg") == "isdbgrid",
-            now=_utc(reply["localTime"]),
+            now=as_utc(reply["localTime"]),
         )
 
-    def version(self) -> str:
-        return str(self.run("admin", {"buildInfo": 1})["version"])
+    def build_info(self) -> dict[str, Any]:
+        """Version and kind of the server."""
+        return self.run("admin", {"buildInfo": 1})
 
 
 class Server:
-    """One deployment as its administrator sees it."""
+    """One deployment, as its administrator reaches it."""
 
     def __init__(self, target: Target, secrets: Secrets) -> None:
         self.target = target
         self.url = _checked(secrets.admin_url, target.admin_url)
         self.replicas = tuple(zip(target.replicas, secrets.replicas, strict=True))
-        parts = urlsplit(self.url)
-        self.user = unquote(parts.username or "")
         self._hidden = (self.url, *secrets.replicas, *map(_password, (self.url, *secrets.replicas)))
 
     @property
@@ -91,8 +97,11 @@ class Server:
         return self.target.ops_schema
 
     @contextmanager
-    def session(self, *secrets: str) -> Iterator[Connection]:
-        """On the deployment the grant was made on. ``secrets`` are taken out of whatever goes wrong. Raises only AdapterError."""
+    def session(self, *secrets: str) -> Iterator[MongoDBConnection]:
+        """A connection to the deployment. ``secrets`` are removed from every error. Raises only AdapterError.
+
+        WrongServer is raised where the target names an identity and the deployment has another one.
+        """
         with self._open(self.url, "the server", *secrets) as connection:
             expected = self.target.identity
             if expected is not None and (found := identity(connection, self.users)) != expected:
@@ -100,58 +109,89 @@ class Server:
             yield connection
 
     @contextmanager
-    def each(self, member: str) -> Iterator[Connection]:
-        """Straight to one member of the set, ``host:port``."""
-        with self._open(self._to(member), f"the member {member}") as connection:
+    def member(self, address: str) -> Iterator[MongoDBConnection]:
+        """A direct connection to one member or router, ``host:port``."""
+        with self._open(self._direct_url(address), f"the member {address}") as connection:
             yield connection
 
     @contextmanager
-    def replica(self, number: int) -> Iterator[Connection]:
-        """On a further server that the set does not name, a hidden member for one."""
+    def replica(self, number: int) -> Iterator[MongoDBConnection]:
+        """A direct connection to a configured replica that the set does not name, such as a hidden member."""
         reference, url = self.replicas[number]
         with self._open(_checked(url, reference), f"the replica {reference}", directConnection=True) as connection:
             yield connection
 
     @contextmanager
-    def stranger(self) -> Iterator[Connection]:
-        """Somebody who does not log in, at the same address."""
-        parts = urlsplit(self.url)
-        place, query = parts.netloc.rpartition("@")[2], _query(parts.query, without=("authSource", "authMechanism"))
-        with self._open(f"{parts.scheme}://{place}/?{query}", "the server") as connection:
+    def without_login(self) -> Iterator[MongoDBConnection]:
+        """A connection to the same address that does not log in."""
+        with self._open(self._url_without_login(), "the server") as connection:
             yield connection
 
     @contextmanager
-    def _open(self, url: str, where: str, *secrets: str, **options: Any) -> Iterator[Connection]:
+    def _open(self, url: str, where: str, *secrets: str, **options: Any) -> Iterator[MongoDBConnection]:
         with translated((*self._hidden, *secrets), where=where):
             client = connect(url, self.target.tls, **options)
             try:
-                yield Connection(client, where)
+                yield MongoDBConnection(client, where)
             finally:
                 client.close()
 
-    def routers(self) -> list[str]:
-        """The addresses the URL names."""
-        places = urlsplit(self.url).netloc.rpartition("@")[2].split(",")
-        return [place if ":" in place else f"{place}:{DEFAULT_PORT}" for place in places]
+    def addresses(self) -> list[str]:
+        """The ``host:port`` of each server in the URL."""
+        hosts = urlsplit(self.url).netloc.rpartition("@")[2].split(",")
+        return [host if ":" in host else f"{host}:{DEFAULT_PORT}" for host in hosts]
 
-    def _to(self, member: str) -> str:
-        """The same login, to one member alone."""
+    def _direct_url(self, address: str) -> str:
         parts = urlsplit(self.url)
         login = parts.netloc.rpartition("@")[0]
         query = _query(parts.query, without=("replicaSet", "directConnection", "loadBalanced"))
         tls = "&tls=true" if parts.scheme == "mongodb+srv" and "tls=" not in query else ""
-        return f"mongodb://{login}@{member}{parts.path or '/'}?directConnection=true&{query}{tls}"
+        return f"mongodb://{login}@{address}{parts.path or '/'}?directConnection=true&{query}{tls}"
 
-    def as_user(self, username: str, password: str) -> Client:
-        """A client that logs in as a temporary user, and has one connection. Nothing is sent yet."""
+    def _url_without_login(self) -> str:
         parts = urlsplit(self.url)
-        place, query = parts.netloc.rpartition("@")[2], _query(parts.query, without=("authSource", "authMechanism"))
-        known = {"username": username, "password": password, "authSource": self.users, "authMechanism": "SCRAM-SHA-256"}
-        return connect(f"{parts.scheme}://{place}/?{query}", self.target.tls, maxPoolSize=1, **known)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/?{_query(parts.query, without=LOGIN_OPTIONS)}"
+
+    def client_of(self, username: str, password: str) -> Client:
+        """A client with one connection, which logs in as a temporary user at first use."""
+        login = {"username": username, "password": password, "authSource": self.users, "authMechanism": "SCRAM-SHA-256"}
+        return connect(self._url_without_login(), self.target.tls, maxPoolSize=1, **login)
+
+
+class MongoDBLogin:
+    """Implements ``adapters.base.Login`` on one connection."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def is_alive(self) -> bool:
+        """Whether the server still has a user on this connection. The server never closes the connection itself."""
+        try:
+            found = self._client.admin.command("connectionStatus")
+        except PyMongoError:
+            return False
+        return bool(found["authInfo"]["authenticatedUsers"])
+
+    def close(self) -> None:
+        close(self._client)
+
+
+def log_in(server: Server, username: str, password: str) -> MongoDBLogin:
+    """Raises LoginRefused where the server refuses the password, and ServerDown where it gives no answer."""
+    client = server.client_of(username, password)
+    try:
+        client.admin.command("connectionStatus")
+    except PyMongoError as error:
+        close(client)
+        text = clean(str(error), (password,))
+        if isinstance(error, OperationFailure) and code(error) == LOGIN_FAILED:
+            raise LoginRefused(text) from None
+        raise ServerDown(f"no login as {username}: {text}") from None
+    return MongoDBLogin(client)
 
 
 def connect(url: str, tls: Tls, **options: Any) -> Client:
-    """Raises what the driver raises for a URL it cannot read. Nothing is sent yet."""
+    """A client that sends nothing yet. Raises the driver's errors for a URL that it cannot read."""
     return pymongo.MongoClient(
         url,
         appname="dbaccess",
@@ -166,8 +206,13 @@ def connect(url: str, tls: Tls, **options: Any) -> Client:
     )
 
 
+def close(client: Client) -> None:
+    with suppress(PyMongoError, OSError):
+        client.close()
+
+
 def _tls(tls: Tls) -> dict[str, Any]:
-    """``prefer`` is what the URL says: the protocol has no way to try."""
+    """Options of the driver. ``prefer`` leaves the URL as it is: the protocol cannot try TLS and fall back."""
     if tls.mode == "prefer":
         return {}
     if tls.mode == "disable":
@@ -181,8 +226,8 @@ def _tls(tls: Tls) -> dict[str, Any]:
 
 
 def _checked(url: str, reference: str) -> str:
-    """Raises Rejected, naming the reference and never the URL."""
-    remedy = "mongodb://user:password@host:port/?authSource=admin, with % signs for what is special in a URL"
+    """The URL, once it can be read. Raises Rejected, which names the reference and never the URL."""
+    remedy = "mongodb://user:password@host:port/?authSource=admin, with special characters percent-encoded"
     try:
         parts = urlsplit(url)
         is_read = parts.scheme in SCHEMES and parts.username and parts.hostname and not parts.fragment
@@ -201,25 +246,26 @@ def _password(url: str) -> str:
 
 
 def _query(query: str, *, without: tuple[str, ...]) -> str:
-    hidden = {name.lower() for name in without}
-    return urlencode([(name, value) for name, value in parse_qsl(query) if name.lower() not in hidden])
+    left_out = {name.lower() for name in without}
+    return urlencode([(name, value) for name, value in parse_qsl(query) if name.lower() not in left_out])
 
 
-def _utc(at: datetime) -> datetime:
+def as_utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def identity(connection: Connection, users: str) -> str:
-    """The name of an empty role that dbaccess makes once among its users: a standalone server has no number of its own.
+def identity(connection: MongoDBConnection, users: str) -> str:
+    """The name of the empty role that marks this server; UNMARKED where there is none.
 
-    It stays over restarts and on all members, and a server without it is another one; a copy from a backup has it too.
+    dbaccess creates the role once in the users' database, because a standalone server has no number of its own. The role survives
+    restarts and is on all members. A server without the role is another server; a copy from a backup has the role too.
     """
     found = _markers(connection, users)
     return found[0] if found else UNMARKED
 
 
-def mark(connection: Connection, users: str) -> str:
-    """Its identity, made where there is none. Two that make one at the same time agree on the first by name."""
+def mark(connection: MongoDBConnection, users: str) -> str:
+    """The identity, created where there is none. Two processes that create one at the same time agree on the first by name."""
     if not _markers(connection, users):
         name = f"{MARKER}{random.token_hex(8)}"
         with suppress_code(ROLE_EXISTS):
@@ -227,33 +273,6 @@ def mark(connection: Connection, users: str) -> str:
     return _markers(connection, users)[0]
 
 
-def _markers(connection: Connection, users: str) -> list[str]:
+def _markers(connection: MongoDBConnection, users: str) -> list[str]:
     roles = connection.run(users, {"rolesInfo": 1})["roles"]
     return sorted(role["role"] for role in roles if role["role"].startswith(MARKER))
-
-
-@contextmanager
-def suppress_code(*codes: int) -> Iterator[None]:
-    """These answers are no error here."""
-    try:
-        yield
-    except OperationFailure as error:
-        if code(error) not in codes:
-            raise
-
-
-def answers_strangers(server: Server) -> bool:
-    """Whether somebody who did not log in is answered: then users and roles count for nothing."""
-    with server.stranger() as stranger:
-        try:
-            stranger.run("admin", {"listDatabases": 1, "nameOnly": True})
-        except OperationFailure as error:
-            if code(error) == NOT_ALLOWED:
-                return False
-            raise
-        return True
-
-
-def close(client: Client) -> None:
-    with suppress(PyMongoError, OSError):
-        client.close()

@@ -1,4 +1,4 @@
-"""The one translation of the driver's errors, with secrets taken out of them and of what is chained behind."""
+"""Translates the driver's errors into AdapterError. Secrets are removed from the new error and from the chained ones."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ USER_NOT_FOUND, NOT_ALLOWED, LOGIN_FAILED, ROLE_NOT_FOUND = 11, 13, 18, 31
 ROLE_EXISTS, USER_EXISTS, ATLAS = 51002, 51003, 8000
 TIMED_OUT = frozenset({50, 64, 89, 262})
 AGAIN = frozenset({6, 7, 43, 91, 112, 189, 202, 246, 251, 391, 9001, 10107, 11600, 11601, 11602, 13435, 13436})
-"""Host away, write conflict, stepping down, interrupted: it may be different next time."""
+"""Host away, write conflict, primary stepping down, interrupted: a later try may succeed."""
 
 NO_TLS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "certificate verify failed")
 REFUSALS = {
     LOGIN_FAILED: (
         "{where} refused the bot's own login",
-        "put the right user and password, and authSource, into the admin URL",
+        "correct user, password and authSource in the admin URL",
     ),
     NOT_ALLOWED: ("the bot lacks a right", "run dbaccess doctor: it prints what is missing"),
     ATLAS: (
-        "{where} does not take this command",
-        "Atlas makes users by its Administration API alone, which dbaccess does not use",
+        "{where} does not accept this command",
+        "Atlas creates users only through its Administration API, which dbaccess does not use",
     ),
 }
 
 
 @contextmanager
 def translated(hidden: tuple[str, ...], *, where: str) -> Iterator[None]:
-    """What the driver raises inside becomes an AdapterError; the driver's own stays behind it as context, without secrets."""
+    """Errors of the driver inside become AdapterError. The driver's error stays as context, without secrets."""
     try:
         yield
     except PyMongoError as error:
         trouble = translate(error, hidden, where=where)
-        _take_out(error, hidden)
+        _scrub_chain(error, hidden)
         raise trouble from None
     except UnicodeError:
         raise Rejected("a name or value cannot be sent to the server") from None
-    except ValueError:  # the driver's own word for some addresses; it may hold any part of the URL
+    except ValueError:  # some addresses; its text may hold any part of the URL
         raise Rejected(f"the admin URL of {where} cannot be read by the driver") from None
     except OSError as error:
-        _take_out(error, hidden)
+        _scrub_chain(error, hidden)
         raise ServerDown(f"no connection to {where}: {clean(str(error), hidden)}", is_ambiguous=True) from None
 
 
-def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
-    """Whoever logs an error may log what it came from."""
+def _scrub_chain(error: BaseException | None, hidden: tuple[str, ...]) -> None:
+    """A logger may print the whole chain of an error."""
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -68,12 +68,12 @@ def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
             if isinstance(value, str):
                 vars(error)[name] = scrub(value, *hidden)
             elif isinstance(value, dict | list | tuple):
-                vars(error)[name] = None  # the server's whole answer
+                vars(error)[name] = None  # the server's whole reply
         error = error.__cause__ or error.__context__
 
 
 def code(error: PyMongoError) -> int:
-    """The server's number, 0 where there is none. NotPrimaryError has it in its details alone."""
+    """The server's error code, 0 where there is none. NotPrimaryError has it only in its details."""
     found = getattr(error, "code", None)
     if found is None:
         details = getattr(error, "details", None)
@@ -82,38 +82,44 @@ def code(error: PyMongoError) -> int:
 
 
 def translate(error: PyMongoError, hidden: tuple[str, ...], *, where: str) -> AdapterError:
-    """Try again, or not: by the number, and by the class only where there is none."""
-    number, words = code(error), clean(str(error), hidden)
-    if any(part in words for part in NO_TLS):
+    """ServerDown where a later try may succeed, else Rejected. The code decides; the class decides only where there is no code."""
+    number, text = code(error), clean(str(error), hidden)
+    if any(part in text for part in NO_TLS):
         remedy = (
-            "put tls in databases.yml right: its mode, and ca with the authority that signed the server's certificate"
+            "correct tls in databases.yml: its mode, and ca with the authority that signed the server's certificate"
         )
-        return Rejected(f"{where} refused the bot's own connection: {words}", remedy=remedy)
+        return Rejected(f"{where} refused the bot's own connection: {text}", remedy=remedy)
     if isinstance(error, ServerSelectionTimeoutError):
-        return ServerDown(f"no connection to {where}: {words}")
+        return ServerDown(f"no connection to {where}: {text}")
     if number in TIMED_OUT | AGAIN or isinstance(error, AutoReconnect | ConnectionFailure):
-        return ServerDown(f"{where} did not finish: {words}", is_ambiguous=True)
-    return _refused(error, number, words, where)
+        return ServerDown(f"{where} did not finish: {text}", is_ambiguous=True)
+    return _rejected(error, number, text, where)
 
 
-def _refused(error: PyMongoError, number: int, words: str, where: str) -> Rejected:
+def _rejected(error: PyMongoError, number: int, text: str, where: str) -> Rejected:
     if isinstance(error, InvalidURI | ConfigurationError | InvalidOperation):
-        return Rejected(f"the driver refused: {words}")
+        return Rejected(f"the driver refused: {text}")
     what, remedy = REFUSALS.get(number, (f"{{where}} refused ({number})", None))
-    return Rejected(f"{what.format(where=where)}: {words}", remedy=remedy)
+    return Rejected(f"{what.format(where=where)}: {text}", remedy=remedy)
 
 
-def of_reply(reply: dict[str, Any], *, where: str) -> None:
-    """A write concern that was not met comes with ok: 1, and the driver raises nothing for it."""
+def refuse_unconfirmed(reply: dict[str, Any], *, where: str) -> None:
+    """Raises ServerDown where a majority did not confirm a write. Such a reply has ok: 1, so the driver raises nothing."""
     if (trouble := reply.get("writeConcernError")) is not None:
-        words = clean(str(trouble.get("errmsg")), ())
-        raise ServerDown(f"{where} has not confirmed it on a majority: {words}", is_ambiguous=True)
+        text = clean(str(trouble.get("errmsg")), ())
+        raise ServerDown(f"{where} did not confirm the change on a majority: {text}", is_ambiguous=True)
 
 
-def is_refusal(error: OperationFailure) -> bool:
-    """A login that was answered with no."""
-    return code(error) == LOGIN_FAILED
+@contextmanager
+def suppress_code(*codes: int) -> Iterator[None]:
+    """Replies with one of these codes are no error here."""
+    try:
+        yield
+    except OperationFailure as error:
+        if code(error) not in codes:
+            raise
 
 
-def clean(words: str, hidden: tuple[str, ...]) -> str:
-    return scrub(" ".join(words.split()), *hidden)[:LONGEST]
+def clean(text: str, hidden: tuple[str, ...]) -> str:
+    """One line of at most LONGEST characters, without secrets."""
+    return scrub(" ".join(text.split()), *hidden)[:LONGEST]

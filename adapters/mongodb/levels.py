@@ -1,4 +1,7 @@
-"""Levels as roles: built-in or own ones, looked at for danger, or one kept for a level's grants in the application's database."""
+"""Turns access levels into roles: built-in roles, a team's own roles, and one managed role for the level's grants.
+
+A role that would let its user outlive the grant is refused. Managed roles live in the application's database.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from urllib.parse import urlsplit
 from pymongo.errors import OperationFailure
 
 from adapters.base import Level, Rejected
-from adapters.mongodb.connection import Connection, Server, suppress_code
-from adapters.mongodb.errors import NOT_ALLOWED, ROLE_EXISTS, ROLE_NOT_FOUND, code
+from adapters.mongodb.connection import MongoDBConnection, Server
+from adapters.mongodb.errors import NOT_ALLOWED, ROLE_EXISTS, ROLE_NOT_FOUND, code, suppress_code
 
-OFFERED = frozenset({"read", "readWrite", "dbAdmin", "readAnyDatabase", "readWriteAnyDatabase", "clusterMonitor"})
-"""Built-in roles a level may name. The others make users, read their hashes or rule servers."""
+ALLOWED_ROLES = frozenset({"read", "readWrite", "dbAdmin", "readAnyDatabase", "readWriteAnyDatabase", "clusterMonitor"})
+"""Built-in roles a level may name. The others create users, read password hashes or administer servers."""
 
-BUILT_IN = OFFERED | {
+BUILT_IN = ALLOWED_ROLES | {
     "dbOwner", "userAdmin", "userAdminAnyDatabase", "dbAdminAnyDatabase", "root", "restore", "backup", "clusterAdmin",
     "clusterManager", "hostManager", "enableSharding", "directShardOperations", "searchCoordinator", "__system", "__queryableBackup",
 }  # fmt: skip
-ACTIONS = frozenset(
+GRANTABLE_ACTIONS = frozenset(
     {
         "find", "insert", "update", "remove", "changeStream", "collStats", "dbStats", "dbHash", "indexStats", "planCacheRead",
         "listCollections", "listIndexes", "createCollection", "createIndex", "dropCollection", "dropIndex", "collMod", "convertToCapped",
@@ -30,39 +33,39 @@ ACTIONS = frozenset(
         "listSearchIndexes", "createSearchIndexes", "updateSearchIndex", "dropSearchIndex",
     }
 )  # fmt: skip
-"""What a level may give on a collection."""
+"""Actions a level may grant on a collection."""
 
-MIGHTY = frozenset(
+DANGEROUS_ACTIONS = frozenset(
     {
         "createUser", "dropUser", "changePassword", "changeCustomData", "changeOwnPassword", "changeOwnCustomData", "grantRole", "revokeRole",
         "createRole", "dropRole", "setAuthenticationRestriction", "impersonate", "internal", "anyAction", "applyOps", "killAnySession",
         "killAnyCursor", "killop", "shutdown", "setParameter", "replSetConfigure", "replSetReconfig", "setUserWriteBlockMode",
     }
 )  # fmt: skip
-"""With one of these somebody could outlive the grant, or end others' work."""
+"""With one of these actions a user could outlive the grant, or end the work of others."""
 
 SYSTEM = "system."
-"""Begins the names of the server's own collections; ``admin.system.users`` has everybody's credentials."""
+"""Prefix of the server's own collections; ``admin.system.users`` holds the credentials of all users."""
 
 _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def lock_of(server: Server) -> threading.Lock:
-    """Kept roles of one server change one at a time in this process, until the user has the role: nobody drops it as unused before."""
+    """Held in this process from a change of a managed role until the new user has it, so that no thread drops the role as unused."""
     return _locks[server.target.admin_url]
 
 
 def level_database(server: Server, level: Level) -> str:
-    """Where the level's collections are. Raises Rejected where nothing says it."""
+    """The database of the level's collections. Raises Rejected where the configuration names none."""
     found = level.database or server.target.connect.database or urlsplit(server.url).path.lstrip("/")
     if not found:
         remedy = "give the level a database, or connect a database, in databases.yml"
-        raise Rejected(f"level {level.name} is about no database", remedy=remedy)
+        raise Rejected(f"level {level.name} has no database", remedy=remedy)
     return found
 
 
-def kept_role(server: Server, level: Level) -> str | None:
-    """The name of the role kept for a level's grants, or None where it has none."""
+def managed_role(server: Server, level: Level) -> str | None:
+    """The name of the managed role for the level's grants, or None for a level without grants."""
     if not level.grants:
         return None
     grants = [[sorted(g.on), sorted(g.privileges)] for g in level.grants]
@@ -71,7 +74,7 @@ def kept_role(server: Server, level: Level) -> str | None:
 
 
 def named_roles(server: Server, level: Level) -> list[dict[str, str]]:
-    """``read`` is a role of the level's database, ``read@other`` of another."""
+    """``read`` is a role of the level's database, ``read@other`` a role of another database."""
     found = []
     for role in level.roles:
         name, at, database = role.partition("@")
@@ -79,8 +82,8 @@ def named_roles(server: Server, level: Level) -> list[dict[str, str]]:
     return found
 
 
-def roles_of(server: Server, connection: Connection, level: Level) -> list[dict[str, str]]:
-    """All roles a user of this level gets, the kept one made equal to its grants. Raises Rejected for what must not be given."""
+def roles_of(server: Server, connection: MongoDBConnection, level: Level) -> list[dict[str, str]]:
+    """All roles of a user of this level. The managed role is created, or made equal to the grants. Raises Rejected for a role that must not be given."""
     if level.settings:
         raise Rejected(
             f"MongoDB has no settings for one user ({', '.join(level.settings)})", remedy="leave settings out"
@@ -88,37 +91,35 @@ def roles_of(server: Server, connection: Connection, level: Level) -> list[dict[
     roles = named_roles(server, level)
     for role in roles:
         refuse_dangerous(connection, role)
-    if (kept := kept_role(server, level)) is not None:
+    if (managed := managed_role(server, level)) is not None:
         database = level_database(server, level)
-        keep(connection, database, kept, privileges_of(level, database))
-        roles.append({"role": kept, "db": database})
+        ensure_role(connection, database, managed, privileges_of(level, database))
+        roles.append({"role": managed, "db": database})
     return roles
 
 
-def refuse_dangerous(connection: Connection, role: dict[str, str]) -> None:
+def refuse_dangerous(connection: MongoDBConnection, role: dict[str, str]) -> None:
     """Raises Rejected for a role that is missing or must not be given to a temporary user."""
     name = f"{role['role']}@{role['db']}"
     if role["role"] in BUILT_IN:
-        if role["role"] not in OFFERED:
-            remedy = f"name one of {', '.join(sorted(OFFERED))}, or a role of your own"
-            raise Rejected(f"the role {name} is never given: whoever gets it could outlive the grant", remedy=remedy)
+        if role["role"] not in ALLOWED_ROLES:
+            remedy = f"name one of {', '.join(sorted(ALLOWED_ROLES))}, or a role of your own"
+            raise Rejected(f"the role {name} is never given: its user could outlive the grant", remedy=remedy)
         return
-    found = look(connection, role["db"], role["role"])
+    found = find_role(connection, role["db"], role["role"])
     if found is None:
         raise Rejected(
             f"the role {name} does not exist",
             remedy=f'db.getSiblingDB("{role["db"]}").createRole({{role: "{role["role"]}", …}})',
         )
-    if why := danger(found):
-        raise Rejected(
-            f"the role {name} {why}: whoever gets it could outlive the grant", remedy="name a role without it"
-        )
+    if danger := danger_of(found):
+        raise Rejected(f"the role {name} {danger}: its user could outlive the grant", remedy="name a role without it")
 
 
-def danger(role: dict[str, Any]) -> str | None:
-    """What a role may do, with all it inherits, that a temporary user never may."""
+def danger_of(role: dict[str, Any]) -> str | None:
+    """What makes the role too dangerous for a temporary user, with all it inherits; None for a harmless role."""
     for below in role.get("inheritedRoles", ()):
-        if below["role"] in BUILT_IN - OFFERED:
+        if below["role"] in BUILT_IN - ALLOWED_ROLES:
             return f"holds {below['role']}@{below['db']}"
     for privilege in (*role.get("privileges", ()), *role.get("inheritedPrivileges", ())):
         resource = privilege["resource"]
@@ -126,13 +127,13 @@ def danger(role: dict[str, Any]) -> str | None:
             return "covers every resource"
         if resource.get("db") == "admin" and str(resource.get("collection")).startswith(SYSTEM):
             return f"reaches {resource['collection']} in admin"
-        if mighty := sorted(MIGHTY & set(privilege["actions"])):
-            return f"may {mighty[0]}"
+        if found := sorted(DANGEROUS_ACTIONS & set(privilege["actions"])):
+            return f"may {found[0]}"
     return None
 
 
-def look(connection: Connection, database: str, role: str) -> dict[str, Any] | None:
-    """A role with its privileges, or None. Raises Rejected where the bot may not see it."""
+def find_role(connection: MongoDBConnection, database: str, role: str) -> dict[str, Any] | None:
+    """The role with its privileges, or None. Raises Rejected where the bot may not see roles."""
     try:
         found = connection.run(database, {"rolesInfo": {"role": role, "db": database}, "showPrivileges": True})["roles"]
     except OperationFailure as error:
@@ -145,16 +146,17 @@ def look(connection: Connection, database: str, role: str) -> dict[str, Any] | N
     return found[0] if found else None
 
 
-# The kept role.
+# The managed role.
 
 
 def privileges_of(level: Level, database: str) -> dict[str, set[str]]:
-    """Collection (all of them: empty) → actions. Raises Rejected for what cannot be given."""
+    """Actions by collection; the empty name means all collections. Raises Rejected for a grant that a level cannot give."""
     found: dict[str, set[str]] = defaultdict(set)
     for grant in level.grants:
-        if wrong := sorted(set(grant.privileges) - ACTIONS):
+        if wrong := sorted(set(grant.privileges) - GRANTABLE_ACTIONS):
             raise Rejected(
-                f"a level cannot give {wrong[0]} on {database}", remedy=f"there are {', '.join(sorted(ACTIONS))}"
+                f"a level cannot give {wrong[0]} on {database}",
+                remedy=f"name one of {', '.join(sorted(GRANTABLE_ACTIONS))}",
             )
         for on in grant.on:
             if on.startswith(SYSTEM) or database == "admin":
@@ -164,35 +166,35 @@ def privileges_of(level: Level, database: str) -> dict[str, set[str]]:
     return dict(found)
 
 
-def keep(connection: Connection, database: str, role: str, wanted: dict[str, set[str]]) -> None:
-    """Make the role, and make it equal to what it should give. Never by updateRole, which needs a right on every database."""
+def ensure_role(connection: MongoDBConnection, database: str, role: str, wanted: dict[str, set[str]]) -> None:
+    """Creates the role, or makes it equal to ``wanted``. updateRole is not used: it needs a right on every database."""
     with suppress_code(ROLE_EXISTS):
         connection.change(database, {"createRole": role, "privileges": _documents(database, wanted), "roles": []})
         return
-    found = look(connection, database, role)
+    found = find_role(connection, database, role)
     if found is None:
-        raise Rejected(f"the role {role}@{database} comes and goes")
+        raise Rejected(f"the role {role}@{database} existed and is gone: another process changes it")
     if found["roles"]:
         below = found["roles"][0]
         remedy = f'db.getSiblingDB("{database}").revokeRolesFromRole("{role}", [{{role: "{below["role"]}", db: "{below["db"]}"}}])'
         raise Rejected(
-            f"somebody gave {role}@{database} the role {below['role']}, which its level does not give", remedy=remedy
+            f"{role}@{database} holds the role {below['role']}, which its level does not give", remedy=remedy
         )
     _make_equal(connection, database, role, found["privileges"], wanted)
 
 
 def _make_equal(
-    connection: Connection, database: str, role: str, held: list[dict[str, Any]], wanted: dict[str, set[str]]
+    connection: MongoDBConnection, database: str, role: str, held: list[dict[str, Any]], wanted: dict[str, set[str]]
 ) -> None:
     extra, have = [], dict[str, set[str]]()
     for privilege in held:
         resource, actions = privilege["resource"], set(privilege["actions"])
-        is_ours = set(resource) == {"db", "collection"} and resource["db"] == database
-        meant = wanted.get(resource["collection"], set()) if is_ours else set()
-        if is_ours:
-            have[resource["collection"]] = actions & meant
-        if actions - meant:
-            extra.append({"resource": resource, "actions": sorted(actions - meant)})
+        is_of_database = set(resource) == {"db", "collection"} and resource["db"] == database
+        intended = wanted.get(resource["collection"], set()) if is_of_database else set()
+        if is_of_database:
+            have[resource["collection"]] = actions & intended
+        if actions - intended:
+            extra.append({"resource": resource, "actions": sorted(actions - intended)})
     if extra:
         connection.change(database, {"revokePrivilegesFromRole": role, "privileges": extra})
     lacking = {name: actions - have.get(name, set()) for name, actions in wanted.items()}
@@ -207,9 +209,9 @@ def _documents(database: str, wanted: dict[str, set[str]]) -> list[dict[str, Any
     ]
 
 
-def drop_unused(server: Server, connection: Connection, level: Level) -> None:
-    """Drop the level's role when no temporary user has it any more."""
-    role = kept_role(server, level)
+def drop_unused_role(server: Server, connection: MongoDBConnection, level: Level) -> None:
+    """Drops the managed role of the level once no temporary user has it."""
+    role = managed_role(server, level)
     if role is None:
         return
     with lock_of(server):

@@ -1,4 +1,7 @@
-"""What the bot's account may do, action by action, each with the statement that gives it; what each level needs; what must not be served."""
+"""Checks the server and the bot's account: its rights one by one, the rights each level needs, and whether every member answers.
+
+Each missing right comes with the statement that grants it.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,28 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adapters.base import AdapterError, Enforced, Finding, Health, Level, Rejected
-from adapters.mongodb import kill
-from adapters.mongodb.connection import UNMARKED, Connection, Server, answers_strangers, identity
-from adapters.mongodb.levels import kept_role, level_database, named_roles, privileges_of, refuse_dangerous
-from adapters.mongodb.lookalikes import look_alike
-from adapters.mongodb.users import MEND_AUTHORIZATION, NO_AUTHORIZATION
+from adapters.mongodb import sessions
+from adapters.mongodb.connection import UNMARKED, MongoDBConnection, Server, identity
+from adapters.mongodb.levels import level_database, managed_role, named_roles, privileges_of, refuse_dangerous
+from adapters.mongodb.supported import (
+    AUTHORIZATION_REMEDY,
+    NO_AUTHORIZATION,
+    answers_without_login,
+    unsupported,
+)
 
 ON_USERS = {
-    "createUser": "make users",
-    "dropUser": "drop them",
-    "viewUser": "see which there are",
+    "createUser": "create users",
+    "dropUser": "drop users",
+    "viewUser": "list users",
     "changePassword": "set a new password",
-    "changeCustomData": "write down their end",
-    "viewRole": "know the server again",
+    "changeCustomData": "write the end of a grant",
+    "viewRole": "recognise the server",
     "createRole": "mark the server",
 }
-ON_CLUSTER = {"killAnySession": "end sessions", "killop": "end operations", "inprog": "see what runs"}
-ON_ROUTERS = {"invalidateUserCache": "make routers forget a user"}
-FOR_KEPT_ROLES = ("createRole", "dropRole", "viewRole", "revokeRole")
+ON_CLUSTER = {"killAnySession": "end sessions", "killop": "end operations", "inprog": "see running operations"}
+ON_ROUTERS = {"invalidateUserCache": "empty the user cache of routers"}
+FOR_MANAGED_ROLES = ("createRole", "dropRole", "viewRole", "revokeRole")
 
 
 def ok(what: str) -> Finding:
@@ -32,55 +39,55 @@ def ok(what: str) -> Finding:
 
 
 def fatal(what: str, remedy: str | None = None) -> Finding:
-    """No grant can be given, or ended, as promised."""
+    """Grants cannot be given, or not ended, as promised."""
     return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
 
 
 def warning(what: str, remedy: str | None = None) -> Finding:
-    """More is open than should be."""
+    """The server leaves more open than it should."""
     return Finding(is_ok=False, is_fatal=False, what=what, remedy=remedy)
 
 
 class Rights:
-    """What the server says the bot may do, as ``connectionStatus`` lists it."""
+    """The bot's privileges, as ``connectionStatus`` lists them."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MongoDBConnection) -> None:
         info = connection.run("admin", {"connectionStatus": 1, "showPrivileges": True})["authInfo"]
         self.privileges: list[dict[str, Any]] = info["authenticatedUserPrivileges"]
         roles = [role["role"] for role in info["authenticatedUserRoles"] if role["db"] == "admin"]
         self.role = roles[0] if roles else "dbaccess_bot"
 
     def on(self, database: str, action: str) -> bool:
-        """On all collections of a database."""
+        """Whether the bot holds the action on all collections of the database."""
         for privilege in self.privileges:
             resource = privilege["resource"]
-            is_it = resource.get("anyResource") or (
+            is_covered = resource.get("anyResource") or (
                 resource.get("db") in (database, "") and resource.get("collection") == ""
             )
-            if is_it and action in privilege["actions"]:
+            if is_covered and action in privilege["actions"]:
                 return True
         return False
 
     def on_cluster(self, action: str) -> bool:
-        """On the whole deployment."""
+        """Whether the bot holds the action on the deployment."""
         wanted = (p for p in self.privileges if p["resource"].get("cluster") or p["resource"].get("anyResource"))
         return any(action in privilege["actions"] for privilege in wanted)
 
     def remedy(self, resource: dict[str, Any], action: str) -> str:
-        """As the shell takes it."""
+        """The statement for the shell that grants the action."""
         document = json.dumps({"resource": resource, "actions": [action]})
         return f'db.getSiblingDB("admin").grantPrivilegesToRole("{self.role}", [{document}])'
 
 
 def check(server: Server, levels: Sequence[Level]) -> Health:
-    """Everything is looked at, also where something before it is not well."""
+    """Runs all checks, also after one of them failed."""
     with server.session() as connection:
-        build_info, rights = connection.run("admin", {"buildInfo": 1}), Rights(connection)
-        findings = [*_kind(server, build_info), *_rights(server, connection, rights)]
+        build_info, rights = connection.build_info(), Rights(connection)
+        findings = [*_server(server, build_info), *_rights(server, connection, rights)]
         if rights.on(server.users, "viewRole"):
             found = identity(connection, server.users)
             findings += (
-                [ok("the server is not marked yet; the bot marks it when it is first needed")]
+                [ok("the server is not marked yet; the bot marks it before the first grant")]
                 if found == UNMARKED
                 else []
             )
@@ -97,16 +104,16 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
         )
 
 
-def _kind(server: Server, build_info: dict[str, Any]) -> Iterator[Finding]:
-    if (name := look_alike(build_info)) is not None:
-        yield fatal(f"this is {name}: it takes roles and does not limit by them", "use a server that enforces roles")
-    if answers_strangers(server):
-        yield fatal(NO_AUTHORIZATION, MEND_AUTHORIZATION)
+def _server(server: Server, build_info: dict[str, Any]) -> Iterator[Finding]:
+    if (found := unsupported(build_info)) is not None:
+        yield fatal(*found)
+    if answers_without_login(server):
+        yield fatal(NO_AUTHORIZATION, AUTHORIZATION_REMEDY)
     else:
-        yield ok("the server answers nobody who has not logged in")
+        yield ok("the server requires a login")
 
 
-def _rights(server: Server, connection: Connection, rights: Rights) -> Iterator[Finding]:
+def _rights(server: Server, connection: MongoDBConnection, rights: Rights) -> Iterator[Finding]:
     resource = {"db": server.users, "collection": ""}
     for action, purpose in ON_USERS.items():
         yield _right(
@@ -120,7 +127,7 @@ def _rights(server: Server, connection: Connection, rights: Rights) -> Iterator[
     if server.users == "admin":
         yield warning(
             "temporary users live in admin: the bot could set the password of its administrators",
-            "give them a database of their own (ops_schema), where the server allows it",
+            "give them a database of their own (ops_schema) where the server allows it",
         )
 
 
@@ -130,20 +137,20 @@ def _right(is_held: bool, right: str, purpose: str, remedy: str) -> Finding:
     return fatal(f"{right} is missing: the bot cannot {purpose}", remedy)
 
 
-def _level(server: Server, connection: Connection, rights: Rights, level: Level) -> Iterator[Finding]:
+def _level(server: Server, connection: MongoDBConnection, rights: Rights, level: Level) -> Iterator[Finding]:
     try:
-        lacking = [*_of_named(server, connection, rights, level), *_of_kept(server, rights, level)]
+        missing = [*_named_roles(server, connection, rights, level), *_managed_role(server, rights, level)]
     except Rejected as no:
         yield fatal(f"level {level.name}: {no.what}", no.remedy)
         return
-    yield from lacking
-    if not lacking:
+    yield from missing
+    if not missing:
         names = [f"{role['role']}@{role['db']}" for role in named_roles(server, level)]
-        kept = kept_role(server, level)
-        yield ok(f"level {level.name}: the bot may give {', '.join([*names, *([kept] if kept else [])])}")
+        managed = managed_role(server, level)
+        yield ok(f"level {level.name}: the bot may give {', '.join([*names, *([managed] if managed else [])])}")
 
 
-def _of_named(server: Server, connection: Connection, rights: Rights, level: Level) -> Iterator[Finding]:
+def _named_roles(server: Server, connection: MongoDBConnection, rights: Rights, level: Level) -> Iterator[Finding]:
     for role in named_roles(server, level):
         refuse_dangerous(connection, role)
         if not rights.on(role["db"], "grantRole"):
@@ -153,22 +160,24 @@ def _of_named(server: Server, connection: Connection, rights: Rights, level: Lev
             )
 
 
-def _of_kept(server: Server, rights: Rights, level: Level) -> Iterator[Finding]:
-    if kept_role(server, level) is None:
+def _managed_role(server: Server, rights: Rights, level: Level) -> Iterator[Finding]:
+    if managed_role(server, level) is None:
         return
     database = level_database(server, level)
     privileges_of(level, database)
-    for action in ("grantRole", *FOR_KEPT_ROLES):
+    for action in ("grantRole", *FOR_MANAGED_ROLES):
         if not rights.on(database, action):
             remedy = rights.remedy({"db": database, "collection": ""}, action)
-            yield fatal(f"level {level.name}: {action} on {database} is missing: the bot cannot keep its role", remedy)
+            yield fatal(
+                f"level {level.name}: {action} on {database} is missing: the bot cannot manage its role", remedy
+            )
 
 
-def _members(server: Server, connection: Connection, rights: Rights) -> Iterator[Finding]:
-    """Every member must answer when a grant ends."""
+def _members(server: Server, connection: MongoDBConnection, rights: Rights) -> Iterator[Finding]:
+    """A grant ends only once every member answers."""
     if not rights.on_cluster("inprog"):
         return
     try:
-        kill.seen_now(server, connection, [])
+        sessions.current(server, connection, [])
     except AdapterError as error:
-        yield fatal(f"not every member answers: {error}", "bring it back, or take it out of the replica set")
+        yield fatal(f"not every member answers: {error}", "start the member, or remove it from the replica set")

@@ -1,27 +1,39 @@
-"""Making a temporary user, and changing what may be changed of a live one. Each is one command, done or not done."""
+"""Creates, changes and drops temporary users.
+
+Each change is one command: it is done or not done. An end drops the user first, which blocks every further command of the user, then ends
+what runs on every member, then reads back that the user is gone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from adapters.base import ForeignUser, Rejected, ServerDown, UserSpec, username_pattern
-from adapters.mongodb import kill
-from adapters.mongodb.connection import Connection, Server, answers_strangers
+from adapters.base import (
+    AdapterError,
+    ForeignUser,
+    Level,
+    Rejected,
+    Removal,
+    ServerDown,
+    UserSpec,
+    username_pattern,
+)
+from adapters.mongodb import sessions
+from adapters.mongodb.connection import MongoDBConnection, Server, as_utc
 from adapters.mongodb.errors import ROLE_NOT_FOUND, USER_EXISTS, USER_NOT_FOUND, code
-from adapters.mongodb.levels import kept_role, lock_of, roles_of
-from adapters.mongodb.lookalikes import refuse_look_alikes
+from adapters.mongodb.levels import drop_unused_role, lock_of, managed_role, roles_of
+from adapters.mongodb.supported import refuse_unsupported, refuse_without_authorization
 
-NO_AUTHORIZATION = "the server answers those who do not log in: users and roles count for nothing there"
-MEND_AUTHORIZATION = "start mongod with --auth (security.authorization: enabled)"
+IDLE_SOCKETS = "no operation and no session of the user is left; idle connections stay open without rights until their client closes them"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A user that is there, and whose it says it is."""
+class FoundUser:
+    """A user on the server. ``ledger``, ``request_id`` and ``expires_at`` come from its mark; None where the mark lacks them."""
 
     username: str
     ledger: str | None
@@ -29,65 +41,72 @@ class Found:
     expires_at: datetime | None
 
 
-def of(document: dict[str, Any]) -> Found:
-    """From what ``usersInfo`` says. A mark somebody wrote by hand may hold anything."""
+def from_document(document: dict[str, Any]) -> FoundUser:
+    """Reads one user of ``usersInfo``. A mark that a person wrote by hand may hold anything."""
     mark = (document.get("customData") or {}).get("dbaccess")
     mark = mark if isinstance(mark, dict) else {}
     ledger, number, ends = mark.get("ledger"), mark.get("request"), mark.get("ends_at")
-    return Found(
+    return FoundUser(
         username=document["user"],
         ledger=ledger if isinstance(ledger, str) else None,
         request_id=number if isinstance(number, int) else None,
-        expires_at=_utc(ends) if isinstance(ends, datetime) else None,
+        expires_at=as_utc(ends) if isinstance(ends, datetime) else None,
     )
 
 
-def _utc(at: datetime) -> datetime:
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+def find(
+    server: Server, connection: MongoDBConnection, username: str, *, unmarked_too: bool = False
+) -> FoundUser | None:
+    """The user, or None where there is none.
 
-
-def find(server: Server, connection: Connection, username: str, *, to_end: bool = False) -> Found | None:
-    """The user, or None where there is none. Raises NotOurs for a user of another ledger, and for one without a mark unless it is ``to_end``."""
+    Raises ForeignUser for a user of another ledger, for a name that dbaccess does not make, and for a user without a mark unless ``unmarked_too``.
+    """
     found = connection.run(server.users, {"usersInfo": {"user": username, "db": server.users}})["users"]
     if not found:
         return None
-    user = of(found[0])
+    user = from_document(found[0])
     if not username_pattern(server.target.prefix).fullmatch(username):
-        raise ForeignUser(username, "its name is not of our pattern")
-    is_lost = user.ledger is None and to_end
-    if user.ledger != server.target.ledger and not is_lost:
+        raise ForeignUser(username, "dbaccess does not make such names")
+    is_unmarked = user.ledger is None and unmarked_too
+    if user.ledger != server.target.ledger and not is_unmarked:
         raise ForeignUser(username, "its mark names another ledger" if user.ledger else "it carries no mark")
     return user
 
 
-def existing(server: Server, connection: Connection, username: str) -> Found:
-    """Raises Rejected where there is none."""
+def _existing(server: Server, connection: MongoDBConnection, username: str) -> FoundUser:
+    """Raises Rejected where there is no such user."""
     found = find(server, connection, username)
     if found is None:
         raise Rejected(f"there is no user {username}")
     return found
 
 
+def _refuse_other_names(server: Server, username: str) -> None:
+    if not username_pattern(server.target.prefix).fullmatch(username):
+        raise Rejected(f"dbaccess does not make names like {username!r}")
+
+
 def create(server: Server, spec: UserSpec) -> None:
-    """Made anew where it is there already: nobody has been told its password yet."""
-    if not username_pattern(server.target.prefix).fullmatch(spec.username):
-        raise Rejected(f"{spec.username!r} is no name dbaccess makes")
-    if answers_strangers(server):
-        raise Rejected(NO_AUTHORIZATION, remedy=MEND_AUTHORIZATION)
+    """Creates the user. A user of this name and ledger is dropped first: nobody has received its password yet.
+
+    Raises Rejected on a server that is not supported (see ``supported``) and for a level that cannot be given.
+    """
+    _refuse_other_names(server, spec.username)
+    refuse_without_authorization(server)
     with server.session(spec.password) as connection:
-        refuse_look_alikes(connection)
+        refuse_unsupported(connection)
         if find(server, connection, spec.username) is not None:
-            drop(server, connection, spec.username)
-            kill.everywhere(server, connection, spec.username)
-        if kept_role(server, spec.level) is None:
-            _make(server, connection, spec)
+            _drop_user(server, connection, spec.username)
+            sessions.end_everywhere(server, connection, spec.username)
+        if managed_role(server, spec.level) is None:
+            _create_user(server, connection, spec)
         else:
             with lock_of(server):
-                _make(server, connection, spec)
+                _create_user(server, connection, spec)
 
 
-def _make(server: Server, connection: Connection, spec: UserSpec) -> None:
-    """The password crosses the wire as it is, for there is no other way; the server writes ``xxx`` in its place."""
+def _create_user(server: Server, connection: MongoDBConnection, spec: UserSpec) -> None:
+    """Sends the password in plain text: SCRAM-SHA-256 users cannot be created otherwise. The server's log shows ``xxx``."""
     command = {
         "createUser": spec.username,
         "pwd": spec.password,
@@ -99,40 +118,68 @@ def _make(server: Server, connection: Connection, spec: UserSpec) -> None:
         connection.change(server.users, command)
     except OperationFailure as error:
         if code(error) == USER_EXISTS:
-            raise ServerDown("somebody makes the same user at this moment", is_ambiguous=True) from None
+            raise ServerDown("another process creates the same user at this moment", is_ambiguous=True) from None
         if code(error) == ROLE_NOT_FOUND:
             raise ServerDown("a role of the level was dropped at this moment") from None
         raise
 
 
-def _mark(server: Server, connection: Connection, request_id: int, remaining: float) -> dict[str, Any]:
-    """The end is written by the server's clock. Nothing there acts on it: it is for those who look."""
+def _mark(server: Server, connection: MongoDBConnection, request_id: int, remaining: float) -> dict[str, Any]:
+    """The end is ``remaining`` seconds from now by the server's clock. It is information for people: the server does not act on it."""
     ends_at = connection.hello().now + timedelta(seconds=remaining)
     return {"dbaccess": {"ledger": server.target.ledger, "request": request_id, "ends_at": ends_at}}
 
 
 def set_password(server: Server, username: str, password: str) -> None:
-    """Of a user that is ours. Open connections go on."""
+    """Sets the password of a managed user. Open connections of the user continue."""
     with server.session(password) as connection:
-        existing(server, connection, username)
+        _existing(server, connection, username)
         connection.change(server.users, {"updateUser": username, "pwd": password, "mechanisms": ["SCRAM-SHA-256"]})
-        kill.forget_on_routers(server, connection)
+        sessions.refresh_routers(server, connection)
 
 
 def set_expiry(server: Server, username: str, remaining: float) -> None:
-    """The end in the mark."""
+    """Writes the new end into the mark."""
     with server.session() as connection:
-        found = existing(server, connection, username)
+        found = _existing(server, connection, username)
         mark = _mark(server, connection, found.request_id or 0, remaining)
         connection.change(server.users, {"updateUser": username, "customData": mark})
 
 
-def drop(server: Server, connection: Connection, username: str) -> bool:
-    """Whether it was there. Nothing can start in its name on this member afterwards."""
+def drop(server: Server, username: str, level: Level) -> Removal:
+    """Drops the user, ends what it runs, and reads back. A repeated call after a crash at any point finishes the work."""
+    _refuse_other_names(server, username)
+    with server.session() as connection:
+        is_there = find(server, connection, username, unmarked_too=True) is not None
+        if is_there:
+            _drop_user(server, connection, username)
+        seen = sessions.end_everywhere(server, connection, username)
+        notes = (IDLE_SOCKETS, *_drop_managed_role(server, connection, level))
+        if find(server, connection, username, unmarked_too=True) is not None:
+            raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)
+        return Removal(
+            was_absent=not is_there,
+            sessions_ended=len(seen),
+            left_behind=(),
+            left_with=None,
+            read_back_at=connection.hello().now,
+            notes=notes,
+        )
+
+
+def _drop_user(server: Server, connection: MongoDBConnection, username: str) -> None:
+    """Afterwards the user can start nothing on this member. A user that is already gone is no error."""
     try:
         connection.change(server.users, {"dropUser": username})
     except OperationFailure as error:
         if code(error) != USER_NOT_FOUND:
             raise
-        return False
-    return True
+
+
+def _drop_managed_role(server: Server, connection: MongoDBConnection, level: Level) -> tuple[str, ...]:
+    """A note where the role cannot be dropped: an unused role does not delay the end of a user."""
+    try:
+        drop_unused_role(server, connection, level)
+    except AdapterError as trouble:
+        return (f"The managed role of the level {level.name} was not dropped: {trouble}",)
+    return ()

@@ -13,7 +13,7 @@ import pytest
 from adapters.base import Connect, Level, Secrets, Target, Tls
 from adapters.mariadb import MariaDB
 from adapters.mongodb import MongoDB, rights
-from adapters.mongodb.rights import FOR_KEPT_ROLES
+from adapters.mongodb.rights import FOR_MANAGED_ROLES
 from adapters.mysql import MySQL
 from adapters.postgresql import PostgreSQL
 from adapters.redis import Redis
@@ -123,7 +123,7 @@ def test_mongodb() -> None:
         )
         health = adapter.check([Level(name="readonly", roles=("read",))])
         assert (health.problems, health.warnings) == ((), ())
-        wanted = (set(rights.ON_USERS), {"grantRole", *FOR_KEPT_ROLES}, set(rights.ON_CLUSTER))
+        wanted = (set(rights.ON_USERS), {"grantRole", *FOR_MANAGED_ROLES}, set(rights.ON_CLUSTER))
         assert tuple(set(p["actions"]) for p in privileges) == wanted
     finally:
         server.remove()

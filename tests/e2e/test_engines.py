@@ -78,7 +78,7 @@ def redis_engine(server: RedisServer) -> Engine:
 
 
 def mongodb_engine(server: MongoServer) -> Engine:
-    harness = mongodb_harness.EngineHarness(server)
+    harness = mongodb_harness.MongoDBHarness(server)
     entry = {
         "engine": "mongodb", "ops_schema": harness.users, "connect": {"database": harness.app},
         "levels": {"readonly": {"roles": ["read"]}, "write": {"roles": ["readWrite"]}},

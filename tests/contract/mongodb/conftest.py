@@ -1,4 +1,4 @@
-"""Benches: one server and a set of two, of the stand-in; and of a real mongod where the machine has one."""
+"""The servers of the contract: the stand-in in its shapes, and a real mongod where the machine has one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.conftest import had
-from tests.contract.mongodb.harness import EngineHarness
+from tests.contract.mongodb.harness import MongoDBHarness
 from tests.servers.mongodb import mongod, server
 from tests.servers.mongodb.server import MongoServer
 from tests.servers.postgresql import NoServer
@@ -16,10 +16,9 @@ KINDS: dict[str, Callable[[], MongoServer]] = {
     "stand-in": server.start,
     "stand-in, set of two": lambda: server.start(members=2),
     "stand-in, two routers": lambda: server.start(members=2, routers=True),
-    "stand-in as 4.4": lambda: server.start(like="4.4"),
-    "stand-in as 8.2": lambda: server.start(like="8.2"),
+    "stand-in as 8.2": lambda: server.start(variant="8.2"),
 }
-"""Where the machine has a mongod, it is the first."""
+"""A mongod comes first where the machine has one."""
 
 try:
     mongod.program()
@@ -35,5 +34,5 @@ def mongodb(request: pytest.FixtureRequest) -> Iterator[MongoServer]:
 
 
 @pytest.fixture
-def harness(mongodb: MongoServer) -> EngineHarness:
-    return EngineHarness(mongodb)
+def harness(mongodb: MongoServer) -> MongoDBHarness:
+    return MongoDBHarness(mongodb)

@@ -1,4 +1,4 @@
-"""MongoDB set up as a team would: an application's database, and a bot with the rights that doctor asks for and no more."""
+"""MongoDB set up as a team does: an application's database, and a bot with exactly the rights that doctor asks for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets, Target, Tls, UserSpec, make_username
 from adapters.harness import Denied, Died
 from adapters.mongodb import MongoDB
-from adapters.mongodb.connection import Connection
+from adapters.mongodb.connection import MongoDBConnection
 from tests.servers.mongodb.server import SLOW, MongoServer
 
 BOT_PASSWORD = "BotSecret0Login"
@@ -56,11 +56,11 @@ class Session:
             raise refusal(error) from None
 
     def work(self, seconds: float) -> None:
-        assert seconds <= CUSTOMERS * 0.2, "a fifth of a second at each document"
+        assert seconds <= CUSTOMERS * 0.2, "each document takes 0.2 s"
         self.count("customers", **{"$where": SLOW})
 
     def is_alive(self) -> bool:
-        """Whether the server still reads for this session; its socket stays open."""
+        """Whether the server still runs commands of this session. The socket stays open either way."""
         try:
             self.client[self.app].customers.find_one()
         except OperationFailure as error:
@@ -79,8 +79,8 @@ def refusal(error: OperationFailure) -> Exception:
 
 
 @dataclass
-class EngineHarness:
-    """A bot, an application's database and a database for users of its own. Implements ``adapters.harness.EngineHarness``."""
+class MongoDBHarness:
+    """A bot, an application's database and a database for temporary users. Implements ``adapters.harness.EngineHarness``."""
 
     server: MongoServer
     tag: str = field(default_factory=lambda: secrets.token_hex(3))
@@ -109,8 +109,8 @@ class EngineHarness:
         return [action for action in actions if action not in self.without]
 
     @property
-    def of_cluster(self) -> tuple[str, ...]:
-        """What the bot needs there; only routers keep users of their own."""
+    def cluster_rights(self) -> tuple[str, ...]:
+        """Rights on the cluster that the bot needs. Only routers cache users."""
         return (*ON_CLUSTER, *(ON_ROUTERS if self.server.routers else ()))
 
     @property
@@ -147,15 +147,15 @@ class EngineHarness:
         return Session(client, self.app)
 
     def login_by(self, command: str) -> str:
-        """As mongosh would: the URL of the command, and the password it asks for. mongosh itself is not here."""
+        """Reads the URL of the command as mongosh does. mongosh itself is not installed."""
         program, url = shlex.split(command)
         assert program == "mongosh"
-        with self.server.admin() as root:  # whom the URL names, and where they live
+        with self.server.admin() as root:  # the user that the URL names
             parts = pymongo.uri_parser.parse_uri(url)
-            known = root[str(parts["options"]["authSource"])].command("usersInfo", parts["username"])["users"]
+            found = root[str(parts["options"]["authSource"])].command("usersInfo", parts["username"])["users"]
         assert not parts["password"]
         assert parts["database"] == self.app
-        return str(known)
+        return str(found)
 
     def make_foreign_user(self, username: str, password: str) -> None:
         with self.server.admin() as root:
@@ -175,18 +175,18 @@ class EngineHarness:
         self.server.start()
 
     def lacking(self) -> dict[str, MongoDB]:
-        """Bots made for this, each without one action."""
+        """Bots that each lack one right."""
         return {
-            right: EngineHarness(self.server, without=(right,)).adapter()
-            for right in {*ON_USERS, *ON_APP, *self.of_cluster}
+            right: MongoDBHarness(self.server, without=(right,)).adapter()
+            for right in {*ON_USERS, *ON_APP, *self.cluster_rights}
         }
 
     @staticmethod
     @contextmanager
     def dies_after(step: int | None) -> Iterator[list[str]]:
-        original, ran = Connection.run, list[str]()
+        original, ran = MongoDBConnection.run, list[str]()
 
-        def run(self: Connection, database: str, command: Any) -> dict[str, Any]:
+        def run(self: MongoDBConnection, database: str, command: Any) -> dict[str, Any]:
             if step is not None and len(ran) >= step:
                 raise Died
             try:
@@ -198,5 +198,5 @@ class EngineHarness:
                     raise Died
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(Connection, "run", run)
+            patched.setattr(MongoDBConnection, "run", run)
             yield ran

@@ -6,4 +6,4 @@ from adapters.contract import AdapterContract
 
 
 class TestMongoDB(AdapterContract):
-    """See ``mongodb`` among the fixtures for what it runs against."""
+    """The fixture ``mongodb`` names the servers."""

@@ -1,4 +1,4 @@
-"""TLS as it is configured, against the stand-in, which then speaks nothing else."""
+"""The configured TLS modes, against a stand-in that accepts TLS only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from adapters.base import AdapterError, Rejected, Tls
-from tests.contract.mongodb.harness import EngineHarness
+from tests.contract.mongodb.harness import MongoDBHarness
 from tests.servers import certificates
 from tests.servers.certificates import Certificates
 from tests.servers.mongodb import server as servers
@@ -20,19 +20,19 @@ def pem() -> Iterator[Certificates]:
 
 
 @pytest.fixture(scope="module")
-def secured(pem: Certificates) -> Iterator[EngineHarness]:
-    """The server wants certificate and key in one file; the bench's own clients trust what the file holds."""
+def secured(pem: Certificates) -> Iterator[MongoDBHarness]:
+    """The server takes certificate and key in one file. The harness's own clients trust the certificates in it."""
     both = pem.ca.parent / "both.pem"
     both.write_bytes(pem.certificate.read_bytes() + pem.key.read_bytes() + pem.ca.read_bytes())
     both.chmod(0o644)
     server = servers.start(certificate=both)
     try:
-        yield EngineHarness(server)
+        yield MongoDBHarness(server)
     finally:
         server.remove()
 
 
-def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
+def test_verified_connection_is_accepted(secured: MongoDBHarness, pem: Certificates) -> None:
     known = str(pem.ca)
     for tls in (Tls(mode="verify-full", ca=known), Tls(mode="verify-ca", ca=known), Tls(mode="require")):
         adapter, spec = secured.adapter(tls=tls), secured.spec(secured.reading)
@@ -44,9 +44,9 @@ def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
         login.close()
 
 
-def test_what_is_not(secured: EngineHarness, pem: Certificates) -> None:
+def test_unverified_connection_is_refused(secured: MongoDBHarness, pem: Certificates) -> None:
     for ca in (str(pem.stranger), None):
-        with pytest.raises(Rejected, match=r"put tls in databases\.yml right"):
+        with pytest.raises(Rejected, match=r"correct tls in databases\.yml"):
             secured.adapter(tls=Tls(mode="verify-full", ca=ca)).identity()
     for tls in (Tls(mode="disable"), Tls(mode="prefer"), Tls(mode="verify-ca", ca="/nowhere/ca.pem")):
         with pytest.raises(AdapterError):

@@ -1,1 +1,1 @@
-"""What the MongoDB adapter relies on, case by case: asked of the stand-in, and of a real mongod where a machine has one."""
+"""Facts of MongoDB that the adapter relies on, case by case: checked on the stand-in, and on a real mongod where a machine has one."""

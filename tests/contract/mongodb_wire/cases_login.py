@@ -1,11 +1,10 @@
-"""Cases 1 to 8: the handshake and logging in."""
+"""Cases 1 to 8: the handshake and the login."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from tests.contract.mongodb_wire.cases import case
-from tests.contract.mongodb_wire.harness import APP, USERS, EngineHarness, expect_refused
+from tests.contract.mongodb_wire.harness import APP, READ, USERS, WireHarness, case, expect_refused
 from tests.contract.mongodb_wire.raw import ScramClient
 
 HELLO = [
@@ -24,7 +23,7 @@ HELLO = [
 
 
 @case(1)
-def hello_has_its_fields_in_order(harness: EngineHarness) -> None:
+def hello_has_its_fields_in_order(harness: WireHarness) -> None:
     reply = harness.stranger().admin.command("hello")
     assert [name for name in reply if name != "topologyVersion"] == HELLO
     assert reply["ok"] == 1.0
@@ -35,7 +34,7 @@ def hello_has_its_fields_in_order(harness: EngineHarness) -> None:
 
 
 @case(2)
-def hello_tells_no_mechanisms_of_an_unknown_user(harness: EngineHarness) -> None:
+def hello_has_no_mechanisms_of_an_unknown_user(harness: WireHarness) -> None:
     stranger, user = harness.stranger(), harness.user()
     assert "saslSupportedMechs" not in stranger.admin.command("hello", saslSupportedMechs="db.nobody")
     known = stranger.admin.command("hello", saslSupportedMechs=f"{USERS}.{user.name}")
@@ -44,20 +43,20 @@ def hello_tells_no_mechanisms_of_an_unknown_user(harness: EngineHarness) -> None
         stranger.admin.command("hello", saslSupportedMechs="nodot")
 
 
-def _start(scram: ScramClient, *, skips_empty_exchange: bool) -> dict[str, object]:
+def _start(scram: ScramClient) -> dict[str, object]:
     return {
         "saslStart": 1,
         "mechanism": "SCRAM-SHA-256",
         "payload": scram.first,
-        "options": {"skipEmptyExchange": skips_empty_exchange},
+        "options": {"skipEmptyExchange": True},
     }
 
 
 @case(3)
-def hello_begins_a_login(harness: EngineHarness) -> None:
+def hello_begins_a_login(harness: WireHarness) -> None:
     user, stranger = harness.user(), harness.stranger()
     scram = ScramClient(*user)
-    start = {**_start(scram, skips_empty_exchange=True), "db": USERS}
+    start = {**_start(scram), "db": USERS}
     reply = stranger.admin.command("hello", speculativeAuthenticate=start)
     begun = reply.get("speculativeAuthenticate", {})
     assert (begun.get("conversationId"), begun.get("done")) == (1, False)
@@ -66,24 +65,10 @@ def hello_begins_a_login(harness: EngineHarness) -> None:
     assert stranger[APP].things.find_one() is not None
 
 
-@case(4)
-def login_ends_with_an_empty_exchange(harness: EngineHarness) -> None:
-    user, stranger = harness.user(), harness.stranger()
-    scram = ScramClient(*user)
-    begun = stranger[USERS].command(_start(scram, skips_empty_exchange=False))
-    proof = scram.final(begun["payload"])
-    proven = stranger[USERS].command("saslContinue", 1, conversationId=1, payload=proof)
-    assert (proven["done"], proven["payload"]) == (False, scram.verifier)
-    done = stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"")
-    assert (done["done"], done["payload"]) == (True, b"")
-    with expect_refused(17, "No SASL session state found"):
-        stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"")
-
-
 @case(5)
-def invalid_proof_ends_the_conversation(harness: EngineHarness) -> None:
+def invalid_proof_ends_the_conversation(harness: WireHarness) -> None:
     user, stranger = harness.user(), harness.stranger()
-    stranger[USERS].command(_start(ScramClient(*user), skips_empty_exchange=True))
+    stranger[USERS].command(_start(ScramClient(*user)))
     with expect_refused(18, "Authentication failed."):
         stranger[USERS].command("saslContinue", 1, conversationId=1, payload=b"invalid")
     with expect_refused(17, "No SASL session state found"):
@@ -91,18 +76,18 @@ def invalid_proof_ends_the_conversation(harness: EngineHarness) -> None:
 
 
 @case(6)
-def unknown_user_fails_at_the_start(harness: EngineHarness) -> None:
+def unknown_user_fails_at_the_start(harness: WireHarness) -> None:
     user, stranger = harness.user(), harness.stranger()
     with expect_refused(18, "Authentication failed."):
-        stranger[USERS].command(_start(ScramClient("nobody", "x"), skips_empty_exchange=True))
+        stranger[USERS].command(_start(ScramClient("nobody", "x")))
     with expect_refused(18, "Authentication failed."):
-        stranger[APP].command(_start(ScramClient(*user), skips_empty_exchange=True))
+        stranger[APP].command(_start(ScramClient(*user)))
     with expect_refused(334, "Received authentication for mechanism SCRAM-MD4 which is not enabled"):
-        stranger[USERS].command("saslStart", 1, mechanism="SCRAM-MD4", payload=b"n,,n=x,r=y")
+        stranger[USERS].command("saslStart", 1, mechanism="SCRAM-MD4", payload=b"n,,n=x,r=y", options={})
 
 
 @case(7)
-def find_needs_a_login(harness: EngineHarness) -> None:
+def find_needs_a_login(harness: WireHarness) -> None:
     with expect_refused(13, "Command find requires authentication"):
         harness.stranger()[APP].things.find_one()
     with expect_refused(13, "Command find requires authentication"):
@@ -110,11 +95,14 @@ def find_needs_a_login(harness: EngineHarness) -> None:
 
 
 @case(8)
-def connection_status_tells_who_is_logged_in(harness: EngineHarness) -> None:
-    nobody = harness.stranger().admin.command("connectionStatus")["authInfo"]
-    assert nobody["authenticatedUsers"] == []
-    assert nobody["authenticatedUserRoles"] == []
+def connection_status_names_the_user(harness: WireHarness) -> None:
+    without_login = harness.stranger().admin.command("connectionStatus")["authInfo"]
+    assert without_login["authenticatedUsers"] == []
+    assert without_login["authenticatedUserRoles"] == []
     user = harness.user()
-    somebody = harness.client(user).admin.command("connectionStatus")["authInfo"]
-    assert somebody["authenticatedUsers"] == [user.document]
-    assert somebody["authenticatedUserRoles"] == [{"role": "read", "db": APP}]
+    found = harness.client(user).admin.command("connectionStatus", showPrivileges=True)["authInfo"]
+    assert found["authenticatedUsers"] == [user.document]
+    assert found["authenticatedUserRoles"] == [READ]
+    resource = {"db": APP, "collection": ""}
+    privileges = found.get("authenticatedUserPrivileges", [])
+    assert [one for one in privileges if one["resource"] == resource and "find" in one["actions"]]

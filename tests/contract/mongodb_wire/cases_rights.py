@@ -1,15 +1,12 @@
-"""Cases 19 to 28, 38: what a live login may do when its user is dropped, changed, restricted; who may make whom."""
+"""Cases 19 to 26, 38, 41: rights of open logins, rights to create users, and roles."""
 
 from __future__ import annotations
 
-from tests.contract.mongodb_wire.cases import case
-from tests.contract.mongodb_wire.harness import APP, OTHER, READ, READ_WRITE, USERS, EngineHarness, expect_refused
-
-ELSEWHERE = [{"clientSource": ["192.0.2.0/24"]}]
+from tests.contract.mongodb_wire.harness import APP, OTHER, READ, READ_WRITE, USERS, WireHarness, case, expect_refused
 
 
 @case(19)
-def dropped_user_keeps_a_powerless_socket(harness: EngineHarness) -> None:
+def dropped_user_keeps_a_powerless_socket(harness: WireHarness) -> None:
     user = harness.user()
     login = harness.client(user)
     connection = login.admin.command("hello")["connectionId"]
@@ -22,7 +19,7 @@ def dropped_user_keeps_a_powerless_socket(harness: EngineHarness) -> None:
 
 
 @case(20)
-def user_made_again_is_another(harness: EngineHarness) -> None:
+def user_created_again_is_another_user(harness: WireHarness) -> None:
     user = harness.user()
     login = harness.client(user)
     assert login[APP].things.find_one() is not None
@@ -33,33 +30,8 @@ def user_made_again_is_another(harness: EngineHarness) -> None:
     assert harness.client(user)[APP].things.find_one() is not None
 
 
-@case(21)
-def unmet_restrictions_end_a_login(harness: EngineHarness) -> None:
-    user = harness.user()
-    login = harness.client(user)
-    assert login[APP].things.find_one() is not None
-    harness.root[USERS].command("updateUser", user.name, authenticationRestrictions=ELSEWHERE)
-    with expect_refused(13, "Command find requires authentication"):
-        login[APP].things.find_one()
-    with expect_refused(18, "Authentication failed."):
-        harness.client(user)[APP].things.find_one()
-
-
-@case(23)
-def role_taken_is_gone_at_the_next_command(harness: EngineHarness) -> None:
-    user = harness.user(READ)
-    login = harness.client(user)
-    assert login[APP].things.find_one() is not None
-    harness.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ])
-    with expect_refused(13, f"not authorized on {APP} to execute command {{ find: "):
-        login[APP].things.find_one()
-    harness.bot[USERS].command("revokeRolesFromUser", user.name, roles=[READ_WRITE])
-    with expect_refused(31, f"Could not find role: nosuch@{APP}"):
-        harness.bot[USERS].command("revokeRolesFromUser", user.name, roles=[{"role": "nosuch", "db": APP}])
-
-
 @case(24)
-def reader_only_reads(harness: EngineHarness) -> None:
+def reader_only_reads(harness: WireHarness) -> None:
     login = harness.client(harness.user(READ))
     assert login[APP].things.find_one() is not None
     with expect_refused(13, f"not authorized on {APP} to execute command {{ insert: "):
@@ -68,21 +40,8 @@ def reader_only_reads(harness: EngineHarness) -> None:
         login[USERS].command("createUser", "friend", pwd="FriendsSecret", roles=[])
 
 
-@case(25)
-def writer_writes_and_no_more(harness: EngineHarness) -> None:
-    user = harness.user(READ_WRITE)
-    login, collection = harness.client(user), harness.name()
-    login[APP][collection].insert_one({})
-    login[APP][collection].create_index("n")
-    login[APP].command("drop", collection)
-    with expect_refused(13, f"not authorized on {APP}"):
-        login.drop_database(APP)
-    with expect_refused(13, f"not authorized on {USERS}"):
-        login[USERS].command("updateUser", user.name, pwd="another")
-
-
 @case(26)
-def role_is_granted_by_who_may(harness: EngineHarness) -> None:
+def role_needs_the_right_to_grant_it(harness: WireHarness) -> None:
     name = harness.name()
     with expect_refused(13, f"not authorized on {USERS}"):
         harness.bot[USERS].command("createUser", name, pwd="x", roles=[{"role": "read", "db": OTHER}])
@@ -90,25 +49,8 @@ def role_is_granted_by_who_may(harness: EngineHarness) -> None:
     harness.bot[USERS].command("createUser", name, pwd="x", roles=[READ])
 
 
-@case(27)
-def replacing_roles_needs_revoking_everywhere(harness: EngineHarness) -> None:
-    user = harness.user(READ)
-    with expect_refused(13, f"not authorized on {USERS}"):
-        harness.bot[USERS].command("updateUser", user.name, roles=[])
-    assert harness.info(user)["roles"] == [READ]
-
-
-@case(28)
-def restricting_needs_its_own_right(harness: EngineHarness) -> None:
-    with expect_refused(13, f"not authorized on {USERS}"):
-        harness.bot[USERS].command(
-            "createUser", harness.name(), pwd="x", roles=[READ], authenticationRestrictions=ELSEWHERE
-        )
-    harness.bot[USERS].command("createUser", harness.name(), pwd="x", roles=[READ])
-
-
 @case(38)
-def dropped_role_is_taken_from_everybody(harness: EngineHarness) -> None:
+def dropped_role_is_taken_from_its_users(harness: WireHarness) -> None:
     role = harness.name()
     privileges = [{"resource": {"db": APP, "collection": "things"}, "actions": ["find"]}]
     harness.root[APP].command("createRole", role, privileges=privileges, roles=[])
@@ -123,3 +65,25 @@ def dropped_role_is_taken_from_everybody(harness: EngineHarness) -> None:
         login[APP].things.find_one()
     with expect_refused(31, f"Could not find role: {role}@{APP}"):
         harness.bot[APP].command("dropRole", role)
+
+
+@case(25)
+def writer_only_writes(harness: WireHarness) -> None:
+    user = harness.user(READ_WRITE)
+    login = harness.client(user)
+    login[APP][harness.name()].insert_one({})
+    with expect_refused(13, f"not authorized on {USERS}"):
+        login[USERS].command("updateUser", user.name, pwd="another")
+
+
+@case(41)
+def roles_info_shows_inherited_privileges(harness: WireHarness) -> None:
+    """A role can hold more than its own privileges show."""
+    role = harness.name()
+    harness.root[APP].command("createRole", role, privileges=[], roles=["dbOwner"])
+    (found,) = harness.root[APP].command("rolesInfo", {"role": role, "db": APP}, showPrivileges=True)["roles"]
+    assert found["privileges"] == []
+    assert found["roles"] == [{"role": "dbOwner", "db": APP}]
+    assert {"role": "dbOwner", "db": APP} in found["inheritedRoles"]
+    assert any("createUser" in one["actions"] for one in found["inheritedPrivileges"])
+    assert harness.root[APP].command("rolesInfo", {"role": "nosuch", "db": APP})["roles"] == []

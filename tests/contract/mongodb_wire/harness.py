@@ -1,4 +1,4 @@
-"""A server with a bot's account and as many temporary users as a case wants; and what the cases say of it."""
+"""A server with a bot's account and temporary users, the assertions of the cases, and the table of the cases."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ BOT_PRIVILEGES = [
 READ = {"role": "read", "db": APP}
 READ_WRITE = {"role": "readWrite", "db": APP}
 SLOW_FILTER = {"$where": "sleep(400) || true"}
-"""Five seconds for all of them, on the real server as on the stand-in."""
+"""Takes five seconds on all documents, on the real server and on the stand-in."""
 _numbers = count(1)
 
 
 class User(NamedTuple):
-    """A temporary one."""
+    """A temporary user."""
 
     name: str
     password: str
@@ -55,8 +55,8 @@ class User(NamedTuple):
 
 
 @dataclass
-class EngineHarness:
-    """``root`` and ``bot`` are clients; others are opened by ``client`` and closed with the bench."""
+class WireHarness:
+    """``root`` and ``bot`` are clients. ``close`` closes all clients that the harness opened."""
 
     server: MongoServer
     clients: ExitStack = field(default_factory=ExitStack)
@@ -69,10 +69,10 @@ class EngineHarness:
         if not self.server.is_auth_on:
             return
         if not self.root.admin.command("usersInfo", BOT)["users"]:
-            self._make()
+            self._create_bot()
         self.bot = self.clients.enter_context(self.server.client(BOT, BOT_PASSWORD))
 
-    def _make(self) -> None:
+    def _create_bot(self) -> None:
         self.root.admin.command("createRole", "dbaccess_bot", privileges=BOT_PRIVILEGES, roles=[])
         self.root.admin.command("createUser", BOT, pwd=BOT_PASSWORD, roles=["dbaccess_bot"])
         self.root[APP].things.insert_many([{"n": number} for number in range(DOCUMENTS)])
@@ -84,14 +84,14 @@ class EngineHarness:
         return f"t{next(_numbers)}"
 
     def user(self, *roles: dict[str, str] | str, **options: Any) -> User:
-        """A new one, made by root; with read on the application when nothing is said."""
+        """A new user, created by root. Without ``roles`` it may read the application's database."""
         user = User(self.name(), "Secret0Temporary")
         asked = {"pwd": user.password, "mechanisms": ["SCRAM-SHA-256"], "roles": list(roles) or [READ], **options}
         self.root[USERS].command("createUser", user.name, **asked)
         return user
 
     def client(self, user: User, **options: Any) -> Client:
-        """With one connection, so that what a case says of a socket is said of this one."""
+        """A client with one connection, so that a case knows which socket it uses."""
         opened = self.server.client(user.name, user.password, USERS, maxPoolSize=1, **options)
         return self.clients.enter_context(opened)
 
@@ -105,14 +105,14 @@ class EngineHarness:
         return connection
 
     def info(self, user: User, **options: Any) -> dict[str, Any]:
-        """Of usersInfo, for one who is there."""
+        """The document of usersInfo for a user that exists."""
         reply = self.root[USERS].command("usersInfo", user.name, **options)
         found: list[dict[str, Any]] = reply["users"]
         assert len(found) == 1, f"{len(found)} users {user}"
         return found[0]
 
     def running(self, user: User) -> list[dict[str, Any]]:
-        """His active operations, as the bot sees them; those already told to stop are not counted."""
+        """The user's active operations as the bot sees them, without those that are killed and have not ended yet."""
         rows = self.bot.admin.aggregate([{"$currentOp": {"allUsers": True}}])
         return [
             row
@@ -126,8 +126,8 @@ class EngineHarness:
 
 
 @contextmanager
-def expect_refused(code: int | None, *texts: str) -> Iterator[None]:
-    """The server says no by this code (None: any) and with these words, whatever case they are in."""
+def expect_refused(code: int, *texts: str) -> Iterator[None]:
+    """The server refuses with this code and these texts; upper and lower case are equal."""
     try:
         yield
     except OperationFailure as failure:
@@ -135,7 +135,7 @@ def expect_refused(code: int | None, *texts: str) -> Iterator[None]:
     else:
         raise AssertionError(f"it was not refused; expected {code} {texts}")
     said = (error.details or {}).get("errmsg", str(error))
-    assert code in (None, error.code), f"code {error.code} instead of {code}: {said}"
+    assert error.code == code, f"code {error.code} instead of {code}: {said}"
     for text in texts:
         assert text.casefold() in said.casefold(), said
 
@@ -149,7 +149,7 @@ def until(question: Callable[[], Any]) -> Any:
 
 
 class Slow(threading.Thread):
-    """A find that takes seconds, on a thread; ``outcome`` is None when it came to its end, else how it was refused."""
+    """A find on a thread that takes seconds. ``failure`` is None when it was not refused."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         super().__init__(daemon=True)
@@ -164,9 +164,9 @@ class Slow(threading.Thread):
             self.failure = error
 
     def end(self) -> None:
-        """Wait for it and raise what it met."""
+        """Waits for its end and raises its failure."""
         self.join(WAIT_SECONDS)
-        assert not self.is_alive(), "it goes on"
+        assert not self.is_alive(), "it still runs"
         if self.failure is not None:
             raise self.failure
 
@@ -181,8 +181,8 @@ def serving(**how: Any) -> Iterator[MongoServer]:
 
 
 @contextmanager
-def harness_of(on: MongoServer) -> Iterator[EngineHarness]:
-    harness = EngineHarness(on)
+def harness_of(on: MongoServer) -> Iterator[WireHarness]:
+    harness = WireHarness(on)
     try:
         harness.open()
         yield harness
@@ -196,3 +196,31 @@ def slow_find(client: Client) -> Slow:
 
 def slow_find_without_session(connection: RawConnection) -> Slow:
     return Slow(lambda: connection.command(APP, find="things", filter=SLOW_FILTER))
+
+
+Check = Callable[[WireHarness], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fact. ``is_auth_on`` is the kind of server that it needs."""
+
+    number: int
+    check: Check
+    is_auth_on: bool
+
+    @property
+    def id(self) -> str:
+        return f"{self.number:02}-{self.check.__name__}"
+
+
+CASES: dict[int, Case] = {}
+
+
+def case(number: int, *, is_auth_on: bool = True) -> Callable[[Check], Check]:
+    def add(check: Check) -> Check:
+        assert number not in CASES
+        CASES[number] = Case(number, check, is_auth_on)
+        return check
+
+    return add

@@ -1,4 +1,4 @@
-"""A client below the driver: for requests that the driver does not send, such as a find without a session."""
+"""A client below the driver, for requests that the driver does not send, such as a find without a session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 120
 
 
 class ScramClient:
-    """Client side of SCRAM-SHA-256 (RFC 7677), written from the RFC and not from the server's side."""
+    """The client's side of SCRAM-SHA-256, written from RFC 7677 and not from the stand-in."""
 
     def __init__(self, user: str, password: str) -> None:
         self._password = password
@@ -48,7 +48,7 @@ class ScramClient:
 
 
 class RawConnection:
-    """One socket; what it is given is what is sent."""
+    """One socket. It sends a command as it is."""
 
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port), timeout=WAIT_SECONDS)
@@ -69,7 +69,7 @@ class RawConnection:
         assert done["payload"] == scram.verifier
 
     def command(self, database: str, **parts: Any) -> dict[str, Any]:
-        """The reply; raises OperationFailure as the driver would."""
+        """The reply. Raises OperationFailure as the driver does."""
         body = b"\0\0\0\0\0" + bson.encode({**parts, "$db": database})
         head = struct.pack("<iiii", len(body) + 16, next(self._numbers), 0, OP_MSG)
         self._socket.sendall(head + body)

@@ -1,11 +1,10 @@
-"""A strict stand-in for a MongoDB 7.0 server on the wire, and the real one where a machine has it.
+"""A strict stand-in for a MongoDB 7.0 server on the wire, and the launcher of a real mongod where the machine has one.
 
-It speaks to the real driver over a real socket. What it answers follows the transcripts and sources of the real
-server; where it does not know something, it refuses it by the code the real server has for the unknown.
-``tests/contract/mongodb_wire`` asks the same cases of it and of a real mongod; ``broken`` is how they are seen to fail.
+The stand-in speaks to the real driver over a real socket. Its replies follow transcripts and sources of the real server. It knows only the
+commands and fields that the adapter and its tests use, and refuses every other one with the code of the real server.
+``tests/contract/mongodb_wire`` runs the same cases against the stand-in and a real mongod; ``mutants`` proves that the cases can fail.
 
-Unlike the real server it has no elections and no lag (the first member of a set stays its primary, all members have
-the same documents at once), no locks (a transaction's writes are seen by others before it commits), no unique
-indexes, no server-side JavaScript but ``sleep``, and a small part of the query language. On a secondary it says
-"not primary" before it looks at rights; of routers' own operations it knows nothing.
+Differences from the real server: no elections and no lag (the first member of a set is always the primary, all members have the same
+documents at once), no transactions, no authentication restrictions, no SCRAM-SHA-1, no JavaScript but ``sleep``. A secondary replies
+"not primary" before it checks rights. A write is always confirmed by a majority.
 """

@@ -1,4 +1,4 @@
-"""What a command is, and one call of it: its fields checked, its rights asked for."""
+"""The definition of a command, and one call of it: its fields and rights are checked here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.servers.mongodb import errors, rights, write_concern
+from tests.servers.mongodb import errors, rights
 from tests.servers.mongodb.operations import Operation, SessionId
 from tests.servers.mongodb.rights import Resource
 from tests.servers.mongodb.text import redacted, shell, type_name
@@ -17,54 +17,9 @@ if TYPE_CHECKING:
     from tests.servers.mongodb.connection import Connection
     from tests.servers.mongodb.member import Deployment, Member
 
-GENERIC = frozenset(
-    [
-        "lsid",
-        "$db",
-        "$readPreference",
-        "$clusterTime",
-        "$client",
-        "txnNumber",
-        "autocommit",
-        "startTransaction",
-        "apiVersion",
-        "apiStrict",
-        "apiDeprecationErrors",
-        "comment",
-        "maxTimeMS",
-        "readConcern",
-        "writeConcern",
-    ]
-)
-API_V1 = frozenset(
-    [
-        "abortTransaction",
-        "aggregate",
-        "collMod",
-        "commitTransaction",
-        "count",
-        "create",
-        "createIndexes",
-        "delete",
-        "drop",
-        "dropDatabase",
-        "dropIndexes",
-        "endSessions",
-        "find",
-        "findAndModify",
-        "getMore",
-        "hello",
-        "insert",
-        "killCursors",
-        "listCollections",
-        "listDatabases",
-        "listIndexes",
-        "ping",
-        "saslContinue",
-        "saslStart",
-        "update",
-    ]
-)
+GENERIC = frozenset({"lsid", "$db", "$readPreference", "txnNumber", "maxTimeMS", "writeConcern"})
+"""Fields that the driver adds to any command."""
+
 ACCEPTED = {
     "string": {"string"},
     "bool": {"bool", "int", "long", "double"},
@@ -78,7 +33,7 @@ Run = Callable[["Call"], Awaitable[Reply]]
 
 @dataclass(frozen=True)
 class Command:
-    """``fields`` maps each that is known to its type; ``required`` are those that must be there."""
+    """``fields`` maps each known field to its type; the ``required`` ones must be present."""
 
     name: str
     run: Run
@@ -95,32 +50,27 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def command(name: str, fields: str = "", *, aliases: tuple[str, ...] = (), **how: bool) -> Callable[[Run], Run]:
-    """Make it a command. ``fields``: ``name:type``, with ``!`` after the name where it must be there; no type: any."""
+def command(name: str, fields: str = "", **how: bool) -> Callable[[Run], Run]:
+    """Registers a command. ``fields`` are ``name:type``; ``!`` after the name marks a required field; without a type any value passes."""
     parts = [part.partition(":") for part in fields.split()]
     types = {one.rstrip("!"): kind for one, _, kind in parts}
     required = tuple(one.rstrip("!") for one, _, _ in parts if one.endswith("!"))
 
     def add(run: Run) -> Run:
-        for alias in (name, *aliases):
-            COMMANDS[alias] = Command(name=alias, run=run, fields=types, required=required, **how)
+        COMMANDS[name] = Command(name=name, run=run, fields=types, required=required, **how)
         return run
 
     return add
 
 
-def need_object(what: str, name: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        raise errors.WRONG_TYPE.failure(command=what, field=name, found=type_name(value), expected="object")
-
-
-def part(what: str, document: Any, known: tuple[str, ...], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A document within a command: an object, with no other fields and these at least."""
-    need_object(what, "0", document)
+def part(what: str, document: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    """A document within a command: an object with exactly these fields."""
+    if not isinstance(document, dict):
+        raise errors.WRONG_TYPE.failure(command=what, field="0", found=type_name(document), expected="object")
     for name in document:
-        if name not in known:
+        if name not in fields:
             raise errors.UNKNOWN_FIELD.failure(command=what, field=name)
-    for name in required:
+    for name in fields:
         if name not in document:
             raise errors.MISSING_FIELD.failure(command=what, field=name)
     found: dict[str, Any] = document
@@ -142,12 +92,12 @@ class Call:
 
     @property
     def value(self) -> Any:
-        """What stands at the command's own name."""
+        """The value of the command's own name."""
         return next(iter(self.body.values()))
 
     @property
     def db(self) -> str:
-        return str(self.body.get("$db", "admin"))
+        return str(self.body["$db"])
 
     @property
     def member(self) -> Member:
@@ -165,15 +115,15 @@ class Call:
     def get(self, name: str, default: Any = None) -> Any:
         return self.body.get(name, default)
 
-    def needs_login(self) -> None:
-        """Before anything of the command is read."""
+    def check_login(self) -> None:
+        """The first check, before the fields."""
         if not self.deployment.is_auth_on or not self.command.needs_login:
             return
         if self.connection.user is None and not self.connection.is_localhost_exception:
             raise errors.NEEDS_LOGIN.failure(name=self.command.name)
 
     def parse(self) -> None:
-        """Unknown fields, wrong types, missing fields; in this order, as the real server finds them."""
+        """Unknown fields, wrong types, missing fields: the order of the real server."""
         known = self.command
         for name, value in list(self.body.items())[1:]:
             if name in known.fields:
@@ -183,30 +133,20 @@ class Call:
         for name in known.required:
             if name not in self.body:
                 raise errors.MISSING_FIELD.failure(command=known.name, field=name)
-        self._check_generic()
-
-    def _check_generic(self) -> None:
-        known = self.command
-        if "writeConcern" in self.body:
-            if not known.takes_write_concern:
-                raise errors.NO_WRITE_CONCERN.failure(name=known.name)
-            write_concern.check(self.body["writeConcern"], is_replicated=self.deployment.is_set)
-        if self.get("apiStrict") and known.name not in API_V1:
-            raise errors.API_STRICT.failure(name=known.name)
+        if "writeConcern" in self.body and not known.takes_write_concern:
+            raise errors.NO_WRITE_CONCERN.failure(name=known.name)
         lsid = self.get("lsid", {"id": uuid.UUID(int=0)})
         if not isinstance(lsid, dict) or not isinstance(lsid.get("id"), uuid.UUID):
             raise errors.MISSING_FIELD.failure(command="OperationSessionInfo.lsid", field="id")
 
     def _check_type(self, name: str, value: Any, expected: str) -> None:
-        if name == "roles" and value is None:
-            raise errors.ROLES_NULL.failure()
         if expected and type_name(value) not in ACCEPTED[expected]:
             raise errors.WRONG_TYPE.failure(
                 command=self.command.name, field=name, found=type_name(value), expected=expected
             )
 
     def value_of_type(self, expected: str) -> Any:
-        """What stands at the command's name, which is to be of this type."""
+        """The value of the command's own name, which must have this type."""
         self._check_type(self.command.name, self.value, expected)
         return self.value
 
@@ -217,8 +157,5 @@ class Call:
 
     def need(self, resource: Resource, *actions: str) -> None:
         if not self.may(resource, *actions):
-            raise self.refused()
-
-    def refused(self) -> errors.Failure:
-        shown = redacted(self.body, without=self.request.streamed)
-        return errors.NOT_AUTHORIZED.failure(db=self.db, command=shell(shown))
+            shown = redacted(self.body, without=self.request.streamed)
+            raise errors.NOT_AUTHORIZED.failure(db=self.db, command=shell(shown))

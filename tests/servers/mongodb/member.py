@@ -1,10 +1,9 @@
-"""A deployment and its members: each member listens and has connections of its own; accounts and documents are shared."""
+"""A deployment and its members. Each member listens and has its own connections; accounts and documents are shared."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import itertools
 import ssl
 import time
@@ -15,12 +14,11 @@ from typing import Any, TextIO
 
 from bson import json_util
 from bson.binary import UuidRepresentation
-from bson.objectid import ObjectId
 
 from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.documents import Documents
-from tests.servers.mongodb.faults import Faults
-from tests.servers.mongodb.operations import Work
+from tests.servers.mongodb.fail_points import FailPoints
+from tests.servers.mongodb.operations import Operations
 from tests.servers.mongodb.rights import Privilege
 from tests.servers.mongodb.users import Accounts, User, UserName
 
@@ -32,7 +30,7 @@ LOG_JSON = json_util.JSONOptions(
 
 
 class Shape(StrEnum):
-    """Members of a set work each for itself; routers (mongos) all send their work to the same shard."""
+    """Each member of a set runs its own operations; all routers (mongos) send operations to the same shard."""
 
     STANDALONE = "standalone"
     SET = "set"
@@ -40,18 +38,17 @@ class Shape(StrEnum):
 
 
 class Deployment:
-    """What all members share. The first member of a set is the primary."""
+    """Shared by all members. The first member of a set is the primary."""
 
     set_name = "rs0"
 
     def __init__(self, folder: Path, *, shape: Shape, is_auth_on: bool, log: TextIO) -> None:
         self.shape = shape
         self.is_auth_on = is_auth_on
-        self.set_id = ObjectId(hashlib.sha256(str(folder).encode()).digest()[:12])
         self.accounts = Accounts(folder / "accounts.bson")
         self.documents = Documents(folder / "documents.bson")
         self.members: list[Member] = []
-        self.shard = Work()
+        self.shard = Operations()
         self.connection_numbers = itertools.count(1)
         self._log = log
 
@@ -64,7 +61,7 @@ class Deployment:
         return self.shape is Shape.ROUTERS
 
     def log(self, component: str, context: str, message: str, **attributes: Any) -> None:
-        """One line of JSON, as the real server writes it, in local time."""
+        """Writes one line of JSON in the format of the real server, in local time."""
         line = {
             "t": {"$date": datetime.now().astimezone().isoformat(timespec="milliseconds")},
             "s": "I",
@@ -83,8 +80,8 @@ class Member:
     def __init__(self, deployment: Deployment, port: int) -> None:
         self.deployment = deployment
         self.port = port
-        self.work = deployment.shard if deployment.is_routed else Work()
-        self.faults = Faults()
+        self.operations = deployment.shard if deployment.is_routed else Operations()
+        self.fail_points = FailPoints()
         self.connections: dict[int, Connection] = {}
         self._known: dict[UserName, tuple[User, list[Privilege]]] = {}
         self._known_at = 0.0
@@ -96,15 +93,11 @@ class Member:
         return self.deployment.members[0] is self or self.deployment.is_routed
 
     @property
-    def is_open(self) -> bool:
-        return self._server is not None
-
-    @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 
     def known(self, name: UserName) -> tuple[User, list[Privilege]] | None:
-        """The user and what he may do, as this member believes: a router remembers for half a minute what is no longer so."""
+        """The user and its privileges, as this member knows them. A router caches them for 30 seconds."""
         now = time.monotonic()
         if not self.deployment.is_routed or now - self._known_at > CACHE_SECONDS:
             self.forget_users()
@@ -124,16 +117,16 @@ class Member:
         self.deployment.log("NETWORK", "listener", "Waiting for connections", port=self.port)
 
     async def close(self) -> None:
-        """As a process that dies: nobody is told, every socket closes, nothing that ran is left."""
+        """Like the end of a process: every socket closes and every operation ends."""
         if self._server is not None:
             self._server.close()
             self._server = None
         for connection in list(self.connections.values()):
             connection.writer.transport.abort()
-        self.work.end_all()
+        self.operations.end_all()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if writer.get_extra_info("peername") is None:  # gone already
+        if writer.get_extra_info("peername") is None:  # the client is gone already
             writer.close()
             return
         connection = Connection(self, next(self.deployment.connection_numbers), reader, writer)

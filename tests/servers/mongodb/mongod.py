@@ -1,4 +1,4 @@
-"""A real mongod, from $MONGOD or PATH, started privately behind the same class as the stand-in."""
+"""A real mongod from $MONGOD or PATH, started privately, with the interface of the stand-in."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RealMongoServer(MongoServer):
         return command
 
     def _key(self) -> Path:
-        """What members of a set know each other by; nobody else may read it."""
+        """The key file by which members of a set recognise each other; only the server's account may read it."""
         key = self.folder / "key"
         if not key.exists():
             key.write_text(secrets.token_hex(64))
@@ -86,11 +86,11 @@ class RealMongoServer(MongoServer):
                 time.sleep(0.1)
 
     def _is_ready(self) -> bool:
-        words = ("isWritablePrimary", *["secondary"] * (len(self.members) - 1))
-        for port, word in zip(self.members, words, strict=True):
+        fields = ("isWritablePrimary", *["secondary"] * (len(self.members) - 1))
+        for port, field in zip(self.members, fields, strict=True):
             try:
                 with self.stranger(port=port) as client:
-                    if not client.admin.command("hello").get(word):
+                    if not client.admin.command("hello").get(field):
                         return False
             except PyMongoError:
                 return False

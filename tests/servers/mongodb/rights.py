@@ -1,57 +1,73 @@
-"""What a set of privileges allows."""
+"""Privileges: actions on a resource, and what a set of privileges allows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from tests.servers.mongodb import errors
-from tests.servers.mongodb.built_in_roles import ACTIONS, OF_ADMIN, OF_ANY_DATABASE, built_in, is_built_in
-from tests.servers.mongodb.resources import ANYTHING, CLUSTER, EVERYWHERE, Privilege, Resource, RoleName
+INTERNAL_DATABASES = ("local", "config")
 
-__all__ = [
-    "ANYTHING",
-    "CLUSTER",
-    "EVERYWHERE",
-    "OF_ADMIN",
-    "OF_ANY_DATABASE",
-    "Privilege",
-    "Resource",
-    "RoleName",
-    "allows",
-    "built_in",
-    "covering",
-    "is_built_in",
-    "merged",
-    "read_privilege",
-]
-INTERNAL = ("local", "config")
+
+class Resource(NamedTuple):
+    """``{db, collection}`` (an empty name means all), the cluster, or any resource."""
+
+    db: str = ""
+    collection: str = ""
+    is_cluster: bool = False
+    is_any: bool = False
+
+    def document(self) -> dict[str, Any]:
+        if self.is_any:
+            return {"anyResource": True}
+        return {"cluster": True} if self.is_cluster else {"db": self.db, "collection": self.collection}
+
+
+CLUSTER, ANYTHING, EVERYWHERE = Resource(is_cluster=True), Resource(is_any=True), Resource()
+
+
+class RoleName(NamedTuple):
+    """A role of a database."""
+
+    name: str
+    db: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.db}"
+
+    def document(self) -> dict[str, Any]:
+        return {"role": self.name, "db": self.db}
+
+
+@dataclass(frozen=True)
+class Privilege:
+    """Actions on one resource."""
+
+    resource: Resource
+    actions: frozenset[str]
+
+    def document(self) -> dict[str, Any]:
+        return {"resource": self.resource.document(), "actions": sorted(self.actions)}
 
 
 def covering(target: Resource) -> Iterable[Resource]:
-    """The resources of which a privilege reaches ``target``."""
+    """The resources whose privileges apply to ``target``. Privileges on all collections leave out the server's own collections."""
     yield ANYTHING
-    if target.is_cluster or target.is_any:
-        yield target
-        return
-    is_internal = target.db in INTERNAL
-    if target.collection:
-        if not target.is_system:
-            if not is_internal:
-                yield EVERYWHERE
-            yield Resource(target.db)
-        yield Resource("", target.collection)
-    elif not is_internal:
-        yield EVERYWHERE
     yield target
+    if target.is_cluster or target.is_any or target.collection.startswith("system."):
+        return
+    if target.db not in INTERNAL_DATABASES:
+        yield EVERYWHERE
+    yield Resource(target.db)
+    yield Resource("", target.collection)
 
 
 def allows(privileges: Iterable[Privilege], target: Resource, *actions: str) -> bool:
     """Whether these privileges together allow all ``actions`` on ``target``."""
-    reach = set(covering(target))
+    resources = set(covering(target))
     held: set[str] = set()
     for privilege in privileges:
-        if privilege.resource in reach:
+        if privilege.resource in resources:
             held |= privilege.actions
     return set(actions) <= held
 
@@ -62,22 +78,3 @@ def merged(privileges: Iterable[Privilege]) -> list[Privilege]:
     for privilege in privileges:
         found[privilege.resource] = found.get(privilege.resource, frozenset()) | privilege.actions
     return [Privilege(resource, actions) for resource, actions in found.items()]
-
-
-def read_privilege(document: Any) -> Privilege:
-    """As a createRole names it. Unknown actions and half resources are refused."""
-    if not isinstance(document, dict) or set(document) != {"resource", "actions"} or not document["actions"]:
-        raise errors.BAD_PRIVILEGE.failure(what="a resource and actions are needed")
-    for action in document["actions"]:
-        if action not in ACTIONS:
-            raise errors.UNKNOWN_ACTION.failure(action=action)
-    resource = document["resource"]
-    if resource == {"cluster": True}:
-        found = CLUSTER
-    elif resource == {"anyResource": True}:
-        found = ANYTHING
-    elif set(resource) == {"db", "collection"}:
-        found = Resource(resource["db"], resource["collection"])
-    else:
-        raise errors.BAD_PRIVILEGE.failure(what="a resource has both db and collection, or is the cluster")
-    return Privilege(found, frozenset(document["actions"]))

@@ -1,4 +1,4 @@
-"""Private MongoDB servers in processes of their own: the stand-in, or a real mongod (see ``mongod``), behind one class."""
+"""Private MongoDB servers in processes of their own: the stand-in, or a real mongod (see ``mongod``), with one interface."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ START_SECONDS = 180
 STOP_SECONDS = 60
 PORTS_TRIED = 5
 SLOW = "sleep(200) || true"
-"""A ``$where`` that waits 0.2 s at each document and can be killed there, on the real server as on the stand-in."""
+"""A ``$where`` that waits 0.2 s at each document, where it can be killed; the real server and the stand-in both know it."""
 
 
 @dataclass
 class MongoServer:
-    """A running server. The first of ``members`` (ports) is the primary. What is written survives ``stop`` and ``kill``."""
+    """A running server. The first of ``members`` (ports) is the primary. Written data survives ``stop`` and ``kill``."""
 
     folder: Path
     members: list[int]
     is_auth_on: bool = True
-    broken: str | None = None
-    like: str | None = None
+    mutant: str | None = None
+    variant: str | None = None
     routers: bool = False
     certificate: Path | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -67,15 +67,15 @@ class MongoServer:
     def client(
         self, user: str, password: str, database: str = "admin", *, port: int | None = None, **options: Any
     ) -> pymongo.MongoClient[dict[str, Any]]:
-        """Straight to one member. Nothing is sent before it is used."""
+        """A client of one member. It sends nothing before its first use."""
         return self.open(self.url(user, password, database, port=port), **options)
 
     def stranger(self, *, port: int | None = None, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
-        """One who does not log in."""
+        """A client that does not log in."""
         return self.open(f"mongodb://{self.host}:{port or self.port}/", **options)
 
     def admin(self, *, port: int | None = None, **options: Any) -> pymongo.MongoClient[dict[str, Any]]:
-        """The server's own administrator."""
+        """A client of the server's own administrator."""
         if not self.is_auth_on:
             return self.stranger(port=port, **options)
         return self.client(*self.root, port=port, **options)
@@ -92,17 +92,17 @@ class MongoServer:
         return pymongo.MongoClient(url, **{**defaults, **tls, **options})
 
     def commands(self) -> list[list[str]]:
-        """One process for each; the stand-in has all its members in one."""
+        """One process for each command; the stand-in runs all members in one process."""
         ports = [part for port in self.members for part in ("--port", str(port))]
         command = [sys.executable, "-m", "tests.servers.mongodb", "--folder", str(self.folder), *ports]
         command += [] if self.is_auth_on else ["--noauth"]
         command += ["--routers"] if self.routers else []
-        for option, value in (("broken", self.broken), ("like", self.like), ("certificate", self.certificate)):
+        for option, value in (("mutant", self.mutant), ("variant", self.variant), ("certificate", self.certificate)):
             command += [] if value is None else [f"--{option}", str(value)]
-        return [[*command, "--control"]]
+        return [command]
 
     def account(self) -> dict[str, Any]:
-        """The stand-in leaves root by itself: nobody may not read everybody's folders."""
+        """The stand-in drops root by itself after it has loaded its files, which the other account may not read."""
         return {}
 
     def log_text(self) -> str:
@@ -139,7 +139,7 @@ class MongoServer:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Without a word to anybody."""
+        """Like the loss of the process: clients get no message."""
         self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
@@ -150,19 +150,19 @@ class MongoServer:
         self.processes.clear()
 
     def close_member(self, port: int) -> None:
-        """This one is gone, without a word; the others go on."""
-        self._tell("close", port)
+        """Takes one member down; the others continue."""
+        self._control("close", port)
         self._await(lambda: not self._is_listening(port))
 
     def open_member(self, port: int) -> None:
-        """It is back, with nothing running."""
-        self._tell("open", port)
+        """Starts the member again, without operations."""
+        self._control("open", port)
         self._await(lambda: self._is_listening(port))
 
-    def _tell(self, word: str, port: int) -> None:
+    def _control(self, order: str, port: int) -> None:
         pipe = self.processes[0].stdin
         assert pipe is not None
-        pipe.write(f"{word} {port}\n".encode())
+        pipe.write(f"{order} {port}\n".encode())
         pipe.flush()
 
     def _await(self, question: Callable[[], bool]) -> None:
@@ -171,16 +171,12 @@ class MongoServer:
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.02)
 
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
     def remove(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def set_up(self) -> None:
-        """Make the administrator, as the exception for the first one on this machine allows."""
+        """Creates the administrator, under the localhost exception."""
         if not self.is_auth_on:
             return
         name, password = self.root
@@ -194,13 +190,13 @@ def start(
     members: int = 1,
     routers: bool = False,
     certificate: Path | None = None,
-    like: str | None = None,
-    broken: str | None = None,
+    variant: str | None = None,
+    mutant: str | None = None,
 ) -> MongoServer:
     """The stand-in: standalone, or a replica set; with ``routers`` a cluster with as many mongos.
 
-    ``certificate``: a PEM file with certificate and key, for TLS and nothing else. ``like`` names another server to
-    behave as (see ``lookalikes``), ``broken`` what it is to be wrong in (see ``broken``).
+    ``certificate`` is a PEM file with certificate and key: the server then accepts TLS only. ``variant`` names another server
+    (see ``variants``), ``mutant`` a deviation (see ``mutants``).
     """
     server = MongoServer(
         folder=new_folder("mongo"),
@@ -208,14 +204,14 @@ def start(
         is_auth_on=auth,
         routers=routers,
         certificate=certificate,
-        like=like,
-        broken=broken,
+        variant=variant,
+        mutant=mutant,
     )
     return started(server, members)
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:
-    """Wait for what was told to end."""
+    """Waits for a process that was told to end."""
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
@@ -235,7 +231,7 @@ def new_folder(name: str) -> Path:
 
 
 def started(server: MongoServer, members: int) -> MongoServer:
-    """Start it and make the administrator. Another process may have taken a port since it was found free."""
+    """Starts it and creates the administrator. Another process may take a port after it was found free: then other ports are tried."""
     try:
         for attempt in range(PORTS_TRIED):
             server.members = [free_port() for _ in range(members)]

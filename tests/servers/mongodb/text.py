@@ -1,4 +1,4 @@
-"""Documents as the real server prints them in its error texts and its log, with what is secret as ``xxx``."""
+"""Prints documents as the real server does in error texts and its log, with secrets as ``xxx``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from bson import Regex, Timestamp
-from bson.code import Code
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 
@@ -19,39 +17,14 @@ SECRET_FIELDS = {
     "saslStart": ("payload",),
     "saslContinue": ("payload",),
 }
-
-
-def redacted(command: dict[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
-    """``without``: fields that came as document sequences."""
-    hidden = SECRET_FIELDS.get(next(iter(command), ""), ())
-    return {key: SECRET if key in hidden else value for key, value in command.items() if key not in without}
-
-
-def shell(value: Any) -> str:
-    if isinstance(value, dict):
-        inside = ", ".join(f"{key}: {shell(one)}" for key, one in value.items())
-        return f"{{ {inside} }}" if inside else "{}"
-    if isinstance(value, list):
-        inside = ", ".join(map(shell, value))
-        return f"[ {inside} ]" if inside else "[]"
-    printed = PRINTED.get(type(value))
-    return str(value) if printed is None else printed(value)
-
-
 PRINTED: dict[type, Callable[[Any], str]] = {
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "null",
     uuid.UUID: lambda value: f'UUID("{value}")',
     ObjectId: lambda value: f"ObjectId('{value}')",
-    bytes: lambda value: f"BinData(0, {value.hex().upper()})",
     datetime: lambda value: f"new Date({int(value.timestamp() * 1000)})",
-    Timestamp: lambda value: f"Timestamp({value.time}, {value.inc})",
     str: lambda value: '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"',
-    Code: lambda value: f'"{value}"',
-    Regex: lambda value: f"/{value.pattern}/",
 }
-
-
 BSON_NAMES: dict[type, str] = {
     type(None): "null",
     float: "double",
@@ -64,14 +37,29 @@ BSON_NAMES: dict[type, str] = {
     ObjectId: "objectId",
     bool: "bool",
     Int64: "long",
-    Regex: "regex",
-    Timestamp: "timestamp",
-    Code: "javascript",
 }
 
 
+def redacted(command: dict[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:
+    """``without`` names fields that came as document sequences."""
+    hidden = SECRET_FIELDS.get(next(iter(command), ""), ())
+    return {key: SECRET if key in hidden else value for key, value in command.items() if key not in without}
+
+
+def shell(value: Any) -> str:
+    """A value in the notation of the shell."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{key}: {shell(one)}" for key, one in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        inside = ", ".join(map(shell, value))
+        return f"[ {inside} ]" if inside else "[]"
+    printed = PRINTED.get(type(value))
+    return str(value) if printed is None else printed(value)
+
+
 def type_name(value: Any) -> str:
-    """As BSON names it."""
+    """The BSON name of the value's type."""
     if type(value) is int:
         return "long" if value.bit_length() >= 32 else "int"
     return BSON_NAMES.get(type(value), type(value).__name__)

@@ -1,6 +1,6 @@
-"""All commands; importing this makes them known."""
+"""All commands; the import registers them."""
 
-from tests.servers.mongodb import faults
-from tests.servers.mongodb.commands import connecting, data, killing, reading, roles, server, users
+from tests.servers.mongodb import fail_points
+from tests.servers.mongodb.commands import connecting, operations, reading, roles, users
 
-__all__ = ["connecting", "data", "faults", "killing", "reading", "roles", "server", "users"]
+__all__ = ["connecting", "fail_points", "operations", "reading", "roles", "users"]

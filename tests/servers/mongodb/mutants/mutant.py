@@ -1,4 +1,4 @@
-"""A fault, and the means to make one: a part of the stand-in replaced while it is loaded."""
+"""The definition of a mutant, and the means to build one: they replace parts of the stand-in while it is loaded."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ from typing import Any
 
 from tests.servers.mongodb import errors
 from tests.servers.mongodb.call import COMMANDS, Call, Reply, Run
-from tests.servers.mongodb.connection import Connection
 from tests.servers.mongodb.rights import Resource
 
-Break = Callable[[], None]
+Apply = Callable[[], None]
 Around = Callable[[Call, Run], Awaitable[Reply]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Fault:
-    """``case`` is the number of the case that has to notice it."""
+class Mutant:
+    """``case`` is the number of the case that must notice it."""
 
     case: int
     name: str
-    apply: Break
+    apply: Apply
 
 
-FAULTS: dict[str, Fault] = {}
+MUTANTS: dict[str, Mutant] = {}
 
 
-def breaks(case: int) -> Callable[[Break], Break]:
-    def add(apply: Break) -> Break:
+def breaks(case: int) -> Callable[[Apply], Apply]:
+    def add(apply: Apply) -> Apply:
         name = apply.__name__
-        assert name not in FAULTS, name
-        FAULTS[name] = Fault(case, name, apply)
+        assert name not in MUTANTS, name
+        MUTANTS[name] = Mutant(case, name, apply)
         return apply
 
     return add
 
 
 def replace(owner: object, name: str, by: object) -> None:
-    """What of ``owner`` is called ``name``, which must be there."""
+    """Replaces an attribute, which must exist."""
     assert hasattr(owner, name), name
     setattr(owner, name, by)
 
 
 def around(name: str, run: Around) -> None:
-    """Put a wrong command before the right one, which it may use."""
+    """Puts a wrong command in front of the right one, which it may call."""
     right = COMMANDS[name]
 
     async def wrong(call: Call) -> Reply:
@@ -54,7 +53,7 @@ def around(name: str, run: Around) -> None:
 
 
 def reply_of(name: str, change: Callable[[Call, Reply], object]) -> None:
-    """Change what a command answers."""
+    """Changes the reply of a command."""
 
     async def changed(call: Call, run: Run) -> Reply:
         reply = await run(call)
@@ -64,10 +63,10 @@ def reply_of(name: str, change: Callable[[Call, Reply], object]) -> None:
     around(name, changed)
 
 
-def forgiving(name: str, code: int, reply: Reply | None = None) -> None:
-    """Say yes where the right command refuses by this code."""
+def accepts(name: str, code: int, reply: Reply | None = None) -> None:
+    """The command succeeds where the right one refuses with this code."""
 
-    async def yes(call: Call, run: Run) -> Reply:
+    async def accept(call: Call, run: Run) -> Reply:
         try:
             return await run(call)
         except errors.Failure as failure:
@@ -75,11 +74,11 @@ def forgiving(name: str, code: int, reply: Reply | None = None) -> None:
                 raise
             return dict(reply or {})
 
-    around(name, yes)
+    around(name, accept)
 
 
 def other_code(name: str, code: int, wrong: errors.Failure) -> None:
-    """Refuse otherwise than the right command does."""
+    """The command refuses with another error than the right one."""
 
     async def refuse(call: Call, run: Run) -> Reply:
         try:
@@ -90,25 +89,14 @@ def other_code(name: str, code: int, wrong: errors.Failure) -> None:
     around(name, refuse)
 
 
-def right_not_asked(*not_asked: str) -> None:
+def ignores_right(*ignored: str) -> None:
     right = Call.need
 
     def need(call: Call, resource: Resource, *actions: str) -> None:
-        if actions != not_asked:
+        if actions != ignored:
             right(call, resource, *actions)
 
     replace(Call, "need", need)
-
-
-def privileges_of_the_login() -> None:
-    """What a login may do is looked up when it logs in and never again."""
-    right = Connection.refresh
-
-    def refresh(connection: Connection) -> None:
-        if connection.user is None or not connection.privileges:
-            right(connection)
-
-    replace(Connection, "refresh", refresh)
 
 
 def nothing(*_: Any, **__: Any) -> None:

@@ -1,14 +1,14 @@
-"""Faults of the handshake and of logging in: cases 1 to 8, 39."""
+"""Mutants of the handshake and of the login: cases 1 to 8, 39."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tests.servers.mongodb import errors, member, scram
-from tests.servers.mongodb.broken.fault import around, breaks, forgiving, other_code, replace, reply_of
 from tests.servers.mongodb.call import Call, Reply, Run
 from tests.servers.mongodb.commands import connecting
 from tests.servers.mongodb.connection import Connection
+from tests.servers.mongodb.mutants.mutant import accepts, around, breaks, other_code, replace, reply_of
 from tests.servers.mongodb.users import UserName
 
 
@@ -24,44 +24,17 @@ def hello_is_in_another_order() -> None:
 
 @breaks(2)
 def unknown_users_have_mechanisms() -> None:
-    right = connecting._mechanisms
-
-    def mechanisms(call: Call) -> Reply:
-        known = right(call)
-        return known or ({"saslSupportedMechs": [scram.SHA256]} if "saslSupportedMechs" in call.body else {})
-
-    replace(connecting, "_mechanisms", mechanisms)
+    replace(connecting, "_mechanisms", lambda call: {"saslSupportedMechs": [scram.MECHANISM]})
 
 
 @breaks(2)
-def user_without_database_is_looked_for() -> None:
-    forgiving("hello", 2)
+def user_without_database_is_accepted() -> None:
+    accepts("hello", 2)
 
 
 @breaks(3)
 def no_login_begins_in_hello() -> None:
     replace(connecting, "_speculation", lambda call: {})
-
-
-@breaks(4)
-def empty_exchange_is_always_skipped() -> None:
-    right = scram.Conversation
-
-    def always(mechanism: str, db: str, *, skips_empty_exchange: bool) -> scram.Conversation:
-        return right(mechanism, db, skips_empty_exchange=True)
-
-    replace(connecting, "Conversation", always)
-
-
-@breaks(4)
-def conversation_outlives_the_login() -> None:
-    async def keep(call: Call, run: Run) -> Reply:
-        conversation = call.connection.conversation
-        reply = await run(call)
-        call.connection.conversation = conversation
-        return reply
-
-    around("saslContinue", keep)
 
 
 @breaks(5)
@@ -70,18 +43,17 @@ def conversation_outlives_a_bad_proof() -> None:
         conversation = call.connection.conversation
         try:
             return await run(call)
-        except errors.Failure:
+        finally:
             call.connection.conversation = conversation
-            raise
 
     around("saslContinue", keep)
 
 
 @breaks(5)
-def any_proof_will_do() -> None:
+def any_proof_is_accepted() -> None:
     right = scram.Conversation.final
 
-    def final(conversation: scram.Conversation, payload: bytes, stored: dict[str, Any]) -> bytes:
+    def final(conversation: scram.Conversation, payload: bytes, stored: scram.Credentials) -> bytes:
         try:
             return right(conversation, payload, stored)
         except errors.Failure:
@@ -91,12 +63,12 @@ def any_proof_will_do() -> None:
 
 
 @breaks(6)
-def unknown_user_is_named() -> None:
+def unknown_user_has_its_own_code() -> None:
     other_code("saslStart", 18, errors.NO_USER_TO_UPDATE.failure(user="x"))
 
 
 @breaks(6)
-def database_of_the_user_is_not_looked_at() -> None:
+def database_of_the_user_is_ignored() -> None:
     def find(connection: Connection, conversation: scram.Conversation) -> Any:
         users = connection.member.deployment.accounts.users
         found = [user for name, user in users.items() if name.name == conversation.user]
@@ -113,39 +85,44 @@ def unknown_mechanism_is_a_failed_login() -> None:
 
 
 @breaks(7)
-def login_is_asked_for_with_sessions_only() -> None:
-    right = Call.needs_login
+def only_commands_with_sessions_need_a_login() -> None:
+    right = Call.check_login
 
-    def needs_login(call: Call) -> None:
+    def check_login(call: Call) -> None:
         if "lsid" in call.body:
             right(call)
 
-    replace(Call, "needs_login", needs_login)
+    replace(Call, "check_login", check_login)
 
 
 @breaks(7)
-def strangers_read() -> None:
+def clients_without_login_read() -> None:
     right = Call.may
-    replace(Call, "needs_login", lambda call: None)
+    replace(Call, "check_login", lambda call: None)
     replace(Call, "may", lambda call, *asked: call.connection.user is None or right(call, *asked))
 
 
 @breaks(8)
-def connection_status_forgets_roles() -> None:
+def connection_status_lacks_roles() -> None:
     reply_of("connectionStatus", lambda call, reply: reply["authInfo"].update(authenticatedUserRoles=[]))
 
 
 @breaks(8)
-def connection_status_names_the_user_alone() -> None:
-    def forget(call: Call, reply: Reply) -> None:
+def connection_status_lacks_privileges() -> None:
+    reply_of("connectionStatus", lambda call, reply: reply["authInfo"].pop("authenticatedUserPrivileges", None))
+
+
+@breaks(8)
+def connection_status_names_another_database() -> None:
+    def change(call: Call, reply: Reply) -> None:
         users = reply["authInfo"]["authenticatedUsers"]
         reply["authInfo"]["authenticatedUsers"] = [UserName(one["user"], "admin").document() for one in users]
 
-    reply_of("connectionStatus", forget)
+    reply_of("connectionStatus", change)
 
 
 @breaks(39)
-def login_is_asked_for_all_the_same() -> None:
+def login_is_needed_without_authorization() -> None:
     right = member.Deployment.__init__
 
     def init(self: member.Deployment, *given: Any, **how: Any) -> None:

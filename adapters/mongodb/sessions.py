@@ -1,0 +1,115 @@
+"""Lists and ends what a user runs, on every member: sessions by ``killAllSessions``, operations without a session by ``killOp``.
+
+``killAllSessions: []`` and ``killAllSessionsByPattern`` are never used: without an owner both end the sessions of every user. No command
+closes a client's socket. The socket of a dropped user stays open without rights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from adapters.base import ServerDown
+from adapters.mongodb.connection import MongoDBConnection, Server
+
+PATIENCE_SECONDS = 10.0
+PAUSE_SECONDS = 0.02
+
+
+def end_everywhere(server: Server, connection: MongoDBConnection, username: str) -> set[tuple[str, Any]]:
+    """Ends what this dropped user runs, on each member once that member knows of the drop.
+
+    Returns the connections that showed the user, as (member, connection id). Raises ServerDown while a member is away or lags.
+    """
+    seen = set[tuple[str, Any]]()
+    for opened in _members(server, connection):
+        with opened as member:
+            _await_drop(server, member, username)
+            _end(server, member, username, seen)
+    return seen
+
+
+def refresh_routers(server: Server, connection: MongoDBConnection) -> None:
+    """Empties the user cache of each router. A router keeps users for up to 30 seconds, with their old passwords."""
+    if connection.hello().is_router:
+        for address in server.addresses():
+            with server.member(address) as router:
+                router.run("admin", {"invalidateUserCache": 1})
+
+
+def current(server: Server, connection: MongoDBConnection, usernames: list[str]) -> list[tuple[str, str, str]]:
+    """(user, member and connection id, client address) of each connection that shows one of these users now, on every member."""
+    found = []
+    for opened in _members(server, connection):
+        with opened as member:
+            for row in operations(member, with_idle=True):
+                owners = {owner["user"] for owner in row.get("effectiveUsers", ()) if owner["db"] == server.users}
+                client = str(row.get("client") or "").rpartition(":")[0]
+                found += [
+                    (name, f"{member.where} {row.get('connectionId')}", client) for name in owners & set(usernames)
+                ]
+    return found
+
+
+def _members(server: Server, connection: MongoDBConnection) -> Iterator[AbstractContextManager[MongoDBConnection]]:
+    """A direct connection to each member of a set, or to each router of the URL (each caches users); then to each configured replica."""
+    hello = connection.hello()
+    if hello.is_router:
+        yield from (server.member(address) for address in server.addresses())
+    elif hello.members:
+        yield from (server.member(address) for address in hello.members)
+    else:
+        yield server.session()
+    yield from (server.replica(number) for number in range(len(server.replicas)))
+
+
+def _await_drop(server: Server, member: MongoDBConnection, username: str) -> None:
+    """Waits until this member knows of the drop: a member that lags still accepts commands of the user."""
+    if member.hello().is_router:
+        member.run("admin", {"invalidateUserCache": 1})
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while member.run(server.users, {"usersInfo": {"user": username, "db": server.users}})["users"]:
+        if time.monotonic() > deadline:
+            raise ServerDown(f"{member.where} has not received the drop of {username} yet")
+        time.sleep(PAUSE_SECONDS)
+
+
+def _end(server: Server, member: MongoDBConnection, username: str, seen: set[tuple[str, Any]]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    seen.update((member.where, row.get("connectionId")) for row in _of(server, member, username, with_idle=True))
+    while True:
+        member.run("admin", {"killAllSessions": [{"user": username, "db": server.users}]})
+        running = _of(server, member, username)
+        seen.update((member.where, row.get("connectionId")) for row in running)
+        if not running:
+            return
+        for row in running:
+            member.run("admin", {"killOp": 1, "op": row["opid"]})
+        if time.monotonic() > deadline:
+            raise ServerDown(
+                f"{len(running)} operations of {username} are killed and have not ended yet", is_ambiguous=True
+            )
+        time.sleep(PAUSE_SECONDS)
+
+
+def _of(server: Server, member: MongoDBConnection, username: str, *, with_idle: bool = False) -> list[dict[str, Any]]:
+    """Rows of this user: running operations; with ``with_idle`` also idle connections, whose user MongoDB shows up to 8.0."""
+    owner = {"user": username, "db": server.users}
+    return [
+        row
+        for row in operations(member, with_idle=with_idle)
+        if owner in row.get("effectiveUsers", ()) and (with_idle or row.get("active"))
+    ]
+
+
+def operations(member: MongoDBConnection, *, with_idle: bool = False) -> list[dict[str, Any]]:
+    """All rows of ``$currentOp`` on this member. The first batch holds up to 16 MB; the rest is fetched."""
+    stage = {"$currentOp": {"allUsers": True, "idleConnections": with_idle}}
+    cursor = member.run("admin", {"aggregate": 1, "pipeline": [stage], "cursor": {"batchSize": 10_000}})["cursor"]
+    found = list(cursor["firstBatch"])
+    while cursor["id"]:
+        cursor = member.run("admin", {"getMore": cursor["id"], "collection": cursor["ns"].partition(".")[2]})["cursor"]
+        found += cursor["nextBatch"]
+    return found
