@@ -1,4 +1,4 @@
-"""The set-up statements of docs/engines.md run unchanged on real servers. Afterwards ``check`` reports no problem and no warning."""
+"""The set-up statements of docs/engines.md are run on real servers. After them ``check`` has no problems and no warnings."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_redis_setup_is_complete() -> None:
 
 
 def test_mongodb_setup_is_complete() -> None:
-    """There is no mongosh here. The test reads the documents of the page as mongosh would."""
+    """MongoDB's shell is not available, so the test parses the documents on the page and sends them with the driver."""
     server = mongodb_servers.start()
     try:
         text = block("MongoDB")
