@@ -1,4 +1,4 @@
-"""The statements of docs/engines.md, run as they stand on real servers: after them the engine has no complaint."""
+"""The set-up statements of docs/engines.md are run on real servers. After them ``check`` has no problems and no warnings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PASSWORD = f"Page0{secrets.token_hex(8)}"
 
 
 def block(engine: str) -> str:
-    """The set-up of an engine, with a password in it."""
+    """The set-up statements of an engine, with a password filled in."""
     section = PAGE.split(f"\n## {engine}\n", 1)[1]
     found = re.search(r"```\w*\n(.*?)```", section, re.DOTALL)
     assert found is not None
@@ -44,7 +44,7 @@ def target(engine: str, **parts: Any) -> Target:
     return Target(name="shop", engine=engine, admin_url="env:UNUSED", **known)
 
 
-def test_postgresql() -> None:
+def test_postgresql_setup_is_complete() -> None:
     server = postgresql_servers.start(18)
     try:
         with server.admin() as connection:
@@ -65,7 +65,7 @@ def test_postgresql() -> None:
 
 
 @pytest.mark.parametrize(("flavour", "engine"), [(mysql_servers.MYSQL, MySQL), (mysql_servers.MARIADB, MariaDB)])
-def test_mysql_and_mariadb(flavour: mysql_servers.Flavour, engine: type[MySQL | MariaDB]) -> None:
+def test_mysql_and_mariadb_setup_is_complete(flavour: mysql_servers.Flavour, engine: type[MySQL | MariaDB]) -> None:
     server = mysql_servers.start(flavour)
     try:
         server.run(
@@ -89,7 +89,7 @@ def test_mysql_and_mariadb(flavour: mysql_servers.Flavour, engine: type[MySQL | 
         server.remove()
 
 
-def test_redis() -> None:
+def test_redis_setup_is_complete() -> None:
     server = redis_servers.start(redis_servers.REDIS)
     try:
         for line in block("Redis and Valkey").splitlines():
@@ -102,8 +102,8 @@ def test_redis() -> None:
         server.remove()
 
 
-def test_mongodb() -> None:
-    """The shell is not here: the documents of the page are, read as the shell reads them."""
+def test_mongodb_setup_is_complete() -> None:
+    """MongoDB's shell is not available, so the test parses the documents on the page and sends them with the driver."""
     server = mongodb_servers.start()
     try:
         text = block("MongoDB")

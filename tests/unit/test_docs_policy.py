@@ -1,4 +1,4 @@
-"""Every example of docs/policy.md is loaded and its claims are run; the schema that editors are given is today's, and true."""
+"""Every example of docs/policy.md is loaded and its tests are run. The JSON Schemas in docs/schema match the models."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.unit.config import DATABASES, POLICY, loaded
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "policy.md").read_text()
-DATABASES_OF_THE_PAGE, *EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+PAGE_DATABASES, *EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 TITLES = [re.findall(r"^## (.*)$", PAGE.split(example)[0], re.MULTILINE)[-1] for example in EXAMPLES]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=TITLES)
-def test_an_example_says_what_is_so(example: str, tmp_path: Path) -> None:
-    config = loaded(tmp_path, databases=DATABASES_OF_THE_PAGE, policy=example)
+def test_example_passes_its_own_tests(example: str, tmp_path: Path) -> None:
+    config = loaded(tmp_path, databases=PAGE_DATABASES, policy=example)
     tested = run_tests(config)
-    assert tested, "each example proves itself"
+    assert tested, "each example has tests"
     assert [one.difference for one in tested] == [""] * len(tested)
 
 
-def test_the_page_names_every_key() -> None:
-    """Each key of the contract's file stands in an example."""
+def test_every_key_is_in_an_example() -> None:
+    """Each key of the policy file is used in an example."""
     text = "".join(EXAMPLES)
     keys = set(schema("policy")["properties"])
     for part in ("RuleEntry", "Shared", "Limits", "StageEntry", "TestEntry", "Hours"):
@@ -43,13 +43,13 @@ def test_the_page_names_every_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["policy", "databases"])
-def test_the_schema_on_disk_is_todays(name: Name) -> None:
+def test_schema_file_matches_the_models(name: Name) -> None:
     assert json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text()) == schema(name)
     Draft202012Validator.check_schema(schema(name))
 
 
-def told(name: Name, text: str) -> list[str]:
-    """As an editor tells it, of the file as dbaccess reads it: ``on`` is a word."""
+def schema_errors(name: Name, text: str) -> list[str]:
+    """What an editor reports about the file as dbaccess reads it: ``on`` is text, not a boolean."""
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         file.write(text)
         file.flush()
@@ -58,13 +58,13 @@ def told(name: Name, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", [POLICY, *EXAMPLES, (ROOT / "demo/config/policy.yml").read_text()])
-def test_what_loads_is_right_for_the_schema_too(text: str) -> None:
-    assert told("policy", text) == []
+def test_schema_accepts_policy_files_that_load(text: str) -> None:
+    assert schema_errors("policy", text) == []
 
 
-@pytest.mark.parametrize("text", [DATABASES, DATABASES_OF_THE_PAGE, (ROOT / "demo/config/databases.yml").read_text()])
-def test_databases_too(text: str) -> None:
-    assert told("databases", text) == []
+@pytest.mark.parametrize("text", [DATABASES, PAGE_DATABASES, (ROOT / "demo/config/databases.yml").read_text()])
+def test_schema_accepts_databases_files_that_load(text: str) -> None:
+    assert schema_errors("databases", text) == []
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ def test_databases_too(text: str) -> None:
         {"tests": [{"ask": "U01 x", "expect": "maybe"}]},
     ],
 )
-def test_plain_mistakes_are_seen_by_the_editor(change: dict[str, Any]) -> None:
-    assert told("policy", yaml.safe_dump({**yaml.safe_load(POLICY), **change}))
+def test_schema_rejects_wrong_policy_files(change: dict[str, Any]) -> None:
+    assert schema_errors("policy", yaml.safe_dump({**yaml.safe_load(POLICY), **change}))
 
 
-def test_shipped_files_name_their_schema() -> None:
+def test_demo_files_name_their_schema() -> None:
     for name in ("policy", "databases"):
         first = (ROOT / "demo" / "config" / f"{name}.yml").read_text().splitlines()[0]
         assert first == f"# yaml-language-server: $schema=../../docs/schema/{name}.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import structlog
 
 from bot import logs
 from bot.settings import Settings, SettingsError, needed_for_slack, read_settings
-from bot.slack.render.replies import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
 VARIABLES = [str(f.validation_alias) for f in Settings.model_fields.values()]
@@ -60,31 +58,6 @@ def test_a_wrong_value_names_the_variable_and_never_the_value(
         read_settings()
     assert "Secret0Token" not in str(caught.value)
     assert caught.value.__cause__ is None
-
-
-def test_readme_has_every_setting_and_every_command() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for name in VARIABLES:
-        assert re.search(rf"^\|.*`{name}`.*\|", readme, re.MULTILINE), name
-    for usage, _ in COMMANDS.values():
-        assert f"| `/dbaccess {usage}` |" in readme.replace("\\|", "|"), usage
-    for command in ("run", "doctor", "policy check", "policy explain", "list", "show", "revoke", "store upgrade"):
-        assert f"`dbaccess {command}" in readme, command
-
-
-def test_every_picture_in_readme_is_there() -> None:
-    pictures = re.findall(r"\]\((docs/[^)]+\.png)\)", (ROOT / "README.md").read_text())
-    assert len(pictures) >= 5
-    assert all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
-
-
-def test_every_dependency_is_named_in_readme() -> None:
-    import tomllib
-
-    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    readme = (ROOT / "README.md").read_text().lower()
-    for requirement in named:
-        assert re.split(r"[\[>=<,]", requirement)[0] in readme, requirement
 
 
 def test_logs_hold_no_secret_and_no_local_variables(
