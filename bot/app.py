@@ -27,7 +27,7 @@ from bot.jobs.runner import ENDS, Runner
 from bot.monitors.configuration import announce_files
 from bot.scheduler import build_scheduler
 from bot.settings import Settings, SettingsError, needed_for_slack
-from bot.slack.connection import RETRY_SECONDS, Connection, SlackRefused, bolt, web_client
+from bot.slack.connection import RETRY_SECONDS, SocketConnection, TokenRefused, build_bolt_app, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from storage.audit_log import AuditKind
@@ -89,7 +89,7 @@ class App:
         self.context = build_context(settings)
         self.runner = Runner(self.context, JOBS)
         self.stop = asyncio.Event()
-        self._connection: Connection | None = None
+        self._connection: SocketConnection | None = None
         self._reading: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
@@ -172,8 +172,8 @@ class App:
             await health.start(self.settings.http_host, self.settings.http_port)
             scheduler.start()
             await self._listen()
-        except (SettingsError, CannotListen, SlackRefused) as no:
-            reason = CannotStart(str(no)) if isinstance(no, SlackRefused) else no
+        except (SettingsError, CannotListen, TokenRefused) as no:
+            reason = CannotStart(str(no)) if isinstance(no, TokenRefused) else no
             if not self.stop.is_set() and await self._may_have_ends():
                 log.error(CANNOT_GRANT, why=str(no))  # noqa: TRY400 - the words say it all
                 await self._until_nothing_lives()
@@ -186,13 +186,13 @@ class App:
         assert token is not None, "checked by needed_for_slack"
         directory = self.context.directory
         assert isinstance(directory, SlackDirectory), "built above"
-        self._connection = Connection(
-            bolt(directory.client, self.context), token.get_secret_value(), on_first=self._on_connected
+        self._connection = SocketConnection(
+            build_bolt_app(directory.client, self.context), token.get_secret_value(), on_first=self._on_connected
         )
         while not self.stop.is_set():
             try:
                 await self._connection.run(self.stop)
-            except SlackRefused:
+            except TokenRefused:
                 raise
             except Exception:
                 log.exception("the connection to Slack failed; it is built anew")
@@ -225,7 +225,7 @@ class App:
             await self.context.ledger.cursor("feed")
         except LedgerError as error:
             wrong["store"] = str(error)
-        if self._connection is None or not self._connection.is_well:
+        if self._connection is None or not self._connection.is_connected:
             wrong["slack"] = "not connected"
         if self.context.files.config is None:
             wrong["configuration"] = "has mistakes; nothing is granted, live grants are ended"

@@ -97,5 +97,5 @@ class Messenger(Protocol):
     async def post(self, channel: str, notice: Notice, *, thread: str | None = None) -> Posted:
         """Show it in a channel, in the ``thread`` of a message there, or in the bot's DM with a person when given a person's id."""
 
-    async def redraw(self, posted: Posted, notice: Notice) -> None:
+    async def update(self, posted: Posted, notice: Notice) -> None:
         """Replace what a message shows, in place."""

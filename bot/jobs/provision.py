@@ -85,7 +85,7 @@ async def _explain_delay(context: Context, job: JobContext, request: Request, tr
     if message.ts is not None:
         try:
             notice = PreparingNotice(request=request, trouble=trouble)
-            await job.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
+            await job.unless_ending(context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice))
         except (Delayed, Undeliverable):
             return
 

@@ -179,7 +179,7 @@ async def update_card(context: Context, job: JobContext) -> None:
 async def _redraw_card(context: Context, job: JobContext, message: Message, request: Request) -> None:
     await job.hold()
     try:
-        await context.messenger.redraw(place_of(message), await card(context, request))
+        await context.messenger.update(place_of(message), await card(context, request))
     except MessageGone:
         await context.ledger.message_gone(message.id)
         if not request.state.is_over:

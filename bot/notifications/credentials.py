@@ -30,7 +30,7 @@ async def deliver(job: JobContext, request: Request, message: Message, notice: C
     await job.hold()
     if message.ts is not None:
         try:
-            await job.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
+            await job.unless_ending(context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice))
         except MessageGone:
             await job.hold()
         else:
@@ -39,7 +39,7 @@ async def deliver(job: JobContext, request: Request, message: Message, notice: C
     posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
     await remember(context, message, posted, request)
     await job.hold()
-    await job.unless_ending(context.messenger.redraw(posted, notice))
+    await job.unless_ending(context.messenger.update(posted, notice))
 
 
 async def close_credentials(context: Context, job: JobContext) -> None:
@@ -51,7 +51,7 @@ async def close_credentials(context: Context, job: JobContext) -> None:
         if message.ts is not None and message.version < request.version:
             await job.hold()
             try:
-                await job.unless_ending(context.messenger.redraw(place_of(message), ClosedNotice(request=request)))
+                await job.unless_ending(context.messenger.update(place_of(message), ClosedNotice(request=request)))
             except Undeliverable as closed:
                 log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
             else:

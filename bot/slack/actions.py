@@ -18,7 +18,7 @@ from bot.access.results import Typed
 from bot.slack import ids
 from bot.slack.interaction import Interaction, Listener, guarded
 from bot.slack.render import form_layouts, replies
-from bot.slack.render.credentials import shown_password
+from bot.slack.render.credentials import password_blocks
 from storage.records import Request
 
 
@@ -50,7 +50,7 @@ async def on_revoke(interaction: Interaction, person: Person) -> None:
 
 async def on_done(interaction: Interaction, person: Person) -> None:
     await interaction.say(
-        replies.ended(await revoke.done(interaction.context, person, (await _clicked(interaction)).id))
+        replies.end_reply(await revoke.done(interaction.context, person, (await _clicked(interaction)).id))
     )
 
 
@@ -63,18 +63,18 @@ async def on_extend(interaction: Interaction, person: Person) -> None:
 
 async def on_sign_off(interaction: Interaction, person: Person) -> None:
     request = await review.sign_off(interaction.context, person, await _clicked(interaction))
-    await interaction.say(replies.said(f"#{request.id} is signed off."))
+    await interaction.say(replies.text_reply(f"#{request.id} is signed off."))
 
 
 async def on_cancel(interaction: Interaction, person: Person) -> None:
     request = await request_access.cancel(interaction.context, person, (await _clicked(interaction)).id)
-    await interaction.say(replies.said(f"#{request.id} is withdrawn."))
+    await interaction.say(replies.text_reply(f"#{request.id} is withdrawn."))
 
 
 async def on_new_password(interaction: Interaction, person: Person) -> None:
     await password.renew(interaction.context, person, await _clicked(interaction))
     await interaction.say(
-        replies.said("A new password is on its way into this message. The old one ends; open sessions live on.")
+        replies.text_reply("A new password is on its way into this message. The old one ends; open sessions live on.")
     )
 
 
@@ -85,9 +85,9 @@ async def on_show_password(interaction: Interaction, person: Person) -> None:
     if view_id is None:
         return
     try:
-        blocks = shown_password(await password.reveal(interaction.context, person, request))
+        blocks = password_blocks(await password.reveal(interaction.context, person, request))
     except AccessError as no:
-        blocks = replies.said(str(no)).blocks
+        blocks = replies.text_reply(str(no)).blocks
     await interaction.redraw(view_id, form_layouts.password_form(request, blocks))
 
 
@@ -102,7 +102,7 @@ async def on_ask_again(interaction: Interaction, person: Person) -> None:
     await interaction.open(
         form_layouts.request_form(catalog_entries, typed)
         if catalog_entries
-        else form_layouts.nothing_form("There is nothing you may ask for.")
+        else form_layouts.message_form("There is nothing you may ask for.")
     )
 
 
@@ -114,7 +114,7 @@ async def on_database_chosen(interaction: Interaction, person: Person) -> None:
         await interaction.client.views_update(
             view_id=view["id"],
             hash=view.get("hash"),
-            view=form_layouts.request_form(catalog_entries, form_layouts.chosen(view)),
+            view=form_layouts.request_form(catalog_entries, form_layouts.submitted(view)),
         )
     except SlackApiError as error:
         if error.response.get("error") not in ("hash_conflict", "not_found"):
@@ -129,7 +129,7 @@ def _other(context: Context) -> Callable[..., Awaitable[None]]:
         clicked = (body.get("actions") or [{}])[0]
         if clicked.get("type") == "button" and body.get("response_url"):
             interaction = Interaction(context=context, client=client, respond=respond, body=body)
-            await interaction.say(replies.said("This button is outdated."))
+            await interaction.say(replies.text_reply("This button is outdated."))
 
     return on_other
 

@@ -25,9 +25,9 @@ def register(app: AsyncApp, context: Context) -> None:
 
 async def on_command(interaction: Interaction, person: Person) -> None:
     """Find the verb. What comes later says so; what is unknown is answered with help."""
-    typed = parse.words(interaction.text)
-    if typed.verb in replies.LATER:
-        await interaction.say(replies.said(f"{typed.verb} comes with a later version."))
+    typed = parse.split_command(interaction.text)
+    if typed.verb in replies.PLANNED_COMMANDS:
+        await interaction.say(replies.text_reply(f"{typed.verb} comes with a later version."))
     elif typed.verb in VERBS:
         await VERBS[typed.verb](interaction, person)
     else:
@@ -35,18 +35,20 @@ async def on_command(interaction: Interaction, person: Person) -> None:
 
 
 async def on_request(interaction: Interaction, person: Person) -> None:
-    typed = parse.ask(
-        parse.words(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
+    typed = parse.parse_request(
+        parse.split_command(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
     )
-    await interaction.say(replies.asked(await request_access.request_access(interaction.context, person, typed)))
+    await interaction.say(
+        replies.request_reply(await request_access.request_access(interaction.context, person, typed))
+    )
 
 
 async def on_breakglass(interaction: Interaction, person: Person) -> None:
-    typed = parse.ask(
-        parse.words(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
+    typed = parse.parse_request(
+        parse.split_command(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
     )
     await interaction.say(
-        replies.asked(
+        replies.request_reply(
             await request_access.request_access(
                 interaction.context, person, replace(typed, kind=RequestKind.BREAK_GLASS)
             )
@@ -55,68 +57,68 @@ async def on_breakglass(interaction: Interaction, person: Person) -> None:
 
 
 async def on_extend(interaction: Interaction, person: Person) -> None:
-    request_id, typed = parse.extend(parse.words(interaction.text).rest)
-    await interaction.say(replies.asked(await extend.extend(interaction.context, person, request_id, typed)))
+    request_id, typed = parse.parse_extension(parse.split_command(interaction.text).rest)
+    await interaction.say(replies.request_reply(await extend.extend(interaction.context, person, request_id, typed)))
 
 
 async def on_review(interaction: Interaction, person: Person) -> None:
-    request_id = parse.request_id(parse.words(interaction.text).rest, "review")
+    request_id = parse.parse_request_id(parse.split_command(interaction.text).rest, "review")
     request = await review.sign_off(
         interaction.context, person, await queries.visible(interaction.context, person, request_id)
     )
-    await interaction.say(replies.said(f"#{request.id} is signed off."))
+    await interaction.say(replies.text_reply(f"#{request.id} is signed off."))
 
 
 async def on_list(interaction: Interaction, person: Person) -> None:
-    rest = parse.words(interaction.text).rest
-    other = parse.mentioned(rest[0]) if rest else None
+    rest = parse.split_command(interaction.text).rest
+    other = parse.mentioned_person(rest[0]) if rest else None
     database = rest[0] if rest and other is None else None
     if database and database.startswith("@"):
         raise NotUnderstood(database, "Pick the person from the list that Slack shows while you type.")
     found = await queries.listing(interaction.context, person, database=database, other=other)
-    await interaction.say(replies.listed(found, person.id))
+    await interaction.say(replies.list_reply(found, person.id))
 
 
 async def on_status(interaction: Interaction, person: Person) -> None:
     view = await queries.status(
-        interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "status")
+        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "status")
     )
-    await interaction.say(replies.status(view, await interaction.context.ledger.now()))
+    await interaction.say(replies.status_reply(view, await interaction.context.ledger.now()))
 
 
 async def on_cancel(interaction: Interaction, person: Person) -> None:
     request = await request_access.cancel(
-        interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "cancel")
+        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "cancel")
     )
-    await interaction.say(replies.said(f"#{request.id} is withdrawn."))
+    await interaction.say(replies.text_reply(f"#{request.id} is withdrawn."))
 
 
 async def on_done(interaction: Interaction, person: Person) -> None:
     request = await revoke.done(
-        interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "done")
+        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "done")
     )
-    await interaction.say(replies.ended(request))
+    await interaction.say(replies.end_reply(request))
 
 
 async def on_revoke(interaction: Interaction, person: Person) -> None:
     request = await revoke.revoke(
-        interaction.context, person, parse.request_id(parse.words(interaction.text).rest, "revoke")
+        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "revoke")
     )
-    await interaction.say(replies.ended(request))
+    await interaction.say(replies.end_reply(request))
 
 
 async def on_databases(interaction: Interaction, person: Person) -> None:
-    await interaction.say(replies.databases(await queries.databases(interaction.context, person)))
+    await interaction.say(replies.databases_reply(await queries.databases(interaction.context, person)))
 
 
 async def on_explain(interaction: Interaction, person: Person) -> None:
-    typed, other = parse.explain(parse.words(interaction.text).rest)
-    await interaction.say(replies.explanation(await queries.explain(interaction.context, person, typed, other=other)))
+    typed, other = parse.parse_explain(parse.split_command(interaction.text).rest)
+    await interaction.say(replies.explain_reply(await queries.explain(interaction.context, person, typed, other=other)))
 
 
 async def on_help(interaction: Interaction, _person: Person) -> None:
-    rest = parse.words(interaction.text).rest
-    await interaction.say(replies.help_for(rest[0] if rest else None))
+    rest = parse.split_command(interaction.text).rest
+    await interaction.say(replies.help_reply(rest[0] if rest else None))
 
 
 VERBS: dict[str, Listener] = {

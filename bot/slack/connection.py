@@ -23,13 +23,13 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from bot.access.context import Context
 from bot.slack import actions, commands, events, forms
 
-LOOK_SECONDS = 2.0
-UNWELL_SECONDS = 60.0
+CHECK_SECONDS = 2.0
+UNHEALTHY_SECONDS = 60.0
 CONNECT_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
 RETRY_SECONDS = 5.0
 CALL_SECONDS = 15
-FATAL = frozenset(
+FATAL_CODES = frozenset(
     {
         "invalid_auth",
         "not_authed",
@@ -41,7 +41,7 @@ FATAL = frozenset(
     }
 )
 
-RIGHT = {
+TOKEN_REMEDIES = {
     "SLACK_BOT_TOKEN": "copy the Bot User OAuth Token (xoxb-…) of the installed app",
     "SLACK_APP_TOKEN": "make an app-level token (xapp-…) with connections:write",
 }
@@ -49,14 +49,14 @@ RIGHT = {
 log = structlog.get_logger(__name__)
 
 
-class SlackRefused(Exception):
+class TokenRefused(Exception):
     """Slack does not accept a token. Trying again will not help."""
 
     def __init__(self, variable: str, code: str) -> None:
-        super().__init__(f"{variable}: Slack refused it ({code}); {RIGHT[variable]}")
+        super().__init__(f"{variable}: Slack refused it ({code}); {TOKEN_REMEDIES[variable]}")
 
 
-class NoAnswer(SlackClientError):
+class InvalidAnswer(SlackClientError):
     """What came back was not Slack's: a gateway's page, half an answer. Says nothing of what it held."""
 
 
@@ -72,9 +72,9 @@ class WebClient(AsyncWebClient):
         except SlackApiError as error:
             if isinstance(error.response, AsyncSlackResponse) and isinstance(error.response.data, dict):
                 raise
-            raise NoAnswer(f"{api_method}: the answer is not Slack's") from None
+            raise InvalidAnswer(f"{api_method}: the answer is not Slack's") from None
         except (AttributeError, ValueError):
-            raise NoAnswer(f"{api_method}: the answer is not Slack's") from None
+            raise InvalidAnswer(f"{api_method}: the answer is not Slack's") from None
 
 
 def web_client(token: str, base_url: str | None) -> AsyncWebClient:
@@ -84,7 +84,7 @@ def web_client(token: str, base_url: str | None) -> AsyncWebClient:
     return WebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[], base_url=base_url)
 
 
-def bolt(client: AsyncWebClient, context: Context) -> AsyncApp:
+def build_bolt_app(client: AsyncWebClient, context: Context) -> AsyncApp:
     """The app with all listeners."""
     app = AsyncApp(client=client)
     for module in (commands, actions, forms, events):
@@ -92,8 +92,8 @@ def bolt(client: AsyncWebClient, context: Context) -> AsyncApp:
     return app
 
 
-class Connection:
-    """Socket Mode, kept alive until told to stop. ``is_well`` is what readiness asks."""
+class SocketConnection:
+    """Socket Mode, kept alive until told to stop. ``is_connected`` is what readiness asks."""
 
     def __init__(
         self, app: AsyncApp, app_token: str, *, on_first: Callable[[str], None] = lambda _workspace: None
@@ -105,7 +105,7 @@ class Connection:
         self._handler: AsyncSocketModeHandler | None = None
 
     @property
-    def is_well(self) -> bool:
+    def is_connected(self) -> bool:
         """A socket is open and its session is not closed behind its back."""
         client = self._handler.client if self._handler else None
         if client is None or client.aiohttp_client_session.closed or client.current_session is None:
@@ -135,8 +135,8 @@ class Connection:
             await asyncio.wait_for(self._handler.connect_async(), CONNECT_SECONDS)  # type: ignore[no-untyped-call]
         except SlackApiError as error:
             code = str(error.response.get("error"))
-            if code in FATAL:
-                raise SlackRefused(asking, code) from None
+            if code in FATAL_CODES:
+                raise TokenRefused(asking, code) from None
             log.warning("no connection to Slack", code=code)
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("no connection to Slack", error=type(error).__name__)
@@ -150,9 +150,9 @@ class Connection:
 
     async def _watch(self, stop: asyncio.Event) -> None:
         well_at = time.monotonic()
-        while not stop.is_set() and time.monotonic() - well_at < UNWELL_SECONDS:
-            await _pause(stop, LOOK_SECONDS)
-            if self.is_well:
+        while not stop.is_set() and time.monotonic() - well_at < UNHEALTHY_SECONDS:
+            await _pause(stop, CHECK_SECONDS)
+            if self.is_connected:
                 well_at = time.monotonic()
         if not stop.is_set():
             log.warning("the connection to Slack was not well for a minute; building a new one")

@@ -14,15 +14,15 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.policy.model import EMAIL, PERSON
-from bot.slack.emails import Emails
+from bot.slack.emails import EmailLookup
 from bot.slack.render.text import clean
 from bot.slack.user_groups import FRESH_SECONDS, UserGroups
 
 CACHE_MAX = 10_000
 MEMBERS_PAGE = 1000
 SLACKBOT = "USLACKBOT"
-UNKNOWN_PERSON = frozenset({"user_not_found", "user_not_visible", "users_not_found"})
-REFUSED = (
+UNKNOWN_PERSON_CODES = frozenset({"user_not_found", "user_not_visible", "users_not_found"})
+NON_MEMBER_FLAGS = (
     ("deleted", "deactivated"),
     ("is_bot", "a bot"),
     ("is_workflow_bot", "a workflow"),
@@ -34,7 +34,7 @@ REFUSED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Home:
+class Workspace:
     """Our own workspace, and the Grid organisation it is in, if any."""
 
     team_id: str
@@ -49,17 +49,17 @@ class SlackDirectory:
     def __init__(self, client: AsyncWebClient, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.client = client
         self._clock = clock
-        self._home: Home | None = None
+        self._home: Workspace | None = None
         self._people: dict[str, tuple[float, Person]] = {}
         self._groups = UserGroups(call=self._call, team=self._team, clock=clock)
-        self._addresses = Emails(ask=self._ask_address, clock=clock)
+        self._addresses = EmailLookup(ask=self._ask_address, clock=clock)
 
-    async def home(self) -> Home:
+    async def home(self) -> Workspace:
         """Asked once (``auth.test``). Raises DirectoryUnavailable."""
         if self._home is None:
             answer = await self._call("auth.test")
             scopes = str(answer.headers.get("x-oauth-scopes") or answer.headers.get("X-OAuth-Scopes") or "")
-            self._home = Home(
+            self._home = Workspace(
                 team_id=str(answer["team_id"]),
                 enterprise_id=answer.get("enterprise_id") or None,
                 bot_user_id=str(answer.get("user_id") or ""),
@@ -115,7 +115,7 @@ class SlackDirectory:
             user = _user(await self._call("users.lookupByEmail", email=address))
         except NoSuchPerson:
             return frozenset()
-        return frozenset() if why_not_a_member(user, home) else frozenset({str(user["id"])})
+        return frozenset() if non_member_reason(user, home) else frozenset({str(user["id"])})
 
     async def _team(self) -> Mapping[str, str]:
         """An organisation's token must name the workspace."""
@@ -133,7 +133,7 @@ class SlackDirectory:
             user = _user(await self._call("users.info", user=person_id))
         except NoSuchPerson:
             return Person(id=person_id, name=person_id, is_member=False, why_not="unknown here")
-        why_not = why_not_a_member(user, home)
+        why_not = non_member_reason(user, home)
         return Person(id=person_id, name=_name(user), is_member=not why_not, why_not=why_not)
 
     async def _call(self, method: str, **arguments: str) -> Any:
@@ -145,7 +145,7 @@ class SlackDirectory:
                 if hasattr(error.response, "get")
                 else "no answer of Slack's"
             )
-            if code in UNKNOWN_PERSON:
+            if code in UNKNOWN_PERSON_CODES:
                 raise NoSuchPerson from None
             raise DirectoryUnavailable(f"{method}: {code}") from None
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -167,7 +167,7 @@ def _user(answer: Any) -> Mapping[str, Any]:
     return user
 
 
-def why_not_a_member(user: Mapping[str, Any], home: Home) -> str:
+def non_member_reason(user: Mapping[str, Any], home: Workspace) -> str:
     """Empty for a full member of our own workspace or organisation, else why not, in words.
 
     What counts is the person's home as ``users.info`` has it, whatever a click's payload says: people of other
@@ -175,7 +175,7 @@ def why_not_a_member(user: Mapping[str, Any], home: Home) -> str:
     """
     if user.get("id") == SLACKBOT:
         return "a bot"
-    flagged = next((words for flag, words in REFUSED if user.get(flag)), "")
+    flagged = next((words for flag, words in NON_MEMBER_FLAGS if user.get(flag)), "")
     if flagged:
         return flagged
     enterprise = user.get("enterprise_user") or {}

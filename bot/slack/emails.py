@@ -7,24 +7,24 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from bot.access.ports import DirectoryUnavailable
-from bot.slack.user_groups import WITHIN_SECONDS
+from bot.slack.user_groups import WAIT_SECONDS
 
 FRESH_SECONDS = 600.0
 """An address changes its owner rarely, and Slack says so (``user_change``); whoever acts is looked at anew in any case."""
 
-NOBODY_SECONDS = 60.0
-AT_ONCE = 8
+UNOWNED_SECONDS = 60.0
+CONCURRENT_MAX = 8
 
 
 @dataclass
-class Emails:
+class EmailLookup:
     """``ask`` gives the person, or nobody, and raises DirectoryUnavailable. What takes too long is there the next time."""
 
     ask: Callable[[str], Awaitable[frozenset[str]]]
     clock: Callable[[], float]
     _known: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
     _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict, repr=False)
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE), repr=False)
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT_MAX), repr=False)
 
     def forget(self, person_id: str) -> None:
         """Somebody changed: the address that was theirs may not be any more."""
@@ -37,13 +37,13 @@ class Emails:
             if address not in self._asking:
                 self._asking[address] = asyncio.create_task(self._look_up(address))
         if wanted:
-            await asyncio.wait([self._asking[address] for address in wanted], timeout=WITHIN_SECONDS)
+            await asyncio.wait([self._asking[address] for address in wanted], timeout=WAIT_SECONDS)
         found = {address: self._fresh(address) for address in addresses}
         return {address: who for address, who in found.items() if who is not None}
 
     def _fresh(self, address: str) -> frozenset[str] | None:
         at, who = self._known.get(address, (None, frozenset()))
-        within = FRESH_SECONDS if who else NOBODY_SECONDS
+        within = FRESH_SECONDS if who else UNOWNED_SECONDS
         return who if at is not None and self.clock() - at < within else None
 
     async def _look_up(self, address: str) -> None:

@@ -51,7 +51,7 @@ async def publish_home(client: AsyncWebClient, user_id: str) -> None:
     """The commands; a Home of one's own grants comes with a later version."""
     blocks = [
         section("*dbaccess* gives temporary access to databases. Ask with `/dbaccess request`."),
-        *replies.help_for(None).blocks,
+        *replies.help_reply(None).blocks,
     ]
     try:
         await client.views_publish(user_id=user_id, view={"type": "home", "blocks": blocks})

@@ -18,7 +18,7 @@ from bot.slack import ids
 from bot.slack.interaction import in_trouble, user_of
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
-from bot.slack.render.text import TEXT_MAX, cut, escape, plain
+from bot.slack.render.text import TEXT_MAX, escape, plain, truncate
 
 ACK_SECONDS = 2.5
 ERROR_MAX = 2000
@@ -34,17 +34,17 @@ def register(app: AsyncApp, context: Context) -> None:
 
 
 async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
-    return replies.asked(await request_access.request_access(context, person, form_layouts.chosen(view)))
+    return replies.request_reply(await request_access.request_access(context, person, form_layouts.submitted(view)))
 
 
 async def on_extend_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
-    grant = await queries.by_token(context, form_layouts.grant_in(view))
-    return replies.asked(await extend.extend(context, person, grant.id, form_layouts.chosen(view)))
+    grant = await queries.by_token(context, form_layouts.grant_token(view))
+    return replies.request_reply(await extend.extend(context, person, grant.id, form_layouts.submitted(view)))
 
 
 async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
     request = await queries.by_token(context, str(view.get("private_metadata") or ""))
-    await decide.deny(context, person, request, form_layouts.why(view))
+    await decide.deny(context, person, request, form_layouts.reason_text(view))
     return None
 
 
@@ -76,7 +76,7 @@ async def _outcome(context: Context, submitted: Submitted, user_id: str, view: d
     except FormNeeded as needed:
         return _error(
             view,
-            {"reason": ids.WHY, "level": form_layouts.level_block_of(view)}.get(needed.missing, ids.DATABASE),
+            {"reason": ids.WHY, "level": form_layouts.level_block_id(view)}.get(needed.missing, ids.DATABASE),
             f"{needed.missing} is missing",
         )
     except AccessError as no:
@@ -98,7 +98,7 @@ def _block_of(no: AccessError, view: dict[str, Any]) -> str:
 def _error(view: dict[str, Any], block_id: str, words: str) -> dict[str, Any]:
     known = {str(b.get("block_id")) for b in view.get("blocks", ())}
     place = block_id if block_id in known else ids.WHY
-    return {"response_action": "errors", "errors": {place: cut(words, ERROR_MAX)}}
+    return {"response_action": "errors", "errors": {place: truncate(words, ERROR_MAX)}}
 
 
 def _last_page(shown: RenderedMessage) -> Block:
@@ -113,5 +113,5 @@ def _last_page(shown: RenderedMessage) -> Block:
 
 def _words(late: dict[str, Any]) -> str:
     if "errors" in late:
-        return cut(escape(" ".join(late["errors"].values())), TEXT_MAX)
+        return truncate(escape(" ".join(late["errors"].values())), TEXT_MAX)
     return str(late["view"]["blocks"][0]["text"]["text"])

@@ -21,7 +21,7 @@ from bot.access.results import FormNeeded
 from bot.slack import ids, parse
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
-from bot.slack.render.replies import said
+from bot.slack.render.replies import text_reply
 from storage.errors import StoreUnavailable
 
 HTTP_OK = 200
@@ -55,7 +55,7 @@ class Interaction:
     def gives_back(self) -> bool:
         """The person ends their own grant, by the button or the command: that does not wait for what the directory says of them."""
         clicked = [action.get("action_id") for action in self.body.get("actions") or ()]
-        return clicked == [ids.DONE] or (not clicked and parse.words(self.text).verb == "done")
+        return clicked == [ids.DONE] or (not clicked and parse.split_command(self.text).verb == "done")
 
     async def say(self, rendered: RenderedMessage) -> None:
         """Ephemeral; the message that was clicked stays. In a form, which has nowhere to answer, by DM.
@@ -91,7 +91,7 @@ class Interaction:
         except SlackApiError as error:
             if error.response.get("error") not in TOO_SLOW:
                 raise
-            await self.say(said("Slack did not wait for the form. Please try again."))
+            await self.say(text_reply("Slack did not wait for the form. Please try again."))
             return None
 
     async def redraw(self, view_id: str, view: Block) -> None:
@@ -123,7 +123,7 @@ def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -
             last = await queries.last_event(context) if is_recorded else None
             await _answered(call, listener)
         except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
-            await call.say(said(await in_trouble(context, unforeseen, user_of(body), last=last)))
+            await call.say(text_reply(await in_trouble(context, unforeseen, user_of(body), last=last)))
 
     return interaction
 
@@ -135,7 +135,7 @@ async def _answered(call: Interaction, listener: Listener) -> None:
     except FormNeeded as needed:
         await call.open(form_layouts.form_for(needed))
     except AccessError as no:
-        await call.say(replies.refused(no))
+        await call.say(replies.refusal(no))
 
 
 async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, last: int | None) -> str:
@@ -149,4 +149,6 @@ async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, l
     log.error("a listener failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen)
     changes = await queries.changes_since(context, user_id, last)
     is_sure = not isinstance(unforeseen, StoreUnavailable)  # what it was writing may be written, or may yet be
-    return replies.in_trouble(reference, user_id, changes or (None if changes is None or not is_sure else ()))
+    return replies.unexpected_error_text(
+        reference, user_id, changes or (None if changes is None or not is_sure else ())
+    )

@@ -13,8 +13,8 @@ from bot.access.ports import Delayed, DeliveryError, MessageGone, Notice, Posted
 from bot.slack.render.notices import render
 
 TOO_MANY_REQUESTS = 429
-GONE = frozenset({"message_not_found", "thread_not_found"})
-CLOSED = frozenset({
+MESSAGE_GONE_CODES = frozenset({"message_not_found", "thread_not_found"})
+UNDELIVERABLE_CODES = frozenset({
     "channel_not_found", "not_in_channel", "is_archived", "is_inactive", "messages_tab_disabled", "user_not_found",
     "user_disabled", "user_not_visible", "cannot_dm_bot", "cant_update_message",
     "edit_window_closed", "ekm_access_denied", "team_access_not_granted", "no_permission", "access_denied",
@@ -23,11 +23,13 @@ CLOSED = frozenset({
 })  # fmt: skip
 """With these it will not help to try again. The last lines are our own mistakes: loud in the log, and told as undeliverable."""
 
-RESTRICTED = "restricted_action"
+RESTRICTED_PREFIX = "restricted_action"
 """Begins a family of codes: the workspace's administrators allow no posts there."""
 
-OURS = frozenset({"msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "no_text"})
-LOCKED_OUT = frozenset(
+INVALID_MESSAGE_CODES = frozenset(
+    {"msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "no_text"}
+)
+BOT_REFUSED_CODES = frozenset(
     {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope"}
 )
 
@@ -46,7 +48,7 @@ class SlackMessenger:
         found = await self._call("chat.postMessage", channel, notice, unfurl_links=False, unfurl_media=False, **more)
         return Posted(channel=str(found["channel"]), ts=str(found["ts"]))
 
-    async def redraw(self, posted: Posted, notice: Notice) -> None:
+    async def update(self, posted: Posted, notice: Notice) -> None:
         """Text and blocks together: text alone would remove the blocks, blocks alone leave the notification empty."""
         await self._call("chat.update", posted.channel, notice, ts=posted.ts)
 
@@ -69,13 +71,13 @@ def translate(error: SlackApiError, method: str) -> DeliveryError:
     code = str(error.response.get("error", "unknown")) if error.response is not None else "unknown"
     if code == "ratelimited" or getattr(error.response, "status_code", 200) == TOO_MANY_REQUESTS:
         return Delayed("Slack asks to wait", retry_after=_retry_after(error.response))
-    if code in GONE:
+    if code in MESSAGE_GONE_CODES:
         return MessageGone(code)
-    if code in CLOSED or code.startswith(RESTRICTED):
-        if code in OURS:
+    if code in UNDELIVERABLE_CODES or code.startswith(RESTRICTED_PREFIX):
+        if code in INVALID_MESSAGE_CODES:
             log.error("Slack refused what we drew", method=method, code=code)
         return Undeliverable(code)
-    if code in LOCKED_OUT:
+    if code in BOT_REFUSED_CODES:
         log.error("Slack does not accept the bot", method=method, code=code)
     else:
         log.warning("Slack said no", method=method, code=code)

@@ -13,17 +13,17 @@ from bot.access.ports import DirectoryUnavailable
 from bot.policy.model import GROUP
 
 FRESH_SECONDS = 60.0
-WITHIN_SECONDS = 2.0
+WAIT_SECONDS = 2.0
 """A click waits no longer: Slack gives an answer to a form three seconds."""
 
 NO_SUCH_ADDRESS = "users_not_found"
 
-Call: TypeAlias = Callable[..., Awaitable[Any]]
+SlackCall: TypeAlias = Callable[..., Awaitable[Any]]
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class GroupSnapshot:
     """All groups of the workspace at one moment. A disabled group has nobody in it."""
 
     at: float
@@ -39,28 +39,28 @@ class UserGroups:
     ``call`` raises DirectoryUnavailable; ``team`` names the workspace where an organisation has several.
     """
 
-    call: Call
+    call: SlackCall
     team: Callable[[], Awaitable[Mapping[str, str]]]
     clock: Callable[[], float]
-    _seen: Seen | None = None
-    _asking: asyncio.Task[Seen] | None = field(default=None, repr=False)
+    _seen: GroupSnapshot | None = None
+    _asking: asyncio.Task[GroupSnapshot] | None = field(default=None, repr=False)
     _silent_at: float | None = None
 
     def forget(self) -> None:
         """What is known, and what is just being asked, may be old."""
         self._seen = self._asking = self._silent_at = None
 
-    async def now(self) -> Seen | None:
+    async def now(self) -> GroupSnapshot | None:
         """At most ``FRESH_SECONDS`` old, or None where Slack gave no answer in time."""
         if self._seen is not None and self.clock() - self._seen.at < FRESH_SECONDS:
             return self._seen
-        if self._silent_at is not None and self.clock() - self._silent_at < WITHIN_SECONDS:
+        if self._silent_at is not None and self.clock() - self._silent_at < WAIT_SECONDS:
             return None  # it kept somebody waiting just now; nobody waits twice for one answer
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         asking = self._asking
         try:
-            found = await asyncio.wait_for(asyncio.shield(asking), WITHIN_SECONDS)
+            found = await asyncio.wait_for(asyncio.shield(asking), WAIT_SECONDS)
         except (DirectoryUnavailable, TimeoutError) as silent:
             asking.add_done_callback(self._keep_late)
             self._silent_at = self.clock()
@@ -70,12 +70,12 @@ class UserGroups:
             self._seen = found
         return found
 
-    def _keep_late(self, asked: asyncio.Task[Seen]) -> None:
+    def _keep_late(self, asked: asyncio.Task[GroupSnapshot]) -> None:
         """An answer that came when nobody waited any more is there for the next; a failure is taken note of."""
         if not asked.cancelled() and asked.exception() is None and asked is self._asking:
             self._seen = asked.result()
 
-    async def _ask(self) -> Seen:
+    async def _ask(self) -> GroupSnapshot:
         at = self.clock()
         answer = await self.call("usergroups.list", include_users="true", include_disabled="true", **await self.team())
         try:
@@ -84,7 +84,7 @@ class UserGroups:
             ids = {f"@{group['handle']}": str(group["id"]) for group in listed}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DirectoryUnavailable("usergroups.list: no answer of Slack's") from None
-        return Seen(at=at, members={group: who for group, who in found.items() if who is not None}, ids=ids)
+        return GroupSnapshot(at=at, members={group: who for group, who in found.items() if who is not None}, ids=ids)
 
     async def _members(self, group: Mapping[str, Any]) -> frozenset[str] | None:
         """None where Slack cut the list off and does not give the whole one: this group alone is unknown then."""

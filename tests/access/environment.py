@@ -116,7 +116,7 @@ class RecordingMessenger:
         self.step(f"after post {type(notice).__name__}")
         return posted
 
-    async def redraw(self, posted: Posted, notice: Notice) -> None:
+    async def update(self, posted: Posted, notice: Notice) -> None:
         self.step(f"before redraw {type(notice).__name__}")
         if error := self.refuse(posted.channel, notice):
             raise error

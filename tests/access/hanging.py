@@ -119,7 +119,7 @@ class Fleet:
         environment.write()
 
     def slack_may_hang(self) -> None:
-        post, redraw = self.environment.messenger.post, self.environment.messenger.redraw
+        post, update = self.environment.messenger.post, self.environment.messenger.update
 
         async def slow_post(channel: str, notice: Notice, *, thread: str | None = None) -> Any:
             await self.slack.call(type(notice).__name__)
@@ -127,9 +127,9 @@ class Fleet:
 
         async def slow_redraw(posted: Any, notice: Notice) -> None:
             await self.slack.call(type(notice).__name__)
-            await redraw(posted, notice)
+            await update(posted, notice)
 
-        self.environment.messenger.post, self.environment.messenger.redraw = slow_post, slow_redraw  # type: ignore[method-assign]
+        self.environment.messenger.post, self.environment.messenger.update = slow_post, slow_redraw  # type: ignore[method-assign]
 
     async def granted(self, database: str, count: int = 1, *, minutes: int = 30) -> list[Request]:
         """Live grants that all end at the same time; each asks for a second more, and gets one less of waiting."""

@@ -12,7 +12,7 @@ import pytest
 
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
-from bot.slack.connection import Connection, bolt, web_client
+from bot.slack.connection import SocketConnection, build_bolt_app, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from storage.records import Request
@@ -29,7 +29,7 @@ class SlackEnvironment:
 
     slack: FakeSlack
     environment: AccessEnvironment
-    connection: Connection
+    connection: SocketConnection
 
     async def ask(self, text: str = "shop readonly 1h looking at a refund", user: str = ADA) -> dict[str, Any]:
         """The card that comes of a command."""
@@ -87,7 +87,7 @@ async def slack_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             environment.context, directory=SlackDirectory(client), messenger=SlackMessenger(client)
         )
         environment.runner = Runner(environment.context, JOBS)
-        connection, stop = Connection(bolt(client, environment.context), APP_TOKEN), asyncio.Event()
+        connection, stop = SocketConnection(build_bolt_app(client, environment.context), APP_TOKEN), asyncio.Event()
         work = [asyncio.create_task(connection.run(stop)), asyncio.create_task(environment.runner.run(stop))]
         try:
             yield SlackEnvironment(slack, environment, connection)

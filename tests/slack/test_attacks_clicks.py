@@ -22,7 +22,7 @@ AUTOMATIC = "request shop readonly 1h looking at a refund"
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the double may take longer than a person would wait; then no answer would hide what is tested."""
     for module in ("user_groups", "emails"):
-        monkeypatch.setattr(f"bot.slack.{module}.WITHIN_SECONDS", 60.0)
+        monkeypatch.setattr(f"bot.slack.{module}.WAIT_SECONDS", 60.0)
 
 
 async def live(slack_environment: SlackEnvironment) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.slack.connection import Connection, SlackRefused, bolt, web_client
+from bot.slack.connection import SocketConnection, TokenRefused, build_bolt_app, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from tests.access.environment import ALERTS, AUDIT, CARDS, PEOPLE, AccessEnvironment
@@ -158,7 +158,7 @@ class Far:
 
     slack: FakeSlack
     relay: Relay
-    connection: Connection
+    connection: SocketConnection
     life: asyncio.Task[None]
 
 
@@ -183,7 +183,7 @@ async def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         environment.context = replace(
             environment.context, directory=SlackDirectory(client), messenger=SlackMessenger(client)
         )
-        connection, stop = Connection(bolt(client, environment.context), APP_TOKEN), asyncio.Event()
+        connection, stop = SocketConnection(build_bolt_app(client, environment.context), APP_TOKEN), asyncio.Event()
         life = asyncio.create_task(connection.run(stop))
         try:
             await connected(slack)
@@ -249,4 +249,4 @@ async def test_an_app_whose_socket_mode_was_switched_off_says_so(far: Far) -> No
         await socket.close()
     await asyncio.wait({far.life}, timeout=300)
     assert far.life.done()
-    assert isinstance(far.life.exception(), SlackRefused)
+    assert isinstance(far.life.exception(), TokenRefused)

@@ -25,7 +25,7 @@ A_WHILE = 3.0
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the double may take longer than a person would wait; then no answer would hide what is tested."""
     for module in ("user_groups", "emails"):
-        monkeypatch.setattr(f"bot.slack.{module}.WITHIN_SECONDS", 60.0)
+        monkeypatch.setattr(f"bot.slack.{module}.WAIT_SECONDS", 60.0)
 
 
 async def comes(found: Any, seconds: float = A_WHILE) -> bool:

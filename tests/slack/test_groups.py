@@ -55,7 +55,7 @@ async def test_a_group_emptied_between_card_and_click(led: SlackEnvironment) -> 
 async def test_groups_that_do_not_answer_give_nobody_access(
     led: SlackEnvironment, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.slack.user_groups.WITHIN_SECONDS", 0.2)
+    monkeypatch.setattr("bot.slack.user_groups.WAIT_SECONDS", 0.2)
     failures: dict[str, list[Any]] = {"fails": [500] * 9, "limited": [{"error": "ratelimited"}] * 9}
     led.slack.failures["usergroups.list"] = failures.get(trouble, [])
     led.slack.slow = {"usergroups.list": 1.0} if trouble == "slow" else {}

@@ -18,7 +18,7 @@ from bot.http import CannotListen
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
 from bot.settings import SettingsError
-from bot.slack.connection import Connection
+from bot.slack.connection import SocketConnection
 from storage.errors import StoreUnavailable
 from storage.records import Request, State
 from tests.access.environment import HOUR, AccessEnvironment
@@ -95,7 +95,7 @@ async def test_a_connection_that_fails_by_a_mistake_stops_no_end(
     async def fails(*_: object) -> None:
         raise KeyError("url")
 
-    monkeypatch.setattr(Connection, "run", fails)
+    monkeypatch.setattr(SocketConnection, "run", fails)
     async with running() as slack:
         found, request = await with_a_live_grant(environment, slack)
         life = asyncio.create_task(found.run())

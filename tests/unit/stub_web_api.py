@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-HOME: dict[str, Any] = {"ok": True, "team_id": "T0TEAM", "user_id": "U0BOT"}
+AUTH_TEST: dict[str, Any] = {"ok": True, "team_id": "T0TEAM", "user_id": "U0BOT"}
 
 
 @dataclass
@@ -19,7 +19,7 @@ class StubWebApi:
     """``answers`` by method: a JSON object, or (status, content type, body). ``asked`` has every call with its arguments."""
 
     url: str = ""
-    answers: dict[str, Any] = field(default_factory=lambda: {"auth.test": HOME})
+    answers: dict[str, Any] = field(default_factory=lambda: {"auth.test": AUTH_TEST})
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)

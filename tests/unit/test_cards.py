@@ -212,16 +212,16 @@ def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> Non
             == []
         )
     assert blockkit.problems_of_view(form_layouts.deny_form(request(reason or "x", State.PENDING))) == []
-    assert blockkit.problems_of_view(form_layouts.nothing_form("There is nothing.")) == []
+    assert blockkit.problems_of_view(form_layouts.message_form("There is nothing.")) == []
 
 
 @pytest.mark.parametrize("reason", WORST)
 def test_every_answer_passes_slacks_limits(reason: str) -> None:
     live, waiting = request(reason[:1000], State.ACTIVE), request(reason[:1000], State.PENDING)
     rendered = [
-        replies.asked(RequestOutcome(request=waiting, is_new=True)), replies.asked(RequestOutcome(request=waiting, is_new=False)), replies.listed([], "U0ADA"),
-        replies.listed([replace(live, id=n) for n in range(40)], "U0ADA"), replies.databases(catalog_entries(90)), replies.databases(()),
-        replies.status(StatusView(request=live, decisions=(), events=(), sessions=None), AT), replies.help_for(None), replies.help_for("list"), replies.said(reason * 5),
+        replies.request_reply(RequestOutcome(request=waiting, is_new=True)), replies.request_reply(RequestOutcome(request=waiting, is_new=False)), replies.list_reply([], "U0ADA"),
+        replies.list_reply([replace(live, id=n) for n in range(40)], "U0ADA"), replies.databases_reply(catalog_entries(90)), replies.databases_reply(()),
+        replies.status_reply(StatusView(request=live, decisions=(), events=(), sessions=None), AT), replies.help_reply(None), replies.help_reply("list"), replies.text_reply(reason * 5),
     ]  # fmt: skip
     for answer in rendered:
         assert blockkit.problems_of_message(answer.blocks, answer.text, is_update=True) == []

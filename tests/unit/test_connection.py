@@ -9,8 +9,8 @@ import pytest
 from slack_bolt.async_app import AsyncApp
 
 from bot.slack import connection
-from bot.slack.connection import Connection, SlackRefused, web_client
-from tests.unit.stub_web_api import HOME, StubWebApi, stub_web_api
+from bot.slack.connection import SocketConnection, TokenRefused, web_client
+from tests.unit.stub_web_api import AUTH_TEST, StubWebApi, stub_web_api
 from tests.unit.test_messenger import NOT_SLACKS
 
 
@@ -21,8 +21,8 @@ async def slack(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StubWebApi]:
         yield stub
 
 
-def to(slack: StubWebApi) -> Connection:
-    return Connection(AsyncApp(client=web_client("xoxb-1", slack.url)), "xapp-1")
+def to(slack: StubWebApi) -> SocketConnection:
+    return SocketConnection(AsyncApp(client=web_client("xoxb-1", slack.url)), "xapp-1")
 
 
 @pytest.mark.parametrize("method", ["auth.test", "apps.connections.open"])
@@ -30,14 +30,14 @@ def to(slack: StubWebApi) -> Connection:
     "answer", [{"ok": False, "error": "internal_error"}, {"ok": False, "error": "ratelimited"}, *NOT_SLACKS]
 )
 async def test_it_tries_again_whatever_comes_back(slack: StubWebApi, method: str, answer: object) -> None:
-    slack.answers |= {"auth.test": HOME, method: answer}
+    slack.answers |= {"auth.test": AUTH_TEST, method: answer}
     stop, connected = asyncio.Event(), to(slack)
     running = asyncio.create_task(connected.run(stop))
     async with asyncio.timeout(120):
         while slack.times(method) < 3 and not running.done():
             await asyncio.sleep(0.01)
     assert not running.done(), running
-    assert not connected.is_well
+    assert not connected.is_connected
     stop.set()
     await running
 
@@ -49,8 +49,8 @@ async def test_it_tries_again_whatever_comes_back(slack: StubWebApi, method: str
 async def test_a_token_that_slack_does_not_accept_ends_it(
     slack: StubWebApi, method: str, variable: str, code: str
 ) -> None:
-    slack.answers |= {"auth.test": HOME, method: {"ok": False, "error": code}}
+    slack.answers |= {"auth.test": AUTH_TEST, method: {"ok": False, "error": code}}
     async with asyncio.timeout(120):
-        with pytest.raises(SlackRefused, match=f"{variable}: Slack refused it .{code}."):
+        with pytest.raises(TokenRefused, match=f"{variable}: Slack refused it .{code}."):
             await to(slack).run(asyncio.Event())
     assert slack.times(method) == 1

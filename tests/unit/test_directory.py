@@ -13,7 +13,7 @@ from bot.slack.connection import web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.user_groups import FRESH_SECONDS
 from tests.fake_slack.fair_clock import FairClock
-from tests.unit.stub_web_api import HOME, StubWebApi, stub_web_api
+from tests.unit.stub_web_api import AUTH_TEST, StubWebApi, stub_web_api
 from tests.unit.test_messenger import NOT_SLACKS
 
 ADA = {"id": "U0ADA", "team_id": "T0TEAM", "name": "ada", "profile": {"display_name": "Ada"}}
@@ -85,7 +85,7 @@ async def test_nobody_else_is(slack: StubWebApi, directory: SlackDirectory, abou
 async def test_in_an_organisation_all_its_workspaces_are_ours(
     slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], is_member: bool
 ) -> None:
-    slack.answers["auth.test"] = {**HOME, "enterprise_id": "E0US"}
+    slack.answers["auth.test"] = {**AUTH_TEST, "enterprise_id": "E0US"}
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
     assert (await directory.person("U0ADA")).is_member is is_member
 
@@ -214,7 +214,7 @@ async def test_members_that_were_cut_off_are_asked_for_one_by_one(
 async def test_a_slow_slack_holds_nobody_up(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.slack.user_groups.WITHIN_SECONDS", 0.05)
+    monkeypatch.setattr("bot.slack.user_groups.WAIT_SECONDS", 0.05)
     slack.delay = 0.5
     assert await directory.members(["S0LEADS"]) == {}
     slack.delay = 0.0
@@ -247,7 +247,7 @@ async def test_an_address_means_one_of_ours_or_nobody(
 async def test_many_addresses_are_there_the_next_time(
     slack: StubWebApi, directory: SlackDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.slack.emails.WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr("bot.slack.emails.WAIT_SECONDS", 0.1)
     slack.answers["users.lookupByEmail"] = {"ok": True, "user": ADA}
     slack.delay = 0.03
     addresses = [f"a{n}@example.com" for n in range(60)]
@@ -299,7 +299,7 @@ async def test_one_group_that_was_cut_off_hides_no_other(
 async def test_nobody_waits_twice_for_one_silence(
     slack: StubWebApi, directory: SlackDirectory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.slack.user_groups.WITHIN_SECONDS", 0.3)
+    monkeypatch.setattr("bot.slack.user_groups.WAIT_SECONDS", 0.3)
     slack.delay = 1.5
     slack.answers["usergroups.list"] = {"ok": True, "usergroups": [LEADS]}
     waited = FairClock()

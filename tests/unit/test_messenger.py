@@ -11,7 +11,13 @@ from adapters.base import Endpoint
 from bot.access.ports import Delayed, DeliveryError, MessageGone, Posted, Undeliverable
 from bot.notifications.notices import AlertNotice, CredentialsNotice
 from bot.slack.connection import web_client
-from bot.slack.messenger import CLOSED, GONE, LOCKED_OUT, OURS, SlackMessenger
+from bot.slack.messenger import (
+    BOT_REFUSED_CODES,
+    INVALID_MESSAGE_CODES,
+    MESSAGE_GONE_CODES,
+    UNDELIVERABLE_CODES,
+    SlackMessenger,
+)
 from storage.records import State
 from tests.unit.stub_web_api import StubWebApi, stub_web_api
 from tests.unit.test_cards import SECRET, request
@@ -56,7 +62,7 @@ async def failure(slack: StubWebApi, answer: object) -> DeliveryError:
     slack.answers = {"chat.postMessage": answer, "chat.update": answer}
     messenger = SlackMessenger(web_client("xoxb-1", slack.url))
     with pytest.raises(DeliveryError) as redrawn:
-        await messenger.redraw(AT, NOTICE)
+        await messenger.update(AT, NOTICE)
     with pytest.raises(DeliveryError) as posted:
         await messenger.post("C1", NOTICE)
     assert type(posted.value) is type(redrawn.value)
@@ -75,7 +81,7 @@ async def test_a_dm_is_where_slack_says_it_is(slack: StubWebApi) -> None:
 
 async def test_a_message_is_redrawn_with_text_and_blocks(slack: StubWebApi) -> None:
     slack.answers["chat.update"] = {"ok": True, "channel": "D0ADA", "ts": "1.2"}
-    await SlackMessenger(web_client("xoxb-1", slack.url)).redraw(AT, NOTICE)
+    await SlackMessenger(web_client("xoxb-1", slack.url)).update(AT, NOTICE)
     (_, sent) = slack.asked[0]
     assert (sent["channel"], sent["ts"]) == ("D0ADA", "1.2")
     assert sent["text"]
@@ -92,11 +98,11 @@ async def test_a_deleted_message_is_gone(slack: StubWebApi, code: str) -> None:
     assert type(await failure(slack, {"ok": False, "error": code})) is MessageGone
 
 
-@pytest.mark.parametrize("code", [*FOR_NOW, *sorted(LOCKED_OUT)])
+@pytest.mark.parametrize("code", [*FOR_NOW, *sorted(BOT_REFUSED_CODES)])
 async def test_these_are_tried_again_and_logged(slack: StubWebApi, code: str) -> None:
     with structlog.testing.capture_logs() as logged:
         assert type(await failure(slack, {"ok": False, "error": code})) is Delayed
-    level = "error" if code in LOCKED_OUT else "warning"
+    level = "error" if code in BOT_REFUSED_CODES else "warning"
     assert {(entry["code"], entry["log_level"]) for entry in logged} == {(code, level)}
 
 
@@ -136,11 +142,11 @@ async def test_no_error_and_no_log_holds_a_word_of_the_message(slack: StubWebApi
     )
     secret = CredentialsNotice(request=request("why", State.ACTIVE), endpoint=endpoint, password=SECRET)
     with structlog.testing.capture_logs() as logged, pytest.raises(DeliveryError) as wrong:
-        await SlackMessenger(web_client("xoxb-1", slack.url)).redraw(AT, secret)
+        await SlackMessenger(web_client("xoxb-1", slack.url)).update(AT, secret)
     assert SECRET not in str(logged) + str(wrong.value) + repr(wrong.value) + repr(wrong.value.__context__)
 
 
 def test_no_code_means_two_things() -> None:
-    assert not CLOSED & GONE
-    assert not CLOSED & LOCKED_OUT
-    assert OURS <= CLOSED
+    assert not UNDELIVERABLE_CODES & MESSAGE_GONE_CODES
+    assert not UNDELIVERABLE_CODES & BOT_REFUSED_CODES
+    assert INVALID_MESSAGE_CODES <= UNDELIVERABLE_CODES

@@ -14,7 +14,7 @@ LEVELS = {"orders-prod": ("readonly", "readwrite"), "users": ("support",)}
 
 
 def asked(text: str) -> tuple[str | None, str | None, timedelta | None, str | None]:
-    typed = parse.ask(parse.words(text).rest, lambda database: LEVELS.get(database, ()))
+    typed = parse.parse_request(parse.split_command(text).rest, lambda database: LEVELS.get(database, ()))
     return typed.database, typed.level, typed.duration, typed.reason
 
 
@@ -66,26 +66,26 @@ def test_a_duration_too_short_says_so() -> None:
 
 
 def test_nothing_typed_is_help() -> None:
-    assert parse.words("   ").verb == "help"
-    assert parse.words("List").verb == "list"
+    assert parse.split_command("   ").verb == "help"
+    assert parse.split_command("List").verb == "list"
 
 
 @pytest.mark.parametrize(("rest", "number"), [("42", 42), ("#42", 42), ("007", 7)])
 def test_an_id(rest: str, number: int) -> None:
-    assert parse.request_id(rest.split(), "cancel") == number
+    assert parse.parse_request_id(rest.split(), "cancel") == number
 
 
 @pytest.mark.parametrize("rest", ["", "x", "42 43", "-1", "4.2", "٤٢", "9" * 19, "##42", "42.key"])
 def test_no_id(rest: str) -> None:
     with pytest.raises(NotUnderstood, match="It looks like /dbaccess cancel 42"):
-        parse.request_id(rest.split(), "cancel")
+        parse.parse_request_id(rest.split(), "cancel")
 
 
 def test_a_mention_is_a_person_and_a_name_is_none() -> None:
-    assert parse.mentioned("<@U123|ada>") == "U123"
-    assert parse.mentioned("<@W123>") == "W123"
+    assert parse.mentioned_person("<@U123|ada>") == "U123"
+    assert parse.mentioned_person("<@W123>") == "W123"
     for word in ("@ada", "U123", "<#C123|x>", "<@U123", "<@u123>", "<!subteam^S1>"):
-        assert parse.mentioned(word) is None
+        assert parse.mentioned_person(word) is None
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_a_mention_is_a_person_and_a_name_is_none() -> None:
     ],
 )
 def test_to_explain(rest: str, level: str | None, duration: timedelta | None, other: str | None) -> None:
-    typed, about = parse.explain(rest.split())
+    typed, about = parse.parse_explain(rest.split())
     assert (typed.database, typed.level, typed.duration, about) == ("orders-prod", level, duration, other)
 
 
 @pytest.mark.parametrize("rest", ["orders-prod readonly 1h because", "orders-prod readonly what", "x <@U1> <@U2>"])
 def test_too_much_to_explain(rest: str) -> None:
     with pytest.raises(NotUnderstood, match="It looks like /dbaccess explain"):
-        parse.explain(rest.split())
+        parse.parse_explain(rest.split())

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.slack.render.blocks import quote
-from bot.slack.render.text import clean, code, cut, escape, moment, one_line, person, plain, second, unescape
+from bot.slack.render.text import (
+    clean,
+    escape,
+    inline_code,
+    local_datetime,
+    local_time,
+    one_line,
+    person_mention,
+    plain,
+    truncate,
+    unescape,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +62,7 @@ def test_escaping_is_undone_exactly_once(arrived: str, typed: str) -> None:
 @given(st.text(alphabet="&<>ab", max_size=80), st.integers(min_value=1, max_value=100))
 def test_cutting_never_leaves_half_an_entity(typed: str, length: int) -> None:
     escaped = escape(typed)
-    short = cut(escaped, length)
+    short = truncate(escaped, length)
     assert len(short) <= length
     kept = short.removesuffix("…") if short != escaped else short
     assert escaped.startswith(kept)
@@ -68,9 +79,9 @@ def test_plain_text_is_never_empty_and_draws_no_emoji() -> None:
 
 
 def test_code_cannot_be_left() -> None:
-    assert code("a` *b* `c\nd") == "`a *b* c d`"
-    assert code("``") == "`-`"
-    assert code("<!here>") == "`&lt;!here&gt;`"
+    assert inline_code("a` *b* `c\nd") == "`a *b* c d`"
+    assert inline_code("``") == "`-`"
+    assert inline_code("<!here>") == "`&lt;!here&gt;`"
 
 
 def test_one_line_is_one_line() -> None:
@@ -79,12 +90,12 @@ def test_one_line_is_one_line() -> None:
 
 @pytest.mark.parametrize("actor", ["cli:root", "clock", "U1> <!channel", "u0ada", "W"])
 def test_only_an_id_of_slack_is_a_mention(actor: str) -> None:
-    assert "<" not in person(actor)
-    assert person("U0ADA", "ada") == "<@U0ADA>"
-    assert person("cli:root", "root & co") == "root &amp; co"
+    assert "<" not in person_mention(actor)
+    assert person_mention("U0ADA", "ada") == "<@U0ADA>"
+    assert person_mention("cli:root", "root & co") == "root &amp; co"
 
 
 def test_times_are_in_the_readers_zone() -> None:
     at = datetime(2026, 11, 23, 11, 31, 4, tzinfo=UTC)
-    assert moment(at) == "<!date^1795433464^{date_short_pretty} {time}|2026-11-23 11:31 UTC>"
-    assert second(at) == "<!date^1795433464^{time_secs}|11:31:04 UTC>"
+    assert local_datetime(at) == "<!date^1795433464^{date_short_pretty} {time}|2026-11-23 11:31 UTC>"
+    assert local_time(at) == "<!date^1795433464^{time_secs}|11:31:04 UTC>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from bot.slack.render.text import SECTION_MAX, clean, cut, escape, mrkdwn, plain
+from bot.slack.render.text import SECTION_MAX, clean, escape, mrkdwn, plain, truncate
 
 Block: TypeAlias = dict[str, Any]
 HEADER_MAX, BUTTON_MAX, OPTION_MAX = 150, 75, 75
@@ -39,7 +39,7 @@ def context(*texts: str) -> Block:
 
 def quote(text: str) -> Block:
     """What a person typed, as they typed it and as nothing more: plain text knows no markup and no mentions."""
-    return {"type": "section", "text": plain(f"“{cut(clean(text).strip(), QUOTE_MAX) or '-'}”", SECTION_MAX)}
+    return {"type": "section", "text": plain(f"“{truncate(clean(text).strip(), QUOTE_MAX) or '-'}”", SECTION_MAX)}
 
 
 def preformatted(text: str) -> Block:
@@ -52,11 +52,11 @@ def button(label: str, action: str, value: str, *, style: str | None = None, abo
     if style:
         found["style"] = style
     if about:
-        found["accessibility_label"] = cut(f"{label}: {about}", BUTTON_MAX)
+        found["accessibility_label"] = truncate(f"{label}: {about}", BUTTON_MAX)
     return found
 
 
-def confirmed(element: Block, title: str, text: str, yes: str) -> Block:
+def with_confirmation(element: Block, title: str, text: str, yes: str) -> Block:
     """Asks the person once more; a courtesy of the client and no control."""
     return {
         **element,

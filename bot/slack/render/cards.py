@@ -9,8 +9,29 @@ from bot.notifications.notices import (
     CardNotice,
 )
 from bot.slack import ids
-from bot.slack.render.blocks import Block, RenderedMessage, actions, button, confirmed, context, header, quote, section
-from bot.slack.render.text import TEXT_MAX, cut, escape, in_words, link, moment, named, one_line, person, second
+from bot.slack.render.blocks import (
+    Block,
+    RenderedMessage,
+    actions,
+    button,
+    context,
+    header,
+    quote,
+    section,
+    with_confirmation,
+)
+from bot.slack.render.text import (
+    TEXT_MAX,
+    escape,
+    link,
+    local_datetime,
+    local_time,
+    mention,
+    one_line,
+    person_mention,
+    truncate,
+    utc_datetime,
+)
 from storage.records import Cause, Decision, Request, RequestKind, State, Verdict
 
 REASON_IN_TEXT = 300
@@ -24,50 +45,54 @@ APPROVALS_SHOWN = 9
 STAGE_NAMES_SHOWN = 5
 
 
-def what(request: Request) -> str:
+def level_and_database(request: Request) -> str:
     """``readonly on orders-prod``, escaped."""
     return f"*{escape(request.level)}* on *{escape(request.database)}*"
 
 
-def card(notice: CardNotice) -> RenderedMessage:
+def card_message(notice: CardNotice) -> RenderedMessage:
     """The approval card, as the request stands."""
     request = notice.request
     blocks = [header(f"{TITLES[request.kind]} #{request.id}"), section(_headline(notice)), quote(request.reason)]
-    blocks += _about(notice) if request.state in (State.PENDING, State.APPROVED, State.ACTIVE) else []
-    blocks += _outcome(notice)
-    blocks += _buttons(request)
+    blocks += _terms_blocks(notice) if request.state in (State.PENDING, State.APPROVED, State.ACTIVE) else []
+    blocks += _outcome_blocks(notice)
+    blocks += _button_blocks(request)
     return RenderedMessage(text=_card_text(notice), blocks=blocks)
 
 
 def _headline(notice: CardNotice) -> str:
-    request, who = notice.request, person(notice.request.requester_id, notice.request.requester_name)
+    request, who = notice.request, person_mention(notice.request.requester_id, notice.request.requester_name)
     lasts = format_duration(request.effective_duration)
     if request.kind is RequestKind.EXTENSION:
-        return _more_time(notice, who, lasts)
+        return _extension_headline(notice, who, lasts)
     if request.state is State.ACTIVE and request.expires_at:
-        return f"{who} has {what(request)} until {moment(request.expires_at)}."
+        return f"{who} has {level_and_database(request)} until {local_datetime(request.expires_at)}."
     if request.state is State.APPROVED:
-        return f"{who} gets {what(request)} for {lasts}; it is being prepared."
+        return f"{who} gets {level_and_database(request)} for {lasts}; it is being prepared."
     return (
-        f"{who} asks for {what(request)} for {lasts}."
+        f"{who} asks for {level_and_database(request)} for {lasts}."
         if request.state is State.PENDING
-        else f"{who} asked for {what(request)} for {lasts}."
+        else f"{who} asked for {level_and_database(request)} for {lasts}."
     )
 
 
-def _more_time(notice: CardNotice, who: str, lasts: str) -> str:
+def _extension_headline(notice: CardNotice, who: str, lasts: str) -> str:
     request, grant = notice.request, notice.grant
-    ends = f", ends {moment(grant.expires_at)}" if grant and grant.expires_at and grant.state is State.ACTIVE else ""
+    ends = (
+        f", ends {local_datetime(grant.expires_at)}"
+        if grant and grant.expires_at and grant.state is State.ACTIVE
+        else ""
+    )
     asks = "asks" if request.state is State.PENDING else "asked"
-    return f"{who} {asks} for {lasts} more of {what(request)} (#{request.parent_id}{ends})."
+    return f"{who} {asks} for {lasts} more of {level_and_database(request)} (#{request.parent_id}{ends})."
 
 
-def _about(notice: CardNotice) -> list[Block]:
+def _terms_blocks(notice: CardNotice) -> list[Block]:
     request = notice.request
-    about = [escape(notice.reaches), enforced_words(notice)]
+    about = [escape(notice.reaches), enforcement_text(notice)]
     rule = [f"Rule: {escape(request.terms.rule)}"]
     if request.state is State.PENDING:
-        rule += [f"Can decide: {_approvers(notice)}", f"Lapses {moment(request.lapses_at)}"]
+        rule += [f"Can decide: {_approver_mentions(notice)}", f"Lapses {local_datetime(request.lapses_at)}"]
     if request.ticket:
         shown = link(notice.ticket_url, request.ticket) if notice.ticket_url else escape(request.ticket)
         rule.append(f"Ticket: {shown}")
@@ -79,7 +104,7 @@ def _about(notice: CardNotice) -> list[Block]:
     return [context(" · ".join(part for part in about if part)), context(*([left] if left else []), " · ".join(rule))]
 
 
-def enforced_words(notice: CardNotice) -> str:
+def enforcement_text(notice: CardNotice) -> str:
     """What the server itself ends at the time, and what the bot alone."""
     lasts = format_duration(notice.request.effective_duration)
     return {
@@ -90,16 +115,18 @@ def enforced_words(notice: CardNotice) -> str:
     )
 
 
-def approvers(request: Request) -> list[str]:
+def first_stage_approvers(request: Request) -> list[str]:
     """Those the first stage names, but for the requester, who never decides."""
     stages = request.terms.stages[:1]
     return list(dict.fromkeys(who for s in stages for who in s.approvers if who != request.requester_id))
 
 
-def _approvers(notice: CardNotice) -> str:
-    people = [who for who in notice.waits_for if who != notice.request.requester_id] or approvers(notice.request)
+def _approver_mentions(notice: CardNotice) -> str:
+    people = [who for who in notice.waits_for if who != notice.request.requester_id] or first_stage_approvers(
+        notice.request
+    )
     more = f" and {len(people) - APPROVERS_SHOWN} more" if len(people) > APPROVERS_SHOWN else ""
-    return ", ".join(named(who) for who in people[:APPROVERS_SHOWN]) + more
+    return ", ".join(mention(who) for who in people[:APPROVERS_SHOWN]) + more
 
 
 def _stage_lines(notice: CardNotice) -> list[str]:
@@ -109,9 +136,11 @@ def _stage_lines(notice: CardNotice) -> list[str]:
 
 def _stage_line(notice: CardNotice, number: int) -> str:
     stage = notice.request.terms.stages[number]
-    who = ", ".join(named(name) for name in stage.approvers[:STAGE_NAMES_SHOWN])
+    who = ", ".join(mention(name) for name in stage.approvers[:STAGE_NAMES_SHOWN])
     made = [d for d in notice.decisions if d.verdict is Verdict.APPROVE and d.stage == number]
-    by = ", ".join(f"{person(d.person_id, d.person_name)} {moment(d.at)}" for d in made[:STAGE_NAMES_SHOWN])
+    by = ", ".join(
+        f"{person_mention(d.person_id, d.person_name)} {local_datetime(d.at)}" for d in made[:STAGE_NAMES_SHOWN]
+    )
     by += f" and {len(made) - STAGE_NAMES_SHOWN} more" if len(made) > STAGE_NAMES_SHOWN else ""
     missing = stage.count - len(made)
     if missing > 0:
@@ -119,12 +148,12 @@ def _stage_line(notice: CardNotice, number: int) -> str:
     return f"✓ {who} — {by}"
 
 
-def _outcome(notice: CardNotice) -> list[Block]:
+def _outcome_blocks(notice: CardNotice) -> list[Block]:
     request = notice.request
     if request.state is State.PENDING and len(request.terms.stages) > 1:
         return [context(line) for line in _stage_lines(notice)[:APPROVALS_SHOWN]]
     lines = [
-        f"✓ approved by {person(d.person_id, d.person_name)} {moment(d.at)}"
+        f"✓ approved by {person_mention(d.person_id, d.person_name)} {local_datetime(d.at)}"
         for d in notice.decisions
         if d.verdict is Verdict.APPROVE
     ]
@@ -134,7 +163,7 @@ def _outcome(notice: CardNotice) -> list[Block]:
         stages = request.terms.stages
         made, needed = len(lines), sum(stage.count for stage in stages)
         return [context(*lines[:APPROVALS_SHOWN], f"waiting for {needed - made} of {needed}")]
-    ended, quoted = _ended(request, notice.decisions)
+    ended, quoted = _end_text(request, notice.decisions)
     blocks: list[Block] = [context(*lines[:APPROVALS_SHOWN])] if lines else []
     blocks += [section(ended)] if ended else []
     return blocks + ([quote(quoted)] if quoted else [])
@@ -143,56 +172,59 @@ def _outcome(notice: CardNotice) -> list[Block]:
 def _review_line(notice: CardNotice) -> str:
     signed = next((d for d in notice.decisions if d.verdict is Verdict.SIGN_OFF), None)
     if signed is not None:
-        return f"✓ signed off by {person(signed.person_id, signed.person_name)} {moment(signed.at)}"
+        return f"✓ signed off by {person_mention(signed.person_id, signed.person_name)} {local_datetime(signed.at)}"
     review = notice.request.terms.review
-    who = ", ".join(named(name) for name in review.reviewers[:STAGE_NAMES_SHOWN]) if review else "-"
+    who = ", ".join(mention(name) for name in review.reviewers[:STAGE_NAMES_SHOWN]) if review else "-"
     return f"Access first, review after: {who} must sign it off"
 
 
-def _ended(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]:
+def _end_text(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]:
     """How it ended, and the words somebody gave for it."""
-    at = moment(request.ended_at) if request.ended_at else ""
+    at = local_datetime(request.ended_at) if request.ended_at else ""
     denied = next((d for d in decisions if d.verdict is Verdict.DENY), None)
     if denied is not None:
-        return f"*Denied* {moment(denied.at)} by {person(denied.person_id, denied.person_name)}", denied.reason or ""
+        return (
+            f"*Denied* {local_datetime(denied.at)} by {person_mention(denied.person_id, denied.person_name)}",
+            denied.reason or "",
+        )
     simple = {
         State.APPLIED: f"*Applied* {at}: #{request.parent_id} has {format_duration(request.effective_duration)} more",
         State.DENIED: f"*Refused* {at}: {escape(request.ended_note or '')}",
-        State.CANCELLED: f"*Withdrawn* {at} by {person(request.requester_id, request.requester_name)}",
+        State.CANCELLED: f"*Withdrawn* {at} by {person_mention(request.requester_id, request.requester_name)}",
         State.LAPSED: f"*Lapsed* {at}: {escape(request.ended_note or 'nobody decided in time')}",
         State.OUTDATED: f"*Out of date* {at}: {escape(request.ended_note or '')}",
-        State.REVOKING: f"*Ending*: {ended_by(request)}. The login is being blocked and sessions ended.",
+        State.REVOKING: f"*Ending*: {end_reason(request)}. The login is being blocked and sessions ended.",
     }
     if request.state is State.REVOKED:
         failed = request.ended_because is Cause.FAILED
         words = request.ended_note if failed else ""
-        return f"*{'Failed' if failed else 'Ended'}* {at}: {ended_by(request)}. {receipt_line(request)}", words or ""
+        return f"*{'Failed' if failed else 'Ended'}* {at}: {end_reason(request)}. {receipt_text(request)}", words or ""
     return simple.get(request.state, ""), ""
 
 
-def ended_by(request: Request) -> str:
+def end_reason(request: Request) -> str:
     """Why and by whom, escaped."""
     because = END_REASONS.get(request.ended_because, "ended") if request.ended_because else "ended"
     by_a_person = request.ended_because in (Cause.DONE, Cause.REVOKED, Cause.GONE)
-    return f"{because} by {person(request.ended_by)}" if by_a_person and request.ended_by else because
+    return f"{because} by {person_mention(request.ended_by)}" if by_a_person and request.ended_by else because
 
 
-def receipt_line(request: Request) -> str:
+def receipt_text(request: Request) -> str:
     """What was verified, and when the server said so."""
     if not request.receipt:
         return ""
     at = request.receipt.read_back_at
-    proof = f" Read back from the server at {second(at)}." if at else ""
+    proof = f" Read back from the server at {local_time(at)}." if at else ""
     return escape(describe_receipt(request.receipt)) + proof
 
 
-def _buttons(request: Request) -> list[Block]:
+def _button_blocks(request: Request) -> list[Block]:
     about = f"request {request.id}"
     if request.state is State.PENDING and request.kind is RequestKind.BREAK_GLASS:
         return []  # nobody decides: it waits until somebody was told
     if request.state is State.PENDING:
         approve = button("Approve", ids.APPROVE, request.token, style="primary", about=about)
-        asked = confirmed(
+        asked = with_confirmation(
             approve,
             f"Approve #{request.id}?",
             f"{request.requester_name} gets {request.level} on {request.database} for {format_duration(request.terms.duration)}.",
@@ -203,7 +235,9 @@ def _buttons(request: Request) -> list[Block]:
     if request.state in (State.APPROVED, State.ACTIVE):
         revoke = button("Revoke", ids.REVOKE, request.token, style="danger", about=about)
         offered.append(
-            confirmed(revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke")
+            with_confirmation(
+                revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke"
+            )
         )
     return [actions(*offered)] if offered else []
 
@@ -212,17 +246,18 @@ def _card_text(notice: CardNotice) -> str:
     """The whole gist: screen readers read this instead of the blocks."""
     request = notice.request
     who, thing = (
-        person(request.requester_id, request.requester_name),
+        person_mention(request.requester_id, request.requester_name),
         f"{escape(request.level)} on {escape(request.database)}",
     )
     lasts, why = format_duration(request.effective_duration), one_line(request.reason, REASON_IN_TEXT)
     if request.state is State.PENDING:
-        return cut(
-            f"#{request.id}: {who} asks for {thing} for {lasts}: {why} Can decide: {_approvers(notice)}", TEXT_MAX
+        return truncate(
+            f"#{request.id}: {who} asks for {thing} for {lasts}: {why} Can decide: {_approver_mentions(notice)}",
+            TEXT_MAX,
         )
-    until = f" until {in_words(request.expires_at)}" if request.state is State.ACTIVE and request.expires_at else ""
-    return cut(
-        f"#{request.id} is {request.state}: {who}, {thing}{until}. {_ended(request, notice.decisions)[0]}", TEXT_MAX
+    until = f" until {utc_datetime(request.expires_at)}" if request.state is State.ACTIVE and request.expires_at else ""
+    return truncate(
+        f"#{request.id} is {request.state}: {who}, {thing}{until}. {_end_text(request, notice.decisions)[0]}", TEXT_MAX
     )
 
 

@@ -6,7 +6,7 @@ from bot.access.descriptions import END_REASONS
 from bot.durations import format_duration
 from bot.notifications.notices import FeedNotice
 from bot.slack.render.blocks import RenderedMessage, section
-from bot.slack.render.text import TEXT_MAX, cut, escape, moment, one_line, person
+from bot.slack.render.text import TEXT_MAX, escape, local_datetime, one_line, person_mention, truncate
 from storage.audit_log import AuditKind
 from storage.records import AuditEvent, Cause, Request, RequestKind
 
@@ -40,40 +40,44 @@ VERBS = {
 }
 
 
-def lines(notice: FeedNotice) -> RenderedMessage:
+def feed_message(notice: FeedNotice) -> RenderedMessage:
     """One line an event, a few to a section."""
-    rendered = [cut(line(event, notice.requests.get(event.request_id or 0)), LINE_MAX) for event in notice.events]
+    rendered = [
+        truncate(event_line(event, notice.requests.get(event.request_id or 0)), LINE_MAX) for event in notice.events
+    ]
     parts = [rendered[i : i + SECTION_LINES] for i in range(0, len(rendered), SECTION_LINES)]
-    return RenderedMessage(text=cut("\n".join(rendered), TEXT_MAX), blocks=[section("\n".join(part)) for part in parts])
+    return RenderedMessage(
+        text=truncate("\n".join(rendered), TEXT_MAX), blocks=[section("\n".join(part)) for part in parts]
+    )
 
 
-def line(event: AuditEvent, request: Request | None) -> str:
+def event_line(event: AuditEvent, request: Request | None) -> str:
     """``‹10:06› #42 approved — @approver``."""
     if request is None and event.kind == AuditKind.ALERT:
-        return f"{moment(event.at)} {VERBS[AuditKind.ALERT]} — {_alert(event)}"
+        return f"{local_datetime(event.at)} {VERBS[AuditKind.ALERT]} — {_alert_text(event)}"
     if request is None:
         facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
-        return f"{moment(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"
+        return f"{local_datetime(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"
     verb = VERBS.get(AuditKind(event.kind), event.kind)
     loud = " BREAK-GLASS" if request.kind is RequestKind.BREAK_GLASS else ""
-    return f"{moment(event.at)} #{request.id}{loud} {verb} — {_rest(event, request)}"
+    return f"{local_datetime(event.at)} #{request.id}{loud} {verb} — {_event_details(event, request)}"
 
 
-def _rest(event: AuditEvent, request: Request) -> str:
-    who, thing = person(event.actor), f"{escape(request.level)} on {escape(request.database)}"
+def _event_details(event: AuditEvent, request: Request) -> str:
+    who, thing = person_mention(event.actor), f"{escape(request.level)} on {escape(request.database)}"
     kind = AuditKind(event.kind)
     if kind is AuditKind.REQUESTED:
         lasts = format_duration(request.terms.duration)
         return f'{who}, {thing} for {lasts}: "{one_line(event.text or "", REASON_MAX)}"'
     if kind in (AuditKind.STARTED, AuditKind.ACTIVATED, AuditKind.EXTENDED):
-        until = f" until {moment(request.expires_at)}" if request.expires_at else ""
+        until = f" until {local_datetime(request.expires_at)}" if request.expires_at else ""
         return f"{escape(request.username or '')} on {escape(request.database)}{until}"
     if kind is AuditKind.REVOKED:
-        return _ended(event, request)
+        return _end_text(event, request)
     if kind is AuditKind.REVOKING:
         return f"{who}: {END_REASONS.get(Cause(str(event.facts.get('cause'))), 'ended')}"
     if kind is AuditKind.ALERT:
-        return _alert(event)
+        return _alert_text(event)
     words = (
         one_line(event.text or request.ended_note or "", REASON_MAX)
         if kind in (AuditKind.DENIED, AuditKind.FAILED, AuditKind.OUTDATED)
@@ -82,13 +86,13 @@ def _rest(event: AuditEvent, request: Request) -> str:
     return f"{who}{': ' + words if words else ''}"
 
 
-def _alert(event: AuditEvent) -> str:
+def _alert_text(event: AuditEvent) -> str:
     return one_line(str(event.facts.get("what", "")), REASON_MAX * 2)
 
 
-def _ended(event: AuditEvent, request: Request) -> str:
+def _end_text(event: AuditEvent, request: Request) -> str:
     if event.facts.get("gone"):
-        return f"declared gone by {person(event.actor)}, not verified"
+        return f"declared gone by {person_mention(event.actor)}, not verified"
     if event.facts.get("nothing_made"):
         return "nothing had been made on the server"
     number = int(event.facts.get("sessions_ended", 0))

@@ -14,14 +14,14 @@ from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX
 from bot.slack import ids
 from bot.slack.render.blocks import Block, context, section
-from bot.slack.render.text import clean, cut, escape, moment, plain
+from bot.slack.render.text import clean, escape, local_datetime, plain, truncate
 from storage.records import Request, RequestKind
 
 OPTIONS_MAX = 100
 DATABASES_MAX = 1000
 """Ten groups of options; more would make the view too large for Slack."""
 
-USUAL = tuple(timedelta(minutes=m) for m in (15, 30, 60, 120, 240, 480, 1440))
+USUAL_DURATIONS = tuple(timedelta(minutes=m) for m in (15, 30, 60, 120, 240, 480, 1440))
 METADATA_REASON = 1000
 TICKET_MAX = 100
 
@@ -29,8 +29,8 @@ TICKET_MAX = 100
 def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, problem: str = "") -> Block:
     """Database, Level, For how long, Why. Levels follow the database where one is chosen; everything is judged again on **Ask**."""
     databases = list(dict.fromkeys(o.database for o in catalog_entries))
-    chosen = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
-    about = [o for o in catalog_entries if chosen is None or o.database == chosen]
+    submitted = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
+    about = [o for o in catalog_entries if submitted is None or o.database == submitted]
     blocks: list[Block] = [section(f":warning: {escape(problem)}")] if problem else []
     if len(databases) > DATABASES_MAX:
         blocks.append(
@@ -38,13 +38,19 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, probl
         )
     blocks += [
         {
-            **_select("Database", ids.DATABASE, databases, chosen, _database_labels(catalog_entries)),
+            **_select("Database", ids.DATABASE, databases, submitted, _database_labels(catalog_entries)),
             "dispatch_action": True,
         },
-        _select("Level", _level_block(chosen), [o.level for o in about], _level(about, typed), _level_labels(about)),
-        _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
-        _why(typed),
-        *_ticket(about),
+        _select(
+            "Level",
+            _level_block_id(submitted),
+            [o.level for o in about],
+            _initial_level(about, typed),
+            _level_labels(about),
+        ),
+        _select("For how long", ids.DURATION, _duration_options(about, typed), _initial_duration(about, typed), {}),
+        _reason_input(typed),
+        *_ticket_input(about),
         context(
             "Your request goes to the people the policy names. What was asked for is what is given, and for no longer."
         ),
@@ -56,7 +62,7 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, probl
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
         "private_metadata": json.dumps(
-            {"database": chosen, "level": _level(about, typed), "duration": _duration(about, typed)}
+            {"database": submitted, "level": _initial_level(about, typed), "duration": _initial_duration(about, typed)}
         ),
         "blocks": blocks,
     }
@@ -67,18 +73,18 @@ def form_for(needed: FormNeeded) -> Block:
     if needed.grant is not None:
         return extension_form(needed.grant, needed.catalog_entries, needed.typed)
     if needed.typed.kind is RequestKind.BREAK_GLASS:
-        return nothing_form("Break-glass is typed whole: /dbaccess breakglass DATABASE LEVEL 30m REASON")
+        return message_form("Break-glass is typed whole: /dbaccess breakglass DATABASE LEVEL 30m REASON")
     return (
         request_form(needed.catalog_entries, needed.typed)
         if needed.catalog_entries
-        else nothing_form("There is nothing you may ask for.")
+        else message_form("There is nothing you may ask for.")
     )
 
 
 def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: Typed) -> Block:
     """For how long more, and Why. What may be asked for in all is judged on **Ask**."""
     about = [o for o in catalog_entries if (o.database, o.level) == (grant.database, grant.level)]
-    ends = f" It ends {moment(grant.expires_at)}." if grant.expires_at else ""
+    ends = f" It ends {local_datetime(grant.expires_at)}." if grant.expires_at else ""
     line = f"More time for #{grant.id}: {escape(grant.level)} on {escape(grant.database)}.{ends} Open sessions live on."
     return {
         "type": "modal",
@@ -86,19 +92,19 @@ def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], type
         "title": plain(f"Extend #{grant.id}", 24),
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
-        "private_metadata": json.dumps({"grant": grant.token, "duration": _duration(about, typed)}),
+        "private_metadata": json.dumps({"grant": grant.token, "duration": _initial_duration(about, typed)}),
         "blocks": [
             section(line),
-            _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
-            _why(typed),
-            *_ticket(about),
+            _select("For how long", ids.DURATION, _duration_options(about, typed), _initial_duration(about, typed), {}),
+            _reason_input(typed),
+            *_ticket_input(about),
         ],
     }
 
 
-def grant_in(view: Mapping[str, Any]) -> str:
+def grant_token(view: Mapping[str, Any]) -> str:
     """The token of the grant that the form of Extend is about."""
-    return str(_opened(view).get("grant") or "")
+    return str(_metadata(view).get("grant") or "")
 
 
 def password_form(request: Request, blocks: Sequence[Block] | None = None) -> Block:
@@ -112,7 +118,7 @@ def password_form(request: Request, blocks: Sequence[Block] | None = None) -> Bl
     }
 
 
-def nothing_form(words: str) -> Block:
+def message_form(words: str) -> Block:
     """There is nothing this person may ask for."""
     return {
         "type": "modal",
@@ -123,7 +129,7 @@ def nothing_form(words: str) -> Block:
     }
 
 
-def _level_block(database: str | None) -> str:
+def _level_block_id(database: str | None) -> str:
     """A block id of its own for each database: else the client keeps the choice made for another one."""
     return f"{ids.LEVEL}:{database}" if database else ids.LEVEL
 
@@ -165,32 +171,32 @@ def _level_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
     return {level: f"{level} — {alike[level]}" if alike.get(level) else level for level in meant}
 
 
-def _level(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
+def _initial_level(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
     levels = list(dict.fromkeys(o.level for o in catalog_entries))
     return typed.level if typed.level in levels else (levels[0] if len(levels) == 1 else None)
 
 
-def _durations(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> list[str]:
+def _duration_options(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> list[str]:
     longest = max((o.max_duration for o in catalog_entries), default=timedelta(hours=1))
-    usual = {d for d in USUAL if d <= longest} | {o.duration for o in catalog_entries} | {longest}
+    usual = {d for d in USUAL_DURATIONS if d <= longest} | {o.duration for o in catalog_entries} | {longest}
     return [short_duration(d) for d in sorted(usual | ({typed.duration} if typed.duration else set()))]
 
 
-def _duration(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
+def _initial_duration(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
     if typed.duration:
         return short_duration(typed.duration)
     return short_duration(min(o.duration for o in catalog_entries)) if catalog_entries else None
 
 
-def _why(typed: Typed) -> Block:
+def _reason_input(typed: Typed) -> Block:
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
     if typed.reason:
-        element["initial_value"] = cut(typed.reason, METADATA_REASON)
+        element["initial_value"] = truncate(typed.reason, METADATA_REASON)
     hint = plain("What should an auditor read in a year?", 2000)
     return {"type": "input", "block_id": ids.WHY, "label": plain("Why", 2000), "hint": hint, "element": element}
 
 
-def _ticket(catalog_entries: Sequence[CatalogEntry]) -> list[Block]:
+def _ticket_input(catalog_entries: Sequence[CatalogEntry]) -> list[Block]:
     """Where one is asked for."""
     if not any(entry.wants_ticket for entry in catalog_entries):
         return []
@@ -220,28 +226,28 @@ def deny_form(request: Request) -> Block:
 # What was submitted.
 
 
-def chosen(view: Mapping[str, Any]) -> Typed:
+def submitted(view: Mapping[str, Any]) -> Typed:
     """The form's state. A client that does not submit what was not touched gets the value the form was opened with. Raises NotUnderstood."""
-    state, opened = view.get("state", {}).get("values", {}), _opened(view)
-    database = _picked(state, ids.DATABASE) or opened.get("database")
-    level = _picked(state, _level_block_in(state, database)) or opened.get("level")
-    duration = _picked(state, ids.DURATION) or opened.get("duration")
-    return Typed(database=database, level=level, duration=_parsed(duration), reason=_reason(view))
+    state, opened = view.get("state", {}).get("values", {}), _metadata(view)
+    database = _selected(state, ids.DATABASE) or opened.get("database")
+    level = _selected(state, _submitted_level_block_id(state, database)) or opened.get("level")
+    duration = _selected(state, ids.DURATION) or opened.get("duration")
+    return Typed(database=database, level=level, duration=_parse_duration(duration), reason=_submitted_reason(view))
 
 
-def _reason(view: Mapping[str, Any]) -> str | None:
+def _submitted_reason(view: Mapping[str, Any]) -> str | None:
     """With the ticket behind it, where it does not name it already."""
-    reason, ticket = why(view), _typed_in(view, ids.TICKET)
+    reason, ticket = reason_text(view), _text_in(view, ids.TICKET)
     return (f"{reason} {ticket}" if reason and ticket and ticket not in reason else reason) or None
 
 
-def _level_block_in(state: Mapping[str, Any], database: str | None) -> str:
+def _submitted_level_block_id(state: Mapping[str, Any], database: str | None) -> str:
     """That of the database, or the one the client still shows when the form did not follow the database."""
     shown = [block_id for block_id in state if block_id.partition(":")[0] == ids.LEVEL]
-    return _level_block(database) if _level_block(database) in shown else next(iter(shown), ids.LEVEL)
+    return _level_block_id(database) if _level_block_id(database) in shown else next(iter(shown), ids.LEVEL)
 
 
-def _opened(view: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(view: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = json.loads(view.get("private_metadata") or "{}")
     except ValueError:
@@ -249,14 +255,14 @@ def _opened(view: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _picked(state: Mapping[str, Any], block_id: str) -> str | None:
+def _selected(state: Mapping[str, Any], block_id: str) -> str | None:
     element: Mapping[str, Any] = next(iter(state.get(block_id, {}).values()), {})
     option = element.get("selected_option") or {}
     value = option.get("value")
     return value if isinstance(value, str) else None
 
 
-def _parsed(duration: str | None) -> timedelta | None:
+def _parse_duration(duration: str | None) -> timedelta | None:
     if duration is None:
         return None
     try:
@@ -265,18 +271,18 @@ def _parsed(duration: str | None) -> timedelta | None:
         raise NotUnderstood(duration, str(wrong)) from None
 
 
-def why(view: Mapping[str, Any]) -> str:
+def reason_text(view: Mapping[str, Any]) -> str:
     """The field **Why**."""
-    return _typed_in(view, ids.WHY)
+    return _text_in(view, ids.WHY)
 
 
-def _typed_in(view: Mapping[str, Any], block_id: str) -> str:
+def _text_in(view: Mapping[str, Any], block_id: str) -> str:
     """Cleaned as ``parse.words`` does, for the ledger's sake."""
     element: Mapping[str, Any] = next(iter(view.get("state", {}).get("values", {}).get(block_id, {}).values()), {})
     return clean(str(element.get("value") or "")).strip()
 
 
-def level_block_of(view: Mapping[str, Any]) -> str:
+def level_block_id(view: Mapping[str, Any]) -> str:
     """The block of **Level** in this view, under which an error about it can be shown."""
     blocks = [str(b.get("block_id", "")) for b in view.get("blocks", ())]
     return next((b for b in blocks if b.partition(":")[0] == ids.LEVEL), ids.LEVEL)

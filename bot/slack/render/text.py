@@ -11,7 +11,7 @@ import unicodedata
 from datetime import datetime
 
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-KEPT = frozenset("\n\t")
+ALLOWED_CONTROLS = frozenset("\n\t")
 ELLIPSIS = "…"
 SECTION_MAX = 3000
 TEXT_MAX = 3900
@@ -23,7 +23,9 @@ UNSAFE_IN_CODE = re.compile(r"[`\s]+")
 def clean(text: str) -> str:
     """Without what would change how the rest is shown: control characters and changes of direction."""
     return "".join(
-        c for c in text if c in KEPT or (unicodedata.category(c) not in ("Cc", "Cs", "Co") and c not in BIDI)
+        c
+        for c in text
+        if c in ALLOWED_CONTROLS or (unicodedata.category(c) not in ("Cc", "Cs", "Co") and c not in BIDI)
     )
 
 
@@ -37,7 +39,7 @@ def unescape(text: str) -> str:
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
-def cut(text: str, length: int) -> str:
+def truncate(text: str, length: int) -> str:
     """At most ``length`` characters, never in the middle of an entity."""
     if len(text) <= length:
         return text
@@ -50,36 +52,36 @@ def cut(text: str, length: int) -> str:
 
 def plain(text: str, length: int) -> dict[str, object]:
     """A ``plain_text`` object; emoji codes stay as they were typed. Never empty, which Slack refuses."""
-    return {"type": "plain_text", "text": cut(clean(text).strip(), length) or "-", "emoji": False}
+    return {"type": "plain_text", "text": truncate(clean(text).strip(), length) or "-", "emoji": False}
 
 
 def mrkdwn(text: str) -> dict[str, object]:
     """A ``mrkdwn`` object. ``text`` is our own, with everything foreign in it escaped."""
-    return {"type": "mrkdwn", "text": cut(text, SECTION_MAX), "verbatim": True}
+    return {"type": "mrkdwn", "text": truncate(text, SECTION_MAX), "verbatim": True}
 
 
 def one_line(text: str, length: int) -> str:
     """Escaped, on one line."""
-    return cut(escape(" ".join(text.split())), length)
+    return truncate(escape(" ".join(text.split())), length)
 
 
-def code(text: str) -> str:
+def inline_code(text: str) -> str:
     """In backticks; what would end them is dropped."""
     return f"`{escape(UNSAFE_IN_CODE.sub(' ', text)).strip() or '-'}`"
 
 
-def person(person_id: str, name: str = "") -> str:
+def person_mention(person_id: str, name: str = "") -> str:
     """A mention, or a name where the actor is nobody in Slack (``cli:root``, ``clock``)."""
     if re.fullmatch(r"[UW][A-Z0-9]+", person_id):
         return f"<@{person_id}>"
     return escape(name or person_id)
 
 
-def named(who: str) -> str:
+def mention(who: str) -> str:
     """Whom the policy names: a mention of a person or of a group by its id; handles and addresses as they are."""
     if re.fullmatch(r"S[A-Z0-9]+", who):
         return f"<!subteam^{who}>"
-    return person(who)
+    return person_mention(who)
 
 
 def link(url: str, label: str) -> str:
@@ -87,16 +89,16 @@ def link(url: str, label: str) -> str:
     return f"<{escape(url)}|{escape(label).replace('|', ' ')}>"
 
 
-def moment(at: datetime) -> str:
+def local_datetime(at: datetime) -> str:
     """A date in each reader's own zone."""
     return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
 
 
-def second(at: datetime) -> str:
+def local_time(at: datetime) -> str:
     """A time to the second, in each reader's own zone."""
     return f"<!date^{int(at.timestamp())}^{{time_secs}}|{at:%H:%M:%S} UTC>"
 
 
-def in_words(at: datetime) -> str:
+def utc_datetime(at: datetime) -> str:
     """A date for ``text``, which screen readers read."""
     return f"{at:%Y-%m-%d %H:%M} UTC"

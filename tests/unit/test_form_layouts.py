@@ -98,15 +98,15 @@ def test_asked_again_it_is_filled_in() -> None:
 
 def test_what_was_not_touched_counts_as_it_was_shown() -> None:
     form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
-    assert form_layouts.chosen(picked(form, Why="refund")) == REQUEST_AGAIN
-    assert form_layouts.chosen(picked(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
+    assert form_layouts.submitted(picked(form, Why="refund")) == REQUEST_AGAIN
+    assert form_layouts.submitted(picked(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
         database="orders-prod", level="readonly", duration=HOUR, reason="x"
     )
 
 
 def test_the_level_that_is_shown_counts_where_the_form_did_not_follow_the_database() -> None:
     form = form_layouts.request_form(CATALOG, Typed(database="orders-prod", level="readwrite"))
-    seen = form_layouts.chosen(picked(form, Database="users", Level="readonly", Why="x"))
+    seen = form_layouts.submitted(picked(form, Database="users", Level="readonly", Why="x"))
     assert (seen.database, seen.level) == ("users", "readonly")
 
 
@@ -119,19 +119,19 @@ def test_the_metadata_holds_no_text_of_a_person() -> None:
 @pytest.mark.parametrize("metadata", ["", "{", "[]", "null", '{"database": "orders-prod"}'])
 def test_a_form_without_its_metadata_is_still_read(metadata: str) -> None:
     form = form_layouts.request_form(CATALOG, Typed())
-    seen = form_layouts.chosen({**picked(form, Database="users", Why="  x  "), "private_metadata": metadata})
+    seen = form_layouts.submitted({**picked(form, Database="users", Why="  x  "), "private_metadata": metadata})
     assert (seen.database, seen.level, seen.reason) == ("users", None, "x")
 
 
 def test_an_empty_reason_is_none() -> None:
-    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
-    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
+    assert form_layouts.submitted(picked(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
+    assert form_layouts.submitted(picked(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
 
 
 def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
     """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
     assert (
-        form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
+        form_layouts.submitted(picked(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
         == "refund"
     )
 
@@ -139,7 +139,7 @@ def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
 def test_a_forged_duration_is_not_understood() -> None:
     form = {**form_layouts.request_form(CATALOG, Typed()), "private_metadata": '{"duration": "for ever"}', "state": {}}
     with pytest.raises(NotUnderstood, match="for ever"):
-        form_layouts.chosen(form)
+        form_layouts.submitted(form)
 
 
 @pytest.mark.parametrize("number", [100, 101, 999, 1500])
@@ -151,7 +151,7 @@ def test_many_databases_are_all_to_be_found_as_far_as_slack_allows(number: int) 
     options = [o for g in element.get("option_groups", [element]) for o in g["options"]]
     assert [o["value"] for o in options] == [o.database for o in catalog_entries[:1000]]
     assert ("The first 1000 databases" in str(form)) is (number > 1000)
-    assert form_layouts.chosen({**form, "state": {}}).database == catalog_entries[-1].database
+    assert form_layouts.submitted({**form, "state": {}}).database == catalog_entries[-1].database
 
 
 def test_deny_asks_why() -> None:
@@ -164,7 +164,7 @@ def test_deny_asks_why() -> None:
 def test_an_error_about_the_level_has_its_place() -> None:
     for database in (None, "users"):
         form = form_layouts.request_form(CATALOG, Typed(database=database))
-        assert form_layouts.level_block_of(form) == field(form, "Level")["block_id"]
+        assert form_layouts.level_block_id(form) == field(form, "Level")["block_id"]
 
 
 @pytest.mark.parametrize("catalog_entries", [CATALOG, (), (replace(READ, wants_ticket=True),)])
@@ -175,8 +175,8 @@ def test_more_time_asks_how_long_and_why(catalog_entries: tuple[CatalogEntry, ..
     labels = [b["label"]["text"] for b in form["blocks"] if b["type"] == "input"]
     assert labels == ["For how long", "Why", *(["Ticket"] if any(o.wants_ticket for o in catalog_entries) else [])]
     assert form["submit"]["text"] == "Ask"
-    assert form_layouts.grant_in(form) == grant.token
-    assert form_layouts.grant_in({"private_metadata": "[]"}) == ""
+    assert form_layouts.grant_token(form) == grant.token
+    assert form_layouts.grant_token({"private_metadata": "[]"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_more_time_asks_how_long_and_why(catalog_entries: tuple[CatalogEntry, ..
 )
 def test_the_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: str | None) -> None:
     typed = {"why": {"value": {"value": why}}, "ticket": {"value": {"value": ticket}}}
-    assert form_layouts.chosen({"state": {"values": typed}}).reason == reason
+    assert form_layouts.submitted({"state": {"values": typed}}).reason == reason
 
 
 def test_a_ticket_may_be_left_out_where_only_some_rules_ask_for_one() -> None:

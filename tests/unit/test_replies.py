@@ -31,12 +31,12 @@ def buttons(answer: RenderedMessage) -> list[str]:
 
 
 def test_who_is_waited_for_and_never_the_requester() -> None:
-    answer = replies.asked(RequestOutcome(request=ours(State.PENDING), is_new=True))
+    answer = replies.request_reply(RequestOutcome(request=ours(State.PENDING), is_new=True))
     assert answer.text.startswith(
         "Request #42 is waiting for <@U0LEAD>, <@U0SECOND>. I will tell you when it is decided;"
     )
     assert buttons(answer) == ["Cancel"]
-    again = replies.asked(RequestOutcome(request=ours(State.PENDING), is_new=False))
+    again = replies.request_reply(RequestOutcome(request=ours(State.PENDING), is_new=False))
     assert "is waiting already: I did not ask again" in again.text
 
 
@@ -45,41 +45,41 @@ def test_many_approvers_are_counted() -> None:
     many = replace(
         many, terms=replace(many.terms, stages=(Stage(approvers=tuple(f"U{n}" for n in range(14)), count=1),))
     )
-    assert "<@U9> and 4 more. I will" in replies.asked(RequestOutcome(request=many, is_new=True)).text
+    assert "<@U9> and 4 more. I will" in replies.request_reply(RequestOutcome(request=many, is_new=True)).text
 
 
 def test_the_list_has_buttons_for_ones_own_alone() -> None:
     mine = [ours(State.PENDING), ours(State.ACTIVE), ours(State.APPROVED), ours(State.REVOKING)]
-    assert buttons(replies.listed(mine, "U0ADA")) == ["Cancel", "I'm done", "I'm done"]
-    assert buttons(replies.listed(mine, "U0LEAD")) == []
-    assert "*#42* readonly on orders-prod — <@U0ADA>: live until" in shown(replies.listed(mine, "U0LEAD"))
-    assert "and 5 more" in str(replies.listed([mine[0]] * 20, "U0ADA").blocks[-1])
+    assert buttons(replies.list_reply(mine, "U0ADA")) == ["Cancel", "I'm done", "I'm done"]
+    assert buttons(replies.list_reply(mine, "U0LEAD")) == []
+    assert "*#42* readonly on orders-prod — <@U0ADA>: live until" in shown(replies.list_reply(mine, "U0LEAD"))
+    assert "and 5 more" in str(replies.list_reply([mine[0]] * 20, "U0ADA").blocks[-1])
 
 
 def test_every_offer_is_shown_or_counted() -> None:
-    answer = replies.databases(catalog_entries(40))
+    answer = replies.databases_reply(catalog_entries(40))
     for entry in catalog_entries(40):
         assert f"*{entry.database}* {entry.level} — up to 8 h" in shown(answer)
-    assert "and 50 more" in str(replies.databases(catalog_entries(90)).blocks[-1])
+    assert "and 50 more" in str(replies.databases_reply(catalog_entries(90)).blocks[-1])
 
 
 def test_status_tells_state_decisions_sessions_and_time_left() -> None:
     vote = Decision(request_id=42, person_id="U0LEAD", person_name="lead", verdict=Verdict.APPROVE, stage=0, at=AT)
     view = StatusView(request=ours(State.ACTIVE), decisions=(vote,), events=(), sessions=1)
-    answer = replies.status(view, AT + timedelta(minutes=15))
+    answer = replies.status_reply(view, AT + timedelta(minutes=15))
     for words in ("Why: refund", "Approved by <@U0LEAD>", "45 min left, 1 session open; user `jit_42_ada_kkkk`"):
         assert words in answer.text
-    silent = replies.status(replace(view, sessions=None), AT + 2 * HOUR)
+    silent = replies.status_reply(replace(view, sessions=None), AT + 2 * HOUR)
     assert "0 s left, sessions not known: the server did not answer" in silent.text
 
 
 def test_help_is_there_for_all_one_and_what_comes_later() -> None:
-    assert all(f"/dbaccess {usage}" in replies.help_for(None).text for usage, _ in replies.COMMANDS.values())
-    assert replies.help_for("cancel").text == "`/dbaccess cancel ID` withdraw your waiting request"
-    assert replies.help_for("dance").text == replies.help_for(None).text
+    assert all(f"/dbaccess {usage}" in replies.help_reply(None).text for usage, _ in replies.COMMANDS.values())
+    assert replies.help_reply("cancel").text == "`/dbaccess cancel ID` withdraw your waiting request"
+    assert replies.help_reply("dance").text == replies.help_reply(None).text
 
 
-@pytest.mark.parametrize("later", replies.LATER)
+@pytest.mark.parametrize("later", replies.PLANNED_COMMANDS)
 def test_what_comes_later_is_not_among_what_there_is(later: str) -> None:
-    assert replies.help_for(later).text == f"{later} comes with a later version."
+    assert replies.help_reply(later).text == f"{later} comes with a later version."
     assert later not in replies.COMMANDS
