@@ -187,7 +187,9 @@ class App:
         directory = self.context.directory
         assert isinstance(directory, SlackDirectory), "built above"
         self._connection = SocketConnection(
-            build_bolt_app(directory.client, self.context), token.get_secret_value(), on_first=self._on_connected
+            build_bolt_app(directory.client, self.context),
+            token.get_secret_value(),
+            on_first_connection=self._on_connected,
         )
         while not self.stop.is_set():
             try:

@@ -1,9 +1,11 @@
-"""Clicks: each finds its request by the button's value, calls one verb, and answers where there is something to say."""
+"""Listeners for buttons. Each one finds the request from the button's value and calls one use case.
+
+It replies only if the clicked message does not show the result itself.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
@@ -16,90 +18,89 @@ from bot.access.errors import AccessError, Unknown
 from bot.access.ports import Person
 from bot.access.results import Typed
 from bot.slack import ids
-from bot.slack.interaction import Interaction, Listener, guarded
+from bot.slack.interaction import BoltListener, Interaction, Listener, bolt_listener
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.credentials import password_blocks
 from storage.records import Request
 
 
 def register(app: AsyncApp, context: Context) -> None:
-    """Put the listeners on the app; the one for all others comes last."""
-    for action, listener in CLICKS.items():
-        app.action(action)(guarded(context, listener, is_recorded=action not in UNRECORDED))
-    app.action(ids.DATABASE)(guarded(context, on_database_chosen))
-    app.action(re.compile(".*"))(_other(context))
+    """Add the listeners to the app. The listener for unknown actions must be the last one."""
+    for action, listener in LISTENERS.items():
+        app.action(action)(bolt_listener(context, listener, is_audited=action not in UNAUDITED))
+    app.action(ids.DATABASE)(bolt_listener(context, on_database_chosen))
+    app.action(re.compile(".*"))(_unknown_action_listener(context))
 
 
-async def _clicked(interaction: Interaction) -> Request:
+async def _clicked_request(interaction: Interaction) -> Request:
     return await queries.by_token(interaction.context, interaction.value)
 
 
 async def on_approve(interaction: Interaction, person: Person) -> None:
-    await decide.approve(interaction.context, person, await _clicked(interaction))
+    await decide.approve(interaction.context, person, await _clicked_request(interaction))
 
 
 async def on_deny(interaction: Interaction, person: Person) -> None:
-    request = await _clicked(interaction)
+    request = await _clicked_request(interaction)
     await decide.may_deny(interaction.context, person, request)
-    await interaction.open(form_layouts.deny_form(request))
+    await interaction.open_form(form_layouts.deny_form(request))
 
 
 async def on_revoke(interaction: Interaction, person: Person) -> None:
-    await revoke.revoke(interaction.context, person, (await _clicked(interaction)).id)
+    await revoke.revoke(interaction.context, person, (await _clicked_request(interaction)).id)
 
 
 async def on_done(interaction: Interaction, person: Person) -> None:
-    await interaction.say(
-        replies.end_reply(await revoke.done(interaction.context, person, (await _clicked(interaction)).id))
-    )
+    request = await revoke.done(interaction.context, person, (await _clicked_request(interaction)).id)
+    await interaction.reply(replies.end_reply(request))
 
 
 async def on_extend(interaction: Interaction, person: Person) -> None:
-    grant = await extend.extendable(interaction.context, person, (await _clicked(interaction)).id)
-    await interaction.open(
-        form_layouts.extension_form(grant, await queries.databases(interaction.context, person), Typed())
-    )
+    grant = await extend.extendable(interaction.context, person, (await _clicked_request(interaction)).id)
+    catalog_entries = await queries.databases(interaction.context, person)
+    await interaction.open_form(form_layouts.extension_form(grant, catalog_entries, Typed()))
 
 
 async def on_sign_off(interaction: Interaction, person: Person) -> None:
-    request = await review.sign_off(interaction.context, person, await _clicked(interaction))
-    await interaction.say(replies.text_reply(f"#{request.id} is signed off."))
+    request = await review.sign_off(interaction.context, person, await _clicked_request(interaction))
+    await interaction.reply(replies.text_reply(f"#{request.id} is signed off."))
 
 
 async def on_cancel(interaction: Interaction, person: Person) -> None:
-    request = await request_access.cancel(interaction.context, person, (await _clicked(interaction)).id)
-    await interaction.say(replies.text_reply(f"#{request.id} is withdrawn."))
+    request = await request_access.cancel(interaction.context, person, (await _clicked_request(interaction)).id)
+    await interaction.reply(replies.text_reply(f"#{request.id} is withdrawn."))
 
 
 async def on_new_password(interaction: Interaction, person: Person) -> None:
-    await password.renew(interaction.context, person, await _clicked(interaction))
-    await interaction.say(
+    await password.renew(interaction.context, person, await _clicked_request(interaction))
+    await interaction.reply(
         replies.text_reply("A new password is on its way into this message. The old one ends; open sessions live on.")
     )
 
 
 async def on_show_password(interaction: Interaction, person: Person) -> None:
-    """The form opens at once, since Slack does not wait for a database."""
-    request = await password.revealable(interaction.context, person, await _clicked(interaction))
-    view_id = await interaction.open(form_layouts.password_form(request))
+    """Open the form at once and fill it later, because the trigger id expires before a slow database answers."""
+    request = await password.revealable(interaction.context, person, await _clicked_request(interaction))
+    view_id = await interaction.open_form(form_layouts.password_form(request))
     if view_id is None:
         return
     try:
         blocks = password_blocks(await password.reveal(interaction.context, person, request))
-    except AccessError as no:
-        blocks = replies.text_reply(str(no)).blocks
-    await interaction.redraw(view_id, form_layouts.password_form(request, blocks))
+    except AccessError as error:
+        blocks = replies.text_reply(str(error)).blocks
+    await interaction.update_form(view_id, form_layouts.password_form(request, blocks))
 
 
-async def on_ask_again(interaction: Interaction, person: Person) -> None:
-    request = await _clicked(interaction)
+async def on_request_again(interaction: Interaction, person: Person) -> None:
+    """Open the request form with the values of an earlier request of the same person."""
+    request = await _clicked_request(interaction)
     if request.requester_id != person.id:
         raise Unknown(f"#{request.id}")
     typed = Typed(
         database=request.database, level=request.level, duration=request.terms.duration, reason=request.reason
     )
     catalog_entries = await queries.databases(interaction.context, person)
-    await interaction.open(
+    await interaction.open_form(
         form_layouts.request_form(catalog_entries, typed)
         if catalog_entries
         else form_layouts.message_form("There is nothing you may ask for.")
@@ -107,7 +108,7 @@ async def on_ask_again(interaction: Interaction, person: Person) -> None:
 
 
 async def on_database_chosen(interaction: Interaction, person: Person) -> None:
-    """The form follows its first field. Another change meanwhile (``hash``) wins."""
+    """Update levels and durations to the chosen database. ``hash`` lets a newer change of the same form win."""
     view = interaction.body.get("view") or {}
     catalog_entries = await queries.databases(interaction.context, person)
     try:
@@ -121,20 +122,22 @@ async def on_database_chosen(interaction: Interaction, person: Person) -> None:
             raise
 
 
-def _other(context: Context) -> Callable[..., Awaitable[None]]:
-    """A button nobody listens to any more; a field that changed needs no answer."""
+def _unknown_action_listener(context: Context) -> BoltListener:
+    """Build the listener for buttons of older versions. A changed form field arrives here too and needs no reply."""
 
-    async def on_other(ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient) -> None:
+    async def on_unknown_action(
+        ack: AsyncAck, body: dict[str, Any], respond: AsyncRespond, client: AsyncWebClient
+    ) -> None:
         await ack()
         clicked = (body.get("actions") or [{}])[0]
         if clicked.get("type") == "button" and body.get("response_url"):
             interaction = Interaction(context=context, client=client, respond=respond, body=body)
-            await interaction.say(replies.text_reply("This button is outdated."))
+            await interaction.reply(replies.text_reply("This button is outdated."))
 
-    return on_other
+    return on_unknown_action
 
 
-CLICKS: dict[str, Listener] = {
+LISTENERS: dict[str, Listener] = {
     ids.APPROVE: on_approve,
     ids.DENY: on_deny,
     ids.REVOKE: on_revoke,
@@ -144,7 +147,7 @@ CLICKS: dict[str, Listener] = {
     ids.CANCEL: on_cancel,
     ids.NEW_PASSWORD: on_new_password,
     ids.SHOW_PASSWORD: on_show_password,
-    ids.REQUEST_AGAIN: on_ask_again,
+    ids.REQUEST_AGAIN: on_request_again,
 }
-UNRECORDED = frozenset({ids.NEW_PASSWORD, ids.SHOW_PASSWORD})
-"""A task alone, and a password that the server has before the ledger knows."""
+UNAUDITED = frozenset({ids.NEW_PASSWORD, ids.SHOW_PASSWORD})
+"""Clicks whose change may have no audit event: **New password** adds only a task, and **Show password** changes the server before the ledger."""

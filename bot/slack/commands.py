@@ -1,4 +1,4 @@
-"""``/dbaccess``: one listener, a verb for each first word."""
+"""The slash command ``/dbaccess``: one Bolt listener, and one function for each verb."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bot.access.context import Context
 from bot.access.errors import NotUnderstood
 from bot.access.ports import Person
 from bot.slack import parse
-from bot.slack.interaction import Interaction, Listener, guarded
+from bot.slack.interaction import Interaction, Listener, bolt_listener
 from bot.slack.render import replies
 from storage.records import RequestKind
 
@@ -19,106 +19,98 @@ COMMAND = "/dbaccess"
 
 
 def register(app: AsyncApp, context: Context) -> None:
-    """Put the command's listener on the app."""
-    app.command(COMMAND)(guarded(context, on_command))
+    """Add the command's listener to the app."""
+    app.command(COMMAND)(bolt_listener(context, on_command))
 
 
 async def on_command(interaction: Interaction, person: Person) -> None:
-    """Find the verb. What comes later says so; what is unknown is answered with help."""
-    typed = parse.split_command(interaction.text)
-    if typed.verb in replies.PLANNED_COMMANDS:
-        await interaction.say(replies.text_reply(f"{typed.verb} comes with a later version."))
-    elif typed.verb in VERBS:
-        await VERBS[typed.verb](interaction, person)
+    """Call the function of the verb. Raises NotUnderstood for an unknown verb."""
+    verb = parse.split_command(interaction.text).verb
+    if verb in replies.PLANNED_COMMANDS:
+        await interaction.reply(replies.text_reply(f"{verb} comes with a later version."))
+    elif verb in VERBS:
+        await VERBS[verb](interaction, person)
     else:
-        raise NotUnderstood(typed.verb, "Try /dbaccess help.")
+        raise NotUnderstood(verb, "Try /dbaccess help.")
+
+
+def _arguments(interaction: Interaction) -> tuple[str, ...]:
+    return parse.split_command(interaction.text).arguments
 
 
 async def on_request(interaction: Interaction, person: Person) -> None:
-    typed = parse.parse_request(
-        parse.split_command(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
-    )
-    await interaction.say(
-        replies.request_reply(await request_access.request_access(interaction.context, person, typed))
-    )
+    await _request(interaction, person, RequestKind.ACCESS)
 
 
 async def on_breakglass(interaction: Interaction, person: Person) -> None:
-    typed = parse.parse_request(
-        parse.split_command(interaction.text).rest, lambda database: queries.levels(interaction.context, database)
-    )
-    await interaction.say(
-        replies.request_reply(
-            await request_access.request_access(
-                interaction.context, person, replace(typed, kind=RequestKind.BREAK_GLASS)
-            )
-        )
-    )
+    await _request(interaction, person, RequestKind.BREAK_GLASS)
+
+
+async def _request(interaction: Interaction, person: Person, kind: RequestKind) -> None:
+    context = interaction.context
+    typed = parse.parse_request(_arguments(interaction), lambda database: queries.levels(context, database))
+    outcome = await request_access.request_access(context, person, replace(typed, kind=kind))
+    await interaction.reply(replies.request_reply(outcome))
 
 
 async def on_extend(interaction: Interaction, person: Person) -> None:
-    request_id, typed = parse.parse_extension(parse.split_command(interaction.text).rest)
-    await interaction.say(replies.request_reply(await extend.extend(interaction.context, person, request_id, typed)))
+    request_id, typed = parse.parse_extension(_arguments(interaction))
+    outcome = await extend.extend(interaction.context, person, request_id, typed)
+    await interaction.reply(replies.request_reply(outcome))
 
 
 async def on_review(interaction: Interaction, person: Person) -> None:
-    request_id = parse.parse_request_id(parse.split_command(interaction.text).rest, "review")
-    request = await review.sign_off(
-        interaction.context, person, await queries.visible(interaction.context, person, request_id)
-    )
-    await interaction.say(replies.text_reply(f"#{request.id} is signed off."))
+    request_id = parse.parse_request_id(_arguments(interaction), "review")
+    request = await queries.visible(interaction.context, person, request_id)
+    request = await review.sign_off(interaction.context, person, request)
+    await interaction.reply(replies.text_reply(f"#{request.id} is signed off."))
 
 
 async def on_list(interaction: Interaction, person: Person) -> None:
-    rest = parse.split_command(interaction.text).rest
-    other = parse.mentioned_person(rest[0]) if rest else None
-    database = rest[0] if rest and other is None else None
+    arguments = _arguments(interaction)
+    other = parse.mentioned_person(arguments[0]) if arguments else None
+    database = arguments[0] if arguments and other is None else None
     if database and database.startswith("@"):
         raise NotUnderstood(database, "Pick the person from the list that Slack shows while you type.")
-    found = await queries.listing(interaction.context, person, database=database, other=other)
-    await interaction.say(replies.list_reply(found, person.id))
+    requests = await queries.listing(interaction.context, person, database=database, other=other)
+    await interaction.reply(replies.list_reply(requests, person.id))
 
 
 async def on_status(interaction: Interaction, person: Person) -> None:
-    view = await queries.status(
-        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "status")
-    )
-    await interaction.say(replies.status_reply(view, await interaction.context.ledger.now()))
+    request_id = parse.parse_request_id(_arguments(interaction), "status")
+    view = await queries.status(interaction.context, person, request_id)
+    await interaction.reply(replies.status_reply(view, await interaction.context.ledger.now()))
 
 
 async def on_cancel(interaction: Interaction, person: Person) -> None:
-    request = await request_access.cancel(
-        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "cancel")
-    )
-    await interaction.say(replies.text_reply(f"#{request.id} is withdrawn."))
+    request_id = parse.parse_request_id(_arguments(interaction), "cancel")
+    request = await request_access.cancel(interaction.context, person, request_id)
+    await interaction.reply(replies.text_reply(f"#{request.id} is withdrawn."))
 
 
 async def on_done(interaction: Interaction, person: Person) -> None:
-    request = await revoke.done(
-        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "done")
-    )
-    await interaction.say(replies.end_reply(request))
+    request_id = parse.parse_request_id(_arguments(interaction), "done")
+    await interaction.reply(replies.end_reply(await revoke.done(interaction.context, person, request_id)))
 
 
 async def on_revoke(interaction: Interaction, person: Person) -> None:
-    request = await revoke.revoke(
-        interaction.context, person, parse.parse_request_id(parse.split_command(interaction.text).rest, "revoke")
-    )
-    await interaction.say(replies.end_reply(request))
+    request_id = parse.parse_request_id(_arguments(interaction), "revoke")
+    await interaction.reply(replies.end_reply(await revoke.revoke(interaction.context, person, request_id)))
 
 
 async def on_databases(interaction: Interaction, person: Person) -> None:
-    await interaction.say(replies.databases_reply(await queries.databases(interaction.context, person)))
+    await interaction.reply(replies.databases_reply(await queries.databases(interaction.context, person)))
 
 
 async def on_explain(interaction: Interaction, person: Person) -> None:
-    typed, other = parse.parse_explain(parse.split_command(interaction.text).rest)
-    await interaction.say(replies.explain_reply(await queries.explain(interaction.context, person, typed, other=other)))
+    typed, other = parse.parse_explain(_arguments(interaction))
+    answer = await queries.explain(interaction.context, person, typed, other=other)
+    await interaction.reply(replies.explain_reply(answer))
 
 
 async def on_help(interaction: Interaction, _person: Person) -> None:
-    rest = parse.split_command(interaction.text).rest
-    await interaction.say(replies.help_reply(rest[0] if rest else None))
+    arguments = _arguments(interaction)
+    await interaction.reply(replies.help_reply(arguments[0] if arguments else None))
 
 
 VERBS: dict[str, Listener] = {

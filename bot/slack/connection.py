@@ -1,7 +1,7 @@
-"""The way to Slack: the Web client, the Bolt app, and a supervisor that keeps a Socket Mode connection alive.
+"""The connection to Slack: Web client, Bolt app, and a supervised Socket Mode connection.
 
-The client of slack_sdk tries a refused ticket for ever and may fall silent after a reconnect; the cure its
-maintainers name is a new client, so the supervisor builds one when the old has not been well for a while.
+The Socket Mode client of slack_sdk retries a refused ticket for ever, and it may receive nothing after a reconnect. Its
+maintainers recommend a new client in that case. The supervisor therefore builds one after a minute without a connection.
 """
 
 from __future__ import annotations
@@ -50,42 +50,42 @@ log = structlog.get_logger(__name__)
 
 
 class TokenRefused(Exception):
-    """Slack does not accept a token. Trying again will not help."""
+    """Slack does not accept a token. A retry does not help."""
 
     def __init__(self, variable: str, code: str) -> None:
         super().__init__(f"{variable}: Slack refused it ({code}); {TOKEN_REMEDIES[variable]}")
 
 
 class InvalidAnswer(SlackClientError):
-    """What came back was not Slack's: a gateway's page, half an answer. Says nothing of what it held."""
+    """The response is not from Slack, for example an error page of a gateway. The text has no part of the response."""
 
 
 class WebClient(AsyncWebClient):
-    """Fails with SlackApiError where Slack said no, and with SlackClientError or an error of the network where it said nothing.
+    """Raises SlackApiError if Slack refuses a call, and SlackClientError or a network error if there is no valid response.
 
-    slack_sdk itself raises AttributeError at a body that is no JSON object, and such come from every gateway on the way.
+    slack_sdk itself raises AttributeError if the body is not a JSON object, which is common behind gateways.
     """
 
-    async def api_call(self, api_method: str, **about: Any) -> AsyncSlackResponse:
+    async def api_call(self, api_method: str, **arguments: Any) -> AsyncSlackResponse:
         try:
-            return await super().api_call(api_method, **about)
+            return await super().api_call(api_method, **arguments)
         except SlackApiError as error:
             if isinstance(error.response, AsyncSlackResponse) and isinstance(error.response.data, dict):
                 raise
-            raise InvalidAnswer(f"{api_method}: the answer is not Slack's") from None
+            raise InvalidAnswer(f"{api_method}: the response is not from Slack") from None
         except (AttributeError, ValueError):
-            raise InvalidAnswer(f"{api_method}: the answer is not Slack's") from None
+            raise InvalidAnswer(f"{api_method}: the response is not from Slack") from None
 
 
 def web_client(token: str, base_url: str | None) -> AsyncWebClient:
-    """A client without retry handlers: nothing before an ack may wait, and everything after it is a task that is retried."""
+    """Build a client without retry handlers. Calls before an acknowledgement must not wait, and later calls are retried as tasks."""
     if base_url is None:
         return WebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[])
     return WebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[], base_url=base_url)
 
 
 def build_bolt_app(client: AsyncWebClient, context: Context) -> AsyncApp:
-    """The app with all listeners."""
+    """Build the Bolt app with all listeners."""
     app = AsyncApp(client=client)
     for module in (commands, actions, forms, events):
         module.register(app, context)
@@ -93,30 +93,30 @@ def build_bolt_app(client: AsyncWebClient, context: Context) -> AsyncApp:
 
 
 class SocketConnection:
-    """Socket Mode, kept alive until told to stop. ``is_connected`` is what readiness asks."""
+    """A Socket Mode connection that is kept alive until ``run`` is stopped."""
 
     def __init__(
-        self, app: AsyncApp, app_token: str, *, on_first: Callable[[str], None] = lambda _workspace: None
+        self, app: AsyncApp, app_token: str, *, on_first_connection: Callable[[str], None] = lambda _workspace: None
     ) -> None:
-        """``on_first`` is told the workspace's name at the first connection."""
-        self._on_first: Callable[[str], None] | None = on_first
+        """``on_first_connection`` is called once, with the name of the workspace."""
+        self._on_first_connection: Callable[[str], None] | None = on_first_connection
         self._app = app
         self._app_token = app_token
         self._handler: AsyncSocketModeHandler | None = None
 
     @property
     def is_connected(self) -> bool:
-        """A socket is open and its session is not closed behind its back."""
+        """The socket is open, and so is the HTTP session that it needs. Readiness checks this."""
         client = self._handler.client if self._handler else None
         if client is None or client.aiohttp_client_session.closed or client.current_session is None:
             return False
         return not client.current_session.closed
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Raises SlackRefused for a token that Slack does not accept."""
+        """Connect, and connect again after each failure, until ``stop`` is set. Raises TokenRefused."""
         try:
             while not stop.is_set():
-                if await self._connected():
+                if await self._connect():
                     await self._watch(stop)
                 else:
                     await _pause(stop, RETRY_SECONDS)
@@ -124,38 +124,39 @@ class SocketConnection:
         finally:
             await self._close()
 
-    async def _connected(self) -> bool:
-        asking = ""
+    async def _connect(self) -> bool:
+        """Return whether there is a connection now. Raises TokenRefused."""
+        variable = "SLACK_BOT_TOKEN"
         try:
-            asking = "SLACK_BOT_TOKEN"
             workspace = str((await self._app.client.auth_test()).get("team") or "")
-            asking = "SLACK_APP_TOKEN"
+            variable = "SLACK_APP_TOKEN"
             await self._app.client.apps_connections_open(app_token=self._app_token)
             self._handler = AsyncSocketModeHandler(self._app, self._app_token)
             await asyncio.wait_for(self._handler.connect_async(), CONNECT_SECONDS)  # type: ignore[no-untyped-call]
         except SlackApiError as error:
             code = str(error.response.get("error"))
             if code in FATAL_CODES:
-                raise TokenRefused(asking, code) from None
-            log.warning("no connection to Slack", code=code)
+                raise TokenRefused(variable, code) from None
+            log.warning("connection_failed", code=code)
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("no connection to Slack", error=type(error).__name__)
+            log.warning("connection_failed", error=type(error).__name__)
         else:
-            log.info("connected to Slack")
-            if self._on_first is not None:
-                self._on_first(workspace)
-                self._on_first = None
+            log.info("connected")
+            if self._on_first_connection is not None:
+                self._on_first_connection(workspace)
+                self._on_first_connection = None
             return True
         return False
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        well_at = time.monotonic()
-        while not stop.is_set() and time.monotonic() - well_at < UNHEALTHY_SECONDS:
+        """Return when the connection was down for ``UNHEALTHY_SECONDS``, or when ``stop`` is set."""
+        connected_at = time.monotonic()
+        while not stop.is_set() and time.monotonic() - connected_at < UNHEALTHY_SECONDS:
             await _pause(stop, CHECK_SECONDS)
             if self.is_connected:
-                well_at = time.monotonic()
+                connected_at = time.monotonic()
         if not stop.is_set():
-            log.warning("the connection to Slack was not well for a minute; building a new one")
+            log.warning("connection_lost", seconds=UNHEALTHY_SECONDS)
 
     async def _close(self) -> None:
         handler, self._handler = self._handler, None

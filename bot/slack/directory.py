@@ -1,4 +1,8 @@
-"""People, as Slack has them now. Whoever is not certainly a full, active member of our own workspace is not ours."""
+"""People, groups and e-mail addresses of the workspace, as Slack has them now.
+
+A person counts as a member only if Slack confirms a full, active membership of this workspace or organisation.
+A failed lookup raises DirectoryUnavailable or leaves the name out. It never grants access.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ NON_MEMBER_FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """Our own workspace, and the Grid organisation it is in, if any."""
+    """The workspace in which the bot is installed, and its Enterprise Grid organisation, if any."""
 
     team_id: str
     enterprise_id: str | None
@@ -44,45 +48,45 @@ class Workspace:
 
 
 class SlackDirectory:
-    """``bot.access.ports.Directory``. Answers are at most ``FRESH_SECONDS`` old; no answer is an error, never a yes."""
+    """Implements ``bot.access.ports.Directory`` with the Web API. Persons and groups are at most ``FRESH_SECONDS`` old."""
 
     def __init__(self, client: AsyncWebClient, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.client = client
         self._clock = clock
-        self._home: Workspace | None = None
-        self._people: dict[str, tuple[float, Person]] = {}
+        self._workspace: Workspace | None = None
+        self._persons: dict[str, tuple[float, Person]] = {}
         self._groups = UserGroups(call=self._call, team=self._team, clock=clock)
-        self._addresses = EmailLookup(ask=self._ask_address, clock=clock)
+        self._addresses = EmailLookup(fetch=self._fetch_owner, clock=clock)
 
-    async def home(self) -> Workspace:
-        """Asked once (``auth.test``). Raises DirectoryUnavailable."""
-        if self._home is None:
+    async def workspace(self) -> Workspace:
+        """Return the workspace of the bot token. ``auth.test`` is called once. Raises DirectoryUnavailable."""
+        if self._workspace is None:
             answer = await self._call("auth.test")
             scopes = str(answer.headers.get("x-oauth-scopes") or answer.headers.get("X-OAuth-Scopes") or "")
-            self._home = Workspace(
+            self._workspace = Workspace(
                 team_id=str(answer["team_id"]),
                 enterprise_id=answer.get("enterprise_id") or None,
                 bot_user_id=str(answer.get("user_id") or ""),
                 scopes=tuple(s.strip() for s in scopes.split(",") if s.strip()),
             )
-        return self._home
+        return self._workspace
 
     async def team_id(self) -> str:
-        return (await self.home()).team_id
+        return (await self.workspace()).team_id
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
-        """Raises DirectoryUnavailable."""
-        seen = self._people.get(person_id)
-        if seen is not None and not fresh and self._clock() - seen[0] < FRESH_SECONDS:
-            return seen[1]
-        found = await self._ask(person_id)
-        if len(self._people) >= CACHE_MAX:
-            self._people.clear()
-        self._people[person_id] = (self._clock(), found)
+        """Return a person; ``fresh`` skips the cache. An unknown id is a Person who is not a member. Raises DirectoryUnavailable."""
+        cached = self._persons.get(person_id)
+        if cached is not None and not fresh and self._clock() - cached[0] < FRESH_SECONDS:
+            return cached[1]
+        found = await self._fetch_person(person_id)
+        if len(self._persons) >= CACHE_MAX:
+            self._persons.clear()
+        self._persons[person_id] = (self._clock(), found)
         return found
 
     async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
-        """Page by page until all are found or the channel ends. Raises DirectoryUnavailable."""
+        """Return those of ``people`` who are not in the channel. Reads page by page until all are found. Raises DirectoryUnavailable."""
         missing, cursor = set(people), ""
         while missing:
             answer = await self._call("conversations.members", channel=channel, limit=str(MEMBERS_PAGE), cursor=cursor)
@@ -93,7 +97,7 @@ class SlackDirectory:
         return tuple(sorted(missing))
 
     async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Groups by one call for all of them, addresses one by one, the first time slowly."""
+        """Return the members by name. Names without an answer in time are missing. Addresses need a call each, so the first time is slow."""
         people = {name: frozenset({name}) for name in names if PERSON.fullmatch(name)}
         addresses, groups = await asyncio.gather(
             self._addresses.owners([name for name in names if EMAIL.fullmatch(name)]), self._groups.members(names)
@@ -101,40 +105,40 @@ class SlackDirectory:
         return {**people, **addresses, **groups}
 
     async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:
-        """Those that Slack knows."""
-        seen = await self._groups.now() if handles else None
-        return {handle: seen.ids[handle] for handle in handles if handle in seen.ids} if seen else {}
+        """Return the group ids by handle. Handles that Slack does not know are missing."""
+        snapshot = await self._groups.snapshot() if handles else None
+        return {handle: snapshot.ids[handle] for handle in handles if handle in snapshot.ids} if snapshot else {}
 
     def forget_groups(self) -> None:
-        """Slack said that groups changed."""
+        """Drop the cached groups, because Slack reported a change."""
         self._groups.forget()
 
-    async def _ask_address(self, address: str) -> frozenset[str]:
-        home = await self.home()
+    async def _fetch_owner(self, address: str) -> frozenset[str]:
+        workspace = await self.workspace()
         try:
             user = _user(await self._call("users.lookupByEmail", email=address))
         except NoSuchPerson:
             return frozenset()
-        return frozenset() if non_member_reason(user, home) else frozenset({str(user["id"])})
+        return frozenset() if non_member_reason(user, workspace) else frozenset({str(user["id"])})
 
     async def _team(self) -> Mapping[str, str]:
-        """An organisation's token must name the workspace."""
-        home = await self.home()
-        return {"team_id": home.team_id} if home.enterprise_id else {}
+        """Return the arguments that name the workspace. Calls with the token of an organisation need them."""
+        workspace = await self.workspace()
+        return {"team_id": workspace.team_id} if workspace.enterprise_id else {}
 
     def forget(self, person_id: str) -> None:
-        """Slack said that this person changed, perhaps their address."""
-        self._people.pop(person_id, None)
+        """Drop what is cached of this person, because Slack reported a change. The address may have changed, too."""
+        self._persons.pop(person_id, None)
         self._addresses.forget(person_id)
 
-    async def _ask(self, person_id: str) -> Person:
-        home = await self.home()
+    async def _fetch_person(self, person_id: str) -> Person:
+        workspace = await self.workspace()
         try:
             user = _user(await self._call("users.info", user=person_id))
         except NoSuchPerson:
             return Person(id=person_id, name=person_id, is_member=False, why_not="unknown here")
-        why_not = non_member_reason(user, home)
-        return Person(id=person_id, name=_name(user), is_member=not why_not, why_not=why_not)
+        reason = non_member_reason(user, workspace)
+        return Person(id=person_id, name=_name(user), is_member=not reason, why_not=reason)
 
     async def _call(self, method: str, **arguments: str) -> Any:
         try:
@@ -143,7 +147,7 @@ class SlackDirectory:
             code = (
                 str(error.response.get("error", "unknown"))
                 if hasattr(error.response, "get")
-                else "no answer of Slack's"
+                else "the response is not from Slack"
             )
             if code in UNKNOWN_PERSON_CODES:
                 raise NoSuchPerson from None
@@ -153,34 +157,34 @@ class SlackDirectory:
 
 
 class NoSuchPerson(Exception):
-    """Slack knows nobody of this id, or does not show them to us."""
+    """Slack does not know this id or address, or does not show the person to the bot."""
 
 
 def _user(answer: Any) -> Mapping[str, Any]:
-    """Raises DirectoryUnavailable for what Slack would never say: gateways stand in between."""
+    """Return the user object of an answer. Raises DirectoryUnavailable if there is none, which happens behind gateways."""
     try:
         user = answer["user"]
     except (KeyError, TypeError, ValueError):
         user = None
     if not isinstance(user, dict) or not user.get("id"):
-        raise DirectoryUnavailable("no answer of Slack's")
+        raise DirectoryUnavailable("the response is not from Slack")
     return user
 
 
-def non_member_reason(user: Mapping[str, Any], home: Workspace) -> str:
-    """Empty for a full member of our own workspace or organisation, else why not, in words.
+def non_member_reason(user: Mapping[str, Any], workspace: Workspace) -> str:
+    """Return an empty string for a full member of the workspace or organisation, else the reason in plain words.
 
-    What counts is the person's home as ``users.info`` has it, whatever a click's payload says: people of other
-    organisations click our buttons in shared channels under our own team id.
+    The team in ``users.info`` decides, not the team in the payload of a click: in a shared channel, clicks of people of
+    other organisations arrive under the team id of this workspace.
     """
     if user.get("id") == SLACKBOT:
         return "a bot"
-    flagged = next((words for flag, words in NON_MEMBER_FLAGS if user.get(flag)), "")
+    flagged = next((reason for flag, reason in NON_MEMBER_FLAGS if user.get(flag)), "")
     if flagged:
         return flagged
     enterprise = user.get("enterprise_user") or {}
-    is_member = user.get("team_id") in (home.team_id, home.enterprise_id) and user.get("team_id") is not None
-    if home.enterprise_id is not None and enterprise.get("enterprise_id") == home.enterprise_id:
+    is_member = user.get("team_id") in (workspace.team_id, workspace.enterprise_id) and user.get("team_id") is not None
+    if workspace.enterprise_id is not None and enterprise.get("enterprise_id") == workspace.enterprise_id:
         is_member = True
     return "" if is_member else "not of this workspace"
 

@@ -1,4 +1,4 @@
-"""What only Slack knows: tokens, scopes, channels, people."""
+"""The checks of ``dbaccess doctor`` that need Slack: tokens, scopes, channels, people and groups."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def _finding(what: str, *, is_ok: bool = False, is_fatal: bool = True, remedy: s
 
 
 async def examine_slack(client: AsyncWebClient, app_token: str | None, config: Config | None) -> list[Finding]:
-    """Token, app token, scopes, channels, people."""
+    """Return the findings about Slack. Stops after the first finding if the bot token does not work."""
     directory = SlackDirectory(client)
     try:
-        home = await directory.home()
-    except DirectoryUnavailable as refused:
-        code = str(refused).rpartition(": ")[2]
+        workspace = await directory.workspace()
+    except DirectoryUnavailable as error:
+        code = str(error).rpartition(": ")[2]
         if code in ("invalid_auth", "not_authed", "token_revoked", "account_inactive"):
             return [
                 _finding(
@@ -50,15 +50,18 @@ async def examine_slack(client: AsyncWebClient, app_token: str | None, config: C
                 f"Slack does not answer ({code})", remedy="look at SLACK_API_URL and at the way out of this network"
             )
         ]
-    found = [_finding(f"the bot token is good, workspace {home.team_id}", is_ok=True), *_scopes(home.scopes)]
-    found.append(await _app_token(client, app_token))
-    for name, channel in _channels(config):
-        found.append(await _channel(client, name, channel))
-    found += await _people(directory, config)
+    found = [
+        _finding(f"the bot token is good, workspace {workspace.team_id}", is_ok=True),
+        *_scope_findings(workspace.scopes),
+    ]
+    found.append(await _app_token_finding(client, app_token))
+    for name, channel in _named_channels(config):
+        found.append(await _channel_finding(client, name, channel))
+    found += await _person_findings(directory, config)
     return found
 
 
-def _scopes(given: tuple[str, ...]) -> list[Finding]:
+def _scope_findings(given: tuple[str, ...]) -> list[Finding]:
     if not given:
         return [_finding("Slack did not say which scopes the token has", is_fatal=False)]
     missing = [scope for scope in SCOPES if scope not in given]
@@ -70,10 +73,10 @@ def _scopes(given: tuple[str, ...]) -> list[Finding]:
     ]
 
 
-async def _app_token(client: AsyncWebClient, app_token: str | None) -> Finding:
+async def _app_token_finding(client: AsyncWebClient, app_token: str | None) -> Finding:
     if app_token is None:
         return _finding("SLACK_APP_TOKEN is not set")
-    code = await _code(client, "apps.connections.open", app_token=app_token)
+    code = await _app_token_error(client, app_token)
     if code is None:
         return _finding("the app token opens Socket Mode", is_ok=True)
     return _finding(
@@ -81,31 +84,32 @@ async def _app_token(client: AsyncWebClient, app_token: str | None) -> Finding:
     )
 
 
-async def _code(client: AsyncWebClient, method: str, *, app_token: str) -> str | None:
+async def _app_token_error(client: AsyncWebClient, app_token: str) -> str | None:
     try:
         await client.apps_connections_open(app_token=app_token)
     except SlackApiError as error:
         return str(error.response.get("error"))
     except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
-        return f"{method}: {type(error).__name__}"
+        return f"apps.connections.open: {type(error).__name__}"
     return None
 
 
-def _channels(config: Config | None) -> list[tuple[str, str]]:
+def _named_channels(config: Config | None) -> list[tuple[str, str]]:
+    """Return each channel of the policy once, as (description of its first use, channel id)."""
     if config is None:
         return []
     named = [("audit channel", config.policy.audit_channel), ("alert channel", config.policy.alert_channel)]
     named += [(f"channel of rule “{rule.name}”", rule.channel) for rule in config.rules]
-    told = [(rule.name, name) for rule in config.rules for name in rule.notify if CHANNEL.fullmatch(name)]
-    named += [(f"channel told by rule “{rule}”", channel) for rule, channel in told]
-    seen: dict[str, str] = {}
+    notified = [(rule.name, name) for rule in config.rules for name in rule.notify if CHANNEL.fullmatch(name)]
+    named += [(f"channel told by rule “{rule}”", channel) for rule, channel in notified]
+    names: dict[str, str] = {}
     for name, channel in named:
         if channel:
-            seen.setdefault(channel, name)
-    return [(name, channel) for channel, name in seen.items()]
+            names.setdefault(channel, name)
+    return [(name, channel) for channel, name in names.items()]
 
 
-async def _channel(client: AsyncWebClient, name: str, channel: str) -> Finding:
+async def _channel_finding(client: AsyncWebClient, name: str, channel: str) -> Finding:
     try:
         answer = await client.conversations_info(channel=channel)
     except SlackApiError as error:
@@ -115,10 +119,10 @@ async def _channel(client: AsyncWebClient, name: str, channel: str) -> Finding:
         )
     except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
         return _finding(f"{name} {channel}: Slack does not answer ({type(error).__name__})")
-    return _evaluated(name, channel, answer["channel"])
+    return _channel_state(name, channel, answer["channel"])
 
 
-def _evaluated(name: str, channel: str, found: dict[str, Any]) -> Finding:
+def _channel_state(name: str, channel: str, found: dict[str, Any]) -> Finding:
     if found.get("is_archived"):
         return _finding(f"{name} {channel} is archived", remedy="name another channel")
     if found.get("is_ext_shared") or found.get("is_pending_ext_shared"):
@@ -133,8 +137,8 @@ def _evaluated(name: str, channel: str, found: dict[str, Any]) -> Finding:
     return _finding(f"{name} {channel} (#{found.get('name', '')})", is_ok=True)
 
 
-async def _people(directory: SlackDirectory, config: Config | None) -> list[Finding]:
-    """People by id, then whom only Slack can tell: groups and e-mail addresses."""
+async def _person_findings(directory: SlackDirectory, config: Config | None) -> list[Finding]:
+    """Return the findings about people named by id, then about groups and e-mail addresses."""
     if config is None:
         return []
     named = sorted(name for name in named_in(config.policy) if PERSON.fullmatch(name))
@@ -142,21 +146,21 @@ async def _people(directory: SlackDirectory, config: Config | None) -> list[Find
     for who in named[:PEOPLE_MAX]:
         try:
             person = await directory.person(who)
-        except DirectoryUnavailable as silent:
-            return [*found, _finding(f"Slack did not say who {who} is ({silent})")]
+        except DirectoryUnavailable as error:
+            return [*found, _finding(f"Slack did not say who {who} is ({error})")]
         if not person.is_member:
             found.append(_finding(f"{who} is named in the policy and cannot act: {person.why_not}", is_fatal=False))
     found = found or [_finding(f"all {len(named)} people the policy names by id are members", is_ok=True)]
-    return found + await _groups(directory, config)
+    return found + await _group_findings(directory, config)
 
 
-async def _groups(directory: SlackDirectory, config: Config) -> list[Finding]:
-    """A group that Slack does not know, or that has nobody in it, gives nobody anything."""
+async def _group_findings(directory: SlackDirectory, config: Config) -> list[Finding]:
+    """Return a finding for each group and address. A group without members grants nothing to anyone."""
     members = await directory.members(config.named)
-    return [_group(name, members.get(name)) for name in sorted(config.named)]
+    return [_group_finding(name, members.get(name)) for name in sorted(config.named)]
 
 
-def _group(name: str, people: frozenset[str] | None) -> Finding:
+def _group_finding(name: str, people: frozenset[str] | None) -> Finding:
     if people is None:
         remedy = "name a group that is there, by its id (S…); or look whether Slack answers"
         return _finding(f"Slack does not say who is in {name}: it counts for nobody", remedy=remedy)

@@ -1,4 +1,4 @@
-"""Whose an e-mail address is, as Slack has it. Each is a call of its own, of which Slack takes some fifty a minute."""
+"""Owners of e-mail addresses, cached. Slack needs one call for each address and allows some fifty calls a minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bot.access.ports import DirectoryUnavailable
 from bot.slack.user_groups import WAIT_SECONDS
 
 FRESH_SECONDS = 600.0
-"""An address changes its owner rarely, and Slack says so (``user_change``); whoever acts is looked at anew in any case."""
+"""An address rarely changes its owner, and Slack reports the change (``user_change``). A person who acts is checked again in any case."""
 
 UNOWNED_SECONDS = 60.0
 CONCURRENT_MAX = 8
@@ -18,39 +18,39 @@ CONCURRENT_MAX = 8
 
 @dataclass
 class EmailLookup:
-    """``ask`` gives the person, or nobody, and raises DirectoryUnavailable. What takes too long is there the next time."""
+    """``fetch`` returns the owner's id in a set, or an empty set, and raises DirectoryUnavailable. A slow answer is cached for the next call."""
 
-    ask: Callable[[str], Awaitable[frozenset[str]]]
+    fetch: Callable[[str], Awaitable[frozenset[str]]]
     clock: Callable[[], float]
-    _known: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
-    _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict, repr=False)
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT_MAX), repr=False)
+    _cache: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
+    _pending: dict[str, asyncio.Task[None]] = field(default_factory=dict, repr=False)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT_MAX), repr=False)
 
     def forget(self, person_id: str) -> None:
-        """Somebody changed: the address that was theirs may not be any more."""
-        self._known = {address: (at, who) for address, (at, who) in self._known.items() if person_id not in who}
+        """Drop the addresses of a person who changed: one of them may have another owner now."""
+        self._cache = {address: (at, owner) for address, (at, owner) in self._cache.items() if person_id not in owner}
 
     async def owners(self, addresses: Collection[str]) -> dict[str, frozenset[str]]:
-        """Of those that are known in time; the others are left out."""
-        wanted = [address for address in addresses if self._fresh(address) is None]
-        for address in wanted:
-            if address not in self._asking:
-                self._asking[address] = asyncio.create_task(self._look_up(address))
-        if wanted:
-            await asyncio.wait([self._asking[address] for address in wanted], timeout=WAIT_SECONDS)
+        """Return the owner of each address. Addresses without an answer within ``WAIT_SECONDS`` are missing."""
+        missing = [address for address in addresses if self._fresh(address) is None]
+        for address in missing:
+            if address not in self._pending:
+                self._pending[address] = asyncio.create_task(self._refresh(address))
+        if missing:
+            await asyncio.wait([self._pending[address] for address in missing], timeout=WAIT_SECONDS)
         found = {address: self._fresh(address) for address in addresses}
-        return {address: who for address, who in found.items() if who is not None}
+        return {address: owner for address, owner in found.items() if owner is not None}
 
     def _fresh(self, address: str) -> frozenset[str] | None:
-        at, who = self._known.get(address, (None, frozenset()))
-        within = FRESH_SECONDS if who else UNOWNED_SECONDS
-        return who if at is not None and self.clock() - at < within else None
+        at, owner = self._cache.get(address, (None, frozenset()))
+        within = FRESH_SECONDS if owner else UNOWNED_SECONDS
+        return owner if at is not None and self.clock() - at < within else None
 
-    async def _look_up(self, address: str) -> None:
+    async def _refresh(self, address: str) -> None:
         try:
-            async with self._turns:
-                self._known[address] = (self.clock(), await self.ask(address))
+            async with self._slots:
+                self._cache[address] = (self.clock(), await self.fetch(address))
         except DirectoryUnavailable:
-            pass  # nobody is told for certain; asked again the next time
+            pass  # the address stays unknown; the next call fetches it again
         finally:
-            del self._asking[address]
+            del self._pending[address]

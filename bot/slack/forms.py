@@ -1,4 +1,8 @@
-"""Forms that were submitted. Their errors must be in the ack, so they are judged first, within Slack's three seconds."""
+"""Listeners for submitted forms.
+
+Slack shows errors at the fields only if they are in the acknowledgement, which must come within three seconds. The
+submission is therefore carried out before the acknowledgement. If that takes longer, the person gets the result by DM.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from bot.access.errors import AccessError, NotUnderstood, Refused
 from bot.access.ports import Person
 from bot.access.results import FormNeeded
 from bot.slack import ids
-from bot.slack.interaction import in_trouble, user_of
+from bot.slack.interaction import BoltListener, report_unexpected, user_of
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.render.text import TEXT_MAX, escape, plain, truncate
@@ -23,18 +27,19 @@ from bot.slack.render.text import TEXT_MAX, escape, plain, truncate
 ACK_SECONDS = 2.5
 ERROR_MAX = 2000
 
-Submitted: TypeAlias = Callable[[Context, Person, dict[str, Any]], Awaitable[RenderedMessage | None]]
+FormListener: TypeAlias = Callable[[Context, Person, dict[str, Any]], Awaitable[RenderedMessage | None]]
 
 
 def register(app: AsyncApp, context: Context) -> None:
-    """Put the listeners on the app."""
-    app.view(ids.REQUEST_FORM)(_evaluated(context, on_ask_form))
-    app.view(ids.EXTEND_FORM)(_evaluated(context, on_extend_form))
-    app.view(ids.DENY_FORM)(_evaluated(context, on_deny_form))
+    """Add the listeners to the app."""
+    app.view(ids.REQUEST_FORM)(_bolt_listener(context, on_request_form))
+    app.view(ids.EXTEND_FORM)(_bolt_listener(context, on_extend_form))
+    app.view(ids.DENY_FORM)(_bolt_listener(context, on_deny_form))
 
 
-async def on_ask_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
-    return replies.request_reply(await request_access.request_access(context, person, form_layouts.submitted(view)))
+async def on_request_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
+    outcome = await request_access.request_access(context, person, form_layouts.submitted(view))
+    return replies.request_reply(outcome)
 
 
 async def on_extend_form(context: Context, person: Person, view: dict[str, Any]) -> RenderedMessage | None:
@@ -48,70 +53,72 @@ async def on_deny_form(context: Context, person: Person, view: dict[str, Any]) -
     return None
 
 
-def _evaluated(context: Context, submitted: Submitted) -> Callable[..., Awaitable[None]]:
-    """Ack with the errors, with the answer as the form's last page, or empty to close it. What takes too long answers by DM."""
+def _bolt_listener(context: Context, listener: FormListener) -> BoltListener:
+    """Wrap a listener for Bolt. The acknowledgement has the errors, or the reply as the form's last page, or is empty and closes the form."""
 
-    async def interaction(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
-        work = asyncio.ensure_future(_outcome(context, submitted, user_of(body), view))
-        await asyncio.wait({work}, timeout=ACK_SECONDS)
-        if work.done():
-            await ack(**work.result())
+    async def on_submit(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
+        submission = asyncio.ensure_future(_ack_arguments(context, listener, user_of(body), view))
+        await asyncio.wait({submission}, timeout=ACK_SECONDS)
+        if submission.done():
+            await ack(**submission.result())
             return
         await ack()
-        late = await work
+        late = await submission
         if late:
             await client.chat_postMessage(
-                channel=user_of(body), text=_words(late), unfurl_links=False, unfurl_media=False
+                channel=user_of(body), text=_late_text(late), unfurl_links=False, unfurl_media=False
             )
 
-    return interaction
+    return on_submit
 
 
-async def _outcome(context: Context, submitted: Submitted, user_id: str, view: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the ack."""
-    last = None
+async def _ack_arguments(
+    context: Context, listener: FormListener, user_id: str, view: dict[str, Any]
+) -> dict[str, Any]:
+    """Carry out the submission and return the arguments of the acknowledgement. Never raises."""
+    last_event = None
     try:
-        last = await queries.last_event(context)
-        shown = await submitted(context, await context.member(user_id), view)
+        last_event = await queries.last_event(context)
+        rendered = await listener(context, await context.member(user_id), view)
     except FormNeeded as needed:
-        return _error(
-            view,
-            {"reason": ids.WHY, "level": form_layouts.level_block_id(view)}.get(needed.missing, ids.DATABASE),
-            f"{needed.missing} is missing",
-        )
-    except AccessError as no:
-        return _error(view, _block_of(no, view), str(no))
-    except Exception as unforeseen:  # noqa: BLE001 - the person must hear of it
-        return _error(view, ids.WHY, await in_trouble(context, unforeseen, user_id, last=last))
-    return {"response_action": "update", "view": _last_page(shown)} if shown else {}
+        blocks = {"reason": ids.WHY, "level": form_layouts.level_block_id(view)}
+        return _errors(view, blocks.get(needed.missing, ids.DATABASE), f"{needed.missing} is missing")
+    except AccessError as error:
+        return _errors(view, _error_block_id(error, view), str(error))
+    except Exception as error:  # noqa: BLE001 - the person must get a reply
+        text = await report_unexpected(context, error, user_id, last_event=last_event)
+        return _errors(view, ids.WHY, text)
+    return {"response_action": "update", "view": _last_page(rendered)} if rendered else {}
 
 
-def _block_of(no: AccessError, view: dict[str, Any]) -> str:
+def _error_block_id(error: AccessError, view: dict[str, Any]) -> str:
     if view.get("callback_id") == ids.DENY_FORM:
         return ids.WHY
-    if isinstance(no, NotUnderstood):
+    if isinstance(error, NotUnderstood):
         return ids.DURATION
-    about = no.about if isinstance(no, Refused) else "what"
+    about = error.about if isinstance(error, Refused) else "what"
     return {"reason": ids.WHY, "duration": ids.DURATION, "ticket": ids.TICKET}.get(about, ids.DATABASE)
 
 
-def _error(view: dict[str, Any], block_id: str, words: str) -> dict[str, Any]:
-    known = {str(b.get("block_id")) for b in view.get("blocks", ())}
-    place = block_id if block_id in known else ids.WHY
-    return {"response_action": "errors", "errors": {place: truncate(words, ERROR_MAX)}}
+def _errors(view: dict[str, Any], block_id: str, text: str) -> dict[str, Any]:
+    """An error at its field. A form without that field shows it at **Why**, because Slack ignores errors at unknown blocks."""
+    block_ids = {str(block.get("block_id")) for block in view.get("blocks", ())}
+    known_id = block_id if block_id in block_ids else ids.WHY
+    return {"response_action": "errors", "errors": {known_id: truncate(text, ERROR_MAX)}}
 
 
-def _last_page(shown: RenderedMessage) -> Block:
+def _last_page(rendered: RenderedMessage) -> Block:
     return {
         "type": "modal",
         "callback_id": "asked",
         "title": plain("Asked", 24),
         "close": plain("Close", 24),
-        "blocks": shown.blocks[:1],
+        "blocks": rendered.blocks[:1],
     }
 
 
-def _words(late: dict[str, Any]) -> str:
-    if "errors" in late:
-        return truncate(escape(" ".join(late["errors"].values())), TEXT_MAX)
-    return str(late["view"]["blocks"][0]["text"]["text"])
+def _late_text(arguments: dict[str, Any]) -> str:
+    """The text of the DM that replaces a late acknowledgement with these arguments."""
+    if "errors" in arguments:
+        return truncate(escape(" ".join(arguments["errors"].values())), TEXT_MAX)
+    return str(arguments["view"]["blocks"][0]["text"]["text"])

@@ -1,4 +1,7 @@
-"""Every action, block and callback id there is. A button's value is ``42.<key>`` and nothing more."""
+"""Identifiers of all actions, blocks and forms. They are stored in Slack messages, so their values must not change.
+
+A button's value is ``42.<key>`` and nothing more.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What every listener goes through: ack first, who is it, one verb, and an answer whatever happens."""
+"""The common path of all commands and clicks: acknowledge first, identify the person, call one use case, reply.
+
+The person always gets a reply, also after an error that nobody expected.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from bot.slack.render.replies import text_reply
 from storage.errors import StoreUnavailable
 
 HTTP_OK = 200
-TOO_SLOW = frozenset(
+EXPIRED_TRIGGER_CODES = frozenset(
     {"expired_trigger_id", "exchanged_trigger_id", "trigger_expired", "trigger_exchanged", "invalid_trigger_id"}
 )
 
@@ -34,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction:
-    """A command or a click, and the ways to answer it. Answers are seen by the one person alone."""
+    """One command or click, with the ways to reply to it. Only the person who acted sees the replies."""
 
     context: Context
     client: AsyncWebClient
@@ -43,31 +46,31 @@ class Interaction:
 
     @property
     def text(self) -> str:
-        """What stands after the command."""
+        """The text after the slash command."""
         return str(self.body.get("text") or "")
 
     @property
     def value(self) -> str:
-        """The clicked button's value."""
+        """The value of the clicked button."""
         return str(self.body["actions"][0].get("value") or "")
 
     @property
-    def gives_back(self) -> bool:
-        """The person ends their own grant, by the button or the command: that does not wait for what the directory says of them."""
+    def is_giving_back(self) -> bool:
+        """The person ends their own grant, by button or command. This must work also while the directory gives no answer."""
         clicked = [action.get("action_id") for action in self.body.get("actions") or ()]
         return clicked == [ids.DONE] or (not clicked and parse.split_command(self.text).verb == "done")
 
-    async def say(self, rendered: RenderedMessage) -> None:
-        """Ephemeral; the message that was clicked stays. In a form, which has nowhere to answer, by DM.
+    async def reply(self, rendered: RenderedMessage) -> None:
+        """Reply ephemerally and leave the clicked message as it is. A click inside a form has no response URL and is answered by DM.
 
-        Never fails: what the verb did is done, and an answer that cannot be shown must not say otherwise.
+        Never raises: the use case is done by now, and a lost reply must not look like a failed use case.
         """
         try:
-            await self._say(rendered)
+            await self._reply(rendered)
         except (SlackClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("an answer could not be shown", error=type(error).__name__)
+            log.warning("reply_failed", error=type(error).__name__)
 
-    async def _say(self, rendered: RenderedMessage) -> None:
+    async def _reply(self, rendered: RenderedMessage) -> None:
         if not self.respond.response_url:
             await self.client.chat_postMessage(
                 channel=user_of(self.body),
@@ -81,21 +84,21 @@ class Interaction:
             text=rendered.text, blocks=rendered.blocks, response_type="ephemeral", replace_original=False
         )
         if answer.status_code != HTTP_OK:
-            log.warning("an answer could not be shown", status=answer.status_code)
+            log.warning("reply_failed", status=answer.status_code)
 
-    async def open(self, view: Block) -> str | None:
-        """A form; its id. Slack gives three seconds and one try."""
+    async def open_form(self, view: Block) -> str | None:
+        """Open a form and return its view id, or None if it came too late. A trigger id works once and for three seconds."""
         try:
             opened = await self.client.views_open(trigger_id=str(self.body["trigger_id"]), view=view)
             return str(opened["view"]["id"])
         except SlackApiError as error:
-            if error.response.get("error") not in TOO_SLOW:
+            if error.response.get("error") not in EXPIRED_TRIGGER_CODES:
                 raise
-            await self.say(text_reply("Slack did not wait for the form. Please try again."))
+            await self.reply(text_reply("Slack did not wait for the form. Please try again."))
             return None
 
-    async def redraw(self, view_id: str, view: Block) -> None:
-        """What an open form shows instead. One that was closed meanwhile is left alone."""
+    async def update_form(self, view_id: str, view: Block) -> None:
+        """Replace the content of an open form. A form that was closed in the meantime is ignored."""
         try:
             await self.client.views_update(view_id=view_id, view=view)
         except SlackApiError as error:
@@ -108,47 +111,50 @@ BoltListener: TypeAlias = Callable[..., Awaitable[None]]
 
 
 def user_of(body: dict[str, Any]) -> str:
-    """Who acts: commands and interactions name them differently."""
+    """Return the id of the person who acts. Commands and interactions have it in different places."""
     return str(body.get("user_id") or (body.get("user") or {}).get("id") or "")
 
 
-def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -> BoltListener:
-    """The listener as Bolt wants it. ``is_recorded``: whatever it changes is an audit event of the person who acts."""
+def bolt_listener(context: Context, listener: Listener, *, is_audited: bool = True) -> BoltListener:
+    """Wrap a listener for Bolt. ``is_audited``: every change that it makes is an audit event of the person who acts."""
 
-    async def interaction(ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond) -> None:
+    async def on_interaction(
+        ack: AsyncAck, body: dict[str, Any], client: AsyncWebClient, respond: AsyncRespond
+    ) -> None:
         await ack()
-        call = Interaction(context=context, client=client, respond=respond, body=body)
-        last = None
+        interaction = Interaction(context=context, client=client, respond=respond, body=body)
+        last_event = None
         try:
-            last = await queries.last_event(context) if is_recorded else None
-            await _answered(call, listener)
-        except Exception as unforeseen:  # noqa: BLE001 - a person who clicked must hear of it
-            await call.say(text_reply(await in_trouble(context, unforeseen, user_of(body), last=last)))
+            last_event = await queries.last_event(context) if is_audited else None
+            await _run(interaction, listener)
+        except Exception as error:  # noqa: BLE001 - the person must get a reply
+            text = await report_unexpected(context, error, user_of(body), last_event=last_event)
+            await interaction.reply(text_reply(text))
 
-    return interaction
+    return on_interaction
 
 
-async def _answered(call: Interaction, listener: Listener) -> None:
-    find = call.context.giver if call.gives_back else call.context.member
+async def _run(interaction: Interaction, listener: Listener) -> None:
+    find = interaction.context.giver if interaction.is_giving_back else interaction.context.member
     try:
-        await listener(call, await find(user_of(call.body)))
+        await listener(interaction, await find(user_of(interaction.body)))
     except FormNeeded as needed:
-        await call.open(form_layouts.form_for(needed))
-    except AccessError as no:
-        await call.say(replies.refusal(no))
+        await interaction.open_form(form_layouts.form_for(needed))
+    except AccessError as error:
+        await interaction.reply(replies.refusal(error))
 
 
-async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, last: int | None) -> str:
-    """Log what was not foreseen under a reference, and give the words for the person.
+async def report_unexpected(context: Context, error: Exception, user_id: str, *, last_event: int | None) -> str:
+    """Log an unexpected error under a reference, and return the text for the person.
 
-    ``last``: the newest event of the record before the listener began; None where nobody knows, or where not everything
-    that it changes is on the record. The words say only what the ledger shows afterwards.
+    ``last_event`` is the id of the newest audit event before the listener began. It is None if that is unknown, or if the
+    listener makes changes without an audit event. The text says only what the ledger shows after the error.
     """
     number = secrets.token_hex(4).upper()
     reference = f"{number[:4]}-{number[4:]}"
-    log.error("a listener failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen)
-    changes = await queries.changes_since(context, user_id, last)
-    is_sure = not isinstance(unforeseen, StoreUnavailable)  # what it was writing may be written, or may yet be
-    return replies.unexpected_error_text(
-        reference, user_id, changes or (None if changes is None or not is_sure else ())
-    )
+    log.error("listener_failed", reference=reference, error=type(error).__name__, exc_info=error)
+    changes = await queries.changes_since(context, user_id, last_event)
+    is_certain = not isinstance(error, StoreUnavailable)  # an unfinished write may still be committed
+    if not changes and not is_certain:
+        changes = None
+    return replies.unexpected_error_text(reference, user_id, changes)

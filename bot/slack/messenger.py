@@ -1,4 +1,7 @@
-"""The only ``chat.*`` calls for messages that last. Errors are translated here; none of them holds a word of the message."""
+"""Posts and updates lasting messages through ``chat.*``, and translates Slack's errors.
+
+No error and no log line contains text of a message, because a message may contain a password.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,16 @@ UNDELIVERABLE_CODES = frozenset({
     "msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "too_many_attachments", "no_text",
     "block_mismatch", "as_user_not_supported", "slack_connect_file_link_sharing_blocked",
 })  # fmt: skip
-"""With these it will not help to try again. The last lines are our own mistakes: loud in the log, and told as undeliverable."""
+"""A retry does not help with these codes. The last two lines are faults of the bot itself."""
 
 RESTRICTED_PREFIX = "restricted_action"
-"""Begins a family of codes: the workspace's administrators allow no posts there."""
+"""Prefix of a family of codes: the administrators of the workspace allow no posts in this channel."""
 
 INVALID_MESSAGE_CODES = frozenset(
     {"msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "no_text"}
 )
+"""The bot rendered a message that Slack does not accept."""
+
 BOT_REFUSED_CODES = frozenset(
     {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope"}
 )
@@ -37,24 +42,24 @@ log = structlog.get_logger(__name__)
 
 
 class SlackMessenger:
-    """``bot.access.ports.Messenger`` over the Web API. The client has no retry handlers: the tasks retry."""
+    """Implements ``bot.access.ports.Messenger`` with the Web API. The client has no retry handlers, because the tasks retry."""
 
     def __init__(self, client: AsyncWebClient) -> None:
         self._client = client
 
     async def post(self, channel: str, notice: Notice, *, thread: str | None = None) -> Posted:
-        """A person's id opens the bot's DM with them; the id of that DM is what comes back."""
-        more = {"thread_ts": thread} if thread else {}
-        found = await self._call("chat.postMessage", channel, notice, unfurl_links=False, unfurl_media=False, **more)
+        """Post a message. With a person's id as ``channel`` it goes to the bot's DM with them, and ``Posted`` has the id of that DM."""
+        reply = {"thread_ts": thread} if thread else {}
+        found = await self._call("chat.postMessage", channel, notice, unfurl_links=False, unfurl_media=False, **reply)
         return Posted(channel=str(found["channel"]), ts=str(found["ts"]))
 
     async def update(self, posted: Posted, notice: Notice) -> None:
-        """Text and blocks together: text alone would remove the blocks, blocks alone leave the notification empty."""
+        """Replace text and blocks of a message. Text alone would remove the blocks; blocks alone would leave the notification empty."""
         await self._call("chat.update", posted.channel, notice, ts=posted.ts)
 
-    async def _call(self, method: str, channel: str, notice: Notice, **more: Any) -> dict[str, Any]:
+    async def _call(self, method: str, channel: str, notice: Notice, **arguments: Any) -> dict[str, Any]:
         rendered = render(notice)
-        body = {"channel": channel, "text": rendered.text, "blocks": rendered.blocks, **more}
+        body = {"channel": channel, "text": rendered.text, "blocks": rendered.blocks, **arguments}
         try:
             answer = await self._client.api_call(method, json=body)
         except SlackApiError as error:
@@ -67,7 +72,7 @@ class SlackMessenger:
 
 
 def translate(error: SlackApiError, method: str) -> DeliveryError:
-    """By Slack's error code. What is not known is tried again, and logged."""
+    """Translate Slack's error code. Unknown codes are logged and become ``Delayed``, so that the task retries."""
     code = str(error.response.get("error", "unknown")) if error.response is not None else "unknown"
     if code == "ratelimited" or getattr(error.response, "status_code", 200) == TOO_MANY_REQUESTS:
         return Delayed("Slack asks to wait", retry_after=_retry_after(error.response))
@@ -75,17 +80,17 @@ def translate(error: SlackApiError, method: str) -> DeliveryError:
         return MessageGone(code)
     if code in UNDELIVERABLE_CODES or code.startswith(RESTRICTED_PREFIX):
         if code in INVALID_MESSAGE_CODES:
-            log.error("Slack refused what we drew", method=method, code=code)
+            log.error("message_invalid", method=method, code=code)
         return Undeliverable(code)
     if code in BOT_REFUSED_CODES:
-        log.error("Slack does not accept the bot", method=method, code=code)
+        log.error("bot_refused", method=method, code=code)
     else:
-        log.warning("Slack said no", method=method, code=code)
-    return Delayed(f"Slack said {code}")
+        log.warning("call_failed", method=method, code=code)
+    return Delayed(f"Slack answered {code}")
 
 
 def _retry_after(response: Any) -> float:
-    """Seconds, one where Slack named none that can be read."""
+    """Return the seconds to wait: 1 if the header is missing or cannot be parsed."""
     headers = getattr(response, "headers", {}) or {}
     try:
         return max(float(headers.get("Retry-After", headers.get("retry-after", 1))), 0.0)

@@ -1,4 +1,4 @@
-"""What stands after ``/dbaccess``. Pure."""
+"""Parse the text after ``/dbaccess`` into typed values. Pure."""
 
 from __future__ import annotations
 
@@ -20,72 +20,78 @@ ID = re.compile(r"#?(\d{1,18})", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class CommandText:
-    """A verb and the rest, as typed."""
+    """The verb in lower case and its arguments, as the person typed them."""
 
     verb: str
-    rest: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
 def split_command(text: str) -> CommandText:
-    """The first word is the verb; ``help`` where there is none. Escaping is undone once, after mentions were recognised.
+    """Split the text into verb and arguments. An empty text is ``help``.
 
-    Cleaned here, since some of what cannot be shown no ledger can keep either (NUL, half a surrogate pair).
+    Slack's escaping is undone once. Mentions keep their escaped form, so that a typed ``&lt;@U1&gt;`` never becomes a mention.
+    Control characters are removed here because PostgreSQL cannot store NUL and UTF-8 cannot encode half a surrogate pair.
     """
     parts = [part for typed in text.split() if (part := clean(typed))]
-    rest = tuple(p if MENTION.fullmatch(p) else unescape(p) for p in parts[1:])
-    return CommandText(verb=(parts[0].lower() if parts else "help"), rest=rest)
+    arguments = tuple(p if MENTION.fullmatch(p) else unescape(p) for p in parts[1:])
+    return CommandText(verb=(parts[0].lower() if parts else "help"), arguments=arguments)
 
 
-def parse_request_id(rest: Sequence[str], verb: str) -> int:
-    """``42`` or ``#42``. Raises NotUnderstood."""
-    found = ID.fullmatch(rest[0]) if len(rest) == 1 else None
+def parse_request_id(arguments: Sequence[str], verb: str) -> int:
+    """Parse ``42`` or ``#42``. Raises NotUnderstood."""
+    found = ID.fullmatch(arguments[0]) if len(arguments) == 1 else None
     if found is None:
-        raise NotUnderstood(" ".join((verb, *rest)), f"It looks like /dbaccess {verb} 42.")
+        raise NotUnderstood(" ".join((verb, *arguments)), f"It looks like /dbaccess {verb} 42.")
     return int(found[1])
 
 
 def mentioned_person(word: str) -> str | None:
-    """The person a word mentions, or None."""
+    """Return the id of the person whom the word mentions, or None."""
     found = MENTION.fullmatch(word)
     return found[1] if found else None
 
 
-def parse_request(rest: Sequence[str], levels: Callable[[str], Collection[str]]) -> Typed:
-    """``[DATABASE [LEVEL] [DURATION] [REASON…]]``; ``levels`` gives those a database has. Raises NotUnderstood.
+def parse_request(arguments: Sequence[str], levels: Callable[[str], Collection[str]]) -> Typed:
+    """Parse ``[DATABASE [LEVEL] [DURATION] [REASON…]]``. ``levels`` returns the level names of a database. Raises NotUnderstood.
 
-    After the database a word is a level where the database has such a one, or where a duration follows it; a word that
-    begins with a digit is a duration; everything after is the reason.
+    The word after the database is the level if the database has that level, or if a duration follows the word.
+    A word that begins with a digit is the duration. All other words are the reason.
     """
-    left = list(rest)
+    left = list(arguments)
     database = left.pop(0) if left else None
     is_level = database is not None and left and (left[0] in levels(database) or _precedes_duration(left))
     level = left.pop(0) if is_level else None
     if len(left) > 1 and UNITS.fullmatch(left[1]) and not _is_duration(left[0]):
         raise NotUnderstood(f"{left[0]} {left[1]}", LOOKS_LIKE)
-    duration = _parse_duration(left.pop(0)) if left and DURATION_LIKE.fullmatch(left[0]) else None
+    duration = _pop_duration(left)
     return Typed(database=database, level=level, duration=duration, reason=" ".join(left) or None)
 
 
-def parse_extension(rest: Sequence[str]) -> tuple[int, Typed]:
-    """``ID [DURATION] [REASON…]``. Raises NotUnderstood."""
-    left = list(rest[1:])
-    duration = _parse_duration(left.pop(0)) if left and DURATION_LIKE.fullmatch(left[0]) else None
-    return parse_request_id(rest[:1], "extend"), Typed(duration=duration, reason=" ".join(left) or None)
+def parse_extension(arguments: Sequence[str]) -> tuple[int, Typed]:
+    """Parse ``ID [DURATION] [REASON…]``. Raises NotUnderstood."""
+    left = list(arguments[1:])
+    duration = _pop_duration(left)
+    return parse_request_id(arguments[:1], "extend"), Typed(duration=duration, reason=" ".join(left) or None)
 
 
-def parse_explain(rest: Sequence[str]) -> tuple[Typed, str | None]:
-    """``DATABASE [LEVEL] [DURATION] [@user]`` and the person. There is no reason, so any word may be a level. Raises NotUnderstood."""
-    others = [found for word in rest if (found := mentioned_person(word))]
-    left = [word for word in rest if mentioned_person(word) is None]
+def parse_explain(arguments: Sequence[str]) -> tuple[Typed, str | None]:
+    """Parse ``DATABASE [LEVEL] [DURATION] [@user]`` and return it with the mentioned person's id.
+
+    The command has no reason, so any word after the database may be the level. Raises NotUnderstood.
+    """
+    others = [found for word in arguments if (found := mentioned_person(word))]
+    left = [word for word in arguments if mentioned_person(word) is None]
     typed = parse_request(left, lambda _database: left[1:2] if not DURATION_LIKE.fullmatch("".join(left[1:2])) else ())
     if typed.reason or len(others) > 1:
-        raise NotUnderstood(" ".join(("explain", *rest)), "It looks like /dbaccess explain DATABASE LEVEL 2h @user.")
+        raise NotUnderstood(
+            " ".join(("explain", *arguments)), "It looks like /dbaccess explain DATABASE LEVEL 2h @user."
+        )
     return typed, others[0] if others else None
 
 
-def _precedes_duration(left: Sequence[str]) -> bool:
-    is_next_a_duration = len(left) > 1 and DURATION_LIKE.fullmatch(left[1]) is not None
-    return is_next_a_duration and DURATION_LIKE.fullmatch(left[0]) is None
+def _precedes_duration(words: Sequence[str]) -> bool:
+    is_next_duration = len(words) > 1 and DURATION_LIKE.fullmatch(words[1]) is not None
+    return is_next_duration and DURATION_LIKE.fullmatch(words[0]) is None
 
 
 def _is_duration(word: str) -> bool:
@@ -96,8 +102,12 @@ def _is_duration(word: str) -> bool:
     return True
 
 
-def _parse_duration(word: str) -> timedelta:
+def _pop_duration(words: list[str]) -> timedelta | None:
+    """Remove the first word if it looks like a duration. Raises NotUnderstood if it cannot be parsed."""
+    if not words or not DURATION_LIKE.fullmatch(words[0]):
+        return None
+    word = words.pop(0)
     try:
         return parse_duration(word)
-    except ValueError as wrong:
-        raise NotUnderstood(word, str(wrong)) from None
+    except ValueError as error:
+        raise NotUnderstood(word, str(error)) from None

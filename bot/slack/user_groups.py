@@ -1,4 +1,7 @@
-"""User groups and e-mail addresses, as Slack has them now. What gives no answer is left out; nobody takes that for an empty group."""
+"""Members of user groups, cached for a minute.
+
+A group whose members Slack does not return is missing from the result. Callers must not treat it as an empty group.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,7 @@ from bot.policy.model import GROUP
 
 FRESH_SECONDS = 60.0
 WAIT_SECONDS = 2.0
-"""A click waits no longer: Slack gives an answer to a form three seconds."""
-
-NO_SUCH_ADDRESS = "users_not_found"
+"""The longest wait for an answer. A form must be acknowledged within three seconds."""
 
 SlackCall: TypeAlias = Callable[..., Awaitable[Any]]
 log = structlog.get_logger(__name__)
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSnapshot:
-    """All groups of the workspace at one moment. A disabled group has nobody in it."""
+    """All groups of the workspace at one moment. A disabled group has no members."""
 
     at: float
     members: Mapping[str, frozenset[str]]
@@ -34,60 +35,63 @@ class GroupSnapshot:
 
 @dataclass
 class UserGroups:
-    """One call for all groups (``usergroups.list`` allows some twenty a minute), shared by all who ask at once.
+    """Fetches all groups with one call, which concurrent callers share: ``usergroups.list`` allows some twenty calls a minute.
 
-    ``call`` raises DirectoryUnavailable; ``team`` names the workspace where an organisation has several.
+    ``call`` calls the Web API and raises DirectoryUnavailable. ``team`` returns the arguments that name the workspace,
+    which the token of an organisation needs.
     """
 
     call: SlackCall
     team: Callable[[], Awaitable[Mapping[str, str]]]
     clock: Callable[[], float]
-    _seen: GroupSnapshot | None = None
-    _asking: asyncio.Task[GroupSnapshot] | None = field(default=None, repr=False)
-    _silent_at: float | None = None
+    _snapshot: GroupSnapshot | None = None
+    _pending: asyncio.Task[GroupSnapshot] | None = field(default=None, repr=False)
+    _failed_at: float | None = None
 
     def forget(self) -> None:
-        """What is known, and what is just being asked, may be old."""
-        self._seen = self._asking = self._silent_at = None
+        """Drop the cache. The result of a call that is under way is dropped, too."""
+        self._snapshot = self._pending = self._failed_at = None
 
-    async def now(self) -> GroupSnapshot | None:
-        """At most ``FRESH_SECONDS`` old, or None where Slack gave no answer in time."""
-        if self._seen is not None and self.clock() - self._seen.at < FRESH_SECONDS:
-            return self._seen
-        if self._silent_at is not None and self.clock() - self._silent_at < WAIT_SECONDS:
-            return None  # it kept somebody waiting just now; nobody waits twice for one answer
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        asking = self._asking
+    async def snapshot(self) -> GroupSnapshot | None:
+        """Return the groups, at most ``FRESH_SECONDS`` old, or None if Slack does not answer within ``WAIT_SECONDS``."""
+        if self._snapshot is not None and self.clock() - self._snapshot.at < FRESH_SECONDS:
+            return self._snapshot
+        if self._failed_at is not None and self.clock() - self._failed_at < WAIT_SECONDS:
+            return None  # another caller has just waited for this answer in vain
+        if self._pending is None or self._pending.done():
+            self._pending = asyncio.create_task(self._fetch())
+        pending = self._pending
         try:
-            found = await asyncio.wait_for(asyncio.shield(asking), WAIT_SECONDS)
-        except (DirectoryUnavailable, TimeoutError) as silent:
-            asking.add_done_callback(self._keep_late)
-            self._silent_at = self.clock()
-            log.warning("Slack does not say who is in its groups", why=str(silent) or "too slow")
+            found = await asyncio.wait_for(asyncio.shield(pending), WAIT_SECONDS)
+        except (DirectoryUnavailable, TimeoutError) as error:
+            pending.add_done_callback(self._store_late)
+            self._failed_at = self.clock()
+            log.warning("groups_unavailable", reason=str(error) or "timeout")
             return None
-        if asking is self._asking:
-            self._seen = found
+        if pending is self._pending:
+            self._snapshot = found
         return found
 
-    def _keep_late(self, asked: asyncio.Task[GroupSnapshot]) -> None:
-        """An answer that came when nobody waited any more is there for the next; a failure is taken note of."""
-        if not asked.cancelled() and asked.exception() is None and asked is self._asking:
-            self._seen = asked.result()
+    def _store_late(self, task: asyncio.Task[GroupSnapshot]) -> None:
+        """Cache an answer that came too late for its callers. Reading the exception keeps asyncio from reporting it as lost."""
+        if not task.cancelled() and task.exception() is None and task is self._pending:
+            self._snapshot = task.result()
 
-    async def _ask(self) -> GroupSnapshot:
+    async def _fetch(self) -> GroupSnapshot:
         at = self.clock()
         answer = await self.call("usergroups.list", include_users="true", include_disabled="true", **await self.team())
         try:
-            listed = answer["usergroups"]
-            found = {str(group["id"]): await self._members(group) for group in listed}
-            ids = {f"@{group['handle']}": str(group["id"]) for group in listed}
+            groups = answer["usergroups"]
+            found = {str(group["id"]): await self._members(group) for group in groups}
+            ids = {f"@{group['handle']}": str(group["id"]) for group in groups}
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise DirectoryUnavailable("usergroups.list: no answer of Slack's") from None
-        return GroupSnapshot(at=at, members={group: who for group, who in found.items() if who is not None}, ids=ids)
+            raise DirectoryUnavailable("usergroups.list: the response is not from Slack") from None
+        return GroupSnapshot(
+            at=at, members={group: people for group, people in found.items() if people is not None}, ids=ids
+        )
 
     async def _members(self, group: Mapping[str, Any]) -> frozenset[str] | None:
-        """None where Slack cut the list off and does not give the whole one: this group alone is unknown then."""
+        """Return None if Slack truncated the list and does not return the whole one. Only this group is unknown then."""
         if group.get("date_delete"):
             return frozenset()
         users = group.get("users")
@@ -100,8 +104,8 @@ class UserGroups:
         return frozenset(map(str, users))
 
     async def members(self, names: Collection[str]) -> dict[str, frozenset[str]]:
-        """Of ids and handles; what is unknown to Slack is left out."""
-        if not any(GROUP.fullmatch(name) for name in names) or (seen := await self.now()) is None:
+        """Return the members by group id or handle. Groups that Slack does not know are missing."""
+        if not any(GROUP.fullmatch(name) for name in names) or (snapshot := await self.snapshot()) is None:
             return {}
-        found = {name: seen.members.get(seen.ids.get(name, name)) for name in names}
+        found = {name: snapshot.members.get(snapshot.ids.get(name, name)) for name in names}
         return {name: people for name, people in found.items() if people is not None}

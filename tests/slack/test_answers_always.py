@@ -55,7 +55,7 @@ async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(
     with structlog.testing.capture_logs() as logged:
         await slack_environment.slack.deliver("slash_commands", payload)
         await slack_environment.slack.wait(
-            "the loss is logged", lambda: [e for e in logged if "could not be shown" in e["event"]]
+            "the loss is logged", lambda: [e for e in logged if e["event"] == "reply_failed"]
         )
     assert (await slack_environment.request()).requester_id == ADA
     assert not [entry for entry in logged if "reference" in entry]

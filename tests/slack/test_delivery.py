@@ -160,13 +160,13 @@ async def test_a_verdict_that_takes_too_long_comes_as_a_message(
 ) -> None:
     await slack_environment.slack.command(ADA, "request")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
-    judged = forms._outcome
+    submit = forms._ack_arguments
 
     async def slowly(*about: Any) -> dict[str, Any]:
         await asyncio.sleep(0.1)
-        return await judged(*about)
+        return await submit(*about)
 
-    monkeypatch.setattr(forms, "_outcome", slowly)
+    monkeypatch.setattr(forms, "_ack_arguments", slowly)
     monkeypatch.setattr(forms, "ACK_SECONDS", 0.01)
     assert (await slack_environment.slack.submit(ADA, form, why="x")).ack == {}
     await slack_environment.expect_dm(ADA, "at least 5 characters")

@@ -14,7 +14,7 @@ LEVELS = {"orders-prod": ("readonly", "readwrite"), "users": ("support",)}
 
 
 def asked(text: str) -> tuple[str | None, str | None, timedelta | None, str | None]:
-    typed = parse.parse_request(parse.split_command(text).rest, lambda database: LEVELS.get(database, ()))
+    typed = parse.parse_request(parse.split_command(text).arguments, lambda database: LEVELS.get(database, ()))
     return typed.database, typed.level, typed.duration, typed.reason
 
 

@@ -1,4 +1,4 @@
-"""The few kinds of blocks that everything here is made of. Pure."""
+"""Builders of the Block Kit blocks that all messages and forms use. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS_MAX = 10
 
 @dataclass(frozen=True, kw_only=True)
 class RenderedMessage:
-    """What Slack is sent: ``text`` has the same facts for screen readers and notifications, and never a secret."""
+    """A message as Slack gets it. ``text`` has the same facts for screen readers and notifications, and never a secret."""
 
     text: str
     blocks: list[Block]
@@ -38,26 +38,26 @@ def context(*texts: str) -> Block:
 
 
 def quote(text: str) -> Block:
-    """What a person typed, as they typed it and as nothing more: plain text knows no markup and no mentions."""
+    """Quote text of a person. Plain text has no markup and no mentions, so it appears exactly as typed."""
     return {"type": "section", "text": plain(f"“{truncate(clean(text).strip(), QUOTE_MAX) or '-'}”", SECTION_MAX)}
 
 
 def preformatted(text: str) -> Block:
-    """To be copied as it stands."""
+    """Text to copy, such as a command."""
     return section(f"`{escape(text)}`")
 
 
 def button(label: str, action: str, value: str, *, style: str | None = None, about: str = "") -> Block:
-    found: Block = {"type": "button", "action_id": action, "text": plain(label, BUTTON_MAX), "value": value}
+    element: Block = {"type": "button", "action_id": action, "text": plain(label, BUTTON_MAX), "value": value}
     if style:
-        found["style"] = style
+        element["style"] = style
     if about:
-        found["accessibility_label"] = truncate(f"{label}: {about}", BUTTON_MAX)
-    return found
+        element["accessibility_label"] = truncate(f"{label}: {about}", BUTTON_MAX)
+    return element
 
 
 def with_confirmation(element: Block, title: str, text: str, yes: str) -> Block:
-    """Asks the person once more; a courtesy of the client and no control."""
+    """Add a confirmation dialog to a button. Only the client shows it, so it is no security control."""
     return {
         **element,
         "confirm": {

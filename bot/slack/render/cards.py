@@ -1,4 +1,4 @@
-"""The approval card as the request stands. Pure; every text of a person is escaped or quoted."""
+"""Render the approval card in every state of its request. Pure. All text of people is escaped or quoted."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ STAGE_NAMES_SHOWN = 5
 
 
 def level_and_database(request: Request) -> str:
-    """``readonly on orders-prod``, escaped."""
+    """``*readonly* on *orders-prod*``, escaped."""
     return f"*{escape(request.level)}* on *{escape(request.database)}*"
 
 
 def card_message(notice: CardNotice) -> RenderedMessage:
-    """The approval card, as the request stands."""
+    """Render the approval card for the current state of the request."""
     request = notice.request
     blocks = [header(f"{TITLES[request.kind]} #{request.id}"), section(_headline(notice)), quote(request.reason)]
     blocks += _terms_blocks(notice) if request.state in (State.PENDING, State.APPROVED, State.ACTIVE) else []
@@ -105,7 +105,7 @@ def _terms_blocks(notice: CardNotice) -> list[Block]:
 
 
 def enforcement_text(notice: CardNotice) -> str:
-    """What the server itself ends at the time, and what the bot alone."""
+    """Say what the database server enforces at the end, and what only dbaccess enforces."""
     lasts = format_duration(notice.request.effective_duration)
     return {
         Enforced.LOGIN.value: f"After {lasts} {notice.engine} refuses the login by itself; dbaccess ends open sessions.",
@@ -116,7 +116,7 @@ def enforcement_text(notice: CardNotice) -> str:
 
 
 def first_stage_approvers(request: Request) -> list[str]:
-    """Those the first stage names, but for the requester, who never decides."""
+    """Return the approvers of the first stage without the requester, who never decides."""
     stages = request.terms.stages[:1]
     return list(dict.fromkeys(who for s in stages for who in s.approvers if who != request.requester_id))
 
@@ -130,7 +130,7 @@ def _approver_mentions(notice: CardNotice) -> str:
 
 
 def _stage_lines(notice: CardNotice) -> list[str]:
-    """One line a stage: who approved it, or how many it waits for."""
+    """One line for each stage: who approved it, and how many approvals it still needs."""
     return [_stage_line(notice, number) for number in range(len(notice.request.terms.stages))]
 
 
@@ -179,7 +179,7 @@ def _review_line(notice: CardNotice) -> str:
 
 
 def _end_text(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, str]:
-    """How it ended, and the words somebody gave for it."""
+    """Return how the request ended, and the reason that somebody gave for it."""
     at = local_datetime(request.ended_at) if request.ended_at else ""
     denied = next((d for d in decisions if d.verdict is Verdict.DENY), None)
     if denied is not None:
@@ -197,20 +197,20 @@ def _end_text(request: Request, decisions: tuple[Decision, ...]) -> tuple[str, s
     }
     if request.state is State.REVOKED:
         failed = request.ended_because is Cause.FAILED
-        words = request.ended_note if failed else ""
-        return f"*{'Failed' if failed else 'Ended'}* {at}: {end_reason(request)}. {receipt_text(request)}", words or ""
+        note = request.ended_note if failed else ""
+        return f"*{'Failed' if failed else 'Ended'}* {at}: {end_reason(request)}. {receipt_text(request)}", note or ""
     return simple.get(request.state, ""), ""
 
 
 def end_reason(request: Request) -> str:
-    """Why and by whom, escaped."""
+    """Say why the grant ended and who ended it, escaped."""
     because = END_REASONS.get(request.ended_because, "ended") if request.ended_because else "ended"
     by_a_person = request.ended_because in (Cause.DONE, Cause.REVOKED, Cause.GONE)
     return f"{because} by {person_mention(request.ended_by)}" if by_a_person and request.ended_by else because
 
 
 def receipt_text(request: Request) -> str:
-    """What was verified, and when the server said so."""
+    """Describe the receipt and the time at which the server was read back. Empty without a receipt."""
     if not request.receipt:
         return ""
     at = request.receipt.read_back_at
@@ -221,29 +221,29 @@ def receipt_text(request: Request) -> str:
 def _button_blocks(request: Request) -> list[Block]:
     about = f"request {request.id}"
     if request.state is State.PENDING and request.kind is RequestKind.BREAK_GLASS:
-        return []  # nobody decides: it waits until somebody was told
+        return []  # nobody approves it: it waits until a reviewer was notified
     if request.state is State.PENDING:
         approve = button("Approve", ids.APPROVE, request.token, style="primary", about=about)
-        asked = with_confirmation(
+        approve_with_dialog = with_confirmation(
             approve,
             f"Approve #{request.id}?",
             f"{request.requester_name} gets {request.level} on {request.database} for {format_duration(request.terms.duration)}.",
             "Approve",
         )
-        return [actions(asked, button("Deny", ids.DENY, request.token, style="danger", about=about))]
-    offered = [sign_off_button(request)] if request.needs_review else []
+        return [actions(approve_with_dialog, button("Deny", ids.DENY, request.token, style="danger", about=about))]
+    buttons = [sign_off_button(request)] if request.needs_review else []
     if request.state in (State.APPROVED, State.ACTIVE):
         revoke = button("Revoke", ids.REVOKE, request.token, style="danger", about=about)
-        offered.append(
+        buttons.append(
             with_confirmation(
                 revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke"
             )
         )
-    return [actions(*offered)] if offered else []
+    return [actions(*buttons)] if buttons else []
 
 
 def _card_text(notice: CardNotice) -> str:
-    """The whole gist: screen readers read this instead of the blocks."""
+    """All facts of the card in one line, for notifications and screen readers."""
     request = notice.request
     who, thing = (
         person_mention(request.requester_id, request.requester_name),

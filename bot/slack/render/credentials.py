@@ -1,4 +1,4 @@
-"""The credential message through its life: being prepared, filled, closed. Its ``text`` never holds the password. Pure."""
+"""Render the credential message: being prepared, with the credentials, and after the end. Pure. ``text`` never has the password."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.records import Request, RequestKind, State
 
 
 def preparing_message(notice: PreparingNotice) -> RenderedMessage:
-    """Posted before there is a user: it proves that the credentials can be delivered."""
+    """Render the message before the user is created. Posting it proves that the credentials can be delivered."""
     line = f"Your access to {escape(notice.request.database)} is being prepared (#{notice.request.id})."
     if notice.trouble:
         line = f"{line} {escape(notice.trouble)}"
@@ -21,18 +21,18 @@ def preparing_message(notice: PreparingNotice) -> RenderedMessage:
 
 
 def credentials_message(notice: CredentialsNotice) -> RenderedMessage:
-    """The only thing drawn that holds a secret."""
+    """Render the credentials. With delivery ``dm`` this is the only message with a password."""
     request, endpoint = notice.request, notice.endpoint
     assert request.expires_at is not None, "written at START"
     assert request.username is not None, "frozen at the approval"
     ends = local_datetime(request.expires_at)
-    fresh = (
+    password_button = (
         button("New password", ids.NEW_PASSWORD, request.token, about=f"for access {request.id}")
         if notice.password
         else button("Show password", ids.SHOW_PASSWORD, request.token, about=f"of access {request.id}")
     )
     extend = button("Extend", ids.EXTEND, request.token, about=f"access {request.id}")
-    can = escape(str(request.terms.level.get("description") or request.level))
+    permissions = escape(str(request.terms.level.get("description") or request.level))
     note = f"{escape(endpoint.note)}. " if endpoint.note else ""
     where = "The credentials are in this message." if notice.password else "Its password is shown on demand."
     return RenderedMessage(
@@ -41,18 +41,18 @@ def credentials_message(notice: CredentialsNotice) -> RenderedMessage:
             section(f"Your access to *{escape(request.database)}* is ready (#{request.id}). It ends {ends}."),
             *_login_blocks(notice, ends),
             *_claim_blocks(request),
-            context(f"{note}You can: {can}. Everything you do is attributed to you."),
+            context(f"{note}You can: {permissions}. Everything you do is attributed to you."),
             actions(
                 *([extend] if request.kind is not RequestKind.BREAK_GLASS else []),
                 button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now"),
-                fresh,
+                password_button,
             ),
         ],
     )
 
 
 def _login_blocks(notice: CredentialsNotice, ends: str) -> list[Block]:
-    """The fields, and the command where the password is in it."""
+    """The fields, and the command to paste if the password is shown."""
     request, endpoint = notice.request, notice.endpoint
     username, password = request.username or "", notice.password
     shown = {
@@ -74,7 +74,7 @@ def _claim_blocks(request: Request) -> list[Block]:
 
 
 def password_blocks(shown: Shown) -> list[Block]:
-    """For the modal of the requester alone: the password and the command, once."""
+    """Blocks of the form that shows a fresh password and the command to the requester, once."""
     request, endpoint = shown.request, shown.endpoint
     line = (
         f"Access #{request.id} to *{escape(request.database)}*. An earlier password has ended; open sessions live on."
@@ -88,7 +88,7 @@ def password_blocks(shown: Shown) -> list[Block]:
 
 
 def closed_message(notice: ClosedNotice) -> RenderedMessage:
-    """The password is gone from the message; when the server was read back the receipt comes."""
+    """Render the message without the password. It has the receipt once the server was read back."""
     request = notice.request
     line = _closed_text(request)
     blocks = [section(line)]
@@ -104,5 +104,5 @@ def _closed_text(request: Request) -> str:
     at = request.receipt.read_back_at
     ended = f" {local_datetime(request.ended_at)}" if request.ended_at else ""
     proof = f" Read back from the server at {local_time(at)}." if at else ""
-    words = escape(describe_receipt(request.receipt))
-    return f"Your access to {escape(request.database)} ended{ended} (#{request.id}): {because}. {words}{proof}"
+    receipt = escape(describe_receipt(request.receipt))
+    return f"Your access to {escape(request.database)} ended{ended} (#{request.id}): {because}. {receipt}{proof}"

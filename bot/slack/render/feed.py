@@ -1,4 +1,4 @@
-"""The audit feed: each event one line. Pure."""
+"""Render the audit feed, one line for each audit event. Pure."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ VERBS = {
     AuditKind.FAILED: "failed",
     AuditKind.REVOKING: "ending",
     AuditKind.REVOKED: "ended",
-    AuditKind.REPAIRED: "mended",
+    AuditKind.REPAIRED: "repaired",
     AuditKind.ALERT: "alert",
 }
 
 
 def feed_message(notice: FeedNotice) -> RenderedMessage:
-    """One line an event, a few to a section."""
+    """Render the events, ``SECTION_LINES`` lines in a section."""
     rendered = [
         truncate(event_line(event, notice.requests.get(event.request_id or 0)), LINE_MAX) for event in notice.events
     ]
@@ -78,12 +78,12 @@ def _event_details(event: AuditEvent, request: Request) -> str:
         return f"{who}: {END_REASONS.get(Cause(str(event.facts.get('cause'))), 'ended')}"
     if kind is AuditKind.ALERT:
         return _alert_text(event)
-    words = (
+    note = (
         one_line(event.text or request.ended_note or "", REASON_MAX)
         if kind in (AuditKind.DENIED, AuditKind.FAILED, AuditKind.OUTDATED)
         else ""
     )
-    return f"{who}{': ' + words if words else ''}"
+    return f"{who}{': ' + note if note else ''}"
 
 
 def _alert_text(event: AuditEvent) -> str:

@@ -1,4 +1,7 @@
-"""The forms: ask, and deny. Pure. ``private_metadata`` carries ids and what was typed before, never a right."""
+"""Build the forms, and read what was submitted. Pure.
+
+``private_metadata`` holds ids and the values a form was opened with. It never grants a permission.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from storage.records import Request, RequestKind
 
 OPTIONS_MAX = 100
 DATABASES_MAX = 1000
-"""Ten groups of options; more would make the view too large for Slack."""
+"""Ten groups of options. More would exceed Slack's size limit of a view."""
 
 USUAL_DURATIONS = tuple(timedelta(minutes=m) for m in (15, 30, 60, 120, 240, 480, 1440))
 METADATA_REASON = 1000
@@ -27,7 +30,7 @@ TICKET_MAX = 100
 
 
 def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, problem: str = "") -> Block:
-    """Database, Level, For how long, Why. Levels follow the database where one is chosen; everything is judged again on **Ask**."""
+    """Build the request form. If a database is chosen, levels and durations are those of it. The submission is evaluated again."""
     databases = list(dict.fromkeys(o.database for o in catalog_entries))
     submitted = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
     about = [o for o in catalog_entries if submitted is None or o.database == submitted]
@@ -69,7 +72,7 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, probl
 
 
 def form_for(needed: FormNeeded) -> Block:
-    """The form that asks for what was left out."""
+    """Return the form that asks for the missing values."""
     if needed.grant is not None:
         return extension_form(needed.grant, needed.catalog_entries, needed.typed)
     if needed.typed.kind is RequestKind.BREAK_GLASS:
@@ -82,7 +85,7 @@ def form_for(needed: FormNeeded) -> Block:
 
 
 def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: Typed) -> Block:
-    """For how long more, and Why. What may be asked for in all is judged on **Ask**."""
+    """Build the form for more time. The limit of the whole duration is checked at the submission."""
     about = [o for o in catalog_entries if (o.database, o.level) == (grant.database, grant.level)]
     ends = f" It ends {local_datetime(grant.expires_at)}." if grant.expires_at else ""
     line = f"More time for #{grant.id}: {escape(grant.level)} on {escape(grant.database)}.{ends} Open sessions live on."
@@ -103,12 +106,12 @@ def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], type
 
 
 def grant_token(view: Mapping[str, Any]) -> str:
-    """The token of the grant that the form of Extend is about."""
+    """Return the token of the grant that an extension form was opened for."""
     return str(_metadata(view).get("grant") or "")
 
 
 def password_form(request: Request, blocks: Sequence[Block] | None = None) -> Block:
-    """Opened at once, filled when the database has answered."""
+    """Build the password form. Without ``blocks`` it says that the database was asked for a password."""
     return {
         "type": "modal",
         "callback_id": "password",
@@ -118,19 +121,19 @@ def password_form(request: Request, blocks: Sequence[Block] | None = None) -> Bl
     }
 
 
-def message_form(words: str) -> Block:
-    """There is nothing this person may ask for."""
+def message_form(text: str) -> Block:
+    """Build a form that only shows a text."""
     return {
         "type": "modal",
         "callback_id": "nothing",
         "title": plain("Ask for access", 24),
         "close": plain("Close", 24),
-        "blocks": [section(escape(words))],
+        "blocks": [section(escape(text))],
     }
 
 
 def _level_block_id(database: str | None) -> str:
-    """A block id of its own for each database: else the client keeps the choice made for another one."""
+    """Return a block id for each database. With one id the client would keep the level chosen for another database."""
     return f"{ids.LEVEL}:{database}" if database else ids.LEVEL
 
 
@@ -142,14 +145,14 @@ def _select(label: str, block_id: str, values: Sequence[str], initial: str | Non
         "placeholder": plain(f"{label} …", 150),
         **({"options": options} if len(options) <= OPTIONS_MAX else {"option_groups": _grouped(options)}),
     }
-    picked = next((option for option in options if option["value"] == initial), None)
-    if picked is not None:
-        element["initial_option"] = picked
+    initial_option = next((option for option in options if option["value"] == initial), None)
+    if initial_option is not None:
+        element["initial_option"] = initial_option
     return {"type": "input", "block_id": block_id, "label": plain(label, 2000), "element": element}
 
 
 def _grouped(options: Sequence[Block]) -> list[Block]:
-    """Slack takes a hundred options, or groups of so many; typing searches them all."""
+    """Split into groups, because Slack accepts 100 options in a group. A search in the client covers all groups."""
     parts = [options[i : i + OPTIONS_MAX] for i in range(0, len(options), OPTIONS_MAX)]
     return [{"label": plain(f"{p[0]['value'][:30]} … {p[-1]['value'][:30]}", 75), "options": list(p)} for p in parts]
 
@@ -163,12 +166,12 @@ def _database_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
 
 
 def _level_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
-    """With its description where all the databases mean the same by it."""
-    meant: dict[str, set[str]] = {}
+    """Return the labels of the levels. A description is added only if all databases describe the level alike."""
+    descriptions: dict[str, set[str]] = {}
     for entry in catalog_entries:
-        meant.setdefault(entry.level, set()).add(entry.level_description)
-    alike = {level: next(iter(said)) for level, said in meant.items() if len(said) == 1}
-    return {level: f"{level} — {alike[level]}" if alike.get(level) else level for level in meant}
+        descriptions.setdefault(entry.level, set()).add(entry.level_description)
+    common = {level: next(iter(texts)) for level, texts in descriptions.items() if len(texts) == 1}
+    return {level: f"{level} — {common[level]}" if common.get(level) else level for level in descriptions}
 
 
 def _initial_level(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
@@ -197,7 +200,7 @@ def _reason_input(typed: Typed) -> Block:
 
 
 def _ticket_input(catalog_entries: Sequence[CatalogEntry]) -> list[Block]:
-    """Where one is asked for."""
+    """Return the ticket field if a rule needs a ticket. It is optional if only some rules do."""
     if not any(entry.wants_ticket for entry in catalog_entries):
         return []
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "max_length": TICKET_MAX}
@@ -206,7 +209,7 @@ def _ticket_input(catalog_entries: Sequence[CatalogEntry]) -> list[Block]:
 
 
 def deny_form(request: Request) -> Block:
-    """**Why** and **Deny**."""
+    """Build the form with the field **Why** and the button **Deny**."""
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
     label = f"{request.requester_name} asked for {request.level} on {request.database} for {format_duration(request.terms.duration)}."
     return {
@@ -223,11 +226,11 @@ def deny_form(request: Request) -> Block:
     }
 
 
-# What was submitted.
+# Submitted values.
 
 
 def submitted(view: Mapping[str, Any]) -> Typed:
-    """The form's state. A client that does not submit what was not touched gets the value the form was opened with. Raises NotUnderstood."""
+    """Return the submitted values. Some clients leave out untouched fields, which get the value the form was opened with. Raises NotUnderstood."""
     state, opened = view.get("state", {}).get("values", {}), _metadata(view)
     database = _selected(state, ids.DATABASE) or opened.get("database")
     level = _selected(state, _submitted_level_block_id(state, database)) or opened.get("level")
@@ -236,13 +239,13 @@ def submitted(view: Mapping[str, Any]) -> Typed:
 
 
 def _submitted_reason(view: Mapping[str, Any]) -> str | None:
-    """With the ticket behind it, where it does not name it already."""
+    """Return the reason. The ticket is appended unless the reason contains it."""
     reason, ticket = reason_text(view), _text_in(view, ids.TICKET)
     return (f"{reason} {ticket}" if reason and ticket and ticket not in reason else reason) or None
 
 
 def _submitted_level_block_id(state: Mapping[str, Any], database: str | None) -> str:
-    """That of the database, or the one the client still shows when the form did not follow the database."""
+    """Return the block id of the database's levels, or the submitted one if the form was not updated after the database changed."""
     shown = [block_id for block_id in state if block_id.partition(":")[0] == ids.LEVEL]
     return _level_block_id(database) if _level_block_id(database) in shown else next(iter(shown), ids.LEVEL)
 
@@ -267,12 +270,12 @@ def _parse_duration(duration: str | None) -> timedelta | None:
         return None
     try:
         return parse_duration(duration)
-    except ValueError as wrong:
-        raise NotUnderstood(duration, str(wrong)) from None
+    except ValueError as error:
+        raise NotUnderstood(duration, str(error)) from None
 
 
 def reason_text(view: Mapping[str, Any]) -> str:
-    """The field **Why**."""
+    """Return the text of the field **Why**."""
     return _text_in(view, ids.WHY)
 
 
@@ -283,6 +286,6 @@ def _text_in(view: Mapping[str, Any], block_id: str) -> str:
 
 
 def level_block_id(view: Mapping[str, Any]) -> str:
-    """The block of **Level** in this view, under which an error about it can be shown."""
+    """Return the id of the **Level** block in this view, so that an error can be shown at it."""
     blocks = [str(b.get("block_id", "")) for b in view.get("blocks", ())]
     return next((b for b in blocks if b.partition(":")[0] == ids.LEVEL), ids.LEVEL)

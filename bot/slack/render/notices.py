@@ -1,6 +1,6 @@
-"""A notice in, text and blocks out. Pure; every text of a person is escaped or quoted.
+"""Render a notice as text and blocks. Pure. All text of people is escaped or quoted.
 
-Plain words, the fact first: what happened, until when, what one can do.
+Each message begins with the fact: what happened, until when, and what the reader can do.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ALERT_MAX = 2500
 
 @singledispatch
 def render(notice: Notice) -> RenderedMessage:
-    """Blocks and text of a notice. Raises NotImplementedError for what nobody drew."""
+    """Render a notice. Raises NotImplementedError for a class of notices without a renderer."""
     raise NotImplementedError(type(notice).__name__)
 
 
@@ -58,15 +58,17 @@ render.register(feed.feed_message)
 
 @render.register
 def outcome_message(notice: TurnNotice) -> RenderedMessage:
-    """One line to the requester, and a way on where there is one."""
+    """Tell the requester what became of the request. **Ask again** follows if a new request can help."""
     request = notice.request
-    line, quoted = _outcome_text(notice)
-    blocks = [section(line), *([quote(quoted)] if quoted else [])]
+    line, quotation = _outcome_text(notice)
+    blocks = [section(line), *([quote(quotation)] if quotation else [])]
     if request.state in (State.DENIED, State.LAPSED, State.OUTDATED) or request.ended_because is Cause.FAILED:
         blocks.append(
             actions(button("Ask again", ids.REQUEST_AGAIN, request.token, about=f"like request {request.id}"))
         )
-    return RenderedMessage(text=truncate(f"{line} {one_line(quoted, REASON_IN_TEXT)}".strip(), TEXT_MAX), blocks=blocks)
+    return RenderedMessage(
+        text=truncate(f"{line} {one_line(quotation, REASON_IN_TEXT)}".strip(), TEXT_MAX), blocks=blocks
+    )
 
 
 def _outcome_text(notice: TurnNotice) -> tuple[str, str]:
@@ -100,7 +102,7 @@ def _applied_text(notice: TurnNotice) -> str:
 
 @render.register
 def review_message(notice: ReviewNotice) -> RenderedMessage:
-    """To those who sign off."""
+    """Tell the reviewers that the time for their sign-off is over."""
     request = notice.request
     who = person_mention(request.requester_id, request.requester_name)
     line = f"Break-glass access #{request.id} of {who} to {level_and_database(request)} is not signed off, and its time is over."
@@ -111,7 +113,7 @@ def review_message(notice: ReviewNotice) -> RenderedMessage:
 
 @render.register
 def reminder_message(notice: ReminderNotice) -> RenderedMessage:
-    """Beside the card: who is waited for, and until when."""
+    """Remind the approvers in the thread of the card: who can decide, and until when."""
     request, thing = notice.request, level_and_database(notice.request)
     who = ", ".join(mention(name) for name in notice.waits_for[:APPROVERS_SHOWN] if name != request.requester_id)
     begun = "may be decided by more people now" if notice.is_escalation else "still waits"
@@ -124,20 +126,20 @@ def reminder_message(notice: ReminderNotice) -> RenderedMessage:
 
 @render.register
 def ending_soon_message(notice: EndingSoonNotice) -> RenderedMessage:
-    """To the requester: the end comes, and what can be done about it."""
+    """Warn the requester before the end of the access."""
     request = notice.request
     assert request.expires_at is not None, "a live grant has its end"
     line = f"Your access #{request.id} to {level_and_database(request)} ends {local_datetime(request.expires_at)}. Open sessions end then, too."
-    offered = [button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now")]
+    buttons = [button("I'm done", ids.DONE, request.token, about=f"end access {request.id} now")]
     if request.kind is not RequestKind.BREAK_GLASS:
-        offered.insert(0, button("Extend", ids.EXTEND, request.token, about=f"access {request.id}"))
+        buttons.insert(0, button("Extend", ids.EXTEND, request.token, about=f"access {request.id}"))
     text = f"Your access #{request.id} ends {utc_datetime(request.expires_at)}."
-    return RenderedMessage(text=text, blocks=[section(line), actions(*offered)])
+    return RenderedMessage(text=text, blocks=[section(line), actions(*buttons)])
 
 
 @render.register
 def granted_message(notice: GrantedNotice) -> RenderedMessage:
-    """Told, not asked."""
+    """Tell the people whom the rule notifies that somebody was given access."""
     request = notice.request
     who, lasts = (
         person_mention(request.requester_id, request.requester_name),
@@ -151,7 +153,7 @@ def granted_message(notice: GrantedNotice) -> RenderedMessage:
 
 @render.register
 def alert_message(notice: AlertNotice) -> RenderedMessage:
-    """What is wrong, since when, what was tried, what to do now."""
+    """Render an alert: what is wrong, since when, the number of tries, and the steps to take."""
     since = f" Since {local_datetime(notice.since)}" if notice.since else ""
     tries = f", {notice.tries} tries." if notice.tries else "." if since else ""
     steps = "\n".join(f"{number}. {escape(step)}" for number, step in enumerate(notice.steps, 1))

@@ -1,4 +1,4 @@
-"""Answers to commands, seen by one person alone. Pure."""
+"""Render the replies to commands, clicks and forms. Pure. Only the person who acted sees them."""
 
 from __future__ import annotations
 
@@ -56,45 +56,46 @@ CHANGE_TEXTS: dict[str, str] = {
     AuditKind.REVOKING: "#{} is being ended.",
     AuditKind.SIGNED_OFF: "#{} was signed off.",
 }
-"""What an event of one's own says to oneself."""
+"""What the reply to an unexpected error says about the person's own audit events."""
 PLANNED_COMMANDS = ("pending", "report", "lockdown", "unlock")
 
 
 def text_reply(text: str) -> RenderedMessage:
-    """Plain words, escaped."""
+    """Reply with a plain text, escaped."""
     return RenderedMessage(text=truncate(escape(text), TEXT_MAX), blocks=[section(escape(text))])
 
 
-def unexpected_error_text(reference: str, mine: str, changes: Sequence[AuditEvent] | None) -> str:
-    """Something nobody foresaw: its reference, and what is certain. ``changes`` is None where nothing is.
+def unexpected_error_text(reference: str, person_id: str, changes: Sequence[AuditEvent] | None) -> str:
+    """Return the reply to an unexpected error: its reference, and the changes that are certain.
 
-    What somebody else may have changed (``mine`` is not its actor) is not said, and neither is that nothing was changed.
+    ``changes`` are the audit events since the interaction began, or None if they are unknown. Events of other actors than
+    ``person_id`` are not mentioned. "Nothing was changed" appears only if there is no event at all.
     """
-    begin = f"Something went wrong. Reference {reference}."
+    start = f"Something went wrong. Reference {reference}."
     if changes is None:
-        return begin
-    own = [event for event in changes if event.actor == mine and event.request_id is not None]
+        return start
+    own = [event for event in changes if event.actor == person_id and event.request_id is not None]
     certain = [CHANGE_TEXTS.get(e.kind, "What you did to #{} was recorded.").format(e.request_id) for e in own]
-    return " ".join([begin, *certain] if changes else [begin, "Nothing was changed."])
+    return " ".join([start, *certain] if changes else [start, "Nothing was changed."])
 
 
-def refusal(no: AccessError) -> RenderedMessage:
-    """The sentence, and who can be asked about it."""
-    whom = no.whom if isinstance(no, Refused) else ()
+def refusal(error: AccessError) -> RenderedMessage:
+    """Reply with the refusal, and with the people who can answer questions about it."""
+    whom = error.whom if isinstance(error, Refused) else ()
     questions = f" Questions: {', '.join(mention(who) for who in whom)}." if whom else ""
-    return _mrkdwn_reply(f"{escape(str(no))}{questions}")
+    return _mrkdwn_reply(f"{escape(str(error))}{questions}")
 
 
 def _mrkdwn_reply(text: str, *more: Block) -> RenderedMessage:
     return RenderedMessage(text=truncate(text, TEXT_MAX), blocks=[section(text), *more])
 
 
-def request_reply(answer: RequestOutcome) -> RenderedMessage:
-    """Who is asked, and until when."""
-    request = answer.request
+def request_reply(outcome: RequestOutcome) -> RenderedMessage:
+    """Reply to a new request: who can decide it, and until when it waits."""
+    request = outcome.request
     if request.kind is RequestKind.BREAK_GLASS and request.state is State.PENDING:
         return text_reply(
-            f"The glass is being broken: #{request.id}. Your reviewers are told first; once one of them has been, the credentials come in a message of their own."
+            f"Break-glass access #{request.id} is being prepared. The reviewers are notified first; once one of them was reached, the credentials come in a message of their own."
         )
     if request.state is State.APPLIED:
         return text_reply(f"#{request.id} was approved by the policy: #{request.parent_id} has more time.")
@@ -105,13 +106,13 @@ def request_reply(answer: RequestOutcome) -> RenderedMessage:
     if request.state is not State.PENDING:
         return text_reply(what_happened(request, ()))
     cancel = actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}"))
-    if answer.not_yet is not None:
+    if outcome.not_yet is not None:
         return _mrkdwn_reply(
-            escape(f"Your request was made (#{request.id}). It is not granted yet: {answer.not_yet}"), cancel
+            escape(f"Your request was made (#{request.id}). It is not granted yet: {outcome.not_yet}"), cancel
         )
     who = [mention(one) for one in first_stage_approvers(request)]
     more = f" and {len(who) - NAMED_MAX} more" if len(who) > NAMED_MAX else ""
-    waiting = "is waiting" if answer.is_new else "is waiting already: I did not ask again. It waits"
+    waiting = "is waiting" if outcome.is_new else "is waiting already: I did not ask again. It waits"
     text = (
         f"Request #{request.id} {waiting} for {', '.join(who[:NAMED_MAX])}{more}."
         f" I will tell you when it is decided; it lapses {local_datetime(request.lapses_at)}."
@@ -119,15 +120,15 @@ def request_reply(answer: RequestOutcome) -> RenderedMessage:
     return _mrkdwn_reply(text, cancel)
 
 
-def list_reply(requests: Sequence[Request], mine: str) -> RenderedMessage:
-    """Waiting requests and live grants, with the buttons of their requester."""
+def list_reply(requests: Sequence[Request], person_id: str) -> RenderedMessage:
+    """List waiting requests and live grants. Requests of ``person_id`` have their buttons."""
     if not requests:
         return text_reply("There is nothing waiting and nothing live.")
     blocks: list[Block] = []
     for request in requests[:LISTED_MAX]:
         blocks.append(section(_list_line(request)))
-        if request.requester_id == mine and (offered := _own_button(request)):
-            blocks.append(actions(offered))
+        if request.requester_id == person_id and (own_button := _own_button(request)):
+            blocks.append(actions(own_button))
     if len(requests) > LISTED_MAX:
         blocks.append(context(f"and {len(requests) - LISTED_MAX} more; name a database to see fewer"))
     return RenderedMessage(text=truncate("\n".join(_list_line(r) for r in requests), TEXT_MAX), blocks=blocks)
@@ -157,7 +158,7 @@ def _state_text(request: Request) -> str:
 
 
 def status_reply(view: StatusView, now: datetime) -> RenderedMessage:
-    """One request, with what the server knows of it."""
+    """Show one request with its decisions, and its open sessions if the server answered."""
     request = view.request
     who, lasts = (
         person_mention(request.requester_id, request.requester_name),
@@ -189,7 +190,7 @@ def status_reply(view: StatusView, now: datetime) -> RenderedMessage:
 
 
 def databases_reply(catalog_entries: Sequence[CatalogEntry]) -> RenderedMessage:
-    """What one may ask for."""
+    """List the databases and levels that the person may request."""
     if not catalog_entries:
         return text_reply(
             "There is nothing you may ask for. The policy names nobody else to ask; talk to your administrators."
@@ -209,12 +210,12 @@ def _entry_line(entry: CatalogEntry) -> str:
 
 
 def explain_reply(answer: Answer) -> RenderedMessage:
-    """The answer and the path to it."""
+    """Show which rule applies, and why."""
     return text_reply("\n".join(explained(answer)))
 
 
 def help_reply(command: str | None) -> RenderedMessage:
-    """All commands, or one."""
+    """Show the usage of all commands, or of one."""
     if command in PLANNED_COMMANDS:
         return text_reply(f"{command} comes with a later version.")
     found = {command: COMMANDS[command]} if command in COMMANDS else COMMANDS
@@ -225,5 +226,5 @@ def help_reply(command: str | None) -> RenderedMessage:
 
 
 def end_reply(request: Request) -> RenderedMessage:
-    """Said to whoever ended a grant."""
+    """Reply to the person who ended a grant."""
     return text_reply(f"#{request.id} is being ended. The receipt follows once the server has been read back.")

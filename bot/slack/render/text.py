@@ -1,7 +1,7 @@
-"""Text on its way into Slack: escaped, without control or direction characters, never longer than allowed.
+"""Text for Slack: escaped, without control and direction characters, and never too long. Pure.
 
-Escaping ``& < >`` disarms mentions and links; bold, backticks and auto-linking survive it, so what people typed goes into
-``plain_text`` or rich text wherever it can.
+Escaping ``& < >`` disables mentions and links. Bold, backticks and automatic links still work in mrkdwn, so text of people
+belongs in ``plain_text`` or rich text where possible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNSAFE_IN_CODE = re.compile(r"[`\s]+")
 
 
 def clean(text: str) -> str:
-    """Without what would change how the rest is shown: control characters and changes of direction."""
+    """Remove characters that change how the rest is shown: control characters and changes of direction."""
     return "".join(
         c
         for c in text
@@ -30,75 +30,75 @@ def clean(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """For mrkdwn and for ``text``: Slack's three characters."""
+    """Clean and escape text for mrkdwn and for ``text``. Slack requires it for ``& < >``."""
     return clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def unescape(text: str) -> str:
-    """What a person typed after a slash command with ``should_escape``: exactly once."""
+    """Undo Slack's escaping of the text after a slash command (``should_escape``), exactly once."""
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def truncate(text: str, length: int) -> str:
-    """At most ``length`` characters, never in the middle of an entity."""
+    """Shorten to at most ``length`` characters, never inside an entity such as ``&amp;``."""
     if len(text) <= length:
         return text
-    kept = text[: length - 1]
-    entity = kept.rfind("&")
-    if entity > len(kept) - 6 and ";" not in kept[entity:]:
-        kept = kept[:entity]
-    return kept + ELLIPSIS
+    start = text[: length - 1]
+    entity = start.rfind("&")
+    if entity > len(start) - 6 and ";" not in start[entity:]:
+        start = start[:entity]
+    return start + ELLIPSIS
 
 
 def plain(text: str, length: int) -> dict[str, object]:
-    """A ``plain_text`` object; emoji codes stay as they were typed. Never empty, which Slack refuses."""
+    """Build a ``plain_text`` object. Emoji codes stay as typed. Empty text becomes ``-``, because Slack refuses empty text."""
     return {"type": "plain_text", "text": truncate(clean(text).strip(), length) or "-", "emoji": False}
 
 
 def mrkdwn(text: str) -> dict[str, object]:
-    """A ``mrkdwn`` object. ``text`` is our own, with everything foreign in it escaped."""
+    """Build a ``mrkdwn`` object. The caller has escaped every part of ``text`` that comes from people or servers."""
     return {"type": "mrkdwn", "text": truncate(text, SECTION_MAX), "verbatim": True}
 
 
 def one_line(text: str, length: int) -> str:
-    """Escaped, on one line."""
+    """Escape, join all lines to one, and shorten to ``length`` characters."""
     return truncate(escape(" ".join(text.split())), length)
 
 
 def inline_code(text: str) -> str:
-    """In backticks; what would end them is dropped."""
+    """Format as inline code. Backticks in the text are replaced by spaces, so that they cannot end the code."""
     return f"`{escape(UNSAFE_IN_CODE.sub(' ', text)).strip() or '-'}`"
 
 
 def person_mention(person_id: str, name: str = "") -> str:
-    """A mention, or a name where the actor is nobody in Slack (``cli:root``, ``clock``)."""
+    """Mention a person, or return the escaped name of an actor outside Slack (``cli:root``, ``clock``)."""
     if re.fullmatch(r"[UW][A-Z0-9]+", person_id):
         return f"<@{person_id}>"
     return escape(name or person_id)
 
 
 def mention(who: str) -> str:
-    """Whom the policy names: a mention of a person or of a group by its id; handles and addresses as they are."""
+    """Mention an approver as the policy names them: people and groups by id. Handles and addresses are shown as text."""
     if re.fullmatch(r"S[A-Z0-9]+", who):
         return f"<!subteam^{who}>"
     return person_mention(who)
 
 
 def link(url: str, label: str) -> str:
-    """A link of our own making; what is foreign in it was quoted before."""
+    """Build a link. The caller has percent-encoded the parts of ``url`` that come from people."""
     return f"<{escape(url)}|{escape(label).replace('|', ' ')}>"
 
 
 def local_datetime(at: datetime) -> str:
-    """A date in each reader's own zone."""
+    """Date and time in the time zone of each reader."""
     return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
 
 
 def local_time(at: datetime) -> str:
-    """A time to the second, in each reader's own zone."""
+    """Time of day with seconds, in the time zone of each reader."""
     return f"<!date^{int(at.timestamp())}^{{time_secs}}|{at:%H:%M:%S} UTC>"
 
 
 def utc_datetime(at: datetime) -> str:
-    """A date for ``text``, which screen readers read."""
+    """Date and time in UTC for ``text``, because screen readers do not read Slack's date format."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
