@@ -23,12 +23,12 @@ from tests.fake_slack.web_api import WebApi
 from tests.fake_slack.workspace import APP, APP_TOKEN, BOT_TOKEN, RESPONSE_SECONDS, RESPONSE_USES, TEAM, Workspace
 
 ACK_SECONDS = 3.0
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 LOST = "lost"
 """The call is done, and its answer never arrives."""
 
 
-class NeverCame(Exception):
+class WaitTimeout(Exception):
     """What a test waits for before it can judge. No AssertionError: a step that is missing is no verdict about a known fault."""
 
 
@@ -190,10 +190,10 @@ class FakeSlack:
     async def deliver(self, kind: str, payload: dict[str, Any], *, retry: int = 0) -> Outcome:
         """One envelope to one socket; the ack must come within three seconds."""
         await self._let_through()
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while not (open_ := [s for s in self._sockets if not s.closed]):
             if asyncio.get_running_loop().time() >= deadline:
-                raise NeverCame("an open socket")
+                raise WaitTimeout("an open socket")
             await asyncio.sleep(0.01)
         envelope = secrets.token_hex(10)
         waiting = self._acks[envelope] = asyncio.get_running_loop().create_future()
@@ -235,7 +235,7 @@ class FakeSlack:
 
     async def click(self, user: str, message: dict[str, Any], label: str, *, twice: bool = False) -> Outcome:
         """A button of the message by what is written on it; ``message`` may be an old picture of it."""
-        block, element = _button(message, label)
+        block, element = _find_button(message, label)
         token = self.workspace.new_response_url(user, message["channel"], message["ts"])
         action = {
             **{k: element[k] for k in ("type", "action_id", "text", "value")},
@@ -256,7 +256,7 @@ class FakeSlack:
 
     async def submit(self, user: str, view: dict[str, Any], **typed: str) -> Outcome:
         """The form with ``typed`` by the fields' labels (``why=``, ``for_how_long=``)."""
-        values = _values(view, {name.replace("_", " "): value for name, value in typed.items()})
+        values = _form_state(view, {name.replace("_", " "): value for name, value in typed.items()})
         team = self.workspace.users[user]["team_id"]
         payload = {
             "type": "view_submission", "user": self._acting(user), "team": {"id": team, "domain": "x"}, "api_app_id": APP, "enterprise": None,
@@ -318,11 +318,11 @@ class FakeSlack:
         """The newest form in front of a person."""
         return next((v for v in reversed(self.workspace.views.values()) if v["user"] == user), None)
 
-    async def wait(self, what: str, found: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    async def wait(self, what: str, found: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
         deadline = asyncio.get_running_loop().time() + seconds
         while not (value := found()):
             if asyncio.get_running_loop().time() >= deadline:
-                raise NeverCame(f"{what}; answers {self.workspace.ephemerals}")
+                raise WaitTimeout(f"{what}; answers {self.workspace.ephemerals}")
             await asyncio.sleep(0.01)
         return value
 
@@ -338,15 +338,15 @@ async def _arguments(request: web.Request) -> dict[str, Any]:
     return found
 
 
-def _button(message: dict[str, Any], label: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _find_button(message: dict[str, Any], label: str) -> tuple[dict[str, Any], dict[str, Any]]:
     for block in message.get("blocks") or []:
         for element in block["elements"] if block["type"] == "actions" else ():
             if element["text"]["text"] == label:
                 return block, element
-    raise NeverCame(f"a button {label} on {json.dumps(message)[:500]}")
+    raise WaitTimeout(f"a button {label} on {json.dumps(message)[:500]}")
 
 
-def _values(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
+def _form_state(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
     """The state as Slack sends it: what was typed, and what the form began with where nothing was touched."""
     values: dict[str, Any] = {}
     left = dict(typed)
@@ -375,7 +375,7 @@ def _values(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[FakeSlack]:
+async def running_fake_slack() -> AsyncIterator[FakeSlack]:
     """A double on a free port of loopback."""
     slack = FakeSlack()
     app = web.Application()

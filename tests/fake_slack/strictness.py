@@ -28,16 +28,16 @@ ARGUMENTS = {
 }
 """What a call may carry. ``parse``, ``link_names``, ``username`` and icons exist at Slack and are kept out on purpose."""
 
-OF_THE_CLIENT = {"token", "team_id"}
+SDK_ARGUMENTS = {"token", "team_id"}
 """The SDK adds them of itself."""
 
 RESPONSE_KEYS = {"text", "blocks", "response_type", "replace_original", "delete_original", "thread_ts"}
-ACTIONS_OF_AN_ACK = {"errors", "update", "push", "clear"}
+RESPONSE_ACTIONS = {"errors", "update", "push", "clear"}
 
 
 def problems_of_call(method: str, arguments: dict[str, Any]) -> list[str]:
     """Arguments that nobody knows."""
-    unknown = set(arguments) - ARGUMENTS.get(method, set(arguments)) - OF_THE_CLIENT
+    unknown = set(arguments) - ARGUMENTS.get(method, set(arguments)) - SDK_ARGUMENTS
     return [f"{method} with the unknown argument {name}" for name in sorted(unknown)]
 
 
@@ -52,12 +52,12 @@ def problems_of_ack(ack: dict[str, Any], view: dict[str, Any] | None) -> list[st
     """``ack`` to a form (``view``) or to a command or click, which carry nothing here."""
     if view is None:
         return [f"an ack that carries {sorted(ack)}"] if ack else []
-    return list(_of_form(ack, view))
+    return list(_form_ack_problems(ack, view))
 
 
-def _of_form(ack: dict[str, Any], view: dict[str, Any]) -> Iterator[str]:
+def _form_ack_problems(ack: dict[str, Any], view: dict[str, Any]) -> Iterator[str]:
     kind = ack.get("response_action")
-    if ack and kind not in ACTIONS_OF_AN_ACK:
+    if ack and kind not in RESPONSE_ACTIONS:
         yield f"a form does not close on {sorted(ack)}"
     if kind == "errors":
         inputs = {b.get("block_id") for b in view["blocks"] if b["type"] == "input"}

@@ -11,10 +11,10 @@ from tests.fake_slack.workspace import APP, BOT_USER, TEAM, Workspace
 
 Arguments = dict[str, Any]
 Answer = dict[str, Any]
-STACK = 3
+VIEW_STACK_MAX = 3
 
 
-def no(error: str, **more: Any) -> Answer:
+def error_answer(error: str, **more: Any) -> Answer:
     return {"ok": False, "error": error, **more}
 
 
@@ -42,11 +42,11 @@ class WebApi:
         """As if by HTTP, after the token was looked at."""
         if method not in self.methods:
             self.workspace.problems.append(f"unknown method {method}")
-            return no("unknown_method")
+            return error_answer("unknown_method")
         self.workspace.problems += strictness.problems_of_call(method, arguments)
         scope, answer = self.methods[method]
         if scope is not None and scope not in self.workspace.scopes:
-            return no("missing_scope", needed=scope, provided=",".join(sorted(self.workspace.scopes)))
+            return error_answer("missing_scope", needed=scope, provided=",".join(sorted(self.workspace.scopes)))
         return answer(arguments)
 
     def auth_test(self, _arguments: Arguments) -> Answer:
@@ -62,22 +62,22 @@ class WebApi:
 
     def users_info(self, arguments: Arguments) -> Answer:
         user = self.workspace.users.get(arguments.get("user", ""))
-        return {"ok": True, "user": user} if user else no("user_not_found")
+        return {"ok": True, "user": user} if user else error_answer("user_not_found")
 
     def conversations_info(self, arguments: Arguments) -> Answer:
         """A private channel is not there for who is not in it, and has a scope of its own."""
         channel = self.workspace.channels.get(arguments.get("channel", ""))
         if channel is None or (channel.get("is_private") and not channel["is_member"]):
-            return no("channel_not_found")
+            return error_answer("channel_not_found")
         if channel.get("is_private") and "groups:read" not in self.workspace.scopes:
-            return no("missing_scope", needed="groups:read", provided=",".join(sorted(self.workspace.scopes)))
+            return error_answer("missing_scope", needed="groups:read", provided=",".join(sorted(self.workspace.scopes)))
         return {"ok": True, "channel": channel}
 
     def conversations_members(self, arguments: Arguments) -> Answer:
         """Two to a page, so that who does not turn pages is noticed."""
         channel = self.workspace.channels.get(arguments.get("channel", ""))
         if channel is None:
-            return no("channel_not_found")
+            return error_answer("channel_not_found")
         members = channel.get("members", list(self.workspace.users))
         start = int(arguments.get("cursor") or 0)
         following = str(start + 2) if start + 2 < len(members) else ""
@@ -90,16 +90,16 @@ class WebApi:
         if channel in self.workspace.users:
             user = self.workspace.users[channel]
             if user.get("messages_tab_disabled"):
-                return "", no("messages_tab_disabled")
+                return "", error_answer("messages_tab_disabled")
             if user["is_bot"] or user["deleted"]:
-                return "", no("channel_not_found")
+                return "", error_answer("channel_not_found")
             return self.workspace.dm_of(channel), None
         found = self.workspace.channels.get(channel)
         if found is None or (found.get("is_private") and not found["is_member"]):
-            return "", no("channel_not_found")
+            return "", error_answer("channel_not_found")
         if found["is_archived"]:
-            return "", no("is_archived")
-        return channel, None if found["is_member"] else no("not_in_channel")
+            return "", error_answer("is_archived")
+        return channel, None if found["is_member"] else error_answer("not_in_channel")
 
     def _content(self, arguments: Arguments, *, is_update: bool) -> Answer | None:
         wrong = blockkit.problems_of_message(arguments.get("blocks"), arguments.get("text") or "", is_update=is_update)
@@ -107,7 +107,7 @@ class WebApi:
             return None
         self.workspace.problems += [f"message: {w}" for w in wrong]
         code = next((w for w in wrong if w in ("msg_too_long", "msg_blocks_too_long", "no_text")), "invalid_blocks")
-        return no(code, response_metadata={"messages": wrong})
+        return error_answer(code, response_metadata={"messages": wrong})
 
     def post(self, arguments: Arguments) -> Answer:
         channel, closed = self._place(arguments.get("channel", ""))
@@ -117,7 +117,7 @@ class WebApi:
             self.workspace.problems.append("a message that may unfurl links")
         thread = arguments.get("thread_ts")
         if thread is not None and thread not in self.workspace.messages[channel]:
-            return no("thread_not_found")
+            return error_answer("thread_not_found")
         reply = {"thread_ts": thread} if thread else {}
         message = self.workspace.post(channel, text=arguments["text"], blocks=arguments.get("blocks"), **reply)
         return {"ok": True, "channel": channel, "ts": message["ts"], "message": message}
@@ -125,14 +125,14 @@ class WebApi:
     def update(self, arguments: Arguments) -> Answer:
         channel, ts = arguments.get("channel", ""), arguments.get("ts", "")
         if channel not in self.workspace.channels:
-            return no("channel_not_found")
+            return error_answer("channel_not_found")
         message = self.workspace.messages[channel].get(ts)
         if message is None:
-            return no("message_not_found")
+            return error_answer("message_not_found")
         if message["user"] != BOT_USER:
-            return no("cant_update_message")
+            return error_answer("cant_update_message")
         if self.workspace.channels[channel]["is_archived"]:
-            return no("is_inactive")
+            return error_answer("is_inactive")
         if closed := self._content(arguments, is_update=True):
             return closed
         message |= {"text": arguments["text"], "blocks": arguments.get("blocks")}
@@ -145,7 +145,7 @@ class WebApi:
         person = self.workspace.users.get(arguments.get("user", ""))
         members = self.workspace.channels[channel].get("members")
         if person is None or person["deleted"] or (members is not None and person["id"] not in members):
-            return no("user_not_in_channel")
+            return error_answer("user_not_in_channel")
         self.workspace.ephemerals.append(
             {"user": arguments["user"], "channel": channel, "text": arguments.get("text", "")}
         )
@@ -157,29 +157,29 @@ class WebApi:
         wrong = blockkit.problems_of_view(view) if isinstance(view, dict) else ["no view"]
         self.workspace.problems += [f"view: {w}" for w in wrong]
         code = "view_too_large" if "view_too_large" in wrong else "invalid_arguments"
-        return no(code, response_metadata={"messages": wrong}) if wrong else None
+        return error_answer(code, response_metadata={"messages": wrong}) if wrong else None
 
     def views_open(self, arguments: Arguments) -> Answer:
         trigger = arguments.get("trigger_id", "")
         if (wrong := self._view(arguments.get("view"))) is not None:
             return wrong
         if (code := self.workspace.use_trigger(trigger)) is not None:
-            return no(code)
+            return error_answer(code)
         return {"ok": True, "view": self.workspace.new_view(arguments["view"], self.workspace.triggers[trigger].user)}
 
     def views_push(self, arguments: Arguments) -> Answer:
         """At most three forms lie on each other."""
         trigger = self.workspace.triggers.get(arguments.get("trigger_id", ""))
-        if trigger and sum(v["user"] == trigger.user for v in self.workspace.views.values()) >= STACK:
-            return no("push_limit_reached")
+        if trigger and sum(v["user"] == trigger.user for v in self.workspace.views.values()) >= VIEW_STACK_MAX:
+            return error_answer("push_limit_reached")
         return self.views_open(arguments)
 
     def views_update(self, arguments: Arguments) -> Answer:
         found = self.workspace.views.get(arguments.get("view_id", ""))
         if found is None:
-            return no("not_found")
+            return error_answer("not_found")
         if arguments.get("hash") not in (None, found["hash"]):
-            return no("hash_conflict")
+            return error_answer("hash_conflict")
         if (wrong := self._view(arguments.get("view"))) is not None:
             return wrong
         fresh = self.workspace.new_view(arguments["view"], found["user"])

@@ -17,7 +17,7 @@ from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from storage.records import Request
 from tests.access.environment import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, SECOND, STRANGER, AccessEnvironment
-from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 
 OUTSIDER, GUEST, GONE, ROBOT = "U0OUTSIDER", "U0GUEST", "U0GONE", "U0ROBOT"
@@ -31,7 +31,7 @@ class SlackEnvironment:
     environment: AccessEnvironment
     connection: SocketConnection
 
-    async def ask(self, text: str = "shop readonly 1h looking at a refund", user: str = ADA) -> dict[str, Any]:
+    async def make_request(self, text: str = "shop readonly 1h looking at a refund", user: str = ADA) -> dict[str, Any]:
         """The card that comes of a command."""
         before = len(self.slack.messages(CARDS))
         await self.slack.command(user, f"request {text}")
@@ -44,7 +44,7 @@ class SlackEnvironment:
     async def request(self, request_id: int = 1) -> Request:
         return await self.environment.ledger.request(request_id)
 
-    async def expect_told(self, user: str, words: str) -> str:
+    async def expect_reply(self, user: str, words: str) -> str:
         return str(
             await self.slack.wait(
                 f"{user} is told {words!r}", lambda: next((a for a in self.slack.answers(user) if words in a), None)
@@ -73,7 +73,7 @@ async def slack_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     environment = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await environment.open()
     environment.clock.run()
-    async with running() as slack:
+    async with running_fake_slack() as slack:
         for person, name in PEOPLE.items():
             slack.workspace.add_person(person, name)
         slack.workspace.add_outsider(OUTSIDER, "outsider")

@@ -19,28 +19,28 @@ AUTOMATIC = "request shop readonly 1h looking at a refund"
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_lookup_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the double may take longer than a person would wait; then no answer would hide what is tested."""
     for module in ("user_groups", "emails"):
         monkeypatch.setattr(f"bot.slack.{module}.WAIT_SECONDS", 60.0)
 
 
-async def live(slack_environment: SlackEnvironment) -> dict[str, Any]:
+async def live_grant(slack_environment: SlackEnvironment) -> dict[str, Any]:
     """A grant; its credential message."""
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
     await slack_environment.expect_card(card["ts"], "until")
     return message
 
 
-async def answered(slack_environment: SlackEnvironment, person: str, number: int) -> None:
+async def wait_for_replies(slack_environment: SlackEnvironment, person: str, number: int) -> None:
     await slack_environment.slack.wait(
         f"{person} has {number} answers", lambda: len(slack_environment.slack.answers(person)) >= number
     )
 
 
-async def at_rest(slack_environment: SlackEnvironment) -> None:
+async def wait_until_idle(slack_environment: SlackEnvironment) -> None:
     """Until the runner has nothing left to do now."""
     ledger = slack_environment.environment.ledger
     deadline = asyncio.get_running_loop().time() + 20
@@ -57,8 +57,8 @@ async def test_a_policy_that_is_replaced_while_slack_is_asked_decides(slack_envi
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.slack.workspace.add_group(DBAS, "dbas", SECOND)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
-    card = await slack_environment.ask()
-    await at_rest(slack_environment)  # so that it is the click that asks Slack
+    card = await slack_environment.make_request()
+    await wait_until_idle(slack_environment)  # so that it is the click that asks Slack
     slack_environment.environment.context.directory.forget_groups()
     asked = len(slack_environment.slack.calls)
     arrives = slack_environment.slack.late["usergroups.list"] = asyncio.Event()
@@ -79,7 +79,7 @@ async def test_a_policy_that_is_replaced_while_slack_is_asked_decides(slack_envi
 async def test_a_deny_form_of_somebody_who_is_no_approver_any_more_denies_nothing(
     slack_environment: SlackEnvironment,
 ) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Deny")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(LEAD))
     put_in_force(slack_environment.environment, approvals=[{"from": [SECOND, ADMIN]}])
@@ -101,7 +101,7 @@ async def test_an_ask_form_of_somebody_who_may_not_ask_any_more_asks_nothing(
 
 
 async def test_a_form_for_more_time_is_the_requesters_alone(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.slack.click(ADA, await live(slack_environment), "Extend")
+    await slack_environment.slack.click(ADA, await live_grant(slack_environment), "Extend")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     assert (await slack_environment.slack.submit(LEAD, form, for_how_long="1h", why="mine now")).errors
     assert len(await slack_environment.environment.ledger.requests()) == 1
@@ -109,7 +109,7 @@ async def test_a_form_for_more_time_is_the_requesters_alone(slack_environment: S
 
 @pytest.mark.parametrize("junk", ["1.", "1", "01.x", "1.\u0661", "9" * 30 + ".x", "", "1.aaaa"])
 async def test_a_form_that_was_tampered_with_asks_nothing(slack_environment: SlackEnvironment, junk: str) -> None:
-    await slack_environment.slack.click(ADA, await live(slack_environment), "Extend")
+    await slack_environment.slack.click(ADA, await live_grant(slack_environment), "Extend")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     forged = {**form, "private_metadata": f'{{"grant": "{junk}"}}'}
     assert (await slack_environment.slack.submit(ADA, forged, for_how_long="1h", why="mine now")).errors
@@ -119,14 +119,14 @@ async def test_a_form_that_was_tampered_with_asks_nothing(slack_environment: Sla
 async def test_the_buttons_of_a_credential_message_are_the_requesters_alone(
     slack_environment: SlackEnvironment,
 ) -> None:
-    message = await live(slack_environment)
+    message = await live_grant(slack_environment)
     before = next(iter(slack_environment.environment.server.users.values())).password
     for person in (LEAD, SECOND, STRANGER):
         for number, button in enumerate(
             ("Extend", "I'm done", "New password"), start=len(slack_environment.slack.answers(person)) + 1
         ):
             await slack_environment.slack.click(person, message, button)
-            await answered(slack_environment, person, number)
+            await wait_for_replies(slack_environment, person, number)
         assert slack_environment.slack.form(person) is None
     assert (await slack_environment.request()).state is State.ACTIVE
     assert [user.password for user in slack_environment.environment.server.users.values()] == [before]
@@ -137,7 +137,7 @@ async def test_two_stages_clicked_many_times_at_once_need_two_people(slack_envir
         slack_environment.environment,
         approvals=[{"from": [LEAD, SECOND], "count": 1}, {"from": [ADMIN, LEAD], "count": 1}],
     )
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     clicks = [slack_environment.slack.click(who, card, "Approve", twice=True) for who in (LEAD, SECOND, LEAD, SECOND)]
     await asyncio.gather(*clicks)
     await slack_environment.slack.wait(
@@ -153,7 +153,7 @@ async def test_two_stages_clicked_many_times_at_once_need_two_people(slack_envir
 # What comes twice (R16).
 
 
-async def granted(slack_environment: SlackEnvironment) -> int:
+async def count_grants(slack_environment: SlackEnvironment) -> int:
     return len(
         [r for r in await slack_environment.environment.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
     )
@@ -165,8 +165,8 @@ async def test_a_command_typed_again_after_a_moment_is_one_grant(slack_environme
     await slack_environment.slack.command(ADA, AUTOMATIC)
     await slack_environment.expect_dm(ADA, "is ready")
     await slack_environment.slack.command(ADA, AUTOMATIC)
-    await answered(slack_environment, ADA, 2)
-    assert await granted(slack_environment) == 1
+    await wait_for_replies(slack_environment, ADA, 2)
+    assert await count_grants(slack_environment) == 1
 
 
 @open_fault("R16", "delivered again by Slack when it was carried out, it is granted again")
@@ -180,14 +180,14 @@ async def test_a_command_delivered_again_after_a_moment_is_one_grant(slack_envir
     await slack_environment.slack.deliver("slash_commands", payload)
     await slack_environment.expect_dm(ADA, "is ready")
     await slack_environment.slack.deliver("slash_commands", payload, retry=1)
-    await answered(slack_environment, ADA, 2)
+    await wait_for_replies(slack_environment, ADA, 2)
     require((await slack_environment.request()).state is State.ACTIVE, "the first one lives")
-    assert await granted(slack_environment) == 1
+    assert await count_grants(slack_environment) == 1
 
 
 async def test_a_command_delivered_twice_at_once_is_one_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     await slack_environment.slack.command(ADA, AUTOMATIC, twice=True)
     await slack_environment.expect_dm(ADA, "is ready")
-    await answered(slack_environment, ADA, 2)
-    assert await granted(slack_environment) == 1
+    await wait_for_replies(slack_environment, ADA, 2)
+    assert await count_grants(slack_environment) == 1

@@ -15,7 +15,7 @@ from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from tests.access.environment import ALERTS, AUDIT, CARDS, PEOPLE, AccessEnvironment
 from tests.access.steps import put_in_force
-from tests.fake_slack.server import ACK_SECONDS, FakeSlack, running
+from tests.fake_slack.server import ACK_SECONDS, FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.open_faults import open_fault
 from tests.slack.conftest import ADA, LEAD, STRANGER, SlackEnvironment
@@ -27,11 +27,11 @@ PAGE = 65536
 # The first command after a start (U9).
 
 
-async def connected(slack: FakeSlack) -> None:
+async def wait_for_socket(slack: FakeSlack) -> None:
     await slack.wait("a socket", lambda: slack._sockets, 30)
 
 
-def calm(slack: FakeSlack) -> list[str]:
+def take_problems(slack: FakeSlack) -> list[str]:
     """What Slack complained about until now; it is judged by the test and not by its fixture."""
     found = list(slack.problems)
     slack.problems.clear()
@@ -42,10 +42,10 @@ def calm(slack: FakeSlack) -> list[str]:
 async def test_the_first_command_is_acked_while_slack_is_slow_to_say_who_we_are(
     slack_environment: SlackEnvironment,
 ) -> None:
-    await connected(slack_environment.slack)
+    await wait_for_socket(slack_environment.slack)
     slack_environment.slack.slow["auth.test"] = ACK_SECONDS + 5
     outcome = await slack_environment.slack.command(ADA, "help")
-    calm(slack_environment.slack)
+    take_problems(slack_environment.slack)
     assert outcome.was_acked
 
 
@@ -53,10 +53,10 @@ async def test_the_first_command_is_acked_while_slack_is_slow_to_say_who_we_are(
 async def test_the_first_command_is_answered_although_slack_fails_to_say_who_we_are(
     slack_environment: SlackEnvironment,
 ) -> None:
-    await connected(slack_environment.slack)
+    await wait_for_socket(slack_environment.slack)
     slack_environment.slack.failures["auth.test"] += [503, 503]
     outcome = await slack_environment.slack.command(ADA, "help")
-    problems = calm(slack_environment.slack)
+    problems = take_problems(slack_environment.slack)
     assert outcome.was_acked
     assert problems == []
     await slack_environment.slack.wait("an answer", lambda: slack_environment.slack.answers(ADA))
@@ -64,7 +64,7 @@ async def test_the_first_command_is_answered_although_slack_fails_to_say_who_we_
 
 @open_fault("U9", "the card in the renamed channel keeps its buttons")
 async def test_a_channel_that_gets_another_id_keeps_its_cards(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     workspace = slack_environment.slack.workspace
     workspace.add_channel("C0NEWID", "cards")
     workspace.messages["C0NEWID"] = workspace.messages.pop(CARDS)
@@ -76,12 +76,12 @@ async def test_a_channel_that_gets_another_id_keeps_its_cards(slack_environment:
     await slack_environment.expect_dm(ADA, "is ready")
     with suppress(TimeoutError):
         async with asyncio.timeout(5):
-            while offers_approve(slack_environment):
+            while has_approve_button(slack_environment):
                 await asyncio.sleep(0.02)
-    assert not offers_approve(slack_environment)
+    assert not has_approve_button(slack_environment)
 
 
-def offers_approve(slack_environment: SlackEnvironment) -> bool:
+def has_approve_button(slack_environment: SlackEnvironment) -> bool:
     """The card in the channel under its new id."""
     return "Approve" in str(slack_environment.slack.messages("C0NEWID")[0]["blocks"])
 
@@ -153,7 +153,7 @@ class Link:
 
 
 @dataclass
-class Far:
+class RelayedBot:
     """A bot that reaches Slack through the relay."""
 
     slack: FakeSlack
@@ -162,7 +162,7 @@ class Far:
     life: asyncio.Task[None]
 
 
-def peopled(slack: FakeSlack) -> None:
+def add_people(slack: FakeSlack) -> None:
     for person, name in PEOPLE.items():
         slack.workspace.add_person(person, name)
     for channel, name in ((CARDS, "cards"), (AUDIT, "audit"), (ALERTS, "alerts")):
@@ -170,15 +170,15 @@ def peopled(slack: FakeSlack) -> None:
 
 
 @pytest.fixture
-async def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Far]:
+async def relayed_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RelayedBot]:
     monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
     environment = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await environment.open()
-    async with running() as slack:
+    async with running_fake_slack() as slack:
         relay = Relay(int(slack.url.rsplit(":", 1)[1]))
         await relay.start()
         slack.url = f"http://127.0.0.1:{relay.port}"
-        peopled(slack)
+        add_people(slack)
         client = web_client(BOT_TOKEN, f"{slack.url}/api/")
         environment.context = replace(
             environment.context, directory=SlackDirectory(client), messenger=SlackMessenger(client)
@@ -186,8 +186,8 @@ async def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         connection, stop = SocketConnection(build_bolt_app(client, environment.context), APP_TOKEN), asyncio.Event()
         life = asyncio.create_task(connection.run(stop))
         try:
-            await connected(slack)
-            yield Far(slack, relay, connection, life)
+            await wait_for_socket(slack)
+            yield RelayedBot(slack, relay, connection, life)
         finally:
             stop.set()
             await relay.close()
@@ -195,58 +195,58 @@ async def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             await environment.close()
 
 
-async def assert_works(far: Far) -> None:
+async def assert_command_answered(relayed_bot: RelayedBot) -> None:
     """A command is answered; what is typed while one socket follows another is lost, and people type it again."""
-    before = len(far.slack.answers(ADA))
-    tries = [await far.slack.command(ADA, "help")]
+    before = len(relayed_bot.slack.answers(ADA))
+    tries = [await relayed_bot.slack.command(ADA, "help")]
     while not tries[-1].was_acked and len(tries) < 5:
-        tries.append(await far.slack.command(ADA, "help"))
-    calm(far.slack)
+        tries.append(await relayed_bot.slack.command(ADA, "help"))
+    take_problems(relayed_bot.slack)
     assert tries[-1].was_acked
-    await far.slack.wait("an answer", lambda: len(far.slack.answers(ADA)) > before)
+    await relayed_bot.slack.wait("an answer", lambda: len(relayed_bot.slack.answers(ADA)) > before)
 
 
 @open_fault("U9", "the ack waits for the Web API: where that swallows packets, none comes")
-async def test_a_command_is_acked_while_the_web_api_swallows_packets(far: Far) -> None:
-    far.relay.passes = False
-    outcome = await far.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    calm(far.slack)
+async def test_a_command_is_acked_while_the_web_api_swallows_packets(relayed_bot: RelayedBot) -> None:
+    relayed_bot.relay.passes = False
+    outcome = await relayed_bot.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    take_problems(relayed_bot.slack)
     assert outcome.was_acked
 
 
 @pytest.mark.timeout(400)
-async def test_a_socket_that_is_half_open_is_built_again(far: Far) -> None:
-    await assert_works(far)
-    far.relay.freeze()
-    far.slack._sockets.clear()
-    await far.slack.wait("another socket", lambda: far.slack._sockets, 300)
-    await assert_works(far)
+async def test_a_socket_that_is_half_open_is_built_again(relayed_bot: RelayedBot) -> None:
+    await assert_command_answered(relayed_bot)
+    relayed_bot.relay.freeze()
+    relayed_bot.slack._sockets.clear()
+    await relayed_bot.slack.wait("another socket", lambda: relayed_bot.slack._sockets, 300)
+    await assert_command_answered(relayed_bot)
 
 
 @pytest.mark.parametrize("reason", ["too_many_websockets", "refresh_requested"])
-async def test_a_socket_that_slack_takes_away_is_built_again(far: Far, reason: str) -> None:
-    old = list(far.slack._sockets)
+async def test_a_socket_that_slack_takes_away_is_built_again(relayed_bot: RelayedBot, reason: str) -> None:
+    old = list(relayed_bot.slack._sockets)
     for socket in old:
         await socket.send_json({"type": "disconnect", "reason": reason, "debug_info": {}})
         await asyncio.sleep(0)
         await socket.close()
-    await far.slack.wait("another socket", lambda: [s for s in far.slack._sockets if s not in old], 60)
-    await assert_works(far)
+    await relayed_bot.slack.wait("another socket", lambda: [s for s in relayed_bot.slack._sockets if s not in old], 60)
+    await assert_command_answered(relayed_bot)
 
 
-async def test_a_warning_of_slack_takes_no_command_away(far: Far) -> None:
-    for socket in far.slack._sockets:
+async def test_a_warning_of_slack_takes_no_command_away(relayed_bot: RelayedBot) -> None:
+    for socket in relayed_bot.slack._sockets:
         await socket.send_json({"type": "disconnect", "reason": "warning", "debug_info": {}})
-    await assert_works(far)
+    await assert_command_answered(relayed_bot)
 
 
 @soak_only
 @pytest.mark.timeout(400)
-async def test_an_app_whose_socket_mode_was_switched_off_says_so(far: Far) -> None:
-    far.slack.failures["apps.connections.open"] += [{"error": "link_disabled"}] * 200
-    for socket in list(far.slack._sockets):
+async def test_an_app_whose_socket_mode_was_switched_off_says_so(relayed_bot: RelayedBot) -> None:
+    relayed_bot.slack.failures["apps.connections.open"] += [{"error": "link_disabled"}] * 200
+    for socket in list(relayed_bot.slack._sockets):
         await socket.send_json({"type": "disconnect", "reason": "link_disabled", "debug_info": {}})
         await socket.close()
-    await asyncio.wait({far.life}, timeout=300)
-    assert far.life.done()
-    assert isinstance(far.life.exception(), TokenRefused)
+    await asyncio.wait({relayed_bot.life}, timeout=300)
+    assert relayed_bot.life.done()
+    assert isinstance(relayed_bot.life.exception(), TokenRefused)

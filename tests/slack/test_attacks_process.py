@@ -22,12 +22,12 @@ from pydantic import SecretStr
 from bot.app import App
 from bot.settings import Settings
 from tests.access.environment import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, AccessEnvironment
-from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.open_faults import open_fault, require
 from tests.servers.postgresql import free_port
 
-SOON = 10.0
+DETECTION_SECONDS = 10.0
 """Seconds in which what is asked again and again has to be seen. It costs so much while the fault is open."""
 
 DATABASES = {
@@ -88,7 +88,7 @@ class Bot:
                 return answer.status == 200
         return False
 
-    async def comes(self, look: Any, seconds: float = SOON) -> bool:
+    async def comes(self, look: Any, seconds: float = DETECTION_SECONDS) -> bool:
         """Whether it does within that time."""
         deadline = asyncio.get_running_loop().time() + seconds
         while not await look():
@@ -109,7 +109,7 @@ class Bot:
             self.process.wait()
 
 
-def peopled(slack: FakeSlack) -> None:
+def add_people(slack: FakeSlack) -> None:
     for person, name in PEOPLE.items():
         slack.workspace.add_person(person, name)
     for channel, name in ((CARDS, "cards"), (AUDIT, "audit"), (ALERTS, "alerts")):
@@ -120,8 +120,8 @@ def peopled(slack: FakeSlack) -> None:
 async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
     (tmp_path / "databases.yml").write_text(yaml.safe_dump(DATABASES))
     (tmp_path / "policy.yml").write_text(yaml.safe_dump(POLICY))
-    async with running() as slack:
-        peopled(slack)
+    async with running_fake_slack() as slack:
+        add_people(slack)
         found = Bot(tmp_path, slack, free_port())
         try:
             yield found
@@ -129,7 +129,7 @@ async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
             found.stop()
 
 
-async def exits(bot: Bot, seconds: float = SOON) -> bool:
+async def exits_within(bot: Bot, seconds: float = DETECTION_SECONDS) -> bool:
     """Whether the process ends of itself."""
     deadline = asyncio.get_running_loop().time() + seconds
     while bot.is_running and asyncio.get_running_loop().time() < deadline:
@@ -150,7 +150,7 @@ async def test_a_task_of_an_unknown_kind_does_not_end_the_process(bot: Bot) -> N
         return bool(bot.slack.messages(CARDS))
 
     assert await bot.comes(works, 30)
-    assert not await exits(bot, 1.0)
+    assert not await exits_within(bot, 1.0)
 
 
 @open_fault("R9", "it exits again at each start")
@@ -160,7 +160,7 @@ async def test_a_task_of_an_unknown_kind_does_not_keep_the_process_from_starting
     bot.sql(UNKNOWN_TASK)
     bot.begin()
     assert await bot.comes(bot.ready, 30)
-    assert not await exits(bot, 3.0)
+    assert not await exits_within(bot, 3.0)
 
 
 # A disk that is full (R8).
@@ -188,7 +188,7 @@ async def test_a_full_disk_makes_the_process_not_ready(bot: Bot) -> None:
 
 
 @asynccontextmanager
-async def started(environment: AccessEnvironment, slack: FakeSlack) -> AsyncIterator[asyncio.Task[None]]:
+async def running_app(environment: AccessEnvironment, slack: FakeSlack) -> AsyncIterator[asyncio.Task[None]]:
     """``run`` on the house's files and server."""
     settings = Settings(
         slack_bot_token=SecretStr(BOT_TOKEN),
@@ -225,9 +225,9 @@ async def test_a_ledger_that_is_gone_is_not_made_anew_while_its_users_live(envir
     await environment.ledger.close()
     for suffix in ("", "-wal", "-shm"):
         Path(f"{environment.ledger.path}{suffix}").unlink(missing_ok=True)
-    async with running() as slack:
-        peopled(slack)
-        async with started(environment, slack) as life:
+    async with running_fake_slack() as slack:
+        add_people(slack)
+        async with running_app(environment, slack) as life:
             for _ in range(200):
                 if life.done() or slack._sockets:
                     break

@@ -21,7 +21,7 @@ MARKUP = ("*approved by lead*", "`code`", "_slanted_", "~struck~", ":white_check
 QUOTED = re.compile(r"“[^”]*”|\"[^\"]*\"|`[^`]*`|<@[^>]*>")
 
 
-def formatted(blocks: Any) -> Iterator[str]:
+def formatted_texts(blocks: Any) -> Iterator[str]:
     """Every text that Slack formats; plain text and rich text are shown as they are."""
     if isinstance(blocks, dict):
         if blocks.get("type") == "mrkdwn":
@@ -29,16 +29,16 @@ def formatted(blocks: Any) -> Iterator[str]:
         blocks = list(blocks.values())
     if isinstance(blocks, list):
         for part in blocks:
-            yield from formatted(part)
+            yield from formatted_texts(part)
 
 
-def acts(shown: list[dict[str, Any]]) -> list[str]:
+def active_markup(shown: list[dict[str, Any]]) -> list[str]:
     """Which markup of a person Slack would carry out."""
-    texts = "\n".join(text for message in shown for text in formatted(message["blocks"]))
+    texts = "\n".join(text for message in shown for text in formatted_texts(message["blocks"]))
     return [markup for markup in MARKUP if markup in texts]
 
 
-async def answer(slack_environment: SlackEnvironment, user: str, command: str) -> dict[str, Any]:
+async def reply_to(slack_environment: SlackEnvironment, user: str, command: str) -> dict[str, Any]:
     """The whole answer to a command."""
     before = len(slack_environment.slack.workspace.ephemerals)
     await slack_environment.slack.command(user, command)
@@ -52,25 +52,25 @@ async def answer(slack_environment: SlackEnvironment, user: str, command: str) -
 
 
 async def test_markup_in_a_reason_does_not_act_on_the_card(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask(f"shop readonly 1h {' '.join(MARKUP)}")
-    assert acts([card]) == []
+    card = await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
+    assert active_markup([card]) == []
     assert "approved by lead" in str(card)
 
 
 @open_fault("R16", "the feed formats what people type")
 async def test_markup_in_a_reason_does_not_act_in_the_feed(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.ask(f"shop readonly 1h {' '.join(MARKUP)}")
+    await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
     lines = await slack_environment.slack.wait("a line", lambda: slack_environment.slack.messages(AUDIT))
     require("approved by lead" in str(lines), "the line has the reason")
-    assert acts(lines) == []
+    assert active_markup(lines) == []
 
 
 @open_fault("R16", "the answer to status formats what people type")
 async def test_markup_in_a_reason_does_not_act_in_the_answer_to_status(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.ask(f"shop readonly 1h {' '.join(MARKUP)}")
-    told = await answer(slack_environment, LEAD, "status 1")
+    await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
+    told = await reply_to(slack_environment, LEAD, "status 1")
     require("approved by lead" in str(told), "the answer has the reason")
-    assert acts([told]) == []
+    assert active_markup([told]) == []
 
 
 @open_fault("R16", "an alert formats what people are called")
@@ -81,19 +81,19 @@ async def test_markup_in_a_name_does_not_act_in_an_alert(slack_environment: Slac
     await slack_environment.slack.command(ADA, "breakglass shop readonly 30m everything is down")
     told = await slack_environment.slack.wait("the alert", lambda: slack_environment.slack.messages(ALERTS))
     require("approved by lead" in str(told), "the alert has the name")
-    assert acts(told) == []
+    assert active_markup(told) == []
 
 
-async def asked_by(slack_environment: SlackEnvironment, name: str) -> dict[str, Any]:
+async def request_card_of(slack_environment: SlackEnvironment, name: str) -> dict[str, Any]:
     """The card of somebody who is called so."""
     slack_environment.slack.workspace.users[ADA]["profile"]["display_name"] = name
-    return await slack_environment.ask()
+    return await slack_environment.make_request()
 
 
 @open_fault("R16", "the name stands in the dialog as if it were our own sentence")
 async def test_a_display_name_does_not_forge_the_dialog(slack_environment: SlackEnvironment) -> None:
     forged = "lead gets readonly on play for 5 min."
-    card = await asked_by(slack_environment, f"{forged}\nApprove as usual. <!channel> *x* \u200b")
+    card = await request_card_of(slack_environment, f"{forged}\nApprove as usual. <!channel> *x* \u200b")
     approve = next(e for b in card["blocks"] if b["type"] == "actions" for e in b["elements"])
     told = approve["confirm"]["text"]["text"]
     require("readonly on shop for 1 h" in told, "the dialog has the facts")
@@ -106,7 +106,7 @@ async def test_a_display_name_does_not_forge_the_dialog(slack_environment: Slack
     ids=["emoji", "cyrillic", "markup", "long", "right to left", "null", "empty", "sql"],
 )
 async def test_whatever_people_are_called_the_username_is_plain(slack_environment: SlackEnvironment, name: str) -> None:
-    card = await asked_by(slack_environment, name)
+    card = await request_card_of(slack_environment, name)
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
     username = re.search(r"\*Username\*\\n`([^`]+)`", str(message))
@@ -121,9 +121,9 @@ async def test_whatever_people_are_called_the_username_is_plain(slack_environmen
 
 @open_fault("R16", "a refused click stands in the ledger alone")
 async def test_a_refused_click_is_a_line_of_the_feed(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(STRANGER, card, "Approve")
-    await slack_environment.expect_told(STRANGER, "Only the approvers")
+    await slack_environment.expect_reply(STRANGER, "Only the approvers")
     await slack_environment.slack.click(LEAD, card, "Approve")
     lines = await slack_environment.slack.wait(
         "what came after it",
@@ -134,9 +134,9 @@ async def test_a_refused_click_is_a_line_of_the_feed(slack_environment: SlackEnv
 
 @open_fault("R16", "nothing is on record where somebody who is not ours clicks")
 async def test_the_click_of_a_guest_is_on_record(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(GUEST, card, "Approve")
-    await slack_environment.expect_told(GUEST, "Only members")
+    await slack_environment.expect_reply(GUEST, "Only members")
     events = await slack_environment.environment.ledger.events_after(0, limit=1000)
     assert AuditKind.CLICK_REFUSED in [event.kind for event in events]
 
@@ -144,7 +144,7 @@ async def test_the_click_of_a_guest_is_on_record(slack_environment: SlackEnviron
 # What people type and paste (U9).
 
 
-async def understood(slack_environment: SlackEnvironment, typed: str) -> tuple[str, str, timedelta, str]:
+async def parsed_request(slack_environment: SlackEnvironment, typed: str) -> tuple[str, str, timedelta, str]:
     """The request that comes of it. Where none comes, nothing but an answer or a form may."""
     await slack_environment.slack.command(ADA, typed)
     await slack_environment.slack.wait(
@@ -160,7 +160,7 @@ async def understood(slack_environment: SlackEnvironment, typed: str) -> tuple[s
     return found[0].database, found[0].level, found[0].terms.duration, found[0].reason
 
 
-AS_MEANT = ("shop", "readonly", HOUR, "looking at a refund")
+EXPECTED = ("shop", "readonly", HOUR, "looking at a refund")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ AS_MEANT = ("shop", "readonly", HOUR, "looking at a refund")
     ids=["no-break spaces", "line break", "capitals", "change of direction"],
 )
 async def test_what_is_typed_a_little_otherwise_is_understood(slack_environment: SlackEnvironment, typed: str) -> None:
-    assert await understood(slack_environment, typed) == AS_MEANT
+    assert await parsed_request(slack_environment, typed) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -192,25 +192,25 @@ async def test_what_is_typed_a_little_otherwise_is_understood(slack_environment:
 async def test_characters_that_draw_nothing_are_dropped_from_a_command(
     slack_environment: SlackEnvironment, typed: str
 ) -> None:
-    assert await understood(slack_environment, typed) == AS_MEANT
+    assert await parsed_request(slack_environment, typed) == EXPECTED
 
 
 @pytest.mark.parametrize("span", ["2 hours", "2h,", "for 2h", "(2h)"])
 @open_fault("U9", "the span is not understood, or is taken for the reason")
 async def test_a_span_as_people_write_it_is_understood(slack_environment: SlackEnvironment, span: str) -> None:
     typed = f"request shop readonly {span} looking at a refund"
-    assert await understood(slack_environment, typed) == ("shop", "readonly", 2 * HOUR, "looking at a refund")
+    assert await parsed_request(slack_environment, typed) == ("shop", "readonly", 2 * HOUR, "looking at a refund")
 
 
 @open_fault("U9", "10min is not understood")
 async def test_minutes_as_people_write_them_are_understood(slack_environment: SlackEnvironment) -> None:
-    found = await understood(slack_environment, "request shop readonly 10min looking at a refund")
+    found = await parsed_request(slack_environment, "request shop readonly 10min looking at a refund")
     assert found == ("shop", "readonly", HOUR / 6, "looking at a refund")
 
 
 @open_fault("U9", "after the duration the level is taken for a part of the reason")
 async def test_level_and_duration_come_in_any_order(slack_environment: SlackEnvironment) -> None:
-    assert await understood(slack_environment, "request shop 1h readonly looking at a refund") == AS_MEANT
+    assert await parsed_request(slack_environment, "request shop 1h readonly looking at a refund") == EXPECTED
 
 
 @pytest.mark.parametrize("name", ["Shop", "`shop`", "*shop*"])
@@ -231,7 +231,7 @@ MENTIONS = (
 
 @open_fault("U9", "the reason holds mentions as Slack sends them, with raw ids")
 async def test_mentions_and_links_in_a_reason_are_names_and_addresses(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.ask(f"shop readonly 1h {MENTIONS}")
+    await slack_environment.make_request(f"shop readonly 1h {MENTIONS}")
     reason = (await slack_environment.request()).reason
     for raw in ("<@", "U0SECOND", "<#", "C0CARDS", "<http", "<mailto"):
         assert raw not in reason
@@ -241,14 +241,14 @@ async def test_mentions_and_links_in_a_reason_are_names_and_addresses(slack_envi
 
 async def test_a_reason_is_counted_as_it_is_read(slack_environment: SlackEnvironment) -> None:
     """Slack sends three characters as entities."""
-    await slack_environment.ask("shop readonly 1h " + "a &amp; b &lt; c " * 95)
+    await slack_environment.make_request("shop readonly 1h " + "a &amp; b &lt; c " * 95)
     assert len((await slack_environment.request()).reason) == 95 * len("a & b < c ") - 1
 
 
 async def test_what_slack_limits_comes_in_the_end(slack_environment: SlackEnvironment) -> None:
     for method in ("chat.postMessage", "chat.update"):
         slack_environment.slack.failures[method] += [{"error": "ratelimited"}] * 3
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     for method in ("chat.postMessage", "chat.update"):
         slack_environment.slack.failures[method] += [{"error": "ratelimited"}] * 3
     await slack_environment.slack.click(LEAD, card, "Approve")

@@ -15,7 +15,7 @@ from tests.fake_slack.server import LOST
 from tests.slack.conftest import ADA, ADMIN, GUEST, LEAD, OUTSIDER, SECOND, SlackEnvironment
 
 
-async def held_back(slack_environment: SlackEnvironment, *acts: Any) -> list[asyncio.Task[Any]]:
+async def hold_back(slack_environment: SlackEnvironment, *acts: Any) -> list[asyncio.Task[Any]]:
     """What people do while Slack delivers nothing, in this order."""
     slack_environment.slack.hold()
     running = []
@@ -26,10 +26,10 @@ async def held_back(slack_environment: SlackEnvironment, *acts: Any) -> list[asy
 
 
 async def test_what_arrives_out_of_order_is_decided_once(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(SECOND, card, "Deny")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(SECOND))
-    clicks = await held_back(
+    clicks = await hold_back(
         slack_environment,
         slack_environment.slack.click(LEAD, card, "Approve"),
         slack_environment.slack.submit(SECOND, form, why="not today please"),
@@ -40,7 +40,7 @@ async def test_what_arrives_out_of_order_is_decided_once(slack_environment: Slac
     assert len(decisions) == 1
     if decisions[0].verdict is Verdict.DENY:
         assert denied.errors == {}
-        await slack_environment.expect_told(LEAD, "#1 was denied by @second")
+        await slack_environment.expect_reply(LEAD, "#1 was denied by @second")
         assert slack_environment.environment.server.users == {}
     else:
         assert "was approved by @lead" in str(denied.errors)
@@ -49,7 +49,7 @@ async def test_what_arrives_out_of_order_is_decided_once(slack_environment: Slac
 
 
 async def test_ten_clicks_at_once_are_one_decision(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await asyncio.gather(*(slack_environment.slack.click(who, card, "Approve") for who in (LEAD, SECOND) * 5))
     await slack_environment.expect_dm(ADA, "is ready")
     assert len(await slack_environment.environment.ledger.decisions(1)) == 1
@@ -58,8 +58,8 @@ async def test_ten_clicks_at_once_are_one_decision(slack_environment: SlackEnvir
 
 
 async def test_a_click_delivered_after_the_withdrawal_decides_nothing(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
-    [click] = await held_back(slack_environment, slack_environment.slack.click(LEAD, card, "Approve"))
+    card = await slack_environment.make_request()
+    [click] = await hold_back(slack_environment, slack_environment.slack.click(LEAD, card, "Approve"))
     cancel = asyncio.create_task(slack_environment.slack.command(ADA, "cancel 1"))
     await slack_environment.slack.wait("both are held", lambda: slack_environment.slack.held == 2)
     slack_environment.slack.release(newest_first=True)
@@ -69,7 +69,7 @@ async def test_a_click_delivered_after_the_withdrawal_decides_nothing(slack_envi
     )
     if await slack_environment.environment.ledger.decisions(1) == ():
         assert (await slack_environment.request()).state is State.CANCELLED
-        await slack_environment.expect_told(LEAD, "#1 was")
+        await slack_environment.expect_reply(LEAD, "#1 was")
         assert slack_environment.environment.server.users == {}
     else:
         await slack_environment.expect_dm(ADA, "is ready")
@@ -81,7 +81,7 @@ async def test_a_click_delivered_after_the_withdrawal_decides_nothing(slack_envi
 async def test_an_approver_taken_out_of_the_policy_is_refused_with_the_card_in_hand(
     slack_environment: SlackEnvironment,
 ) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.environment.policy["rules"][0]["approvals"][0]["from"] = [SECOND, ADMIN]
     slack_environment.environment.write()
     await slack_environment.slack.click(LEAD, card, "Approve")
@@ -100,14 +100,14 @@ async def test_a_card_whose_answer_was_lost_is_still_decided_once(slack_environm
     await slack_environment.slack.click(LEAD, lost, "Approve")
     await slack_environment.expect_card(known["ts"], "Revoke")
     await slack_environment.slack.click(SECOND, lost, "Approve")
-    await slack_environment.expect_told(SECOND, "#1 was approved by @lead")
+    await slack_environment.expect_reply(SECOND, "#1 was approved by @lead")
     assert len(await slack_environment.environment.ledger.decisions(1)) == 1
 
 
 async def test_a_login_message_whose_answer_was_lost_leaves_no_password_behind(
     slack_environment: SlackEnvironment,
 ) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.slack.failures["chat.update"] += [LOST, LOST]
     await slack_environment.slack.click(LEAD, card, "Approve")
     await slack_environment.slack.wait("a login", lambda: slack_environment.environment.server.users)
@@ -122,29 +122,29 @@ async def test_a_login_message_whose_answer_was_lost_leaves_no_password_behind(
 
 
 async def test_the_socket_that_slack_refreshes_is_opened_again(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.ask()
+    await slack_environment.make_request()
     for _ in range(2):
         await slack_environment.slack.refresh_sockets()
     for _ in range(4):  # what is typed in the gap is lost, and Slack shows an error: people type it again
         if (await slack_environment.slack.command(ADA, "status 1")).was_acked:
             break
     slack_environment.slack.problems[:] = [p for p in slack_environment.slack.problems if "was not acked" not in p]
-    await slack_environment.expect_told(ADA, "Why: looking at a refund")
+    await slack_environment.expect_reply(ADA, "Why: looking at a refund")
 
 
 async def test_people_of_a_connected_organisation_submit_under_our_team_and_are_refused(
     slack_environment: SlackEnvironment,
 ) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.slack.workspace.users[OUTSIDER]["is_stranger"] = False
     await slack_environment.slack.click(OUTSIDER, card, "Approve")
-    await slack_environment.expect_told(OUTSIDER, "not of this workspace")
+    await slack_environment.expect_reply(OUTSIDER, "not of this workspace")
     await slack_environment.slack.click(OUTSIDER, card, "Deny")
     assert slack_environment.slack.form(OUTSIDER) is None
 
 
 async def test_nobody_outside_sees_even_a_list(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.ask()
+    await slack_environment.make_request()
     for who in (GUEST, OUTSIDER):
         for verb in ("list", "status 1", "databases", "help", "revoke 1"):
             before = len(slack_environment.slack.answers(who))

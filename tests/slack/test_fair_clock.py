@@ -13,15 +13,15 @@ import pytest
 
 from tests.fake_slack.fair_clock import FairClock
 
-SPINS = [sys.executable, "-c", "while True: pass"]
+BUSY_PROGRAM = [sys.executable, "-c", "while True: pass"]
 
 
 @pytest.fixture
-def crowd() -> Iterator[None]:
+def busy_processors() -> Iterator[None]:
     """Three busy programs for each processor."""
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("this system keeps no count of the time that a thread waits for a processor")
-    busy = [subprocess.Popen(SPINS) for _ in range(3 * (os.cpu_count() or 1))]
+    busy = [subprocess.Popen(BUSY_PROGRAM) for _ in range(3 * (os.cpu_count() or 1))]
     yield
     for process in busy:
         process.kill()
@@ -47,7 +47,7 @@ def test_it_never_goes_back() -> None:
     assert seen == sorted(seen)
 
 
-@pytest.mark.usefixtures("crowd")
+@pytest.mark.usefixtures("busy_processors")
 def test_waiting_for_a_processor_does_not() -> None:
     clock, begun = FairClock(), time.monotonic()
     while (passed := time.monotonic() - begun) < 1 or clock() > 0.8 * passed:

@@ -15,7 +15,7 @@ LEADS = "S0LEADS"
 
 
 @pytest.fixture
-async def led(slack_environment: SlackEnvironment) -> SlackEnvironment:
+async def group_approvals(slack_environment: SlackEnvironment) -> SlackEnvironment:
     """Approvals by a group."""
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.environment.policy["rules"][0]["approvals"] = [{"from": [LEADS]}]
@@ -23,64 +23,64 @@ async def led(slack_environment: SlackEnvironment) -> SlackEnvironment:
     return slack_environment
 
 
-async def alerted(slack_environment: SlackEnvironment, words: str) -> None:
+async def expect_alert(slack_environment: SlackEnvironment, words: str) -> None:
     await slack_environment.slack.wait(
         f"an alert says {words!r}", lambda: words in str(slack_environment.slack.messages(ALERTS))
     )
 
 
-async def test_a_group_decides(led: SlackEnvironment) -> None:
-    card = await led.ask()
+async def test_a_group_decides(group_approvals: SlackEnvironment) -> None:
+    card = await group_approvals.make_request()
     assert "<!subteam^S0LEADS>" in str(card)
-    await led.slack.click(STRANGER, card, "Approve")
-    await led.expect_told(STRANGER, "Only the approvers")
-    await led.slack.click(LEAD, card, "Approve")
-    await led.expect_dm(ADA, "is ready")
+    await group_approvals.slack.click(STRANGER, card, "Approve")
+    await group_approvals.expect_reply(STRANGER, "Only the approvers")
+    await group_approvals.slack.click(LEAD, card, "Approve")
+    await group_approvals.expect_dm(ADA, "is ready")
 
 
-async def test_a_group_emptied_between_card_and_click(led: SlackEnvironment) -> None:
-    card = await led.ask()
-    await groups.check_groups(led.environment.context)  # seen for the first time
-    await led.slack.group_changes(LEADS)
-    await alerted(led, "which the policy names, was changed in Slack: removed @lead")
-    await led.slack.click(LEAD, card, "Approve")
-    await led.expect_told(LEAD, "Only the approvers")
-    assert (await led.request()).state is State.PENDING
-    await led.slack.command(ADA, "request shop readonly 2h looking at another refund")
-    await led.expect_told(ADA, "Nobody could approve this")
-    await alerted(led, "An ask was refused because of who is in S0LEADS")
+async def test_a_group_emptied_between_card_and_click(group_approvals: SlackEnvironment) -> None:
+    card = await group_approvals.make_request()
+    await groups.check_groups(group_approvals.environment.context)  # seen for the first time
+    await group_approvals.slack.group_changes(LEADS)
+    await expect_alert(group_approvals, "which the policy names, was changed in Slack: removed @lead")
+    await group_approvals.slack.click(LEAD, card, "Approve")
+    await group_approvals.expect_reply(LEAD, "Only the approvers")
+    assert (await group_approvals.request()).state is State.PENDING
+    await group_approvals.slack.command(ADA, "request shop readonly 2h looking at another refund")
+    await group_approvals.expect_reply(ADA, "Nobody could approve this")
+    await expect_alert(group_approvals, "An ask was refused because of who is in S0LEADS")
 
 
 @pytest.mark.parametrize("trouble", ["fails", "limited", "slow", "disabled", "gone"])
 async def test_groups_that_do_not_answer_give_nobody_access(
-    led: SlackEnvironment, trouble: str, monkeypatch: pytest.MonkeyPatch
+    group_approvals: SlackEnvironment, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.slack.user_groups.WAIT_SECONDS", 0.2)
     failures: dict[str, list[Any]] = {"fails": [500] * 9, "limited": [{"error": "ratelimited"}] * 9}
-    led.slack.failures["usergroups.list"] = failures.get(trouble, [])
-    led.slack.slow = {"usergroups.list": 1.0} if trouble == "slow" else {}
+    group_approvals.slack.failures["usergroups.list"] = failures.get(trouble, [])
+    group_approvals.slack.slow = {"usergroups.list": 1.0} if trouble == "slow" else {}
     if trouble == "disabled":
-        led.slack.workspace.change_group(LEADS, LEAD, disabled=True)
+        group_approvals.slack.workspace.change_group(LEADS, LEAD, disabled=True)
     if trouble == "gone":
-        del led.slack.workspace.groups[LEADS]
-    await led.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await led.expect_told(
+        del group_approvals.slack.workspace.groups[LEADS]
+    await group_approvals.slack.command(ADA, "request shop readonly 1h looking at a refund")
+    await group_approvals.expect_reply(
         ADA, "Nobody could approve this" if trouble == "disabled" else "did not say who is in S0LEADS"
     )
-    await alerted(led, "S0LEADS")
-    assert await led.environment.ledger.requests() == ()
+    await expect_alert(group_approvals, "S0LEADS")
+    assert await group_approvals.environment.ledger.requests() == ()
 
 
 @pytest.mark.parametrize("change", [{"deleted": True}, {"is_restricted": True}])
 async def test_who_is_deactivated_or_made_a_guest_loses_everything(
-    led: SlackEnvironment, change: dict[str, bool]
+    group_approvals: SlackEnvironment, change: dict[str, bool]
 ) -> None:
-    card = await led.ask()
-    await led.slack.click(LEAD, card, "Approve")
-    await led.expect_dm(ADA, "is ready")
-    waiting = await led.ask("shop readonly 2h looking at another refund")
-    await led.slack.person_changes(ADA, **change)
-    await led.expect_card(card["ts"], "no longer a member of the workspace")
-    await led.expect_card(card["ts"], "Read back from the server")
-    await led.expect_card(waiting["ts"], "Out of date")
-    assert led.environment.server.users == {}
+    card = await group_approvals.make_request()
+    await group_approvals.slack.click(LEAD, card, "Approve")
+    await group_approvals.expect_dm(ADA, "is ready")
+    waiting = await group_approvals.make_request("shop readonly 2h looking at another refund")
+    await group_approvals.slack.person_changes(ADA, **change)
+    await group_approvals.expect_card(card["ts"], "no longer a member of the workspace")
+    await group_approvals.expect_card(card["ts"], "Read back from the server")
+    await group_approvals.expect_card(waiting["ts"], "Out of date")
+    assert group_approvals.environment.server.users == {}

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from bot.app import App, CannotStart
 from bot.settings import Settings
-from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.servers.postgresql import free_port
 
@@ -36,7 +36,7 @@ POLICY = {
 }
 
 
-def app(folder: Path, slack: FakeSlack, *, bot: str = BOT_TOKEN, token: str = APP_TOKEN) -> App:
+def build_app(folder: Path, slack: FakeSlack, *, bot: str = BOT_TOKEN, token: str = APP_TOKEN) -> App:
     (folder / "databases.yml").write_text(yaml.safe_dump(DATABASES))
     (folder / "policy.yml").write_text(yaml.safe_dump(POLICY))
     return App(
@@ -51,7 +51,7 @@ def app(folder: Path, slack: FakeSlack, *, bot: str = BOT_TOKEN, token: str = AP
     )
 
 
-async def ready(found: App) -> tuple[int, Any]:
+async def readiness(found: App) -> tuple[int, Any]:
     async with aiohttp.ClientSession() as session:
         for path in ("healthz", "metrics"):
             async with session.get(f"http://127.0.0.1:{found.settings.http_port}/{path}") as answer:
@@ -60,7 +60,7 @@ async def ready(found: App) -> tuple[int, Any]:
             return answer.status, await answer.json()
 
 
-async def until_ready(found: App) -> None:
+async def wait_until_ready(found: App) -> None:
     async with asyncio.timeout(120):
         while not await is_ready(found):
             await asyncio.sleep(0.02)
@@ -68,21 +68,21 @@ async def until_ready(found: App) -> None:
 
 async def is_ready(found: App) -> bool:
     try:
-        return (await ready(found))[0] == 200
+        return (await readiness(found))[0] == 200
     except aiohttp.ClientError:
         return False
 
 
 async def test_ready_then_not_and_why(tmp_path: Path) -> None:
-    async with running() as slack:
-        found = app(tmp_path, slack)
+    async with running_fake_slack() as slack:
+        found = build_app(tmp_path, slack)
         life = asyncio.create_task(found.run())
-        await until_ready(found)
+        await wait_until_ready(found)
         await slack.drop_sockets()
         (tmp_path / "policy.yml").write_text("rules: [")
         found.context.files.refresh()
         slack.failures["apps.connections.open"] += [{"error": "fatal_error"}] * 50
-        status, body = await ready(found)
+        status, body = await readiness(found)
         assert body["not_well"]["configuration"] == "changed files have mistakes; the last good ones are in force"
         assert status == 503
         found.stop.set()
@@ -99,14 +99,14 @@ async def test_ready_then_not_and_why(tmp_path: Path) -> None:
 async def test_a_wrong_token_is_said_and_the_bot_does_not_start(
     tmp_path: Path, bot: str, token: str, words: str
 ) -> None:
-    async with running() as slack:
+    async with running_fake_slack() as slack:
         with pytest.raises(CannotStart, match=words):
-            await app(tmp_path, slack, bot=bot, token=token).run()
+            await build_app(tmp_path, slack, bot=bot, token=token).run()
 
 
 async def test_broken_files_are_all_said_and_the_bot_does_not_start(tmp_path: Path) -> None:
-    async with running() as slack:
-        found = app(tmp_path, slack)
+    async with running_fake_slack() as slack:
+        found = build_app(tmp_path, slack)
         (tmp_path / "policy.yml").write_text("rulez: []\n")
         with pytest.raises(CannotStart, match=r"policy\.yml:1: error: rulez: unknown key; did you mean rules\?"):
             await found.run()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot import app as application
+from bot import build_app as application
 from bot.app import App, CannotStart
 from bot.http import CannotListen
 from bot.jobs.registry import JOBS
@@ -22,10 +22,10 @@ from bot.slack.connection import SocketConnection
 from storage.errors import StoreUnavailable
 from storage.records import Request, State
 from tests.access.environment import HOUR, AccessEnvironment
-from tests.fake_slack.server import FakeSlack, running
-from tests.slack.test_running import app
+from tests.fake_slack.server import FakeSlack, running_fake_slack
+from tests.slack.test_running import build_app
 
-AWAY_FOR = 5
+FAILED_QUERIES = 5
 """So many times it is asked what lives before the server answers again."""
 
 
@@ -38,11 +38,11 @@ async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     await found.close()
 
 
-async def with_a_live_grant(environment: AccessEnvironment, slack: FakeSlack, **settings: Any) -> tuple[App, Request]:
+async def app_with_live_grant(environment: AccessEnvironment, slack: FakeSlack, **settings: Any) -> tuple[App, Request]:
     """The bot about to start on the ledger of the house, in which a grant has just expired."""
     request = await environment.granted()
     environment.clock.at += HOUR
-    found = app(environment.folder, slack)
+    found = build_app(environment.folder, slack)
     environment.write()
     found.settings = found.settings.model_copy(update=settings)
     slack_side = {"directory": found.context.directory, "messenger": found.context.messenger}
@@ -61,8 +61,8 @@ async def assert_ended(environment: AccessEnvironment, request: Request) -> None
 async def test_without_a_token_a_live_grant_is_ended_and_then_it_is_said(
     environment: AccessEnvironment, missing: str
 ) -> None:
-    async with running() as slack:
-        found, request = await with_a_live_grant(environment, slack, **{missing: None})
+    async with running_fake_slack() as slack:
+        found, request = await app_with_live_grant(environment, slack, **{missing: None})
         with pytest.raises(SettingsError, match=f"{missing.upper()}: is not set"):
             await found.run()
         await assert_ended(environment, request)
@@ -71,10 +71,10 @@ async def test_without_a_token_a_live_grant_is_ended_and_then_it_is_said(
 async def test_with_a_port_that_is_taken_a_live_grant_is_ended_and_then_it_is_said(
     environment: AccessEnvironment,
 ) -> None:
-    async with running() as slack:
+    async with running_fake_slack() as slack:
         taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
         port = taken.sockets[0].getsockname()[1]
-        found, request = await with_a_live_grant(environment, slack, http_port=port)
+        found, request = await app_with_live_grant(environment, slack, http_port=port)
         with pytest.raises(CannotListen, match=str(port)):
             await found.run()
         taken.close()
@@ -82,8 +82,8 @@ async def test_with_a_port_that_is_taken_a_live_grant_is_ended_and_then_it_is_sa
 
 
 async def test_with_a_refused_token_a_live_grant_is_ended_and_then_it_is_said(environment: AccessEnvironment) -> None:
-    async with running() as slack:
-        found, request = await with_a_live_grant(environment, slack, slack_app_token=SecretStr("xapp-wrong"))
+    async with running_fake_slack() as slack:
+        found, request = await app_with_live_grant(environment, slack, slack_app_token=SecretStr("xapp-wrong"))
         with pytest.raises(CannotStart, match="SLACK_APP_TOKEN: Slack refused it"):
             await found.run()
         await assert_ended(environment, request)
@@ -96,8 +96,8 @@ async def test_a_connection_that_fails_by_a_mistake_stops_no_end(
         raise KeyError("url")
 
     monkeypatch.setattr(SocketConnection, "run", fails)
-    async with running() as slack:
-        found, request = await with_a_live_grant(environment, slack)
+    async with running_fake_slack() as slack:
+        found, request = await app_with_live_grant(environment, slack)
         life = asyncio.create_task(found.run())
         await slack.wait("the user is gone", lambda: not environment.server.users)
         assert not life.done()
@@ -107,8 +107,8 @@ async def test_a_connection_that_fails_by_a_mistake_stops_no_end(
 
 
 async def test_without_a_token_and_a_ledger_none_is_made(tmp_path: Path) -> None:
-    async with running() as slack:
-        found = app(tmp_path, slack)
+    async with running_fake_slack() as slack:
+        found = build_app(tmp_path, slack)
         found.settings = found.settings.model_copy(update={"slack_bot_token": None})
         with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
             await found.run()
@@ -119,8 +119,8 @@ async def test_a_ledger_that_fails_for_a_moment_does_not_end_the_bot_that_stays_
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(application, "RETRY_SECONDS", 0.01)
-    async with running() as slack:
-        found, request = await with_a_live_grant(environment, slack, slack_bot_token=None)
+    async with running_fake_slack() as slack:
+        found, request = await app_with_live_grant(environment, slack, slack_bot_token=None)
         environment.server.is_up = False
         live, calls = found.context.ledger.live_grants, list[int]()
 
@@ -128,7 +128,7 @@ async def test_a_ledger_that_fails_for_a_moment_does_not_end_the_bot_that_stays_
             calls.append(len(calls))
             if len(calls) in {3, 4}:
                 raise StoreUnavailable("OperationalError")
-            if len(calls) > AWAY_FOR:
+            if len(calls) > FAILED_QUERIES:
                 environment.server.is_up = True
             environment.clock.at += timedelta(seconds=30)
             return await live(**which)

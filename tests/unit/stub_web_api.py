@@ -16,18 +16,18 @@ AUTH_TEST: dict[str, Any] = {"ok": True, "team_id": "T0TEAM", "user_id": "U0BOT"
 
 @dataclass
 class StubWebApi:
-    """``answers`` by method: a JSON object, or (status, content type, body). ``asked`` has every call with its arguments."""
+    """``answers`` by method: a JSON object, or (status, content type, body). ``calls`` has every call with its arguments."""
 
     url: str = ""
     answers: dict[str, Any] = field(default_factory=lambda: {"auth.test": AUTH_TEST})
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     async def on_call(self, request: web.Request) -> web.Response:
         method = request.match_info["method"]
         is_json = request.content_type == "application/json"
-        self.asked.append((method, await request.json() if is_json else {**request.query, **await request.post()}))
+        self.calls.append((method, await request.json() if is_json else {**request.query, **await request.post()}))
         await asyncio.sleep(self.delay)
         answer = self.answers[method]
         if isinstance(answer, dict):
@@ -36,7 +36,7 @@ class StubWebApi:
         return web.Response(status=status, body=body, headers={"Content-Type": content_type, **self.headers})
 
     def times(self, method: str) -> int:
-        return sum(1 for called, _ in self.asked if called == method)
+        return sum(1 for called, _ in self.calls if called == method)
 
 
 @asynccontextmanager

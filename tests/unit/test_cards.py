@@ -128,7 +128,7 @@ def notices(reason: str) -> list[Notice]:
         CredentialsNotice(request=r, endpoint=endpoint, password=SECRET),
         TurnNotice(request=r, trouble=reason),
     ]
-    found += [one for kind in RequestKind for state in State for one in of_the_policy(reason, kind, state, votes)]
+    found += [one for kind in RequestKind for state in State for one in policy_notices(reason, kind, state, votes)]
     found.append(CredentialsNotice(request=r, endpoint=endpoint, password=None))
     found += [
         FeedNotice(events=events[25:], requests={r.id: replace(r, kind=RequestKind.BREAK_GLASS)}),
@@ -139,7 +139,7 @@ def notices(reason: str) -> list[Notice]:
     return found
 
 
-def of_the_policy(reason: str, kind: RequestKind, state: State, votes: tuple[Decision, ...]) -> list[Notice]:
+def policy_notices(reason: str, kind: RequestKind, state: State, votes: tuple[Decision, ...]) -> list[Notice]:
     """Many stages, many groups, a long ticket, whoever signs off."""
     names = ("@" + "h" * 78, *(f"S{n:010d}" for n in range(40)), "a" * 200 + "@example.com", *PEOPLE)
     r = request(reason, state)

@@ -11,7 +11,7 @@ from slack_bolt.async_app import AsyncApp
 from bot.slack import connection
 from bot.slack.connection import SocketConnection, TokenRefused, web_client
 from tests.unit.stub_web_api import AUTH_TEST, StubWebApi, stub_web_api
-from tests.unit.test_messenger import NOT_SLACKS
+from tests.unit.test_messenger import INVALID_ANSWERS
 
 
 @pytest.fixture
@@ -21,17 +21,17 @@ async def slack(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StubWebApi]:
         yield stub
 
 
-def to(slack: StubWebApi) -> SocketConnection:
+def connection_to(slack: StubWebApi) -> SocketConnection:
     return SocketConnection(AsyncApp(client=web_client("xoxb-1", slack.url)), "xapp-1")
 
 
 @pytest.mark.parametrize("method", ["auth.test", "apps.connections.open"])
 @pytest.mark.parametrize(
-    "answer", [{"ok": False, "error": "internal_error"}, {"ok": False, "error": "ratelimited"}, *NOT_SLACKS]
+    "answer", [{"ok": False, "error": "internal_error"}, {"ok": False, "error": "ratelimited"}, *INVALID_ANSWERS]
 )
 async def test_it_tries_again_whatever_comes_back(slack: StubWebApi, method: str, answer: object) -> None:
     slack.answers |= {"auth.test": AUTH_TEST, method: answer}
-    stop, connected = asyncio.Event(), to(slack)
+    stop, connected = asyncio.Event(), connection_to(slack)
     running = asyncio.create_task(connected.run(stop))
     async with asyncio.timeout(120):
         while slack.times(method) < 3 and not running.done():
@@ -52,5 +52,5 @@ async def test_a_token_that_slack_does_not_accept_ends_it(
     slack.answers |= {"auth.test": AUTH_TEST, method: {"ok": False, "error": code}}
     async with asyncio.timeout(120):
         with pytest.raises(TokenRefused, match=f"{variable}: Slack refused it .{code}."):
-            await to(slack).run(asyncio.Event())
+            await connection_to(slack).run(asyncio.Event())
     assert slack.times(method) == 1

@@ -14,7 +14,7 @@ from bot.slack.directory import SlackDirectory
 from bot.slack.user_groups import FRESH_SECONDS
 from tests.fake_slack.fair_clock import FairClock
 from tests.unit.stub_web_api import AUTH_TEST, StubWebApi, stub_web_api
-from tests.unit.test_messenger import NOT_SLACKS
+from tests.unit.test_messenger import INVALID_ANSWERS
 
 ADA = {"id": "U0ADA", "team_id": "T0TEAM", "name": "ada", "profile": {"display_name": "Ada"}}
 
@@ -97,7 +97,7 @@ async def test_nobody_knows_them(slack: StubWebApi, directory: SlackDirectory, c
 
 
 @pytest.mark.parametrize("method", ["auth.test", "users.info"])
-@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *NOT_SLACKS])
+@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS])
 async def test_no_answer_is_never_a_yes(
     slack: StubWebApi, directory: SlackDirectory, method: str, answer: object
 ) -> None:
@@ -190,7 +190,7 @@ async def test_a_group_that_changed_is_asked_again(
     assert (await directory.members(["S0LEADS"])) == {"S0LEADS": frozenset()}
 
 
-@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *NOT_SLACKS])
+@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS])
 @pytest.mark.parametrize("method", ["usergroups.list", "users.lookupByEmail", "auth.test"])
 async def test_silence_is_never_an_empty_group(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]], method: str, answer: object

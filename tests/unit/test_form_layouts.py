@@ -45,7 +45,7 @@ def initial(form: dict[str, Any], label: str) -> str | None:
     return option["value"] if option else None
 
 
-def picked(form: dict[str, Any], **labels: str) -> dict[str, Any]:
+def submit(form: dict[str, Any], **labels: str) -> dict[str, Any]:
     """The submitted view: what was touched, and nothing of what was not, as some clients do."""
     state = {}
     for label, value in labels.items():
@@ -98,15 +98,15 @@ def test_asked_again_it_is_filled_in() -> None:
 
 def test_what_was_not_touched_counts_as_it_was_shown() -> None:
     form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
-    assert form_layouts.submitted(picked(form, Why="refund")) == REQUEST_AGAIN
-    assert form_layouts.submitted(picked(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
+    assert form_layouts.submitted(submit(form, Why="refund")) == REQUEST_AGAIN
+    assert form_layouts.submitted(submit(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
         database="orders-prod", level="readonly", duration=HOUR, reason="x"
     )
 
 
 def test_the_level_that_is_shown_counts_where_the_form_did_not_follow_the_database() -> None:
     form = form_layouts.request_form(CATALOG, Typed(database="orders-prod", level="readwrite"))
-    seen = form_layouts.submitted(picked(form, Database="users", Level="readonly", Why="x"))
+    seen = form_layouts.submitted(submit(form, Database="users", Level="readonly", Why="x"))
     assert (seen.database, seen.level) == ("users", "readonly")
 
 
@@ -119,19 +119,19 @@ def test_the_metadata_holds_no_text_of_a_person() -> None:
 @pytest.mark.parametrize("metadata", ["", "{", "[]", "null", '{"database": "orders-prod"}'])
 def test_a_form_without_its_metadata_is_still_read(metadata: str) -> None:
     form = form_layouts.request_form(CATALOG, Typed())
-    seen = form_layouts.submitted({**picked(form, Database="users", Why="  x  "), "private_metadata": metadata})
+    seen = form_layouts.submitted({**submit(form, Database="users", Why="  x  "), "private_metadata": metadata})
     assert (seen.database, seen.level, seen.reason) == ("users", None, "x")
 
 
 def test_an_empty_reason_is_none() -> None:
-    assert form_layouts.submitted(picked(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
-    assert form_layouts.submitted(picked(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
+    assert form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
+    assert form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
 
 
 def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
     """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
     assert (
-        form_layouts.submitted(picked(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
+        form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
         == "refund"
     )
 

@@ -24,13 +24,13 @@ from tests.unit.test_cards import SECRET, request
 
 NOTICE = AlertNotice(what="The disk is full")
 AT = Posted(channel="D0ADA", ts="1.2")
-FOR_GOOD = [
+UNDELIVERABLE = [
     "channel_not_found", "not_in_channel", "is_archived", "is_inactive", "messages_tab_disabled", "user_not_found",
     "user_disabled", "user_not_visible", "cannot_dm_bot", "restricted_action", "restricted_action_read_only_channel",
     "restricted_action_thread_locked", "cant_update_message", "edit_window_closed", "block_mismatch",
     "msg_too_long", "msg_blocks_too_long", "invalid_blocks", "no_text",
 ]  # fmt: skip
-FOR_NOW = [
+RETRIED = [
     "internal_error",
     "fatal_error",
     "service_unavailable",
@@ -38,7 +38,7 @@ FOR_NOW = [
     "update_failed",
     "made_up_tomorrow",
 ]
-NOT_SLACKS = [
+INVALID_ANSWERS = [
     (503, "text/html", b"<h1>no</h1>"),
     (503, "text/plain", b"upstream connect error"),
     (200, "application/json", b"<html>"),
@@ -73,7 +73,7 @@ async def failure(slack: StubWebApi, answer: object) -> DeliveryError:
 async def test_a_dm_is_where_slack_says_it_is(slack: StubWebApi) -> None:
     slack.answers["chat.postMessage"] = {"ok": True, "channel": "D0ADA", "ts": "1.2"}
     assert await SlackMessenger(web_client("xoxb-1", slack.url)).post("U0ADA", NOTICE) == AT
-    (_, sent) = slack.asked[0]
+    (_, sent) = slack.calls[0]
     assert sent["channel"] == "U0ADA"
     assert (sent["unfurl_links"], sent["unfurl_media"]) == (False, False)
     assert not {"parse", "link_names", "username", "icon_url", "icon_emoji", "metadata"} & set(sent)
@@ -82,13 +82,13 @@ async def test_a_dm_is_where_slack_says_it_is(slack: StubWebApi) -> None:
 async def test_a_message_is_redrawn_with_text_and_blocks(slack: StubWebApi) -> None:
     slack.answers["chat.update"] = {"ok": True, "channel": "D0ADA", "ts": "1.2"}
     await SlackMessenger(web_client("xoxb-1", slack.url)).update(AT, NOTICE)
-    (_, sent) = slack.asked[0]
+    (_, sent) = slack.calls[0]
     assert (sent["channel"], sent["ts"]) == ("D0ADA", "1.2")
     assert sent["text"]
     assert sent["blocks"]
 
 
-@pytest.mark.parametrize("code", FOR_GOOD)
+@pytest.mark.parametrize("code", UNDELIVERABLE)
 async def test_with_these_it_will_not_help_to_try_again(slack: StubWebApi, code: str) -> None:
     assert type(await failure(slack, {"ok": False, "error": code})) is Undeliverable
 
@@ -98,7 +98,7 @@ async def test_a_deleted_message_is_gone(slack: StubWebApi, code: str) -> None:
     assert type(await failure(slack, {"ok": False, "error": code})) is MessageGone
 
 
-@pytest.mark.parametrize("code", [*FOR_NOW, *sorted(BOT_REFUSED_CODES)])
+@pytest.mark.parametrize("code", [*RETRIED, *sorted(BOT_REFUSED_CODES)])
 async def test_these_are_tried_again_and_logged(slack: StubWebApi, code: str) -> None:
     with structlog.testing.capture_logs() as logged:
         assert type(await failure(slack, {"ok": False, "error": code})) is Delayed
@@ -106,7 +106,7 @@ async def test_these_are_tried_again_and_logged(slack: StubWebApi, code: str) ->
     assert {(entry["code"], entry["log_level"]) for entry in logged} == {(code, level)}
 
 
-@pytest.mark.parametrize("answer", NOT_SLACKS)
+@pytest.mark.parametrize("answer", INVALID_ANSWERS)
 async def test_what_is_no_answer_of_slacks_is_tried_again(slack: StubWebApi, answer: tuple[int, str, bytes]) -> None:
     wrong = await failure(slack, answer)
     assert type(wrong) is Delayed
@@ -128,7 +128,7 @@ async def test_slack_says_how_long_to_wait(slack: StubWebApi, named: str | None,
     assert wrong.retry_after == seconds
 
 
-@pytest.mark.parametrize("answer", [{"ok": False, "error": "invalid_blocks"}, {"ok": False, "error": "x"}, *NOT_SLACKS])
+@pytest.mark.parametrize("answer", [{"ok": False, "error": "invalid_blocks"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS])
 async def test_no_error_and_no_log_holds_a_word_of_the_message(slack: StubWebApi, answer: object) -> None:
     slack.answers = {"chat.update": answer}
     endpoint = Endpoint(

@@ -13,7 +13,7 @@ HOUR = timedelta(hours=1)
 LEVELS = {"orders-prod": ("readonly", "readwrite"), "users": ("support",)}
 
 
-def asked(text: str) -> tuple[str | None, str | None, timedelta | None, str | None]:
+def parsed(text: str) -> tuple[str | None, str | None, timedelta | None, str | None]:
     typed = parse.parse_request(parse.split_command(text).arguments, lambda database: LEVELS.get(database, ()))
     return typed.database, typed.level, typed.duration, typed.reason
 
@@ -41,7 +41,7 @@ def asked(text: str) -> tuple[str | None, str | None, timedelta | None, str | No
     ],
 )
 def test_an_ask(text: str, found: object) -> None:
-    assert asked(text) == found
+    assert parsed(text) == found
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_an_ask(text: str, found: object) -> None:
 )
 def test_a_duration_that_is_none(text: str, wrong: str) -> None:
     with pytest.raises(NotUnderstood) as told:
-        asked(text)
+        parsed(text)
     assert str(told.value) == f"I did not understand “{wrong}”. A duration looks like 30m, 2h or 1h30m."
 
 
 def test_a_duration_too_short_says_so() -> None:
     with pytest.raises(NotUnderstood, match="from 10s"):
-        asked("request orders-prod 5s")
+        parsed("request orders-prod 5s")
 
 
 def test_nothing_typed_is_help() -> None:

@@ -14,7 +14,7 @@ from storage.records import Decision, Stage, State, Verdict
 from tests.unit.test_cards import AT, HOUR, Request, catalog_entries, request
 
 
-def ours(state: State, **changes: object) -> Request:
+def make_request(state: State, **changes: object) -> Request:
     found = replace(
         request("refund", state), id=42, level="readonly", database="orders-prod", username="jit_42_ada_kkkk"
     )
@@ -22,7 +22,7 @@ def ours(state: State, **changes: object) -> Request:
     return replace(found, terms=replace(found.terms, stages=stages, rule="shop"), **changes)  # type: ignore[arg-type]
 
 
-def shown(answer: RenderedMessage) -> str:
+def section_texts(answer: RenderedMessage) -> str:
     return "\n".join(b["text"]["text"] for b in answer.blocks if b["type"] == "section")
 
 
@@ -31,17 +31,17 @@ def buttons(answer: RenderedMessage) -> list[str]:
 
 
 def test_who_is_waited_for_and_never_the_requester() -> None:
-    answer = replies.request_reply(RequestOutcome(request=ours(State.PENDING), is_new=True))
+    answer = replies.request_reply(RequestOutcome(request=make_request(State.PENDING), is_new=True))
     assert answer.text.startswith(
         "Request #42 is waiting for <@U0LEAD>, <@U0SECOND>. I will tell you when it is decided;"
     )
     assert buttons(answer) == ["Cancel"]
-    again = replies.request_reply(RequestOutcome(request=ours(State.PENDING), is_new=False))
+    again = replies.request_reply(RequestOutcome(request=make_request(State.PENDING), is_new=False))
     assert "is waiting already: I did not ask again" in again.text
 
 
 def test_many_approvers_are_counted() -> None:
-    many = ours(State.PENDING)
+    many = make_request(State.PENDING)
     many = replace(
         many, terms=replace(many.terms, stages=(Stage(approvers=tuple(f"U{n}" for n in range(14)), count=1),))
     )
@@ -49,23 +49,23 @@ def test_many_approvers_are_counted() -> None:
 
 
 def test_the_list_has_buttons_for_ones_own_alone() -> None:
-    mine = [ours(State.PENDING), ours(State.ACTIVE), ours(State.APPROVED), ours(State.REVOKING)]
+    mine = [make_request(State.PENDING), make_request(State.ACTIVE), make_request(State.APPROVED), make_request(State.REVOKING)]
     assert buttons(replies.list_reply(mine, "U0ADA")) == ["Cancel", "I'm done", "I'm done"]
     assert buttons(replies.list_reply(mine, "U0LEAD")) == []
-    assert "*#42* readonly on orders-prod — <@U0ADA>: live until" in shown(replies.list_reply(mine, "U0LEAD"))
+    assert "*#42* readonly on orders-prod — <@U0ADA>: live until" in section_texts(replies.list_reply(mine, "U0LEAD"))
     assert "and 5 more" in str(replies.list_reply([mine[0]] * 20, "U0ADA").blocks[-1])
 
 
 def test_every_offer_is_shown_or_counted() -> None:
     answer = replies.databases_reply(catalog_entries(40))
     for entry in catalog_entries(40):
-        assert f"*{entry.database}* {entry.level} — up to 8 h" in shown(answer)
+        assert f"*{entry.database}* {entry.level} — up to 8 h" in section_texts(answer)
     assert "and 50 more" in str(replies.databases_reply(catalog_entries(90)).blocks[-1])
 
 
 def test_status_tells_state_decisions_sessions_and_time_left() -> None:
     vote = Decision(request_id=42, person_id="U0LEAD", person_name="lead", verdict=Verdict.APPROVE, stage=0, at=AT)
-    view = StatusView(request=ours(State.ACTIVE), decisions=(vote,), events=(), sessions=1)
+    view = StatusView(request=make_request(State.ACTIVE), decisions=(vote,), events=(), sessions=1)
     answer = replies.status_reply(view, AT + timedelta(minutes=15))
     for words in ("Why: refund", "Approved by <@U0LEAD>", "45 min left, 1 session open; user `jit_42_ada_kkkk`"):
         assert words in answer.text

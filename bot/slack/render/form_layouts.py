@@ -32,8 +32,8 @@ TICKET_MAX = 100
 def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, problem: str = "") -> Block:
     """Build the request form. If a database is chosen, levels and durations are those of it. The submission is evaluated again."""
     databases = list(dict.fromkeys(o.database for o in catalog_entries))
-    submitted = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
-    about = [o for o in catalog_entries if submitted is None or o.database == submitted]
+    database = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
+    about = [o for o in catalog_entries if database is None or o.database == database]
     blocks: list[Block] = [section(f":warning: {escape(problem)}")] if problem else []
     if len(databases) > DATABASES_MAX:
         blocks.append(
@@ -41,12 +41,12 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, probl
         )
     blocks += [
         {
-            **_select("Database", ids.DATABASE, databases, submitted, _database_labels(catalog_entries)),
+            **_select("Database", ids.DATABASE, databases, database, _database_labels(catalog_entries)),
             "dispatch_action": True,
         },
         _select(
             "Level",
-            _level_block_id(submitted),
+            _level_block_id(database),
             [o.level for o in about],
             _initial_level(about, typed),
             _level_labels(about),
@@ -65,7 +65,7 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, probl
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
         "private_metadata": json.dumps(
-            {"database": submitted, "level": _initial_level(about, typed), "duration": _initial_duration(about, typed)}
+            {"database": database, "level": _initial_level(about, typed), "duration": _initial_duration(about, typed)}
         ),
         "blocks": blocks,
     }
@@ -280,7 +280,7 @@ def reason_text(view: Mapping[str, Any]) -> str:
 
 
 def _text_in(view: Mapping[str, Any], block_id: str) -> str:
-    """Cleaned as ``parse.words`` does, for the ledger's sake."""
+    """Return the text of a field, cleaned as in ``parse.split_command``: the ledger cannot store all characters."""
     element: Mapping[str, Any] = next(iter(view.get("state", {}).get("values", {}).get(block_id, {}).values()), {})
     return clean(str(element.get("value") or "")).strip()
 

@@ -16,7 +16,7 @@ from bot.doctor import examine
 from bot.settings import Settings
 from storage.ledger import Ledger
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build
-from tests.fake_slack.server import FakeSlack, running
+from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.servers.postgresql import PostgresServer
 
@@ -57,7 +57,7 @@ async def practice(
     ledger = Ledger(store)
     await ledger.open(create=True)
     await ledger.close()
-    async with running() as slack:
+    async with running_fake_slack() as slack:
         for person in ("U0ADA", "U0LEAD", "U0ADMIN"):
             slack.workspace.add_person(person, person.lower())
         slack.workspace.add_channel("C0CARDS", "cards")

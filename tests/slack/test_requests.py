@@ -13,8 +13,8 @@ from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, ROBOT,
 
 
 async def test_from_request_to_receipt(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
-    await slack_environment.expect_told(ADA, "Request #1 is waiting for <@U0LEAD>, <@U0SECOND>")
+    card = await slack_environment.make_request()
+    await slack_environment.expect_reply(ADA, "Request #1 is waiting for <@U0LEAD>, <@U0SECOND>")
     await slack_environment.slack.click(LEAD, card, "Approve")
     await slack_environment.expect_card(card["ts"], "until")
     message = await slack_environment.expect_dm(ADA, "is ready")
@@ -24,7 +24,7 @@ async def test_from_request_to_receipt(slack_environment: SlackEnvironment) -> N
     assert slack_environment.environment.server.login(username[1], password[1])
     assert password[1] not in message["text"]
     await slack_environment.slack.click(ADA, message, "New password")
-    await slack_environment.expect_told(ADA, "A new password is on its way")
+    await slack_environment.expect_reply(ADA, "A new password is on its way")
     fresh = await slack_environment.slack.wait(
         "another password",
         lambda: next(
@@ -63,8 +63,8 @@ async def test_only_our_own_members_act(slack_environment: SlackEnvironment, who
     slack_environment.environment.policy["rules"][0]["requesters"] = ["anyone"]
     slack_environment.environment.write()
     await slack_environment.slack.command(who, "request shop readonly 1h looking at a refund")
-    await slack_environment.expect_told(who, f"Only members of this workspace can use dbaccess ({why})")
-    card = await slack_environment.ask()
+    await slack_environment.expect_reply(who, f"Only members of this workspace can use dbaccess ({why})")
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(who, card, "Approve")
     await slack_environment.slack.wait("refused", lambda: len(slack_environment.slack.answers(who)) == 2)
     await slack_environment.slack.click(LEAD, card, "Deny")
@@ -75,15 +75,15 @@ async def test_only_our_own_members_act(slack_environment: SlackEnvironment, who
 
 
 async def test_nobody_approves_their_own_or_what_is_not_theirs(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask(user=LEAD)
+    card = await slack_environment.make_request(user=LEAD)
     for who, words in ((LEAD, "your own request"), (STRANGER, "Only the approvers"), (ADMIN, "Only the approvers")):
         await slack_environment.slack.click(who, card, "Approve")
-        await slack_environment.expect_told(who, words)
+        await slack_environment.expect_reply(who, words)
     assert slack_environment.environment.server.users == {}
 
 
 async def test_a_click_that_comes_twice_is_one_decision(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve", twice=True)
     await slack_environment.expect_dm(ADA, "is ready")
     assert len(slack_environment.environment.server.users) == 1
@@ -92,20 +92,20 @@ async def test_a_click_that_comes_twice_is_one_decision(slack_environment: Slack
 
 async def test_a_command_that_comes_twice_is_one_request(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund", twice=True)
-    await slack_environment.expect_told(ADA, "is waiting already")
+    await slack_environment.expect_reply(ADA, "is waiting already")
     assert len(await slack_environment.environment.ledger.requests()) == 1
 
 
 async def test_the_second_click_learns_what_happened(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     await slack_environment.expect_card(card["ts"], "Revoke")
     await slack_environment.slack.click(SECOND, card, "Approve")
-    await slack_environment.expect_told(SECOND, "#1 was approved by @lead")
+    await slack_environment.expect_reply(SECOND, "#1 was approved by @lead")
 
 
 async def test_deny_with_its_form(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Deny")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(LEAD))
     assert form["title"]["text"] == "Deny #1"
@@ -151,27 +151,27 @@ async def test_what_was_typed_wrong_is_answered_with_what_is_right(slack_environ
         ("explain shop readonly 2h", "Allowed to ask."),
     ):
         await slack_environment.slack.command(ADA, typed)
-        await slack_environment.expect_told(ADA, words)
+        await slack_environment.expect_reply(ADA, words)
     assert await slack_environment.environment.ledger.requests() == ()
 
 
 async def test_list_status_cancel(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.ask()
+    await slack_environment.make_request()
     await slack_environment.slack.command(ADA, "list")
-    await slack_environment.expect_told(ADA, "*#1* readonly on shop")
+    await slack_environment.expect_reply(ADA, "*#1* readonly on shop")
     await slack_environment.slack.command(STRANGER, "list shop")
-    await slack_environment.expect_told(STRANGER, "There is nothing waiting")
+    await slack_environment.expect_reply(STRANGER, "There is nothing waiting")
     await slack_environment.slack.command(STRANGER, "status 1")
-    await slack_environment.expect_told(STRANGER, "There is no request #1 that you may see.")
+    await slack_environment.expect_reply(STRANGER, "There is no request #1 that you may see.")
     await slack_environment.slack.command(LEAD, "status #1")
-    await slack_environment.expect_told(LEAD, "Why: looking at a refund")
+    await slack_environment.expect_reply(LEAD, "Why: looking at a refund")
     await slack_environment.slack.command(STRANGER, "cancel 1")
     await slack_environment.slack.wait(
         "refused",
         lambda: slack_environment.slack.answers(STRANGER).count("There is no request #1 that you may see.") == 2,
     )
     await slack_environment.slack.command(ADA, "cancel 1")
-    await slack_environment.expect_told(ADA, "#1 is withdrawn.")
+    await slack_environment.expect_reply(ADA, "#1 is withdrawn.")
 
 
 async def test_what_others_may_have_is_for_approvers_and_admins(slack_environment: SlackEnvironment) -> None:
@@ -181,44 +181,44 @@ async def test_what_others_may_have_is_for_approvers_and_admins(slack_environmen
         (ADMIN, "Allowed to ask."),
     ):
         await slack_environment.slack.command(who, f"explain shop readonly 1h <@{ADA}|ada>")
-        await slack_environment.expect_told(who, words)
+        await slack_environment.expect_reply(who, words)
 
 
 async def test_revoke_is_for_those_who_may(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     live = await slack_environment.expect_card(card["ts"], "Revoke")
     await slack_environment.slack.click(STRANGER, live, "Revoke")
-    await slack_environment.expect_told(STRANGER, "There is no request #1 that you may see.")
+    await slack_environment.expect_reply(STRANGER, "There is no request #1 that you may see.")
     await slack_environment.slack.click(ADA, live, "Revoke")
-    await slack_environment.expect_told(ADA, "Only those who can approve #1 and admins can revoke it")
+    await slack_environment.expect_reply(ADA, "Only those who can approve #1 and admins can revoke it")
     await slack_environment.slack.command(SECOND, "revoke #1")
     await slack_environment.expect_card(card["ts"], "revoked by <@U0SECOND>")
     await slack_environment.slack.wait("nobody is left", lambda: not slack_environment.environment.server.users)
 
 
 async def test_a_new_password_is_for_the_requester_alone(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
     await slack_environment.slack.click(LEAD, message, "New password")
-    await slack_environment.expect_told(LEAD, "There is no request #1")
+    await slack_environment.expect_reply(LEAD, "There is no request #1")
 
 
 async def test_an_old_card_is_out_of_date(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     text = str(card["blocks"][-1]["elements"][0]["value"])
     card["blocks"][-1]["elements"][0]["value"] = f"{text.split('.', maxsplit=1)[0]}.{'0' * 16}"
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await slack_environment.expect_told(LEAD, "This card is out of date.")
+    await slack_environment.expect_reply(LEAD, "This card is out of date.")
     assert (await slack_environment.request()).state is State.PENDING
 
 
 async def test_an_unknown_button_says_so(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     card["blocks"][-1]["elements"][0]["action_id"] = "of_another_version"
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await slack_environment.expect_told(LEAD, "This button is outdated.")
+    await slack_environment.expect_reply(LEAD, "This button is outdated.")
 
 
 @pytest.mark.parametrize(
@@ -252,15 +252,15 @@ async def test_hostile_reasons_mention_nobody_and_break_no_limit(
 
 
 async def test_an_expired_trigger_is_answered_in_words(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.slack.failures["views.open"].append({"error": "expired_trigger_id"})
     await slack_environment.slack.click(LEAD, card, "Deny")
-    await slack_environment.expect_told(LEAD, "Slack did not wait for the form. Please try again.")
+    await slack_environment.expect_reply(LEAD, "Slack did not wait for the form. Please try again.")
 
 
 async def test_slack_failing_loses_nothing(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.failures["chat.postMessage"] += [500, {"error": "ratelimited"}, {"error": "fatal_error"}]
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.slack.failures["chat.update"] += [503, {"error": "ratelimited"}]
     await slack_environment.slack.click(LEAD, card, "Approve")
     await slack_environment.expect_dm(ADA, "is ready")
@@ -268,10 +268,10 @@ async def test_slack_failing_loses_nothing(slack_environment: SlackEnvironment) 
 
 
 async def test_no_answer_about_a_person_is_a_no(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.slack.failures["users.info"] += [{"error": "fatal_error"}] * 3
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await slack_environment.expect_told(LEAD, "Slack did not answer who you are")
+    await slack_environment.expect_reply(LEAD, "Slack did not answer who you are")
     assert (await slack_environment.request()).state is State.PENDING
 
 
@@ -279,7 +279,7 @@ async def test_no_answer_about_a_person_is_a_no(slack_environment: SlackEnvironm
 async def test_no_answer_about_a_person_keeps_nobody_from_giving_their_grant_back(
     slack_environment: SlackEnvironment, way: str
 ) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
     slack_environment.slack.failures["users.info"] += [{"error": "fatal_error"}] * 9
@@ -294,21 +294,21 @@ async def test_no_answer_about_a_person_keeps_nobody_from_giving_their_grant_bac
 
 
 async def test_a_person_who_became_a_guest_is_seen_at_once(slack_environment: SlackEnvironment) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Deny")
     await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(LEAD))
     slack_environment.slack.workspace.users[LEAD]["is_restricted"] = True
     await slack_environment.slack.event("user_change", user={"id": LEAD})
     await asyncio.sleep(0)
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await slack_environment.expect_told(LEAD, "Only members of this workspace")
+    await slack_environment.expect_reply(LEAD, "Only members of this workspace")
 
 
 async def test_the_socket_that_drops_is_built_again(slack_environment: SlackEnvironment) -> None:
-    await slack_environment.ask()
+    await slack_environment.make_request()
     await slack_environment.slack.drop_sockets()
     await slack_environment.slack.command(ADA, "list")
-    await slack_environment.expect_told(ADA, "*#1* readonly on shop")
+    await slack_environment.expect_reply(ADA, "*#1* readonly on shop")
 
 
 async def test_home_opened(slack_environment: SlackEnvironment) -> None:

@@ -9,7 +9,7 @@ from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
 from tests.slack.conftest import GONE, SlackEnvironment
 
 
-async def said(slack_environment: SlackEnvironment) -> list[tuple[bool, str]]:
+async def findings(slack_environment: SlackEnvironment) -> list[tuple[bool, str]]:
     client = web_client(BOT_TOKEN, f"{slack_environment.slack.url}/api/")
     slack_environment.environment.context.files.refresh()
     found = await examine_slack(client, APP_TOKEN, slack_environment.environment.context.files.config)
@@ -22,7 +22,7 @@ async def test_groups_and_addresses_are_looked_up(slack_environment: SlackEnviro
     stages = [{"from": ["S0LEADS", "@leads", "S0EMPTY", "S0GONE", "ada@example.com", "who@example.com", GONE]}]
     slack_environment.environment.policy["rules"][0] |= {"approvals": stages, "notify": ["C0NOWHERE"]}
     slack_environment.environment.write()
-    found = await said(slack_environment)
+    found = await findings(slack_environment)
     assert (True, "S0LEADS: 2 people") in found
     assert (True, "@leads: 2 people") in found
     assert (True, "ada@example.com: 1 person") in found

@@ -20,13 +20,13 @@ from tests.slack.conftest import SlackEnvironment
 REFERENCE = r"Something went wrong\. Reference [0-9A-F]{4}-[0-9A-F]{4}\."
 
 
-class Unforeseen(Exception):
+class UnexpectedError(Exception):
     """Nobody thought of it."""
 
 
 def fail_before(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, error: Exception | None = None) -> None:
     async def failing(*_about: Any, **_named: Any) -> None:
-        raise error or Unforeseen
+        raise error or UnexpectedError
 
     monkeypatch.setattr(module, name, failing)
 
@@ -37,14 +37,14 @@ def fail_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
 
     async def failing(*about: Any, **named: Any) -> None:
         await works(*about, **named)
-        raise Unforeseen
+        raise UnexpectedError
 
     monkeypatch.setattr(module, name, failing)
 
 
-async def live(slack_environment: SlackEnvironment) -> None:
+async def make_live_grant(slack_environment: SlackEnvironment) -> None:
     """A grant in the ledger's own words: its message is there a moment before."""
-    await slack_environment.slack.click(LEAD, await slack_environment.ask(), "Approve")
+    await slack_environment.slack.click(LEAD, await slack_environment.make_request(), "Approve")
     for _ in range(1000):
         if (await slack_environment.request()).state is State.ACTIVE:
             return
@@ -52,9 +52,9 @@ async def live(slack_environment: SlackEnvironment) -> None:
     require(False, "the grant is live")
 
 
-async def expect_trouble(slack_environment: SlackEnvironment, user: str, certain: str) -> None:
+async def expect_error_reply(slack_environment: SlackEnvironment, user: str, certain: str) -> None:
     """The whole answer: a reference and what is certain."""
-    said = await slack_environment.expect_told(user, "Something went wrong.")
+    said = await slack_environment.expect_reply(user, "Something went wrong.")
     assert re.fullmatch(f"{REFERENCE}{re.escape(f' {certain}' if certain else '')}", said), said
 
 
@@ -63,7 +63,7 @@ async def test_a_request_that_was_stored_is_said_to_be_made(
 ) -> None:
     fail_after(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(slack_environment, ADA, "Your request was made (#1).")
+    await expect_error_reply(slack_environment, ADA, "Your request was made (#1).")
     assert (await slack_environment.request()).state is State.PENDING
 
 
@@ -74,7 +74,7 @@ async def test_a_request_that_was_granted_is_said_to_be_made(
     slack_environment.environment.write()
     fail_before(monkeypatch, request_access, "approve_alone")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(slack_environment, ADA, "Your request was made (#1).")
+    await expect_error_reply(slack_environment, ADA, "Your request was made (#1).")
     await slack_environment.expect_dm(ADA, "is ready")
 
 
@@ -83,17 +83,17 @@ async def test_nothing_was_changed_where_nothing_was(
 ) -> None:
     fail_before(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(slack_environment, ADA, "Nothing was changed.")
+    await expect_error_reply(slack_environment, ADA, "Nothing was changed.")
     assert await slack_environment.environment.ledger.requests() == ()
 
 
 async def test_an_earlier_request_is_not_this_one(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await slack_environment.ask()
+    await slack_environment.make_request()
     fail_before(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 2h looking at another refund")
-    await expect_trouble(slack_environment, ADA, "Nothing was changed.")
+    await expect_error_reply(slack_environment, ADA, "Nothing was changed.")
 
 
 async def test_a_ledger_that_fails_leaves_nothing_certain(
@@ -102,7 +102,7 @@ async def test_a_ledger_that_fails_leaves_nothing_certain(
     """Its last transaction may be written or not, and it may answer again a moment later."""
     fail_before(monkeypatch, request_access, "request_access", StoreUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(slack_environment, ADA, "")
+    await expect_error_reply(slack_environment, ADA, "")
 
 
 @pytest.mark.parametrize("question", ["last_event", "changed_by"])
@@ -112,24 +112,24 @@ async def test_a_ledger_that_cannot_be_asked_leaves_nothing_certain(
     fail_after(monkeypatch, request_access, "request_access")
     fail_before(monkeypatch, slack_environment.environment.ledger, question, StoreUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    await expect_trouble(slack_environment, ADA, "")
+    await expect_error_reply(slack_environment, ADA, "")
 
 
 async def test_a_click_that_counted_is_said_to_count(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     fail_after(monkeypatch, decide, "approve")
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await expect_trouble(slack_environment, LEAD, "Your approval of #1 was recorded.")
+    await expect_error_reply(slack_environment, LEAD, "Your approval of #1 was recorded.")
     await slack_environment.expect_dm(ADA, "is ready")
 
 
 async def test_a_click_that_did_not_count(slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     fail_before(monkeypatch, decide, "approve")
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await expect_trouble(slack_environment, LEAD, "Nothing was changed.")
+    await expect_error_reply(slack_environment, LEAD, "Nothing was changed.")
     assert (await slack_environment.request()).state is State.PENDING
 
 
@@ -145,29 +145,29 @@ async def test_what_was_ended_is_said_to_be_ended(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, module: Any, verb: str, certain: str
 ) -> None:
     if verb == "cancel":
-        await slack_environment.ask()
+        await slack_environment.make_request()
     else:
-        await live(slack_environment)
+        await make_live_grant(slack_environment)
     fail_after(monkeypatch, module, verb)
     who = LEAD if verb == "revoke" else ADA
     await slack_environment.slack.command(who, f"{verb} 1")
-    await expect_trouble(slack_environment, who, certain)
+    await expect_error_reply(slack_environment, who, certain)
 
 
 async def test_a_request_that_the_policy_closed_is_not_nothing(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The click itself closed it, in the policy's name: to the one who clicked nothing is certain."""
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.environment.policy["rules"][0]["approvals"][0]["count"] = 2
     slack_environment.environment.write()
 
     def failing(*_about: Any) -> str:
-        raise Unforeseen
+        raise UnexpectedError
 
     monkeypatch.setattr(decide, "what_happened", failing)
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await expect_trouble(slack_environment, LEAD, "")
+    await expect_error_reply(slack_environment, LEAD, "")
     assert (await slack_environment.request()).state is State.OUTDATED
 
 
@@ -177,24 +177,24 @@ async def test_a_password_may_be_new_without_a_record(
     """The server has it before the ledger knows."""
     slack_environment.environment.policy["defaults"]["delivery"] = "reveal"
     slack_environment.environment.write()
-    await live(slack_environment)
+    await make_live_grant(slack_environment)
     message = await slack_environment.expect_dm(ADA, "Show password")
     (user,) = slack_environment.environment.server.users.values()
     before = user.password
     fail_before(monkeypatch, slack_environment.environment.ledger, "advance")
     await slack_environment.slack.click(ADA, message, "Show password")
-    await expect_trouble(slack_environment, ADA, "")
+    await expect_error_reply(slack_environment, ADA, "")
     assert user.password != before
 
 
 async def test_a_new_password_is_a_task_without_a_record(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await live(slack_environment)
+    await make_live_grant(slack_environment)
     message = await slack_environment.expect_dm(ADA, "is ready")
     fail_after(monkeypatch, password, "renew")
     await slack_environment.slack.click(ADA, message, "New password")
-    await expect_trouble(slack_environment, ADA, "")
+    await expect_error_reply(slack_environment, ADA, "")
 
 
 async def test_a_form_says_what_is_certain_too(
@@ -210,7 +210,7 @@ async def test_a_form_says_what_is_certain_too(
 async def test_a_form_that_did_nothing_says_so(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Deny")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(LEAD))
     fail_before(monkeypatch, decide, "deny")
@@ -238,5 +238,5 @@ async def test_a_request_that_waits_for_the_policy_does_not_say_that_nothing_was
     silent = "Slack did not say who is in S0LEADS, and no answer is a no."
     fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    said = await slack_environment.expect_told(ADA, "Your request was made (#1).")
+    said = await slack_environment.expect_reply(ADA, "Your request was made (#1).")
     assert silent in said

@@ -63,13 +63,13 @@ async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(
 
 async def test_explain_takes_any_word_for_a_level(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "explain shop readwrite")
-    await slack_environment.expect_told(ADA, "shop has no level readwrite")
+    await slack_environment.expect_reply(ADA, "shop has no level readwrite")
     await slack_environment.slack.command(ADMIN, f"explain shop readonly <@{ADA}|ada>")
-    await slack_environment.expect_told(ADMIN, "Allowed to ask.")
+    await slack_environment.expect_reply(ADMIN, "Allowed to ask.")
     await slack_environment.slack.command(ADA, f"explain shop readonly <@{LEAD}|lead>")
-    await slack_environment.expect_told(ADA, "can ask what others may have.")
+    await slack_environment.expect_reply(ADA, "can ask what others may have.")
 
 
 async def test_a_name_that_slack_did_not_make_a_mention_of(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "list @lead")
-    await slack_environment.expect_told(ADA, "I did not understand “@lead”.")
+    await slack_environment.expect_reply(ADA, "I did not understand “@lead”.")

@@ -17,18 +17,18 @@ from tests.open_faults import open_fault
 from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, SECOND, STRANGER, SlackEnvironment
 
 LEADS, DBAS, BOSS, NEXT = "S0LEADS", "S0DBAS", "boss@example.com", "U0NEXT"
-A_WHILE = 3.0
+ABSENCE_SECONDS = 3.0
 """Seconds in which what must not come would have come: it comes within one."""
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_lookup_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the double may take longer than a person would wait; then no answer would hide what is tested."""
     for module in ("user_groups", "emails"):
         monkeypatch.setattr(f"bot.slack.{module}.WAIT_SECONDS", 60.0)
 
 
-async def comes(found: Any, seconds: float = A_WHILE) -> bool:
+async def appears_within(found: Any, seconds: float = ABSENCE_SECONDS) -> bool:
     """Whether there is something within that time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not found() and asyncio.get_running_loop().time() < deadline:
@@ -36,7 +36,7 @@ async def comes(found: Any, seconds: float = A_WHILE) -> bool:
     return bool(found())
 
 
-async def decided_or_told(slack_environment: SlackEnvironment, person: str, known: int = 0) -> None:
+async def wait_for_click_result(slack_environment: SlackEnvironment, person: str, known: int = 0) -> None:
     """Until a click had its consequence."""
     await slack_environment.slack.wait(
         "the click is answered",
@@ -76,9 +76,9 @@ async def test_a_card_of_their_own_goes_to_members_alone(slack_environment: Slac
     slack_environment.slack.workspace.channels[CARDS]["members"] = [ADA]
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD, stranger)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
-    await slack_environment.ask("shop readonly 1h Jane Doe's refunds")
+    await slack_environment.make_request("shop readonly 1h Jane Doe's refunds")
     await slack_environment.expect_dm(LEAD, "Jane Doe")
-    assert not await comes(lambda: slack_environment.slack.dm(stranger), 1.0)
+    assert not await appears_within(lambda: slack_environment.slack.dm(stranger), 1.0)
 
 
 async def share(slack_environment: SlackEnvironment, channel: str, *, shared: bool = True) -> None:
@@ -115,8 +115,8 @@ async def test_no_alert_goes_to_a_channel_shared_with_others(slack_environment: 
 @open_fault("R12", "the audit lines are posted where another organisation reads them")
 async def test_audit_lines_wait_while_their_channel_is_shared_with_others(slack_environment: SlackEnvironment) -> None:
     await share(slack_environment, AUDIT)
-    await slack_environment.ask("shop readonly 1h Jane Doe's refunds")
-    assert not await comes(lambda: slack_environment.slack.messages(AUDIT))
+    await slack_environment.make_request("shop readonly 1h Jane Doe's refunds")
+    assert not await appears_within(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
     slack_environment.environment.clock.at += gathering.ALERT_PAUSE  # whatever was kept in mind is old
     slack_environment.environment.runner.nudge()
@@ -128,29 +128,29 @@ async def test_audit_lines_wait_while_their_channel_is_shared_with_others(slack_
 # Addresses (R7, R13).
 
 
-async def addressed(slack_environment: SlackEnvironment, **keys: Any) -> None:
+async def approve_by_address(slack_environment: SlackEnvironment, **keys: Any) -> None:
     """LEAD approves by an address; NEXT is there, with another one."""
     slack_environment.slack.workspace.add_person(NEXT, "next")
     slack_environment.slack.workspace.users[LEAD]["profile"]["email"] = BOSS
     put_in_force(slack_environment.environment, approvals=[{"from": [BOSS, SECOND]}], **keys)
 
 
-async def gets_address(slack_environment: SlackEnvironment, person: str, address: str) -> None:
+async def give_address(slack_environment: SlackEnvironment, person: str, address: str) -> None:
     profile = {**slack_environment.slack.workspace.users[person]["profile"], "email": address}
     await slack_environment.slack.person_changes(person, profile=profile)
 
 
-async def changes_hands(slack_environment: SlackEnvironment) -> None:
-    await gets_address(slack_environment, LEAD, "old-lead@example.com")
-    await gets_address(slack_environment, NEXT, BOSS)
+async def move_address(slack_environment: SlackEnvironment) -> None:
+    await give_address(slack_environment, LEAD, "old-lead@example.com")
+    await give_address(slack_environment, NEXT, BOSS)
 
 
 async def test_an_address_means_its_owner_of_today(slack_environment: SlackEnvironment) -> None:
-    await addressed(slack_environment)
-    card = await slack_environment.ask()
-    await changes_hands(slack_environment)
+    await approve_by_address(slack_environment)
+    card = await slack_environment.make_request()
+    await move_address(slack_environment)
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await slack_environment.expect_told(LEAD, "Only the approvers")
+    await slack_environment.expect_reply(LEAD, "Only the approvers")
     assert (await slack_environment.request()).state is State.PENDING
 
 
@@ -158,40 +158,40 @@ async def test_an_address_means_its_owner_of_today(slack_environment: SlackEnvir
 async def test_an_answer_from_before_an_address_changed_hands_is_not_believed(
     slack_environment: SlackEnvironment,
 ) -> None:
-    await addressed(slack_environment)
+    await approve_by_address(slack_environment)
     arrives = slack_environment.slack.late["users.lookupByEmail"] = asyncio.Event()
     looked = asyncio.create_task(slack_environment.environment.context.directory.members([BOSS]))
     await slack_environment.slack.wait(
         "the question is asked", lambda: "users.lookupByEmail" in dict(slack_environment.slack.calls)
     )
-    await changes_hands(slack_environment)
+    await move_address(slack_environment)
     arrives.set()
     await looked
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await decided_or_told(slack_environment, LEAD)
+    await wait_for_click_result(slack_environment, LEAD)
     assert (await slack_environment.request()).state is State.PENDING
 
 
 @open_fault("R7", "an address changes hands, its new owner approves, and nothing says so")
 async def test_an_address_that_changes_hands_is_told(slack_environment: SlackEnvironment) -> None:
-    await addressed(slack_environment)
-    card = await slack_environment.ask()
-    await changes_hands(slack_environment)
+    await approve_by_address(slack_environment)
+    card = await slack_environment.make_request()
+    await move_address(slack_environment)
     await slack_environment.slack.click(NEXT, card, "Approve")
-    await decided_or_told(slack_environment, NEXT)
+    await wait_for_click_result(slack_environment, NEXT)
     events = await slack_environment.environment.ledger.events_after(0, limit=1000)
     assert any(BOSS in str(event.facts) for event in events)
-    assert await comes(lambda: BOSS in str(slack_environment.slack.messages(ALERTS)))
+    assert await appears_within(lambda: BOSS in str(slack_environment.slack.messages(ALERTS)))
 
 
 @open_fault("R7", "an address that Slack has not confirmed counts")
 async def test_an_address_that_is_not_confirmed_means_nobody(slack_environment: SlackEnvironment) -> None:
-    await addressed(slack_environment)
+    await approve_by_address(slack_environment)
     slack_environment.slack.workspace.users[LEAD]["is_email_confirmed"] = False
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await decided_or_told(slack_environment, LEAD)
+    await wait_for_click_result(slack_environment, LEAD)
     assert (await slack_environment.request()).state is State.PENDING
 
 
@@ -203,7 +203,7 @@ async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(slack_e
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
     await group_monitor.check_groups(slack_environment.environment.context)
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.slack.workspace.change_group(LEADS, LEAD, STRANGER)
     slack_environment.environment.context.directory.forget_groups()  # a minute has passed
     await slack_environment.slack.click(STRANGER, card, "Approve")
@@ -223,13 +223,13 @@ async def test_a_handle_that_goes_to_another_group_lets_nobody_decide(slack_envi
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.slack.workspace.add_group("S0EVIL", "evil", STRANGER)
     put_in_force(slack_environment.environment, approvals=[{"from": ["@leads"]}])
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     groups = slack_environment.slack.workspace.groups
     groups["S0EVIL"]["handle"], groups[LEADS]["handle"] = "leads", "old"
     await slack_environment.slack.event("subteam_updated", subteam=groups["S0EVIL"])
     for person in (STRANGER, LEAD):
         await slack_environment.slack.click(person, card, "Approve")
-        await slack_environment.expect_told(person, "did not say who is in @leads")
+        await slack_environment.expect_reply(person, "did not say who is in @leads")
     await slack_environment.slack.wait(
         "an alert", lambda: "@leads now means the group S0EVIL" in str(slack_environment.slack.messages(ALERTS))
     )
@@ -241,9 +241,9 @@ async def test_a_disabled_group_with_the_same_handle_decides_nothing(slack_envir
     slack_environment.slack.workspace.add_group("S0OLD", "leads", STRANGER)
     slack_environment.slack.workspace.groups["S0OLD"]["date_delete"] = 1
     put_in_force(slack_environment.environment, approvals=[{"from": ["@leads", SECOND]}])
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click(STRANGER, card, "Approve")
-    await decided_or_told(slack_environment, STRANGER)
+    await wait_for_click_result(slack_environment, STRANGER)
     assert (await slack_environment.request()).state is State.PENDING
     await slack_environment.slack.click(SECOND, card, "Approve")
     await slack_environment.expect_dm(ADA, "is ready")
@@ -255,12 +255,12 @@ async def test_groups_that_fail_at_the_click_are_no_yes(
 ) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     slack_environment.environment.context.directory.forget_groups()
     error: Any = failure if isinstance(failure, int) else {"error": failure}
     slack_environment.slack.failures["usergroups.list"] = [error] * 3
     await slack_environment.slack.click(LEAD, card, "Approve")
-    await slack_environment.expect_told(LEAD, "did not say who is in S0LEADS")
+    await slack_environment.expect_reply(LEAD, "did not say who is in S0LEADS")
     assert (await slack_environment.request()).state is State.PENDING
 
 
@@ -270,7 +270,7 @@ async def test_nobody_approves_their_own_under_a_second_id(slack_environment: Sl
     slack_environment.slack.workspace.users["W0ADA"] = dict(slack_environment.slack.workspace.users[ADA])
     slack_environment.slack.workspace.add_group(LEADS, "leads", "W0ADA", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
-    card = await slack_environment.ask()
+    card = await slack_environment.make_request()
     await slack_environment.slack.click("W0ADA", card, "Approve")
-    await decided_or_told(slack_environment, "W0ADA")
+    await wait_for_click_result(slack_environment, "W0ADA")
     assert (await slack_environment.request()).state is State.PENDING
