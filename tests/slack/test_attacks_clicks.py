@@ -53,7 +53,9 @@ async def wait_until_idle(slack_environment: SlackEnvironment) -> None:
 
 
 @open_fault("R2", "while Slack is asked the files change: judged by the old ones, recorded under the new")
-async def test_a_policy_that_is_replaced_while_slack_is_asked_decides(slack_environment: SlackEnvironment) -> None:
+async def test_click_is_evaluated_under_the_policy_in_force_when_it_is_recorded(
+    slack_environment: SlackEnvironment,
+) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.slack.workspace.add_group(DBAS, "dbas", SECOND)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
@@ -76,7 +78,7 @@ async def test_a_policy_that_is_replaced_while_slack_is_asked_decides(slack_envi
     assert (await slack_environment.request()).state is State.PENDING
 
 
-async def test_a_deny_form_of_somebody_who_is_no_approver_any_more_denies_nothing(
+async def test_deny_form_of_a_former_approver_denies_nothing(
     slack_environment: SlackEnvironment,
 ) -> None:
     card = await slack_environment.make_request()
@@ -87,7 +89,7 @@ async def test_a_deny_form_of_somebody_who_is_no_approver_any_more_denies_nothin
     assert (await slack_environment.request()).state is State.PENDING
 
 
-async def test_an_ask_form_of_somebody_who_may_not_ask_any_more_asks_nothing(
+async def test_request_form_of_a_former_requester_makes_no_request(
     slack_environment: SlackEnvironment,
 ) -> None:
     await slack_environment.slack.command(ADA, "request shop readonly 1h")
@@ -100,7 +102,7 @@ async def test_an_ask_form_of_somebody_who_may_not_ask_any_more_asks_nothing(
 # What is not theirs.
 
 
-async def test_a_form_for_more_time_is_the_requesters_alone(slack_environment: SlackEnvironment) -> None:
+async def test_only_the_requester_can_submit_the_extension_form(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.click(ADA, await live_grant(slack_environment), "Extend")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     assert (await slack_environment.slack.submit(LEAD, form, for_how_long="1h", why="mine now")).errors
@@ -108,7 +110,7 @@ async def test_a_form_for_more_time_is_the_requesters_alone(slack_environment: S
 
 
 @pytest.mark.parametrize("junk", ["1.", "1", "01.x", "1.\u0661", "9" * 30 + ".x", "", "1.aaaa"])
-async def test_a_form_that_was_tampered_with_asks_nothing(slack_environment: SlackEnvironment, junk: str) -> None:
+async def test_forged_form_metadata_makes_no_request(slack_environment: SlackEnvironment, junk: str) -> None:
     await slack_environment.slack.click(ADA, await live_grant(slack_environment), "Extend")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     forged = {**form, "private_metadata": f'{{"grant": "{junk}"}}'}
@@ -116,7 +118,7 @@ async def test_a_form_that_was_tampered_with_asks_nothing(slack_environment: Sla
     assert len(await slack_environment.environment.ledger.requests()) == 1
 
 
-async def test_the_buttons_of_a_credential_message_are_the_requesters_alone(
+async def test_only_the_requester_can_use_the_buttons_of_the_credential_message(
     slack_environment: SlackEnvironment,
 ) -> None:
     message = await live_grant(slack_environment)
@@ -132,7 +134,7 @@ async def test_the_buttons_of_a_credential_message_are_the_requesters_alone(
     assert [user.password for user in slack_environment.environment.server.users.values()] == [before]
 
 
-async def test_two_stages_clicked_many_times_at_once_need_two_people(slack_environment: SlackEnvironment) -> None:
+async def test_two_stages_need_two_people_under_concurrent_clicks(slack_environment: SlackEnvironment) -> None:
     put_in_force(
         slack_environment.environment,
         approvals=[{"from": [LEAD, SECOND], "count": 1}, {"from": [ADMIN, LEAD], "count": 1}],
@@ -160,7 +162,7 @@ async def count_grants(slack_environment: SlackEnvironment) -> int:
 
 
 @open_fault("R16", "typed again when it was carried out, it is granted again")
-async def test_a_command_typed_again_after_a_moment_is_one_grant(slack_environment: SlackEnvironment) -> None:
+async def test_command_repeated_after_the_grant_makes_no_second_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     await slack_environment.slack.command(ADA, AUTOMATIC)
     await slack_environment.expect_dm(ADA, "is ready")
@@ -170,7 +172,7 @@ async def test_a_command_typed_again_after_a_moment_is_one_grant(slack_environme
 
 
 @open_fault("R16", "delivered again by Slack when it was carried out, it is granted again")
-async def test_a_command_delivered_again_after_a_moment_is_one_grant(slack_environment: SlackEnvironment) -> None:
+async def test_command_redelivered_after_the_grant_makes_no_second_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     payload = {
         "command": "/dbaccess", "text": AUTOMATIC, "user_id": ADA, "user_name": "ada", "team_id": TEAM, "channel_id": CARDS,
@@ -185,7 +187,7 @@ async def test_a_command_delivered_again_after_a_moment_is_one_grant(slack_envir
     assert await count_grants(slack_environment) == 1
 
 
-async def test_a_command_delivered_twice_at_once_is_one_grant(slack_environment: SlackEnvironment) -> None:
+async def test_command_delivered_twice_at_once_makes_one_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     await slack_environment.slack.command(ADA, AUTOMATIC, twice=True)
     await slack_environment.expect_dm(ADA, "is ready")

@@ -39,7 +39,7 @@ def take_problems(slack: FakeSlack) -> list[str]:
 
 
 @open_fault("U9", "the first command waits for auth.test before its ack")
-async def test_the_first_command_is_acked_while_slack_is_slow_to_say_who_we_are(
+async def test_first_command_is_acked_while_auth_test_is_slow(
     slack_environment: SlackEnvironment,
 ) -> None:
     await wait_for_socket(slack_environment.slack)
@@ -50,7 +50,7 @@ async def test_the_first_command_is_acked_while_slack_is_slow_to_say_who_we_are(
 
 
 @open_fault("U9", "the first command is lost where auth.test fails once")
-async def test_the_first_command_is_answered_although_slack_fails_to_say_who_we_are(
+async def test_first_command_is_answered_although_auth_test_fails(
     slack_environment: SlackEnvironment,
 ) -> None:
     await wait_for_socket(slack_environment.slack)
@@ -63,7 +63,7 @@ async def test_the_first_command_is_answered_although_slack_fails_to_say_who_we_
 
 
 @open_fault("U9", "the card in the renamed channel keeps its buttons")
-async def test_a_channel_that_gets_another_id_keeps_its_cards(slack_environment: SlackEnvironment) -> None:
+async def test_card_is_updated_after_its_channel_got_another_id(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     workspace = slack_environment.slack.workspace
     workspace.add_channel("C0NEWID", "cards")
@@ -86,7 +86,7 @@ def has_approve_button(slack_environment: SlackEnvironment) -> bool:
     return "Approve" in str(slack_environment.slack.messages("C0NEWID")[0]["blocks"])
 
 
-async def test_a_new_card_reaches_the_approvers_where_the_channel_got_another_id(
+async def test_approvers_get_a_dm_if_the_channel_got_another_id(
     slack_environment: SlackEnvironment,
 ) -> None:
     put_in_force(slack_environment.environment, requesters=["anyone"])
@@ -207,7 +207,7 @@ async def assert_command_answered(relayed_bot: RelayedBot) -> None:
 
 
 @open_fault("U9", "the ack waits for the Web API: where that swallows packets, none comes")
-async def test_a_command_is_acked_while_the_web_api_swallows_packets(relayed_bot: RelayedBot) -> None:
+async def test_command_is_acked_while_the_web_api_drops_packets(relayed_bot: RelayedBot) -> None:
     relayed_bot.relay.passes = False
     outcome = await relayed_bot.slack.command(ADA, "request shop readonly 1h looking at a refund")
     take_problems(relayed_bot.slack)
@@ -215,7 +215,7 @@ async def test_a_command_is_acked_while_the_web_api_swallows_packets(relayed_bot
 
 
 @pytest.mark.timeout(400)
-async def test_a_socket_that_is_half_open_is_built_again(relayed_bot: RelayedBot) -> None:
+async def test_half_open_socket_is_replaced(relayed_bot: RelayedBot) -> None:
     await assert_command_answered(relayed_bot)
     relayed_bot.relay.freeze()
     relayed_bot.slack._sockets.clear()
@@ -224,7 +224,7 @@ async def test_a_socket_that_is_half_open_is_built_again(relayed_bot: RelayedBot
 
 
 @pytest.mark.parametrize("reason", ["too_many_websockets", "refresh_requested"])
-async def test_a_socket_that_slack_takes_away_is_built_again(relayed_bot: RelayedBot, reason: str) -> None:
+async def test_socket_closed_by_slack_is_replaced(relayed_bot: RelayedBot, reason: str) -> None:
     old = list(relayed_bot.slack._sockets)
     for socket in old:
         await socket.send_json({"type": "disconnect", "reason": reason, "debug_info": {}})
@@ -234,7 +234,7 @@ async def test_a_socket_that_slack_takes_away_is_built_again(relayed_bot: Relaye
     await assert_command_answered(relayed_bot)
 
 
-async def test_a_warning_of_slack_takes_no_command_away(relayed_bot: RelayedBot) -> None:
+async def test_disconnect_warning_loses_no_command(relayed_bot: RelayedBot) -> None:
     for socket in relayed_bot.slack._sockets:
         await socket.send_json({"type": "disconnect", "reason": "warning", "debug_info": {}})
     await assert_command_answered(relayed_bot)
@@ -242,7 +242,7 @@ async def test_a_warning_of_slack_takes_no_command_away(relayed_bot: RelayedBot)
 
 @soak_only
 @pytest.mark.timeout(400)
-async def test_an_app_whose_socket_mode_was_switched_off_says_so(relayed_bot: RelayedBot) -> None:
+async def test_disabled_socket_mode_raises_token_refused(relayed_bot: RelayedBot) -> None:
     relayed_bot.slack.failures["apps.connections.open"] += [{"error": "link_disabled"}] * 200
     for socket in list(relayed_bot.slack._sockets):
         await socket.send_json({"type": "disconnect", "reason": "link_disabled", "debug_info": {}})

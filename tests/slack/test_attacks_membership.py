@@ -51,7 +51,7 @@ async def wait_for_click_result(slack_environment: SlackEnvironment, person: str
 
 @pytest.mark.parametrize("reviewer", [GUEST, OUTSIDER])
 @open_fault("R5", "somebody who is not ours is told, and that counts: the grant goes live")
-async def test_break_glass_is_not_given_where_only_a_guest_could_be_told(
+async def test_break_glass_is_denied_if_no_reviewer_is_a_member(
     slack_environment: SlackEnvironment, reviewer: str
 ) -> None:
     slack_environment.slack.workspace.add_group(DBAS, "dbas", reviewer)
@@ -72,7 +72,7 @@ async def test_break_glass_is_not_given_where_only_a_guest_could_be_told(
 
 @pytest.mark.parametrize("stranger", [GUEST, OUTSIDER])
 @open_fault("R12", "a card with reason and buttons is sent to somebody who is not ours")
-async def test_a_card_of_their_own_goes_to_members_alone(slack_environment: SlackEnvironment, stranger: str) -> None:
+async def test_only_members_get_a_copy_of_the_card(slack_environment: SlackEnvironment, stranger: str) -> None:
     slack_environment.slack.workspace.channels[CARDS]["members"] = [ADA]
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD, stranger)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
@@ -89,7 +89,7 @@ async def share(slack_environment: SlackEnvironment, channel: str, *, shared: bo
 
 
 @open_fault("R12", "the card is posted where another organisation reads it")
-async def test_no_card_goes_to_a_channel_shared_with_others(slack_environment: SlackEnvironment) -> None:
+async def test_no_card_is_posted_in_a_shared_channel(slack_environment: SlackEnvironment) -> None:
     await share(slack_environment, CARDS)
     await slack_environment.slack.command(ADA, "request shop readonly 1h Jane Doe's refunds")
     await slack_environment.slack.wait(
@@ -101,7 +101,7 @@ async def test_no_card_goes_to_a_channel_shared_with_others(slack_environment: S
 
 
 @open_fault("R12", "the alert is posted where another organisation reads it")
-async def test_no_alert_goes_to_a_channel_shared_with_others(slack_environment: SlackEnvironment) -> None:
+async def test_no_alert_is_posted_in_a_shared_channel(slack_environment: SlackEnvironment) -> None:
     load_now(slack_environment.environment)
     await share(slack_environment, ALERTS)
     await alerts.raise_alert(slack_environment.environment.context, None, "Something is wrong.")
@@ -113,7 +113,7 @@ async def test_no_alert_goes_to_a_channel_shared_with_others(slack_environment: 
 
 
 @open_fault("R12", "the audit lines are posted where another organisation reads them")
-async def test_audit_lines_wait_while_their_channel_is_shared_with_others(slack_environment: SlackEnvironment) -> None:
+async def test_audit_lines_wait_while_the_audit_channel_is_shared(slack_environment: SlackEnvironment) -> None:
     await share(slack_environment, AUDIT)
     await slack_environment.make_request("shop readonly 1h Jane Doe's refunds")
     assert not await appears_within(lambda: slack_environment.slack.messages(AUDIT))
@@ -145,7 +145,7 @@ async def move_address(slack_environment: SlackEnvironment) -> None:
     await give_address(slack_environment, NEXT, BOSS)
 
 
-async def test_an_address_means_its_owner_of_today(slack_environment: SlackEnvironment) -> None:
+async def test_former_owner_of_an_address_cannot_approve(slack_environment: SlackEnvironment) -> None:
     await approve_by_address(slack_environment)
     card = await slack_environment.make_request()
     await move_address(slack_environment)
@@ -155,7 +155,7 @@ async def test_an_address_means_its_owner_of_today(slack_environment: SlackEnvir
 
 
 @open_fault("R13", "an answer that was on its way when the address changed hands brings its former owner back")
-async def test_an_answer_from_before_an_address_changed_hands_is_not_believed(
+async def test_lookup_started_before_an_address_moved_is_discarded(
     slack_environment: SlackEnvironment,
 ) -> None:
     await approve_by_address(slack_environment)
@@ -174,7 +174,7 @@ async def test_an_answer_from_before_an_address_changed_hands_is_not_believed(
 
 
 @open_fault("R7", "an address changes hands, its new owner approves, and nothing says so")
-async def test_an_address_that_changes_hands_is_told(slack_environment: SlackEnvironment) -> None:
+async def test_moved_address_is_audited_and_alerted(slack_environment: SlackEnvironment) -> None:
     await approve_by_address(slack_environment)
     card = await slack_environment.make_request()
     await move_address(slack_environment)
@@ -186,7 +186,7 @@ async def test_an_address_that_changes_hands_is_told(slack_environment: SlackEnv
 
 
 @open_fault("R7", "an address that Slack has not confirmed counts")
-async def test_an_address_that_is_not_confirmed_means_nobody(slack_environment: SlackEnvironment) -> None:
+async def test_unconfirmed_address_has_no_owner(slack_environment: SlackEnvironment) -> None:
     await approve_by_address(slack_environment)
     slack_environment.slack.workspace.users[LEAD]["is_email_confirmed"] = False
     card = await slack_environment.make_request()
@@ -199,7 +199,7 @@ async def test_an_address_that_is_not_confirmed_means_nobody(slack_environment: 
 
 
 @open_fault("R7", "both events come when the group is right again: nothing is on record")
-async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(slack_environment: SlackEnvironment) -> None:
+async def test_approval_by_a_short_time_group_member_is_audited(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
     await group_monitor.check_groups(slack_environment.environment.context)
@@ -219,7 +219,7 @@ async def test_who_was_in_a_group_for_a_moment_and_approved_is_on_record(slack_e
     assert AuditKind.GROUP_CHANGED in kinds
 
 
-async def test_a_handle_that_goes_to_another_group_lets_nobody_decide(slack_environment: SlackEnvironment) -> None:
+async def test_nobody_can_decide_after_a_handle_moved_to_another_group(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.slack.workspace.add_group("S0EVIL", "evil", STRANGER)
     put_in_force(slack_environment.environment, approvals=[{"from": ["@leads"]}])
@@ -236,7 +236,9 @@ async def test_a_handle_that_goes_to_another_group_lets_nobody_decide(slack_envi
     assert (await slack_environment.request()).state is State.PENDING
 
 
-async def test_a_disabled_group_with_the_same_handle_decides_nothing(slack_environment: SlackEnvironment) -> None:
+async def test_members_of_a_disabled_group_with_the_same_handle_cannot_decide(
+    slack_environment: SlackEnvironment,
+) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.slack.workspace.add_group("S0OLD", "leads", STRANGER)
     slack_environment.slack.workspace.groups["S0OLD"]["date_delete"] = 1
@@ -250,9 +252,7 @@ async def test_a_disabled_group_with_the_same_handle_decides_nothing(slack_envir
 
 
 @pytest.mark.parametrize("failure", [500, "ratelimited", "internal_error", "missing_scope"])
-async def test_groups_that_fail_at_the_click_are_no_yes(
-    slack_environment: SlackEnvironment, failure: int | str
-) -> None:
+async def test_failed_group_lookup_never_approves(slack_environment: SlackEnvironment, failure: int | str) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
     card = await slack_environment.make_request()
@@ -265,7 +265,7 @@ async def test_groups_that_fail_at_the_click_are_no_yes(
 
 
 @open_fault("R7", "the requester approves under the other id")
-async def test_nobody_approves_their_own_under_a_second_id(slack_environment: SlackEnvironment) -> None:
+async def test_requester_cannot_approve_under_a_second_id(slack_environment: SlackEnvironment) -> None:
     """In an organisation an old id of a workspace and a new one may mean one person: Slack answers both with the same."""
     slack_environment.slack.workspace.users["W0ADA"] = dict(slack_environment.slack.workspace.users[ADA])
     slack_environment.slack.workspace.add_group(LEADS, "leads", "W0ADA", LEAD)

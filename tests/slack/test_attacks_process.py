@@ -141,7 +141,7 @@ async def exits_within(bot: Bot, seconds: float = DETECTION_SECONDS) -> bool:
 
 
 @open_fault("R9", "the process exits at one task of an unknown kind")
-async def test_a_task_of_an_unknown_kind_does_not_end_the_process(bot: Bot) -> None:
+async def test_process_survives_a_task_of_unknown_kind(bot: Bot) -> None:
     await bot.start()
     bot.sql(UNKNOWN_TASK)
     await bot.slack.command(ADA, "request shop readonly 1h looking at a refund")  # so that it looks for work
@@ -154,7 +154,7 @@ async def test_a_task_of_an_unknown_kind_does_not_end_the_process(bot: Bot) -> N
 
 
 @open_fault("R9", "it exits again at each start")
-async def test_a_task_of_an_unknown_kind_does_not_keep_the_process_from_starting(bot: Bot) -> None:
+async def test_process_starts_with_a_task_of_unknown_kind(bot: Bot) -> None:
     await bot.start()
     bot.stop()
     bot.sql(UNKNOWN_TASK)
@@ -167,7 +167,7 @@ async def test_a_task_of_an_unknown_kind_does_not_keep_the_process_from_starting
 
 
 @open_fault("R8", "/readyz says 200 while nothing can be written")
-async def test_a_full_disk_makes_the_process_not_ready(bot: Bot) -> None:
+async def test_full_disk_makes_the_process_unready(bot: Bot) -> None:
     await bot.start()
     await bot.slack.command(ADA, "request shop readonly 1h looking at a refund")
     (card,) = await bot.slack.wait("a card", lambda: bot.slack.messages(CARDS))
@@ -220,7 +220,7 @@ async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 
 @open_fault("R10", "a new ledger is made without a word; the users of the lost one have no end")
-async def test_a_ledger_that_is_gone_is_not_made_anew_while_its_users_live(environment: AccessEnvironment) -> None:
+async def test_lost_ledger_is_not_recreated_while_its_users_exist(environment: AccessEnvironment) -> None:
     await environment.granted()
     await environment.ledger.close()
     for suffix in ("", "-wal", "-shm"):

@@ -51,14 +51,14 @@ async def reply_to(slack_environment: SlackEnvironment, user: str, command: str)
 # Markup and names (R16).
 
 
-async def test_markup_in_a_reason_does_not_act_on_the_card(slack_environment: SlackEnvironment) -> None:
+async def test_markup_in_a_reason_is_shown_as_text_on_the_card(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
     assert active_markup([card]) == []
     assert "approved by lead" in str(card)
 
 
 @open_fault("R16", "the feed formats what people type")
-async def test_markup_in_a_reason_does_not_act_in_the_feed(slack_environment: SlackEnvironment) -> None:
+async def test_markup_in_a_reason_is_shown_as_text_in_the_feed(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
     lines = await slack_environment.slack.wait("a line", lambda: slack_environment.slack.messages(AUDIT))
     require("approved by lead" in str(lines), "the line has the reason")
@@ -66,7 +66,7 @@ async def test_markup_in_a_reason_does_not_act_in_the_feed(slack_environment: Sl
 
 
 @open_fault("R16", "the answer to status formats what people type")
-async def test_markup_in_a_reason_does_not_act_in_the_answer_to_status(slack_environment: SlackEnvironment) -> None:
+async def test_markup_in_a_reason_is_shown_as_text_in_status(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
     told = await reply_to(slack_environment, LEAD, "status 1")
     require("approved by lead" in str(told), "the answer has the reason")
@@ -74,7 +74,7 @@ async def test_markup_in_a_reason_does_not_act_in_the_answer_to_status(slack_env
 
 
 @open_fault("R16", "an alert formats what people are called")
-async def test_markup_in_a_name_does_not_act_in_an_alert(slack_environment: SlackEnvironment) -> None:
+async def test_markup_in_a_name_is_shown_as_text_in_an_alert(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.users[ADA]["profile"]["display_name"] = " ".join(MARKUP)
     slack_environment.environment.policy["rules"].append({**GLASS, "requesters": [ADA]})
     slack_environment.environment.write()
@@ -91,7 +91,7 @@ async def request_card_of(slack_environment: SlackEnvironment, name: str) -> dic
 
 
 @open_fault("R16", "the name stands in the dialog as if it were our own sentence")
-async def test_a_display_name_does_not_forge_the_dialog(slack_environment: SlackEnvironment) -> None:
+async def test_display_name_cannot_forge_the_confirmation_dialog(slack_environment: SlackEnvironment) -> None:
     forged = "lead gets readonly on play for 5 min."
     card = await request_card_of(slack_environment, f"{forged}\nApprove as usual. <!channel> *x* \u200b")
     approve = next(e for b in card["blocks"] if b["type"] == "actions" for e in b["elements"])
@@ -105,7 +105,7 @@ async def test_a_display_name_does_not_forge_the_dialog(slack_environment: Slack
     ["🦄🔥", "Ольга Петрова", "a`b*c_d~e <!channel> <@U0LEAD>", "x" * 200, "\u202eevil", "null", "", "O'Brien; DROP"],
     ids=["emoji", "cyrillic", "markup", "long", "right to left", "null", "empty", "sql"],
 )
-async def test_whatever_people_are_called_the_username_is_plain(slack_environment: SlackEnvironment, name: str) -> None:
+async def test_username_is_valid_for_every_display_name(slack_environment: SlackEnvironment, name: str) -> None:
     card = await request_card_of(slack_environment, name)
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
@@ -120,7 +120,7 @@ async def test_whatever_people_are_called_the_username_is_plain(slack_environmen
 
 
 @open_fault("R16", "a refused click stands in the ledger alone")
-async def test_a_refused_click_is_a_line_of_the_feed(slack_environment: SlackEnvironment) -> None:
+async def test_refused_click_appears_in_the_feed(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(STRANGER, card, "Approve")
     await slack_environment.expect_reply(STRANGER, "Only the approvers")
@@ -133,7 +133,7 @@ async def test_a_refused_click_is_a_line_of_the_feed(slack_environment: SlackEnv
 
 
 @open_fault("R16", "nothing is on record where somebody who is not ours clicks")
-async def test_the_click_of_a_guest_is_on_record(slack_environment: SlackEnvironment) -> None:
+async def test_click_of_a_guest_is_audited(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(GUEST, card, "Approve")
     await slack_environment.expect_reply(GUEST, "Only members")
@@ -173,7 +173,7 @@ EXPECTED = ("shop", "readonly", HOUR, "looking at a refund")
     ],
     ids=["no-break spaces", "line break", "capitals", "change of direction"],
 )
-async def test_what_is_typed_a_little_otherwise_is_understood(slack_environment: SlackEnvironment, typed: str) -> None:
+async def test_unusual_spacing_and_case_are_understood(slack_environment: SlackEnvironment, typed: str) -> None:
     assert await parsed_request(slack_environment, typed) == EXPECTED
 
 
@@ -189,21 +189,19 @@ async def test_what_is_typed_a_little_otherwise_is_understood(slack_environment:
     ids=["zero width space", "byte order mark", "word joiner", "soft hyphen", "zero width joiner"],
 )
 @open_fault("U9", "characters that draw nothing are taken for a part of the name")
-async def test_characters_that_draw_nothing_are_dropped_from_a_command(
-    slack_environment: SlackEnvironment, typed: str
-) -> None:
+async def test_invisible_characters_are_dropped_from_a_command(slack_environment: SlackEnvironment, typed: str) -> None:
     assert await parsed_request(slack_environment, typed) == EXPECTED
 
 
 @pytest.mark.parametrize("span", ["2 hours", "2h,", "for 2h", "(2h)"])
 @open_fault("U9", "the span is not understood, or is taken for the reason")
-async def test_a_span_as_people_write_it_is_understood(slack_environment: SlackEnvironment, span: str) -> None:
+async def test_common_spellings_of_a_duration_are_understood(slack_environment: SlackEnvironment, span: str) -> None:
     typed = f"request shop readonly {span} looking at a refund"
     assert await parsed_request(slack_environment, typed) == ("shop", "readonly", 2 * HOUR, "looking at a refund")
 
 
 @open_fault("U9", "10min is not understood")
-async def test_minutes_as_people_write_them_are_understood(slack_environment: SlackEnvironment) -> None:
+async def test_ten_min_is_understood_as_a_duration(slack_environment: SlackEnvironment) -> None:
     found = await parsed_request(slack_environment, "request shop readonly 10min looking at a refund")
     assert found == ("shop", "readonly", HOUR / 6, "looking at a refund")
 
@@ -214,7 +212,7 @@ async def test_level_and_duration_come_in_any_order(slack_environment: SlackEnvi
 
 
 @pytest.mark.parametrize("name", ["Shop", "`shop`", "*shop*"])
-async def test_a_name_that_is_none_is_asked_back(slack_environment: SlackEnvironment, name: str) -> None:
+async def test_unknown_database_name_makes_no_request(slack_environment: SlackEnvironment, name: str) -> None:
     await slack_environment.slack.command(ADA, f"request {name} readonly 1h looking at a refund")
     await slack_environment.slack.wait(
         "an answer", lambda: slack_environment.slack.answers(ADA) or slack_environment.slack.form(ADA)
@@ -230,7 +228,7 @@ MENTIONS = (
 
 
 @open_fault("U9", "the reason holds mentions as Slack sends them, with raw ids")
-async def test_mentions_and_links_in_a_reason_are_names_and_addresses(slack_environment: SlackEnvironment) -> None:
+async def test_mentions_and_links_in_a_reason_become_names_and_addresses(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request(f"shop readonly 1h {MENTIONS}")
     reason = (await slack_environment.request()).reason
     for raw in ("<@", "U0SECOND", "<#", "C0CARDS", "<http", "<mailto"):
@@ -239,13 +237,13 @@ async def test_mentions_and_links_in_a_reason_are_names_and_addresses(slack_envi
         assert shown in reason
 
 
-async def test_a_reason_is_counted_as_it_is_read(slack_environment: SlackEnvironment) -> None:
+async def test_reason_length_counts_unescaped_characters(slack_environment: SlackEnvironment) -> None:
     """Slack sends three characters as entities."""
     await slack_environment.make_request("shop readonly 1h " + "a &amp; b &lt; c " * 95)
     assert len((await slack_environment.request()).reason) == 95 * len("a & b < c ") - 1
 
 
-async def test_what_slack_limits_comes_in_the_end(slack_environment: SlackEnvironment) -> None:
+async def test_rate_limited_messages_arrive_later(slack_environment: SlackEnvironment) -> None:
     for method in ("chat.postMessage", "chat.update"):
         slack_environment.slack.failures[method] += [{"error": "ratelimited"}] * 3
     card = await slack_environment.make_request()

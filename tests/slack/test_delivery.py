@@ -25,7 +25,7 @@ async def hold_back(slack_environment: SlackEnvironment, *acts: Any) -> list[asy
     return running
 
 
-async def test_what_arrives_out_of_order_is_decided_once(slack_environment: SlackEnvironment) -> None:
+async def test_clicks_out_of_order_are_decided_once(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(SECOND, card, "Deny")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(SECOND))
@@ -48,7 +48,7 @@ async def test_what_arrives_out_of_order_is_decided_once(slack_environment: Slac
     assert approved.was_acked
 
 
-async def test_ten_clicks_at_once_are_one_decision(slack_environment: SlackEnvironment) -> None:
+async def test_ten_concurrent_clicks_make_one_decision(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await asyncio.gather(*(slack_environment.slack.click(who, card, "Approve") for who in (LEAD, SECOND) * 5))
     await slack_environment.expect_dm(ADA, "is ready")
@@ -57,7 +57,7 @@ async def test_ten_clicks_at_once_are_one_decision(slack_environment: SlackEnvir
     assert sum("is ready" in m["text"] for m in slack_environment.slack.dm(ADA)) == 1
 
 
-async def test_a_click_delivered_after_the_withdrawal_decides_nothing(slack_environment: SlackEnvironment) -> None:
+async def test_click_delivered_after_the_cancellation_decides_nothing(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     [click] = await hold_back(slack_environment, slack_environment.slack.click(LEAD, card, "Approve"))
     cancel = asyncio.create_task(slack_environment.slack.command(ADA, "cancel 1"))
@@ -78,7 +78,7 @@ async def test_a_click_delivered_after_the_withdrawal_decides_nothing(slack_envi
         )
 
 
-async def test_an_approver_taken_out_of_the_policy_is_refused_with_the_card_in_hand(
+async def test_approver_removed_from_the_policy_cannot_approve(
     slack_environment: SlackEnvironment,
 ) -> None:
     card = await slack_environment.make_request()
@@ -90,7 +90,7 @@ async def test_an_approver_taken_out_of_the_policy_is_refused_with_the_card_in_h
     assert slack_environment.environment.server.users == {}
 
 
-async def test_a_card_whose_answer_was_lost_is_still_decided_once(slack_environment: SlackEnvironment) -> None:
+async def test_card_posted_twice_is_decided_once(slack_environment: SlackEnvironment) -> None:
     del slack_environment.environment.policy["audit_channel"]  # the card is the first message
     slack_environment.environment.write()
     slack_environment.slack.failures["chat.postMessage"].append(LOST)
@@ -104,7 +104,7 @@ async def test_a_card_whose_answer_was_lost_is_still_decided_once(slack_environm
     assert len(await slack_environment.environment.ledger.decisions(1)) == 1
 
 
-async def test_a_login_message_whose_answer_was_lost_leaves_no_password_behind(
+async def test_lost_answer_to_the_credential_message_leaves_no_password(
     slack_environment: SlackEnvironment,
 ) -> None:
     card = await slack_environment.make_request()
@@ -121,7 +121,7 @@ async def test_a_login_message_whose_answer_was_lost_leaves_no_password_behind(
     )
 
 
-async def test_the_socket_that_slack_refreshes_is_opened_again(slack_environment: SlackEnvironment) -> None:
+async def test_refreshed_socket_is_opened_again(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request()
     for _ in range(2):
         await slack_environment.slack.refresh_sockets()
@@ -132,7 +132,7 @@ async def test_the_socket_that_slack_refreshes_is_opened_again(slack_environment
     await slack_environment.expect_reply(ADA, "Why: looking at a refund")
 
 
-async def test_people_of_a_connected_organisation_submit_under_our_team_and_are_refused(
+async def test_people_of_a_connected_organisation_are_refused_under_our_team_id(
     slack_environment: SlackEnvironment,
 ) -> None:
     card = await slack_environment.make_request()
@@ -143,7 +143,7 @@ async def test_people_of_a_connected_organisation_submit_under_our_team_and_are_
     assert slack_environment.slack.form(OUTSIDER) is None
 
 
-async def test_nobody_outside_sees_even_a_list(slack_environment: SlackEnvironment) -> None:
+async def test_non_members_cannot_use_any_command(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request()
     for who in (GUEST, OUTSIDER):
         for verb in ("list", "status 1", "databases", "help", "revoke 1"):
@@ -155,7 +155,7 @@ async def test_nobody_outside_sees_even_a_list(slack_environment: SlackEnvironme
         assert all("Only members of this workspace" in words for words in slack_environment.slack.answers(who))
 
 
-async def test_a_verdict_that_takes_too_long_comes_as_a_message(
+async def test_late_result_of_a_form_is_sent_as_a_dm(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await slack_environment.slack.command(ADA, "request")

@@ -36,7 +36,7 @@ TEXT = {"type": "section", "text": {"type": "mrkdwn", "text": "x"}}
 QUIET = {"unfurl_links": False, "unfurl_media": False}
 
 
-async def test_tokens_and_scopes(slack: FakeSlack) -> None:
+async def test_fake_refuses_wrong_tokens_and_missing_scopes(slack: FakeSlack) -> None:
     assert await error_code(client(slack, "xoxb-wrong").auth_test()) == "invalid_auth"
     assert await error_code(client(slack).apps_connections_open(app_token=BOT_TOKEN)) == "not_allowed_token_type"
     assert (await client(slack).apps_connections_open(app_token=APP_TOKEN))["url"].startswith("ws://")
@@ -44,7 +44,7 @@ async def test_tokens_and_scopes(slack: FakeSlack) -> None:
     assert await error_code(client(slack).chat_postMessage(channel="C0CARDS", text="x")) == "missing_scope"
 
 
-async def test_places(slack: FakeSlack) -> None:
+async def test_fake_refuses_closed_channels(slack: FakeSlack) -> None:
     web = client(slack)
     assert await error_code(web.chat_postMessage(channel="C0NONE", text="x")) == "channel_not_found"
     slack.workspace.channels["C0CARDS"]["is_member"] = False
@@ -57,20 +57,24 @@ async def test_places(slack: FakeSlack) -> None:
     assert await error_code(web.chat_postMessage(channel="U0ADA", text="x")) == "messages_tab_disabled"
 
 
-async def test_messages(slack: FakeSlack) -> None:
+async def test_fake_refuses_invalid_messages(slack: FakeSlack) -> None:
     web = client(slack)
     ts = (await web.chat_postMessage(channel="C0CARDS", text="x", **QUIET))["ts"]
     assert await error_code(web.chat_update(channel="C0CARDS", ts="1.1", text="x")) == "message_not_found"
     assert await error_code(web.chat_update(channel="C0CARDS", ts=ts, text="x" * 4001)) == "msg_too_long"
     assert (
-        await error_code(web.chat_postMessage(channel="C0CARDS", text="x", blocks=[TEXT] * 51, **QUIET)) == "invalid_blocks"
+        await error_code(web.chat_postMessage(channel="C0CARDS", text="x", blocks=[TEXT] * 51, **QUIET))
+        == "invalid_blocks"
     )
     long = [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 2900}}] * 5
-    assert await error_code(web.chat_postMessage(channel="C0CARDS", text="x", blocks=long, **QUIET)) == "msg_blocks_too_long"
+    assert (
+        await error_code(web.chat_postMessage(channel="C0CARDS", text="x", blocks=long, **QUIET))
+        == "msg_blocks_too_long"
+    )
     assert slack.problems
 
 
-async def test_triggers_and_views(slack: FakeSlack) -> None:
+async def test_fake_refuses_used_triggers_and_old_views(slack: FakeSlack) -> None:
     web, clock = client(slack), [100.0]
     slack.workspace.now = lambda: clock[0]
     view = {"type": "modal", "callback_id": "x", "title": {"type": "plain_text", "text": "x"}, "blocks": [TEXT]}
@@ -122,6 +126,6 @@ async def test_triggers_and_views(slack: FakeSlack) -> None:
         {"type": "dance"},
     ],
 )
-def test_blocks_slack_would_refuse(block: dict[str, Any]) -> None:
+def test_invalid_blocks_are_reported(block: dict[str, Any]) -> None:
     assert blockkit.problems_of_message([block], "x", is_update=False)
     assert blockkit.problems_of_message([TEXT], "x", is_update=False) == []

@@ -29,7 +29,7 @@ async def expect_alert(slack_environment: SlackEnvironment, words: str) -> None:
     )
 
 
-async def test_a_group_decides(group_approvals: SlackEnvironment) -> None:
+async def test_member_of_an_approver_group_can_approve(group_approvals: SlackEnvironment) -> None:
     card = await group_approvals.make_request()
     assert "<!subteam^S0LEADS>" in str(card)
     await group_approvals.slack.click(STRANGER, card, "Approve")
@@ -38,7 +38,7 @@ async def test_a_group_decides(group_approvals: SlackEnvironment) -> None:
     await group_approvals.expect_dm(ADA, "is ready")
 
 
-async def test_a_group_emptied_between_card_and_click(group_approvals: SlackEnvironment) -> None:
+async def test_nobody_can_approve_after_the_group_was_emptied(group_approvals: SlackEnvironment) -> None:
     card = await group_approvals.make_request()
     await groups.check_groups(group_approvals.environment.context)  # seen for the first time
     await group_approvals.slack.group_changes(LEADS)
@@ -52,7 +52,7 @@ async def test_a_group_emptied_between_card_and_click(group_approvals: SlackEnvi
 
 
 @pytest.mark.parametrize("trouble", ["fails", "limited", "slow", "disabled", "gone"])
-async def test_groups_that_do_not_answer_give_nobody_access(
+async def test_failed_group_lookup_grants_nothing(
     group_approvals: SlackEnvironment, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.slack.user_groups.WAIT_SECONDS", 0.2)
@@ -72,7 +72,7 @@ async def test_groups_that_do_not_answer_give_nobody_access(
 
 
 @pytest.mark.parametrize("change", [{"deleted": True}, {"is_restricted": True}])
-async def test_who_is_deactivated_or_made_a_guest_loses_everything(
+async def test_former_member_loses_grants_and_requests(
     group_approvals: SlackEnvironment, change: dict[str, bool]
 ) -> None:
     card = await group_approvals.make_request()

@@ -30,7 +30,7 @@ async def choose_database(slack_environment: SlackEnvironment, user: str, view: 
     return dict(outcome.ack)
 
 
-async def test_a_refusal_inside_a_form_comes_as_a_message(
+async def test_refusal_inside_a_form_is_sent_as_a_dm(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await slack_environment.slack.command(ADA, "request")
@@ -44,7 +44,7 @@ async def test_a_refusal_inside_a_form_comes_as_a_message(
     await slack_environment.expect_dm(ADA, "Nothing is granted today.")
 
 
-async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(
+async def test_lost_reply_does_not_say_that_nothing_was_changed(
     slack_environment: SlackEnvironment,
 ) -> None:
     payload = {
@@ -61,7 +61,7 @@ async def test_an_answer_that_is_lost_does_not_say_that_nothing_was_changed(
     assert not [entry for entry in logged if "reference" in entry]
 
 
-async def test_explain_takes_any_word_for_a_level(slack_environment: SlackEnvironment) -> None:
+async def test_explain_accepts_any_word_as_level(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "explain shop readwrite")
     await slack_environment.expect_reply(ADA, "shop has no level readwrite")
     await slack_environment.slack.command(ADMIN, f"explain shop readonly <@{ADA}|ada>")
@@ -70,6 +70,6 @@ async def test_explain_takes_any_word_for_a_level(slack_environment: SlackEnviro
     await slack_environment.expect_reply(ADA, "can ask what others may have.")
 
 
-async def test_a_name_that_slack_did_not_make_a_mention_of(slack_environment: SlackEnvironment) -> None:
+async def test_list_refuses_a_name_that_is_not_a_mention(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "list @lead")
     await slack_environment.expect_reply(ADA, "I did not understand “@lead”.")

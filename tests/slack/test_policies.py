@@ -42,7 +42,7 @@ async def expect_alert(slack_environment: SlackEnvironment, words: str) -> None:
     )
 
 
-async def test_two_stages_with_escalation(with_groups: SlackEnvironment) -> None:
+async def test_two_stages_with_escalation_grant_access(with_groups: SlackEnvironment) -> None:
     change_rule(
         with_groups,
         approvals=[{"from": ["S0LEADS"]}, {"from": ["S0DBA"]}],
@@ -61,14 +61,16 @@ async def test_two_stages_with_escalation(with_groups: SlackEnvironment) -> None
     await with_groups.slack.wait("a reminder", lambda: "still waits" in str(with_groups.slack.messages(CARDS)))
     advance_clock(with_groups, minutes=31)
     await with_groups.expect_card(card["ts"], "Can decide: <!subteam^S0DBA>, <!subteam^S0ONCALL>")
-    await with_groups.slack.wait("said", lambda: "may be decided by more people now" in str(with_groups.slack.messages(CARDS)))
+    await with_groups.slack.wait(
+        "said", lambda: "may be decided by more people now" in str(with_groups.slack.messages(CARDS))
+    )
     reminders = [m for m in with_groups.slack.messages(CARDS) if m["ts"] != card["ts"]]
     assert {m.get("thread_ts") for m in reminders} == {card["ts"]}
     await with_groups.slack.click(STRANGER, card, "Approve")
     await with_groups.expect_dm(ADA, "is ready")
 
 
-async def test_more_time(with_groups: SlackEnvironment) -> None:
+async def test_approved_extension_moves_the_end(with_groups: SlackEnvironment) -> None:
     card = await with_groups.make_request()
     await with_groups.slack.click(LEAD, card, "Approve")
     message = await with_groups.expect_dm(ADA, "is ready")
@@ -96,7 +98,7 @@ async def test_more_time(with_groups: SlackEnvironment) -> None:
     await with_groups.expect_dm(ADA, "the access #1 that it would have extended has ended")
 
 
-async def test_break_glass_with_review(with_groups: SlackEnvironment) -> None:
+async def test_break_glass_is_granted_and_signed_off(with_groups: SlackEnvironment) -> None:
     with_groups.environment.policy["rules"].append(BREAK_GLASS_RULE)
     with_groups.environment.write()
     await with_groups.slack.command(ADA, "breakglass shop readonly 30m everything is down")
@@ -115,7 +117,7 @@ async def test_break_glass_with_review(with_groups: SlackEnvironment) -> None:
     await with_groups.expect_card(card["ts"], "signed off by <@U0SECOND>")
 
 
-async def test_break_glass_without_review(with_groups: SlackEnvironment) -> None:
+async def test_break_glass_without_sign_off_blocks_the_next_one(with_groups: SlackEnvironment) -> None:
     with_groups.environment.policy["rules"].append(BREAK_GLASS_RULE)
     with_groups.environment.write()
     await with_groups.slack.command(ADA, "breakglass shop readonly 30m everything is down")
@@ -135,7 +137,7 @@ async def test_break_glass_without_review(with_groups: SlackEnvironment) -> None
     await with_groups.expect_reply(ADA, "Break-glass access #2 is being prepared")
 
 
-async def test_a_ticket_is_asked_for_in_the_form(with_groups: SlackEnvironment) -> None:
+async def test_form_requires_a_ticket_if_the_rule_does(with_groups: SlackEnvironment) -> None:
     with_groups.environment.policy["ticket_url"] = "https://tickets.test/{ticket}"
     change_rule(with_groups, ticket="[A-Z]+-[0-9]+")
     await with_groups.slack.command(ADA, "request shop readonly 1h")
@@ -149,7 +151,7 @@ async def test_a_ticket_is_asked_for_in_the_form(with_groups: SlackEnvironment) 
     assert (await with_groups.request()).reason == "looking at a refund PAY-311"
 
 
-async def test_a_password_that_is_shown_on_demand(with_groups: SlackEnvironment) -> None:
+async def test_revealed_password_appears_only_in_the_form(with_groups: SlackEnvironment) -> None:
     change_rule(with_groups, delivery="reveal")
     card = await with_groups.make_request()
     await with_groups.slack.click(LEAD, card, "Approve")
@@ -159,7 +161,9 @@ async def test_a_password_that_is_shown_on_demand(with_groups: SlackEnvironment)
     await with_groups.slack.click(STRANGER, message, "Show password")
     await with_groups.expect_reply(STRANGER, "There is no request #1")
     await with_groups.slack.click(ADA, message, "Show password")
-    form = await with_groups.slack.wait("it", lambda: "*Password*" in str(with_groups.slack.form(ADA)) and with_groups.slack.form(ADA))
+    form = await with_groups.slack.wait(
+        "it", lambda: "*Password*" in str(with_groups.slack.form(ADA)) and with_groups.slack.form(ADA)
+    )
     shown = re.search(r"\*Password\*\\n`([^`]+)`", str(form))
     assert shown is not None
     assert with_groups.environment.server.login(str((await with_groups.request()).username), shown[1])

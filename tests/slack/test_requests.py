@@ -12,7 +12,7 @@ from tests.access.environment import CARDS
 from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, ROBOT, SECOND, STRANGER, SlackEnvironment
 
 
-async def test_from_request_to_receipt(slack_environment: SlackEnvironment) -> None:
+async def test_request_is_granted_used_and_ended_with_a_receipt(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.expect_reply(ADA, "Request #1 is waiting for <@U0LEAD>, <@U0SECOND>")
     await slack_environment.slack.click(LEAD, card, "Approve")
@@ -54,7 +54,7 @@ async def test_from_request_to_receipt(slack_environment: SlackEnvironment) -> N
         ("USLACKBOT", "a bot"),
     ],
 )
-async def test_only_our_own_members_act(slack_environment: SlackEnvironment, who: str, why: str) -> None:
+async def test_only_members_can_act(slack_environment: SlackEnvironment, who: str, why: str) -> None:
     slack_environment.environment.policy["rules"][0]["approvals"][0]["from"] = [
         LEAD,
         SECOND,
@@ -74,7 +74,7 @@ async def test_only_our_own_members_act(slack_environment: SlackEnvironment, who
     assert (await slack_environment.request()).state is State.PENDING
 
 
-async def test_nobody_approves_their_own_or_what_is_not_theirs(slack_environment: SlackEnvironment) -> None:
+async def test_requester_and_non_approvers_cannot_approve(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request(user=LEAD)
     for who, words in ((LEAD, "your own request"), (STRANGER, "Only the approvers"), (ADMIN, "Only the approvers")):
         await slack_environment.slack.click(who, card, "Approve")
@@ -82,7 +82,7 @@ async def test_nobody_approves_their_own_or_what_is_not_theirs(slack_environment
     assert slack_environment.environment.server.users == {}
 
 
-async def test_a_click_that_comes_twice_is_one_decision(slack_environment: SlackEnvironment) -> None:
+async def test_click_delivered_twice_is_one_decision(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve", twice=True)
     await slack_environment.expect_dm(ADA, "is ready")
@@ -90,13 +90,13 @@ async def test_a_click_that_comes_twice_is_one_decision(slack_environment: Slack
     assert len(await slack_environment.environment.ledger.decisions(1)) == 1
 
 
-async def test_a_command_that_comes_twice_is_one_request(slack_environment: SlackEnvironment) -> None:
+async def test_command_delivered_twice_is_one_request(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund", twice=True)
     await slack_environment.expect_reply(ADA, "is waiting already")
     assert len(await slack_environment.environment.ledger.requests()) == 1
 
 
-async def test_the_second_click_learns_what_happened(slack_environment: SlackEnvironment) -> None:
+async def test_second_approver_is_told_what_happened(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     await slack_environment.expect_card(card["ts"], "Revoke")
@@ -104,7 +104,7 @@ async def test_the_second_click_learns_what_happened(slack_environment: SlackEnv
     await slack_environment.expect_reply(SECOND, "#1 was approved by @lead")
 
 
-async def test_deny_with_its_form(slack_environment: SlackEnvironment) -> None:
+async def test_deny_form_denies_with_its_reason(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Deny")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(LEAD))
@@ -116,7 +116,7 @@ async def test_deny_with_its_form(slack_environment: SlackEnvironment) -> None:
     assert "&lt;!channel&gt; not today &amp; never" in told["text"]
 
 
-async def test_the_form_asks_and_says_what_is_wrong(slack_environment: SlackEnvironment) -> None:
+async def test_form_shows_its_errors_and_makes_a_request(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "request")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     assert [b["label"]["text"] for b in form["blocks"] if b["type"] == "input"] == [
@@ -134,7 +134,7 @@ async def test_the_form_asks_and_says_what_is_wrong(slack_environment: SlackEnvi
     await slack_environment.slack.wait("the card", lambda: "for 30 min" in str(slack_environment.slack.messages(CARDS)))
 
 
-async def test_what_was_typed_wrong_is_answered_with_what_is_right(slack_environment: SlackEnvironment) -> None:
+async def test_wrong_commands_are_answered_with_the_right_form(slack_environment: SlackEnvironment) -> None:
     for typed, words in (
         (
             "request shop readonly tow hours please",
@@ -155,7 +155,7 @@ async def test_what_was_typed_wrong_is_answered_with_what_is_right(slack_environ
     assert await slack_environment.environment.ledger.requests() == ()
 
 
-async def test_list_status_cancel(slack_environment: SlackEnvironment) -> None:
+async def test_list_status_and_cancel_respect_visibility(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request()
     await slack_environment.slack.command(ADA, "list")
     await slack_environment.expect_reply(ADA, "*#1* readonly on shop")
@@ -174,7 +174,7 @@ async def test_list_status_cancel(slack_environment: SlackEnvironment) -> None:
     await slack_environment.expect_reply(ADA, "#1 is withdrawn.")
 
 
-async def test_what_others_may_have_is_for_approvers_and_admins(slack_environment: SlackEnvironment) -> None:
+async def test_only_approvers_and_admins_can_explain_others(slack_environment: SlackEnvironment) -> None:
     for who, words in (
         (STRANGER, "Only approvers of that database and admins"),
         (SECOND, "Allowed to ask."),
@@ -184,7 +184,7 @@ async def test_what_others_may_have_is_for_approvers_and_admins(slack_environmen
         await slack_environment.expect_reply(who, words)
 
 
-async def test_revoke_is_for_those_who_may(slack_environment: SlackEnvironment) -> None:
+async def test_only_approvers_and_admins_can_revoke(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     live = await slack_environment.expect_card(card["ts"], "Revoke")
@@ -197,7 +197,7 @@ async def test_revoke_is_for_those_who_may(slack_environment: SlackEnvironment) 
     await slack_environment.slack.wait("nobody is left", lambda: not slack_environment.environment.server.users)
 
 
-async def test_a_new_password_is_for_the_requester_alone(slack_environment: SlackEnvironment) -> None:
+async def test_only_the_requester_can_get_a_new_password(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
@@ -205,7 +205,7 @@ async def test_a_new_password_is_for_the_requester_alone(slack_environment: Slac
     await slack_environment.expect_reply(LEAD, "There is no request #1")
 
 
-async def test_an_old_card_is_out_of_date(slack_environment: SlackEnvironment) -> None:
+async def test_card_with_another_key_is_out_of_date(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     text = str(card["blocks"][-1]["elements"][0]["value"])
     card["blocks"][-1]["elements"][0]["value"] = f"{text.split('.', maxsplit=1)[0]}.{'0' * 16}"
@@ -214,7 +214,7 @@ async def test_an_old_card_is_out_of_date(slack_environment: SlackEnvironment) -
     assert (await slack_environment.request()).state is State.PENDING
 
 
-async def test_an_unknown_button_says_so(slack_environment: SlackEnvironment) -> None:
+async def test_unknown_button_is_answered(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     card["blocks"][-1]["elements"][0]["action_id"] = "of_another_version"
     await slack_environment.slack.click(LEAD, card, "Approve")
@@ -224,7 +224,7 @@ async def test_an_unknown_button_says_so(slack_environment: SlackEnvironment) ->
 @pytest.mark.parametrize(
     "reason", ["<!channel> " * 90 + "x" * 10, "\u202e" + "تجربة " * 160, "*a*`b`_c_" * 111, "&" * 1000, "line\n" * 200]
 )
-async def test_hostile_reasons_mention_nobody_and_break_no_limit(
+async def test_hostile_reasons_mention_nobody_and_stay_within_limits(
     slack_environment: SlackEnvironment, reason: str
 ) -> None:
     await slack_environment.slack.command(ADA, "request shop readonly 1h")
@@ -251,14 +251,14 @@ async def test_hostile_reasons_mention_nobody_and_break_no_limit(
     assert "\u202e" not in str(seen)
 
 
-async def test_an_expired_trigger_is_answered_in_words(slack_environment: SlackEnvironment) -> None:
+async def test_expired_trigger_is_answered(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     slack_environment.slack.failures["views.open"].append({"error": "expired_trigger_id"})
     await slack_environment.slack.click(LEAD, card, "Deny")
     await slack_environment.expect_reply(LEAD, "Slack did not wait for the form. Please try again.")
 
 
-async def test_slack_failing_loses_nothing(slack_environment: SlackEnvironment) -> None:
+async def test_failing_slack_calls_are_retried(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.failures["chat.postMessage"] += [500, {"error": "ratelimited"}, {"error": "fatal_error"}]
     card = await slack_environment.make_request()
     slack_environment.slack.failures["chat.update"] += [503, {"error": "ratelimited"}]
@@ -267,7 +267,7 @@ async def test_slack_failing_loses_nothing(slack_environment: SlackEnvironment) 
     await slack_environment.expect_card(card["ts"], "Revoke")
 
 
-async def test_no_answer_about_a_person_is_a_no(slack_environment: SlackEnvironment) -> None:
+async def test_failed_person_lookup_never_approves(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     slack_environment.slack.failures["users.info"] += [{"error": "fatal_error"}] * 3
     await slack_environment.slack.click(LEAD, card, "Approve")
@@ -276,9 +276,7 @@ async def test_no_answer_about_a_person_is_a_no(slack_environment: SlackEnvironm
 
 
 @pytest.mark.parametrize("way", ["button", "command"])
-async def test_no_answer_about_a_person_keeps_nobody_from_giving_their_grant_back(
-    slack_environment: SlackEnvironment, way: str
-) -> None:
+async def test_failed_person_lookup_does_not_stop_done(slack_environment: SlackEnvironment, way: str) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
@@ -293,7 +291,7 @@ async def test_no_answer_about_a_person_keeps_nobody_from_giving_their_grant_bac
     assert (await slack_environment.request()).ended_because is Cause.DONE
 
 
-async def test_a_person_who_became_a_guest_is_seen_at_once(slack_environment: SlackEnvironment) -> None:
+async def test_new_guest_is_refused_at_once(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Deny")
     await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(LEAD))
@@ -304,14 +302,14 @@ async def test_a_person_who_became_a_guest_is_seen_at_once(slack_environment: Sl
     await slack_environment.expect_reply(LEAD, "Only members of this workspace")
 
 
-async def test_the_socket_that_drops_is_built_again(slack_environment: SlackEnvironment) -> None:
+async def test_dropped_socket_is_replaced(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request()
     await slack_environment.slack.drop_sockets()
     await slack_environment.slack.command(ADA, "list")
     await slack_environment.expect_reply(ADA, "*#1* readonly on shop")
 
 
-async def test_home_opened(slack_environment: SlackEnvironment) -> None:
+async def test_home_tab_shows_the_commands(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.event("app_home_opened", user=ADA, tab="home")
     home = await slack_environment.slack.wait("a Home", lambda: slack_environment.slack.workspace.homes.get(ADA))
     assert "/dbaccess request" in str(home)

@@ -73,7 +73,7 @@ async def is_ready(found: App) -> bool:
         return False
 
 
-async def test_ready_then_not_and_why(tmp_path: Path) -> None:
+async def test_readyz_names_what_is_wrong(tmp_path: Path) -> None:
     async with running_fake_slack() as slack:
         found = build_app(tmp_path, slack)
         life = asyncio.create_task(found.run())
@@ -96,15 +96,13 @@ async def test_ready_then_not_and_why(tmp_path: Path) -> None:
         (BOT_TOKEN, "xapp-wrong", "SLACK_APP_TOKEN: Slack refused it"),
     ],
 )
-async def test_a_wrong_token_is_said_and_the_bot_does_not_start(
-    tmp_path: Path, bot: str, token: str, words: str
-) -> None:
+async def test_refused_token_stops_the_start(tmp_path: Path, bot: str, token: str, words: str) -> None:
     async with running_fake_slack() as slack:
         with pytest.raises(CannotStart, match=words):
             await build_app(tmp_path, slack, bot=bot, token=token).run()
 
 
-async def test_broken_files_are_all_said_and_the_bot_does_not_start(tmp_path: Path) -> None:
+async def test_invalid_files_stop_the_start(tmp_path: Path) -> None:
     async with running_fake_slack() as slack:
         found = build_app(tmp_path, slack)
         (tmp_path / "policy.yml").write_text("rulez: []\n")

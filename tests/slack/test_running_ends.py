@@ -58,9 +58,7 @@ async def assert_ended(environment: AccessEnvironment, request: Request) -> None
 
 
 @pytest.mark.parametrize("missing", ["slack_bot_token", "slack_app_token"])
-async def test_without_a_token_a_live_grant_is_ended_and_then_it_is_said(
-    environment: AccessEnvironment, missing: str
-) -> None:
+async def test_live_grant_ends_before_a_missing_token_is_reported(environment: AccessEnvironment, missing: str) -> None:
     async with running_fake_slack() as slack:
         found, request = await app_with_live_grant(environment, slack, **{missing: None})
         with pytest.raises(SettingsError, match=f"{missing.upper()}: is not set"):
@@ -68,7 +66,7 @@ async def test_without_a_token_a_live_grant_is_ended_and_then_it_is_said(
         await assert_ended(environment, request)
 
 
-async def test_with_a_port_that_is_taken_a_live_grant_is_ended_and_then_it_is_said(
+async def test_live_grant_ends_before_a_taken_port_is_reported(
     environment: AccessEnvironment,
 ) -> None:
     async with running_fake_slack() as slack:
@@ -81,7 +79,7 @@ async def test_with_a_port_that_is_taken_a_live_grant_is_ended_and_then_it_is_sa
         await assert_ended(environment, request)
 
 
-async def test_with_a_refused_token_a_live_grant_is_ended_and_then_it_is_said(environment: AccessEnvironment) -> None:
+async def test_live_grant_ends_before_a_refused_token_is_reported(environment: AccessEnvironment) -> None:
     async with running_fake_slack() as slack:
         found, request = await app_with_live_grant(environment, slack, slack_app_token=SecretStr("xapp-wrong"))
         with pytest.raises(CannotStart, match="SLACK_APP_TOKEN: Slack refused it"):
@@ -89,7 +87,7 @@ async def test_with_a_refused_token_a_live_grant_is_ended_and_then_it_is_said(en
         await assert_ended(environment, request)
 
 
-async def test_a_connection_that_fails_by_a_mistake_stops_no_end(
+async def test_unexpected_connection_error_does_not_stop_revocations(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(*_: object) -> None:
@@ -106,7 +104,7 @@ async def test_a_connection_that_fails_by_a_mistake_stops_no_end(
         await assert_ended(environment, request)
 
 
-async def test_without_a_token_and_a_ledger_none_is_made(tmp_path: Path) -> None:
+async def test_no_ledger_is_created_without_a_token(tmp_path: Path) -> None:
     async with running_fake_slack() as slack:
         found = build_app(tmp_path, slack)
         found.settings = found.settings.model_copy(update={"slack_bot_token": None})
@@ -115,7 +113,7 @@ async def test_without_a_token_and_a_ledger_none_is_made(tmp_path: Path) -> None
         assert not (tmp_path / "l.db").exists()
 
 
-async def test_a_ledger_that_fails_for_a_moment_does_not_end_the_bot_that_stays_for_the_ends(
+async def test_bot_that_waits_for_ends_survives_a_ledger_failure(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(application, "RETRY_SECONDS", 0.01)

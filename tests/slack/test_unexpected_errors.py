@@ -58,7 +58,7 @@ async def expect_error_reply(slack_environment: SlackEnvironment, user: str, cer
     assert re.fullmatch(f"{REFERENCE}{re.escape(f' {certain}' if certain else '')}", said), said
 
 
-async def test_a_request_that_was_stored_is_said_to_be_made(
+async def test_stored_request_is_reported_as_made(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_after(monkeypatch, request_access, "request_access")
@@ -67,7 +67,7 @@ async def test_a_request_that_was_stored_is_said_to_be_made(
     assert (await slack_environment.request()).state is State.PENDING
 
 
-async def test_a_request_that_was_granted_is_said_to_be_made(
+async def test_granted_request_is_reported_as_made(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slack_environment.environment.policy["rules"][0]["approvals"] = []
@@ -78,7 +78,7 @@ async def test_a_request_that_was_granted_is_said_to_be_made(
     await slack_environment.expect_dm(ADA, "is ready")
 
 
-async def test_nothing_was_changed_where_nothing_was(
+async def test_nothing_was_changed_is_said_if_it_is_true(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_before(monkeypatch, request_access, "request_access")
@@ -87,7 +87,7 @@ async def test_nothing_was_changed_where_nothing_was(
     assert await slack_environment.environment.ledger.requests() == ()
 
 
-async def test_an_earlier_request_is_not_this_one(
+async def test_earlier_request_is_not_reported_as_this_one(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await slack_environment.make_request()
@@ -96,7 +96,7 @@ async def test_an_earlier_request_is_not_this_one(
     await expect_error_reply(slack_environment, ADA, "Nothing was changed.")
 
 
-async def test_a_ledger_that_fails_leaves_nothing_certain(
+async def test_failed_ledger_write_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last transaction may be written or not, and it may answer again a moment later."""
@@ -106,7 +106,7 @@ async def test_a_ledger_that_fails_leaves_nothing_certain(
 
 
 @pytest.mark.parametrize("question", ["last_event", "changed_by"])
-async def test_a_ledger_that_cannot_be_asked_leaves_nothing_certain(
+async def test_failed_ledger_query_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     fail_after(monkeypatch, request_access, "request_access")
@@ -115,7 +115,7 @@ async def test_a_ledger_that_cannot_be_asked_leaves_nothing_certain(
     await expect_error_reply(slack_environment, ADA, "")
 
 
-async def test_a_click_that_counted_is_said_to_count(
+async def test_recorded_approval_is_reported(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = await slack_environment.make_request()
@@ -125,7 +125,9 @@ async def test_a_click_that_counted_is_said_to_count(
     await slack_environment.expect_dm(ADA, "is ready")
 
 
-async def test_a_click_that_did_not_count(slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unrecorded_approval_is_not_reported(
+    slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = await slack_environment.make_request()
     fail_before(monkeypatch, decide, "approve")
     await slack_environment.slack.click(LEAD, card, "Approve")
@@ -141,7 +143,7 @@ async def test_a_click_that_did_not_count(slack_environment: SlackEnvironment, m
         (request_access, "cancel", "#1 was withdrawn."),
     ],
 )
-async def test_what_was_ended_is_said_to_be_ended(
+async def test_ended_request_is_reported_as_ended(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, module: Any, verb: str, certain: str
 ) -> None:
     if verb == "cancel":
@@ -154,7 +156,7 @@ async def test_what_was_ended_is_said_to_be_ended(
     await expect_error_reply(slack_environment, who, certain)
 
 
-async def test_a_request_that_the_policy_closed_is_not_nothing(
+async def test_request_closed_by_the_policy_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The click itself closed it, in the policy's name: to the one who clicked nothing is certain."""
@@ -171,7 +173,7 @@ async def test_a_request_that_the_policy_closed_is_not_nothing(
     assert (await slack_environment.request()).state is State.OUTDATED
 
 
-async def test_a_password_may_be_new_without_a_record(
+async def test_shown_password_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has it before the ledger knows."""
@@ -187,7 +189,7 @@ async def test_a_password_may_be_new_without_a_record(
     assert user.password != before
 
 
-async def test_a_new_password_is_a_task_without_a_record(
+async def test_new_password_task_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_live_grant(slack_environment)
@@ -197,7 +199,7 @@ async def test_a_new_password_is_a_task_without_a_record(
     await expect_error_reply(slack_environment, ADA, "")
 
 
-async def test_a_form_says_what_is_certain_too(
+async def test_form_error_reports_a_stored_request(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await slack_environment.slack.command(ADA, "request")
@@ -207,7 +209,7 @@ async def test_a_form_says_what_is_certain_too(
     assert re.fullmatch(f"{REFERENCE} Your request was made \\(#1\\)\\.", outcome.errors["why"])
 
 
-async def test_a_form_that_did_nothing_says_so(
+async def test_form_error_says_that_nothing_was_changed(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = await slack_environment.make_request()
@@ -218,7 +220,7 @@ async def test_a_form_that_did_nothing_says_so(
     assert re.fullmatch(f"{REFERENCE} Nothing was changed\\.", outcome.errors["why"])
 
 
-async def test_a_form_answered_late_says_it_by_message(
+async def test_late_form_error_is_sent_as_a_dm(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await slack_environment.slack.command(ADA, "request")
@@ -229,7 +231,7 @@ async def test_a_form_answered_late_says_it_by_message(
     await slack_environment.expect_dm(ADA, "Your request was made (#1).")
 
 
-async def test_a_request_that_waits_for_the_policy_does_not_say_that_nothing_was_done(
+async def test_request_that_cannot_be_approved_yet_is_reported_as_made(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stored, and then Slack is silent about a group on which the grant depends."""

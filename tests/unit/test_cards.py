@@ -170,7 +170,7 @@ def policy_notices(reason: str, kind: RequestKind, state: State, votes: tuple[De
 
 
 @pytest.mark.parametrize("reason", WORST)
-def test_every_message_passes_slacks_limits_and_mentions_nobody(reason: str) -> None:
+def test_every_message_is_within_slacks_limits_and_mentions_nobody(reason: str) -> None:
     for notice in notices(reason[:1000]):
         rendered = render(notice)
         assert blockkit.problems_of_message(rendered.blocks, rendered.text, is_update=True) == [], notice
@@ -204,7 +204,7 @@ def catalog_entries(number: int) -> tuple[CatalogEntry, ...]:
 
 @pytest.mark.parametrize("number", [1, 2, 99, 400])
 @pytest.mark.parametrize("reason", [*WORST, "", None])
-def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> None:
+def test_every_form_is_within_slacks_limits(number: int, reason: str | None) -> None:
     for database in (None, "database-0", "gone"):
         typed = Typed(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
         assert (
@@ -216,7 +216,7 @@ def test_every_form_passes_slacks_limits(number: int, reason: str | None) -> Non
 
 
 @pytest.mark.parametrize("reason", WORST)
-def test_every_answer_passes_slacks_limits(reason: str) -> None:
+def test_every_reply_is_within_slacks_limits(reason: str) -> None:
     live, waiting = request(reason[:1000], State.ACTIVE), request(reason[:1000], State.PENDING)
     rendered = [
         replies.request_reply(RequestOutcome(request=waiting, is_new=True)), replies.request_reply(RequestOutcome(request=waiting, is_new=False)), replies.list_reply([], "U0ADA"),
@@ -227,7 +227,7 @@ def test_every_answer_passes_slacks_limits(reason: str) -> None:
         assert blockkit.problems_of_message(answer.blocks, answer.text, is_update=True) == []
 
 
-def test_the_voice_of_a_waiting_card() -> None:
+def test_waiting_card_has_its_texts_and_buttons() -> None:
     card = render(
         CardNotice(
             request=replace(
@@ -251,7 +251,7 @@ def test_the_voice_of_a_waiting_card() -> None:
     assert {e["value"] for e in card.blocks[-1]["elements"]} == {f"42.{'k' * 16}"}
 
 
-def test_the_feed_says_alerts_in_words() -> None:
+def test_feed_shows_the_text_of_alerts() -> None:
     """Of a request and of none: not the name of the event, and none of the alert's other facts."""
     facts = {"what": "The group @dba was changed", "steps": ["look"]}
     for about in (None, 42):

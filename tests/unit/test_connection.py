@@ -29,7 +29,9 @@ def connection_to(slack: StubWebApi) -> SocketConnection:
 @pytest.mark.parametrize(
     "answer", [{"ok": False, "error": "internal_error"}, {"ok": False, "error": "ratelimited"}, *INVALID_ANSWERS]
 )
-async def test_it_tries_again_whatever_comes_back(slack: StubWebApi, method: str, answer: object) -> None:
+async def test_connection_is_retried_after_every_temporary_failure(
+    slack: StubWebApi, method: str, answer: object
+) -> None:
     slack.answers |= {"auth.test": AUTH_TEST, method: answer}
     stop, connected = asyncio.Event(), connection_to(slack)
     running = asyncio.create_task(connected.run(stop))
@@ -46,9 +48,7 @@ async def test_it_tries_again_whatever_comes_back(slack: StubWebApi, method: str
     ("method", "variable"), [("auth.test", "SLACK_BOT_TOKEN"), ("apps.connections.open", "SLACK_APP_TOKEN")]
 )
 @pytest.mark.parametrize("code", ["invalid_auth", "token_revoked", "account_inactive", "not_allowed_token_type"])
-async def test_a_token_that_slack_does_not_accept_ends_it(
-    slack: StubWebApi, method: str, variable: str, code: str
-) -> None:
+async def test_refused_token_ends_the_connection(slack: StubWebApi, method: str, variable: str, code: str) -> None:
     slack.answers |= {"auth.test": AUTH_TEST, method: {"ok": False, "error": code}}
     async with asyncio.timeout(120):
         with pytest.raises(TokenRefused, match=f"{variable}: Slack refused it .{code}."):

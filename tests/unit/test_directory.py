@@ -43,7 +43,7 @@ def directory(slack: StubWebApi, clock: Clock) -> SlackDirectory:
     return SlackDirectory(web_client("xoxb-1", slack.url), clock=clock)
 
 
-async def test_a_member_is_ours(directory: SlackDirectory) -> None:
+async def test_full_member_is_a_member(directory: SlackDirectory) -> None:
     ada = await directory.person("U0ADA")
     assert (ada.is_member, ada.name, ada.why_not) == (True, "Ada", "")
 
@@ -66,7 +66,9 @@ async def test_a_member_is_ours(directory: SlackDirectory) -> None:
         ({"team_id": "T0OTHER", "enterprise_user": {"enterprise_id": None}}, "not of this workspace"),
     ],
 )
-async def test_nobody_else_is(slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], why: str) -> None:
+async def test_everyone_else_is_not_a_member(
+    slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], why: str
+) -> None:
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
     seen = await directory.person("U0ADA")
     assert (seen.is_member, seen.why_not) == (False, why)
@@ -82,7 +84,7 @@ async def test_nobody_else_is(slack: StubWebApi, directory: SlackDirectory, abou
         ({"team_id": "T0SISTER", "enterprise_user": {"enterprise_id": "E0US"}, "is_restricted": True}, False),
     ],
 )
-async def test_in_an_organisation_all_its_workspaces_are_ours(
+async def test_members_of_all_workspaces_of_the_organisation_are_members(
     slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], is_member: bool
 ) -> None:
     slack.answers["auth.test"] = {**AUTH_TEST, "enterprise_id": "E0US"}
@@ -91,14 +93,16 @@ async def test_in_an_organisation_all_its_workspaces_are_ours(
 
 
 @pytest.mark.parametrize("code", ["user_not_found", "user_not_visible"])
-async def test_nobody_knows_them(slack: StubWebApi, directory: SlackDirectory, code: str) -> None:
+async def test_unknown_person_is_not_a_member(slack: StubWebApi, directory: SlackDirectory, code: str) -> None:
     slack.answers["users.info"] = {"ok": False, "error": code}
     assert (await directory.person("U0WHO")).is_member is False
 
 
 @pytest.mark.parametrize("method", ["auth.test", "users.info"])
-@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS])
-async def test_no_answer_is_never_a_yes(
+@pytest.mark.parametrize(
+    "answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS]
+)
+async def test_failed_person_lookup_raises(
     slack: StubWebApi, directory: SlackDirectory, method: str, answer: object
 ) -> None:
     slack.answers[method] = answer
@@ -106,7 +110,7 @@ async def test_no_answer_is_never_a_yes(
         await directory.person("U0ADA")
 
 
-async def test_an_answer_is_believed_for_a_minute(slack: StubWebApi, directory: SlackDirectory, clock: Clock) -> None:
+async def test_person_is_cached_for_a_minute(slack: StubWebApi, directory: SlackDirectory, clock: Clock) -> None:
     await directory.person("U0ADA")
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, "deleted": True}}
     clock.at += FRESH_SECONDS - 1
@@ -117,7 +121,7 @@ async def test_an_answer_is_believed_for_a_minute(slack: StubWebApi, directory: 
 
 
 @pytest.mark.parametrize("way", ["fresh", "forget"])
-async def test_what_changed_is_asked_again(slack: StubWebApi, directory: SlackDirectory, way: str) -> None:
+async def test_changed_person_is_looked_up_again(slack: StubWebApi, directory: SlackDirectory, way: str) -> None:
     await directory.person("U0ADA")
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, "is_restricted": True}}
     if way == "forget":
@@ -126,7 +130,7 @@ async def test_what_changed_is_asked_again(slack: StubWebApi, directory: SlackDi
     assert not (await directory.person("U0ADA")).is_member
 
 
-async def test_an_old_yes_does_not_outlive_its_minute_when_slack_is_silent(
+async def test_expired_cache_is_not_used_if_slack_fails(
     slack: StubWebApi, directory: SlackDirectory, clock: Clock
 ) -> None:
     await directory.person("U0ADA")
@@ -148,7 +152,7 @@ def groups(slack: StubWebApi) -> list[dict[str, Any]]:
     return listed
 
 
-async def test_groups_by_id_and_handle_in_one_call(
+async def test_groups_are_found_by_id_and_handle_with_one_call(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
 ) -> None:
     found = await directory.members(["S0LEADS", "@leads", "S0OLD", "@old", "S0NONE", "@none", "U0ADA"])
@@ -166,7 +170,7 @@ async def test_groups_by_id_and_handle_in_one_call(
     assert groups
 
 
-async def test_many_who_ask_at_once_share_one_call(
+async def test_concurrent_group_lookups_share_one_call(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
 ) -> None:
     found = await asyncio.gather(*(directory.members(["S0LEADS"]) for _ in range(20)))
@@ -176,7 +180,7 @@ async def test_many_who_ask_at_once_share_one_call(
 
 
 @pytest.mark.parametrize("way", ["a minute", "forget"])
-async def test_a_group_that_changed_is_asked_again(
+async def test_changed_group_is_looked_up_again(
     slack: StubWebApi, directory: SlackDirectory, clock: Clock, groups: list[dict[str, Any]], way: str
 ) -> None:
     await directory.members(["S0LEADS"])
@@ -190,9 +194,11 @@ async def test_a_group_that_changed_is_asked_again(
     assert (await directory.members(["S0LEADS"])) == {"S0LEADS": frozenset()}
 
 
-@pytest.mark.parametrize("answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS])
+@pytest.mark.parametrize(
+    "answer", [{"ok": False, "error": "ratelimited"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS]
+)
 @pytest.mark.parametrize("method", ["usergroups.list", "users.lookupByEmail", "auth.test"])
-async def test_silence_is_never_an_empty_group(
+async def test_failed_lookup_is_missing_and_never_an_empty_group(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]], method: str, answer: object
 ) -> None:
     slack.answers["users.lookupByEmail"] = {"ok": True, "user": ADA}
@@ -203,7 +209,7 @@ async def test_silence_is_never_an_empty_group(
     assert groups
 
 
-async def test_members_that_were_cut_off_are_asked_for_one_by_one(
+async def test_truncated_members_are_fetched_separately(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
 ) -> None:
     groups[0] = {**LEADS, "users": ["U0LEAD"], "user_count": 2}
@@ -211,7 +217,7 @@ async def test_members_that_were_cut_off_are_asked_for_one_by_one(
     assert (await directory.members(["S0LEADS"]))["S0LEADS"] == {"U0LEAD", "U0ADA"}
 
 
-async def test_a_slow_slack_holds_nobody_up(
+async def test_slow_group_lookup_times_out_and_is_cached_later(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.slack.user_groups.WAIT_SECONDS", 0.05)
@@ -235,7 +241,7 @@ async def test_a_slow_slack_holds_nobody_up(
         ({"ok": False, "error": "users_not_found"}, set()),
     ],
 )
-async def test_an_address_means_one_of_ours_or_nobody(
+async def test_address_has_a_member_as_owner_or_nobody(
     slack: StubWebApi, directory: SlackDirectory, answer: dict[str, Any], who: set[str]
 ) -> None:
     slack.answers["users.lookupByEmail"] = answer
@@ -244,7 +250,7 @@ async def test_an_address_means_one_of_ours_or_nobody(
     assert slack.times("users.lookupByEmail") == 1
 
 
-async def test_many_addresses_are_there_the_next_time(
+async def test_slow_address_lookups_are_cached_for_the_next_call(
     slack: StubWebApi, directory: SlackDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.slack.emails.WAIT_SECONDS", 0.1)
@@ -258,7 +264,9 @@ async def test_many_addresses_are_there_the_next_time(
     assert slack.times("users.lookupByEmail") == len(addresses)
 
 
-async def test_an_address_that_changed_its_owner(slack: StubWebApi, directory: SlackDirectory) -> None:
+async def test_owner_of_an_address_is_looked_up_again_after_a_change(
+    slack: StubWebApi, directory: SlackDirectory
+) -> None:
     slack.answers["users.lookupByEmail"] = {"ok": True, "user": ADA}
     assert (await directory.members(["ada@example.com"]))["ada@example.com"] == {"U0ADA"}
     slack.answers["users.lookupByEmail"] = {"ok": False, "error": "users_not_found"}
@@ -278,9 +286,7 @@ async def test_an_address_that_changed_its_owner(slack: StubWebApi, directory: S
         (200, "application/json", b"[]"),
     ],
 )
-async def test_what_is_no_answer_of_slacks_is_silence(
-    slack: StubWebApi, directory: SlackDirectory, answer: object
-) -> None:
+async def test_invalid_answer_is_a_failed_lookup(slack: StubWebApi, directory: SlackDirectory, answer: object) -> None:
     for method in ("usergroups.list", "users.lookupByEmail", "users.info"):
         slack.answers[method] = answer
     assert await directory.members(["S0LEADS", "ada@example.com"]) == {}
@@ -288,7 +294,7 @@ async def test_what_is_no_answer_of_slacks_is_silence(
         await directory.person("U0ADA")
 
 
-async def test_one_group_that_was_cut_off_hides_no_other(
+async def test_truncated_group_does_not_hide_other_groups(
     slack: StubWebApi, directory: SlackDirectory, groups: list[dict[str, Any]]
 ) -> None:
     groups[0] = {**LEADS, "users": ["U0LEAD"], "user_count": 2}
@@ -296,7 +302,7 @@ async def test_one_group_that_was_cut_off_hides_no_other(
     assert await directory.members(["S0LEADS", "S0OLD"]) == {"S0OLD": frozenset()}
 
 
-async def test_nobody_waits_twice_for_one_silence(
+async def test_second_lookup_does_not_wait_after_a_timeout(
     slack: StubWebApi, directory: SlackDirectory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.slack.user_groups.WAIT_SECONDS", 0.3)

@@ -58,7 +58,7 @@ def submit(form: dict[str, Any], **labels: str) -> dict[str, Any]:
     return {**form, "state": {"values": state}}
 
 
-def test_an_empty_form_offers_everything_and_chooses_nothing() -> None:
+def test_empty_form_offers_everything_and_selects_nothing() -> None:
     form = form_layouts.request_form(CATALOG, Typed())
     assert values(form, "Database") == ["orders-prod", "users"]
     assert values(form, "Level") == ["readonly", "readwrite"]
@@ -70,7 +70,7 @@ def test_an_empty_form_offers_everything_and_chooses_nothing() -> None:
     assert "auditor" in field(form, "Why")["hint"]["text"]
 
 
-def test_what_a_level_means_is_said_only_where_it_is_sure() -> None:
+def test_level_description_is_shown_only_if_it_is_unambiguous() -> None:
     def labels(form: dict[str, Any]) -> list[str]:
         return [o["text"]["text"] for o in field(form, "Level")["element"]["options"]]
 
@@ -78,7 +78,7 @@ def test_what_a_level_means_is_said_only_where_it_is_sure() -> None:
     assert labels(form_layouts.request_form(CATALOG, Typed(database="users"))) == ["readonly — Read users"]
 
 
-def test_the_levels_and_times_are_the_databases() -> None:
+def test_levels_and_durations_are_those_of_the_database() -> None:
     form = form_layouts.request_form(CATALOG, Typed(database="users"))
     assert initial(form, "Database") == "users"
     assert values(form, "Level") == ["readonly"]
@@ -86,7 +86,7 @@ def test_the_levels_and_times_are_the_databases() -> None:
     assert values(form, "For how long") == ["15m", "30m", "1h"]
 
 
-def test_asked_again_it_is_filled_in() -> None:
+def test_request_again_fills_in_the_form() -> None:
     form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
     assert [initial(form, label) for label in ("Database", "Level", "For how long")] == [
         "orders-prod",
@@ -96,7 +96,7 @@ def test_asked_again_it_is_filled_in() -> None:
     assert field(form, "Why")["element"]["initial_value"] == "refund"
 
 
-def test_what_was_not_touched_counts_as_it_was_shown() -> None:
+def test_untouched_fields_have_their_initial_values() -> None:
     form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
     assert form_layouts.submitted(submit(form, Why="refund")) == REQUEST_AGAIN
     assert form_layouts.submitted(submit(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
@@ -104,31 +104,31 @@ def test_what_was_not_touched_counts_as_it_was_shown() -> None:
     )
 
 
-def test_the_level_that_is_shown_counts_where_the_form_did_not_follow_the_database() -> None:
+def test_shown_level_counts_if_the_form_was_not_updated() -> None:
     form = form_layouts.request_form(CATALOG, Typed(database="orders-prod", level="readwrite"))
     seen = form_layouts.submitted(submit(form, Database="users", Level="readonly", Why="x"))
     assert (seen.database, seen.level) == ("users", "readonly")
 
 
-def test_the_metadata_holds_no_text_of_a_person() -> None:
+def test_metadata_has_no_text_of_a_person() -> None:
     form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
     assert set(json.loads(form["private_metadata"])) == {"database", "level", "duration"}
     assert "refund" not in form["private_metadata"]
 
 
 @pytest.mark.parametrize("metadata", ["", "{", "[]", "null", '{"database": "orders-prod"}'])
-def test_a_form_without_its_metadata_is_still_read(metadata: str) -> None:
+def test_form_with_invalid_metadata_is_read(metadata: str) -> None:
     form = form_layouts.request_form(CATALOG, Typed())
     seen = form_layouts.submitted({**submit(form, Database="users", Why="  x  "), "private_metadata": metadata})
     assert (seen.database, seen.level, seen.reason) == ("users", None, "x")
 
 
-def test_an_empty_reason_is_none() -> None:
+def test_blank_reason_is_none() -> None:
     assert form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
     assert form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
 
 
-def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
+def test_characters_that_the_ledger_cannot_store_are_removed() -> None:
     """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
     assert (
         form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
@@ -136,14 +136,14 @@ def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
     )
 
 
-def test_a_forged_duration_is_not_understood() -> None:
+def test_forged_duration_is_refused() -> None:
     form = {**form_layouts.request_form(CATALOG, Typed()), "private_metadata": '{"duration": "for ever"}', "state": {}}
     with pytest.raises(NotUnderstood, match="for ever"):
         form_layouts.submitted(form)
 
 
 @pytest.mark.parametrize("number", [100, 101, 999, 1500])
-def test_many_databases_are_all_to_be_found_as_far_as_slack_allows(number: int) -> None:
+def test_up_to_1000_databases_are_offered(number: int) -> None:
     catalog_entries = [replace(READ, database=f"{n:04}-{'x' * 35}", description="d" * 200) for n in range(number)]
     form = form_layouts.request_form(catalog_entries, Typed(database=catalog_entries[-1].database))
     assert blockkit.problems_of_view(form) == []
@@ -154,21 +154,21 @@ def test_many_databases_are_all_to_be_found_as_far_as_slack_allows(number: int) 
     assert form_layouts.submitted({**form, "state": {}}).database == catalog_entries[-1].database
 
 
-def test_deny_asks_why() -> None:
+def test_deny_form_has_a_reason_field() -> None:
     form = form_layouts.deny_form(request("x", State.PENDING))
     assert form["submit"]["text"] == "Deny"
     assert field(form, "Why")["element"]["max_length"] == 1000
     assert form["private_metadata"] == request("x", State.PENDING).token
 
 
-def test_an_error_about_the_level_has_its_place() -> None:
+def test_level_block_id_is_found_in_the_form() -> None:
     for database in (None, "users"):
         form = form_layouts.request_form(CATALOG, Typed(database=database))
         assert form_layouts.level_block_id(form) == field(form, "Level")["block_id"]
 
 
 @pytest.mark.parametrize("catalog_entries", [CATALOG, (), (replace(READ, wants_ticket=True),)])
-def test_more_time_asks_how_long_and_why(catalog_entries: tuple[CatalogEntry, ...]) -> None:
+def test_extension_form_has_duration_reason_and_ticket(catalog_entries: tuple[CatalogEntry, ...]) -> None:
     grant = replace(request("refund", State.ACTIVE), database="orders-prod", level="readonly")
     form = form_layouts.extension_form(grant, catalog_entries, Typed())
     assert blockkit.problems_of_view(form) == []
@@ -188,17 +188,17 @@ def test_more_time_asks_how_long_and_why(catalog_entries: tuple[CatalogEntry, ..
         ("", "PAY-1", None),
     ],
 )
-def test_the_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: str | None) -> None:
+def test_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: str | None) -> None:
     typed = {"why": {"value": {"value": why}}, "ticket": {"value": {"value": ticket}}}
     assert form_layouts.submitted({"state": {"values": typed}}).reason == reason
 
 
-def test_a_ticket_may_be_left_out_where_only_some_rules_ask_for_one() -> None:
+def test_ticket_is_optional_if_only_some_rules_need_one() -> None:
     form = form_layouts.request_form((READ, replace(WRITE, wants_ticket=True)), Typed())
     assert field(form, "Ticket")["optional"] is True
     assert blockkit.problems_of_view(form) == []
 
 
-def test_the_form_of_a_password_passes_slacks_limits() -> None:
+def test_password_form_is_within_slacks_limits() -> None:
     grant = request("refund", State.ACTIVE)
     assert blockkit.problems_of_view(form_layouts.password_form(grant)) == []

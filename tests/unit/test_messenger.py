@@ -70,7 +70,7 @@ async def failure(slack: StubWebApi, answer: object) -> DeliveryError:
     return posted.value
 
 
-async def test_a_dm_is_where_slack_says_it_is(slack: StubWebApi) -> None:
+async def test_post_to_a_person_returns_the_dm_channel(slack: StubWebApi) -> None:
     slack.answers["chat.postMessage"] = {"ok": True, "channel": "D0ADA", "ts": "1.2"}
     assert await SlackMessenger(web_client("xoxb-1", slack.url)).post("U0ADA", NOTICE) == AT
     (_, sent) = slack.calls[0]
@@ -79,7 +79,7 @@ async def test_a_dm_is_where_slack_says_it_is(slack: StubWebApi) -> None:
     assert not {"parse", "link_names", "username", "icon_url", "icon_emoji", "metadata"} & set(sent)
 
 
-async def test_a_message_is_redrawn_with_text_and_blocks(slack: StubWebApi) -> None:
+async def test_update_sends_text_and_blocks(slack: StubWebApi) -> None:
     slack.answers["chat.update"] = {"ok": True, "channel": "D0ADA", "ts": "1.2"}
     await SlackMessenger(web_client("xoxb-1", slack.url)).update(AT, NOTICE)
     (_, sent) = slack.calls[0]
@@ -89,17 +89,17 @@ async def test_a_message_is_redrawn_with_text_and_blocks(slack: StubWebApi) -> N
 
 
 @pytest.mark.parametrize("code", UNDELIVERABLE)
-async def test_with_these_it_will_not_help_to_try_again(slack: StubWebApi, code: str) -> None:
+async def test_permanent_errors_are_undeliverable(slack: StubWebApi, code: str) -> None:
     assert type(await failure(slack, {"ok": False, "error": code})) is Undeliverable
 
 
 @pytest.mark.parametrize("code", ["message_not_found", "thread_not_found"])
-async def test_a_deleted_message_is_gone(slack: StubWebApi, code: str) -> None:
+async def test_deleted_message_raises_message_gone(slack: StubWebApi, code: str) -> None:
     assert type(await failure(slack, {"ok": False, "error": code})) is MessageGone
 
 
 @pytest.mark.parametrize("code", [*RETRIED, *sorted(BOT_REFUSED_CODES)])
-async def test_these_are_tried_again_and_logged(slack: StubWebApi, code: str) -> None:
+async def test_temporary_and_unknown_errors_are_delayed_and_logged(slack: StubWebApi, code: str) -> None:
     with structlog.testing.capture_logs() as logged:
         assert type(await failure(slack, {"ok": False, "error": code})) is Delayed
     level = "error" if code in BOT_REFUSED_CODES else "warning"
@@ -107,13 +107,13 @@ async def test_these_are_tried_again_and_logged(slack: StubWebApi, code: str) ->
 
 
 @pytest.mark.parametrize("answer", INVALID_ANSWERS)
-async def test_what_is_no_answer_of_slacks_is_tried_again(slack: StubWebApi, answer: tuple[int, str, bytes]) -> None:
+async def test_invalid_answer_is_delayed(slack: StubWebApi, answer: tuple[int, str, bytes]) -> None:
     wrong = await failure(slack, answer)
     assert type(wrong) is Delayed
     assert answer[2].decode("latin-1") not in str(wrong) or not answer[2]
 
 
-async def test_nobody_there_is_tried_again(slack: StubWebApi) -> None:
+async def test_unreachable_slack_is_delayed(slack: StubWebApi) -> None:
     for url in ("http://127.0.0.1:1/api/", "http://nowhere.invalid/api/"):
         with pytest.raises(Delayed):
             await SlackMessenger(web_client("xoxb-1", url)).post("C1", NOTICE)
@@ -121,15 +121,17 @@ async def test_nobody_there_is_tried_again(slack: StubWebApi) -> None:
 
 @pytest.mark.parametrize(("named", "seconds"), [("30", 30.0), ("soon", 1.0), ("-5", 0.0), (None, 1.0)])
 @pytest.mark.parametrize("body", [b'{"ok":false,"error":"ratelimited"}', b"{}"])
-async def test_slack_says_how_long_to_wait(slack: StubWebApi, named: str | None, seconds: float, body: bytes) -> None:
+async def test_retry_after_is_used(slack: StubWebApi, named: str | None, seconds: float, body: bytes) -> None:
     slack.headers = {"Retry-After": named} if named else {}
     wrong = await failure(slack, (429, "application/json", body))
     assert isinstance(wrong, Delayed)
     assert wrong.retry_after == seconds
 
 
-@pytest.mark.parametrize("answer", [{"ok": False, "error": "invalid_blocks"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS])
-async def test_no_error_and_no_log_holds_a_word_of_the_message(slack: StubWebApi, answer: object) -> None:
+@pytest.mark.parametrize(
+    "answer", [{"ok": False, "error": "invalid_blocks"}, {"ok": False, "error": "x"}, *INVALID_ANSWERS]
+)
+async def test_errors_and_logs_have_no_text_of_the_message(slack: StubWebApi, answer: object) -> None:
     slack.answers = {"chat.update": answer}
     endpoint = Endpoint(
         host="h",
@@ -146,7 +148,7 @@ async def test_no_error_and_no_log_holds_a_word_of_the_message(slack: StubWebApi
     assert SECRET not in str(logged) + str(wrong.value) + repr(wrong.value) + repr(wrong.value.__context__)
 
 
-def test_no_code_means_two_things() -> None:
+def test_error_codes_are_in_one_group_only() -> None:
     assert not UNDELIVERABLE_CODES & MESSAGE_GONE_CODES
     assert not UNDELIVERABLE_CODES & BOT_REFUSED_CODES
     assert INVALID_MESSAGE_CODES <= UNDELIVERABLE_CODES

@@ -40,7 +40,7 @@ def parsed(text: str) -> tuple[str | None, str | None, timedelta | None, str | N
         ("request orders-prod 1h re\x00fund \x01 of \ud800 8812", ("orders-prod", None, HOUR, "refund of 8812")),
     ],
 )
-def test_an_ask(text: str, found: object) -> None:
+def test_request_is_parsed(text: str, found: object) -> None:
     assert parsed(text) == found
 
 
@@ -54,34 +54,34 @@ def test_an_ask(text: str, found: object) -> None:
         ("request orders-prod 500 errors", "500"),
     ],
 )
-def test_a_duration_that_is_none(text: str, wrong: str) -> None:
+def test_wrong_duration_is_refused(text: str, wrong: str) -> None:
     with pytest.raises(NotUnderstood) as told:
         parsed(text)
     assert str(told.value) == f"I did not understand “{wrong}”. A duration looks like 30m, 2h or 1h30m."
 
 
-def test_a_duration_too_short_says_so() -> None:
+def test_too_short_duration_names_the_minimum() -> None:
     with pytest.raises(NotUnderstood, match="from 10s"):
         parsed("request orders-prod 5s")
 
 
-def test_nothing_typed_is_help() -> None:
+def test_empty_command_is_help() -> None:
     assert parse.split_command("   ").verb == "help"
     assert parse.split_command("List").verb == "list"
 
 
 @pytest.mark.parametrize(("rest", "number"), [("42", 42), ("#42", 42), ("007", 7)])
-def test_an_id(rest: str, number: int) -> None:
+def test_request_id_is_parsed(rest: str, number: int) -> None:
     assert parse.parse_request_id(rest.split(), "cancel") == number
 
 
 @pytest.mark.parametrize("rest", ["", "x", "42 43", "-1", "4.2", "٤٢", "9" * 19, "##42", "42.key"])
-def test_no_id(rest: str) -> None:
+def test_wrong_request_id_is_refused(rest: str) -> None:
     with pytest.raises(NotUnderstood, match="It looks like /dbaccess cancel 42"):
         parse.parse_request_id(rest.split(), "cancel")
 
 
-def test_a_mention_is_a_person_and_a_name_is_none() -> None:
+def test_only_a_mention_is_a_person() -> None:
     assert parse.mentioned_person("<@U123|ada>") == "U123"
     assert parse.mentioned_person("<@W123>") == "W123"
     for word in ("@ada", "U123", "<#C123|x>", "<@U123", "<@u123>", "<!subteam^S1>"):
@@ -98,12 +98,12 @@ def test_a_mention_is_a_person_and_a_name_is_none() -> None:
         ("orders-prod made-up <@U1|ada>", "made-up", None, "U1"),
     ],
 )
-def test_to_explain(rest: str, level: str | None, duration: timedelta | None, other: str | None) -> None:
+def test_explain_is_parsed(rest: str, level: str | None, duration: timedelta | None, other: str | None) -> None:
     typed, about = parse.parse_explain(rest.split())
     assert (typed.database, typed.level, typed.duration, about) == ("orders-prod", level, duration, other)
 
 
 @pytest.mark.parametrize("rest", ["orders-prod readonly 1h because", "orders-prod readonly what", "x <@U1> <@U2>"])
-def test_too_much_to_explain(rest: str) -> None:
+def test_explain_with_too_many_words_is_refused(rest: str) -> None:
     with pytest.raises(NotUnderstood, match="It looks like /dbaccess explain"):
         parse.parse_explain(rest.split())

@@ -35,12 +35,12 @@ from bot.slack.render.text import (
         ("Zürich, 東京 and 👩‍💻", "Zürich, 東京 and 👩‍💻"),
     ],
 )
-def test_nothing_foreign_acts(typed: str, shown: str) -> None:
+def test_escape_disables_markup_of_people(typed: str, shown: str) -> None:
     assert escape(typed) == shown
 
 
 @given(st.text(max_size=300))
-def test_whatever_is_typed_no_bracket_is_left_and_it_reads_back(typed: str) -> None:
+def test_escaped_text_has_no_brackets_and_can_be_unescaped(typed: str) -> None:
     escaped = escape(typed)
     assert "<" not in escaped
     assert ">" not in escaped
@@ -55,12 +55,12 @@ def test_whatever_is_typed_no_bracket_is_left_and_it_reads_back(typed: str) -> N
         ("&amp;copy; &copy; &quot;q&quot; &#39;", "&copy; &copy; &quot;q&quot; &#39;"),
     ],
 )
-def test_escaping_is_undone_exactly_once(arrived: str, typed: str) -> None:
+def test_unescape_undoes_escaping_exactly_once(arrived: str, typed: str) -> None:
     assert unescape(arrived) == typed
 
 
 @given(st.text(alphabet="&<>ab", max_size=80), st.integers(min_value=1, max_value=100))
-def test_cutting_never_leaves_half_an_entity(typed: str, length: int) -> None:
+def test_truncate_never_splits_an_entity(typed: str, length: int) -> None:
     escaped = escape(typed)
     short = truncate(escaped, length)
     assert len(short) <= length
@@ -69,7 +69,7 @@ def test_cutting_never_leaves_half_an_entity(typed: str, length: int) -> None:
     assert escape(unescape(kept)) == kept, "what is left is whole"
 
 
-def test_plain_text_is_never_empty_and_draws_no_emoji() -> None:
+def test_plain_text_is_never_empty_and_has_no_emoji() -> None:
     assert plain(" \x00\u202e ", 10) == {"type": "plain_text", "text": "-", "emoji": False}
     assert quote("*bold* `code` :fire: <@U1>")["text"] == {
         "type": "plain_text",
@@ -78,24 +78,24 @@ def test_plain_text_is_never_empty_and_draws_no_emoji() -> None:
     }
 
 
-def test_code_cannot_be_left() -> None:
+def test_backticks_cannot_end_inline_code() -> None:
     assert inline_code("a` *b* `c\nd") == "`a *b* c d`"
     assert inline_code("``") == "`-`"
     assert inline_code("<!here>") == "`&lt;!here&gt;`"
 
 
-def test_one_line_is_one_line() -> None:
+def test_one_line_joins_all_lines() -> None:
     assert one_line("a\nb\r\nc\u2028d\x0be\x85f", 100) == "a b c d e f"
 
 
 @pytest.mark.parametrize("actor", ["cli:root", "clock", "U1> <!channel", "u0ada", "W"])
-def test_only_an_id_of_slack_is_a_mention(actor: str) -> None:
+def test_only_a_slack_id_becomes_a_mention(actor: str) -> None:
     assert "<" not in person_mention(actor)
     assert person_mention("U0ADA", "ada") == "<@U0ADA>"
     assert person_mention("cli:root", "root & co") == "root &amp; co"
 
 
-def test_times_are_in_the_readers_zone() -> None:
+def test_times_use_slacks_date_format() -> None:
     at = datetime(2026, 11, 23, 11, 31, 4, tzinfo=UTC)
     assert local_datetime(at) == "<!date^1795433464^{date_short_pretty} {time}|2026-11-23 11:31 UTC>"
     assert local_time(at) == "<!date^1795433464^{time_secs}|11:31:04 UTC>"
