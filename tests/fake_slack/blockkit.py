@@ -1,4 +1,4 @@
-"""Block Kit's limits, as Slack enforces them. ``problems`` gives every violation in words; an empty list is a pass."""
+"""The limits of Block Kit. Each function returns a list of violations in plain words; an empty list means that there is none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Seconds in which this process could run.
+"""A clock that counts the seconds in which this process could run.
 
-Slack's three seconds are for what the bot does. While another program has the processor the bot does nothing, so that
-time does not count; a bot that sleeps, or waits for somebody's answer, uses its seconds up.
+Slack's three seconds are a limit for the bot. While another program has the processor the bot cannot run, so that time does
+not count. Time in which the bot sleeps or waits for an answer counts.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ THREADS = Path("/proc/self/task")
 
 @dataclass
 class FairClock:
-    """Called, it says its time. Linux knows how long a thread was ready and waited for a processor; elsewhere all time counts."""
+    """A call returns the counted seconds. Linux reports how long a thread waited for a processor; on other systems all time counts."""
 
     at: float = 0.0
-    _seen: float = field(default_factory=time.monotonic)
-    _waited: dict[str, int] = field(default_factory=dict)
+    _last_time: float = field(default_factory=time.monotonic)
+    _last_waits: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._waited = _waited()
+        self._last_waits = _waits()
 
     def __call__(self) -> float:
-        now, waited = time.monotonic(), _waited()
-        held_up = max((waited[thread] - self._waited.get(thread, 0) for thread in waited), default=0)
-        self.at += max(0.0, now - self._seen - held_up / 1e9)
-        self._seen, self._waited = now, waited
+        now, waits = time.monotonic(), _waits()
+        held_up = max((waits[thread] - self._last_waits.get(thread, 0) for thread in waits), default=0)
+        self.at += max(0.0, now - self._last_time - held_up / 1e9)
+        self._last_time, self._last_waits = now, waits
         return self.at
 
 
-def _waited() -> dict[str, int]:
-    """Nanoseconds by thread: the second number of ``schedstat``."""
+def _waits() -> dict[str, int]:
+    """Return the nanoseconds that each thread waited: the second number of ``schedstat``."""
     found = {}
     for thread in THREADS.iterdir() if THREADS.is_dir() else ():
-        with suppress(OSError, ValueError, IndexError):  # it has just ended, or this system keeps no count
+        with suppress(
+            OSError, ValueError, IndexError
+        ):  # the thread has just ended, or this system does not report waits
             found[thread.name] = int((thread / "schedstat").read_text().split()[1])
     return found

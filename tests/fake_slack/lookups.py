@@ -1,4 +1,4 @@
-"""Reads of the Web API that change nothing: the workspace, groups, addresses, links."""
+"""Web API methods for the workspace, groups, addresses, links and deleted messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Answer = dict[str, Any]
 
 
 class Lookups:
-    """``methods`` is what they are called by."""
+    """``methods`` has the scope and the function of each method."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -28,7 +28,7 @@ class Lookups:
         return {"ok": True, "team": {"id": TEAM, "name": "Strict", "domain": "strict"}}
 
     def by_email(self, arguments: Arguments) -> Answer:
-        """Bots, and people of other organisations, are not found by their address."""
+        """Slack does not find bots and people of other organisations by their address."""
         for user in self.workspace.users.values():
             is_known = user["team_id"] == TEAM and not user["deleted"] and not user["is_bot"]
             if is_known and user["profile"]["email"] == arguments.get("email"):
@@ -36,7 +36,7 @@ class Lookups:
         return {"ok": False, "error": "users_not_found"}
 
     def groups(self, arguments: Arguments) -> Answer:
-        """Disabled groups only when asked for them, members only when asked for them."""
+        """Disabled groups and members are included only if the arguments request them."""
         with_users, disabled = (arguments.get(k) in ("true", True) for k in ("include_users", "include_disabled"))
         shown = [group for group in self.workspace.groups.values() if disabled or not group["date_delete"]]
         hidden = () if with_users else ("users",)

@@ -1,6 +1,6 @@
-"""The double on the wire: the Web API and Socket Mode over real HTTP and a real websocket, and people who type and click.
+"""The fake on the network: Web API and Socket Mode over real HTTP and a real websocket, and the acts of people.
 
-Slack's ways that hurt are on demand: envelopes that come twice or late, methods that fail, sockets that drop.
+A test can switch on failures of Slack: envelopes that come twice or late, methods that fail, sockets that close.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from tests.fake_slack.workspace import APP, APP_TOKEN, BOT_TOKEN, RESPONSE_SECON
 ACK_SECONDS = 3.0
 WAIT_SECONDS = 60.0
 LOST = "lost"
-"""The call is done, and its answer never arrives."""
+"""The call is carried out, and its answer never arrives."""
 
 
 class WaitTimeout(Exception):
-    """What a test waits for before it can judge. No AssertionError: a step that is missing is no verdict about a known fault."""
+    """A condition did not come true in time. Not an AssertionError, because a failed step must not count as a known fault."""
 
 
 @dataclass
 class Outcome:
-    """What became of something a person did. ``ack`` is the payload of the ack; None where none came in time, which the person sees as an error."""
+    """The result of an act of a person. ``ack`` is the payload of the acknowledgement, or None if none came in time, which Slack shows as an error."""
 
     ack: dict[str, Any] | None
     was_acked: bool
 
     @property
     def errors(self) -> dict[str, str]:
-        """Of a submitted form, by block id."""
+        """The errors of a submitted form by block id."""
         return dict((self.ack or {}).get("errors") or {})
 
 
@@ -53,11 +53,11 @@ class FakeSlack:
     url: str = ""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     slow: dict[str, float] = field(default_factory=dict)
-    """Seconds a method takes."""
+    """Seconds that a method takes."""
     failures: dict[str, list[dict[str, Any] | int | str]] = field(default_factory=lambda: defaultdict(list))
-    """What the next calls of a method get: an error, an HTTP status, or ``LOST``."""
+    """The results of the next calls of a method: an error, an HTTP status, or ``LOST``."""
     late: dict[str, asyncio.Event] = field(default_factory=dict)
-    """The answer of a method is made at once, and arrives when its event is set."""
+    """The method is carried out at once, and its answer arrives when the event is set."""
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
     _tickets: set[str] = field(default_factory=set)
     _acks: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
@@ -68,10 +68,10 @@ class FakeSlack:
 
     @property
     def problems(self) -> list[str]:
-        """What real Slack would have refused, or shown as an error."""
+        """Everything that real Slack would have refused or shown as an error."""
         return self.workspace.problems
 
-    # The wire.
+    # The network.
 
     async def on_api(self, request: web.Request) -> web.Response:
         method = request.match_info["method"]
@@ -81,8 +81,8 @@ class FakeSlack:
         if self.failures[method]:
             failure = self.failures[method].pop(0)
             if isinstance(failure, str):
-                assert failure == LOST, "the only failure that has a name"
-                assert self.api.call(method, arguments)["ok"], "only what was done can be lost"
+                assert failure == LOST, "LOST is the only failure given as a string"
+                assert self.api.call(method, arguments)["ok"], "only the answer of a successful call can be lost"
                 assert request.transport is not None
                 request.transport.abort()
                 return web.Response()
@@ -154,12 +154,12 @@ class FakeSlack:
         return web.Response(text="ok")
 
     async def drop_sockets(self) -> None:
-        """The network goes away."""
+        """Close all sockets, as a network failure does."""
         for socket in list(self._sockets):
             await socket.close()
 
     async def refresh_sockets(self) -> None:
-        """What Slack does every few hours: says that it will, then closes. The bot has to come back by itself."""
+        """Announce and close all sockets, as Slack does every few hours. The bot must reconnect by itself."""
         for socket in list(self._sockets):
             await socket.send_json({"type": "disconnect", "reason": "refresh_requested", "debug_info": {}})
             await asyncio.sleep(0)
@@ -168,7 +168,7 @@ class FakeSlack:
     # Deliveries.
 
     def hold(self) -> None:
-        """From now on envelopes wait."""
+        """Hold back all envelopes from now on."""
         self._held = []
 
     @property
@@ -176,20 +176,20 @@ class FakeSlack:
         return len(self._held or [])
 
     def release(self, *, newest_first: bool = False) -> None:
-        """They are delivered late, and on demand out of order."""
+        """Deliver the held envelopes, in reverse order with ``newest_first``."""
         held, self._held = self._held or [], None
         for gate in reversed(held) if newest_first else held:
             gate.set()
 
-    async def _let_through(self) -> None:
+    async def _wait_while_held(self) -> None:
         if self._held is not None:
             gate = asyncio.Event()
             self._held.append(gate)
             await gate.wait()
 
     async def deliver(self, kind: str, payload: dict[str, Any], *, retry: int = 0) -> Outcome:
-        """One envelope to one socket; the ack must come within three seconds."""
-        await self._let_through()
+        """Send one envelope to one socket. The acknowledgement must come within three seconds."""
+        await self._wait_while_held()
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while not (open_ := [s for s in self._sockets if not s.closed]):
             if asyncio.get_running_loop().time() >= deadline:
@@ -206,20 +206,20 @@ class FakeSlack:
         if retry:
             frame |= {"retry_attempt": retry, "retry_reason": "timeout"}
         await open_[0].send_json(frame)
-        if await self._comes_in_time(waiting):
+        if await self._wait_for_ack(waiting):
             return Outcome(ack=waiting.result(), was_acked=True)
         waiting.cancel()
         self.problems.append(f"{kind} was not acked within three seconds")
         return Outcome(ack=None, was_acked=False)
 
     @staticmethod
-    async def _comes_in_time(waiting: asyncio.Future[dict[str, Any]]) -> bool:
+    async def _wait_for_ack(waiting: asyncio.Future[dict[str, Any]]) -> bool:
         clock = FairClock()
         while (left := ACK_SECONDS - clock()) > 0 and not waiting.done():
             await asyncio.wait([waiting], timeout=left)
         return waiting.done()
 
-    # What people do.
+    # Acts of people.
 
     async def command(self, user: str, text: str, *, channel: str = "C0CARDS", twice: bool = False) -> Outcome:
         token = self.workspace.new_response_url(user, channel, None)
@@ -234,7 +234,7 @@ class FakeSlack:
         return outcome
 
     async def click(self, user: str, message: dict[str, Any], label: str, *, twice: bool = False) -> Outcome:
-        """A button of the message by what is written on it; ``message`` may be an old picture of it."""
+        """Click the button with this label. ``message`` may be an earlier version of the message."""
         block, element = _find_button(message, label)
         token = self.workspace.new_response_url(user, message["channel"], message["ts"])
         action = {
@@ -243,7 +243,7 @@ class FakeSlack:
             "action_ts": self.workspace.new_ts(),
         }
         payload = {
-            "type": "block_actions", "user": self._acting(user), "api_app_id": APP, "team": {"id": TEAM, "domain": "strict"}, "enterprise": None, "is_enterprise_install": False,
+            "type": "block_actions", "user": self._acting_user(user), "api_app_id": APP, "team": {"id": TEAM, "domain": "strict"}, "enterprise": None, "is_enterprise_install": False,
             "container": {"type": "message", "message_ts": message["ts"], "channel_id": message["channel"], "is_ephemeral": False},
             "channel": {"id": message["channel"], "name": "channel"}, "message": message, "state": {"values": {}}, "actions": [action],
             "trigger_id": self.workspace.new_trigger(user), "response_url": f"{self.url}/response/{token}",
@@ -255,11 +255,11 @@ class FakeSlack:
         return outcome
 
     async def submit(self, user: str, view: dict[str, Any], **typed: str) -> Outcome:
-        """The form with ``typed`` by the fields' labels (``why=``, ``for_how_long=``)."""
+        """Submit the form with ``typed`` values by field label (``why=``, ``for_how_long=``)."""
         values = _form_state(view, {name.replace("_", " "): value for name, value in typed.items()})
         team = self.workspace.users[user]["team_id"]
         payload = {
-            "type": "view_submission", "user": self._acting(user), "team": {"id": team, "domain": "x"}, "api_app_id": APP, "enterprise": None,
+            "type": "view_submission", "user": self._acting_user(user), "team": {"id": team, "domain": "x"}, "api_app_id": APP, "enterprise": None,
             "is_enterprise_install": False, "trigger_id": self.workspace.new_trigger(user), "response_urls": [], "view": {**view, "state": {"values": values}},
         }  # fmt: skip
         outcome = await self.deliver("interactive", payload)
@@ -279,7 +279,7 @@ class FakeSlack:
         )
 
     async def group_changes(self, group: str, *users: str, disabled: bool = False) -> Outcome:
-        """Someone edits a group, and Slack says so."""
+        """Change the members of a group and send Slack's event."""
         added, removed = self.workspace.change_group(group, *users, disabled=disabled)
         if disabled:
             return await self.event("subteam_updated", subteam=self.workspace.groups[group])
@@ -294,11 +294,11 @@ class FakeSlack:
         )
 
     async def person_changes(self, user: str, **flags: Any) -> Outcome:
-        """Someone is deactivated (``deleted=True``), made a guest (``is_restricted=True``) or changed otherwise."""
+        """Change the flags of a person, such as ``deleted`` or ``is_restricted``, and send Slack's event."""
         self.workspace.users[user] |= flags
         return await self.event("user_change", user=self.workspace.users[user])
 
-    def _acting(self, user: str) -> dict[str, Any]:
+    def _acting_user(self, user: str) -> dict[str, Any]:
         person = self.workspace.users[user]
         return {"id": user, "username": person["name"], "name": person["name"], "team_id": person["team_id"]}
 
@@ -311,11 +311,11 @@ class FakeSlack:
         return self.messages(f"D{user[1:]}")
 
     def answers(self, user: str) -> list[str]:
-        """What only this person was shown."""
+        """Return the texts of the ephemeral replies to this person."""
         return [e["text"] for e in self.workspace.ephemerals if e["user"] == user]
 
     def form(self, user: str) -> dict[str, Any] | None:
-        """The newest form in front of a person."""
+        """Return the newest form of a person."""
         return next((v for v in reversed(self.workspace.views.values()) if v["user"] == user), None)
 
     async def wait(self, what: str, found: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
@@ -347,7 +347,7 @@ def _find_button(message: dict[str, Any], label: str) -> tuple[dict[str, Any], d
 
 
 def _form_state(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
-    """The state as Slack sends it: what was typed, and what the form began with where nothing was touched."""
+    """Return the state as Slack sends it: typed values, and the initial values of untouched fields."""
     values: dict[str, Any] = {}
     left = dict(typed)
     for block in view["blocks"]:
@@ -360,7 +360,9 @@ def _form_state(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
                 "type": "plain_text_input",
                 "value": text if text is not None else element.get("initial_value"),
             }
-            assert len(state["value"] or "") <= element.get("max_length", 3000), "the client stops typing here"
+            assert len(state["value"] or "") <= element.get("max_length", 3000), (
+                "the client does not accept longer text"
+            )
         else:
             option = (
                 next((o for o in element["options"] if o["value"] == text), None)
@@ -376,7 +378,7 @@ def _form_state(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running_fake_slack() -> AsyncIterator[FakeSlack]:
-    """A double on a free port of loopback."""
+    """Run a fake on a free port of loopback."""
     slack = FakeSlack()
     app = web.Application()
     app.add_routes([

@@ -1,4 +1,4 @@
-"""What Slack does not complain about, or not where one would see it, and what no message or answer of ours may do."""
+"""Rules that Slack does not enforce visibly, and calls that the bot must never make."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ ARGUMENTS = {
     "usergroups.list": {"include_users", "include_count", "include_disabled", "team_id"},
     "usergroups.users.list": {"usergroup", "include_disabled", "team_id"},
 }
-"""What a call may carry. ``parse``, ``link_names``, ``username`` and icons exist at Slack and are kept out on purpose."""
+"""The arguments that a call may have. Slack also knows ``parse``, ``link_names``, ``username`` and icons, which the bot must not use."""
 
 SDK_ARGUMENTS = {"token", "team_id"}
-"""The SDK adds them of itself."""
+"""The SDK adds these arguments."""
 
 RESPONSE_KEYS = {"text", "blocks", "response_type", "replace_original", "delete_original", "thread_ts"}
 RESPONSE_ACTIONS = {"errors", "update", "push", "clear"}
 
 
 def problems_of_call(method: str, arguments: dict[str, Any]) -> list[str]:
-    """Arguments that nobody knows."""
+    """Report unknown arguments."""
     unknown = set(arguments) - ARGUMENTS.get(method, set(arguments)) - SDK_ARGUMENTS
     return [f"{method} with the unknown argument {name}" for name in sorted(unknown)]
 
 
 def problems_of_answer(body: dict[str, Any]) -> list[str]:
-    """What was sent to a response_url."""
+    """Report what is wrong with a reply sent to a response_url."""
     found = [f"an answer with the unknown key {name}" for name in sorted(set(body) - RESPONSE_KEYS)]
     wrong = blockkit.problems_of_message(body.get("blocks"), body.get("text") or "", is_update=False)
     return found + [f"answer: {w}" for w in wrong]
 
 
 def problems_of_ack(ack: dict[str, Any], view: dict[str, Any] | None) -> list[str]:
-    """``ack`` to a form (``view``) or to a command or click, which carry nothing here."""
+    """Report what is wrong with the acknowledgement of a form (``view``), or of a command or click, which must be empty."""
     if view is None:
         return [f"an ack that carries {sorted(ack)}"] if ack else []
     return list(_form_ack_problems(ack, view))
@@ -63,10 +63,10 @@ def _form_ack_problems(ack: dict[str, Any], view: dict[str, Any]) -> Iterator[st
         inputs = {b.get("block_id") for b in view["blocks"] if b["type"] == "input"}
         if not ack.get("errors"):
             yield "errors without an error"
-        for block, words in (ack.get("errors") or {}).items():
+        for block, text in (ack.get("errors") or {}).items():
             if block not in inputs:
                 yield f"an error under {block}, which is no input of the form"
-            if not words:
+            if not text:
                 yield f"an empty error under {block}"
     if kind in ("update", "push"):
         yield from (f"the form's next page: {w}" for w in blockkit.problems_of_view(ack.get("view") or {}))

@@ -1,4 +1,4 @@
-"""The Web API: each method checks token, scope, arguments and limits, and answers as Slack does."""
+"""The Web API. Each method checks scope, arguments and limits, and answers as Slack does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def error_answer(error: str, **more: Any) -> Answer:
 
 
 class WebApi:
-    """``call`` is the whole of it; ``methods`` names the scope each needs."""
+    """``methods`` has the scope and the function of each method."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -39,7 +39,7 @@ class WebApi:
         }
 
     def call(self, method: str, arguments: Arguments) -> Answer:
-        """As if by HTTP, after the token was looked at."""
+        """Carry out a call whose token was checked."""
         if method not in self.methods:
             self.workspace.problems.append(f"unknown method {method}")
             return error_answer("unknown_method")
@@ -65,7 +65,7 @@ class WebApi:
         return {"ok": True, "user": user} if user else error_answer("user_not_found")
 
     def conversations_info(self, arguments: Arguments) -> Answer:
-        """A private channel is not there for who is not in it, and has a scope of its own."""
+        """A private channel exists only for its members and needs another scope."""
         channel = self.workspace.channels.get(arguments.get("channel", ""))
         if channel is None or (channel.get("is_private") and not channel["is_member"]):
             return error_answer("channel_not_found")
@@ -74,7 +74,7 @@ class WebApi:
         return {"ok": True, "channel": channel}
 
     def conversations_members(self, arguments: Arguments) -> Answer:
-        """Two to a page, so that who does not turn pages is noticed."""
+        """Return two members a page, so that a caller that ignores pagination fails."""
         channel = self.workspace.channels.get(arguments.get("channel", ""))
         if channel is None:
             return error_answer("channel_not_found")
@@ -86,7 +86,7 @@ class WebApi:
     # Messages.
 
     def _place(self, channel: str) -> tuple[str, Answer | None]:
-        """A channel's id for a channel or a person, or why it is closed."""
+        """Return the channel id of a channel or person, or the error of a closed one."""
         if channel in self.workspace.users:
             user = self.workspace.users[channel]
             if user.get("messages_tab_disabled"):
@@ -168,7 +168,7 @@ class WebApi:
         return {"ok": True, "view": self.workspace.new_view(arguments["view"], self.workspace.triggers[trigger].user)}
 
     def views_push(self, arguments: Arguments) -> Answer:
-        """At most three forms lie on each other."""
+        """Slack stacks at most three forms."""
         trigger = self.workspace.triggers.get(arguments.get("trigger_id", ""))
         if trigger and sum(v["user"] == trigger.user for v in self.workspace.views.values()) >= VIEW_STACK_MAX:
             return error_answer("push_limit_reached")

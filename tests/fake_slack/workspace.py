@@ -1,4 +1,4 @@
-"""What a workspace holds: people of every kind, channels, messages, views, triggers, response URLs."""
+"""The state of a workspace: people, channels, messages, views, triggers and response URLs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ResponseUrl:
 
 @dataclass
 class Workspace:
-    """State without a network. ``now`` may be turned by a test to let triggers and response URLs grow old."""
+    """The state without a network. A test may replace ``now`` to let triggers and response URLs expire."""
 
     now: Callable[[], float] = field(default_factory=FairClock)
     scopes: set[str] = field(default_factory=lambda: set(SCOPES))
@@ -65,7 +65,7 @@ class Workspace:
     # People.
 
     def add_person(self, user: str, name: str, **flags: Any) -> None:
-        """A full member, or something less by ``flags`` (deleted, is_restricted, is_stranger, team_id …)."""
+        """Add a full member. ``flags`` change that (deleted, is_restricted, is_stranger, team_id …)."""
         self.users[user] = {
             "id": user, "team_id": TEAM, "name": name, "deleted": False, "real_name": name.title(), "is_bot": False,
             "is_restricted": False, "is_ultra_restricted": False, "is_email_confirmed": True,
@@ -73,20 +73,20 @@ class Workspace:
         }  # fmt: skip
 
     def add_outsider(self, user: str, name: str) -> None:
-        """Of another organisation, in a channel that is shared with it: ``is_stranger`` is absent when they share a channel."""
+        """Add a person of another organisation in a shared channel. Slack leaves out ``is_stranger`` for people in shared channels."""
         self.add_person(user, name, team_id=OTHER_TEAM)
 
     # Groups.
 
     def add_group(self, group: str, handle: str, *users: str) -> None:
-        """As ``usergroups.list`` has it; ``date_delete`` is 0 while it is in use, and the handle stands without its @."""
+        """Add a group as ``usergroups.list`` returns it. ``date_delete`` is 0 while it is enabled, and ``handle`` has no @."""
         self.groups[group] = {
             "id": group, "team_id": TEAM, "is_usergroup": True, "is_subteam": True, "is_external": False, "name": handle,
             "handle": handle, "date_delete": 0, "users": list(users), "user_count": len(users),
         }  # fmt: skip
 
     def change_group(self, group: str, *users: str, disabled: bool = False) -> tuple[list[str], list[str]]:
-        """Who came, and who went."""
+        """Change the members and return the added and the removed ones."""
         was = self.groups[group]["users"]
         self.groups[group] |= {"users": list(users), "user_count": len(users), "date_delete": int(disabled)}
         return [u for u in users if u not in was], [u for u in was if u not in users]
@@ -128,7 +128,7 @@ class Workspace:
         }
         return self.messages[channel][ts]
 
-    # Short-lived things.
+    # Triggers, response URLs and views.
 
     def new_trigger(self, user: str) -> str:
         trigger = f"{secrets.randbits(40)}.{secrets.token_hex(8)}"
@@ -136,7 +136,7 @@ class Workspace:
         return trigger
 
     def use_trigger(self, trigger: str) -> str | None:
-        """Slack's error code, or None."""
+        """Use a trigger once. Returns Slack's error code, or None."""
         found = self.triggers.get(trigger)
         if found is None:
             return "invalid_trigger_id"

@@ -1,4 +1,4 @@
-"""The real AsyncApp over a real Socket Mode connection to the strict double; ledger, policy and runner are real, the database is in memory."""
+"""The real app, ledger, policy and runner, connected by Socket Mode to the strict fake of Slack. The database server is in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SlackEnvironment:
     connection: SocketConnection
 
     async def make_request(self, text: str = "shop readonly 1h looking at a refund", user: str = ADA) -> dict[str, Any]:
-        """The card that comes of a command."""
+        """Send a request command and return the card that it posts."""
         before = len(self.slack.messages(CARDS))
         await self.slack.command(user, f"request {text}")
         cards = await self.slack.wait("a card", lambda: self.slack.messages(CARDS)[before:])
@@ -44,25 +44,26 @@ class SlackEnvironment:
     async def request(self, request_id: int = 1) -> Request:
         return await self.environment.ledger.request(request_id)
 
-    async def expect_reply(self, user: str, words: str) -> str:
+    async def expect_reply(self, user: str, text: str) -> str:
         return str(
             await self.slack.wait(
-                f"{user} is told {words!r}", lambda: next((a for a in self.slack.answers(user) if words in a), None)
+                f"{user} gets a reply with {text!r}",
+                lambda: next((a for a in self.slack.answers(user) if text in a), None),
             )
         )
 
-    async def expect_dm(self, user: str, words: str) -> dict[str, Any]:
+    async def expect_dm(self, user: str, text: str) -> dict[str, Any]:
         return dict(
             await self.slack.wait(
-                f"a DM of {user} says {words!r}",
-                lambda: next((m for m in self.slack.dm(user) if words in str(m)), None),
+                f"a DM of {user} has {text!r}",
+                lambda: next((m for m in self.slack.dm(user) if text in str(m)), None),
             )
         )
 
-    async def expect_card(self, ts: str, words: str) -> dict[str, Any]:
+    async def expect_card(self, ts: str, text: str) -> dict[str, Any]:
         return dict(
             await self.slack.wait(
-                f"the card says {words!r}", lambda: next((m for m in [self.card(ts)] if words in str(m)), None)
+                f"the card has {text!r}", lambda: next((m for m in [self.card(ts)] if text in str(m)), None)
             )
         )
 
@@ -88,13 +89,13 @@ async def slack_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         )
         environment.runner = Runner(environment.context, JOBS)
         connection, stop = SocketConnection(build_bolt_app(client, environment.context), APP_TOKEN), asyncio.Event()
-        work = [asyncio.create_task(connection.run(stop)), asyncio.create_task(environment.runner.run(stop))]
+        tasks = [asyncio.create_task(connection.run(stop)), asyncio.create_task(environment.runner.run(stop))]
         try:
             yield SlackEnvironment(slack, environment, connection)
             assert slack.problems == []
         finally:
             stop.set()
-            await asyncio.gather(*work)
+            await asyncio.gather(*tasks)
             await environment.close()
 
 

@@ -1,4 +1,4 @@
-"""Clicks, commands and forms in the wrong hands, at the wrong moment, or twice. By the strict double."""
+"""Hostile clicks, commands and forms: by the wrong person, at the wrong moment, or twice."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ AUTOMATIC = "request shop readonly 1h looking at a refund"
 
 @pytest.fixture(autouse=True)
 def long_lookup_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine the double may take longer than a person would wait; then no answer would hide what is tested."""
+    """Raise the time limit of lookups. On a busy machine a timeout would hide the expected result."""
     for module in ("user_groups", "emails"):
         monkeypatch.setattr(f"bot.slack.{module}.WAIT_SECONDS", 60.0)
 
 
 async def live_grant(slack_environment: SlackEnvironment) -> dict[str, Any]:
-    """A grant; its credential message."""
+    """Make a live grant and return its credential message."""
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     message = await slack_environment.expect_dm(ADA, "is ready")
@@ -36,23 +36,26 @@ async def live_grant(slack_environment: SlackEnvironment) -> dict[str, Any]:
 
 async def wait_for_replies(slack_environment: SlackEnvironment, person: str, number: int) -> None:
     await slack_environment.slack.wait(
-        f"{person} has {number} answers", lambda: len(slack_environment.slack.answers(person)) >= number
+        f"{person} has {number} replies", lambda: len(slack_environment.slack.answers(person)) >= number
     )
 
 
 async def wait_until_idle(slack_environment: SlackEnvironment) -> None:
-    """Until the runner has nothing left to do now."""
+    """Wait until the runner has no due task."""
     ledger = slack_environment.environment.ledger
     deadline = asyncio.get_running_loop().time() + 20
     while any(task.due_at <= slack_environment.environment.clock() for task in await ledger.tasks()):
-        require(asyncio.get_running_loop().time() < deadline, "the runner comes to rest")
+        require(asyncio.get_running_loop().time() < deadline, "the runner has no due task")
         await asyncio.sleep(0.05)
 
 
-# One configuration through a click (R2).
+# A click uses one configuration (R2).
 
 
-@open_fault("R2", "while Slack is asked the files change: judged by the old ones, recorded under the new")
+@open_fault(
+    "R2",
+    "if the files change during a lookup, the click is evaluated under the old policy and recorded under the new one",
+)
 async def test_click_is_evaluated_under_the_policy_in_force_when_it_is_recorded(
     slack_environment: SlackEnvironment,
 ) -> None:
@@ -60,19 +63,19 @@ async def test_click_is_evaluated_under_the_policy_in_force_when_it_is_recorded(
     slack_environment.slack.workspace.add_group(DBAS, "dbas", SECOND)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])
     card = await slack_environment.make_request()
-    await wait_until_idle(slack_environment)  # so that it is the click that asks Slack
+    await wait_until_idle(slack_environment)  # so that the lookup belongs to the click
     slack_environment.environment.context.directory.forget_groups()
-    asked = len(slack_environment.slack.calls)
+    calls = len(slack_environment.slack.calls)
     arrives = slack_environment.slack.late["usergroups.list"] = asyncio.Event()
     click = asyncio.create_task(slack_environment.slack.click(LEAD, card, "Approve"))
     await slack_environment.slack.wait(
-        "Slack is asked", lambda: "usergroups.list" in dict(slack_environment.slack.calls[asked:])
+        "the lookup has begun", lambda: "usergroups.list" in dict(slack_environment.slack.calls[calls:])
     )
     put_in_force(slack_environment.environment, approvals=[{"from": [DBAS]}])
     arrives.set()
     await click
     await slack_environment.slack.wait(
-        "an end of it",
+        "the click has a result",
         lambda: "is ready" in str(slack_environment.slack.dm(ADA)) or slack_environment.slack.answers(LEAD),
     )
     assert (await slack_environment.request()).state is State.PENDING
@@ -99,7 +102,7 @@ async def test_request_form_of_a_former_requester_makes_no_request(
     assert await slack_environment.environment.ledger.requests() == ()
 
 
-# What is not theirs.
+# Other people's requests.
 
 
 async def test_only_the_requester_can_submit_the_extension_form(slack_environment: SlackEnvironment) -> None:
@@ -143,7 +146,7 @@ async def test_two_stages_need_two_people_under_concurrent_clicks(slack_environm
     clicks = [slack_environment.slack.click(who, card, "Approve", twice=True) for who in (LEAD, SECOND, LEAD, SECOND)]
     await asyncio.gather(*clicks)
     await slack_environment.slack.wait(
-        "all but the votes are answered",
+        "all clicks but the approvals are answered",
         lambda: len(slack_environment.slack.answers(LEAD)) + len(slack_environment.slack.answers(SECOND)) >= 6,
     )
     votes = {(d.stage, d.person_id) for d in await slack_environment.environment.ledger.decisions(1)}
@@ -152,7 +155,7 @@ async def test_two_stages_need_two_people_under_concurrent_clicks(slack_environm
     assert ((await slack_environment.request()).state is State.PENDING) == (len(votes) == 1)
 
 
-# What comes twice (R16).
+# Deliveries that come twice (R16).
 
 
 async def count_grants(slack_environment: SlackEnvironment) -> int:
@@ -161,7 +164,7 @@ async def count_grants(slack_environment: SlackEnvironment) -> int:
     )
 
 
-@open_fault("R16", "typed again when it was carried out, it is granted again")
+@open_fault("R16", "a command repeated after the grant makes a second grant")
 async def test_command_repeated_after_the_grant_makes_no_second_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     await slack_environment.slack.command(ADA, AUTOMATIC)
@@ -171,7 +174,7 @@ async def test_command_repeated_after_the_grant_makes_no_second_grant(slack_envi
     assert await count_grants(slack_environment) == 1
 
 
-@open_fault("R16", "delivered again by Slack when it was carried out, it is granted again")
+@open_fault("R16", "a command redelivered after the grant makes a second grant")
 async def test_command_redelivered_after_the_grant_makes_no_second_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     payload = {
@@ -183,7 +186,7 @@ async def test_command_redelivered_after_the_grant_makes_no_second_grant(slack_e
     await slack_environment.expect_dm(ADA, "is ready")
     await slack_environment.slack.deliver("slash_commands", payload, retry=1)
     await wait_for_replies(slack_environment, ADA, 2)
-    require((await slack_environment.request()).state is State.ACTIVE, "the first one lives")
+    require((await slack_environment.request()).state is State.ACTIVE, "the first grant is live")
     assert await count_grants(slack_environment) == 1
 
 

@@ -1,4 +1,4 @@
-"""The way to Slack when it is slow, half open or silent: what is acked, what is lost, and what is built again."""
+"""The connection to Slack while Slack is slow, half open or silent: what is acknowledged, lost and replaced."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ async def wait_for_socket(slack: FakeSlack) -> None:
 
 
 def take_problems(slack: FakeSlack) -> list[str]:
-    """What Slack complained about until now; it is judged by the test and not by its fixture."""
-    found = list(slack.problems)
+    """Return and clear the problems up to now, so that the test and not the fixture checks them."""
+    problems = list(slack.problems)
     slack.problems.clear()
-    return found
+    return problems
 
 
 @open_fault("U9", "the first command waits for auth.test before its ack")
@@ -49,7 +49,7 @@ async def test_first_command_is_acked_while_auth_test_is_slow(
     assert outcome.was_acked
 
 
-@open_fault("U9", "the first command is lost where auth.test fails once")
+@open_fault("U9", "the first command is lost if auth.test fails once")
 async def test_first_command_is_answered_although_auth_test_fails(
     slack_environment: SlackEnvironment,
 ) -> None:
@@ -62,7 +62,7 @@ async def test_first_command_is_answered_although_auth_test_fails(
     await slack_environment.slack.wait("an answer", lambda: slack_environment.slack.answers(ADA))
 
 
-@open_fault("U9", "the card in the renamed channel keeps its buttons")
+@open_fault("U9", "the card in the channel with a new id keeps its buttons")
 async def test_card_is_updated_after_its_channel_got_another_id(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     workspace = slack_environment.slack.workspace
@@ -82,7 +82,7 @@ async def test_card_is_updated_after_its_channel_got_another_id(slack_environmen
 
 
 def has_approve_button(slack_environment: SlackEnvironment) -> bool:
-    """The card in the channel under its new id."""
+    """Whether the card, in the channel with its new id, still has the button."""
     return "Approve" in str(slack_environment.slack.messages("C0NEWID")[0]["blocks"])
 
 
@@ -100,12 +100,12 @@ async def test_approvers_get_a_dm_if_the_channel_got_another_id(
     )
 
 
-# Packets that vanish.
+# Lost packets.
 
 
 @dataclass
 class Relay:
-    """TCP between the bot and the double. A frozen link neither forwards nor closes."""
+    """A TCP relay between the bot and the fake. A frozen link neither forwards nor closes."""
 
     port_behind: int
     port: int = 0
@@ -125,7 +125,7 @@ class Relay:
         await asyncio.gather(link.carry(reader, back), link.carry(there, writer))
 
     def freeze(self) -> None:
-        """All links there are; new ones pass."""
+        """Freeze all present links. New links pass."""
         for link in self.links:
             link.is_frozen = True
 
@@ -154,7 +154,7 @@ class Link:
 
 @dataclass
 class RelayedBot:
-    """A bot that reaches Slack through the relay."""
+    """A bot whose connection to Slack goes through the relay."""
 
     slack: FakeSlack
     relay: Relay
@@ -196,7 +196,7 @@ async def relayed_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 
 async def assert_command_answered(relayed_bot: RelayedBot) -> None:
-    """A command is answered; what is typed while one socket follows another is lost, and people type it again."""
+    """A command is answered. Commands while a socket is replaced are lost, so it is sent up to five times."""
     before = len(relayed_bot.slack.answers(ADA))
     tries = [await relayed_bot.slack.command(ADA, "help")]
     while not tries[-1].was_acked and len(tries) < 5:
@@ -206,7 +206,7 @@ async def assert_command_answered(relayed_bot: RelayedBot) -> None:
     await relayed_bot.slack.wait("an answer", lambda: len(relayed_bot.slack.answers(ADA)) > before)
 
 
-@open_fault("U9", "the ack waits for the Web API: where that swallows packets, none comes")
+@open_fault("U9", "the ack waits for the Web API and does not come if that drops packets")
 async def test_command_is_acked_while_the_web_api_drops_packets(relayed_bot: RelayedBot) -> None:
     relayed_bot.relay.passes = False
     outcome = await relayed_bot.slack.command(ADA, "request shop readonly 1h looking at a refund")

@@ -1,4 +1,4 @@
-"""Who is told and who decides: guests, other organisations, shared channels, addresses and groups that change hands. By the strict double."""
+"""Who is notified and who may decide: guests, other organisations, shared channels, and addresses and groups that change."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, SECOND
 
 LEADS, DBAS, BOSS, NEXT = "S0LEADS", "S0DBAS", "boss@example.com", "U0NEXT"
 ABSENCE_SECONDS = 3.0
-"""Seconds in which what must not come would have come: it comes within one."""
+"""Seconds after which a message counts as not sent. Messages arrive within one second."""
 
 
 @pytest.fixture(autouse=True)
 def long_lookup_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine the double may take longer than a person would wait; then no answer would hide what is tested."""
+    """Raise the time limit of lookups. On a busy machine a timeout would hide the expected result."""
     for module in ("user_groups", "emails"):
         monkeypatch.setattr(f"bot.slack.{module}.WAIT_SECONDS", 60.0)
 
 
 async def appears_within(found: Any, seconds: float = ABSENCE_SECONDS) -> bool:
-    """Whether there is something within that time."""
+    """Whether ``found`` returns something within that time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not found() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.02)
@@ -37,7 +37,7 @@ async def appears_within(found: Any, seconds: float = ABSENCE_SECONDS) -> bool:
 
 
 async def wait_for_click_result(slack_environment: SlackEnvironment, person: str, known: int = 0) -> None:
-    """Until a click had its consequence."""
+    """Wait until the click was answered or the access is ready."""
     await slack_environment.slack.wait(
         "the click is answered",
         lambda: (
@@ -46,11 +46,11 @@ async def wait_for_click_result(slack_environment: SlackEnvironment, person: str
     )
 
 
-# Only our own people are told, and counted (R5, R12).
+# Only members are notified and counted (R5, R12).
 
 
 @pytest.mark.parametrize("reviewer", [GUEST, OUTSIDER])
-@open_fault("R5", "somebody who is not ours is told, and that counts: the grant goes live")
+@open_fault("R5", "a non-member is notified and counts as a reviewer: the grant goes live")
 async def test_break_glass_is_denied_if_no_reviewer_is_a_member(
     slack_environment: SlackEnvironment, reviewer: str
 ) -> None:
@@ -62,8 +62,8 @@ async def test_break_glass_is_denied_if_no_reviewer_is_a_member(
     put_in_force(slack_environment.environment)
     await slack_environment.slack.command(ADA, "breakglass shop readonly 30m everything is down")
     await slack_environment.slack.wait(
-        "it is given or refused",
-        lambda: any(words in str(slack_environment.slack.dm(ADA)) for words in ("is ready", "was refused")),
+        "it is granted or refused",
+        lambda: any(text in str(slack_environment.slack.dm(ADA)) for text in ("is ready", "was refused")),
     )
     assert (await slack_environment.request()).state is State.DENIED
     assert slack_environment.environment.server.users == {}
@@ -71,7 +71,7 @@ async def test_break_glass_is_denied_if_no_reviewer_is_a_member(
 
 
 @pytest.mark.parametrize("stranger", [GUEST, OUTSIDER])
-@open_fault("R12", "a card with reason and buttons is sent to somebody who is not ours")
+@open_fault("R12", "a card with reason and buttons is sent to a non-member")
 async def test_only_members_get_a_copy_of_the_card(slack_environment: SlackEnvironment, stranger: str) -> None:
     slack_environment.slack.workspace.channels[CARDS]["members"] = [ADA]
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD, stranger)
@@ -82,13 +82,13 @@ async def test_only_members_get_a_copy_of_the_card(slack_environment: SlackEnvir
 
 
 async def share(slack_environment: SlackEnvironment, channel: str, *, shared: bool = True) -> None:
-    """With another organisation, and Slack says so."""
+    """Share a channel with another organisation, and send Slack's event."""
     slack_environment.slack.workspace.channels[channel]["is_ext_shared"] = shared
     kind = "channel_shared" if shared else "channel_unshared"
     await slack_environment.slack.event(kind, channel=channel, connected_team_id="T0OTHER")
 
 
-@open_fault("R12", "the card is posted where another organisation reads it")
+@open_fault("R12", "the card is posted in a channel that another organisation reads")
 async def test_no_card_is_posted_in_a_shared_channel(slack_environment: SlackEnvironment) -> None:
     await share(slack_environment, CARDS)
     await slack_environment.slack.command(ADA, "request shop readonly 1h Jane Doe's refunds")
@@ -100,7 +100,7 @@ async def test_no_card_is_posted_in_a_shared_channel(slack_environment: SlackEnv
     assert "Jane Doe" in str(slack_environment.slack.dm(SECOND))
 
 
-@open_fault("R12", "the alert is posted where another organisation reads it")
+@open_fault("R12", "the alert is posted in a channel that another organisation reads")
 async def test_no_alert_is_posted_in_a_shared_channel(slack_environment: SlackEnvironment) -> None:
     load_now(slack_environment.environment)
     await share(slack_environment, ALERTS)
@@ -112,13 +112,13 @@ async def test_no_alert_is_posted_in_a_shared_channel(slack_environment: SlackEn
     assert "Something is wrong." in str(slack_environment.slack.dm(ADMIN))
 
 
-@open_fault("R12", "the audit lines are posted where another organisation reads them")
+@open_fault("R12", "the audit lines are posted in a channel that another organisation reads")
 async def test_audit_lines_wait_while_the_audit_channel_is_shared(slack_environment: SlackEnvironment) -> None:
     await share(slack_environment, AUDIT)
     await slack_environment.make_request("shop readonly 1h Jane Doe's refunds")
     assert not await appears_within(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
-    slack_environment.environment.clock.at += gathering.ALERT_PAUSE  # whatever was kept in mind is old
+    slack_environment.environment.clock.at += gathering.ALERT_PAUSE  # longer than the pause between alerts
     slack_environment.environment.runner.nudge()
     await slack_environment.slack.wait(
         "the lines come", lambda: "Jane Doe" in str(slack_environment.slack.messages(AUDIT))
@@ -129,7 +129,7 @@ async def test_audit_lines_wait_while_the_audit_channel_is_shared(slack_environm
 
 
 async def approve_by_address(slack_environment: SlackEnvironment, **keys: Any) -> None:
-    """LEAD approves by an address; NEXT is there, with another one."""
+    """The rule names LEAD by an address. NEXT has another address."""
     slack_environment.slack.workspace.add_person(NEXT, "next")
     slack_environment.slack.workspace.users[LEAD]["profile"]["email"] = BOSS
     put_in_force(slack_environment.environment, approvals=[{"from": [BOSS, SECOND]}], **keys)
@@ -154,26 +154,26 @@ async def test_former_owner_of_an_address_cannot_approve(slack_environment: Slac
     assert (await slack_environment.request()).state is State.PENDING
 
 
-@open_fault("R13", "an answer that was on its way when the address changed hands brings its former owner back")
+@open_fault("R13", "a lookup that began before the address moved restores its former owner")
 async def test_lookup_started_before_an_address_moved_is_discarded(
     slack_environment: SlackEnvironment,
 ) -> None:
     await approve_by_address(slack_environment)
     arrives = slack_environment.slack.late["users.lookupByEmail"] = asyncio.Event()
-    looked = asyncio.create_task(slack_environment.environment.context.directory.members([BOSS]))
+    lookup = asyncio.create_task(slack_environment.environment.context.directory.members([BOSS]))
     await slack_environment.slack.wait(
-        "the question is asked", lambda: "users.lookupByEmail" in dict(slack_environment.slack.calls)
+        "the lookup has begun", lambda: "users.lookupByEmail" in dict(slack_environment.slack.calls)
     )
     await move_address(slack_environment)
     arrives.set()
-    await looked
+    await lookup
     card = await slack_environment.make_request()
     await slack_environment.slack.click(LEAD, card, "Approve")
     await wait_for_click_result(slack_environment, LEAD)
     assert (await slack_environment.request()).state is State.PENDING
 
 
-@open_fault("R7", "an address changes hands, its new owner approves, and nothing says so")
+@open_fault("R7", "an address moves and its new owner approves without an audit event or an alert")
 async def test_moved_address_is_audited_and_alerted(slack_environment: SlackEnvironment) -> None:
     await approve_by_address(slack_environment)
     card = await slack_environment.make_request()
@@ -198,7 +198,7 @@ async def test_unconfirmed_address_has_no_owner(slack_environment: SlackEnvironm
 # Groups (R7).
 
 
-@open_fault("R7", "both events come when the group is right again: nothing is on record")
+@open_fault("R7", "both events come after the group was restored: nothing is audited")
 async def test_approval_by_a_short_time_group_member_is_audited(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     put_in_force(slack_environment.environment, approvals=[{"from": [LEADS]}])

@@ -1,4 +1,4 @@
-"""The real process between the strict double of Slack and a ledger in a file: what it cannot read, cannot write, or does not find."""
+"""The real process with a ledger file that has unreadable rows, cannot be written, or is gone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.open_faults import open_fault, require
 from tests.servers.postgresql import free_port
 
 DETECTION_SECONDS = 10.0
-"""Seconds in which what is asked again and again has to be seen. It costs so much while the fault is open."""
+"""Seconds within which a repeated check must notice the problem. An open fault costs this much time."""
 
 DATABASES = {
     "databases": {"shop": {"engine": "postgresql", "admin_url": "env:SHOP_URL", "levels": {"readonly": {"roles": ["r"]}}}}
@@ -45,7 +45,7 @@ VALUES ('digest', 'slack:digest', NULL, '{}', '2020-01-01 00:00:00.000000', '202
 
 @dataclass
 class Bot:
-    """``dbaccess run`` as a process. What it prints goes through a pipe, since a limit on its files would hold for a log too."""
+    """``dbaccess run`` as a process. Its output is discarded, because the limit on its files would also limit a log file."""
 
     folder: Path
     slack: FakeSlack
@@ -80,7 +80,7 @@ class Bot:
         require(await self.comes(self.ready, 60), "the bot is ready")
 
     async def ready(self) -> bool:
-        """Whether /readyz says so."""
+        """Whether /readyz answers 200."""
         with suppress(aiohttp.ClientError, TimeoutError):
             async with aiohttp.request(
                 "GET", f"http://127.0.0.1:{self.port}/readyz", timeout=aiohttp.ClientTimeout(total=10)
@@ -88,10 +88,10 @@ class Bot:
                 return answer.status == 200
         return False
 
-    async def comes(self, look: Any, seconds: float = DETECTION_SECONDS) -> bool:
-        """Whether it does within that time."""
+    async def comes(self, check: Any, seconds: float = DETECTION_SECONDS) -> bool:
+        """Whether ``check`` is true within that time."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while not await look():
+        while not await check():
             if asyncio.get_running_loop().time() > deadline or not self.is_running:
                 return False
             await asyncio.sleep(0.1)
@@ -130,21 +130,21 @@ async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
 
 
 async def exits_within(bot: Bot, seconds: float = DETECTION_SECONDS) -> bool:
-    """Whether the process ends of itself."""
+    """Whether the process exits within that time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while bot.is_running and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
     return not bot.is_running
 
 
-# A row that it cannot read (R9).
+# Unreadable rows (R9).
 
 
 @open_fault("R9", "the process exits at one task of an unknown kind")
 async def test_process_survives_a_task_of_unknown_kind(bot: Bot) -> None:
     await bot.start()
     bot.sql(UNKNOWN_TASK)
-    await bot.slack.command(ADA, "request shop readonly 1h looking at a refund")  # so that it looks for work
+    await bot.slack.command(ADA, "request shop readonly 1h looking at a refund")  # makes it look for tasks
 
     async def works() -> bool:
         return bool(bot.slack.messages(CARDS))
@@ -153,7 +153,7 @@ async def test_process_survives_a_task_of_unknown_kind(bot: Bot) -> None:
     assert not await exits_within(bot, 1.0)
 
 
-@open_fault("R9", "it exits again at each start")
+@open_fault("R9", "the process exits at each start")
 async def test_process_starts_with_a_task_of_unknown_kind(bot: Bot) -> None:
     await bot.start()
     bot.stop()
@@ -163,7 +163,7 @@ async def test_process_starts_with_a_task_of_unknown_kind(bot: Bot) -> None:
     assert not await exits_within(bot, 3.0)
 
 
-# A disk that is full (R8).
+# A full disk (R8).
 
 
 @open_fault("R8", "/readyz says 200 while nothing can be written")
@@ -175,7 +175,7 @@ async def test_full_disk_makes_the_process_unready(bot: Bot) -> None:
     resource.prlimit(bot.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     await bot.slack.click(LEAD, card, "Approve")
     await bot.slack.wait("an answer", lambda: bot.slack.answers(LEAD))
-    require("Reference" in str(bot.slack.answers(LEAD)), "the click could not be written down")
+    require("Reference" in str(bot.slack.answers(LEAD)), "the click could not be recorded")
 
     async def not_ready() -> bool:
         return not await bot.ready()
@@ -184,12 +184,12 @@ async def test_full_disk_makes_the_process_unready(bot: Bot) -> None:
     assert bot.is_running
 
 
-# A ledger that is gone (R10).
+# A lost ledger (R10).
 
 
 @asynccontextmanager
 async def running_app(environment: AccessEnvironment, slack: FakeSlack) -> AsyncIterator[asyncio.Task[None]]:
-    """``run`` on the house's files and server."""
+    """Run the app with the files, ledger and server of the test environment."""
     settings = Settings(
         slack_bot_token=SecretStr(BOT_TOKEN),
         slack_app_token=SecretStr(APP_TOKEN),
@@ -219,7 +219,7 @@ async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     await found.close()
 
 
-@open_fault("R10", "a new ledger is made without a word; the users of the lost one have no end")
+@open_fault("R10", "a new ledger is created silently, and the users of the lost one are never ended")
 async def test_lost_ledger_is_not_recreated_while_its_users_exist(environment: AccessEnvironment) -> None:
     await environment.granted()
     await environment.ledger.close()
@@ -233,4 +233,4 @@ async def test_lost_ledger_is_not_recreated_while_its_users_exist(environment: A
                     break
                 await asyncio.sleep(0.05)
             assert not environment.ledger.path.exists()
-            assert life.done(), "and the bot says why it does not start"
+            assert life.done(), "the bot does not start"

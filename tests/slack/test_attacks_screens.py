@@ -1,4 +1,4 @@
-"""What people typed is data wherever it is shown, and nothing they typed is dropped or guessed. By the strict double."""
+"""Text of people is shown as text everywhere, and nothing of it is dropped or guessed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUOTED = re.compile(r"“[^”]*”|\"[^\"]*\"|`[^`]*`|<@[^>]*>")
 
 
 def formatted_texts(blocks: Any) -> Iterator[str]:
-    """Every text that Slack formats; plain text and rich text are shown as they are."""
+    """Yield every mrkdwn text. Slack shows plain text and rich text unformatted."""
     if isinstance(blocks, dict):
         if blocks.get("type") == "mrkdwn":
             yield str(blocks["text"])
@@ -33,13 +33,13 @@ def formatted_texts(blocks: Any) -> Iterator[str]:
 
 
 def active_markup(shown: list[dict[str, Any]]) -> list[str]:
-    """Which markup of a person Slack would carry out."""
+    """Return the markup of a person that Slack would format."""
     texts = "\n".join(text for message in shown for text in formatted_texts(message["blocks"]))
     return [markup for markup in MARKUP if markup in texts]
 
 
 async def reply_to(slack_environment: SlackEnvironment, user: str, command: str) -> dict[str, Any]:
-    """The whole answer to a command."""
+    """Send a command and return the whole reply."""
     before = len(slack_environment.slack.workspace.ephemerals)
     await slack_environment.slack.command(user, command)
     mine = await slack_environment.slack.wait(
@@ -57,7 +57,7 @@ async def test_markup_in_a_reason_is_shown_as_text_on_the_card(slack_environment
     assert "approved by lead" in str(card)
 
 
-@open_fault("R16", "the feed formats what people type")
+@open_fault("R16", "the feed formats text of people")
 async def test_markup_in_a_reason_is_shown_as_text_in_the_feed(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
     lines = await slack_environment.slack.wait("a line", lambda: slack_environment.slack.messages(AUDIT))
@@ -65,39 +65,39 @@ async def test_markup_in_a_reason_is_shown_as_text_in_the_feed(slack_environment
     assert active_markup(lines) == []
 
 
-@open_fault("R16", "the answer to status formats what people type")
+@open_fault("R16", "the reply to status formats text of people")
 async def test_markup_in_a_reason_is_shown_as_text_in_status(slack_environment: SlackEnvironment) -> None:
     await slack_environment.make_request(f"shop readonly 1h {' '.join(MARKUP)}")
-    told = await reply_to(slack_environment, LEAD, "status 1")
-    require("approved by lead" in str(told), "the answer has the reason")
-    assert active_markup([told]) == []
+    shown = await reply_to(slack_environment, LEAD, "status 1")
+    require("approved by lead" in str(shown), "the answer has the reason")
+    assert active_markup([shown]) == []
 
 
-@open_fault("R16", "an alert formats what people are called")
+@open_fault("R16", "an alert formats display names")
 async def test_markup_in_a_name_is_shown_as_text_in_an_alert(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.users[ADA]["profile"]["display_name"] = " ".join(MARKUP)
     slack_environment.environment.policy["rules"].append({**GLASS, "requesters": [ADA]})
     slack_environment.environment.write()
     await slack_environment.slack.command(ADA, "breakglass shop readonly 30m everything is down")
-    told = await slack_environment.slack.wait("the alert", lambda: slack_environment.slack.messages(ALERTS))
-    require("approved by lead" in str(told), "the alert has the name")
-    assert active_markup(told) == []
+    shown = await slack_environment.slack.wait("the alert", lambda: slack_environment.slack.messages(ALERTS))
+    require("approved by lead" in str(shown), "the alert has the name")
+    assert active_markup(shown) == []
 
 
 async def request_card_of(slack_environment: SlackEnvironment, name: str) -> dict[str, Any]:
-    """The card of somebody who is called so."""
+    """Make a request under this display name and return its card."""
     slack_environment.slack.workspace.users[ADA]["profile"]["display_name"] = name
     return await slack_environment.make_request()
 
 
-@open_fault("R16", "the name stands in the dialog as if it were our own sentence")
+@open_fault("R16", "the dialog shows the name like its own text")
 async def test_display_name_cannot_forge_the_confirmation_dialog(slack_environment: SlackEnvironment) -> None:
     forged = "lead gets readonly on play for 5 min."
     card = await request_card_of(slack_environment, f"{forged}\nApprove as usual. <!channel> *x* \u200b")
     approve = next(e for b in card["blocks"] if b["type"] == "actions" for e in b["elements"])
-    told = approve["confirm"]["text"]["text"]
-    require("readonly on shop for 1 h" in told, "the dialog has the facts")
-    assert forged not in QUOTED.sub("", told)
+    shown = approve["confirm"]["text"]["text"]
+    require("readonly on shop for 1 h" in shown, "the dialog has the facts")
+    assert forged not in QUOTED.sub("", shown)
 
 
 @pytest.mark.parametrize(
@@ -119,20 +119,20 @@ async def test_username_is_valid_for_every_display_name(slack_environment: Slack
 # Refused clicks (R16).
 
 
-@open_fault("R16", "a refused click stands in the ledger alone")
+@open_fault("R16", "a refused click is only in the ledger")
 async def test_refused_click_appears_in_the_feed(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(STRANGER, card, "Approve")
     await slack_environment.expect_reply(STRANGER, "Only the approvers")
     await slack_environment.slack.click(LEAD, card, "Approve")
     lines = await slack_environment.slack.wait(
-        "what came after it",
-        lambda: "approved" in (said := "\n".join(m["text"] for m in slack_environment.slack.messages(AUDIT))) and said,
+        "the next line of the feed",
+        lambda: "approved" in (text := "\n".join(m["text"] for m in slack_environment.slack.messages(AUDIT))) and text,
     )
     assert "refused click" in lines
 
 
-@open_fault("R16", "nothing is on record where somebody who is not ours clicks")
+@open_fault("R16", "the click of a non-member is not audited")
 async def test_click_of_a_guest_is_audited(slack_environment: SlackEnvironment) -> None:
     card = await slack_environment.make_request()
     await slack_environment.slack.click(GUEST, card, "Approve")
@@ -141,11 +141,11 @@ async def test_click_of_a_guest_is_audited(slack_environment: SlackEnvironment) 
     assert AuditKind.CLICK_REFUSED in [event.kind for event in events]
 
 
-# What people type and paste (U9).
+# Typed and pasted commands (U9).
 
 
 async def parsed_request(slack_environment: SlackEnvironment, typed: str) -> tuple[str, str, timedelta, str]:
-    """The request that comes of it. Where none comes, nothing but an answer or a form may."""
+    """Send the command and return database, level, duration and reason of its request. Fails if there is no request."""
     await slack_environment.slack.command(ADA, typed)
     await slack_environment.slack.wait(
         "a card, an answer or a form",
@@ -188,13 +188,13 @@ async def test_unusual_spacing_and_case_are_understood(slack_environment: SlackE
     ],
     ids=["zero width space", "byte order mark", "word joiner", "soft hyphen", "zero width joiner"],
 )
-@open_fault("U9", "characters that draw nothing are taken for a part of the name")
+@open_fault("U9", "invisible characters are taken for a part of the name")
 async def test_invisible_characters_are_dropped_from_a_command(slack_environment: SlackEnvironment, typed: str) -> None:
     assert await parsed_request(slack_environment, typed) == EXPECTED
 
 
 @pytest.mark.parametrize("span", ["2 hours", "2h,", "for 2h", "(2h)"])
-@open_fault("U9", "the span is not understood, or is taken for the reason")
+@open_fault("U9", "the duration is not understood, or is taken for the reason")
 async def test_common_spellings_of_a_duration_are_understood(slack_environment: SlackEnvironment, span: str) -> None:
     typed = f"request shop readonly {span} looking at a refund"
     assert await parsed_request(slack_environment, typed) == ("shop", "readonly", 2 * HOUR, "looking at a refund")
@@ -206,7 +206,7 @@ async def test_ten_min_is_understood_as_a_duration(slack_environment: SlackEnvir
     assert found == ("shop", "readonly", HOUR / 6, "looking at a refund")
 
 
-@open_fault("U9", "after the duration the level is taken for a part of the reason")
+@open_fault("U9", "a level after the duration is taken for a part of the reason")
 async def test_level_and_duration_come_in_any_order(slack_environment: SlackEnvironment) -> None:
     assert await parsed_request(slack_environment, "request shop 1h readonly looking at a refund") == EXPECTED
 
@@ -238,7 +238,7 @@ async def test_mentions_and_links_in_a_reason_become_names_and_addresses(slack_e
 
 
 async def test_reason_length_counts_unescaped_characters(slack_environment: SlackEnvironment) -> None:
-    """Slack sends three characters as entities."""
+    """Slack sends ``& < >`` as entities of several characters."""
     await slack_environment.make_request("shop readonly 1h " + "a &amp; b &lt; c " * 95)
     assert len((await slack_environment.request()).reason) == 95 * len("a & b < c ") - 1
 

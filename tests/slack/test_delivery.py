@@ -1,4 +1,4 @@
-"""Slack's ways that hurt: late, out of order, without an answer, on a new socket. Nothing is decided twice and nobody is left alone."""
+"""Slack delivers late, out of order, without an answer, or on a new socket. Nothing is decided twice, and everybody gets an answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.slack.conftest import ADA, ADMIN, GUEST, LEAD, OUTSIDER, SECOND, Slac
 
 
 async def hold_back(slack_environment: SlackEnvironment, *acts: Any) -> list[asyncio.Task[Any]]:
-    """What people do while Slack delivers nothing, in this order."""
+    """Start the acts in this order while Slack delivers nothing."""
     slack_environment.slack.hold()
     running = []
     for count, act in enumerate(acts, start=1):
@@ -115,7 +115,7 @@ async def test_lost_answer_to_the_credential_message_leaves_no_password(
     await slack_environment.expect_card(card["ts"], "Revoke")
     passwords = [user.password for user in slack_environment.environment.server.users.values()]
     await slack_environment.slack.command(ADA, "done 1")
-    await slack_environment.slack.wait("nobody is left", lambda: not slack_environment.environment.server.users)
+    await slack_environment.slack.wait("the user is removed", lambda: not slack_environment.environment.server.users)
     await slack_environment.slack.wait(
         "no password is left", lambda: not any(p in json.dumps(slack_environment.slack.dm(ADA)) for p in passwords)
     )
@@ -125,7 +125,7 @@ async def test_refreshed_socket_is_opened_again(slack_environment: SlackEnvironm
     await slack_environment.make_request()
     for _ in range(2):
         await slack_environment.slack.refresh_sockets()
-    for _ in range(4):  # what is typed in the gap is lost, and Slack shows an error: people type it again
+    for _ in range(4):  # a command between two sockets is lost, and Slack shows an error
         if (await slack_environment.slack.command(ADA, "status 1")).was_acked:
             break
     slack_environment.slack.problems[:] = [p for p in slack_environment.slack.problems if "was not acked" not in p]
@@ -152,7 +152,7 @@ async def test_non_members_cannot_use_any_command(slack_environment: SlackEnviro
             await slack_environment.slack.wait(
                 "an answer", lambda who=who, before=before: len(slack_environment.slack.answers(who)) > before
             )
-        assert all("Only members of this workspace" in words for words in slack_environment.slack.answers(who))
+        assert all("Only members of this workspace" in text for text in slack_environment.slack.answers(who))
 
 
 async def test_late_result_of_a_form_is_sent_as_a_dm(
@@ -162,11 +162,11 @@ async def test_late_result_of_a_form_is_sent_as_a_dm(
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     submit = forms._ack_arguments
 
-    async def slowly(*about: Any) -> dict[str, Any]:
+    async def submit_slowly(*arguments: Any) -> dict[str, Any]:
         await asyncio.sleep(0.1)
-        return await submit(*about)
+        return await submit(*arguments)
 
-    monkeypatch.setattr(forms, "_ack_arguments", slowly)
+    monkeypatch.setattr(forms, "_ack_arguments", submit_slowly)
     monkeypatch.setattr(forms, "ACK_SECONDS", 0.01)
     assert (await slack_environment.slack.submit(ADA, form, why="x")).ack == {}
     await slack_environment.expect_dm(ADA, "at least 5 characters")

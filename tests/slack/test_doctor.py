@@ -1,4 +1,4 @@
-"""What only Slack knows of the policy's people: is the group there, is anyone in it."""
+"""The doctor's checks of channels, groups and e-mail addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts of the three seconds: all time but that in which others had the processor."""
+"""FairClock counts all time except the time in which other programs had the processor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUSY_PROGRAM = [sys.executable, "-c", "while True: pass"]
 
 @pytest.fixture
 def busy_processors() -> Iterator[None]:
-    """Three busy programs for each processor."""
+    """Run three busy programs for each processor."""
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("this system keeps no count of the time that a thread waits for a processor")
     busy = [subprocess.Popen(BUSY_PROGRAM) for _ in range(3 * (os.cpu_count() or 1))]

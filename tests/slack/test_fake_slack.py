@@ -1,4 +1,4 @@
-"""The double itself: what Slack refuses, it refuses."""
+"""The fake refuses what Slack refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups and people that change, through the strict double: by Slack's own events, silent, slow, empty."""
+"""Approver groups that change, fail, are slow or are empty, and members who leave."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LEADS = "S0LEADS"
 
 @pytest.fixture
 async def group_approvals(slack_environment: SlackEnvironment) -> SlackEnvironment:
-    """Approvals by a group."""
+    """The rule's approvers are a group."""
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.environment.policy["rules"][0]["approvals"] = [{"from": [LEADS]}]
     slack_environment.environment.write()
     return slack_environment
 
 
-async def expect_alert(slack_environment: SlackEnvironment, words: str) -> None:
+async def expect_alert(slack_environment: SlackEnvironment, text: str) -> None:
     await slack_environment.slack.wait(
-        f"an alert says {words!r}", lambda: words in str(slack_environment.slack.messages(ALERTS))
+        f"an alert has {text!r}", lambda: text in str(slack_environment.slack.messages(ALERTS))
     )
 
 
@@ -40,7 +40,7 @@ async def test_member_of_an_approver_group_can_approve(group_approvals: SlackEnv
 
 async def test_nobody_can_approve_after_the_group_was_emptied(group_approvals: SlackEnvironment) -> None:
     card = await group_approvals.make_request()
-    await groups.check_groups(group_approvals.environment.context)  # seen for the first time
+    await groups.check_groups(group_approvals.environment.context)  # records the members for the first time
     await group_approvals.slack.group_changes(LEADS)
     await expect_alert(group_approvals, "which the policy names, was changed in Slack: removed @lead")
     await group_approvals.slack.click(LEAD, card, "Approve")

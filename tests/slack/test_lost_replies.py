@@ -1,4 +1,4 @@
-"""An answer that cannot be shown changes nothing of what was done, and a form has somewhere to answer too."""
+"""Replies that cannot be shown, replies inside forms, and replies to unusual arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.slack.conftest import ADA, ADMIN, LEAD, SlackEnvironment
 
 
 async def choose_database(slack_environment: SlackEnvironment, user: str, view: dict[str, Any]) -> dict[str, Any]:
-    """The first field of a form: Slack sends no response_url with it."""
+    """Choose a database in a form. Slack sends no response_url with it."""
     option = {"text": {"type": "plain_text", "text": "shop"}, "value": "shop"}
     chosen = {"action_id": "database", "block_id": "database", "type": "static_select", "selected_option": option}
     outcome = await slack_environment.slack.deliver(
@@ -36,10 +36,10 @@ async def test_refusal_inside_a_form_is_sent_as_a_dm(
     await slack_environment.slack.command(ADA, "request")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
 
-    async def nothing(*_about: Any) -> None:
+    async def refuse(*_arguments: Any) -> None:
         raise Refused("Nothing is granted today.")
 
-    monkeypatch.setattr(queries, "databases", nothing)
+    monkeypatch.setattr(queries, "databases", refuse)
     await choose_database(slack_environment, ADA, form)
     await slack_environment.expect_dm(ADA, "Nothing is granted today.")
 
@@ -55,7 +55,7 @@ async def test_lost_reply_does_not_say_that_nothing_was_changed(
     with structlog.testing.capture_logs() as logged:
         await slack_environment.slack.deliver("slash_commands", payload)
         await slack_environment.slack.wait(
-            "the loss is logged", lambda: [e for e in logged if e["event"] == "reply_failed"]
+            "the lost reply is logged", lambda: [e for e in logged if e["event"] == "reply_failed"]
         )
     assert (await slack_environment.request()).requester_id == ADA
     assert not [entry for entry in logged if "reference" in entry]

@@ -1,4 +1,4 @@
-"""What the policy promises, through the strict double: two stages with escalation, more time, break-glass with review and without."""
+"""Policy features in Slack: stages, escalation, extensions, break-glass, tickets, revealed passtext."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def advance_clock(slack_environment: SlackEnvironment, **by: float) -> None:
     slack_environment.environment.runner.nudge()
 
 
-async def expect_alert(slack_environment: SlackEnvironment, words: str) -> None:
+async def expect_alert(slack_environment: SlackEnvironment, text: str) -> None:
     await slack_environment.slack.wait(
-        f"an alert says {words!r}", lambda: words in str(slack_environment.slack.messages(ALERTS))
+        f"an alert has {text!r}", lambda: text in str(slack_environment.slack.messages(ALERTS))
     )
 
 
@@ -62,7 +62,8 @@ async def test_two_stages_with_escalation_grant_access(with_groups: SlackEnviron
     advance_clock(with_groups, minutes=31)
     await with_groups.expect_card(card["ts"], "Can decide: <!subteam^S0DBA>, <!subteam^S0ONCALL>")
     await with_groups.slack.wait(
-        "said", lambda: "may be decided by more people now" in str(with_groups.slack.messages(CARDS))
+        "the escalation is announced",
+        lambda: "may be decided by more people now" in str(with_groups.slack.messages(CARDS)),
     )
     reminders = [m for m in with_groups.slack.messages(CARDS) if m["ts"] != card["ts"]]
     assert {m.get("thread_ts") for m in reminders} == {card["ts"]}
@@ -109,10 +110,10 @@ async def test_break_glass_is_granted_and_signed_off(with_groups: SlackEnvironme
     await with_groups.expect_card(card["ts"], "Break-glass access #1")
     await expect_alert(with_groups, "@ada broke the glass: #1")
     await with_groups.expect_dm(LEAD, "was given")
-    mine = await with_groups.expect_dm(SECOND, "Sign off")
+    dm = await with_groups.expect_dm(SECOND, "Sign off")
     await with_groups.slack.click(ADA, with_groups.card(card["ts"]), "Sign off")
     await with_groups.expect_reply(ADA, "You cannot sign off your own access")
-    await with_groups.slack.click(SECOND, mine, "Sign off")
+    await with_groups.slack.click(SECOND, dm, "Sign off")
     await with_groups.expect_reply(SECOND, "#1 is signed off")
     await with_groups.expect_card(card["ts"], "signed off by <@U0SECOND>")
 
@@ -167,5 +168,5 @@ async def test_revealed_password_appears_only_in_the_form(with_groups: SlackEnvi
     shown = re.search(r"\*Password\*\\n`([^`]+)`", str(form))
     assert shown is not None
     assert with_groups.environment.server.login(str((await with_groups.request()).username), shown[1])
-    said = [with_groups.slack.messages(channel) for channel in with_groups.slack.workspace.messages]
-    assert shown[1] not in str(said)
+    messages = [with_groups.slack.messages(channel) for channel in with_groups.slack.workspace.messages]
+    assert shown[1] not in str(messages)

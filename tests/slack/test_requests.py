@@ -1,4 +1,4 @@
-"""The main job through the strict double: every message, form and answer passes Slack's limits, or the fixture fails the test."""
+"""The commands, buttons and forms of a request. The fixture fails if a message, form or reply exceeds Slack's limits."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_form_shows_its_errors_and_makes_a_request(slack_environment: Slac
     await slack_environment.slack.wait("the card", lambda: "for 30 min" in str(slack_environment.slack.messages(CARDS)))
 
 
-async def test_wrong_commands_are_answered_with_the_right_form(slack_environment: SlackEnvironment) -> None:
+async def test_wrong_commands_are_answered_with_the_right_usage(slack_environment: SlackEnvironment) -> None:
     for typed, words in (
         (
             "request shop readonly tow hours please",
@@ -194,7 +194,7 @@ async def test_only_approvers_and_admins_can_revoke(slack_environment: SlackEnvi
     await slack_environment.expect_reply(ADA, "Only those who can approve #1 and admins can revoke it")
     await slack_environment.slack.command(SECOND, "revoke #1")
     await slack_environment.expect_card(card["ts"], "revoked by <@U0SECOND>")
-    await slack_environment.slack.wait("nobody is left", lambda: not slack_environment.environment.server.users)
+    await slack_environment.slack.wait("the user is removed", lambda: not slack_environment.environment.server.users)
 
 
 async def test_only_the_requester_can_get_a_new_password(slack_environment: SlackEnvironment) -> None:

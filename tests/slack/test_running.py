@@ -1,4 +1,4 @@
-"""The whole process' own health: ready, not ready, and why; and what it says to a wrong token."""
+"""The readiness of the whole process, and starts that fail."""
 
 from __future__ import annotations
 
@@ -90,15 +90,15 @@ async def test_readyz_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bot", "token", "words"),
+    ("bot", "token", "text"),
     [
         ("xoxb-wrong", APP_TOKEN, "SLACK_BOT_TOKEN: Slack refused it"),
         (BOT_TOKEN, "xapp-wrong", "SLACK_APP_TOKEN: Slack refused it"),
     ],
 )
-async def test_refused_token_stops_the_start(tmp_path: Path, bot: str, token: str, words: str) -> None:
+async def test_refused_token_stops_the_start(tmp_path: Path, bot: str, token: str, text: str) -> None:
     async with running_fake_slack() as slack:
-        with pytest.raises(CannotStart, match=words):
+        with pytest.raises(CannotStart, match=text):
             await build_app(tmp_path, slack, bot=bot, token=token).run()
 
 

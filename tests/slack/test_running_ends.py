@@ -1,4 +1,4 @@
-"""Something keeps the bot from granting, and a grant is live: it is ended all the same."""
+"""A bot that cannot start for new grants still ends its live grants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.slack.test_running import build_app
 
 FAILED_QUERIES = 5
-"""So many times it is asked what lives before the server answers again."""
+"""Number of queries for live grants before the server answers again."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 
 async def app_with_live_grant(environment: AccessEnvironment, slack: FakeSlack, **settings: Any) -> tuple[App, Request]:
-    """The bot about to start on the ledger of the house, in which a grant has just expired."""
+    """Build a bot on the ledger of the test environment, in which a grant has just expired."""
     request = await environment.granted()
     environment.clock.at += HOUR
     found = build_app(environment.folder, slack)

@@ -1,4 +1,4 @@
-"""An answer to trouble says what is certain, and nothing else: what was asked of the ledger, after the trouble."""
+"""The reply to an unexpected error says only what the ledger shows after the error."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ REFERENCE = r"Something went wrong\. Reference [0-9A-F]{4}-[0-9A-F]{4}\."
 
 
 class UnexpectedError(Exception):
-    """Nobody thought of it."""
+    """An error that no code expects."""
 
 
 def fail_before(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, error: Exception | None = None) -> None:
-    async def failing(*_about: Any, **_named: Any) -> None:
+    async def failing(*_arguments: Any, **_named: Any) -> None:
         raise error or UnexpectedError
 
     monkeypatch.setattr(module, name, failing)
 
 
 def fail_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
-    """The verb does its work, and then something goes wrong."""
-    works: Callable[..., Awaitable[Any]] = getattr(module, name)
+    """Let the use case finish, and raise an error then."""
+    use_case: Callable[..., Awaitable[Any]] = getattr(module, name)
 
-    async def failing(*about: Any, **named: Any) -> None:
-        await works(*about, **named)
+    async def failing(*arguments: Any, **named: Any) -> None:
+        await use_case(*arguments, **named)
         raise UnexpectedError
 
     monkeypatch.setattr(module, name, failing)
 
 
 async def make_live_grant(slack_environment: SlackEnvironment) -> None:
-    """A grant in the ledger's own words: its message is there a moment before."""
+    """Make a live grant. Waits for the state in the ledger, because the message comes a moment before."""
     await slack_environment.slack.click(LEAD, await slack_environment.make_request(), "Approve")
     for _ in range(1000):
         if (await slack_environment.request()).state is State.ACTIVE:
@@ -53,9 +53,9 @@ async def make_live_grant(slack_environment: SlackEnvironment) -> None:
 
 
 async def expect_error_reply(slack_environment: SlackEnvironment, user: str, certain: str) -> None:
-    """The whole answer: a reference and what is certain."""
-    said = await slack_environment.expect_reply(user, "Something went wrong.")
-    assert re.fullmatch(f"{REFERENCE}{re.escape(f' {certain}' if certain else '')}", said), said
+    """The reply is a reference and the certain changes, and nothing else."""
+    reply = await slack_environment.expect_reply(user, "Something went wrong.")
+    assert re.fullmatch(f"{REFERENCE}{re.escape(f' {certain}' if certain else '')}", reply), reply
 
 
 async def test_stored_request_is_reported_as_made(
@@ -99,7 +99,7 @@ async def test_earlier_request_is_not_reported_as_this_one(
 async def test_failed_ledger_write_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its last transaction may be written or not, and it may answer again a moment later."""
+    """The last transaction may or may not be committed, and the ledger may answer again a moment later."""
     fail_before(monkeypatch, request_access, "request_access", StoreUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "")
@@ -159,12 +159,12 @@ async def test_ended_request_is_reported_as_ended(
 async def test_request_closed_by_the_policy_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The click itself closed it, in the policy's name: to the one who clicked nothing is certain."""
+    """The click closed the request with the policy as actor. For the person who clicked nothing is certain."""
     card = await slack_environment.make_request()
     slack_environment.environment.policy["rules"][0]["approvals"][0]["count"] = 2
     slack_environment.environment.write()
 
-    def failing(*_about: Any) -> str:
+    def failing(*_arguments: Any) -> str:
         raise UnexpectedError
 
     monkeypatch.setattr(decide, "what_happened", failing)
@@ -176,7 +176,7 @@ async def test_request_closed_by_the_policy_leaves_nothing_certain(
 async def test_shown_password_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server has it before the ledger knows."""
+    """The server has the new password before the ledger records it."""
     slack_environment.environment.policy["defaults"]["delivery"] = "reveal"
     slack_environment.environment.write()
     await make_live_grant(slack_environment)
@@ -234,11 +234,11 @@ async def test_late_form_error_is_sent_as_a_dm(
 async def test_request_that_cannot_be_approved_yet_is_reported_as_made(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stored, and then Slack is silent about a group on which the grant depends."""
+    """The request is stored, and then the lookup of a group that the grant depends on fails."""
     slack_environment.environment.policy["rules"][0]["approvals"] = []
     slack_environment.environment.write()
     silent = "Slack did not say who is in S0LEADS, and no answer is a no."
     fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
-    said = await slack_environment.expect_reply(ADA, "Your request was made (#1).")
-    assert silent in said
+    reply = await slack_environment.expect_reply(ADA, "Your request was made (#1).")
+    assert silent in reply

@@ -1,4 +1,4 @@
-"""A Web API on loopback that answers what a test tells it to, also what Slack never would: gateways stand in between."""
+"""A Web API on loopback with the answers that a test sets, also answers that only a gateway gives."""
 
 from __future__ import annotations
 

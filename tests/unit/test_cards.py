@@ -1,4 +1,4 @@
-"""Everything the bot can draw, in every state, with the worst that people and servers can put into it, within Block Kit's limits."""
+"""Every message and form, in every state and with hostile texts, is within the limits of Block Kit."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def notices(reason: str) -> list[Notice]:
 
 
 def policy_notices(reason: str, kind: RequestKind, state: State, votes: tuple[Decision, ...]) -> list[Notice]:
-    """Many stages, many groups, a long ticket, whoever signs off."""
+    """Notices with many stages, many groups, a long ticket and many reviewers."""
     names = ("@" + "h" * 78, *(f"S{n:010d}" for n in range(40)), "a" * 200 + "@example.com", *PEOPLE)
     r = request(reason, state)
     terms = replace(
@@ -252,11 +252,11 @@ def test_waiting_card_has_its_texts_and_buttons() -> None:
 
 
 def test_feed_shows_the_text_of_alerts() -> None:
-    """Of a request and of none: not the name of the event, and none of the alert's other facts."""
+    """With and without a request: no event name, and none of the alert's other facts."""
     facts = {"what": "The group @dba was changed", "steps": ["look"]}
     for about in (None, 42):
         event = AuditEvent(id=1, at=AT, kind=AuditKind.ALERT, actor="bot", request_id=about, facts=facts)
         requests = {42: replace(request("x", State.ACTIVE), id=42)}
-        told = render(FeedNotice(events=[event], requests=requests)).text
+        text = render(FeedNotice(events=[event], requests=requests)).text
         number = "#42 " if about else ""
-        assert told.endswith(f"{number}alert — The group @dba was changed")
+        assert text.endswith(f"{number}alert — The group @dba was changed")

@@ -1,4 +1,4 @@
-"""The supervisor of the connection: it outlives everything but a token that Slack does not accept."""
+"""The supervised connection ends only if Slack refuses a token."""
 
 from __future__ import annotations
 

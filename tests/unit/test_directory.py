@@ -1,4 +1,4 @@
-"""Who is one of us: everybody that is not certainly a full member of our own workspace or organisation is refused."""
+"""Only confirmed full members of the workspace or organisation are members. Failed lookups never grant access."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ async def test_slow_group_lookup_times_out_and_is_cached_later(
         while not (found := await directory.members(["S0LEADS"])):
             await asyncio.sleep(0.01)
     assert found["S0LEADS"]
-    assert slack.times("usergroups.list") == 1  # the late answer is believed
+    assert slack.times("usergroups.list") == 1  # the late answer is cached
     assert groups
 
 

@@ -1,4 +1,4 @@
-"""The forms: what they offer, what they keep, and what is understood of what comes back."""
+"""What the forms offer, and how a submitted form is read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def initial(form: dict[str, Any], label: str) -> str | None:
 
 
 def submit(form: dict[str, Any], **labels: str) -> dict[str, Any]:
-    """The submitted view: what was touched, and nothing of what was not, as some clients do."""
+    """Return the submitted view with the touched fields only, as some clients send it."""
     state = {}
     for label, value in labels.items():
         block = field(form, label.replace("_", " "))
@@ -129,7 +129,7 @@ def test_blank_reason_is_none() -> None:
 
 
 def test_characters_that_the_ledger_cannot_store_are_removed() -> None:
-    """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
+    """PostgreSQL refuses NUL, and UTF-8 half a surrogate pair. The request would fail as if the ledger were down."""
     assert (
         form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
         == "refund"

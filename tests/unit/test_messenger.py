@@ -1,4 +1,4 @@
-"""What Slack, and whatever stands before it, can answer to a message, and what becomes of it."""
+"""Every answer of Slack, and of gateways before it, to a message, and the error it becomes."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ async def slack() -> AsyncIterator[StubWebApi]:
 
 
 async def failure(slack: StubWebApi, answer: object) -> DeliveryError:
-    """What comes of posting and of redrawing: the same."""
+    """Return the error of ``post`` and ``update``, which must be the same."""
     slack.answers = {"chat.postMessage": answer, "chat.update": answer}
     messenger = SlackMessenger(web_client("xoxb-1", slack.url))
-    with pytest.raises(DeliveryError) as redrawn:
+    with pytest.raises(DeliveryError) as updated:
         await messenger.update(AT, NOTICE)
     with pytest.raises(DeliveryError) as posted:
         await messenger.post("C1", NOTICE)
-    assert type(posted.value) is type(redrawn.value)
+    assert type(posted.value) is type(updated.value)
     assert slack.times("chat.postMessage") == slack.times("chat.update") == 1, "nothing is sent twice"
     return posted.value
 

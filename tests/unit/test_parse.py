@@ -1,4 +1,4 @@
-"""What stands after ``/dbaccess``, as people write it."""
+"""Parsing of the text after ``/dbaccess``."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_request_is_parsed(text: str, found: object) -> None:
     ],
 )
 def test_wrong_duration_is_refused(text: str, wrong: str) -> None:
-    with pytest.raises(NotUnderstood) as told:
+    with pytest.raises(NotUnderstood) as error:
         parsed(text)
-    assert str(told.value) == f"I did not understand “{wrong}”. A duration looks like 30m, 2h or 1h30m."
+    assert str(error.value) == f"I did not understand “{wrong}”. A duration looks like 30m, 2h or 1h30m."
 
 
 def test_too_short_duration_names_the_minimum() -> None:

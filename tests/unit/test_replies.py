@@ -1,4 +1,4 @@
-"""Answers to commands: whole, in our voice, and cut only where it says so."""
+"""Replies to commands have their texts and buttons, and are shortened only where they say so."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_status_shows_decisions_sessions_and_time_left() -> None:
     vote = Decision(request_id=42, person_id="U0LEAD", person_name="lead", verdict=Verdict.APPROVE, stage=0, at=AT)
     view = StatusView(request=make_request(State.ACTIVE), decisions=(vote,), events=(), sessions=1)
     answer = replies.status_reply(view, AT + timedelta(minutes=15))
-    for words in ("Why: refund", "Approved by <@U0LEAD>", "45 min left, 1 session open; user `jit_42_ada_kkkk`"):
-        assert words in answer.text
+    for text in ("Why: refund", "Approved by <@U0LEAD>", "45 min left, 1 session open; user `jit_42_ada_kkkk`"):
+        assert text in answer.text
     silent = replies.status_reply(replace(view, sessions=None), AT + 2 * HOUR)
     assert "0 s left, sessions not known: the server did not answer" in silent.text
 

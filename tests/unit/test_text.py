@@ -1,4 +1,4 @@
-"""What people and servers type, made harmless, readable and short enough."""
+"""Text of people and servers is escaped, readable and short enough."""
 
 from __future__ import annotations
 
