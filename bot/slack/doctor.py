@@ -101,7 +101,7 @@ def _named_channels(config: Config | None) -> list[tuple[str, str]]:
     named = [("audit channel", config.policy.audit_channel), ("alert channel", config.policy.alert_channel)]
     named += [(f"channel of rule “{rule.name}”", rule.channel) for rule in config.rules]
     notified = [(rule.name, name) for rule in config.rules for name in rule.notify if CHANNEL.fullmatch(name)]
-    named += [(f"channel told by rule “{rule}”", channel) for rule, channel in notified]
+    named += [(f"channel notified by rule “{rule}”", channel) for rule, channel in notified]
     names: dict[str, str] = {}
     for name, channel in named:
         if channel:

@@ -125,11 +125,11 @@ class Fleet:
             await self.slack.call(type(notice).__name__)
             return await post(channel, notice, thread=thread)
 
-        async def slow_redraw(posted: Any, notice: Notice) -> None:
+        async def slow_update(posted: Any, notice: Notice) -> None:
             await self.slack.call(type(notice).__name__)
             await update(posted, notice)
 
-        self.environment.messenger.post, self.environment.messenger.update = slow_post, slow_redraw  # type: ignore[method-assign]
+        self.environment.messenger.post, self.environment.messenger.update = slow_post, slow_update  # type: ignore[method-assign]
 
     async def granted(self, database: str, count: int = 1, *, minutes: int = 30) -> list[Request]:
         """Live grants that all end at the same time; each asks for a second more, and gets one less of waiting."""

@@ -30,4 +30,4 @@ async def test_groups_and_addresses_are_looked_up(slack_environment: SlackEnviro
     assert (False, "there is nobody in who@example.com") in found
     assert (False, "Slack does not say who is in S0GONE: it counts for nobody") in found
     assert (False, f"{GONE} is named in the policy and cannot act: deactivated") in found
-    assert (False, "channel told by rule “shop” C0NOWHERE: channel_not_found") in found
+    assert (False, "channel notified by rule “shop” C0NOWHERE: channel_not_found") in found

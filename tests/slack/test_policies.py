@@ -1,4 +1,4 @@
-"""Policy features in Slack: stages, escalation, extensions, break-glass, tickets, revealed passtext."""
+"""Policy features in Slack: stages, escalation, extensions, break-glass, tickets, revealed passwords."""
 
 from __future__ import annotations
 

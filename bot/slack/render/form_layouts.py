@@ -76,7 +76,7 @@ def form_for(needed: FormNeeded) -> Block:
     if needed.grant is not None:
         return extension_form(needed.grant, needed.catalog_entries, needed.typed)
     if needed.typed.kind is RequestKind.BREAK_GLASS:
-        return message_form("Break-glass is typed whole: /dbaccess breakglass DATABASE LEVEL 30m REASON")
+        return message_form("Type break-glass requests in one line: /dbaccess breakglass DATABASE LEVEL 30m REASON")
     return (
         request_form(needed.catalog_entries, needed.typed)
         if needed.catalog_entries
