@@ -71,7 +71,7 @@ class PostgreSQL:
         with self.server.session() as connection:
             rows = connection.execute(
                 "SELECT rolname, shobj_description(oid, 'pg_authid'), "
-                + users.ENDS_AT
+                + users.EXPIRES_AT
                 + " FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1",
                 (self.target.prefix,),
             ).fetchall()
@@ -83,9 +83,11 @@ class PostgreSQL:
         names = list(usernames)
         with (
             self.server.session() as connection,
-            standbys.asked(self.server, connection, lambda standby: standbys.count_there(standby, names)) as there,
+            standbys.on_each_standby(
+                self.server, connection, lambda standby: standbys.count_sessions_on(standby, names)
+            ) as there,
         ):
-            counts = standbys.count(connection, names)
+            counts = standbys.count_sessions(connection, names)
         counts += [count for each in there for count in each]
         return [_activity(name, [count for count in counts if count.username == name]) for name in names]
 
@@ -112,7 +114,7 @@ def _first(listed: object) -> str:
     return str(listed or "").split(",")[0]
 
 
-def _activity(username: str, counts: Sequence[standbys.Count]) -> Activity:
+def _activity(username: str, counts: Sequence[standbys.SessionCount]) -> Activity:
     clients = sorted({client for count in counts for client in count.clients})
     return Activity(username=username, sessions=sum(count.sessions for count in counts), clients=tuple(clients))
 

@@ -23,15 +23,15 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Secrets, Target, WrongServer
-from adapters.postgresql.errors import refused_role, translated
+from adapters.postgresql.errors import refused_role, translated_errors
 
 RV = TypeVar("RV")
 Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
 Parameters: TypeAlias = tuple[object, ...] | dict[str, object]
 
 CONNECT_SECONDS = 5
-LOCK_SECONDS = 4
-SILENCE_SECONDS = 3.0
+LOCK_TIMEOUT_SECONDS = 4
+ANSWER_MARGIN_SECONDS = 3.0
 """How much longer than the server's own limit an answer is waited for."""
 REVOKE_LIMIT_SECONDS = 30.0
 STATEMENT_SECONDS = CREATE_LIMIT_SECONDS / 2
@@ -39,21 +39,21 @@ STATEMENT_SECONDS = CREATE_LIMIT_SECONDS / 2
 
 MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
 LOCK_SPACE = 0x64626163
-KEPT_ROLES, HAND_OVER = "kept roles", "hand-over"
+MANAGED_ROLES_LOCK, LEFT_BEHIND_LOCK = "kept roles", "hand-over"
 
 
-class Connection(psycopg.Connection[TupleRow]):
+class PostgreSQLConnection(psycopg.Connection[TupleRow]):
     """A connection that knows whom it acts as, also in a transaction that failed, and that does not wait for ever.
 
     The server's own time limits end a statement; they say nothing when the server is frozen or the network swallows the answer.
     """
 
-    acts_as: str = ""
-    patience: float = CREATE_LIMIT_SECONDS
+    acting_role: str = ""
+    answer_limit: float = CREATE_LIMIT_SECONDS
 
     def wait(self, gen: PQGen[RV], *rest: Any, **named: Any) -> RV:
-        """As the driver's; after ``patience`` seconds the connection is cut, which the driver reports as lost."""
-        timer = threading.Timer(self.patience, self._cut)
+        """As the driver's; after ``answer_limit`` seconds the connection is cut, which the driver reports as lost."""
+        timer = threading.Timer(self.answer_limit, self._disconnect)
         timer.daemon = True
         timer.start()
         try:
@@ -61,7 +61,7 @@ class Connection(psycopg.Connection[TupleRow]):
         finally:
             timer.cancel()
 
-    def _cut(self) -> None:
+    def _disconnect(self) -> None:
         with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
 
@@ -85,35 +85,37 @@ class Server:
         return str(self.conninfo.get("user") or "")
 
     @contextmanager
-    def session(self, database: str | None = None, *, limit: float = STATEMENT_SECONDS) -> Iterator[Connection]:
+    def session(
+        self, database: str | None = None, *, limit: float = STATEMENT_SECONDS
+    ) -> Iterator[PostgreSQLConnection]:
         """An autocommit connection as the admin role, on the server the grant was made on. Raises only AdapterError."""
         hidden = (str(self.conninfo.get("password") or ""), self.secrets.admin_url)
         name = database or self.database
-        with translated(hidden, login=self.login, database=name), self._connected(name, limit) as connection:
-            self._same_server(connection)
-            self._as_owner(connection)
+        with translated_errors(hidden, login=self.login, database=name), self._connected(name, limit) as connection:
+            self._check_identity(connection)
+            self._set_admin_role(connection)
             yield connection
 
     @contextmanager
-    def _connected(self, database: str, limit: float) -> Iterator[Connection]:
-        limits = f"-c statement_timeout={int(limit * 1000)} -c lock_timeout={LOCK_SECONDS * 1000}"
+    def _connected(self, database: str, limit: float) -> Iterator[PostgreSQLConnection]:
+        limits = f"-c statement_timeout={int(limit * 1000)} -c lock_timeout={LOCK_TIMEOUT_SECONDS * 1000}"
         options = f"{self.conninfo.get('options') or ''} -c search_path=pg_catalog,pg_temp -c timezone=UTC {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
         settings = {**self.conninfo, "dbname": database, "options": options.strip(), "client_encoding": "UTF8"}
-        with Connection.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
-            connection.patience = limit + SILENCE_SECONDS
+        with PostgreSQLConnection.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
+            connection.answer_limit = limit + ANSWER_MARGIN_SECONDS
             if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                 # Names there may be any bytes, and one that cannot be read must not stop a revocation.
                 connection.execute("SET client_encoding TO 'LATIN1'")
             yield connection
 
-    def _same_server(self, connection: Connection) -> None:
+    def _check_identity(self, connection: PostgreSQLConnection) -> None:
         expected = self.target.identity
         if expected is not None and (found := identity(connection)) != expected:
             raise WrongServer(expected=expected, found=found)
 
-    def _as_owner(self, connection: Connection) -> None:
+    def _set_admin_role(self, connection: PostgreSQLConnection) -> None:
         role = self.target.admin_role
-        connection.acts_as = role or connection.info.user
+        connection.acting_role = role or connection.info.user
         if role is None:
             return
         try:
@@ -139,7 +141,7 @@ def _conninfo(target: Target, secrets: Secrets) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(connection: Connection, what: str) -> Iterator[None]:
+def advisory_lock(connection: PostgreSQLConnection, what: str) -> Iterator[None]:
     """One at a time on this server, across all of dbaccess: statements on the same ACL in parallel fail half of the time."""
     key = (LOCK_SPACE, zlib.crc32(what.encode()) & 0x7FFFFFFF)
     connection.execute("SELECT pg_advisory_lock(%s, %s)", key)
@@ -150,27 +152,27 @@ def locked(connection: Connection, what: str) -> Iterator[None]:
             connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
 
 
-def identity(connection: Connection) -> str:
+def identity(connection: PostgreSQLConnection) -> str:
     """The server's own number; allowed to everyone, the same over restarts and on its standbys."""
     return str(value(connection, "SELECT system_identifier FROM pg_control_system()"))
 
 
-def exists(connection: Connection, role: str) -> bool:
+def exists(connection: PostgreSQLConnection, role: str) -> bool:
     return value(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)) is not None
 
 
-def us(connection: Connection) -> str:
+def quoted_acting_role(connection: PostgreSQLConnection) -> str:
     """The role that acts, quoted: the admin role, or else the login."""
-    return quoted(connection.acts_as)
+    return quoted(connection.acting_role)
 
 
-def value(connection: Connection, query: Statement, parameters: Parameters = ()) -> Any:
+def value(connection: PostgreSQLConnection, query: Statement, parameters: Parameters = ()) -> Any:
     """The first column of the first row, or None."""
     row = connection.execute(_composed(query), parameters).fetchone()
     return row[0] if row else None
 
 
-def column(connection: Connection, query: Statement, parameters: Parameters = ()) -> list[Any]:
+def column(connection: PostgreSQLConnection, query: Statement, parameters: Parameters = ()) -> list[Any]:
     """The first column of all rows."""
     return [row[0] for row in connection.execute(_composed(query), parameters).fetchall()]
 
@@ -179,7 +181,7 @@ def _composed(query: Statement) -> sql.SQL | sql.Composed:
     return query if isinstance(query, sql.SQL | sql.Composed) else sql.SQL(query)
 
 
-def run(connection: Connection, template: LiteralString, *names: str, **literals: object) -> None:
+def run(connection: PostgreSQLConnection, template: LiteralString, *names: str, **literals: object) -> None:
     """A statement without parameters of its own: ``{}`` takes quoted identifiers in order, ``{name}`` quoted literals."""
     identifiers = [sql.Identifier(name) for name in names]
     connection.execute(sql.SQL(template).format(*identifiers, **{k: sql.Literal(v) for k, v in literals.items()}))
@@ -190,6 +192,6 @@ def quoted(name: str) -> str:
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
 
 
-def version(connection: Connection) -> int:
+def major_version(connection: PostgreSQLConnection) -> int:
     """The major version: 15, 16, 18."""
     return connection.info.server_version // 10000

@@ -10,12 +10,12 @@ import psycopg
 
 from adapters.base import AdapterError, Rejected, ServerDown, scrub
 
-AGAIN_CLASSES = ("08", "40", "53", "55P", "57", "58")
-AGAIN = frozenset({"55006", "23505", "42710", "25006", "25P03", "25P04"})
+RETRY_CLASSES = ("08", "40", "53", "55P", "57", "58")
+RETRY = frozenset({"55006", "23505", "42710", "25006", "25P03", "25P04"})
 """In use, made by somebody in parallel (twice), read-only (a standby, until the address points to the primary), idle or transaction time-out."""
 
-CONCURRENT = ("concurrently", "could not find tuple", "cache lookup failed")
-LONGEST = 300
+CONCURRENT_CHANGE = ("concurrently", "could not find tuple", "cache lookup failed")
+MAX_MESSAGE_LENGTH = 300
 
 NOT_YET_CONNECTED = re.compile(r"connection (failed|is bad|timeout)|failed to resolve|could not match")
 LOGIN_REFUSED = re.compile(
@@ -31,13 +31,13 @@ NO_TLS = re.compile(
 
 
 @contextmanager
-def translated(hidden: tuple[str, ...], *, login: str, database: str) -> Iterator[None]:
+def translated_errors(hidden: tuple[str, ...], *, login: str, database: str) -> Iterator[None]:
     """What the driver raises inside becomes an AdapterError; the driver's own stays behind it as context, without secrets."""
     try:
         yield
     except psycopg.Error as error:
         trouble = translate(error, hidden, login=login, database=database)
-        _take_out(error, hidden)
+        _scrub_chain(error, hidden)
         raise trouble from None
     except UnicodeError:
         raise Rejected("a name or value cannot be sent in the server's encoding") from None
@@ -45,7 +45,7 @@ def translated(hidden: tuple[str, ...], *, login: str, database: str) -> Iterato
         raise ServerDown(f"no connection: {_clean(str(error), hidden)}", is_ambiguous=True) from None
 
 
-def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
+def _scrub_chain(error: BaseException | None, hidden: tuple[str, ...]) -> None:
     """Whoever logs an error may log what it came from."""
     while error is not None:
         error.args = tuple(scrub(part, *hidden) if isinstance(part, str) else part for part in error.args)
@@ -61,9 +61,9 @@ def translate(error: psycopg.Error, hidden: tuple[str, ...], *, login: str, data
         return _without_state(error, hidden, login, database)
     primary = error.diag.message_primary or type(error).__name__
     words = _clean(primary, hidden)
-    if state in AGAIN or state.startswith(AGAIN_CLASSES):
+    if state in RETRY or state.startswith(RETRY_CLASSES):
         return ServerDown(f"the server did not finish ({words})", is_ambiguous=True)
-    if state == "XX000" and any(part in primary for part in CONCURRENT):
+    if state == "XX000" and any(part in primary for part in CONCURRENT_CHANGE):
         return ServerDown(f"the server was busy with the same rows ({words})", is_ambiguous=True)
     if state == "42501":
         return Rejected(f"the bot lacks a right: {words}", remedy="run dbaccess doctor: it prints what is missing")
@@ -104,4 +104,4 @@ def refused_role(role: str, login: str, *, is_there: bool) -> Rejected:
 
 
 def _clean(words: str, hidden: tuple[str, ...]) -> str:
-    return scrub(" ".join(words.split()), *hidden)[:LONGEST]
+    return scrub(" ".join(words.split()), *hidden)[:MAX_MESSAGE_LENGTH]

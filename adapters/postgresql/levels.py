@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from adapters.base import Grant, Level, Rejected, Target
-from adapters.postgresql.connection import Connection, Server, column, exists, quoted, value, version
+from adapters.postgresql.connection import PostgreSQLConnection, Server, column, exists, major_version, quoted, value
 
 TABLE_PRIVILEGES = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"})
 MAINTAIN_SINCE = 17
 SCHEMA_PRIVILEGES = frozenset({"USAGE", "CREATE"})
-GRAVEYARD = "dbaccess_graveyard"
+QUARANTINE_ROLE = "dbaccess_graveyard"
 DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 
 DANGER = """
@@ -57,7 +57,7 @@ def level_database(server: Server, level: Level) -> str:
     return level.database or server.target.connect.database or server.database
 
 
-def kept_role(target: Target, level: Level) -> str | None:
+def managed_role(target: Target, level: Level) -> str | None:
     """The name of the role kept for a level's grants, or None where it has none."""
     if not level.grants:
         return None
@@ -68,11 +68,11 @@ def kept_role(target: Target, level: Level) -> str | None:
 
 def roles_of(target: Target, level: Level) -> list[str]:
     """All roles a user of this level is a member of."""
-    kept = kept_role(target, level)
+    kept = managed_role(target, level)
     return [*level.roles, *([kept] if kept else [])]
 
 
-def danger(connection: Connection, role: str, *, itself: bool = False) -> str | None:
+def danger_of_role(connection: PostgreSQLConnection, role: str, *, itself: bool = False) -> str | None:
     """Why a role may never be given to a temporary user, or None. Looks at all it can become by SET ROLE. ``itself``: it is the graveyard."""
     for name, attribute, is_admin in connection.execute(DANGER, (role,)).fetchall():
         via = "" if name == role else f" (as a member of {name})"
@@ -80,21 +80,21 @@ def danger(connection: Connection, role: str, *, itself: bool = False) -> str | 
             return f"the role {role} has {attribute}{via}: whoever gets it could outlive the grant"
         if name in DANGEROUS_ROLES:
             return f"the role {role} is a member of {name}: that is a shell on the database's host"
-        if name == GRAVEYARD and not itself:
+        if name == QUARANTINE_ROLE and not itself:
             return f"the role {role} is a member of {name}: that opens what other users left behind"
         if is_admin:
             return f"the role {role} may give {name} to others (ADMIN OPTION)"
     return None
 
 
-def refuse_dangerous(connection: Connection, role: str) -> None:
+def refuse_dangerous(connection: PostgreSQLConnection, role: str) -> None:
     """Raises Rejected for a role that is missing or must not be given."""
     if not exists(connection, role):
         raise Rejected(
             f"the role {role} does not exist",
             remedy=f"CREATE ROLE {quoted(role)} NOLOGIN; and grant it what the level promises",
         )
-    why = danger(connection, role)
+    why = danger_of_role(connection, role)
     if why is not None:
         raise Rejected(why, remedy="name a role without these in databases.yml")
 
@@ -102,7 +102,7 @@ def refuse_dangerous(connection: Connection, role: str) -> None:
 # What grants mean.
 
 
-def expanded(connection: Connection, grants: tuple[Grant, ...]) -> set[Privilege]:
+def expand_grants(connection: PostgreSQLConnection, grants: tuple[Grant, ...]) -> set[Privilege]:
     """What the grants mean today: ``schema.table``, ``schema.*`` (tables of now), or ``schema``. Raises Rejected for what does not exist."""
     found: set[Privilege] = set()
     for grant in grants:
@@ -111,26 +111,29 @@ def expanded(connection: Connection, grants: tuple[Grant, ...]) -> set[Privilege
             if not value(connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)):
                 raise Rejected(f"there is no schema {schema} in {connection.info.dbname}")
             if not dot:
-                found |= {Privilege(schema=schema, table=None, word=w) for w in _words(grant, SCHEMA_PRIVILEGES, name)}
+                found |= {
+                    Privilege(schema=schema, table=None, word=w)
+                    for w in _privilege_names(grant, SCHEMA_PRIVILEGES, name)
+                }
                 continue
             found.add(Privilege(schema=schema, table=None, word="USAGE"))
-            words = _words(grant, _table_privileges(connection), name)
+            words = _privilege_names(grant, _table_privileges(connection), name)
             found |= {
                 Privilege(schema=schema, table=t, word=w) for t in _tables(connection, schema, table) for w in words
             }
     return found
 
 
-def _table_privileges(connection: Connection) -> frozenset[str]:
-    return TABLE_PRIVILEGES if version(connection) >= MAINTAIN_SINCE else TABLE_PRIVILEGES - {"MAINTAIN"}
+def _table_privileges(connection: PostgreSQLConnection) -> frozenset[str]:
+    return TABLE_PRIVILEGES if major_version(connection) >= MAINTAIN_SINCE else TABLE_PRIVILEGES - {"MAINTAIN"}
 
 
-def cannot_give(connection: Connection, wanted: set[Privilege]) -> list[Privilege]:
+def not_grantable(connection: PostgreSQLConnection, wanted: set[Privilege]) -> list[Privilege]:
     """Those of ``wanted`` that the bot itself does not hold with the right to pass them on."""
-    return [privilege for privilege in sorted(wanted, key=str) if not _may_give(connection, privilege)]
+    return [privilege for privilege in sorted(wanted, key=str) if not _may_grant(connection, privilege)]
 
 
-def _may_give(connection: Connection, privilege: Privilege) -> bool:
+def _may_grant(connection: PostgreSQLConnection, privilege: Privilege) -> bool:
     word = f"{privilege.word} WITH GRANT OPTION"
     if privilege.table is None:
         return bool(value(connection, "SELECT has_schema_privilege(%s, %s)", (privilege.schema, word)))
@@ -138,14 +141,14 @@ def _may_give(connection: Connection, privilege: Privilege) -> bool:
     return bool(value(connection, "SELECT has_table_privilege(%s, %s)", (name, word)))
 
 
-def _words(grant: Grant, known: frozenset[str], name: str) -> set[str]:
+def _privilege_names(grant: Grant, known: frozenset[str], name: str) -> set[str]:
     words = {word.upper() for word in grant.privileges}
     if unknown := words - known:
         raise Rejected(f"{min(unknown)} is no privilege on {name}", remedy=f"there are {', '.join(sorted(known))}")
     return words
 
 
-def _tables(connection: Connection, schema: str, table: str) -> list[str]:
+def _tables(connection: PostgreSQLConnection, schema: str, table: str) -> list[str]:
     found = column(
         connection,
         "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"

@@ -18,18 +18,18 @@ import psycopg
 from psycopg import sql
 
 from adapters.base import AdapterError, Blocked
-from adapters.postgresql.connection import Connection, Server, value
-from adapters.postgresql.errors import CONCURRENT
-from adapters.postgresql.prepared import roll_back_one, shown
-from adapters.postgresql.sessions import do_not_end
+from adapters.postgresql.connection import PostgreSQLConnection, Server, value
+from adapters.postgresql.errors import CONCURRENT_CHANGE
+from adapters.postgresql.prepared import roll_back_one
+from adapters.postgresql.sessions import unresponsive
 
 FIRST_WAIT_SECONDS = 0.5
 """How long a step waits for a lock before somebody looks who holds it."""
 WAIT_SECONDS = 2.0
 """How long it waits at a time while somebody looks."""
-HELD_UP_SECONDS = 8.0
+BLOCKED_SECONDS = 8.0
 """How long a step is tried in all, its holders being ended meanwhile."""
-LOOK_SECONDS = 0.05
+WATCH_INTERVAL_SECONDS = 0.05
 
 HOLDERS: LiteralString = """
 SELECT b.pid, a.backend_start, a.usename, a.usesysid, NULL::bytea, NULL
@@ -62,7 +62,7 @@ class Holder:
         """As an alert names it."""
         if self.pid is not None:
             return f"session {self.pid} of {self.name}"
-        return f"the prepared transaction {shown(self.gid or b'')} of {self.name} in {self.database}"
+        return f"the prepared transaction {display_name(self.gid or b'')} of {self.name} in {self.database}"
 
     @property
     def remedy(self) -> str:
@@ -76,23 +76,23 @@ class Holder:
 MayEnd = Callable[[Holder], bool]
 
 
-def anybody(_holder: Holder) -> bool:
+def any_holder(_holder: Holder) -> bool:
     """Every holder is ended: nobody else has a reason to hold the lock for long."""
     return True
 
 
-def nobody(_holder: Holder) -> bool:
+def no_holder(_holder: Holder) -> bool:
     """Holders are named and never ended: they may be anybody's work."""
     return False
 
 
-def sessions_of(oid: int) -> MayEnd:
+def only_sessions_of(oid: int) -> MayEnd:
     """Sessions of this user are ended, and nobody else's."""
     return lambda holder: holder.role == oid
 
 
 @dataclass
-class Watch:
+class LockWatch:
     """What is seen and done on the second connection."""
 
     server: Server
@@ -102,7 +102,7 @@ class Watch:
     seen: list[Holder] = field(default_factory=list)
     """Who held it when somebody was last seen to hold it."""
 
-    def look(self, connection: Connection) -> None:
+    def look(self, connection: PostgreSQLConnection) -> None:
         """Ends the holders of now, as far as that is allowed."""
         now = holders(connection, self.waits)
         self.seen = now or self.seen
@@ -110,7 +110,7 @@ class Watch:
             if self.may_end(holder) and self._end(connection, holder):
                 self.ended[holder] = None
 
-    def _end(self, connection: Connection, holder: Holder) -> bool:
+    def _end(self, connection: PostgreSQLConnection, holder: Holder) -> bool:
         try:
             if holder.pid is not None:
                 return bool(value(connection, "SELECT pg_terminate_backend(%s)", (holder.pid,)))
@@ -120,7 +120,7 @@ class Watch:
         return True
 
 
-def holders(connection: Connection, waits: int) -> list[Holder]:
+def holders(connection: PostgreSQLConnection, waits: int) -> list[Holder]:
     """Who holds what the session ``waits`` waits for now."""
     rows = connection.execute(HOLDERS, {"waits": waits}).fetchall()
     return [
@@ -133,24 +133,26 @@ def _bytes(gid: bytes | None) -> bytes | None:
     return None if gid is None else bytes(gid)
 
 
-def insist(server: Server, connection: Connection, step: Callable[[], object], *, may_end: MayEnd) -> list[str]:
+def run_unblocked(
+    server: Server, connection: PostgreSQLConnection, step: Callable[[], object], *, may_end: MayEnd
+) -> list[str]:
     """Run ``step`` until it is through, ending those who hold it up where ``may_end`` says so.
 
     ``step`` may run several times. Returns a note for each holder that was ended. Raises Blocked with the holders that were not.
     """
-    if _ran(connection, step, FIRST_WAIT_SECONDS):
+    if _try_step(connection, step, FIRST_WAIT_SECONDS):
         return []
-    watch = Watch(server, connection.info.backend_pid, may_end)
-    deadline = time.monotonic() + HELD_UP_SECONDS
+    watch = LockWatch(server, connection.info.backend_pid, may_end)
+    deadline = time.monotonic() + BLOCKED_SECONDS
     with _watching(watch):
-        while not _ran(connection, step, WAIT_SECONDS):
+        while not _try_step(connection, step, WAIT_SECONDS):
             is_in_vain = watch.seen and not watch.ended
             if is_in_vain or time.monotonic() > deadline:
                 raise _blocked(watch.seen, told=watch.ended)
     return [f"Ended, for it held up this end: {holder.words}." for holder in watch.ended]
 
 
-def _ran(connection: Connection, step: Callable[[], object], wait: float) -> bool:
+def _try_step(connection: PostgreSQLConnection, step: Callable[[], object], wait: float) -> bool:
     """Whether the step came through, waiting no longer than ``wait`` seconds for a lock."""
     with _lock_limit(connection, wait):
         try:
@@ -158,14 +160,14 @@ def _ran(connection: Connection, step: Callable[[], object], wait: float) -> boo
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             return False
         except psycopg.errors.InternalError_ as error:
-            if not any(part in (error.diag.message_primary or "") for part in CONCURRENT):
+            if not any(part in (error.diag.message_primary or "") for part in CONCURRENT_CHANGE):
                 raise
             return False
     return True
 
 
 @contextmanager
-def _lock_limit(connection: Connection, seconds: float) -> Iterator[None]:
+def _lock_limit(connection: PostgreSQLConnection, seconds: float) -> Iterator[None]:
     connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(int(seconds * 1000))))
     try:
         yield
@@ -175,10 +177,10 @@ def _lock_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(watch: Watch) -> Iterator[None]:
+def _watching(watch: LockWatch) -> Iterator[None]:
     """A thread looks again and again while the caller's block runs. Without a second connection nobody is found, and the step goes on waiting."""
     is_over = threading.Event()
-    thread = threading.Thread(target=_look_until, args=(watch, is_over), daemon=True)
+    thread = threading.Thread(target=_watch_until, args=(watch, is_over), daemon=True)
     thread.start()
     try:
         yield
@@ -187,14 +189,14 @@ def _watching(watch: Watch) -> Iterator[None]:
         thread.join()
 
 
-def _look_until(watch: Watch, is_over: threading.Event) -> None:
+def _watch_until(watch: LockWatch, is_over: threading.Event) -> None:
     while not is_over.is_set():
         try:
             with watch.server.session() as connection:
-                while not is_over.wait(LOOK_SECONDS):
+                while not is_over.wait(WATCH_INTERVAL_SECONDS):
                     watch.look(connection)
         except AdapterError:
-            is_over.wait(LOOK_SECONDS)
+            is_over.wait(WATCH_INTERVAL_SECONDS)
 
 
 def _blocked(left: Sequence[Holder], *, told: Collection[Holder]) -> Blocked:
@@ -203,6 +205,6 @@ def _blocked(left: Sequence[Holder], *, told: Collection[Holder]) -> Blocked:
         return Blocked("a lock did not come, and nobody was seen to hold it")
     stuck = [holder.pid for holder in left if holder in told and holder.pid is not None]
     if stuck:
-        return do_not_end(stuck, ", and hold a lock that the end needs")
+        return unresponsive(stuck, ", and hold a lock that the end needs")
     words = ", ".join(holder.words for holder in left)
     return Blocked(f"held up by {words}", remedy=" ".join(holder.remedy for holder in left))

@@ -7,10 +7,19 @@ from collections.abc import Sequence
 import psycopg
 
 from adapters.base import Rejected
-from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, column, quoted, run, us, value
+from adapters.postgresql.connection import (
+    REVOKE_LIMIT_SECONDS,
+    PostgreSQLConnection,
+    Server,
+    column,
+    quoted,
+    quoted_acting_role,
+    run,
+    value,
+)
 from adapters.postgresql.members import become_member
 
-THEIRS = """
+PREPARED_BY_USER = """
 SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner FROM pg_prepared_xacts p
  WHERE p.owner = %(name)s OR (EXISTS (
    SELECT 1 FROM pg_roles r WHERE r.rolname = ANY(%(roles)s) AND pg_has_role(r.oid, p.owner, 'MEMBER')) AND EXISTS (
@@ -18,7 +27,7 @@ SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner F
     WHERE x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
       AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass AND l.objid = %(oid)s::oid))
 """
-OF_ROLES = """
+PREPARED_BY_ROLES = """
 SELECT replace(gid, chr(92), repeat(chr(92), 2))::bytea FROM pg_prepared_xacts WHERE owner = ANY(%s) ORDER BY prepared
 """
 """The user's own, and those it prepared after SET ROLE: they belong to another role and still hold the user's role locked.
@@ -30,15 +39,17 @@ A name is read as it is stored, unconverted and unchecked: it may have been give
 NAMED_AT_MOST = 5
 
 
-def roll_back(server: Server, connection: Connection, username: str, oid: int, roles: Sequence[str]) -> list[str]:
+def roll_back(
+    server: Server, connection: PostgreSQLConnection, username: str, oid: int, roles: Sequence[str]
+) -> list[str]:
     """All that the user left prepared and that would keep its role from being dropped. ``roles`` are those it had, for it may have lost them by now.
 
     Returns a note for each that belonged to another role: somebody else may have prepared it.
     """
-    rows = connection.execute(THEIRS, {"oid": oid, "name": username, "roles": [username, *roles]}).fetchall()
+    rows = connection.execute(PREPARED_BY_USER, {"oid": oid, "name": username, "roles": [username, *roles]}).fetchall()
     for gid, database, owner in rows:
         roll_back_one(server, database=database, owner=owner, gid=bytes(gid), is_own=owner == username)
-    others = [f"{shown(bytes(gid))} of {owner} in {database}" for gid, database, owner in rows if owner != username]
+    others = [f"{display_name(bytes(gid))} of {owner} in {database}" for gid, database, owner in rows if owner != username]
     if not others:
         return []
     further = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
@@ -46,7 +57,7 @@ def roll_back(server: Server, connection: Connection, username: str, oid: int, r
     return [f"Rolled back, for it held the user's role locked: the prepared transaction {named}{further}."]
 
 
-def shown(gid: bytes) -> str:
+def display_name(gid: bytes) -> str:
     """As a receipt and an alert name it."""
     return ascii(gid.decode(errors="replace"))
 
@@ -58,10 +69,10 @@ def roll_back_one(server: Server, *, database: str, owner: str, gid: bytes, is_o
             become_member(there, owner)
             _roll_back_as(there, owner, gid)
         else:
-            _roll_back_borrowed(there, owner, gid)
+            _roll_back_as_temporary_member(there, owner, gid)
 
 
-def _roll_back_as(connection: Connection, owner: str, gid: bytes) -> None:
+def _roll_back_as(connection: PostgreSQLConnection, owner: str, gid: bytes) -> None:
     """The name is sent byte by byte."""
     if not value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         run(connection, "SET ROLE {}", owner)
@@ -69,10 +80,10 @@ def _roll_back_as(connection: Connection, owner: str, gid: bytes) -> None:
     connection.execute(f"ROLLBACK PREPARED E'{escaped}'".encode())
 
 
-def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
+def _roll_back_as_temporary_member(connection: PostgreSQLConnection, owner: str, gid: bytes) -> None:
     """One of another role. Membership is taken for this alone; ROLLBACK PREPARED runs in no transaction, so it is given back after."""
     was_member = value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (owner,))
-    admin = connection.acts_as
+    admin = connection.acting_role
     try:
         become_member(connection, owner)
         _roll_back_as(connection, owner, gid)
@@ -80,16 +91,16 @@ def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
         if admin != value(connection, "SELECT current_user"):
             run(connection, "SET ROLE {}", admin)
     except psycopg.errors.InsufficientPrivilege:
-        remedy = f"GRANT {quoted(owner)} TO {us(connection)} WITH ADMIN OPTION;"
+        remedy = f"GRANT {quoted(owner)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
         raise Rejected(f"a prepared transaction of {owner} cannot be rolled back", remedy=remedy) from None
     if not was_member:
         run(connection, "REVOKE {} FROM {}", owner, admin)
 
 
-def note_others(connection: Connection, roles: Sequence[str]) -> list[str]:
+def note_left_transactions(connection: PostgreSQLConnection, roles: Sequence[str]) -> list[str]:
     """What somebody prepared as one of these roles cannot be told apart from what others did, so it is named and left."""
-    names = column(connection, OF_ROLES, (list(roles),))
+    names = column(connection, PREPARED_BY_ROLES, (list(roles),))
     if not names:
         return []
-    named = ", ".join(shown(bytes(name)) for name in names[:NAMED_AT_MOST])
+    named = ", ".join(display_name(bytes(name)) for name in names[:NAMED_AT_MOST])
     return [f"{len(names)} prepared transactions of the level's own roles were left as they are: {named}."]

@@ -13,7 +13,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from adapters.base import AdapterError, Enforced, Finding
-from adapters.postgresql.connection import Connection, Server, value
+from adapters.postgresql.connection import PostgreSQLConnection, Server, value
 from adapters.postgresql.findings import ok, warning
 
 SETUP = "docs/postgresql-reaper.sql"
@@ -52,8 +52,8 @@ def enforced(server: Server, databases: Sequence[str], *, has_standbys: bool) ->
     return Enforced.LOGIN, [ok(f"open sessions are ended by dbaccess alone; {SETUP} lets the server end them, too")]
 
 
-def _measured(connection: Connection, *, has_standbys: bool) -> tuple[Enforced, list[Finding]]:
-    role = connection.acts_as
+def _measured(connection: PostgreSQLConnection, *, has_standbys: bool) -> tuple[Enforced, list[Finding]]:
+    role = connection.acting_role
     connection.execute("RESET ROLE")  # jobs are shown to those they run as
     job = _job(connection, role)
     if job is None:
@@ -68,7 +68,7 @@ def _measured(connection: Connection, *, has_standbys: bool) -> tuple[Enforced, 
     return Enforced.SESSIONS, [ok("the server itself ends open sessions 2 to 3 minutes after their end")]
 
 
-def _job(connection: Connection, role: str) -> tuple[int, bool, bool] | None:
+def _job(connection: PostgreSQLConnection, role: str) -> tuple[int, bool, bool] | None:
     """Its number, whether it is switched on, and whether it runs what this version would have it run."""
     if not value(connection, "SELECT has_schema_privilege('cron', 'USAGE')"):
         return None
@@ -78,7 +78,7 @@ def _job(connection: Connection, role: str) -> tuple[int, bool, bool] | None:
     ).fetchone()
 
 
-def _troubles(connection: Connection, role: str, job: int, is_on: bool, is_same: bool) -> Iterator[Finding]:
+def _troubles(connection: PostgreSQLConnection, role: str, job: int, is_on: bool, is_same: bool) -> Iterator[Finding]:
     if not is_same:
         what = f"the job {JOB!r} runs another statement than this version of dbaccess asks for"
         yield warning(what, schedule(connection, role))
@@ -95,12 +95,12 @@ def _troubles(connection: Connection, role: str, job: int, is_on: bool, is_same:
         yield warning(f"the job {JOB!r} has not run in the last {RAN_WITHIN}", "look for pg_cron in the server's log")
 
 
-def _last_run(connection: Connection, job: int) -> tuple[str | None, str, bool]:
+def _last_run(connection: PostgreSQLConnection, job: int) -> tuple[str | None, str, bool]:
     row = connection.execute(LAST_RUN, (RAN_WITHIN, job)).fetchone()
     return (str(row[0]), " ".join(str(row[1]).split()), not row[2]) if row else (None, "", False)
 
 
-def schedule(connection: Connection, role: str) -> str:
+def schedule(connection: PostgreSQLConnection, role: str) -> str:
     """The statement that makes the job, for an administrator of the database that pg_cron uses."""
     command = value(connection, "SELECT format(%s, %s::text)", (COMMAND, role))
     words = (JOB, SCHEDULE, command, connection.info.dbname, connection.info.user)

@@ -18,7 +18,7 @@ from adapters.base import AdapterError, ForeignUser, Rejected, Secrets, ServerDo
 from adapters.postgresql.connection import (
     REVOKE_LIMIT_SECONDS,
     STATEMENT_SECONDS,
-    Connection,
+    PostgreSQLConnection,
     Server,
     identity,
     quoted,
@@ -28,10 +28,10 @@ from adapters.postgresql.sessions import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     SESSIONS_WITHIN,
-    Seen,
-    do_not_end,
+    SessionKey,
     orphans_note,
     terminate,
+    unresponsive,
 )
 from adapters.postgresql.users import find
 
@@ -54,7 +54,9 @@ class Standby(Server):
         super().__init__(replace(target, admin_url=reference, identity=expected), Secrets(admin_url=url))
 
     @contextmanager
-    def session(self, database: str | None = None, *, limit: float = STATEMENT_SECONDS) -> Iterator[Connection]:
+    def session(
+        self, database: str | None = None, *, limit: float = STATEMENT_SECONDS
+    ) -> Iterator[PostgreSQLConnection]:
         """As the primary's, named."""
         with _named(self.reference), super().session(database, limit=limit) as connection:
             yield connection
@@ -74,7 +76,7 @@ def _named(reference: str) -> Iterator[None]:
         raise Rejected(f"{where}: {no.what}", remedy=no.remedy) from None
 
 
-def not_named(server: Server, connection: Connection) -> str | None:
+def unnamed_standbys(server: Server, connection: PostgreSQLConnection) -> str | None:
     """How many standbys hang on the primary that ``replicas`` does not name, in words; None where each may be named.
 
     One that hangs on another standby is not seen here. Receivers of the log without sessions (``pg_receivewal``) look the same.
@@ -86,7 +88,9 @@ def not_named(server: Server, connection: Connection) -> str | None:
 
 
 @contextmanager
-def asked(server: Server, connection: Connection, verb: Callable[[Standby], T]) -> Iterator[list[T]]:
+def on_each_standby(
+    server: Server, connection: PostgreSQLConnection, verb: Callable[[Standby], T]
+) -> Iterator[list[T]]:
     """Ask every standby while the caller's block runs; the answers are in the list after it. Raises when one gave none."""
     answers: list[T] = []
     replicas = list(zip(server.target.replicas, server.secrets.replicas, strict=True))
@@ -119,7 +123,7 @@ def _answers(futures: list[Future[T]]) -> list[T]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class SessionsToEnd:
     """Whose sessions are to end. ``oid`` is None where the primary has no such user; ``blocked_at`` is its write-ahead log's end since the login is blocked there."""
 
     username: str
@@ -128,22 +132,22 @@ class Ending:
 
 
 @dataclass(kw_only=True)
-class Ended:
+class StandbyReport:
     """What was done on one standby."""
 
     reference: str
-    sessions: set[Seen] = field(default_factory=set)
+    sessions: set[SessionKey] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
-def written_at_once(connection: Connection) -> None:
+def commit_synchronously(connection: PostgreSQLConnection) -> None:
     """From here on what this connection commits is in the write-ahead log when COMMIT answers, also where the server does not ask for it."""
     connection.execute(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )
 
 
-def log_end(connection: Connection) -> str:
+def log_end(connection: PostgreSQLConnection) -> str:
     """Up to where the primary's write-ahead log is written; a standby that replayed that far has all that was committed before.
 
     What is inserted beyond it is sent to no standby, and may stay unwritten for long on a quiet server.
@@ -151,9 +155,9 @@ def log_end(connection: Connection) -> str:
     return str(value(connection, "SELECT pg_current_wal_flush_lsn()"))
 
 
-def end_sessions(standby: Standby, ending: Ending) -> Ended:
+def end_sessions(standby: Standby, ending: SessionsToEnd) -> StandbyReport:
     """Until the standby lets the user in no more and none of its sessions is left. Raises Unreachable when that takes too long."""
-    ended = Ended(reference=standby.reference)
+    ended = StandbyReport(reference=standby.reference)
     with standby.session(limit=REVOKE_LIMIT_SECONDS) as connection:
         deadline, pause, is_quiet = time.monotonic() + SESSIONS_WITHIN, FIRST_PAUSE, False
         while True:
@@ -165,7 +169,7 @@ def end_sessions(standby: Standby, ending: Ending) -> Ended:
                     break
                 is_quiet, pause = True, LATE_LOGIN_SECONDS
             elif time.monotonic() > deadline:
-                raise obstacle or do_not_end({pid for pid, _ in now})
+                raise obstacle or unresponsive({pid for pid, _ in now})
             else:
                 is_quiet = False
             time.sleep(pause)
@@ -175,7 +179,7 @@ def end_sessions(standby: Standby, ending: Ending) -> Ended:
     return ended
 
 
-def _obstacle(connection: Connection, username: str, blocked_at: str) -> AdapterError | None:
+def _obstacle(connection: PostgreSQLConnection, username: str, blocked_at: str) -> AdapterError | None:
     """Why the user may still get in here, or None: nobody can, from now on."""
     lets_in = value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (username,))
     if not value(connection, "SELECT pg_is_in_recovery()"):
@@ -186,7 +190,7 @@ def _obstacle(connection: Connection, username: str, blocked_at: str) -> Adapter
     return ServerDown(f"it still lets {username} in") if lets_in else None
 
 
-def _terminate(connection: Connection, target: Target, ending: Ending) -> set[Seen]:
+def _terminate(connection: PostgreSQLConnection, target: Target, ending: SessionsToEnd) -> set[SessionKey]:
     """By the oid the primary knew, and by that of a user of this name here: a standby that lags may have an earlier one."""
     try:
         here = find(connection, target, ending.username, to_end=True)
@@ -200,7 +204,7 @@ def _terminate(connection: Connection, target: Target, ending: Ending) -> set[Se
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
+class SessionCount:
     username: str
     sessions: int
     clients: tuple[str, ...]
@@ -212,12 +216,12 @@ COUNTS = (
 )
 
 
-def count(connection: Connection, usernames: list[str]) -> list[Count]:
+def count_sessions(connection: PostgreSQLConnection, usernames: list[str]) -> list[SessionCount]:
     """Sessions of these users on one server, the primary or another."""
     rows = connection.execute(COUNTS, (usernames,)).fetchall()
-    return [Count(username=name, sessions=number, clients=tuple(clients)) for name, number, clients in rows]
+    return [SessionCount(username=name, sessions=number, clients=tuple(clients)) for name, number, clients in rows]
 
 
-def count_there(standby: Standby, usernames: list[str]) -> list[Count]:
+def count_sessions_on(standby: Standby, usernames: list[str]) -> list[SessionCount]:
     with standby.session() as connection:
-        return count(connection, usernames)
+        return count_sessions(connection, usernames)

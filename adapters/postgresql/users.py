@@ -22,25 +22,25 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.postgresql.connection import (
-    KEPT_ROLES,
+    MANAGED_ROLES_LOCK,
     MARK,
     STATEMENT_SECONDS,
-    Connection,
+    PostgreSQLConnection,
     Server,
-    locked,
+    advisory_lock,
+    major_version,
     quoted,
+    quoted_acting_role,
     run,
-    us,
     value,
-    version,
 )
-from adapters.postgresql.kept import keep
-from adapters.postgresql.levels import kept_role, refuse_dangerous, roles_of
-from adapters.postgresql.locks import insist, sessions_of
+from adapters.postgresql.levels import managed_role, refuse_dangerous, roles_of
+from adapters.postgresql.locks import only_sessions_of, run_unblocked
+from adapters.postgresql.managed_roles import ensure_managed_role
 from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS, become_member, memberships
 
 CONNECTION_LIMIT = 5
-ENDS_AT: LiteralString = (
+EXPIRES_AT: LiteralString = (
     "CASE WHEN rolvaliduntil > '1970-01-01Z' AND rolvaliduntil < '9999-01-01Z' THEN rolvaliduntil END"
 )
 """A role whose login is blocked ends at -infinity, which is no datetime; neither is what a DBA may have set by hand."""
@@ -49,29 +49,29 @@ LIST_SETTINGS = frozenset({"search_path", "temp_tablespaces", "local_preload_lib
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundRole:
     """A user that is there, and ours by pattern and mark."""
 
     oid: int
     expires_at: datetime | None
-    is_mighty: bool
+    has_admin_attributes: bool
 
 
-def find(connection: Connection, target: Target, username: str, *, to_end: bool = False) -> Found | None:
+def find(connection: PostgreSQLConnection, target: Target, username: str, *, to_end: bool = False) -> FoundRole | None:
     """The user, or None where there is none. Raises NotOurs for one that carries the mark of another ledger, or none.
 
     ``to_end``: a user without a mark is ours as well. The caller has its name from the ledger, and a lost mark never keeps a user alive.
     """
     row = connection.execute(
         "SELECT oid, shobj_description(oid, 'pg_authid'), "
-        + ENDS_AT
+        + EXPIRES_AT
         + ", rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
         " FROM pg_roles WHERE rolname = %s",
         (username,),
     ).fetchone()
     if row is None:
         return None
-    oid, comment, expires_at, is_mighty = row
+    oid, comment, expires_at, has_admin_attributes = row
     mark = MARK.fullmatch(comment or "")
     if not username_pattern(target.prefix).fullmatch(username):
         raise ForeignUser(username, "its name is not of our pattern")
@@ -79,7 +79,7 @@ def find(connection: Connection, target: Target, username: str, *, to_end: bool 
         raise ForeignUser(username, "it carries no mark")
     if mark is not None and mark[1] != target.ledger:
         raise ForeignUser(username, "its mark names another ledger")
-    return Found(oid=oid, expires_at=expires_at, is_mighty=is_mighty)
+    return FoundRole(oid=oid, expires_at=expires_at, has_admin_attributes=has_admin_attributes)
 
 
 def create(server: Server, spec: UserSpec) -> None:
@@ -90,92 +90,92 @@ def create(server: Server, spec: UserSpec) -> None:
     latest = time.monotonic() + CREATE_LIMIT_SECONDS - STATEMENT_SECONDS
     if not username_pattern(server.target.prefix).fullmatch(spec.username):
         raise Rejected(f"{spec.username!r} is no name dbaccess makes")
-    kept = kept_role(server.target, spec.level)
-    with server.session() as connection, locked(connection, KEPT_ROLES) if kept else nullcontext():
+    kept = managed_role(server.target, spec.level)
+    with server.session() as connection, advisory_lock(connection, MANAGED_ROLES_LOCK) if kept else nullcontext():
         if kept:
-            keep(server, spec.level, kept)
+            ensure_managed_role(server, spec.level, kept)
         with connection.transaction():
-            _make_so(connection, server.target, spec)
+            _create_or_complete(connection, server.target, spec)
             if time.monotonic() > latest:
                 raise ServerDown("the server was too slow to make the user")
 
 
-def _make_so(connection: Connection, target: Target, spec: UserSpec) -> None:
+def _create_or_complete(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
     for role in spec.level.roles:
         refuse_dangerous(connection, role)
     found = find(connection, target, spec.username)
     if found is None:
-        _make(connection, target, spec)
-    elif found.is_mighty:
+        _create_role(connection, target, spec)
+    elif found.has_admin_attributes:
         remedy = f"ALTER ROLE {quoted(spec.username)} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
         raise Rejected(f"somebody gave {spec.username} attributes that dbaccess never gives", remedy=remedy)
     else:
         run(connection, "ALTER ROLE {} RESET ALL", spec.username)
     become_member(connection, spec.username)
-    _settle(connection, target, spec)
+    _configure(connection, target, spec)
 
 
-def _make(connection: Connection, target: Target, spec: UserSpec) -> None:
+def _create_role(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
     attributes: LiteralString = "NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
     try:
         run(connection, "CREATE ROLE {} " + attributes, spec.username)
     except psycopg.errors.InsufficientPrivilege:
-        remedy = f"ALTER ROLE {us(connection)} CREATEROLE;"
+        remedy = f"ALTER ROLE {quoted_acting_role(connection)} CREATEROLE;"
         raise Rejected("the bot may not make users", remedy=remedy) from None
-    run(connection, "COMMENT ON ROLE {} IS {mark}", spec.username, mark=mark_of(target, spec.request_id))
+    run(connection, "COMMENT ON ROLE {} IS {mark}", spec.username, mark=mark_text(target, spec.request_id))
 
 
-def mark_of(target: Target, request_id: int) -> str:
+def mark_text(target: Target, request_id: int) -> str:
     """What the comment on a user says; the sweep and every later step know it by this."""
     return f"dbaccess ledger={target.ledger} request={request_id}"
 
 
-def _settle(connection: Connection, target: Target, spec: UserSpec) -> None:
-    _settle_roles(connection, spec, wanted=roles_of(target, spec.level), kept=kept_role(target, spec.level))
+def _configure(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
+    _set_memberships(connection, spec, wanted=roles_of(target, spec.level), kept=managed_role(target, spec.level))
     for name, setting in spec.level.settings.items():
-        _set(connection, spec.username, name, setting)
+        _set_setting(connection, spec.username, name, setting)
     run(
         connection,
         "ALTER ROLE {} LOGIN PASSWORD {verifier} VALID UNTIL {until} CONNECTION LIMIT {limit}",
         spec.username,
         verifier=verifier(connection, spec.username, spec.password),
-        until=end_in(connection, spec.remaining),
+        until=expiry_after(connection, spec.remaining),
         limit=CONNECTION_LIMIT,
     )
 
 
-def _settle_roles(connection: Connection, spec: UserSpec, *, wanted: list[str], kept: str | None) -> None:
+def _set_memberships(connection: PostgreSQLConnection, spec: UserSpec, *, wanted: list[str], kept: str | None) -> None:
     """These memberships and no others, read back: a GRANT the bot may not give can be a warning with status 0."""
     has = memberships(connection, spec.username)
     for extra in sorted(set(has) - set(wanted)):
         run(connection, "REVOKE {} FROM {}", extra, spec.username)
     for role in sorted(set(wanted) - set(has)):
-        _give(connection, spec.username, role, is_kept=role == kept)
+        _grant_role(connection, spec.username, role, is_managed=role == kept)
     found = set(memberships(connection, spec.username))
     if lacking := sorted(set(wanted) - found):
-        raise _cannot_give(connection, lacking[0])
+        raise _cannot_grant(connection, lacking[0])
     if foreign := sorted(found - set(wanted)):
         remedy = f"REVOKE {quoted(foreign[0])} FROM {quoted(spec.username)};"
         raise Rejected(f"somebody made {spec.username} a member of {foreign[0]}", remedy=remedy)
 
 
-def _give(connection: Connection, username: str, role: str, *, is_kept: bool) -> None:
+def _grant_role(connection: PostgreSQLConnection, username: str, role: str, *, is_managed: bool) -> None:
     """Nobody needs to act as a kept role; where the server can tell using from becoming, becoming is left out."""
     no_set: LiteralString = (
-        " WITH INHERIT TRUE, SET FALSE" if is_kept and version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
+        " WITH INHERIT TRUE, SET FALSE" if is_managed and major_version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
     )
     try:
         run(connection, "GRANT {} TO {}" + no_set, role, username)
     except psycopg.errors.InsufficientPrivilege:
-        raise _cannot_give(connection, role) from None
+        raise _cannot_grant(connection, role) from None
 
 
-def _cannot_give(connection: Connection, role: str) -> Rejected:
-    remedy = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
+def _cannot_grant(connection: PostgreSQLConnection, role: str) -> Rejected:
+    remedy = f"GRANT {quoted(role)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
     return Rejected(f"the bot cannot give the role {role}", remedy=remedy)
 
 
-def _set(connection: Connection, username: str, name: str, setting: str) -> None:
+def _set_setting(connection: PostgreSQLConnection, username: str, name: str, setting: str) -> None:
     """A setting that is a list is taken apart: as one literal, ``a, b`` would be one name with a comma in it."""
     parts = [part.strip() for part in setting.split(",")] if name.lower() in LIST_SETTINGS else [setting]
     statement = sql.SQL("ALTER ROLE {} SET {} = {}")
@@ -183,20 +183,22 @@ def _set(connection: Connection, username: str, name: str, setting: str) -> None
     try:
         connection.execute(statement.format(sql.Identifier(username), sql.Identifier(*name.lower().split(".")), values))
     except psycopg.errors.InsufficientPrivilege:
-        is_grantable = version(connection) >= GRANTS_PARAMETERS
+        is_grantable = major_version(connection) >= GRANTS_PARAMETERS
         remedy = (
-            f"GRANT SET ON PARAMETER {name} TO {us(connection)};" if is_grantable else f"take {name} out of settings"
+            f"GRANT SET ON PARAMETER {name} TO {quoted_acting_role(connection)};"
+            if is_grantable
+            else f"take {name} out of settings"
         )
         raise Rejected(f"the bot may not set {name}", remedy=remedy) from None
 
 
-def verifier(connection: Connection, username: str, password: str) -> str:
+def verifier(connection: PostgreSQLConnection, username: str, password: str) -> str:
     """SCRAM-SHA-256, made here: the server and its log never see the password itself."""
     made = connection.pgconn.encrypt_password(password.encode(), username.encode(), b"scram-sha-256")
     return made.decode()
 
 
-def end_in(connection: Connection, remaining: float) -> str:
+def expiry_after(connection: PostgreSQLConnection, remaining: float) -> str:
     """The server's own now plus ``remaining`` seconds, in UTC and said so: a value without zone would be read in the session's."""
     query: LiteralString = "SELECT to_char((clock_timestamp() + make_interval(secs => %s)) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
     return str(value(connection, query, (remaining,)))
@@ -205,22 +207,22 @@ def end_in(connection: Connection, remaining: float) -> str:
 def set_password(server: Server, username: str, password: str) -> None:
     """Raises Rejected where the user is absent. Open sessions live on, but for one that holds the user's role locked."""
     with server.session() as connection:
-        found = _present(connection, server.target, username)
+        found = _existing_user(connection, server.target, username)
         made = verifier(connection, username, password)
         change = partial(run, connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=made)
-        insist(server, connection, change, may_end=sessions_of(found.oid))
+        run_unblocked(server, connection, change, may_end=only_sessions_of(found.oid))
 
 
 def set_expiry(server: Server, username: str, remaining: float) -> None:
     """Move VALID UNTIL. Raises Rejected where the user is absent."""
     with server.session() as connection:
-        found = _present(connection, server.target, username)
-        until = end_in(connection, remaining)
+        found = _existing_user(connection, server.target, username)
+        until = expiry_after(connection, remaining)
         move = partial(run, connection, "ALTER ROLE {} VALID UNTIL {until}", username, until=until)
-        insist(server, connection, move, may_end=sessions_of(found.oid))
+        run_unblocked(server, connection, move, may_end=only_sessions_of(found.oid))
 
 
-def _present(connection: Connection, target: Target, username: str) -> Found:
+def _existing_user(connection: PostgreSQLConnection, target: Target, username: str) -> FoundRole:
     found = find(connection, target, username)
     if found is None:
         raise Rejected(f"there is no user {username}")

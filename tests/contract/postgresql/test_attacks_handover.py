@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from adapters.postgresql import handover
+from adapters.postgresql import left_behind
 from tests.contract.postgresql.attacks import Attack, Session, must
 from tests.contract.postgresql.harness import readonly, writer
 from tests.open_faults import open_fault
@@ -100,7 +100,7 @@ def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[i
 @open_fault("E1", "they change hands in one statement, which meets the time limit at each try")
 def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that one statement for all of them meets on every machine; in portions each would keep it."""
-    monkeypatch.setattr(handover, "REVOKE_LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(left_behind, "REVOKE_LIMIT_SECONDS", 1.0)
     spec = attack.user(readonly())
     session = attack.session(spec)
     must(session, "SET statement_timeout = 0")

@@ -49,7 +49,7 @@ def filled(arguments: str, values: dict[str, str]) -> str:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for a lock gives up sooner."""
-    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
 
 
 @open_fault("F2", "the hand-over waits for the reader's advisory lock: lock timeout")

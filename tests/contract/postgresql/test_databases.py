@@ -14,7 +14,7 @@ from psycopg import sql
 
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets
 from adapters.postgresql import PostgreSQL
-from adapters.postgresql.levels import kept_role
+from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build, readonly, support
 from tests.servers.postgresql import PostgresServer, psql
 
@@ -148,7 +148,7 @@ def test_two_entries_for_one_server_keep_roles_of_their_own(two: EngineHarness) 
     second_url = Secrets(admin_url=two.server.url(two.bot, BOT_PASSWORD, two.other))
     first, second = two.adapter(), PostgreSQL(replace(two.target(), name="second"), second_url)
     here, there = two.spec(support()), two.spec(support())
-    assert kept_role(first.target, support()) != kept_role(second.target, support())
+    assert managed_role(first.target, support()) != managed_role(second.target, support())
     first.create_user(here)
     second.create_user(there)
     first.drop_user(here.username, here.level)

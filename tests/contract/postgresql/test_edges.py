@@ -54,7 +54,7 @@ def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_harness: EngineHarnes
 
 def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hand-over needs the table for itself. Until then: login blocked, sessions dead, and it is said that it goes on."""
-    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
     spec, adapter = own_harness.spec(writer()), own_harness.adapter()
     adapter.create_user(spec)
     session = own_harness.login(spec)
@@ -140,7 +140,7 @@ def test_a_create_that_takes_too_long_leaves_nobody(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Later than the caller waits for it, nothing may land any more."""
-    original = users.end_in
+    original = users.expiry_after
 
     def slow(*arguments: object) -> str:
         clock["now"] += 60
@@ -148,7 +148,7 @@ def test_a_create_that_takes_too_long_leaves_nobody(
 
     clock = {"now": time.monotonic()}
     monkeypatch.setattr(users.time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(users, "end_in", slow)
+    monkeypatch.setattr(users, "expiry_after", slow)
     spec = own_harness.spec(readonly())
     with pytest.raises(ServerDown, match="too slow"):
         own_harness.adapter().create_user(spec)
@@ -156,7 +156,7 @@ def test_a_create_that_takes_too_long_leaves_nobody(
 
 
 def test_a_held_lock_ends_a_create_in_time(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
     level = Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
     spec, adapter = own_harness.spec(level), own_harness.adapter()
     with own_harness.superuser() as c:
@@ -202,15 +202,15 @@ def test_many_tables_do_not_hold_up_the_end() -> None:
 def test_a_server_that_falls_silent_is_not_waited_for_for_ever(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, stopped = users.end_in, list[int]()
+    original, stopped = users.expiry_after, list[int]()
 
-    def frozen(connection: connections.Connection, remaining: float) -> str:
+    def frozen(connection: connections.PostgreSQLConnection, remaining: float) -> str:
         stopped.append(connection.info.backend_pid)
         os.kill(stopped[0], signal.SIGSTOP)
         return original(connection, remaining)
 
-    monkeypatch.setattr(users, "end_in", frozen)
-    monkeypatch.setattr(connections, "SILENCE_SECONDS", -4.0)
+    monkeypatch.setattr(users, "expiry_after", frozen)
+    monkeypatch.setattr(connections, "ANSWER_MARGIN_SECONDS", -4.0)
     spec = own_harness.spec(readonly())
     try:
         with pytest.raises(ServerDown) as silent:

@@ -11,7 +11,7 @@ from psycopg import errors
 from adapters.base import AdapterError, Rejected, Secrets, ServerDown, Target, Tls
 from adapters.contract import everything_on
 from adapters.postgresql import PostgreSQL
-from adapters.postgresql.errors import translated
+from adapters.postgresql.errors import translated_errors
 from tests.servers.postgresql import PostgresServer
 
 SECRET = "Never0Shown0Anywhere"
@@ -30,7 +30,7 @@ def every_class() -> list[type[psycopg.Error]]:
 
 
 def raised(error: BaseException) -> AdapterError:
-    with pytest.raises(AdapterError) as caught, translated((SECRET,), login="bot", database="shop"):
+    with pytest.raises(AdapterError) as caught, translated_errors((SECRET,), login="bot", database="shop"):
         raise error
     return caught.value
 

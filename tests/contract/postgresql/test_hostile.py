@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from adapters.base import Level, UserSpec
-from adapters.postgresql.connection import HAND_OVER, KEPT_ROLES, REVOKE_LIMIT_SECONDS, locked
+from adapters.postgresql.connection import LEFT_BEHIND_LOCK, MANAGED_ROLES_LOCK, REVOKE_LIMIT_SECONDS, advisory_lock
 from tests.contract.postgresql.conftest import harness_of
 from tests.contract.postgresql.harness import EngineHarness, writer
 from tests.open_faults import require
@@ -131,8 +131,8 @@ def leave_things(stack: contextlib.ExitStack, harness: EngineHarness, spec: User
     session.execute(PLANTED.encode())
     session.execute("SELECT lo_from_bytea(0, 'bytes that are kept')")
     session.execute("CREATE TEMP TABLE passing AS SELECT 1 AS one")
-    for what in (KEPT_ROLES, HAND_OVER):
-        stack.enter_context(locked(session, what))
+    for what in (MANAGED_ROLES_LOCK, LEFT_BEHIND_LOCK):
+        stack.enter_context(advisory_lock(session, what))
     return session
 
 

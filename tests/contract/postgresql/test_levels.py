@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from adapters.base import Connect, Grant, Level, Rejected
-from adapters.postgresql.levels import kept_role
+from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.harness import EngineHarness, readonly, support, writer
 
 
@@ -158,20 +158,20 @@ def test_names_do_not_clash() -> None:
 
     one, level = target(), grants_level("shop.customers")
     names = {
-        kept_role(one, level),
-        kept_role(replace(one, prefix="tmp_"), level),
-        kept_role(replace(one, name="other"), level),
-        kept_role(one, grants_level("shop.orders")),
-        kept_role(one, grants_level("shop.customers", privileges=("UPDATE",))),
-        kept_role(one, replace(level, database="next")),
+        managed_role(one, level),
+        managed_role(replace(one, prefix="tmp_"), level),
+        managed_role(replace(one, name="other"), level),
+        managed_role(one, grants_level("shop.orders")),
+        managed_role(one, grants_level("shop.customers", privileges=("UPDATE",))),
+        managed_role(one, replace(level, database="next")),
     }
     assert len(names) == 6
-    assert kept_role(one, grants_level("s.t", name="x" * 40)).startswith("dbaccess_" + "x" * 12 + "_")  # type: ignore[union-attr]
-    assert kept_role(one, readonly()) is None
+    assert managed_role(one, grants_level("s.t", name="x" * 40)).startswith("dbaccess_" + "x" * 12 + "_")  # type: ignore[union-attr]
+    assert managed_role(one, readonly()) is None
 
 
 def test_a_planted_kept_role_is_not_given(own_harness: EngineHarness) -> None:
-    role = kept_role(own_harness.target(), support())
+    role = managed_role(own_harness.target(), support())
     with own_harness.superuser() as c:
         c.execute(f"CREATE ROLE {role}; GRANT {role} TO {own_harness.owner} WITH ADMIN OPTION".encode())
     with pytest.raises(Rejected, match="did not make"):
@@ -215,7 +215,7 @@ def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: Engine
     """Before 16 a member can always SET ROLE; what it makes as the kept role is handed over with the rest."""
     spec, adapter = own_harness.spec(support()), own_harness.adapter()
     adapter.create_user(spec)
-    role = kept_role(own_harness.target(), support())
+    role = managed_role(own_harness.target(), support())
     with own_harness.login(spec) as c:
         try:
             c.execute(f"SET ROLE {role}".encode())

@@ -171,7 +171,7 @@ def test_what_is_prepared_in_the_last_moment_is_rolled_back_and_named(
     spec, looked = made(own_harness, writer()), list[str]()
     real = revoke.revoke_memberships
 
-    def just_before(connection: connections.Connection, username: str) -> None:
+    def just_before(connection: connections.PostgreSQLConnection, username: str) -> None:
         looked.append(username)
         prepare_as_the_level(own_harness, spec, f"late {username}")
         real(connection, username)
@@ -203,7 +203,7 @@ def test_a_session_that_does_not_react_is_named_with_what_ends_it(
 ) -> None:
     spec, session = stuck
     pid = session.info.backend_pid
-    monkeypatch.setattr(locks, "HELD_UP_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "BLOCKED_SECONDS", 1.0)
     with pytest.raises(Blocked, match=f"told to end and do not.*processes {pid}$|processes {pid};") as held:
         own_harness.adapter().drop_user(spec.username, spec.level)
     assert (held.value.remedy or "").endswith(f"kill {pid}")
@@ -228,7 +228,7 @@ def test_a_stranger_who_holds_the_lock_is_named(
 ) -> None:
     """Meanwhile the sessions are dead and the rights are gone: a login that still works opens nothing."""
     spec, pid = locked_by_a_stranger
-    monkeypatch.setattr(locks, "HELD_UP_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "BLOCKED_SECONDS", 1.0)
     session = own_harness.login(spec)
     with pytest.raises(Blocked, match=f"session {pid} of") as held:
         own_harness.adapter().drop_user(spec.username, spec.level)
@@ -258,7 +258,7 @@ def test_a_holder_that_is_gone_is_not_ended_again(own_harness: EngineHarness, mo
     monkeypatch.setattr(locks, "holders", lambda *_: looks.pop(0))
     monkeypatch.setattr(locks, "value", lambda _connection, _query, values: told.append(values) or True)
     server = own_harness.adapter().server
-    watch = locks.Watch(server, 1, locks.anybody)
+    watch = locks.LockWatch(server, 1, locks.any_holder)
     with server.session() as connection:
         while looks:
             watch.look(connection)
@@ -269,6 +269,6 @@ def test_a_holder_that_is_gone_is_not_ended_again(own_harness: EngineHarness, mo
 def test_the_lock_limit_of_the_session_comes_back(own_harness: EngineHarness) -> None:
     server = own_harness.adapter().server
     with server.session() as connection:
-        locks.insist(server, connection, lambda: connection.execute("SELECT 1"), may_end=locks.nobody)
+        locks.run_unblocked(server, connection, lambda: connection.execute("SELECT 1"), may_end=locks.no_holder)
         limit = connections.value(connection, "SELECT current_setting('lock_timeout')")
-        assert limit == f"{connections.LOCK_SECONDS}s"
+        assert limit == f"{connections.LOCK_TIMEOUT_SECONDS}s"

@@ -17,27 +17,27 @@ import psycopg
 
 from adapters.base import Rejected
 from adapters.postgresql.connection import (
-    HAND_OVER,
+    LEFT_BEHIND_LOCK,
     REVOKE_LIMIT_SECONDS,
-    Connection,
+    PostgreSQLConnection,
     Server,
+    advisory_lock,
     column,
     exists,
-    locked,
+    major_version,
     quoted,
+    quoted_acting_role,
     run,
-    us,
     value,
-    version,
 )
-from adapters.postgresql.levels import GRAVEYARD
-from adapters.postgresql.locks import insist, nobody
+from adapters.postgresql.levels import QUARANTINE_ROLE
+from adapters.postgresql.locks import no_holder, run_unblocked
 from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS, become_member
 
-INVOKER_VIEWS = 15
+HAS_INVOKER_VIEWS = 15
 """From this version on a view can be made to run with its reader's rights."""
 NAMED_AT_MOST = 200
-AT_ONCE = 500
+RELATIONS_AT_ONCE = 500
 """Relations that change hands in one transaction: each holds some locks, and a server has room for a few thousand in all."""
 
 OWNED = """
@@ -74,12 +74,12 @@ RULES = (
 
 
 @dataclass
-class Kept:
+class LeftBehind:
     """What was handed over, in words, and how much there was."""
 
     names: list[str] = field(default_factory=list)
     count: int = 0
-    asleep: int = 0
+    disarmed: int = 0
 
     def add(self, names: Sequence[str]) -> None:
         self.names += names[: max(0, NAMED_AT_MOST - len(self.names))]
@@ -90,14 +90,16 @@ class Kept:
         notes = []
         if self.count > len(self.names):
             notes.append(f"{self.count} objects were kept, of which {len(self.names)} are named here.")
-        if self.asleep:
+        if self.disarmed:
             notes.append(
-                f"{self.asleep} functions, views or rules ran with their owner's rights; they now run with their caller's, or not at all."
+                f"{self.disarmed} functions, views or rules ran with their owner's rights; they now run with their caller's, or not at all."
             )
         return notes
 
 
-def hand_over(server: Server, connection: Connection, role: str, kept: Kept, *, lend: Sequence[str]) -> None:
+def leave_behind(
+    server: Server, connection: PostgreSQLConnection, role: str, kept: LeftBehind, *, lend: Sequence[str]
+) -> None:
     """Everything the role owns goes to the graveyard, in each database it has something in; what it was given is taken. Read back."""
     oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
     databases = column(
@@ -108,77 +110,79 @@ def hand_over(server: Server, connection: Connection, role: str, kept: Kept, *, 
     )
     if not databases:
         return
-    with locked(connection, HAND_OVER):
+    with advisory_lock(connection, LEFT_BEHIND_LOCK):
         for database in sorted({name or server.database for name in databases}):
             with server.session(database, limit=REVOKE_LIMIT_SECONDS) as there:
                 owned = column(there, OWNED, (oid,))
                 if owned:
-                    _graveyard(connection)
-                    insist(server, there, partial(_reassign, there, role, oid, lend, kept), may_end=nobody)
+                    _ensure_quarantine_role(connection)
+                    run_unblocked(server, there, partial(_reassign, there, role, oid, lend, kept), may_end=no_holder)
                     kept.add(owned)
-                insist(server, there, partial(run, there, "DROP OWNED BY {}", role), may_end=nobody)
-    _nothing_left(connection, role, oid)
+                run_unblocked(server, there, partial(run, there, "DROP OWNED BY {}", role), may_end=no_holder)
+    _require_nothing_left(connection, role, oid)
 
 
-def _graveyard(connection: Connection) -> None:
+def _ensure_quarantine_role(connection: PostgreSQLConnection) -> None:
     """A role nobody can log in as; made where it is missing. The bot must be a member to give it things."""
-    if not exists(connection, GRAVEYARD):
-        run(connection, "CREATE ROLE {} NOLOGIN", GRAVEYARD)
-    become_member(connection, GRAVEYARD)
+    if not exists(connection, QUARANTINE_ROLE):
+        run(connection, "CREATE ROLE {} NOLOGIN", QUARANTINE_ROLE)
+    become_member(connection, QUARANTINE_ROLE)
 
 
-def _reassign(connection: Connection, role: str, oid: int, lend: Sequence[str], kept: Kept) -> None:
+def _reassign(connection: PostgreSQLConnection, role: str, oid: int, lend: Sequence[str], kept: LeftBehind) -> None:
     """What runs as its owner is put to sleep, then all of it goes; very many tables go in portions before the rest."""
-    with _able_to_own(connection, oid, lend, one_by_one=False):
-        asleep = _put_to_sleep(connection, oid)
-    kept.asleep += asleep
-    while len(portion := column(connection, RELATIONS, (oid, AT_ONCE))) == AT_ONCE:
-        with _able_to_own(connection, oid, lend, one_by_one=True):
+    with _quarantine_role_may_create(connection, oid, lend, one_by_one=False):
+        disarmed = _disarm(connection, oid)
+    kept.disarmed += disarmed
+    while len(portion := column(connection, RELATIONS, (oid, RELATIONS_AT_ONCE))) == RELATIONS_AT_ONCE:
+        with _quarantine_role_may_create(connection, oid, lend, one_by_one=True):
             for relation in portion:
-                _raw(connection, f"ALTER {relation} OWNER TO {GRAVEYARD}")
-    with _able_to_own(connection, oid, lend, one_by_one=False):
-        run(connection, "REASSIGN OWNED BY {} TO {}", role, GRAVEYARD)
+                _run_raw(connection, f"ALTER {relation} OWNER TO {QUARANTINE_ROLE}")
+    with _quarantine_role_may_create(connection, oid, lend, one_by_one=False):
+        run(connection, "REASSIGN OWNED BY {} TO {}", role, QUARANTINE_ROLE)
 
 
 @contextmanager
-def _able_to_own(connection: Connection, oid: int, lend: Sequence[str], *, one_by_one: bool) -> Iterator[None]:
+def _quarantine_role_may_create(
+    connection: PostgreSQLConnection, oid: int, lend: Sequence[str], *, one_by_one: bool
+) -> Iterator[None]:
     """One transaction, in which the graveyard has CREATE where a new owner needs it: lent roles had it, or the bot may give it."""
-    needed: dict[str, object] = {"of": oid, "to": GRAVEYARD, "one_by_one": one_by_one}
+    needed: dict[str, object] = {"of": oid, "to": QUARANTINE_ROLE, "one_by_one": one_by_one}
     with connection.transaction():
-        lent = [name for name in lend if _lend(connection, name)]
-        opened = [name for name in column(connection, SCHEMAS, needed) if _open(connection, name)]
+        lent = [name for name in lend if _lend_role(connection, name)]
+        opened = [name for name in column(connection, SCHEMAS, needed) if _grant_create(connection, name)]
         if closed := column(connection, SCHEMAS, needed):
-            raise _still_closed(connection, closed)
+            raise _cannot_create(connection, closed)
         yield
         for name in opened:
-            if not _is_its_own(connection, name):
-                run(connection, "REVOKE CREATE ON SCHEMA {} FROM {}", name, GRAVEYARD)
+            if not _owns_schema(connection, name):
+                run(connection, "REVOKE CREATE ON SCHEMA {} FROM {}", name, QUARANTINE_ROLE)
         for name in lent:
-            run(connection, "REVOKE {} FROM {}", name, GRAVEYARD)
+            run(connection, "REVOKE {} FROM {}", name, QUARANTINE_ROLE)
 
 
-def _raw(connection: Connection, statement: str) -> None:
+def _run_raw(connection: PostgreSQLConnection, statement: str) -> None:
     """Of names that came quoted and qualified from the server itself."""
     connection.execute(statement.encode(connection.info.encoding))
 
 
-def _put_to_sleep(connection: Connection, oid: int) -> int:
+def _disarm(connection: PostgreSQLConnection, oid: int) -> int:
     definers = column(connection, DEFINERS, (oid,))
     views = column(connection, VIEWS, (oid,))
     rules = column(connection, RULES, (oid,))
     for routine in definers:
-        _raw(connection, f"ALTER ROUTINE {routine} SECURITY INVOKER")
+        _run_raw(connection, f"ALTER ROUTINE {routine} SECURITY INVOKER")
     for view in views:
-        if version(connection) >= INVOKER_VIEWS:
-            _raw(connection, f"ALTER VIEW {view} SET (security_invoker = true)")
+        if major_version(connection) >= HAS_INVOKER_VIEWS:
+            _run_raw(connection, f"ALTER VIEW {view} SET (security_invoker = true)")
         else:
-            _close_to_all(connection, view)
+            _revoke_view_grants(connection, view)
     for rule in rules:
-        _raw(connection, f"ALTER TABLE {rule}")
+        _run_raw(connection, f"ALTER TABLE {rule}")
     return len(definers) + len(views) + len(rules)
 
 
-def _close_to_all(connection: Connection, view: str) -> None:
+def _revoke_view_grants(connection: PostgreSQLConnection, view: str) -> None:
     grantees = column(
         connection,
         "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END FROM pg_class c, aclexplode(c.relacl) a"
@@ -186,36 +190,42 @@ def _close_to_all(connection: Connection, view: str) -> None:
         (view,),
     )
     for grantee in grantees:
-        _raw(connection, f"REVOKE ALL ON TABLE {view} FROM {grantee} CASCADE")
+        _run_raw(connection, f"REVOKE ALL ON TABLE {view} FROM {grantee} CASCADE")
 
 
-def _lend(connection: Connection, role: str) -> bool:
-    if not exists(connection, role) or value(connection, "SELECT pg_has_role(%s, %s, 'MEMBER')", (GRAVEYARD, role)):
+def _lend_role(connection: PostgreSQLConnection, role: str) -> bool:
+    if not exists(connection, role) or value(
+        connection, "SELECT pg_has_role(%s, %s, 'MEMBER')", (QUARANTINE_ROLE, role)
+    ):
         return False
-    how: LiteralString = " WITH INHERIT TRUE" if version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
-    return _tried(connection, "GRANT {} TO {}" + how, role, GRAVEYARD)
+    how: LiteralString = " WITH INHERIT TRUE" if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
+    return _try_run(connection, "GRANT {} TO {}" + how, role, QUARANTINE_ROLE)
 
 
-def _open(connection: Connection, schema: str) -> bool:
+def _grant_create(connection: PostgreSQLConnection, schema: str) -> bool:
     """As the schema's owner (the user whose things these are, perhaps), or with a right to pass on."""
-    granted = _tried(connection, "GRANT CREATE ON SCHEMA {} TO {}", schema, GRAVEYARD)
-    return granted and bool(value(connection, "SELECT has_schema_privilege(%s, %s, 'CREATE')", (GRAVEYARD, schema)))
+    granted = _try_run(connection, "GRANT CREATE ON SCHEMA {} TO {}", schema, QUARANTINE_ROLE)
+    return granted and bool(
+        value(connection, "SELECT has_schema_privilege(%s, %s, 'CREATE')", (QUARANTINE_ROLE, schema))
+    )
 
 
-def _still_closed(connection: Connection, closed: Sequence[str]) -> Rejected:
-    remedy = " ".join(f"GRANT CREATE ON SCHEMA {quoted(s)} TO {us(connection)} WITH GRANT OPTION;" for s in closed)
+def _cannot_create(connection: PostgreSQLConnection, closed: Sequence[str]) -> Rejected:
+    remedy = " ".join(
+        f"GRANT CREATE ON SCHEMA {quoted(s)} TO {quoted_acting_role(connection)} WITH GRANT OPTION;" for s in closed
+    )
     where = f"{closed[0]} of {connection.info.dbname}"
     return Rejected(f"objects in the schema {where} cannot be handed over: nobody may create there", remedy=remedy)
 
 
-def _is_its_own(connection: Connection, schema: str) -> bool:
+def _owns_schema(connection: PostgreSQLConnection, schema: str) -> bool:
     query: LiteralString = (
         "SELECT 1 FROM pg_namespace WHERE nspname = %s AND nspowner = (SELECT oid FROM pg_roles WHERE rolname = %s)"
     )
-    return value(connection, query, (schema, GRAVEYARD)) is not None
+    return value(connection, query, (schema, QUARANTINE_ROLE)) is not None
 
 
-def _tried(connection: Connection, statement: LiteralString, *names: str) -> bool:
+def _try_run(connection: PostgreSQLConnection, statement: LiteralString, *names: str) -> bool:
     """A right the bot may not have to give: where it has not, the step after it says what is missing."""
     try:
         with connection.transaction():
@@ -225,7 +235,7 @@ def _tried(connection: Connection, statement: LiteralString, *names: str) -> boo
     return True
 
 
-def _nothing_left(connection: Connection, role: str, oid: int) -> None:
+def _require_nothing_left(connection: PostgreSQLConnection, role: str, oid: int) -> None:
     """DROP OWNED says yes also where it could not take away what others gave: ask the server what still hangs on the role."""
     left = column(
         connection,
@@ -234,5 +244,5 @@ def _nothing_left(connection: Connection, role: str, oid: int) -> None:
         (oid,),
     )
     if left:
-        remedy = f"as a superuser, in {left[0]}: REASSIGN OWNED BY {quoted(role)} TO {GRAVEYARD}; DROP OWNED BY {quoted(role)};"
+        remedy = f"as a superuser, in {left[0]}: REASSIGN OWNED BY {quoted(role)} TO {QUARANTINE_ROLE}; DROP OWNED BY {quoted(role)};"
         raise Rejected(f"others gave {role} rights in {', '.join(left)} that the bot cannot take away", remedy=remedy)
