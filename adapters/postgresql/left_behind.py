@@ -1,8 +1,8 @@
-"""What a user leaves behind is kept, by a role nobody can log in as and that may do nothing.
+"""Objects that an ended user leaves behind: the quarantine role becomes their owner.
 
-The graveyard is lent what a new owner needs inside the one transaction of the hand-over and gives it back there: nobody ever
-sees it with any of it. What would run with its owner's rights (SECURITY DEFINER, views, rules) is put to sleep first, since
-the graveyard owns what other users left, too.
+A new owner needs CREATE on the schema of some objects. The quarantine role gets such privileges inside the transaction that
+transfers the objects, and loses them in the same transaction. They exist only there. Code that runs with its owner's rights
+(SECURITY DEFINER functions, views, rules) is disarmed first, because the quarantine role also owns what other users left behind.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ from adapters.postgresql.connection import (
     run,
     value,
 )
-from adapters.postgresql.levels import QUARANTINE_ROLE
 from adapters.postgresql.locks import no_holder, run_unblocked
-from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS, become_member
+from adapters.postgresql.roles import QUARANTINE_ROLE, SETS_MEMBERSHIP_OPTIONS, become_member
 
 HAS_INVOKER_VIEWS = 15
-"""From this version on a view can be made to run with its reader's rights."""
+"""The first version where a view can run with its reader's rights. Users on an older, unsupported server are still ended."""
 NAMED_AT_MOST = 200
 RELATIONS_AT_ONCE = 500
-"""Relations that change hands in one transaction: each holds some locks, and a server has room for a few thousand in all."""
+"""Relations that change their owner in one transaction. Each takes some locks, and a server has room for a few thousand in all."""
 
 OWNED = """
 SELECT i.identity || ' (' || i.type || ')'
@@ -75,7 +74,7 @@ RULES = (
 
 @dataclass
 class LeftBehind:
-    """What was handed over, in words, and how much there was."""
+    """The objects that a user left behind: the first names, their number, and how many of them were disarmed."""
 
     names: list[str] = field(default_factory=list)
     count: int = 0
@@ -86,21 +85,24 @@ class LeftBehind:
         self.count += len(names)
 
     def notes(self) -> list[str]:
-        """What the list of names does not say."""
+        """Sentences for the receipt that the list of names does not say."""
         notes = []
         if self.count > len(self.names):
-            notes.append(f"{self.count} objects were kept, of which {len(self.names)} are named here.")
+            notes.append(f"{self.count} objects were left behind, of which {len(self.names)} are named here.")
         if self.disarmed:
             notes.append(
-                f"{self.disarmed} functions, views or rules ran with their owner's rights; they now run with their caller's, or not at all."
+                f"{self.disarmed} functions, views or rules ran with their owner's rights. They now run with their caller's rights, or not at all."
             )
         return notes
 
 
 def leave_behind(
-    server: Server, connection: PostgreSQLConnection, role: str, kept: LeftBehind, *, lend: Sequence[str]
+    server: Server, connection: PostgreSQLConnection, role: str, left_behind: LeftBehind, *, lent_roles: Sequence[str]
 ) -> None:
-    """Everything the role owns goes to the graveyard, in each database it has something in; what it was given is taken. Read back."""
+    """Give everything that the role owns to the quarantine role, in each database, and revoke the role's privileges. Read it back.
+
+    ``lent_roles`` are roles that may create in the schemas of these objects. Raises Rejected where something stays with the role.
+    """
     oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
     databases = column(
         connection,
@@ -112,44 +114,53 @@ def leave_behind(
         return
     with advisory_lock(connection, LEFT_BEHIND_LOCK):
         for database in sorted({name or server.database for name in databases}):
-            with server.session(database, limit=REVOKE_LIMIT_SECONDS) as there:
-                owned = column(there, OWNED, (oid,))
+            with server.session(database, limit=REVOKE_LIMIT_SECONDS) as in_database:
+                owned = column(in_database, OWNED, (oid,))
                 if owned:
                     _ensure_quarantine_role(connection)
-                    run_unblocked(server, there, partial(_reassign, there, role, oid, lend, kept), may_end=no_holder)
-                    kept.add(owned)
-                run_unblocked(server, there, partial(run, there, "DROP OWNED BY {}", role), may_end=no_holder)
+                    run_unblocked(
+                        server,
+                        in_database,
+                        partial(_reassign, in_database, role, oid, lent_roles, left_behind),
+                        may_end=no_holder,
+                    )
+                    left_behind.add(owned)
+                run_unblocked(
+                    server, in_database, partial(run, in_database, "DROP OWNED BY {}", role), may_end=no_holder
+                )
     _require_nothing_left(connection, role, oid)
 
 
 def _ensure_quarantine_role(connection: PostgreSQLConnection) -> None:
-    """A role nobody can log in as; made where it is missing. The bot must be a member to give it things."""
+    """Create the quarantine role where it is missing. The bot must be a member of it to give it objects."""
     if not exists(connection, QUARANTINE_ROLE):
         run(connection, "CREATE ROLE {} NOLOGIN", QUARANTINE_ROLE)
     become_member(connection, QUARANTINE_ROLE)
 
 
-def _reassign(connection: PostgreSQLConnection, role: str, oid: int, lend: Sequence[str], kept: LeftBehind) -> None:
-    """What runs as its owner is put to sleep, then all of it goes; very many tables go in portions before the rest."""
-    with _quarantine_role_may_create(connection, oid, lend, one_by_one=False):
+def _reassign(
+    connection: PostgreSQLConnection, role: str, oid: int, lent_roles: Sequence[str], left_behind: LeftBehind
+) -> None:
+    """Disarm what runs as its owner, then transfer everything. Many relations are transferred in portions before the rest."""
+    with _quarantine_role_may_create(connection, oid, lent_roles, one_by_one=False):
         disarmed = _disarm(connection, oid)
-    kept.disarmed += disarmed
+    left_behind.disarmed += disarmed
     while len(portion := column(connection, RELATIONS, (oid, RELATIONS_AT_ONCE))) == RELATIONS_AT_ONCE:
-        with _quarantine_role_may_create(connection, oid, lend, one_by_one=True):
+        with _quarantine_role_may_create(connection, oid, lent_roles, one_by_one=True):
             for relation in portion:
                 _run_raw(connection, f"ALTER {relation} OWNER TO {QUARANTINE_ROLE}")
-    with _quarantine_role_may_create(connection, oid, lend, one_by_one=False):
+    with _quarantine_role_may_create(connection, oid, lent_roles, one_by_one=False):
         run(connection, "REASSIGN OWNED BY {} TO {}", role, QUARANTINE_ROLE)
 
 
 @contextmanager
 def _quarantine_role_may_create(
-    connection: PostgreSQLConnection, oid: int, lend: Sequence[str], *, one_by_one: bool
+    connection: PostgreSQLConnection, oid: int, lent_roles: Sequence[str], *, one_by_one: bool
 ) -> Iterator[None]:
-    """One transaction, in which the graveyard has CREATE where a new owner needs it: lent roles had it, or the bot may give it."""
+    """Open a transaction in which the quarantine role has CREATE where a new owner needs it, from a lent role or from the bot."""
     needed: dict[str, object] = {"of": oid, "to": QUARANTINE_ROLE, "one_by_one": one_by_one}
     with connection.transaction():
-        lent = [name for name in lend if _lend_role(connection, name)]
+        lent = [name for name in lent_roles if _lend_role(connection, name)]
         opened = [name for name in column(connection, SCHEMAS, needed) if _grant_create(connection, name)]
         if closed := column(connection, SCHEMAS, needed):
             raise _cannot_create(connection, closed)
@@ -162,7 +173,7 @@ def _quarantine_role_may_create(
 
 
 def _run_raw(connection: PostgreSQLConnection, statement: str) -> None:
-    """Of names that came quoted and qualified from the server itself."""
+    """Run a statement whose names came from the server, quoted and qualified."""
     connection.execute(statement.encode(connection.info.encoding))
 
 
@@ -203,7 +214,7 @@ def _lend_role(connection: PostgreSQLConnection, role: str) -> bool:
 
 
 def _grant_create(connection: PostgreSQLConnection, schema: str) -> bool:
-    """As the schema's owner (the user whose things these are, perhaps), or with a right to pass on."""
+    """Grant CREATE as the schema's owner, who may be the ended user, or with GRANT OPTION. Returns whether it took effect."""
     granted = _try_run(connection, "GRANT CREATE ON SCHEMA {} TO {}", schema, QUARANTINE_ROLE)
     return granted and bool(
         value(connection, "SELECT has_schema_privilege(%s, %s, 'CREATE')", (QUARANTINE_ROLE, schema))
@@ -215,7 +226,7 @@ def _cannot_create(connection: PostgreSQLConnection, closed: Sequence[str]) -> R
         f"GRANT CREATE ON SCHEMA {quoted(s)} TO {quoted_acting_role(connection)} WITH GRANT OPTION;" for s in closed
     )
     where = f"{closed[0]} of {connection.info.dbname}"
-    return Rejected(f"objects in the schema {where} cannot be handed over: nobody may create there", remedy=remedy)
+    return Rejected(f"objects in the schema {where} cannot get another owner: nobody may create there", remedy=remedy)
 
 
 def _owns_schema(connection: PostgreSQLConnection, schema: str) -> bool:
@@ -226,7 +237,7 @@ def _owns_schema(connection: PostgreSQLConnection, schema: str) -> bool:
 
 
 def _try_run(connection: PostgreSQLConnection, statement: LiteralString, *names: str) -> bool:
-    """A right the bot may not have to give: where it has not, the step after it says what is missing."""
+    """Run the statement and return whether the bot was allowed to. The next step names what is missing."""
     try:
         with connection.transaction():
             run(connection, statement, *names)
@@ -236,7 +247,7 @@ def _try_run(connection: PostgreSQLConnection, statement: LiteralString, *names:
 
 
 def _require_nothing_left(connection: PostgreSQLConnection, role: str, oid: int) -> None:
-    """DROP OWNED says yes also where it could not take away what others gave: ask the server what still hangs on the role."""
+    """Ask the server what still depends on the role: DROP OWNED succeeds also where it could not revoke what others granted."""
     left = column(
         connection,
         "SELECT DISTINCT coalesce(d.datname, 'the server itself') FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid"
@@ -245,4 +256,4 @@ def _require_nothing_left(connection: PostgreSQLConnection, role: str, oid: int)
     )
     if left:
         remedy = f"as a superuser, in {left[0]}: REASSIGN OWNED BY {quoted(role)} TO {QUARANTINE_ROLE}; DROP OWNED BY {quoted(role)};"
-        raise Rejected(f"others gave {role} rights in {', '.join(left)} that the bot cannot take away", remedy=remedy)
+        raise Rejected(f"others gave {role} rights in {', '.join(left)} that the bot cannot revoke", remedy=remedy)

@@ -1,7 +1,6 @@
-"""The role kept for a level's grants: made, made equal to them, read back, and dropped when nobody uses it.
+"""The managed role of a level with grants: created, made equal to the grants, read back, and dropped when no user has it.
 
-Roles belong to the whole server, so the name carries a hash of prefix, database, level and its grants: two databases
-or two bots never share one by accident. Everything here runs under the lock ``MANAGED_ROLES_LOCK``.
+The functions here run under the advisory lock ``MANAGED_ROLES_LOCK``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from adapters.postgresql.connection import (
     PostgreSQLConnection,
     Server,
     advisory_lock,
-    column,
     exists,
     quoted,
     quoted_acting_role,
@@ -24,21 +22,18 @@ from adapters.postgresql.connection import (
     value,
 )
 from adapters.postgresql.left_behind import LeftBehind, leave_behind
-from adapters.postgresql.levels import (
-    Privilege,
-    danger_of_role,
-    expand_grants,
-    level_database,
-    managed_role,
-    not_grantable,
-)
-from adapters.postgresql.members import become_member
+from adapters.postgresql.levels import Privilege, expand_grants, level_database, managed_role, not_grantable
+from adapters.postgresql.roles import become_member, danger_of_role, members, memberships
 
 MANAGED_ROLE_MARK = re.compile(r"dbaccess ledger=[a-z0-9]+ level=.*", re.DOTALL)
 
 
 def ensure_managed_role(server: Server, level: Level, role: str) -> None:
-    """Make the role, and make it equal to the level's grants. Under the lock, which the caller holds until the user is its member."""
+    """Create the role and make its privileges equal to the level's grants.
+
+    The caller holds the lock until the user is a member of the role. Raises Rejected where the bot cannot give a privilege, or
+    where the role is not one that dbaccess created.
+    """
     with server.session(level_database(server, level)) as connection, connection.transaction():
         wanted = expand_grants(connection, level.grants)
         if exists(connection, role):
@@ -54,22 +49,17 @@ def ensure_managed_role(server: Server, level: Level, role: str) -> None:
         for missing in sorted(wanted - given, key=str):
             connection.execute(sql.SQL("GRANT {} TO {}").format(missing.clause(), sql.Identifier(role)))
         _allow_connect(connection, role)
-        _read_back(connection, role, wanted)
+        _require_equal(connection, role, wanted)
 
 
 def _refuse_foreign_role(connection: PostgreSQLConnection, role: str) -> None:
-    """A role of that name that somebody else made, or made mightier, is never given to anybody."""
+    """Raises Rejected for a role of this name that somebody else created, or that somebody gave more power."""
     comment = value(connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,))
     if not MANAGED_ROLE_MARK.fullmatch(comment or ""):
-        raise Rejected(f"there is a role {role} that dbaccess did not make", remedy=f"DROP ROLE {quoted(role)};")
-    if why := danger_of_role(connection, role):
-        raise Rejected(why, remedy=f"DROP ROLE {quoted(role)}; and dbaccess makes it anew")
-    others = column(
-        connection,
-        "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
-        (role,),
-    )
-    if others:
+        raise Rejected(f"there is a role {role} that dbaccess did not create", remedy=f"DROP ROLE {quoted(role)};")
+    if danger := danger_of_role(connection, role):
+        raise Rejected(danger, remedy=f"DROP ROLE {quoted(role)}; then dbaccess creates it again")
+    if others := memberships(connection, role):
         remedy = f"REVOKE {quoted(others[0])} FROM {quoted(role)};"
         raise Rejected(f"somebody made {role} a member of {others[0]}, which its level does not give", remedy=remedy)
 
@@ -91,8 +81,8 @@ def _refuse_not_grantable(connection: PostgreSQLConnection, missing: set[Privile
         raise Rejected(f"the bot cannot give {lacking[0]}", remedy=remedy)
 
 
-def _read_back(connection: PostgreSQLConnection, role: str, wanted: set[Privilege]) -> None:
-    """A GRANT or REVOKE the bot may not do is only a warning: what counts is what the server has afterwards."""
+def _require_equal(connection: PostgreSQLConnection, role: str, wanted: set[Privilege]) -> None:
+    """Read the privileges back: a GRANT or REVOKE that the bot may not do is a mere warning of the server."""
     given = granted_privileges(connection, role)
     _refuse_not_grantable(connection, wanted - given)
     if extra := sorted(str(p) for p in given ^ wanted):
@@ -103,7 +93,7 @@ def _read_back(connection: PostgreSQLConnection, role: str, wanted: set[Privileg
 
 
 def granted_privileges(connection: PostgreSQLConnection, role: str) -> set[Privilege]:
-    """What the role was given on schemas and tables of this database, by whomever."""
+    """The privileges that anybody granted to the role on schemas and tables of this database."""
     rows = connection.execute(
         "SELECT n.nspname, c.relname, a.privilege_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,"
         " LATERAL aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = %s AND c.relowner <> r.oid"
@@ -111,31 +101,27 @@ def granted_privileges(connection: PostgreSQLConnection, role: str) -> set[Privi
         " LATERAL aclexplode(n.nspacl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = %s AND n.nspowner <> r.oid",
         (role, role),
     ).fetchall()
-    return {Privilege(schema=schema, table=table, word=word) for schema, table, word in rows}
+    return {Privilege(schema=schema, table=table, name=name) for schema, table, name in rows}
 
 
-def drop_unused(server: Server, connection: PostgreSQLConnection, level: Level, kept: LeftBehind) -> None:
-    """Drop the level's role when no user is its member any more. What a user made as this role is handed over like their own."""
+def drop_unused_managed_role(
+    server: Server, connection: PostgreSQLConnection, level: Level, left_behind: LeftBehind
+) -> None:
+    """Drop the level's managed role when no user is its member any more.
+
+    Objects that a user created as this role are left behind like the user's own, and are added to ``left_behind``.
+    """
     role = managed_role(server.target, level)
     if role is None:
         return
     with advisory_lock(connection, MANAGED_ROLES_LOCK):
-        if not exists(connection, role) or _has_members(connection, role):
+        if not exists(connection, role) or members(connection, role):
             return
         become_member(connection, role)
         database = level_database(server, level)
         if value(connection, "SELECT 1 FROM pg_database WHERE datname = %s", (database,)):
-            with server.session(database) as there:
-                for privilege in sorted(granted_privileges(there, role), key=str):
-                    there.execute(sql.SQL("REVOKE {} FROM {}").format(privilege.clause(), sql.Identifier(role)))
-        leave_behind(server, connection, role, kept, lend=())
+            with server.session(database) as in_database:
+                for privilege in sorted(granted_privileges(in_database, role), key=str):
+                    in_database.execute(sql.SQL("REVOKE {} FROM {}").format(privilege.clause(), sql.Identifier(role)))
+        leave_behind(server, connection, role, left_behind, lent_roles=())
         run(connection, "DROP ROLE {}", role)
-
-
-def _has_members(connection: PostgreSQLConnection, role: str) -> bool:
-    """Members besides the bot's own, which PostgreSQL 16 and later make one when it creates a role."""
-    query = (
-        "SELECT 1 FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member"
-        " WHERE r.rolname = %s AND u.rolname NOT IN (current_user, session_user)"
-    )
-    return value(connection, query, (role,)) is not None

@@ -239,7 +239,7 @@ def closed_database(harness: EngineHarness, name: str) -> Iterator[str]:
         c.execute(sql.SQL("CREATE DATABASE {}").format(named))
         c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
         level = Level(name="odd", grants=(Grant(on=("public",), privileges=("USAGE",)),), database=name)
-        found = [finding for finding in harness.adapter().check([level]).problems if "looked at" in finding.what]
+        found = [finding for finding in harness.adapter().check([level]).problems if "be examined" in finding.what]
         require(found, "doctor says that it cannot look into the database")
         try:
             yield str(found[0].remedy)

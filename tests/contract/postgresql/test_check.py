@@ -131,7 +131,7 @@ def test_roles_the_bot_may_not_give(postgresql: PostgresServer, own_harness: Eng
 
 def test_a_bot_that_may_not_make_users(own_harness: EngineHarness) -> None:
     run(own_harness, f"ALTER ROLE {own_harness.owner} NOCREATEROLE")
-    with pytest.raises(Rejected, match="may not make users") as no:
+    with pytest.raises(Rejected, match="may not create users") as no:
         own_harness.adapter().create_user(own_harness.spec(readonly()))
     run(own_harness, no.value.remedy or "")
     spec = own_harness.spec(readonly())

@@ -96,7 +96,7 @@ def test_a_schema_nobody_may_create_in_any_more(own_harness: EngineHarness) -> N
         c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     with own_harness.superuser() as c:
         c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
-    with pytest.raises(Rejected, match="cannot be handed over") as no:
+    with pytest.raises(Rejected, match="cannot get another owner") as no:
         adapter.drop_user(spec.username, spec.level)
     with own_harness.superuser() as c:
         c.execute((no.value.remedy or "").encode())

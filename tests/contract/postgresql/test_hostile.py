@@ -290,7 +290,7 @@ def test_many_objects_do_not_hold_up_the_end(open_harness: EngineHarness) -> Non
     removal = open_harness.adapter().drop_user(spec.username, spec.level)
     assert not open_harness.role_exists(spec.username)
     assert len(removal.left_behind) == 200
-    assert any("12000 objects were kept" in note for note in removal.notes)
+    assert any("12000 objects were left behind" in note for note in removal.notes)
 
 
 def test_prepared_transactions_that_outlived_a_restart(open_harness: EngineHarness) -> None:

@@ -174,7 +174,7 @@ def test_a_planted_kept_role_is_not_given(own_harness: EngineHarness) -> None:
     role = managed_role(own_harness.target(), support())
     with own_harness.superuser() as c:
         c.execute(f"CREATE ROLE {role}; GRANT {role} TO {own_harness.owner} WITH ADMIN OPTION".encode())
-    with pytest.raises(Rejected, match="did not make"):
+    with pytest.raises(Rejected, match="did not create"):
         own_harness.adapter().create_user(own_harness.spec(support()))
     with own_harness.superuser() as c:
         c.execute(

@@ -184,7 +184,7 @@ def test_it_is_really_run_and_measured(server: PostgresServer) -> None:
         wait_until(lambda: not Login(connection).is_alive(), within=A_RUN)
     wait_until(lambda: about(harness)[0] is Enforced.SESSIONS)
     (finding,) = about(harness)[1]
-    assert finding.what == "the server itself ends open sessions 2 to 3 minutes after their end"
+    assert finding.what == "the server itself ends open sessions 2 to 3 minutes after their expiry"
     harness.adapter().drop_user(spec.username, spec.level)
     _is_measured(harness)
 

@@ -47,12 +47,12 @@ def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
 def test_what_is_not(secured: EngineHarness, pem: Certificates, mode: str) -> None:
     for ca in (str(pem.stranger), "/nowhere/ca.pem"):
-        with pytest.raises(Rejected, match=r"put tls in databases\.yml right"):
+        with pytest.raises(Rejected, match=r"correct tls in databases\.yml"):
             secured.adapter(tls=Tls(mode=mode, ca=ca)).identity()
 
 
 def test_a_server_without_it(postgresql18: servers.PostgresServer) -> None:
-    with pytest.raises(Rejected, match=r"put tls in databases\.yml right"):
+    with pytest.raises(Rejected, match=r"correct tls in databases\.yml"):
         build(postgresql18).adapter(tls=Tls(mode="require")).identity()
 
 
