@@ -40,9 +40,9 @@ def translated_errors(secrets: tuple[str, ...], *, login: str, database: str) ->
     try:
         yield
     except psycopg.Error as error:
-        trouble = translate(error, secrets, login=login, database=database)
+        translated = translate(error, secrets, login=login, database=database)
         _scrub_chain(error, secrets)
-        raise trouble from None
+        raise translated from None
     except UnicodeError:
         raise Rejected("a name or value cannot be sent in the server's encoding") from None
     except OSError as error:
@@ -103,8 +103,8 @@ def _no_connection(message: str, login: str, database: str) -> Rejected | None:
 
 def refused_role(role: str, login: str, *, is_there: bool) -> Rejected:
     """The error for an admin role that the bot's login cannot SET ROLE to. Both names are quoted."""
-    make = "" if is_there else f"CREATE ROLE {role} NOLOGIN CREATEROLE; "
-    return Rejected(f"the bot's login cannot act as the role {role}", remedy=f"{make}GRANT {role} TO {login};")
+    create = "" if is_there else f"CREATE ROLE {role} NOLOGIN CREATEROLE; "
+    return Rejected(f"the bot's login cannot act as the role {role}", remedy=f"{create}GRANT {role} TO {login};")
 
 
 def _clean(message: str, secrets: tuple[str, ...]) -> str:

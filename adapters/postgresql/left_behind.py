@@ -46,7 +46,7 @@ SELECT i.identity || ' (' || i.type || ')'
    AND i.type NOT IN ('default acl', 'user mapping')
    AND s.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY 1
 """
-SCHEMAS = """
+CLOSED_SCHEMAS = """
 SELECT n.nspname FROM pg_namespace n WHERE NOT has_schema_privilege(%(to)s, n.oid, 'CREATE') AND n.oid IN (
   SELECT pronamespace FROM pg_proc WHERE proowner = %(of)s UNION SELECT oprnamespace FROM pg_operator WHERE oprowner = %(of)s
   UNION SELECT opcnamespace FROM pg_opclass WHERE opcowner = %(of)s UNION SELECT opfnamespace FROM pg_opfamily WHERE opfowner = %(of)s
@@ -161,8 +161,8 @@ def _quarantine_role_may_create(
     needed: dict[str, object] = {"of": oid, "to": QUARANTINE_ROLE, "one_by_one": one_by_one}
     with connection.transaction():
         lent = [name for name in lent_roles if _lend_role(connection, name)]
-        opened = [name for name in column(connection, SCHEMAS, needed) if _grant_create(connection, name)]
-        if closed := column(connection, SCHEMAS, needed):
+        opened = [name for name in column(connection, CLOSED_SCHEMAS, needed) if _grant_create(connection, name)]
+        if closed := column(connection, CLOSED_SCHEMAS, needed):
             raise _cannot_create(connection, closed)
         yield
         for name in opened:
@@ -214,7 +214,7 @@ def _lend_role(connection: PostgreSQLConnection, role: str) -> bool:
 
 
 def _grant_create(connection: PostgreSQLConnection, schema: str) -> bool:
-    """Grant CREATE as the schema's owner, who may be the ended user, or with GRANT OPTION. Returns whether it took effect."""
+    """Grant CREATE as the schema's owner, which may be the ended user, or with GRANT OPTION. Returns whether it took effect."""
     granted = _try_run(connection, "GRANT CREATE ON SCHEMA {} TO {}", schema, QUARANTINE_ROLE)
     return granted and bool(
         value(connection, "SELECT has_schema_privilege(%s, %s, 'CREATE')", (QUARANTINE_ROLE, schema))

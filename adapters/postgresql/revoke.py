@@ -174,10 +174,8 @@ def _standbys_too(
     if not server.target.replicas:
         yield
         return
-    ending = standbys.SessionsToEnd(username=username, oid=oid, blocked_at=standbys.log_end(connection))
-    with standbys.on_each_standby(
-        server, connection, lambda standby: standbys.end_sessions(standby, ending)
-    ) as reports:
+    user = standbys.SessionsToEnd(username=username, oid=oid, blocked_at=standbys.log_end(connection))
+    with standbys.on_each_standby(server, connection, lambda standby: standbys.end_sessions(standby, user)) as reports:
         yield
     for standby_report in reports:
         report.add(standby_report)
@@ -185,7 +183,7 @@ def _standbys_too(
 
 def _removal(connection: PostgreSQLConnection, username: str, report: RevocationReport, *, was_absent: bool) -> Removal:
     if exists(connection, username):
-        raise ServerDown(f"the user {username} is still there after it was dropped")
+        raise ServerDown(f"the user {username} still exists after it was dropped")
     return Removal(
         was_absent=was_absent,
         sessions_ended=report.sessions_ended,
@@ -220,7 +218,7 @@ def end_sessions(connection: PostgreSQLConnection, oid: int, report: RevocationR
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-# Notes for the receipt.
+# The managed role, and notes for the receipt.
 
 
 def _drop_managed_role(
@@ -229,8 +227,8 @@ def _drop_managed_role(
     """Drop the level's managed role where no user has it any more. A failure is a note: a role without members gives no access."""
     try:
         drop_unused_managed_role(server, connection, level, report.left_behind)
-    except (psycopg.Error, AdapterError) as trouble:
-        reason = str(trouble) if isinstance(trouble, AdapterError) else trouble.diag.message_primary
+    except (psycopg.Error, AdapterError) as error:
+        reason = str(error) if isinstance(error, AdapterError) else error.diag.message_primary
         report.notes.append(
             f"The managed role of the level {level.name} has no user any more and could not be dropped: {reason}"
         )

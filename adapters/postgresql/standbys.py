@@ -1,8 +1,8 @@
 """The servers of ``Target.replicas``: streaming standbys, each with sessions of its own.
 
 Replication brings users and their changes to a standby, but it ends no session. So the bot connects to every standby, to all at the
-same time. A standby may lag, even by hours. The sessions of a user are over there once the standby has replayed everything that
-the primary had written when the login was blocked. Before that, a user that is absent on the standby may still appear.
+same time. A standby may lag, even by hours. A user has ended on a standby only after it replayed everything that the primary had
+written when the login was blocked. Before that, a user that is absent on the standby may still appear.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ATTACHED = (
 )
 """The number of attached standbys. A logical subscriber is no standby: it has none of this server's users."""
 LATE_LOGIN_SECONDS = 0.05
-"""A login that succeeded just before it was blocked is listed with a delay. No session is left when two looks this far apart see none."""
+"""A login that succeeded just before it was blocked is listed with a delay. No session is left when two readings, this far apart in seconds, list none."""
 
 
 class Standby(Server):
@@ -83,7 +83,7 @@ def _named(reference: str) -> Iterator[None]:
 def unnamed_standbys(server: Server, connection: PostgreSQLConnection) -> str | None:
     """A sentence where more standbys are attached to the primary than ``replicas`` names, or None.
 
-    A standby of another standby is not seen here. A receiver of the log without sessions (``pg_receivewal``) looks like a standby.
+    A standby of another standby is not counted. A receiver of the log without sessions (``pg_receivewal``) looks like a standby.
     """
     attached, named = value(connection, ATTACHED), len(server.target.replicas)
     if attached <= named:
@@ -106,11 +106,11 @@ def on_each_standby(
         return
     expected = identity(connection)
 
-    def ask(reference: str, url: str) -> T:
+    def answer(reference: str, url: str) -> T:
         return question(Standby(server.target, reference, url, expected=expected))
 
     with ThreadPoolExecutor(len(replicas)) as pool:
-        futures = [pool.submit(ask, *replica) for replica in replicas]
+        futures = [pool.submit(answer, *replica) for replica in replicas]
         yield answers
     answers += _answers(futures)
 

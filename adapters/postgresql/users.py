@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import LiteralString
 
@@ -60,7 +59,6 @@ class FoundRole:
     """
 
     oid: int
-    expires_at: datetime | None
     has_admin_attributes: bool
 
 
@@ -72,15 +70,13 @@ def find(
     ``for_removal``: a user without a mark is accepted. The caller has the name from the ledger, and a lost mark never keeps a user alive.
     """
     row = connection.execute(
-        "SELECT oid, shobj_description(oid, 'pg_authid'), "
-        + EXPIRES_AT
-        + ", rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
+        "SELECT oid, shobj_description(oid, 'pg_authid'), rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
         " FROM pg_roles WHERE rolname = %s",
         (username,),
     ).fetchone()
     if row is None:
         return None
-    oid, comment, expires_at, has_admin_attributes = row
+    oid, comment, has_admin_attributes = row
     mark = MARK.fullmatch(comment or "")
     if not username_pattern(target.prefix).fullmatch(username):
         raise ForeignUser(username, "its name is not one that dbaccess makes")
@@ -88,7 +84,7 @@ def find(
         raise ForeignUser(username, "it has no mark")
     if mark is not None and mark[1] != target.ledger:
         raise ForeignUser(username, "its mark names another ledger")
-    return FoundRole(oid=oid, expires_at=expires_at, has_admin_attributes=has_admin_attributes)
+    return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
 
 
 def create(server: Server, spec: UserSpec) -> None:
@@ -203,8 +199,7 @@ def _set_setting(connection: PostgreSQLConnection, username: str, name: str, set
 
 def verifier(connection: PostgreSQLConnection, username: str, password: str) -> str:
     """The SCRAM-SHA-256 verifier of the password. The server and its log never see the password itself."""
-    made = connection.pgconn.encrypt_password(password.encode(), username.encode(), b"scram-sha-256")
-    return made.decode()
+    return connection.pgconn.encrypt_password(password.encode(), username.encode(), b"scram-sha-256").decode()
 
 
 def expiry_after(connection: PostgreSQLConnection, remaining: float) -> str:
@@ -218,8 +213,8 @@ def set_password(server: Server, username: str, password: str) -> None:
     with server.session() as connection:
         require_supported(connection)
         found = _existing_user(connection, server.target, username)
-        made = verifier(connection, username, password)
-        change = partial(run, connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=made)
+        secret = verifier(connection, username, password)
+        change = partial(run, connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=secret)
         run_unblocked(server, connection, change, may_end=only_sessions_of(found.oid))
 
 

@@ -29,7 +29,7 @@ class End:
     error: str = ""
 
     @property
-    def told(self) -> str:
+    def report_text(self) -> str:
         """All words that somebody can read afterwards."""
         if self.removal is None:
             return self.error
@@ -47,7 +47,7 @@ class Attack:
     def user(self, level: Level, adapter: PostgreSQL | None = None) -> UserSpec:
         spec = self.harness.spec(level)
         (adapter or self.harness.adapter()).create_user(spec)
-        ((self.oids[spec.username],),) = self.ask("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
+        ((self.oids[spec.username],),) = self.query("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
         return spec
 
     def session(self, spec: UserSpec, database: str | None = None) -> Session:
@@ -78,7 +78,7 @@ class Attack:
         with self.harness.superuser() as c:
             c.execute(statements.encode())
 
-    def ask(self, query: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
+    def query(self, query: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
         """The superuser's own look."""
         with self.harness.superuser(database) as c:
             return c.execute(query.encode(), values or None).fetchall()
@@ -93,7 +93,7 @@ class Attack:
                 last = End(removal=None, error=f"{type(error).__name__}: {error}")
         return last
 
-    def troubles(self, level: Level) -> list[Finding]:
+    def bad_findings(self, level: Level) -> list[Finding]:
         """What the doctor has to say against a level, or against the server."""
         return [finding for finding in self.harness.adapter().check([level]).findings if not finding.is_ok]
 
@@ -104,25 +104,25 @@ class Attack:
             return False
         return True
 
-    def assert_out(self, spec: UserSpec, end: End, *sessions: Session) -> None:
+    def assert_locked_out(self, spec: UserSpec, end: End, *sessions: Session) -> None:
         """The user can do nothing any more, whatever became of what it left."""
         oid = self.oids[spec.username]
-        assert not [session for session in sessions if can(session)], f"its session lives on: {end.error}"
+        assert not [session for session in sessions if succeeds(session)], f"its session lives on: {end.error}"
         query = "SELECT pid FROM pg_stat_activity WHERE usesysid = %s::oid"
-        assert not self.ask(query, oid, database="postgres"), f"it still has sessions: {end.error}"
+        assert not self.query(query, oid, database="postgres"), f"it still has sessions: {end.error}"
         assert not self.may_log_in(spec), f"it logs in again: {end.error}"
         query = "SELECT 1 FROM pg_roles WHERE oid = %s::oid AND rolcanlogin"
-        assert not self.ask(query, oid, database="postgres"), f"its role can log in: {end.error}"
+        assert not self.query(query, oid, database="postgres"), f"its role can log in: {end.error}"
 
     def assert_ended(self, spec: UserSpec, end: End, *sessions: Session) -> None:
         """Out, and there is a receipt for it."""
-        self.assert_out(spec, end, *sessions)
+        self.assert_locked_out(spec, end, *sessions)
         assert end.removal is not None, f"no receipt: {end.error}"
-        names = self.ask("SELECT rolname FROM pg_roles WHERE rolname = %s", spec.username, database="postgres")
+        names = self.query("SELECT rolname FROM pg_roles WHERE rolname = %s", spec.username, database="postgres")
         assert not names, "the receipt is given and the user is there"
 
 
-def can(session: Session, statement: str = "SELECT 1") -> bool:
+def succeeds(session: Session, statement: str = "SELECT 1") -> bool:
     """Whether the server does this for the session."""
     try:
         session.execute(statement.encode())
@@ -140,7 +140,7 @@ def refusal(verb: Callable[[], object]) -> str | None:
     return None
 
 
-def must(session: Session, statement: str) -> None:
+def run_setup(session: Session, statement: str) -> None:
     """A step of the set-up."""
     try:
         session.execute(statement.encode())

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import had
 from tests.contract.postgresql.attacks import Attack
 from tests.contract.postgresql.harness import EngineHarness, build
-from tests.contract.postgresql.pair import Pair, had_here, hang_up
+from tests.contract.postgresql.pair import Pair, close_sessions, had_here
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
@@ -70,7 +70,7 @@ def attack(request: pytest.FixtureRequest, attacked: PostgresServer) -> Iterator
 
 
 @pytest.fixture(autouse=True)
-def _hang_up() -> Iterator[None]:
+def _close_sessions() -> Iterator[None]:
     """Sessions that a test left open are closed after it."""
     yield
-    hang_up()
+    close_sessions()

@@ -49,7 +49,7 @@ class Pair:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
+def short_session_limit() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(standbys, "SESSIONS_WITHIN", 1.0)
         yield
@@ -58,7 +58,7 @@ def impatient() -> Iterator[None]:
 _logins: list[Login] = []
 
 
-def hang_up() -> None:
+def close_sessions() -> None:
     """Every session that was left open."""
     while _logins:
         _logins.pop().close()

@@ -29,7 +29,7 @@ def fancy(own_harness: EngineHarness) -> EngineHarness:
     return replace(own_harness, bot=name)
 
 
-def test_special_characters_that_are_encoded(fancy: EngineHarness) -> None:
+def test_an_admin_url_with_an_encoded_password_works(fancy: EngineHarness) -> None:
     url = fancy.server.url(fancy.bot, quote(FANCY, safe=""), fancy.database)
     adapter, spec = PostgreSQL(fancy.target(), Secrets(admin_url=url)), fancy.spec(readonly())
     assert adapter.check([readonly()]).problems == ()
@@ -41,7 +41,9 @@ def test_special_characters_that_are_encoded(fancy: EngineHarness) -> None:
 @pytest.mark.parametrize(
     "password", [pytest.param("Sup3r@Secr3tW0rd", marks=SHOWN), "31337/Secr3tW0rd", "Sup3r/Secr3tW0rd"]
 )
-def test_an_ambiguous_url_of_a_standby(own_harness: EngineHarness, asked_for: list[str], password: str) -> None:
+def test_no_part_of_a_standbys_password_is_shown(
+    own_harness: EngineHarness, asked_for: list[str], password: str
+) -> None:
     """Whatever is said of a standby that is not reached by it: doctor's findings, and a receipt's notes."""
     url = f"postgresql://{own_harness.bot}:{password}@127.0.0.1:1/{own_harness.database}"
     secrets = Secrets(admin_url=own_harness.secrets().admin_url, replicas=(url,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.contract import wait_until
-from tests.contract.postgresql.attacks import Attack, can, must
+from tests.contract.postgresql.attacks import Attack, run_setup, succeeds
 from tests.contract.postgresql.harness import writer
 from tests.open_faults import open_fault, require
 
@@ -55,29 +55,29 @@ def team(attack: Attack) -> Attack:
 def both_ended(team: Attack, *trap: str) -> None:
     """One left a table to itself, the other left a trap."""
     victim, thief = team.user(writer()), team.user(writer())
-    must(team.session(victim), PRIVATE)
+    run_setup(team.session(victim), PRIVATE)
     for statements in trap:
-        must(team.session(thief), statements)
+        run_setup(team.session(thief), statements)
     for spec in (victim, thief):
         end = team.end(spec)
         require(end.removal, end.error)
 
 
 def assert_nothing_taken(team: Attack) -> None:
-    assert team.ask("SELECT DISTINCT who, words FROM trap.loot") == []
-    assert not can(team.friends_session(), "SELECT words FROM priv.private"), "everybody reads the table"
+    assert team.query("SELECT DISTINCT who, words FROM trap.loot") == []
+    assert not succeeds(team.friends_session(), "SELECT words FROM priv.private"), "everybody reads the table"
 
 
 @open_fault("G1", "the trigger runs as the owner of what every ended user left")
-def test_a_trigger_set_off_by_a_cascade_takes_nothing(team: Attack) -> None:
+def test_a_left_behind_trigger_reads_no_left_behind_table(team: Attack) -> None:
     both_ended(team, TRAP, CASCADE)
-    must(team.friends_session(), "DELETE FROM trap.parent WHERE id = 1")
+    run_setup(team.friends_session(), "DELETE FROM trap.parent WHERE id = 1")
     assert_nothing_taken(team)
 
 
 @open_fault("G1", "the index's function runs as the owner of what every ended user left")
-def test_an_index_set_off_by_autovacuum_takes_nothing(team: Attack) -> None:
+def test_a_left_behind_index_function_reads_no_left_behind_table(team: Attack) -> None:
     both_ended(team, TRAP, INDEX)
     team.as_superuser("ALTER TABLE trap.bait SET (autovacuum_enabled = true)")
-    wait_until(lambda: team.ask(ANALYSED), within=AUTOVACUUM)
+    wait_until(lambda: team.query(ANALYSED), within=AUTOVACUUM)
     assert_nothing_taken(team)

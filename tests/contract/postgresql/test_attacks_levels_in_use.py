@@ -77,7 +77,7 @@ def reads(harness: EngineHarness, spec: UserSpec, table: str) -> bool:
 
 
 @open_fault("U8", "after a migration made a table, no grant of a level on schema.* is given any more")
-def test_a_new_table_does_not_stop_a_level_on_the_whole_schema(own_harness: EngineHarness) -> None:
+def test_a_schema_level_is_given_after_a_migration(own_harness: EngineHarness) -> None:
     """The table that the bot cannot give is left out; the others are given."""
     give_whole_shop(own_harness)
     require(refusal(own_harness, WHOLE_SHOP) is None, "before the migration it is given")
@@ -94,7 +94,7 @@ def test_a_live_user_keeps_reading_after_a_migration(own_harness: EngineHarness)
         assert reads(own_harness, spec, "shop.customers")
 
 
-def test_the_mend_for_a_new_table_mends(own_harness: EngineHarness) -> None:
+def test_the_remedy_for_a_new_table_works(own_harness: EngineHarness) -> None:
     give_whole_shop(own_harness)
     migrate(own_harness, "invoices")
     remedies = [str(finding.remedy) for finding in own_harness.adapter().check([WHOLE_SHOP]).findings]
@@ -103,7 +103,7 @@ def test_the_mend_for_a_new_table_mends(own_harness: EngineHarness) -> None:
         assert reads(own_harness, spec, "shop.invoices")
 
 
-def test_a_table_that_may_be_given_reaches_live_users_with_the_next_grant(own_harness: EngineHarness) -> None:
+def test_the_next_grant_gives_a_new_table_to_live_users(own_harness: EngineHarness) -> None:
     give_whole_shop(own_harness)
     as_administrator(
         own_harness,
@@ -117,7 +117,7 @@ def test_a_table_that_may_be_given_reaches_live_users_with_the_next_grant(own_ha
 
 
 @open_fault("U8", "views of an extension that lies in the schema stop every grant of a level on schema.*")
-def test_an_extension_does_not_stop_a_level_on_the_whole_schema(checking: EngineHarness) -> None:
+def test_a_schema_level_is_given_beside_an_extension(checking: EngineHarness) -> None:
     """Its relations are left out."""
     as_administrator(
         checking,
@@ -133,7 +133,7 @@ def test_an_extension_does_not_stop_a_level_on_the_whole_schema(checking: Engine
 
 
 @open_fault("U8", "where the bot may not use the schema, doctor's mend is to run doctor")
-def test_a_schema_that_nobody_opened_to_the_bot_has_a_mend_that_runs(own_harness: EngineHarness) -> None:
+def test_the_remedies_for_a_schema_closed_to_the_bot_work(own_harness: EngineHarness) -> None:
     as_administrator(own_harness, "CREATE SCHEMA billing", "CREATE TABLE billing.bills (id int)")
     adapter = own_harness.adapter()
     require(adapter.check([BILLS]).problems, "doctor says so")
@@ -146,7 +146,7 @@ def test_a_schema_that_nobody_opened_to_the_bot_has_a_mend_that_runs(own_harness
 
 
 @open_fault("U8", "a level with INSERT cannot insert: the sequence behind the table's own key is not given")
-def test_inserting_needs_no_more_than_insert(own_harness: EngineHarness) -> None:
+def test_insert_includes_the_sequence_of_the_tables_key(own_harness: EngineHarness) -> None:
     as_administrator(
         own_harness,
         "CREATE TABLE shop.notes (id serial PRIMARY KEY, words text); ALTER TABLE shop.notes OWNER TO shop_owner",
@@ -163,7 +163,7 @@ def test_inserting_needs_no_more_than_insert(own_harness: EngineHarness) -> None
 
 
 @open_fault("U8", "the sixth connection of a user is refused, and no setting changes it")
-def test_a_program_with_many_connections(own_harness: EngineHarness) -> None:
+def test_a_user_can_open_eight_connections(own_harness: EngineHarness) -> None:
     with granted(own_harness, readonly()) as spec, ExitStack() as stack:
         opened = 0
         for _ in range(TOOLS_CONNECTIONS):
@@ -187,13 +187,13 @@ def assert_a_grant_lives_and_ends(harness: EngineHarness, spec: UserSpec) -> Non
     assert not harness.role_exists(spec.username)
 
 
-def test_a_server_that_checks_passwords(checking: EngineHarness) -> None:
+def test_a_grant_works_with_passwordcheck(checking: EngineHarness) -> None:
     """The server is sent a verifier, which no such check can look into, and which no setting turns into MD5."""
     assert_a_grant_lives_and_ends(checking, checking.spec(readonly()))
 
 
 @pytest.mark.parametrize("method", ["md5", "password"])
-def test_a_server_that_asks_for_passwords_in_another_way(checking: EngineHarness, method: str) -> None:
+def test_a_grant_works_with_other_authentication_methods(checking: EngineHarness, method: str) -> None:
     rules = checking.server.folder / "data" / "pg_hba.conf"
     before = rules.read_text()
     try:

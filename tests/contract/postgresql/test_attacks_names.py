@@ -105,7 +105,7 @@ def search_path_of(harness: EngineHarness, value: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("value", ["shop", "shop, public", "shop,public"])
-def test_a_search_path_of_plain_names(odd: EngineHarness, value: str) -> None:
+def test_a_search_path_of_plain_names_is_set(odd: EngineHarness, value: str) -> None:
     said, found = search_path_of(odd, value)
     assert said.replace(" ", "") == value.replace(" ", "")
     assert found == [word.strip() for word in value.split(",")]
@@ -120,7 +120,7 @@ def test_a_search_path_of_plain_names(odd: EngineHarness, value: str) -> None:
     ],
 )
 @open_fault("U6", "a search_path with a quoted name is quoted once more: the schema is not found")
-def test_a_search_path_with_quoted_names(odd: EngineHarness, value: str, finds: list[str]) -> None:
+def test_a_search_path_with_quoted_names_is_set(odd: EngineHarness, value: str, finds: list[str]) -> None:
     assert search_path_of(odd, value) == (value, finds)
 
 
@@ -133,7 +133,7 @@ def test_a_search_path_with_quoted_names(odd: EngineHarness, value: str, finds: 
         ('order.quo"ted', {("order", 'quo"ted')}),
     ],
 )
-def test_tables_whose_names_need_quotes(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
+def test_grants_on_tables_whose_names_need_quotes(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
     assert readable(odd, names_level(on)) == expected
 
 
@@ -148,22 +148,22 @@ def test_tables_whose_names_need_quotes(odd: EngineHarness, on: str, expected: s
     ],
 )
 @open_fault("U6", "a quoted name in grants is taken with its quotes, and a schema with a dot cannot be named at all")
-def test_names_as_the_server_quotes_them(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
+def test_grants_accept_quoted_names(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
     assert readable(odd, names_level(on)) == expected
 
 
 @pytest.mark.parametrize("on", ["Shop-EU.Orders", "Shop-EU.*"])
-def test_what_doctor_prints_runs_with_such_names(bare: EngineHarness, on: str) -> None:
-    assert_mends_mend(bare, names_level(on))
+def test_remedies_run_with_names_that_need_quotes(bare: EngineHarness, on: str) -> None:
+    assert_remedies_work(bare, names_level(on))
 
 
 @pytest.mark.parametrize("on", ["order.user", 'order.quo"ted'])
 @open_fault("U6", "a schema named by a word of SQL is printed without quotes: the statement is none")
-def test_what_doctor_prints_runs_with_words_of_sql(bare: EngineHarness, on: str) -> None:
-    assert_mends_mend(bare, names_level(on))
+def test_remedies_run_with_reserved_words(bare: EngineHarness, on: str) -> None:
+    assert_remedies_work(bare, names_level(on))
 
 
-def assert_mends_mend(harness: EngineHarness, level: Level) -> None:
+def assert_remedies_work(harness: EngineHarness, level: Level) -> None:
     """Each statement that doctor prints runs as it stands, and then there is nothing to print."""
     found = harness.adapter().check([level]).problems
     require(found, "something is missing")
@@ -194,12 +194,12 @@ def assert_role_serves(harness: EngineHarness, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["Shop Readers", "shop-readers", 'quo"ted', "Lesér", "50%", "a.b"])
-def test_roles_whose_names_need_quotes(odd: EngineHarness, role: str) -> None:
+def test_a_level_role_whose_name_needs_quotes_works(odd: EngineHarness, role: str) -> None:
     assert_role_serves(odd, f"{role} {odd.bot}")
 
 
 @open_fault("U6", "a role named by a word of SQL is printed without quotes: the statement is none")
-def test_a_role_named_by_a_word_of_sql(odd: EngineHarness) -> None:
+def test_a_level_role_named_by_a_reserved_word_works(odd: EngineHarness) -> None:
     try:
         assert_role_serves(odd, "analyze")
     finally:
@@ -209,7 +209,7 @@ def test_a_role_named_by_a_word_of_sql(odd: EngineHarness) -> None:
 
 
 @pytest.mark.parametrize("name", DATABASES)
-def test_a_database_whose_name_needs_quotes(odd: EngineHarness, name: str) -> None:
+def test_a_database_whose_name_needs_quotes_works(odd: EngineHarness, name: str) -> None:
     """From the setting-up to the end; the pasted command is run as it stands."""
     name = f"{name} {odd.bot}"
     level = Level(name="readonly", roles=("shop_reader",), database=name)
@@ -248,12 +248,12 @@ def closed_database(harness: EngineHarness, name: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["orders-prod", "Orders Prod", "order"])
-def test_what_is_printed_for_a_closed_database_runs(odd: EngineHarness, name: str) -> None:
+def test_the_remedy_for_a_closed_database_runs(odd: EngineHarness, name: str) -> None:
     with closed_database(odd, f"{name} {odd.bot}") as remedy:
         assert complaint_about(odd, remedy) is None
 
 
 @open_fault("U6", "a double quote in a database's name is printed as it is: the statement is none")
-def test_what_is_printed_for_a_database_with_a_quote_runs(odd: EngineHarness) -> None:
+def test_the_remedy_for_a_database_with_a_quote_in_its_name_runs(odd: EngineHarness) -> None:
     with closed_database(odd, f'Ord"ers {odd.bot}') as remedy:
         assert complaint_about(odd, remedy) is None

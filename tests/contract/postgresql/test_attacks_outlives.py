@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
 from adapters.base import Grant, Level, UserSpec
-from tests.contract.postgresql.attacks import Attack, Session, can, must, refusal
-from tests.contract.postgresql.harness import readonly, writer
+from adapters.postgresql.levels import managed_role
+from tests.contract.postgresql.attacks import Attack, Session, refusal, run_setup, succeeds
+from tests.contract.postgresql.harness import readonly, support, writer
 from tests.open_faults import open_fault, require
 
 WRITES = "UPDATE shop.orders SET customer = 666 WHERE id = 1"
@@ -40,60 +42,105 @@ def member_of(attack: Attack, spec: UserSpec, role: str) -> Session:
     attack.make_friend()
     attack.as_superuser(f"GRANT {spec.username} TO {attack.friend}")
     friend = attack.friends_session()
-    must(friend, f"SET ROLE {role}")
+    run_setup(friend, f"SET ROLE {role}")
     return friend
 
 
 @open_fault("C1", "the friend's session goes on with the level's rights after a clean receipt")
-def test_a_member_of_the_user_keeps_nothing(attack: Attack) -> None:
+def test_a_member_of_the_ended_user_loses_its_rights(attack: Attack) -> None:
     spec = attack.user(writer())
     friend = member_of(attack, spec, "shop_writer")
-    require(can(friend, WRITES), "the friend writes as the level")
+    require(succeeds(friend, WRITES), "the friend writes as the level")
     attack.assert_ended(spec, attack.end(spec))
-    assert not can(friend, WRITES), "the friend still writes as the level"
+    assert not succeeds(friend, WRITES), "the friend still writes as the level"
 
 
 @open_fault("C1", "the friend's open transaction is named and holds up the end, for as long as it is open")
-def test_a_member_of_the_user_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_an_open_transaction_of_a_member_does_not_delay_the_revocation(attack: Attack) -> None:
     spec = attack.user(writer())
     friend = member_of(attack, spec, spec.username)
     for statement in ("BEGIN", "CREATE TABLE shop.held (id int)"):
-        must(friend, statement)
+        run_setup(friend, statement)
     attack.assert_ended(spec, attack.end(spec))
-    assert not can(friend), "the friend's session lives on"
+    assert not succeeds(friend), "the friend's session lives on"
 
 
-# A server on which a user can pass its own role on. There is none here: the driver says that this one is older than it is.
+# A version that is not supported: a user can grant its own role to others there. The driver reports an older version than it is.
 
 
-def seems_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", property(lambda _: TOO_OLD * 10_000 + 11))
+@pytest.fixture
+def unsupported(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, the server reports a version that is too old."""
+
+    def report_old_version() -> None:
+        too_old = property(lambda _: TOO_OLD * 10_000 + 11)
+        monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", too_old)
+
+    return report_old_version
 
 
-@open_fault("C1", "PostgreSQL 14 passes for good")
-def test_the_doctor_refuses_a_server_that_is_too_old(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    seems_old(monkeypatch)
-    problems = attack.harness.adapter().check([readonly()]).problems
-    assert [p for p in problems if f"PostgreSQL {TOO_OLD}" in p.what], problems
+def test_check_reports_an_unsupported_version(attack: Attack, unsupported: Callable[[], None]) -> None:
+    unsupported()
+    (problem,) = attack.harness.adapter().check([readonly()]).problems
+    assert problem.what == f"PostgreSQL {TOO_OLD} is too old: a user can grant its own role to others there"
+    assert problem.remedy == "upgrade the server to PostgreSQL 15 or later"
 
 
-@open_fault("C1", "users are made on PostgreSQL 14")
-def test_no_user_is_made_on_a_server_that_is_too_old(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    seems_old(monkeypatch)
-    spec = attack.harness.spec(readonly())
+@pytest.mark.parametrize("level", [readonly(), support()], ids=["role", "grants"])
+def test_no_user_is_created_on_an_unsupported_version(
+    attack: Attack, unsupported: Callable[[], None], level: Level
+) -> None:
+    unsupported()
+    spec = attack.harness.spec(level)
     refused = refusal(lambda: attack.harness.adapter().create_user(spec))
     assert refused is not None
-    assert f"PostgreSQL {TOO_OLD}" in refused
+    assert f"PostgreSQL {TOO_OLD} is too old" in refused
+    assert "PostgreSQL 15 or later" in refused
     assert not attack.harness.role_exists(spec.username)
+    managed = managed_role(attack.harness.target(), level)
+    assert managed is None or not attack.harness.role_exists(managed)
 
 
-def test_users_are_ended_on_a_server_that_is_too_old(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is refused there, an end is not."""
-    spec = attack.user(writer())
+def test_no_grant_is_prolonged_on_an_unsupported_version(attack: Attack, unsupported: Callable[[], None]) -> None:
+    """Neither the password nor the expiry changes."""
+    spec, adapter = attack.user(readonly()), attack.harness.adapter()
+    before = adapter.list_users()
+    unsupported()
+    for verb in (
+        lambda: adapter.set_password(spec.username, STOLEN_PASSWORD),
+        lambda: adapter.set_expiry(spec.username, 3600.0),
+    ):
+        assert f"PostgreSQL {TOO_OLD} is too old" in str(refusal(verb))
+    assert adapter.list_users() == before
+    assert attack.may_log_in(spec)
+
+
+@pytest.mark.parametrize("level", [writer(), support()], ids=["role", "grants"])
+def test_users_are_listed_and_ended_on_an_unsupported_version(
+    attack: Attack, unsupported: Callable[[], None], level: Level
+) -> None:
+    """The version refuses new grants only."""
+    spec, adapter = attack.user(level), attack.harness.adapter()
     session = attack.session(spec)
-    must(session, "CREATE TABLE shop.mine (id int)")
-    seems_old(monkeypatch)
+    unsupported()
+    assert [user.username for user in adapter.list_users()] == [spec.username]
+    assert [activity.sessions for activity in adapter.activity([spec.username])] == [1]
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
+
+
+def test_left_behind_objects_are_disarmed_on_an_unsupported_version(
+    attack: Attack, unsupported: Callable[[], None]
+) -> None:
+    """A version before 15 cannot run a view with its reader's rights, so the view is closed to everybody."""
+    attack.make_friend()
+    spec = attack.user(writer())
+    session, friend = attack.session(spec), attack.friends_session()
+    run_setup(session, "CREATE TABLE shop.mine (id int); CREATE VIEW shop.view_of_mine AS SELECT * FROM shop.mine")
+    run_setup(session, f"GRANT SELECT ON shop.view_of_mine TO PUBLIC, {attack.friend}")
+    require(succeeds(friend, "SELECT * FROM shop.view_of_mine"), "the friend reads the view")
+    unsupported()
+    attack.assert_ended(spec, attack.end(spec, tries=1), session)
+    assert not succeeds(friend, "SELECT * FROM shop.view_of_mine")
 
 
 # A level whose role can log in, and becoming a level's role at all.
@@ -108,22 +155,22 @@ def application(attack: Attack) -> Level:
 
 
 @open_fault("C2", "the doctor has nothing to say against a level's role that can log in")
-def test_the_doctor_refuses_a_role_that_can_log_in(attack: Attack) -> None:
+def test_check_refuses_a_level_role_that_can_log_in(attack: Attack) -> None:
     level = application(attack)
     problems = attack.harness.adapter().check([level]).problems
     assert [p for p in problems if level.roles[0] in p.what and "log in" in p.what], problems
 
 
 @open_fault("C2", "the user sets the role's password, logs in as it after its end, and the application is locked out")
-def test_a_role_that_can_log_in_is_not_given(attack: Attack) -> None:
+def test_a_level_role_that_can_log_in_is_not_given(attack: Attack) -> None:
     level = application(attack)
     (role,) = level.roles
     spec = attack.harness.spec(level)
     refused = refusal(lambda: attack.harness.adapter().create_user(spec))
     if refused is None:
         with attack.harness.login(spec) as session:
-            can(session, f"SET ROLE {role}")
-            can(session, f"ALTER ROLE {role} PASSWORD '{STOLEN_PASSWORD}'")
+            succeeds(session, f"SET ROLE {role}")
+            succeeds(session, f"ALTER ROLE {role} PASSWORD '{STOLEN_PASSWORD}'")
         attack.end(spec)
     assert not logs_in(attack, role, STOLEN_PASSWORD), "the ended user logs in as the role"
     assert logs_in(attack, role, APPS_PASSWORD), "the application is locked out"
@@ -140,41 +187,41 @@ def logs_in(attack: Attack, name: str, password: str) -> bool:
 
 
 @open_fault("C2", "the user becomes the level's role with SET ROLE")
-def test_a_user_works_with_its_level_and_does_not_become_it(attack: Attack) -> None:
+def test_a_user_cannot_set_role_to_its_levels_role(attack: Attack) -> None:
     if attack.harness.server.version < SETS_FALSE:
         pytest.skip("PostgreSQL 15 cannot tell using a role from becoming it")
     spec = attack.user(writer())
     session = attack.session(spec)
     for statement in (READS, WRITES, "CREATE TABLE shop.mine (id int)"):
-        must(session, statement)
-    assert not can(session, "SET ROLE shop_writer")
+        run_setup(session, statement)
+    assert not succeeds(session, "SET ROLE shop_writer")
 
 
 # What is left as the level's role.
 
 
 @open_fault("C5", "a function that runs as the level's role stays, and the receipt is silent")
-def test_a_function_left_as_the_level_is_closed_or_told(attack: Attack) -> None:
+def test_a_function_created_as_the_levels_role_is_closed_or_reported(attack: Attack) -> None:
     attack.make_friend()
     spec = attack.user(writer())
     session = attack.session(spec)
-    can(session, "SET ROLE shop_writer")
-    must(session, DOOR)
+    succeeds(session, "SET ROLE shop_writer")
+    run_setup(session, DOOR)
     end = attack.end(spec)
     attack.assert_ended(spec, end, session)
-    opens = can(attack.friends_session(), "SELECT shop.door()")
-    assert not opens or "shop.door" in end.told, "the friend writes through it"
+    opens = succeeds(attack.friends_session(), "SELECT shop.door()")
+    assert not opens or "shop.door" in end.report_text, "the friend writes through it"
 
 
 @open_fault("C5", "default privileges of the level's role stay, and the receipt is silent")
-def test_default_privileges_of_the_level_are_undone_or_told(attack: Attack) -> None:
+def test_default_privileges_of_the_levels_role_are_undone_or_reported(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
-    can(session, "ALTER DEFAULT PRIVILEGES FOR ROLE shop_writer GRANT ALL ON TABLES TO PUBLIC")
+    succeeds(session, "ALTER DEFAULT PRIVILEGES FOR ROLE shop_writer GRANT ALL ON TABLES TO PUBLIC")
     end = attack.end(spec)
     attack.assert_ended(spec, end, session)
-    left = attack.ask("SELECT defaclacl::text FROM pg_default_acl WHERE defaclrole = 'shop_writer'::regrole")
-    assert not left or "default privileges" in end.told.lower(), left
+    left = attack.query("SELECT defaclacl::text FROM pg_default_acl WHERE defaclrole = 'shop_writer'::regrole")
+    assert not left or "default privileges" in end.report_text.lower(), left
 
 
 def owner(attack: Attack) -> Level:
@@ -187,23 +234,23 @@ def owner(attack: Attack) -> Level:
 
 @open_fault("C5", "what the user gave a friend as the owner of a table stays, and the receipt is silent")
 @pytest.mark.parametrize("privilege", ["SELECT", "SELECT (id)"])
-def test_rights_given_to_a_friend_are_undone_or_told(attack: Attack, privilege: str) -> None:
+def test_rights_granted_to_a_friend_are_revoked_or_reported(attack: Attack, privilege: str) -> None:
     """No SET ROLE is needed for it: being a member of the owner is enough."""
     attack.make_friend()
     friend, look = attack.friends_session(), "SELECT id FROM shop.orders LIMIT 1"
-    require(not can(friend, look), "the friend has no right of its own")
+    require(not succeeds(friend, look), "the friend has no right of its own")
     spec = attack.user(owner(attack))
-    must(attack.session(spec), f"GRANT {privilege} ON shop.orders TO {attack.friend}")
+    run_setup(attack.session(spec), f"GRANT {privilege} ON shop.orders TO {attack.friend}")
     end = attack.end(spec)
     attack.assert_ended(spec, end)
-    assert not can(friend, look) or attack.friend in end.told, "the friend reads on"
+    assert not succeeds(friend, look) or attack.friend in end.report_text, "the friend reads on"
 
 
-def test_rights_given_to_another_temporary_user_end_with_it(attack: Attack) -> None:
+def test_rights_granted_to_another_temporary_user_end_with_it(attack: Attack) -> None:
     giver, taker = attack.user(owner(attack)), attack.user(readonly())
-    must(attack.session(giver), f"GRANT UPDATE ON shop.orders TO {taker.username}")
+    run_setup(attack.session(giver), f"GRANT UPDATE ON shop.orders TO {taker.username}")
     session = attack.session(taker)
-    require(can(session, WRITES), "the other user writes by it")
+    require(succeeds(session, WRITES), "the other user writes by it")
     attack.assert_ended(giver, attack.end(giver))
     attack.assert_ended(taker, attack.end(taker), session)
 
@@ -222,34 +269,34 @@ def follower(attack: Attack) -> Level:
 
 
 @open_fault("C6", "the ended user's trigger runs as whoever writes, and the receipt is silent")
-def test_a_trigger_on_a_table_of_the_team_is_removed_or_told(attack: Attack) -> None:
+def test_a_trigger_on_a_team_table_is_removed_or_reported(attack: Attack) -> None:
     spec = attack.user(follower(attack))
     session = attack.session(spec)
-    must(session, FOLLOWING)
+    run_setup(session, FOLLOWING)
     end = attack.end(spec)
     attack.assert_ended(spec, end, session)
     attack.as_superuser("UPDATE shop.orders SET customer = 1 WHERE id = 3")
-    ran = attack.ask("SELECT who FROM shop.ran")
-    assert not ran or "follow_orders" in end.told, f"code of the ended user ran as {ran}"
+    ran = attack.query("SELECT who FROM shop.ran")
+    assert not ran or "follow_orders" in end.report_text, f"code of the ended user ran as {ran}"
 
 
 @open_fault("C6", "the doctor has nothing to say about TRIGGER")
-def test_the_doctor_warns_of_triggers(attack: Attack) -> None:
+def test_check_warns_of_trigger_privileges(attack: Attack) -> None:
     level = follower(attack)
-    troubles = attack.troubles(level)
-    assert [t for t in troubles if f"level {level.name}" in t.what and "trigger" in t.what.lower()], troubles
+    bad_findings = attack.bad_findings(level)
+    assert [t for t in bad_findings if f"level {level.name}" in t.what and "trigger" in t.what.lower()], bad_findings
 
 
 # Verifiers of passwords.
 
 
 @open_fault("C7", "the doctor has nothing to say about pg_read_all_data")
-def test_the_doctor_names_a_level_that_reads_verifiers(attack: Attack) -> None:
+def test_check_warns_of_a_level_that_reads_password_verifiers(attack: Attack) -> None:
     holder = attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"GRANT pg_read_all_data TO {holder} WITH ADMIN OPTION")
     attack.as_superuser(f'GRANT CONNECT ON DATABASE "{attack.harness.database}" TO PUBLIC')
     level = Level(name="all", roles=("pg_read_all_data",))
     session = attack.session(attack.user(level))
-    require(can(session, "SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL"), "it reads verifiers")
-    troubles = attack.troubles(level)
-    assert [t for t in troubles if f"level {level.name}" in t.what and VERIFIERS.search(t.what)], troubles
+    require(succeeds(session, "SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL"), "it reads verifiers")
+    bad_findings = attack.bad_findings(level)
+    assert [t for t in bad_findings if f"level {level.name}" in t.what and VERIFIERS.search(t.what)], bad_findings

@@ -58,7 +58,7 @@ def pasted(adapter: PostgreSQL, spec: UserSpec, home: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", ["require", "prefer", "disable"])
-def test_over_tls_that_verifies_nothing(secured: EngineHarness, tmp_path: Path, mode: str) -> None:
+def test_the_command_works_over_unverified_tls(secured: EngineHarness, tmp_path: Path, mode: str) -> None:
     adapter = secured.adapter(tls=Tls(mode=mode))
     with granted(secured, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
@@ -68,7 +68,9 @@ def test_over_tls_that_verifies_nothing(secured: EngineHarness, tmp_path: Path, 
 @open_fault(
     "U7", "the command asks the person's machine to verify, and says nothing of the authority it needs for that"
 )
-def test_over_tls_that_verifies(secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str) -> None:
+def test_the_command_works_over_verified_tls(
+    secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str
+) -> None:
     """The bot has the authority in a file of its own; the person's machine has not."""
     adapter = secured.adapter(tls=Tls(mode=mode, ca=str(pem.ca)))
     with granted(secured, adapter) as spec:
@@ -76,7 +78,7 @@ def test_over_tls_that_verifies(secured: EngineHarness, pem: Certificates, tmp_p
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
-def test_what_is_told_may_ask_for_less_than_the_bot(
+def test_the_command_may_verify_less_than_the_bot(
     secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str
 ) -> None:
     adapter = secured.adapter(tls=Tls(mode=mode, ca=str(pem.ca)), connect=Connect(tls="require"))
@@ -85,7 +87,7 @@ def test_what_is_told_may_ask_for_less_than_the_bot(
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
-def test_over_ipv6(secured: EngineHarness, tmp_path: Path) -> None:
+def test_the_command_works_over_ipv6(secured: EngineHarness, tmp_path: Path) -> None:
     url = f"postgresql://{secured.bot}:{BOT_PASSWORD}@[::1]:{secured.server.port}/{secured.database}"
     adapter = PostgreSQL(secured.target(), Secrets(admin_url=url))
     with granted(secured, adapter) as spec:
@@ -100,7 +102,7 @@ def of_several(harness: EngineHarness, *ports: int, attributes: str = "") -> Pos
     return PostgreSQL(harness.target(), Secrets(admin_url=url))
 
 
-def test_the_first_of_several_hosts(own_harness: EngineHarness, tmp_path: Path) -> None:
+def test_the_command_works_with_the_first_of_several_hosts(own_harness: EngineHarness, tmp_path: Path) -> None:
     adapter = of_several(own_harness, own_harness.server.port, free_port())
     with granted(own_harness, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
@@ -108,7 +110,9 @@ def test_the_first_of_several_hosts(own_harness: EngineHarness, tmp_path: Path) 
 
 @pytest.mark.parametrize("attributes", ["", "?target_session_attrs=read-write"])
 @open_fault("U7", "the command names the first host of the admin URL only, also while another one is the server")
-def test_another_of_several_hosts(own_harness: EngineHarness, tmp_path: Path, attributes: str) -> None:
+def test_the_command_works_with_another_of_several_hosts(
+    own_harness: EngineHarness, tmp_path: Path, attributes: str
+) -> None:
     adapter = of_several(own_harness, free_port(), own_harness.server.port, attributes=attributes)
     with granted(own_harness, adapter) as spec:
         require(adapter.identity(), "the bot itself gets through")

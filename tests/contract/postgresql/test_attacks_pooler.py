@@ -67,7 +67,7 @@ def seen_by(adapter: PostgreSQL, setting: str) -> str:
     return str(row[0])
 
 
-def is_told(adapter: PostgreSQL) -> bool:
+def is_reported(adapter: PostgreSQL) -> bool:
     """By a refusal, or by a finding of doctor that stops grants."""
     try:
         return bool(adapter.check([readonly()]).problems)
@@ -77,7 +77,7 @@ def is_told(adapter: PostgreSQL) -> bool:
 
 @pytest.mark.parametrize("mode", MODES)
 @open_fault("U2", "a pooler that refuses the bot's options looks like a server that is away, and is asked for ever")
-def test_a_pooler_that_refuses_options_is_named(
+def test_a_pooler_that_refuses_options_is_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
     trouble = refusal(through(pooled(mode), own_harness))
@@ -90,19 +90,21 @@ def test_a_pooler_that_refuses_options_is_named(
 @open_fault(
     "U2", "what the pooler drops is not missed: the bot works with the role's own search_path and without limits"
 )
-def test_what_a_pooler_drops_is_in_force_or_told(
+def test_settings_that_a_pooler_drops_are_set_or_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
     straight, adapter = own_harness.adapter(), through(pooled(mode, DROPS_OPTIONS), own_harness)
     wanted = {setting: seen_by(straight, setting) for setting in PINNED}
     require(all(seen != PINNED[setting] for setting, seen in wanted.items()), "a straight connection has its own")
-    assert is_told(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
+    assert is_reported(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
 
 
 @open_fault(
     "U2", "through a pooler that drops options the bot runs what a temporary user made, and makes a login for it"
 )
-def test_nothing_that_a_user_made_runs_as_the_bot(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
+def test_a_users_function_never_runs_as_the_bot_through_a_pooler(
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
+) -> None:
     """In a database where everybody may create in public, as in each that was upgraded from 14 or older."""
     adapter, spec, made = own_harness.adapter(), own_harness.spec(writer()), f"made_by_{own_harness.bot}"
     with own_harness.superuser() as c:
@@ -122,7 +124,7 @@ def test_nothing_that_a_user_made_runs_as_the_bot(own_harness: EngineHarness, po
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_user_who_comes_through_a_pooler_is_ended(
+def test_a_session_through_a_pooler_is_ended(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
     """The pooler keeps its own connection to the server as that user, and the person's to itself."""
@@ -138,7 +140,7 @@ def test_a_user_who_comes_through_a_pooler_is_ended(
         psycopg.connect(url, connect_timeout=10)
 
 
-def test_an_end_gets_through_a_pooler(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
+def test_a_user_is_ended_through_a_pooler(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
     """Somebody pointed the admin URL at a pooler while the grant lived. A check may refuse the next grant, never this end."""
     spec = own_harness.spec(readonly())
     straight = own_harness.adapter()
@@ -151,7 +153,7 @@ def test_an_end_gets_through_a_pooler(own_harness: EngineHarness, pooled: Callab
     assert not own_harness.role_exists(spec.username)
 
 
-def test_a_pooler_that_is_away_is_worth_another_try(
+def test_a_stopped_pooler_is_a_server_that_is_down(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
 ) -> None:
     """Its own refusals are final; that it does not answer is not."""

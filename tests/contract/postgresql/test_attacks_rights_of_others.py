@@ -100,12 +100,12 @@ def expect_end(harness: EngineHarness, adapter: PostgreSQL, spec: UserSpec) -> N
     try:
         adapter.drop_user(spec.username, spec.level)
     except Rejected as no:
-        run_as_told(harness, str(no.remedy))
+        run_remedy(harness, str(no.remedy))
         adapter.drop_user(spec.username, spec.level)
     assert not harness.role_exists(spec.username)
 
 
-def run_as_told(harness: EngineHarness, remedy: str) -> None:
+def run_remedy(harness: EngineHarness, remedy: str) -> None:
     """``as a superuser, in DATABASE: STATEMENTS``, or statements alone."""
     place = re.fullmatch(r"as a superuser, in (.*?): (.*)", remedy)
     where, statements = (place[1], place[2]) if place else (harness.database, remedy)
@@ -117,7 +117,7 @@ def run_as_told(harness: EngineHarness, remedy: str) -> None:
 
 
 @pytest.mark.parametrize("what", OWN_THINGS)
-def test_what_a_user_makes_or_gives_itself(spent: EngineHarness, what: str) -> None:
+def test_a_user_is_ended_with_what_it_created_or_granted_to_itself(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(writer())
     as_superuser(spent, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
     with granted(spent, spec) as session:
@@ -127,7 +127,7 @@ def test_what_a_user_makes_or_gives_itself(spent: EngineHarness, what: str) -> N
         expect_end(spent, spent.adapter(), spec)
 
 
-def test_foreign_servers_of_a_user(spent: EngineHarness) -> None:
+def test_a_user_is_ended_with_its_foreign_servers(spent: EngineHarness) -> None:
     spec = spent.spec(writer())
     as_superuser(spent, "CREATE FOREIGN DATA WRAPPER {database}", spec)
     as_superuser(spent, "GRANT USAGE ON FOREIGN DATA WRAPPER {database} TO shop_writer", spec)
@@ -139,7 +139,7 @@ def test_foreign_servers_of_a_user(spent: EngineHarness) -> None:
 
 
 @pytest.mark.parametrize("what", GIVEN_BY_HAND)
-def test_what_an_administrator_gave_in_the_database(spent: EngineHarness, what: str) -> None:
+def test_a_user_is_ended_with_rights_from_an_administrator_in_the_database(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(readonly())
     with granted(spent, spec):
         as_superuser(spent, GIVEN_BY_HAND[what], spec)
@@ -150,7 +150,7 @@ def test_what_an_administrator_gave_in_the_database(spent: EngineHarness, what: 
 @open_fault(
     "U8", "a right that somebody gave on the server itself: the statements are for a database 'the server itself'"
 )
-def test_what_an_administrator_gave_on_the_server(spent: EngineHarness, what: str) -> None:
+def test_a_user_is_ended_with_rights_from_an_administrator_on_the_server(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(readonly())
     with granted(spent, spec):
         as_superuser(spent, GIVEN_ON_THE_SERVER[what], spec)
@@ -178,16 +178,16 @@ def refusal(harness: EngineHarness, spec: UserSpec) -> Rejected | None:
 
 
 @open_fault("U8", "things in a closed database: the end blames the bot's own login, and asks for another database")
-def test_a_database_that_was_closed(spent: EngineHarness, closed: UserSpec) -> None:
+def test_a_user_with_objects_in_a_closed_database_is_ended(spent: EngineHarness, closed: UserSpec) -> None:
     no = refusal(spent, closed)
     if no is not None:
         assert "own login" not in no.what, "nothing is wrong with the login"
-        run_as_told(spent, str(no.remedy))
+        run_remedy(spent, str(no.remedy))
         assert refusal(spent, closed) is None
     assert not spent.role_exists(closed.username)
 
 
-def test_a_closed_database_that_was_dropped(spent: EngineHarness, closed: UserSpec) -> None:
+def test_a_user_with_objects_in_a_dropped_database_is_ended(spent: EngineHarness, closed: UserSpec) -> None:
     with spent.superuser() as c:
         c.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(spent.other)))
     spent.adapter().drop_user(closed.username, closed.level)
@@ -202,7 +202,7 @@ def elsewhere(harness: EngineHarness) -> PostgreSQL:
 @pytest.mark.parametrize(
     "how", ["DROP DATABASE {database} WITH (FORCE)", "ALTER DATABASE {database} RENAME TO {renamed}"]
 )
-def test_the_levels_database_went_away(spent: EngineHarness, how: str) -> None:
+def test_a_user_is_ended_after_the_levels_database_is_gone(spent: EngineHarness, how: str) -> None:
     spec = spent.spec(replace(support(), database=spent.database))
     adapter = elsewhere(spent)
     adapter.create_user(spec)
@@ -213,7 +213,7 @@ def test_the_levels_database_went_away(spent: EngineHarness, how: str) -> None:
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_the_admin_urls_own_database_was_dropped(spent: EngineHarness) -> None:
+def test_a_dropped_database_of_the_admin_url_has_a_remedy(spent: EngineHarness) -> None:
     """Right to stop; another database in the admin URL, as it says, helps."""
     spec, adapter = spent.spec(support()), spent.adapter()
     adapter.create_user(spec)
@@ -226,8 +226,8 @@ def test_the_admin_urls_own_database_was_dropped(spent: EngineHarness) -> None:
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_what_is_printed_is_really_run(spent: EngineHarness) -> None:
+def test_printed_remedies_are_really_run(spent: EngineHarness) -> None:
     with pytest.raises(psycopg.errors.SyntaxError):
-        run_as_told(spent, f"as a superuser, in {spent.database}: no such statement;")
+        run_remedy(spent, f"as a superuser, in {spent.database}: no such statement;")
     with pytest.raises(AssertionError):
-        run_as_told(spent, "as a superuser, in the server itself: SELECT 1;")
+        run_remedy(spent, "as a superuser, in the server itself: SELECT 1;")

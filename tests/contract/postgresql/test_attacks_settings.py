@@ -10,7 +10,7 @@ import pytest
 from adapters.base import Level, Secrets, UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.attacks import Attack, Session, must
+from tests.contract.postgresql.attacks import Attack, Session, run_setup
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault
 from tests.servers.postgresql import PostgresServer
@@ -56,7 +56,7 @@ def owner_with_things(attack: Attack) -> tuple[UserSpec, Session]:
     spec = attack.user(owner_level(attack))
     session = attack.session(spec)
     for statement in LEFT:
-        must(session, statement)
+        run_setup(session, statement)
     return spec, session
 
 
@@ -64,41 +64,41 @@ def assert_ended_after(attack: Attack, statement: str) -> None:
     """Of a user with things, a session, and a word in the database's settings."""
     spec, session = owner_with_things(attack)
     names = {"d": f'"{attack.harness.database}"', "holder": attack.harness.owner or attack.harness.bot}
-    must(session, statement.format(**names))
+    run_setup(session, statement.format(**names))
     attack.assert_ended(spec, attack.end(spec), session)
 
 
 @pytest.mark.parametrize("statement", HOLDS)
-def test_what_the_databases_owner_may_set_without_harm(attack: Attack, statement: str) -> None:
+def test_harmless_settings_of_the_database_do_not_delay_the_revocation(attack: Attack, statement: str) -> None:
     assert_ended_after(attack, statement)
 
 
 @pytest.mark.parametrize(
     "statement", [pytest.param(statement, marks=open_fault("D1", why)) for statement, why in FAILS.items()]
 )
-def test_what_the_databases_owner_sets_does_not_hold_up_the_end(attack: Attack, statement: str) -> None:
+def test_hostile_settings_of_the_database_do_not_delay_the_revocation(attack: Attack, statement: str) -> None:
     assert_ended_after(attack, statement)
 
 
 @open_fault("D1", "without an admin role the bot acts as the database's owner")
 @pytest.mark.parametrize("attack", ["own login"], indirect=True)
-def test_a_role_in_the_databases_settings_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_role_in_the_settings_of_the_database_does_not_delay_the_revocation(attack: Attack) -> None:
     assert_ended_after(attack, "ALTER DATABASE {d} SET role = 'shop_owner'")
 
 
 @open_fault("D1", "the bot's transactions are ended by the database's time limit")
-def test_a_limit_of_transactions_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_transaction_timeout_does_not_delay_the_revocation(attack: Attack) -> None:
     if attack.harness.server.version < TRANSACTION_TIMEOUT:
         pytest.skip("PostgreSQL 15 has no such limit")
     assert_ended_after(attack, "ALTER DATABASE {d} SET transaction_timeout = '1ms'")
 
 
 @open_fault("D1", "the bot cannot connect to the database of the admin URL, and looks for no other")
-def test_a_database_that_its_owner_closes_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_database_closed_by_its_owner_does_not_delay_the_revocation(attack: Attack) -> None:
     """From another database, which is open to everybody."""
     spec, session = owner_with_things(attack)
     elsewhere = attack.session(spec, "postgres")
-    must(elsewhere, f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS false')
+    run_setup(elsewhere, f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS false')
     end = attack.end(spec)
     with attack.harness.superuser("postgres") as c:
         c.execute(f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS true'.encode())
@@ -106,22 +106,24 @@ def test_a_database_that_its_owner_closes_does_not_hold_up_the_end(attack: Attac
 
 
 @open_fault("D1", "the hand-over is refused in the level's database, which is read-only")
-def test_a_read_only_database_of_the_level_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_read_only_database_of_the_level_does_not_delay_the_revocation(attack: Attack) -> None:
     """The admin URL leads to another database of the server."""
     secrets = Secrets(admin_url=attack.harness.server.url(attack.harness.bot, BOT_PASSWORD, "postgres"))
     adapter, level = PostgreSQL(attack.harness.target(), secrets), owner_level(attack)
     spec = attack.user(level, adapter)
     session = attack.session(spec)
-    must(session, LEFT[0])
-    must(session, f'ALTER DATABASE "{attack.harness.database}" SET default_transaction_read_only = on')
+    run_setup(session, LEFT[0])
+    run_setup(session, f'ALTER DATABASE "{attack.harness.database}" SET default_transaction_read_only = on')
     attack.assert_ended(spec, attack.end(spec, adapter=adapter), session)
 
 
 @open_fault("D1", "the doctor does not say that the level reaches the owner of the admin URL's database")
-def test_the_doctor_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
+def test_check_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
     level = owner_level(attack)
-    troubles = attack.troubles(level)
-    assert [t for t in troubles if f"level {level.name}" in t.what and attack.harness.database in t.what], troubles
+    bad_findings = attack.bad_findings(level)
+    assert [t for t in bad_findings if f"level {level.name}" in t.what and attack.harness.database in t.what], (
+        bad_findings
+    )
 
 
 @contextmanager
@@ -154,7 +156,7 @@ def dated(request: pytest.FixtureRequest, attack: Attack) -> Iterator[Attack]:
 
 
 @open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
-def test_users_end_whatever_the_style_of_dates(dated: Attack) -> None:
+def test_users_are_ended_with_any_date_style(dated: Attack) -> None:
     spec = dated.user(readonly())
     session = dated.session(spec)
     dated.assert_ended(spec, dated.end(spec), session)
@@ -162,7 +164,7 @@ def test_users_end_whatever_the_style_of_dates(dated: Attack) -> None:
 
 @open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
 @pytest.mark.parametrize("verb", ["check", "list_users"])
-def test_the_server_can_be_looked_at_whatever_the_style_of_dates(dated: Attack, verb: str) -> None:
+def test_the_server_can_be_read_with_any_date_style(dated: Attack, verb: str) -> None:
     """One server that cannot be read must not end a look at all servers."""
     spec = dated.user(readonly())
     try:

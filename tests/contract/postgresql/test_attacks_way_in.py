@@ -13,7 +13,7 @@ import pytest
 from adapters.base import UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.attacks import Attack, Session, can, half_open_login, must
+from tests.contract.postgresql.attacks import Attack, Session, half_open_login, run_setup, succeeds
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault, require
 
@@ -32,7 +32,7 @@ def fill_lock_table(session: Session) -> None:
             session.execute(locks.encode())
 
 
-def nobody_gets_in(attack: Attack) -> bool:
+def is_closed_to_logins(attack: Attack) -> bool:
     try:
         attack.harness.superuser().close()
     except psycopg.OperationalError:
@@ -50,18 +50,18 @@ def used_before(attack: Attack) -> PostgreSQL:
 def assert_ends_while_full(attack: Attack, spec: UserSpec, session: Session, adapter: PostgreSQL) -> None:
     """Nobody makes room meanwhile."""
     end = attack.end(spec, adapter=adapter)
-    assert not can(session), f"its session lives on: {end.error}"
+    assert not succeeds(session), f"its session lives on: {end.error}"
     assert end.removal is not None, end.error
 
 
 @open_fault("H1", "out of shared memory at each of the bot's connections, the superuser's too")
-def test_a_full_table_of_locks_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_full_lock_table_does_not_delay_the_revocation(attack: Attack) -> None:
     adapter = used_before(attack)
     spec = attack.user(readonly(), adapter)
-    attack.stack.callback(wait_until, lambda: not nobody_gets_in(attack))
+    attack.stack.callback(wait_until, lambda: not is_closed_to_logins(attack))
     session = attack.session(spec)
     fill_lock_table(session)
-    require(nobody_gets_in(attack), "the lock table is full")
+    require(is_closed_to_logins(attack), "the lock table is full")
     assert_ends_while_full(attack, spec, session, adapter)
 
 
@@ -78,20 +78,20 @@ CATALOGS = (
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = %s::oid"
 
 
-def test_a_connection_from_before_that_holds_its_locks_can_end_sessions(attack: Attack) -> None:
+def test_an_earlier_connection_with_its_locks_can_end_sessions(attack: Attack) -> None:
     """A fact of the server, for whoever mends H1: that the connection is open is not enough, it needs locks that it may not get later."""
     spec = attack.user(readonly())
-    attack.stack.callback(wait_until, lambda: not nobody_gets_in(attack))
+    attack.stack.callback(wait_until, lambda: not is_closed_to_logins(attack))
     session, held = attack.session(spec), attack.stack.enter_context(connection_of_the_bot(attack))
     for statement in CATALOGS:
-        must(held, statement)
-    must(
+        run_setup(held, statement)
+    run_setup(
         session, f"ALTER ROLE {spec.username} SET work_mem = '5MB'"
     )  # what the connection remembers of roles is old now
     fill_lock_table(session)
-    require(nobody_gets_in(attack), "the lock table is full")
-    must(held, KILL.replace("%s", str(attack.oids[spec.username])))
-    wait_until(lambda: not can(session))
+    require(is_closed_to_logins(attack), "the lock table is full")
+    run_setup(held, KILL.replace("%s", str(attack.oids[spec.username])))
+    wait_until(lambda: not succeeds(session))
 
 
 def connection_of_the_bot(attack: Attack) -> contextlib.closing[Session]:
@@ -109,17 +109,17 @@ def half_open(attack: Attack, spec: UserSpec) -> Iterator[None]:
     finally:
         for line in lines:
             line.close()
-        wait_until(lambda: not nobody_gets_in(attack))
+        wait_until(lambda: not is_closed_to_logins(attack))
 
 
 def is_full(attack: Attack, spec: UserSpec, lines: list[socket.socket]) -> bool:
     lines.append(half_open_login(attack.harness.server.port, spec.username, attack.harness.database))
-    return len(lines) > CONNECTIONS and nobody_gets_in(attack)
+    return len(lines) > CONNECTIONS and is_closed_to_logins(attack)
 
 
 @open_fault("H2", "too many clients already, at each of the bot's connections")
 @pytest.mark.parametrize("reserved", [False, True], ids=["no reserve", "a reserve"])
-def test_half_open_logins_do_not_hold_up_the_end(attack: Attack, *, reserved: bool) -> None:
+def test_half_open_logins_do_not_delay_the_revocation(attack: Attack, *, reserved: bool) -> None:
     if reserved:
         keep_a_reserve(attack)
     adapter = used_before(attack)
@@ -135,7 +135,7 @@ def keep_a_reserve(attack: Attack) -> None:
     attack.as_superuser(f"GRANT pg_use_reserved_connections TO {attack.harness.bot}")
 
 
-def test_the_user_ends_when_there_is_room_again(attack: Attack) -> None:
+def test_the_user_is_ended_once_connections_are_free_again(attack: Attack) -> None:
     """What could not be done is done when it can be."""
     spec = attack.user(readonly())
     session = attack.session(spec)

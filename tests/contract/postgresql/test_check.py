@@ -63,7 +63,7 @@ SPOILED = [
 ]
 
 
-def test_a_harness_is_healthy(own_harness: EngineHarness) -> None:
+def test_check_of_a_complete_setup_finds_no_problem(own_harness: EngineHarness) -> None:
     health = own_harness.adapter().check((readonly(), writer(), support()))
     assert health.problems == ()
     assert [f.what for f in health.warnings if "can also connect" not in f.what] == []
@@ -71,7 +71,7 @@ def test_a_harness_is_healthy(own_harness: EngineHarness) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "words", "is_fatal"), SPOILED, ids=[words for _, words, _ in SPOILED])
-def test_what_is_wrong_is_found_and_its_mend_mends(
+def test_check_finds_the_problem_and_its_remedy_works(
     own_harness: EngineHarness, spoil: str, words: str, *, is_fatal: bool
 ) -> None:
     run(own_harness, "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC")
@@ -110,12 +110,14 @@ def test_what_is_wrong_is_found_and_its_mend_mends(
         (Level(name="x", roles=("shop_reader",), database="no_such_db"), "no database no_such_db"),
     ],
 )
-def test_levels_that_cannot_be_given(harness: EngineHarness, level: Level, words: str) -> None:
+def test_check_refuses_levels_that_cannot_be_given(harness: EngineHarness, level: Level, words: str) -> None:
     (finding, *_) = found(harness, words, level)
     assert finding.is_fatal
 
 
-def test_roles_the_bot_may_not_give(postgresql: PostgresServer, own_harness: EngineHarness) -> None:
+def test_the_remedy_for_a_role_that_the_bot_may_not_give_works(
+    postgresql: PostgresServer, own_harness: EngineHarness
+) -> None:
     if postgresql.version < 16:
         pytest.skip("before 16 CREATEROLE may give every role that is no superuser's")
     run(own_harness, f"REVOKE ADMIN OPTION FOR shop_reader FROM {own_harness.owner}")
@@ -129,7 +131,7 @@ def test_roles_the_bot_may_not_give(postgresql: PostgresServer, own_harness: Eng
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_bot_that_may_not_make_users(own_harness: EngineHarness) -> None:
+def test_the_remedy_for_a_missing_createrole_works(own_harness: EngineHarness) -> None:
     run(own_harness, f"ALTER ROLE {own_harness.owner} NOCREATEROLE")
     with pytest.raises(Rejected, match="may not create users") as no:
         own_harness.adapter().create_user(own_harness.spec(readonly()))
@@ -139,7 +141,7 @@ def test_a_bot_that_may_not_make_users(own_harness: EngineHarness) -> None:
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_superuser_works_and_is_warned_about(own_harness: EngineHarness) -> None:
+def test_a_superuser_works_with_a_warning(own_harness: EngineHarness) -> None:
     run(own_harness, f"ALTER ROLE {own_harness.owner} SUPERUSER")
     assert found(own_harness, "is a superuser")
     spec = own_harness.spec(support())
@@ -150,7 +152,7 @@ def test_a_superuser_works_and_is_warned_about(own_harness: EngineHarness) -> No
     assert (len(removal.left_behind), removal.notes) == (1, ())
 
 
-def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any) -> None:
+def test_an_unnamed_standby_is_reported(postgresql15: PostgresServer, tmp_path: Any) -> None:
     """Its sessions are invisible from here: said by check, and on every receipt."""
     from tests.contract.postgresql.conftest import harness_of
     from tests.servers.postgresql import PASSWORD, SUPERUSER, unprivileged
@@ -182,7 +184,7 @@ def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any
         process.wait()
 
 
-def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_harness: EngineHarness) -> None:
+def test_another_login_of_the_bot_ends_users_by_the_admin_role(own_harness: EngineHarness) -> None:
     spec = own_harness.spec(support())
     own_harness.adapter().create_user(spec)
     with own_harness.login(spec) as c:
@@ -197,7 +199,7 @@ def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_harness: EngineH
     assert not own_harness.role_exists(spec.username)
 
 
-def test_another_login_without_it_says_what_is_missing(postgresql18: PostgresServer) -> None:
+def test_another_login_without_an_admin_role_names_the_remedy(postgresql18: PostgresServer) -> None:
     from tests.contract.postgresql.harness import build
 
     harness = build(postgresql18, with_owner=False)

@@ -23,7 +23,7 @@ def reader_elsewhere(harness: EngineHarness, database: str) -> Level:
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_harness: EngineHarness, encoding: str) -> None:
+def test_a_user_with_names_outside_utf8_is_ended(own_harness: EngineHarness, encoding: str) -> None:
     database = f"{own_harness.database}_{encoding.lower()}"
     with own_harness.superuser() as c:
         c.execute(f"CREATE DATABASE {database} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'".encode())
@@ -52,7 +52,9 @@ def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_harness: EngineHarnes
     assert any("té" in name for name in removal.left_behind)
 
 
-def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_others_read_blocks_the_transfer(
+    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hand-over needs the table for itself. Until then: login blocked, sessions dead, and it is said that it goes on."""
     monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
     spec, adapter = own_harness.spec(writer()), own_harness.adapter()
@@ -71,7 +73,7 @@ def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monk
     assert adapter.drop_user(spec.username, spec.level).left_behind == ("shop.busy (table)",)
 
 
-def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: servers.PostgresServer) -> None:
+def test_a_bot_with_only_admin_option_on_the_level_ends_users(postgresql18: servers.PostgresServer) -> None:
     """As a bot that made the level's role itself: once the user has lost the role, the bot reaches the schema no other way."""
     harness = build(postgresql18)
     with harness.superuser() as c:
@@ -89,7 +91,7 @@ def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: server
     assert not harness.role_exists(spec.username)
 
 
-def test_a_schema_nobody_may_create_in_any_more(own_harness: EngineHarness) -> None:
+def test_a_schema_closed_meanwhile_has_a_remedy(own_harness: EngineHarness) -> None:
     spec, adapter = own_harness.spec(writer()), own_harness.adapter()
     adapter.create_user(spec)
     with own_harness.login(spec) as c:
@@ -106,7 +108,7 @@ def test_a_schema_nobody_may_create_in_any_more(own_harness: EngineHarness) -> N
         assert c.execute(query).fetchone() == (False,)
 
 
-def test_rights_that_others_gave_are_named(own_harness: EngineHarness) -> None:
+def test_rights_from_others_have_a_remedy(own_harness: EngineHarness) -> None:
     spec, adapter = own_harness.spec(readonly()), own_harness.adapter()
     adapter.create_user(spec)
     with own_harness.superuser() as c:
@@ -120,7 +122,7 @@ def test_rights_that_others_gave_are_named(own_harness: EngineHarness) -> None:
     assert not own_harness.role_exists(spec.username)
 
 
-def test_a_user_whom_others_dropped_with_a_session_open(own_harness: EngineHarness) -> None:
+def test_open_sessions_of_a_dropped_user_are_reported(own_harness: EngineHarness) -> None:
     spec, adapter = own_harness.spec(readonly()), own_harness.adapter()
     adapter.create_user(spec)
     session = own_harness.login(spec)
@@ -136,9 +138,7 @@ def test_a_user_whom_others_dropped_with_a_session_open(own_harness: EngineHarne
     session.close()
 
 
-def test_a_create_that_takes_too_long_leaves_nobody(
-    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_create_leaves_no_user(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later than the caller waits for it, nothing may land any more."""
     original = users.expiry_after
 
@@ -155,7 +155,7 @@ def test_a_create_that_takes_too_long_leaves_nobody(
     assert not own_harness.role_exists(spec.username)
 
 
-def test_a_held_lock_ends_a_create_in_time(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_create_gives_up_on_a_held_lock_in_time(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
     level = Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
     spec, adapter = own_harness.spec(level), own_harness.adapter()
@@ -171,7 +171,7 @@ def test_a_held_lock_ends_a_create_in_time(own_harness: EngineHarness, monkeypat
         assert c.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^dbaccess_support_'").fetchall() == []
 
 
-def test_many_tables_do_not_hold_up_the_end() -> None:
+def test_a_user_with_more_tables_than_locks_is_ended() -> None:
     """More than the server has room for locks: one REASSIGN OWNED would fail for ever."""
     try:
         server = servers.start(18, extra="max_locks_per_transaction = 10\n")
@@ -199,9 +199,7 @@ def test_many_tables_do_not_hold_up_the_end() -> None:
         server.remove()
 
 
-def test_a_server_that_falls_silent_is_not_waited_for_for_ever(
-    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frozen_server_ends_the_wait(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     original, stopped = users.expiry_after, list[int]()
 
     def frozen(connection: connections.PostgreSQLConnection, remaining: float) -> str:

@@ -36,7 +36,7 @@ def raised(error: BaseException) -> AdapterError:
 
 
 @pytest.mark.parametrize("kind", every_class(), ids=lambda c: c.__name__)
-def test_every_class_of_the_driver_is_translated(kind: type[psycopg.Error]) -> None:
+def test_every_driver_error_becomes_an_adapter_error(kind: type[psycopg.Error]) -> None:
     trouble = raised(kind(f"could not use postgresql://bot:{SECRET}@db/shop and {SECRET}"))
     assert isinstance(trouble, ServerDown | Rejected)
     assert SECRET not in everything_on(trouble)
@@ -58,7 +58,7 @@ def test_every_class_of_the_driver_is_translated(kind: type[psycopg.Error]) -> N
         errors.DuplicateObject,
     ],
 )
-def test_what_may_be_different_next_time(kind: type[psycopg.Error]) -> None:
+def test_temporary_errors_are_server_down(kind: type[psycopg.Error]) -> None:
     trouble = raised(kind("x"))
     assert isinstance(trouble, ServerDown)
     assert trouble.is_ambiguous
@@ -67,7 +67,7 @@ def test_what_may_be_different_next_time(kind: type[psycopg.Error]) -> None:
 @pytest.mark.parametrize(
     "kind", [errors.SyntaxError, errors.UndefinedObject, errors.InsufficientPrivilege, errors.ReservedName]
 )
-def test_what_will_be_no_again(kind: type[psycopg.Error]) -> None:
+def test_permanent_errors_are_rejected(kind: type[psycopg.Error]) -> None:
     assert isinstance(raised(kind("x")), Rejected)
 
 
@@ -91,7 +91,7 @@ def test_what_will_be_no_again(kind: type[psycopg.Error]) -> None:
         ('server certificate for "a" does not match host name "b"', Rejected),
     ],
 )
-def test_a_connection_that_does_not_come_about(words: str, expected: type[AdapterError]) -> None:
+def test_a_failed_connection_is_classified(words: str, expected: type[AdapterError]) -> None:
     head = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
     trouble = raised(psycopg.OperationalError(head + words))
     assert isinstance(trouble, expected)
@@ -111,14 +111,14 @@ def test_a_connection_that_does_not_come_about(words: str, expected: type[Adapte
         "",
     ],
 )
-def test_a_wrong_admin_url_is_named_by_its_reference(url: str) -> None:
+def test_an_invalid_admin_url_is_named_by_its_reference(url: str) -> None:
     with pytest.raises(Rejected) as no:
         PostgreSQL(target(), Secrets(admin_url=url))
     assert "env:X" in no.value.what
     assert SECRET not in everything_on(no.value)
 
 
-def test_real_refusals(postgresql: PostgresServer) -> None:
+def test_refusals_of_a_real_server_are_rejected(postgresql: PostgresServer) -> None:
     def check(url: str, **changes: object) -> Rejected:
         with pytest.raises(Rejected) as no:
             PostgreSQL(target(**changes), Secrets(admin_url=url)).check()

@@ -52,7 +52,7 @@ ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO shop_reader;
 GRANT SELECT ON public.notes TO PUBLIC;
 """
-KEPT = {
+LEFT_OBJECTS = {
     "public.notes (table)",
     "public.mood (type)",
     "public.small (type)",
@@ -183,7 +183,7 @@ def prepare(harness: EngineHarness, spec: UserSpec) -> None:
         c.execute("PREPARE TRANSACTION 'hidden'")
 
 
-def test_hostile_user_is_gone_and_gained_nothing(
+def test_a_hostile_user_is_ended_and_gains_nothing(
     open_harness: EngineHarness, hostile: tuple[UserSpec, list[psycopg.Connection[Any]]]
 ) -> None:
     spec, sessions = hostile
@@ -203,7 +203,7 @@ def test_hostile_user_is_gone_and_gained_nothing(
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
     assert not open_harness.role_exists(spec.username)
-    assert set(removal.left_behind) >= KEPT
+    assert set(removal.left_behind) >= LEFT_OBJECTS
     assert any("large object" in name for name in removal.left_behind)
     assert "public.elsewhere (table)" in removal.left_behind
     assert removal.left_with == "dbaccess_graveyard"
@@ -212,8 +212,8 @@ def test_hostile_user_is_gone_and_gained_nothing(
     changed = state_of_others(open_harness) ^ before
     assert {row[:2] for row in changed if row[0] not in ("class", "proc", "schema")} == set()
     assert not {row[1] for row in changed if str(row[1]).startswith("shop.") and row[1] != "shop.left_here()"}
-    nothing_ran_as_the_bot(open_harness)
-    graveyard_has_nothing(open_harness)
+    assert_nothing_ran_as_the_bot(open_harness)
+    assert_quarantine_role_has_nothing(open_harness)
     with open_harness.superuser() as c:
         assert c.execute("SELECT words FROM shop.theirs").fetchall() == [("kept",)]
         assert c.execute("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()").fetchone() == (
@@ -223,13 +223,13 @@ def test_hostile_user_is_gone_and_gained_nothing(
         assert c.execute("SELECT customer FROM shop.orders WHERE id = 1").fetchone() == (1,)
 
 
-def nothing_ran_as_the_bot(harness: EngineHarness) -> None:
+def assert_nothing_ran_as_the_bot(harness: EngineHarness) -> None:
     with harness.superuser() as c:
         ran = {who for (who,) in c.execute("SELECT who FROM public.ran").fetchall()}
     assert not {who for who in ran if who in (harness.bot, harness.owner, "dbaccess_graveyard", "postgres")}
 
 
-def graveyard_has_nothing(harness: EngineHarness) -> None:
+def assert_quarantine_role_has_nothing(harness: EngineHarness) -> None:
     """No roles, no login, and no right on anything that it does not own."""
     with harness.superuser() as c:
         query = "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"
@@ -246,7 +246,7 @@ def graveyard_has_nothing(harness: EngineHarness) -> None:
             pytest.fail(f"{function} runs as the graveyard")
 
 
-def test_a_left_behind_view_and_function_open_nothing(open_harness: EngineHarness) -> None:
+def test_a_left_behind_view_and_function_give_no_access(open_harness: EngineHarness) -> None:
     """The graveyard owns what others left, too: what runs with its owner's rights must not open that."""
     adapter = open_harness.adapter()
     victim, thief, reader = (open_harness.spec(writer()) for _ in range(3))
@@ -271,7 +271,7 @@ def test_a_left_behind_view_and_function_open_nothing(open_harness: EngineHarnes
     adapter.drop_user(reader.username, reader.level)
 
 
-def test_a_user_made_mighty_is_still_taken_away(postgresql: PostgresServer) -> None:
+def test_a_user_with_createrole_is_ended(postgresql: PostgresServer) -> None:
     harness = harness_of(postgresql, with_owner=True)
     spec = harness.spec(writer())
     harness.adapter().create_user(spec)
@@ -281,7 +281,7 @@ def test_a_user_made_mighty_is_still_taken_away(postgresql: PostgresServer) -> N
     assert not harness.role_exists(spec.username)
 
 
-def test_many_objects_do_not_hold_up_the_end(open_harness: EngineHarness) -> None:
+def test_a_user_with_more_objects_than_locks_is_ended(open_harness: EngineHarness) -> None:
     """More large objects than the server has room for locks, made by a user who may only read."""
     spec = open_harness.spec(Level(name="readonly", roles=("shop_reader",)))
     open_harness.adapter().create_user(spec)
@@ -293,7 +293,7 @@ def test_many_objects_do_not_hold_up_the_end(open_harness: EngineHarness) -> Non
     assert any("12000 objects were left behind" in note for note in removal.notes)
 
 
-def test_prepared_transactions_that_outlived_a_restart(open_harness: EngineHarness) -> None:
+def test_prepared_transactions_are_rolled_back_after_a_restart(open_harness: EngineHarness) -> None:
     spec = open_harness.spec(writer())
     open_harness.adapter().create_user(spec)
     with open_harness.login(spec) as c:
@@ -307,7 +307,7 @@ def test_prepared_transactions_that_outlived_a_restart(open_harness: EngineHarne
         assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
 
 
-def test_a_prepared_transaction_of_a_colleague_is_left_and_named(open_harness: EngineHarness) -> None:
+def test_a_prepared_transaction_of_a_colleague_is_kept_and_named(open_harness: EngineHarness) -> None:
     """One that is not the user's and does not hold up its end: only its owner knows what it is for."""
     spec = open_harness.spec(writer())
     open_harness.adapter().create_user(spec)

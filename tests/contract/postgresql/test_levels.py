@@ -17,7 +17,7 @@ def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str 
     return Level(name=name, grants=(Grant(on=on, privileges=privileges),))
 
 
-def kept_roles(harness: EngineHarness, stem: str) -> list[str]:
+def managed_roles(harness: EngineHarness, stem: str) -> list[str]:
     with harness.superuser() as c:
         rows = c.execute(
             "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"dbaccess_{stem}_",)
@@ -25,7 +25,7 @@ def kept_roles(harness: EngineHarness, stem: str) -> list[str]:
     return [str(name) for (name,) in rows]
 
 
-def test_a_level_with_grants_sees_only_its_own(harness: EngineHarness) -> None:
+def test_a_level_with_grants_opens_only_its_tables(harness: EngineHarness) -> None:
     spec, adapter = harness.spec(support()), harness.adapter()
     adapter.create_user(spec)
     with harness.login(spec) as c:
@@ -34,27 +34,27 @@ def test_a_level_with_grants_sees_only_its_own(harness: EngineHarness) -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 c.execute(query.encode())
     assert not adapter.drop_user(spec.username, spec.level).notes
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_a_kept_role_lives_as_long_as_it_is_used(harness: EngineHarness) -> None:
+def test_a_managed_role_exists_while_it_is_used(harness: EngineHarness) -> None:
     first, second, adapter = harness.spec(support()), harness.spec(support()), harness.adapter()
     adapter.create_user(first)
     adapter.create_user(second)
-    (role,) = kept_roles(harness, "support")
+    (role,) = managed_roles(harness, "support")
     adapter.drop_user(first.username, first.level)
-    assert kept_roles(harness, "support") == [role]
+    assert managed_roles(harness, "support") == [role]
     with harness.login(second) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
     adapter.drop_user(second.username, second.level)
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_a_kept_role_is_made_equal_again(harness: EngineHarness) -> None:
+def test_a_managed_role_is_made_equal_to_its_grants_again(harness: EngineHarness) -> None:
     """Somebody took from it and gave to it by hand; the next user has what its level says, and so has the first."""
     first, adapter = harness.spec(support()), harness.adapter()
     adapter.create_user(first)
-    (role,) = kept_roles(harness, "support")
+    (role,) = managed_roles(harness, "support")
     with harness.superuser() as c:
         c.execute(f"SET ROLE {harness.owner or harness.bot}".encode())
         c.execute(f"REVOKE SELECT ON shop.customers FROM {role}".encode())
@@ -72,10 +72,10 @@ def test_a_kept_role_is_made_equal_again(harness: EngineHarness) -> None:
             c.execute("SELECT * FROM shop.orders")
     for spec in (first, second):
         adapter.drop_user(spec.username, spec.level)
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None:
+def test_a_level_with_schema_privileges_works(own_harness: EngineHarness) -> None:
     with own_harness.superuser() as c:
         holder = own_harness.owner or own_harness.bot
         c.execute(f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
@@ -95,7 +95,7 @@ def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None
         c.execute("CREATE FUNCTION shop.made() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     removal = adapter.drop_user(spec.username, level)
     assert removal.left_behind == ("shop.made (table)", "shop.made() (function)")
-    assert kept_roles(own_harness, "wide") == []
+    assert managed_roles(own_harness, "wide") == []
     with own_harness.superuser() as c:
         c.execute("DROP TABLE shop.made; DROP FUNCTION shop.made()")
 
@@ -118,7 +118,7 @@ def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None
         (Level(name="x", roles=("dbaccess_graveyard",)), "left behind", None),
     ],
 )
-def test_what_is_refused_and_how_it_is_mended(
+def test_impossible_levels_are_refused_with_a_remedy(
     harness: EngineHarness, level: Level, says: str, remedy: str | None
 ) -> None:
     spec = harness.spec(level)
@@ -128,7 +128,7 @@ def test_what_is_refused_and_how_it_is_mended(
     assert remedy is None or remedy in str(no.value.remedy)
     assert not harness.role_exists(spec.username)
     harness.adapter().drop_user(spec.username, level)
-    assert kept_roles(harness, level.name) == []
+    assert managed_roles(harness, level.name) == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_dangerous_roles_are_refused(own_harness: EngineHarness, make: str, says
     assert any(says.replace("{r}", role) in f.what for f in own_harness.adapter().check([level]).problems)
 
 
-def test_names_do_not_clash() -> None:
+def test_managed_role_names_differ() -> None:
     from tests.contract.postgresql.test_errors import target
 
     one, level = target(), grants_level("shop.customers")
@@ -170,7 +170,7 @@ def test_names_do_not_clash() -> None:
     assert managed_role(one, readonly()) is None
 
 
-def test_a_planted_kept_role_is_not_given(own_harness: EngineHarness) -> None:
+def test_a_planted_managed_role_is_not_given(own_harness: EngineHarness) -> None:
     role = managed_role(own_harness.target(), support())
     with own_harness.superuser() as c:
         c.execute(f"CREATE ROLE {role}; GRANT {role} TO {own_harness.owner} WITH ADMIN OPTION".encode())
@@ -186,16 +186,16 @@ def test_a_planted_kept_role_is_not_given(own_harness: EngineHarness) -> None:
         c.execute(f"DROP ROLE {role}".encode())
 
 
-def test_many_at_once_with_a_kept_role(harness: EngineHarness) -> None:
+def test_parallel_grants_with_a_managed_role(harness: EngineHarness) -> None:
     specs, adapter = [harness.spec(support()) for _ in range(16)], harness.adapter()
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(adapter.create_user, specs))
         list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
     assert not any(harness.role_exists(spec.username) for spec in specs)
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_many_hand_over_at_once(own_harness: EngineHarness) -> None:
+def test_parallel_revocations_with_left_behind_objects(own_harness: EngineHarness) -> None:
     """All of them change the same schema's privileges for a moment, which fails in parallel unless they take turns."""
     specs, adapter = [own_harness.spec(writer()) for _ in range(8)], own_harness.adapter()
     for spec in specs:
@@ -211,7 +211,7 @@ def test_many_hand_over_at_once(own_harness: EngineHarness) -> None:
     assert not any(removal.notes for removal in removals)
 
 
-def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: EngineHarness) -> None:
+def test_objects_created_as_a_managed_role_are_left_behind(own_harness: EngineHarness) -> None:
     """Before 16 a member can always SET ROLE; what it makes as the kept role is handed over with the rest."""
     spec, adapter = own_harness.spec(support()), own_harness.adapter()
     adapter.create_user(spec)
@@ -224,10 +224,10 @@ def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: Engine
         c.execute("SELECT lo_create(0)")
     removal = adapter.drop_user(spec.username, spec.level)
     assert len(removal.left_behind) == 1
-    assert kept_roles(own_harness, "support") == []
+    assert managed_roles(own_harness, "support") == []
 
 
-def test_settings_are_the_users_own(harness: EngineHarness) -> None:
+def test_settings_apply_to_the_user(harness: EngineHarness) -> None:
     settings = {"statement_timeout": "7min", "search_path": "shop, public", "default_transaction_read_only": "on"}
     spec = harness.spec(Level(name="readonly", roles=("shop_reader",), settings=settings))
     harness.adapter().create_user(spec)
@@ -238,7 +238,7 @@ def test_settings_are_the_users_own(harness: EngineHarness) -> None:
     harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_setting_the_bot_may_not_give(harness: EngineHarness) -> None:
+def test_the_remedy_for_a_refused_setting_works(harness: EngineHarness) -> None:
     spec = harness.spec(Level(name="readonly", roles=("shop_reader",), settings={"log_statement": "all"}))
     with pytest.raises(Rejected) as no:
         harness.adapter().create_user(spec)
@@ -249,7 +249,7 @@ def test_a_setting_the_bot_may_not_give(harness: EngineHarness) -> None:
     harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_level_of_another_database(harness: EngineHarness) -> None:
+def test_a_level_of_another_database_works(harness: EngineHarness) -> None:
     with harness.superuser(harness.other) as c:
         c.execute("CREATE SCHEMA IF NOT EXISTS next")
         c.execute("CREATE TABLE IF NOT EXISTS next.things (id int)")
@@ -266,10 +266,10 @@ def test_a_level_of_another_database(harness: EngineHarness) -> None:
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         harness.login(spec)
     adapter.drop_user(spec.username, level)
-    assert kept_roles(harness, "next") == []
+    assert managed_roles(harness, "next") == []
 
 
-def test_the_endpoint_says_what_was_configured(harness: EngineHarness) -> None:
+def test_the_endpoint_has_the_configured_values(harness: EngineHarness) -> None:
     connect = Connect(host="2001:db8::7", port=6000, database="sh op$", tls="require", note="VPN only")
     endpoint = harness.adapter(connect=connect).endpoint(readonly())
     assert endpoint.command == 'psql "postgresql://{username}:{password}@[2001:db8::7]:6000/sh%20op%24?sslmode=require"'

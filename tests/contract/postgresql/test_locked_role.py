@@ -78,7 +78,7 @@ def spec(request: pytest.FixtureRequest, own_harness: EngineHarness) -> UserSpec
     return made(own_harness, readonly() if request.param == "reader" else writer())
 
 
-def test_an_open_alter_role_of_oneself(own_harness: EngineHarness, spec: UserSpec) -> None:
+def test_a_user_with_an_open_alter_role_is_ended(own_harness: EngineHarness, spec: UserSpec) -> None:
     locking, other = own_harness.login(spec), own_harness.login(spec)
     lock_itself(locking, spec)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
@@ -87,7 +87,7 @@ def test_an_open_alter_role_of_oneself(own_harness: EngineHarness, spec: UserSpe
 
 
 @pytest.mark.parametrize("hidden_behind", [None, "shop_writer"])
-def test_a_prepared_alter_role_of_oneself(own_harness: EngineHarness, hidden_behind: str | None) -> None:
+def test_a_user_with_a_prepared_alter_role_is_ended(own_harness: EngineHarness, hidden_behind: str | None) -> None:
     spec = made(own_harness, writer())
     prepare_itself(own_harness, spec, hidden_behind=hidden_behind)
     other = own_harness.login(spec)
@@ -98,7 +98,7 @@ def test_a_prepared_alter_role_of_oneself(own_harness: EngineHarness, hidden_beh
         assert any("the prepared transaction" in note and "shop_writer" in note for note in removal.notes)
 
 
-def test_a_storm_of_alter_role_of_oneself(own_harness: EngineHarness) -> None:
+def test_a_user_in_a_storm_of_alter_role_is_ended(own_harness: EngineHarness) -> None:
     """Sessions that change the password and log in again without a pause."""
     spec, is_over, opened = made(own_harness, readonly()), threading.Event(), list[psycopg.Connection[Any]]()
     threads = [threading.Thread(target=storm, args=(own_harness, spec, is_over, opened)) for _ in range(STORM_SESSIONS)]
@@ -138,7 +138,7 @@ def verifier_again(harness: EngineHarness, spec: UserSpec) -> str:
     return made.decode()
 
 
-def test_a_password_and_an_expiry_do_not_wait_either(own_harness: EngineHarness) -> None:
+def test_set_password_and_set_expiry_end_the_session_with_the_lock(own_harness: EngineHarness) -> None:
     """The session that holds the lock ends, the others live on."""
     spec, adapter = made(own_harness, readonly()), own_harness.adapter()
     other = own_harness.login(spec)
@@ -164,7 +164,7 @@ def prepare_as_the_level(harness: EngineHarness, spec: UserSpec, gid: str) -> No
         session.execute(f"PREPARE TRANSACTION '{gid}'".encode())
 
 
-def test_what_is_prepared_in_the_last_moment_is_rolled_back_and_named(
+def test_a_transaction_prepared_during_the_revocation_is_rolled_back(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the first look for prepared transactions, and before the user lost the role it prepared this one as."""
@@ -198,7 +198,7 @@ def stuck(own_harness: EngineHarness) -> Iterator[tuple[UserSpec, psycopg.Connec
     session.close()
 
 
-def test_a_session_that_does_not_react_is_named_with_what_ends_it(
+def test_an_unresponsive_session_is_named_with_a_remedy(
     own_harness: EngineHarness, stuck: tuple[UserSpec, psycopg.Connection[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, session = stuck
@@ -223,7 +223,7 @@ def locked_by_a_stranger(own_harness: EngineHarness) -> Iterator[tuple[UserSpec,
     stranger.close()
 
 
-def test_a_stranger_who_holds_the_lock_is_named(
+def test_a_superuser_with_the_lock_is_named(
     own_harness: EngineHarness, locked_by_a_stranger: tuple[UserSpec, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile the sessions are dead and the rights are gone: a login that still works opens nothing."""
@@ -241,7 +241,7 @@ def test_a_stranger_who_holds_the_lock_is_named(
     assert_is_gone(own_harness, spec)
 
 
-def test_a_user_whose_mark_was_lost_is_ended(own_harness: EngineHarness) -> None:
+def test_a_user_without_a_mark_is_ended(own_harness: EngineHarness) -> None:
     """Comments on roles are lost by a dump without them."""
     spec = made(own_harness, readonly())
     session = own_harness.login(spec)
@@ -251,7 +251,7 @@ def test_a_user_whose_mark_was_lost_is_ended(own_harness: EngineHarness) -> None
     assert_is_gone(own_harness, spec, session)
 
 
-def test_a_holder_that_is_gone_is_not_ended_again(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_that_is_gone_is_ended_only_once(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process number may be somebody else's by then."""
     looks = [[locks.Holder(name="ada", pid=4711)], [], []]
     told = list[object]()
@@ -266,7 +266,7 @@ def test_a_holder_that_is_gone_is_not_ended_again(own_harness: EngineHarness, mo
     assert [holder.pid for holder in watch.seen] == [4711]
 
 
-def test_the_lock_limit_of_the_session_comes_back(own_harness: EngineHarness) -> None:
+def test_the_lock_timeout_is_restored(own_harness: EngineHarness) -> None:
     server = own_harness.adapter().server
     with server.session() as connection:
         locks.run_unblocked(server, connection, lambda: connection.execute("SELECT 1"), may_end=locks.no_holder)

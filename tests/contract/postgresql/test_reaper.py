@@ -85,7 +85,7 @@ def about(harness: EngineHarness, words: str = "") -> tuple[Enforced, list[Findi
     ]
 
 
-def test_it_ends_sessions_of_users_past_their_end(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+def test_the_job_ends_sessions_of_expired_users(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     spec, login = session
     run_now(harness)
     assert login.is_alive()
@@ -97,7 +97,7 @@ def test_it_ends_sessions_of_users_past_their_end(harness: EngineHarness, sessio
     wait_until(lambda: not login.is_alive())
 
 
-def test_it_touches_nobody_else(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+def test_the_job_ends_no_other_sessions(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     """Users that a DBA made with an end, kept roles, another bot's, and the bot itself."""
     spec, login = session
     harness.adapter().set_expiry(spec.username, LONG_AGO)
@@ -124,7 +124,9 @@ def test_it_touches_nobody_else(harness: EngineHarness, session: tuple[UserSpec,
         connection.close()
 
 
-def test_one_it_may_not_end_does_not_spare_the_rest(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+def test_a_session_that_the_job_may_not_end_does_not_stop_it(
+    harness: EngineHarness, session: tuple[UserSpec, Login]
+) -> None:
     spec, login = session
     other = build(harness.server)
     foreign = other.spec(readonly())
@@ -138,7 +140,7 @@ def test_one_it_may_not_end_does_not_spare_the_rest(harness: EngineHarness, sess
     other.adapter().drop_user(foreign.username, foreign.level)
 
 
-def test_nothing_planted_in_its_database_runs(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+def test_the_job_runs_no_planted_function(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     spec, login = session
     with harness.superuser("postgres") as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
@@ -161,19 +163,19 @@ def test_nothing_planted_in_its_database_runs(harness: EngineHarness, session: t
             c.execute("DROP OPERATOR public.= (oid, oid); DROP FUNCTION public.planted")
 
 
-def test_the_file_runs_what_check_looks_for() -> None:
+def test_the_setup_file_has_the_statement_that_check_expects() -> None:
     assert reaper.COMMAND in SETUP.read_text()
     assert f"'{reaper.JOB}', '{reaper.SCHEDULE}'" in SETUP.read_text()
 
 
-def test_without_the_job_only_the_login_ends(server: PostgresServer) -> None:
+def test_without_the_job_the_server_ends_only_the_login(server: PostgresServer) -> None:
     bare = build(server)
     enforced, (finding,) = about(bare)
     assert (enforced, finding.is_ok) == (Enforced.LOGIN, True)
     assert reaper.SETUP in finding.what
 
 
-def test_it_is_really_run_and_measured(server: PostgresServer) -> None:
+def test_pg_cron_runs_the_job_and_check_measures_it(server: PostgresServer) -> None:
     """Nobody but the server ends this session."""
     harness = build(server)
     set_up(harness)
@@ -186,7 +188,7 @@ def test_it_is_really_run_and_measured(server: PostgresServer) -> None:
     (finding,) = about(harness)[1]
     assert finding.what == "the server itself ends open sessions 2 to 3 minutes after their expiry"
     harness.adapter().drop_user(spec.username, spec.level)
-    _is_measured(harness)
+    _assert_each_problem_is_measured(harness)
 
 
 SPOILED = {
@@ -204,7 +206,7 @@ SPOILED = {
 }
 
 
-def _is_measured(harness: EngineHarness) -> None:
+def _assert_each_problem_is_measured(harness: EngineHarness) -> None:
     """Each thing that is not so takes the promise back. The job is kept from running meanwhile."""
     mine = sql.SQL("jobid = (SELECT jobid FROM cron.job WHERE username = {})").format(sql.Literal(harness.bot))
     for words, (spoil, remedy) in SPOILED.items():
@@ -221,7 +223,7 @@ def _is_measured(harness: EngineHarness) -> None:
                 c.execute(sql.SQL("{} WHERE {}").format(sql.SQL(remedy), mine))
 
 
-def test_standbys_are_not_promised_for(harness: EngineHarness) -> None:
+def test_with_standbys_the_server_ends_only_the_login(harness: EngineHarness) -> None:
     with harness.superuser("postgres") as c:
         job = "SELECT jobid, 1000000 + jobid, 'succeeded', now(), now(), username FROM cron.job WHERE username = %s"
         c.execute(

@@ -22,7 +22,7 @@ from tests.contract.postgresql.harness import (
     readonly,
     writer,
 )
-from tests.contract.postgresql.pair import Pair, had_here, impatient, login_at, opened
+from tests.contract.postgresql.pair import Pair, had_here, login_at, opened, short_session_limit
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
@@ -32,7 +32,7 @@ def harness(paired: EngineHarness) -> EngineHarness:
     return paired
 
 
-def test_a_standby_that_is_down_is_named_and_waited_for(harness: EngineHarness, pair: Pair) -> None:
+def test_a_standby_that_is_down_is_named_and_delays_the_drop(harness: EngineHarness, pair: Pair) -> None:
     spec, _ = opened(harness, pair)
     here = login_at(pair.primary, spec, harness.database)
     pair.standby.stop()
@@ -59,7 +59,7 @@ def test_a_standby_that_is_down_is_named_and_waited_for(harness: EngineHarness, 
     assert not harness.role_exists(spec.username)
 
 
-def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
+def test_a_frozen_standby_does_not_delay_the_primary(pair: Pair) -> None:
     harness = replace(build(pair.primary), standbys=(pair.standby,))
     pair.catch_up()
     spec, there = opened(harness, pair)
@@ -79,7 +79,7 @@ def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
     assert not there.is_alive()
 
 
-def test_one_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair: Pair) -> None:
+def test_a_standby_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair: Pair) -> None:
     spec, there = opened(harness, pair)
     gone = replace(pair.standby, port=servers.free_port())
     both = replace(harness, standbys=(gone, pair.standby))
@@ -90,10 +90,10 @@ def test_one_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair:
     assert not removal.was_absent
 
 
-def test_a_standby_that_lags(harness: EngineHarness, pair: Pair) -> None:
+def test_a_lagging_standby_prevents_the_removal(harness: EngineHarness, pair: Pair) -> None:
     """It still lets the user in: the drop ends what is there, and does not say it is done."""
     spec, there = opened(harness, pair)
-    with pair.lagging(), impatient():
+    with pair.lagging(), short_session_limit():
         with pytest.raises(ServerDown, match=r"env:STANDBY_1: it lags behind the primary"):
             harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
@@ -106,22 +106,22 @@ def test_a_standby_that_lags(harness: EngineHarness, pair: Pair) -> None:
     assert not late.is_alive()
 
 
-def test_what_the_primary_commits_late(harness: EngineHarness, pair: Pair) -> None:
+def test_a_late_commit_on_the_primary_is_waited_for(harness: EngineHarness, pair: Pair) -> None:
     """With ``synchronous_commit = off`` the login is blocked before that is written; what is there must still be seen."""
     spec, there = opened(harness, pair)
     with pair.primary.admin() as c:
         c.execute(sql.SQL("ALTER ROLE {} SET synchronous_commit = off").format(sql.Identifier(harness.bot)))
-    with pair.lagging(), impatient():
+    with pair.lagging(), short_session_limit():
         with pytest.raises(ServerDown, match="lags"):
             harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
     assert not harness.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-def test_a_user_the_standby_has_not_heard_of_yet(harness: EngineHarness, pair: Pair) -> None:
+def test_a_user_that_is_not_replicated_yet_is_waited_for(harness: EngineHarness, pair: Pair) -> None:
     """Absent there is not gone: it would appear, with its password, and could log in before it is blocked there too."""
     spec = harness.spec(readonly())
-    with pair.lagging(), impatient():
+    with pair.lagging(), short_session_limit():
         harness.adapter().create_user(spec)
         with pytest.raises(ServerDown, match="lags"):
             harness.adapter().drop_user(spec.username, spec.level)
@@ -132,7 +132,7 @@ def test_a_user_the_standby_has_not_heard_of_yet(harness: EngineHarness, pair: P
     assert harness.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-def test_the_drop_waits_for_a_standby_that_is_a_little_late(harness: EngineHarness, pair: Pair) -> None:
+def test_the_drop_waits_for_a_short_lag(harness: EngineHarness, pair: Pair) -> None:
     spec, there = opened(harness, pair)
     resumed = threading.Timer(1.0, lambda: _resume(pair.standby))
     with pair.lagging():
@@ -148,7 +148,9 @@ def _resume(standby: PostgresServer) -> None:
         c.execute("SELECT pg_wal_replay_resume()")
 
 
-def test_another_server_in_its_place(harness: EngineHarness, pair: Pair, postgresql16: PostgresServer) -> None:
+def test_another_server_as_standby_is_rejected(
+    harness: EngineHarness, pair: Pair, postgresql16: PostgresServer
+) -> None:
     with postgresql16.admin() as c:
         make_login(c, harness.bot)
     spec = harness.spec(readonly())
@@ -171,7 +173,9 @@ def test_another_server_in_its_place(harness: EngineHarness, pair: Pair, postgre
     ],
     ids=["password", "url"],
 )
-def test_an_address_that_is_wrong(harness: EngineHarness, pair: Pair, spoil: Callable[[str], str], says: str) -> None:
+def test_a_wrong_standby_address_does_not_spare_the_primary(
+    harness: EngineHarness, pair: Pair, spoil: Callable[[str], str], says: str
+) -> None:
     """The primary's sessions and login end all the same."""
     spec, _ = opened(harness, pair)
     here = login_at(pair.primary, spec, harness.database)
@@ -183,7 +187,7 @@ def test_an_address_that_is_wrong(harness: EngineHarness, pair: Pair, spoil: Cal
     harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
+def test_a_promoted_standby_is_rejected_with_a_remedy(pair: Pair) -> None:
     """It will never hear that the login is blocked: nobody may say that the user is gone."""
     harness = build(pair.primary)
     spec = harness.spec(writer())
@@ -194,7 +198,7 @@ def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
         harness = replace(harness, standbys=(split,))
         there = login_at(split, spec, harness.database)
         there.write()
-        with impatient(), pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
+        with short_session_limit(), pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
             harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
         with split.admin() as c:

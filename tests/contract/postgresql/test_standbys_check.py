@@ -32,7 +32,7 @@ def check(harness: EngineHarness) -> tuple[list[str], list[str]]:
     return [f.what for f in health.problems], [f.what for f in health.warnings if "standby" in f.what]
 
 
-def test_check_of_a_healthy_standby(harness: EngineHarness, pair: Pair) -> None:
+def test_check_accepts_a_healthy_standby(harness: EngineHarness, pair: Pair) -> None:
     health = harness.adapter().check([readonly()])
     assert check(harness) == ([], [])
     assert any("env:STANDBY_1 answers" in f.what for f in health.findings)
@@ -47,12 +47,12 @@ def test_check_names_a_standby_that_is_down(harness: EngineHarness, pair: Pair) 
     assert problem.startswith("the standby behind env:STANDBY_1: no connection")
 
 
-def test_check_names_one_that_is_no_standby(harness: EngineHarness, pair: Pair) -> None:
+def test_check_names_a_server_that_is_no_standby(harness: EngineHarness, pair: Pair) -> None:
     (problem,), _ = check(replace(harness, standbys=(pair.primary,)))
     assert problem == "the standby behind env:STANDBY_1 is no standby: it accepts writes of its own"
 
 
-def test_check_says_that_a_standby_waits(harness: EngineHarness, pair: Pair) -> None:
+def test_check_warns_of_a_paused_or_delayed_standby(harness: EngineHarness, pair: Pair) -> None:
     with pair.lagging():
         assert any("env:STANDBY_1 has paused" in words for words in check(harness)[1])
     with pair.standby.admin() as c:
@@ -65,7 +65,7 @@ def test_check_says_that_a_standby_waits(harness: EngineHarness, pair: Pair) -> 
             c.execute("SELECT pg_reload_conf()")
 
 
-def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> None:
+def test_another_login_on_the_standby_needs_pg_signal_backend(pair: Pair) -> None:
     """Where the bot acts as its own login, only that one is a member of the users it makes."""
     harness = build(pair.primary, with_owner=False)
     second = f"second_{harness.bot}"

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from adapters.postgresql import left_behind
-from tests.contract.postgresql.attacks import Attack, Session, must
+from tests.contract.postgresql.attacks import Attack, Session, run_setup
 from tests.contract.postgresql.harness import readonly, writer
 from tests.open_faults import open_fault
 from tests.soak import soak_only
@@ -25,15 +25,15 @@ LARGE_OBJECTS, VERY_MANY = 12_000, 600_000
 
 def each(session: Session, count: int, statement: str) -> None:
     """The same statement with each number, in portions that the user's own transactions have room for."""
-    must(session, "SET statement_timeout = 0")
+    run_setup(session, "SET statement_timeout = 0")
     for first in range(0, count, PORTION):
         part = range(first, min(first + PORTION, count))
-        must(session, "BEGIN;" + ";".join(statement.format(n=n) for n in part) + ";COMMIT")
+        run_setup(session, "BEGIN;" + ";".join(statement.format(n=n) for n in part) + ";COMMIT")
 
 
 def tables_with_indexes(session: Session, tables: int, indexes: int) -> None:
     for n in range(tables):
-        must(session, f"CREATE TABLE shop.t_{n} (a int);" + f"CREATE INDEX ON shop.t_{n} (a);" * indexes)
+        run_setup(session, f"CREATE TABLE shop.t_{n} (a int);" + f"CREATE INDEX ON shop.t_{n} (a);" * indexes)
 
 
 # More than fits into one transaction.
@@ -41,7 +41,7 @@ def tables_with_indexes(session: Session, tables: int, indexes: int) -> None:
 
 @open_fault("E2", "the portions count relations, and each takes the locks of its indexes, too: out of shared memory")
 @pytest.mark.parametrize(("tables", "indexes"), [(60, 60), (510, 8)], ids=["in one", "in portions"])
-def test_tables_with_many_indexes_do_not_hold_up_the_end(attack: Attack, tables: int, indexes: int) -> None:
+def test_a_user_with_many_indexed_tables_is_ended(attack: Attack, tables: int, indexes: int) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
     tables_with_indexes(session, tables, indexes)
@@ -49,14 +49,14 @@ def test_tables_with_many_indexes_do_not_hold_up_the_end(attack: Attack, tables:
 
 
 @open_fault("E2", "all views are put to sleep in one transaction: out of shared memory")
-def test_many_views_do_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_user_with_many_views_is_ended(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
     each(session, 4_000, "CREATE VIEW shop.v_{n} AS SELECT 1 AS a")
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-def test_many_functions_do_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_user_with_many_functions_is_ended(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
     body = "RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"
@@ -83,9 +83,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @open_fault("E1", "the name of each object is fetched, to be counted here")
-def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[int]) -> None:
+def test_left_behind_objects_are_counted_on_the_server(attack: Attack, answers: list[int]) -> None:
     spec = attack.user(readonly())
-    must(attack.session(spec), f"SELECT count(lo_create(0)) FROM generate_series(1, {LARGE_OBJECTS})")
+    run_setup(attack.session(spec), f"SELECT count(lo_create(0)) FROM generate_series(1, {LARGE_OBJECTS})")
     answers.clear()
     end = attack.end(spec)
     most = max(answers)
@@ -98,13 +98,13 @@ def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[i
 @soak_only
 @pytest.mark.timeout(900)
 @open_fault("E1", "they change hands in one statement, which meets the time limit at each try")
-def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_with_very_many_large_objects_is_ended(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that one statement for all of them meets on every machine; in portions each would keep it."""
     monkeypatch.setattr(left_behind, "REVOKE_LIMIT_SECONDS", 1.0)
     spec = attack.user(readonly())
     session = attack.session(spec)
-    must(session, "SET statement_timeout = 0")
-    must(session, f"SELECT count(lo_create(0)) FROM generate_series(1, {VERY_MANY})")
+    run_setup(session, "SET statement_timeout = 0")
+    run_setup(session, f"SELECT count(lo_create(0)) FROM generate_series(1, {VERY_MANY})")
     attack.assert_ended(spec, attack.end(spec), session)
 
 
@@ -112,11 +112,11 @@ def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack, monkeypa
 
 
 def temporary_view(session: Session) -> None:
-    must(session, "CREATE TEMP VIEW passing AS SELECT 1 AS a")
+    run_setup(session, "CREATE TEMP VIEW passing AS SELECT 1 AS a")
 
 
 def temporary_function(session: Session) -> None:
-    must(session, "CREATE FUNCTION pg_temp.passing() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    run_setup(session, "CREATE FUNCTION pg_temp.passing() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 
 
 def temporary_tables(session: Session) -> None:
@@ -162,7 +162,7 @@ def test_temporary_objects_are_dropped(
     make(attack.session(spec))
     then(attack)
     end = attack.end(spec)
-    left = attack.ask(TEMPORARY)
+    left = attack.query(TEMPORARY)
     attack.assert_ended(spec, end)
-    assert "pg_temp" not in end.told
+    assert "pg_temp" not in end.report_text
     assert not left, "they are still there"
