@@ -1,4 +1,4 @@
-"""Locks on the server's own catalogs and databases: anybody may queue for one, for the server looks at the right afterwards (H, A)."""
+"""Locks on the server's catalogs and databases. Anybody may wait for one, because the server checks the privilege after it has the lock (H, A)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUEUES = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExcl
 
 @contextmanager
 def queued(session: Session, statement: str, is_waiting: Callable[[], bool]) -> Iterator[None]:
-    """While the session waits for a lock on what everybody needs. The server refuses the statement once it has the lock."""
+    """Inside, the session waits for a lock on an object that everybody needs. The server refuses the statement once it has the lock."""
 
     def run() -> None:
         succeeds(session, statement)
@@ -48,7 +48,7 @@ def of_another_database(attack: Attack) -> PostgreSQL:
 @pytest.mark.parametrize("catalog", ["pg_authid", "pg_auth_members"])
 @open_fault("H", "each new connection of the bot waits for the catalog, or its statements do")
 def test_a_user_who_waits_for_a_catalog_lock_is_ended(attack: Attack, catalog: str) -> None:
-    """One session reads the catalog in an open transaction, another waits to change it, and whoever comes then waits behind both."""
+    """One session reads the catalog in an open transaction, and another waits to change it. Every later session waits behind both."""
     spec, watcher = attack.user(readonly()), attack.harness.superuser("postgres")
     reads, waits = attack.session(spec), attack.session(spec)
     run_setup(reads, "BEGIN")
@@ -63,13 +63,13 @@ def test_a_user_who_waits_for_a_catalog_lock_is_ended(attack: Attack, catalog: s
 
 
 def must_be_over(attack: Attack, spec: UserSpec) -> None:
-    """Where the fault is still open, the user is ended after it, so that the server can be used again."""
+    """End the user also where the fault is still open, so that the server can be used again."""
     later = attack.end(spec)
     require(later.removal is not None, f"the user is ended once nobody queues: {later.error}")
 
 
 def test_a_login_that_waits_for_a_database_lock_is_ended(attack: Attack) -> None:
-    """A friend holds the database locked and lets the waiting logins in after the receipt."""
+    """A friend holds a lock on the database, so the login waits. The friend releases the lock after the receipt."""
     harness, adapter = attack.harness, of_another_database(attack)
     attack.as_superuser(f'GRANT CONNECT ON DATABASE "{harness.database}" TO PUBLIC')
     spec, friend = attack.user(readonly(), adapter), attack.user(readonly(), adapter)

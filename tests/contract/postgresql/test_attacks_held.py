@@ -1,4 +1,4 @@
-"""What holds, and must go on holding: what an account may do to itself, sessions that are hard to end, odd things left behind."""
+"""Attacks that fail today and must go on failing: changes of the user's own role, busy sessions, and objects of rare kinds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORBIDDEN = (
     "SELECT pg_create_logical_replication_slot('x', 'pgoutput')",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{bot}'",
 )
-"""What would let a user outlive its end, or reach the bot."""
+"""Statements by which a user could outlive its grant or reach the bot. The server refuses each."""
 OWN_PASSWORD = "ItsOwn0Password"
 ALLOWED = (
     "ALTER ROLE {user} SET search_path = 'public'",
@@ -40,9 +40,9 @@ ALLOWED = (
     "ALTER ROLE {user} RESET ALL",
     f"ALTER ROLE {{user}} PASSWORD '{OWN_PASSWORD}'",
 )
-"""What it may do to itself."""
+"""Statements that change the user's own role. The server allows each."""
 SET_ROLE = "ALTER ROLE {user} SET role = 'shop_writer'"
-"""Too, where it may become its level's role at all."""
+"""The server allows this one where the user may SET ROLE to its level's role."""
 THINGS = (
     "CREATE SCHEMA mine",
     "CREATE TABLE mine.t (id int PRIMARY KEY)",
@@ -74,7 +74,7 @@ LEFT_OBJECTS = (
     "mine.cf (text search configuration)",
 )
 EXTENSIONS = ("CREATE EXTENSION hstore SCHEMA mine", "CREATE EXTENSION pg_trgm")
-"""Trusted ones, where the server has them."""
+"""Trusted extensions, where the server has them."""
 FOREIGN = (
     "CREATE SERVER srv FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1')",
     "CREATE USER MAPPING FOR {user} SERVER srv OPTIONS (user 'x', password 'y')",
@@ -98,7 +98,7 @@ def filled(attack: Attack, spec: UserSpec, statement: str) -> str:
     return statement.format(user=spec.username, bot=attack.harness.bot, owner=attack.harness.owner, database=database)
 
 
-# What an account may do to itself.
+# Changes of the user's own role.
 
 
 def test_a_user_cannot_prevent_its_revocation(attack: Attack) -> None:
@@ -124,14 +124,14 @@ def test_a_users_own_settings_do_not_prevent_its_revocation(attack: Attack) -> N
         attack.harness.login(spec, password=OWN_PASSWORD)
 
 
-# Sessions that are hard to end.
+# Busy sessions.
 
 
 BUSY = "SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s::oid AND state = 'active' AND backend_type = 'client backend'"
 
 
 def test_busy_sessions_are_ended(attack: Attack) -> None:
-    """A loop that swallows every cancellation, a COPY that nobody reads, parallel workers, a listener, a login half done."""
+    """A loop that ignores every cancellation, a COPY that nobody reads, parallel workers, a listener, and a login without a password."""
     spec = attack.user(writer())
     idle = attack.session(spec)
     run_setup(idle, "LISTEN x")
@@ -143,7 +143,7 @@ def test_busy_sessions_are_ended(attack: Attack) -> None:
         attack.assert_ended(spec, end, idle)
 
 
-# Odd things left behind.
+# Objects of rare kinds.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a user owns, however much and of whatever kind: it is ended all the same, and what stays is told in bounded words."""
+"""A user is ended however many objects of whatever kind it owns. The receipt names a limited number of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.open_faults import open_fault
 from tests.soak import soak_only
 
 SETTINGS = "max_connections = 30\nmax_locks_per_transaction = 10\nautovacuum = off\nlog_statement = none\nlog_min_duration_statement = -1\n"
-"""A server with room for few locks shows with few objects what any server shows with many."""
+"""A server with room for few locks fails with few objects where any other server fails with many."""
 NAMED_AT_MOST = 200
 FETCHED_AT_MOST = 1_000
 PORTION = 200
@@ -24,7 +24,7 @@ LARGE_OBJECTS, VERY_MANY = 12_000, 600_000
 
 
 def each(session: Session, count: int, statement: str) -> None:
-    """The same statement with each number, in portions that the user's own transactions have room for."""
+    """Run the statement with each number, in portions that fit into the user's transactions."""
     run_setup(session, "SET statement_timeout = 0")
     for first in range(0, count, PORTION):
         part = range(first, min(first + PORTION, count))
@@ -36,10 +36,10 @@ def tables_with_indexes(session: Session, tables: int, indexes: int) -> None:
         run_setup(session, f"CREATE TABLE shop.t_{n} (a int);" + f"CREATE INDEX ON shop.t_{n} (a);" * indexes)
 
 
-# More than fits into one transaction.
+# More objects than fit into one transaction.
 
 
-@open_fault("E2", "the portions count relations, and each takes the locks of its indexes, too: out of shared memory")
+@open_fault("E2", "a portion counts relations, and each relation also locks its indexes: out of shared memory")
 @pytest.mark.parametrize(("tables", "indexes"), [(60, 60), (510, 8)], ids=["in one", "in portions"])
 def test_a_user_with_many_indexed_tables_is_ended(attack: Attack, tables: int, indexes: int) -> None:
     spec = attack.user(writer())
@@ -48,7 +48,7 @@ def test_a_user_with_many_indexed_tables_is_ended(attack: Attack, tables: int, i
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-@open_fault("E2", "all views are put to sleep in one transaction: out of shared memory")
+@open_fault("E2", "all views are disarmed in one transaction: out of shared memory")
 def test_a_user_with_many_views_is_ended(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
@@ -64,12 +64,12 @@ def test_a_user_with_many_functions_is_ended(attack: Attack) -> None:
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-# Very many.
+# Very many objects.
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many rows each statement of the bot brought home."""
+    """The number of rows that each statement of the bot fetched."""
     original, seen = psycopg.Connection.execute, list[int]()
 
     def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
@@ -82,7 +82,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return seen
 
 
-@open_fault("E1", "the name of each object is fetched, to be counted here")
+@open_fault("E1", "the name of each object is fetched and counted in the bot")
 def test_left_behind_objects_are_counted_on_the_server(attack: Attack, answers: list[int]) -> None:
     spec = attack.user(readonly())
     run_setup(attack.session(spec), f"SELECT count(lo_create(0)) FROM generate_series(1, {LARGE_OBJECTS})")
@@ -97,9 +97,9 @@ def test_left_behind_objects_are_counted_on_the_server(attack: Attack, answers: 
 
 @soak_only
 @pytest.mark.timeout(900)
-@open_fault("E1", "they change hands in one statement, which meets the time limit at each try")
+@open_fault("E1", "one statement transfers all of them, and it reaches the time limit at each try")
 def test_a_user_with_very_many_large_objects_is_ended(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit that one statement for all of them meets on every machine; in portions each would keep it."""
+    """One statement for all objects exceeds this time limit on every machine. One statement for a portion would not."""
     monkeypatch.setattr(left_behind, "REVOKE_LIMIT_SECONDS", 1.0)
     spec = attack.user(readonly())
     session = attack.session(spec)
@@ -144,7 +144,7 @@ UNION ALL SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.prona
 """
 
 
-@open_fault("E3", "temporary objects are handed over, which nobody may: the mend names pg_temp and cannot help")
+@open_fault("E3", "temporary objects are transferred, which no role may: the remedy names pg_temp and cannot help")
 @pytest.mark.parametrize(
     ("make", "then"),
     [

@@ -1,4 +1,4 @@
-"""Locks that anybody may take: no end and no grant of others waits for them."""
+"""Advisory locks, which anybody may take, delay no revocation and no grant of others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_WORK = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'dbaccess' AN
 
 @pytest.fixture
 def squatter(attack: Attack) -> Session:
-    """Only reads, and takes each advisory lock that the bot was seen to take."""
+    """The session of a reader that holds each advisory lock that the bot takes."""
     session = attack.session(attack.user(readonly()))
     for key in locks_of_the_bot(attack):
         run_setup(session, f"SELECT pg_advisory_lock({key})")
@@ -31,7 +31,7 @@ def squatter(attack: Attack) -> Session:
 
 
 def locks_of_the_bot(attack: Attack) -> set[str]:
-    """As the log has them, while it makes and ends users of each kind. A bot that takes none cannot be held up by them."""
+    """The bot's advisory locks, read from the server's log while it creates and ends users. A bot without any cannot be delayed by them."""
     server = attack.harness.server
     before = len(server.log_text())
     kept, made = attack.user(support()), attack.user(writer())
@@ -48,11 +48,11 @@ def filled(arguments: str, values: dict[str, str]) -> str:
 
 @pytest.fixture(autouse=True)
 def _short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a lock gives up sooner."""
+    """Waits for a lock give up sooner."""
     monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
 
 
-@open_fault("F2", "the hand-over waits for the reader's advisory lock: lock timeout")
+@open_fault("F2", "the transfer of objects waits for the reader's advisory lock: lock timeout")
 def test_a_readers_advisory_lock_does_not_delay_other_revocations(attack: Attack, squatter: Session) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
@@ -60,7 +60,7 @@ def test_a_readers_advisory_lock_does_not_delay_other_revocations(attack: Attack
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-@open_fault("F2", "the role kept for the level waits for the reader's advisory lock: lock timeout")
+@open_fault("F2", "the level's managed role waits for the reader's advisory lock: lock timeout")
 def test_a_readers_advisory_lock_does_not_delay_grants(attack: Attack, squatter: Session) -> None:
     spec = attack.harness.spec(support())
     refused = refusal(lambda: attack.harness.adapter().create_user(spec))
@@ -93,7 +93,7 @@ def make_tables(session: Session) -> None:
 
 @soak_only
 @pytest.mark.timeout(900)
-@open_fault("F2", "one end waits for the other's hand-over of many tables: lock timeout")
+@open_fault("F2", "one revocation waits until the other has transferred many tables: lock timeout")
 def test_a_revocation_does_not_wait_for_a_long_one(attack: Attack) -> None:
     rich, poor = attack.user(writer()), attack.user(writer())
     make_tables(attack.session(rich))

@@ -1,4 +1,4 @@
-"""What outlives a user: friends who act as it or as its level, code and rights left as the level, and roles nobody should get."""
+"""Access that could outlive a user: its members, code and rights created as the level's role, and roles that no user should get."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRITES = "UPDATE shop.orders SET customer = 666 WHERE id = 1"
 READS = "SELECT count(*) FROM shop.orders"
 TOO_OLD = 14
 SETS_FALSE = 16
-"""From this version on a member may be kept from becoming the role."""
+"""The first version where a membership can exclude SET ROLE."""
 APPS_PASSWORD, STOLEN_PASSWORD = "AppSecret0Login", "StolenSecret0Login"
 VERIFIERS = re.compile("password|verifier|pg_authid", re.IGNORECASE)
 
@@ -34,7 +34,7 @@ CREATE TRIGGER follow_orders BEFORE UPDATE ON shop.orders FOR EACH ROW EXECUTE F
 """
 
 
-# Friends who are members of the user.
+# Members of the user's role.
 
 
 def member_of(attack: Attack, spec: UserSpec, role: str) -> Session:
@@ -46,7 +46,7 @@ def member_of(attack: Attack, spec: UserSpec, role: str) -> Session:
     return friend
 
 
-@open_fault("C1", "the friend's session goes on with the level's rights after a clean receipt")
+@open_fault("C1", "the friend's session keeps the level's rights after a clean receipt")
 def test_a_member_of_the_ended_user_loses_its_rights(attack: Attack) -> None:
     spec = attack.user(writer())
     friend = member_of(attack, spec, "shop_writer")
@@ -55,7 +55,7 @@ def test_a_member_of_the_ended_user_loses_its_rights(attack: Attack) -> None:
     assert not succeeds(friend, WRITES), "the friend still writes as the level"
 
 
-@open_fault("C1", "the friend's open transaction is named and holds up the end, for as long as it is open")
+@open_fault("C1", "the friend's open transaction is named and delays the revocation as long as it is open")
 def test_an_open_transaction_of_a_member_does_not_delay_the_revocation(attack: Attack) -> None:
     spec = attack.user(writer())
     friend = member_of(attack, spec, spec.username)
@@ -143,25 +143,27 @@ def test_left_behind_objects_are_disarmed_on_an_unsupported_version(
     assert not succeeds(friend, "SELECT * FROM shop.view_of_mine")
 
 
-# A level whose role can log in, and becoming a level's role at all.
+# A level whose role can log in, and SET ROLE to a level's role.
 
 
 def application(attack: Attack) -> Level:
-    """A team gave its application's own login as a level."""
+    """A level whose role is the login of a team's application."""
     name, holder = f"app_{secrets.token_hex(3)}", attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"CREATE ROLE {name} LOGIN PASSWORD '{APPS_PASSWORD}' IN ROLE shop_writer")
     attack.as_superuser(f"GRANT {name} TO {holder} WITH ADMIN OPTION")
     return Level(name="app", roles=(name,))
 
 
-@open_fault("C2", "the doctor has nothing to say against a level's role that can log in")
+@open_fault("C2", "check does not report a level's role that can log in")
 def test_check_refuses_a_level_role_that_can_log_in(attack: Attack) -> None:
     level = application(attack)
     problems = attack.harness.adapter().check([level]).problems
     assert [p for p in problems if level.roles[0] in p.what and "log in" in p.what], problems
 
 
-@open_fault("C2", "the user sets the role's password, logs in as it after its end, and the application is locked out")
+@open_fault(
+    "C2", "the user sets the role's password and logs in as it after the revocation; the application is locked out"
+)
 def test_a_level_role_that_can_log_in_is_not_given(attack: Attack) -> None:
     level = application(attack)
     (role,) = level.roles
@@ -186,7 +188,7 @@ def logs_in(attack: Attack, name: str, password: str) -> bool:
     return True
 
 
-@open_fault("C2", "the user becomes the level's role with SET ROLE")
+@open_fault("C2", "the user can SET ROLE to the level's role")
 def test_a_user_cannot_set_role_to_its_levels_role(attack: Attack) -> None:
     if attack.harness.server.version < SETS_FALSE:
         pytest.skip("PostgreSQL 15 cannot tell using a role from becoming it")
@@ -197,10 +199,10 @@ def test_a_user_cannot_set_role_to_its_levels_role(attack: Attack) -> None:
     assert not succeeds(session, "SET ROLE shop_writer")
 
 
-# What is left as the level's role.
+# Objects and rights created as the level's role.
 
 
-@open_fault("C5", "a function that runs as the level's role stays, and the receipt is silent")
+@open_fault("C5", "a function that runs as the level's role stays, and the receipt does not name it")
 def test_a_function_created_as_the_levels_role_is_closed_or_reported(attack: Attack) -> None:
     attack.make_friend()
     spec = attack.user(writer())
@@ -213,7 +215,7 @@ def test_a_function_created_as_the_levels_role_is_closed_or_reported(attack: Att
     assert not opens or "shop.door" in end.report_text, "the friend writes through it"
 
 
-@open_fault("C5", "default privileges of the level's role stay, and the receipt is silent")
+@open_fault("C5", "default privileges of the level's role stay, and the receipt does not name them")
 def test_default_privileges_of_the_levels_role_are_undone_or_reported(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
@@ -225,17 +227,17 @@ def test_default_privileges_of_the_levels_role_are_undone_or_reported(attack: At
 
 
 def owner(attack: Attack) -> Level:
-    """A level for people who change tables."""
+    """A level of the tables' owner."""
     holder = attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"GRANT shop_owner TO {holder} WITH ADMIN OPTION")
     attack.as_superuser(f'GRANT CONNECT ON DATABASE "{attack.harness.database}" TO shop_owner')
     return Level(name="own", roles=("shop_owner",))
 
 
-@open_fault("C5", "what the user gave a friend as the owner of a table stays, and the receipt is silent")
+@open_fault("C5", "a right that the user granted as the owner of a table stays, and the receipt does not name it")
 @pytest.mark.parametrize("privilege", ["SELECT", "SELECT (id)"])
 def test_rights_granted_to_a_friend_are_revoked_or_reported(attack: Attack, privilege: str) -> None:
-    """No SET ROLE is needed for it: being a member of the owner is enough."""
+    """A member of the owner needs no SET ROLE for it."""
     attack.make_friend()
     friend, look = attack.friends_session(), "SELECT id FROM shop.orders LIMIT 1"
     require(not succeeds(friend, look), "the friend has no right of its own")
@@ -255,11 +257,11 @@ def test_rights_granted_to_another_temporary_user_end_with_it(attack: Attack) ->
     attack.assert_ended(taker, attack.end(taker), session)
 
 
-# A trigger on the team's table.
+# A trigger on a team's table.
 
 
 def follower(attack: Attack) -> Level:
-    """A level that may put triggers on a table, and make functions for them."""
+    """A level that may create triggers on a table, and functions for them."""
     holder = attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"GRANT TRIGGER, SELECT ON shop.orders TO {holder} WITH GRANT OPTION")
     attack.as_superuser(f"GRANT CREATE ON SCHEMA shop TO {holder} WITH GRANT OPTION")
@@ -268,7 +270,7 @@ def follower(attack: Attack) -> Level:
     return Level(name="follow", grants=(orders, Grant(on=("shop",), privileges=("CREATE",))))
 
 
-@open_fault("C6", "the ended user's trigger runs as whoever writes, and the receipt is silent")
+@open_fault("C6", "the ended user's trigger runs as the role that writes, and the receipt does not name it")
 def test_a_trigger_on_a_team_table_is_removed_or_reported(attack: Attack) -> None:
     spec = attack.user(follower(attack))
     session = attack.session(spec)
@@ -280,17 +282,17 @@ def test_a_trigger_on_a_team_table_is_removed_or_reported(attack: Attack) -> Non
     assert not ran or "follow_orders" in end.report_text, f"code of the ended user ran as {ran}"
 
 
-@open_fault("C6", "the doctor has nothing to say about TRIGGER")
+@open_fault("C6", "check does not report TRIGGER")
 def test_check_warns_of_trigger_privileges(attack: Attack) -> None:
     level = follower(attack)
     bad_findings = attack.bad_findings(level)
     assert [t for t in bad_findings if f"level {level.name}" in t.what and "trigger" in t.what.lower()], bad_findings
 
 
-# Verifiers of passwords.
+# Password verifiers.
 
 
-@open_fault("C7", "the doctor has nothing to say about pg_read_all_data")
+@open_fault("C7", "check does not report pg_read_all_data")
 def test_check_warns_of_a_level_that_reads_password_verifiers(attack: Attack) -> None:
     holder = attack.harness.owner or attack.harness.bot
     attack.as_superuser(f"GRANT pg_read_all_data TO {holder} WITH ADMIN OPTION")

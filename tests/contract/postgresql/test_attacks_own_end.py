@@ -1,4 +1,4 @@
-"""A user, or another one, holds what the user's end needs: nothing of it waits for them, or they are named."""
+"""A user, or another one, holds a lock that the revocation needs: the revocation does not wait for it, or names the holder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.open_faults import require
 
 HIDDEN = "held_behind_the_level"
 SOON, LATE = 10.0, 300.0
-"""Seconds until the end."""
+"""Seconds until the expiry."""
 
 
 def own_role_held(attack: Attack, spec: UserSpec) -> Session:
-    """The user changes its own password and does not commit."""
+    """A session that changes the user's own password and does not commit."""
     session = attack.transaction(spec)
     run_setup(session, f"ALTER ROLE {spec.username} PASSWORD 'x'")
     return session
 
 
 def prepared_as_the_level(attack: Attack, spec: UserSpec, *statements: str) -> None:
-    """A transaction of the level's role, whose session is gone."""
+    """Prepare a transaction as the level's role, and close its session."""
     with contextlib.closing(
         psycopg.connect(attack.harness.server.url(spec.username, spec.password, attack.harness.database))
     ) as c:
@@ -69,7 +69,7 @@ def test_set_expiry_does_not_wait_for_a_lock_of_the_user(attack: Attack) -> None
 
 
 def test_a_lock_of_a_transaction_prepared_as_the_level_is_released_or_named(attack: Attack) -> None:
-    """The prepared transaction is the level's and holds the user's own table."""
+    """The prepared transaction belongs to the level's role and holds a lock on the user's table."""
     spec = attack.user(writer())
     run_setup(attack.session(spec), "CREATE TABLE shop.mine (id int)")
     prepared_as_the_level(attack, spec, "SELECT * FROM shop.mine")

@@ -1,4 +1,4 @@
-"""An admin URL that leads through a connection pooler, which refuses startup options or drops them without a word."""
+"""An admin URL that leads through a connection pooler, which refuses startup options or drops them silently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.servers.pgbouncer import PgBouncer
 DROPS_OPTIONS = "ignore_startup_parameters = options"
 MODES = ("session", "transaction")
 PINNED = {"search_path": '"$user", public', "statement_timeout": "0", "lock_timeout": "0"}
-"""Settings that the bot relies on, each with what the server has without it."""
+"""Settings that the bot relies on, each with the server's value without it."""
 PLANTED = """
 CREATE FUNCTION public.starts_with(name, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
   IF current_user <> '{planter}' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{made}') THEN
@@ -29,12 +29,12 @@ CREATE FUNCTION public.starts_with(name, text) RETURNS boolean LANGUAGE plpgsql 
   RETURN pg_catalog.starts_with($1::text, $2);
 END $$
 """
-"""A better match for a name than the server's own function, which takes text."""
+"""For an argument of type name this function matches better than the server's own, which takes text."""
 
 
 @pytest.fixture
 def pooled(own_harness: EngineHarness) -> Iterator[Callable[..., PgBouncer]]:
-    """Starts poolers before the bench's server that know its bot."""
+    """Starts poolers in front of the harness's server that know its bot."""
     running = list[Iterator[PgBouncer]]()
 
     def start(mode: str, extra: str = "") -> PgBouncer:
@@ -68,7 +68,7 @@ def seen_by(adapter: PostgreSQL, setting: str) -> str:
 
 
 def is_reported(adapter: PostgreSQL) -> bool:
-    """By a refusal, or by a finding of doctor that stops grants."""
+    """Whether ``check`` refuses the server or finds a problem that stops grants."""
     try:
         return bool(adapter.check([readonly()]).problems)
     except Rejected:
@@ -76,7 +76,9 @@ def is_reported(adapter: PostgreSQL) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@open_fault("U2", "a pooler that refuses the bot's options looks like a server that is away, and is asked for ever")
+@open_fault(
+    "U2", "a pooler that refuses the bot's options looks like a server that is down, and is tried again for ever"
+)
 def test_a_pooler_that_refuses_options_is_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
@@ -88,7 +90,7 @@ def test_a_pooler_that_refuses_options_is_reported(
 
 @pytest.mark.parametrize("mode", MODES)
 @open_fault(
-    "U2", "what the pooler drops is not missed: the bot works with the role's own search_path and without limits"
+    "U2", "the bot does not notice dropped options: it works with the role's own search_path and without time limits"
 )
 def test_settings_that_a_pooler_drops_are_set_or_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
@@ -99,13 +101,11 @@ def test_settings_that_a_pooler_drops_are_set_or_reported(
     assert is_reported(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
 
 
-@open_fault(
-    "U2", "through a pooler that drops options the bot runs what a temporary user made, and makes a login for it"
-)
+@open_fault("U2", "through a pooler that drops options the bot runs a temporary user's function, which creates a login")
 def test_a_users_function_never_runs_as_the_bot_through_a_pooler(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
 ) -> None:
-    """In a database where everybody may create in public, as in each that was upgraded from 14 or older."""
+    """Everybody may create in ``public``, as in each database that was upgraded from version 14 or older."""
     adapter, spec, made = own_harness.adapter(), own_harness.spec(writer()), f"made_by_{own_harness.bot}"
     with own_harness.superuser() as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
@@ -127,7 +127,7 @@ def test_a_users_function_never_runs_as_the_bot_through_a_pooler(
 def test_a_session_through_a_pooler_is_ended(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
-    """The pooler keeps its own connection to the server as that user, and the person's to itself."""
+    """The pooler has a connection of its own to the server as that user, and another one to the person."""
     pooler, adapter, spec = pooled(mode), own_harness.adapter(), own_harness.spec(readonly())
     adapter.create_user(spec)
     url = pooler.url(spec.username, spec.password, own_harness.database)
@@ -141,7 +141,7 @@ def test_a_session_through_a_pooler_is_ended(
 
 
 def test_a_user_is_ended_through_a_pooler(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
-    """Somebody pointed the admin URL at a pooler while the grant lived. A check may refuse the next grant, never this end."""
+    """Somebody pointed the admin URL at a pooler while the grant was live. A check may refuse the next grant, but never this revocation."""
     spec = own_harness.spec(readonly())
     straight = own_harness.adapter()
     straight.create_user(spec)
@@ -156,7 +156,7 @@ def test_a_user_is_ended_through_a_pooler(own_harness: EngineHarness, pooled: Ca
 def test_a_stopped_pooler_is_a_server_that_is_down(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
 ) -> None:
-    """Its own refusals are final; that it does not answer is not."""
+    """A refusal by the pooler is final. A missing answer is not."""
     pooler = pooled("session")
     pooler.stop()
     assert isinstance(refusal(through(pooler, own_harness)), ServerDown)

@@ -1,4 +1,4 @@
-"""What others gave a temporary user, and databases that went away: an end gets through, or names what keeps it, with statements that help."""
+"""Rights that others granted to a temporary user, and databases that are gone: the revocation succeeds, or names a remedy that works."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ GIVEN_ON_THE_SERVER = {
 
 @pytest.fixture
 def spent(own_harness: EngineHarness) -> Iterator[EngineHarness]:
-    """A bench whose databases are gone afterwards: what its users left there belongs to roles that the server's other benches have, too."""
+    """A harness whose databases are dropped afterwards, because objects in them belong to roles that other harnesses of the server share."""
     yield own_harness
     with own_harness.superuser("postgres") as c:
         for name in (own_harness.database, own_harness.other, renamed(own_harness)):
@@ -81,7 +81,7 @@ def renamed(harness: EngineHarness) -> str:
 
 @contextmanager
 def granted(harness: EngineHarness, spec: UserSpec) -> Iterator[psycopg.Connection[Any]]:
-    """The user's session, which is dead at the end."""
+    """Yields a session of the user, which is dead at the end."""
     harness.adapter().create_user(spec)
     with closing(harness.login(spec)) as session:
         yield session
@@ -96,7 +96,7 @@ def as_superuser(harness: EngineHarness, statement: str, spec: UserSpec) -> None
 
 
 def expect_end(harness: EngineHarness, adapter: PostgreSQL, spec: UserSpec) -> None:
-    """At once, or after an administrator has run what the refusal prints in the database that it names."""
+    """The user is ended at once, or after an administrator has run the remedy in the database that it names."""
     try:
         adapter.drop_user(spec.username, spec.level)
     except Rejected as no:
@@ -106,7 +106,7 @@ def expect_end(harness: EngineHarness, adapter: PostgreSQL, spec: UserSpec) -> N
 
 
 def run_remedy(harness: EngineHarness, remedy: str) -> None:
-    """``as a superuser, in DATABASE: STATEMENTS``, or statements alone."""
+    """Run a remedy of the form ``as a superuser, in DATABASE: STATEMENTS``, or statements alone."""
     place = re.fullmatch(r"as a superuser, in (.*?): (.*)", remedy)
     where, statements = (place[1], place[2]) if place else (harness.database, remedy)
     with harness.superuser() as c:
@@ -148,7 +148,7 @@ def test_a_user_is_ended_with_rights_from_an_administrator_in_the_database(spent
 
 @pytest.mark.parametrize("what", GIVEN_ON_THE_SERVER)
 @open_fault(
-    "U8", "a right that somebody gave on the server itself: the statements are for a database 'the server itself'"
+    "U8", "a right that somebody granted on the server itself: the remedy is for a database 'the server itself'"
 )
 def test_a_user_is_ended_with_rights_from_an_administrator_on_the_server(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(readonly())
@@ -159,7 +159,7 @@ def test_a_user_is_ended_with_rights_from_an_administrator_on_the_server(spent: 
 
 @pytest.fixture
 def closed(spent: EngineHarness) -> UserSpec:
-    """A user who left a table in another database, which was closed to everybody afterwards."""
+    """A user with a table in another database, which is closed to everybody afterwards."""
     spec = spent.spec(writer())
     as_superuser(spent, "GRANT CONNECT, CREATE ON DATABASE {other} TO shop_writer", spec)
     spent.adapter().create_user(spec)
@@ -177,7 +177,7 @@ def refusal(harness: EngineHarness, spec: UserSpec) -> Rejected | None:
     return None
 
 
-@open_fault("U8", "things in a closed database: the end blames the bot's own login, and asks for another database")
+@open_fault("U8", "objects in a closed database: the error blames the bot's own login, and asks for another database")
 def test_a_user_with_objects_in_a_closed_database_is_ended(spent: EngineHarness, closed: UserSpec) -> None:
     no = refusal(spent, closed)
     if no is not None:
@@ -195,7 +195,7 @@ def test_a_user_with_objects_in_a_dropped_database_is_ended(spent: EngineHarness
 
 
 def elsewhere(harness: EngineHarness) -> PostgreSQL:
-    """The same bot, whose admin URL names another database of the server."""
+    """The same bot with an admin URL that names another database of the server."""
     return PostgreSQL(harness.target(), Secrets(admin_url=harness.server.url(harness.bot, BOT_PASSWORD, harness.other)))
 
 
@@ -214,7 +214,7 @@ def test_a_user_is_ended_after_the_levels_database_is_gone(spent: EngineHarness,
 
 
 def test_a_dropped_database_of_the_admin_url_has_a_remedy(spent: EngineHarness) -> None:
-    """Right to stop; another database in the admin URL, as it says, helps."""
+    """The revocation cannot connect. The remedy asks for another database in the admin URL, and that works."""
     spec, adapter = spent.spec(support()), spent.adapter()
     adapter.create_user(spec)
     with spent.superuser("postgres") as c:

@@ -1,4 +1,4 @@
-"""A server that users filled: the bot still gets in, and ends them."""
+"""A server whose locks or connections a user exhausted: the bot still connects and ends the user."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault, require
 
 RESERVED = 16
-"""The version from which on connections can be reserved for a role."""
+"""The first version where connections can be reserved for a role."""
 CONNECTIONS = 30
 SETTINGS = f"max_connections = {CONNECTIONS}\nlog_statement = none\nlog_min_duration_statement = -1\n"
 PORTIONS = (20_000, 1_000, 100, 10, 1, 1, 1, 1)
 
 
 def fill_lock_table(session: Session) -> None:
-    """Until there is room for no lock more."""
+    """Take advisory locks until the lock table is full."""
     for number, count in enumerate(PORTIONS):
         locks = f"SELECT count(pg_advisory_lock({number * 100_000} + g)) FROM generate_series(1, {count}) g"
         with contextlib.suppress(psycopg.errors.OutOfMemory):
@@ -41,20 +41,20 @@ def is_closed_to_logins(attack: Attack) -> bool:
 
 
 def used_before(attack: Attack) -> PostgreSQL:
-    """An adapter that may have kept a way in."""
+    """An adapter that was used before, so it could have kept a connection."""
     adapter = attack.harness.adapter()
     adapter.check([readonly()])
     return adapter
 
 
 def assert_ends_while_full(attack: Attack, spec: UserSpec, session: Session, adapter: PostgreSQL) -> None:
-    """Nobody makes room meanwhile."""
+    """The user is ended while the server stays full."""
     end = attack.end(spec, adapter=adapter)
     assert not succeeds(session), f"its session lives on: {end.error}"
     assert end.removal is not None, end.error
 
 
-@open_fault("H1", "out of shared memory at each of the bot's connections, the superuser's too")
+@open_fault("H1", "each connection of the bot fails with 'out of shared memory', and the superuser's too")
 def test_a_full_lock_table_does_not_delay_the_revocation(attack: Attack) -> None:
     adapter = used_before(attack)
     spec = attack.user(readonly(), adapter)
@@ -74,12 +74,12 @@ CATALOGS = (
     "SELECT 1 FROM pg_auth_members ORDER BY member, roleid LIMIT 1",
     "SELECT 1 FROM pg_auth_members ORDER BY roleid, member LIMIT 1",
 )
-"""Locks on the catalogs of roles and on their indexes, for as long as the transaction is open."""
+"""Locks on the role catalogs and their indexes, held as long as the transaction is open."""
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = %s::oid"
 
 
 def test_an_earlier_connection_with_its_locks_can_end_sessions(attack: Attack) -> None:
-    """A fact of the server, for whoever mends H1: that the connection is open is not enough, it needs locks that it may not get later."""
+    """A fact of the server for the fix of H1: an open connection is not enough. It needs locks that it may not get later."""
     spec = attack.user(readonly())
     attack.stack.callback(wait_until, lambda: not is_closed_to_logins(attack))
     session, held = attack.session(spec), attack.stack.enter_context(connection_of_the_bot(attack))
@@ -87,7 +87,7 @@ def test_an_earlier_connection_with_its_locks_can_end_sessions(attack: Attack) -
         run_setup(held, statement)
     run_setup(
         session, f"ALTER ROLE {spec.username} SET work_mem = '5MB'"
-    )  # what the connection remembers of roles is old now
+    )  # the role cache of the other connection is outdated now
     fill_lock_table(session)
     require(is_closed_to_logins(attack), "the lock table is full")
     run_setup(held, KILL.replace("%s", str(attack.oids[spec.username])))
@@ -101,7 +101,7 @@ def connection_of_the_bot(attack: Attack) -> contextlib.closing[Session]:
 
 @contextmanager
 def half_open(attack: Attack, spec: UserSpec) -> Iterator[None]:
-    """As many logins as the server takes, each of which waits to be asked for its password; none is needed for it."""
+    """Open as many logins as the server accepts. Each waits for its password, and none of them needs a valid one."""
     lines: list[socket.socket] = []
     try:
         wait_until(lambda: is_full(attack, spec, lines), within=60.0)
@@ -117,7 +117,7 @@ def is_full(attack: Attack, spec: UserSpec, lines: list[socket.socket]) -> bool:
     return len(lines) > CONNECTIONS and is_closed_to_logins(attack)
 
 
-@open_fault("H2", "too many clients already, at each of the bot's connections")
+@open_fault("H2", "each connection of the bot fails with 'too many clients already'")
 @pytest.mark.parametrize("reserved", [False, True], ids=["no reserve", "a reserve"])
 def test_half_open_logins_do_not_delay_the_revocation(attack: Attack, *, reserved: bool) -> None:
     if reserved:
@@ -136,7 +136,7 @@ def keep_a_reserve(attack: Attack) -> None:
 
 
 def test_the_user_is_ended_once_connections_are_free_again(attack: Attack) -> None:
-    """What could not be done is done when it can be."""
+    """A revocation that failed succeeds later."""
     spec = attack.user(readonly())
     session = attack.session(spec)
     with half_open(attack, spec):

@@ -1,4 +1,4 @@
-"""What ``check`` says, one thing at a time: the right word, and a statement that mends it when it is run as printed."""
+"""``check`` reports each problem with its text, and with a remedy that works when it is run as printed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_check_of_a_complete_setup_finds_no_problem(own_harness: EngineHarness) 
     health = own_harness.adapter().check((readonly(), writer(), support()))
     assert health.problems == ()
     assert [f.what for f in health.warnings if "can also connect" not in f.what] == []
-    assert health.version.startswith(f"PostgreSQL {own_harness.server.major_version}")
+    assert health.version.startswith(f"PostgreSQL {own_harness.server.version}")
 
 
 @pytest.mark.parametrize(("spoil", "words", "is_fatal"), SPOILED, ids=[words for _, words, _ in SPOILED])
@@ -153,7 +153,7 @@ def test_a_superuser_works_with_a_warning(own_harness: EngineHarness) -> None:
 
 
 def test_an_unnamed_standby_is_reported(postgresql15: PostgresServer, tmp_path: Any) -> None:
-    """Its sessions are invisible from here: said by check, and on every receipt."""
+    """The primary does not see the sessions of an unnamed standby: ``check`` and every receipt say so."""
     from tests.contract.postgresql.conftest import harness_of
     from tests.servers.postgresql import PASSWORD, SUPERUSER, unprivileged
 

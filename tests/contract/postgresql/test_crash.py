@@ -1,4 +1,4 @@
-"""Died after each statement, run again: always finished, nothing left."""
+"""Creation and revocation die after each statement. The next run completes them and leaves nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def count_statements(verb: Callable[[], object]) -> int:
 
 
 def both() -> Level:
-    """An existing role and a kept one."""
+    """A level with an existing role and a managed role."""
     return Level(
         name="both",
         roles=("shop_writer",),
@@ -73,7 +73,7 @@ def test_create_is_completed_after_a_crash_at_each_statement(shop: EngineHarness
         spec = shop.spec(both())
         with dies_after(step), pytest.raises(Died):
             shop.adapter().create_user(spec)
-        if step % 2:  # either it is tried again, or the grant is ended before that
+        if step % 2:  # half of the grants are tried again, the others are ended at once
             shop.adapter().create_user(spec)
             with shop.login(spec) as c:
                 assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
@@ -106,7 +106,7 @@ def test_drop_is_completed_after_a_crash_at_each_statement(shop: EngineHarness) 
 
 
 def assert_nothing_left(shop: EngineHarness, removal: Removal, step: int) -> None:
-    """Nothing of ours is left, and what the user made is there, at the graveyard."""
+    """No managed role is left, and the quarantine role owns the user's objects."""
     assert roles_of_ledger(shop) == [], f"after step {step}: {removal}"
     with shop.superuser() as c:
         owners = c.execute(

@@ -32,7 +32,7 @@ GRANT CONNECT ON DATABASE {other} TO {role};
 
 @pytest.fixture
 def two(postgresql: PostgresServer) -> EngineHarness:
-    """The shop, and beside it a database with a stock and a role of its own."""
+    """A harness with the shop, and a second database with a stock and a role of its own."""
     harness = build(postgresql)
     with harness.superuser(harness.other) as c:
         names = {
@@ -59,7 +59,7 @@ def by_grants(harness: EngineHarness) -> Level:
 
 
 def roles_of_ledger(harness: EngineHarness) -> list[str]:
-    """Users and kept roles that are there."""
+    """The present users and managed roles of this ledger."""
     with harness.superuser() as c:
         query = "SELECT rolname FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), %s)"
         return [str(name) for (name,) in c.execute(query, (f"dbaccess ledger={harness.ledger} ",)).fetchall()]
@@ -99,7 +99,7 @@ def test_endpoints_have_one_address_and_each_levels_database(two: EngineHarness)
 
 
 def test_the_connect_database_may_differ_from_the_admin_urls(two: EngineHarness) -> None:
-    """The admin URL leads to one, the levels are of ``connect.database``."""
+    """The admin URL names one database, and ``connect.database`` the one with the level's objects."""
     adapter = two.adapter(connect=Connect(database=two.other))
     level = replace(by_grants(two), database=None)
     spec = two.spec(level)
@@ -137,7 +137,7 @@ def test_objects_in_both_databases_go_to_the_quarantine_role(two: EngineHarness)
 
 
 def test_two_entries_for_one_server_have_separate_managed_roles(two: EngineHarness) -> None:
-    """The same level name and grants in two databases: each entry's users see their own, and neither takes the other's away."""
+    """Two databases have the same level name and grants. The users of each entry read only their own, and neither entry revokes the other's."""
     with two.superuser(two.other) as c:
         holder = two.owner or two.bot
         c.execute("CREATE SCHEMA shop; CREATE TABLE shop.customers (id int)")

@@ -1,4 +1,4 @@
-"""``doctor`` says the right thing, one by one: against a real PostgreSQL and the strict double."""
+"""``doctor`` reports each fault of a setup, against a real PostgreSQL and a strict local Slack."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Practice:
         return [f for f in found if "on the same server" not in f.what]  # other tests' databases
 
     async def expect_complaint(self, words: str) -> Finding:
-        """The finding with these words, which is not well."""
+        """The finding with these words that is not ok."""
         found = await self.findings()
         return next((f for f in found if not f.is_ok and words in f.what), None) or pytest.fail(
             f"{words!r} is not among {[f.what for f in found]}"

@@ -1,4 +1,4 @@
-"""Rare servers, rare moments: encodings, locks held by others, what nobody may pass on, users that others dropped."""
+"""Rare servers and rare moments: encodings, locks of others, rights that the bot lacks, users that others dropped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.servers import postgresql as servers
 
 
 def reader_elsewhere(harness: EngineHarness, database: str) -> Level:
-    """A level whose database is another one, which is open to everybody."""
+    """A level in another database, which is open to everybody."""
     return replace(readonly(), database=database)
 
 
@@ -55,7 +55,7 @@ def test_a_user_with_names_outside_utf8_is_ended(own_harness: EngineHarness, enc
 def test_a_table_that_others_read_blocks_the_transfer(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hand-over needs the table for itself. Until then: login blocked, sessions dead, and it is said that it goes on."""
+    """The transfer needs an exclusive lock on the table. Until then the login is blocked, the sessions are dead, and the holder is named."""
     monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
     spec, adapter = own_harness.spec(writer()), own_harness.adapter()
     adapter.create_user(spec)
@@ -74,7 +74,7 @@ def test_a_table_that_others_read_blocks_the_transfer(
 
 
 def test_a_bot_with_only_admin_option_on_the_level_ends_users(postgresql18: servers.PostgresServer) -> None:
-    """As a bot that made the level's role itself: once the user has lost the role, the bot reaches the schema no other way."""
+    """A bot that created the level's role itself: once the user has lost the role, the bot has no other access to the schema."""
     harness = build(postgresql18)
     with harness.superuser() as c:
         c.execute(f"GRANT shop_writer TO {harness.owner} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE".encode())
@@ -139,7 +139,7 @@ def test_open_sessions_of_a_dropped_user_are_reported(own_harness: EngineHarness
 
 
 def test_a_slow_create_leaves_no_user(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Later than the caller waits for it, nothing may land any more."""
+    """No create may land after the time that the caller waits for it."""
     original = users.expiry_after
 
     def slow(*arguments: object) -> str:
@@ -172,7 +172,7 @@ def test_a_create_gives_up_on_a_held_lock_in_time(own_harness: EngineHarness, mo
 
 
 def test_a_user_with_more_tables_than_locks_is_ended() -> None:
-    """More than the server has room for locks: one REASSIGN OWNED would fail for ever."""
+    """More tables than the server has room for locks: a single REASSIGN OWNED would always fail."""
     try:
         server = servers.start(18, extra="max_locks_per_transaction = 10\n")
     except servers.NoServer as missing:

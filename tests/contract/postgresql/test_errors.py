@@ -1,4 +1,4 @@
-"""What the driver raises becomes an adapter's error, with no secret on it."""
+"""Every error of the driver becomes an adapter error without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A temporary user who does all it can to stay, to block its end, or to gain by it."""
+"""A hostile temporary user, which tries to stay, to prevent its revocation, or to gain rights by it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def state_of_others(harness: EngineHarness) -> set[tuple[Any, ...]]:
 
 @pytest.fixture
 def open_harness(own_harness: EngineHarness) -> EngineHarness:
-    """A team that left doors open: everybody may create in public, make schemas, and use the other database."""
+    """A permissive setup: everybody may create in ``public``, create schemas, and use the other database."""
     with own_harness.superuser() as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
         c.execute("CREATE TABLE public.ran (who text)")
@@ -103,7 +103,7 @@ def open_harness(own_harness: EngineHarness) -> EngineHarness:
 
 @pytest.fixture
 def hostile(open_harness: EngineHarness) -> Iterator[tuple[UserSpec, list[psycopg.Connection[Any]]]]:
-    """The user, with all of its sessions open."""
+    """The user and its open sessions."""
     spec = open_harness.spec(writer())
     open_harness.adapter().create_user(spec)
     with contextlib.ExitStack() as stack:
@@ -164,7 +164,7 @@ def be_idle(stack: contextlib.ExitStack, harness: EngineHarness, spec: UserSpec)
 
 
 def locks_held(harness: EngineHarness) -> set[tuple[int, ...]]:
-    """Advisory locks in the bench's database; asked from another one, where nobody planted anything."""
+    """The advisory locks in the harness's database. The query runs in another database, where no user planted anything."""
     query = (
         "SELECT l.classid::bigint, l.objid::bigint FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
         " WHERE l.locktype = 'advisory' AND l.granted AND d.datname = %s"
@@ -174,7 +174,7 @@ def locks_held(harness: EngineHarness) -> set[tuple[int, ...]]:
 
 
 def prepare(harness: EngineHarness, spec: UserSpec) -> None:
-    """Two prepared transactions: its own, and one it hid behind its level's role."""
+    """Prepare two transactions: one as the user, and one as the level's role."""
     with contextlib.closing(psycopg.connect(harness.server.url(spec.username, spec.password, harness.database))) as c:
         c.execute("CREATE TABLE public.prepared_here (id int)")
         c.execute("PREPARE TRANSACTION 'own'")
@@ -230,7 +230,7 @@ def assert_nothing_ran_as_the_bot(harness: EngineHarness) -> None:
 
 
 def assert_quarantine_role_has_nothing(harness: EngineHarness) -> None:
-    """No roles, no login, and no right on anything that it does not own."""
+    """The quarantine role has no memberships, no login, and no privilege on objects that it does not own."""
     with harness.superuser() as c:
         query = "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"
         assert c.execute(query).fetchall() == []
@@ -243,11 +243,11 @@ def assert_quarantine_role_has_nothing(harness: EngineHarness) -> None:
         for (function,) in c.execute(
             "SELECT oid::regprocedure::text FROM pg_proc WHERE proowner = 'dbaccess_graveyard'::regrole AND prosecdef"
         ).fetchall():
-            pytest.fail(f"{function} runs as the graveyard")
+            pytest.fail(f"{function} runs as the quarantine role")
 
 
 def test_a_left_behind_view_and_function_give_no_access(open_harness: EngineHarness) -> None:
-    """The graveyard owns what others left, too: what runs with its owner's rights must not open that."""
+    """The quarantine role also owns what others left behind. Code that runs with its owner's rights must not read that."""
     adapter = open_harness.adapter()
     victim, thief, reader = (open_harness.spec(writer()) for _ in range(3))
     adapter.create_user(victim)
@@ -282,7 +282,7 @@ def test_a_user_with_createrole_is_ended(postgresql: PostgresServer) -> None:
 
 
 def test_a_user_with_more_objects_than_locks_is_ended(open_harness: EngineHarness) -> None:
-    """More large objects than the server has room for locks, made by a user who may only read."""
+    """A user with read access creates more large objects than the server has room for locks."""
     spec = open_harness.spec(Level(name="readonly", roles=("shop_reader",)))
     open_harness.adapter().create_user(spec)
     with open_harness.login(spec) as c:
@@ -308,7 +308,7 @@ def test_prepared_transactions_are_rolled_back_after_a_restart(open_harness: Eng
 
 
 def test_a_prepared_transaction_of_a_colleague_is_kept_and_named(open_harness: EngineHarness) -> None:
-    """One that is not the user's and does not hold up its end: only its owner knows what it is for."""
+    """The transaction is not the user's and does not delay the revocation. Only its owner knows its purpose."""
     spec = open_harness.spec(writer())
     open_harness.adapter().create_user(spec)
     with contextlib.closing(psycopg.connect(open_harness.server.superuser_url(open_harness.database))) as c:

@@ -1,4 +1,4 @@
-"""Levels: kept roles made equal to their grants, roles that are refused, settings."""
+"""Levels: managed roles that equal their grants, refused roles, settings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_managed_role_exists_while_it_is_used(harness: EngineHarness) -> None:
 
 
 def test_a_managed_role_is_made_equal_to_its_grants_again(harness: EngineHarness) -> None:
-    """Somebody took from it and gave to it by hand; the next user has what its level says, and so has the first."""
+    """Somebody revoked and granted privileges of the managed role by hand. The next grant restores them, also for the first user."""
     first, adapter = harness.spec(support()), harness.adapter()
     adapter.create_user(first)
     (role,) = managed_roles(harness, "support")
@@ -62,7 +62,7 @@ def test_a_managed_role_is_made_equal_to_its_grants_again(harness: EngineHarness
         c.execute(f"GRANT SELECT ON shop.orders TO {role}".encode())
     second = harness.spec(support())
     with pytest.raises(Rejected, match="does not hold what its level gives") as no:
-        adapter.create_user(second)  # what the owner gave, the bot cannot take
+        adapter.create_user(second)  # the bot cannot revoke what the owner granted
     with harness.superuser() as c:
         c.execute((no.value.remedy or "").encode())
     adapter.create_user(second)
@@ -196,7 +196,7 @@ def test_parallel_grants_with_a_managed_role(harness: EngineHarness) -> None:
 
 
 def test_parallel_revocations_with_left_behind_objects(own_harness: EngineHarness) -> None:
-    """All of them change the same schema's privileges for a moment, which fails in parallel unless they take turns."""
+    """All revocations change the privileges of one schema for a moment. In parallel that fails unless they take turns."""
     specs, adapter = [own_harness.spec(writer()) for _ in range(8)], own_harness.adapter()
     for spec in specs:
         adapter.create_user(spec)
@@ -212,7 +212,7 @@ def test_parallel_revocations_with_left_behind_objects(own_harness: EngineHarnes
 
 
 def test_objects_created_as_a_managed_role_are_left_behind(own_harness: EngineHarness) -> None:
-    """Before 16 a member can always SET ROLE; what it makes as the kept role is handed over with the rest."""
+    """On PostgreSQL 15 a member can always SET ROLE. Objects that it creates as the managed role are left behind like its own."""
     spec, adapter = own_harness.spec(support()), own_harness.adapter()
     adapter.create_user(spec)
     role = managed_role(own_harness.target(), support())

@@ -1,4 +1,4 @@
-"""A user that holds its own role locked does not hold up its end, its password or its expiry (A1)."""
+"""A user that holds a lock on its own role does not delay its revocation, a new password or a new expiry (A1)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def made(harness: EngineHarness, level: Level) -> UserSpec:
 
 
 def lock_itself(session: psycopg.Connection[Any], spec: UserSpec) -> None:
-    """What a client without autocommit does innocently."""
+    """Hold a lock on the user's role. A client without autocommit does this innocently."""
     session.execute("BEGIN")
     session.execute(f"ALTER ROLE {spec.username} PASSWORD 'x'".encode())
 
 
 def prepare_itself(harness: EngineHarness, spec: UserSpec, *, hidden_behind: str | None = None) -> None:
-    """The lock stays without any session; after SET ROLE the transaction belongs to the level's role."""
+    """Keep the lock without any session. After SET ROLE the prepared transaction belongs to the level's role."""
     url = harness.server.url(spec.username, spec.password, harness.database)
     with contextlib.closing(psycopg.connect(url)) as session:
         session.execute(f"ALTER ROLE {spec.username} PASSWORD 'x'".encode())
@@ -55,7 +55,7 @@ def assert_is_dead(session: psycopg.Connection[Any]) -> None:
 
 
 def assert_is_gone(harness: EngineHarness, spec: UserSpec, *sessions: psycopg.Connection[Any]) -> None:
-    """No role, no session, no new login with either password."""
+    """The role and the sessions are gone, and neither password logs in."""
     assert not harness.role_exists(spec.username)
     for session in sessions:
         assert_is_dead(session)
@@ -65,7 +65,7 @@ def assert_is_gone(harness: EngineHarness, spec: UserSpec, *sessions: psycopg.Co
 
 
 def assert_opens_nothing(harness: EngineHarness, spec: UserSpec) -> None:
-    """A login that is not blocked yet has lost its rights; without any it does not even connect."""
+    """A login that is not blocked yet has lost its rights: it cannot read, and mostly not even connect."""
     with (
         pytest.raises((psycopg.OperationalError, psycopg.errors.InsufficientPrivilege)),
         harness.login(spec) as session,
@@ -99,7 +99,7 @@ def test_a_user_with_a_prepared_alter_role_is_ended(own_harness: EngineHarness, 
 
 
 def test_a_user_in_a_storm_of_alter_role_is_ended(own_harness: EngineHarness) -> None:
-    """Sessions that change the password and log in again without a pause."""
+    """Several sessions change the password and log in again without a pause."""
     spec, is_over, opened = made(own_harness, readonly()), threading.Event(), list[psycopg.Connection[Any]]()
     threads = [threading.Thread(target=storm, args=(own_harness, spec, is_over, opened)) for _ in range(STORM_SESSIONS)]
     for thread in threads:
@@ -132,14 +132,14 @@ def storm(
 
 
 def verifier_again(harness: EngineHarness, spec: UserSpec) -> str:
-    """The same password again, so that the next login works."""
+    """The verifier of the present password, so that the next login works."""
     with harness.superuser() as c:
         made = c.pgconn.encrypt_password(spec.password.encode(), spec.username.encode(), b"scram-sha-256")
     return made.decode()
 
 
 def test_set_password_and_set_expiry_end_the_session_with_the_lock(own_harness: EngineHarness) -> None:
-    """The session that holds the lock ends, the others live on."""
+    """The session that holds the lock is ended. The others live on."""
     spec, adapter = made(own_harness, readonly()), own_harness.adapter()
     other = own_harness.login(spec)
     locking = own_harness.login(spec)
@@ -157,7 +157,7 @@ def test_set_password_and_set_expiry_end_the_session_with_the_lock(own_harness: 
 
 
 def prepare_as_the_level(harness: EngineHarness, spec: UserSpec, gid: str) -> None:
-    """A transaction that belongs to the level's role and holds the user's role locked."""
+    """Prepare a transaction as the level's role that holds a lock on the user's role."""
     with harness.login(spec) as session:
         session.execute("BEGIN; SET LOCAL ROLE shop_writer")
         session.execute(f"SELECT pg_get_object_address('role', '{{{spec.username}}}', '{{}}')".encode())
@@ -167,7 +167,7 @@ def prepare_as_the_level(harness: EngineHarness, spec: UserSpec, gid: str) -> No
 def test_a_transaction_prepared_during_the_revocation_is_rolled_back(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the first look for prepared transactions, and before the user lost the role it prepared this one as."""
+    """The user prepares it after the first search for prepared transactions, and before it loses the level's role."""
     spec, looked = made(own_harness, writer()), list[str]()
     real = revoke.revoke_memberships
 
@@ -186,7 +186,7 @@ def test_a_transaction_prepared_during_the_revocation_is_rolled_back(
 
 @pytest.fixture
 def stuck(own_harness: EngineHarness) -> Iterator[tuple[UserSpec, psycopg.Connection[Any]]]:
-    """A session that does not react, as one in a function that looks for no interrupt, with its own role locked."""
+    """A frozen session with a lock on the user's role. A function that ignores interrupts behaves like it."""
     spec = made(own_harness, readonly())
     session = own_harness.login(spec)
     lock_itself(session, spec)
@@ -214,7 +214,7 @@ def test_an_unresponsive_session_is_named_with_a_remedy(
 
 @pytest.fixture
 def locked_by_a_stranger(own_harness: EngineHarness) -> Iterator[tuple[UserSpec, int]]:
-    """A superuser's open transaction, which the bot may not end."""
+    """A user whose role is locked by a superuser's open transaction, which the bot may not end."""
     spec = made(own_harness, readonly())
     stranger = own_harness.superuser()
     stranger.execute("BEGIN")
@@ -226,7 +226,7 @@ def locked_by_a_stranger(own_harness: EngineHarness) -> Iterator[tuple[UserSpec,
 def test_a_superuser_with_the_lock_is_named(
     own_harness: EngineHarness, locked_by_a_stranger: tuple[UserSpec, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meanwhile the sessions are dead and the rights are gone: a login that still works opens nothing."""
+    """Meanwhile the sessions are dead and the rights are revoked: a login that still works gives no access."""
     spec, pid = locked_by_a_stranger
     monkeypatch.setattr(locks, "BLOCKED_SECONDS", 1.0)
     session = own_harness.login(spec)
@@ -242,7 +242,7 @@ def test_a_superuser_with_the_lock_is_named(
 
 
 def test_a_user_without_a_mark_is_ended(own_harness: EngineHarness) -> None:
-    """Comments on roles are lost by a dump without them."""
+    """A dump without comments loses the marks."""
     spec = made(own_harness, readonly())
     session = own_harness.login(spec)
     with own_harness.superuser() as c:
@@ -252,7 +252,7 @@ def test_a_user_without_a_mark_is_ended(own_harness: EngineHarness) -> None:
 
 
 def test_a_holder_that_is_gone_is_ended_only_once(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its process number may be somebody else's by then."""
+    """Another session may have its process id by then."""
     looks = [[locks.Holder(name="ada", pid=4711)], [], []]
     told = list[object]()
     monkeypatch.setattr(locks, "holders", lambda *_: looks.pop(0))
@@ -261,7 +261,7 @@ def test_a_holder_that_is_gone_is_ended_only_once(own_harness: EngineHarness, mo
     watch = locks.LockWatch(server, 1, locks.any_holder)
     with server.session() as connection:
         while looks:
-            watch.look(connection)
+            watch.end_holders(connection)
     assert told == [(4711,)]
     assert [holder.pid for holder in watch.seen] == [4711]
 

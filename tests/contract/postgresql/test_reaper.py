@@ -1,4 +1,4 @@
-"""The server's own job: set up by the documented file, measured by ``check``, and ending sessions with dbaccess gone."""
+"""The pg_cron job: the documented file sets it up, ``check`` measures it, and it ends sessions while dbaccess is down."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tests.servers.postgresql import PostgresServer, psql
 
 SETUP = Path(__file__).resolve().parents[3] / "docs" / "postgresql-reaper.sql"
 LONG_AGO = -180.0
-"""Seconds: an end that was before the job's own patience."""
+"""Seconds from now to an expiry that is older than the job's delay of two minutes."""
 PINNED_PATH = "pg_catalog, pg_temp"
 A_RUN = 75.0
-"""Seconds: pg_cron 1.4 starts jobs at full minutes."""
+"""Seconds within which a job runs: pg_cron 1.4 starts jobs at full minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 def set_up(harness: EngineHarness) -> None:
-    """As the file says."""
+    """Run the setup file as it documents."""
     names = ["-v", f"login={harness.bot}", "-v", f"role={harness.owner or harness.bot}"]
     words = [str(psql()), "-X", "-q", "-d", harness.server.superuser_url(), *names, "-f", str(SETUP)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
@@ -46,7 +46,7 @@ def set_up(harness: EngineHarness) -> None:
 
 @pytest.fixture(scope="module", params=["admin role", "own login"])
 def harness(request: pytest.FixtureRequest, server: PostgresServer) -> EngineHarness:
-    """Set up twice, as it may be."""
+    """A harness with the job. The setup runs twice, because it may be repeated."""
     found = build(server, with_owner=request.param == "admin role")
     set_up(found)
     set_up(found)
@@ -70,7 +70,7 @@ def command(harness: EngineHarness) -> str:
 
 
 def run_now(harness: EngineHarness, *, search_path: str = PINNED_PATH) -> None:
-    """What the job runs, as whom it runs, where it runs. ``search_path`` takes the place of the one that it sets."""
+    """Run the job's statement with its role and in its database. ``search_path`` replaces the one that the statement sets."""
     statements = command(harness)
     assert f"search_path = {PINNED_PATH};" in statements
     with psycopg.connect(harness.server.url(harness.bot, BOT_PASSWORD), autocommit=True) as c:
@@ -98,7 +98,7 @@ def test_the_job_ends_sessions_of_expired_users(harness: EngineHarness, session:
 
 
 def test_the_job_ends_no_other_sessions(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
-    """Users that a DBA made with an end, kept roles, another bot's, and the bot itself."""
+    """Expired roles without a mark of a user: one of a DBA, a managed role, and one with a similar mark."""
     spec, login = session
     harness.adapter().set_expiry(spec.username, LONG_AGO)
     others = {
@@ -176,7 +176,7 @@ def test_without_the_job_the_server_ends_only_the_login(server: PostgresServer) 
 
 
 def test_pg_cron_runs_the_job_and_check_measures_it(server: PostgresServer) -> None:
-    """Nobody but the server ends this session."""
+    """Only the server ends this session."""
     harness = build(server)
     set_up(harness)
     spec = harness.spec(readonly(), remaining=LONG_AGO + 181)
@@ -207,7 +207,7 @@ SPOILED = {
 
 
 def _assert_each_problem_is_measured(harness: EngineHarness) -> None:
-    """Each thing that is not so takes the promise back. The job is kept from running meanwhile."""
+    """Each problem with the job withdraws the promise. The job does not run meanwhile."""
     mine = sql.SQL("jobid = (SELECT jobid FROM cron.job WHERE username = {})").format(sql.Literal(harness.bot))
     for words, (spoil, remedy) in SPOILED.items():
         with harness.superuser("postgres") as c:

@@ -1,4 +1,4 @@
-"""Sessions on streaming standbys: ended there, counted and named; a death after each step."""
+"""Sessions on streaming standbys are ended, counted and named, also after a crash at each step."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def storm(harness: EngineHarness, pair: Pair, spec: UserSpec, sessions: list[Log
 
 
 def sessions_left(standby: PostgresServer) -> list[tuple[Any, ...]]:
-    """Of users that begin as a bench's do, and of users that are no more."""
+    """The sessions of users with a harness's prefix, and of users that were dropped."""
     with standby.admin() as c:
         return c.execute(
             "SELECT pid, usename FROM pg_stat_activity a WHERE usesysid IS NOT NULL AND"

@@ -1,4 +1,4 @@
-"""Standbys that lag, are silent, or are not what they should be: named, waited for, and nobody is called gone before."""
+"""Standbys that lag, are down, or are other servers: the adapter names them, and returns no removal before they have ended the user."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_standby_that_is_down_does_not_spare_the_other(harness: EngineHarness,
 
 
 def test_a_lagging_standby_prevents_the_removal(harness: EngineHarness, pair: Pair) -> None:
-    """It still lets the user in: the drop ends what is there, and does not say it is done."""
+    """A lagging standby still accepts the login: the drop ends the sessions there, and raises ServerDown."""
     spec, there = opened(harness, pair)
     with pair.lagging(), short_session_limit():
         with pytest.raises(ServerDown, match=r"env:STANDBY_1: it lags behind the primary"):
@@ -107,7 +107,7 @@ def test_a_lagging_standby_prevents_the_removal(harness: EngineHarness, pair: Pa
 
 
 def test_a_late_commit_on_the_primary_is_waited_for(harness: EngineHarness, pair: Pair) -> None:
-    """With ``synchronous_commit = off`` the login is blocked before that is written; what is there must still be seen."""
+    """With ``synchronous_commit = off`` the block of the login is written late. The sessions on the standby are ended nevertheless."""
     spec, there = opened(harness, pair)
     with pair.primary.admin() as c:
         c.execute(sql.SQL("ALTER ROLE {} SET synchronous_commit = off").format(sql.Identifier(harness.bot)))
@@ -119,7 +119,7 @@ def test_a_late_commit_on_the_primary_is_waited_for(harness: EngineHarness, pair
 
 
 def test_a_user_that_is_not_replicated_yet_is_waited_for(harness: EngineHarness, pair: Pair) -> None:
-    """Absent there is not gone: it would appear, with its password, and could log in before it is blocked there too."""
+    """A user that is absent on the standby may still be replicated, with its password, and could log in before the block is replicated."""
     spec = harness.spec(readonly())
     with pair.lagging(), short_session_limit():
         harness.adapter().create_user(spec)
@@ -176,7 +176,7 @@ def test_another_server_as_standby_is_rejected(
 def test_a_wrong_standby_address_does_not_spare_the_primary(
     harness: EngineHarness, pair: Pair, spoil: Callable[[str], str], says: str
 ) -> None:
-    """The primary's sessions and login end all the same."""
+    """The sessions and the login on the primary are ended nevertheless."""
     spec, _ = opened(harness, pair)
     here = login_at(pair.primary, spec, harness.database)
     spoiled = Secrets(admin_url=harness.secrets().admin_url, replicas=(spoil(harness.secrets().replicas[0]),))
@@ -188,7 +188,7 @@ def test_a_wrong_standby_address_does_not_spare_the_primary(
 
 
 def test_a_promoted_standby_is_rejected_with_a_remedy(pair: Pair) -> None:
-    """It will never hear that the login is blocked: nobody may say that the user is gone."""
+    """A promoted standby never replicates the block of the login, so the adapter returns no removal."""
     harness = build(pair.primary)
     spec = harness.spec(writer())
     harness.adapter().create_user(spec)

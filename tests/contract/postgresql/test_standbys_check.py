@@ -1,4 +1,4 @@
-"""What ``check`` says of standbys."""
+"""The findings of ``check`` about standbys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def harness(paired: EngineHarness) -> EngineHarness:
 
 
 def check(harness: EngineHarness) -> tuple[list[str], list[str]]:
-    """What is wrong with standbys, fatal or not."""
+    """The problems, and the warnings about standbys."""
     health = harness.adapter().check([readonly()])
     return [f.what for f in health.problems], [f.what for f in health.warnings if "standby" in f.what]
 
@@ -66,7 +66,7 @@ def test_check_warns_of_a_paused_or_delayed_standby(harness: EngineHarness, pair
 
 
 def test_another_login_on_the_standby_needs_pg_signal_backend(pair: Pair) -> None:
-    """Where the bot acts as its own login, only that one is a member of the users it makes."""
+    """Where the bot acts as its own login, only that login is a member of the users that it creates."""
     harness = build(pair.primary, with_owner=False)
     second = f"second_{harness.bot}"
     with pair.primary.admin() as c:
@@ -94,7 +94,7 @@ def test_another_login_on_the_standby_needs_pg_signal_backend(pair: Pair) -> Non
 
 
 def test_a_logical_subscriber_is_no_standby() -> None:
-    """It has users of its own and none of this server's; nothing is to be named for it."""
+    """A logical subscriber has none of this server's users, so it is no replica to name."""
     with had_here(lambda: servers.start(15, extra="wal_level = logical\n")) as server:
         harness = build(server)
         reads = [str(servers.binaries(15) / "pg_recvlogical"), "-d", server.superuser_url(), "-S", "subscriber"]

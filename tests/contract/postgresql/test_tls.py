@@ -1,4 +1,4 @@
-"""TLS as it is configured, against a server that speaks it."""
+"""The configured TLS modes against a server with TLS."""
 
 from __future__ import annotations
 
