@@ -151,6 +151,6 @@ def run_setup(session: Session, statement: str) -> None:
 def half_open_login(port: int, user: str, database: str) -> socket.socket:
     """A login that never sends the password that the server asks for."""
     line = socket.create_connection(("127.0.0.1", port))
-    words = f"user\0{user}\0database\0{database}\0\0".encode()
-    line.sendall(struct.pack("!II", len(words) + 8, PROTOCOL_3) + words)
+    parameters = f"user\0{user}\0database\0{database}\0\0".encode()
+    line.sendall(struct.pack("!II", len(parameters) + 8, PROTOCOL_3) + parameters)
     return line

@@ -197,8 +197,13 @@ class ContractHarness:
             raise LoginRefused(str(error)) from None
 
     def login_by(self, command: str) -> str:
-        words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user, count(*) FROM shop.customers"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        arguments = [
+            str(psql()),
+            *shlex.split(command)[1:],
+            "-XAtc",
+            "SELECT current_user, count(*) FROM shop.customers",
+        ]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
         return done.stdout + done.stderr
 
     def make_foreign_user(self, username: str, password: str) -> None:

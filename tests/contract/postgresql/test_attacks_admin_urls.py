@@ -54,7 +54,7 @@ def test_no_part_of_a_standbys_password_is_shown(
     said = [repr(adapter.check([readonly()]))]
     try:
         said.append(repr(adapter.drop_user(spec.username, spec.level)))
-    except AdapterError as trouble:
-        said.append(everything_on(trouble))
+    except AdapterError as error:
+        said.append(everything_on(error))
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *asked_for])]

@@ -63,8 +63,8 @@ def refusal(harness: EngineHarness, level: Level) -> str | None:
     try:
         with granted(harness, level):
             return None
-    except Rejected as no:
-        return str(no)
+    except Rejected as rejected:
+        return str(rejected)
 
 
 def reads(harness: EngineHarness, spec: UserSpec, table: str) -> bool:

@@ -34,10 +34,10 @@ def locks_of_the_bot(attack: Attack) -> set[str]:
     """The bot's advisory locks, read from the server's log while it creates and ends users. A bot without any cannot be delayed by them."""
     server = attack.harness.server
     before = len(server.log_text())
-    kept, made = attack.user(support()), attack.user(writer())
-    run_setup(attack.session(made), "CREATE TABLE shop.seen (id int)")
-    for spec in (kept, made):
-        require(attack.end(spec).removal, "an end that nobody disturbs")
+    by_grants, by_role = attack.user(support()), attack.user(writer())
+    run_setup(attack.session(by_role), "CREATE TABLE shop.seen (id int)")
+    for spec in (by_grants, by_role):
+        require(attack.end(spec).removal, "the users are ended undisturbed")
     calls = CALL.findall(server.log_text()[before:])
     return {filled(arguments, dict(re.findall(r"(\$\d+) = '([^']*)'", values))) for arguments, values in calls}
 

@@ -86,8 +86,8 @@ def readable(harness: EngineHarness, level: Level) -> set[tuple[str, str]] | Rej
         adapter.create_user(spec)
         with harness.login(spec) as c:
             return {(str(schema), str(table)) for schema, table in c.execute(query, (list(SCHEMAS),)).fetchall()}
-    except Rejected as no:
-        return no
+    except Rejected as rejected:
+        return rejected
     finally:
         adapter.drop_user(spec.username, level)
 
@@ -221,8 +221,8 @@ def test_a_database_whose_name_needs_quotes_works(odd: EngineHarness, name: str)
     try:
         adapter.create_user(spec)
         command = adapter.endpoint(level).paste(spec.username, spec.password)
-        words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_database()"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        arguments = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_database()"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
         assert done.stdout.strip() == name, done.stderr
         adapter.drop_user(spec.username, level)
         assert not odd.role_exists(spec.username)
@@ -240,7 +240,7 @@ def closed_database(harness: EngineHarness, name: str) -> Iterator[str]:
         c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
         level = Level(name="odd", grants=(Grant(on=("public",), privileges=("USAGE",)),), database=name)
         found = [finding for finding in harness.adapter().check([level]).problems if "be examined" in finding.what]
-        require(found, "doctor says that it cannot look into the database")
+        require(found, "check reports that it cannot examine the database")
         try:
             yield str(found[0].remedy)
         finally:

@@ -239,13 +239,13 @@ def owner(attack: Attack) -> Level:
 def test_rights_granted_to_a_friend_are_revoked_or_reported(attack: Attack, privilege: str) -> None:
     """A member of the owner needs no SET ROLE for it."""
     attack.make_friend()
-    friend, look = attack.friends_session(), "SELECT id FROM shop.orders LIMIT 1"
-    require(not succeeds(friend, look), "the friend has no right of its own")
+    friend, read_orders = attack.friends_session(), "SELECT id FROM shop.orders LIMIT 1"
+    require(not succeeds(friend, read_orders), "the friend has no right of its own")
     spec = attack.user(owner(attack))
     run_setup(attack.session(spec), f"GRANT {privilege} ON shop.orders TO {attack.friend}")
     end = attack.end(spec)
     attack.assert_ended(spec, end)
-    assert not succeeds(friend, look) or attack.friend in end.report_text, "the friend reads on"
+    assert not succeeds(friend, read_orders) or attack.friend in end.report_text, "the friend still reads"
 
 
 def test_rights_granted_to_another_temporary_user_end_with_it(attack: Attack) -> None:

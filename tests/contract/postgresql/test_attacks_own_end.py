@@ -57,7 +57,7 @@ def test_set_password_does_not_wait_for_a_lock_of_the_user(attack: Attack) -> No
     spec = attack.user(readonly())
     own_role_held(attack, spec)
     refused = refusal(lambda: attack.harness.adapter().set_password(spec.username, "NewSecret0Word"))
-    assert can_log_in_with(attack, spec, "NewSecret0Word"), f"the new password does not let in: {refused}"
+    assert can_log_in_with(attack, spec, "NewSecret0Word"), f"the new password does not log in: {refused}"
 
 
 def test_set_expiry_does_not_wait_for_a_lock_of_the_user(attack: Attack) -> None:

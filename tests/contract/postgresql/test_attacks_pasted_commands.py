@@ -51,9 +51,9 @@ def granted(harness: EngineHarness, adapter: PostgreSQL) -> Iterator[UserSpec]:
 def pasted(adapter: PostgreSQL, spec: UserSpec, home: Path) -> str:
     """The output of the command in a shell with the empty home directory ``home``."""
     command = adapter.endpoint(spec.level).paste(spec.username, spec.password)
-    words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user"]
+    arguments = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user"]
     environment = {**{k: v for k, v in os.environ.items() if not k.startswith("PG")}, "HOME": str(home)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False, timeout=60)
     return (done.stdout + done.stderr).strip()
 
 

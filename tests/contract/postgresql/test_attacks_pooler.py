@@ -55,8 +55,8 @@ def through(pooler: PgBouncer, harness: EngineHarness, **changes: object) -> Pos
 def refusal(adapter: PostgreSQL) -> AdapterError | None:
     try:
         adapter.check([readonly()])
-    except AdapterError as trouble:
-        return trouble
+    except AdapterError as error:
+        return error
     return None
 
 
@@ -82,10 +82,10 @@ def is_reported(adapter: PostgreSQL) -> bool:
 def test_a_pooler_that_refuses_options_is_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
-    trouble = refusal(through(pooled(mode), own_harness))
-    require(trouble is None or "options" in str(trouble), "whatever is refused is refused for the options")
-    assert not isinstance(trouble, ServerDown), "no later try is answered otherwise"
-    assert trouble is None or getattr(trouble, "remedy", None), "it says what to put into the admin URL instead"
+    error = refusal(through(pooled(mode), own_harness))
+    require(error is None or "options" in str(error), "the pooler refuses the options")
+    assert not isinstance(error, ServerDown), "a later try meets the same refusal"
+    assert error is None or getattr(error, "remedy", None), "it says what to put into the admin URL instead"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -99,8 +99,8 @@ def expect_end(harness: EngineHarness, adapter: PostgreSQL, spec: UserSpec) -> N
     """The user is ended at once, or after an administrator has run the remedy in the database that it names."""
     try:
         adapter.drop_user(spec.username, spec.level)
-    except Rejected as no:
-        run_remedy(harness, str(no.remedy))
+    except Rejected as rejected:
+        run_remedy(harness, str(rejected.remedy))
         adapter.drop_user(spec.username, spec.level)
     assert not harness.role_exists(spec.username)
 
@@ -122,8 +122,8 @@ def test_a_user_is_ended_with_what_it_created_or_granted_to_itself(spent: Engine
     as_superuser(spent, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
     with granted(spent, spec) as session:
         for statement in OWN_THINGS[what]:
-            words = statement.format(user=spec.username, database=spent.database)
-            session.execute(words.encode())
+            text = statement.format(user=spec.username, database=spent.database)
+            session.execute(text.encode())
         expect_end(spent, spent.adapter(), spec)
 
 
@@ -172,17 +172,17 @@ def closed(spent: EngineHarness) -> UserSpec:
 def refusal(harness: EngineHarness, spec: UserSpec) -> Rejected | None:
     try:
         harness.adapter().drop_user(spec.username, spec.level)
-    except Rejected as no:
-        return no
+    except Rejected as rejected:
+        return rejected
     return None
 
 
 @open_fault("U8", "objects in a closed database: the error blames the bot's own login, and asks for another database")
 def test_a_user_with_objects_in_a_closed_database_is_ended(spent: EngineHarness, closed: UserSpec) -> None:
-    no = refusal(spent, closed)
-    if no is not None:
-        assert "own login" not in no.what, "nothing is wrong with the login"
-        run_remedy(spent, str(no.remedy))
+    rejected = refusal(spent, closed)
+    if rejected is not None:
+        assert "own login" not in rejected.what, "nothing is wrong with the login"
+        run_remedy(spent, str(rejected.remedy))
         assert refusal(spent, closed) is None
     assert not spent.role_exists(closed.username)
 
@@ -219,9 +219,9 @@ def test_a_dropped_database_of_the_admin_url_has_a_remedy(spent: EngineHarness) 
     adapter.create_user(spec)
     with spent.superuser("postgres") as c:
         c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(spent.database)))
-        with pytest.raises(Rejected) as no:
+        with pytest.raises(Rejected) as rejected:
             adapter.drop_user(spec.username, spec.level)
-        assert spent.database in str(no.value.remedy)
+        assert spent.database in str(rejected.value.remedy)
         elsewhere(spent).drop_user(spec.username, spec.level)
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 

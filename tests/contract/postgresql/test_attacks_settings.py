@@ -171,5 +171,5 @@ def test_the_server_can_be_read_with_any_date_style(dated: Attack, verb: str) ->
         seen = str(getattr(dated.harness.adapter(), verb)())
     except Exception as error:  # noqa: BLE001  whatever it is, it is no answer
         seen = f"{type(error).__name__}: {error}"
-    words = spec.username if verb == "list_users" else f"PostgreSQL {dated.harness.server.version}"
-    assert words in seen, seen
+    text = spec.username if verb == "list_users" else f"PostgreSQL {dated.harness.server.version}"
+    assert text in seen, seen

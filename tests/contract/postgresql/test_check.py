@@ -15,9 +15,9 @@ from tests.contract.postgresql.harness import EngineHarness, make_login, readonl
 from tests.servers.postgresql import PostgresServer, binaries
 
 
-def found(harness: EngineHarness, words: str, *levels: Level, **changes: object) -> list[Finding]:
+def found(harness: EngineHarness, text: str, *levels: Level, **changes: object) -> list[Finding]:
     health = harness.adapter(**changes).check(levels or (readonly(), writer(), support()))
-    return [finding for finding in (*health.problems, *health.warnings) if words in finding.what]
+    return [finding for finding in (*health.problems, *health.warnings) if text in finding.what]
 
 
 def run(harness: EngineHarness, statements: str, database: str | None = None) -> None:
@@ -70,9 +70,9 @@ def test_check_of_a_complete_setup_finds_no_problem(own_harness: EngineHarness) 
     assert health.version.startswith(f"PostgreSQL {own_harness.server.version}")
 
 
-@pytest.mark.parametrize(("spoil", "words", "is_fatal"), SPOILED, ids=[words for _, words, _ in SPOILED])
+@pytest.mark.parametrize(("spoil", "text", "is_fatal"), SPOILED, ids=[text for _, text, _ in SPOILED])
 def test_check_finds_the_problem_and_its_remedy_works(
-    own_harness: EngineHarness, spoil: str, words: str, *, is_fatal: bool
+    own_harness: EngineHarness, spoil: str, text: str, *, is_fatal: bool
 ) -> None:
     run(own_harness, "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC")
     with own_harness.superuser() as c:
@@ -81,15 +81,15 @@ def test_check_finds_the_problem_and_its_remedy_works(
         ).fetchall():
             c.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
     run(own_harness, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    assert found(own_harness, words) == []
+    assert found(own_harness, text) == []
     run(own_harness, roles_filled(own_harness, spoil))
     try:
-        findings = found(own_harness, words)
+        findings = found(own_harness, text)
         assert findings
         assert all(finding.is_fatal == is_fatal for finding in findings)
         if findings[0].remedy is not None:
             run(own_harness, " ".join(finding.remedy or "" for finding in findings))
-            assert found(own_harness, words) == []
+            assert found(own_harness, text) == []
     finally:
         run(
             own_harness,
@@ -99,7 +99,7 @@ def test_check_finds_the_problem_and_its_remedy_works(
 
 
 @pytest.mark.parametrize(
-    ("level", "words"),
+    ("level", "text"),
     [
         (Level(name="x", roles=("no_such",)), "no_such does not exist"),
         (Level(name="x", roles=("postgres",)), "postgres has SUPERUSER"),
@@ -110,8 +110,8 @@ def test_check_finds_the_problem_and_its_remedy_works(
         (Level(name="x", roles=("shop_reader",), database="no_such_db"), "no database no_such_db"),
     ],
 )
-def test_check_refuses_levels_that_cannot_be_given(harness: EngineHarness, level: Level, words: str) -> None:
-    (finding, *_) = found(harness, words, level)
+def test_check_refuses_levels_that_cannot_be_given(harness: EngineHarness, level: Level, text: str) -> None:
+    (finding, *_) = found(harness, text, level)
     assert finding.is_fatal
 
 
@@ -123,9 +123,9 @@ def test_the_remedy_for_a_role_that_the_bot_may_not_give_works(
     run(own_harness, f"REVOKE ADMIN OPTION FOR shop_reader FROM {own_harness.owner}")
     (finding,) = found(own_harness, "may not give the role shop_reader")
     spec = own_harness.spec(readonly())
-    with pytest.raises(Rejected, match="cannot give the role shop_reader") as no:
+    with pytest.raises(Rejected, match="cannot give the role shop_reader") as rejected:
         own_harness.adapter().create_user(spec)
-    assert no.value.remedy == finding.remedy
+    assert rejected.value.remedy == finding.remedy
     run(own_harness, finding.remedy or "")
     own_harness.adapter().create_user(spec)
     own_harness.adapter().drop_user(spec.username, spec.level)
@@ -133,9 +133,9 @@ def test_the_remedy_for_a_role_that_the_bot_may_not_give_works(
 
 def test_the_remedy_for_a_missing_createrole_works(own_harness: EngineHarness) -> None:
     run(own_harness, f"ALTER ROLE {own_harness.owner} NOCREATEROLE")
-    with pytest.raises(Rejected, match="may not create users") as no:
+    with pytest.raises(Rejected, match="may not create users") as rejected:
         own_harness.adapter().create_user(own_harness.spec(readonly()))
-    run(own_harness, no.value.remedy or "")
+    run(own_harness, rejected.value.remedy or "")
     spec = own_harness.spec(readonly())
     own_harness.adapter().create_user(spec)
     own_harness.adapter().drop_user(spec.username, spec.level)
@@ -209,9 +209,9 @@ def test_another_login_without_an_admin_role_names_the_remedy(postgresql18: Post
     with harness.superuser() as c:
         make_login(c, second)
     run(harness, f"ALTER ROLE {second} CREATEROLE; GRANT CONNECT ON DATABASE {harness.database} TO {second}")
-    with pytest.raises(Rejected) as no:
+    with pytest.raises(Rejected) as rejected:
         replace(harness, bot=second).adapter().drop_user(spec.username, spec.level)
-    assert no.value.remedy == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"
-    run(harness, no.value.remedy)
+    assert rejected.value.remedy == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"
+    run(harness, rejected.value.remedy)
     replace(harness, bot=second).adapter().drop_user(spec.username, spec.level)
     assert not harness.role_exists(spec.username)

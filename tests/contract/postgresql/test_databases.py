@@ -207,7 +207,12 @@ def test_the_pasted_command_opens_the_levels_database(two: EngineHarness) -> Non
     spec, adapter = two.spec(by_grants(two)), two.adapter()
     adapter.create_user(spec)
     command = adapter.endpoint(spec.level).paste(spec.username, spec.password)
-    words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_database(), count(*) FROM stock.parts"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    arguments = [
+        str(psql()),
+        *shlex.split(command)[1:],
+        "-XAtc",
+        "SELECT current_database(), count(*) FROM stock.parts",
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.strip() == f"{two.other}|7"
     adapter.drop_user(spec.username, spec.level)

@@ -34,11 +34,11 @@ class Practice:
         found = [f for section in await examine(self.settings, []) for f in section.findings]
         return [f for f in found if "on the same server" not in f.what]  # other tests' databases
 
-    async def expect_complaint(self, words: str) -> Finding:
+    async def expect_complaint(self, text: str) -> Finding:
         """The finding with these words that is not ok."""
         found = await self.findings()
-        return next((f for f in found if not f.is_ok and words in f.what), None) or pytest.fail(
-            f"{words!r} is not among {[f.what for f in found]}"
+        return next((f for f in found if not f.is_ok and text in f.what), None) or pytest.fail(
+            f"{text!r} is not among {[f.what for f in found]}"
         )
 
 
@@ -152,14 +152,14 @@ async def test_doctor_reports_a_missing_role(practice: Practice) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attribute", "words"), [("SUPERUSER", "SUPERUSER"), ("CREATEROLE", "CREATEROLE"), ("REPLICATION", "REPLICATION")]
+    ("attribute", "text"), [("SUPERUSER", "SUPERUSER"), ("CREATEROLE", "CREATEROLE"), ("REPLICATION", "REPLICATION")]
 )
-async def test_doctor_refuses_a_dangerous_level_role(practice: Practice, attribute: str, words: str) -> None:
+async def test_doctor_refuses_a_dangerous_level_role(practice: Practice, attribute: str, text: str) -> None:
     role = f"danger_{attribute.lower()}_{practice.harness.bot}"
     with practice.harness.superuser() as c:
         c.execute(f"CREATE ROLE {role} {attribute}")
     practice.databases["levels"]["readonly"]["roles"] = [role]
-    assert (await practice.expect_complaint(words)).is_fatal
+    assert (await practice.expect_complaint(text)).is_fatal
 
 
 async def test_doctor_refuses_a_level_role_with_a_shell(practice: Practice) -> None:

@@ -98,10 +98,10 @@ def test_a_schema_closed_meanwhile_has_a_remedy(own_harness: EngineHarness) -> N
         c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     with own_harness.superuser() as c:
         c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
-    with pytest.raises(Rejected, match="cannot get another owner") as no:
+    with pytest.raises(Rejected, match="cannot get another owner") as rejected:
         adapter.drop_user(spec.username, spec.level)
     with own_harness.superuser() as c:
-        c.execute((no.value.remedy or "").encode())
+        c.execute((rejected.value.remedy or "").encode())
     assert adapter.drop_user(spec.username, spec.level).left_behind == ("shop.f() (function)",)
     with own_harness.superuser() as c:
         query = "SELECT has_schema_privilege('dbaccess_graveyard', 'shop', 'CREATE')"
@@ -113,9 +113,9 @@ def test_rights_from_others_have_a_remedy(own_harness: EngineHarness) -> None:
     adapter.create_user(spec)
     with own_harness.superuser() as c:
         c.execute(f"GRANT SELECT ON shop.orders TO {spec.username}".encode())
-    with pytest.raises(Rejected, match=f"rights in {own_harness.database}") as no:
+    with pytest.raises(Rejected, match=f"rights in {own_harness.database}") as rejected:
         adapter.drop_user(spec.username, spec.level)
-    statements = (no.value.remedy or "").split(": ", 1)[1]
+    statements = (rejected.value.remedy or "").split(": ", 1)[1]
     with own_harness.superuser() as c:
         c.execute(statements.encode())
     adapter.drop_user(spec.username, spec.level)
@@ -162,10 +162,10 @@ def test_a_create_gives_up_on_a_held_lock_in_time(own_harness: EngineHarness, mo
     with own_harness.superuser() as c:
         c.execute("BEGIN; LOCK TABLE pg_auth_members IN EXCLUSIVE MODE")
         began = time.monotonic()
-        with pytest.raises(ServerDown) as silent:
+        with pytest.raises(ServerDown) as down:
             adapter.create_user(spec)
         assert time.monotonic() - began < CREATE_LIMIT_SECONDS
-        assert silent.value.is_ambiguous
+        assert down.value.is_ambiguous
     assert adapter.drop_user(spec.username, level).notes == ()
     with own_harness.superuser() as c:
         assert c.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^dbaccess_support_'").fetchall() == []
@@ -211,9 +211,9 @@ def test_a_frozen_server_ends_the_wait(own_harness: EngineHarness, monkeypatch: 
     monkeypatch.setattr(connections, "ANSWER_MARGIN_SECONDS", -4.0)
     spec = own_harness.spec(readonly())
     try:
-        with pytest.raises(ServerDown) as silent:
+        with pytest.raises(ServerDown) as down:
             own_harness.adapter().create_user(spec)
-        assert silent.value.is_ambiguous
+        assert down.value.is_ambiguous
     finally:
         os.kill(stopped[0], signal.SIGCONT)
     monkeypatch.undo()

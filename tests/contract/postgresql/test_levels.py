@@ -61,10 +61,10 @@ def test_a_managed_role_is_made_equal_to_its_grants_again(harness: EngineHarness
         c.execute("RESET ROLE")
         c.execute(f"GRANT SELECT ON shop.orders TO {role}".encode())
     second = harness.spec(support())
-    with pytest.raises(Rejected, match="does not hold what its level gives") as no:
+    with pytest.raises(Rejected, match="does not hold what its level gives") as rejected:
         adapter.create_user(second)  # the bot cannot revoke what the owner granted
     with harness.superuser() as c:
-        c.execute((no.value.remedy or "").encode())
+        c.execute((rejected.value.remedy or "").encode())
     adapter.create_user(second)
     with harness.login(second) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
@@ -122,10 +122,10 @@ def test_impossible_levels_are_refused_with_a_remedy(
     harness: EngineHarness, level: Level, says: str, remedy: str | None
 ) -> None:
     spec = harness.spec(level)
-    with pytest.raises(Rejected) as no:
+    with pytest.raises(Rejected) as rejected:
         harness.adapter().create_user(spec)
-    assert says in no.value.what
-    assert remedy is None or remedy in str(no.value.remedy)
+    assert says in rejected.value.what
+    assert remedy is None or remedy in str(rejected.value.remedy)
     assert not harness.role_exists(spec.username)
     harness.adapter().drop_user(spec.username, level)
     assert managed_roles(harness, level.name) == []
@@ -240,11 +240,11 @@ def test_settings_apply_to_the_user(harness: EngineHarness) -> None:
 
 def test_the_remedy_for_a_refused_setting_works(harness: EngineHarness) -> None:
     spec = harness.spec(Level(name="readonly", roles=("shop_reader",), settings={"log_statement": "all"}))
-    with pytest.raises(Rejected) as no:
+    with pytest.raises(Rejected) as rejected:
         harness.adapter().create_user(spec)
-    assert no.value.remedy == f"GRANT SET ON PARAMETER log_statement TO {harness.owner or harness.bot};"
+    assert rejected.value.remedy == f"GRANT SET ON PARAMETER log_statement TO {harness.owner or harness.bot};"
     with harness.superuser() as c:
-        c.execute(no.value.remedy.encode())
+        c.execute(rejected.value.remedy.encode())
     harness.adapter().create_user(spec)
     harness.adapter().drop_user(spec.username, spec.level)
 

@@ -168,17 +168,17 @@ def test_a_transaction_prepared_during_the_revocation_is_rolled_back(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user prepares it after the first search for prepared transactions, and before it loses the level's role."""
-    spec, looked = made(own_harness, writer()), list[str]()
+    spec, revoked = made(own_harness, writer()), list[str]()
     real = revoke.revoke_memberships
 
     def just_before(connection: connections.PostgreSQLConnection, username: str) -> None:
-        looked.append(username)
+        revoked.append(username)
         prepare_as_the_level(own_harness, spec, f"late {username}")
         real(connection, username)
 
     monkeypatch.setattr(revoke, "revoke_memberships", just_before)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
-    assert looked == [spec.username]
+    assert revoked == [spec.username]
     assert_is_gone(own_harness, spec)
     assert prepared(own_harness) == []
     assert any(f"'late {spec.username}' of shop_writer in {own_harness.database}" in note for note in removal.notes)
@@ -253,16 +253,16 @@ def test_a_user_without_a_mark_is_ended(own_harness: EngineHarness) -> None:
 
 def test_a_holder_that_is_gone_is_ended_only_once(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another session may have its process id by then."""
-    looks = [[locks.Holder(name="ada", pid=4711)], [], []]
-    told = list[object]()
-    monkeypatch.setattr(locks, "holders", lambda *_: looks.pop(0))
-    monkeypatch.setattr(locks, "value", lambda _connection, _query, values: told.append(values) or True)
+    readings = [[locks.Holder(name="ada", pid=4711)], [], []]
+    ended = list[object]()
+    monkeypatch.setattr(locks, "holders", lambda *_: readings.pop(0))
+    monkeypatch.setattr(locks, "value", lambda _connection, _query, values: ended.append(values) or True)
     server = own_harness.adapter().server
     watch = locks.LockWatch(server, 1, locks.any_holder)
     with server.session() as connection:
-        while looks:
+        while readings:
             watch.end_holders(connection)
-    assert told == [(4711,)]
+    assert ended == [(4711,)]
     assert [holder.pid for holder in watch.seen] == [4711]
 
 

@@ -38,8 +38,8 @@ def server() -> Iterator[PostgresServer]:
 def set_up(harness: EngineHarness) -> None:
     """Run the setup file as it documents."""
     names = ["-v", f"login={harness.bot}", "-v", f"role={harness.owner or harness.bot}"]
-    words = [str(psql()), "-X", "-q", "-d", harness.server.superuser_url(), *names, "-f", str(SETUP)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    arguments = [str(psql()), "-X", "-q", "-d", harness.server.superuser_url(), *names, "-f", str(SETUP)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stderr
 
@@ -77,11 +77,11 @@ def run_now(harness: EngineHarness, *, search_path: str = PINNED_PATH) -> None:
         c.execute(statements.replace(PINNED_PATH, search_path).encode())
 
 
-def about(harness: EngineHarness, words: str = "") -> tuple[Enforced, list[Finding]]:
+def about(harness: EngineHarness, text: str = "") -> tuple[Enforced, list[Finding]]:
     health = harness.adapter().check([readonly()])
     assert health.problems == ()
     return health.enforced, [
-        f for f in health.findings if "session" in f.what or reaper.JOB in f.what if words in f.what
+        f for f in health.findings if "session" in f.what or reaper.JOB in f.what if text in f.what
     ]
 
 
@@ -103,7 +103,7 @@ def test_the_job_ends_no_other_sessions(harness: EngineHarness, session: tuple[U
     harness.adapter().set_expiry(spec.username, LONG_AGO)
     others = {
         "plain": "a word",
-        "kept": f"dbaccess ledger={harness.ledger} level=x",
+        "managed": f"dbaccess ledger={harness.ledger} level=x",
         "marked": "xdbaccess ledger=a request=1",
     }
     found: dict[str, psycopg.Connection[Any]] = {}
@@ -154,7 +154,7 @@ def test_the_job_runs_no_planted_function(harness: EngineHarness, session: tuple
     try:
         harness.adapter().set_expiry(spec.username, LONG_AGO)
         run_now(harness, search_path="public, pg_catalog")
-        assert login.is_alive(), "what was planted is in the way of a job that looks in public first"
+        assert login.is_alive(), "a job that searches public first runs the planted objects"
         run_now(harness)
         wait_until(lambda: not login.is_alive())
     finally:
@@ -209,14 +209,14 @@ SPOILED = {
 def _assert_each_problem_is_measured(harness: EngineHarness) -> None:
     """Each problem with the job withdraws the promise. The job does not run meanwhile."""
     mine = sql.SQL("jobid = (SELECT jobid FROM cron.job WHERE username = {})").format(sql.Literal(harness.bot))
-    for words, (spoil, remedy) in SPOILED.items():
+    for text, (spoil, remedy) in SPOILED.items():
         with harness.superuser("postgres") as c:
             c.execute(sql.SQL("UPDATE cron.job SET schedule = '0 0 1 1 *' WHERE {}").format(mine))
-            assert about(harness)[0] is Enforced.SESSIONS, f"before it {words}"
+            assert about(harness)[0] is Enforced.SESSIONS, f"before: {text}"
             c.execute(sql.SQL("{} WHERE {}").format(sql.SQL(spoil), mine))
             enforced, (finding,) = about(harness)
             assert (enforced, finding.is_ok) == (Enforced.LOGIN, False)
-            assert words in finding.what
+            assert text in finding.what
             if remedy is None:
                 c.execute((finding.remedy or "").encode())
             else:

@@ -41,10 +41,10 @@ def test_a_standby_that_is_down_is_named_and_delays_the_drop(harness: EngineHarn
             lambda: harness.adapter().drop_user(spec.username, spec.level),
             lambda: harness.adapter().activity([spec.username]),
         ):
-            with pytest.raises(ServerDown, match="the standby behind env:STANDBY_1: no connection") as silent:
+            with pytest.raises(ServerDown, match="the standby behind env:STANDBY_1: no connection") as down:
                 verb()
-            assert BOT_PASSWORD not in everything_on(silent.value)
-            assert "postgresql://" not in everything_on(silent.value)
+            assert BOT_PASSWORD not in everything_on(down.value)
+            assert "postgresql://" not in everything_on(down.value)
         assert not here.is_alive(), "what can be ended is ended"
         with pytest.raises(LoginRefused):
             login_at(pair.primary, spec, harness.database)
@@ -158,10 +158,10 @@ def test_another_server_as_standby_is_rejected(
     elsewhere = Secrets(
         admin_url=harness.secrets().admin_url, replicas=(postgresql16.url(harness.bot, BOT_PASSWORD, "postgres"),)
     )
-    with pytest.raises(Rejected, match="behind env:STANDBY_1 is another server") as no:
+    with pytest.raises(Rejected, match="behind env:STANDBY_1 is another server") as rejected:
         PostgreSQL(harness.target(), elsewhere).drop_user(spec.username, spec.level)
-    assert no.value.remedy is not None
-    assert "env:STANDBY_1" in no.value.remedy
+    assert rejected.value.remedy is not None
+    assert "env:STANDBY_1" in rejected.value.remedy
     harness.adapter().drop_user(spec.username, spec.level)
 
 
@@ -180,9 +180,9 @@ def test_a_wrong_standby_address_does_not_spare_the_primary(
     spec, _ = opened(harness, pair)
     here = login_at(pair.primary, spec, harness.database)
     spoiled = Secrets(admin_url=harness.secrets().admin_url, replicas=(spoil(harness.secrets().replicas[0]),))
-    with pytest.raises(Rejected, match=says) as no:
+    with pytest.raises(Rejected, match=says) as rejected:
         PostgreSQL(harness.target(), spoiled).drop_user(spec.username, spec.level)
-    assert spoiled.replicas[0] not in everything_on(no.value)
+    assert spoiled.replicas[0] not in everything_on(rejected.value)
     assert not here.is_alive()
     harness.adapter().drop_user(spec.username, spec.level)
 
@@ -198,9 +198,12 @@ def test_a_promoted_standby_is_rejected_with_a_remedy(pair: Pair) -> None:
         harness = replace(harness, standbys=(split,))
         there = login_at(split, spec, harness.database)
         there.write()
-        with short_session_limit(), pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
+        with (
+            short_session_limit(),
+            pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as rejected,
+        ):
             harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
         with split.admin() as c:
-            c.execute((no.value.remedy or "").split("there: ")[1].encode())
+            c.execute((rejected.value.remedy or "").split("there: ")[1].encode())
         assert not harness.adapter().drop_user(spec.username, spec.level).was_absent

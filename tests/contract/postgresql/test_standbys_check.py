@@ -54,12 +54,12 @@ def test_check_names_a_server_that_is_no_standby(harness: EngineHarness, pair: P
 
 def test_check_warns_of_a_paused_or_delayed_standby(harness: EngineHarness, pair: Pair) -> None:
     with pair.lagging():
-        assert any("env:STANDBY_1 has paused" in words for words in check(harness)[1])
+        assert any("env:STANDBY_1 has paused" in text for text in check(harness)[1])
     with pair.standby.admin() as c:
         c.execute("ALTER SYSTEM SET recovery_min_apply_delay = '5min'")
         c.execute("SELECT pg_reload_conf()")
         try:
-            wait_until(lambda: any("is kept 5min behind" in words for words in check(harness)[1]))
+            wait_until(lambda: any("is kept 5min behind" in text for text in check(harness)[1]))
         finally:
             c.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
             c.execute("SELECT pg_reload_conf()")
@@ -81,12 +81,12 @@ def test_another_login_on_the_standby_needs_pg_signal_backend(pair: Pair) -> Non
     spec, there = opened(harness, pair)
     (problem,) = adapter.check([readonly()]).problems
     assert problem.what == "the standby behind env:STANDBY_1: the bot may not end sessions there"
-    with pytest.raises(Rejected, match="may not end the user's sessions") as no:
+    with pytest.raises(Rejected, match="may not end the user's sessions") as rejected:
         adapter.drop_user(spec.username, spec.level)
-    assert no.value.remedy == f"GRANT pg_signal_backend TO {second};"
-    assert (problem.remedy or "").startswith(no.value.remedy)
+    assert rejected.value.remedy == f"GRANT pg_signal_backend TO {second};"
+    assert (problem.remedy or "").startswith(rejected.value.remedy)
     with pair.primary.admin() as c:
-        c.execute(no.value.remedy.encode())
+        c.execute(rejected.value.remedy.encode())
     pair.catch_up()
     assert not adapter.check([readonly()]).problems
     assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
