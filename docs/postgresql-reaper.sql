@@ -1,19 +1,19 @@
--- Optional: let PostgreSQL itself end the sessions of users past their end, also while dbaccess is down.
+-- Optional: PostgreSQL itself ends the sessions of users past their expiry, also while dbaccess is down.
 --
--- PostgreSQL refuses their logins by itself (VALID UNTIL) and ends no open session. This makes a job for the extension
--- pg_cron, 1.4 or later, that looks every minute and ends sessions of users whose end is more than 2 minutes ago. It comes after
--- dbaccess, which ends them at the time, counts them and writes the receipt. It reaches no standby.
+-- PostgreSQL refuses their logins by itself (VALID UNTIL), but ends no open session. This file creates a job for the extension
+-- pg_cron, 1.4 or later. The job runs every minute and ends sessions of users whose expiry is more than 2 minutes ago. dbaccess ends
+-- these sessions first, at the expiry, counts them and writes the receipt. The job reaches no standby.
 --
--- Before, in postgresql.conf, and a restart (managed services have their own switch for it):
+-- First set this in postgresql.conf and restart (a managed service has its own switch for it):
 --     shared_preload_libraries = 'pg_cron'
---     cron.use_background_workers = on        -- otherwise pg_cron logs in over the network, which pg_hba.conf must allow
+--     cron.use_background_workers = on        -- without it pg_cron logs in over the network, which pg_hba.conf must allow
 --
--- Then as superuser, in the database that cron.database_name names (postgres by default); may be repeated:
+-- Then run this file as superuser, in the database that cron.database_name names (postgres by default). It may be repeated:
 --     psql -d postgres -v login=dbaccess -v role=dbaccess_owner -f postgresql-reaper.sql
--- login: whom the admin URL logs in as. role: its admin_role in databases.yml, or the login again where it has none.
+-- login: the role that the admin URL logs in as. role: the admin_role in databases.yml, or the login again where there is none.
 --
--- `dbaccess doctor` measures whether it works: the job is there, switched on, and ran lately without an error.
--- To take it away: SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = 'dbaccess reaper';
+-- `dbaccess doctor` measures whether the job exists, is switched on, and ran lately without an error.
+-- To remove it: SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = 'dbaccess reaper';
 
 \set ON_ERROR_STOP on
 CREATE EXTENSION IF NOT EXISTS pg_cron;
