@@ -25,7 +25,7 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.postgresql import revoke, rights, standbys, users
-from adapters.postgresql.connection import MARK, Server, identity
+from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.sessions import PostgreSQLLogin, log_in
 
@@ -40,7 +40,7 @@ class PostgreSQL:
 
     def __init__(self, target: Target, secrets: Secrets) -> None:
         self.target = target
-        self.server = Server(target, secrets)
+        self.server = PostgreSQLServer(target, secrets)
 
     def check(self, levels: Sequence[Level] = ()) -> Health:
         """See ``rights.check``."""

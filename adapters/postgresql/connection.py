@@ -72,7 +72,7 @@ class PostgreSQLConnection(psycopg.Connection[TupleRow]):
             opened.shutdown(socket.SHUT_RDWR)
 
 
-class Server:
+class PostgreSQLServer:
     """One PostgreSQL server, reached with the admin URL. It opens a connection for each use and keeps none."""
 
     def __init__(self, target: Target, secrets: Secrets) -> None:

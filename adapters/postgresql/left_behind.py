@@ -20,7 +20,7 @@ from adapters.postgresql.connection import (
     LEFT_BEHIND_LOCK,
     REVOKE_LIMIT_SECONDS,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     advisory_lock,
     column,
     exists,
@@ -36,6 +36,7 @@ from adapters.postgresql.roles import QUARANTINE_ROLE, SETS_MEMBERSHIP_OPTIONS, 
 HAS_INVOKER_VIEWS = 15
 """The first version where a view can run with its reader's rights. Users on an older, unsupported server are still ended."""
 NAMED_AT_MOST = 200
+"""Names of objects in a receipt."""
 RELATIONS_AT_ONCE = 500
 """Relations that change their owner in one transaction. Each takes some locks, and a server has room for a few thousand in all."""
 
@@ -97,7 +98,12 @@ class LeftBehind:
 
 
 def leave_behind(
-    server: Server, connection: PostgreSQLConnection, role: str, left_behind: LeftBehind, *, lent_roles: Sequence[str]
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    role: str,
+    left_behind: LeftBehind,
+    *,
+    lent_roles: Sequence[str],
 ) -> None:
     """Give everything that the role owns to the quarantine role, in each database, and revoke the role's privileges. Read it back.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from adapters.base import Grant, Level, Rejected, Target
-from adapters.postgresql.connection import PostgreSQLConnection, Server, column, major_version, quoted, value
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, column, major_version, quoted, value
 
 TABLE_PRIVILEGES = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"})
 MAINTAIN_SINCE = 17
@@ -43,7 +43,7 @@ class Privilege:
         return f"{self.name} ON {kind} {target}"
 
 
-def level_database(server: Server, level: Level) -> str:
+def level_database(server: PostgreSQLServer, level: Level) -> str:
     """The database that the level's objects are in."""
     return level.database or server.target.connect.database or server.database
 

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from adapters.base import AdapterError, Blocked
-from adapters.postgresql.connection import PostgreSQLConnection, Server, value
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, value
 from adapters.postgresql.errors import CONCURRENT_CHANGE
 from adapters.postgresql.prepared import display_name, roll_back_one
 from adapters.postgresql.sessions import unresponsive
@@ -47,7 +47,7 @@ SELECT NULL, NULL, p.owner, NULL, replace(p.gid, chr(92), repeat(chr(92), 2))::b
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
+class LockHolder:
     """The holder of a lock: a session (``pid``), or a prepared transaction (``gid``) in a database, found by its xid."""
 
     name: str
@@ -73,15 +73,15 @@ class Holder:
         return f"in {self.database}, as {self.name} or a superuser: ROLLBACK PREPARED '{gid}';"
 
 
-MayEnd = Callable[[Holder], bool]
+MayEnd = Callable[[LockHolder], bool]
 
 
-def any_holder(_holder: Holder) -> bool:
+def any_holder(_holder: LockHolder) -> bool:
     """Every holder may be ended: nobody else has a reason to hold this lock for long."""
     return True
 
 
-def no_holder(_holder: Holder) -> bool:
+def no_holder(_holder: LockHolder) -> bool:
     """No holder is ended: the session may do the work of anybody. Holders are named."""
     return False
 
@@ -95,11 +95,11 @@ def only_sessions_of(oid: int) -> MayEnd:
 class LockWatch:
     """The holders that the second connection finds and ends. ``seen`` are those that held the lock when it was last seen held."""
 
-    server: Server
+    server: PostgreSQLServer
     waiting_pid: int
     may_end: MayEnd
-    ended: dict[Holder, None] = field(default_factory=dict)
-    seen: list[Holder] = field(default_factory=list)
+    ended: dict[LockHolder, None] = field(default_factory=dict)
+    seen: list[LockHolder] = field(default_factory=list)
 
     def end_holders(self, connection: PostgreSQLConnection) -> None:
         """End the present holders that may be ended."""
@@ -109,7 +109,7 @@ class LockWatch:
             if self.may_end(holder) and self._end(connection, holder):
                 self.ended[holder] = None
 
-    def _end(self, connection: PostgreSQLConnection, holder: Holder) -> bool:
+    def _end(self, connection: PostgreSQLConnection, holder: LockHolder) -> bool:
         try:
             if holder.pid is not None:
                 return bool(value(connection, "SELECT pg_terminate_backend(%s)", (holder.pid,)))
@@ -119,11 +119,13 @@ class LockWatch:
         return True
 
 
-def holders(connection: PostgreSQLConnection, waiting_pid: int) -> list[Holder]:
+def holders(connection: PostgreSQLConnection, waiting_pid: int) -> list[LockHolder]:
     """The present holders of the lock that the session ``waiting_pid`` waits for."""
     rows = connection.execute(HOLDERS, {"waiting_pid": waiting_pid}).fetchall()
     return [
-        Holder(name=str(name or "an unknown user"), role=role, pid=pid, began=began, gid=_bytes(gid), database=db or "")
+        LockHolder(
+            name=str(name or "an unknown user"), role=role, pid=pid, began=began, gid=_bytes(gid), database=db or ""
+        )
         for pid, began, name, role, gid, db in rows
     ]
 
@@ -133,7 +135,7 @@ def _bytes(gid: bytes | None) -> bytes | None:
 
 
 def run_unblocked(
-    server: Server, connection: PostgreSQLConnection, step: Callable[[], object], *, may_end: MayEnd
+    server: PostgreSQLServer, connection: PostgreSQLConnection, step: Callable[[], object], *, may_end: MayEnd
 ) -> list[str]:
     """Run ``step`` until it succeeds. Meanwhile end the holders of its lock that ``may_end`` accepts.
 
@@ -145,8 +147,8 @@ def run_unblocked(
     deadline = time.monotonic() + BLOCKED_SECONDS
     with _watching(watch):
         while not _try_step(connection, step, WAIT_SECONDS):
-            is_in_vain = watch.seen and not watch.ended
-            if is_in_vain or time.monotonic() > deadline:
+            only_protected_holders = watch.seen and not watch.ended
+            if only_protected_holders or time.monotonic() > deadline:
                 raise _blocked(watch.seen, terminated=watch.ended)
     return [f"Ended because it held up this revocation: {holder.description}." for holder in watch.ended]
 
@@ -198,7 +200,7 @@ def _watch_until(watch: LockWatch, is_over: threading.Event) -> None:
             is_over.wait(WATCH_INTERVAL_SECONDS)
 
 
-def _blocked(left: Sequence[Holder], *, terminated: Collection[Holder]) -> Blocked:
+def _blocked(left: Sequence[LockHolder], *, terminated: Collection[LockHolder]) -> Blocked:
     """The error for a step that did not succeed. A holder of ``terminated`` that still holds the lock can be ended on its host only."""
     if not left:
         return Blocked("a lock was not free in time, and its holder was not found")

@@ -13,7 +13,7 @@ from adapters.base import Level, Rejected
 from adapters.postgresql.connection import (
     MANAGED_ROLES_LOCK,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     advisory_lock,
     exists,
     quoted,
@@ -28,7 +28,7 @@ from adapters.postgresql.roles import become_member, danger_of_role, members, me
 MANAGED_ROLE_MARK = re.compile(r"dbaccess ledger=[a-z0-9]+ level=.*", re.DOTALL)
 
 
-def ensure_managed_role(server: Server, level: Level, role: str) -> None:
+def ensure_managed_role(server: PostgreSQLServer, level: Level, role: str) -> None:
     """Create the role and make its privileges equal to the level's grants.
 
     The caller holds the lock until the user is a member of the role. Raises Rejected where the bot cannot give a privilege, or
@@ -105,7 +105,7 @@ def granted_privileges(connection: PostgreSQLConnection, role: str) -> set[Privi
 
 
 def drop_unused_managed_role(
-    server: Server, connection: PostgreSQLConnection, level: Level, left_behind: LeftBehind
+    server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, left_behind: LeftBehind
 ) -> None:
     """Drop the level's managed role when no user is its member any more.
 

@@ -13,7 +13,7 @@ from adapters.base import Rejected
 from adapters.postgresql.connection import (
     REVOKE_LIMIT_SECONDS,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     column,
     quoted,
     quoted_acting_role,
@@ -41,7 +41,7 @@ NAMED_AT_MOST = 5
 
 
 def roll_back(
-    server: Server, connection: PostgreSQLConnection, username: str, oid: int, roles: Sequence[str]
+    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, oid: int, roles: Sequence[str]
 ) -> list[str]:
     """Roll back the prepared transactions of the user, and those of its roles that lock the user's role.
 
@@ -66,7 +66,7 @@ def display_name(gid: bytes) -> str:
     return ascii(gid.decode(errors="replace"))
 
 
-def roll_back_one(server: Server, *, database: str, owner: str, gid: bytes, is_own: bool = False) -> None:
+def roll_back_one(server: PostgreSQLServer, *, database: str, owner: str, gid: bytes, is_own: bool = False) -> None:
     """Roll back one prepared transaction in its database. Raises Rejected where the bot may not.
 
     ``is_own``: it belongs to the user that is being ended, and the bot stays a member of that user.

@@ -13,7 +13,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from adapters.base import AdapterError, Enforced, Finding
-from adapters.postgresql.connection import PostgreSQLConnection, Server, value
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, value
 from adapters.postgresql.errors import ok, warning
 
 SETUP = "docs/postgresql-reaper.sql"
@@ -41,7 +41,9 @@ SELECT status, left(return_message, 200), start_time > clock_timestamp() - %s::i
 """
 
 
-def enforced(server: Server, databases: Sequence[str], *, has_standbys: bool) -> tuple[Enforced, list[Finding]]:
+def enforced(
+    server: PostgreSQLServer, databases: Sequence[str], *, has_standbys: bool
+) -> tuple[Enforced, list[Finding]]:
     """What this server ends by itself, as measured now, with the findings about it."""
     for database in dict.fromkeys([server.database, USUAL_DATABASE, *databases]):
         try:

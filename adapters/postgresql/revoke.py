@@ -20,7 +20,7 @@ from adapters.postgresql import standbys
 from adapters.postgresql.connection import (
     REVOKE_LIMIT_SECONDS,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     exists,
     quoted,
     quoted_acting_role,
@@ -70,7 +70,7 @@ class RevocationReport:
         ]
 
 
-def drop(server: Server, username: str, level: Level) -> Removal:
+def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
     """End the user and read back that it is gone.
 
     Raises ForeignUser, ServerDown (try again), Blocked (names the holder of the lock) and Rejected (names a remedy).
@@ -105,7 +105,13 @@ def _refuse_standby(connection: PostgreSQLConnection, username: str) -> None:
 
 
 def _end_user(
-    server: Server, connection: PostgreSQLConnection, username: str, *, oid: int, level: Level, report: RevocationReport
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    username: str,
+    *,
+    oid: int,
+    level: Level,
+    report: RevocationReport,
 ) -> None:
     """End the user. The blocked role stays until every standby has answered: the next run finds the sessions there by its oid."""
     roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
@@ -127,7 +133,7 @@ def _end_user(
 
 
 def _release_locks(
-    server: Server,
+    server: PostgreSQLServer,
     connection: PostgreSQLConnection,
     username: str,
     oid: int,
@@ -154,7 +160,9 @@ def _release_locks(
                 raise
 
 
-def _block(server: Server, connection: PostgreSQLConnection, username: str, oid: int, report: RevocationReport) -> None:
+def _block(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, oid: int, report: RevocationReport
+) -> None:
     """Block the login, and end the holders of a lock on the role. Where that fails, the sessions on the standbys are ended anyway."""
     try:
         report.notes += run_unblocked(
@@ -168,7 +176,7 @@ def _block(server: Server, connection: PostgreSQLConnection, username: str, oid:
 
 @contextmanager
 def _standbys_too(
-    server: Server, connection: PostgreSQLConnection, username: str, oid: int | None, report: RevocationReport
+    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, oid: int | None, report: RevocationReport
 ) -> Iterator[None]:
     """End the sessions on the standbys while the caller's block runs on the primary. Raises AdapterError where a standby fails."""
     if not server.target.replicas:
@@ -222,7 +230,7 @@ def end_sessions(connection: PostgreSQLConnection, oid: int, report: RevocationR
 
 
 def _drop_managed_role(
-    server: Server, connection: PostgreSQLConnection, level: Level, report: RevocationReport
+    server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, report: RevocationReport
 ) -> None:
     """Drop the level's managed role where no user has it any more. A failure is a note: a role without members gives no access."""
     try:
@@ -234,7 +242,7 @@ def _drop_managed_role(
         )
 
 
-def _note_standbys(server: Server, connection: PostgreSQLConnection, report: RevocationReport) -> None:
+def _note_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection, report: RevocationReport) -> None:
     """Add a note where a standby is not named: the primary does not see the sessions there, and they survive the drop."""
     if unnamed := standbys.unnamed_standbys(server, connection):
         report.notes.append(f"{unnamed} in databases.yml: sessions on the others were not examined.")

@@ -10,7 +10,7 @@ from adapters.postgresql import reaper, standbys
 from adapters.postgresql.connection import (
     UPGRADE,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     column,
     exists,
     identity,
@@ -29,7 +29,7 @@ FREE_CONNECTIONS = 10
 CLOCK_OFF_SECONDS = 30.0
 
 
-def check(server: Server, levels: Sequence[Level]) -> Health:
+def check(server: PostgreSQLServer, levels: Sequence[Level]) -> Health:
     """Examine the server, the bot's rights, the levels and the standbys.
 
     Raises ServerDown or Rejected where the bot cannot connect to the server.
@@ -58,7 +58,7 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
     )
 
 
-def _server(server: Server, connection: PostgreSQLConnection) -> Iterator[Finding]:
+def _server(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Iterator[Finding]:
     if (what := unsupported_version(connection)) is not None:
         yield fatal(what, UPGRADE)
     if value(connection, "SELECT pg_is_in_recovery()"):

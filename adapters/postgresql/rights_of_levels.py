@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adapters.base import AdapterError, Finding, Level, Rejected
 from adapters.postgresql.connection import (
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     column,
     exists,
     quoted,
@@ -19,9 +19,9 @@ from adapters.postgresql.levels import expand_grants, level_database, not_granta
 from adapters.postgresql.roles import danger_of_role, may_grant
 
 POWERFUL_ROLES = {
-    "pg_signal_backend": "end the bot's own sessions while it revokes",
-    "pg_create_subscription": "leave a subscription that goes on without them",
-    "pg_maintain": "run what others left in indexes",
+    "pg_signal_backend": "end the bot's own sessions during a revocation",
+    "pg_create_subscription": "leave a subscription behind that runs without them",
+    "pg_maintain": "run functions that others left in indexes",
 }
 
 
@@ -45,12 +45,12 @@ def _powers(connection: PostgreSQLConnection, level: Level, role: str) -> Iterat
     """Powers beyond reading and writing. They are a warning and no refusal, because a team may want them."""
     for name, what in POWERFUL_ROLES.items():
         if exists(connection, name) and value(connection, "SELECT pg_has_role(%s, %s, 'MEMBER')", (role, name)):
-            yield warning(f"level {level.name}: as a member of {name}, a user of it can {what}")
+            yield warning(f"level {level.name}: its users are members of {name}, so they can {what}")
     if value(connection, "SELECT rolbypassrls FROM pg_roles WHERE rolname = %s", (role,)):
         yield warning(f"level {level.name}: {role} has BYPASSRLS, so row security does not hold for its users")
 
 
-def check_database(server: Server, level: Level) -> Iterator[Finding]:
+def check_database(server: PostgreSQLServer, level: Level) -> Iterator[Finding]:
     """Check what only the level's own database knows."""
     try:
         with server.session(level_database(server, level)) as connection:
@@ -58,7 +58,7 @@ def check_database(server: Server, level: Level) -> Iterator[Finding]:
             for role in level.roles:
                 if exists(connection, role):
                     yield from _may_connect(connection, level, role)
-                    yield from _owned_roles(connection, level, role)
+                    yield from _reachable_owners(connection, level, role)
             yield from _public_schema(connection)
     except AdapterError as error:
         yield fatal_error(error, f"level {level.name}: its database cannot be examined: ")
@@ -70,7 +70,7 @@ def _privileges(connection: PostgreSQLConnection, level: Level) -> Iterator[Find
     try:
         wanted = expand_grants(connection, level.grants)
     except Rejected as error:
-        yield fatal(f"level {level.name}: {error.what}", error.remedy)
+        yield fatal_error(error, f"level {level.name}: ")
         return
     lacking = not_grantable(connection, wanted)
     for privilege in lacking:
@@ -91,7 +91,7 @@ def _may_connect(connection: PostgreSQLConnection, level: Level, role: str) -> I
         yield fatal(f"level {level.name}: {role} may not connect to {database}", remedy)
 
 
-def _owned_roles(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
+def _reachable_owners(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
     """Owners that the role reaches. A member can grant others rights as the owner, and leave functions behind that run as the owner."""
     owners = column(
         connection,
@@ -101,8 +101,8 @@ def _owned_roles(connection: PostgreSQLConnection, level: Level, role: str) -> I
     )
     if owners:
         yield warning(
-            f"level {level.name}: through {role} it acts as {', '.join(owners)}, which own objects: a user of it can leave things behind"
-            " (rights given to others, functions that run as the owner)"
+            f"level {level.name}: through {role} its users act as {', '.join(owners)}, which own objects: they can leave things behind"
+            " (rights granted to others, functions that run as the owner)"
         )
 
 

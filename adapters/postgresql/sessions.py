@@ -15,7 +15,7 @@ from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown, sc
 from adapters.postgresql.connection import (
     CONNECT_SECONDS,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     column,
     quoted_acting_role,
     value,
@@ -24,8 +24,10 @@ from adapters.postgresql.errors import LOGIN_REFUSED
 from adapters.postgresql.levels import level_database
 
 SESSIONS_WITHIN = 8.0
+"""Seconds in which sessions that were told to end must be gone."""
 NAMED_AT_MOST = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
+"""Seconds between two attempts to end the sessions."""
 
 ORPHANS = (
     "SELECT pid FROM pg_stat_activity a WHERE usesysid IS NOT NULL"
@@ -68,7 +70,7 @@ class PostgreSQLLogin:
             self._connection.close()
 
 
-def log_in(server: Server, username: str, password: str, level: Level) -> PostgreSQLLogin:
+def log_in(server: PostgreSQLServer, username: str, password: str, level: Level) -> PostgreSQLLogin:
     """Log in as the temporary user, at the address of the admin URL. A team proves its own server with it.
 
     Raises LoginRefused, and ServerDown where the server gave no answer about the password.

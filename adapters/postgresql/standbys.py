@@ -19,7 +19,7 @@ from adapters.postgresql.connection import (
     REVOKE_LIMIT_SECONDS,
     STATEMENT_SECONDS,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     identity,
     major_version,
     quoted,
@@ -50,7 +50,7 @@ LATE_LOGIN_SECONDS = 0.05
 """A login that succeeded just before it was blocked is listed with a delay. No session is left when two readings, this far apart in seconds, list none."""
 
 
-class Standby(Server):
+class Standby(PostgreSQLServer):
     """One standby. Its errors name it by its reference and never by its address."""
 
     def __init__(self, target: Target, reference: str, url: str, *, expected: str) -> None:
@@ -80,7 +80,7 @@ def _named(reference: str) -> Iterator[None]:
         raise Rejected(f"{where}: {error.what}", remedy=error.remedy) from None
 
 
-def unnamed_standbys(server: Server, connection: PostgreSQLConnection) -> str | None:
+def unnamed_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection) -> str | None:
     """A sentence where more standbys are attached to the primary than ``replicas`` names, or None.
 
     A standby of another standby is not counted. A receiver of the log without sessions (``pg_receivewal``) looks like a standby.
@@ -93,7 +93,7 @@ def unnamed_standbys(server: Server, connection: PostgreSQLConnection) -> str | 
 
 @contextmanager
 def on_each_standby(
-    server: Server, connection: PostgreSQLConnection, question: Callable[[Standby], T]
+    server: PostgreSQLServer, connection: PostgreSQLConnection, question: Callable[[Standby], T]
 ) -> Iterator[list[T]]:
     """Run ``question`` on every standby while the caller's block runs. The list has the answers after the block.
 
@@ -247,7 +247,7 @@ def count_sessions_on(standby: Standby, usernames: list[str]) -> list[SessionCou
 # Check.
 
 
-def check_standbys(server: Server, connection: PostgreSQLConnection) -> Iterator[Finding]:
+def check_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Iterator[Finding]:
     """Whether each standby answers, belongs to this primary, and lets the bot end sessions. ``connection`` leads to the primary."""
     expected, acting_role = identity(connection), connection.acting_role
     for reference, url in zip(server.target.replicas, server.secrets.replicas, strict=True):

@@ -29,7 +29,7 @@ from adapters.postgresql.connection import (
     MARK,
     STATEMENT_SECONDS,
     PostgreSQLConnection,
-    Server,
+    PostgreSQLServer,
     advisory_lock,
     major_version,
     quoted,
@@ -87,7 +87,7 @@ def find(
     return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
 
 
-def create(server: Server, spec: UserSpec) -> None:
+def create(server: PostgreSQLServer, spec: UserSpec) -> None:
     """Create the user in one transaction. Repeated, it completes the user and revokes what the user should not have.
 
     The transaction is rolled back where its COMMIT could land after the time that the caller waits for it. Raises Rejected,
@@ -208,7 +208,7 @@ def expiry_after(connection: PostgreSQLConnection, remaining: float) -> str:
     return str(value(connection, query, (remaining,)))
 
 
-def set_password(server: Server, username: str, password: str) -> None:
+def set_password(server: PostgreSQLServer, username: str, password: str) -> None:
     """Change the password. Open sessions live on, except one that holds a lock on the user's role. Raises Rejected where the user is absent."""
     with server.session() as connection:
         require_supported(connection)
@@ -218,7 +218,7 @@ def set_password(server: Server, username: str, password: str) -> None:
         run_unblocked(server, connection, change, may_end=only_sessions_of(found.oid))
 
 
-def set_expiry(server: Server, username: str, remaining: float) -> None:
+def set_expiry(server: PostgreSQLServer, username: str, remaining: float) -> None:
     """Set VALID UNTIL to ``remaining`` seconds from now. Raises Rejected where the user is absent."""
     with server.session() as connection:
         require_supported(connection)

@@ -253,7 +253,7 @@ def test_a_user_without_a_mark_is_ended(own_harness: EngineHarness) -> None:
 
 def test_a_holder_that_is_gone_is_ended_only_once(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another session may have its process id by then."""
-    readings = [[locks.Holder(name="ada", pid=4711)], [], []]
+    readings = [[locks.LockHolder(name="ada", pid=4711)], [], []]
     ended = list[object]()
     monkeypatch.setattr(locks, "holders", lambda *_: readings.pop(0))
     monkeypatch.setattr(locks, "value", lambda _connection, _query, values: ended.append(values) or True)
