@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import had
 from tests.contract.postgresql.attacks import Attack
 from tests.contract.postgresql.harness import EngineHarness, build
-from tests.contract.postgresql.pair import Pair, close_sessions, had_here
+from tests.contract.postgresql.standby_pair import Pair, close_sessions, had_here
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 

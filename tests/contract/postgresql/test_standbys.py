@@ -22,7 +22,7 @@ from tests.contract.postgresql.harness import (
     readonly,
     support,
 )
-from tests.contract.postgresql.pair import Pair, login_at, opened
+from tests.contract.postgresql.standby_pair import Pair, login_at, opened
 from tests.servers.postgresql import PostgresServer
 
 

@@ -17,7 +17,7 @@ from tests.contract.postgresql.harness import (
     make_login,
     readonly,
 )
-from tests.contract.postgresql.pair import Pair, had_here, opened
+from tests.contract.postgresql.standby_pair import Pair, had_here, opened
 from tests.servers import postgresql as servers
 
 

@@ -22,7 +22,7 @@ from tests.contract.postgresql.harness import (
     readonly,
     writer,
 )
-from tests.contract.postgresql.pair import Pair, had_here, login_at, opened, short_session_limit
+from tests.contract.postgresql.standby_pair import Pair, had_here, login_at, opened, short_session_limit
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
