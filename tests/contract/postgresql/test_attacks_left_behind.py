@@ -1,4 +1,4 @@
-"""What a user owns, however much and of whatever kind: it is ended all the same, and what stays is told in bounded words."""
+"""A user is ended however many objects of whatever kind it owns. The receipt names a limited number of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from adapters.postgresql import handover
-from tests.contract.postgresql.attacks import Attack, Session, must
+from adapters.postgresql import left_behind
+from tests.contract.postgresql.attacks import Attack, Session, run_setup
 from tests.contract.postgresql.harness import readonly, writer
 from tests.open_faults import open_fault
 from tests.soak import soak_only
 
 SETTINGS = "max_connections = 30\nmax_locks_per_transaction = 10\nautovacuum = off\nlog_statement = none\nlog_min_duration_statement = -1\n"
-"""A server with room for few locks shows with few objects what any server shows with many."""
+"""A server with room for few locks fails with few objects where any other server fails with many."""
 NAMED_AT_MOST = 200
 FETCHED_AT_MOST = 1_000
 PORTION = 200
@@ -24,39 +24,39 @@ LARGE_OBJECTS, VERY_MANY = 12_000, 600_000
 
 
 def each(session: Session, count: int, statement: str) -> None:
-    """The same statement with each number, in portions that the user's own transactions have room for."""
-    must(session, "SET statement_timeout = 0")
+    """Run the statement with each number, in portions that fit into the user's transactions."""
+    run_setup(session, "SET statement_timeout = 0")
     for first in range(0, count, PORTION):
         part = range(first, min(first + PORTION, count))
-        must(session, "BEGIN;" + ";".join(statement.format(n=n) for n in part) + ";COMMIT")
+        run_setup(session, "BEGIN;" + ";".join(statement.format(n=n) for n in part) + ";COMMIT")
 
 
 def tables_with_indexes(session: Session, tables: int, indexes: int) -> None:
     for n in range(tables):
-        must(session, f"CREATE TABLE shop.t_{n} (a int);" + f"CREATE INDEX ON shop.t_{n} (a);" * indexes)
+        run_setup(session, f"CREATE TABLE shop.t_{n} (a int);" + f"CREATE INDEX ON shop.t_{n} (a);" * indexes)
 
 
-# More than fits into one transaction.
+# More objects than fit into one transaction.
 
 
-@open_fault("E2", "the portions count relations, and each takes the locks of its indexes, too: out of shared memory")
+@open_fault("E2", "a portion counts relations, and each relation also locks its indexes: out of shared memory")
 @pytest.mark.parametrize(("tables", "indexes"), [(60, 60), (510, 8)], ids=["in one", "in portions"])
-def test_tables_with_many_indexes_do_not_hold_up_the_end(attack: Attack, tables: int, indexes: int) -> None:
+def test_a_user_with_many_indexed_tables_is_ended(attack: Attack, tables: int, indexes: int) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
     tables_with_indexes(session, tables, indexes)
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-@open_fault("E2", "all views are put to sleep in one transaction: out of shared memory")
-def test_many_views_do_not_hold_up_the_end(attack: Attack) -> None:
+@open_fault("E2", "all views are disarmed in one transaction: out of shared memory")
+def test_a_user_with_many_views_is_ended(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
     each(session, 4_000, "CREATE VIEW shop.v_{n} AS SELECT 1 AS a")
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-def test_many_functions_do_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_user_with_many_functions_is_ended(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
     body = "RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"
@@ -64,12 +64,12 @@ def test_many_functions_do_not_hold_up_the_end(attack: Attack) -> None:
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-# Very many.
+# Very many objects.
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many rows each statement of the bot brought home."""
+    """The number of rows that each statement of the bot fetched."""
     original, seen = psycopg.Connection.execute, list[int]()
 
     def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
@@ -82,10 +82,10 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return seen
 
 
-@open_fault("E1", "the name of each object is fetched, to be counted here")
-def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[int]) -> None:
+@open_fault("E1", "the name of each object is fetched and counted in the bot")
+def test_left_behind_objects_are_counted_on_the_server(attack: Attack, answers: list[int]) -> None:
     spec = attack.user(readonly())
-    must(attack.session(spec), f"SELECT count(lo_create(0)) FROM generate_series(1, {LARGE_OBJECTS})")
+    run_setup(attack.session(spec), f"SELECT count(lo_create(0)) FROM generate_series(1, {LARGE_OBJECTS})")
     answers.clear()
     end = attack.end(spec)
     most = max(answers)
@@ -97,14 +97,14 @@ def test_what_is_left_is_counted_and_not_fetched(attack: Attack, answers: list[i
 
 @soak_only
 @pytest.mark.timeout(900)
-@open_fault("E1", "they change hands in one statement, which meets the time limit at each try")
-def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit that one statement for all of them meets on every machine; in portions each would keep it."""
-    monkeypatch.setattr(handover, "REVOKE_LIMIT_SECONDS", 1.0)
+@open_fault("E1", "one statement transfers all of them, and it reaches the time limit at each try")
+def test_a_user_with_very_many_large_objects_is_ended(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One statement for all objects exceeds this time limit on every machine. One statement for a portion would not."""
+    monkeypatch.setattr(left_behind, "REVOKE_LIMIT_SECONDS", 1.0)
     spec = attack.user(readonly())
     session = attack.session(spec)
-    must(session, "SET statement_timeout = 0")
-    must(session, f"SELECT count(lo_create(0)) FROM generate_series(1, {VERY_MANY})")
+    run_setup(session, "SET statement_timeout = 0")
+    run_setup(session, f"SELECT count(lo_create(0)) FROM generate_series(1, {VERY_MANY})")
     attack.assert_ended(spec, attack.end(spec), session)
 
 
@@ -112,11 +112,11 @@ def test_very_many_large_objects_do_not_hold_up_the_end(attack: Attack, monkeypa
 
 
 def temporary_view(session: Session) -> None:
-    must(session, "CREATE TEMP VIEW passing AS SELECT 1 AS a")
+    run_setup(session, "CREATE TEMP VIEW passing AS SELECT 1 AS a")
 
 
 def temporary_function(session: Session) -> None:
-    must(session, "CREATE FUNCTION pg_temp.passing() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    run_setup(session, "CREATE FUNCTION pg_temp.passing() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 
 
 def temporary_tables(session: Session) -> None:
@@ -144,7 +144,7 @@ UNION ALL SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.prona
 """
 
 
-@open_fault("E3", "temporary objects are handed over, which nobody may: the mend names pg_temp and cannot help")
+@open_fault("E3", "temporary objects are transferred, which no role may: the remedy names pg_temp and cannot help")
 @pytest.mark.parametrize(
     ("make", "then"),
     [
@@ -162,7 +162,7 @@ def test_temporary_objects_are_dropped(
     make(attack.session(spec))
     then(attack)
     end = attack.end(spec)
-    left = attack.ask(TEMPORARY)
+    left = attack.query(TEMPORARY)
     attack.assert_ended(spec, end)
-    assert "pg_temp" not in end.told
+    assert "pg_temp" not in end.report_text
     assert not left, "they are still there"

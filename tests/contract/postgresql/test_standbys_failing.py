@@ -1,4 +1,4 @@
-"""Standbys that lag, are silent, or are not what they should be: named, waited for, and nobody is called gone before."""
+"""Standbys that lag, are down, or are other servers: the adapter names them, and returns no removal before they have ended the user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.contract.postgresql.harness import (
     readonly,
     writer,
 )
-from tests.contract.postgresql.pair import Pair, had_here, impatient, login_at, opened
+from tests.contract.postgresql.standby_pair import Pair, had_here, login_at, opened, short_session_limit
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
@@ -32,7 +32,7 @@ def harness(paired: EngineHarness) -> EngineHarness:
     return paired
 
 
-def test_a_standby_that_is_down_is_named_and_waited_for(harness: EngineHarness, pair: Pair) -> None:
+def test_a_standby_that_is_down_is_named_and_delays_the_drop(harness: EngineHarness, pair: Pair) -> None:
     spec, _ = opened(harness, pair)
     here = login_at(pair.primary, spec, harness.database)
     pair.standby.stop()
@@ -41,10 +41,10 @@ def test_a_standby_that_is_down_is_named_and_waited_for(harness: EngineHarness, 
             lambda: harness.adapter().drop_user(spec.username, spec.level),
             lambda: harness.adapter().activity([spec.username]),
         ):
-            with pytest.raises(ServerDown, match="the standby behind env:STANDBY_1: no connection") as silent:
+            with pytest.raises(ServerDown, match="the standby behind env:STANDBY_1: no connection") as down:
                 verb()
-            assert BOT_PASSWORD not in everything_on(silent.value)
-            assert "postgresql://" not in everything_on(silent.value)
+            assert BOT_PASSWORD not in everything_on(down.value)
+            assert "postgresql://" not in everything_on(down.value)
         assert not here.is_alive(), "what can be ended is ended"
         with pytest.raises(LoginRefused):
             login_at(pair.primary, spec, harness.database)
@@ -59,7 +59,7 @@ def test_a_standby_that_is_down_is_named_and_waited_for(harness: EngineHarness, 
     assert not harness.role_exists(spec.username)
 
 
-def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
+def test_a_frozen_standby_does_not_delay_the_primary(pair: Pair) -> None:
     harness = replace(build(pair.primary), standbys=(pair.standby,))
     pair.catch_up()
     spec, there = opened(harness, pair)
@@ -79,7 +79,7 @@ def test_a_standby_that_is_frozen_holds_up_nothing_else(pair: Pair) -> None:
     assert not there.is_alive()
 
 
-def test_one_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair: Pair) -> None:
+def test_a_standby_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair: Pair) -> None:
     spec, there = opened(harness, pair)
     gone = replace(pair.standby, port=servers.free_port())
     both = replace(harness, standbys=(gone, pair.standby))
@@ -90,10 +90,10 @@ def test_one_that_is_down_does_not_spare_the_other(harness: EngineHarness, pair:
     assert not removal.was_absent
 
 
-def test_a_standby_that_lags(harness: EngineHarness, pair: Pair) -> None:
-    """It still lets the user in: the drop ends what is there, and does not say it is done."""
+def test_a_lagging_standby_prevents_the_removal(harness: EngineHarness, pair: Pair) -> None:
+    """A lagging standby still accepts the login: the drop ends the sessions there, and raises ServerDown."""
     spec, there = opened(harness, pair)
-    with pair.lagging(), impatient():
+    with pair.lagging(), short_session_limit():
         with pytest.raises(ServerDown, match=r"env:STANDBY_1: it lags behind the primary"):
             harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
@@ -106,22 +106,22 @@ def test_a_standby_that_lags(harness: EngineHarness, pair: Pair) -> None:
     assert not late.is_alive()
 
 
-def test_what_the_primary_commits_late(harness: EngineHarness, pair: Pair) -> None:
-    """With ``synchronous_commit = off`` the login is blocked before that is written; what is there must still be seen."""
+def test_a_late_commit_on_the_primary_is_waited_for(harness: EngineHarness, pair: Pair) -> None:
+    """With ``synchronous_commit = off`` the block of the login is written late. The sessions on the standby are ended nevertheless."""
     spec, there = opened(harness, pair)
     with pair.primary.admin() as c:
         c.execute(sql.SQL("ALTER ROLE {} SET synchronous_commit = off").format(sql.Identifier(harness.bot)))
-    with pair.lagging(), impatient():
+    with pair.lagging(), short_session_limit():
         with pytest.raises(ServerDown, match="lags"):
             harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
     assert not harness.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-def test_a_user_the_standby_has_not_heard_of_yet(harness: EngineHarness, pair: Pair) -> None:
-    """Absent there is not gone: it would appear, with its password, and could log in before it is blocked there too."""
+def test_a_user_that_is_not_replicated_yet_is_waited_for(harness: EngineHarness, pair: Pair) -> None:
+    """A user that is absent on the standby may still be replicated, with its password, and could log in before the block is replicated."""
     spec = harness.spec(readonly())
-    with pair.lagging(), impatient():
+    with pair.lagging(), short_session_limit():
         harness.adapter().create_user(spec)
         with pytest.raises(ServerDown, match="lags"):
             harness.adapter().drop_user(spec.username, spec.level)
@@ -132,7 +132,7 @@ def test_a_user_the_standby_has_not_heard_of_yet(harness: EngineHarness, pair: P
     assert harness.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-def test_the_drop_waits_for_a_standby_that_is_a_little_late(harness: EngineHarness, pair: Pair) -> None:
+def test_the_drop_waits_for_a_short_lag(harness: EngineHarness, pair: Pair) -> None:
     spec, there = opened(harness, pair)
     resumed = threading.Timer(1.0, lambda: _resume(pair.standby))
     with pair.lagging():
@@ -148,7 +148,9 @@ def _resume(standby: PostgresServer) -> None:
         c.execute("SELECT pg_wal_replay_resume()")
 
 
-def test_another_server_in_its_place(harness: EngineHarness, pair: Pair, postgresql16: PostgresServer) -> None:
+def test_another_server_as_standby_is_rejected(
+    harness: EngineHarness, pair: Pair, postgresql16: PostgresServer
+) -> None:
     with postgresql16.admin() as c:
         make_login(c, harness.bot)
     spec = harness.spec(readonly())
@@ -156,10 +158,10 @@ def test_another_server_in_its_place(harness: EngineHarness, pair: Pair, postgre
     elsewhere = Secrets(
         admin_url=harness.secrets().admin_url, replicas=(postgresql16.url(harness.bot, BOT_PASSWORD, "postgres"),)
     )
-    with pytest.raises(Rejected, match="behind env:STANDBY_1 is another server") as no:
+    with pytest.raises(Rejected, match="behind env:STANDBY_1 is another server") as rejected:
         PostgreSQL(harness.target(), elsewhere).drop_user(spec.username, spec.level)
-    assert no.value.remedy is not None
-    assert "env:STANDBY_1" in no.value.remedy
+    assert rejected.value.remedy is not None
+    assert "env:STANDBY_1" in rejected.value.remedy
     harness.adapter().drop_user(spec.username, spec.level)
 
 
@@ -171,20 +173,22 @@ def test_another_server_in_its_place(harness: EngineHarness, pair: Pair, postgre
     ],
     ids=["password", "url"],
 )
-def test_an_address_that_is_wrong(harness: EngineHarness, pair: Pair, spoil: Callable[[str], str], says: str) -> None:
-    """The primary's sessions and login end all the same."""
+def test_a_wrong_standby_address_does_not_spare_the_primary(
+    harness: EngineHarness, pair: Pair, spoil: Callable[[str], str], says: str
+) -> None:
+    """The sessions and the login on the primary are ended nevertheless."""
     spec, _ = opened(harness, pair)
     here = login_at(pair.primary, spec, harness.database)
     spoiled = Secrets(admin_url=harness.secrets().admin_url, replicas=(spoil(harness.secrets().replicas[0]),))
-    with pytest.raises(Rejected, match=says) as no:
+    with pytest.raises(Rejected, match=says) as rejected:
         PostgreSQL(harness.target(), spoiled).drop_user(spec.username, spec.level)
-    assert spoiled.replicas[0] not in everything_on(no.value)
+    assert spoiled.replicas[0] not in everything_on(rejected.value)
     assert not here.is_alive()
     harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
-    """It will never hear that the login is blocked: nobody may say that the user is gone."""
+def test_a_promoted_standby_is_rejected_with_a_remedy(pair: Pair) -> None:
+    """A promoted standby never replicates the block of the login, so the adapter returns no removal."""
     harness = build(pair.primary)
     spec = harness.spec(writer())
     harness.adapter().create_user(spec)
@@ -194,9 +198,12 @@ def test_one_that_became_a_server_of_its_own(pair: Pair) -> None:
         harness = replace(harness, standbys=(split,))
         there = login_at(split, spec, harness.database)
         there.write()
-        with impatient(), pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as no:
+        with (
+            short_session_limit(),
+            pytest.raises(Rejected, match=r"env:STANDBY_1: it is no standby any more") as rejected,
+        ):
             harness.adapter().drop_user(spec.username, spec.level)
         assert not there.is_alive()
         with split.admin() as c:
-            c.execute((no.value.remedy or "").split("there: ")[1].encode())
+            c.execute((rejected.value.remedy or "").split("there: ")[1].encode())
         assert not harness.adapter().drop_user(spec.username, spec.level).was_absent

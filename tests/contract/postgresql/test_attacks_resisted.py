@@ -1,4 +1,4 @@
-"""What holds, and must go on holding: what an account may do to itself, sessions that are hard to end, odd things left behind."""
+"""Attacks that fail today and must go on failing: changes of the user's own role, busy sessions, and objects of rare kinds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 
 from adapters.base import UserSpec
 from adapters.contract import wait_until
-from tests.contract.postgresql.attacks import Attack, can, half_open_login, must
+from tests.contract.postgresql.attacks import Attack, half_open_login, run_setup, succeeds
 from tests.contract.postgresql.harness import BOT_PASSWORD, writer
 
-LONGER = (
+FORBIDDEN = (
     "COMMENT ON ROLE {user} IS 'mine'",
     "ALTER ROLE {user} RENAME TO somebody",
     "ALTER ROLE {user} VALID UNTIL 'infinity'",
@@ -31,18 +31,18 @@ LONGER = (
     "SELECT pg_create_logical_replication_slot('x', 'pgoutput')",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{bot}'",
 )
-"""What would let a user outlive its end, or reach the bot."""
-ITS_OWN = "ItsOwn0Password"
-OWN = (
+"""Statements by which a user could outlive its grant or reach the bot. The server refuses each."""
+OWN_PASSWORD = "ItsOwn0Password"
+ALLOWED = (
     "ALTER ROLE {user} SET search_path = 'public'",
     "ALTER ROLE {user} IN DATABASE {database} SET search_path = 'public'",
     "ALTER ROLE {user} SET default_transaction_read_only = on",
     "ALTER ROLE {user} RESET ALL",
-    f"ALTER ROLE {{user}} PASSWORD '{ITS_OWN}'",
+    f"ALTER ROLE {{user}} PASSWORD '{OWN_PASSWORD}'",
 )
-"""What it may do to itself."""
-BECOMES = "ALTER ROLE {user} SET role = 'shop_writer'"
-"""Too, where it may become its level's role at all."""
+"""Statements that change the user's own role. The server allows each."""
+SET_ROLE = "ALTER ROLE {user} SET role = 'shop_writer'"
+"""The server allows this one where the user may SET ROLE to its level's role."""
 THINGS = (
     "CREATE SCHEMA mine",
     "CREATE TABLE mine.t (id int PRIMARY KEY)",
@@ -66,7 +66,7 @@ THINGS = (
     "CREATE TABLE mine.part PARTITION OF mine.parted FOR VALUES FROM (1) TO (2)",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA mine GRANT ALL ON TABLES TO PUBLIC",
 )
-KEPT = (
+LEFT_OBJECTS = (
     "mine.t (table)",
     "p (publication)",
     "mine.st (statistics object)",
@@ -74,7 +74,7 @@ KEPT = (
     "mine.cf (text search configuration)",
 )
 EXTENSIONS = ("CREATE EXTENSION hstore SCHEMA mine", "CREATE EXTENSION pg_trgm")
-"""Trusted ones, where the server has them."""
+"""Trusted extensions, where the server has them."""
 FOREIGN = (
     "CREATE SERVER srv FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1')",
     "CREATE USER MAPPING FOR {user} SERVER srv OPTIONS (user 'x', password 'y')",
@@ -98,52 +98,52 @@ def filled(attack: Attack, spec: UserSpec, statement: str) -> str:
     return statement.format(user=spec.username, bot=attack.harness.bot, owner=attack.harness.owner, database=database)
 
 
-# What an account may do to itself.
+# Changes of the user's own role.
 
 
-def test_a_user_can_do_nothing_against_its_end(attack: Attack) -> None:
+def test_a_user_cannot_prevent_its_revocation(attack: Attack) -> None:
     spec = attack.user(writer())
     before = attack.harness.adapter().list_users()
     session = attack.session(spec)
     url = attack.harness.server.url(attack.harness.bot, BOT_PASSWORD, attack.harness.database)
     with psycopg.connect(url, autocommit=True) as bot:
-        assert [statement for statement in LONGER if can(session, filled(attack, spec, statement))] == []
-        assert can(bot)
+        assert [statement for statement in FORBIDDEN if succeeds(session, filled(attack, spec, statement))] == []
+        assert succeeds(bot)
     assert attack.harness.adapter().list_users() == before
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
 
 
-def test_what_a_user_may_change_of_itself_changes_no_end(attack: Attack) -> None:
+def test_a_users_own_settings_do_not_prevent_its_revocation(attack: Attack) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
-    for statement in OWN:
-        must(session, filled(attack, spec, statement))
-    can(session, filled(attack, spec, BECOMES))
+    for statement in ALLOWED:
+        run_setup(session, filled(attack, spec, statement))
+    succeeds(session, filled(attack, spec, SET_ROLE))
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
     with pytest.raises(psycopg.OperationalError):
-        attack.harness.login(spec, password=ITS_OWN)
+        attack.harness.login(spec, password=OWN_PASSWORD)
 
 
-# Sessions that are hard to end.
+# Busy sessions.
 
 
 BUSY = "SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s::oid AND state = 'active' AND backend_type = 'client backend'"
 
 
-def test_sessions_that_are_hard_to_end(attack: Attack) -> None:
-    """A loop that swallows every cancellation, a COPY that nobody reads, parallel workers, a listener, a login half done."""
+def test_busy_sessions_are_ended(attack: Attack) -> None:
+    """A loop that ignores every cancellation, a COPY that nobody reads, parallel workers, a listener, and a login without a password."""
     spec = attack.user(writer())
     idle = attack.session(spec)
-    must(idle, "LISTEN x")
+    run_setup(idle, "LISTEN x")
     for statement in (RESTLESS, UNREAD, PARALLEL):
         attack.session(spec).pgconn.send_query(statement.encode())
-    wait_until(lambda: attack.ask(BUSY, attack.oids[spec.username]) == [(3,)], within=60.0)
+    wait_until(lambda: attack.query(BUSY, attack.oids[spec.username]) == [(3,)], within=60.0)
     with half_open_login(attack.harness.server.port, spec.username, attack.harness.database):
         end = attack.end(spec, tries=2)
         attack.assert_ended(spec, end, idle)
 
 
-# Odd things left behind.
+# Objects of rare kinds.
 
 
 @pytest.fixture
@@ -158,29 +158,29 @@ UNION ALL SELECT subname FROM pg_subscription
 """
 
 
-def test_things_of_every_sort_do_not_hold_up_the_end(team: Attack) -> None:
+def test_a_user_with_objects_of_every_kind_is_ended(team: Attack) -> None:
     spec = team.user(writer())
     session = team.session(spec)
     for statement in THINGS:
-        must(session, filled(team, spec, statement))
+        run_setup(session, filled(team, spec, statement))
     for statement in EXTENSIONS:
-        can(session, statement)
+        succeeds(session, statement)
     end = team.end(spec, tries=1)
     team.assert_ended(spec, end, session)
     assert end.removal
-    assert set(end.removal.left_behind) >= set(KEPT)
-    assert team.ask(ORPHANS) == []
+    assert set(end.removal.left_behind) >= set(LEFT_OBJECTS)
+    assert team.query(ORPHANS) == []
 
 
-def test_foreign_servers_do_not_hold_up_the_end(team: Attack) -> None:
+def test_a_user_with_foreign_servers_is_ended(team: Attack) -> None:
     with team.harness.superuser() as c:
-        if not can(c, "CREATE EXTENSION postgres_fdw"):
+        if not succeeds(c, "CREATE EXTENSION postgres_fdw"):
             pytest.skip("this server has no postgres_fdw")
-        must(c, "GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO shop_writer")
+        run_setup(c, "GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO shop_writer")
     spec = team.user(writer())
     session = team.session(spec)
     for statement in ("CREATE SCHEMA mine", *FOREIGN):
-        must(session, filled(team, spec, statement))
+        run_setup(session, filled(team, spec, statement))
     end = team.end(spec, tries=1)
     team.assert_ended(spec, end, session)
     assert end.removal

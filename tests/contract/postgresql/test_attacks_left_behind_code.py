@@ -1,17 +1,17 @@
-"""Code that an ended user left: whatever sets it off later, it reaches nothing that another ended user left."""
+"""Code that an ended user left behind reads nothing that another ended user left behind, whatever runs it later."""
 
 from __future__ import annotations
 
 import pytest
 
 from adapters.contract import wait_until
-from tests.contract.postgresql.attacks import Attack, can, must
+from tests.contract.postgresql.attacks import Attack, run_setup, succeeds
 from tests.contract.postgresql.harness import writer
 from tests.open_faults import open_fault, require
 
 SETTINGS = "autovacuum_naptime = 1s\n"
 AUTOVACUUM = 60.0
-"""Seconds within which it comes round, however busy the machine is."""
+"""Seconds within which autovacuum runs, also on a busy machine."""
 
 PRIVATE = "CREATE SCHEMA priv; CREATE TABLE priv.private AS SELECT 'secret'::text AS words"
 TRAP = """
@@ -46,38 +46,38 @@ ANALYSED = "SELECT 1 FROM pg_stat_all_tables WHERE relname = 'bait' AND last_aut
 
 @pytest.fixture
 def team(attack: Attack) -> Attack:
-    """Who gives the level a right to make schemas."""
+    """A team whose level may create schemas."""
     attack.make_friend()
     attack.as_superuser(f'GRANT CREATE ON DATABASE "{attack.harness.database}" TO shop_writer')
     return attack
 
 
 def both_ended(team: Attack, *trap: str) -> None:
-    """One left a table to itself, the other left a trap."""
+    """Two ended users: one left a private table behind, the other left a trap."""
     victim, thief = team.user(writer()), team.user(writer())
-    must(team.session(victim), PRIVATE)
+    run_setup(team.session(victim), PRIVATE)
     for statements in trap:
-        must(team.session(thief), statements)
+        run_setup(team.session(thief), statements)
     for spec in (victim, thief):
         end = team.end(spec)
         require(end.removal, end.error)
 
 
 def assert_nothing_taken(team: Attack) -> None:
-    assert team.ask("SELECT DISTINCT who, words FROM trap.loot") == []
-    assert not can(team.friends_session(), "SELECT words FROM priv.private"), "everybody reads the table"
+    assert team.query("SELECT DISTINCT who, words FROM trap.loot") == []
+    assert not succeeds(team.friends_session(), "SELECT words FROM priv.private"), "everybody reads the table"
 
 
-@open_fault("G1", "the trigger runs as the owner of what every ended user left")
-def test_a_trigger_set_off_by_a_cascade_takes_nothing(team: Attack) -> None:
+@open_fault("G1", "the trigger runs as the owner of the objects of all ended users")
+def test_a_left_behind_trigger_reads_no_left_behind_table(team: Attack) -> None:
     both_ended(team, TRAP, CASCADE)
-    must(team.friends_session(), "DELETE FROM trap.parent WHERE id = 1")
+    run_setup(team.friends_session(), "DELETE FROM trap.parent WHERE id = 1")
     assert_nothing_taken(team)
 
 
-@open_fault("G1", "the index's function runs as the owner of what every ended user left")
-def test_an_index_set_off_by_autovacuum_takes_nothing(team: Attack) -> None:
+@open_fault("G1", "the index's function runs as the owner of the objects of all ended users")
+def test_a_left_behind_index_function_reads_no_left_behind_table(team: Attack) -> None:
     both_ended(team, TRAP, INDEX)
     team.as_superuser("ALTER TABLE trap.bait SET (autovacuum_enabled = true)")
-    wait_until(lambda: team.ask(ANALYSED), within=AUTOVACUUM)
+    wait_until(lambda: team.query(ANALYSED), within=AUTOVACUUM)
     assert_nothing_taken(team)

@@ -1,4 +1,4 @@
-"""A server that users filled: the bot still gets in, and ends them."""
+"""A server whose locks or connections a user exhausted: the bot still connects and ends the user."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import pytest
 from adapters.base import UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.attacks import Attack, Session, can, half_open_login, must
+from tests.contract.postgresql.attacks import Attack, Session, half_open_login, run_setup, succeeds
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault, require
 
 RESERVED = 16
-"""The version from which on connections can be reserved for a role."""
+"""The first version where connections can be reserved for a role."""
 CONNECTIONS = 30
 SETTINGS = f"max_connections = {CONNECTIONS}\nlog_statement = none\nlog_min_duration_statement = -1\n"
 PORTIONS = (20_000, 1_000, 100, 10, 1, 1, 1, 1)
 
 
 def fill_lock_table(session: Session) -> None:
-    """Until there is room for no lock more."""
+    """Take advisory locks until the lock table is full."""
     for number, count in enumerate(PORTIONS):
         locks = f"SELECT count(pg_advisory_lock({number * 100_000} + g)) FROM generate_series(1, {count}) g"
         with contextlib.suppress(psycopg.errors.OutOfMemory):
             session.execute(locks.encode())
 
 
-def nobody_gets_in(attack: Attack) -> bool:
+def is_closed_to_logins(attack: Attack) -> bool:
     try:
         attack.harness.superuser().close()
     except psycopg.OperationalError:
@@ -41,27 +41,27 @@ def nobody_gets_in(attack: Attack) -> bool:
 
 
 def used_before(attack: Attack) -> PostgreSQL:
-    """An adapter that may have kept a way in."""
+    """An adapter that was used before, so it could have kept a connection."""
     adapter = attack.harness.adapter()
     adapter.check([readonly()])
     return adapter
 
 
 def assert_ends_while_full(attack: Attack, spec: UserSpec, session: Session, adapter: PostgreSQL) -> None:
-    """Nobody makes room meanwhile."""
+    """The user is ended while the server stays full."""
     end = attack.end(spec, adapter=adapter)
-    assert not can(session), f"its session lives on: {end.error}"
+    assert not succeeds(session), f"its session lives on: {end.error}"
     assert end.removal is not None, end.error
 
 
-@open_fault("H1", "out of shared memory at each of the bot's connections, the superuser's too")
-def test_a_full_table_of_locks_does_not_hold_up_the_end(attack: Attack) -> None:
+@open_fault("H1", "each connection of the bot fails with 'out of shared memory', and the superuser's too")
+def test_a_full_lock_table_does_not_delay_the_revocation(attack: Attack) -> None:
     adapter = used_before(attack)
     spec = attack.user(readonly(), adapter)
-    attack.stack.callback(wait_until, lambda: not nobody_gets_in(attack))
+    attack.stack.callback(wait_until, lambda: not is_closed_to_logins(attack))
     session = attack.session(spec)
     fill_lock_table(session)
-    require(nobody_gets_in(attack), "the lock table is full")
+    require(is_closed_to_logins(attack), "the lock table is full")
     assert_ends_while_full(attack, spec, session, adapter)
 
 
@@ -74,24 +74,24 @@ CATALOGS = (
     "SELECT 1 FROM pg_auth_members ORDER BY member, roleid LIMIT 1",
     "SELECT 1 FROM pg_auth_members ORDER BY roleid, member LIMIT 1",
 )
-"""Locks on the catalogs of roles and on their indexes, for as long as the transaction is open."""
+"""Locks on the role catalogs and their indexes, held as long as the transaction is open."""
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL) WHERE usesysid = %s::oid"
 
 
-def test_a_connection_from_before_that_holds_its_locks_can_end_sessions(attack: Attack) -> None:
-    """A fact of the server, for whoever mends H1: that the connection is open is not enough, it needs locks that it may not get later."""
+def test_an_earlier_connection_with_its_locks_can_end_sessions(attack: Attack) -> None:
+    """A fact of the server for the fix of H1: an open connection is not enough. It needs locks that it may not get later."""
     spec = attack.user(readonly())
-    attack.stack.callback(wait_until, lambda: not nobody_gets_in(attack))
+    attack.stack.callback(wait_until, lambda: not is_closed_to_logins(attack))
     session, held = attack.session(spec), attack.stack.enter_context(connection_of_the_bot(attack))
     for statement in CATALOGS:
-        must(held, statement)
-    must(
+        run_setup(held, statement)
+    run_setup(
         session, f"ALTER ROLE {spec.username} SET work_mem = '5MB'"
-    )  # what the connection remembers of roles is old now
+    )  # the role cache of the other connection is outdated now
     fill_lock_table(session)
-    require(nobody_gets_in(attack), "the lock table is full")
-    must(held, KILL.replace("%s", str(attack.oids[spec.username])))
-    wait_until(lambda: not can(session))
+    require(is_closed_to_logins(attack), "the lock table is full")
+    run_setup(held, KILL.replace("%s", str(attack.oids[spec.username])))
+    wait_until(lambda: not succeeds(session))
 
 
 def connection_of_the_bot(attack: Attack) -> contextlib.closing[Session]:
@@ -101,7 +101,7 @@ def connection_of_the_bot(attack: Attack) -> contextlib.closing[Session]:
 
 @contextmanager
 def half_open(attack: Attack, spec: UserSpec) -> Iterator[None]:
-    """As many logins as the server takes, each of which waits to be asked for its password; none is needed for it."""
+    """Open as many logins as the server accepts. Each waits for its password, and none of them needs a valid one."""
     lines: list[socket.socket] = []
     try:
         wait_until(lambda: is_full(attack, spec, lines), within=60.0)
@@ -109,17 +109,17 @@ def half_open(attack: Attack, spec: UserSpec) -> Iterator[None]:
     finally:
         for line in lines:
             line.close()
-        wait_until(lambda: not nobody_gets_in(attack))
+        wait_until(lambda: not is_closed_to_logins(attack))
 
 
 def is_full(attack: Attack, spec: UserSpec, lines: list[socket.socket]) -> bool:
     lines.append(half_open_login(attack.harness.server.port, spec.username, attack.harness.database))
-    return len(lines) > CONNECTIONS and nobody_gets_in(attack)
+    return len(lines) > CONNECTIONS and is_closed_to_logins(attack)
 
 
-@open_fault("H2", "too many clients already, at each of the bot's connections")
+@open_fault("H2", "each connection of the bot fails with 'too many clients already'")
 @pytest.mark.parametrize("reserved", [False, True], ids=["no reserve", "a reserve"])
-def test_half_open_logins_do_not_hold_up_the_end(attack: Attack, *, reserved: bool) -> None:
+def test_half_open_logins_do_not_delay_the_revocation(attack: Attack, *, reserved: bool) -> None:
     if reserved:
         keep_a_reserve(attack)
     adapter = used_before(attack)
@@ -135,8 +135,8 @@ def keep_a_reserve(attack: Attack) -> None:
     attack.as_superuser(f"GRANT pg_use_reserved_connections TO {attack.harness.bot}")
 
 
-def test_the_user_ends_when_there_is_room_again(attack: Attack) -> None:
-    """What could not be done is done when it can be."""
+def test_the_user_is_ended_once_connections_are_free_again(attack: Attack) -> None:
+    """A revocation that failed succeeds later."""
     spec = attack.user(readonly())
     session = attack.session(spec)
     with half_open(attack, spec):

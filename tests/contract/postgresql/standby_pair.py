@@ -1,4 +1,4 @@
-"""A primary and its streaming standby, and sessions on either."""
+"""A primary and its streaming standby, with sessions on both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ had_here = contextmanager(had)
 
 @dataclass(frozen=True)
 class Pair:
-    """``lagging``: the standby replays nothing meanwhile."""
+    """A primary and its standby. Inside ``lagging`` the standby replays nothing."""
 
     primary: PostgresServer
     standby: PostgresServer
@@ -49,7 +49,7 @@ class Pair:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
+def short_session_limit() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(standbys, "SESSIONS_WITHIN", 1.0)
         yield
@@ -58,14 +58,14 @@ def impatient() -> Iterator[None]:
 _logins: list[Login] = []
 
 
-def hang_up() -> None:
-    """Every session that was left open."""
+def close_sessions() -> None:
+    """Close every session that a test left open."""
     while _logins:
         _logins.pop().close()
 
 
 def login_at(server: PostgresServer, spec: UserSpec, database: str) -> Login:
-    """A session that is closed when the test is over."""
+    """Open a session, which is closed after the test."""
     try:
         url = server.url(spec.username, spec.password, database)
         login = Login(psycopg.connect(url, autocommit=True, connect_timeout=60))
@@ -76,7 +76,7 @@ def login_at(server: PostgresServer, spec: UserSpec, database: str) -> Login:
 
 
 def opened(harness: EngineHarness, pair: Pair, level: Level | None = None) -> tuple[UserSpec, Login]:
-    """A user, and its session on the standby."""
+    """Create a user and open its session on the standby."""
     spec = harness.spec(level or readonly())
     harness.adapter().create_user(spec)
     pair.catch_up()
