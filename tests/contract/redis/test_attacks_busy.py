@@ -47,7 +47,7 @@ def hammer(session: Session, command: list[str], is_over: threading.Event) -> No
     """As long as the session lives."""
     with suppress(RedisError, OSError):
         while not is_over.is_set():
-            session.ask(*command)
+            session.execute(*command)
 
 
 @contextmanager

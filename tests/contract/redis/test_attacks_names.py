@@ -86,7 +86,7 @@ def without_config(server: RedisServer) -> EngineHarness:
 def test_settings_that_change_nothing_for_us(
     flavour: Flavour, started: Callable[..., RedisServer], keeps: str, what: str
 ) -> None:
-    harness = EngineHarness((started(flavour, keeps=keeps, extra=HARMLESS[what]),))
+    harness = EngineHarness((started(flavour, saves_in=keeps, extra=HARMLESS[what]),))
     expect_life(harness, harness.adapter())
 
 
@@ -103,7 +103,7 @@ def test_no_config_where_users_are_kept_in_a_file_of_their_own(
 def test_doctor_says_that_users_cannot_be_saved(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
-    harness = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
+    harness = without_config(started(flavour, saves_in="config", extra=WITHOUT_CONFIG[how]))
     found = harness.adapter().check([READING])
     require(found.warnings, "something is said")
     assert any("aclfile" in str(finding.remedy) for finding in found.problems), "the one way out is an ACL file"
@@ -114,7 +114,7 @@ def test_doctor_says_that_users_cannot_be_saved(
 def test_a_grant_is_refused_where_users_cannot_be_saved(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
-    harness = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
+    harness = without_config(started(flavour, saves_in="config", extra=WITHOUT_CONFIG[how]))
     trouble, is_there = outcome(harness, harness.adapter())
     require(trouble is not None, "no user is given who would be forgotten at a restart")
     assert isinstance(trouble, Rejected)
@@ -133,7 +133,7 @@ def of_administrator(server: RedisServer) -> tuple[EngineHarness, Redis]:
 def test_doctor_finds_what_was_disabled(
     flavour: Flavour, started: Callable[..., RedisServer], keeps: str, command: str
 ) -> None:
-    _, adapter = of_administrator(started(flavour, keeps=keeps, extra=DISABLED.format(command)))
+    _, adapter = of_administrator(started(flavour, saves_in=keeps, extra=DISABLED.format(command)))
     assert [finding for finding in adapter.check([READING]).problems if command in finding.what]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base import Secrets, Tls
 from tests.conftest import had
-from tests.contract.redis.harness import BOT_PASSWORD, READING, EngineHarness, Noted
+from tests.contract.redis.harness import BOT_PASSWORD, READING, EngineHarness, RecordingRedis
 from tests.open_faults import open_fault
 from tests.servers import certificates
 from tests.servers import redis as servers
@@ -25,7 +25,7 @@ def authority(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def secured(authority: Path) -> Iterator[tuple[EngineHarness, Noted]]:
+def secured(authority: Path) -> Iterator[tuple[EngineHarness, RecordingRedis]]:
     port = free_port()
     with certificates.made() as pem:
         authority.parent.mkdir()
@@ -35,13 +35,13 @@ def secured(authority: Path) -> Iterator[tuple[EngineHarness, Noted]]:
         for server in had(lambda: servers.start(REDIS, extra=extra)):
             harness = EngineHarness((server,))
             target = harness.target(tls=Tls(mode="verify-full", ca=str(authority)))
-            adapter = Noted(target, Secrets(admin_url=f"rediss://{harness.bot}:{BOT_PASSWORD}@127.0.0.1:{port}"))
+            adapter = RecordingRedis(target, Secrets(admin_url=f"rediss://{harness.bot}:{BOT_PASSWORD}@127.0.0.1:{port}"))
             adapter.passwords = harness.passwords
             yield harness, adapter
 
 
 @open_fault("U7", "the command names the bot's own file of the authority, which no other machine has")
-def test_over_tls_that_verifies(secured: tuple[EngineHarness, Noted], authority: Path) -> None:
+def test_over_tls_that_verifies(secured: tuple[EngineHarness, RecordingRedis], authority: Path) -> None:
     harness, adapter = secured
     spec = harness.spec(READING)
     adapter.create_user(spec)

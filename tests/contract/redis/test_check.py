@@ -150,7 +150,7 @@ def test_a_level_that_cannot_be_given_is_a_problem(harness: EngineHarness, level
 
 def test_a_sentinel_is_no_server(started: Callable[..., RedisServer]) -> None:
     sentinel = EngineHarness.__new__(EngineHarness)
-    server = started(arguments=("--sentinel",), keeps="config")
+    server = started(arguments=("--sentinel",), saves_in="config")
     server.run("ACL", "SETUSER", "dbaccess", "on", f">{BOT_PASSWORD}", "+@all")
     sentinel.nodes, sentinel.prefix, sentinel.ledger, sentinel.passwords = (server,), "jit_", "ledger", {}
     health = sentinel.adapter(bot="dbaccess").check()

@@ -48,7 +48,7 @@ def test_a_storm_of_writes_and_new_logins(harness: EngineHarness) -> None:
                 session = harness.login(spec.username, spec.password)
                 held.append(session)
                 for _ in range(20):
-                    session.ask("INCR", "storm")
+                    session.execute("INCR", "storm")
 
     threads = [threading.Thread(target=storm) for _ in range(8)]
     for thread in threads:
@@ -91,7 +91,7 @@ def test_what_would_outlive_or_hold_up_is_refused(harness: EngineHarness, level:
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
     with pytest.raises(Denied):
-        session.ask(*words)
+        session.execute(*words)
     session.close()
 
 
@@ -150,10 +150,10 @@ def test_a_session_that_took_off_its_name_is_nobody(harness: EngineHarness) -> N
     adapter, spec = harness.adapter(), harness.spec(WRITING)
     adapter.create_user(spec)
     session = harness.login(spec.username, spec.password)
-    session.ask("RESET")
+    session.execute("RESET")
     assert adapter.drop_user(spec.username, WRITING).sessions_ended == 0
     with pytest.raises(RedisError, match="Authentication required"):
-        session.ask("HLEN", "shop:customers")
+        session.execute("HLEN", "shop:customers")
     session.close()
 
 

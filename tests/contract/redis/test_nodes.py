@@ -197,8 +197,8 @@ def test_the_nodes_of_a_cluster(cluster: tuple[RedisServer, RedisServer]) -> Non
     adapter.create_user(spec)
     sessions = [harness.login(spec.username, spec.password, node) for node in harness.nodes]
     sessions[0].write()
-    assert sessions[1].ask("READONLY") == "OK"
+    assert sessions[1].execute("READONLY") == "OK"
     wait_until(lambda: sessions[1].read_beside() > 0)
-    assert sessions[0].ask("CLUSTER", "SLOTS")
+    assert sessions[0].execute("CLUSTER", "SLOTS")
     assert adapter.drop_user(spec.username, WRITING).sessions_ended == 2
     assert not any(session.is_alive() for session in sessions)

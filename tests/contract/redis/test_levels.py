@@ -152,9 +152,9 @@ def test_a_level_of_two_grants_keeps_them_apart(harness: EngineHarness) -> None:
     spec = harness.spec(Level(name="two", grants=(reads, writes)))
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    assert session.ask("GET", "r:1") is None
-    assert session.ask("SET", "w:1", "x") == "OK"
-    assert session.ask("GET", "w:1") == "x"
+    assert session.execute("GET", "r:1") is None
+    assert session.execute("SET", "w:1", "x") == "OK"
+    assert session.execute("GET", "w:1") == "x"
     for words in (
         ("SET", "r:1", "x"),
         ("DEL", "w:1"),
@@ -163,7 +163,7 @@ def test_a_level_of_two_grants_keeps_them_apart(harness: EngineHarness) -> None:
         ("MGET", "r:1", "w:1"),
     ):
         with pytest.raises(Denied):
-            session.ask(*words)
+            session.execute(*words)
     session.close()
 
 
@@ -173,7 +173,7 @@ def test_roles_and_grants_together(harness: EngineHarness) -> None:
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
     assert session.read_beside() > 0
-    assert session.ask("SET", "w:1", "x") == "OK"
+    assert session.execute("SET", "w:1", "x") == "OK"
     with pytest.raises(Denied):
         session.write()
     session.close()
@@ -186,13 +186,13 @@ def test_a_narrow_level_does_not_see_the_names_of_other_keys(harness: EngineHarn
     session = harness.login(spec.username, spec.password)
     for words in (("SCAN", "0"), ("RANDOMKEY",), ("KEYS", "*"), ("CLIENT", "TRACKING", "on", "BCAST")):
         with pytest.raises(Denied):
-            session.ask(*words)
+            session.execute(*words)
     session.close()
     named = Level(name="names", grants=(Grant(on=("shop:customers*",), privileges=("@read", "scan")),))
     spec = harness.spec(named)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    assert session.ask("SCAN", "0", "COUNT", "1000")[1]
+    assert session.execute("SCAN", "0", "COUNT", "1000")[1]
     session.close()
 
 
@@ -200,12 +200,12 @@ def test_transactions_and_the_connections_own_commands_work(harness: EngineHarne
     spec = harness.spec(WRITING)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    assert session.ask("MULTI") == "OK"
-    session.ask("HSET", "shop:orders", "1", "1")
-    assert session.ask("EXEC") == [0]
-    assert session.ask("SELECT", "1") == "OK"
-    assert spec.username in session.ask("CLIENT", "INFO")
-    assert len(session.ask("COMMAND", "COUNT").__str__()) > 1
+    assert session.execute("MULTI") == "OK"
+    session.execute("HSET", "shop:orders", "1", "1")
+    assert session.execute("EXEC") == [0]
+    assert session.execute("SELECT", "1") == "OK"
+    assert spec.username in session.execute("CLIENT", "INFO")
+    assert len(session.execute("COMMAND", "COUNT").__str__()) > 1
     session.close()
 
 
