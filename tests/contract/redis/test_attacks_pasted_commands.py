@@ -35,7 +35,9 @@ def secured(authority: Path) -> Iterator[tuple[EngineHarness, RecordingRedis]]:
         for server in had(lambda: servers.start(REDIS, extra=extra)):
             harness = EngineHarness((server,))
             target = harness.target(tls=Tls(mode="verify-full", ca=str(authority)))
-            adapter = RecordingRedis(target, Secrets(admin_url=f"rediss://{harness.bot}:{BOT_PASSWORD}@127.0.0.1:{port}"))
+            adapter = RecordingRedis(
+                target, Secrets(admin_url=f"rediss://{harness.bot}:{BOT_PASSWORD}@127.0.0.1:{port}")
+            )
             adapter.passwords = harness.passwords
             yield harness, adapter
 
