@@ -1,4 +1,4 @@
-"""The contract on Redis and Valkey."""
+"""The contract of all engines, on Redis and Valkey."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TestRedis(AdapterContract):
     def test_no_secret_in_errors_or_in_the_servers_log(
         self, harness: EngineHarness, adapter: Adapter, user_specs: UserSpecs
     ) -> None:  # type: ignore[override]
-        """Valkey and Redis 8 take the name of the user out of their log as well, so there the statements are known by their verbs."""
+        """Valkey and Redis 8 also redact the username in their log, so there the test looks for the redacted statements."""
         if harness.server.flavour is REDIS:
             super().test_no_secret_in_errors_or_in_the_servers_log(harness, adapter, user_specs)
             return
