@@ -1,4 +1,4 @@
-"""The statements of docs/engines.md, run as they stand on real servers: after them the engine has no complaint."""
+"""The set-up statements of docs/engines.md are run on real servers. After them ``check`` has no problems and no warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adapters.mongodb.rights import FOR_KEPT_ROLES
 from adapters.mysql import MySQL
 from adapters.postgresql import PostgreSQL
 from adapters.redis import Redis
-from adapters.redis.rights import AT_TIMES, RIGHTS
+from adapters.redis.findings import OPTIONAL_RIGHTS, RIGHTS
 from tests.servers import mysql as mysql_servers
 from tests.servers import postgresql as postgresql_servers
 from tests.servers import redis as redis_servers
@@ -28,7 +28,7 @@ PASSWORD = f"Page0{secrets.token_hex(8)}"
 
 
 def block(engine: str) -> str:
-    """The set-up of an engine, with a password in it."""
+    """The set-up statements of an engine, with a password filled in."""
     section = PAGE.split(f"\n## {engine}\n", 1)[1]
     found = re.search(r"```\w*\n(.*?)```", section, re.DOTALL)
     assert found is not None
@@ -97,13 +97,13 @@ def test_redis() -> None:
         adapter = Redis(target("redis"), Secrets(admin_url=server.url("dbaccess", PASSWORD)))
         health = adapter.check([Level(name="readonly", roles=("readonly",))])
         assert (health.problems, health.warnings) == ((), ())
-        assert all(f"+{right.split()[0]}" in block("Redis and Valkey") for right in (*RIGHTS, *AT_TIMES))
+        assert all(f"+{right.split()[0]}" in block("Redis and Valkey") for right in (*RIGHTS, *OPTIONAL_RIGHTS))
     finally:
         server.remove()
 
 
 def test_mongodb() -> None:
-    """The shell is not here: the documents of the page are, read as the shell reads them."""
+    """MongoDB's shell is not available, so the test parses the documents on the page and sends them with the driver."""
     server = mongodb_servers.start()
     try:
         text = block("MongoDB")

@@ -41,7 +41,7 @@ def test_special_characters_that_are_encoded(fancy: EngineHarness) -> None:
 @pytest.mark.parametrize(
     "password", [pytest.param("Sup3r@Secr3tW0rd", marks=SHOWN), "31337/Secr3tW0rd", "Sup3r/Secr3tW0rd"]
 )
-def test_an_ambiguous_url_of_a_standby(own_harness: EngineHarness, asked_for: list[str], password: str) -> None:
+def test_an_ambiguous_url_of_a_standby(own_harness: EngineHarness, looked_up_hosts: list[str], password: str) -> None:
     """Whatever is said of a standby that is not reached by it: doctor's findings, and a receipt's notes."""
     url = f"postgresql://{own_harness.bot}:{password}@127.0.0.1:1/{own_harness.database}"
     secrets = Secrets(admin_url=own_harness.secrets().admin_url, replicas=(url,))
@@ -53,4 +53,4 @@ def test_an_ambiguous_url_of_a_standby(own_harness: EngineHarness, asked_for: li
     except AdapterError as trouble:
         said.append(everything_on(trouble))
     own_harness.adapter().drop_user(spec.username, spec.level)
-    assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *asked_for])]
+    assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *looked_up_hosts])]

@@ -63,7 +63,7 @@ def secured(pem: Certificates) -> Iterator[Secured]:
         ("redis://127.0.0.1:{plain}", "disable", False),
     ],
 )
-def test_connection_that_the_tls_mode_allows(secured: Secured, url: str, mode: str, with_ca: bool) -> None:
+def test_tls_mode_that_fits_the_server_connects(secured: Secured, url: str, mode: str, with_ca: bool) -> None:
     if "127.0.0.2" in url:
         secured.harness.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
     adapter = secured.adapter(url, Tls(mode=mode, ca=secured.ca if with_ca else None))
@@ -86,7 +86,7 @@ def test_connection_that_the_tls_mode_allows(secured: Secured, url: str, mode: s
         ("rediss://127.0.0.1:{tls}", "verify-full", "/nowhere/ca.pem"),
     ],
 )
-def test_connection_that_the_tls_mode_rejects(secured: Secured, url: str, mode: str, ca: str | None) -> None:
+def test_tls_mode_that_does_not_fit_is_rejected(secured: Secured, url: str, mode: str, ca: str | None) -> None:
     secured.harness.server.run("CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2")
     with pytest.raises(Rejected):
         secured.adapter(url, Tls(mode=mode, ca=secured.ca if ca == "ca" else ca)).check()
