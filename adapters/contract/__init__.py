@@ -10,7 +10,7 @@ A package that brings an engine subclasses ``AdapterContract`` in its own tests 
         def harness(self) -> EngineHarness: ...
 """
 
-# ruff: noqa: E402 - the modules are imported after pytest has been told to rewrite their assertions
+# ruff: noqa: E402 - the modules are imported after pytest has been instructed to rewrite their assertions
 
 from __future__ import annotations
 

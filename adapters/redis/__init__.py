@@ -203,11 +203,11 @@ class Redis:
         connect, node = self.target.connect, self.nodes[0]
         host, port, database = connect.host or node.host, connect.port or node.port, self._database(level)
         tls = connect.tls or self.target.tls.mode
-        words = ["redis-cli", "--user", "{username}", "-h", shlex.quote(host), "-p", str(port)]
-        words += ["-n", database] if database != "0" else []
+        arguments = ["redis-cli", "--user", "{username}", "-h", shlex.quote(host), "-p", str(port)]
+        arguments += ["-n", database] if database != "0" else []
         if tls not in ("disable", "prefer") or (connect.tls is None and node.is_tls):
-            words += ["--tls", *self._tls_options(tls)]
-        command = " ".join([*words, "--askpass"])
+            arguments += ["--tls", *self._tls_options(tls)]
+        command = " ".join([*arguments, "--askpass"])
         return Endpoint(
             host=host, port=port, database=database, tls=tls, note=connect.note, engine=self.label, command=command
         )
@@ -248,9 +248,8 @@ class Redis:
             mark_server(session, expected)
         elif found is None:
             statement = f"ACL SETUSER {SERVER_USER} off (~dbaccess:server={expected})"
-            raise WrongServer(
-                expected=expected, found=f"without a mark (if it is the same server, mark it again: {statement})"
-            )
+            hint = f"without a mark (if it is the same server, mark it again: {statement})"
+            raise WrongServer(expected=expected, found=hint)
         elif found != expected:
             raise WrongServer(expected=expected, found=found)
 

@@ -120,7 +120,7 @@ class Node:
             yield Session(self, connection, ends_scripts=ends_scripts)
         except (RedisError, OSError) as error:
             text = scrub(" ".join(str(error).split()), self.password)
-            error.args = (text,)  # a caller may log the driver's error, which is the context of ours
+            error.args = (text,)  # a caller may log the driver's error, which is the context of the AdapterError
             vars(error).update({k: scrub(v, self.password) for k, v in vars(error).items() if isinstance(v, str)})
             raise self._translate(error, text) from None
         finally:
@@ -154,22 +154,22 @@ class Session:
         self._ends_scripts = ends_scripts
         self._deadline = time.monotonic() + DROP_SECONDS
 
-    def call(self, *words: str) -> Any:
+    def call(self, *arguments: str) -> Any:
         """Send one command and return the answer.
 
         A server that runs a script does nothing else meanwhile. With ``ends_scripts`` the script is killed and the command sent again.
         """
         while True:
             try:
-                return self._send(*words)
+                return self._send(*arguments)
             except ResponseError as error:
                 is_busy = str(error).startswith("BUSY ")
                 if not (is_busy and self._ends_scripts and time.monotonic() < self._deadline):
                     raise
             self._kill_script()
 
-    def _send(self, *words: str) -> Any:
-        self._connection.send_command(*words)
+    def _send(self, *arguments: str) -> Any:
+        self._connection.send_command(*arguments)
         return self._connection.read_response()
 
     def _kill_script(self) -> None:

@@ -124,7 +124,7 @@ class Valkey:
     def check(self, levels: Sequence[Level] = ()) -> Health:
         """Changes nothing. The identity is empty where the server has none yet."""
         with self._session() as call:
-            findings = [_version_finding(call), *(self._right_finding(call, words) for words in RIGHTS)]
+            findings = [_version_finding(call), *(self._right_finding(call, command) for command in RIGHTS)]
             for level in levels:
                 try:
                     _rules(level)
@@ -134,9 +134,9 @@ class Valkey:
                 version=_version(call), identity=_identity(call), enforced=Enforced.NOTHING, findings=tuple(findings),
             )  # fmt: skip
 
-    def _right_finding(self, call: Callable[..., Any], words: str) -> Finding:
-        name = "|".join(words.split()[:2]) if words != "info" else words
-        if call("ACL", "DRYRUN", self._user, *words.split()) == "OK":
+    def _right_finding(self, call: Callable[..., Any], command: str) -> Finding:
+        name = "|".join(command.split()[:2]) if command != "info" else command
+        if call("ACL", "DRYRUN", self._user, *command.split()) == "OK":
             return Finding(is_ok=True, is_fatal=False, what=f"{self._user} may run {name}")
         remedy = f"ACL SETUSER {self._user} +{name}"
         return Finding(is_ok=False, is_fatal=True, what=f"{self._user} may not run {name}", remedy=remedy)

@@ -163,7 +163,7 @@ def test_card_of_an_earlier_ledger_does_nothing(environment: Environment, tmp_pa
     environment.start()
     old = environment.request_access("shop readonly 1h looking at a refund")
     environment.stop()
-    environment.ledger_url = f"sqlite+aiosqlite:///{tmp_path}/anew.db"
+    environment.ledger_url = f"sqlite+aiosqlite:///{tmp_path}/second.db"
     environment.start()
     new = environment.request_access("shop readonly 2h something else entirely")
     assert number(new) == number(old) == 1

@@ -112,16 +112,16 @@ class RedisServer:
         known = {"decode_responses": True, "protocol": 2, "driver_info": None, "socket_timeout": 30, "retry": None}
         return redis.Redis(host=self.host, port=self.port, username=user, password=password, **{**known, **options})
 
-    def run(self, *words: str | int) -> Any:
+    def run(self, *arguments: str | int) -> Any:
         """Run one command as the administrator."""
         with self.connect() as client:
-            return client.execute_command(*words)
+            return client.execute_command(*arguments)
 
-    def listed(self, *words: str) -> list[str]:
+    def listed(self, *arguments: str) -> list[str]:
         """Run one command as the administrator and return the answer as the server sent it, unparsed by the driver."""
         with self.connect() as client:
             connection = client.connection_pool.get_connection()
-            connection.send_command(*words)
+            connection.send_command(*arguments)
             found: list[str] = connection.read_response()
             client.connection_pool.release(connection)
         return found
@@ -140,11 +140,11 @@ class RedisServer:
         return [*given, *(word for key, value in lines for word in (f"--{key}", value.strip('"')))]
 
     def start(self) -> None:
-        words = [*command(self.flavour, self.flavour.program), *self._arguments()]
+        arguments = [*command(self.flavour, self.flavour.program), *self._arguments()]
         environment = {**os.environ, "TZ": "America/New_York"}
         with (self.folder / "out").open("ab") as out:
             self.process = subprocess.Popen(  # type: ignore[call-overload]
-                words, stdout=out, stderr=out, cwd=self.folder, env=environment, **unprivileged()
+                arguments, stdout=out, stderr=out, cwd=self.folder, env=environment, **unprivileged()
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():

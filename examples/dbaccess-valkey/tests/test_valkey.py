@@ -26,7 +26,7 @@ from adapters.base import Level, LoginRefused, Rejected, Secrets, Target, Tls
 from adapters.contract import AdapterContract, Denied, Died, everything_on
 
 ADMIN, BOT, PASSWORD = "root", "bot", "BotSecret0Login"
-NAMES = ["|".join(words.split()[:2]) if words != "info" else words for words in RIGHTS]
+NAMES = ["|".join(command.split()[:2]) if command != "info" else command for command in RIGHTS]
 
 
 class Session:
@@ -35,9 +35,9 @@ class Session:
     def __init__(self, connection: Any) -> None:
         self.connection, self.is_open = connection, True
 
-    def execute(self, *words: str | int) -> Any:
+    def execute(self, *arguments: str | int) -> Any:
         try:
-            self.connection.send_command(*words, check_health=False)
+            self.connection.send_command(*arguments, check_health=False)
             return self.connection.read_response()
         except NoPermissionError as error:
             raise Denied(str(error)) from None
@@ -117,9 +117,9 @@ class EngineHarness:
         self.process.terminate()
         self.process.wait(20)
 
-    def run(self, *words: str) -> Any:
+    def run(self, *arguments: str) -> Any:
         with redis.Redis(port=self.port, username=ADMIN, password=PASSWORD, decode_responses=True) as client:
-            return client.execute_command(*words)
+            return client.execute_command(*arguments)
 
     def adapter(self, *, ledger: str | None = None, identity: str | None = None, bot: str = BOT) -> Valkey:
         target = Target(
@@ -132,8 +132,8 @@ class EngineHarness:
         found = {}
         for right in NAMES:
             bot = f"bot_{secrets.token_hex(4)}"
-            words = self.bot_rules(bot, [name for name in NAMES if name != right]).split()
-            self.run("ACL", "SETUSER", *words[1:])
+            arguments = self.bot_rules(bot, [name for name in NAMES if name != right]).split()
+            self.run("ACL", "SETUSER", *arguments[1:])
             if right not in ("acl|users", "info"):  # without one of these two, check itself is Rejected
                 found[right] = self.adapter(bot=bot)
         return found
@@ -177,11 +177,14 @@ class EngineHarness:
 
     def login_by(self, command: str) -> str:
         """valkey-cli may be missing on this machine, so the command is only parsed: which user it names, and where."""
-        words = shlex.split(command)
-        assert words[0] == "valkey-cli"
-        assert words[words.index("-p") + 1] == str(self.port)
-        assert "--askpass" in words
-        return str(self.run("ACL", "GETUSER", words[words.index("--user") + 1])) + words[words.index("--user") + 1]
+        arguments = shlex.split(command)
+        assert arguments[0] == "valkey-cli"
+        assert arguments[arguments.index("-p") + 1] == str(self.port)
+        assert "--askpass" in arguments
+        return (
+            str(self.run("ACL", "GETUSER", arguments[arguments.index("--user") + 1]))
+            + arguments[arguments.index("--user") + 1]
+        )
 
     def make_foreign_user(self, username: str, password: str) -> None:
         self.run("ACL", "SETUSER", username, "on", f">{password}", "~*", "+@all")

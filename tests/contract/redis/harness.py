@@ -61,10 +61,10 @@ class Session:
     connection: Any
     is_open: bool = True
 
-    def execute(self, *words: str | int) -> Any:
+    def execute(self, *arguments: str | int) -> Any:
         assert self.is_open
         try:
-            self.connection.send_command(*words, check_health=False)
+            self.connection.send_command(*arguments, check_health=False)
             return self.connection.read_response()
         except NoPermissionError as error:
             raise Denied(str(error)) from None
@@ -123,8 +123,8 @@ class EngineHarness:
         if self.server.run("INFO", "replication")["role"] == "slave":
             return
         for key in ("shop:customers", "shop:orders"):
-            words = [str(word) for n in range(CUSTOMERS) for word in (n, f"{key} {n}")]
-            self.server.run("HSET", key, *words)
+            arguments = [str(word) for n in range(CUSTOMERS) for word in (n, f"{key} {n}")]
+            self.server.run("HSET", key, *arguments)
 
     def target(self, **changes: object) -> Target:
         found = Target(
@@ -196,11 +196,11 @@ class EngineHarness:
         return Session(connection)
 
     def login_by(self, command: str) -> str:
-        _, *words = shlex.split(command)
+        _, *arguments = shlex.split(command)
         client = servers.command(self.server.flavour, self.server.flavour.client)
-        known = self.passwords[words[words.index("--user") + 1]]
+        known = self.passwords[arguments[arguments.index("--user") + 1]]
         done = subprocess.run(
-            [*client, *words, "CLIENT", "INFO"],
+            [*client, *arguments, "CLIENT", "INFO"],
             input=known + "\n",
             capture_output=True,
             text=True,
@@ -228,8 +228,8 @@ class EngineHarness:
 
 
 def make_bot(node: RedisServer, name: str, rights: list[str]) -> None:
-    words = ["reset", "on", f">{BOT_PASSWORD}", "resetchannels", *(f"+{right}" for right in rights)]
-    node.run("ACL", "SETUSER", name, *words)
+    arguments = ["reset", "on", f">{BOT_PASSWORD}", "resetchannels", *(f"+{right}" for right in rights)]
+    node.run("ACL", "SETUSER", name, *arguments)
     if node.saves_in == "aclfile":
         node.run("ACL", "SAVE")
     elif node.saves_in == "config":

@@ -33,13 +33,13 @@ def busy(request: pytest.FixtureRequest, started: Callable[..., RedisServer]) ->
 
 
 @contextmanager
-def running(server: RedisServer, *words: str, times: int = 1) -> Iterator[None]:
+def running(server: RedisServer, *arguments: str, times: int = 1) -> Iterator[None]:
     """Run a script of another client, ``times`` times in a row on one connection, until the end of the block."""
     with server.connect() as client, ThreadPoolExecutor(1) as pool:
         connection = client.connection_pool.make_connection()
         connection.connect()
         for _ in range(times):
-            connection.send_command(*words)
+            connection.send_command(*arguments)
         wait_until(lambda: is_busy(server))
         answers = pool.submit(read_answers, connection, times)
         try:
@@ -120,10 +120,10 @@ def test_user_of_a_create_whose_answer_was_lost_is_dropped(
     assert process is not None
     original: Any = AbstractConnection.send_command
 
-    def send_command(self: Any, *words: Any, **how: Any) -> None:
-        if words[:2] == ("ACL", "SETUSER"):
+    def send_command(self: Any, *arguments: Any, **how: Any) -> None:
+        if arguments[:2] == ("ACL", "SETUSER"):
             process.send_signal(signal.SIGSTOP)
-        original(self, *words, **how)
+        original(self, *arguments, **how)
 
     with monkeypatch.context() as patched:
         patched.setattr(nodes, "ANSWER_SECONDS", 0.5)

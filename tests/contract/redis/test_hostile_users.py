@@ -63,7 +63,7 @@ def test_nothing_is_written_after_the_drop_in_a_storm_of_logins(harness: EngineH
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("MONITOR",),
         ("PSYNC", "?", "-1"),
@@ -81,13 +81,13 @@ def test_nothing_is_written_after_the_drop_in_a_storm_of_logins(harness: EngineH
 )
 @pytest.mark.parametrize("level", [READING, WRITING], ids=lambda level: level.name)
 def test_commands_that_outlive_or_delay_a_drop_are_denied(
-    harness: EngineHarness, level: Any, words: tuple[str, ...]
+    harness: EngineHarness, level: Any, arguments: tuple[str, ...]
 ) -> None:
     spec = harness.spec(level)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
     with pytest.raises(Denied):
-        session.execute(*words)
+        session.execute(*arguments)
     session.close()
 
 
@@ -107,20 +107,20 @@ WAITING = {
 }
 
 
-@pytest.mark.parametrize("words", WAITING.values(), ids=WAITING)
-def test_drop_ends_a_session_whatever_it_waits_for(harness: EngineHarness, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", WAITING.values(), ids=WAITING)
+def test_drop_ends_a_session_whatever_it_waits_for(harness: EngineHarness, arguments: tuple[str, ...]) -> None:
     """The user also has rights that no level gives, as if an administrator had added them."""
-    expect_within(ENDS_WITHIN_SECONDS, lambda: drop_a_waiting_session(harness, words))
+    expect_within(ENDS_WITHIN_SECONDS, lambda: drop_a_waiting_session(harness, arguments))
     harness.fill()
 
 
-def drop_a_waiting_session(harness: EngineHarness, words: tuple[str, ...]) -> float:
+def drop_a_waiting_session(harness: EngineHarness, arguments: tuple[str, ...]) -> float:
     """The duration of the drop in seconds."""
     adapter, spec = harness.adapter(), harness.spec(WRITING)
     adapter.create_user(spec)
     harness.server.run("ACL", "SETUSER", spec.username, "allchannels", "+@all")
     session = harness.login(spec.username, spec.password)
-    session.connection.send_command(*words)
+    session.connection.send_command(*arguments)
     wait_until(lambda: adapter.activity([spec.username])[0].sessions == 1)
     with ThreadPoolExecutor(1) as pool:
         end = pool.submit(read_until_closed, session)
@@ -179,13 +179,13 @@ def test_change_during_a_drop_does_not_create_the_user_anew(
     adapter.create_user(spec)
     original: Any = AbstractConnection.send_command
 
-    def send_command(self: Any, *words: Any, **how: Any) -> None:
-        if words[:2] == ("ACL", "SETUSER"):
+    def send_command(self: Any, *arguments: Any, **how: Any) -> None:
+        if arguments[:2] == ("ACL", "SETUSER"):
             with monkeypatch.context() as undone:
                 undone.setattr(AbstractConnection, "send_command", original)
                 for node in harness.nodes:
                     node.run("ACL", "DELUSER", spec.username)
-        original(self, *words, **how)
+        original(self, *arguments, **how)
 
     arguments: dict[str, Any] = {"set_password": "f" * 32, "set_expiry": 60.0}
     monkeypatch.setattr(AbstractConnection, "send_command", send_command)

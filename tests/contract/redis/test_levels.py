@@ -156,7 +156,7 @@ def test_each_grant_of_a_level_covers_its_own_keys_only(harness: EngineHarness) 
     assert session.execute("GET", "r:1") is None
     assert session.execute("SET", "w:1", "x") == "OK"
     assert session.execute("GET", "w:1") == "x"
-    for words in (
+    for arguments in (
         ("SET", "r:1", "x"),
         ("DEL", "w:1"),
         ("GET", "other"),
@@ -164,7 +164,7 @@ def test_each_grant_of_a_level_covers_its_own_keys_only(harness: EngineHarness) 
         ("MGET", "r:1", "w:1"),
     ):
         with pytest.raises(Denied):
-            session.execute(*words)
+            session.execute(*arguments)
     session.close()
 
 
@@ -185,9 +185,9 @@ def test_narrow_level_shows_names_of_other_keys_only_if_it_lists_scan(harness: E
     spec = harness.spec(NARROW)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    for words in (("SCAN", "0"), ("RANDOMKEY",), ("KEYS", "*"), ("CLIENT", "TRACKING", "on", "BCAST")):
+    for arguments in (("SCAN", "0"), ("RANDOMKEY",), ("KEYS", "*"), ("CLIENT", "TRACKING", "on", "BCAST")):
         with pytest.raises(Denied):
-            session.execute(*words)
+            session.execute(*arguments)
     session.close()
     named = Level(name="names", grants=(Grant(on=("shop:customers*",), privileges=("@read", "scan")),))
     spec = harness.spec(named)

@@ -145,8 +145,10 @@ def test_pasted_command_has_host_port_database_and_tls(secured: Secured) -> None
     assert command() == f"redis-cli --user {{username}} -h 127.0.0.1 -p {port} -n 2 --askpass"
     other = Level(name="x", roles=("readonly",), database="7")
     assert " -n 7 " in command(other)
-    told = Connect(host="cache.internal; rm -rf /", port=1, database="0", tls="verify-full", note="VPN")
-    assert command(connect=told) == ("redis-cli --user {username} -h 'cache.internal; rm -rf /' -p 1 --tls --askpass")
+    connect = Connect(host="cache.internal; rm -rf /", port=1, database="0", tls="verify-full", note="VPN")
+    assert command(connect=connect) == (
+        "redis-cli --user {username} -h 'cache.internal; rm -rf /' -p 1 --tls --askpass"
+    )
     with pytest.raises(Rejected):
         command(Level(name="x", roles=("readonly",), database="orders"))
 
