@@ -117,7 +117,7 @@ class RedisServer:
         with self.connect() as client:
             return client.execute_command(*arguments)
 
-    def listed(self, *arguments: str) -> list[str]:
+    def run_unparsed(self, *arguments: str) -> list[str]:
         """Run one command as the administrator and return the answer as the server sent it, unparsed by the driver."""
         with self.connect() as client:
             connection = client.connection_pool.get_connection()
