@@ -1,4 +1,4 @@
-"""The demo's further databases, where a machine has their servers: here they are unpacked, and put on the PATH."""
+"""The demo's additional databases, which it offers where the machine has their servers. The test puts unpacked servers on the PATH."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSWORDS = {"superuser": "Super0Secret0Demo", "bot": "Bot0Secret0Demo"}
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Which the unprivileged account can enter, other than pytest's own."""
+    """A folder that the unprivileged account can enter, which it cannot do with pytest's own."""
     with tempfile.TemporaryDirectory(prefix="dbaccess-demo-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -32,8 +32,8 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def on_the_path(open_folder: Path, mariadb: MySQLServer, redis7: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small scripts by the names that a machine with these servers has."""
-    assert mariadb.process, "it is to be had"
+    """Scripts on the PATH, with the names of the programs of an installed server."""
+    assert mariadb.process, "the server could be started"
     assert redis7.process
     folder = open_folder / "bin"
     folder.mkdir()
@@ -52,7 +52,7 @@ def on_the_path(open_folder: Path, mariadb: MySQLServer, redis7: RedisServer, mo
 
 
 @pytest.mark.usefixtures("on_the_path")
-def test_what_the_machine_has_is_offered(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_offers_the_servers_that_the_machine_has(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with further.running(open_folder, dict(unprivileged()), free_port, PASSWORDS) as started:
         assert [one.name for one in started] == ["shop-reports", "shop-cache"]
         folder = further.write_config(open_folder, started)
@@ -72,7 +72,7 @@ def test_what_the_machine_has_is_offered(open_folder: Path, monkeypatch: pytest.
             assert (health.problems, health.warnings) == ((), ())
 
 
-def test_what_it_lacks_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_does_not_offer_servers_that_the_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(further, "found", lambda *_programs: None)
     with further.running(tmp_path, {}, free_port, PASSWORDS) as started:
         assert started == []

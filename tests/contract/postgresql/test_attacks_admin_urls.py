@@ -44,7 +44,7 @@ def test_an_admin_url_with_an_encoded_password_works(fancy: EngineHarness) -> No
     "password", [pytest.param("Sup3r@Secr3tW0rd", marks=SHOWN), "31337/Secr3tW0rd", "Sup3r/Secr3tW0rd"]
 )
 def test_no_part_of_a_standbys_password_is_shown(
-    own_harness: EngineHarness, asked_for: list[str], password: str
+    own_harness: EngineHarness, looked_up_hosts: list[str], password: str
 ) -> None:
     """The findings of ``check`` and the error of ``drop_user`` show no part of the password of an unreachable standby."""
     url = f"postgresql://{own_harness.bot}:{password}@127.0.0.1:1/{own_harness.database}"
@@ -57,4 +57,4 @@ def test_no_part_of_a_standbys_password_is_shown(
     except AdapterError as error:
         said.append(everything_on(error))
     own_harness.adapter().drop_user(spec.username, spec.level)
-    assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *asked_for])]
+    assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *looked_up_hosts])]

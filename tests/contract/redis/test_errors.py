@@ -1,4 +1,4 @@
-"""What the driver raises becomes an adapter's error, with no secret on it."""
+"""Every error of the driver becomes an AdapterError without a secret. Admin URLs that cannot be read are rejected without being shown."""
 
 from __future__ import annotations
 
@@ -19,30 +19,35 @@ from tests.contract.redis.harness import BOT_PASSWORD, READING, EngineHarness
 from tests.servers.postgresql import free_port
 
 
-def target(url: str, **changes: object) -> Redis:
+def adapter_for(url: str, **changes: object) -> Redis:
     known = {"name": "c", "engine": "redis", "admin_url": "env:CACHE_URL", "prefix": "jit_", "ledger": "abcdefghijkl"}
     found = Target(**{"tls": Tls(mode="prefer"), **known, **changes})  # type: ignore[arg-type]
     return Redis(found, Secrets(admin_url=url))
 
 
-def every_class() -> list[type[RedisError]]:
+def driver_errors() -> list[type[RedisError]]:
     found = {c for _, c in inspect.getmembers(redis.exceptions, inspect.isclass) if issubclass(c, RedisError)}
     return sorted(found, key=lambda c: c.__name__)
 
 
-def raised(harness: EngineHarness, error: BaseException) -> AdapterError:
+def translated(harness: EngineHarness, error: BaseException) -> AdapterError:
+    """What a session raises when the driver raises ``error``."""
     with pytest.raises(AdapterError) as caught, harness.adapter().nodes[0].session():
         raise error
     return caught.value
 
 
-@pytest.mark.parametrize("kind", every_class(), ids=lambda c: c.__name__)
-def test_every_class_of_the_driver_is_translated(pair: EngineHarness, kind: type[RedisError]) -> None:
+@pytest.mark.parametrize("kind", driver_errors(), ids=lambda c: c.__name__)
+def test_every_driver_error_becomes_an_adapter_error_without_secrets(
+    pair: EngineHarness, kind: type[RedisError]
+) -> None:
     text = f"could not use redis://bot:{BOT_PASSWORD}@cache and {BOT_PASSWORD}"
-    error = kind("1 h:1") if issubclass(kind, AskError) else kind(text)  # where a key is, which holds no secret
-    trouble = raised(pair, error)
-    assert isinstance(trouble, ServerDown | Rejected)
-    assert BOT_PASSWORD not in everything_on(trouble)
+    error = (
+        kind("1 h:1") if issubclass(kind, AskError) else kind(text)
+    )  # AskError needs the address of a key, which holds no secret
+    found = translated(pair, error)
+    assert isinstance(found, ServerDown | Rejected)
+    assert BOT_PASSWORD not in everything_on(found)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +73,10 @@ def test_every_class_of_the_driver_is_translated(pair: EngineHarness, kind: type
         (redis.exceptions.ConnectionError("[SSL: RECORD_LAYER_FAILURE] record layer failure"), Rejected),
     ],
 )
-def test_what_may_be_different_next_time_and_what_not(
+def test_error_is_server_down_if_a_retry_may_help_and_rejected_otherwise(
     pair: EngineHarness, error: BaseException, expected: type[AdapterError]
 ) -> None:
-    assert type(raised(pair, error)) is expected
+    assert type(translated(pair, error)) is expected
 
 
 @pytest.mark.parametrize(
@@ -89,50 +94,50 @@ def test_what_may_be_different_next_time_and_what_not(
         "h:6379",
     ],
 )
-def test_a_url_that_cannot_be_read_is_said_without_it(url: str) -> None:
+def test_unreadable_url_is_rejected_by_reference_and_never_shown(url: str) -> None:
     with pytest.raises(Rejected, match="env:CACHE_URL cannot be read") as caught:
-        target(url)
+        adapter_for(url)
     assert "Never0Shown" not in everything_on(caught.value)
 
 
-def test_parts_of_a_url() -> None:
-    (node,) = target("redis://b%40t:p%2Fw%3A@[::1]:7000/3").nodes
+def test_parts_of_a_url_are_unquoted() -> None:
+    (node,) = adapter_for("redis://b%40t:p%2Fw%3A@[::1]:7000/3").nodes
     assert (node.user, node.password, node.host, node.port, node.database) == ("b@t", "p/w:", "::1", 7000, "3")
-    (node,) = target("redis://:pw@h").nodes
+    (node,) = adapter_for("redis://:pw@h").nodes
     assert (node.user, node.password, node.port, node.database) == ("default", "pw", 6379, "0")
     assert "pw" not in repr(node)
 
 
-def test_a_wrong_password_is_said(pair: EngineHarness) -> None:
+def test_wrong_admin_password_is_rejected_without_showing_it(pair: EngineHarness) -> None:
     url = pair.server.url(pair.bot, "wrong0password")
     with pytest.raises(Rejected, match=f"does not let {pair.bot} in") as caught:
-        target(url).list_users()
+        adapter_for(url).list_users()
     assert "wrong0password" not in everything_on(caught.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_nobody_there(host: str) -> None:
+def test_closed_port_or_unknown_host_is_server_down(host: str) -> None:
     with pytest.raises(ServerDown):
-        target(f"redis://bot:pw@{host}:{free_port()}").check()
+        adapter_for(f"redis://bot:pw@{host}:{free_port()}").check()
 
 
 @contextmanager
-def silent() -> Iterator[int]:
-    """Takes connections and says nothing."""
+def silent_server() -> Iterator[int]:
+    """The port of a server that accepts connections and never answers."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(10)
         yield int(listening.getsockname()[1])
 
 
-def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_never_answers_is_server_down_within_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "ANSWER_SECONDS", 0.3)
-    with silent() as port:
-        adapter = target(f"redis://bot:pw@127.0.0.1:{port}")
+    with silent_server() as port:
+        adapter = adapter_for(f"redis://bot:pw@127.0.0.1:{port}")
         for verb in (adapter.check, adapter.identity, lambda: adapter.drop_user("jit_1_a_0000", READING)):
             began = time.monotonic()
             with pytest.raises(ServerDown):
                 verb()
-            assert time.monotonic() - began < 7, "without the patch it would be 8"
+            assert time.monotonic() - began < 7, "without the patch the limit is 8 seconds"
         with pytest.raises(ServerDown):
             adapter.login("jit_1_a_0000", "x" * 20, READING)

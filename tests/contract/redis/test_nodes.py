@@ -1,4 +1,4 @@
-"""Several nodes: each has its own users, and nothing is done before each has answered."""
+"""Several nodes: each has users of its own, and a verb is done only when every node has answered."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.servers.redis import RedisServer
 
 
 @pytest.fixture
-def two(started: Callable[..., RedisServer]) -> EngineHarness:
-    """A primary and its replica, to be spoiled."""
+def own_pair(started: Callable[..., RedisServer]) -> EngineHarness:
+    """A primary and its replica of the test's own, which it may break."""
     primary = started()
     return EngineHarness((primary, started(extra=replica_of(primary))))
 
@@ -27,7 +27,7 @@ def users(node: RedisServer) -> set[str]:
     return set(node.run("ACL", "USERS"))
 
 
-def test_a_user_is_on_every_node_and_every_session_counts(pair: EngineHarness) -> None:
+def test_user_exists_on_every_node_and_sessions_of_all_nodes_are_counted(pair: EngineHarness) -> None:
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
     sessions = [pair.login(spec.username, spec.password, node) for node in pair.nodes for _ in range(2)]
@@ -44,48 +44,52 @@ def test_a_user_is_on_every_node_and_every_session_counts(pair: EngineHarness) -
     assert not any(spec.username in users(node) for node in pair.nodes)
 
 
-def test_a_node_that_is_away_keeps_a_drop_from_being_done(two: EngineHarness) -> None:
-    adapter = two.adapter(identity=two.adapter().identity())
+def test_drop_ends_reachable_nodes_at_once_and_is_complete_when_every_node_answered(own_pair: EngineHarness) -> None:
+    adapter = own_pair.adapter(identity=own_pair.adapter().identity())
     for away, here in ((0, 1), (1, 0)):
-        spec = two.spec(READING)
+        spec = own_pair.spec(READING)
         adapter.create_user(spec)
-        session = two.login(spec.username, spec.password, two.nodes[here])
-        two.nodes[away].stop()
+        session = own_pair.login(spec.username, spec.password, own_pair.nodes[here])
+        own_pair.nodes[away].stop()
         for _ in range(2):
             with pytest.raises(ServerDown):
                 adapter.drop_user(spec.username, READING)
-        assert not session.is_alive(), "what answers is done at once"
-        assert spec.username not in users(two.nodes[here])
-        two.nodes[away].start()
-        assert spec.username in users(two.nodes[away]), "it came back with the user"
+        assert not session.is_alive(), "a node that answers is not delayed"
+        assert spec.username not in users(own_pair.nodes[here])
+        own_pair.nodes[away].start()
+        assert spec.username in users(own_pair.nodes[away]), "the node started with the saved user"
         removal = adapter.drop_user(spec.username, READING)
         assert not removal.was_absent
-        assert not any(spec.username in users(node) for node in two.nodes)
-        two.nodes[away].restart()
-        assert spec.username not in users(two.nodes[away])
+        assert not any(spec.username in users(node) for node in own_pair.nodes)
+        own_pair.nodes[away].restart()
+        assert spec.username not in users(own_pair.nodes[away])
 
 
-def test_nobody_is_made_while_a_node_is_away(two: EngineHarness) -> None:
-    spec = two.spec(READING)
-    two.nodes[1].stop()
+def test_no_user_is_created_while_a_node_is_down(own_pair: EngineHarness) -> None:
+    spec = own_pair.spec(READING)
+    own_pair.nodes[1].stop()
     with pytest.raises(ServerDown):
-        two.adapter().create_user(spec)
-    assert spec.username not in users(two.nodes[0])
-    for verb in (two.adapter().identity, two.adapter().list_users, lambda: two.adapter().activity([spec.username])):
+        own_pair.adapter().create_user(spec)
+    assert spec.username not in users(own_pair.nodes[0])
+    for verb in (
+        own_pair.adapter().identity,
+        own_pair.adapter().list_users,
+        lambda: own_pair.adapter().activity([spec.username]),
+    ):
         with pytest.raises(ServerDown):
             verb()
-    (problem,) = two.adapter().check([READING]).problems
-    assert str(two.nodes[1].port) in problem.what
+    (problem,) = own_pair.adapter().check([READING]).problems
+    assert str(own_pair.nodes[1].port) in problem.what
 
 
-def test_half_made_is_made_or_taken(pair: EngineHarness) -> None:
+def test_user_that_one_node_lacks_is_completed_or_dropped(pair: EngineHarness) -> None:
     for finish in (True, False):
         adapter, spec = pair.adapter(), pair.spec(READING)
         adapter.create_user(spec)
         pair.nodes[1].run("ACL", "DELUSER", spec.username)
         with pytest.raises(Rejected):
             adapter.set_password(spec.username, "f" * 32)
-        assert spec.username not in users(pair.nodes[1]), "no stub"
+        assert spec.username not in users(pair.nodes[1]), "set_password created no user"
         assert [u.username for u in adapter.list_users()] == [spec.username]
         if finish:
             adapter.create_user(spec)
@@ -93,12 +97,14 @@ def test_half_made_is_made_or_taken(pair: EngineHarness) -> None:
         assert not adapter.drop_user(spec.username, READING).was_absent
 
 
-def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: EngineHarness) -> None:
+def test_drop_leaves_a_foreign_user_on_one_node_and_drops_its_own_on_the_other(pair: EngineHarness) -> None:
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
-    theirs = "(~dbaccess:ledger=another:request=1:until=1)"
-    pair.nodes[0].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs", theirs)
-    assert [user.ledger for user in adapter.list_users()] == [pair.ledger], "ours on the other node"
+    foreign_mark = "(~dbaccess:ledger=another:request=1:until=1)"
+    pair.nodes[0].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs", foreign_mark)
+    assert [user.ledger for user in adapter.list_users()] == [pair.ledger], (
+        "the mark of this ledger on the other node counts"
+    )
     with pytest.raises(ForeignUser):
         adapter.drop_user(spec.username, READING)
     assert spec.username in users(pair.nodes[0])
@@ -110,13 +116,13 @@ def test_somebody_elses_user_on_one_node_is_left_and_ours_is_taken(pair: EngineH
     pair.nodes[1].run("ACL", "SETUSER", spec.username, "reset", "on", ">theirs")
     with pytest.raises(ForeignUser):
         adapter.create_user(pair.spec(READING, username=spec.username))
-    assert spec.username not in users(pair.nodes[0]), "all are looked at before any is made"
+    assert spec.username not in users(pair.nodes[0]), "every node is checked before the first create"
     pair.nodes[1].run("ACL", "DELUSER", spec.username)
 
 
 @pytest.mark.parametrize("url", ["", "no URL at all"])
-def test_a_replica_whose_address_is_gone_keeps_nobody_alive_on_the_others(pair: EngineHarness, url: str) -> None:
-    """Its secret was taken away after the grant was made: new grants are refused, the end is carried out where it can be."""
+def test_replica_with_an_unreadable_url_does_not_prevent_the_drop_on_other_nodes(pair: EngineHarness, url: str) -> None:
+    """The secret was removed after the user was created. New users are rejected, and the drop ends what it can reach."""
     adapter, spec = pair.adapter(), pair.spec(READING)
     adapter.create_user(spec)
     session = pair.login(spec.username, spec.password, pair.nodes[0])
@@ -131,7 +137,7 @@ def test_a_replica_whose_address_is_gone_keeps_nobody_alive_on_the_others(pair: 
     assert spec.username not in users(pair.nodes[1])
 
 
-def test_each_node_has_its_own_identity(pair: EngineHarness) -> None:
+def test_each_node_has_its_own_identity_and_the_order_matters(pair: EngineHarness) -> None:
     first, second = pair.adapter().identity().split(",")
     assert first != second
     assert pair.adapter().check().identity == f"{first},{second}"
@@ -144,7 +150,7 @@ def test_each_node_has_its_own_identity(pair: EngineHarness) -> None:
         assert not pair.has_user(spec.username)
 
 
-def test_a_node_where_the_bot_has_no_account_is_said(pair: EngineHarness) -> None:
+def test_node_without_the_bots_account_is_a_problem_and_create_is_rejected(pair: EngineHarness) -> None:
     pair.nodes[1].run("ACL", "DELUSER", pair.bot)
     (problem,) = pair.adapter().check().problems
     assert f"{pair.nodes[1].port} does not let {pair.bot} in" in problem.what
@@ -154,11 +160,11 @@ def test_a_node_where_the_bot_has_no_account_is_said(pair: EngineHarness) -> Non
     assert not pair.has_user(spec.username)
 
 
-# Nodes that are not named.
+# Nodes that databases.yml does not name.
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_node_that_is_not_named_is_said(pair: EngineHarness, which: int) -> None:
+def test_check_warns_of_a_node_that_is_not_named(pair: EngineHarness, which: int) -> None:
     alone, other = EngineHarness((pair.nodes[which],)), pair.nodes[1 - which]
     wait_until(lambda: "online" in str(pair.nodes[0].run("INFO", "replication")))
     warnings = [w.what for w in alone.adapter().check().warnings]
@@ -187,7 +193,7 @@ def _has_joined(node: RedisServer) -> bool:
     return "cluster_known_nodes:2" in str(node.run("CLUSTER", "INFO"))
 
 
-def test_the_nodes_of_a_cluster(cluster: tuple[RedisServer, RedisServer]) -> None:
+def test_users_and_sessions_on_the_nodes_of_a_cluster(cluster: tuple[RedisServer, RedisServer]) -> None:
     one, other = cluster
     harness = EngineHarness((one, other))
     adapter, spec = harness.adapter(), harness.spec(WRITING)
@@ -197,8 +203,8 @@ def test_the_nodes_of_a_cluster(cluster: tuple[RedisServer, RedisServer]) -> Non
     adapter.create_user(spec)
     sessions = [harness.login(spec.username, spec.password, node) for node in harness.nodes]
     sessions[0].write()
-    assert sessions[1].ask("READONLY") == "OK"
+    assert sessions[1].execute("READONLY") == "OK"
     wait_until(lambda: sessions[1].read_beside() > 0)
-    assert sessions[0].ask("CLUSTER", "SLOTS")
+    assert sessions[0].execute("CLUSTER", "SLOTS")
     assert adapter.drop_user(spec.username, WRITING).sessions_ended == 2
     assert not any(session.is_alive() for session in sessions)

@@ -1,4 +1,4 @@
-"""What levels let through, by the server's own word and by trying; and what is refused in them."""
+"""What levels allow, by ``ACL DRYRUN`` and by trying it, and which levels are rejected."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ EVERYTHING = tuple(
 WIDE = Level(name="wide", grants=(Grant(on=("*",), privileges=EVERYTHING),))
 
 
-def made(harness: EngineHarness, level: Level) -> str:
+def create_user(harness: EngineHarness, level: Level) -> str:
+    """The username."""
     spec = harness.spec(level)
     harness.adapter().create_user(spec)
     return spec.username
 
 
-def allowed(node: RedisServer, username: str, command: list[str]) -> bool:
+def is_allowed(node: RedisServer, username: str, command: list[str]) -> bool:
     return bool(node.run("ACL", "DRYRUN", username, *command) == "OK")
 
 
 @pytest.mark.parametrize("level", [READING, WRITING, NARROW, WIDE], ids=lambda level: level.name)
-def test_no_level_allows_what_reaches_beyond_keys(harness: EngineHarness, level: Level) -> None:
-    username = made(harness, level)
+def test_no_level_allows_a_critical_command(harness: EngineHarness, level: Level) -> None:
+    username = create_user(harness, level)
     for node in harness.nodes:
-        free = [" ".join(c) for c in COMMANDS if allowed(node, username, c)]
-        assert free == []
+        permitted = [" ".join(c) for c in COMMANDS if is_allowed(node, username, c)]
+        assert permitted == []
 
 
-def test_the_list_of_critical_commands_can_fail(harness: EngineHarness) -> None:
+def test_user_with_all_rights_may_run_every_critical_command(harness: EngineHarness) -> None:
     harness.server.run("ACL", "SETUSER", "mighty", "on", "nopass", "~*", "&*", "+@all")
-    assert [c for c in COMMANDS if not allowed(harness.server, "mighty", c)] == []
+    assert [c for c in COMMANDS if not is_allowed(harness.server, "mighty", c)] == []
     harness.server.run("ACL", "DELUSER", "mighty")
 
 
 @pytest.mark.parametrize("level", [READING, WRITING, NARROW, WIDE], ids=lambda level: level.name)
-def test_every_dangerous_command_of_this_server_is_refused(harness: EngineHarness, level: Level) -> None:
-    """By the server's own categories: also those that no list of ours knows."""
-    username = made(harness, level)
+def test_no_level_allows_a_command_that_the_server_calls_dangerous(harness: EngineHarness, level: Level) -> None:
+    """By the server's own categories, which contain commands that no list of the adapter names."""
+    username = create_user(harness, level)
     names = {str(n) for c in ("dangerous", "admin", "scripting") for n in harness.server.run("ACL", "CAT", c)}
     assert len(names) > 80
     assert [name for name in names if dry_run(harness.server, username, name.split("|")) == "OK"] == []
@@ -67,23 +68,23 @@ client|setinfo client|setname client|trackinginfo cluster|info cluster|keyslot c
 command command|count command|docs command|getkeys command|getkeysandflags command|help command|info command|list dbsize discard echo
 exec hello lolwut multi ping quit readonly readwrite reset select unwatch wait waitaof xread
 """
-"""About the connection, the server's commands, or how many keys there are. XREAD names its keys after words that are not there here."""
+"""Commands about the connection, about the server's commands, or about the number of keys. XREAD is here because the dry run gives it no STREAMS, so no key."""
 
 
-def test_what_a_narrow_level_may_do_without_naming_a_key(harness: EngineHarness) -> None:
-    """Each command this server has, tried with keys that are not the level's: nothing that shows another key's name or value."""
-    username, free = made(harness, NARROW), set[str]()
-    names = harness.server.listed("COMMAND", "LIST")
+def test_narrow_level_allows_only_harmless_commands_on_other_keys(harness: EngineHarness) -> None:
+    """Every command of this server is tried with keys outside the level. None may show the name or value of another key."""
+    username, permitted = create_user(harness, NARROW), set[str]()
+    names = harness.server.run_unparsed("COMMAND", "LIST")
     assert len(names) > 350
     families = {name.split("|")[0] for name in names if "|" in name} - {"command"}
     for name in set(names) - families:
         if dry_run(harness.server, username, name.split("|")) == "OK":
-            free.add(name)
-    assert free - set(KEYLESS.split()) == set()
+            permitted.add(name)
+    assert permitted - set(KEYLESS.split()) == set()
 
 
 def dry_run(node: RedisServer, username: str, command: list[str]) -> str:
-    """With as many words as the command wants."""
+    """The answer of ``ACL DRYRUN``, with as many arguments as the command needs."""
     for count in range(12):
         try:
             return str(node.run("ACL", "DRYRUN", username, *command, *["1"] * count))
@@ -93,7 +94,7 @@ def dry_run(node: RedisServer, username: str, command: list[str]) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED.split()))
-def test_what_is_refused_in_a_level_is_said(name: str) -> None:
+def test_refused_command_in_a_grant_is_rejected(name: str) -> None:
     for privilege in (name, name.upper(), f"{name}|x"):
         level = Level(name="bad", grants=(Grant(on=("a*",), privileges=("@read", privilege)),))
         with pytest.raises(Rejected, match=r"not given to temporary users"):
@@ -104,7 +105,7 @@ def test_what_is_refused_in_a_level_is_said(name: str) -> None:
     "word",
     ["@all", "@dangerous", "@admin", "@scripting", "@pubsub", "@fast", "@slow", "@connection"],
 )
-def test_categories_that_are_more_than_keys_are_refused(word: str) -> None:
+def test_category_that_is_not_about_keys_is_rejected(word: str) -> None:
     level = Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),))
     with pytest.raises(Rejected, match=r"is not given; one of @"):
         rules_of(level)
@@ -113,7 +114,7 @@ def test_categories_that_are_more_than_keys_are_refused(word: str) -> None:
 @pytest.mark.parametrize(
     "word", ["-get", "+get", "get set", "~*", ">x", "#" + "0" * 64, "", "(get", "get)", "get\n", "%R~*"]
 )
-def test_rules_in_a_privilege_are_refused(pair: EngineHarness, word: str) -> None:
+def test_acl_rule_in_a_privilege_is_rejected(pair: EngineHarness, word: str) -> None:
     spec = pair.spec(Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),)))
     with pytest.raises(Rejected):
         pair.adapter().create_user(spec)
@@ -121,7 +122,7 @@ def test_rules_in_a_privilege_are_refused(pair: EngineHarness, word: str) -> Non
 
 
 @pytest.mark.parametrize("pattern", ["a b", "a\nb", "a)", "(a", 'a"', "a'", "a\\", "ä*", "", "a\0", "\t", "a`b"])
-def test_key_patterns_the_files_would_not_read_back_are_refused(pair: EngineHarness, pattern: str) -> None:
+def test_key_pattern_that_a_file_could_not_hold_is_rejected(pair: EngineHarness, pattern: str) -> None:
     spec = pair.spec(Level(name="bad", grants=(Grant(on=("ok:*", pattern), privileges=("@read",)),)))
     with pytest.raises(Rejected, match="key pattern"):
         pair.adapter().create_user(spec)
@@ -140,22 +141,22 @@ def test_key_patterns_the_files_would_not_read_back_are_refused(pair: EngineHarn
         Level(name="x", grants=(Grant(on=("a",), privileges=("nosuchcommand",)),)),
     ],
 )
-def test_levels_that_make_no_sense_make_nobody(harness: EngineHarness, level: Level) -> None:
+def test_invalid_level_is_rejected_and_creates_nobody(harness: EngineHarness, level: Level) -> None:
     spec = harness.spec(level)
     with pytest.raises(Rejected):
         harness.adapter().create_user(spec)
     assert not harness.has_user(spec.username)
 
 
-def test_a_level_of_two_grants_keeps_them_apart(harness: EngineHarness) -> None:
+def test_each_grant_of_a_level_covers_its_own_keys_only(harness: EngineHarness) -> None:
     reads, writes = Grant(on=("r:*",), privileges=("@read",)), Grant(on=("w:*",), privileges=("get", "SET"))
     spec = harness.spec(Level(name="two", grants=(reads, writes)))
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    assert session.ask("GET", "r:1") is None
-    assert session.ask("SET", "w:1", "x") == "OK"
-    assert session.ask("GET", "w:1") == "x"
-    for words in (
+    assert session.execute("GET", "r:1") is None
+    assert session.execute("SET", "w:1", "x") == "OK"
+    assert session.execute("GET", "w:1") == "x"
+    for arguments in (
         ("SET", "r:1", "x"),
         ("DEL", "w:1"),
         ("GET", "other"),
@@ -163,54 +164,54 @@ def test_a_level_of_two_grants_keeps_them_apart(harness: EngineHarness) -> None:
         ("MGET", "r:1", "w:1"),
     ):
         with pytest.raises(Denied):
-            session.ask(*words)
+            session.execute(*arguments)
     session.close()
 
 
-def test_roles_and_grants_together(harness: EngineHarness) -> None:
+def test_level_with_roles_and_grants_allows_both(harness: EngineHarness) -> None:
     level = Level(name="both", roles=("readonly",), grants=(Grant(on=("w:*",), privileges=("set",)),))
     spec = harness.spec(level)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
     assert session.read_beside() > 0
-    assert session.ask("SET", "w:1", "x") == "OK"
+    assert session.execute("SET", "w:1", "x") == "OK"
     with pytest.raises(Denied):
         session.write()
     session.close()
 
 
-def test_a_narrow_level_does_not_see_the_names_of_other_keys(harness: EngineHarness) -> None:
-    """Key patterns alone hide values only."""
+def test_narrow_level_shows_names_of_other_keys_only_if_it_lists_scan(harness: EngineHarness) -> None:
+    """Key patterns by themselves hide values and not names."""
     spec = harness.spec(NARROW)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    for words in (("SCAN", "0"), ("RANDOMKEY",), ("KEYS", "*"), ("CLIENT", "TRACKING", "on", "BCAST")):
+    for arguments in (("SCAN", "0"), ("RANDOMKEY",), ("KEYS", "*"), ("CLIENT", "TRACKING", "on", "BCAST")):
         with pytest.raises(Denied):
-            session.ask(*words)
+            session.execute(*arguments)
     session.close()
     named = Level(name="names", grants=(Grant(on=("shop:customers*",), privileges=("@read", "scan")),))
     spec = harness.spec(named)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    assert session.ask("SCAN", "0", "COUNT", "1000")[1]
+    assert session.execute("SCAN", "0", "COUNT", "1000")[1]
     session.close()
 
 
-def test_transactions_and_the_connections_own_commands_work(harness: EngineHarness) -> None:
+def test_transactions_and_connection_commands_work(harness: EngineHarness) -> None:
     spec = harness.spec(WRITING)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
-    assert session.ask("MULTI") == "OK"
-    session.ask("HSET", "shop:orders", "1", "1")
-    assert session.ask("EXEC") == [0]
-    assert session.ask("SELECT", "1") == "OK"
-    assert spec.username in session.ask("CLIENT", "INFO")
-    assert len(session.ask("COMMAND", "COUNT").__str__()) > 1
+    assert session.execute("MULTI") == "OK"
+    session.execute("HSET", "shop:orders", "1", "1")
+    assert session.execute("EXEC") == [0]
+    assert session.execute("SELECT", "1") == "OK"
+    assert spec.username in session.execute("CLIENT", "INFO")
+    assert len(session.execute("COMMAND", "COUNT").__str__()) > 1
     session.close()
 
 
-def test_every_pattern_that_is_taken_comes_back_from_the_file(own: RedisServer) -> None:
-    """A pattern that a file cannot hold would keep the whole server from starting."""
+def test_every_accepted_key_pattern_survives_a_restart(own: RedisServer) -> None:
+    """With a pattern that a file cannot hold, the server would not start again."""
     harness = EngineHarness((own,))
     characters = [chr(n) for n in range(32, 127) if PATTERN.fullmatch(chr(n))]
     assert len(characters) > 80
@@ -221,8 +222,8 @@ def test_every_pattern_that_is_taken_comes_back_from_the_file(own: RedisServer) 
     own.restart()
     after = own.run("ACL", "GETUSER", spec.username)
     assert [one[3] for one in after[11]] == [one[3] for one in before[11]], (
-        "the keys; the text of commands is rewritten"
+        "only the keys are compared, because the server rewrites the text of commands"
     )
-    assert [c for c in COMMANDS if allowed(own, spec.username, c)] == []
-    assert all(allowed(own, spec.username, ["get", f"{c}x{c}"]) for c in characters if c not in "[]^")
+    assert [c for c in COMMANDS if is_allowed(own, spec.username, c)] == []
+    assert all(is_allowed(own, spec.username, ["get", f"{c}x{c}"]) for c in characters if c not in "[]^")
     harness.adapter().drop_user(spec.username, spec.level)
