@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bot.policy.asking import PolicyQuestion
 from bot.policy.catalog import catalog_entries
-from bot.policy.evaluation import may_ask
+from bot.policy.evaluation import evaluate
 from bot.policy.facts import Facts
 from bot.policy.loader import load
+from bot.policy.questions import PolicyQuestion
 
 ROUNDS = 7
 EVALUATED_WITHIN, LOADED_WITHIN = 0.05, 1.0
@@ -90,7 +90,7 @@ def measure() -> list[Result]:
 
 def _evaluated(folder: Path) -> list[Result]:
     config = load(folder)
-    members = dict.fromkeys(config.named, GROUP)
+    members = dict.fromkeys(config.directory_names, GROUP)
     facts = Facts(members=members | {"S1DBA": frozenset({"U00001D", "U00002D"}), "S10000LEADS": GROUP})
     at = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
     last = PolicyQuestion(
@@ -98,8 +98,8 @@ def _evaluated(folder: Path) -> list[Result]:
     )
     nobody = PolicyQuestion(person_id="U88888Z", database="db-7", level="readonly", reason="PAY-311 x", at=at)
     return [
-        timed("10,000 rules: the last one answers", EVALUATED_WITHIN, lambda: may_ask(config, last, facts)),
-        timed("10,000 rules: none answers", EVALUATED_WITHIN, lambda: may_ask(config, nobody, facts)),
+        timed("10,000 rules: the last one answers", EVALUATED_WITHIN, lambda: evaluate(config, last, facts)),
+        timed("10,000 rules: none answers", EVALUATED_WITHIN, lambda: evaluate(config, nobody, facts)),
         timed(
             "10,000 rules: what one person may ask for",
             EVALUATED_WITHIN,

@@ -12,7 +12,7 @@ from adapters.base import AdapterError, Finding, Rejected
 from bot.access.context import Context
 from bot.app import build_context, operator
 from bot.databases import level, target
-from bot.policy.loader import Config
+from bot.policy.config import Config
 from bot.settings import Settings, SettingsError, needed_for_slack
 from bot.slack.connection import web_client
 from bot.slack.doctor import examine_slack

@@ -14,8 +14,8 @@ from bot.access.job import JobContext, Retry
 from bot.access.ports import Delayed, Undeliverable
 from bot.durations import format_duration
 from bot.policy import authorization
+from bot.policy.config import Config
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
 from storage.records import Cause, Message, Purpose, Request, State
 from storage.transitions import Transition, TransitionInput
 
@@ -100,4 +100,4 @@ async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
     )
     if config is None:
         return frozenset()
-    return authorization.would_be_asked(config, request, await membership.facts(context, config))
+    return authorization.regular_approvers(config, request, await membership.facts(context, config))

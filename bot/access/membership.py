@@ -15,10 +15,10 @@ import structlog
 from bot.access.alerts import planned, raise_alert
 from bot.access.context import Context
 from bot.access.ports import DirectoryUnavailable, Person
-from bot.policy.asking import Refused
+from bot.policy.config import Config
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
 from bot.policy.model import EMAIL
+from bot.policy.questions import NotAllowed
 from storage.audit_log import AuditKind
 from storage.errors import NotPossible
 from storage.records import Cause, Request, State, UsageCounts
@@ -35,11 +35,11 @@ log = structlog.get_logger(__name__)
 
 async def facts(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
     """Who is in every group, and has every address, that the policy names. What gave no answer stays unknown."""
-    members = dict(await context.directory.members(config.named))
+    members = dict(await context.directory.members(config.directory_names))
     for handle in await moved_handles(context, config):
         members.pop(handle, None)
-    await _alert_of_silence(context, sorted(config.named - members.keys()))
-    return Facts(members=members, tally=tally)
+    await _alert_of_silence(context, sorted(config.directory_names - members.keys()))
+    return Facts(members=members, usage=tally)
 
 
 async def _alert_of_silence(context: Context, silent: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ async def facts_about(context: Context, config: Config, person: Person, database
     return await facts(context, config, tally=tally)
 
 
-async def trouble(context: Context, no: Refused) -> None:
+async def trouble(context: Context, no: NotAllowed) -> None:
     """Somebody was refused because of who is in a group: those who look after the policy are told."""
     names = ", ".join(no.unknown)
     await _alert_once(
@@ -107,7 +107,7 @@ async def moved_handles(context: Context, config: Config) -> set[str]:
 
     So is one of which Slack does not say now what it means: its members were perhaps told by an earlier answer.
     """
-    handles = {name for name in config.named_groups if name.startswith("@")}
+    handles = {name for name in config.group_names if name.startswith("@")}
     found = await context.directory.group_ids(handles)
     return {handle for handle in handles if not await _is_the_same(context, handle, found.get(handle))}
 
@@ -138,10 +138,10 @@ async def check_groups(context: Context) -> None:
     config = context.files.config
     if config is None:
         return
-    seen = await context.directory.members(config.named_groups)
+    seen = await context.directory.members(config.group_names)
     for name in sorted(seen):
         await _follow(context, name, seen[name])
-    await _forget_unnamed(context, config.named_groups)
+    await _forget_unnamed(context, config.group_names)
 
 
 async def _follow(context: Context, name: str, people: frozenset[str]) -> None:

@@ -12,7 +12,7 @@ from bot.access.context import Context
 from bot.access.job import JobContext, Retry
 from bot.access.ports import EndingSoonNotice, GrantedNotice, MessageGone, Notice, ReminderNotice, Undeliverable
 from bot.access.tell import COPIES_MAX, post_copies, waits_for
-from bot.policy.facts import NOTHING_KNOWN, Facts
+from bot.policy.facts import NO_FACTS, Facts
 from bot.policy.model import CHANNEL
 from storage.audit_log import AuditKind
 from storage.records import Purpose, Request, RequestKind, State
@@ -79,7 +79,7 @@ async def escalate(context: Context, work: JobContext) -> None:
 
 async def _facts(context: Context) -> Facts:
     config = context.files.config
-    return await membership.facts(context, config) if config else NOTHING_KNOWN
+    return await membership.facts(context, config) if config else NO_FACTS
 
 
 async def warn(context: Context, work: JobContext) -> None:

@@ -20,7 +20,7 @@ from bot.access.runner import backoff, is_alert_due
 from bot.access.words import what_happened, why_not
 from bot.engines import Share
 from bot.policy import authorization
-from bot.policy.facts import NOTHING_KNOWN
+from bot.policy.facts import NO_FACTS
 from storage.audit_log import AuditKind
 from storage.errors import NoSuchRequest, NotPossible
 from storage.records import Cause, Json, Request, State
@@ -48,7 +48,7 @@ async def revoke(context: Context, person: Person, request_id: int) -> Request:
 async def _may_revoke(context: Context, person: Person, request: Request) -> None:
     context.files.refresh()
     config, decisions = context.files.config, await context.ledger.decisions(request.id)
-    facts = await membership.facts(context, config) if config else NOTHING_KNOWN
+    facts = await membership.facts(context, config) if config else NO_FACTS
     if config is not None and authorization.may_revoke(config, request, decisions, person.id, facts):
         return
     await context.ledger.record(

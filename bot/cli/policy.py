@@ -20,16 +20,16 @@ from bot.cli import common
 from bot.cli.listing import PIPED_WIDTH
 from bot.durations import parse_duration, parse_moment
 from bot.policy import evaluation
-from bot.policy.asking import Allowed, PolicyQuestion
+from bot.policy.config import Config
+from bot.policy.explain import explain_evaluation
 from bot.policy.facts import Facts
-from bot.policy.loader import Config, ConfigError, load
-from bot.policy.replay import Now, Past, Replayed
+from bot.policy.loader import ConfigError, load
+from bot.policy.questions import Allowed, PolicyQuestion
+from bot.policy.replay import PastRequest, ReplayOutcome, ReplayResult
 from bot.policy.replay import replay as replay_requests
 from bot.policy.schema import schema as schema_of
 from bot.policy.source import Problem
-from bot.policy.testing import Tested, facts_in_tests, run_tests
-from bot.policy.testing import junit as as_junit
-from bot.policy.wording import explained
+from bot.policy.testing import PolicyTestResult, junit_xml, offline_facts, run_tests
 from storage.records import RequestKind
 
 LONG_AGO = 36_500
@@ -81,12 +81,12 @@ def explain(
     """Which rule answers and why; status 1 when the answer is no. Groups are those of groups_in_tests: Slack is not asked."""
     config, kind = load(_folder()), RequestKind.BREAK_GLASS if break_glass else RequestKind.ACCESS
     length, when = _length(duration), _moment(at)
-    ask = PolicyQuestion(
+    question = PolicyQuestion(
         person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind
     )
-    facts = facts_in_tests(config.policy, config.named)
-    answer = evaluation.may_ask(config, ask, facts)
-    lines = (*explained(answer), *_unknown(config, facts))
+    facts = offline_facts(config.policy, config.directory_names)
+    answer = evaluation.evaluate(config, question, facts)
+    lines = (*explain_evaluation(answer), *_unknown(config, facts))
     is_yes = isinstance(answer, Allowed)
     if as_json:
         rule = answer.terms.rule if isinstance(answer, Allowed) else None
@@ -113,7 +113,7 @@ def _moment(at: str | None) -> datetime | None:
 
 
 def _unknown(config: Config, facts: Facts) -> tuple[str, ...]:
-    silent = sorted(facts.unknown(config.named_groups))
+    silent = sorted(facts.unknown(config.group_names))
     return (f"Not known without Slack: who is in {', '.join(silent)}; say it under groups_in_tests.",) if silent else ()
 
 
@@ -129,14 +129,14 @@ def run(
     config = load(_folder(), policy_path=file)
     tested = run_tests(config)
     if junit is not None:
-        _write(junit, as_junit(tested, name=str(file or _folder() / "policy.yml")))
+        _write(junit, junit_xml(tested, name=str(file or _folder() / "policy.yml")))
     if as_json:
         common.print_json([_tested_json(one) for one in tested])
     else:
         _print_tested(tested)
-        for line in _unknown(config, facts_in_tests(config.policy, config.named)):
+        for line in _unknown(config, offline_facts(config.policy, config.directory_names)):
             typer.echo(line)
-    if not all(one.is_right for one in tested):
+    if not all(one.passed for one in tested):
         raise typer.Exit(1)
 
 
@@ -150,25 +150,25 @@ def _write(out: Path, text: str) -> None:
         raise typer.Exit(1) from None
 
 
-def _tested_json(one: Tested) -> dict[str, object]:
+def _tested_json(one: PolicyTestResult) -> dict[str, object]:
     return {
         "ask": one.entry.ask,
         "expected": one.entry.expect,
         "outcome": one.outcome,
         "rule": one.rule,
-        "passed": one.is_right,
+        "passed": one.passed,
         "why": list(one.why),
     }
 
 
-def _print_tested(tested: tuple[Tested, ...]) -> None:
+def _print_tested(tested: tuple[PolicyTestResult, ...]) -> None:
     for one in tested:
-        typer.echo(f"{'ok  ' if one.is_right else 'FAIL'}  {one.entry.ask} → {one.entry.expect}")
-        if not one.is_right:
+        typer.echo(f"{'ok  ' if one.passed else 'FAIL'}  {one.entry.ask} → {one.entry.expect}")
+        if not one.passed:
             typer.echo(f"      {one.difference}")
             for line in one.why:
                 typer.echo(f"      {line}")
-    failed = sum(not one.is_right for one in tested)
+    failed = sum(not one.passed for one in tested)
     typer.echo(f"{len(tested)} tests, {failed} failed." if tested else "The file has no tests.")
 
 
@@ -183,7 +183,7 @@ def replay(
     if as_json:
         common.print_json([_replayed_json(one) for one in replayed])
         return
-    changed = [one for one in replayed if one.now is not Now.SAME]
+    changed = [one for one in replayed if one.outcome is not ReplayOutcome.SAME]
     if changed:
         console = Console()
         Console(width=None if console.is_terminal else PIPED_WIDTH, markup=False, emoji=False).print(
@@ -195,28 +195,29 @@ def replay(
         typer.echo(f"Live grants it would not give; to end them: dbaccess revoke {ids}")
 
 
-async def _replayed(config: Config, since: timedelta) -> tuple[Replayed, ...]:
+async def _replayed(config: Config, since: timedelta) -> tuple[ReplayResult, ...]:
     async with offline(common.quiet_settings()) as context:
         begin = await context.ledger.now() - since
         found = [r for r in await context.ledger.requests() if r.requested_at >= begin or r.is_live]
         past = [
-            Past(request=r, decisions=await context.ledger.decisions(r.id)) for r in sorted(found, key=lambda r: r.id)
+            PastRequest(request=r, decisions=await context.ledger.decisions(r.id))
+            for r in sorted(found, key=lambda r: r.id)
         ]
         seen = await remembered_groups(context)
-    written = facts_in_tests(config.policy, config.named)
+    written = offline_facts(config.policy, config.directory_names)
     return replay_requests(config, past, Facts(members={**written.members, **seen}, is_offline=True))
 
 
-def _replayed_json(one: Replayed) -> dict[str, object]:
+def _replayed_json(one: ReplayResult) -> dict[str, object]:
     request = common.request_json(one.past.request)
-    return {**request, "now": one.now.value, "why": one.why, "would_end": one.would_end}
+    return {**request, "now": one.outcome.value, "why": one.why, "would_end": one.would_end}
 
 
-def _replay_table(changed: list[Replayed]) -> Table:
+def _replay_table(changed: list[ReplayResult]) -> Table:
     table = Table("id", "was", "requester", "database", "level", "now", "why", box=None)
     for one in changed:
         r = one.past.request
-        table.add_row(f"#{r.id}", r.state, r.requester_id, r.database, r.level, one.now.value, one.why)
+        table.add_row(f"#{r.id}", r.state, r.requester_id, r.database, r.level, one.outcome.value, one.why)
     return table
 
 

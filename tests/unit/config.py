@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bot.databases import DatabaseEntry
-from bot.policy.loader import Config, ConfigError, load
+from bot.policy.config import Config
+from bot.policy.loader import ConfigError, load
 from bot.policy.model import PolicyFile
-from bot.policy.rules import compiled
+from bot.policy.rules import compile_rules
 from bot.policy.source import Problem
 from storage.records import Decision, Request, RequestKind, State, Terms, Verdict
 
@@ -64,7 +65,7 @@ def config_of(databases: Mapping[str, Any], policy: Mapping[str, Any]) -> Config
     """A configuration without files; the models are the files' own."""
     entries = {name: DatabaseEntry.model_validate(entry) for name, entry in databases.items()}
     found = PolicyFile.model_validate(policy)
-    return Config(policy=found, databases=entries, rules=compiled(found, entries), digest="0" * 12, warnings=())
+    return Config(policy=found, databases=entries, rules=compile_rules(found, entries), digest="0" * 12, warnings=())
 
 
 def database(*levels: str, **keys: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from bot.policy.schema import Name, schema
-from bot.policy.source import read
+from bot.policy.source import read_source
 from bot.policy.testing import run_tests
 from tests.unit.config import DATABASES, POLICY, loaded
 
@@ -35,7 +35,7 @@ def test_the_page_names_every_key() -> None:
     """Each key of the contract's file stands in an example."""
     text = "".join(EXAMPLES)
     keys = set(schema("policy")["properties"])
-    for part in ("RuleEntry", "Shared", "Limits", "StageEntry", "TestEntry", "Hours"):
+    for part in ("RuleEntry", "DefaultsEntry", "LimitsEntry", "StageEntry", "TestEntry", "HoursEntry"):
         keys |= set(schema("policy")["$defs"][part]["properties"])
     unnamed = {key for key in keys if not re.search(rf"\b{key}:", text)} - {"deciding_hours", "audit_channel"}
     assert unnamed == set()
@@ -53,7 +53,7 @@ def told(name: Name, text: str) -> list[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         file.write(text)
         file.flush()
-        data = read(Path(file.name)).data
+        data = read_source(Path(file.name)).data
     return [str(e.message) for e in Draft202012Validator(schema(name)).iter_errors(data)]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bot.policy import authorization, evaluation
-from bot.policy.asking import Allowed, PolicyQuestion, Refused
 from bot.policy.authorization import MayDecide, Outdated, may_decide
-from bot.policy.facts import NOTHING_KNOWN
-from bot.policy.loader import Config
+from bot.policy.config import Config
+from bot.policy.facts import NO_FACTS
+from bot.policy.questions import Allowed, NotAllowed, PolicyQuestion
 from storage.records import Request, State, Verdict
 from tests.unit.config import NOON, asked, config_of, database, rule, vote
 
@@ -43,7 +43,7 @@ def at(**changes: Any) -> Config:
 
 
 def waiting(config: Config | None = None, *, duration: timedelta = timedelta(hours=2)) -> Request:
-    answer = evaluation.may_ask(
+    answer = evaluation.evaluate(
         config or at(),
         PolicyQuestion(
             person_id=ASKER, database="orders", level="readonly", duration=duration, reason="a fitting reason"
@@ -61,32 +61,32 @@ def test_an_approver_may_decide() -> None:
 def test_strangers_admins_and_the_command_line_may_not() -> None:
     for person_id in (STRANGER, ADMIN, "cli:root", "", "anyone"):
         answer = may_decide(at(), waiting(), (), person_id, at=NOON)
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, NotAllowed)
         assert "Only the approvers named by the rule “readers” can decide this" in answer.reason
 
 
 def test_the_requester_never_may_even_if_named() -> None:
     named = at(rule__approvals=[{"from": [ASKER, LEAD], "count": 1}])
     answer = may_decide(named, waiting(named), (), ASKER, at=NOON)
-    assert answer == Refused(reason="You cannot decide your own request.")
+    assert answer == NotAllowed(reason="You cannot decide your own request.")
 
 
 def test_nobody_decides_twice() -> None:
     two = at(rule__approvals=[{"from": [LEAD, SECOND], "count": 2}])
     request = waiting(two)
     answer = may_decide(two, request, (vote(LEAD),), LEAD, at=NOON)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, NotAllowed)
     assert "A person decides once" in answer.reason
     assert may_decide(two, request, (vote(LEAD),), SECOND, at=NOON) == MayDecide(stage=0)
 
 
 def test_what_is_complete_needs_nobody() -> None:
-    assert isinstance(may_decide(at(), waiting(), (vote(LEAD),), SECOND, at=NOON), Refused)
+    assert isinstance(may_decide(at(), waiting(), (vote(LEAD),), SECOND, at=NOON), NotAllowed)
 
 
 def test_who_is_in_the_stage_is_always_todays() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD"], "count": 1}])
-    assert isinstance(may_decide(changed, waiting(), (), LEAD, at=NOON), Refused)
+    assert isinstance(may_decide(changed, waiting(), (), LEAD, at=NOON), NotAllowed)
     assert may_decide(changed, waiting(), (), "U03LEAD", at=NOON) == MayDecide(stage=0)
 
 
@@ -149,7 +149,7 @@ def test_it_never_raises(state: State, decisions: Any) -> None:
     for asked_for in (request, stageless, replace(request, database="nosuch"), replace(request, level="nosuch")):
         for person_id in (ASKER, LEAD, STRANGER, ""):
             assert isinstance(
-                may_decide(at(), asked_for, decisions, person_id, at=NOON), MayDecide | Refused | Outdated
+                may_decide(at(), asked_for, decisions, person_id, at=NOON), MayDecide | NotAllowed | Outdated
             )
 
 
@@ -187,5 +187,5 @@ def test_who_denied_may_see_and_not_end() -> None:
 
 def test_approvers_of_today_are_those_of_the_same_rule() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U03LEAD", LEAD], "count": 1}])
-    assert authorization.who_is_asked(changed, waiting(), NOTHING_KNOWN, at=NOON) == {"U03LEAD", LEAD}
-    assert authorization.who_is_asked(at(rule__name="renamed"), waiting(), NOTHING_KNOWN, at=NOON) == {LEAD, SECOND}
+    assert authorization.current_approvers(changed, waiting(), NO_FACTS, at=NOON) == {"U03LEAD", LEAD}
+    assert authorization.current_approvers(at(rule__name="renamed"), waiting(), NO_FACTS, at=NOON) == {LEAD, SECOND}

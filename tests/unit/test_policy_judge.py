@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bot.policy.asking import Allowed, Answer, Missing, PolicyQuestion, Refused
 from bot.policy.authorization import is_admin
 from bot.policy.catalog import catalog_entries
-from bot.policy.evaluation import may_ask
-from bot.policy.loader import Config
-from bot.policy.wording import explained
+from bot.policy.config import Config
+from bot.policy.evaluation import evaluate
+from bot.policy.explain import explain_evaluation
+from bot.policy.questions import Allowed, Evaluation, MissingPart, NotAllowed, PolicyQuestion
 from storage.records import RequestKind, Stage
 from tests.unit.config import config_of, database, rule
 
@@ -45,20 +45,20 @@ def config() -> Config:
     )
 
 
-def ask(config: Config, text: str = "orders-prod readonly", *, person_id: str = ASKER, **keys: Any) -> Answer:
+def ask(config: Config, text: str = "orders-prod readonly", *, person_id: str = ASKER, **keys: Any) -> Evaluation:
     database_name, _, level = text.partition(" ")
     asked = {"reason": "Customer 8812 was charged twice", **keys}
-    return may_ask(
+    return evaluate(
         config, PolicyQuestion(person_id=person_id, database=database_name or None, level=level or None, **asked)
     )
 
 
-def refusal(answer: Answer) -> str:
-    assert isinstance(answer, Refused)
+def refusal(answer: Evaluation) -> str:
+    assert isinstance(answer, NotAllowed)
     return answer.reason
 
 
-def allowed(answer: Answer) -> Allowed:
+def allowed(answer: Evaluation) -> Allowed:
     assert isinstance(answer, Allowed), answer
     return answer
 
@@ -84,10 +84,10 @@ def test_what_a_rule_allows_comes_with_its_terms(config: Config) -> None:
 
 
 def test_no_rule_is_a_no(config: Config) -> None:
-    assert isinstance(ask(config, person_id=STRANGER), Refused)
-    assert isinstance(ask(config, "vault readonly"), Refused)
-    assert isinstance(ask(config, "orders-prod readwrite"), Refused)
-    assert isinstance(ask(config_of({"orders-prod": database("readonly")}, {"rules": []})), Refused)
+    assert isinstance(ask(config, person_id=STRANGER), NotAllowed)
+    assert isinstance(ask(config, "vault readonly"), NotAllowed)
+    assert isinstance(ask(config, "orders-prod readwrite"), NotAllowed)
+    assert isinstance(ask(config_of({"orders-prod": database("readonly")}, {"rules": []})), NotAllowed)
 
 
 def test_the_first_rule_that_matches_answers_also_with_a_no() -> None:
@@ -110,7 +110,7 @@ def test_a_rule_about_other_levels_or_people_is_passed_over() -> None:
 
 @pytest.mark.parametrize("kind", [RequestKind.BREAK_GLASS, RequestKind.EXTENSION])
 def test_an_ordinary_rule_never_answers_another_kind_of_ask(config: Config, kind: RequestKind) -> None:
-    assert isinstance(ask(config, kind=kind), Refused)
+    assert isinstance(ask(config, kind=kind), NotAllowed)
 
 
 # How long.
@@ -142,8 +142,8 @@ def test_too_short_is_refused(config: Config, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "orders-prod"])
 def test_what_nothing_else_decides_is_missing(config: Config, text: str) -> None:
     answer = ask(config, text)
-    assert isinstance(answer, Missing)
-    assert (answer.what, answer.choices) == (("database", ()) if not text else ("level", ("readonly", "migrate")))
+    assert isinstance(answer, MissingPart)
+    assert (answer.part, answer.choices) == (("database", ()) if not text else ("level", ("readonly", "migrate")))
 
 
 def test_a_level_may_be_left_out_where_there_is_one(config: Config) -> None:
@@ -152,7 +152,7 @@ def test_a_level_may_be_left_out_where_there_is_one(config: Config) -> None:
 
 @pytest.mark.parametrize("reason", [None, "", "   \n"])
 def test_a_reason_is_missing(config: Config, reason: str | None) -> None:
-    assert ask(config, reason=reason) == Missing(what="reason")
+    assert ask(config, reason=reason) == MissingPart(part="reason")
 
 
 def test_a_reason_has_a_least_and_a_most(config: Config) -> None:
@@ -163,8 +163,8 @@ def test_a_reason_has_a_least_and_a_most(config: Config) -> None:
 
 
 def test_a_no_comes_before_the_question_why(config: Config) -> None:
-    assert isinstance(ask(config, reason=None, duration=hours(9)), Refused)
-    assert isinstance(ask(config, "vault readonly", reason=None), Refused)
+    assert isinstance(ask(config, reason=None, duration=hours(9)), NotAllowed)
+    assert isinstance(ask(config, "vault readonly", reason=None), NotAllowed)
 
 
 # The sentence.
@@ -218,28 +218,28 @@ def test_explain_walks_rule_by_rule() -> None:
     migrate = rule("migrate", levels=["migrate"])
     mine = rule("mine", requesters=[ASKER])
     config = config_of({"orders-prod": database("readonly", "migrate")}, {"rules": [others, migrate, mine]})
-    assert explained(ask(config)) == (
+    assert explain_evaluation(ask(config)) == (
         "Allowed to ask.",
         "Rule “others” is about orders-prod, but not for this person.",
         "Rule “migrate” is about orders-prod and this person, but not about readonly.",
         "Rule “mine” answers.",
-        "For 1 h, readonly; asked in C01DBACCESS.",
+        "For 1 h, readonly; the request goes to C01DBACCESS.",
         "1 of U01LEAD, U02LEAD must approve.",
     )
 
 
 def test_explain_ends_a_no_with_its_reason(config: Config) -> None:
-    lines = explained(ask(config, duration=hours(9)))
+    lines = explain_evaluation(ask(config, duration=hours(9)))
     assert lines[0] == "Refused."
     assert lines[-2] == "Rule “payments” answers."
     assert "too long" in lines[-1]
-    assert "No rule answers, and no rule is a no." in explained(ask(config, person_id=STRANGER))
-    assert "orders-prod has no level nosuch." in explained(ask(config, "orders-prod nosuch"))
-    assert "No database is named nosuch." in explained(ask(config, "nosuch readonly"))
+    assert "No rule answers, so the request is refused." in explain_evaluation(ask(config, person_id=STRANGER))
+    assert "orders-prod has no level nosuch." in explain_evaluation(ask(config, "orders-prod nosuch"))
+    assert "No database is named nosuch." in explain_evaluation(ask(config, "nosuch readonly"))
 
 
 def test_explain_says_what_there_is_to_choose_from(config: Config) -> None:
-    assert explained(ask(config, "orders-prod")) == ("The level is missing. One of: readonly, migrate.",)
+    assert explain_evaluation(ask(config, "orders-prod")) == ("The level is missing. One of: readonly, migrate.",)
 
 
 # Admins.

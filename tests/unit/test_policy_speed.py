@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from bot.policy import authorization, evaluation
-from bot.policy.asking import Allowed, PolicyQuestion, Refused
 from bot.policy.catalog import catalog_entries
 from bot.policy.loader import load
+from bot.policy.questions import Allowed, NotAllowed, PolicyQuestion
 from tests.unit.config import NOON, asked, config_of, database, rule, written
 
 EVALUATED_WITHIN, LOADED_WITHIN = 0.15, 3.0
@@ -57,13 +57,13 @@ def test_ten_thousand_rules_are_judged_in_a_moment(shape: str) -> None:
         )
         for person_id, name in ((PERSON, NAMES[-1]), ("U00000000", NAMES[-1]), (PERSON, "nosuch"))
     )
-    allowed = evaluation.may_ask(config, good)
+    allowed = evaluation.evaluate(config, good)
     assert isinstance(allowed, Allowed)
-    assert isinstance(evaluation.may_ask(config, unknown), Refused)
+    assert isinstance(evaluation.evaluate(config, unknown), NotAllowed)
     request = asked(allowed.terms, person_id=PERSON, database=NAMES[-1])
     assert authorization.may_decide(config, request, (), "U01LEAD", at=NOON) == authorization.MayDecide(stage=0)
-    for ask in (good, none, unknown):
-        assert fastest(lambda ask=ask: evaluation.may_ask(config, ask)) < EVALUATED_WITHIN  # type: ignore[misc]
+    for question in (good, none, unknown):
+        assert fastest(lambda question=question: evaluation.evaluate(config, question)) < EVALUATED_WITHIN  # type: ignore[misc]
     assert fastest(lambda: catalog_entries(config, PERSON)) < EVALUATED_WITHIN
     assert fastest(lambda: authorization.may_decide(config, request, (), "U01LEAD", at=NOON)) < EVALUATED_WITHIN
 
