@@ -1,4 +1,4 @@
-"""``dbaccess policy``: the two files, without Slack and without a token; ``replay`` reads the ledger."""
+"""``dbaccess policy``: check, explain and test the two files, without Slack and token. ``replay`` also reads the ledger."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from bot.policy.source import Problem
 from bot.policy.testing import PolicyTestResult, junit_xml, offline_facts, run_tests
 from storage.records import RequestKind
 
-LONG_AGO = 36_500
-"""Days: a hundred years."""
+MAX_DAYS = 36_500
+"""A hundred years, in days."""
 
-app = typer.Typer(no_args_is_help=True, help="The policy: check it, test it, replay it, and ask which rule answers.")
+app = typer.Typer(no_args_is_help=True, help="The policy: check it, test it, replay it, explain which rule answers.")
 
 
 def _folder() -> Path:
@@ -45,13 +45,13 @@ def _folder() -> Path:
 @app.command()
 def check(
     folder: Annotated[Path | None, typer.Argument(help="The folder with databases.yml and policy.yml.")] = None,
-    as_json: common.Json = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """Errors and warnings, one a line; status 1 when there is an error."""
+    """Print errors and warnings, one per line. Status 1 when there is an error."""
     try:
         problems: tuple[Problem, ...] = load(folder or _folder()).warnings
-    except ConfigError as mistakes:
-        problems = mistakes.problems
+    except ConfigError as error:
+        problems = error.problems
     if as_json:
         common.print_json(
             [
@@ -74,19 +74,21 @@ def explain(
     database: str,
     level: Annotated[str | None, typer.Argument()] = None,
     duration: Annotated[str | None, typer.Argument(help="30m, 2h, 1h30m.")] = None,
-    at: Annotated[str | None, typer.Option(metavar="TIME", help="As if asked then: 2026-11-23T10:00:00+01:00.")] = None,
-    break_glass: Annotated[bool, typer.Option("--break-glass", help="As break-glass.")] = False,
-    as_json: common.Json = False,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="As if requested at that time: 2026-11-23T10:00:00+01:00.")
+    ] = None,
+    break_glass: Annotated[bool, typer.Option("--break-glass", help="As a break-glass request.")] = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """Which rule answers and why; status 1 when the answer is no. Groups are those of groups_in_tests: Slack is not asked."""
+    """Explain which rule answers, and why. Status 1 when the answer is no. Groups are those of groups_in_tests, not of Slack."""
     config, kind = load(_folder()), RequestKind.BREAK_GLASS if break_glass else RequestKind.ACCESS
-    length, when = _length(duration), _moment(at)
+    length, when = _parse_duration_option(duration), _parse_time_option(at)
     question = PolicyQuestion(
         person_id=person, database=database, level=level, duration=length, at=when, needs_reason=False, kind=kind
     )
     facts = offline_facts(config.policy, config.directory_names)
     answer = evaluation.evaluate(config, question, facts)
-    lines = (*explain_evaluation(answer), *_unknown(config, facts))
+    lines = (*explain_evaluation(answer), *_unknown_group_lines(config, facts))
     is_yes = isinstance(answer, Allowed)
     if as_json:
         rule = answer.terms.rule if isinstance(answer, Allowed) else None
@@ -97,35 +99,39 @@ def explain(
         raise typer.Exit(1)
 
 
-def _length(duration: str | None) -> timedelta | None:
+def _parse_duration_option(duration: str | None) -> timedelta | None:
     try:
         return parse_duration(duration) if duration else None
     except ValueError as wrong:
-        raise common.wrong_use(str(wrong)) from None
+        raise common.usage_error(str(wrong)) from None
 
 
-def _moment(at: str | None) -> datetime | None:
-    """With a zone; without one it is this machine's."""
+def _parse_time_option(at: str | None) -> datetime | None:
+    """Parse ``--at``. Without a zone it is this machine's zone."""
     try:
         return parse_moment(at, needs_zone=False) if at is not None else None
     except ValueError as wrong:
-        raise common.wrong_use(f"--at: {wrong}") from None
+        raise common.usage_error(f"--at: {wrong}") from None
 
 
-def _unknown(config: Config, facts: Facts) -> tuple[str, ...]:
-    silent = sorted(facts.unknown(config.group_names))
-    return (f"Not known without Slack: who is in {', '.join(silent)}; say it under groups_in_tests.",) if silent else ()
+def _unknown_group_lines(config: Config, facts: Facts) -> tuple[str, ...]:
+    unknown = sorted(facts.unknown(config.group_names))
+    return (
+        (f"Not known without Slack: who is in {', '.join(unknown)}; list them under groups_in_tests.",)
+        if unknown
+        else ()
+    )
 
 
 @app.command("test")
-def run(
-    file: Annotated[Path | None, typer.Argument(help="Another policy.yml, judged with the same databases.yml.")] = None,
+def run_tests_command(
+    file: Annotated[Path | None, typer.Argument(help="Another policy.yml, tested with the same databases.yml.")] = None,
     junit: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write JUnit's XML there, for a build server.")
+        Path | None, typer.Option(metavar="OUT", help="Write the results there as JUnit XML, for a build server.")
     ] = None,
-    as_json: common.Json = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """The file's own tests:; status 1 when one fails."""
+    """Run the file's own tests. Status 1 when one fails."""
     config = load(_folder(), policy_path=file)
     tested = run_tests(config)
     if junit is not None:
@@ -134,7 +140,7 @@ def run(
         common.print_json([_tested_json(one) for one in tested])
     else:
         _print_tested(tested)
-        for line in _unknown(config, offline_facts(config.policy, config.directory_names)):
+        for line in _unknown_group_lines(config, offline_facts(config.policy, config.directory_names)):
             typer.echo(line)
     if not all(one.passed for one in tested):
         raise typer.Exit(1)
@@ -144,9 +150,7 @@ def _write(out: Path, text: str) -> None:
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        typer.echo(
-            f"{out}: cannot be written ({error.strerror}); --junit names a file in a folder that is there", err=True
-        )
+        typer.echo(f"{out}: cannot be written ({error.strerror}); --junit needs a file in an existing folder", err=True)
         raise typer.Exit(1) from None
 
 
@@ -174,11 +178,11 @@ def _print_tested(tested: tuple[PolicyTestResult, ...]) -> None:
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="The policy.yml to try, judged with the configured databases.yml.")],
-    since: Annotated[int, typer.Option(metavar="DAYS", min=1, max=LONG_AGO, help="Requests of so many days.")] = 90,
-    as_json: common.Json = False,
+    file: Annotated[Path, typer.Argument(help="The policy.yml to try, with the configured databases.yml.")],
+    since: Annotated[int, typer.Option(metavar="DAYS", min=1, max=MAX_DAYS, help="Requests of this many days.")] = 90,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """What another policy would have answered to the requests in the ledger, and which live grants it would not give."""
+    """Show what another policy would have answered to past requests, and which live grants it would not give."""
     replayed = asyncio.run(_replayed(load(_folder(), policy_path=file), timedelta(days=since)))
     if as_json:
         common.print_json([_replayed_json(one) for one in replayed])
@@ -222,7 +226,7 @@ def _replay_table(changed: list[ReplayResult]) -> Table:
 
 
 class SchemaOf(StrEnum):
-    """The files."""
+    """The configuration files."""
 
     DATABASES = "databases"
     POLICY = "policy"
@@ -232,5 +236,5 @@ class SchemaOf(StrEnum):
 def schema(
     of: Annotated[SchemaOf, typer.Argument(help="Of which file.")] = SchemaOf.POLICY,
 ) -> None:
-    """JSON Schema for editors."""
+    """Print the JSON Schema of a file, for editors."""
     typer.echo(json.dumps(schema_of(of.value), indent=2))

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bot.databases import DATABASE_NAME, DATABASE_NAME_RIGHT, DatabaseEntry, DatabasesFile
+from bot.databases import DATABASE_NAME, DATABASE_NAME_HINT, DatabaseEntry, DatabasesFile
 from bot.policy import validation
 from bot.policy.config import Config
 from bot.policy.model import PolicyFile, RuleEntry
@@ -109,7 +109,7 @@ def _database(
 ) -> DatabaseEntry | None:
     place: KeyPath = ("databases", name)
     if not DATABASE_NAME.fullmatch(name):
-        source.problems.append(source.at(place, problem_text(source, place, DATABASE_NAME_RIGHT)))
+        source.problems.append(source.at(place, problem_text(source, place, DATABASE_NAME_HINT)))
     engine = raw.get("engine") if isinstance(raw, dict) else None
     shared = defaults.get(engine, {}) if isinstance(engine, str) else {}
     if isinstance(engine, str) and engine not in engines:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import re2
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from bot.databases import Duration, Strict, as_text
+from bot.databases import Duration, StrictModel, as_text
 from bot.durations import parse_moment
 
 PERSON = re.compile(r"[UW][A-Z0-9]{2,}", re.ASCII)
@@ -147,7 +147,7 @@ NotifyTarget = Annotated[str, AfterValidator(_notify_target), _pattern_schema(CH
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]
 
 
-class HoursEntry(Strict):
+class HoursEntry(StrictModel):
     """A window of local time on some days. If ``to`` is before ``from``, the window runs past midnight and belongs to the day it begins on."""
 
     days: Annotated[tuple[int, ...], BeforeValidator(_days), DAYS_SCHEMA]
@@ -171,32 +171,32 @@ class HoursEntry(Strict):
         return f"{days} {self.start.strftime('%H:%M')}-{to} {self.tz}"
 
 
-class StageEntry(Strict):
+class StageEntry(StrictModel):
     approvers: list[PersonOrGroup] = Field(alias="from", min_length=1)
     count: Count = 1
 
 
-class EscalationEntry(Strict):
+class EscalationEntry(StrictModel):
     after: Duration
     to: list[PersonOrGroup] = Field(min_length=1)
 
 
-class AutomaticEntry(Strict):
+class AutomaticEntry(StrictModel):
     per_person_per_day: Count
 
 
-class ReviewEntry(Strict):
+class ReviewEntry(StrictModel):
     approvers: list[PersonOrGroup] = Field(alias="from", min_length=1)
     within: Duration
 
 
-class LimitsEntry(Strict):
+class LimitsEntry(StrictModel):
     live_per_person: Count | None = None
     live_per_database: Count | None = None
     waiting_per_person: Count | None = None
 
 
-class DefaultsEntry(Strict):
+class DefaultsEntry(StrictModel):
     """The keys that ``defaults`` and each rule may set."""
 
     channel: Channel | None = None
@@ -229,7 +229,7 @@ class RuleEntry(DefaultsEntry):
     review: ReviewEntry | None = None
 
 
-class TestEntry(Strict):
+class TestEntry(StrictModel):
     """One of the file's own tests: a request line, and the expected outcome."""
 
     __test__ = False  # pytest must not collect it
@@ -242,7 +242,7 @@ class TestEntry(Strict):
     rule: str | None = None
 
 
-class PolicyFile(Strict):
+class PolicyFile(StrictModel):
     admins: list[PersonOrGroup] = []
     auditors: list[PersonOrGroup] = []
     audit_channel: Channel | None = None

@@ -195,7 +195,7 @@ async def fail(**_about: object) -> None:
 
 
 def test_what_is_unforeseen_is_one_line(shell: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_found", fail)
+    monkeypatch.setattr(listing, "_fetch_requests", fail)
     status, out, err = shell("list")
     assert (status, out) == (1, "")
     assert re.fullmatch(
@@ -204,7 +204,7 @@ def test_what_is_unforeseen_is_one_line(shell: Callable[..., Ran], monkeypatch: 
 
 
 def test_debug_shows_the_traceback_and_no_locals(shell: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_found", fail)
+    monkeypatch.setattr(listing, "_fetch_requests", fail)
     status, _, err = shell("--debug", "list")
     assert status == 1
     assert "Traceback (most recent call last)" in err

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from adapters.base import Level, Secrets, Target, Tls
-from bot.engines import installed
+from bot.engines import installed_engines
 from bot.policy.loader import load
 from demo import further
 from demo.world import free_port
@@ -66,7 +66,7 @@ def test_what_the_machine_has_is_offered(open_folder: Path, monkeypatch: pytest.
                 prefix="jit_", ledger="demoledger", tls=Tls(mode="prefer"),
             )  # fmt: skip
             roles = tuple(databases[one.name]["levels"]["readonly"]["roles"])
-            health = installed()[target.engine](target, Secrets(admin_url=one.admin_url)).check(
+            health = installed_engines()[target.engine](target, Secrets(admin_url=one.admin_url)).check(
                 [Level(name="readonly", roles=roles)]
             )
             assert (health.problems, health.warnings) == ((), ())

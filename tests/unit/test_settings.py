@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from bot import logs
-from bot.settings import Settings, SettingsError, needed_for_slack, read_settings
+from bot.settings import Settings, SettingsError, check_slack_settings, read_settings
 from bot.slack.answers import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,7 +31,7 @@ def test_defaults_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.store_url.get_secret_value() == "sqlite+aiosqlite:///dbaccess.db"
     assert found.slack_bot_token is None
     with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
-        needed_for_slack(found)
+        check_slack_settings(found)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_logs_hold_no_secret_and_no_local_variables(
     try:
         for kind in ("json", "console"):
             monkeypatch.setenv("DBACCESS_LOG", kind)
-            logs.set_up(read_settings())
+            logs.configure(read_settings())
             password = "Secret0Local"
             try:
                 raise ValueError(  # noqa: TRY301 - what is logged must be caught
@@ -133,7 +133,7 @@ def test_a_mistake_that_no_end_needs_keeps_from_granting_alone(
         read_settings()
     found = read_settings(to_end=True)
     with pytest.raises(SettingsError, match=f"^{variable}: has a wrong value; [^\n]+$") as no:
-        needed_for_slack(found)
+        check_slack_settings(found)
     assert value not in str(no.value).partition(";")[0]
 
 
