@@ -84,9 +84,7 @@ def main() -> None:
     """The console script. An expected error is printed as its message, any other error with a reference; both exit with status 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a character that the terminal lacks must not end the command
+            stream.reconfigure(errors="backslashreplace")  # a missing character must not end the command
     logs.configure_early()
     threading.excepthook = _on_thread_failure
     try:

@@ -14,7 +14,7 @@ from tests.e2e.harness import CARDS, LEAD, REQUESTER, World, buttons, number, te
 def chromium() -> None:
     try:
         browser.chromium()
-    except browser.NoBrowser as missing:
+    except browser.BrowserMissing as missing:
         if os.environ.get("REQUIRE_SERVERS"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))
