@@ -51,14 +51,14 @@ class _Trial:
         if self.stop.is_set():
             self._report(name, ok=False, began=time.perf_counter(), what="interrupted")
             raise _StepFailed
-        words, began = list[str](), time.perf_counter()
+        notes, began = list[str](), time.perf_counter()
         try:
-            yield words
+            yield notes
         except AdapterError as error:
             self.is_foreign = isinstance(error, ForeignUser)
             self._report(name, ok=False, began=began, what=str(error))
             raise _StepFailed from None
-        self._report(name, ok=True, began=began, what=" ".join(words))
+        self._report(name, ok=True, began=began, what=" ".join(notes))
 
     def _report(self, name: str, *, ok: bool, began: float, what: str) -> None:
         ms = round((time.perf_counter() - began) * 1000, 1)
@@ -74,9 +74,9 @@ class _Trial:
         try:
             with self.step("use"):
                 _expect(login.is_alive(), "the server does not answer the new session")
-            with self.step("list") as words:
+            with self.step("list") as notes:
                 _expect(self._is_listed(), "the user is not among the server's users")
-                words.append(f"{adapter.activity([spec.username])[0].sessions} session")
+                notes.append(f"{adapter.activity([spec.username])[0].sessions} session")
             self._end()
             with self.step("session dead"):
                 _expect(not login.is_alive(), "the open session is still alive after the end")
@@ -88,10 +88,10 @@ class _Trial:
             _expect(not self._is_listed(), "the user is still among the server's users")
 
     def _end(self) -> None:
-        with self.step("end") as words:
-            receipt = self.adapter.drop_user(self.spec.username, self.spec.level)
-            words += [f"{receipt.sessions_ended} session ended.", *receipt.notes]
-            _expect(not receipt.was_absent, "the user was gone before it was ended")
+        with self.step("end") as notes:
+            removal = self.adapter.drop_user(self.spec.username, self.spec.level)
+            notes += [f"{removal.sessions_ended} session ended.", *removal.notes]
+            _expect(not removal.was_absent, "the user was gone before it was ended")
 
     def _is_listed(self) -> bool:
         return self.spec.username in {user.username for user in self.adapter.list_users()}

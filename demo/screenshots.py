@@ -39,8 +39,8 @@ def shoot(page: Page, name: str) -> None:
     print(f"docs/screenshots/{name}.png")
 
 
-def until(page: Page, words: str) -> None:
-    expect(page.get_by_text(words, exact=False).last).to_be_visible(timeout=WAIT_SECONDS * 1000)
+def until(page: Page, text: str) -> None:
+    expect(page.get_by_text(text, exact=False).last).to_be_visible(timeout=WAIT_SECONDS * 1000)
 
 
 def wait(found: Callable[[], bool]) -> None:

@@ -109,10 +109,10 @@ def _require_utf8(arguments: Sequence[str]) -> None:
             sys.exit(2)
 
 
-def _exit(words: str, why: BaseException) -> NoReturn:
+def _exit(message: str, why: BaseException) -> NoReturn:
     if common.is_debugging:
         typer.echo(logs.scrub("".join(traceback.format_exception(why))), err=True)
-    typer.echo(words, err=True)
+    typer.echo(message, err=True)
     sys.exit(1)
 
 

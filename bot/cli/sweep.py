@@ -43,11 +43,11 @@ async def _sweep(*, fix: bool) -> tuple[verbs.SweepResult, dict[str, str]]:
             if stray.kind is not verbs.StrayKind.ORPHAN:
                 continue
             try:
-                receipt = await verbs.end(context, stray, actor=operator().id)
+                removal = await verbs.end(context, stray, actor=operator().id)
             except AdapterError as error:
                 ended[stray.username] = f"not ended: {error}"
             else:
-                ended[stray.username] = f"ended, {receipt.sessions_ended} sessions"
+                ended[stray.username] = f"ended, {removal.sessions_ended} sessions"
     return found, ended
 
 

@@ -108,9 +108,9 @@ def _authorize_in_stage(
     named = (*terms.stages[stage].approvers, *escalation_targets(request, terms, at=at))
     membership = facts.membership(named, person_id)
     if membership == "unknown":
-        silent = facts.unknown(named)
-        words = f"Slack did not say who is in {', '.join(silent)}, so your click did not count. Please try again."
-        return NotAllowed(reason=words, about="people", unknown=silent)
+        unknown = facts.unknown(named)
+        reason = f"Slack did not say who is in {', '.join(unknown)}, so your click did not count. Please try again."
+        return NotAllowed(reason=reason, about="people", unknown=unknown)
     if membership == "out":
         return NotAllowed(reason=_only_approvers(terms, stage))
     rule = current_rule(config, request)

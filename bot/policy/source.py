@@ -160,7 +160,7 @@ def _mapping(source: Source, node: yaml.MappingNode, place: KeyPath) -> dict[str
             source.error(line, "a key is plain text; write KEY: VALUE")
             continue
         if key.value in found:
-            source.error(line, f"the key {safe_name(key.value)} stands here twice; keep one")
+            source.error(line, f"the key {safe_name(key.value)} appears twice; keep one")
             continue
         source.lines[*place, key.value] = line
         found[key.value] = _data(source, value, (*place, key.value))

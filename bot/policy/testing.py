@@ -168,10 +168,10 @@ class RequestLine:
 
 def parse_request_line(text: str, levels: Mapping[str, Iterable[str]]) -> RequestLine:
     """Parse ``PERSON DATABASE [LEVEL] [DURATION] [REASON…]``. ``levels``: the level names of each database. Raises ValueError."""
-    words = text.split()
-    if len(words) < 2:  # noqa: PLR2004 - person and database
+    parts = text.split()
+    if len(parts) < 2:  # noqa: PLR2004 - person and database
         raise ValueError("a request line looks like: U01ADA orders-prod readonly 2h PAY-311 refund")
-    person, database, *left = words
+    person, database, *left = parts
     is_level = bool(left) and not DURATION_WORD.fullmatch(left[0]) and _is_level(left, levels.get(database, ()))
     level = left.pop(0) if is_level else None
     duration = parse_duration(left.pop(0)) if left and DURATION_WORD.fullmatch(left[0]) else None

@@ -1,4 +1,4 @@
-"""Every example of docs/policy.md is loaded and its claims are run; the schema that editors are given is today's, and true."""
+"""Every example in docs/policy.md loads and its tests pass; the JSON Schema is current and matches what loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from bot.policy.schema import Name, schema
 from bot.policy.source import read_source
 from bot.policy.testing import run_tests
-from tests.unit.config import DATABASES, POLICY, loaded
+from tests.unit.config import DATABASES, POLICY, load_config
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "policy.md").read_text()
@@ -24,15 +24,15 @@ TITLES = [re.findall(r"^## (.*)$", PAGE.split(example)[0], re.MULTILINE)[-1] for
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=TITLES)
-def test_an_example_says_what_is_so(example: str, tmp_path: Path) -> None:
-    config = loaded(tmp_path, databases=DATABASES_OF_THE_PAGE, policy=example)
+def test_tests_of_each_example_pass(example: str, tmp_path: Path) -> None:
+    config = load_config(tmp_path, databases=DATABASES_OF_THE_PAGE, policy=example)
     tested = run_tests(config)
-    assert tested, "each example proves itself"
+    assert tested, "each example has tests"
     assert [one.difference for one in tested] == [""] * len(tested)
 
 
-def test_the_page_names_every_key() -> None:
-    """Each key of the contract's file stands in an example."""
+def test_examples_contain_every_key() -> None:
+    """Each key of policy.yml is in an example."""
     text = "".join(EXAMPLES)
     keys = set(schema("policy")["properties"])
     for part in ("RuleEntry", "DefaultsEntry", "LimitsEntry", "StageEntry", "TestEntry", "HoursEntry"):
@@ -43,13 +43,13 @@ def test_the_page_names_every_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["policy", "databases"])
-def test_the_schema_on_disk_is_todays(name: Name) -> None:
+def test_schema_on_disk_is_current(name: Name) -> None:
     assert json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text()) == schema(name)
     Draft202012Validator.check_schema(schema(name))
 
 
-def told(name: Name, text: str) -> list[str]:
-    """As an editor tells it, of the file as dbaccess reads it: ``on`` is a word."""
+def schema_errors(name: Name, text: str) -> list[str]:
+    """The errors that an editor shows for the file as dbaccess reads it: ``on`` is text, not a boolean."""
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         file.write(text)
         file.flush()
@@ -58,13 +58,13 @@ def told(name: Name, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", [POLICY, *EXAMPLES, (ROOT / "demo/config/policy.yml").read_text()])
-def test_what_loads_is_right_for_the_schema_too(text: str) -> None:
-    assert told("policy", text) == []
+def test_valid_policy_files_match_the_schema(text: str) -> None:
+    assert schema_errors("policy", text) == []
 
 
 @pytest.mark.parametrize("text", [DATABASES, DATABASES_OF_THE_PAGE, (ROOT / "demo/config/databases.yml").read_text()])
-def test_databases_too(text: str) -> None:
-    assert told("databases", text) == []
+def test_valid_databases_files_match_the_schema(text: str) -> None:
+    assert schema_errors("databases", text) == []
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_databases_too(text: str) -> None:
         {"tests": [{"ask": "U01 x", "expect": "maybe"}]},
     ],
 )
-def test_plain_mistakes_are_seen_by_the_editor(change: dict[str, Any]) -> None:
-    assert told("policy", yaml.safe_dump({**yaml.safe_load(POLICY), **change}))
+def test_schema_rejects_simple_errors(change: dict[str, Any]) -> None:
+    assert schema_errors("policy", yaml.safe_dump({**yaml.safe_load(POLICY), **change}))
 
 
 def test_shipped_files_name_their_schema() -> None:

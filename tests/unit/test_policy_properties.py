@@ -1,4 +1,4 @@
-"""What holds for every policy, every person and every order of clicks."""
+"""Properties that hold for every policy, every person and every order of decisions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage.lifecycle import resolve
 from storage.records import Decision, Request, RequestKind, State
 from storage.transitions import Transition, open_stage
 from tests.soak import rounds
-from tests.unit.config import NOON, asked, config_of, database, rule, vote
+from tests.unit.config import NOON, config_of, database, decision, rule, waiting_request
 
 PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN"]
 LEVELS = ["readonly", "readwrite", "migrate"]
@@ -73,7 +73,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 @st.composite
 def asks(draw: st.DrawFn, world: World) -> PolicyQuestion:
-    """Mostly something the world has, by somebody it names: what nobody could get tells little."""
+    """Mostly a level that exists, for a person whom a rule names; impossible questions would test little."""
     databases, policy = world
     named = [who for found in policy["rules"] for who in found["requesters"] if who != "anyone"]
     name = draw(st.sampled_from(sorted(databases)))
@@ -104,7 +104,7 @@ CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=10)
 def first_match(
     databases: dict[str, Any], policy: dict[str, Any], question: PolicyQuestion, level: str
 ) -> dict[str, Any] | None:
-    """The contract's sentence read anew from the files' contents, sharing nothing with the judge."""
+    """The first matching rule, found from the files' contents by the product contract. Shares no code with the evaluation."""
     entry = databases.get(str(question.database))
     if entry is None or level not in entry["levels"] or question.kind is not RequestKind.ACCESS:
         return None
@@ -125,7 +125,7 @@ def first_match(
 def limits(
     databases: dict[str, Any], policy: dict[str, Any], found: dict[str, Any], question: PolicyQuestion, level: str
 ) -> set[str]:
-    """Everything that says how long at most."""
+    """Every limit on the duration."""
     shared = policy["defaults"].get("max_duration")
     spans = {found.get("max_duration"), shared, databases[str(question.database)]["levels"][level].get("max_duration")}
     return {span for span in spans if span} | ({"8h"} if not shared and not found.get("max_duration") else set())
@@ -144,7 +144,7 @@ def seconds(span: str) -> int:
 
 @given(CASES)
 @CALM
-def test_never_allowed_without_the_first_rule_that_matches(case: tuple[World, PolicyQuestion]) -> None:
+def test_allowed_only_by_the_first_matching_rule(case: tuple[World, PolicyQuestion]) -> None:
     world, question = case
     answer = evaluation.evaluate(config_of(*world), question)
     if isinstance(answer, Allowed):
@@ -159,7 +159,7 @@ def test_never_allowed_without_the_first_rule_that_matches(case: tuple[World, Po
 
 @given(CASES)
 @CALM
-def test_what_a_rule_allows_is_never_refused(case: tuple[World, PolicyQuestion]) -> None:
+def test_request_within_the_first_matching_rule_is_allowed(case: tuple[World, PolicyQuestion]) -> None:
     world, question = case
     question = replace(question, level=question.level or "readonly", reason=REASON)
     found = first_match(*world, question, str(question.level))
@@ -171,7 +171,7 @@ def test_what_a_rule_allows_is_never_refused(case: tuple[World, PolicyQuestion])
 
 @given(CASES)
 @CALM
-def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, PolicyQuestion]) -> None:
+def test_allowed_duration_is_within_the_limits_and_never_shortened(case: tuple[World, PolicyQuestion]) -> None:
     world, question = case
     answer = evaluation.evaluate(config_of(*world), question)
     if isinstance(answer, Allowed):
@@ -185,7 +185,7 @@ def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, P
 
 @given(CASES)
 @CALM
-def test_explain_and_the_decision_never_disagree(case: tuple[World, PolicyQuestion]) -> None:
+def test_explanation_and_evaluation_always_agree(case: tuple[World, PolicyQuestion]) -> None:
     world, question = case
     config = config_of(*world)
     decided = evaluation.evaluate(config, question)
@@ -206,7 +206,7 @@ def test_explain_and_the_decision_never_disagree(case: tuple[World, PolicyQuesti
 
 @given(CASES)
 @CALM
-def test_what_is_offered_is_allowed_and_nothing_else_is(case: tuple[World, PolicyQuestion]) -> None:
+def test_catalog_lists_exactly_what_is_allowed(case: tuple[World, PolicyQuestion]) -> None:
     world, question = case
     config = config_of(*world)
     offered = {(o.database, o.level): o for o in catalog_entries(config, question.person_id)}
@@ -225,7 +225,7 @@ def test_what_is_offered_is_allowed_and_nothing_else_is(case: tuple[World, Polic
 
 @given(CASES)
 @CALM
-def test_a_refusal_gives_nothing_away(case: tuple[World, PolicyQuestion]) -> None:
+def test_refusal_never_names_forbidden_databases(case: tuple[World, PolicyQuestion]) -> None:
     world, question = case
     config = config_of(*world)
     answer = evaluation.evaluate(config, question)
@@ -236,12 +236,12 @@ def test_a_refusal_gives_nothing_away(case: tuple[World, PolicyQuestion]) -> Non
 
 
 def voted(config: Config, request: Request, clicks: list[str]) -> tuple[tuple[Decision, ...], bool]:
-    """The votes that counted, click by click, and whether they were enough."""
+    """The decisions that counted, in order, and whether they were enough."""
     counted: tuple[Decision, ...] = ()
     for person_id in clicks:
         answer = may_decide(config, request, counted, person_id, at=NOON)
         if isinstance(answer, MayDecide):
-            counted = (*counted, vote(person_id, stage=answer.stage))
+            counted = (*counted, decision(person_id, stage=answer.stage))
     return counted, resolve(Transition.DECIDE, request, counted) is Transition.APPROVE
 
 
@@ -249,7 +249,7 @@ def waiting(config: Config, question: PolicyQuestion) -> Request | None:
     answer = evaluation.evaluate(config, replace(question, reason=REASON))
     if not isinstance(answer, Allowed):
         return None
-    return asked(answer.terms, person_id=question.person_id, database=str(question.database))
+    return waiting_request(answer.terms, person_id=question.person_id, database=str(question.database))
 
 
 @given(CASES, CLICKS)
@@ -273,7 +273,7 @@ def test_only_distinct_approvers_other_than_the_requester_count(
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[World, World, PolicyQuestion]:
-    """A world, the same one with one part of it drawn anew, and an ask of the first."""
+    """A world, the same world with one part changed, and a question about the first."""
     (databases, policy), question = draw(CASES)
     listed, entries_then = list(policy["rules"]), dict(databases)
     what = draw(st.sampled_from(["nothing", "rule", "rule's approvals", "entry", "defaults", "order", "everything"]))
@@ -293,7 +293,7 @@ def changes(draw: st.DrawFn) -> tuple[World, World, PolicyQuestion]:
 
 @given(changes(), CLICKS)
 @CALM
-def test_a_click_counts_only_where_today_allows_it_too(
+def test_decision_counts_only_where_todays_policy_allows_the_request(
     change: tuple[World, World, PolicyQuestion], clicks: list[str]
 ) -> None:
     before, after, question = change
@@ -310,7 +310,7 @@ def test_a_click_counts_only_where_today_allows_it_too(
 
 
 def is_same(before: World, after: World, found: dict[str, Any], request: Request) -> bool:
-    """What the contract calls the same: rule, count of its stage, the level; and not too long today."""
+    """Return whether the request is unchanged by the contract: rule, count of its stage, level; and not too long today."""
     roles = [databases[request.database]["levels"][request.level]["roles"] for databases, _ in (before, after)]
     question = PolicyQuestion(person_id=request.requester_id, database=request.database)
     longest = min(seconds(span) for span in limits(*after, found, question, request.level))
@@ -324,7 +324,7 @@ def is_same(before: World, after: World, found: dict[str, Any], request: Request
 
 @given(CASES, CLICKS, st.sampled_from(PEOPLE))
 @CALM
-def test_one_more_approver_never_makes_it_harder(
+def test_one_more_approver_never_prevents_an_approval(
     case: tuple[World, PolicyQuestion], clicks: list[str], person_id: str
 ) -> None:
     (databases, policy), question = case
@@ -347,7 +347,7 @@ def with_approver(found: dict[str, Any], person_id: str) -> dict[str, Any]:
 
 @given(CASES)
 @CALM
-def test_a_waiting_request_is_open_until_enough_have_voted(case: tuple[World, PolicyQuestion]) -> None:
+def test_request_waits_until_enough_people_have_approved(case: tuple[World, PolicyQuestion]) -> None:
     world, question = case
     request = waiting(config_of(*world), question)
     if request is not None:

@@ -1,4 +1,4 @@
-"""What holds for every policy with stages, groups, hours, tickets and break-glass: by an oracle read from the contract alone."""
+"""Properties of policies with stages, groups, hours, tickets and break-glass, checked by an oracle that follows the contract."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bot.policy.questions import Allowed, Evaluation, NotAllowed, PolicyQuestion
 from storage.records import Decision, Request, RequestKind, UsageCounts
 from storage.transitions import open_stage
 from tests.soak import rounds
-from tests.unit.config import asked, config_of, database, vote
+from tests.unit.config import config_of, database, decision, waiting_request
 
 PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN", "U05EVE"]
 GROUPS = ["S01ONE", "S02TWO", "@three"]
@@ -50,7 +50,7 @@ def some(values: list[str], least: int = 1, most: int = 3) -> st.SearchStrategy[
 
 @st.composite
 def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
-    """A rule of any kind that the checks would let through."""
+    """A rule of any kind that the validation accepts."""
     found: dict[str, Any] = {
         "name": f"rule {number}",
         "channel": "C01CARDS",
@@ -86,7 +86,7 @@ def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A policy, who is in its groups, and what there is already."""
+    """A policy, the members of its groups, and the current usage."""
 
     policy: dict[str, Any]
     facts: Facts
@@ -125,11 +125,11 @@ ASKS = st.builds(
 )
 
 
-# The oracle: the contract's sentences, sharing nothing with the judge.
+# The oracle: the contract's sentences, sharing no code with the evaluation.
 
 
 def means(world: World, listed: list[str], person: str) -> bool | None:
-    """None where nobody can tell."""
+    """Return whether the names include the person; None where unknown members decide it."""
     known = [
         person in world.facts.members[n] if n in world.facts.members else None
         for n in listed
@@ -163,7 +163,7 @@ def seconds(span: str) -> int:
 
 
 def answering(world: World, question: PolicyQuestion) -> tuple[dict[str, Any] | None, str]:
-    """The rule that answers, and how: allowed, refused, or unknown."""
+    """The rule that answers, and its answer: allowed, refused or unknown."""
     if question.database not in ("shop", "lab") or (question.database == "lab" and question.level == "migrate"):
         return None, "refused"
     wanted = {"shop": ["*", "shop", {"env": "prod"}], "lab": ["*", {"env": "test"}]}[question.database]
@@ -206,7 +206,7 @@ def by_one(world: World, found: dict[str, Any], question: PolicyQuestion) -> str
 
 
 def completable(world: World, found: dict[str, Any], question: PolicyQuestion) -> str:
-    """By trying every order of people."""
+    """Try every order of people."""
     also = found.get("escalate", {}).get("to", [])
     slots = [
         {p for p in PEOPLE if p != question.person_id and means(world, [*stage["from"], *also], p)}
@@ -222,7 +222,7 @@ def completable(world: World, found: dict[str, Any], question: PolicyQuestion) -
 
 @given(worlds(), ASKS)
 @CALM
-def test_the_judge_and_the_contract_agree(world: World, question: PolicyQuestion) -> None:
+def test_evaluation_agrees_with_the_oracle(world: World, question: PolicyQuestion) -> None:
     answer = evaluate(world.config, question, world.facts)
     found, verdict = answering(world, question)
     assert isinstance(answer, Allowed) == (verdict == "allowed")
@@ -236,7 +236,7 @@ def test_the_judge_and_the_contract_agree(world: World, question: PolicyQuestion
 
 @given(worlds(), ASKS)
 @CALM
-def test_the_explanation_is_the_decisions_own(world: World, question: PolicyQuestion) -> None:
+def test_explanation_matches_the_evaluation(world: World, question: PolicyQuestion) -> None:
     answer = evaluate(world.config, question, world.facts)
     lines = explain_evaluation(answer)
     assert lines[0] == ("Allowed to ask." if isinstance(answer, Allowed) else "Refused.")
@@ -249,8 +249,8 @@ def test_the_explanation_is_the_decisions_own(world: World, question: PolicyQues
 
 @given(worlds(), ASKS)
 @CALM
-def test_knowing_less_never_gives_more(world: World, question: PolicyQuestion) -> None:
-    """Each group that falls silent, and each of all together."""
+def test_unknown_members_never_allow_more(world: World, question: PolicyQuestion) -> None:
+    """The members of each group are unknown, then those of all groups."""
     answer = evaluate(world.config, question, world.facts)
     for silent in [[name] for name in world.facts.members] + [list(world.facts.members)]:
         members = {name: people for name, people in world.facts.members.items() if name not in silent}
@@ -264,12 +264,12 @@ def waiting(world: World, question: PolicyQuestion) -> Request | None:
     answer: Evaluation = evaluate(world.config, question, world.facts)
     if not isinstance(answer, Allowed):
         return None
-    made = asked(answer.terms, person_id=question.person_id, database=str(question.database))
+    made = waiting_request(answer.terms, person_id=question.person_id, database=str(question.database))
     return replace(made, kind=question.kind, reason=str(question.reason), requested_at=question.at or made.requested_at)
 
 
 def timeless(world: World) -> World:
-    """The same without hours."""
+    """The same world without hours."""
     hours = ("hours", "deciding_hours")
     listed = [{k: v for k, v in found.items() if k not in hours} for found in world.policy["rules"]]
     return replace(world, policy={**world.policy, "rules": listed})
@@ -280,13 +280,13 @@ def clicked(world: World, request: Request, clicks: list[str], at: datetime) -> 
     for person in clicks:
         answer = may_decide(world.config, request, made, person, world.facts, at=at)
         if isinstance(answer, MayDecide):
-            made += (vote(person, stage=answer.stage),)
+            made += (decision(person, stage=answer.stage),)
     return made
 
 
 @st.composite
 def tangled(draw: st.DrawFn) -> World:
-    """Stages that name the same few people."""
+    """A rule whose stages name the same few people."""
     stages = st.fixed_dictionaries({"from": some(PEOPLE[1:], 1, 3), "count": st.sampled_from([1, 1, 1, 2])})
     approvals = draw(st.lists(stages, min_size=2, max_size=3))
     found = {"name": "tangled", "channel": "C01CARDS", "requesters": ["anyone"], "databases": ["*"], "levels": ["*"]}
@@ -295,9 +295,7 @@ def tangled(draw: st.DrawFn) -> World:
 
 @given(tangled(), st.lists(st.sampled_from(PEOPLE[1:]), max_size=4), st.permutations(PEOPLE[1:]))
 @CALM
-def test_nobody_spends_the_approval_that_only_they_can_give_later(
-    world: World, clicks: list[str], rest: list[str]
-) -> None:
+def test_early_approval_never_blocks_a_later_stage(world: World, clicks: list[str], rest: list[str]) -> None:
     question = PolicyQuestion(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
     request = waiting(world, question)
     assert (request is not None) == (completable(world, world.policy["rules"][0], question) == "allowed")
@@ -311,7 +309,7 @@ TWO_YEARS_LATER = datetime(2029, 6, 5, 12, 0, tzinfo=UTC)
 
 @given(worlds(), ASKS, st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=12))
 @CALM
-def test_stages_in_order_by_different_people_of_theirs(
+def test_stages_complete_in_order_by_distinct_approvers(
     world: World, question: PolicyQuestion, clicks: list[str]
 ) -> None:
     world = timeless(world)
@@ -335,10 +333,10 @@ def test_stages_in_order_by_different_people_of_theirs(
 
 @given(worlds(), ASKS, st.lists(st.sampled_from(PEOPLE), max_size=8), st.permutations(PEOPLE))
 @CALM
-def test_no_order_of_clicks_leads_where_nobody_can_approve(
+def test_every_order_of_approvals_can_be_completed(
     world: World, question: PolicyQuestion, clicks: list[str], rest: list[str]
 ) -> None:
-    """Whoever has clicked, the others can still complete it; a stranger to that is only a group nobody knows."""
+    """After any approvals the other people can still complete the request. Worlds with unknown members are left out."""
     world = timeless(world)
     request = waiting(world, replace(question, at=None))
     if request is None or world.facts.unknown([*GROUPS, *ADDRESSES]):
@@ -349,10 +347,10 @@ def test_no_order_of_clicks_leads_where_nobody_can_approve(
 
 @given(worlds(), ASKS, st.sampled_from(PEOPLE), st.data())
 @CALM
-def test_one_more_approver_never_makes_it_harder(
+def test_one_more_approver_never_prevents_an_approval(
     world: World, question: PolicyQuestion, person: str, data: st.DataObject
 ) -> None:
-    """Added to a stage, to those it escalates to, or to a group that decides: what could be approved still can."""
+    """A request that could be approved still can be, after one more approver is added to a stage."""
     if waiting(world, question) is None:
         return
     number = data.draw(st.integers(0, len(world.policy["rules"]) - 1))
@@ -371,7 +369,7 @@ def test_one_more_approver_never_makes_it_harder(
 
 @given(worlds(), st.sampled_from(PEOPLE), st.sampled_from([RequestKind.ACCESS, RequestKind.BREAK_GLASS]))
 @CALM
-def test_what_is_offered_can_be_asked_for(world: World, person: str, kind: RequestKind) -> None:
+def test_catalog_entries_can_be_requested(world: World, person: str, kind: RequestKind) -> None:
     facts = replace(world.facts, usage=None)
     for entry in catalog_entries(world.config, person, facts, kind):
         question = PolicyQuestion(

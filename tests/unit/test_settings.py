@@ -1,4 +1,4 @@
-"""Settings and logs: a mistake names the variable, and no secret is ever shown."""
+"""Settings and logs: an error names the variable, and no secret is ever shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_defaults_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBACCESS_USER_PREFIX", "")
     monkeypatch.setenv("SLACK_BOT_TOKEN", "")
     found = read_settings()
@@ -52,9 +52,7 @@ def test_defaults_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DBACCESS_LOG_LEVEL", "Secret0Token"),
     ],
 )
-def test_a_wrong_value_names_the_variable_and_never_the_value(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_error_names_the_variable_and_never_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: has a wrong value; ") as caught:
         read_settings()
@@ -62,7 +60,7 @@ def test_a_wrong_value_names_the_variable_and_never_the_value(
     assert caught.value.__cause__ is None
 
 
-def test_readme_has_every_setting_and_every_command() -> None:
+def test_readme_lists_every_setting_and_command() -> None:
     readme = (ROOT / "README.md").read_text()
     for name in VARIABLES:
         assert re.search(rf"^\|.*`{name}`.*\|", readme, re.MULTILINE), name
@@ -72,13 +70,13 @@ def test_readme_has_every_setting_and_every_command() -> None:
         assert f"`dbaccess {command}" in readme, command
 
 
-def test_every_picture_in_readme_is_there() -> None:
+def test_every_picture_in_readme_exists() -> None:
     pictures = re.findall(r"\]\((docs/[^)]+\.png)\)", (ROOT / "README.md").read_text())
     assert len(pictures) >= 5
     assert all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
 
 
-def test_every_dependency_is_named_in_readme() -> None:
+def test_readme_names_every_dependency() -> None:
     import tomllib
 
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
@@ -87,7 +85,7 @@ def test_every_dependency_is_named_in_readme() -> None:
         assert re.split(r"[\[>=<,]", requirement)[0] in readme, requirement
 
 
-def test_logs_hold_no_secret_and_no_local_variables(
+def test_logs_contain_no_secret_and_no_local_variables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-Secret0Token")
@@ -123,7 +121,7 @@ def test_logs_hold_no_secret_and_no_local_variables(
     ("variable", "value"),
     [("SLACK_BOT_TOKEN", "xoxp-1"), ("DBACCESS_HTTP_PORT", "99999"), ("DBACCESS_LOG", "text"), ("SLACK_API_URL", "x")],
 )
-def test_a_mistake_that_no_end_needs_keeps_from_granting_alone(
+def test_invalid_variable_that_ending_does_not_need_only_stops_grants(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-1")
@@ -138,7 +136,7 @@ def test_a_mistake_that_no_end_needs_keeps_from_granting_alone(
 
 
 @pytest.mark.parametrize("variable", ["DBACCESS_STORE_URL", "DBACCESS_USER_PREFIX"])
-def test_a_mistake_that_an_end_needs_is_said_at_once(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_invalid_variable_that_ending_needs_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "-")
     with pytest.raises(SettingsError, match=variable):
         read_settings(to_end=True)
