@@ -26,7 +26,7 @@ from bot.jobs.registry import JOBS
 from bot.jobs.runner import ENDS, Runner
 from bot.monitors.configuration import announce_files
 from bot.scheduler import build_scheduler
-from bot.settings import Settings, SettingsError, needed_for_slack
+from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import RETRY_SECONDS, Connection, SlackRefused, bolt, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
@@ -113,7 +113,7 @@ class App:
     async def _open(self) -> None:
         """Without tokens no ledger is made; one that is there may have grants to be ended."""
         try:
-            needed_for_slack(self.settings)
+            check_slack_settings(self.settings)
         except SettingsError:
             with suppress(SchemaMissing):
                 await self.context.ledger.open(create=False)
@@ -168,7 +168,7 @@ class App:
     async def _granting(self, health: HealthServer, scheduler: AsyncIOScheduler) -> None:
         """All that new grants need. Without it the runner, which is at work already, ends those that live; then this raises."""
         try:
-            needed_for_slack(self.settings)
+            check_slack_settings(self.settings)
             await health.start(self.settings.http_host, self.settings.http_port)
             scheduler.start()
             await self._listen()
@@ -183,7 +183,7 @@ class App:
     async def _listen(self) -> None:
         """The connection to Slack, for ever. Raises SlackRefused; any other failure of it must not stop the ends."""
         token = self.settings.slack_app_token
-        assert token is not None, "checked by needed_for_slack"
+        assert token is not None, "checked by check_slack_settings"
         directory = self.context.directory
         assert isinstance(directory, SlackDirectory), "built above"
         self._connection = Connection(

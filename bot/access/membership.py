@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bot.access.context import Context
+from bot.policy.config import Config
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
 from bot.policy.model import EMAIL
 from storage.records import UsageCounts
 
@@ -47,7 +47,7 @@ def pin_of(handle: str) -> str:
 
 async def read(context: Context, config: Config) -> Membership:
     """Who is in every group, and has every address, that the policy names."""
-    members = dict(await context.directory.members(config.named))
+    members = dict(await context.directory.members(config.directory_names))
     handles = await _handles(context, config)
     for handle in handles:
         if not handle.is_the_same:
@@ -56,7 +56,7 @@ async def read(context: Context, config: Config) -> Membership:
 
 
 async def _handles(context: Context, config: Config) -> tuple[Handle, ...]:
-    names = {name for name in config.named_groups if name.startswith("@")}
+    names = {name for name in config.group_names if name.startswith("@")}
     found = await context.directory.group_ids(names)
     return tuple(
         [
@@ -68,7 +68,7 @@ async def _handles(context: Context, config: Config) -> tuple[Handle, ...]:
 
 async def facts(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
     """As ``gathering.gather``, for questions that must change nothing."""
-    return Facts(members=(await read(context, config)).members, tally=tally)
+    return Facts(members=(await read(context, config)).members, usage=tally)
 
 
 async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]:

@@ -20,10 +20,10 @@ async def check_groups(context: Context) -> None:
     config = context.files.config
     if config is None:
         return
-    seen = await context.directory.members(config.named_groups)
+    seen = await context.directory.members(config.group_names)
     for name in sorted(seen):
         await _follow(context, name, seen[name])
-    await _forget_unnamed(context, config.named_groups)
+    await _forget_unnamed(context, config.group_names)
 
 
 async def _follow(context: Context, name: str, people: frozenset[str]) -> None:

@@ -10,9 +10,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.base import Finding
 from bot.access.ports import DirectoryUnavailable
-from bot.policy.loader import Config
+from bot.policy.config import Config
 from bot.policy.model import CHANNEL, PERSON
-from bot.policy.rules import groups_in, named_in
+from bot.policy.rules import groups_in, names_in
 from bot.slack.directory import SlackDirectory
 
 SCOPES = (
@@ -137,7 +137,7 @@ async def _people(directory: SlackDirectory, config: Config | None) -> list[Find
     """People by id, then whom only Slack can tell: groups and e-mail addresses."""
     if config is None:
         return []
-    named = sorted(name for name in named_in(config.policy) if PERSON.fullmatch(name))
+    named = sorted(name for name in names_in(config.policy) if PERSON.fullmatch(name))
     found: list[Finding] = []
     for who in named[:PEOPLE_MAX]:
         try:
@@ -152,8 +152,8 @@ async def _people(directory: SlackDirectory, config: Config | None) -> list[Find
 
 async def _groups(directory: SlackDirectory, config: Config) -> list[Finding]:
     """A group that Slack does not know, or that has nobody in it, gives nobody anything."""
-    members = await directory.members(config.named)
-    return [_group(name, members.get(name)) for name in sorted(config.named)]
+    members = await directory.members(config.directory_names)
+    return [_group(name, members.get(name)) for name in sorted(config.directory_names)]
 
 
 def _group(name: str, people: frozenset[str] | None) -> Finding:

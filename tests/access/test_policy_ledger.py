@@ -16,9 +16,9 @@ from bot.access import decide, request_access, results
 from bot.access.errors import AccessError
 from bot.access.ports import Person
 from bot.access.results import FormNeeded
-from bot.policy.asking import Allowed, PolicyQuestion
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
+from bot.policy.questions import Allowed, PolicyQuestion
 from storage.records import Request, RequestKind, State, UsageCounts, Verdict
 from tests.access.environment import AccessEnvironment
 from tests.soak import rounds

@@ -20,7 +20,7 @@ from tests.servers.postgresql import PostgresServer
 def environment(postgresql15: PostgresServer, tmp_path: Path) -> Iterator[harness.Environment]:
     try:
         local_slack.binary()
-    except local_slack.NotToBeHad as missing:
+    except local_slack.LocalSlackMissing as missing:
         if os.environ.get("REQUIRE_SERVERS"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))

@@ -15,7 +15,7 @@ import pytest
 from adapters.base import Adapter, Level, Secrets, Tls, UserSpec
 from adapters.harness import Denied, Session
 from bot.databases import DatabaseEntry, target
-from bot.engines import installed
+from bot.engines import installed_engines
 from tests.contract.mongodb import harness as mongodb_harness
 from tests.contract.mysql_family import harness as mysql_harness
 from tests.contract.postgresql import harness as postgresql_harness
@@ -241,7 +241,9 @@ def adapter_of(engine: Engine, prefix: str, ledger: str) -> Adapter:
     """The adapter of the installed engine, for a bot with that ledger."""
     entry = DatabaseEntry.model_validate({**engine.entry, "admin_url": "env:UNUSED"})
     where = target("stray", entry, prefix=prefix, ledger=ledger)
-    return installed()[entry.engine](replace(where, tls=Tls(mode="prefer")), Secrets(admin_url=engine.admin_url))
+    return installed_engines()[entry.engine](
+        replace(where, tls=Tls(mode="prefer")), Secrets(admin_url=engine.admin_url)
+    )
 
 
 def make_stray(engine: Engine, username: str, prefix: str, ledger: str) -> None:

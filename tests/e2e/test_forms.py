@@ -15,7 +15,7 @@ from tests.e2e.messages import buttons, number, text_of
 def chromium() -> None:
     try:
         browser.chromium()
-    except browser.NoBrowser as missing:
+    except browser.BrowserMissing as missing:
         if os.environ.get("REQUIRE_SERVERS"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))

@@ -235,7 +235,7 @@ async def test_a_request_that_waits_for_the_policy_does_not_say_that_nothing_was
     """Stored, and then Slack is silent about a group on which the grant depends."""
     slack_environment.environment.policy["rules"][0]["approvals"] = []
     slack_environment.environment.write()
-    silent = "Slack did not say who is in S0LEADS, and no answer is a no."
+    silent = "Slack did not say who is in S0LEADS, so access is not given."
     fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     said = await slack_environment.expect_told(ADA, "Your request was made (#1).")

@@ -1,4 +1,4 @@
-"""What people and servers type, made harmless, readable and short enough."""
+"""Text from people and servers becomes harmless, readable and short enough."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bot.slack.render.text import clean, code, cut, escape, moment, one_line, pe
         ("Zürich, 東京 and 👩‍💻", "Zürich, 東京 and 👩‍💻"),
     ],
 )
-def test_nothing_foreign_acts(typed: str, shown: str) -> None:
+def test_escaped_text_has_no_active_markup(typed: str, shown: str) -> None:
     assert escape(typed) == shown
 
 
 @given(st.text(max_size=300))
-def test_whatever_is_typed_no_bracket_is_left_and_it_reads_back(typed: str) -> None:
+def test_escaped_text_has_no_brackets_and_can_be_unescaped(typed: str) -> None:
     escaped = escape(typed)
     assert "<" not in escaped
     assert ">" not in escaped
@@ -49,7 +49,7 @@ def test_escaping_is_undone_exactly_once(arrived: str, typed: str) -> None:
 
 
 @given(st.text(alphabet="&<>ab", max_size=80), st.integers(min_value=1, max_value=100))
-def test_cutting_never_leaves_half_an_entity(typed: str, length: int) -> None:
+def test_cut_never_splits_an_entity(typed: str, length: int) -> None:
     escaped = escape(typed)
     short = cut(escaped, length)
     assert len(short) <= length
@@ -58,7 +58,7 @@ def test_cutting_never_leaves_half_an_entity(typed: str, length: int) -> None:
     assert escape(unescape(kept)) == kept, "what is left is whole"
 
 
-def test_plain_text_is_never_empty_and_draws_no_emoji() -> None:
+def test_plain_text_is_never_empty_and_has_no_emoji() -> None:
     assert plain(" \x00\u202e ", 10) == {"type": "plain_text", "text": "-", "emoji": False}
     assert quote("*bold* `code` :fire: <@U1>")["text"] == {
         "type": "plain_text",
@@ -67,24 +67,24 @@ def test_plain_text_is_never_empty_and_draws_no_emoji() -> None:
     }
 
 
-def test_code_cannot_be_left() -> None:
+def test_code_cannot_be_closed_by_its_content() -> None:
     assert code("a` *b* `c\nd") == "`a *b* c d`"
     assert code("``") == "`-`"
     assert code("<!here>") == "`&lt;!here&gt;`"
 
 
-def test_one_line_is_one_line() -> None:
+def test_one_line_removes_every_line_break() -> None:
     assert one_line("a\nb\r\nc\u2028d\x0be\x85f", 100) == "a b c d e f"
 
 
 @pytest.mark.parametrize("actor", ["cli:root", "clock", "U1> <!channel", "u0ada", "W"])
-def test_only_an_id_of_slack_is_a_mention(actor: str) -> None:
+def test_only_slack_ids_become_mentions(actor: str) -> None:
     assert "<" not in person(actor)
     assert person("U0ADA", "ada") == "<@U0ADA>"
     assert person("cli:root", "root & co") == "root &amp; co"
 
 
-def test_times_are_in_the_readers_zone() -> None:
+def test_times_use_the_readers_zone() -> None:
     at = datetime(2026, 11, 23, 11, 31, 4, tzinfo=UTC)
     assert moment(at) == "<!date^1795433464^{date_short_pretty} {time}|2026-11-23 11:31 UTC>"
     assert second(at) == "<!date^1795433464^{time_secs}|11:31:04 UTC>"

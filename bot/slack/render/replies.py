@@ -9,9 +9,9 @@ from bot.access.descriptions import count, what_happened
 from bot.access.errors import AccessError, Refused
 from bot.access.results import RequestOutcome, StatusView
 from bot.durations import format_duration
-from bot.policy.asking import Answer
 from bot.policy.catalog import CatalogEntry
-from bot.policy.wording import explained
+from bot.policy.explain import explain_evaluation
+from bot.policy.questions import Evaluation
 from bot.slack import ids
 from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, section
 from bot.slack.render.cards import approvers, ended_by, receipt_line
@@ -205,9 +205,9 @@ def _entry_line(entry: CatalogEntry) -> str:
     return cut(f"*{escape(entry.database)}* {escape(entry.level)} — up to {lasts}{means}", OFFER_LINE_MAX)
 
 
-def explanation(answer: Answer) -> RenderedMessage:
+def explanation(answer: Evaluation) -> RenderedMessage:
     """The answer and the path to it."""
-    return said("\n".join(explained(answer)))
+    return said("\n".join(explain_evaluation(answer)))
 
 
 def help_for(command: str | None) -> RenderedMessage:

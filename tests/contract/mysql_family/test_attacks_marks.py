@@ -11,7 +11,7 @@ import pytest
 
 from adapters.base import ForeignUser, Level, ManagedUser, Rejected
 from adapters.harness import wait_until
-from bot.trial import Step, try_level
+from bot.trial import Step, run_trial
 from tests.conftest import had
 from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
 from tests.contract.mysql_family.hostile import assert_ended, connected, made, may_log_in, opened, run, tried
@@ -202,7 +202,7 @@ def test_the_trial_leaves_a_user_alone_that_was_there_before(
     monkeypatch.setattr("bot.trial.make_username", lambda *_, **__: name)
     steps = list[Step]()
     adapter, level = own_harness.adapter(), own_harness.reading
-    assert not try_level(adapter, level, prefix=own_harness.prefix, report=steps.append, stop=threading.Event())
+    assert not run_trial(adapter, level, prefix=own_harness.prefix, report=steps.append, stop=threading.Event())
     assert [step.name for step in steps] == ["create"]
     assert may_log_in(own_harness, name, "Known0Password")
 

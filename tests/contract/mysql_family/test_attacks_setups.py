@@ -14,7 +14,7 @@ import pytest
 from adapters.base import Adapter, AdapterError, Grant, Level, Secrets, UserSpec
 from adapters.harness import wait_until
 from bot.access.password import make_password
-from bot.trial import Step, try_level
+from bot.trial import Step, run_trial
 from tests.conftest import had
 from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
 from tests.contract.mysql_family.hostile import ended, made, may_log_in, opened, run
@@ -85,7 +85,7 @@ def test_the_trial_and_a_grant_judge_alike(policy: EngineHarness) -> None:
 
 def _is_well(harness: EngineHarness) -> bool:
     steps = list[Step]()
-    return try_level(
+    return run_trial(
         harness.adapter(), harness.reading, prefix=harness.prefix, report=steps.append, stop=threading.Event()
     )
 

@@ -1,4 +1,4 @@
-"""Whose vote counts: the answer that was frozen on the card against today's."""
+"""Whose decision counts: the terms frozen in the request, compared with today's policy."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from bot.policy import authorization, evaluation
-from bot.policy.asking import Allowed, PolicyQuestion, Refused
 from bot.policy.authorization import MayDecide, Outdated, may_decide
-from bot.policy.facts import NOTHING_KNOWN
-from bot.policy.loader import Config
+from bot.policy.config import Config
+from bot.policy.facts import NO_FACTS
+from bot.policy.questions import Allowed, NotAllowed, PolicyQuestion
 from storage.records import Request, State, Verdict
-from tests.unit.config import NOON, asked, config_of, database, rule, vote
+from tests.unit.config import NOON, config_of, database, decision, rule, waiting_request
 
 ASKER, LEAD, SECOND, STRANGER, ADMIN = "U01ASKER", "U01LEAD", "U02LEAD", "U99STRANGER", "U01ADMIN"
 DATABASES = {"orders": database("readonly", "migrate", settings={"statement_timeout": "5min"})}
@@ -43,50 +43,50 @@ def at(**changes: Any) -> Config:
 
 
 def waiting(config: Config | None = None, *, duration: timedelta = timedelta(hours=2)) -> Request:
-    answer = evaluation.may_ask(
+    answer = evaluation.evaluate(
         config or at(),
         PolicyQuestion(
             person_id=ASKER, database="orders", level="readonly", duration=duration, reason="a fitting reason"
         ),
     )
     assert isinstance(answer, Allowed)
-    return asked(answer.terms, person_id=ASKER, database="orders")
+    return waiting_request(answer.terms, person_id=ASKER, database="orders")
 
 
-def test_an_approver_may_decide() -> None:
+def test_approver_may_decide() -> None:
     assert may_decide(at(), waiting(), (), LEAD, at=NOON) == MayDecide(stage=0)
     assert may_decide(at(), waiting(), (), SECOND, at=NOON) == MayDecide(stage=0)
 
 
-def test_strangers_admins_and_the_command_line_may_not() -> None:
+def test_strangers_admins_and_the_command_line_may_not_decide() -> None:
     for person_id in (STRANGER, ADMIN, "cli:root", "", "anyone"):
         answer = may_decide(at(), waiting(), (), person_id, at=NOON)
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, NotAllowed)
         assert "Only the approvers named by the rule “readers” can decide this" in answer.reason
 
 
-def test_the_requester_never_may_even_if_named() -> None:
+def test_requester_may_not_decide_even_if_named_as_approver() -> None:
     named = at(rule__approvals=[{"from": [ASKER, LEAD], "count": 1}])
     answer = may_decide(named, waiting(named), (), ASKER, at=NOON)
-    assert answer == Refused(reason="You cannot decide your own request.")
+    assert answer == NotAllowed(reason="You cannot decide your own request.")
 
 
-def test_nobody_decides_twice() -> None:
+def test_person_may_not_decide_twice() -> None:
     two = at(rule__approvals=[{"from": [LEAD, SECOND], "count": 2}])
     request = waiting(two)
-    answer = may_decide(two, request, (vote(LEAD),), LEAD, at=NOON)
-    assert isinstance(answer, Refused)
+    answer = may_decide(two, request, (decision(LEAD),), LEAD, at=NOON)
+    assert isinstance(answer, NotAllowed)
     assert "A person decides once" in answer.reason
-    assert may_decide(two, request, (vote(LEAD),), SECOND, at=NOON) == MayDecide(stage=0)
+    assert may_decide(two, request, (decision(LEAD),), SECOND, at=NOON) == MayDecide(stage=0)
 
 
-def test_what_is_complete_needs_nobody() -> None:
-    assert isinstance(may_decide(at(), waiting(), (vote(LEAD),), SECOND, at=NOON), Refused)
+def test_completed_request_needs_no_further_decision() -> None:
+    assert isinstance(may_decide(at(), waiting(), (decision(LEAD),), SECOND, at=NOON), NotAllowed)
 
 
-def test_who_is_in_the_stage_is_always_todays() -> None:
+def test_members_of_a_stage_are_those_of_today() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD"], "count": 1}])
-    assert isinstance(may_decide(changed, waiting(), (), LEAD, at=NOON), Refused)
+    assert isinstance(may_decide(changed, waiting(), (), LEAD, at=NOON), NotAllowed)
     assert may_decide(changed, waiting(), (), "U03LEAD", at=NOON) == MayDecide(stage=0)
 
 
@@ -107,7 +107,7 @@ def test_who_is_in_the_stage_is_always_todays() -> None:
         ({"entry__settings": {"statement_timeout": "6min"}}, "the level readonly was changed meanwhile."),
     ],
 )
-def test_a_change_of_what_was_on_the_card_is_outdated(changes: dict[str, Any], words: str) -> None:
+def test_change_of_what_the_card_shows_makes_a_request_outdated(changes: dict[str, Any], words: str) -> None:
     answer = may_decide(at(**changes), waiting(), (), LEAD, at=NOON)
     assert isinstance(answer, Outdated), answer
     assert words in answer.what
@@ -129,11 +129,11 @@ def test_a_change_of_what_was_on_the_card_is_outdated(changes: dict[str, Any], w
         {"rule__approvals": [{"from": [LEAD, "U03LEAD"], "count": 1}]},
     ],
 )
-def test_a_change_of_anything_else_is_not(changes: dict[str, Any]) -> None:
+def test_other_changes_leave_a_request_open(changes: dict[str, Any]) -> None:
     assert may_decide(at(**changes), waiting(), (), LEAD, at=NOON) == MayDecide(stage=0)
 
 
-def test_what_is_gone_altogether_is_outdated_without_telling_what_else_there_is() -> None:
+def test_removed_rule_database_or_level_makes_a_request_outdated() -> None:
     without_rules = config_of(DATABASES, {"rules": []})
     without_database = config_of({"other": database("readonly")}, POLICY)
     without_level = config_of({"orders": database("migrate")}, POLICY)
@@ -142,18 +142,20 @@ def test_what_is_gone_altogether_is_outdated_without_telling_what_else_there_is(
 
 
 @pytest.mark.parametrize("state", list(State))
-@pytest.mark.parametrize("decisions", [(), (vote(LEAD),), (vote(LEAD, stage=7),), (vote(LEAD, verdict=Verdict.DENY),)])
-def test_it_never_raises(state: State, decisions: Any) -> None:
+@pytest.mark.parametrize(
+    "decisions", [(), (decision(LEAD),), (decision(LEAD, stage=7),), (decision(LEAD, verdict=Verdict.DENY),)]
+)
+def test_may_decide_never_raises(state: State, decisions: Any) -> None:
     request = replace(waiting(), state=state)
     stageless = replace(request, terms=replace(request.terms, stages=(), level={}))
     for asked_for in (request, stageless, replace(request, database="nosuch"), replace(request, level="nosuch")):
         for person_id in (ASKER, LEAD, STRANGER, ""):
             assert isinstance(
-                may_decide(at(), asked_for, decisions, person_id, at=NOON), MayDecide | Refused | Outdated
+                may_decide(at(), asked_for, decisions, person_id, at=NOON), MayDecide | NotAllowed | Outdated
             )
 
 
-# Ending and seeing.
+# Revoking and seeing.
 
 
 @pytest.mark.parametrize(
@@ -167,25 +169,25 @@ def test_it_never_raises(state: State, decisions: Any) -> None:
         (STRANGER, False, False),
     ],
 )
-def test_who_may_end_and_who_may_see(person_id: str, may_revoke: bool, may_see: bool) -> None:
+def test_who_may_revoke_and_who_may_see(person_id: str, may_revoke: bool, may_see: bool) -> None:
     assert authorization.may_revoke(at(), waiting(), (), person_id) is may_revoke
     assert authorization.may_see(at(), waiting(), (), person_id) is may_see
 
 
-def test_who_decided_or_could_have_keeps_the_right_to_end() -> None:
+def test_former_approvers_may_still_revoke() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U04LEAD"], "count": 1}])
     for person_id in (LEAD, SECOND, "U03LEAD"):
         assert authorization.may_revoke(changed, waiting(), (), person_id)
-    assert authorization.may_revoke(changed, waiting(), (vote("U09GONE"),), "U09GONE")
+    assert authorization.may_revoke(changed, waiting(), (decision("U09GONE"),), "U09GONE")
 
 
-def test_who_denied_may_see_and_not_end() -> None:
-    denied = (vote("U09GONE", verdict=Verdict.DENY),)
+def test_person_who_denied_may_see_but_not_revoke() -> None:
+    denied = (decision("U09GONE", verdict=Verdict.DENY),)
     assert authorization.may_see(at(), waiting(), denied, "U09GONE")
     assert not authorization.may_revoke(at(), waiting(), denied, "U09GONE")
 
 
-def test_approvers_of_today_are_those_of_the_same_rule() -> None:
+def test_current_approvers_are_those_of_the_same_rule() -> None:
     changed = at(rule__approvals=[{"from": ["U03LEAD", "U03LEAD", LEAD], "count": 1}])
-    assert authorization.who_is_asked(changed, waiting(), NOTHING_KNOWN, at=NOON) == {"U03LEAD", LEAD}
-    assert authorization.who_is_asked(at(rule__name="renamed"), waiting(), NOTHING_KNOWN, at=NOON) == {LEAD, SECOND}
+    assert authorization.current_approvers(changed, waiting(), NO_FACTS, at=NOON) == {"U03LEAD", LEAD}
+    assert authorization.current_approvers(at(rule__name="renamed"), waiting(), NO_FACTS, at=NOON) == {LEAD, SECOND}

@@ -1,4 +1,4 @@
-"""Every broken file in ``broken/`` says by itself, in ``#!`` at the end of a line, what must be told about that line."""
+"""Each file in ``broken/`` marks its invalid lines: ``#!`` at the end of a line is followed by the expected message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bot.access.files import Files
-from tests.unit.config import told, written
+from tests.unit.config import problems_of, write_config
 
 HERE = Path(__file__).parent / "broken"
 FILES = sorted(HERE.glob("*/*.yml"))
@@ -25,7 +25,7 @@ SECRET = "hunter2"
 
 
 def expected(text: str) -> list[tuple[int, bool, str]]:
-    """Line, whether it is an error, words: in the order of the file."""
+    """Line, whether it is an error, and message, in the order of the file."""
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         for words in line.split("#! ")[1:]:
@@ -34,16 +34,18 @@ def expected(text: str) -> list[tuple[int, bool, str]]:
     return found
 
 
-def test_catalogue_is_large() -> None:
+def test_there_are_many_broken_files() -> None:
     assert len(FILES) >= 90
     assert all(expected(path.read_text()) for path in FILES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
-def test_broken_file_is_told_line_by_line(path: Path, tmp_path: Path) -> None:
+def test_broken_file_is_reported_line_by_line(path: Path, tmp_path: Path) -> None:
     text, kind = path.read_text(), path.parent.name
     problems = (
-        told(tmp_path, databases=text, policy=OTHER_POLICY) if kind == "databases" else told(tmp_path, policy=text)
+        problems_of(tmp_path, databases=text, policy=OTHER_POLICY)
+        if kind == "databases"
+        else problems_of(tmp_path, policy=text)
     )
     shown = "\n".join(map(str, problems))
     wanted = expected(text)
@@ -55,31 +57,33 @@ def test_broken_file_is_told_line_by_line(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
-def test_without_its_marks_nothing_else_is_told(path: Path, tmp_path: Path) -> None:
-    """The marks are comments: a file says the same without them, so no expectation can make itself true."""
+def test_broken_file_is_reported_alike_without_its_marks(path: Path, tmp_path: Path) -> None:
+    """The marks are comments. Without them the same problems are reported, so no mark can make itself true."""
     text, kind = path.read_text(), path.parent.name
     bare = "\n".join(line.split("  #! ")[0] for line in text.splitlines())
     both = [
-        told(tmp_path, databases=t, policy=OTHER_POLICY) if kind == "databases" else told(tmp_path, policy=t)
+        problems_of(tmp_path, databases=t, policy=OTHER_POLICY)
+        if kind == "databases"
+        else problems_of(tmp_path, policy=t)
         for t in (text, bare)
     ]
     assert both[0] == both[1]
 
 
 @pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
-def test_what_is_broken_is_never_in_force(path: Path, tmp_path: Path) -> None:
-    """Neither at the start nor on reload: what was in force stays, whole."""
+def test_broken_files_never_come_into_force(path: Path, tmp_path: Path) -> None:
+    """Neither at the start nor on reload: the previous configuration stays in force, complete."""
     text, kind = path.read_text(), path.parent.name
-    errors = [p for p in told(tmp_path, **_files(kind, text)) if p.is_error]
+    errors = [p for p in problems_of(tmp_path, **_files(kind, text)) if p.is_error]
     at_start = Files(tmp_path)
     at_start.refresh()
     assert (at_start.config is None) == bool(errors)
-    written(tmp_path)
+    write_config(tmp_path)
     files = Files(tmp_path)
     files.refresh()
     good = files.config
     assert good is not None
-    written(tmp_path, **_files(kind, text))
+    write_config(tmp_path, **_files(kind, text))
     files.forget()
     files.refresh()
     assert (files.config is good) == bool(errors)

@@ -1,4 +1,4 @@
-"""Further databases of the shop, where this machine has their servers: reports on MariaDB, sessions on Redis."""
+"""More databases of the shop, where this machine has their servers: reports on MariaDB, carts on Redis."""
 
 from __future__ import annotations
 
@@ -22,46 +22,48 @@ from adapters.mariadb import MariaDB
 
 HERE = Path(__file__).parent
 START_SECONDS = 120
-END_SECONDS = 30
+STOP_SECONDS = 30
 RIGHTS = "acl|setuser acl|getuser acl|deluser acl|users acl|save acl|dryrun client|list client|kill info config|rewrite script|kill function|kill"
 
 
-class DoesNotStart(Exception):
-    """A server that is on this machine and does not run here; the demo goes on without it."""
+class ServerDoesNotStart(Exception):
+    """A server is installed but does not start. The demo continues without it."""
 
 
 @dataclass(frozen=True)
-class Further:
-    """One more database: its name, and how the bot reaches it."""
+class ExtraDatabase:
+    """One more database: its name, and how the bot connects to it."""
 
     name: str
     variable: str
     admin_url: str
 
 
-def found(*programs: str) -> list[str] | None:
-    """Where these programs are, or None where one is not on this machine."""
+def find_programs(*programs: str) -> list[str] | None:
+    """The paths of these programs, or None where one is not installed."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
     places = [shutil.which(program, path=path) for program in programs]
     return [place for place in places if place] if all(places) else None
 
 
 @contextmanager
-def running(folder: Path, account: dict[str, Any], port: Any, passwords: dict[str, str]) -> Iterator[list[Further]]:
-    """Those that are here and start. ``account``: whom a server runs as that refuses root. ``port(n)`` gives a free one."""
+def running(
+    folder: Path, account: dict[str, Any], port: Any, passwords: dict[str, str]
+) -> Iterator[list[ExtraDatabase]]:
+    """Start the servers that are installed. ``account``: the account of servers that refuse root. ``port(0)`` returns a free port."""
     with ExitStack() as stack:
         started = []
         for start in (_mariadb, _redis):
             try:
                 if (one := start(stack, folder, account, port, passwords)) is not None:
                     started.append(one)
-            except (DoesNotStart, OSError, pymysql.MySQLError, redis.RedisError) as error:
+            except (ServerDoesNotStart, OSError, pymysql.MySQLError, redis.RedisError) as error:
                 print(f"Without {start.__name__.strip('_')}: {error}", flush=True)
         yield started
 
 
-def write_config(folder: Path, started: list[Further]) -> Path:
-    """The demo's configuration with these databases in it."""
+def write_config(folder: Path, started: list[ExtraDatabase]) -> Path:
+    """Write the demo's configuration with these databases added."""
     config = folder / "config"
     shutil.copytree(HERE / "config", config)
     with (config / "databases.yml").open("a") as file:
@@ -70,25 +72,25 @@ def write_config(folder: Path, started: list[Further]) -> Path:
     return config
 
 
-def _own(path: Path, account: dict[str, Any]) -> Path:
+def _private_folder(path: Path, account: dict[str, Any]) -> Path:
     path.mkdir(mode=0o700)
     if account:
         shutil.chown(path, account["user"], account["group"])
     return path
 
 
-def _spawn(stack: ExitStack, folder: Path, account: dict[str, Any], *command: str | Path) -> subprocess.Popen[bytes]:
+def _start(stack: ExitStack, folder: Path, account: dict[str, Any], *command: str | Path) -> subprocess.Popen[bytes]:
     with (folder / f"{Path(command[0]).name}.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True, **account)
-    stack.callback(_end, process)
+    stack.callback(_stop, process)
     return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(END_SECONDS)
+            process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -99,40 +101,42 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _mariadb(
     stack: ExitStack, folder: Path, account: dict[str, Any], port: Any, passwords: dict[str, str]
-) -> Further | None:
-    programs = found("mariadb-install-db", "mariadbd")
+) -> ExtraDatabase | None:
+    programs = find_programs("mariadb-install-db", "mariadbd")
     if programs is None:
         return None
-    data, number, me = _own(folder / "mariadb", account), port(0), getpass.getuser()
+    data, number, me = _private_folder(folder / "mariadb", account), port(0), getpass.getuser()
     made = subprocess.run(
         [programs[0], "--no-defaults", f"--datadir={data / 'd'}", "--auth-root-authentication-method=socket", f"--auth-root-socket-user={me}", "--skip-test-db"],
         capture_output=True, text=True, check=False, cwd=data, **account,
     )  # fmt: skip
     if made.returncode != 0:
-        raise DoesNotStart((made.stderr or made.stdout)[-400:])
-    server = _spawn(
+        raise ServerDoesNotStart((made.stderr or made.stdout)[-400:])
+    server = _start(
         stack, folder, account, programs[1], "--no-defaults", f"--datadir={data / 'd'}", f"--socket={data / 's'}", f"--pid-file={data / 'pid'}",
         f"--tmpdir={data}", f"--port={number}", "--bind-address=127.0.0.1", "--event-scheduler=ON",
     )  # fmt: skip
-    connection = _answers(server, lambda: _by_socket(data / "s", me), (pymysql.MySQLError, FileNotFoundError))
+    connection = _wait_until_it_answers(
+        server, lambda: _connect_by_socket(data / "s", me), (pymysql.MySQLError, FileNotFoundError)
+    )
     url = f"mysql://dbaccess_bot:{passwords['bot']}@127.0.0.1:{number}/shop_reports"
     with connection, connection.cursor() as cursor:
-        for statement in (HERE / "further.sql").read_text().split(";\n"):
+        for statement in (HERE / "shop-reports.sql").read_text().split(";\n"):
             if statement.strip():
                 cursor.execute(statement.replace("{password}", passwords["bot"]))
-        for statement in _procedure(url):
+        for statement in _procedure_statements(url):
             cursor.execute(statement)
-    return Further("shop-reports", "REPORTS_ADMIN_URL", url)
+    return ExtraDatabase("shop-reports", "REPORTS_ADMIN_URL", url)
 
 
-def _by_socket(path: Path, user: str) -> pymysql.Connection[Any]:
-    """As the account of this operating system user, which needs no password. Not tried before the socket is there: the driver would leave its own open."""
+def _connect_by_socket(path: Path, user: str) -> pymysql.Connection[Any]:
+    """Connect as this operating system user, without a password. Checks for the socket first, because the driver leaks its own without it."""
     path.stat()
     return pymysql.connect(unix_socket=str(path), user=user)
 
 
-def _procedure(url: str) -> list[str]:
-    """As ``dbaccess doctor`` prints it."""
+def _procedure_statements(url: str) -> list[str]:
+    """The statements that create the bot's procedure, as ``dbaccess doctor`` prints them."""
     target = Target(
         name="shop-reports",
         engine="mariadb",
@@ -148,7 +152,7 @@ def _procedure(url: str) -> list[str]:
     return [body, grant]
 
 
-def _answers(
+def _wait_until_it_answers(
     server: subprocess.Popen[bytes], connect: Any, error: type[Exception] | tuple[type[Exception], ...]
 ) -> Any:
     deadline = time.monotonic() + START_SECONDS
@@ -157,7 +161,7 @@ def _answers(
             return connect()
         except error:
             if server.poll() is not None or time.monotonic() > deadline:
-                raise DoesNotStart("it does not answer") from None
+                raise ServerDoesNotStart("it does not answer") from None
             time.sleep(0.1)
 
 
@@ -166,11 +170,11 @@ def _answers(
 
 def _redis(
     stack: ExitStack, folder: Path, account: dict[str, Any], port: Any, passwords: dict[str, str]
-) -> Further | None:
-    programs = found("redis-server")
+) -> ExtraDatabase | None:
+    programs = find_programs("redis-server")
     if programs is None:
         return None
-    data, number = _own(folder / "redis", account), port(0)
+    data, number = _private_folder(folder / "redis", account), port(0)
     acl = data / "users.acl"
     acl.touch(mode=0o600)
     rights = " ".join(f"+{right}" for right in RIGHTS.split())
@@ -185,10 +189,12 @@ def _redis(
     config.write_text(f'port {number}\nbind 127.0.0.1\ndir "{data}"\naclfile "{acl}"\nsave ""\n')
     if account:
         shutil.chown(config, account["user"], account["group"])
-    server = _spawn(stack, folder, account, programs[0], config)
+    server = _start(stack, folder, account, programs[0], config)
     client = redis.Redis(port=number, username="root", password=passwords["superuser"])
-    _answers(server, client.ping, redis.RedisError)
+    _wait_until_it_answers(server, client.ping, redis.RedisError)
     with client:
         for n in range(1, 101):
             client.hset(f"cart:{n}", mapping={"customer": n, "items": n % 7 + 1})
-    return Further("shop-cache", "CACHE_ADMIN_URL", f"redis://dbaccess_bot:{passwords['bot']}@127.0.0.1:{number}/0")
+    return ExtraDatabase(
+        "shop-cache", "CACHE_ADMIN_URL", f"redis://dbaccess_bot:{passwords['bot']}@127.0.0.1:{number}/0"
+    )

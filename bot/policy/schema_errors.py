@@ -1,4 +1,4 @@
-"""What pydantic found wrong, as lines of a file: where, what is wrong, what would be right, and never the value."""
+"""Pydantic's validation errors as problems with a line, a key and a fix. A problem never contains the invalid value."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from bot.policy.source import Place, Source, shown
+from bot.policy.source import KeyPath, Source, safe_name
 
 M = TypeVar("M", bound=BaseModel)
 SEE_README = "see README for the keys"
-TYPES = {
+TYPE_NAMES = {
     "string": "text",
     "int": "a whole number",
     "bool": "true or false",
@@ -22,42 +22,42 @@ TYPES = {
 }
 
 
-def validated(
-    source: Source, model: type[M], data: Any, place: Place, *, may_lack: Collection[str] | None = ()
+def validate_model(
+    source: Source, model: type[M], data: Any, place: KeyPath, *, may_lack: Collection[str] | None = ()
 ) -> M | None:
-    """``data``, which stands at ``place``, as a model; None and its mistakes in ``source`` where it has some.
+    """Validate ``data``, which is at ``place`` in the file. Where it is invalid, add problems to ``source`` and return None.
 
-    Keys in ``may_lack`` may be missing (None: all of them) without a word; the model is None all the same.
+    A missing key in ``may_lack`` (None: any key) adds no problem, but the result is None all the same.
     """
     try:
         return model.model_validate(data)
-    except ValidationError as mistakes:
-        for mistake in mistakes.errors(include_url=False, include_input=False):
-            loc = mistake["loc"]
-            if mistake["type"] == "missing" and len(loc) == 1 and (may_lack is None or loc[0] in may_lack):
+    except ValidationError as invalid:
+        for error in invalid.errors(include_url=False, include_input=False):
+            loc = error["loc"]
+            if error["type"] == "missing" and len(loc) == 1 and (may_lack is None or loc[0] in may_lack):
                 continue
-            where = _place(source, place, loc)
-            problem = source.at(where, words(source, where, _words(mistake, model)))
+            where = _key_path_of(source, place, loc)
+            problem = source.at(where, problem_text(source, where, _error_text(error, model)))
             if problem not in source.problems:
                 source.problems.append(problem)
         return None
 
 
-def words(source: Source, place: Place, what: str) -> str:
-    """``rule "x": key: what``: whose mistake it is, as people would say it."""
+def problem_text(source: Source, place: KeyPath, what: str) -> str:
+    """``rule "x": key: what``: names the rule or database, then the key."""
     kind, rest = place[0] if place else "", list(place[2:])
     if kind == "rules" and len(place) > 1:
         owner = [_rule_name(source, place[1])]
     elif kind == "databases" and len(place) > 1:
-        owner = [f"database {shown(place[1])}"]
+        owner = [f"database {safe_name(place[1])}"]
     else:
         owner, rest = [], list(place)
-    keys = ".".join(shown(part) for part in rest if isinstance(part, str))
+    keys = ".".join(safe_name(part) for part in rest if isinstance(part, str))
     return ": ".join([*owner, *([keys] if keys else []), what])
 
 
 def _rule_name(source: Source, number: Any) -> str:
-    """A rule's name is free text: it is repeated where it cannot be a URL or an address."""
+    """A rule's name is free text. It is shown only where it cannot be a URL or an address, which may hold a secret."""
     try:
         name = source.data["rules"][number]["name"]
     except (KeyError, IndexError, TypeError):
@@ -67,8 +67,8 @@ def _rule_name(source: Source, number: Any) -> str:
     return f'rule "{name[:100]}"'
 
 
-def _place(source: Source, base: Place, loc: tuple[str | int, ...]) -> Place:
-    """Pydantic's location without what it adds for unions and keys."""
+def _key_path_of(source: Source, base: KeyPath, loc: tuple[str | int, ...]) -> KeyPath:
+    """Pydantic's location as a key path of the file, without the parts that pydantic adds for unions and keys."""
     place = base
     for part in loc:
         if (*place, part) in source.lines:
@@ -76,8 +76,8 @@ def _place(source: Source, base: Place, loc: tuple[str | int, ...]) -> Place:
     return place
 
 
-def _words(mistake: Any, model: type[BaseModel]) -> str:
-    kind, loc, context = mistake["type"], mistake["loc"], mistake.get("ctx", {})
+def _error_text(error: Any, model: type[BaseModel]) -> str:
+    kind, loc, context = error["type"], error["loc"], error.get("ctx", {})
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(loc[-1]), _keys_at(model, loc[:-1]), n=1)
         return f"unknown key; {f'did you mean {near[0]}?' if near else SEE_README}"
@@ -92,15 +92,15 @@ def _words(mistake: Any, model: type[BaseModel]) -> str:
         "literal_error": f"is none of {context.get('expected')}; write one of them",
         "greater_than_equal": f"is too small; at least {context.get('ge')}",
         "less_than_equal": f"is too large; at most {context.get('le')}",
-    }.get(kind, _type_words(kind))
+    }.get(kind, _type_error_text(kind))
 
 
-def _type_words(kind: str) -> str:
-    return f"has the wrong form; it must be {TYPES.get(kind.split('_', maxsplit=1)[0], 'as README shows')}"
+def _type_error_text(kind: str) -> str:
+    return f"has the wrong form; it must be {TYPE_NAMES.get(kind.split('_', maxsplit=1)[0], 'as README shows')}"
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at ``loc`` of a model."""
+    """The keys that the model has at ``loc``."""
     models = [model]
     for part in loc:
         annotations = [info.annotation for known in models for key, info in _fields(known).items() if key == part]

@@ -1,4 +1,4 @@
-"""The command line with all that people and scripts can give it by mistake: a sentence and a status, never a traceback."""
+"""The command line with invalid arguments and settings: it prints a message and exits with a status, never a traceback."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ SETTINGS_MATTER = [
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """The console script in this process. The files are written anew before each call: ``--junit`` may name any of them."""
+    """Runs the console script in this process. Writes the files before each call, because ``--junit`` may overwrite any of them."""
     for name in [n for n in os.environ if n.startswith(("SLACK_", "DBACCESS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -132,7 +132,7 @@ def assert_answered(ran: Ran, *arguments: object) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_odd_arguments_are_answered(shell: Callable[..., Ran], command: str) -> None:
+def test_invalid_argument_is_answered_without_traceback(shell: Callable[..., Ran], command: str) -> None:
     dice = random.Random(command)
     for made in (False, True):
         if made:
@@ -141,7 +141,7 @@ def test_odd_arguments_are_answered(shell: Callable[..., Ran], command: str) -> 
             assert_answered(shell(*command.split(), odd), command, odd)
 
 
-def test_odd_arguments_in_any_number_are_answered(shell: Callable[..., Ran]) -> None:
+def test_several_invalid_arguments_are_answered_without_traceback(shell: Callable[..., Ran]) -> None:
     dice = random.Random(5)
     shell("store", "upgrade")
     for _ in range(rounds(60)):
@@ -150,14 +150,14 @@ def test_odd_arguments_in_any_number_are_answered(shell: Callable[..., Ran]) -> 
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_odd_settings_are_answered(shell: Callable[..., Ran], name: str) -> None:
+def test_invalid_settings_are_answered_without_traceback(shell: Callable[..., Ran], name: str) -> None:
     for value in SETTINGS[name]:
         for command in SETTINGS_MATTER:
             assert_answered(shell(*command.split(), **{name: value}), name, value, command)
 
 
 @pytest.mark.parametrize("time", TIMES[:3])
-def test_a_time_at_the_end_of_the_calendar_is_told(shell: Callable[..., Ran], time: str) -> None:
+def test_time_outside_the_allowed_years_is_reported(shell: Callable[..., Ran], time: str) -> None:
     status, _, err = shell("policy", "explain", "U0ADA", "shop", "readonly", "--at", time)
     assert (status, err) == (
         2,
@@ -166,7 +166,7 @@ def test_a_time_at_the_end_of_the_calendar_is_told(shell: Callable[..., Ran], ti
 
 
 @pytest.mark.parametrize("time", TIMES[:3])
-def test_a_time_of_a_test_at_the_end_of_the_calendar_is_told(
+def test_time_of_a_test_outside_the_allowed_years_is_reported(
     shell: Callable[..., Ran], time: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(POLICY, "tests", [{"ask": "U0ADA shop readonly 1h", "expect": "waiting", "at": time}])
@@ -175,45 +175,47 @@ def test_a_time_of_a_test_at_the_end_of_the_calendar_is_told(
     assert re.search(r"policy\.yml:\d+: error: tests\.at: a time with its zone is needed, such as", err)
 
 
-def test_a_report_that_cannot_be_written_is_told(shell: Callable[..., Ran]) -> None:
+def test_junit_file_that_cannot_be_written_is_reported(shell: Callable[..., Ran]) -> None:
     for place in ("folder", "/nonexistent/x"):
         status, _, err = shell("policy", "test", "--junit", place)
         assert (status, err.startswith(f"{place}: cannot be written")) == (1, True)
 
 
-def test_bytes_that_are_no_text_are_wrong_use(shell: Callable[..., Ran]) -> None:
+def test_argument_that_is_not_utf8_is_wrong_usage(shell: Callable[..., Ran]) -> None:
     assert shell("list", "--person", "\udcff") == (2, "", "Argument 3 is not text in UTF-8.\n")
 
 
-class Unforeseen(Exception):
-    """Nobody thought of it."""
+class Unexpected(Exception):
+    """An error that the command line does not expect."""
 
 
 async def fail(**_about: object) -> None:
     in_sight = "Local0Variable"
-    raise Unforeseen(f"postgresql://u:Secret0Word@h/x {len(in_sight)}")
+    raise Unexpected(f"postgresql://u:Secret0Word@h/x {len(in_sight)}")
 
 
-def test_what_is_unforeseen_is_one_line(shell: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_found", fail)
+def test_unexpected_error_is_one_line(shell: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_fetch_requests", fail)
     status, out, err = shell("list")
     assert (status, out) == (1, "")
     assert re.fullmatch(
-        r"Something went wrong \(Unforeseen\)\. Reference [0-9A-F]{4}-[0-9A-F]{4}; run again with --debug to see more\.\n", err
+        r"Something went wrong \(Unexpected\)\. Reference [0-9A-F]{4}-[0-9A-F]{4}; run again with --debug to see more\.\n", err
     )  # fmt: skip
 
 
-def test_debug_shows_the_traceback_and_no_locals(shell: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_found", fail)
+def test_debug_shows_the_traceback_without_local_variables(
+    shell: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_fetch_requests", fail)
     status, _, err = shell("--debug", "list")
     assert status == 1
     assert "Traceback (most recent call last)" in err
-    assert "Unforeseen: postgresql://u:…@h/x" in err
+    assert "Unexpected: postgresql://u:…@h/x" in err
     assert "Local0Variable" not in err
     assert "Secret0Word" not in err
 
 
-def test_debug_shows_the_traceback_of_what_is_foreseen_too(shell: Callable[..., Ran]) -> None:
+def test_debug_shows_the_traceback_of_an_expected_error(shell: Callable[..., Ran]) -> None:
     status, _, err = shell("--debug", "list")
     assert status == 1
     assert "Traceback" in err
