@@ -17,7 +17,7 @@ from adapters.harness import Denied, Session
 from bot.databases import DatabaseEntry, target
 from bot.engines import installed
 from tests.contract.mongodb import harness as mongodb_harness
-from tests.contract.mysql_family import harness as mysql_harness
+from tests.contract.mysql import harness as mysql_harness
 from tests.contract.postgresql import harness as postgresql_harness
 from tests.contract.redis import harness as redis_harness
 from tests.e2e import harness

@@ -107,7 +107,7 @@ class MySQLServer:
             for statement in statements:
                 cursor.execute(statement)
 
-    def asked(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    def query(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self.admin() as connection, connection.cursor() as cursor:
             cursor.execute(query, parameters or None)
             return list(cursor.fetchall())
@@ -280,6 +280,6 @@ def version(flavour: Flavour) -> str:
     return said.replace(f"{flavour.root()}/usr/sbin/", "").strip()
 
 
-def names(stem: str) -> str:
+def unique_name(stem: str) -> str:
     """A name nobody else uses on a shared server."""
     return f"{stem}{secrets.token_hex(3)}"

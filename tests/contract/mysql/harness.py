@@ -13,14 +13,13 @@ from typing import Any, ClassVar
 
 import pymysql
 import pytest
+from adapters.mariadb import MariaDB
 
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets, Target, Tls, UserSpec, make_username
 from adapters.harness import Denied, Died
-from adapters.mariadb import MariaDB
-from adapters.mysql import MySQL
-from adapters.mysql_family import MySQLFamily
-from adapters.mysql_family.connection import Connection
-from tests.servers.mysql import MARIADB, MySQLServer, names
+from adapters.mysql import MySQL, MySQLFamily
+from adapters.mysql.connection import Connection
+from tests.servers.mysql import MARIADB, MySQLServer, unique_name
 
 BOT_PASSWORD = "BotSecret0Login"
 DENIED = (1044, 1142, 1143)
@@ -96,9 +95,13 @@ class EngineHarness:
 
     def spec(self, level: Level, *, username: str | None = None, remaining: float = 300.0) -> UserSpec:
         self._number += 1
-        name = username or make_username(self.prefix, request_id=self._number, who="ada", key=names("")[:4])
+        name = username or make_username(self.prefix, request_id=self._number, who="ada", key=unique_name("")[:4])
         return UserSpec(
-            username=name, password=names("Pw") + names("x"), level=level, remaining=remaining, request_id=self._number
+            username=name,
+            password=unique_name("Pw") + unique_name("x"),
+            level=level,
+            remaining=remaining,
+            request_id=self._number,
         )
 
     def login(self, username: str, password: str) -> Session:
@@ -124,7 +127,7 @@ class EngineHarness:
         )
 
     def has_user(self, username: str) -> bool:
-        return bool(self.server.asked("SELECT 1 FROM mysql.user WHERE HEX(user) = HEX(%s)", username))
+        return bool(self.server.query("SELECT 1 FROM mysql.user WHERE HEX(user) = HEX(%s)", username))
 
     def log_text(self) -> str:
         return self.server.log_text()
@@ -210,8 +213,8 @@ class Session:
 
 def build(server: MySQLServer, *, prefix: str | None = None) -> EngineHarness:
     """Set everything up as ``dbaccess doctor`` asks for, on databases of its own. The shop's name has MySQL's wildcard in it."""
-    database, ops = server.new_database("my_shop"), names("ops_")
-    tag = names("")
+    database, ops = server.new_database("my_shop"), unique_name("ops_")
+    tag = unique_name("")
     harness = EngineHarness(
         server=server,
         database=database,

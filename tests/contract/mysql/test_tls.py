@@ -8,7 +8,7 @@ import pytest
 
 from adapters.base import LoginRefused, Rejected, Tls
 from tests.conftest import had
-from tests.contract.mysql_family.harness import EngineHarness, build
+from tests.contract.mysql.harness import EngineHarness, build
 from tests.servers import certificates, mysql
 from tests.servers.certificates import Certificates
 

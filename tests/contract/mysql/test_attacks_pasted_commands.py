@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from adapters.base import Tls, UserSpec
-from adapters.mysql_family import MySQLFamily
+from adapters.mysql import MySQLFamily
 from tests.conftest import had
-from tests.contract.mysql_family.harness import EngineHarness, build
+from tests.contract.mysql.harness import EngineHarness, build
 from tests.open_faults import open_fault
 from tests.servers import certificates, debian, mysql
 from tests.servers.certificates import Certificates

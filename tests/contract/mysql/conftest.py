@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.mysql_family import hostile
-from tests.contract.mysql_family.harness import EngineHarness, build
+from tests.contract.mysql import hostile
+from tests.contract.mysql.harness import EngineHarness, build
 from tests.servers.mysql import MySQLServer
 
 

@@ -16,8 +16,8 @@ from adapters.harness import wait_until
 from bot.access.provision import make_password
 from bot.trial import Step, try_level
 from tests.conftest import had
-from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
-from tests.contract.mysql_family.hostile import ended, made, may_log_in, opened, run
+from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness, build
+from tests.contract.mysql.hostile import can_log_in, closed_after_test, create_user, run, try_drop
 from tests.open_faults import open_fault, require
 from tests.servers import mysql as servers
 from tests.servers.mysql import MySQLServer
@@ -42,7 +42,7 @@ def is_granted(harness: EngineHarness, level: Level) -> bool:
     except AdapterError:
         return False
     finally:
-        ended(harness, spec)
+        try_drop(harness, spec)
     return True
 
 
@@ -157,8 +157,8 @@ def unusual(request: pytest.FixtureRequest) -> EngineHarness:
 def test_modes_and_password_rules_of_a_server_do_not_matter(unusual: EngineHarness) -> None:
     for level in (unusual.reading, unusual.narrow):
         assert unusual.adapter().check([level]).problems == ()
-        spec = made(unusual, level)
-        session = opened(unusual.server.connect(spec.username, spec.password))
+        spec = create_user(unusual, level)
+        session = closed_after_test(unusual.server.connect(spec.username, spec.password))
         assert run(session, f"SELECT COUNT(*) FROM {unusual.database}.customers") == [(100,)]
         unusual.adapter().set_password(spec.username, make_password())
         assert not unusual.adapter().drop_user(spec.username, level).was_absent
@@ -180,12 +180,12 @@ def test_a_whole_database_under_partial_revokes(unusual_mysql: EngineHarness, ev
     spec = as_the_bot_makes_them(harness, whole(harness))
     try:
         harness.adapter().create_user(spec)
-        session = opened(harness.server.connect(spec.username, spec.password))
+        session = closed_after_test(harness.server.connect(spec.username, spec.password))
         found = run(session, f"SELECT COUNT(*) FROM `{harness.database}`.customers")
     except (AdapterError, pymysql.MySQLError) as trouble:
         raise AssertionError(f"the level gives nothing: {trouble}") from None
     finally:
-        ended(harness, spec)
+        try_drop(harness, spec)
         harness.server.run("SET GLOBAL partial_revokes = OFF")
     assert found == [(100,)]
 
@@ -242,20 +242,20 @@ def test_a_users_end_survives_a_failover(promotable: tuple[EngineHarness, MySQLS
     """The bot, or the server itself, or at the least doctor says that neither will."""
     harness, replica = promotable
     identity = harness.adapter().identity()
-    spec = made(harness, harness.reading, remaining=5.0)
-    wait_until(lambda: bool(replica.asked("SELECT 1 FROM mysql.user WHERE user = %s", spec.username)))
+    spec = create_user(harness, harness.reading, remaining=5.0)
+    wait_until(lambda: bool(replica.query("SELECT 1 FROM mysql.user WHERE user = %s", spec.username)))
     wait_until(
-        lambda: bool(replica.asked("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username))
+        lambda: bool(replica.query("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username))
     )
     harness.server.stop()
     promote(replica, is_mysql=not harness.is_mariadb)
     secrets = Secrets(admin_url=replica.url(harness.bot, BOT_PASSWORD, harness.database))
     promoted = replace(harness, server=replica)
-    require(may_log_in(promoted, spec.username, spec.password), "the user is on the promoted server")
+    require(can_log_in(promoted, spec.username, spec.password), "the user is on the promoted server")
     after = harness.engine(harness.target(identity=identity), secrets)
     is_ended = is_dropped(after, spec)
     due = "SELECT COUNT(*) FROM information_schema.events WHERE execute_at > UTC_TIMESTAMP()"
-    wait_until(lambda: replica.asked(due) == [(0,)], within=60)
+    wait_until(lambda: replica.query(due) == [(0,)], within=60)
     health = harness.engine(harness.target(), secrets).check([harness.reading])
     named = [f for f in (*health.problems, *health.warnings) if "event" in f.what]
     assert is_ended or named or is_out_soon(promoted, spec)
@@ -272,7 +272,7 @@ def is_dropped(adapter: Adapter, spec: UserSpec) -> bool:
 def is_out_soon(harness: EngineHarness, spec: UserSpec) -> bool:
     """The server's own event has so long to act."""
     deadline = time.monotonic() + 10
-    while may_log_in(harness, spec.username, spec.password):
+    while can_log_in(harness, spec.username, spec.password):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)

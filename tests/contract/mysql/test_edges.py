@@ -29,9 +29,9 @@ from adapters.base import (
     UserSpec,
 )
 from adapters.harness import Denied, wait_until
-from adapters.mysql_family import MySQLFamily
-from adapters.mysql_family.levels import kept_role
-from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
+from adapters.mysql import MySQLFamily
+from adapters.mysql.levels import managed_role
+from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness, build
 from tests.servers import mysql as servers
 from tests.servers.mysql import MySQLServer
 
@@ -43,7 +43,7 @@ def found(harness: EngineHarness, words: str, *levels: Level) -> list[Finding]:
 
 def is_locked(harness: EngineHarness, username: str) -> bool:
     """As the server's own SHOW CREATE USER has it."""
-    return "ACCOUNT LOCK" in harness.server.asked(f"SHOW CREATE USER `{username}`@`%`")[0][0]
+    return "ACCOUNT LOCK" in harness.server.query(f"SHOW CREATE USER `{username}`@`%`")[0][0]
 
 
 def wide(*privileges: str, on: str = "*") -> Level:
@@ -86,7 +86,7 @@ def test_hostile_names_in_levels_are_inert(harness: EngineHarness, name: str) ->
         harness.adapter().check([level])
         assert not harness.has_user(spec.username) or is_locked(harness, spec.username)
         harness.adapter().drop_user(spec.username, spec.level)
-    assert harness.server.asked(f"SELECT COUNT(*) FROM {harness.database}.customers") == [(100,)]
+    assert harness.server.query(f"SELECT COUNT(*) FROM {harness.database}.customers") == [(100,)]
 
 
 def test_a_user_of_another_host_is_somebody_elses(harness: EngineHarness) -> None:
@@ -197,7 +197,7 @@ def test_what_a_level_may_not_give(harness: EngineHarness, word: str) -> None:
 
 def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(own_harness: EngineHarness) -> None:
     level = own_harness.narrow
-    role = kept_role(own_harness.target(), level)
+    role = managed_role(own_harness.target(), level)
     assert role is not None
     first, second = own_harness.spec(level), own_harness.spec(level)
     adapter = own_harness.adapter()
@@ -278,7 +278,7 @@ def test_the_event_kills_what_runs_and_says_so(harness: EngineHarness) -> None:
     removal = harness.adapter().drop_user(spec.username, spec.level)
     assert "the server's own event had ended it at" in removal.notes[0]
     assert (removal.was_absent, removal.sessions_ended) == (False, 0)
-    assert harness.server.asked("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username) == []
+    assert harness.server.query("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username) == []
 
 
 def test_a_scheduler_that_is_off_is_no_enforcement(own_harness: EngineHarness) -> None:
@@ -299,14 +299,14 @@ def test_a_user_whose_event_could_do_nothing_is_still_ours(own_harness: EngineHa
     spec = own_harness.spec(own_harness.reading, remaining=1)
     own_harness.adapter().create_user(spec)
     server, ops, bot = own_harness.server, own_harness.ops_schema, own_harness.bot
-    grants = [row[0] for row in server.asked(f"SHOW GRANTS FOR `{bot}`@`%`")]
-    create = server.asked(f"SHOW CREATE USER `{bot}`@`%`")[0][0]
+    grants = [row[0] for row in server.query(f"SHOW GRANTS FOR `{bot}`@`%`")]
+    create = server.query(f"SHOW CREATE USER `{bot}`@`%`")[0][0]
     if not own_harness.is_mariadb:
         create = f"CREATE USER `{bot}`@`%` IDENTIFIED BY '{BOT_PASSWORD}'"
     server.run(f"DROP USER `{bot}`@`%`")
     fired = f"SELECT 1 FROM information_schema.events WHERE event_schema = '{ops}' AND last_executed IS NOT NULL"
     gone = f"SELECT 1 FROM information_schema.events WHERE event_schema = '{ops}' AND status = 'ENABLED'"
-    wait_until(lambda: bool(server.asked(fired)) or not server.asked(gone))
+    wait_until(lambda: bool(server.query(fired)) or not server.query(gone))
     assert own_harness.has_user(spec.username)
     server.run(create, *(grant for grant in grants if "GRANT PROXY" not in grant and "SET DEFAULT ROLE" not in grant))
     assert not own_harness.adapter().drop_user(spec.username, spec.level).was_absent
@@ -320,7 +320,7 @@ def test_the_event_comes_after_dbaccess(harness: EngineHarness) -> None:
     adapter = engine(harness.target(), Secrets(admin_url=harness.server.url(harness.bot, BOT_PASSWORD)))
     spec = harness.spec(harness.reading, remaining=600)
     adapter.create_user(spec)
-    at = harness.server.asked(
+    at = harness.server.query(
         "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), execute_at) FROM information_schema.events WHERE event_name = %s",
         spec.username,
     )[0][0]
@@ -397,7 +397,7 @@ def test_a_password_never_expires_by_itself(own_harness: EngineHarness) -> None:
     try:
         spec = own_harness.spec(own_harness.reading)
         own_harness.adapter().create_user(spec)
-        assert "PASSWORD EXPIRE NEVER" in own_harness.server.asked(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
+        assert "PASSWORD EXPIRE NEVER" in own_harness.server.query(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
     finally:
         own_harness.server.run("SET GLOBAL default_password_lifetime = 0")
     own_harness.adapter().drop_user(spec.username, spec.level)
@@ -512,7 +512,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MySQLServer, MySQLSer
 @pytest.fixture
 def replicated(pair: tuple[MySQLServer, MySQLServer]) -> tuple[EngineHarness, MySQLServer]:
     harness, replica = build(pair[0]), pair[1]
-    wait_until(lambda: bool(replica.asked("SELECT 1 FROM mysql.user WHERE user = %s", harness.writer)))
+    wait_until(lambda: bool(replica.query("SELECT 1 FROM mysql.user WHERE user = %s", harness.writer)))
     return harness, replica
 
 
@@ -550,7 +550,7 @@ def test_sessions_on_a_replica_are_ended(replicated: tuple[EngineHarness, MySQLS
     assert not here.is_alive()
     with pytest.raises(pymysql.MySQLError), there.cursor() as cursor:
         cursor.execute("SELECT 1")
-    assert replica.asked("SELECT 1 FROM mysql.user WHERE user = %s", spec.username) == []
+    assert replica.query("SELECT 1 FROM mysql.user WHERE user = %s", spec.username) == []
 
 
 def test_a_replica_that_nobody_named_is_said(replicated: tuple[EngineHarness, MySQLServer]) -> None:
@@ -577,7 +577,7 @@ def test_a_replica_that_is_away_is_tried_again(replicated: tuple[EngineHarness, 
     finally:
         replica.start()
         replica.run("SET GLOBAL read_only = 1")
-    wait_until(lambda: not replica.asked("SELECT 1 FROM mysql.user WHERE user = %s", spec.username))
+    wait_until(lambda: not replica.query("SELECT 1 FROM mysql.user WHERE user = %s", spec.username))
     both.drop_user(spec.username, spec.level)
 
 

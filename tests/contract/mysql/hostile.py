@@ -11,11 +11,11 @@ import pymysql
 from pymysql.connections import Connection
 
 from adapters.base import AdapterError, Level, UserSpec
-from tests.contract.mysql_family.harness import EngineHarness
+from tests.contract.mysql.harness import EngineHarness
 from tests.open_faults import require
 
 
-def made(harness: EngineHarness, level: Level, *, remaining: float = 300.0) -> UserSpec:
+def create_user(harness: EngineHarness, level: Level, *, remaining: float = 300.0) -> UserSpec:
     spec = harness.spec(level, remaining=remaining)
     harness.adapter().create_user(spec)
     return spec
@@ -24,7 +24,7 @@ def made(harness: EngineHarness, level: Level, *, remaining: float = 300.0) -> U
 _opened: list[pymysql.Connection[Any]] = []
 
 
-def opened(connection: pymysql.Connection[Any]) -> pymysql.Connection[Any]:
+def closed_after_test(connection: pymysql.Connection[Any]) -> pymysql.Connection[Any]:
     """Closed when the test is over, however it ends: what it holds must not keep the next test."""
     _opened.append(connection)
     return connection
@@ -36,8 +36,8 @@ def close_all() -> None:
             _opened.pop().close()
 
 
-def connected(harness: EngineHarness, spec: UserSpec) -> pymysql.Connection[Any]:
-    return opened(harness.server.connect(spec.username, spec.password, harness.database))
+def connect(harness: EngineHarness, spec: UserSpec) -> pymysql.Connection[Any]:
+    return closed_after_test(harness.server.connect(spec.username, spec.password, harness.database))
 
 
 def run(connection: pymysql.Connection[Any], statement: str) -> list[tuple[Any, ...]]:
@@ -46,7 +46,7 @@ def run(connection: pymysql.Connection[Any], statement: str) -> list[tuple[Any, 
         return list(cursor.fetchall())
 
 
-def tried(connection: pymysql.Connection[Any], statement: str) -> bool:
+def succeeds(connection: pymysql.Connection[Any], statement: str) -> bool:
     """Whether the server let it pass."""
     try:
         run(connection, statement)
@@ -63,7 +63,7 @@ def is_alive(connection: pymysql.Connection[Any]) -> bool:
     return True
 
 
-def may_log_in(harness: EngineHarness, username: str, password: str) -> bool:
+def can_log_in(harness: EngineHarness, username: str, password: str) -> bool:
     try:
         harness.server.connect(username, password).close()
     except pymysql.MySQLError:
@@ -75,10 +75,10 @@ def assert_ended(harness: EngineHarness, spec: UserSpec, *sessions: pymysql.Conn
     """As anybody could see it."""
     assert not harness.has_user(spec.username)
     assert not any(is_alive(session) for session in sessions)
-    assert not may_log_in(harness, spec.username, spec.password)
+    assert not can_log_in(harness, spec.username, spec.password)
 
 
-def ended(harness: EngineHarness, spec: UserSpec) -> None:
+def try_drop(harness: EngineHarness, spec: UserSpec) -> None:
     """As a revocation does; that it raised is for the test to judge by what is left."""
     with suppress(AdapterError):
         harness.adapter().drop_user(spec.username, spec.level)

@@ -12,9 +12,9 @@ import pytest
 
 from adapters.base import AdapterError, Grant, Level, Rejected
 from adapters.harness import wait_until
-from adapters.mysql_family.levels import danger, kept_role
-from tests.contract.mysql_family.harness import EngineHarness
-from tests.contract.mysql_family.hostile import assert_ended, connected, made, opened, run, tried
+from adapters.mysql.levels import danger, managed_role
+from tests.contract.mysql.harness import EngineHarness
+from tests.contract.mysql.hostile import assert_ended, closed_after_test, connect, create_user, run, succeeds
 from tests.open_faults import open_fault, require
 from tests.soak import soak_only
 
@@ -27,7 +27,7 @@ def somebody(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
     """A permanent login with few rights."""
     name = f"mallory_{harness.bot}"
     harness.server.run(f"CREATE USER {name} IDENTIFIED BY 'Known0Password'", *(f"GRANT {r} TO {name}" for r in rights))
-    return opened(harness.server.connect(name, "Known0Password"))
+    return closed_after_test(harness.server.connect(name, "Known0Password"))
 
 
 # Prepared transactions.
@@ -36,8 +36,8 @@ def somebody(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
 def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_harness: EngineHarness) -> None:
     """It keeps its locks, and whoever knows its name may commit it."""
     xid = f"x{own_harness.bot}"
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     for statement in (f"XA START '{xid}','b'", "UPDATE orders SET customer = 666 WHERE id = 1", f"XA END '{xid}','b'"):
         run(session, statement)
     run(session, f"XA PREPARE '{xid}','b'")
@@ -50,9 +50,9 @@ def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_harness: Eng
     mine = [s for s in statements if xid.encode().hex() in s.lower() or f"'{xid}'" in s]
     assert len(mine) == 1
     own_harness.server.run(mine[0])
-    assert own_harness.server.asked(f"SELECT customer FROM {own_harness.database}.orders WHERE id = 1") == [(1,)]
+    assert own_harness.server.query(f"SELECT customer FROM {own_harness.database}.orders WHERE id = 1") == [(1,)]
     own_harness.server.run(f"UPDATE {own_harness.database}.orders SET customer = 5 WHERE id = 1")
-    again = made(own_harness, own_harness.writing)
+    again = create_user(own_harness, own_harness.writing)
     assert xid not in str(own_harness.adapter().drop_user(again.username, again.level).notes)
 
 
@@ -62,7 +62,7 @@ def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_harness: E
     own_harness.server.run(f"REVOKE XA_RECOVER_ADMIN ON *.* FROM `{own_harness.bot}`@`%`")
     warned = [f for f in own_harness.adapter().check([own_harness.reading]).warnings if "prepared XA" in f.what]
     assert [f.remedy for f in warned] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_harness.bot}'@'%';"]
-    spec = made(own_harness, own_harness.writing)
+    spec = create_user(own_harness, own_harness.writing)
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
 
@@ -102,14 +102,14 @@ LEFT = {
 def test_what_the_levels_role_defines_is_told(own_harness: EngineHarness, scratch: str, kind: str) -> None:
     right, statements = LEFT[kind]
     own_harness.server.run(f"GRANT SELECT, {right} ON {scratch}.* TO {own_harness.writer}")
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     for statement in statements.format(scratch=scratch, shop=own_harness.database).split("; "):
         run(session, statement)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
     require(not own_harness.has_user(spec.username), "the user is gone")
     is_there = (
-        own_harness.server.asked(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
+        own_harness.server.query(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
     )
     assert not is_there or f"{scratch}.left_one ({kind})" in " ".join(removal.notes)
 
@@ -127,18 +127,18 @@ def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_harness: En
     )
     for given, place in (("SELECT", escaped(own_harness)), ("CREATE VIEW, SELECT", scratch.replace("_", "\\_"))):
         own_harness.server.run(f"GRANT {given} ON `{place}`.* TO `{own_harness.bot}`@`%` WITH GRANT OPTION")
-    first, second = made(own_harness, level), made(own_harness, level)
+    first, second = create_user(own_harness, level), create_user(own_harness, level)
     run(
-        connected(own_harness, first),
+        connect(own_harness, first),
         f"CREATE DEFINER=CURRENT_ROLE VIEW {scratch}.v AS SELECT * FROM {own_harness.database}.customers",
     )
     reader = somebody(own_harness, f"SELECT ON {scratch}.*")
-    require(tried(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "anybody reads through it")
+    require(succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "anybody reads through it")
     removal = own_harness.adapter().drop_user(first.username, level)
-    reads_on = tried(reader, f"SELECT COUNT(*) FROM {scratch}.v")
+    reads_on = succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v")
     own_harness.adapter().drop_user(second.username, level)
     require(
-        not own_harness.has_user(str(kept_role(own_harness.target(), level))), "the role is gone with its last user"
+        not own_harness.has_user(str(managed_role(own_harness.target(), level))), "the role is gone with its last user"
     )
     assert not reads_on or f"{scratch}.v (view)" in " ".join(removal.notes)
 
@@ -204,9 +204,10 @@ def test_names_that_need_quotes_work_in_levels(own_harness: EngineHarness, datab
     for on in (f"{name}.*", f"{name}.order"):
         level = Level(name="odd", grants=(Grant(on=(on,), privileges=("SELECT",)),))
         assert own_harness.adapter().check([level]).problems == ()
-        spec = made(own_harness, level)
+        spec = create_user(own_harness, level)
         assert run(
-            opened(own_harness.server.connect(spec.username, spec.password)), f"SELECT COUNT(*) FROM {quoted}.`order`"
+            closed_after_test(own_harness.server.connect(spec.username, spec.password)),
+            f"SELECT COUNT(*) FROM {quoted}.`order`",
         ) == [(0,)]
         own_harness.adapter().drop_user(spec.username, level)
         assert_ended(own_harness, spec)
@@ -233,15 +234,15 @@ STUBBORN = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", STUBBORN)
 def test_a_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, what: str) -> None:
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     deep = "max_recursive_iterations" if own_harness.is_mariadb else "cte_max_recursion_depth"
     run(session, f"SET SESSION {deep} = 4294967295")
     statement = STUBBORN[what][own_harness.is_mariadb]
     if what == "unread":
         session._execute_command(3, statement)
     else:
-        threading.Thread(target=lambda: tried(session, statement), daemon=True).start()
+        threading.Thread(target=lambda: succeeds(session, statement), daemon=True).start()
     wait_until(lambda: _runs(own_harness, spec.username), within=60)
     time.sleep(1)  # well into it: how far a statement is, nobody says
     _drop_until_gone(own_harness, spec.username, spec.level)
@@ -256,8 +257,8 @@ def test_a_long_rollback_is_waited_for(own_harness: EngineHarness) -> None:
     own_harness.server.run(
         f"GRANT CREATE ON `{escaped(own_harness)}`.* TO {own_harness.server_role(own_harness.writer)}"
     )
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     run(session, "CREATE TABLE big (id INT AUTO_INCREMENT PRIMARY KEY, t VARCHAR(200))")
     run(
         session,
@@ -274,7 +275,7 @@ def test_a_long_rollback_is_waited_for(own_harness: EngineHarness) -> None:
 
 
 def _runs(harness: EngineHarness, username: str) -> bool:
-    return bool(harness.server.asked("SELECT 1 FROM information_schema.processlist WHERE user = %s", username))
+    return bool(harness.server.query("SELECT 1 FROM information_schema.processlist WHERE user = %s", username))
 
 
 def _drop_until_gone(harness: EngineHarness, username: str, level: Level) -> None:

@@ -11,16 +11,16 @@ import pytest
 
 from adapters.base import Blocked, Level, Rejected, ServerDown
 from adapters.harness import wait_until
-from tests.contract.mysql_family.harness import EngineHarness
-from tests.contract.mysql_family.hostile import (
+from tests.contract.mysql.harness import EngineHarness
+from tests.contract.mysql.hostile import (
     HalfOpenLogin,
     assert_ended,
-    connected,
+    can_log_in,
+    closed_after_test,
+    connect,
+    create_user,
     is_alive,
-    made,
-    may_log_in,
     metadata_locks_shown,
-    opened,
     run,
 )
 from tests.open_faults import require
@@ -62,9 +62,9 @@ def hold(harness: EngineHarness, session: pymysql.Connection[object], name: str)
 
 @pytest.mark.parametrize("name", HOLDS)
 def test_a_lock_of_its_own_does_not_keep_a_user(own_harness: EngineHarness, name: str) -> None:
-    spec = made(own_harness, own_harness.reading)
+    spec = create_user(own_harness, own_harness.reading)
     give_locks(own_harness)
-    holder, other = connected(own_harness, spec), connected(own_harness, spec)
+    holder, other = connect(own_harness, spec), connect(own_harness, spec)
     hold(own_harness, holder, name)
     began = time.monotonic()
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
@@ -76,22 +76,22 @@ def test_a_lock_of_its_own_does_not_keep_a_user(own_harness: EngineHarness, name
 @pytest.mark.parametrize("name", ["accounts", "accounts-written", "privileges"])
 def test_nor_from_the_servers_own_end(own_harness: EngineHarness, name: str) -> None:
     """FLUSH TABLES WITH READ LOCK and backup locks stop the server's scheduler altogether, so no role may have what they take (see below)."""
-    spec = made(own_harness, own_harness.reading, remaining=3.0)
+    spec = create_user(own_harness, own_harness.reading, remaining=3.0)
     give_locks(own_harness)
-    holder, other = connected(own_harness, spec), connected(own_harness, spec)
+    holder, other = connect(own_harness, spec), connect(own_harness, spec)
     hold(own_harness, holder, name)
     wait_until(lambda: not own_harness.has_user(spec.username), within=60)
     assert_ended(own_harness, spec, holder, other)
 
 
 def test_a_user_who_locks_again_and_again_is_ended(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading)
+    spec = create_user(own_harness, own_harness.reading)
     give_locks(own_harness)
     lock, is_over, locked = hold_of(own_harness, "accounts")[0], threading.Event(), threading.Event()
 
     def again_and_again() -> None:
         while not is_over.is_set():
-            with suppress(pymysql.MySQLError, OSError), closing(connected(own_harness, spec)) as session:
+            with suppress(pymysql.MySQLError, OSError), closing(connect(own_harness, spec)) as session:
                 run(session, lock)
                 locked.set()
                 is_over.wait(60) if is_alive(session) else None
@@ -112,9 +112,9 @@ def test_a_user_who_locks_again_and_again_is_ended(own_harness: EngineHarness) -
 @pytest.mark.parametrize("name", ["accounts", "rows", "everything", "backup"])
 def test_somebody_elses_lock_is_named_with_what_frees_it(own_harness: EngineHarness, name: str) -> None:
     """And whatever can be ended before the lock is ended."""
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
-    with metadata_locks_shown(own_harness), closing(opened(own_harness.server.admin())) as backup:
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
+    with metadata_locks_shown(own_harness), closing(closed_after_test(own_harness.server.admin())) as backup:
         hold(own_harness, backup, name)
         with pytest.raises(Blocked) as no:
             own_harness.adapter().drop_user(spec.username, spec.level)
@@ -132,8 +132,8 @@ def test_a_bot_that_cannot_see_locks_says_how_it_could(own_harness: EngineHarnes
         own_harness.server.run(f"REVOKE SELECT ON performance_schema.* FROM `{own_harness.bot}`@`%`")
         warned = own_harness.adapter().check([own_harness.reading]).warnings
         assert [f.remedy for f in warned if "cannot see who holds a lock" in f.what]
-    spec = made(own_harness, own_harness.reading)
-    with closing(opened(own_harness.server.admin())) as backup:
+    spec = create_user(own_harness, own_harness.reading)
+    with closing(closed_after_test(own_harness.server.admin())) as backup:
         hold(own_harness, backup, "accounts")
         with pytest.raises(Blocked, match="does not say whose it is") as no:
             own_harness.adapter().drop_user(spec.username, spec.level)
@@ -145,9 +145,9 @@ def test_a_bot_that_cannot_see_locks_says_how_it_could(own_harness: EngineHarnes
 @pytest.mark.parametrize("name", ["accounts", "rows"])
 def test_a_new_password_and_a_moved_end_do_not_wait_for_the_user(own_harness: EngineHarness, name: str) -> None:
     """The session that holds it goes; the others live on."""
-    spec = made(own_harness, own_harness.reading)
+    spec = create_user(own_harness, own_harness.reading)
     give_locks(own_harness)
-    other = connected(own_harness, spec)
+    other = connect(own_harness, spec)
     with metadata_locks_shown(own_harness):
         for verb in (
             lambda: own_harness.adapter().set_password(spec.username, "Another0Password0Long"),
@@ -155,22 +155,22 @@ def test_a_new_password_and_a_moved_end_do_not_wait_for_the_user(own_harness: En
         ):
             password = (
                 "Another0Password0Long"
-                if may_log_in(own_harness, spec.username, "Another0Password0Long")
+                if can_log_in(own_harness, spec.username, "Another0Password0Long")
                 else spec.password
             )
-            holder = opened(own_harness.server.connect(spec.username, password))
+            holder = closed_after_test(own_harness.server.connect(spec.username, password))
             hold(own_harness, holder, name)
             verb()
             holder.close()
-    assert may_log_in(own_harness, spec.username, "Another0Password0Long")
+    assert can_log_in(own_harness, spec.username, "Another0Password0Long")
     assert is_alive(other)
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec, other)
 
 
 def test_nor_for_somebody_else_without_saying_so(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading)
-    with metadata_locks_shown(own_harness), closing(opened(own_harness.server.admin())) as backup:
+    spec = create_user(own_harness, own_harness.reading)
+    with metadata_locks_shown(own_harness), closing(closed_after_test(own_harness.server.admin())) as backup:
         hold(own_harness, backup, "accounts")
         with pytest.raises(ServerDown, match=f"KILL {backup.thread_id()};"):
             own_harness.adapter().set_password(spec.username, "Another0Password0Long")
@@ -207,8 +207,8 @@ def test_a_pattern_that_takes_in_the_servers_own_is_never_given(own_harness: Eng
 
 def test_a_login_that_began_before_the_end_is_no_session_after_it(own_harness: EngineHarness) -> None:
     """MySQL judges it by a copy of the account that was made when it began."""
-    spec = made(own_harness, own_harness.reading)
-    assert may_log_in(own_harness, spec.username, spec.password)
+    spec = create_user(own_harness, own_harness.reading)
+    assert can_log_in(own_harness, spec.username, spec.password)
     login = HalfOpenLogin(own_harness, spec)
     own_harness.adapter().drop_user(spec.username, spec.level)
     session = login.finish()
@@ -217,8 +217,8 @@ def test_a_login_that_began_before_the_end_is_no_session_after_it(own_harness: E
 
 
 def test_nor_after_the_servers_own_end(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading, remaining=2.0)
-    assert may_log_in(own_harness, spec.username, spec.password)
+    spec = create_user(own_harness, own_harness.reading, remaining=2.0)
+    assert can_log_in(own_harness, spec.username, spec.password)
     login = HalfOpenLogin(own_harness, spec)
     wait_until(lambda: not own_harness.has_user(spec.username), within=60)
     session = login.finish()
@@ -228,8 +228,8 @@ def test_nor_after_the_servers_own_end(own_harness: EngineHarness) -> None:
 
 def test_a_read_only_server_still_ends_sessions(own_harness: EngineHarness) -> None:
     """The address leads to a replica, or the primary is being changed over: the account cannot be locked there, and what is open goes."""
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     own_harness.server.run("SET GLOBAL read_only = 1")
     try:
         with pytest.raises(ServerDown, match="read-only"):

@@ -13,8 +13,16 @@ from adapters.base import ForeignUser, Level, ManagedUser, Rejected
 from adapters.harness import wait_until
 from bot.trial import Step, try_level
 from tests.conftest import had
-from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
-from tests.contract.mysql_family.hostile import assert_ended, connected, made, may_log_in, opened, run, tried
+from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness, build
+from tests.contract.mysql.hostile import (
+    assert_ended,
+    can_log_in,
+    closed_after_test,
+    connect,
+    create_user,
+    run,
+    succeeds,
+)
 from tests.open_faults import require
 from tests.servers import mysql as servers
 
@@ -84,20 +92,20 @@ def listed(harness: EngineHarness, username: str) -> ManagedUser:
 
 def as_bot(harness: EngineHarness) -> pymysql.Connection[object]:
     """An event whose definer is somebody else could not be changed by the bot any more."""
-    return opened(harness.server.connect(harness.bot, BOT_PASSWORD))
+    return closed_after_test(harness.server.connect(harness.bot, BOT_PASSWORD))
 
 
 def mark(harness: EngineHarness, username: str) -> str:
-    rows = harness.server.asked("SELECT event_comment FROM information_schema.events WHERE event_name = %s", username)
+    rows = harness.server.query("SELECT event_comment FROM information_schema.events WHERE event_name = %s", username)
     return str(rows[0][0])
 
 
 @pytest.mark.parametrize("what", OF_ITSELF)
 def test_what_a_user_changes_of_itself_does_not_keep_it(harness: EngineHarness, what: str) -> None:
     """In whatever way it came to its password, the bot's next one is the only one."""
-    spec = made(harness, harness.writing)
-    session = connected(harness, spec)
-    passed = [s for s in OF_ITSELF[what] if tried(session, filled(harness, spec.username, s))]
+    spec = create_user(harness, harness.writing)
+    session = connect(harness, spec)
+    passed = [s for s in OF_ITSELF[what] if succeeds(session, filled(harness, spec.username, s))]
     assert not [s for s in passed if any(words in s for words in REFUSED)], (
         "the server lets it pass now: look what follows"
     )
@@ -105,41 +113,41 @@ def test_what_a_user_changes_of_itself_does_not_keep_it(harness: EngineHarness, 
     assert (known.ledger, known.request_id) == (harness.ledger, spec.request_id)
     harness.adapter().set_password(spec.username, "Another0Password0Long")
     for password in (spec.password, "Abc0Password"):
-        assert not may_log_in(harness, spec.username, password)
-    assert may_log_in(harness, spec.username, "Another0Password0Long")
+        assert not can_log_in(harness, spec.username, password)
+    assert can_log_in(harness, spec.username, "Another0Password0Long")
     harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(harness, spec, session)
 
 
 def test_the_mark_is_where_no_user_writes(harness: EngineHarness) -> None:
-    spec = made(harness, harness.reading)
+    spec = create_user(harness, harness.reading)
     assert mark(harness, spec.username) == f"dbaccess ledger={harness.ledger} request={spec.request_id}"
     if not harness.is_mariadb:
-        assert "ATTRIBUTE" not in harness.server.asked(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
+        assert "ATTRIBUTE" not in harness.server.query(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
     harness.adapter().drop_user(spec.username, spec.level)
 
 
 def test_a_mark_that_names_another_ledger_is_obeyed_in_the_event_alone(own_harness: EngineHarness) -> None:
     """The attribute is the user's to write; nobody but the bot writes the event."""
-    spec, other = made(own_harness, own_harness.reading), made(own_harness, own_harness.reading)
+    spec, other = create_user(own_harness, own_harness.reading), create_user(own_harness, own_harness.reading)
     if not own_harness.is_mariadb:
         own_harness.server.run(f"ALTER USER `{spec.username}`@`%` ATTRIBUTE '{OTHERS}'")
     event = f"`{own_harness.ops_schema}`.`{other.username}`"
     run(as_bot(own_harness), f"ALTER EVENT {event} COMMENT 'dbaccess ledger=anotherledgr request=1'")
-    session, others = connected(own_harness, spec), connected(own_harness, other)
+    session, others = connect(own_harness, spec), connect(own_harness, other)
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec, session)
     with pytest.raises(ForeignUser, match="another ledger"):
         own_harness.adapter().drop_user(other.username, other.level)
-    assert tried(others, "SELECT 1")
-    assert may_log_in(own_harness, other.username, other.password)
+    assert succeeds(others, "SELECT 1")
+    assert can_log_in(own_harness, other.username, other.password)
     own_harness.adapter(ledger="anotherledgr").drop_user(other.username, other.level)
 
 
 def test_a_user_whose_event_is_gone_is_ended(own_harness: EngineHarness) -> None:
     """A dump without --events was restored. It is refused a new password, for nobody can say whose it is."""
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     own_harness.server.run(f"DROP EVENT `{own_harness.ops_schema}`.`{spec.username}`")
     assert listed(own_harness, spec.username).ledger is None
     for verb in (
@@ -157,7 +165,7 @@ def test_a_user_that_an_older_version_marked_is_known(own_harness: EngineHarness
     """By its attribute, where it has no event any more."""
     if own_harness.is_mariadb:
         pytest.skip("there the event always was the mark")
-    spec = made(own_harness, own_harness.reading)
+    spec = create_user(own_harness, own_harness.reading)
     older = {"dbaccess": {"ledger": own_harness.ledger, "request": spec.request_id}}
     own_harness.server.run(
         f"DROP EVENT `{own_harness.ops_schema}`.`{spec.username}`",
@@ -172,7 +180,7 @@ def test_a_user_that_an_older_version_marked_is_known(own_harness: EngineHarness
 
 
 def test_an_event_that_an_older_version_made_gets_the_new_body_when_the_end_moves(harness: EngineHarness) -> None:
-    spec = made(harness, harness.reading)
+    spec = create_user(harness, harness.reading)
     event = f"`{harness.ops_schema}`.`{spec.username}`"
     run(as_bot(harness), f"ALTER EVENT {event} DO BEGIN ALTER USER IF EXISTS x ACCOUNT LOCK; END")
     harness.adapter().set_expiry(spec.username, 1.0)
@@ -183,13 +191,13 @@ def test_an_event_that_an_older_version_made_gets_the_new_body_when_the_end_move
 
 
 def test_an_account_of_another_host_does_not_keep_ours(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     own_harness.server.run(f"CREATE USER `{spec.username}`@`10.1.2.3` IDENTIFIED BY 'Known0Password'")
     own_harness.adapter().drop_user(spec.username, spec.level)
-    assert own_harness.server.asked("SELECT host FROM mysql.user WHERE user = %s", spec.username) == [("10.1.2.3",)]
-    assert not tried(session, "SELECT 1")
-    assert not may_log_in(own_harness, spec.username, spec.password)
+    assert own_harness.server.query("SELECT host FROM mysql.user WHERE user = %s", spec.username) == [("10.1.2.3",)]
+    assert not succeeds(session, "SELECT 1")
+    assert not can_log_in(own_harness, spec.username, spec.password)
     own_harness.server.run(f"DROP USER `{spec.username}`@`10.1.2.3`")
 
 
@@ -204,7 +212,7 @@ def test_the_trial_leaves_a_user_alone_that_was_there_before(
     adapter, level = own_harness.adapter(), own_harness.reading
     assert not try_level(adapter, level, prefix=own_harness.prefix, report=steps.append, stop=threading.Event())
     assert [step.name for step in steps] == ["create"]
-    assert may_log_in(own_harness, name, "Known0Password")
+    assert can_log_in(own_harness, name, "Known0Password")
 
 
 # A scheduler that is off.
@@ -222,16 +230,16 @@ def disabled(request: pytest.FixtureRequest) -> Iterator[EngineHarness]:
 def test_without_a_scheduler_a_user_is_still_ended(disabled: EngineHarness, scheduler: str) -> None:
     """MariaDB says nothing about events where it is DISABLED, and drops none."""
     server, extra = disabled.server, disabled.server.extra
-    spec = made(disabled, disabled.reading)
-    session = connected(disabled, spec)
-    tried(
+    spec = create_user(disabled, disabled.reading)
+    session = connect(disabled, spec)
+    succeeds(
         session, f"ALTER USER `{spec.username}`@`%` IDENTIFIED BY '{spec.password}' ATTRIBUTE '{{\"dbaccess\": null}}'"
     )
     server.stop()
     server.extra = (*extra, f"--event-scheduler={scheduler}")
     server.start()
     try:
-        session = connected(disabled, spec)
+        session = connect(disabled, spec)
         assert listed(disabled, spec.username).ledger == disabled.ledger
         removal = disabled.adapter().drop_user(spec.username, spec.level)
         assert_ended(disabled, spec, session)
@@ -257,12 +265,14 @@ def expect_no_grants(harness: EngineHarness) -> None:
 
 
 def proxies(harness: EngineHarness, user: str) -> list[tuple[object, ...]]:
-    return harness.server.asked("SELECT proxied_user FROM mysql.proxies_priv WHERE user = %s", user)
+    return harness.server.query("SELECT proxied_user FROM mysql.proxies_priv WHERE user = %s", user)
 
 
 def root(harness: EngineHarness) -> pymysql.Connection[object]:
     """Who may give PROXY on everybody."""
-    return opened(pymysql.connect(unix_socket=str(harness.server.folder / "s"), user="root", autocommit=True))
+    return closed_after_test(
+        pymysql.connect(unix_socket=str(harness.server.folder / "s"), user="root", autocommit=True)
+    )
 
 
 @pytest.mark.parametrize("whom", ["`{me}`@`%`", "CURRENT_USER()"])
@@ -273,19 +283,19 @@ def test_proxy_that_a_user_gives_to_a_role_spoils_no_level(
     if own_harness.is_mariadb:
         pytest.skip("MariaDB gives no role PROXY")
     level = own_harness.narrow if is_kept else own_harness.writing
-    spec = made(own_harness, level)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, level)
+    session = connect(own_harness, spec)
     role = str(run(session, "SELECT CURRENT_ROLE()")[0][0]).split("@")[0].strip("`")
     run(session, f"GRANT PROXY ON {whom.replace('{me}', spec.username)} TO `{role}`@`%` WITH GRANT OPTION")
     require(proxies(own_harness, role), "the role has it")
-    second = made(own_harness, level)
+    second = create_user(own_harness, level)
     removal = own_harness.adapter().drop_user(spec.username, level)
     assert [note for note in removal.notes if f"it gave PROXY to {role}: REVOKE PROXY ON" in note]
-    assert may_log_in(own_harness, second.username, second.password)
+    assert can_log_in(own_harness, second.username, second.password)
     if not is_kept:
         expect_named_and_removed(own_harness, level, role)
     own_harness.adapter().drop_user(second.username, level)
-    third = made(own_harness, level)
+    third = create_user(own_harness, level)
     own_harness.adapter().drop_user(third.username, level)
 
 
@@ -304,8 +314,8 @@ def test_the_end_takes_proxy_back_where_the_bot_may(own_harness: EngineHarness) 
     if own_harness.is_mariadb:
         pytest.skip("MariaDB gives no role PROXY")
     run(root(own_harness), f"GRANT PROXY ON ''@'' TO `{own_harness.bot}`@`%` WITH GRANT OPTION")
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     run(session, f"GRANT PROXY ON `{spec.username}`@`%` TO {own_harness.server_role(own_harness.writer)}")
     require(proxies(own_harness, own_harness.writer), "the role has it")
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
