@@ -1,4 +1,4 @@
-"""What tests of hostile users share: raw statements, logins that stop half way, and the answers of a dead session."""
+"""Helpers for tests of hostile users: raw statements, half-open logins, and checks that a user is gone."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def create_user(harness: EngineHarness, level: Level, *, remaining: float = 300.
     return spec
 
 
-_opened: list[pymysql.Connection[Any]] = []
+_connections: list[pymysql.Connection[Any]] = []
 
 
 def closed_after_test(connection: pymysql.Connection[Any]) -> pymysql.Connection[Any]:
-    """Closed when the test is over, however it ends: what it holds must not keep the next test."""
-    _opened.append(connection)
+    """The connection, which is closed after the test, so that its locks do not hold up the next test."""
+    _connections.append(connection)
     return connection
 
 
 def close_all() -> None:
-    while _opened:
+    while _connections:
         with suppress(Exception):
-            _opened.pop().close()
+            _connections.pop().close()
 
 
 def connect(harness: EngineHarness, spec: UserSpec) -> pymysql.Connection[Any]:
@@ -47,7 +47,7 @@ def run(connection: pymysql.Connection[Any], statement: str) -> list[tuple[Any, 
 
 
 def succeeds(connection: pymysql.Connection[Any], statement: str) -> bool:
-    """Whether the server let it pass."""
+    """Whether the server accepted the statement."""
     try:
         run(connection, statement)
     except pymysql.MySQLError:
@@ -72,20 +72,20 @@ def can_log_in(harness: EngineHarness, username: str, password: str) -> bool:
 
 
 def assert_ended(harness: EngineHarness, spec: UserSpec, *sessions: pymysql.Connection[Any]) -> None:
-    """As anybody could see it."""
+    """The account is dropped, the sessions are closed, and nobody can log in."""
     assert not harness.has_user(spec.username)
     assert not any(is_alive(session) for session in sessions)
     assert not can_log_in(harness, spec.username, spec.password)
 
 
 def try_drop(harness: EngineHarness, spec: UserSpec) -> None:
-    """As a revocation does; that it raised is for the test to judge by what is left."""
+    """Drop the user and ignore an AdapterError: the test checks what is left."""
     with suppress(AdapterError):
         harness.adapter().drop_user(spec.username, spec.level)
 
 
 class _HalfOpen(Connection):
-    """Names a way of logging in that the server does not want, so that the server asks once more; answers when it is let."""
+    """A login that names an unwanted plugin, so that the server asks for another one. It answers when ``may_answer`` is set."""
 
     asked: threading.Event
     may_answer: threading.Event
@@ -102,7 +102,7 @@ class _HalfOpen(Connection):
 
 
 class HalfOpenLogin:
-    """A login whose last message is kept back until ``finish``."""
+    """A login that sends its last message in ``finish``."""
 
     def __init__(self, harness: EngineHarness, spec: UserSpec) -> None:
         self._harness, self._spec = harness, spec
@@ -110,7 +110,7 @@ class HalfOpenLogin:
         self.session: pymysql.Connection[Any] | None = None
         self._thread = threading.Thread(target=self._log_in, daemon=True)
         self._thread.start()
-        require(self._asked.wait(30), "the server asks once more")
+        require(self._asked.wait(30), "the server asks for another plugin")
 
     def _log_in(self) -> None:
         connection = _HalfOpen.__new__(_HalfOpen)
@@ -128,7 +128,7 @@ class HalfOpenLogin:
             self.session = connection
 
     def finish(self) -> pymysql.Connection[Any] | None:
-        """The session, where the server let it in."""
+        """The session, or None where the server refused the login."""
         self._may_answer.set()
         self._thread.join(60)
         return self.session
@@ -136,7 +136,7 @@ class HalfOpenLogin:
 
 @contextmanager
 def metadata_locks_shown(harness: EngineHarness) -> Iterator[None]:
-    """MariaDB says who holds a lock only with a plugin."""
+    """Install the plugin with which MariaDB shows who holds a lock."""
     if harness.is_mariadb:
         harness.server.run("INSTALL SONAME 'metadata_lock_info'")
     try:

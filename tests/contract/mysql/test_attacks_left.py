@@ -1,4 +1,4 @@
-"""What outlives a user: prepared transactions, objects defined by the level's role, rights passed on; and sessions that are hard to kill."""
+"""What a user leaves behind: prepared transactions, objects defined by the level's role, rights passed on. And sessions that are hard to kill."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def escaped(harness: EngineHarness) -> str:
     return harness.database.replace("_", "\\_")
 
 
-def somebody(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
-    """A permanent login with few rights."""
+def connect_as_other(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
+    """A permanent account with few rights."""
     name = f"mallory_{harness.bot}"
     harness.server.run(f"CREATE USER {name} IDENTIFIED BY 'Known0Password'", *(f"GRANT {r} TO {name}" for r in rights))
     return closed_after_test(harness.server.connect(name, "Known0Password"))
@@ -33,8 +33,8 @@ def somebody(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
 # Prepared transactions.
 
 
-def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_harness: EngineHarness) -> None:
-    """It keeps its locks, and whoever knows its name may commit it."""
+def test_prepared_transaction_is_on_the_receipt_with_its_rollback(own_harness: EngineHarness) -> None:
+    """It keeps its locks, and anybody who knows its name may commit it."""
     xid = f"x{own_harness.bot}"
     spec = create_user(own_harness, own_harness.writing)
     session = connect(own_harness, spec)
@@ -44,24 +44,24 @@ def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_harness: Eng
     session.close()
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
-    told = [note for note in removal.notes if note.startswith("prepared XA transactions are open")]
-    assert told
-    statements = told[0].partition(": ")[2].split("; ")
+    notes = [note for note in removal.notes if note.startswith("prepared XA transactions are open")]
+    assert notes
+    statements = notes[0].partition(": ")[2].split("; ")
     mine = [s for s in statements if xid.encode().hex() in s.lower() or f"'{xid}'" in s]
     assert len(mine) == 1
     own_harness.server.run(mine[0])
     assert own_harness.server.query(f"SELECT customer FROM {own_harness.database}.orders WHERE id = 1") == [(1,)]
     own_harness.server.run(f"UPDATE {own_harness.database}.orders SET customer = 5 WHERE id = 1")
-    again = create_user(own_harness, own_harness.writing)
-    assert xid not in str(own_harness.adapter().drop_user(again.username, again.level).notes)
+    second = create_user(own_harness, own_harness.writing)
+    assert xid not in str(own_harness.adapter().drop_user(second.username, second.level).notes)
 
 
-def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_harness: EngineHarness) -> None:
+def test_bot_that_cannot_see_prepared_transactions_ends_users_and_check_warns(own_harness: EngineHarness) -> None:
     if own_harness.is_mariadb:
-        pytest.skip("there everybody sees them")
+        pytest.skip("MariaDB shows prepared transactions to everybody")
     own_harness.server.run(f"REVOKE XA_RECOVER_ADMIN ON *.* FROM `{own_harness.bot}`@`%`")
-    warned = [f for f in own_harness.adapter().check([own_harness.reading]).warnings if "prepared XA" in f.what]
-    assert [f.remedy for f in warned] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_harness.bot}'@'%';"]
+    warnings = [f for f in own_harness.adapter().check([own_harness.reading]).warnings if "prepared XA" in f.what]
+    assert [f.remedy for f in warnings] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_harness.bot}'@'%';"]
     spec = create_user(own_harness, own_harness.writing)
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
@@ -72,7 +72,7 @@ def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_harness: E
 
 @pytest.fixture
 def scratch(own_harness: EngineHarness) -> str:
-    """A schema that a level may make views in, and others may read."""
+    """A schema in which a level may create views and that others may read."""
     if not own_harness.is_mariadb:
         pytest.skip("MySQL has no DEFINER = CURRENT_ROLE")
     return own_harness.server.new_database("scratch")
@@ -95,11 +95,11 @@ LEFT = {
 }
 
 
-@open_fault(
-    "C4", "what is defined by the level's role goes on, and the receipt names only what the user itself defined"
-)
+@open_fault("C4", "objects defined by the level's role go on, and the receipt names only what the user itself defined")
 @pytest.mark.parametrize("kind", LEFT)
-def test_what_the_levels_role_defines_is_told(own_harness: EngineHarness, scratch: str, kind: str) -> None:
+def test_object_defined_by_the_levels_role_is_on_the_receipt(
+    own_harness: EngineHarness, scratch: str, kind: str
+) -> None:
     right, statements = LEFT[kind]
     own_harness.server.run(f"GRANT SELECT, {right} ON {scratch}.* TO {own_harness.writer}")
     spec = create_user(own_harness, own_harness.writing)
@@ -107,17 +107,17 @@ def test_what_the_levels_role_defines_is_told(own_harness: EngineHarness, scratc
     for statement in statements.format(scratch=scratch, shop=own_harness.database).split("; "):
         run(session, statement)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
-    require(not own_harness.has_user(spec.username), "the user is gone")
-    is_there = (
+    require(not own_harness.has_user(spec.username), "the user is dropped")
+    exists = (
         own_harness.server.query(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
     )
-    assert not is_there or f"{scratch}.left_one ({kind})" in " ".join(removal.notes)
+    assert not exists or f"{scratch}.left_one ({kind})" in " ".join(removal.notes)
 
 
 @open_fault(
-    "C4", "a view that a user of a kept role made reads on for everybody, while another user of the level lives"
+    "C4", "a view that is defined by a managed role works on for everybody while another user of the level lives"
 )
-def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_harness: EngineHarness, scratch: str) -> None:
+def test_view_defined_by_a_managed_role_does_not_work_after_the_end(own_harness: EngineHarness, scratch: str) -> None:
     level = Level(
         name="kept",
         grants=(
@@ -132,15 +132,16 @@ def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_harness: En
         connect(own_harness, first),
         f"CREATE DEFINER=CURRENT_ROLE VIEW {scratch}.v AS SELECT * FROM {own_harness.database}.customers",
     )
-    reader = somebody(own_harness, f"SELECT ON {scratch}.*")
-    require(succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "anybody reads through it")
+    reader = connect_as_other(own_harness, f"SELECT ON {scratch}.*")
+    require(succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "other accounts can read through the view")
     removal = own_harness.adapter().drop_user(first.username, level)
-    reads_on = succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v")
+    works_on = succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v")
     own_harness.adapter().drop_user(second.username, level)
     require(
-        not own_harness.has_user(str(managed_role(own_harness.target(), level))), "the role is gone with its last user"
+        not own_harness.has_user(str(managed_role(own_harness.target(), level))),
+        "the role is dropped with its last user",
     )
-    assert not reads_on or f"{scratch}.v (view)" in " ".join(removal.notes)
+    assert not works_on or f"{scratch}.v (view)" in " ".join(removal.notes)
 
 
 # Rights that may be passed on.
@@ -157,7 +158,7 @@ PASSED_ON = {
 
 
 @pytest.mark.parametrize("what", PASSED_ON)
-def test_a_role_that_may_pass_its_rights_on_is_never_given(own_harness: EngineHarness, what: str) -> None:
+def test_role_with_grant_option_is_refused(own_harness: EngineHarness, what: str) -> None:
     server, tag = own_harness.server, own_harness.bot[4:]
     places = {"shop": own_harness.database, "blank": f"orders eu {tag}", "dash": f"orders-eu-{tag}"}
     server.run(
@@ -176,7 +177,7 @@ def test_a_role_that_may_pass_its_rights_on_is_never_given(own_harness: EngineHa
     assert [f for f in own_harness.adapter().check([own_harness.reading]).problems if "give its rights" in f.what]
 
 
-BACKSLASH = open_fault("U6", "doctor does not see the bot's right on a name with a backslash, and refuses the level")
+BACKSLASH = open_fault("U6", "check does not see the bot's right on a name with a backslash, and refuses the level")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ STUBBORN = {
 @soak_only
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", STUBBORN)
-def test_a_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, what: str) -> None:
+def test_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, what: str) -> None:
     spec = create_user(own_harness, own_harness.reading)
     session = connect(own_harness, spec)
     deep = "max_recursive_iterations" if own_harness.is_mariadb else "cte_max_recursion_depth"
@@ -244,7 +245,7 @@ def test_a_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, wha
     else:
         threading.Thread(target=lambda: succeeds(session, statement), daemon=True).start()
     wait_until(lambda: _runs(own_harness, spec.username), within=60)
-    time.sleep(1)  # well into it: how far a statement is, nobody says
+    time.sleep(1)  # until the statement is well under way; the server does not show its progress
     _drop_until_gone(own_harness, spec.username, spec.level)
     assert not _runs(own_harness, spec.username)
     assert not own_harness.has_user(spec.username)
@@ -252,8 +253,8 @@ def test_a_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, wha
 
 @soak_only
 @pytest.mark.timeout(900)
-def test_a_long_rollback_is_waited_for(own_harness: EngineHarness) -> None:
-    """The login is blocked meanwhile, and the end says that it is not done."""
+def test_end_waits_for_a_long_rollback(own_harness: EngineHarness) -> None:
+    """Meanwhile the login is blocked, and drop_user raises."""
     own_harness.server.run(
         f"GRANT CREATE ON `{escaped(own_harness)}`.* TO {own_harness.server_role(own_harness.writer)}"
     )
@@ -266,11 +267,11 @@ def test_a_long_rollback_is_waited_for(own_harness: EngineHarness) -> None:
     )
     run(session, "START TRANSACTION")
     session._execute_command(3, "UPDATE big SET t = REPEAT('y', 200)")
-    time.sleep(5)  # something to roll back
+    time.sleep(5)  # until there is enough to roll back
     _drop_until_gone(own_harness, spec.username, spec.level)
     assert not own_harness.has_user(spec.username)
     assert not _runs(own_harness, spec.username), (
-        "the session's own answer may still lie in its socket, so the server is asked"
+        "the session's answer may still be in its socket, so the process list counts"
     )
 
 
@@ -279,7 +280,7 @@ def _runs(harness: EngineHarness, username: str) -> bool:
 
 
 def _drop_until_gone(harness: EngineHarness, username: str, level: Level) -> None:
-    """As the revocation does: again and again."""
+    """Repeat the end, as the revocation does."""
     deadline = time.monotonic() + 300
     while harness.has_user(username) and time.monotonic() < deadline:
         with suppress(AdapterError):

@@ -1,4 +1,4 @@
-"""The contract on MySQL and MariaDB."""
+"""The contract suite on MySQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from adapters.contract import AdapterContract
 
 
 class TestMySQLFamily(AdapterContract):
-    """Both: see ``mysql_family`` among the fixtures of all tests."""
+    """Runs on both servers, by the fixture ``mysql_family`` of ``tests/conftest.py``."""

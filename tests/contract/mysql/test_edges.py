@@ -1,4 +1,4 @@
-"""What the facts of these two servers say would go wrong, one at a time."""
+"""Behaviour of the two servers that could break a grant or its end, one case per test."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from tests.servers import mysql as servers
 from tests.servers.mysql import MySQLServer
 
 
-def found(harness: EngineHarness, words: str, *levels: Level) -> list[Finding]:
+def findings(harness: EngineHarness, text: str, *levels: Level) -> list[Finding]:
     health = harness.adapter().check(levels or (harness.reading,))
-    return [finding for finding in (*health.problems, *health.warnings) if words in finding.what]
+    return [finding for finding in (*health.problems, *health.warnings) if text in finding.what]
 
 
 def is_locked(harness: EngineHarness, username: str) -> bool:
-    """As the server's own SHOW CREATE USER has it."""
+    """Read from SHOW CREATE USER."""
     return "ACCOUNT LOCK" in harness.server.query(f"SHOW CREATE USER `{username}`@`%`")[0][0]
 
 
-def wide(*privileges: str, on: str = "*") -> Level:
+def level_with(*privileges: str, on: str = "*") -> Level:
     return Level(name="wide", grants=(Grant(on=(on,), privileges=privileges),))
 
 
-def give(harness: EngineHarness, *privileges: str) -> None:
-    """So that the bot can give them."""
+def grant_to_bot(harness: EngineHarness, *privileges: str) -> None:
+    """Grant the privileges to the bot with grant option."""
     name = harness.database.replace("_", "\\_")
     harness.server.run(f"GRANT {', '.join(privileges)} ON `{name}`.* TO `{harness.bot}`@`%` WITH GRANT OPTION")
 
@@ -59,22 +59,22 @@ def give(harness: EngineHarness, *privileges: str) -> None:
 # Names.
 
 
-def test_an_underscore_in_a_databases_name_is_no_wildcard(own_harness: EngineHarness) -> None:
-    give(own_harness, "SELECT")
+def test_underscore_in_a_database_name_is_no_wildcard(own_harness: EngineHarness) -> None:
+    grant_to_bot(own_harness, "SELECT")
     beside = own_harness.database.replace("my_shop", "myXshop")
     own_harness.server.run(f"CREATE DATABASE {beside}", f"CREATE TABLE {beside}.customers (id INT)")
-    spec = own_harness.spec(wide("SELECT"))
+    spec = own_harness.spec(level_with("SELECT"))
     own_harness.adapter().create_user(spec)
     session = own_harness.login(spec.username, spec.password)
     assert session.read() == 100
     with pytest.raises(Denied):
-        session._asked(f"SELECT COUNT(*) FROM {beside}.customers")
+        session._query(f"SELECT COUNT(*) FROM {beside}.customers")
     session.close()
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
 @pytest.mark.parametrize("name", ["x`; DROP TABLE customers; -- ", "x' OR ''='", 'x"y', "no\\such", "%"])
-def test_hostile_names_in_levels_are_inert(harness: EngineHarness, name: str) -> None:
+def test_hostile_names_in_levels_are_quoted_or_refused(harness: EngineHarness, name: str) -> None:
     for level in (
         Level(name="x", roles=(name,)),
         Level(name="x", grants=(Grant(on=(name,), privileges=("SELECT",)),)),
@@ -89,26 +89,26 @@ def test_hostile_names_in_levels_are_inert(harness: EngineHarness, name: str) ->
     assert harness.server.query(f"SELECT COUNT(*) FROM {harness.database}.customers") == [(100,)]
 
 
-def test_a_user_of_another_host_is_somebody_elses(harness: EngineHarness) -> None:
+def test_user_with_another_host_is_foreign(harness: EngineHarness) -> None:
     spec = harness.spec(harness.reading)
     harness.server.run(
         f"CREATE USER `{spec.username}`@`localhost` IDENTIFIED BY 'known0Password'",
         f"GRANT SELECT ON {harness.database}.* TO `{spec.username}`@`localhost`",
     )
     session = harness.login(spec.username, "known0Password")
-    for verb in (
+    for change in (
         lambda: harness.adapter().create_user(spec),
         lambda: harness.adapter().drop_user(spec.username, spec.level),
     ):
         with pytest.raises(ForeignUser):
-            verb()
+            change()
     assert session.is_alive()
     session.close()
     harness.server.run(f"DROP USER `{spec.username}`@`localhost`")
 
 
-def test_a_user_whose_name_differs_by_case_is_somebody_elses(own_harness: EngineHarness) -> None:
-    """The process list compares without case, and accounts differ by it: by the adapter and by the server's own event."""
+def test_user_whose_name_differs_in_case_is_foreign(own_harness: EngineHarness) -> None:
+    """The process list compares names without case; accounts are compared with case. Neither the adapter nor the event touches the other user."""
     spec, fleeting = own_harness.spec(own_harness.reading), own_harness.spec(own_harness.reading, remaining=1)
     for one in (spec, fleeting):
         own_harness.adapter().create_user(one)
@@ -125,30 +125,30 @@ def test_a_user_whose_name_differs_by_case_is_somebody_elses(own_harness: Engine
         other.close()
 
 
-def test_anonymous_accounts_are_found(own_harness: EngineHarness) -> None:
+def test_check_reports_anonymous_accounts(own_harness: EngineHarness) -> None:
     own_harness.server.run("CREATE USER ''@'anonymous.example.com'")
-    warned = found(own_harness, "anonymous account for anonymous.example.com")
-    assert [f.is_fatal for f in warned] == [False]
-    assert warned[0].remedy is not None
-    own_harness.server.run(warned[0].remedy.rstrip(";"))
-    assert found(own_harness, "anonymous.example.com") == []
+    warnings = findings(own_harness, "anonymous account for anonymous.example.com")
+    assert [f.is_fatal for f in warnings] == [False]
+    assert warnings[0].remedy is not None
+    own_harness.server.run(warnings[0].remedy.rstrip(";"))
+    assert findings(own_harness, "anonymous.example.com") == []
 
 
 # Levels.
 
 
 @pytest.mark.parametrize("right", ["CREATE USER", "SUPER", "FILE", "PROCESS"])
-def test_a_mighty_role_is_never_given(own_harness: EngineHarness, right: str) -> None:
+def test_role_with_a_dangerous_right_is_refused(own_harness: EngineHarness, right: str) -> None:
     own_harness.server.run(f"GRANT {right} ON *.* TO {own_harness.server_role(own_harness.reader)}")
     spec = own_harness.spec(own_harness.reading)
     with pytest.raises(Rejected, match="could outlive the grant"):
         own_harness.adapter().create_user(spec)
     assert not own_harness.has_user(spec.username)
-    assert found(own_harness, "could outlive the grant")
+    assert findings(own_harness, "could outlive the grant")
 
 
 @pytest.mark.parametrize(
-    ("given", "is_mighty"),
+    ("privilege", "is_dangerous"),
     [
         ("INSERT ON *.*", True),
         ("UPDATE ON mysql.*", True),
@@ -159,11 +159,13 @@ def test_a_mighty_role_is_never_given(own_harness: EngineHarness, right: str) ->
         ("UPDATE ON {shop}.*", False),
     ],
 )
-def test_a_role_that_writes_accounts_is_never_given(own_harness: EngineHarness, given: str, is_mighty: bool) -> None:
+def test_role_that_can_write_accounts_is_refused(
+    own_harness: EngineHarness, privilege: str, is_dangerous: bool
+) -> None:
     role = own_harness.server_role(own_harness.reader)
-    own_harness.server.run(f"GRANT {given.replace('{shop}', own_harness.database)} TO {role}")
+    own_harness.server.run(f"GRANT {privilege.replace('{shop}', own_harness.database)} TO {role}")
     spec = own_harness.spec(own_harness.reading)
-    if is_mighty:
+    if is_dangerous:
         with pytest.raises(Rejected, match="could outlive the grant"):
             own_harness.adapter().create_user(spec)
     else:
@@ -171,13 +173,13 @@ def test_a_role_that_writes_accounts_is_never_given(own_harness: EngineHarness, 
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_level_gives_nothing_of_the_servers_own(own_harness: EngineHarness) -> None:
+def test_level_on_system_schemas_is_refused(own_harness: EngineHarness) -> None:
     for on in ("mysql.user", "mysql.*", f"{own_harness.ops_schema}.*"):
         with pytest.raises(Rejected, match="cannot give anything"):
-            own_harness.adapter().create_user(own_harness.spec(wide("SELECT", on=on)))
+            own_harness.adapter().create_user(own_harness.spec(level_with("SELECT", on=on)))
 
 
-def test_a_mighty_role_behind_a_role_is_never_given(own_harness: EngineHarness) -> None:
+def test_dangerous_right_through_another_role_is_refused(own_harness: EngineHarness) -> None:
     role = own_harness.server_role
     own_harness.server.run(
         f"GRANT CREATE USER ON *.* TO {role(own_harness.writer)}",
@@ -188,14 +190,14 @@ def test_a_mighty_role_behind_a_role_is_never_given(own_harness: EngineHarness) 
 
 
 @pytest.mark.parametrize(
-    "word", ["EVENT", "TRIGGER", "CREATE ROUTINE", "ALL", "GRANT OPTION", "SUPER", "SELECT, UPDATE", ""]
+    "privilege", ["EVENT", "TRIGGER", "CREATE ROUTINE", "ALL", "GRANT OPTION", "SUPER", "SELECT, UPDATE", ""]
 )
-def test_what_a_level_may_not_give(harness: EngineHarness, word: str) -> None:
+def test_privilege_that_no_level_may_grant_is_refused(harness: EngineHarness, privilege: str) -> None:
     with pytest.raises(Rejected, match="cannot give"):
-        harness.adapter().create_user(harness.spec(wide(word)))
+        harness.adapter().create_user(harness.spec(level_with(privilege)))
 
 
-def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(own_harness: EngineHarness) -> None:
+def test_managed_role_is_made_equal_to_its_level_and_dropped_with_its_last_user(own_harness: EngineHarness) -> None:
     level = own_harness.narrow
     role = managed_role(own_harness.target(), level)
     assert role is not None
@@ -203,7 +205,7 @@ def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(own_harness: Engi
     adapter = own_harness.adapter()
     adapter.create_user(first)
     own_harness.server.run(f"GRANT SELECT ON `{own_harness.database}`.orders TO {own_harness.server_role(role)}")
-    give(own_harness, "SELECT")
+    grant_to_bot(own_harness, "SELECT")
     adapter.create_user(second)
     session = own_harness.login(second.username, second.password)
     with pytest.raises(Denied):
@@ -215,7 +217,7 @@ def test_a_kept_role_is_made_equal_and_goes_when_nobody_has_it(own_harness: Engi
     assert not own_harness.has_user(role)
 
 
-def test_several_roles_and_grants_in_one_level(own_harness: EngineHarness) -> None:
+def test_level_with_several_roles_and_grants_works(own_harness: EngineHarness) -> None:
     level = Level(name="both", roles=(own_harness.reader, own_harness.writer), grants=own_harness.narrow.grants)
     spec = own_harness.spec(level)
     own_harness.adapter().create_user(spec)
@@ -226,7 +228,7 @@ def test_several_roles_and_grants_in_one_level(own_harness: EngineHarness) -> No
     own_harness.adapter().drop_user(spec.username, level)
 
 
-def test_kept_roles_in_parallel(own_harness: EngineHarness) -> None:
+def test_users_of_a_managed_role_can_be_created_in_parallel(own_harness: EngineHarness) -> None:
     specs = [own_harness.spec(own_harness.narrow) for _ in range(16)]
     adapter = own_harness.adapter()
     with ThreadPoolExecutor(16) as pool:
@@ -239,7 +241,7 @@ def test_kept_roles_in_parallel(own_harness: EngineHarness) -> None:
     assert not any(own_harness.has_user(spec.username) for spec in specs)
 
 
-def test_limits_are_the_servers(harness: EngineHarness) -> None:
+def test_server_enforces_the_limits_in_settings(harness: EngineHarness) -> None:
     spec = harness.spec(replace(harness.reading, settings={"max_user_connections": "2"}))
     harness.adapter().create_user(spec)
     sessions = [harness.login(spec.username, spec.password) for _ in range(2)]
@@ -255,8 +257,8 @@ def test_limits_are_the_servers(harness: EngineHarness) -> None:
 # The end.
 
 
-def test_an_end_in_the_past_lets_nobody_in(harness: EngineHarness) -> None:
-    """The server would throw away an event of the past without an error."""
+def test_user_with_an_end_in_the_past_cannot_log_in(harness: EngineHarness) -> None:
+    """The server drops an event with a time in the past without an error."""
     spec = harness.spec(harness.reading, remaining=-60)
     harness.adapter().create_user(spec)
     with pytest.raises(LoginRefused):
@@ -265,8 +267,8 @@ def test_an_end_in_the_past_lets_nobody_in(harness: EngineHarness) -> None:
     assert not harness.adapter().drop_user(spec.username, spec.level).was_absent
 
 
-def test_the_event_kills_what_runs_and_says_so(harness: EngineHarness) -> None:
-    """Nothing of dbaccess acts between the create and the end."""
+def test_event_kills_running_statements_and_is_on_the_receipt(harness: EngineHarness) -> None:
+    """Dbaccess does nothing between the create and the end."""
     spec = harness.spec(harness.narrow, remaining=1)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
@@ -281,12 +283,12 @@ def test_the_event_kills_what_runs_and_says_so(harness: EngineHarness) -> None:
     assert harness.server.query("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username) == []
 
 
-def test_a_scheduler_that_is_off_is_no_enforcement(own_harness: EngineHarness) -> None:
+def test_check_reports_no_enforcement_while_the_scheduler_is_off(own_harness: EngineHarness) -> None:
     assert own_harness.adapter().check().enforced is Enforced.SESSIONS
     own_harness.server.run("SET GLOBAL event_scheduler = OFF")
     try:
         assert own_harness.adapter().check().enforced is Enforced.NOTHING
-        assert [f.is_fatal for f in found(own_harness, "event scheduler is off")] == [False]
+        assert [f.is_fatal for f in findings(own_harness, "event scheduler is off")] == [False]
         spec = own_harness.spec(own_harness.reading)
         own_harness.adapter().create_user(spec)
         assert own_harness.adapter().drop_user(spec.username, spec.level).was_absent is False
@@ -294,8 +296,8 @@ def test_a_scheduler_that_is_off_is_no_enforcement(own_harness: EngineHarness) -
         own_harness.server.run("SET GLOBAL event_scheduler = ON")
 
 
-def test_a_user_whose_event_could_do_nothing_is_still_ours(own_harness: EngineHarness) -> None:
-    """The bot's login was rotated: its events fire without a definer. The mark must outlive that."""
+def test_user_whose_event_failed_keeps_its_mark(own_harness: EngineHarness) -> None:
+    """The bot's account was created again, so the event fired without a definer and did nothing. The mark must survive that."""
     spec = own_harness.spec(own_harness.reading, remaining=1)
     own_harness.adapter().create_user(spec)
     server, ops, bot = own_harness.server, own_harness.ops_schema, own_harness.bot
@@ -313,8 +315,8 @@ def test_a_user_whose_event_could_do_nothing_is_still_ours(own_harness: EngineHa
     assert not own_harness.has_user(spec.username)
 
 
-def test_the_event_comes_after_dbaccess(harness: EngineHarness) -> None:
-    """By the real engine's own grace; what list_users says is the end itself."""
+def test_event_fires_after_dbaccess_acts(harness: EngineHarness) -> None:
+    """With the grace period of the real adapter."""
     engine = harness.engine.__mro__[1]
     assert engine.grace.total_seconds() >= 30
     adapter = engine(harness.target(), Secrets(admin_url=harness.server.url(harness.bot, BOT_PASSWORD)))
@@ -328,27 +330,27 @@ def test_the_event_comes_after_dbaccess(harness: EngineHarness) -> None:
     adapter.drop_user(spec.username, spec.level)
 
 
-# What a user can leave.
+# Objects that a user leaves behind.
 
 
-def test_a_definer_stays_locked_and_is_reported(own_harness: EngineHarness) -> None:
-    """MySQL refuses to drop whoever defined something (4006); MariaDB drops them."""
-    give(own_harness, "SELECT", "CREATE VIEW", "SHOW VIEW", "DROP")
+def test_definer_stays_locked_and_is_reported(own_harness: EngineHarness) -> None:
+    """MySQL refuses to drop a user that is a definer (4006); MariaDB drops it."""
+    grant_to_bot(own_harness, "SELECT", "CREATE VIEW", "SHOW VIEW", "DROP")
     if not own_harness.is_mariadb:
         own_harness.server.run(f"REVOKE ALLOW_NONEXISTENT_DEFINER ON *.* FROM `{own_harness.bot}`@`%`")
-        assert found(own_harness, "locked but not dropped")
-    spec = own_harness.spec(wide("SELECT", "CREATE VIEW"))
+        assert findings(own_harness, "locked but not dropped")
+    spec = own_harness.spec(level_with("SELECT", "CREATE VIEW"))
     own_harness.adapter().create_user(spec)
     session = own_harness.login(spec.username, spec.password)
-    session._asked("CREATE VIEW left_view AS SELECT * FROM customers")
+    session._query("CREATE VIEW left_view AS SELECT * FROM customers")
     adapter = own_harness.adapter()
     if not own_harness.is_mariadb:
-        with pytest.raises(Rejected, match=r"definer of .*left_view \(view\)") as no:
+        with pytest.raises(Rejected, match=r"definer of .*left_view \(view\)") as caught:
             adapter.drop_user(spec.username, spec.level)
-        assert no.value.remedy is not None
+        assert caught.value.remedy is not None
         assert is_locked(own_harness, spec.username)
         assert not session.is_alive()
-        statement = no.value.remedy.partition(";")[0]
+        statement = caught.value.remedy.partition(";")[0]
         own_harness.server.run(statement)
     removal = adapter.drop_user(spec.username, spec.level)
     assert f"left behind: {own_harness.database}.left_view (view)" in removal.notes
@@ -356,43 +358,43 @@ def test_a_definer_stays_locked_and_is_reported(own_harness: EngineHarness) -> N
     assert not own_harness.has_user(spec.username)
 
 
-@pytest.mark.parametrize("word", ["EVENT", "TRIGGER", "CREATE ROUTINE", "ALL"])
-def test_a_role_whose_makings_go_on_is_named(own_harness: EngineHarness, word: str) -> None:
-    """An event runs as its maker after lock and kill."""
-    assert not found(own_harness, "goes on without its maker", own_harness.writing)
+@pytest.mark.parametrize("privilege", ["EVENT", "TRIGGER", "CREATE ROUTINE", "ALL"])
+def test_check_warns_of_a_role_whose_objects_outlive_the_user(own_harness: EngineHarness, privilege: str) -> None:
+    """An event runs as its creator, also after lock and kill."""
+    assert not findings(own_harness, "goes on without its creator", own_harness.writing)
     name = own_harness.database.replace("_", "\\_")
-    own_harness.server.run(f"GRANT {word} ON `{name}`.* TO {own_harness.server_role(own_harness.writer)}")
-    warned = found(own_harness, "goes on without its maker", own_harness.writing)
-    assert warned
-    for finding in warned:
+    own_harness.server.run(f"GRANT {privilege} ON `{name}`.* TO {own_harness.server_role(own_harness.writer)}")
+    warnings = findings(own_harness, "goes on without its creator", own_harness.writing)
+    assert warnings
+    for finding in warnings:
         assert finding.remedy is not None
         own_harness.server.run(finding.remedy.rstrip(";"))
-    assert not found(own_harness, "goes on without its maker", own_harness.writing)
+    assert not findings(own_harness, "goes on without its creator", own_harness.writing)
 
 
 # The server.
 
 
-def test_a_read_only_server_is_refused(own_harness: EngineHarness) -> None:
-    """A bot with CONNECTION_ADMIN could make users there that the primary does not know."""
+def test_read_only_server_is_refused(own_harness: EngineHarness) -> None:
+    """A bot with CONNECTION_ADMIN could create users there that the primary does not know."""
     spec = own_harness.spec(own_harness.reading)
     own_harness.adapter().create_user(spec)
     own_harness.server.run("SET GLOBAL read_only = 1")
     try:
-        assert found(own_harness, "read-only")
-        for verb in (
+        assert findings(own_harness, "read-only")
+        for change in (
             lambda: own_harness.adapter().create_user(own_harness.spec(own_harness.reading)),
             lambda: own_harness.adapter().drop_user(spec.username, spec.level),
         ):
             with pytest.raises(ServerDown, match="read-only"):
-                verb()
+                change()
     finally:
         own_harness.server.run("SET GLOBAL read_only = 0")
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_password_never_expires_by_itself(own_harness: EngineHarness) -> None:
-    """MariaDB lets an expired user in, who then sets a password of their own."""
+def test_password_never_expires_by_itself(own_harness: EngineHarness) -> None:
+    """MariaDB lets a user with an expired password in, who can then set a new one."""
     own_harness.server.run("SET GLOBAL default_password_lifetime = 1")
     try:
         spec = own_harness.spec(own_harness.reading)
@@ -403,8 +405,8 @@ def test_a_password_never_expires_by_itself(own_harness: EngineHarness) -> None:
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_users_speak_tls_where_they_are_told_to(own_harness: EngineHarness) -> None:
-    """MySQL makes itself a certificate; MariaDB 10.11 has none here, so the bot itself is refused."""
+def test_user_must_use_tls_where_the_target_requires_it(own_harness: EngineHarness) -> None:
+    """MySQL creates a certificate for itself. MariaDB 10.11 has none here, so the bot itself is refused."""
     required = own_harness.adapter(tls=Tls(mode="require"))
     spec = own_harness.spec(own_harness.reading)
     if own_harness.is_mariadb:
@@ -423,7 +425,7 @@ def test_users_speak_tls_where_they_are_told_to(own_harness: EngineHarness) -> N
             own_harness.adapter(tls=Tls(mode=mode, ca=ca)).identity()
 
 
-def test_a_server_that_is_frozen_is_given_up(own_harness: EngineHarness) -> None:
+def test_call_to_a_frozen_server_times_out(own_harness: EngineHarness) -> None:
     process = own_harness.server.process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
@@ -446,26 +448,26 @@ def test_a_server_that_is_frozen_is_given_up(own_harness: EngineHarness) -> None
         "mysql://u:Pw0Secret@h/d?x=1",
     ],
 )
-def test_an_admin_url_that_cannot_be_read(harness: EngineHarness, url: str) -> None:
-    with pytest.raises(Rejected, match="env:UNUSED cannot be read") as no:
+def test_unreadable_admin_url_is_refused_without_its_password(harness: EngineHarness, url: str) -> None:
+    with pytest.raises(Rejected, match="env:UNUSED cannot be read") as caught:
         harness.engine(harness.target(), Secrets(admin_url=url))
-    assert "Pw0Secret" not in str(no.value)
+    assert "Pw0Secret" not in str(caught.value)
 
 
-def test_a_wrong_password_of_the_bot(harness: EngineHarness) -> None:
+def test_wrong_password_of_the_bot_is_refused_with_a_remedy(harness: EngineHarness) -> None:
     wrong = harness.engine(harness.target(), Secrets(admin_url=harness.server.url(harness.bot, "Wrong0Password")))
-    with pytest.raises(Rejected, match="refused the bot's own login") as no:
+    with pytest.raises(Rejected, match="refused the bot's own login") as caught:
         wrong.identity()
-    assert "Wrong0Password" not in str(no.value)
-    assert no.value.remedy is not None
+    assert "Wrong0Password" not in str(caught.value)
+    assert caught.value.remedy is not None
 
 
-def test_the_procedure_does_one_thing_only(own_harness: EngineHarness) -> None:
-    """What the DBA runs with all rights must not lend them."""
+def test_procedure_sets_only_allowed_roles_for_temporary_users(own_harness: EngineHarness) -> None:
+    """The procedure runs with all rights of the DBA and must not pass them on."""
     if not own_harness.is_mariadb:
-        pytest.skip("MySQL needs none")
+        pytest.skip("MySQL needs no procedure")
     with own_harness.server.connect(own_harness.bot, BOT_PASSWORD) as connection, connection.cursor() as cursor:
-        for user, role in (("root", own_harness.reader), (f"{own_harness.prefix}1_a_0000", "somebody_elses")):
+        for user, role in (("root", own_harness.reader), (f"{own_harness.prefix}1_a_0000", "other_role")):
             with pytest.raises(pymysql.MySQLError, match="may not set this default role"):
                 cursor.execute(f"CALL {own_harness.ops_schema}.set_default_role(%s, %s)", (user, role))
     own_harness.server.run(f"CREATE ROLE other_{own_harness.reader}")
@@ -485,12 +487,12 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MySQLServer, MySQLSer
     """A primary and a replica that reads from it."""
     flavour = servers.MYSQL if request.param == "mysql" else servers.MARIADB
     try:
-        made = [servers.start(flavour, "--log-bin=bin", f"--server-id={n}") for n in (1, 2)]
+        started = [servers.start(flavour, "--log-bin=bin", f"--server-id={n}") for n in (1, 2)]
     except servers.NoServer as missing:
         if os.environ.get("REQUIRE_SERVERS"):
             raise
         pytest.skip(str(missing))
-    primary, replica = made
+    primary, replica = started
     where = f"HOST='127.0.0.1', {{}}PORT={primary.port}, {{}}USER='{servers.ROOT}', {{}}PASSWORD='{servers.PASSWORD}'"
     if request.param == "mariadb":
         primary.run("RESET MASTER")
@@ -505,7 +507,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[MySQLServer, MySQLSer
         replica.run("RESET BINARY LOGS AND GTIDS", source, "START REPLICA")
     replica.run("SET GLOBAL read_only = 1")
     yield primary, replica
-    for server in made:
+    for server in started:
         server.remove()
 
 
@@ -524,7 +526,7 @@ def with_replica(harness: EngineHarness, url: str) -> MySQLFamily:
 
 
 def wait_for_login(server: MySQLServer, spec: UserSpec) -> Any:
-    """The user reaches the replica a moment later."""
+    """A session on the replica, as soon as the user is replicated."""
     opened = list[Any]()
 
     def is_in() -> bool:
@@ -553,7 +555,7 @@ def test_sessions_on_a_replica_are_ended(replicated: tuple[EngineHarness, MySQLS
     assert replica.query("SELECT 1 FROM mysql.user WHERE user = %s", spec.username) == []
 
 
-def test_a_replica_that_nobody_named_is_said(replicated: tuple[EngineHarness, MySQLServer]) -> None:
+def test_replica_that_is_not_configured_is_reported(replicated: tuple[EngineHarness, MySQLServer]) -> None:
     harness, _ = replicated
     spec = harness.spec(harness.reading)
     harness.adapter().create_user(spec)
@@ -561,10 +563,10 @@ def test_a_replica_that_nobody_named_is_said(replicated: tuple[EngineHarness, My
         "1 replicas read from this server and are not named"
         in harness.adapter().drop_user(spec.username, spec.level).notes[0]
     )
-    assert found(harness, "1 replicas read from this server and 0 are named")
+    assert findings(harness, "1 replicas read from this server and 0 are named")
 
 
-def test_a_replica_that_is_away_is_tried_again(replicated: tuple[EngineHarness, MySQLServer]) -> None:
+def test_end_is_repeated_until_the_replica_is_back(replicated: tuple[EngineHarness, MySQLServer]) -> None:
     harness, replica = replicated
     spec = harness.spec(harness.reading)
     both = with_replica(harness, replica.url(harness.bot, BOT_PASSWORD))
@@ -582,29 +584,29 @@ def test_a_replica_that_is_away_is_tried_again(replicated: tuple[EngineHarness, 
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://u:Pw0Secret@h:port/"])
-def test_a_replica_whose_url_is_bad_keeps_no_login_open(harness: EngineHarness, url: str) -> None:
+def test_invalid_replica_url_does_not_hold_up_the_end(harness: EngineHarness, url: str) -> None:
     spec, bad = harness.spec(harness.reading), with_replica(harness, url)
     bad.create_user(spec)
     session = harness.login(spec.username, spec.password)
-    with pytest.raises(Rejected, match="the admin URL behind env:REPLICA cannot be read") as no:
+    with pytest.raises(Rejected, match="the admin URL behind env:REPLICA cannot be read") as caught:
         bad.drop_user(spec.username, spec.level)
-    assert "Pw0Secret" not in str(no.value)
+    assert "Pw0Secret" not in str(caught.value)
     assert not session.is_alive()
     assert not harness.has_user(spec.username)
     assert [f for f in bad.check().problems if "env:REPLICA" in f.what]
 
 
-def test_secrets_are_in_no_log(own_harness: EngineHarness) -> None:
-    """With an odd password in the admin URL, too."""
-    odd = f"p@ss/w:rd%{secrets.token_hex(4)}"
-    own_harness.server.run(f"CREATE USER odd_{own_harness.bot} IDENTIFIED BY '{odd}'")
+def test_password_of_the_bot_is_in_no_error(own_harness: EngineHarness) -> None:
+    """Also with special characters in the password of the admin URL."""
+    password = f"p@ss/w:rd%{secrets.token_hex(4)}"
+    own_harness.server.run(f"CREATE USER odd_{own_harness.bot} IDENTIFIED BY '{password}'")
     adapter = own_harness.engine(
         own_harness.target(),
         Secrets(
-            admin_url=f"mysql://odd_{own_harness.bot}:{odd.replace('%', '%25').replace('@', '%40').replace('/', '%2F').replace(':', '%3A')}@127.0.0.1:{own_harness.server.port}/"
+            admin_url=f"mysql://odd_{own_harness.bot}:{password.replace('%', '%25').replace('@', '%40').replace('/', '%2F').replace(':', '%3A')}@127.0.0.1:{own_harness.server.port}/"
         ),
     )
     assert adapter.identity()
-    with pytest.raises(Rejected) as no:
+    with pytest.raises(Rejected) as caught:
         adapter.create_user(own_harness.spec(own_harness.reading))
-    assert odd not in f"{no.value!r} {no.value.__context__!r}"
+    assert password not in f"{caught.value!r} {caught.value.__context__!r}"
