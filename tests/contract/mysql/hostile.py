@@ -10,7 +10,7 @@ from typing import Any
 import pymysql
 from pymysql.connections import Connection
 
-from adapters.base import AdapterError, Level, UserSpec
+from adapters.base import AdapterError, Finding, Grant, Level, UserSpec
 from tests.contract.mysql.harness import EngineHarness
 from tests.open_faults import require
 
@@ -144,3 +144,23 @@ def metadata_locks_shown(harness: EngineHarness) -> Iterator[None]:
     finally:
         if harness.is_mariadb:
             harness.server.run("UNINSTALL SONAME 'metadata_lock_info'")
+
+
+def findings(harness: EngineHarness, text: str, *levels: Level) -> list[Finding]:
+    health = harness.adapter().check(levels or (harness.reading,))
+    return [finding for finding in (*health.problems, *health.warnings) if text in finding.what]
+
+
+def is_locked(harness: EngineHarness, username: str) -> bool:
+    """Read from SHOW CREATE USER."""
+    return "ACCOUNT LOCK" in harness.server.query(f"SHOW CREATE USER `{username}`@`%`")[0][0]
+
+
+def level_with(*privileges: str, on: str = "*") -> Level:
+    return Level(name="wide", grants=(Grant(on=(on,), privileges=privileges),))
+
+
+def grant_to_bot(harness: EngineHarness, *privileges: str) -> None:
+    """Grant the privileges to the bot with grant option."""
+    name = harness.database.replace("_", "\\_")
+    harness.server.run(f"GRANT {', '.join(privileges)} ON `{name}`.* TO `{harness.bot}`@`%` WITH GRANT OPTION")

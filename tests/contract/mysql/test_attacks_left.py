@@ -119,7 +119,7 @@ def test_object_defined_by_the_levels_role_is_on_the_receipt(
 )
 def test_view_defined_by_a_managed_role_does_not_work_after_the_end(own_harness: EngineHarness, scratch: str) -> None:
     level = Level(
-        name="kept",
+        name="views",
         grants=(
             Grant(on=(f"{own_harness.database}.*",), privileges=("SELECT",)),
             Grant(on=(f"{scratch}.*",), privileges=("CREATE VIEW", "SELECT")),

@@ -12,7 +12,7 @@ from adapters.base import ServerDown
 from adapters.mysql.levels import MANAGED_ROLES_LOCK, managed_role
 from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness
 from tests.contract.mysql.hostile import assert_ended, connect, create_user, is_alive, run
-from tests.contract.mysql.test_edges import pair, replicated, wait_for_login, with_replica
+from tests.contract.mysql.test_replicas import pair, replicated, wait_for_login, with_replica
 from tests.open_faults import require
 from tests.servers.mysql import MySQLServer
 
