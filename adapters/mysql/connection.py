@@ -30,7 +30,7 @@ from adapters.base import (
     scrub,
 )
 from adapters.mysql.dialect import Dialect
-from adapters.mysql.errors import LOGIN_REFUSED, code, translated
+from adapters.mysql.errors import LOGIN_REFUSED, UNKNOWN_VARIABLE, code, translated
 
 DEFAULT_PORT = 3306
 CONNECT_SECONDS = 5
@@ -150,8 +150,15 @@ class Server:
                 connection.close()
 
     def identity(self, connection: MySQLConnection) -> str:
-        """The server's UUID or UID. Each replica has another one."""
-        return str(connection.value(f"SELECT {self.dialect.identity}"))
+        """The server's UUID or UID. Each replica has another one. Raises Rejected on a server that is too old to have one."""
+        dialect = self.dialect
+        try:
+            return str(connection.value(f"SELECT {dialect.identity}"))
+        except pymysql.MySQLError as error:
+            if code(error) != UNKNOWN_VARIABLE:
+                raise
+        what = f"the server has no variable {dialect.identity}, by which dbaccess identifies it"
+        raise Rejected(what, remedy=f"upgrade the server to {dialect.label} {dialect.identity_since} or later")
 
     def database_of(self, level: Level) -> str | None:
         """The database that contains the level's objects."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Dialect(Protocol):
     """One of the two servers.
 
-    ``oldest_version``: major and minor number of the oldest supported version. ``identity``: the variable that identifies the server.
+    ``oldest_version``: major and minor number of the oldest supported version. ``identity``: the variable that identifies the server;
+    ``identity_since``: the releases that introduced it.
     ``read_only``: the variables that say whether it refuses changes. ``further_limits``: per-user limits that only this server has.
     ``rights``: what the bot needs on the whole server, each with its purpose; ``kill_right`` is the one of them that ends sessions.
     ``definer_rights``: any of these lets the bot drop a user who is the definer of an object. ``shows_lock_holders``: the statement
@@ -26,6 +27,7 @@ class Dialect(Protocol):
     label: str
     oldest_version: tuple[int, int]
     identity: str
+    identity_since: str
     read_only: tuple[str, ...]
     further_limits: tuple[str, ...]
     rights: tuple[tuple[str, str], ...]

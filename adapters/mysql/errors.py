@@ -38,6 +38,7 @@ MAY_NOT_RECOVER = 1401
 """XA RECOVER without the right. ``check`` reports it."""
 
 NO_SUCH_USER = 1396
+UNKNOWN_VARIABLE = 1193
 IS_DEFINER = 4006
 """DROP USER of an account that is the definer of a view, routine, trigger or event. Only MySQL refuses this."""
 

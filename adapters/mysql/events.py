@@ -185,7 +185,7 @@ def is_scheduler_on(connection: MySQLConnection) -> bool:
     return scheduler(connection) == "ON"
 
 
-def can_be_seen(connection: MySQLConnection) -> bool:
+def are_visible(connection: MySQLConnection) -> bool:
     """Whether the server answers queries about events. MariaDB with event_scheduler=DISABLED does not, and creates none; MySQL does both."""
     try:
         connection.run("SELECT 1 FROM information_schema.events LIMIT 1")

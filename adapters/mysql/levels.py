@@ -54,6 +54,8 @@ KIND = re.compile(r"^[A-Z ]+ (?=`)")
 PRIVILEGE_SEPARATOR = re.compile(r", (?![^(]*\))")
 WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"
 MANAGED_ROLES_LOCK = "dbaccess kept roles"
+"""Bots of all versions take the lock of this name, so the name does not change."""
+
 LOCK_TRIES, LOCK_TRY_SECONDS = 3, 2
 
 

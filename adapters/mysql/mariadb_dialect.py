@@ -42,6 +42,7 @@ class MariaDBDialect(Dialect):
     label = "MariaDB"
     oldest_version = (10, 11)
     identity = "@@server_uid"
+    identity_since = "10.11.9, 11.4.3"  # releases of August 2024; earlier ones of both series lack the variable
     read_only = ("read_only",)
     further_limits = ("max_statement_time",)
     rights = (

@@ -43,6 +43,7 @@ class MySQLDialect(Dialect):
     label = "MySQL"
     oldest_version = (8, 4)
     identity = "@@server_uuid"
+    identity_since = "5.6"
     read_only = ("read_only", "super_read_only")
     further_limits = ()
     rights = (

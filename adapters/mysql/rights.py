@@ -32,29 +32,42 @@ def warning(what: str, remedy: str | None = None) -> Finding:
 
 
 def check(server: Server, levels: Sequence[Level]) -> Health:
-    """All findings. A problem does not stop the checks after it."""
+    """All findings. A problem does not stop the checks after it, except an unsupported version, on which they may be impossible."""
     with server.session() as connection:
+        if (unsupported := unsupported_version(server, connection)) is not None:
+            return _health(server, connection, _identity_if_known(server, connection), [fatal(*unsupported)])
         findings = [*_server(server, connection), *_rights(server, connection)]
         can_read = has_right(connection, "SELECT") or _has_schema_right(connection, "SELECT", "mysql")
         findings.append(right(connection, "SELECT", "read accounts and the grants of roles", can_read, "mysql.*"))
         if can_read:
             findings += [*_accounts(connection), *_levels(server, connection, levels)]
         findings += server.dialect.findings(server, connection, levels)
-        return Health(
-            version=f"{server.dialect.label} {connection.server_version}",
-            identity=server.identity(connection),
-            enforced=Enforced.SESSIONS if events.is_scheduler_on(connection) else Enforced.NOTHING,
-            findings=(*findings, *_replicas(server, connection)),
-        )
+        findings += _replicas(server, connection)
+        return _health(server, connection, server.identity(connection), findings)
+
+
+def _health(server: Server, connection: MySQLConnection, identity: str, findings: Sequence[Finding]) -> Health:
+    return Health(
+        version=f"{server.dialect.label} {connection.server_version}",
+        identity=identity,
+        enforced=Enforced.SESSIONS if events.is_scheduler_on(connection) else Enforced.NOTHING,
+        findings=tuple(findings),
+    )
+
+
+def _identity_if_known(server: Server, connection: MySQLConnection) -> str:
+    """The identity, or ``unknown`` on a server that is too old to have one."""
+    try:
+        return server.identity(connection)
+    except Rejected:
+        return "unknown"
 
 
 def _server(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
-    if (unsupported := unsupported_version(server, connection)) is not None:
-        yield fatal(*unsupported)
     read_only = [name for name in server.dialect.read_only if connection.value(f"SELECT @@{name}")]
     if read_only:
         yield fatal(f"the server is read-only ({read_only[0]}): a replica", "let the admin URL point to the primary")
-    if events.scheduler(connection) == "DISABLED" and not events.can_be_seen(connection):
+    if events.scheduler(connection) == "DISABLED" and not events.are_visible(connection):
         remedy = "set event_scheduler = ON in the server's configuration and restart it"
         yield fatal("the event scheduler is disabled: the event that marks and ends a user cannot be created", remedy)
     elif events.is_scheduler_on(connection):
@@ -113,13 +126,8 @@ def _rights(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
         yield fatal(f"there is no schema {schema} for the events, or the bot has no EVENT right on it", remedy)
     else:
         may = has_right(connection, "EVENT") or _has_schema_right(connection, "EVENT", schema)
-        yield right(
-            connection,
-            "EVENT",
-            "create the events with which the server ends users",
-            may,
-            f"{quoted_if_needed(schema)}.*",
-        )
+        purpose, on = "create the events with which the server ends users", f"{quoted_if_needed(schema)}.*"
+        yield right(connection, "EVENT", purpose, may, on)
     known = server.dialect.definer_rights
     if known and not any(has_right(connection, privilege) for privilege in known):
         yield warning(

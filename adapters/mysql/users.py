@@ -99,10 +99,7 @@ def create(server: Server, spec: UserSpec) -> None:
     """
     require_username(server, spec.username)
     with server.session(spec.password) as connection:
-        refuse_read_only(server, connection)
-        for obstacle in (unsupported_version(server, connection), server.dialect.unsafe_setting(connection)):
-            if obstacle is not None:
-                raise Rejected(obstacle[0], remedy=obstacle[1])
+        _refuse_unfit_server(server, connection)
         limits = limits_of(server, spec.level)
         is_managed = managed_role(server.target, spec.level) is not None
         with managed_roles_locked(connection) if is_managed else nullcontext():
@@ -115,6 +112,15 @@ def create(server: Server, spec: UserSpec) -> None:
         server.dialect.set_default_role(connection, server.target, spec.username, role)
         if spec.remaining > 0:
             connection.run(f"ALTER USER {account(spec.username)} ACCOUNT UNLOCK")
+
+
+def _refuse_unfit_server(server: Server, connection: MySQLConnection) -> None:
+    """Raises what ``create`` names. The version comes first: an old server may lack what the other checks read."""
+    if (unsupported := unsupported_version(server, connection)) is not None:
+        raise Rejected(unsupported[0], remedy=unsupported[1])
+    refuse_read_only(server, connection)
+    if (unsafe := server.dialect.unsafe_setting(connection)) is not None:
+        raise Rejected(unsafe[0], remedy=unsafe[1])
 
 
 def _create_account(server: Server, connection: MySQLConnection, spec: UserSpec, limits: str) -> None:

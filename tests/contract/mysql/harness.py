@@ -253,9 +253,8 @@ def _bot(harness: EngineHarness) -> None:
     kill = "CONNECTION ADMIN" if mariadb else "CONNECTION_ADMIN"
     run = harness.server.run
     digest = hashlib.sha1(hashlib.sha1(BOT_PASSWORD.encode()).digest()).hexdigest().upper()
-    identified = (
-        f"BY PASSWORD '*{digest}'" if mariadb else f"BY '{BOT_PASSWORD}'"
-    )  # MariaDB writes the statement to its log unchanged
+    # MariaDB writes the statement to its log unchanged, so the log must not contain the password.
+    identified = f"BY PASSWORD '*{digest}'" if mariadb else f"BY '{BOT_PASSWORD}'"
     run(f"CREATE USER {bot} IDENTIFIED {identified}", f"CREATE DATABASE {ops}")
     everywhere = ["CREATE USER", "PROCESS", kill, *([] if mariadb else ["ROLE_ADMIN", "ALLOW_NONEXISTENT_DEFINER"])]
     for right in everywhere:

@@ -1,4 +1,4 @@
-"""Helpers for tests of hostile users: raw statements, half-open logins, and checks that a user is gone."""
+"""Helpers of the tests of MySQL and MariaDB: raw statements, half-open logins, findings, and checks that a user is gone."""
 
 from __future__ import annotations
 

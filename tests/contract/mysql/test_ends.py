@@ -29,7 +29,7 @@ def test_user_with_an_end_in_the_past_cannot_log_in(harness: EngineHarness) -> N
 
 
 def test_event_kills_running_statements_and_is_on_the_receipt(harness: EngineHarness) -> None:
-    """Dbaccess does nothing between the create and the end."""
+    """The bot does nothing between the create and the end."""
     spec = harness.spec(harness.narrow, remaining=1)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)

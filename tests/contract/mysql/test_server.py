@@ -49,6 +49,19 @@ def test_older_server_gets_no_new_user(harness: EngineHarness, monkeypatch: pyte
     assert not harness.has_user(spec.username)
 
 
+def test_server_without_an_identity_is_refused_with_a_remedy(
+    harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB 10.11.8 has no server_uid. A server that is too old for grants still gets its finding."""
+    adapter = harness.adapter()
+    monkeypatch.setattr(type(adapter.dialect), "identity", "@@no_such_variable")
+    for call in (adapter.identity, adapter.check):
+        with pytest.raises(Rejected, match=f"has no variable @@no_such_variable.*{adapter.dialect.identity_since}"):
+            call()
+    set_version(monkeypatch, TOO_OLD[harness.server.flavour.name][0])
+    assert [f.remedy for f in adapter.check().problems if "is not supported" in f.what]
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_supported_server_gets_users(harness: EngineHarness, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     set_version(monkeypatch, SUPPORTED[harness.server.flavour.name][number])
