@@ -29,7 +29,7 @@ test: lint ## All tests on private servers of their own (what a machine lacks is
 test-ahead: $(STAMP) ## The fast part of the tests with the clock a year ahead (AHEAD days), on Linux with gcc
 	$(BIN)/python -m tests.clock_ahead $(AHEAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder \
 	  tests/clock_ahead tests/unit tests/access tests/slack \
-	  tests/contract/postgresql/test_contract.py tests/contract/postgresql/test_tls.py tests/contract/mysql_family/test_contract.py tests/contract/mysql_family/test_tls.py \
+	  tests/contract/postgresql/test_contract.py tests/contract/postgresql/test_tls.py tests/contract/mysql/test_contract.py tests/contract/mysql/test_tls.py \
 	  tests/contract/redis/test_contract.py tests/contract/redis/test_tls.py tests/contract/mongodb/test_contract.py tests/contract/mongodb/test_tls.py
 
 soak: $(STAMP) ## What is random, ten times as long: policies, sequences of moves, kills

@@ -18,7 +18,7 @@ import pymysql
 import redis
 
 from adapters.base import Level, Secrets, Target, Tls
-from adapters.mariadb import MariaDB
+from adapters.mysql import MariaDB
 
 HERE = Path(__file__).parent
 START_SECONDS = 120

@@ -11,10 +11,9 @@ import pytest
 
 from adapters.base import AdapterError, Level, Secrets, Target, Tls
 from adapters.contract import everything_on
-from adapters.mariadb import MariaDB
 from adapters.mongodb import MongoDB
 from adapters.mongodb import connection as mongodb_connection
-from adapters.mysql import MySQL
+from adapters.mysql import MariaDB, MySQL
 from adapters.postgresql import PostgreSQL
 from adapters.redis import Redis
 from tests.open_faults import open_fault

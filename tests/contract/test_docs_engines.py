@@ -11,10 +11,9 @@ import psycopg
 import pytest
 
 from adapters.base import Connect, Level, Secrets, Target, Tls
-from adapters.mariadb import MariaDB
 from adapters.mongodb import MongoDB, rights
 from adapters.mongodb.rights import FOR_MANAGED_ROLES
-from adapters.mysql import MySQL
+from adapters.mysql import MariaDB, MySQL
 from adapters.postgresql import PostgreSQL
 from adapters.redis import Redis
 from adapters.redis.findings import OPTIONAL_RIGHTS, RIGHTS

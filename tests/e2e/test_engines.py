@@ -17,11 +17,10 @@ from adapters.harness import Denied, Session
 from bot.databases import DatabaseEntry, target
 from bot.engines import installed_engines
 from tests.contract.mongodb import harness as mongodb_harness
-from tests.contract.mysql_family import harness as mysql_harness
+from tests.contract.mysql import harness as mysql_harness
 from tests.contract.postgresql import harness as postgresql_harness
 from tests.contract.redis import harness as redis_harness
-from tests.e2e import harness
-from tests.e2e.harness import LEAD, PATIENCE, REQUESTER, Environment
+from tests.e2e.harness import ALERTS, AUDIT, CARDS, LEAD, PATIENCE, REQUESTER, Environment
 from tests.e2e.messages import buttons, command_of, credentials, number, pasted_url, text_of
 from tests.servers.mongodb.server import MongoServer
 from tests.servers.mysql import MySQLServer
@@ -137,8 +136,8 @@ def test_grant_from_request_to_receipt_on_every_engine(environment: Environment,
         assert not engines[name].harness.has_user(known["Username"]), name
     requests = json.loads(environment.cli("list", "--all", "--json"))
     assert {r["database"] for r in requests if r["state"] == "revoked"} == set(engines)
-    assert not environment.slack.messages(harness.ALERTS)
-    everything = environment.log() + json.dumps([environment.slack.messages(c) for c in (harness.CARDS, harness.AUDIT)])
+    assert not environment.slack.messages(ALERTS)
+    everything = environment.log() + json.dumps([environment.slack.messages(c) for c in (CARDS, AUDIT)])
     for name in engines:
         assert credentials(messages[name])["Password"] not in everything
     assert environment.stop() == 0

@@ -53,7 +53,7 @@ def program() -> list[str]:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         return debian.copied(root / "usr/sbin/pgbouncer", root, folder)
-    except debian.NotHad as missing:
+    except debian.PackagesUnavailable as missing:
         raise NoServer(f"PgBouncer cannot be unpacked: {missing}") from None
 
 

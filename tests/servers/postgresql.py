@@ -79,7 +79,7 @@ def unpacked() -> Path:
     name = f"postgresql-{UNPACKED}-cron"
     try:
         root = debian.unpacked(name, name)
-    except debian.NotHad as missing:
+    except debian.PackagesUnavailable as missing:
         raise NoServer(f"PostgreSQL {UNPACKED} with pg_cron cannot be unpacked: {missing}") from None
     folder = root / f"usr/lib/postgresql/{UNPACKED}/bin"
     os.environ["LD_LIBRARY_PATH"] = str(debian.missing_libraries(folder / "postgres", root))

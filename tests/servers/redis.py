@@ -69,7 +69,7 @@ def programs(flavour: Flavour) -> Path:
     try:
         root = debian.unpacked(flavour.name, *flavour.packages, suite=flavour.suite)
         own = debian.loader(root)
-    except debian.NotHad as missing:
+    except debian.PackagesUnavailable as missing:
         raise NoServer(f"{flavour.name} cannot be unpacked: {missing}") from None
     folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-programs-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

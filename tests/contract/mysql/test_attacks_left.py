@@ -1,4 +1,4 @@
-"""What outlives a user: prepared transactions, objects defined by the level's role, rights passed on; and sessions that are hard to kill."""
+"""What a user leaves behind: prepared transactions, objects defined by the level's role, rights passed on. And sessions that are hard to kill."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from adapters.base import AdapterError, Grant, Level, Rejected
 from adapters.harness import wait_until
-from adapters.mysql_family.levels import danger, kept_role
-from tests.contract.mysql_family.harness import EngineHarness
-from tests.contract.mysql_family.hostile import assert_ended, connected, made, opened, run, tried
+from adapters.mysql.levels import danger, managed_role
+from tests.contract.mysql.harness import EngineHarness
+from tests.contract.mysql.hostile import assert_ended, closed_after_test, connect, create_user, run, succeeds
 from tests.open_faults import open_fault, require
 from tests.soak import soak_only
 
@@ -23,46 +23,46 @@ def escaped(harness: EngineHarness) -> str:
     return harness.database.replace("_", "\\_")
 
 
-def somebody(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
-    """A permanent login with few rights."""
+def connect_as_other(harness: EngineHarness, *rights: str) -> pymysql.Connection[Any]:
+    """A permanent account with few rights."""
     name = f"mallory_{harness.bot}"
     harness.server.run(f"CREATE USER {name} IDENTIFIED BY 'Known0Password'", *(f"GRANT {r} TO {name}" for r in rights))
-    return opened(harness.server.connect(name, "Known0Password"))
+    return closed_after_test(harness.server.connect(name, "Known0Password"))
 
 
 # Prepared transactions.
 
 
-def test_a_prepared_transaction_is_told_with_what_takes_it_back(own_harness: EngineHarness) -> None:
-    """It keeps its locks, and whoever knows its name may commit it."""
+def test_prepared_transaction_is_on_the_receipt_with_its_rollback(own_harness: EngineHarness) -> None:
+    """It keeps its locks, and anybody who knows its name may commit it."""
     xid = f"x{own_harness.bot}"
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     for statement in (f"XA START '{xid}','b'", "UPDATE orders SET customer = 666 WHERE id = 1", f"XA END '{xid}','b'"):
         run(session, statement)
     run(session, f"XA PREPARE '{xid}','b'")
     session.close()
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
-    told = [note for note in removal.notes if note.startswith("prepared XA transactions are open")]
-    assert told
-    statements = told[0].partition(": ")[2].split("; ")
+    notes = [note for note in removal.notes if note.startswith("prepared XA transactions are open")]
+    assert notes
+    statements = notes[0].partition(": ")[2].split("; ")
     mine = [s for s in statements if xid.encode().hex() in s.lower() or f"'{xid}'" in s]
     assert len(mine) == 1
     own_harness.server.run(mine[0])
-    assert own_harness.server.asked(f"SELECT customer FROM {own_harness.database}.orders WHERE id = 1") == [(1,)]
+    assert own_harness.server.query(f"SELECT customer FROM {own_harness.database}.orders WHERE id = 1") == [(1,)]
     own_harness.server.run(f"UPDATE {own_harness.database}.orders SET customer = 5 WHERE id = 1")
-    again = made(own_harness, own_harness.writing)
-    assert xid not in str(own_harness.adapter().drop_user(again.username, again.level).notes)
+    second = create_user(own_harness, own_harness.writing)
+    assert xid not in str(own_harness.adapter().drop_user(second.username, second.level).notes)
 
 
-def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_harness: EngineHarness) -> None:
+def test_bot_that_cannot_see_prepared_transactions_ends_users_and_check_warns(own_harness: EngineHarness) -> None:
     if own_harness.is_mariadb:
-        pytest.skip("there everybody sees them")
+        pytest.skip("MariaDB shows prepared transactions to everybody")
     own_harness.server.run(f"REVOKE XA_RECOVER_ADMIN ON *.* FROM `{own_harness.bot}`@`%`")
-    warned = [f for f in own_harness.adapter().check([own_harness.reading]).warnings if "prepared XA" in f.what]
-    assert [f.remedy for f in warned] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_harness.bot}'@'%';"]
-    spec = made(own_harness, own_harness.writing)
+    warnings = [f for f in own_harness.adapter().check([own_harness.reading]).warnings if "prepared XA" in f.what]
+    assert [f.remedy for f in warnings] == [f"GRANT XA_RECOVER_ADMIN ON *.* TO '{own_harness.bot}'@'%';"]
+    spec = create_user(own_harness, own_harness.writing)
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
 
@@ -72,7 +72,7 @@ def test_a_bot_that_may_not_see_them_ends_users_and_is_told_of_it(own_harness: E
 
 @pytest.fixture
 def scratch(own_harness: EngineHarness) -> str:
-    """A schema that a level may make views in, and others may read."""
+    """A schema in which a level may create views and that others may read."""
     if not own_harness.is_mariadb:
         pytest.skip("MySQL has no DEFINER = CURRENT_ROLE")
     return own_harness.server.new_database("scratch")
@@ -95,31 +95,31 @@ LEFT = {
 }
 
 
-@open_fault(
-    "C4", "what is defined by the level's role goes on, and the receipt names only what the user itself defined"
-)
+@open_fault("C4", "objects defined by the level's role go on, and the receipt names only what the user itself defined")
 @pytest.mark.parametrize("kind", LEFT)
-def test_what_the_levels_role_defines_is_told(own_harness: EngineHarness, scratch: str, kind: str) -> None:
+def test_object_defined_by_the_levels_role_is_on_the_receipt(
+    own_harness: EngineHarness, scratch: str, kind: str
+) -> None:
     right, statements = LEFT[kind]
     own_harness.server.run(f"GRANT SELECT, {right} ON {scratch}.* TO {own_harness.writer}")
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     for statement in statements.format(scratch=scratch, shop=own_harness.database).split("; "):
         run(session, statement)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
-    require(not own_harness.has_user(spec.username), "the user is gone")
-    is_there = (
-        own_harness.server.asked(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
+    require(not own_harness.has_user(spec.username), "the user is dropped")
+    exists = (
+        own_harness.server.query(f"SHOW {kind.upper()}S FROM {scratch}") if kind in ("event", "trigger") else [(1,)]
     )
-    assert not is_there or f"{scratch}.left_one ({kind})" in " ".join(removal.notes)
+    assert not exists or f"{scratch}.left_one ({kind})" in " ".join(removal.notes)
 
 
 @open_fault(
-    "C4", "a view that a user of a kept role made reads on for everybody, while another user of the level lives"
+    "C4", "a view that is defined by a managed role works on for everybody while another user of the level lives"
 )
-def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_harness: EngineHarness, scratch: str) -> None:
+def test_view_defined_by_a_managed_role_does_not_work_after_the_end(own_harness: EngineHarness, scratch: str) -> None:
     level = Level(
-        name="kept",
+        name="views",
         grants=(
             Grant(on=(f"{own_harness.database}.*",), privileges=("SELECT",)),
             Grant(on=(f"{scratch}.*",), privileges=("CREATE VIEW", "SELECT")),
@@ -127,20 +127,21 @@ def test_what_a_kept_role_defines_reads_for_nobody_after_the_end(own_harness: En
     )
     for given, place in (("SELECT", escaped(own_harness)), ("CREATE VIEW, SELECT", scratch.replace("_", "\\_"))):
         own_harness.server.run(f"GRANT {given} ON `{place}`.* TO `{own_harness.bot}`@`%` WITH GRANT OPTION")
-    first, second = made(own_harness, level), made(own_harness, level)
+    first, second = create_user(own_harness, level), create_user(own_harness, level)
     run(
-        connected(own_harness, first),
+        connect(own_harness, first),
         f"CREATE DEFINER=CURRENT_ROLE VIEW {scratch}.v AS SELECT * FROM {own_harness.database}.customers",
     )
-    reader = somebody(own_harness, f"SELECT ON {scratch}.*")
-    require(tried(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "anybody reads through it")
+    reader = connect_as_other(own_harness, f"SELECT ON {scratch}.*")
+    require(succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v"), "other accounts can read through the view")
     removal = own_harness.adapter().drop_user(first.username, level)
-    reads_on = tried(reader, f"SELECT COUNT(*) FROM {scratch}.v")
+    works_on = succeeds(reader, f"SELECT COUNT(*) FROM {scratch}.v")
     own_harness.adapter().drop_user(second.username, level)
     require(
-        not own_harness.has_user(str(kept_role(own_harness.target(), level))), "the role is gone with its last user"
+        not own_harness.has_user(str(managed_role(own_harness.target(), level))),
+        "the role is dropped with its last user",
     )
-    assert not reads_on or f"{scratch}.v (view)" in " ".join(removal.notes)
+    assert not works_on or f"{scratch}.v (view)" in " ".join(removal.notes)
 
 
 # Rights that may be passed on.
@@ -157,7 +158,7 @@ PASSED_ON = {
 
 
 @pytest.mark.parametrize("what", PASSED_ON)
-def test_a_role_that_may_pass_its_rights_on_is_never_given(own_harness: EngineHarness, what: str) -> None:
+def test_role_with_grant_option_is_refused(own_harness: EngineHarness, what: str) -> None:
     server, tag = own_harness.server, own_harness.bot[4:]
     places = {"shop": own_harness.database, "blank": f"orders eu {tag}", "dash": f"orders-eu-{tag}"}
     server.run(
@@ -176,7 +177,7 @@ def test_a_role_that_may_pass_its_rights_on_is_never_given(own_harness: EngineHa
     assert [f for f in own_harness.adapter().check([own_harness.reading]).problems if "give its rights" in f.what]
 
 
-BACKSLASH = open_fault("U6", "doctor does not see the bot's right on a name with a backslash, and refuses the level")
+BACKSLASH = open_fault("U6", "check does not see the bot's right on a name with a backslash, and refuses the level")
 
 
 @pytest.mark.parametrize(
@@ -204,9 +205,10 @@ def test_names_that_need_quotes_work_in_levels(own_harness: EngineHarness, datab
     for on in (f"{name}.*", f"{name}.order"):
         level = Level(name="odd", grants=(Grant(on=(on,), privileges=("SELECT",)),))
         assert own_harness.adapter().check([level]).problems == ()
-        spec = made(own_harness, level)
+        spec = create_user(own_harness, level)
         assert run(
-            opened(own_harness.server.connect(spec.username, spec.password)), f"SELECT COUNT(*) FROM {quoted}.`order`"
+            closed_after_test(own_harness.server.connect(spec.username, spec.password)),
+            f"SELECT COUNT(*) FROM {quoted}.`order`",
         ) == [(0,)]
         own_harness.adapter().drop_user(spec.username, level)
         assert_ended(own_harness, spec)
@@ -232,18 +234,18 @@ STUBBORN = {
 @soak_only
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", STUBBORN)
-def test_a_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, what: str) -> None:
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+def test_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, what: str) -> None:
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     deep = "max_recursive_iterations" if own_harness.is_mariadb else "cte_max_recursion_depth"
     run(session, f"SET SESSION {deep} = 4294967295")
     statement = STUBBORN[what][own_harness.is_mariadb]
     if what == "unread":
         session._execute_command(3, statement)
     else:
-        threading.Thread(target=lambda: tried(session, statement), daemon=True).start()
+        threading.Thread(target=lambda: succeeds(session, statement), daemon=True).start()
     wait_until(lambda: _runs(own_harness, spec.username), within=60)
-    time.sleep(1)  # well into it: how far a statement is, nobody says
+    time.sleep(1)  # until the statement is well under way; the server does not show its progress
     _drop_until_gone(own_harness, spec.username, spec.level)
     assert not _runs(own_harness, spec.username)
     assert not own_harness.has_user(spec.username)
@@ -251,13 +253,13 @@ def test_a_session_that_is_hard_to_kill_is_ended(own_harness: EngineHarness, wha
 
 @soak_only
 @pytest.mark.timeout(900)
-def test_a_long_rollback_is_waited_for(own_harness: EngineHarness) -> None:
-    """The login is blocked meanwhile, and the end says that it is not done."""
+def test_end_waits_for_a_long_rollback(own_harness: EngineHarness) -> None:
+    """Meanwhile the login is blocked, and drop_user raises."""
     own_harness.server.run(
         f"GRANT CREATE ON `{escaped(own_harness)}`.* TO {own_harness.server_role(own_harness.writer)}"
     )
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     run(session, "CREATE TABLE big (id INT AUTO_INCREMENT PRIMARY KEY, t VARCHAR(200))")
     run(
         session,
@@ -265,20 +267,20 @@ def test_a_long_rollback_is_waited_for(own_harness: EngineHarness) -> None:
     )
     run(session, "START TRANSACTION")
     session._execute_command(3, "UPDATE big SET t = REPEAT('y', 200)")
-    time.sleep(5)  # something to roll back
+    time.sleep(5)  # until there is enough to roll back
     _drop_until_gone(own_harness, spec.username, spec.level)
     assert not own_harness.has_user(spec.username)
     assert not _runs(own_harness, spec.username), (
-        "the session's own answer may still lie in its socket, so the server is asked"
+        "the session's answer may still be in its socket, so the process list counts"
     )
 
 
 def _runs(harness: EngineHarness, username: str) -> bool:
-    return bool(harness.server.asked("SELECT 1 FROM information_schema.processlist WHERE user = %s", username))
+    return bool(harness.server.query("SELECT 1 FROM information_schema.processlist WHERE user = %s", username))
 
 
 def _drop_until_gone(harness: EngineHarness, username: str, level: Level) -> None:
-    """As the revocation does: again and again."""
+    """Repeat the end, as the revocation does."""
     deadline = time.monotonic() + 300
     while harness.has_user(username) and time.monotonic() < deadline:
         with suppress(AdapterError):

@@ -1,4 +1,4 @@
-"""Benches: MySQL as Debian sid has it, and MariaDB 10.11."""
+"""Engine harnesses on MySQL (the version in Debian sid) and on MariaDB 10.11."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.mysql_family import hostile
-from tests.contract.mysql_family.harness import EngineHarness, build
+from tests.contract.mysql import hostile
+from tests.contract.mysql.harness import EngineHarness, build
 from tests.servers.mysql import MySQLServer
 
 
 @pytest.fixture(autouse=True)
-def nothing_held() -> Iterator[None]:
-    """What a test's hostile users hold is let go when it is over."""
+def connections_closed() -> Iterator[None]:
+    """Close the connections of hostile users after each test, so that their locks are released."""
     yield
     hostile.close_all()
 
@@ -23,7 +23,7 @@ _built: dict[str, EngineHarness] = {}
 
 @pytest.fixture
 def harness(mysql_family: MySQLServer) -> EngineHarness:
-    """One per server for the whole session; its names are its own."""
+    """One harness per server for the whole session, with unique names."""
     key = str(mysql_family.folder)
     if key not in _built:
         _built[key] = build(mysql_family)
@@ -32,5 +32,5 @@ def harness(mysql_family: MySQLServer) -> EngineHarness:
 
 @pytest.fixture
 def own_harness(mysql_family: MySQLServer) -> EngineHarness:
-    """A bench that a test may spoil."""
+    """A harness that a test may change."""
     return build(mysql_family)

@@ -1,4 +1,4 @@
-"""Users that hold up their own end: by locks on the accounts, by the server's backup locks, by logins that stop half way."""
+"""Users that try to hold up their own end: by locks on the tables of accounts, by backup locks, by half-open logins."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import pytest
 
 from adapters.base import Blocked, Level, Rejected, ServerDown
 from adapters.harness import wait_until
-from tests.contract.mysql_family.harness import EngineHarness
-from tests.contract.mysql_family.hostile import (
+from tests.contract.mysql.harness import EngineHarness
+from tests.contract.mysql.hostile import (
     HalfOpenLogin,
     assert_ended,
-    connected,
+    can_log_in,
+    closed_after_test,
+    connect,
+    create_user,
     is_alive,
-    made,
-    may_log_in,
     metadata_locks_shown,
-    opened,
     run,
 )
 from tests.open_faults import require
 
 SECONDS = 30.0
-"""An end takes less than one; with every lock tried once it takes ten."""
+"""The limit for one end. An end takes less than a second, and ten with a retry at every lock."""
 
 HOLDS = {
     "accounts": ("LOCK TABLES mysql.user READ", "LOCK TABLES mysql.global_priv READ"),
@@ -43,12 +43,12 @@ HOLDS = {
 def hold_of(harness: EngineHarness, name: str) -> list[str]:
     statements = HOLDS[name][harness.is_mariadb]
     if statements is None:
-        pytest.skip("MariaDB's accounts have no rows that could be locked")
+        pytest.skip("MariaDB's tables of accounts have no row locks")
     return statements.split("; ")
 
 
 def give_locks(harness: EngineHarness) -> None:
-    """What a role for dumps has, and more: given by an administrator after the user was made."""
+    """The rights of a role for dumps, and more. An administrator grants them after the user was created."""
     role = harness.server_role(harness.reader)
     harness.server.run(f"GRANT SELECT, LOCK TABLES, RELOAD ON *.* TO {role}")
     if not harness.is_mariadb:
@@ -61,10 +61,10 @@ def hold(harness: EngineHarness, session: pymysql.Connection[object], name: str)
 
 
 @pytest.mark.parametrize("name", HOLDS)
-def test_a_lock_of_its_own_does_not_keep_a_user(own_harness: EngineHarness, name: str) -> None:
-    spec = made(own_harness, own_harness.reading)
+def test_lock_held_by_the_user_does_not_hold_up_its_end(own_harness: EngineHarness, name: str) -> None:
+    spec = create_user(own_harness, own_harness.reading)
     give_locks(own_harness)
-    holder, other = connected(own_harness, spec), connected(own_harness, spec)
+    holder, other = connect(own_harness, spec), connect(own_harness, spec)
     hold(own_harness, holder, name)
     began = time.monotonic()
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
@@ -74,33 +74,33 @@ def test_a_lock_of_its_own_does_not_keep_a_user(own_harness: EngineHarness, name
 
 
 @pytest.mark.parametrize("name", ["accounts", "accounts-written", "privileges"])
-def test_nor_from_the_servers_own_end(own_harness: EngineHarness, name: str) -> None:
-    """FLUSH TABLES WITH READ LOCK and backup locks stop the server's scheduler altogether, so no role may have what they take (see below)."""
-    spec = made(own_harness, own_harness.reading, remaining=3.0)
+def test_lock_held_by_the_user_does_not_hold_up_the_event(own_harness: EngineHarness, name: str) -> None:
+    """FLUSH TABLES WITH READ LOCK and backup locks stop the server's scheduler, so roles with these rights are refused (see below)."""
+    spec = create_user(own_harness, own_harness.reading, remaining=3.0)
     give_locks(own_harness)
-    holder, other = connected(own_harness, spec), connected(own_harness, spec)
+    holder, other = connect(own_harness, spec), connect(own_harness, spec)
     hold(own_harness, holder, name)
     wait_until(lambda: not own_harness.has_user(spec.username), within=60)
     assert_ended(own_harness, spec, holder, other)
 
 
-def test_a_user_who_locks_again_and_again_is_ended(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading)
+def test_user_that_repeats_its_locks_is_ended(own_harness: EngineHarness) -> None:
+    spec = create_user(own_harness, own_harness.reading)
     give_locks(own_harness)
     lock, is_over, locked = hold_of(own_harness, "accounts")[0], threading.Event(), threading.Event()
 
-    def again_and_again() -> None:
+    def repeat_the_lock() -> None:
         while not is_over.is_set():
-            with suppress(pymysql.MySQLError, OSError), closing(connected(own_harness, spec)) as session:
+            with suppress(pymysql.MySQLError, OSError), closing(connect(own_harness, spec)) as session:
                 run(session, lock)
                 locked.set()
                 is_over.wait(60) if is_alive(session) else None
 
-    threads = [threading.Thread(target=again_and_again) for _ in range(4)]
+    threads = [threading.Thread(target=repeat_the_lock) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        require(locked.wait(30), "somebody has the lock")
+        require(locked.wait(30), "a session of the user holds the lock")
         own_harness.adapter().drop_user(spec.username, spec.level)
     finally:
         is_over.set()
@@ -110,67 +110,67 @@ def test_a_user_who_locks_again_and_again_is_ended(own_harness: EngineHarness) -
 
 
 @pytest.mark.parametrize("name", ["accounts", "rows", "everything", "backup"])
-def test_somebody_elses_lock_is_named_with_what_frees_it(own_harness: EngineHarness, name: str) -> None:
-    """And whatever can be ended before the lock is ended."""
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
-    with metadata_locks_shown(own_harness), closing(opened(own_harness.server.admin())) as backup:
+def test_lock_of_another_connection_is_named_with_its_remedy(own_harness: EngineHarness, name: str) -> None:
+    """The sessions end before the lock is needed."""
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
+    with metadata_locks_shown(own_harness), closing(closed_after_test(own_harness.server.admin())) as backup:
         hold(own_harness, backup, name)
-        with pytest.raises(Blocked) as no:
+        with pytest.raises(Blocked) as caught:
             own_harness.adapter().drop_user(spec.username, spec.level)
         assert not is_alive(session)
-        assert f"connection {backup.thread_id()} of tester holds " in no.value.what
-        assert no.value.remedy is not None
-        assert f"KILL {backup.thread_id()};" in no.value.remedy
+        assert f"connection {backup.thread_id()} of tester holds " in caught.value.what
+        assert caught.value.remedy is not None
+        assert f"KILL {backup.thread_id()};" in caught.value.remedy
         run(own_harness.server.admin(), f"KILL {backup.thread_id()}")
         own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
 
 
-def test_a_bot_that_cannot_see_locks_says_how_it_could(own_harness: EngineHarness) -> None:
+def test_bot_that_cannot_see_locks_names_the_missing_right(own_harness: EngineHarness) -> None:
     if not own_harness.is_mariadb:
         own_harness.server.run(f"REVOKE SELECT ON performance_schema.* FROM `{own_harness.bot}`@`%`")
-        warned = own_harness.adapter().check([own_harness.reading]).warnings
-        assert [f.remedy for f in warned if "cannot see who holds a lock" in f.what]
-    spec = made(own_harness, own_harness.reading)
-    with closing(opened(own_harness.server.admin())) as backup:
+        warnings = own_harness.adapter().check([own_harness.reading]).warnings
+        assert [f.remedy for f in warnings if "cannot see who holds a lock" in f.what]
+    spec = create_user(own_harness, own_harness.reading)
+    with closing(closed_after_test(own_harness.server.admin())) as backup:
         hold(own_harness, backup, "accounts")
-        with pytest.raises(Blocked, match="does not say whose it is") as no:
+        with pytest.raises(Blocked, match="does not say who holds it") as caught:
             own_harness.adapter().drop_user(spec.username, spec.level)
-        assert f"{backup.thread_id()} of tester" in no.value.what
+        assert f"{backup.thread_id()} of tester" in caught.value.what
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec)
 
 
 @pytest.mark.parametrize("name", ["accounts", "rows"])
-def test_a_new_password_and_a_moved_end_do_not_wait_for_the_user(own_harness: EngineHarness, name: str) -> None:
-    """The session that holds it goes; the others live on."""
-    spec = made(own_harness, own_harness.reading)
+def test_new_password_and_new_expiry_do_not_wait_for_the_user(own_harness: EngineHarness, name: str) -> None:
+    """The session that holds the lock is killed; the others live on."""
+    spec = create_user(own_harness, own_harness.reading)
     give_locks(own_harness)
-    other = connected(own_harness, spec)
+    other = connect(own_harness, spec)
     with metadata_locks_shown(own_harness):
-        for verb in (
+        for change in (
             lambda: own_harness.adapter().set_password(spec.username, "Another0Password0Long"),
             lambda: own_harness.adapter().set_expiry(spec.username, 600.0),
         ):
             password = (
                 "Another0Password0Long"
-                if may_log_in(own_harness, spec.username, "Another0Password0Long")
+                if can_log_in(own_harness, spec.username, "Another0Password0Long")
                 else spec.password
             )
-            holder = opened(own_harness.server.connect(spec.username, password))
+            holder = closed_after_test(own_harness.server.connect(spec.username, password))
             hold(own_harness, holder, name)
-            verb()
+            change()
             holder.close()
-    assert may_log_in(own_harness, spec.username, "Another0Password0Long")
+    assert can_log_in(own_harness, spec.username, "Another0Password0Long")
     assert is_alive(other)
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec, other)
 
 
-def test_nor_for_somebody_else_without_saying_so(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading)
-    with metadata_locks_shown(own_harness), closing(opened(own_harness.server.admin())) as backup:
+def test_new_password_names_another_connection_that_holds_the_lock(own_harness: EngineHarness) -> None:
+    spec = create_user(own_harness, own_harness.reading)
+    with metadata_locks_shown(own_harness), closing(closed_after_test(own_harness.server.admin())) as backup:
         hold(own_harness, backup, "accounts")
         with pytest.raises(ServerDown, match=f"KILL {backup.thread_id()};"):
             own_harness.adapter().set_password(spec.username, "Another0Password0Long")
@@ -180,8 +180,8 @@ def test_nor_for_somebody_else_without_saying_so(own_harness: EngineHarness) -> 
 @pytest.mark.parametrize(
     "right", ["LOCK TABLES", "RELOAD", "BACKUP_ADMIN", "FLUSH_TABLES", "XA_RECOVER_ADMIN", "INDEX"]
 )
-def test_a_role_that_could_hold_up_ends_is_never_given(own_harness: EngineHarness, right: str) -> None:
-    """By what is allowed on the whole server, not by a list of what is not."""
+def test_role_that_could_hold_up_ends_is_refused(own_harness: EngineHarness, right: str) -> None:
+    """The check is a list of what is allowed on the whole server, not of what is forbidden."""
     if own_harness.is_mariadb and "_" in right:
         pytest.skip("MariaDB has no such right")
     own_harness.server.run(
@@ -197,18 +197,18 @@ def test_a_role_that_could_hold_up_ends_is_never_given(own_harness: EngineHarnes
 
 
 @pytest.mark.parametrize("on", ["`mysq_`", "`my%`", "`_____`", "{ops}", "`%`"])
-def test_a_pattern_that_takes_in_the_servers_own_is_never_given(own_harness: EngineHarness, on: str) -> None:
-    """The schema of the events too: with EVENT there a user would move its own end."""
+def test_role_with_a_pattern_that_matches_system_schemas_is_refused(own_harness: EngineHarness, on: str) -> None:
+    """This includes the schema of the events: with EVENT there a user could move its own end."""
     place = on.replace("{ops}", own_harness.ops_schema)
     own_harness.server.run(f"GRANT EVENT, UPDATE ON {place}.* TO {own_harness.server_role(own_harness.reader)}")
-    with pytest.raises(Rejected, match="where the server keeps its accounts or their ends"):
+    with pytest.raises(Rejected, match="where the server keeps its accounts or their events"):
         own_harness.adapter().create_user(own_harness.spec(own_harness.reading))
 
 
-def test_a_login_that_began_before_the_end_is_no_session_after_it(own_harness: EngineHarness) -> None:
-    """MySQL judges it by a copy of the account that was made when it began."""
-    spec = made(own_harness, own_harness.reading)
-    assert may_log_in(own_harness, spec.username, spec.password)
+def test_login_that_began_before_the_end_is_no_session_after_it(own_harness: EngineHarness) -> None:
+    """MySQL checks the login against a copy of the account from when the login began."""
+    spec = create_user(own_harness, own_harness.reading)
+    assert can_log_in(own_harness, spec.username, spec.password)
     login = HalfOpenLogin(own_harness, spec)
     own_harness.adapter().drop_user(spec.username, spec.level)
     session = login.finish()
@@ -216,9 +216,9 @@ def test_a_login_that_began_before_the_end_is_no_session_after_it(own_harness: E
     assert_ended(own_harness, spec)
 
 
-def test_nor_after_the_servers_own_end(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading, remaining=2.0)
-    assert may_log_in(own_harness, spec.username, spec.password)
+def test_login_that_began_before_the_event_is_no_session_after_it(own_harness: EngineHarness) -> None:
+    spec = create_user(own_harness, own_harness.reading, remaining=2.0)
+    assert can_log_in(own_harness, spec.username, spec.password)
     login = HalfOpenLogin(own_harness, spec)
     wait_until(lambda: not own_harness.has_user(spec.username), within=60)
     session = login.finish()
@@ -226,10 +226,10 @@ def test_nor_after_the_servers_own_end(own_harness: EngineHarness) -> None:
     assert_ended(own_harness, spec)
 
 
-def test_a_read_only_server_still_ends_sessions(own_harness: EngineHarness) -> None:
-    """The address leads to a replica, or the primary is being changed over: the account cannot be locked there, and what is open goes."""
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+def test_sessions_end_on_a_read_only_server(own_harness: EngineHarness) -> None:
+    """The address leads to a replica, or the primary is being switched: the account cannot be locked there, but open sessions are killed."""
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     own_harness.server.run("SET GLOBAL read_only = 1")
     try:
         with pytest.raises(ServerDown, match="read-only"):

@@ -1,4 +1,4 @@
-"""The command that a person pastes, into the client of MySQL or of MariaDB, on a machine without our files: it works as it stands."""
+"""The command from the credential message, pasted into MySQL's or MariaDB's client on a machine without further files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from adapters.base import Tls, UserSpec
-from adapters.mysql_family import MySQLFamily
+from adapters.mysql import MySQLFamily
 from tests.conftest import had
-from tests.contract.mysql_family.harness import EngineHarness, build
+from tests.contract.mysql.harness import EngineHarness, build
 from tests.open_faults import open_fault
 from tests.servers import certificates, debian, mysql
 from tests.servers.certificates import Certificates
@@ -23,9 +23,9 @@ from tests.servers.mysql import Flavour
 
 FLAVOURS = {"mysql": mysql.MYSQL, "mariadb": mysql.MARIADB}
 MODES = ("verify-full", "verify-ca", "require", "prefer", "disable")
-VERIFIES = "the command asks the person's machine to verify, and says nothing of the authority it needs for that"
-NO_OPTION = "the command has an option for TLS that the other client does not know, and which ends it"
-NO_KEY = "without TLS MySQL's own client asks for the server's key before it sends a new password, and nobody told it that it may"
+VERIFIES = "the command asks the client to verify the certificate, and does not give the authority that it needs"
+NO_OPTION = "the command has an option for TLS that the other client does not know and refuses"
+NO_KEY = "without TLS MySQL's client needs the server's public key before it sends a new password, and the command does not allow it to ask for it"
 FAILS = {
     ("mysql", "mysql", "disable"): NO_KEY,
     **{("mysql", "mysql", mode): VERIFIES for mode in ("verify-full", "verify-ca")},
@@ -37,14 +37,14 @@ FAILS = {
 
 @dataclass(frozen=True)
 class Secured:
-    """Benches of both servers, which speak TLS, and the authority that the bot knows."""
+    """Harnesses of both servers, which offer TLS, and the authority that the bot knows."""
 
-    benches: dict[str, EngineHarness]
+    harnesses: dict[str, EngineHarness]
     pem: Certificates
 
     @contextmanager
     def granted(self, name: str, mode: str) -> Iterator[tuple[MySQLFamily, UserSpec]]:
-        harness = self.benches[name]
+        harness = self.harnesses[name]
         adapter = harness.adapter(tls=Tls(mode=mode, ca=str(self.pem.ca) if mode.startswith("verify") else None))
         spec = harness.spec(harness.reading)
         adapter.create_user(spec)
@@ -64,49 +64,51 @@ def secured() -> Iterator[Secured]:
             next(one, None)
 
 
-def said_by(client: Flavour, options: list[str], home: Path) -> str:
-    """What it says of the options and of whom it logged in as. MariaDB's is not installed, so it is told where its plugins are."""
+def output_of(client: Flavour, options: list[str], home: Path) -> str:
+    """What the client prints: its errors, or the account it logged in as. MariaDB's client is not installed, so it gets the folder of its plugins."""
     environment, own = {"HOME": str(home)}, ["--no-defaults"]
     if client is mysql.MARIADB:
         root = client.root()
         environment["LD_LIBRARY_PATH"] = str(debian.missing_libraries(root / client.client, root))
         (plugin,) = root.glob("usr/lib/*/libmariadb3/plugin")
         own.append(f"--plugin-dir={plugin}")
-    words = [*client.command(client.client), *own, *options, "--batch", "-N", "-e", "SELECT CURRENT_USER()"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    command = [*client.command(client.client), *own, *options, "--batch", "-N", "-e", "SELECT CURRENT_USER()"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("server", "client"), [("mysql", "mysql"), ("mysql", "mariadb"), ("mariadb", "mariadb")])
-def test_both_clients_get_in(secured: Secured, tmp_path: Path, server: str, client: str) -> None:
-    """With nothing but an address, a name and a password: what fails below fails for the command's own words."""
+def test_both_clients_log_in_with_address_name_and_password(
+    secured: Secured, tmp_path: Path, server: str, client: str
+) -> None:
+    """If this passes, a failure of the pasted command below comes from the command's own options."""
     with secured.granted(server, "prefer") as (adapter, spec):
-        told = adapter.endpoint(spec.level)
+        endpoint = adapter.endpoint(spec.level)
         address = [
-            f"--host={told.host}",
-            f"--port={told.port}",
+            f"--host={endpoint.host}",
+            f"--port={endpoint.port}",
             f"--user={spec.username}",
             f"--password={spec.password}",
         ]
-        assert f"{spec.username}@" in said_by(FLAVOURS[client], address, tmp_path)
+        assert f"{spec.username}@" in output_of(FLAVOURS[client], address, tmp_path)
 
 
 def cases() -> list[Any]:
-    """Server, client and mode of TLS. On many machines the client called ``mysql`` is MariaDB's."""
+    """Server, client and TLS mode. On many machines the client called ``mysql`` is MariaDB's."""
     every = [(server, client, mode) for server in FLAVOURS for client in FLAVOURS for mode in MODES]
     marks = {case: (open_fault("U7", what),) for case, what in FAILS.items()}
     return [pytest.param(*case, marks=marks.get(case, ())) for case in every]
 
 
 @pytest.mark.parametrize(("server", "client", "mode"), cases())
-def test_a_pasted_command_works_in_both_clients(
+def test_pasted_command_works_in_both_clients(
     secured: Secured, tmp_path: Path, server: str, client: str, mode: str
 ) -> None:
     with secured.granted(server, mode) as (adapter, spec):
         _, *options = shlex.split(adapter.endpoint(spec.level).paste(spec.username, spec.password))
-        said = said_by(FLAVOURS[client], options, tmp_path)
+        output = output_of(FLAVOURS[client], options, tmp_path)
     if (server, client) == ("mariadb", "mysql"):
-        # MySQL's client has lost the only plugin that both know for passwords; that it gets so far is all a command can do.
-        assert "mysql_native_password" in said or f"{spec.username}@" in said, said
+        # MySQL's client no longer has the only password plugin that both know; a command cannot get further than this error.
+        assert "mysql_native_password" in output or f"{spec.username}@" in output, output
     else:
-        assert f"{spec.username}@" in said, said
+        assert f"{spec.username}@" in output, output

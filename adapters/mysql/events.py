@@ -1,7 +1,8 @@
-"""The server's own end of a user: an event that kills, locks, kills again and drops, a little after dbaccess would have.
+"""The event with which the server itself ends a user: it kills sessions, locks the account, kills again and drops the user.
 
-It lives in the schema ``ops_schema``, where nobody but the bot has the EVENT right. Its comment is the mark that says whose the user is:
-a user cannot change it. It is kept after it ran, disabled, until the user is dropped: a server that ended a user by itself can still say so.
+It fires ``grace`` after the end of the grant, so that dbaccess acts first. It is in the schema ``ops_schema``, where only the bot has the
+EVENT right. Its comment is the mark that names the user's ledger; the user cannot change it. The event stays after it fired, disabled,
+until the user is dropped, so that the receipt can say that the server ended the user.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 import pymysql
 
 from adapters.base import Blocked, ForeignUser, Rejected, Target
-from adapters.mysql_family import locks
-from adapters.mysql_family.connection import Connection, Row, Server, account, quoted, shown
-from adapters.mysql_family.errors import SCHEDULER_DISABLED, code
+from adapters.mysql import locks
+from adapters.mysql.connection import MySQLConnection, Row, Server, account, quoted, quoted_if_needed
+from adapters.mysql.errors import SCHEDULER_DISABLED, code
 
 MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
 
@@ -64,20 +65,23 @@ BODY = """BEGIN
     SET rounds = rounds + 1;
   END WHILE;
 END"""
-"""Kill, lock, kill to zero, drop. The kill comes first, for a session may hold what the lock waits for; a lock that does not come within a second (1205) is
-tried again after another kill. By HEX, for the process list compares names without case. A session that ended by itself between being seen and being killed is 1094.
-Logins that were half open at the lock are waited for, a second at least, and then killed (see ``sessions``)."""
+"""Kill, lock, kill until no session is left, drop.
+
+The kill comes first because a session may hold the lock that ALTER USER waits for. If the account is not locked within a second
+(1205), the event kills again and repeats it. Names are compared by HEX because the process list compares them without case. 1094 is
+a session that ended by itself after it was read. Logins that were half open at the lock get at least a second and are then killed
+(see ``sessions``)."""
 
 COLUMNS = (
     "event_name, event_comment, execute_at, last_executed, time_zone FROM information_schema.events WHERE event_schema"
 )
 COLUMNS_WHERE_DISABLED = "name, comment, execute_at, last_executed, time_zone FROM mysql.event WHERE db"
-"""MariaDB started with event_scheduler=DISABLED does not answer about events, and still has the table."""
+"""MariaDB with event_scheduler=DISABLED answers no query about events, but its table can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
-    """The event of a user. ``fires_at`` and ``fired_at`` are the server's clock."""
+class ExpiryEvent:
+    """The event of a user. ``fires_at`` and ``fired_at`` are by the server's clock. ``ledger`` and ``request_id`` are its mark."""
 
     username: str
     ledger: str | None
@@ -86,12 +90,12 @@ class Event:
     fired_at: datetime | None
 
 
-def find(connection: Connection, target: Target, username: str | None = None) -> dict[str, Event]:
-    """By user name: one, or all of our prefix. Empty where the server does not let anybody see events."""
+def find(connection: MySQLConnection, target: Target, username: str | None = None) -> dict[str, ExpiryEvent]:
+    """Events by user name, of one name or of all names with the prefix. Empty where the server shows events to nobody."""
     return {row[0]: _event(*row) for row in _rows(connection, target, username)}
 
 
-def _rows(connection: Connection, target: Target, username: str | None) -> list[Row]:
+def _rows(connection: MySQLConnection, target: Target, username: str | None) -> list[Row]:
     try:
         return connection.run(_query(COLUMNS, connection, target, username))
     except pymysql.MySQLError as error:
@@ -103,21 +107,21 @@ def _rows(connection: Connection, target: Target, username: str | None) -> list[
         return []
 
 
-def _query(columns: str, connection: Connection, target: Target, username: str | None) -> str:
+def _query(columns: str, connection: MySQLConnection, target: Target, username: str | None) -> str:
     name, prefix = columns.partition(",")[0], connection.literal(target.prefix)
-    which = (
+    condition = (
         f"LEFT({name}, {len(target.prefix)}) = {prefix}"
         if username is None
         else f"{name} = {connection.literal(username)}"
     )
-    return f"SELECT {columns} = {connection.literal(target.ops_schema)} AND {which}"
+    return f"SELECT {columns} = {connection.literal(target.ops_schema)} AND {condition}"
 
 
-def _event(name: str, comment: str, at: datetime | None, last: datetime | None, zone: str) -> Event:
-    """One that fired or is none of ours has times nobody can read: its zone is not ours."""
+def _event(name: str, comment: str, at: datetime | None, last: datetime | None, zone: str) -> ExpiryEvent:
+    """The bot creates events in UTC. The times of an event in another zone are not read."""
     mark = MARK.fullmatch(comment or "")
     is_utc = zone == "+00:00"
-    return Event(
+    return ExpiryEvent(
         username=name,
         ledger=mark[1] if mark else None,
         request_id=int(mark[2]) if mark else None,
@@ -126,8 +130,11 @@ def _event(name: str, comment: str, at: datetime | None, last: datetime | None, 
     )
 
 
-def set_up(server: Server, connection: Connection, username: str, *, request_id: int, at: datetime) -> None:
-    """Make the event, or move it. Read back: a time in the past is accepted by the server and the event thrown away without an error."""
+def set_up(server: Server, connection: MySQLConnection, username: str, *, request_id: int, at: datetime) -> None:
+    """Create the event or move it to ``at``, then read it back: the server accepts a time in the past and drops the event without an error.
+
+    Raises ForeignUser where the event carries another ledger's mark, and Rejected where the server keeps no events.
+    """
     target = server.target
     known = find(connection, target, username).get(username)
     if known is not None and known.ledger != target.ledger:
@@ -141,14 +148,14 @@ def set_up(server: Server, connection: Connection, username: str, *, request_id:
         if code(error) != SCHEDULER_DISABLED:
             raise
         remedy = "set event_scheduler = ON in the server's configuration and restart it"
-        raise Rejected("the server makes no events (event_scheduler = DISABLED)", remedy=remedy) from None
+        raise Rejected("the server creates no events (event_scheduler = DISABLED)", remedy=remedy) from None
     found = find(connection, target, username).get(username)
     if found is None or found.fires_at is None:
-        raise Rejected(f"the server did not keep the event {shown(target.ops_schema)}.{username}")
+        raise Rejected(f"the server did not keep the event {quoted_if_needed(target.ops_schema)}.{username}")
 
 
-def _statement(connection: Connection, target: Target, username: str, schedule: str, mark: str | None) -> str:
-    """With the body also where it is there: one that was made by an older dbaccess gets today's."""
+def _statement(connection: MySQLConnection, target: Target, username: str, schedule: str, mark: str | None) -> str:
+    """CREATE or ALTER EVENT. ALTER sets the body too, so that an event of an older dbaccess gets the current body."""
     verb, comment = ("ALTER", "") if mark is None else ("CREATE", f" COMMENT {connection.literal(mark)}")
     body = BODY.format(account=account(username), name=connection.literal(username))
     return f"{verb} EVENT {_name(target, username)} {schedule}{comment} DO {body}"
@@ -159,27 +166,27 @@ def _name(target: Target, username: str) -> str:
 
 
 def _whole_second(at: datetime) -> str:
-    """Rounded up: never in the past, where it was not before."""
+    """Rounded up, so that rounding never moves the time into the past."""
     return (at.astimezone(UTC) + timedelta(seconds=1)).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def drop(server: Server, connection: Connection, username: str) -> list[str]:
-    """Notes for the receipt: an event that stays behind ends nobody who is not there, so it holds up no end."""
+def drop(server: Server, connection: MySQLConnection, username: str) -> list[str]:
+    """Drop the event. Where that fails, the result is a note for the receipt: the event of a dropped user does nothing, so the revocation goes on."""
     statement = f"DROP EVENT IF EXISTS {_name(server.target, username)}"
     try:
         locks.run(server, connection, statement, username)
-    except (pymysql.MySQLError, Blocked) as trouble:
-        words = trouble.what if isinstance(trouble, Blocked) else str(trouble.args[-1])
-        return [f"its event was left in {shown(server.target.ops_schema)} ({words}): {statement};"]
+    except (pymysql.MySQLError, Blocked) as error:
+        reason = error.what if isinstance(error, Blocked) else str(error.args[-1])
+        return [f"its event was left in {quoted_if_needed(server.target.ops_schema)} ({reason}): {statement};"]
     return []
 
 
-def scheduler_is_on(connection: Connection) -> bool:
+def is_scheduler_on(connection: MySQLConnection) -> bool:
     return scheduler(connection) == "ON"
 
 
-def can_be_seen(connection: Connection) -> bool:
-    """MariaDB with event_scheduler=DISABLED answers nothing about events and makes none; MySQL makes and keeps them."""
+def are_visible(connection: MySQLConnection) -> bool:
+    """Whether the server answers queries about events. MariaDB with event_scheduler=DISABLED does not, and creates none; MySQL does both."""
     try:
         connection.run("SELECT 1 FROM information_schema.events LIMIT 1")
     except pymysql.MySQLError as error:
@@ -189,6 +196,6 @@ def can_be_seen(connection: Connection) -> bool:
     return True
 
 
-def scheduler(connection: Connection) -> str:
+def scheduler(connection: MySQLConnection) -> str:
     """ON, OFF or DISABLED."""
     return str(connection.value("SELECT @@event_scheduler")).upper()

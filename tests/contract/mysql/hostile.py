@@ -1,4 +1,4 @@
-"""What tests of hostile users share: raw statements, logins that stop half way, and the answers of a dead session."""
+"""Helpers of the tests of MySQL and MariaDB: raw statements, half-open logins, findings, and checks that a user is gone."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 import pymysql
 from pymysql.connections import Connection
 
-from adapters.base import AdapterError, Level, UserSpec
-from tests.contract.mysql_family.harness import EngineHarness
+from adapters.base import AdapterError, Finding, Grant, Level, UserSpec
+from tests.contract.mysql.harness import EngineHarness
 from tests.open_faults import require
 
 
-def made(harness: EngineHarness, level: Level, *, remaining: float = 300.0) -> UserSpec:
+def create_user(harness: EngineHarness, level: Level, *, remaining: float = 300.0) -> UserSpec:
     spec = harness.spec(level, remaining=remaining)
     harness.adapter().create_user(spec)
     return spec
 
 
-_opened: list[pymysql.Connection[Any]] = []
+_connections: list[pymysql.Connection[Any]] = []
 
 
-def opened(connection: pymysql.Connection[Any]) -> pymysql.Connection[Any]:
-    """Closed when the test is over, however it ends: what it holds must not keep the next test."""
-    _opened.append(connection)
+def closed_after_test(connection: pymysql.Connection[Any]) -> pymysql.Connection[Any]:
+    """The connection, which is closed after the test, so that its locks do not hold up the next test."""
+    _connections.append(connection)
     return connection
 
 
 def close_all() -> None:
-    while _opened:
+    while _connections:
         with suppress(Exception):
-            _opened.pop().close()
+            _connections.pop().close()
 
 
-def connected(harness: EngineHarness, spec: UserSpec) -> pymysql.Connection[Any]:
-    return opened(harness.server.connect(spec.username, spec.password, harness.database))
+def connect(harness: EngineHarness, spec: UserSpec) -> pymysql.Connection[Any]:
+    return closed_after_test(harness.server.connect(spec.username, spec.password, harness.database))
 
 
 def run(connection: pymysql.Connection[Any], statement: str) -> list[tuple[Any, ...]]:
@@ -46,8 +46,8 @@ def run(connection: pymysql.Connection[Any], statement: str) -> list[tuple[Any, 
         return list(cursor.fetchall())
 
 
-def tried(connection: pymysql.Connection[Any], statement: str) -> bool:
-    """Whether the server let it pass."""
+def succeeds(connection: pymysql.Connection[Any], statement: str) -> bool:
+    """Whether the server accepted the statement."""
     try:
         run(connection, statement)
     except pymysql.MySQLError:
@@ -63,7 +63,7 @@ def is_alive(connection: pymysql.Connection[Any]) -> bool:
     return True
 
 
-def may_log_in(harness: EngineHarness, username: str, password: str) -> bool:
+def can_log_in(harness: EngineHarness, username: str, password: str) -> bool:
     try:
         harness.server.connect(username, password).close()
     except pymysql.MySQLError:
@@ -72,20 +72,20 @@ def may_log_in(harness: EngineHarness, username: str, password: str) -> bool:
 
 
 def assert_ended(harness: EngineHarness, spec: UserSpec, *sessions: pymysql.Connection[Any]) -> None:
-    """As anybody could see it."""
+    """The account is dropped, the sessions are closed, and nobody can log in."""
     assert not harness.has_user(spec.username)
     assert not any(is_alive(session) for session in sessions)
-    assert not may_log_in(harness, spec.username, spec.password)
+    assert not can_log_in(harness, spec.username, spec.password)
 
 
-def ended(harness: EngineHarness, spec: UserSpec) -> None:
-    """As a revocation does; that it raised is for the test to judge by what is left."""
+def try_drop(harness: EngineHarness, spec: UserSpec) -> None:
+    """Drop the user and ignore an AdapterError: the test checks what is left."""
     with suppress(AdapterError):
         harness.adapter().drop_user(spec.username, spec.level)
 
 
 class _HalfOpen(Connection):
-    """Names a way of logging in that the server does not want, so that the server asks once more; answers when it is let."""
+    """A login that names an unwanted plugin, so that the server asks for another one. It answers when ``may_answer`` is set."""
 
     asked: threading.Event
     may_answer: threading.Event
@@ -102,7 +102,7 @@ class _HalfOpen(Connection):
 
 
 class HalfOpenLogin:
-    """A login whose last message is kept back until ``finish``."""
+    """A login that sends its last message in ``finish``."""
 
     def __init__(self, harness: EngineHarness, spec: UserSpec) -> None:
         self._harness, self._spec = harness, spec
@@ -110,7 +110,7 @@ class HalfOpenLogin:
         self.session: pymysql.Connection[Any] | None = None
         self._thread = threading.Thread(target=self._log_in, daemon=True)
         self._thread.start()
-        require(self._asked.wait(30), "the server asks once more")
+        require(self._asked.wait(30), "the server asks for another plugin")
 
     def _log_in(self) -> None:
         connection = _HalfOpen.__new__(_HalfOpen)
@@ -128,7 +128,7 @@ class HalfOpenLogin:
             self.session = connection
 
     def finish(self) -> pymysql.Connection[Any] | None:
-        """The session, where the server let it in."""
+        """The session, or None where the server refused the login."""
         self._may_answer.set()
         self._thread.join(60)
         return self.session
@@ -136,7 +136,7 @@ class HalfOpenLogin:
 
 @contextmanager
 def metadata_locks_shown(harness: EngineHarness) -> Iterator[None]:
-    """MariaDB says who holds a lock only with a plugin."""
+    """Install the plugin with which MariaDB shows who holds a lock."""
     if harness.is_mariadb:
         harness.server.run("INSTALL SONAME 'metadata_lock_info'")
     try:
@@ -144,3 +144,23 @@ def metadata_locks_shown(harness: EngineHarness) -> Iterator[None]:
     finally:
         if harness.is_mariadb:
             harness.server.run("UNINSTALL SONAME 'metadata_lock_info'")
+
+
+def findings(harness: EngineHarness, text: str, *levels: Level) -> list[Finding]:
+    health = harness.adapter().check(levels or (harness.reading,))
+    return [finding for finding in (*health.problems, *health.warnings) if text in finding.what]
+
+
+def is_locked(harness: EngineHarness, username: str) -> bool:
+    """Read from SHOW CREATE USER."""
+    return "ACCOUNT LOCK" in harness.server.query(f"SHOW CREATE USER `{username}`@`%`")[0][0]
+
+
+def level_with(*privileges: str, on: str = "*") -> Level:
+    return Level(name="wide", grants=(Grant(on=(on,), privileges=privileges),))
+
+
+def grant_to_bot(harness: EngineHarness, *privileges: str) -> None:
+    """Grant the privileges to the bot with grant option."""
+    name = harness.database.replace("_", "\\_")
+    harness.server.run(f"GRANT {', '.join(privileges)} ON `{name}`.* TO `{harness.bot}`@`%` WITH GRANT OPTION")

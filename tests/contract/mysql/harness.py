@@ -1,4 +1,4 @@
-"""A MySQL or MariaDB server set up as a team would: a shop database with two roles, and a bot with the rights that doctor asks for."""
+"""Sets up a MySQL or MariaDB server for the contract suite: a shop database with two roles, and a bot with the rights that ``check`` asks for."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ import pytest
 
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets, Target, Tls, UserSpec, make_username
 from adapters.harness import Denied, Died
-from adapters.mariadb import MariaDB
-from adapters.mysql import MySQL
-from adapters.mysql_family import MySQLFamily
-from adapters.mysql_family.connection import Connection
-from tests.servers.mysql import MARIADB, MySQLServer, names
+from adapters.mysql import MariaDB, MySQL, MySQLFamily
+from adapters.mysql.connection import MySQLConnection
+from tests.servers.mysql import MARIADB, MySQLServer, unique_name
 
 BOT_PASSWORD = "BotSecret0Login"
 DENIED = (1044, 1142, 1143)
 
 
 class QuickMySQL(MySQL):
-    """Whose server's own end comes with the end itself, so that a test need not wait."""
+    """The server's event fires at the end of the grant, without the grace period, so that tests need not wait."""
 
     grace: ClassVar[timedelta] = timedelta()
 
 
 class QuickMariaDB(MariaDB):
+    """See ``QuickMySQL``."""
+
     grace: ClassVar[timedelta] = timedelta()
 
 
 @dataclass
 class EngineHarness:
-    """One database of a server, with its bot. Names are unique, so that tests share the server. Implements ``adapters.harness.EngineHarness``."""
+    """One database of a server, with its bot. Names are unique, so that tests can share the server. Implements ``adapters.harness.EngineHarness``."""
 
     server: MySQLServer
     database: str
@@ -62,7 +62,7 @@ class EngineHarness:
         return QuickMariaDB if self.is_mariadb else QuickMySQL
 
     def server_role(self, name: str) -> str:
-        """A role as the server's own administrator names it."""
+        """A role as the server's own administrator writes it."""
         return f"`{name}`" if self.is_mariadb else f"`{name}`@`%`"
 
     @property
@@ -96,9 +96,13 @@ class EngineHarness:
 
     def spec(self, level: Level, *, username: str | None = None, remaining: float = 300.0) -> UserSpec:
         self._number += 1
-        name = username or make_username(self.prefix, request_id=self._number, who="ada", key=names("")[:4])
+        name = username or make_username(self.prefix, request_id=self._number, who="ada", key=unique_name("")[:4])
         return UserSpec(
-            username=name, password=names("Pw") + names("x"), level=level, remaining=remaining, request_id=self._number
+            username=name,
+            password=unique_name("Pw") + unique_name("x"),
+            level=level,
+            remaining=remaining,
+            request_id=self._number,
         )
 
     def login(self, username: str, password: str) -> Session:
@@ -108,11 +112,11 @@ class EngineHarness:
             raise LoginRefused(str(error)) from None
 
     def login_by(self, command: str) -> str:
-        program, *words = shlex.split(command)
+        program, *options = shlex.split(command)
         flavour = self.server.flavour
         assert program == flavour.client.rpartition("/")[2]
-        asked = ["--no-defaults", *words, "--batch", "-e", "SELECT CURRENT_USER(), COUNT(*) FROM customers"]
-        run = [*flavour.command(flavour.client), *asked]
+        query = "SELECT CURRENT_USER(), COUNT(*) FROM customers"
+        run = [*flavour.command(flavour.client), "--no-defaults", *options, "--batch", "-e", query]
         environment = self.server.environment
         done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=120, env=environment)
         return done.stdout + done.stderr
@@ -124,7 +128,7 @@ class EngineHarness:
         )
 
     def has_user(self, username: str) -> bool:
-        return bool(self.server.asked("SELECT 1 FROM mysql.user WHERE HEX(user) = HEX(%s)", username))
+        return bool(self.server.query("SELECT 1 FROM mysql.user WHERE HEX(user) = HEX(%s)", username))
 
     def log_text(self) -> str:
         return self.server.log_text()
@@ -136,20 +140,20 @@ class EngineHarness:
         self.server.start()
 
     def lacking(self) -> dict[str, MySQLFamily]:
-        """Bots made for this, each without one right."""
+        """Adapters by the right that their bot lacks."""
         found = {}
         for right in self.rights:
-            spoiled = build(self.server)
-            self.server.run(spoiled.rights[right])
-            found[right] = spoiled.adapter()
+            harness = build(self.server)
+            self.server.run(harness.rights[right])
+            found[right] = harness.adapter()
         return found
 
     @staticmethod
     @contextmanager
     def dies_after(step: int | None) -> Iterator[list[str]]:
-        original, ran = Connection.run, list[str]()
+        original, ran = MySQLConnection.run, list[str]()
 
-        def run(self: Connection, statement: str) -> list[tuple[Any, ...]]:
+        def run(self: MySQLConnection, statement: str) -> list[tuple[Any, ...]]:
             if step is not None and len(ran) >= step:
                 raise Died
             answer = original(self, statement)
@@ -160,7 +164,7 @@ class EngineHarness:
             return answer
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(Connection, "run", run)
+            patched.setattr(MySQLConnection, "run", run)
             yield ran
 
 
@@ -171,20 +175,20 @@ class Session:
         self.connection = connection
 
     def read(self) -> int:
-        return int(self._asked("SELECT COUNT(*) FROM customers"))
+        return int(self._query("SELECT COUNT(*) FROM customers"))
 
     def read_beside(self) -> int:
-        return int(self._asked("SELECT COUNT(*) FROM orders"))
+        return int(self._query("SELECT COUNT(*) FROM orders"))
 
     def write(self) -> None:
-        self._asked("UPDATE orders SET customer = customer + 1 WHERE id = 1")
+        self._query("UPDATE orders SET customer = customer + 1 WHERE id = 1")
 
     def work(self, seconds: float) -> None:
-        """MySQL's SLEEP answers 1 when it was interrupted; the next statement then fails."""
-        self._asked(f"SELECT SLEEP({seconds})")
-        self._asked("SELECT 1")
+        """MySQL's SLEEP returns 1 when it is interrupted; the next statement then fails."""
+        self._query(f"SELECT SLEEP({seconds})")
+        self._query("SELECT 1")
 
-    def _asked(self, query: str) -> Any:
+    def _query(self, query: str) -> Any:
         try:
             with self.connection.cursor() as cursor:
                 cursor.execute(query)
@@ -209,9 +213,9 @@ class Session:
 
 
 def build(server: MySQLServer, *, prefix: str | None = None) -> EngineHarness:
-    """Set everything up as ``dbaccess doctor`` asks for, on databases of its own. The shop's name has MySQL's wildcard in it."""
-    database, ops = server.new_database("my_shop"), names("ops_")
-    tag = names("")
+    """Set up as ``dbaccess doctor`` asks, on new databases. The shop's name contains ``_``, which is a wildcard in GRANT."""
+    database, ops = server.new_database("my_shop"), unique_name("ops_")
+    tag = unique_name("")
     harness = EngineHarness(
         server=server,
         database=database,
@@ -244,12 +248,13 @@ def _shop(harness: EngineHarness) -> None:
 
 
 def _bot(harness: EngineHarness) -> None:
-    """What doctor asks for, statement by statement; ``rights`` has how to take each away again."""
+    """Grant what ``doctor`` asks for. ``harness.rights`` has the statement that revokes each right again."""
     bot, ops, mariadb = f"`{harness.bot}`@`%`", harness.ops_schema, harness.is_mariadb
     kill = "CONNECTION ADMIN" if mariadb else "CONNECTION_ADMIN"
     run = harness.server.run
     digest = hashlib.sha1(hashlib.sha1(BOT_PASSWORD.encode()).digest()).hexdigest().upper()
-    identified = f"BY PASSWORD '*{digest}'" if mariadb else f"BY '{BOT_PASSWORD}'"  # MariaDB's log has it as it comes
+    # MariaDB writes the statement to its log unchanged, so the log must not contain the password.
+    identified = f"BY PASSWORD '*{digest}'" if mariadb else f"BY '{BOT_PASSWORD}'"
     run(f"CREATE USER {bot} IDENTIFIED {identified}", f"CREATE DATABASE {ops}")
     everywhere = ["CREATE USER", "PROCESS", kill, *([] if mariadb else ["ROLE_ADMIN", "ALLOW_NONEXISTENT_DEFINER"])]
     for right in everywhere:
@@ -273,11 +278,11 @@ def _bot(harness: EngineHarness) -> None:
         _procedure(harness)
         harness.rights["set_default_role"] = f"DROP PROCEDURE {ops}.set_default_role"
     else:
-        del harness.rights["ADMIN OPTION"]  # ROLE_ADMIN, which kept roles need, is enough
+        del harness.rights["ADMIN OPTION"]  # ROLE_ADMIN, which managed roles need, is enough
 
 
 def _procedure(harness: EngineHarness) -> None:
-    """As doctor prints it."""
+    """Create the procedure with the statements that ``check`` prints."""
     health = harness.adapter().check([harness.reading, harness.writing])
     remedy = next(f.remedy for f in health.problems if "set_default_role" in f.what)
     assert remedy is not None

@@ -1,4 +1,4 @@
-"""TLS as it is configured, against servers that speak it."""
+"""The configured TLS modes on servers that offer TLS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from adapters.base import LoginRefused, Rejected, Tls
 from tests.conftest import had
-from tests.contract.mysql_family.harness import EngineHarness, build
+from tests.contract.mysql.harness import EngineHarness, build
 from tests.servers import certificates, mysql
 from tests.servers.certificates import Certificates
 
@@ -32,21 +32,21 @@ def cipher(harness: EngineHarness, tls: Tls) -> str:
         return str(connection.run("SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1])
 
 
-def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
+def test_accepted_tls_modes_connect(secured: EngineHarness, pem: Certificates) -> None:
     for tls in (Tls(mode="verify-full", ca=str(pem.ca)), Tls(mode="verify-ca", ca=str(pem.ca)), Tls(mode="require")):
         assert cipher(secured, tls), tls
     assert not cipher(secured, Tls(mode="disable"))
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
-def test_what_is_not(secured: EngineHarness, pem: Certificates, mode: str) -> None:
+def test_certificate_of_another_authority_is_refused(secured: EngineHarness, pem: Certificates, mode: str) -> None:
     for ca in (str(pem.stranger), None, "/nowhere/ca.pem"):
-        with pytest.raises(Rejected) as no:
+        with pytest.raises(Rejected) as caught:
             secured.adapter(tls=Tls(mode=mode, ca=ca)).identity()
-        assert "authority" in str(no.value), ca
+        assert "authority" in str(caught.value), ca
 
 
-def test_a_user_must_speak_it_where_the_bot_does(secured: EngineHarness) -> None:
+def test_user_must_use_tls_where_the_bot_does(secured: EngineHarness) -> None:
     spec, required = secured.spec(secured.reading), secured.adapter(tls=Tls(mode="require"))
     required.create_user(spec)
     login = required.login(spec.username, spec.password, spec.level)

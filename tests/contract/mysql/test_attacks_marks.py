@@ -1,4 +1,4 @@
-"""What a user may change of itself, and of others through itself, and that none of it decides whose the user is."""
+"""Changes that a user can make to its own account, or through it to others. None of them changes which ledger the user belongs to."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from adapters.base import ForeignUser, Level, ManagedUser, Rejected
 from adapters.harness import wait_until
 from bot.trial import Step, run_trial
 from tests.conftest import had
-from tests.contract.mysql_family.harness import BOT_PASSWORD, EngineHarness, build
-from tests.contract.mysql_family.hostile import assert_ended, connected, made, may_log_in, opened, run, tried
+from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness, build
+from tests.contract.mysql.hostile import (
+    assert_ended,
+    can_log_in,
+    closed_after_test,
+    connect,
+    create_user,
+    run,
+    succeeds,
+)
 from tests.open_faults import require
 from tests.servers import mysql as servers
 
@@ -83,81 +91,81 @@ def listed(harness: EngineHarness, username: str) -> ManagedUser:
 
 
 def as_bot(harness: EngineHarness) -> pymysql.Connection[object]:
-    """An event whose definer is somebody else could not be changed by the bot any more."""
-    return opened(harness.server.connect(harness.bot, BOT_PASSWORD))
+    """A connection as the bot: it could not change an event with another definer any more."""
+    return closed_after_test(harness.server.connect(harness.bot, BOT_PASSWORD))
 
 
 def mark(harness: EngineHarness, username: str) -> str:
-    rows = harness.server.asked("SELECT event_comment FROM information_schema.events WHERE event_name = %s", username)
+    rows = harness.server.query("SELECT event_comment FROM information_schema.events WHERE event_name = %s", username)
     return str(rows[0][0])
 
 
 @pytest.mark.parametrize("what", OF_ITSELF)
-def test_what_a_user_changes_of_itself_does_not_keep_it(harness: EngineHarness, what: str) -> None:
-    """In whatever way it came to its password, the bot's next one is the only one."""
-    spec = made(harness, harness.writing)
-    session = connected(harness, spec)
-    passed = [s for s in OF_ITSELF[what] if tried(session, filled(harness, spec.username, s))]
-    assert not [s for s in passed if any(words in s for words in REFUSED)], (
-        "the server lets it pass now: look what follows"
+def test_user_that_changes_its_own_account_is_ended(harness: EngineHarness, what: str) -> None:
+    """After set_password only the new password works, whatever the user did to its passwords."""
+    spec = create_user(harness, harness.writing)
+    session = connect(harness, spec)
+    accepted = [s for s in OF_ITSELF[what] if succeeds(session, filled(harness, spec.username, s))]
+    assert not [s for s in accepted if any(part in s for part in REFUSED)], (
+        "the server accepts it now: check the consequences"
     )
     known = listed(harness, spec.username)
     assert (known.ledger, known.request_id) == (harness.ledger, spec.request_id)
     harness.adapter().set_password(spec.username, "Another0Password0Long")
     for password in (spec.password, "Abc0Password"):
-        assert not may_log_in(harness, spec.username, password)
-    assert may_log_in(harness, spec.username, "Another0Password0Long")
+        assert not can_log_in(harness, spec.username, password)
+    assert can_log_in(harness, spec.username, "Another0Password0Long")
     harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(harness, spec, session)
 
 
-def test_the_mark_is_where_no_user_writes(harness: EngineHarness) -> None:
-    spec = made(harness, harness.reading)
+def test_mark_is_in_the_event_and_not_in_the_account(harness: EngineHarness) -> None:
+    spec = create_user(harness, harness.reading)
     assert mark(harness, spec.username) == f"dbaccess ledger={harness.ledger} request={spec.request_id}"
     if not harness.is_mariadb:
-        assert "ATTRIBUTE" not in harness.server.asked(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
+        assert "ATTRIBUTE" not in harness.server.query(f"SHOW CREATE USER `{spec.username}`@`%`")[0][0]
     harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_mark_that_names_another_ledger_is_obeyed_in_the_event_alone(own_harness: EngineHarness) -> None:
-    """The attribute is the user's to write; nobody but the bot writes the event."""
-    spec, other = made(own_harness, own_harness.reading), made(own_harness, own_harness.reading)
+def test_mark_of_another_ledger_counts_only_in_the_event(own_harness: EngineHarness) -> None:
+    """The user can write its attribute; only the bot can write the event."""
+    spec, other = create_user(own_harness, own_harness.reading), create_user(own_harness, own_harness.reading)
     if not own_harness.is_mariadb:
         own_harness.server.run(f"ALTER USER `{spec.username}`@`%` ATTRIBUTE '{OTHERS}'")
     event = f"`{own_harness.ops_schema}`.`{other.username}`"
     run(as_bot(own_harness), f"ALTER EVENT {event} COMMENT 'dbaccess ledger=anotherledgr request=1'")
-    session, others = connected(own_harness, spec), connected(own_harness, other)
+    session, other_session = connect(own_harness, spec), connect(own_harness, other)
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec, session)
     with pytest.raises(ForeignUser, match="another ledger"):
         own_harness.adapter().drop_user(other.username, other.level)
-    assert tried(others, "SELECT 1")
-    assert may_log_in(own_harness, other.username, other.password)
+    assert succeeds(other_session, "SELECT 1")
+    assert can_log_in(own_harness, other.username, other.password)
     own_harness.adapter(ledger="anotherledgr").drop_user(other.username, other.level)
 
 
-def test_a_user_whose_event_is_gone_is_ended(own_harness: EngineHarness) -> None:
-    """A dump without --events was restored. It is refused a new password, for nobody can say whose it is."""
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+def test_user_without_an_event_is_ended(own_harness: EngineHarness) -> None:
+    """A dump without --events was restored. The user gets no new password, because no mark shows its ledger."""
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     own_harness.server.run(f"DROP EVENT `{own_harness.ops_schema}`.`{spec.username}`")
     assert listed(own_harness, spec.username).ledger is None
-    for verb in (
+    for change in (
         lambda: own_harness.adapter().set_password(spec.username, "Another0Password0Long"),
         lambda: own_harness.adapter().set_expiry(spec.username, 600.0),
         lambda: own_harness.adapter().create_user(spec),
     ):
         with pytest.raises(ForeignUser):
-            verb()
+            change()
     own_harness.adapter().drop_user(spec.username, spec.level)
     assert_ended(own_harness, spec, session)
 
 
-def test_a_user_that_an_older_version_marked_is_known(own_harness: EngineHarness) -> None:
-    """By its attribute, where it has no event any more."""
+def test_mark_of_an_older_dbaccess_is_recognised(own_harness: EngineHarness) -> None:
+    """The attribute of the account is read where the user has no event any more."""
     if own_harness.is_mariadb:
-        pytest.skip("there the event always was the mark")
-    spec = made(own_harness, own_harness.reading)
+        pytest.skip("on MariaDB the mark always was in the event")
+    spec = create_user(own_harness, own_harness.reading)
     older = {"dbaccess": {"ledger": own_harness.ledger, "request": spec.request_id}}
     own_harness.server.run(
         f"DROP EVENT `{own_harness.ops_schema}`.`{spec.username}`",
@@ -171,32 +179,32 @@ def test_a_user_that_an_older_version_marked_is_known(own_harness: EngineHarness
     assert_ended(own_harness, spec)
 
 
-def test_an_event_that_an_older_version_made_gets_the_new_body_when_the_end_moves(harness: EngineHarness) -> None:
-    spec = made(harness, harness.reading)
+def test_event_of_an_older_dbaccess_gets_the_current_body_when_the_end_moves(harness: EngineHarness) -> None:
+    spec = create_user(harness, harness.reading)
     event = f"`{harness.ops_schema}`.`{spec.username}`"
     run(as_bot(harness), f"ALTER EVENT {event} DO BEGIN ALTER USER IF EXISTS x ACCOUNT LOCK; END")
     harness.adapter().set_expiry(spec.username, 1.0)
     wait_until(lambda: not harness.has_user(spec.username), within=60)
     assert not harness.adapter().drop_user(spec.username, spec.level).was_absent, (
-        "the event's own end is on the receipt"
+        "the receipt says that the event ended the user"
     )
 
 
-def test_an_account_of_another_host_does_not_keep_ours(own_harness: EngineHarness) -> None:
-    spec = made(own_harness, own_harness.reading)
-    session = connected(own_harness, spec)
+def test_account_with_another_host_does_not_hold_up_the_end(own_harness: EngineHarness) -> None:
+    spec = create_user(own_harness, own_harness.reading)
+    session = connect(own_harness, spec)
     own_harness.server.run(f"CREATE USER `{spec.username}`@`10.1.2.3` IDENTIFIED BY 'Known0Password'")
     own_harness.adapter().drop_user(spec.username, spec.level)
-    assert own_harness.server.asked("SELECT host FROM mysql.user WHERE user = %s", spec.username) == [("10.1.2.3",)]
-    assert not tried(session, "SELECT 1")
-    assert not may_log_in(own_harness, spec.username, spec.password)
+    assert own_harness.server.query("SELECT host FROM mysql.user WHERE user = %s", spec.username) == [("10.1.2.3",)]
+    assert not succeeds(session, "SELECT 1")
+    assert not can_log_in(own_harness, spec.username, spec.password)
     own_harness.server.run(f"DROP USER `{spec.username}`@`10.1.2.3`")
 
 
-def test_the_trial_leaves_a_user_alone_that_was_there_before(
+def test_trial_does_not_touch_a_user_that_exists_already(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its name is made at random, and no ledger has it on record."""
+    """The trial uses a random name, and no ledger records it."""
     name = own_harness.spec(own_harness.reading).username
     own_harness.make_foreign_user(name, "Known0Password")
     monkeypatch.setattr("bot.trial.make_username", lambda *_, **__: name)
@@ -204,7 +212,7 @@ def test_the_trial_leaves_a_user_alone_that_was_there_before(
     adapter, level = own_harness.adapter(), own_harness.reading
     assert not run_trial(adapter, level, prefix=own_harness.prefix, report=steps.append, stop=threading.Event())
     assert [step.name for step in steps] == ["create"]
-    assert may_log_in(own_harness, name, "Known0Password")
+    assert can_log_in(own_harness, name, "Known0Password")
 
 
 # A scheduler that is off.
@@ -212,32 +220,32 @@ def test_the_trial_leaves_a_user_alone_that_was_there_before(
 
 @pytest.fixture(scope="module", params=["mysql", "mariadb"])
 def disabled(request: pytest.FixtureRequest) -> Iterator[EngineHarness]:
-    """A server that starts its event scheduler, until a test restarts it without."""
+    """A server of its own, which tests restart without its event scheduler."""
     flavour = servers.MYSQL if request.param == "mysql" else servers.MARIADB
     for server in had(lambda: servers.start(flavour)):
         yield build(server)
 
 
 @pytest.mark.parametrize("scheduler", ["OFF", "DISABLED"])
-def test_without_a_scheduler_a_user_is_still_ended(disabled: EngineHarness, scheduler: str) -> None:
-    """MariaDB says nothing about events where it is DISABLED, and drops none."""
+def test_user_is_ended_without_an_event_scheduler(disabled: EngineHarness, scheduler: str) -> None:
+    """With DISABLED, MariaDB shows no events and drops none."""
     server, extra = disabled.server, disabled.server.extra
-    spec = made(disabled, disabled.reading)
-    session = connected(disabled, spec)
-    tried(
+    spec = create_user(disabled, disabled.reading)
+    session = connect(disabled, spec)
+    succeeds(
         session, f"ALTER USER `{spec.username}`@`%` IDENTIFIED BY '{spec.password}' ATTRIBUTE '{{\"dbaccess\": null}}'"
     )
     server.stop()
     server.extra = (*extra, f"--event-scheduler={scheduler}")
     server.start()
     try:
-        session = connected(disabled, spec)
+        session = connect(disabled, spec)
         assert listed(disabled, spec.username).ledger == disabled.ledger
         removal = disabled.adapter().drop_user(spec.username, spec.level)
         assert_ended(disabled, spec, session)
-        left = [note for note in removal.notes if "its event was left" in note]
-        assert bool(left) is (disabled.is_mariadb and scheduler == "DISABLED")
-        if left:
+        notes = [note for note in removal.notes if "its event was left" in note]
+        assert bool(notes) is (disabled.is_mariadb and scheduler == "DISABLED")
+        if notes:
             expect_no_grants(disabled)
     finally:
         server.stop()
@@ -257,66 +265,68 @@ def expect_no_grants(harness: EngineHarness) -> None:
 
 
 def proxies(harness: EngineHarness, user: str) -> list[tuple[object, ...]]:
-    return harness.server.asked("SELECT proxied_user FROM mysql.proxies_priv WHERE user = %s", user)
+    return harness.server.query("SELECT proxied_user FROM mysql.proxies_priv WHERE user = %s", user)
 
 
 def root(harness: EngineHarness) -> pymysql.Connection[object]:
-    """Who may give PROXY on everybody."""
-    return opened(pymysql.connect(unix_socket=str(harness.server.folder / "s"), user="root", autocommit=True))
+    """A connection as root, who may grant PROXY on everybody."""
+    return closed_after_test(
+        pymysql.connect(unix_socket=str(harness.server.folder / "s"), user="root", autocommit=True)
+    )
 
 
 @pytest.mark.parametrize("whom", ["`{me}`@`%`", "CURRENT_USER()"])
-@pytest.mark.parametrize("is_kept", [False, True])
-def test_proxy_that_a_user_gives_to_a_role_spoils_no_level(
-    own_harness: EngineHarness, whom: str, is_kept: bool
+@pytest.mark.parametrize("is_managed", [False, True])
+def test_proxy_granted_to_a_role_does_not_make_its_level_unsafe(
+    own_harness: EngineHarness, whom: str, is_managed: bool
 ) -> None:
     if own_harness.is_mariadb:
-        pytest.skip("MariaDB gives no role PROXY")
-    level = own_harness.narrow if is_kept else own_harness.writing
-    spec = made(own_harness, level)
-    session = connected(own_harness, spec)
+        pytest.skip("MariaDB grants PROXY to no role")
+    level = own_harness.narrow if is_managed else own_harness.writing
+    spec = create_user(own_harness, level)
+    session = connect(own_harness, spec)
     role = str(run(session, "SELECT CURRENT_ROLE()")[0][0]).split("@")[0].strip("`")
     run(session, f"GRANT PROXY ON {whom.replace('{me}', spec.username)} TO `{role}`@`%` WITH GRANT OPTION")
-    require(proxies(own_harness, role), "the role has it")
-    second = made(own_harness, level)
+    require(proxies(own_harness, role), "the role has PROXY")
+    second = create_user(own_harness, level)
     removal = own_harness.adapter().drop_user(spec.username, level)
-    assert [note for note in removal.notes if f"it gave PROXY to {role}: REVOKE PROXY ON" in note]
-    assert may_log_in(own_harness, second.username, second.password)
-    if not is_kept:
+    assert [note for note in removal.notes if f"the user granted PROXY to {role}: REVOKE PROXY ON" in note]
+    assert can_log_in(own_harness, second.username, second.password)
+    if not is_managed:
         expect_named_and_removed(own_harness, level, role)
     own_harness.adapter().drop_user(second.username, level)
-    third = made(own_harness, level)
+    third = create_user(own_harness, level)
     own_harness.adapter().drop_user(third.username, level)
 
 
 def expect_named_and_removed(harness: EngineHarness, level: Level, role: str) -> None:
-    """By doctor, with a statement that helps."""
-    warned = [f for f in harness.adapter().check([level]).warnings if f"gave {role} PROXY" in f.what]
-    assert warned
-    for finding in warned:
+    """``check`` warns of it, and its remedy removes it."""
+    warnings = [f for f in harness.adapter().check([level]).warnings if f"gave {role} PROXY" in f.what]
+    assert warnings
+    for finding in warnings:
         assert finding.remedy is not None
         run(root(harness), finding.remedy.rstrip(";"))
     assert not [f for f in harness.adapter().check([level]).warnings if "PROXY" in f.what]
     assert not proxies(harness, role)
 
 
-def test_the_end_takes_proxy_back_where_the_bot_may(own_harness: EngineHarness) -> None:
+def test_end_revokes_proxy_where_the_bot_may(own_harness: EngineHarness) -> None:
     if own_harness.is_mariadb:
-        pytest.skip("MariaDB gives no role PROXY")
+        pytest.skip("MariaDB grants PROXY to no role")
     run(root(own_harness), f"GRANT PROXY ON ''@'' TO `{own_harness.bot}`@`%` WITH GRANT OPTION")
-    spec = made(own_harness, own_harness.writing)
-    session = connected(own_harness, spec)
+    spec = create_user(own_harness, own_harness.writing)
+    session = connect(own_harness, spec)
     run(session, f"GRANT PROXY ON `{spec.username}`@`%` TO {own_harness.server_role(own_harness.writer)}")
-    require(proxies(own_harness, own_harness.writer), "the role has it")
+    require(proxies(own_harness, own_harness.writer), "the role has PROXY")
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
     assert not proxies(own_harness, own_harness.writer)
     assert not [note for note in removal.notes if "PROXY" in note]
 
 
-def test_a_server_that_maps_proxy_users_gets_no_user(disabled: EngineHarness) -> None:
-    """There a user could give PROXY on itself to the bot, and every login of the bot would be that user."""
+def test_server_that_maps_proxy_users_is_refused(disabled: EngineHarness) -> None:
+    """There a user could grant PROXY on itself to the bot, and every login of the bot would become that user."""
     if disabled.is_mariadb:
-        pytest.skip("MariaDB maps logins by special plugins alone")
+        pytest.skip("MariaDB maps logins only by special plugins")
     assert disabled.adapter().check([disabled.reading]).problems == ()
     disabled.server.run("SET GLOBAL check_proxy_users = ON")
     try:
