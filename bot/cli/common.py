@@ -11,7 +11,7 @@ import typer
 
 from bot import logs
 from bot.settings import Settings, read_settings
-from storage.records import Request
+from storage.records import Receipt, Request
 from storage.serialization import receipt_json
 
 is_debugging = False
@@ -75,10 +75,15 @@ def request_json(request: Request) -> dict[str, Any]:
         "expires_at": rfc3339(request.expires_at),
         "ended_at": rfc3339(request.ended_at),
         "ended_because": request.ended_because.value if request.ended_because else None,
-        "receipt": dict(receipt_json(request.receipt)) if request.receipt else None,
+        "receipt": _receipt(request.receipt) if request.receipt else None,
     }
     assert tuple(found) == FIELDS, "the contract names these fields"
     return found
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    """A receipt as scripts know it: the keys of its outcome, without the outcome itself."""
+    return {name: value for name, value in receipt_json(receipt).items() if name != "outcome"}
 
 
 def local_time(at: datetime | None) -> str:

@@ -73,7 +73,7 @@ def test_demo_offers_the_servers_that_the_machine_has(open_folder: Path, monkeyp
 
 
 def test_demo_does_not_offer_servers_that_the_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra_databases, "found", lambda *_programs: None)
+    monkeypatch.setattr(extra_databases, "find_programs", lambda *_programs: None)
     with extra_databases.running(tmp_path, {}, free_port, PASSWORDS) as started:
         assert started == []
         names = yaml.safe_load((extra_databases.write_config(tmp_path, started) / "databases.yml").read_text())[
