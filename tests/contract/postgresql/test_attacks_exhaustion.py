@@ -92,6 +92,7 @@ def test_an_earlier_connection_with_its_locks_can_end_sessions(attack: Attack) -
     require(is_closed_to_logins(attack), "the lock table is full")
     run_setup(held, KILL.replace("%s", str(attack.oids[spec.username])))
     wait_until(lambda: not succeeds(session))
+    assert not succeeds(session)
 
 
 def connection_of_the_bot(attack: Attack) -> contextlib.closing[Session]:
