@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Mapping[str, Any]
@@ -321,40 +321,6 @@ class Task:
     last_error: str | None = None
 
 
-class Priority(IntEnum):
-    """What goes first. SAFETY: what ends access, and alerts."""
-
-    SAFETY = 0
-    GRANT = 1
-    DECISION = 2
-    BACKGROUND = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """A place in a runner. ``pool`` is one target server or Slack; ``is_retry``: the task was begun before."""
-
-    pool: str
-    priority: Priority
-    is_retry: bool
-
-    @property
-    def key(self) -> str:
-        """The slot as the ledger's query compares it."""
-        return f"{int(self.priority)} {int(self.is_retry)} {self.pool}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The right to run a task until ``until``; ``number`` is given out once and checked at every later step."""
-
-    task: Task
-    number: int
-    worker: str
-    until: datetime
-    slot: Slot
-
-
 @dataclass(frozen=True, kw_only=True)
 class AuditEvent:
     """One line of the record. ``text`` is personal (a reason, a name) and kept apart; the event holds its digest."""
@@ -366,17 +332,6 @@ class AuditEvent:
     request_id: int | None
     facts: Json = field(default_factory=dict)
     text: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lockdown:
-    """Grants matching it are ended and new ones refused; None matches everything."""
-
-    id: int
-    database: str | None
-    person_id: str | None
-    locked_by: str
-    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ async def _begin(context: Context, request_id: int, gone: str | None) -> None:
 async def _wait(context: Context, numbers: list[int], seconds: float) -> None:
     """A running bot does the work; where none runs we are it, for as long as this takes."""
     deadline = time.monotonic() + seconds
-    works_itself = context.ledger.take_sole_run() if context.ledger.is_sqlite else True
+    works_itself = context.ledger.acquire_run_lock() if context.ledger.is_sqlite else True
     if works_itself and context.ledger.is_sqlite:
         await context.ledger.free_leases()
     try:
@@ -110,7 +110,7 @@ async def _wait(context: Context, numbers: list[int], seconds: float) -> None:
                 await _told(context, numbers, min(deadline, time.monotonic() + TELL_SECONDS))
     finally:
         if works_itself:
-            context.ledger.release_sole_run()
+            context.ledger.release_run_lock()
 
 
 @asynccontextmanager
@@ -131,13 +131,13 @@ async def _ended(context: Context, numbers: list[int], deadline: float) -> None:
     with progress:
         while time.monotonic() < deadline and (alive := await _alive(context, numbers)):
             progress.update(bar, completed=len(numbers) - alive)
-            await context.ledger.changed(LOOK_SECONDS, reader="revoke")
+            await context.ledger.wait_for_commit(LOOK_SECONDS, reader="revoke")
 
 
 async def _told(context: Context, numbers: list[int], deadline: float) -> None:
     """Cards and messages follow the ends. Where Slack does not answer they are left to the bot's next run."""
     while time.monotonic() < deadline and await _is_due(context, numbers):
-        await context.ledger.changed(LOOK_SECONDS, reader="revoke")
+        await context.ledger.wait_for_commit(LOOK_SECONDS, reader="revoke")
 
 
 async def _is_due(context: Context, numbers: list[int]) -> bool:

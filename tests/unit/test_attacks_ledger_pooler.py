@@ -74,10 +74,10 @@ async def test_every_call_is_answered(store_url: str) -> None:
 
 async def is_woken_by(waiting: Ledger, other: Ledger) -> bool:
     """Whether a commit of ``other`` is news to ``waiting``, which listens and has heard of all before."""
-    require(await waiting.changed(LISTENS_WITHIN), "whoever begins to listen is woken once")
-    while await waiting.changed(QUIET):
+    require(await waiting.wait_for_commit(LISTENS_WITHIN), "whoever begins to listen is woken once")
+    while await waiting.wait_for_commit(QUIET):
         pass
-    woken = asyncio.create_task(waiting.changed(WAKES_WITHIN))
+    woken = asyncio.create_task(waiting.wait_for_commit(WAKES_WITHIN))
     await asyncio.sleep(QUIET)
     require(not woken.done(), "nothing else is committed")
     await other.set_cursor("news", 1)

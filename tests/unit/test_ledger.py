@@ -14,7 +14,7 @@ from sqlalchemy import delete, insert, select
 
 from storage.audit_log import AuditKind
 from storage.commands import CancelRequest, RenewPassword, RetryProvision, RevokeGrant, TimeOutRequest
-from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
+from storage.errors import LedgerUnavailable, LimitReached, NoSuchRequest, NotPossible
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS
 from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind, UsageCounts, Verdict
@@ -319,7 +319,7 @@ async def test_messages_are_written_with_the_move_and_posted_later(ledger: Ledge
     await ledger.message_rendered(copy.id, 3)
     (found,) = await ledger.messages(request.id, Purpose.CARD_COPY)
     assert (found.channel, found.ts, found.version) == ("D01", "1.2", 3)
-    await ledger.message_gone(copy.id)
+    await ledger.message_deleted(copy.id)
     (gone,) = await ledger.messages(request.id, Purpose.CARD_COPY)
     assert gone.ts is None
     assert await ledger.messages(request.id, Purpose.CARD) == (card,)
@@ -363,7 +363,7 @@ async def test_times_come_back_aware_in_utc_with_microseconds(ledger: Ledger, cl
 
 async def test_a_time_without_zone_is_refused(ledger: Ledger, clock: TurnableClock) -> None:
     clock.moment = START.replace(tzinfo=None)
-    with pytest.raises(StoreUnavailable, match="StatementError"):
+    with pytest.raises(LedgerUnavailable, match="StatementError"):
         await ledger.submit(draft())
 
 
@@ -497,15 +497,15 @@ async def test_what_is_counted_with_the_ask_decides(ledger: Ledger, clock: Turna
 
 async def test_what_was_seen_is_written_once(ledger: Ledger, clock: TurnableClock) -> None:
     """Two who saw the same change at once: one of them announces it."""
-    assert await ledger.remembered("group:S01") is None
-    assert await ledger.remember("group:S01", "one", was=None)
-    assert not await ledger.remember("group:S01", "two", was=None)
-    outcomes = await asyncio.gather(*(ledger.remember("group:S01", f"v{n}", was="one") for n in range(5)))
+    assert await ledger.seen("group:S01") is None
+    assert await ledger.set_seen("group:S01", "one", was=None)
+    assert not await ledger.set_seen("group:S01", "two", was=None)
+    outcomes = await asyncio.gather(*(ledger.set_seen("group:S01", f"v{n}", was="one") for n in range(5)))
     assert sorted(outcomes) == [False] * 4 + [True]
-    assert await ledger.remembered_names("group:") == ("group:S01",)
-    now = await ledger.remembered("group:S01")
-    assert await ledger.remember("group:S01", None, was=now)
-    assert await ledger.remembered_names("") == ()
+    assert await ledger.seen_names("group:") == ("group:S01",)
+    now = await ledger.seen("group:S01")
+    assert await ledger.set_seen("group:S01", None, was=now)
+    assert await ledger.seen_names("") == ()
     assert clock()
 
 
@@ -514,7 +514,7 @@ async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger,
     facts = {"group": "S01", "added": ["U01"], "removed": []}
     events = ((AuditKind.GROUP_CHANGED, "slack", facts), (AuditKind.ALERT, "bot", {"what": "changed"}))
     plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=clock(), payload={"what": "changed"})
-    seen = [ledger.remember("group:S01", f"v{n}", was=None, events=events, plan=plan) for n in range(5)]
+    seen = [ledger.set_seen("group:S01", f"v{n}", was=None, events=events, plan=plan) for n in range(5)]
     assert sum(await asyncio.gather(*seen)) == 1
     found = [(e.kind, e.actor, e.facts, e.at) for e in await ledger.events_after(0, limit=100)]
     assert found == [(*event, clock()) for event in events]
@@ -523,6 +523,6 @@ async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger,
 
 async def test_an_event_and_its_task_are_kept_together(ledger: Ledger, clock: TurnableClock) -> None:
     plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=clock(), payload={"since": object()})
-    with pytest.raises((StoreUnavailable, TypeError)):
+    with pytest.raises((LedgerUnavailable, TypeError)):
         await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "changed"}, plan=plan)
     assert await ledger.events_after(0, limit=100) == ()

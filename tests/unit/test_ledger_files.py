@@ -17,7 +17,7 @@ from psycopg import sql
 
 import storage
 from storage.audit_log import AuditKind
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.files import make_private
 from storage.ledger import Ledger
 from tests.servers.postgresql import PostgresServer
@@ -40,12 +40,12 @@ def modes(folder: Path) -> dict[str, int]:
 async def use(ledger: Ledger) -> None:
     """Open it as the bot does, with all files there: a write, and the lock."""
     await ledger.open(create=True)
-    assert ledger.take_sole_run()
+    assert ledger.acquire_run_lock()
     await ledger.record(AuditKind.ALERT, actor="bot")
 
 
 async def give_back(ledger: Ledger) -> None:
-    ledger.release_sole_run()
+    ledger.release_run_lock()
     await ledger.close()
 
 
@@ -83,7 +83,7 @@ async def test_rights_that_an_owner_took_away_are_not_given_back(tmp_path: Path)
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     try:
         await ledger.open(create=True)  # the superuser writes it all the same
-    except StoreUnavailable:
+    except LedgerUnavailable:
         assert os.geteuid() != 0
     await ledger.close()
     assert modes(tmp_path)["ledger.db"] == 0o400
@@ -110,7 +110,7 @@ def test_a_pipe_or_a_device_keeps_its_rights(tmp_path: Path) -> None:
 
 async def test_looking_makes_no_file(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
-    with pytest.raises(storage.errors.SchemaMissing):
+    with pytest.raises(storage.errors.SchemaMismatch):
         await ledger.open(create=False)
     await ledger.close()
     assert modes(tmp_path) == {}
@@ -126,7 +126,7 @@ async def test_looking_makes_no_file(tmp_path: Path) -> None:
 async def test_any_name_that_a_url_can_say(tmp_path: Path, name: str) -> None:
     """Written as URLs are: what means something in one stands there as ``%`` and two digits."""
     ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/{quote(name)}")
-    assert ledger.take_sole_run()
+    assert ledger.acquire_run_lock()
     found = set(modes(tmp_path))
     await give_back(ledger)
     assert {name, f"{name}.lock"} <= found
@@ -163,9 +163,9 @@ async def test_a_password_with_everything_in_it(postgresql15: PostgresServer) ->
     place = postgresql15.superuser_url(database).partition("@")[2]
     url = f"postgresql+psycopg://{quote(login, safe='')}:{quote(password, safe='')}@{place}"
     ledger, other = await open_ledger(url), await open_ledger(url)
-    while await ledger.changed(1):
+    while await ledger.wait_for_commit(1):
         pass
     await other.record(AuditKind.ALERT, actor="bot")
-    assert await ledger.changed(20), "it listens with the same password"
+    assert await ledger.wait_for_commit(20), "it listens with the same password"
     await ledger.close()
     await other.close()

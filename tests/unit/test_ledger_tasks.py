@@ -51,7 +51,7 @@ async def test_a_claim_carries_the_task_and_counts_the_tries(ledger: Ledger, clo
     await add(ledger, plan(payload={"state": "denied"}))
     claim = await claimed(ledger)
     assert (claim.task.payload, claim.task.attempts, claim.until) == ({"state": "denied"}, 1, START + LEASE)
-    await ledger.put_back(claim, due_at=START, error="no answer")
+    await ledger.reschedule(claim, due_at=START, error="no answer")
     again = await claimed(ledger)
     assert (again.task.id, again.task.attempts, again.task.last_error) == (claim.task.id, 2, "no answer")
     assert again.number != claim.number
@@ -122,7 +122,7 @@ async def test_a_lease_runs_out_and_its_claim_is_lost_in_every_way(ledger: Ledge
         ledger.check_claim(lost),
         ledger.renew(lost, LEASE),
         ledger.finish(lost),
-        ledger.put_back(lost, due_at=START, error=None),
+        ledger.reschedule(lost, due_at=START, error=None),
     ):
         with pytest.raises(ClaimLost):
             await attempt
@@ -233,7 +233,7 @@ async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_s
     running = await _claim_of(ledger, TaskKind.REVOKE)
     clock.turn(SECOND)
     await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
-    await ledger.put_back(running, due_at=clock() + timedelta(hours=1), error="its end was moved")
+    await ledger.reschedule(running, due_at=clock() + timedelta(hours=1), error="its end was moved")
     (revocation,) = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
     assert revocation.due_at == clock()
 
@@ -241,7 +241,7 @@ async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_s
 async def test_a_task_that_nobody_moved_sleeps_as_long_as_it_is_told(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan())
     clock.turn(SECOND)
-    await ledger.put_back(await claimed(ledger), due_at=START + 60 * SECOND, error=None)
+    await ledger.reschedule(await claimed(ledger), due_at=START + 60 * SECOND, error=None)
     (task,) = await ledger.tasks()
     assert task.due_at == START + 60 * SECOND
 

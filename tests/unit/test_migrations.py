@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 
 from storage.database import Database
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.ledger import Ledger
 from storage.schema import metadata
 from tests.unit.ledgers import draft, open_ledger
@@ -44,7 +44,7 @@ async def test_one_of_a_lane_is_the_store_s_own_rule(ledger: Ledger) -> None:
     columns = "(kind, lock_key, payload, due_at, created_at, attempts, claim)"
     async with ledger.writing() as tx:
         await tx.exec_driver_sql(f"INSERT INTO tasks {columns} VALUES ({row}, NULL), ({row}, NULL), ({row}, 1)")
-    with pytest.raises(StoreUnavailable, match=r"(?i)integrity|unique"):
+    with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|unique"):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql(f"INSERT INTO tasks {columns} VALUES ({row}, 2)")
 
@@ -59,7 +59,7 @@ async def test_one_of_a_lane_is_the_store_s_own_rule(ledger: Ledger) -> None:
 )
 async def test_nothing_points_at_a_request_that_is_not_there(ledger: Ledger, statement: str) -> None:
     await ledger.submit(draft())
-    with pytest.raises(StoreUnavailable, match=r"(?i)integrity|foreign"):
+    with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|foreign"):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql(statement)
 

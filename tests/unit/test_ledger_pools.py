@@ -8,9 +8,9 @@ from dataclasses import replace
 from sqlalchemy import delete, update
 
 from storage.ledger import Ledger, random_key
+from storage.pools import UNKNOWN
 from storage.records import Claim, Priority, Slot, TaskKind
 from storage.schema import requests, tasks
-from storage.slots import UNKNOWN
 from tests.unit.ledgers import LEASE, START, TurnableClock, draft
 from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 
@@ -80,7 +80,7 @@ async def test_a_revocation_goes_before_what_was_queued_earlier_in_its_lane(
     await ledger.finish(running)
     ending = await claimed(ledger)
     assert ending.task.kind is TaskKind.REVOKE
-    await ledger.put_back(ending, due_at=clock() + SECOND, error="no answer")
+    await ledger.reschedule(ending, due_at=clock() + SECOND, error="no answer")
     assert (await claimed(ledger)).task.kind is TaskKind.CLOSE_CREDENTIALS, "what is in back-off holds nobody up"
 
 
@@ -133,10 +133,10 @@ async def test_a_grant_whose_server_is_not_known_holds_up_no_other(ledger: Ledge
 async def test_how_long_until_a_task_is_due(ledger: Ledger, clock: TurnableClock) -> None:
     lock_key = await on_server(ledger, "env:A", due_at=START + 60 * SECOND)
     request_id = int(lock_key[3:])
-    assert await ledger.until_due(TaskKind.REVOKE, request_id) == 60 * SECOND
+    assert await ledger.time_until_due(TaskKind.REVOKE, request_id) == 60 * SECOND
     clock.turn(90 * SECOND)
-    assert await ledger.until_due(TaskKind.REVOKE, request_id) == -30 * SECOND
-    assert await ledger.until_due(TaskKind.REPAIR, request_id) is None
+    assert await ledger.time_until_due(TaskKind.REVOKE, request_id) == -30 * SECOND
+    assert await ledger.time_until_due(TaskKind.REPAIR, request_id) is None
 
 
 async def _without_feed(ledger: Ledger) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 
 import storage
 from storage.audit_log import AuditKind
-from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
+from storage.errors import LedgerError, LedgerUnavailable, SchemaMismatch
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
 from storage.transitions import Transition
@@ -60,7 +60,7 @@ async def line(process: Process) -> str:
 async def quiet(ledger: Ledger, reader: str = "runner") -> None:
     """Until this reader knows of everything so far."""
     deadline = time.monotonic() + PATIENCE
-    while await ledger.changed(A_LITTLE, reader=reader):
+    while await ledger.wait_for_commit(A_LITTLE, reader=reader):
         assert time.monotonic() < deadline, "the ledger never comes to rest"
 
 
@@ -69,7 +69,7 @@ async def quiet(ledger: Ledger, reader: str = "runner") -> None:
 
 async def test_only_an_upgrade_makes_a_ledger(store_url: str) -> None:
     ledger = Ledger(store_url)
-    with pytest.raises(SchemaMissing, match="dbaccess store upgrade"):
+    with pytest.raises(SchemaMismatch, match="dbaccess store upgrade"):
         await ledger.open(create=False)
     if ledger.is_sqlite:
         assert not ledger.path.exists()
@@ -116,7 +116,7 @@ async def test_sqlite_refuses_nobody_who_makes_a_ledger_too(tmp_path: Path) -> N
 async def test_an_empty_file_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
-    with pytest.raises(SchemaMissing, match="store upgrade"):
+    with pytest.raises(SchemaMismatch, match="store upgrade"):
         await ledger.open(create=False)
     await ledger.close()
 
@@ -125,7 +125,7 @@ async def test_an_empty_file_is_no_ledger(tmp_path: Path) -> None:
 async def test_a_newer_ledger_is_left_alone(store_url: str, create: bool) -> None:
     await _at_revision(store_url, "9999")
     ledger = Ledger(store_url)
-    with pytest.raises(SchemaMissing, match="newer dbaccess"):
+    with pytest.raises(SchemaMismatch, match="newer dbaccess"):
         await ledger.open(create=create)
     await ledger.close()
 
@@ -167,7 +167,7 @@ async def test_a_reader_sees_no_half_of_a_move_and_waits_for_nobody(ledger: Ledg
 
 # One bot on SQLite.
 
-HOLDS = "ledger = module.Ledger(sys.argv[1])\nprint(ledger.take_sole_run(), flush=True)\nsys.stdin.read()"
+HOLDS = "ledger = module.Ledger(sys.argv[1])\nprint(ledger.acquire_run_lock(), flush=True)\nsys.stdin.read()"
 
 
 async def test_one_bot_runs_on_a_file(tmp_path: Path) -> None:
@@ -175,30 +175,30 @@ async def test_one_bot_runs_on_a_file(tmp_path: Path) -> None:
     ledger = await open_ledger(url)
     async with program(HOLDS, url) as other:
         assert await line(other) == "True"
-        assert not ledger.take_sole_run()
+        assert not ledger.acquire_run_lock()
         other.kill()
         await other.wait()
-    assert ledger.take_sole_run()
+    assert ledger.acquire_run_lock()
     async with program(HOLDS, url) as other:
         assert await line(other) == "False"
-        ledger.release_sole_run()
+        ledger.release_run_lock()
     await ledger.close()
 
 
 async def test_the_lock_is_the_file_s_by_whatever_name(tmp_path: Path) -> None:
     (tmp_path / "other").symlink_to(tmp_path)
     one = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
-    assert one.take_sole_run()
+    assert one.acquire_run_lock()
     async with program(HOLDS, f"sqlite+aiosqlite:///{tmp_path}/other/ledger.db") as other:
         assert await line(other) == "False"
-    one.release_sole_run()
+    one.release_run_lock()
 
 
 async def test_any_number_of_bots_run_on_postgresql(ledger: Ledger, replica: Ledger) -> None:
     if not ledger.is_sqlite:
-        assert ledger.take_sole_run()
-        assert replica.take_sole_run()
-        ledger.release_sole_run()
+        assert ledger.acquire_run_lock()
+        assert replica.acquire_run_lock()
+        ledger.release_run_lock()
 
 
 # Waking.
@@ -232,7 +232,7 @@ async def _woken_after(ledger: Ledger, other: Process) -> float:
     """Seconds from the commit until the waiting reader knows of it."""
     assert other.stdin is not None
     await quiet(ledger)
-    waiting = asyncio.create_task(ledger.changed(PATIENCE))
+    waiting = asyncio.create_task(ledger.wait_for_commit(PATIENCE))
     other.stdin.write(b"move\n")
     assert await line(other) == "committed"
     committed = time.monotonic()
@@ -247,12 +247,12 @@ async def test_a_commit_while_nobody_waited_is_not_missed(ledger: Ledger, store_
         assert other.stdin is not None
         other.stdin.write(b"move\n")
         assert await line(other) == "committed"
-        assert await ledger.changed(PATIENCE)
+        assert await ledger.wait_for_commit(PATIENCE)
 
 
 async def test_a_commit_of_ours_wakes_at_once_and_once(ledger: Ledger) -> None:
     await quiet(ledger)
-    waiting = asyncio.create_task(ledger.changed(PATIENCE))
+    waiting = asyncio.create_task(ledger.wait_for_commit(PATIENCE))
     await asyncio.sleep(0)
     await ledger.record(AuditKind.ALERT, actor="bot")
     assert await asyncio.wait_for(waiting, PATIENCE)
@@ -263,8 +263,8 @@ async def test_every_reader_is_woken(ledger: Ledger) -> None:
     for reader in ("one", "two"):
         await quiet(ledger, reader)
     await ledger.record(AuditKind.ALERT, actor="bot")
-    assert await ledger.changed(PATIENCE, reader="one")
-    assert await ledger.changed(PATIENCE, reader="two")
+    assert await ledger.wait_for_commit(PATIENCE, reader="one")
+    assert await ledger.wait_for_commit(PATIENCE, reader="two")
 
 
 async def test_looking_for_work_in_vain_wakes_nobody(ledger: Ledger, replica: Ledger) -> None:
@@ -273,22 +273,22 @@ async def test_looking_for_work_in_vain_wakes_nobody(ledger: Ledger, replica: Le
         await quiet(one)
     for _ in range(3):
         assert await ledger.claim("worker", timedelta(seconds=90)) is None
-    assert not await ledger.changed(A_LITTLE)
-    assert not await replica.changed(A_LITTLE)
+    assert not await ledger.wait_for_commit(A_LITTLE)
+    assert not await replica.wait_for_commit(A_LITTLE)
 
 
 async def test_a_listener_that_was_cut_off_listens_again(ledger: Ledger, replica: Ledger) -> None:
     if ledger.is_sqlite:
         return
     await quiet(ledger)
-    async with replica.writing(wakes=False) as tx:
+    async with replica.writing(announce=False) as tx:
         cut = await tx.exec_driver_sql(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             "WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
         )
         assert cut.scalar_one() == 1
     await replica.record(AuditKind.ALERT, actor="bot")
-    assert await ledger.changed(PATIENCE)
+    assert await ledger.wait_for_commit(PATIENCE)
 
 
 # Crashes.
@@ -365,7 +365,7 @@ async def test_kills_at_random_moments_leave_only_whole_moves(ledger: Ledger, st
 async def test_a_store_that_does_not_answer_says_so_without_its_secrets() -> None:
     url = "postgresql+psycopg://keeper:Secret0Words@127.0.0.1:1/ledger"
     ledger = Ledger(url)
-    with pytest.raises(StoreUnavailable) as silent:
+    with pytest.raises(LedgerUnavailable) as silent:
         await ledger.open(create=False)
     await ledger.close()
     shown = f"{silent.value} {silent.value!r} {silent.value.__cause__}"
@@ -388,7 +388,7 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"not a database, but long enough to be looked at" * 50)
     for create in (False, True):
         ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(LedgerUnavailable):
             await ledger.open(create=create)
         await ledger.close()
 
@@ -396,7 +396,7 @@ async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
 async def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'file' / 'ledger.db'}")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(LedgerUnavailable):
         await ledger.open(create=True)
     await ledger.close()
 
@@ -409,7 +409,7 @@ async def test_a_locked_file_is_unavailable_and_the_move_not_made(
     request = await bring(ledger, clock, State.PENDING)
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(LedgerUnavailable):
         await approve(ledger, request)
     holder.execute("ROLLBACK")
     holder.close()
