@@ -1,7 +1,7 @@
 """The database under the ledger: engine, transactions, clock, migrations. It knows nothing about requests.
 
-SQLite is a file in WAL mode. Every write is a ``BEGIN IMMEDIATE`` with ``synchronous=FULL``: a change that a person was told about
-survives a power cut. ``:memory:`` is refused: it shares one connection, so two approvals could both win.
+SQLite is a file in WAL mode. Every write is a ``BEGIN IMMEDIATE`` with ``synchronous=FULL``: a change that was reported to a
+person survives a power cut. ``:memory:`` is refused: it shares one connection, so two approvals could both win.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class _TranslatedErrors:
 
 
 def _with_connect_timeout(url: URL) -> URL:
-    """Limit how long a connection attempt takes. Without a limit, the driver waits two minutes for a server that drops packets."""
+    """Limit how long connecting takes: the driver alone waits two minutes for a server that drops packets."""
     has_limit = url.get_backend_name() == "sqlite" or "connect_timeout" in url.query
     return url if has_limit else url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
 

@@ -22,7 +22,7 @@ def ledger_server(postgresql15: PostgresServer) -> tuple[PostgresServer, str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty store of its own."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
@@ -40,16 +40,16 @@ def clock() -> TurnableClock:
 
 
 @pytest.fixture
-async def ledger(store_url: str, clock: TurnableClock) -> AsyncIterator[Ledger]:
-    opened = await open_ledger(store_url, clock)
+async def ledger(ledger_url: str, clock: TurnableClock) -> AsyncIterator[Ledger]:
+    opened = await open_ledger(ledger_url, clock)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def replica(store_url: str, ledger: Ledger, clock: TurnableClock) -> AsyncIterator[Ledger]:
+async def replica(ledger_url: str, ledger: Ledger, clock: TurnableClock) -> AsyncIterator[Ledger]:
     """A second program on the same store."""
-    opened = await open_ledger(store_url, clock)
+    opened = await open_ledger(ledger_url, clock)
     assert opened.id == ledger.id
     yield opened
     await opened.close()

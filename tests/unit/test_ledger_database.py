@@ -67,8 +67,8 @@ async def quiet(ledger: Ledger, reader: str = "runner") -> None:
 # Opening.
 
 
-async def test_only_an_upgrade_makes_a_ledger(store_url: str) -> None:
-    ledger = Ledger(store_url)
+async def test_only_an_upgrade_makes_a_ledger(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
     with pytest.raises(SchemaMismatch, match="dbaccess store upgrade"):
         await ledger.open(create=False)
     if ledger.is_sqlite:
@@ -80,10 +80,10 @@ async def test_only_an_upgrade_makes_a_ledger(store_url: str) -> None:
     await ledger.close()
 
 
-async def test_a_ledger_keeps_its_name(store_url: str) -> None:
+async def test_a_ledger_keeps_its_name(ledger_url: str) -> None:
     names = set()
     for create in (True, True, False):
-        ledger = Ledger(store_url)
+        ledger = Ledger(ledger_url)
         await ledger.open(create=create)
         names.add(ledger.id)
         await ledger.close()
@@ -97,8 +97,8 @@ async def test_two_ledgers_have_two_names(tmp_path: Path) -> None:
         await ledger.close()
 
 
-async def test_many_open_a_new_ledger_at_the_same_moment(store_url: str) -> None:
-    ledgers = [Ledger(store_url) for _ in range(4)]
+async def test_many_open_a_new_ledger_at_the_same_moment(ledger_url: str) -> None:
+    ledgers = [Ledger(ledger_url) for _ in range(4)]
     await asyncio.gather(*[ledger.open(create=True) for ledger in ledgers])
     assert len({ledger.id for ledger in ledgers}) == 1
     await asyncio.gather(*[ledger.close() for ledger in ledgers])
@@ -122,9 +122,9 @@ async def test_an_empty_file_is_no_ledger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("create", [False, True])
-async def test_a_newer_ledger_is_left_alone(store_url: str, create: bool) -> None:
-    await _at_revision(store_url, "9999")
-    ledger = Ledger(store_url)
+async def test_a_newer_ledger_is_left_alone(ledger_url: str, create: bool) -> None:
+    await _at_revision(ledger_url, "9999")
+    ledger = Ledger(ledger_url)
     with pytest.raises(SchemaMismatch, match="newer dbaccess"):
         await ledger.open(create=create)
     await ledger.close()
@@ -219,8 +219,8 @@ asyncio.run(main())
 """
 
 
-async def test_a_commit_of_another_process_wakes_within_a_second(ledger: Ledger, store_url: str) -> None:
-    async with program(COMMITS, store_url) as other:
+async def test_a_commit_of_another_process_wakes_within_a_second(ledger: Ledger, ledger_url: str) -> None:
+    async with program(COMMITS, ledger_url) as other:
         assert await line(other) == "ready"
         took = [await _woken_after(ledger, other) for _ in range(3)]
         while min(took) >= 1:  # a busy machine slows one down; what is slow by itself is slow each time
@@ -240,8 +240,8 @@ async def _woken_after(ledger: Ledger, other: Process) -> float:
     return time.monotonic() - committed
 
 
-async def test_a_commit_while_nobody_waited_is_not_missed(ledger: Ledger, store_url: str) -> None:
-    async with program(COMMITS, store_url) as other:
+async def test_a_commit_while_nobody_waited_is_not_missed(ledger: Ledger, ledger_url: str) -> None:
+    async with program(COMMITS, ledger_url) as other:
         assert await line(other) == "ready"
         await quiet(ledger)
         assert other.stdin is not None
@@ -309,10 +309,10 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(("step", "when"), [("_apply", "after"), ("_audit", "after"), ("_follow", "after")])
-async def test_a_kill_within_a_move_leaves_nothing_of_it(ledger: Ledger, store_url: str, step: str, when: str) -> None:
+async def test_a_kill_within_a_move_leaves_nothing_of_it(ledger: Ledger, ledger_url: str, step: str, when: str) -> None:
     request, _ = await ledger.submit(draft())
     tasks = await ledger.tasks()
-    async with program(DIES, store_url, step, when, str(request.id)) as other:
+    async with program(DIES, ledger_url, step, when, str(request.id)) as other:
         assert await asyncio.wait_for(other.wait(), PATIENCE) == -signal.SIGKILL
     assert await ledger.request(request.id) == request
     assert await ledger.decisions(request.id) == ()
@@ -334,12 +334,12 @@ asyncio.run(main())
 """
 
 
-async def test_kills_at_random_moments_leave_only_whole_moves(ledger: Ledger, store_url: str) -> None:
+async def test_kills_at_random_moments_leave_only_whole_moves(ledger: Ledger, ledger_url: str) -> None:
     """What was answered is on disk, and what is on disk is whole: the decision, its event, the planned end."""
     answered: set[int] = set()
     dice = random.Random(7)
     for round_ in range(6):
-        async with program(APPROVES, store_url, str(round_)) as other:
+        async with program(APPROVES, ledger_url, str(round_)) as other:
             assert await line(other) == "ready"
             for _ in range(dice.randrange(4)):
                 answered.add(int(await line(other)))
@@ -373,10 +373,10 @@ async def test_a_store_that_does_not_answer_says_so_without_its_secrets() -> Non
     assert not [word for word in ("Secret0Words", "keeper", "127.0.0.1") if word in shown]
 
 
-async def test_a_wrong_password_is_not_shown(ledger: Ledger, store_url: str) -> None:
+async def test_a_wrong_password_is_not_shown(ledger: Ledger, ledger_url: str) -> None:
     if ledger.is_sqlite:
         return
-    wrong = make_url(store_url).set(password="Mistyped0Secret").render_as_string(hide_password=False)
+    wrong = make_url(ledger_url).set(password="Mistyped0Secret").render_as_string(hide_password=False)
     other = Ledger(wrong)
     with pytest.raises(LedgerError) as refused:
         await other.open(create=True)

@@ -23,16 +23,16 @@ LIVE, EXTENSION, WAITING = 5, 6, 7
 
 
 @pytest.fixture
-async def old(store_url: str) -> AsyncIterator[Ledger]:
+async def old(ledger_url: str) -> AsyncIterator[Ledger]:
     """The ledger of version 0.1.0, migrated."""
-    if store_url.startswith("sqlite"):
-        connection = sqlite3.connect(store_url.removeprefix("sqlite+aiosqlite:///"))
+    if ledger_url.startswith("sqlite"):
+        connection = sqlite3.connect(ledger_url.removeprefix("sqlite+aiosqlite:///"))
         connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text())
         connection.close()
     else:
-        with psycopg.connect(store_url.replace("+psycopg", ""), autocommit=True) as server:
+        with psycopg.connect(ledger_url.replace("+psycopg", ""), autocommit=True) as server:
             server.execute((DUMPS / "0.1.0.postgresql.sql").read_bytes())
-    ledger = Ledger(store_url, clock=TurnableClock(MADE_AT + timedelta(hours=1)))
+    ledger = Ledger(ledger_url, clock=TurnableClock(MADE_AT + timedelta(hours=1)))
     await ledger.open(create=True)
     yield ledger
     await ledger.close()
@@ -72,15 +72,15 @@ async def test_a_pending_request_is_the_same_as_one_submitted_now(old: Ledger) -
     assert (await approve(old, waiting, "U0LEAD")).state is State.APPROVED
 
 
-async def test_a_row_that_cannot_be_read_keeps_no_ledger_from_migrating(store_url: str) -> None:
-    if not store_url.startswith("sqlite"):
+async def test_a_row_that_cannot_be_read_keeps_no_ledger_from_migrating(ledger_url: str) -> None:
+    if not ledger_url.startswith("sqlite"):
         pytest.skip("PostgreSQL stores no broken JSON")
-    connection = sqlite3.connect(store_url.removeprefix("sqlite+aiosqlite:///"))
+    connection = sqlite3.connect(ledger_url.removeprefix("sqlite+aiosqlite:///"))
     connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text())
     connection.execute("UPDATE requests SET target = '{\"engine\": ', receipt = '{', terms = '[' WHERE id = 1")
     connection.commit()
     connection.close()
-    ledger = Ledger(store_url)
+    ledger = Ledger(ledger_url)
     await ledger.open(create=True)
     assert (await ledger.request(LIVE)).state is State.ACTIVE
     await ledger.close()

@@ -64,16 +64,16 @@ async def test_nothing_points_at_a_request_that_is_not_there(ledger: Ledger, sta
             await tx.exec_driver_sql(statement)
 
 
-async def test_an_upgrade_of_a_ledger_that_is_up_to_date_changes_nothing(ledger: Ledger, store_url: str) -> None:
+async def test_an_upgrade_of_a_ledger_that_is_up_to_date_changes_nothing(ledger: Ledger, ledger_url: str) -> None:
     request, _ = await ledger.submit(draft())
-    again = await open_ledger(store_url)
+    again = await open_ledger(ledger_url)
     assert again.id == ledger.id
     assert (await again.request(request.id)).key == request.key
     await again.close()
 
 
-async def test_an_upgrade_that_is_broken_off_leaves_nothing(store_url: str) -> None:
-    store = Database(store_url)
+async def test_an_upgrade_that_is_broken_off_leaves_nothing(ledger_url: str) -> None:
+    store = Database(ledger_url)
 
     async def broken_off() -> None:
         async with store.migrated():
