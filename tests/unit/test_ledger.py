@@ -234,7 +234,9 @@ async def lock(ledger: Ledger, *, database: str | None = None, person: str | Non
 
 
 @pytest.mark.parametrize(("database", "person"), [(None, None), ("orders-prod", None), (None, "U01REQUESTER")])
-async def test_a_lockdown_stops_approval_and_start_of_matching_requests(ledger: Ledger, database: str | None, person: str | None) -> None:
+async def test_a_lockdown_stops_approval_and_start_of_matching_requests(
+    ledger: Ledger, database: str | None, person: str | None
+) -> None:
     pending, _ = await ledger.submit(draft())
     approved, _ = await ledger.submit(draft(level="write"))
     await approve(ledger, approved)
@@ -325,10 +327,12 @@ async def test_messages_are_written_with_the_transition_and_posted_later(ledger:
     assert await ledger.messages(request.id, Purpose.CARD) == (card,)
 
 
-# Questions.
+# Queries.
 
 
-async def test_lists_are_by_state_person_and_database_newest_first(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_lists_filter_by_state_person_and_database_with_the_newest_first(
+    ledger: Ledger, clock: TurnableClock
+) -> None:
     found = {
         state: await bring(ledger, clock, state, database=state.name) for state in State if state is not State.APPLIED
     }
@@ -351,7 +355,7 @@ async def test_lists_are_by_state_person_and_database_newest_first(ledger: Ledge
 
 async def test_times_come_back_aware_in_utc_with_microseconds(ledger: Ledger, clock: TurnableClock) -> None:
     odd = datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=5, minutes=45)))
-    clock.moment = odd
+    clock.time = odd
     request, _ = await ledger.submit(draft())
     again = await ledger.request(request.id)
     assert again.requested_at == odd
@@ -362,7 +366,7 @@ async def test_times_come_back_aware_in_utc_with_microseconds(ledger: Ledger, cl
 
 
 async def test_a_time_without_zone_is_refused(ledger: Ledger, clock: TurnableClock) -> None:
-    clock.moment = START.replace(tzinfo=None)
+    clock.time = START.replace(tzinfo=None)
     with pytest.raises(LedgerUnavailable, match="StatementError"):
         await ledger.submit(draft())
 
