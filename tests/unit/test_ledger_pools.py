@@ -8,9 +8,10 @@ from dataclasses import replace
 from sqlalchemy import delete, update
 
 from storage.ledger import Ledger, random_key
-from storage.pools import UNKNOWN
-from storage.records import Claim, Priority, Slot, TaskKind
+from storage.pools import UNKNOWN, Priority, Slot
+from storage.records import TaskKind
 from storage.schema import requests, tasks
+from storage.task_queue import Claim
 from tests.unit.ledgers import LEASE, START, TurnableClock, draft
 from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 

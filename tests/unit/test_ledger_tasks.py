@@ -13,7 +13,8 @@ import pytest
 from storage.commands import RevokeGrant
 from storage.errors import ClaimLost
 from storage.ledger import Ledger
-from storage.records import Cause, Claim, State, TaskKind
+from storage.records import Cause, State, TaskKind
+from storage.task_queue import Claim
 from storage.transitions import TaskPlan, Transition
 from tests.unit.ledgers import LEASE, START, TurnableClock, bring, command_for
 
