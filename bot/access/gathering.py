@@ -61,7 +61,7 @@ async def _record_handle(context: Context, handle: Handle) -> None:
     if handle.group is None or handle.first == handle.group:
         return
     if handle.first is None:
-        await context.ledger.remember(pin_of(handle.name), handle.group, was=None)
+        await context.ledger.set_seen(pin_of(handle.name), handle.group, was=None)
         return
     await _alert_once(
         context,

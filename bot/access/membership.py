@@ -60,7 +60,7 @@ async def _handles(context: Context, config: Config) -> tuple[Handle, ...]:
     found = await context.directory.group_ids(names)
     return tuple(
         [
-            Handle(name=name, group=found.get(name), first=await context.ledger.remembered(pin_of(name)))
+            Handle(name=name, group=found.get(name), first=await context.ledger.seen(pin_of(name)))
             for name in sorted(names)
         ]
     )
@@ -84,7 +84,7 @@ async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]
 async def remembered_groups(context: Context) -> dict[str, frozenset[str]]:
     """Who was in each group when the bot last looked: for what is judged without Slack."""
     found: dict[str, frozenset[str]] = {}
-    for name in await context.ledger.remembered_names("group:"):
-        if (people := await context.ledger.remembered(name)) is not None:
+    for name in await context.ledger.seen_names("group:"):
+        if (people := await context.ledger.seen(name)) is not None:
             found[name.removeprefix("group:")] = frozenset(json.loads(people))
     return found

@@ -37,7 +37,7 @@ async def changes_since(context: Context, person_id: str, last: int | None) -> t
     if last is None:
         return None
     try:
-        events = await context.ledger.changed_by((person_id, POLICY), after=last)
+        events = await context.ledger.events_by((person_id, POLICY), after=last)
     except Exception:  # noqa: BLE001 - asked in trouble: whatever goes wrong here too, nothing is certain
         return None
     return tuple(event for event in events if event.kind != AuditKind.CLICK_REFUSED)

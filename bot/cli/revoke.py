@@ -102,7 +102,7 @@ async def _revoke_one(context: Context, request_id: int, gone: str | None) -> No
 async def _wait_for_ends(context: Context, numbers: list[int], seconds: float) -> None:
     """Wait for the running bot to end the grants. Where no bot runs, run the jobs in this process meanwhile."""
     deadline = time.monotonic() + seconds
-    runs_jobs = context.ledger.take_sole_run() if context.ledger.is_sqlite else True
+    runs_jobs = context.ledger.acquire_run_lock() if context.ledger.is_sqlite else True
     if runs_jobs and context.ledger.is_sqlite:
         await context.ledger.free_leases()
     try:
@@ -112,7 +112,7 @@ async def _wait_for_ends(context: Context, numbers: list[int], seconds: float) -
                 await _wait_for_notifications(context, numbers, min(deadline, time.monotonic() + NOTIFY_SECONDS))
     finally:
         if runs_jobs:
-            context.ledger.release_sole_run()
+            context.ledger.release_run_lock()
 
 
 @asynccontextmanager
@@ -133,13 +133,13 @@ async def _watch_ends(context: Context, numbers: list[int], deadline: float) -> 
     with progress:
         while time.monotonic() < deadline and (alive := await _count_live(context, numbers)):
             progress.update(bar, completed=len(numbers) - alive)
-            await context.ledger.changed(POLL_SECONDS, reader="revoke")
+            await context.ledger.wait_for_commit(POLL_SECONDS, reader="revoke")
 
 
 async def _wait_for_notifications(context: Context, numbers: list[int], deadline: float) -> None:
     """Wait until cards and messages are updated. Where Slack does not answer, the bot's next run updates them."""
     while time.monotonic() < deadline and await _has_due_tasks(context, numbers):
-        await context.ledger.changed(POLL_SECONDS, reader="revoke")
+        await context.ledger.wait_for_commit(POLL_SECONDS, reader="revoke")
 
 
 async def _has_due_tasks(context: Context, numbers: list[int]) -> bool:

@@ -181,7 +181,7 @@ async def _redraw_card(context: Context, job: JobContext, message: Message, requ
     try:
         await context.messenger.redraw(place_of(message), await card(context, request))
     except MessageGone:
-        await context.ledger.message_gone(message.id)
+        await context.ledger.message_deleted(message.id)
         if not request.state.is_over:
             await post_card_copy(context, job, message, request)
     except Undeliverable as closed:

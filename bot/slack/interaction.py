@@ -22,7 +22,7 @@ from bot.slack import ids, parse
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.render.replies import said
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 
 HTTP_OK = 200
 TOO_SLOW = frozenset(
@@ -148,5 +148,5 @@ async def in_trouble(context: Context, unforeseen: Exception, user_id: str, *, l
     reference = f"{number[:4]}-{number[4:]}"
     log.error("a listener failed", reference=reference, error=type(unforeseen).__name__, exc_info=unforeseen)
     changes = await queries.changes_since(context, user_id, last)
-    is_sure = not isinstance(unforeseen, StoreUnavailable)  # what it was writing may be written, or may yet be
+    is_sure = not isinstance(unforeseen, LedgerUnavailable)  # what it was writing may be written, or may yet be
     return replies.in_trouble(reference, user_id, changes or (None if changes is None or not is_sure else ()))

@@ -25,7 +25,7 @@ class CommandLine:
             "DBACCESS_CONFIG": str(folder),
             "SHOP_ADMIN_URL": "postgresql://bot:ShopAdminSecret@127.0.0.1:1/shop",
             "PATH": "/usr/bin:/bin",
-            **clock_ahead.moving(os.environ),
+            **clock_ahead.offset_variables(os.environ),
             **env,
         }
 

@@ -20,8 +20,8 @@ from bot.access.targets import target_of
 from bot.engines import WORKERS, Share
 from bot.jobs.runner import SLOTS
 from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, ReminderNotice
-from storage.records import Priority, Request, State, TaskKind
-from storage.slots import ON_SERVER, PRIORITIES
+from storage.pools import ON_SERVER, PRIORITIES, Priority
+from storage.records import Request, State, TaskKind
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
 from tests.access.hanging import FOR_EVER, Fleet, Hang, at_once, expect, waiting_requests
 from tests.open_faults import open_fault, require

@@ -101,7 +101,7 @@ def copied(program: Path, root: Path, folder: Path) -> list[str]:
 
 
 def _run(apt: Path, *command: str) -> None:
-    environment = {**clock_ahead.today(os.environ), "APT_CONFIG": str(apt / "conf")}
+    environment = {**clock_ahead.without_offset(os.environ), "APT_CONFIG": str(apt / "conf")}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=APT_SECONDS, check=False

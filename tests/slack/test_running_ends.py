@@ -19,7 +19,7 @@ from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
 from bot.settings import SettingsError
 from bot.slack.connection import Connection
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.records import Request, State
 from tests.access.environment import HOUR, AccessEnvironment
 from tests.fake_slack.server import FakeSlack, running
@@ -127,7 +127,7 @@ async def test_a_ledger_that_fails_for_a_moment_does_not_end_the_bot_that_stays_
         async def sometimes(**which: Any) -> Any:
             calls.append(len(calls))
             if len(calls) in {3, 4}:
-                raise StoreUnavailable("OperationalError")
+                raise LedgerUnavailable("OperationalError")
             if len(calls) > AWAY_FOR:
                 environment.server.is_up = True
             environment.clock.at += timedelta(seconds=30)

@@ -11,7 +11,7 @@ import pytest
 
 from bot.access import decide, password, request_access, revoke
 from bot.slack import forms
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.records import State
 from tests.access.environment import ADA, LEAD
 from tests.open_faults import require
@@ -100,17 +100,17 @@ async def test_a_ledger_that_fails_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last transaction may be written or not, and it may answer again a moment later."""
-    fail_before(monkeypatch, request_access, "request_access", StoreUnavailable("OperationalError"))
+    fail_before(monkeypatch, request_access, "request_access", LedgerUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(slack_environment, ADA, "")
 
 
-@pytest.mark.parametrize("question", ["last_event", "changed_by"])
+@pytest.mark.parametrize("question", ["last_event", "events_by"])
 async def test_a_ledger_that_cannot_be_asked_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     fail_after(monkeypatch, request_access, "request_access")
-    fail_before(monkeypatch, slack_environment.environment.ledger, question, StoreUnavailable("OperationalError"))
+    fail_before(monkeypatch, slack_environment.environment.ledger, question, LedgerUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(slack_environment, ADA, "")
 

@@ -1,4 +1,4 @@
-"""The store under the ledger: opening, crashes, waking, errors. Other processes are real ones."""
+"""The database under the ledger: opening, crashes, waiting for commits, errors. Other processes are real ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 
 import storage
 from storage.audit_log import AuditKind
-from storage.errors import LedgerError, SchemaMissing, StoreUnavailable
+from storage.errors import LedgerError, LedgerUnavailable, SchemaMismatch
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
 from storage.transitions import Transition
@@ -29,18 +29,18 @@ from tests.unit.ledgers import TurnableClock, approve, bring, command_for, draft
 
 ROOT = Path(storage.__file__).parent.parent
 PATIENCE = 120
-A_LITTLE = 0.6
-"""Longer than SQLite's files are left unwatched."""
+QUIET_SECONDS = 0.6
+"""Longer than the time between two looks at SQLite's files."""
 
 
-class NeverMind(Exception):
-    """Takes a transaction back."""
+class RollBack(Exception):
+    """Rolls a transaction back."""
 
 
 @asynccontextmanager
 async def program(code: str, url: str, *arguments: str) -> AsyncIterator[Process]:
-    """Another process on the same store; killed at the end if it is still there."""
-    head = "import asyncio, os, signal, sys\nfrom storage import ledger as module\nfrom storage.commands import *\nfrom tests.unit.ledgers import *\n"
+    """Another process on the same database. It is killed at the end if it still runs."""
+    head = "import asyncio, os, signal, sys\nfrom storage import interpreter, ledger as module\nfrom storage.commands import *\nfrom tests.unit.ledgers import *\n"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", head + code, url, *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
@@ -58,18 +58,18 @@ async def line(process: Process) -> str:
 
 
 async def quiet(ledger: Ledger, reader: str = "runner") -> None:
-    """Until this reader knows of everything so far."""
+    """Wait until this reader has seen all commits so far."""
     deadline = time.monotonic() + PATIENCE
-    while await ledger.changed(A_LITTLE, reader=reader):
-        assert time.monotonic() < deadline, "the ledger never comes to rest"
+    while await ledger.wait_for_commit(QUIET_SECONDS, reader=reader):
+        assert time.monotonic() < deadline, "there is always another commit"
 
 
 # Opening.
 
 
-async def test_only_an_upgrade_makes_a_ledger(store_url: str) -> None:
-    ledger = Ledger(store_url)
-    with pytest.raises(SchemaMissing, match="dbaccess store upgrade"):
+async def test_only_an_upgrade_creates_a_ledger(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
+    with pytest.raises(SchemaMismatch, match="dbaccess store upgrade"):
         await ledger.open(create=False)
     if ledger.is_sqlite:
         assert not ledger.path.exists()
@@ -80,32 +80,32 @@ async def test_only_an_upgrade_makes_a_ledger(store_url: str) -> None:
     await ledger.close()
 
 
-async def test_a_ledger_keeps_its_name(store_url: str) -> None:
-    names = set()
+async def test_a_ledger_has_the_same_id_each_time(ledger_url: str) -> None:
+    ids = set()
     for create in (True, True, False):
-        ledger = Ledger(store_url)
+        ledger = Ledger(ledger_url)
         await ledger.open(create=create)
-        names.add(ledger.id)
+        ids.add(ledger.id)
         await ledger.close()
-    assert len(names) == 1
+    assert len(ids) == 1
 
 
-async def test_two_ledgers_have_two_names(tmp_path: Path) -> None:
+async def test_two_ledgers_have_different_ids(tmp_path: Path) -> None:
     ledgers = [await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/{n}/ledger.db") for n in range(2)]
     assert len({ledger.id for ledger in ledgers}) == 2
     for ledger in ledgers:
         await ledger.close()
 
 
-async def test_many_open_a_new_ledger_at_the_same_moment(store_url: str) -> None:
-    ledgers = [Ledger(store_url) for _ in range(4)]
+async def test_a_new_ledger_can_be_opened_by_many_at_once(ledger_url: str) -> None:
+    ledgers = [Ledger(ledger_url) for _ in range(4)]
     await asyncio.gather(*[ledger.open(create=True) for ledger in ledgers])
     assert len({ledger.id for ledger in ledgers}) == 1
     await asyncio.gather(*[ledger.close() for ledger in ledgers])
 
 
-async def test_sqlite_refuses_nobody_who_makes_a_ledger_too(tmp_path: Path) -> None:
-    """Two who set WAL at once: SQLite tells one of them at once that the file is locked, in one of ten such rounds."""
+async def test_setting_wal_mode_concurrently_does_not_fail(tmp_path: Path) -> None:
+    """When two connections set WAL at once, SQLite refuses one of them as locked, in about one of ten such rounds."""
     for n in range(10):
         ledgers = [Ledger(f"sqlite+aiosqlite:///{tmp_path}/{n}/ledger.db") for _ in range(6)]
         await asyncio.gather(*[ledger.open(create=True) for ledger in ledgers])
@@ -113,19 +113,19 @@ async def test_sqlite_refuses_nobody_who_makes_a_ledger_too(tmp_path: Path) -> N
         await asyncio.gather(*[ledger.close() for ledger in ledgers])
 
 
-async def test_an_empty_file_is_no_ledger(tmp_path: Path) -> None:
+async def test_an_empty_file_is_a_schema_mismatch(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
-    with pytest.raises(SchemaMissing, match="store upgrade"):
+    with pytest.raises(SchemaMismatch, match="store upgrade"):
         await ledger.open(create=False)
     await ledger.close()
 
 
 @pytest.mark.parametrize("create", [False, True])
-async def test_a_newer_ledger_is_left_alone(store_url: str, create: bool) -> None:
-    await _at_revision(store_url, "9999")
-    ledger = Ledger(store_url)
-    with pytest.raises(SchemaMissing, match="newer dbaccess"):
+async def test_a_newer_ledger_is_refused(ledger_url: str, create: bool) -> None:
+    await _at_revision(ledger_url, "9999")
+    ledger = Ledger(ledger_url)
+    with pytest.raises(SchemaMismatch, match="newer dbaccess"):
         await ledger.open(create=create)
     await ledger.close()
 
@@ -143,8 +143,8 @@ def test_a_ledger_in_memory_is_refused(database: str) -> None:
         Ledger(f"sqlite+aiosqlite://{database}")
 
 
-async def test_sqlite_keeps_what_it_answered(tmp_path: Path) -> None:
-    """FULL: a power cut after the answer must not take an approval back."""
+async def test_sqlite_writes_are_durable(tmp_path: Path) -> None:
+    """``synchronous`` is FULL: an approval that was reported survives a power cut."""
     ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
     found = {}
     for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout"):
@@ -154,54 +154,54 @@ async def test_sqlite_keeps_what_it_answered(tmp_path: Path) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
 
 
-async def test_a_reader_sees_no_half_of_a_move_and_waits_for_nobody(ledger: Ledger, replica: Ledger) -> None:
+async def test_a_reader_sees_no_uncommitted_change_and_does_not_wait(ledger: Ledger, replica: Ledger) -> None:
     request, _ = await ledger.submit(draft())
-    with suppress(NeverMind):
+    with suppress(RollBack):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql("UPDATE requests SET state = 'approved'")
             found = await asyncio.wait_for(replica.request(request.id), PATIENCE)
-            raise NeverMind
+            raise RollBack
     assert found.state is State.PENDING
     assert await ledger.request(request.id) == request
 
 
-# One bot on SQLite.
+# The run lock.
 
-HOLDS = "ledger = module.Ledger(sys.argv[1])\nprint(ledger.take_sole_run(), flush=True)\nsys.stdin.read()"
+HOLDS_RUN_LOCK = "ledger = module.Ledger(sys.argv[1])\nprint(ledger.acquire_run_lock(), flush=True)\nsys.stdin.read()"
 
 
-async def test_one_bot_runs_on_a_file(tmp_path: Path) -> None:
+async def test_one_process_has_the_run_lock_of_a_sqlite_file(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
     ledger = await open_ledger(url)
-    async with program(HOLDS, url) as other:
+    async with program(HOLDS_RUN_LOCK, url) as other:
         assert await line(other) == "True"
-        assert not ledger.take_sole_run()
+        assert not ledger.acquire_run_lock()
         other.kill()
         await other.wait()
-    assert ledger.take_sole_run()
-    async with program(HOLDS, url) as other:
+    assert ledger.acquire_run_lock()
+    async with program(HOLDS_RUN_LOCK, url) as other:
         assert await line(other) == "False"
-        ledger.release_sole_run()
+        ledger.release_run_lock()
     await ledger.close()
 
 
-async def test_the_lock_is_the_file_s_by_whatever_name(tmp_path: Path) -> None:
+async def test_the_run_lock_is_the_same_through_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "other").symlink_to(tmp_path)
     one = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
-    assert one.take_sole_run()
-    async with program(HOLDS, f"sqlite+aiosqlite:///{tmp_path}/other/ledger.db") as other:
+    assert one.acquire_run_lock()
+    async with program(HOLDS_RUN_LOCK, f"sqlite+aiosqlite:///{tmp_path}/other/ledger.db") as other:
         assert await line(other) == "False"
-    one.release_sole_run()
+    one.release_run_lock()
 
 
-async def test_any_number_of_bots_run_on_postgresql(ledger: Ledger, replica: Ledger) -> None:
+async def test_postgresql_has_no_run_lock(ledger: Ledger, replica: Ledger) -> None:
     if not ledger.is_sqlite:
-        assert ledger.take_sole_run()
-        assert replica.take_sole_run()
-        ledger.release_sole_run()
+        assert ledger.acquire_run_lock()
+        assert replica.acquire_run_lock()
+        ledger.release_run_lock()
 
 
-# Waking.
+# Waiting for commits.
 
 COMMITS = """
 async def main():
@@ -219,40 +219,40 @@ asyncio.run(main())
 """
 
 
-async def test_a_commit_of_another_process_wakes_within_a_second(ledger: Ledger, store_url: str) -> None:
-    async with program(COMMITS, store_url) as other:
+async def test_a_commit_of_another_process_is_known_within_a_second(ledger: Ledger, ledger_url: str) -> None:
+    async with program(COMMITS, ledger_url) as other:
         assert await line(other) == "ready"
-        took = [await _woken_after(ledger, other) for _ in range(3)]
-        while min(took) >= 1:  # a busy machine slows one down; what is slow by itself is slow each time
+        took = [await _seconds_to_know(ledger, other) for _ in range(3)]
+        while min(took) >= 1:  # a busy machine slows one try down; a real fault slows all of them
             assert len(took) < 10, took
-            took.append(await _woken_after(ledger, other))
+            took.append(await _seconds_to_know(ledger, other))
 
 
-async def _woken_after(ledger: Ledger, other: Process) -> float:
-    """Seconds from the commit until the waiting reader knows of it."""
+async def _seconds_to_know(ledger: Ledger, other: Process) -> float:
+    """The time in seconds from a commit of the other process until the waiting reader knows of it."""
     assert other.stdin is not None
     await quiet(ledger)
-    waiting = asyncio.create_task(ledger.changed(PATIENCE))
-    other.stdin.write(b"move\n")
+    waiting = asyncio.create_task(ledger.wait_for_commit(PATIENCE))
+    other.stdin.write(b"advance\n")
     assert await line(other) == "committed"
     committed = time.monotonic()
     assert await waiting
     return time.monotonic() - committed
 
 
-async def test_a_commit_while_nobody_waited_is_not_missed(ledger: Ledger, store_url: str) -> None:
-    async with program(COMMITS, store_url) as other:
+async def test_a_commit_before_the_wait_is_not_missed(ledger: Ledger, ledger_url: str) -> None:
+    async with program(COMMITS, ledger_url) as other:
         assert await line(other) == "ready"
         await quiet(ledger)
         assert other.stdin is not None
-        other.stdin.write(b"move\n")
+        other.stdin.write(b"advance\n")
         assert await line(other) == "committed"
-        assert await ledger.changed(PATIENCE)
+        assert await ledger.wait_for_commit(PATIENCE)
 
 
-async def test_a_commit_of_ours_wakes_at_once_and_once(ledger: Ledger) -> None:
+async def test_a_commit_of_the_same_process_wakes_its_reader_once(ledger: Ledger) -> None:
     await quiet(ledger)
-    waiting = asyncio.create_task(ledger.changed(PATIENCE))
+    waiting = asyncio.create_task(ledger.wait_for_commit(PATIENCE))
     await asyncio.sleep(0)
     await ledger.record(AuditKind.ALERT, actor="bot")
     assert await asyncio.wait_for(waiting, PATIENCE)
@@ -263,32 +263,32 @@ async def test_every_reader_is_woken(ledger: Ledger) -> None:
     for reader in ("one", "two"):
         await quiet(ledger, reader)
     await ledger.record(AuditKind.ALERT, actor="bot")
-    assert await ledger.changed(PATIENCE, reader="one")
-    assert await ledger.changed(PATIENCE, reader="two")
+    assert await ledger.wait_for_commit(PATIENCE, reader="one")
+    assert await ledger.wait_for_commit(PATIENCE, reader="two")
 
 
-async def test_looking_for_work_in_vain_wakes_nobody(ledger: Ledger, replica: Ledger) -> None:
-    """Else a runner with nothing to do would wake itself, and every other replica, without end."""
+async def test_a_claim_that_finds_nothing_wakes_nobody(ledger: Ledger, replica: Ledger) -> None:
+    """A runner with nothing to do would otherwise wake itself and all replicas for ever."""
     for one in (ledger, replica):
         await quiet(one)
     for _ in range(3):
         assert await ledger.claim("worker", timedelta(seconds=90)) is None
-    assert not await ledger.changed(A_LITTLE)
-    assert not await replica.changed(A_LITTLE)
+    assert not await ledger.wait_for_commit(QUIET_SECONDS)
+    assert not await replica.wait_for_commit(QUIET_SECONDS)
 
 
-async def test_a_listener_that_was_cut_off_listens_again(ledger: Ledger, replica: Ledger) -> None:
+async def test_a_listener_whose_connection_was_ended_listens_again(ledger: Ledger, replica: Ledger) -> None:
     if ledger.is_sqlite:
         return
     await quiet(ledger)
-    async with replica.writing(wakes=False) as tx:
+    async with replica.writing(announce=False) as tx:
         cut = await tx.exec_driver_sql(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             "WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
         )
         assert cut.scalar_one() == 1
     await replica.record(AuditKind.ALERT, actor="bot")
-    assert await ledger.changed(PATIENCE)
+    assert await ledger.wait_for_commit(PATIENCE)
 
 
 # Crashes.
@@ -296,23 +296,22 @@ async def test_a_listener_that_was_cut_off_listens_again(ledger: Ledger, replica
 DIES = """
 async def main():
     ledger = await open_ledger(sys.argv[1], TurnableClock())
-    original = getattr(module, sys.argv[2])
+    original = getattr(interpreter, sys.argv[2])
     async def last(*arguments, **named):
-        if sys.argv[3] == "after":
-            await original(*arguments, **named)
+        await original(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
-    setattr(module, sys.argv[2], last)
-    request = await ledger.request(int(sys.argv[4]))
+    setattr(interpreter, sys.argv[2], last)
+    request = await ledger.request(int(sys.argv[3]))
     await approve(ledger, request)
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(("step", "when"), [("_apply", "after"), ("_audit", "after"), ("_follow", "after")])
-async def test_a_kill_within_a_move_leaves_nothing_of_it(ledger: Ledger, store_url: str, step: str, when: str) -> None:
+@pytest.mark.parametrize("step", ["apply", "append_event", "follow_up"])
+async def test_a_kill_after_a_step_of_a_transition_rolls_it_back(ledger: Ledger, ledger_url: str, step: str) -> None:
     request, _ = await ledger.submit(draft())
     tasks = await ledger.tasks()
-    async with program(DIES, store_url, step, when, str(request.id)) as other:
+    async with program(DIES, ledger_url, step, str(request.id)) as other:
         assert await asyncio.wait_for(other.wait(), PATIENCE) == -signal.SIGKILL
     assert await ledger.request(request.id) == request
     assert await ledger.decisions(request.id) == ()
@@ -334,22 +333,22 @@ asyncio.run(main())
 """
 
 
-async def test_kills_at_random_moments_leave_only_whole_moves(ledger: Ledger, store_url: str) -> None:
-    """What was answered is on disk, and what is on disk is whole: the decision, its event, the planned end."""
-    answered: set[int] = set()
+async def test_kills_at_random_times_leave_only_complete_transitions(ledger: Ledger, ledger_url: str) -> None:
+    """Every approval that was reported is stored, with its decision, its event and its revocation task."""
+    reported: set[int] = set()
     dice = random.Random(7)
     for round_ in range(6):
-        async with program(APPROVES, store_url, str(round_)) as other:
+        async with program(APPROVES, ledger_url, str(round_)) as other:
             assert await line(other) == "ready"
             for _ in range(dice.randrange(4)):
-                answered.add(int(await line(other)))
+                reported.add(int(await line(other)))
             await asyncio.sleep(dice.uniform(0, 0.05))
             os.kill(other.pid, signal.SIGKILL)
             out, _ = await other.communicate()
-            answered |= {int(word) for word in out.split()}
+            reported |= {int(word) for word in out.split()}
     found = await ledger.requests()
-    assert answered
-    assert answered <= {r.id for r in found if r.state is State.APPROVED}
+    assert reported
+    assert reported <= {r.id for r in found if r.state is State.APPROVED}
     for request in found:
         kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
         is_approved = request.state is State.APPROVED
@@ -362,21 +361,21 @@ async def test_kills_at_random_moments_leave_only_whole_moves(ledger: Ledger, st
 # Errors.
 
 
-async def test_a_store_that_does_not_answer_says_so_without_its_secrets() -> None:
+async def test_the_error_of_an_unreachable_database_shows_no_secret() -> None:
     url = "postgresql+psycopg://keeper:Secret0Words@127.0.0.1:1/ledger"
     ledger = Ledger(url)
-    with pytest.raises(StoreUnavailable) as silent:
+    with pytest.raises(LedgerUnavailable) as raised:
         await ledger.open(create=False)
     await ledger.close()
-    shown = f"{silent.value} {silent.value!r} {silent.value.__cause__}"
-    assert silent.value.__suppress_context__
+    shown = f"{raised.value} {raised.value!r} {raised.value.__cause__}"
+    assert raised.value.__suppress_context__
     assert not [word for word in ("Secret0Words", "keeper", "127.0.0.1") if word in shown]
 
 
-async def test_a_wrong_password_is_not_shown(ledger: Ledger, store_url: str) -> None:
+async def test_the_error_of_a_wrong_password_does_not_show_it(ledger: Ledger, ledger_url: str) -> None:
     if ledger.is_sqlite:
         return
-    wrong = make_url(store_url).set(password="Mistyped0Secret").render_as_string(hide_password=False)
+    wrong = make_url(ledger_url).set(password="Mistyped0Secret").render_as_string(hide_password=False)
     other = Ledger(wrong)
     with pytest.raises(LedgerError) as refused:
         await other.open(create=True)
@@ -384,24 +383,24 @@ async def test_a_wrong_password_is_not_shown(ledger: Ledger, store_url: str) -> 
     assert "Mistyped0Secret" not in f"{refused.value!r}"
 
 
-async def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"not a database, but long enough to be looked at" * 50)
     for create in (False, True):
         ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(LedgerUnavailable):
             await ledger.open(create=create)
         await ledger.close()
 
 
-async def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_created_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path / 'file' / 'ledger.db'}")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(LedgerUnavailable):
         await ledger.open(create=True)
     await ledger.close()
 
 
-async def test_a_locked_file_is_unavailable_and_the_move_not_made(
+async def test_a_locked_file_is_unavailable_and_the_transition_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: TurnableClock
 ) -> None:
     monkeypatch.setattr("storage.database.BUSY_SECONDS", 0.2)
@@ -409,7 +408,7 @@ async def test_a_locked_file_is_unavailable_and_the_move_not_made(
     request = await bring(ledger, clock, State.PENDING)
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(LedgerUnavailable):
         await approve(ledger, request)
     holder.execute("ROLLBACK")
     holder.close()
@@ -417,8 +416,8 @@ async def test_a_locked_file_is_unavailable_and_the_move_not_made(
     await ledger.close()
 
 
-async def test_the_ledger_comes_back_when_its_server_does(ledger: Ledger, replica: Ledger) -> None:
-    """Connections that died in the pool are noticed before they are used."""
+async def test_the_ledger_works_again_after_its_connections_were_ended(ledger: Ledger, replica: Ledger) -> None:
+    """The pool checks a connection before it is used."""
     if ledger.is_sqlite:
         return
     request, _ = await ledger.submit(draft())
@@ -432,7 +431,7 @@ async def test_the_ledger_comes_back_when_its_server_does(ledger: Ledger, replic
 
 
 def test_the_migrations_are_part_of_the_package() -> None:
-    """They are found beside the code, from whatever folder the program is started."""
+    """They are found next to the code, from any working directory."""
     code = "from storage.database import _scripts; print(_scripts().get_current_head())"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = subprocess.run(
