@@ -1,4 +1,4 @@
-# Everything works on a fresh machine with Python 3.11 or later and npm. Nothing is installed outside this folder.
+# All targets work on a new machine with Python 3.11 or later and npm. Nothing is installed outside this folder.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ AHEAD ?= 366
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-ahead soak bench lint lock clean screenshots
 
-help: ## What there is to make
+help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements-dev.lock pyproject.toml README.md
@@ -20,40 +20,40 @@ $(STAMP): requirements-dev.lock pyproject.toml README.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
-demo: $(STAMP) ## The whole product on this machine: Slack look-alike, PostgreSQL, the bot
+demo: $(STAMP) ## Runs the whole product on this machine: local Slack, PostgreSQL, the bot
 	@$(BIN)/python -m demo
 
-test: lint ## All tests on private servers of their own (what a machine lacks is skipped by name)
+test: lint ## Runs all tests on private servers (a test without its server is skipped by name)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-test-ahead: $(STAMP) ## The fast part of the tests with the clock a year ahead (AHEAD days), on Linux with gcc
+test-ahead: $(STAMP) ## Runs the fast tests with the clock set AHEAD days ahead (366); Linux with gcc
 	$(BIN)/python -m tests.clock_ahead $(AHEAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder \
 	  tests/clock_ahead tests/unit tests/access tests/slack \
-	  tests/contract/postgresql/test_contract.py tests/contract/postgresql/test_tls.py tests/contract/mysql_family/test_contract.py tests/contract/mysql_family/test_tls.py \
-	  tests/contract/redis/test_redis.py tests/contract/redis/test_redis_tls.py tests/contract/mongodb/test_contract.py tests/contract/mongodb/test_tls.py
+	  tests/contract/postgresql/test_contract.py tests/contract/postgresql/test_tls.py tests/contract/mysql/test_contract.py tests/contract/mysql/test_tls.py \
+	  tests/contract/redis/test_contract.py tests/contract/redis/test_tls.py tests/contract/mongodb/test_contract.py tests/contract/mongodb/test_tls.py
 
-soak: $(STAMP) ## What is random, ten times as long: policies, sequences of moves, kills
+soak: $(STAMP) ## Runs the random tests SOAK times as long (10): policies, transitions, kills
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder \
 	  tests/e2e/test_killed.py tests/access/test_crash.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder -m soak
 
-bench: $(STAMP) ## Measure, and say whether it is fast enough
+bench: $(STAMP) ## Runs the benchmarks against their limits
 	$(BIN)/python -m benchmarks
 
-lint: $(STAMP) ## Style, types, import contracts
+lint: $(STAMP) ## Checks style, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-lock: ## Lock the newest versions that pyproject.toml allows, with hashes
+lock: ## Locks the newest versions that pyproject.toml allows, with hashes
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)-lock/bin/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 pyproject.toml -o requirements.lock
 	$(VENV)-lock/bin/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group dev pyproject.toml -o requirements-dev.lock
 	rm -rf $(VENV)-lock
 
-screenshots: $(STAMP) ## Draw docs/screenshots anew from the running demo (needs Chromium)
+screenshots: $(STAMP) ## Takes docs/screenshots again from the running demo (needs Chromium)
 	$(BIN)/python -m demo.screenshots
 
-clean: ## Remove what was made here
+clean: ## Removes the virtual environment and the cache
 	rm -rf $(VENV) .cache

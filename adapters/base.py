@@ -1,18 +1,24 @@
-"""What an engine adapter is: verbs, the records they take and give, and the errors they raise.
+"""The interface between dbaccess and a database engine: the ``Adapter`` protocol, its records and its errors.
 
-An adapter makes a user that exists for a limited time, takes it away, and reads back from the server
-that it is gone. It is synchronous (the caller runs it in a thread), holds no connection between calls,
-sets connect and statement time limits on every one, and imports nothing of the application.
+An adapter creates a database user for a limited time, drops the user, and reads back from the server that it is gone.
+
+What every adapter guarantees:
+
+- It is synchronous; the caller runs it in a thread. It may be called from several threads at once.
+- It holds no connection between calls, and each connection has time limits for connecting and for each statement.
+- Every verb may be repeated after a crash at any point.
+- It raises only ``AdapterError``, and no error contains a secret.
+- It imports nothing of the application.
 
 Errors::
 
     AdapterError
-     ├─ Unreachable      no answer, or one that may be different next time: try again
-     │   └─ Blocked      the server answers, and somebody holds a lock that this step needs: named, with what frees it
-     ├─ Rejected         the server said no and will say no again: ``remedy`` says what would help
-     │   └─ WrongServer  it answers, but it is not the server the grant was made on
-     ├─ LoginRefused     a temporary user is not let in
-     └─ NotOurs          a user of that name is there and is not ours: its mark names another ledger, or is missing
+     ├─ ServerDown       no usable answer: try again later
+     │   └─ Blocked      the server answers, but a lock or a session that does not end delays this step
+     ├─ Rejected         the server or the adapter refuses, and will refuse again
+     │   └─ WrongServer  the server is not the one on which the grant was made
+     ├─ ForeignUser      the user has the mark of another ledger, or no mark
+     └─ LoginRefused     the server does not let a temporary user in
 """
 
 from __future__ import annotations
@@ -25,15 +31,15 @@ from enum import StrEnum
 from typing import Any, ClassVar, Protocol, Self
 
 CREATE_LIMIT_SECONDS = 10.0
-"""Time limit an adapter sets on the server for each statement of a create: after it, a create whose answer was lost has landed or never will."""
+"""The time limit of each statement of ``create_user``. After it, a create whose answer was lost has taken effect or never will."""
 
 USERNAME_MAX = 32
-"""MySQL's limit, kept on every engine so that a name means the same everywhere."""
+"""The longest username, in characters. It is MySQL's limit, and it applies to every engine so that a name means the same everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Privileges on objects, as a level's ``grants`` name them; words are the engine's own."""
+    """Privileges on objects, as in a level's ``grants``. Both are in the engine's own terms, for example a table and ``SELECT``."""
 
     on: tuple[str, ...]
     privileges: tuple[str, ...]
@@ -41,9 +47,10 @@ class Grant:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A named kind of access: existing roles, or grants for which the adapter keeps a role.
+    """An access level: ``roles`` that exist on the server, or ``grants`` for which the adapter keeps a managed role.
 
-    ``database`` is set where the level is about another database of the same server than ``connect.database``.
+    ``database`` is set where the level is about another database of the same server than ``Target.connect.database``.
+    ``settings`` become settings of the user, for example ``statement_timeout``.
     """
 
     name: str
@@ -55,7 +62,7 @@ class Level:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The level as it was frozen; unknown keys are a TypeError."""
+        """The level that a request has frozen (``dataclasses.asdict``). Raises TypeError for an unknown key."""
         parts = dict(value)
         parts["roles"] = tuple(parts.get("roles") or ())
         parts["grants"] = tuple(
@@ -66,7 +73,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """``mode`` is disable, prefer, require, verify-ca or verify-full; ``ca`` a path of a PEM file."""
+    """``mode`` is disable, prefer, require, verify-ca or verify-full. ``ca`` is the path of a PEM file on the bot's machine."""
 
     mode: str
     ca: str | None = None
@@ -74,7 +81,7 @@ class Tls:
 
 @dataclass(frozen=True, kw_only=True)
 class Connect:
-    """What the requester is told; where a part is None it is taken from the admin URL and ``tls``."""
+    """The address that the requester gets, where it differs from the bot's. A part that is None comes from the admin URL and ``Target.tls``."""
 
     host: str | None = None
     port: int | None = None
@@ -85,10 +92,14 @@ class Connect:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One database of one server, all an adapter needs to find it again; frozen in every grant.
+    """One database of one server. Each request freezes it, so it contains everything that an adapter needs to find the user later.
 
-    ``admin_url`` and ``replicas`` hold references (``env:NAME``, ``file:/path``), never secrets. ``identity`` is
-    what the server said of itself when the grant began; None before. With it set, every connection is checked.
+    ``admin_url`` and ``replicas`` are references (``env:NAME`` or ``file:/path``) and never secrets. Users are named with
+    ``prefix`` and marked with ``ledger``. ``admin_role`` is a role that the bot switches to, ``ops_schema`` the schema or database for
+    the adapter's own objects, where the engine has them.
+
+    ``identity`` is what ``Adapter.identity`` returned when the grant began, and None before that. Once it is set, every
+    connection is checked against it and another server raises WrongServer.
     """
 
     name: str
@@ -105,7 +116,7 @@ class Target:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The target as it was frozen (``dataclasses.asdict``)."""
+        """The target that a request has frozen (``dataclasses.asdict``). Raises KeyError or TypeError for a missing or unknown key."""
         parts = dict(value)
         parts["tls"] = Tls(**parts["tls"])
         parts["connect"] = Connect(**parts["connect"])
@@ -115,7 +126,10 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Secrets:
-    """The references of a target, resolved for one effect; never printed, never stored. A replica's is empty where it is not to be had."""
+    """The admin URLs behind a target's references, resolved for one job. They are never printed or stored.
+
+    ``replicas`` has one URL for each of ``Target.replicas``, in the same order. A URL is empty where its reference could not be resolved.
+    """
 
     admin_url: str = field(repr=False)
     replicas: tuple[str, ...] = field(default=(), repr=False)
@@ -123,7 +137,11 @@ class Secrets:
 
 @dataclass(frozen=True, kw_only=True)
 class UserSpec:
-    """The user to be. ``remaining`` seconds are added to the server's own clock, so that a wrong clock on our side moves no end."""
+    """The user to create.
+
+    ``remaining`` is the user's lifetime in seconds from now. The adapter adds it to the server's own clock, so a wrong clock on the
+    bot's machine does not move the expiry.
+    """
 
     username: str
     password: str = field(repr=False)
@@ -134,7 +152,7 @@ class UserSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where the user logs in. ``command`` has ``{username}`` and ``{password}`` still to be filled by ``paste``."""
+    """Where the requester logs in, and the command that does it. ``engine`` is the adapter's ``label``."""
 
     host: str
     port: int
@@ -143,19 +161,21 @@ class Endpoint:
     note: str | None
     engine: str
     command: str
+    """It has the placeholders ``{username}`` and, unless it prompts for the password, ``{password}``."""
 
     def paste(self, username: str, password: str) -> str:
-        """The command that works as it stands. Both parts are of ``[A-Za-z0-9_-]``, so nothing needs quoting."""
+        """The complete command. Usernames and passwords consist of ``[A-Za-z0-9_-]``, so a shell needs no quotes around them."""
         return self.command.replace("{username}", username).replace("{password}", password)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What revocation did and then read back from the server.
+    """What ``drop_user`` did and then read back from the server.
 
-    ``sessions_ended`` counts distinct sessions, ``left_behind`` names what the user made (``schema.name (table)``) and ``left_with``
-    its owner now. ``was_absent``: there was no such user when it began. ``read_back_at`` is the server's clock. ``notes``: what
-    a reader should know (a replica not named, something left behind), in plain sentences.
+    ``was_absent`` is True where there was no such user when the drop began. ``sessions_ended`` counts distinct sessions.
+    ``left_behind`` names the objects that the user made (``schema.name (table)``), and ``left_with`` is their owner now.
+    ``read_back_at`` is the server's clock at the last check. ``notes`` are sentences for the reader of the receipt, for example
+    about a replica that the target does not name.
     """
 
     was_absent: bool
@@ -168,7 +188,11 @@ class Removal:
 
 @dataclass(frozen=True, kw_only=True)
 class ManagedUser:
-    """A user on the server whose name matches our pattern; ``ledger`` is what its mark names, None where it has no mark."""
+    """A user on the server whose name matches ``username_pattern``.
+
+    ``ledger`` is the ledger that created the user and ``request_id`` the request in it. They come from the user's mark and are None where it has
+    none. ``expires_at`` is the end that the server or the mark has on record, and None where neither has one.
+    """
 
     username: str
     ledger: str | None
@@ -178,7 +202,11 @@ class ManagedUser:
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """What the server knows of a user now. ``statements`` is None where the server does not count."""
+    """What a user does at the moment.
+
+    ``sessions`` counts open sessions on all nodes, ``clients`` are their addresses. ``statements`` is how many statements the server has counted
+    for the user, and None where it does not count.
+    """
 
     username: str
     sessions: int
@@ -187,7 +215,7 @@ class Activity:
 
 
 class Enforced(StrEnum):
-    """What the server itself ends at the time, with the bot gone."""
+    """What the server itself ends at a user's expiry, without the bot: nothing, new logins, or logins and open sessions."""
 
     NOTHING = "nothing"
     LOGIN = "login"
@@ -196,7 +224,10 @@ class Enforced(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing a check saw. ``remedy`` is the exact statement (or step) that would help, where there is one."""
+    """One result of ``check``. ``what`` is a sentence; ``remedy`` is the exact statement or step that fixes it, where there is one.
+
+    A finding that is not ``is_ok`` is a problem if ``is_fatal``, else a warning.
+    """
 
     is_ok: bool
     is_fatal: bool
@@ -206,7 +237,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """What ``check`` found on a server that answers. ``problems`` are what prevents grants, ``warnings`` what deserves a look."""
+    """The result of ``check``. ``identity`` is empty where the server has none yet; ``enforced`` was read from this server."""
 
     version: str
     identity: str
@@ -215,21 +246,24 @@ class Health:
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """Findings with which no grant can be given or ended as promised."""
+        """The findings that prevent new grants. They never prevent a drop that the server allows."""
         return tuple(f for f in self.findings if not f.is_ok and f.is_fatal)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """Findings that leave more open than they should."""
+        """The findings that make access wider, or its end less certain, than it should be."""
         return tuple(f for f in self.findings if not f.is_ok and not f.is_fatal)
 
 
 class AdapterError(Exception):
-    """Base of all that an adapter raises. The sentence never holds a secret."""
+    """Base class of every error that an adapter raises. Its text never contains a secret."""
 
 
 class ServerDown(AdapterError):
-    """No answer, or one that may be different next time. ``is_ambiguous``: the statement may still have run."""
+    """No usable answer: no connection, a time limit, or a state of the server that may pass. Try again later.
+
+    ``is_ambiguous`` is True where the statement may have run although its answer is missing.
+    """
 
     def __init__(self, what: str, *, is_ambiguous: bool = False) -> None:
         super().__init__(what)
@@ -238,7 +272,10 @@ class ServerDown(AdapterError):
 
 
 class Blocked(ServerDown):
-    """The server answers, and the step is held up by a lock of somebody else. ``remedy`` is the statement that frees it, where one does."""
+    """The server answers, but a lock of another session, or a killed session that has not ended, delays this step. Other users are not affected.
+
+    ``what`` names that session where the server shows it. ``remedy`` is the statement that ends the delay, where there is one.
+    """
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
         super().__init__(what)
@@ -247,7 +284,7 @@ class Blocked(ServerDown):
 
 
 class Rejected(AdapterError):
-    """The server said no and will say no again. ``remedy`` is what an administrator can do."""
+    """The server or the adapter refuses, and a retry will not help. ``remedy`` is what an administrator can do, where something helps."""
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
         super().__init__(f"{what}; {remedy}" if remedy else what)
@@ -256,7 +293,7 @@ class Rejected(AdapterError):
 
 
 class WrongServer(Rejected):
-    """The address answers, but the server's identity is not the one frozen in the grant."""
+    """The server at this address has another identity than the one in ``Target.identity``."""
 
     def __init__(self, *, expected: str, found: str) -> None:
         super().__init__(
@@ -266,10 +303,13 @@ class WrongServer(Rejected):
 
 
 class ForeignUser(AdapterError):
-    """A user of that name has the mark of another ledger, or none. The first is never touched; the second is only ever ended, by ``drop_user``."""
+    """There is a user of that name with the mark of another ledger, or without a mark.
+
+    No verb touches the user of another ledger. A user without a mark is never changed, and only ``drop_user`` ends it.
+    """
 
     def __init__(self, username: str, found: str) -> None:
-        super().__init__(f"the user {username} is not ours: {found}")
+        super().__init__(f"the user {username} does not belong to this ledger: {found}")
         self.username = username
 
 
@@ -281,68 +321,98 @@ class Login(Protocol):
     """One open login of a temporary user."""
 
     def is_alive(self) -> bool:
-        """Whether the server still does what this very login asks of it."""
+        """Whether the server still answers on this connection. It never connects again. Does not raise."""
 
     def close(self) -> None:
-        """Hang up; never raises."""
+        """Close the connection. Does not raise."""
 
 
 class Adapter(Protocol):
-    """The verbs of an engine. Each may be repeated after a crash at any point; each raises only ``AdapterError``.
+    """The verbs of an engine. Each may be repeated after a crash at any point, and each raises only ``AdapterError``.
 
-    ``label`` is the engine's name as people write it; ``enforces`` what such a server ends by itself without any
-    set-up of its own (``Health.enforced`` has what one really does).
+    A verb that connects raises ServerDown where the server gives no usable answer, Rejected where it refuses, and WrongServer where its
+    identity is not that of the target. The docstrings below name only further errors.
+
+    ``label`` is the engine's name for people. ``enforces`` is what such a server ends by itself without any set-up; ``Health.enforced`` is
+    what one server really ends.
     """
 
     label: ClassVar[str]
     enforces: ClassVar[Enforced]
 
     def __init__(self, target: Target, secrets: Secrets) -> None:
-        """Hold what is needed; open nothing."""
+        """Open no connection. Raises Rejected for an admin URL that cannot be read; the error names the reference and never the URL."""
 
     def check(self, levels: Sequence[Level] = ()) -> Health:
-        """Reachable, version, identity, our rights one by one, each level's roles, what the server enforces; raises Unreachable or Rejected when it cannot be asked at all."""
+        """Report the version, the identity, each right of the bot, each of ``levels``, and what the server ends by itself. Changes nothing.
+
+        A server that is reachable and not fit for use is no error: its findings say why, each with a remedy.
+        """
 
     def identity(self) -> str:
-        """What the server says of itself; stays the same over restarts, differs after a restore elsewhere."""
+        """A string that identifies the server: the same after restarts, and another one on another server.
+
+        Where an engine has no such string, the first call leaves a mark with a random one on the server.
+        """
 
     def create_user(self, spec: UserSpec) -> None:
-        """Make it so, also when half made: after it the user can log in with this password and has this level and no more. Raises NotOurs."""
+        """Create the user, or complete or replace it where it exists.
+
+        Afterwards the user can log in with this password, has this level and nothing else, and carries the mark of the ledger. Raises
+        ForeignUser for a user of that name with another mark or none, and Rejected for a name that does not match ``username_pattern``
+        or a level that cannot be granted. After an error the user may exist, and ``drop_user`` removes it.
+        """
 
     def set_password(self, username: str, password: str) -> None:
-        """Of a user that is there and ours; raises Rejected when it is absent, never makes one. Open sessions live on."""
+        """Replace the password. Open sessions stay.
+
+        Raises Rejected where the user is absent, and never creates it. Raises ForeignUser as ``create_user`` does.
+        """
 
     def set_expiry(self, username: str, remaining: float) -> None:
-        """Move the end on the server to its now plus ``remaining`` seconds, where it has one."""
+        """Move the expiry to the server's clock plus ``remaining`` seconds. A negative value ends the login now, where the server enforces an expiry.
+
+        Open sessions stay. Raises Rejected where the user is absent, and never creates it. Raises ForeignUser as ``create_user`` does.
+        """
 
     def drop_user(self, username: str, level: Level) -> Removal:
-        """End sessions, block the login, end sessions to zero (replicas too), drop, read back. Absent is success and said so.
+        """End the user's sessions, block its login, end its sessions on all replicas until none is left, drop it, and read everything back.
 
-        The caller guarantees that the user is its own: the name and the server come from its ledger, with the start on record, or
-        ``list_users`` showed the user with the mark of that ledger. A user whose mark is missing or cannot be read is ended too.
-        Raises NotOurs where the mark names another ledger, Blocked with whoever holds the end up.
+        A return means that the user and its sessions are gone; an absent user is success with ``was_absent``. The version of the server
+        and the findings of ``check`` do not matter here.
+
+        The caller guarantees that its ledger started this user on this server, or that ``list_users`` showed the mark of its ledger. So a user
+        whose mark is missing or unreadable is dropped too. Raises ForeignUser where the mark names another ledger, and Blocked where a lock
+        or a session that does not end delays the drop.
         """
 
     def list_users(self) -> list[ManagedUser]:
-        """All whose name matches the pattern, each with the ledger its mark names."""
+        """All users whose name matches ``username_pattern``, also those of other ledgers and those without a mark."""
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
-        """Sessions now, and statements where the server counts them."""
+        """One entry for each name, in the same order. A name without a session or without a user has a count of 0."""
 
     def endpoint(self, level: Level) -> Endpoint:
-        """Where a user of this level logs in; no connection is made."""
+        """Where a user of this level logs in. Opens no connection."""
 
     def login(self, username: str, password: str, level: Level) -> Login:
-        """Log in as that user, at the address of the admin URL: the proof that ``doctor --try`` gives. Raises LoginRefused or Unreachable."""
+        """Log in as the user at the address of the admin URL. ``doctor --try`` uses it as proof. Raises LoginRefused."""
 
 
 def username_pattern(prefix: str) -> re.Pattern[str]:
-    """Names we make: ``<prefix><request>_<who>_<4 of the key>``, at most 32 of ``[a-z0-9_]``. Matching alone does not make a user ours."""
+    """The names that dbaccess makes: ``<prefix><request>_<who>_<4 of the key>``, at most 32 of ``[a-z0-9_]``.
+
+    A matching name alone does not show that dbaccess made the user; only the mark does.
+    """
     return re.compile(rf"(?=.{{1,{USERNAME_MAX}}}\Z){re.escape(prefix)}[1-9][0-9]*_[a-z0-9][a-z0-9_]*_[a-z0-9]{{4}}")
 
 
 def make_username(prefix: str, *, request_id: int, who: str, key: str) -> str:
-    """A name a DBA can trace to its request. ``who`` is any display name; what is not ``[a-z0-9]`` is dropped."""
+    """A username that an administrator can trace to its request.
+
+    ``who`` is any display name: it is put in lower case, other characters than ``[a-z0-9]`` become ``_``, and it is cut to fit. ``key`` is
+    the request's random key, of which the first four characters are used.
+    """
     tail = key[:4]
     person = re.sub(r"[^a-z0-9]+", "_", who.lower()).strip("_") or "user"
     room = USERNAME_MAX - len(f"{prefix}{request_id}__{tail}")
@@ -350,7 +420,7 @@ def make_username(prefix: str, *, request_id: int, who: str, key: str) -> str:
 
 
 def scrub(text: str, *secrets: str) -> str:
-    """``text`` without any of ``secrets`` and without the password part of any URL in it."""
+    """``text`` with each of ``secrets``, and the password in each URL, replaced by ``…``."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "…")

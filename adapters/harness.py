@@ -1,4 +1,4 @@
-"""What the contract suite asks of an engine's own tests: a real server, and logins of its temporary users."""
+"""What the contract suite needs from an engine's own tests: a real server with a bot, and logins of its temporary users."""
 
 from __future__ import annotations
 
@@ -7,47 +7,53 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol
 
 import pytest
 
-from adapters.base import Adapter, Level, Login, UserSpec, make_username
+from adapters.base import Adapter, Level, Login, LoginRefused, UserSpec, make_username
 
 PATIENCE = 60.0
-"""Far above what anything takes, for a busy machine."""
+"""Seconds to wait for a condition. Far above what anything takes, so that a busy machine does not fail a test."""
+
+ABOUT_NOW = timedelta(minutes=1)
+"""How far two clock readings may be apart on a busy machine. A wrong clock or time zone is further off."""
 
 TRIES = 5
+"""How often ``expect_within`` measures before it fails."""
 
 
 class Died(BaseException):
-    """The adapter's caller is dead. Not an Exception: nobody may catch it and tidy up."""
+    """The simulated death of the adapter's process. It is no Exception, so no adapter can catch it and clean up."""
 
 
 class Denied(Exception):
-    """The server says this session may not do that."""
+    """The server does not allow this session to do that."""
 
 
 class Session(Login, Protocol):
-    """One open login of a temporary user, with something to do."""
+    """One open login of a temporary user, with the operations that the levels of the harness allow or deny."""
 
     def read(self) -> int:
-        """Count of what the level ``reading`` may read, and ``narrow`` too. Raises Denied."""
+        """Count objects that the levels ``reading`` and ``narrow`` may read. Raises Denied."""
 
     def read_beside(self) -> int:
-        """Count of what ``reading`` may read and ``narrow`` may not. Raises Denied."""
+        """Count objects that ``reading`` may read and ``narrow`` may not. Raises Denied."""
 
     def write(self) -> None:
-        """Change what the level ``writing`` may change. Raises Denied."""
+        """Change an object that only ``writing`` may change. Raises Denied."""
 
     def work(self, seconds: float) -> None:
-        """Keep the server busy that long in one operation; raises Exception when it is ended before."""
+        """Keep the server busy for that time with one operation. Raises an Exception when the session is ended before."""
 
 
 class EngineHarness(Protocol):
-    """A real server with a bot set up as ``doctor`` asks for; its clock is in a time zone that is not UTC.
+    """A real server with a bot that has exactly the rights that ``doctor`` asks for. The server's clock is in a time zone other than UTC.
 
-    ``reading`` and ``writing`` are levels of roles that exist, ``narrow`` one of grants: a table, a collection, a key pattern.
-    ``counts_idle_sessions`` is False where the server does not say whose an idle session is.
+    ``reading`` and ``writing`` are levels of existing roles; ``narrow`` is a level of grants, on a table, a collection or a key pattern.
+    ``admin_secrets`` are the secrets in the bot's admin URL, which must never appear in an error or a log.
+    ``counts_idle_sessions`` is False where the server does not say to which user an idle session belongs.
     """
 
     prefix: str
@@ -58,38 +64,46 @@ class EngineHarness(Protocol):
     admin_secrets: tuple[str, ...]
     counts_idle_sessions: bool
 
-    def adapter(self, *, ledger: str | None = None, identity: str | None = None) -> Adapter: ...
+    def adapter(self, *, ledger: str | None = None, identity: str | None = None) -> Adapter:
+        """A new adapter on this server, by default of the harness's own ledger and with no frozen identity."""
+
     def lacking(self) -> Mapping[str, Adapter]:
-        """Adapters whose bot lacks one right each, by a word of that right: it stands in what ``check`` says of it."""
+        """Adapters whose bot lacks one right each. The key is a word of that right; ``check`` must use it in the finding."""
 
     def dies_after(self, step: int | None) -> AbstractContextManager[list[str]]:
-        """While it is open, adapters raise Died when the server has done that many statements, and their connection is cut. Yields what ran."""
+        """While open, adapters raise Died when the server has run ``step`` statements, and their connection is cut. None means never. Yields the statements that ran."""
 
     def login(self, username: str, password: str) -> Session:
-        """Raises LoginRefused."""
+        """A session of that user. Raises LoginRefused."""
 
     def login_by(self, command: str) -> str:
-        """Run the pasted command as a person would, asking the server who one is; its answer."""
+        """Run the pasted command as a person would and ask the server for the current user. Returns the answer."""
 
     def make_foreign_user(self, username: str, password: str) -> None:
-        """A user that somebody made by hand."""
+        """Create a user without a mark, as an administrator would by hand."""
 
-    def has_user(self, username: str) -> bool: ...
+    def has_user(self, username: str) -> bool:
+        """Whether the server has a user of that name, on any of its nodes."""
+
     def log_text(self) -> str:
-        """All that the server logged, statements included."""
+        """Everything that the server logged, including its statements."""
 
-    def stop(self) -> None: ...
-    def start(self) -> None: ...
+    def stop(self) -> None:
+        """Stop the server."""
+
+    def start(self) -> None:
+        """Start the server again and return when it answers."""
 
 
 @dataclass
-class Named:
-    """Users to be, with names as the application makes them."""
+class UserSpecs:
+    """Makes user specifications with unique names and passwords, as the application makes them."""
 
     harness: EngineHarness
     number: int = field(default_factory=lambda: secrets.randbelow(10**6) + 1)
 
-    def spec(self, level: Level, *, remaining: float = 300.0, username: str | None = None) -> UserSpec:
+    def new(self, level: Level, *, remaining: float = 300.0, username: str | None = None) -> UserSpec:
+        """A specification with a lifetime of ``remaining`` seconds and, unless ``username`` is given, a new name."""
         self.number += 1
         key = secrets.token_hex(4)
         name = username or make_username(self.harness.prefix, request_id=self.number, who="Ada L.", key=key)
@@ -98,18 +112,44 @@ class Named:
 
 
 def wait_until(is_so: Callable[[], bool], *, within: float = PATIENCE) -> float:
-    """Seconds it took. Fails the test when it does not become so."""
+    """Wait until the condition holds and return the seconds it took. Fails the test after ``within`` seconds."""
     began = time.monotonic()
     while not is_so():
         if time.monotonic() - began > within:
-            pytest.fail(f"not so within {within} s")
+            pytest.fail(f"the condition did not hold within {within} s")
         time.sleep(0.01)
     return time.monotonic() - began
 
 
 def expect_within(seconds: float, once: Callable[[], float]) -> None:
-    """``once`` says how long it took. One of a few tries is that fast: a busy machine slows one down, and what is slow by itself is slow each time."""
+    """Assert that one of ``TRIES`` measurements is below ``seconds``. ``once`` returns the duration that it measured.
+
+    A busy machine slows down one try; code that is slow is slow every time.
+    """
     took = list[float]()
     while not took or min(took) >= seconds:
         assert len(took) < TRIES, f"not once within {seconds} s: {took}"
         took.append(once())
+
+
+def can_log_in(harness: EngineHarness, spec: UserSpec) -> bool:
+    """Whether the server lets this user in with this password."""
+    try:
+        harness.login(spec.username, spec.password).close()
+    except LoginRefused:
+        return False
+    return True
+
+
+def everything_on(error: BaseException) -> str:
+    """All text of an error: message, repr, arguments and attributes, also of its causes and contexts."""
+    found, seen = "", set[int]()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        one = queue.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        found += f"{one} {one!r} {one.args} {vars(one)} "
+        queue += [one.__cause__, one.__context__]
+    return found

@@ -1,1 +1,1 @@
-"""Measured times, on this machine, beside what was promised. ``make harness``."""
+"""Benchmarks with limits: ``make bench`` measures them on this machine."""

@@ -1,4 +1,4 @@
-"""Run all benchmarks; status 1 where one is slower than was promised."""
+"""Run all benchmarks. Exit status 1 where one is slower than its limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.policy import measure
 
 
 def main() -> int:
-    """Print each measured time beside its limit."""
+    """Print each measured time with its limit."""
     print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
     results = measure()
     for result in results:

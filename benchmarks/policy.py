@@ -1,4 +1,4 @@
-"""The policy: ten thousand rules judged, a thousand ordinary rules loaded."""
+"""Benchmarks of the policy: evaluate 10,000 rules; load 1,000 ordinary rules."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bot.policy.asking import PolicyQuestion
 from bot.policy.catalog import catalog_entries
-from bot.policy.evaluation import may_ask
+from bot.policy.evaluation import evaluate
 from bot.policy.facts import Facts
 from bot.policy.loader import load
+from bot.policy.questions import PolicyQuestion
 
 ROUNDS = 7
 EVALUATED_WITHIN, LOADED_WITHIN = 0.05, 1.0
@@ -24,7 +24,7 @@ GROUP = frozenset(f"U{n:05}A" for n in range(50))
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The median of some rounds, in seconds of the wall clock, and what was promised."""
+    """The median of ``ROUNDS`` runs and its limit, both in seconds of the wall clock."""
 
     what: str
     took: float
@@ -35,25 +35,25 @@ class Result:
         return self.took < self.limit
 
 
-def timed(what: str, limit: float, work: Callable[[], object]) -> Result:
-    """The median: neither the luckiest round nor what else the machine did."""
+def timed(what: str, limit: float, call: Callable[[], object]) -> Result:
+    """Measure ``call``. The median leaves out lucky rounds and other load of the machine."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        work()
+        call()
         times.append(time.perf_counter() - start)
     return Result(what=what, took=sorted(times)[ROUNDS // 2], limit=limit)
 
 
 def databases() -> str:
-    """Two hundred databases of three levels."""
+    """A databases.yml of 200 databases with three levels each."""
     entry = '    engine: postgresql\n    labels: {{shelf: "{shelf}"}}\n    admin_url: env:X\n    levels: {{readonly: {{roles: [r]}}, readwrite: {{roles: [w]}}, migrate: {{roles: [m]}}}}\n'
     parts = [f"  db-{n}:\n{entry.format(shelf=n % 20)}" for n in range(DATABASES)]
     return "databases:\n" + "".join(parts)
 
 
 def rule(number: int, **keys: Any) -> str:
-    """One rule, as people write them."""
+    """One ordinary rule."""
     found = {
         "name": f"team {number} reads its own production",
         "requesters": f"[S{number}TEAM, U{number:05}B]",
@@ -70,7 +70,7 @@ def rule(number: int, **keys: Any) -> str:
 
 
 def policy(number: int, **keys: Any) -> str:
-    """A file of so many rules, with the one that answers at its end."""
+    """A policy.yml of this many rules. The last one answers."""
     last = rule(
         number, name="the last", requesters="[U99999Z]", databases='["*"]', levels='["*"]', ticket="'P'", **keys
     )
@@ -78,19 +78,19 @@ def policy(number: int, **keys: Any) -> str:
 
 
 def measure() -> list[Result]:
-    """All results of this file."""
+    """Run the benchmarks of this file."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "databases.yml").write_text(databases())
         (folder / "policy.yml").write_text(policy(ORDINARY))
-        loaded = timed("1,000 ordinary rules, 200 databases: loaded and checked", LOADED_WITHIN, lambda: load(folder))
+        loaded = timed("1,000 ordinary rules, 200 databases: load and check", LOADED_WITHIN, lambda: load(folder))
         (folder / "policy.yml").write_text(policy(RULES))
         return [loaded, *_evaluated(folder)]
 
 
 def _evaluated(folder: Path) -> list[Result]:
     config = load(folder)
-    members = dict.fromkeys(config.named, GROUP)
+    members = dict.fromkeys(config.directory_names, GROUP)
     facts = Facts(members=members | {"S1DBA": frozenset({"U00001D", "U00002D"}), "S10000LEADS": GROUP})
     at = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
     last = PolicyQuestion(
@@ -98,10 +98,10 @@ def _evaluated(folder: Path) -> list[Result]:
     )
     nobody = PolicyQuestion(person_id="U88888Z", database="db-7", level="readonly", reason="PAY-311 x", at=at)
     return [
-        timed("10,000 rules: the last one answers", EVALUATED_WITHIN, lambda: may_ask(config, last, facts)),
-        timed("10,000 rules: none answers", EVALUATED_WITHIN, lambda: may_ask(config, nobody, facts)),
+        timed("10,000 rules: the last one answers", EVALUATED_WITHIN, lambda: evaluate(config, last, facts)),
+        timed("10,000 rules: none answers", EVALUATED_WITHIN, lambda: evaluate(config, nobody, facts)),
         timed(
-            "10,000 rules: what one person may ask for",
+            "10,000 rules: the catalog of one person",
             EVALUATED_WITHIN,
             lambda: catalog_entries(config, "U99999Z", facts),
         ),

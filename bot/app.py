@@ -26,12 +26,12 @@ from bot.jobs.registry import JOBS
 from bot.jobs.runner import ENDS, Runner
 from bot.monitors.configuration import announce_files
 from bot.scheduler import build_scheduler
-from bot.settings import Settings, SettingsError, needed_for_slack
+from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import RETRY_SECONDS, SocketConnection, TokenRefused, build_bolt_app, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from storage.audit_log import AuditKind
-from storage.errors import LedgerError, SchemaMissing, StoreBusy
+from storage.errors import LedgerError, LedgerInUse, SchemaMismatch
 from storage.ledger import Ledger
 
 NO_TOKEN = "xoxb-none"  # noqa: S105 - no token: every call is refused by Slack
@@ -70,7 +70,7 @@ def operator() -> Person:
 
 @asynccontextmanager
 async def offline(settings: Settings) -> AsyncIterator[Context]:
-    """The verbs for the command line, on a ledger that exists. Raises SchemaMissing, StoreUnavailable."""
+    """The verbs for the command line, on a ledger that exists. Raises SchemaMismatch, LedgerUnavailable."""
     context = build_context(settings)
     try:
         await context.ledger.open(create=False)
@@ -93,29 +93,29 @@ class App:
         self._reading: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Until told to stop. Raises CannotStart, StoreBusy, SchemaMissing, SettingsError, CannotListen.
+        """Until told to stop. Raises CannotStart, LedgerInUse, SchemaMismatch, SettingsError, CannotListen.
 
         Whatever keeps the bot from granting is raised at once where nothing is live; else when nothing is any more.
         """
         ledger = self.context.ledger
         try:
             await self._open()
-            if not ledger.take_sole_run():
-                raise StoreBusy(
+            if not ledger.acquire_run_lock():
+                raise LedgerInUse(
                     "another bot runs on this ledger; stop it first, or use PostgreSQL as store for several"
                 )
             await self._prepare()
             await self._serve()
         finally:
-            ledger.release_sole_run()
+            ledger.release_run_lock()
             await ledger.close()
 
     async def _open(self) -> None:
         """Without tokens no ledger is made; one that is there may have grants to be ended."""
         try:
-            needed_for_slack(self.settings)
+            check_slack_settings(self.settings)
         except SettingsError:
-            with suppress(SchemaMissing):
+            with suppress(SchemaMismatch):
                 await self.context.ledger.open(create=False)
                 if await self._has_ends():
                     return
@@ -168,7 +168,7 @@ class App:
     async def _granting(self, health: HealthServer, scheduler: AsyncIOScheduler) -> None:
         """All that new grants need. Without it the runner, which is at work already, ends those that live; then this raises."""
         try:
-            needed_for_slack(self.settings)
+            check_slack_settings(self.settings)
             await health.start(self.settings.http_host, self.settings.http_port)
             scheduler.start()
             await self._listen()
@@ -181,9 +181,9 @@ class App:
             raise reason from None
 
     async def _listen(self) -> None:
-        """The connection to Slack, for ever. Raises SlackRefused; any other failure of it must not stop the ends."""
+        """Keep the connection to Slack until the stop. Raises TokenRefused; any other failure of it must not stop the ends."""
         token = self.settings.slack_app_token
-        assert token is not None, "checked by needed_for_slack"
+        assert token is not None, "checked by check_slack_settings"
         directory = self.context.directory
         assert isinstance(directory, SlackDirectory), "built above"
         self._connection = SocketConnection(
@@ -206,7 +206,7 @@ class App:
 
     async def _until_nothing_lives(self) -> None:
         while not self.stop.is_set() and await self._may_have_ends():
-            await self.context.ledger.changed(5, reader="end")
+            await self.context.ledger.wait_for_commit(5, reader="end")
 
     def _stop_on_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""databases.yml: where the databases are and what a level means there; and the way from an entry to an adapter's target."""
+"""The schema of databases.yml: databases and their levels. Turns an entry into an adapter's target and level."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+", re.ASCII)
 DATABASE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
 LEVEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,23}", re.ASCII)
 SETTING_NAME = re.compile(r"[a-z_][a-z0-9_.]*", re.ASCII)
-DATABASE_NAME_RIGHT = "a database's name is [a-z0-9][a-z0-9_-]*, up to 40 characters"
+DATABASE_NAME_HINT = "a database's name is [a-z0-9][a-z0-9_-]*, up to 40 characters"
 HOST = re.compile(r"[A-Za-z0-9._:%-]{1,253}", re.ASCII)
 NAME_MAX_BYTES = 63
 
@@ -34,9 +34,9 @@ def _duration(value: object) -> timedelta:
 
 
 def _reference(value: object) -> str:
-    """The value itself may be a secret put in the wrong place: it is never shown."""
+    """Check a reference. The value may be a secret in the wrong place, so no message shows it."""
     if not isinstance(value, str) or not REFERENCE.fullmatch(value):
-        raise ValueError("a reference to a secret is env:NAME or file:/path; secrets do not stand in this file")
+        raise ValueError("a reference to a secret is env:NAME or file:/path; this file holds no secrets")
     return value
 
 
@@ -46,7 +46,7 @@ def _identifier(value: str) -> str:
     return value
 
 
-def _named(pattern: re.Pattern[str], right: str) -> AfterValidator:
+def _matching(pattern: re.Pattern[str], right: str) -> AfterValidator:
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
             raise ValueError(right)
@@ -65,24 +65,24 @@ REFERENCE_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^({REFERENCE.p
 Reference = Annotated[str, BeforeValidator(_reference), REFERENCE_SCHEMA]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Text = Annotated[str, BeforeValidator(as_text), WithJsonSchema({"type": ["string", "number", "boolean"]})]
-DatabaseName = Annotated[str, _named(DATABASE_NAME, DATABASE_NAME_RIGHT)]
-LevelName = Annotated[str, _named(LEVEL_NAME, "a level's name is [a-z0-9][a-z0-9_-]*, up to 24 characters")]
-SettingName = Annotated[str, _named(SETTING_NAME, "a setting's name is [a-z_][a-z0-9_.]*")]
+DatabaseName = Annotated[str, _matching(DATABASE_NAME, DATABASE_NAME_HINT)]
+LevelName = Annotated[str, _matching(LEVEL_NAME, "a level's name is [a-z0-9][a-z0-9_-]*, up to 24 characters")]
+SettingName = Annotated[str, _matching(SETTING_NAME, "a setting's name is [a-z_][a-z0-9_.]*")]
 TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 
 
-class Strict(BaseModel):
-    """Unknown keys are mistakes, and nothing changes after it was read."""
+class StrictModel(BaseModel):
+    """Unknown keys are errors. Values are frozen, and no error message shows them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class GrantEntry(Strict):
+class GrantEntry(StrictModel):
     on: list[Identifier] = Field(min_length=1)
     privileges: list[Identifier] = Field(min_length=1)
 
 
-class LevelEntry(Strict):
+class LevelEntry(StrictModel):
     description: str = ""
     roles: list[Identifier] = []
     grants: list[GrantEntry] = []
@@ -96,22 +96,22 @@ class LevelEntry(Strict):
         return self
 
 
-class TlsEntry(Strict):
+class TlsEntry(StrictModel):
     mode: TlsMode = "verify-full"
     ca: str | None = None
 
 
-class ConnectEntry(Strict):
-    """``host`` becomes part of a command that is pasted into a shell."""
+class ConnectEntry(StrictModel):
+    """What the requester connects to. ``host`` becomes part of a command that is pasted into a shell, so it is checked."""
 
-    host: Annotated[str, _named(HOST, "a host is a name or an address, such as orders.db.internal")] | None = None
+    host: Annotated[str, _matching(HOST, "a host is a name or an address, such as orders.db.internal")] | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     database: Identifier | None = None
     tls: TlsMode | None = None
     note: str | None = None
 
 
-class DatabaseEntry(Strict):
+class DatabaseEntry(StrictModel):
     engine: str
     description: str = ""
     labels: dict[str, Text] = {}
@@ -125,7 +125,7 @@ class DatabaseEntry(Strict):
     settings: dict[SettingName, Text] = {}
 
 
-class DatabasesFile(Strict):
+class DatabasesFile(StrictModel):
     databases: dict[DatabaseName, DatabaseEntry]
     defaults: dict[str, dict[str, Any]] = {}
 
@@ -148,7 +148,7 @@ def resolve(reference: str) -> str:
 
 
 def level(name: str, entry: DatabaseEntry) -> Level:
-    """What a level of a database means to an adapter."""
+    """The level as the adapter gets it."""
     found = entry.levels[name]
     return Level(
         name=name,
@@ -161,7 +161,7 @@ def level(name: str, entry: DatabaseEntry) -> Level:
 
 
 def level_json(name: str, entry: DatabaseEntry) -> Mapping[str, Any]:
-    """The level as it is frozen in a request: what ``adapters.base.Level.from_json`` reads."""
+    """The level as it is frozen in a request. ``adapters.base.Level.from_json`` reads it."""
     found = entry.levels[name]
     return {
         "name": name,
@@ -174,7 +174,7 @@ def level_json(name: str, entry: DatabaseEntry) -> Mapping[str, Any]:
 
 
 def target(name: str, entry: DatabaseEntry, *, prefix: str, ledger: str) -> Target:
-    """All an adapter needs to find this database again; references stay references."""
+    """Everything an adapter needs to find this database again. Secrets stay references."""
     tls = entry.tls or TlsEntry(mode=_default_tls(entry))
     return Target(
         name=name,
@@ -191,16 +191,16 @@ def target(name: str, entry: DatabaseEntry, *, prefix: str, ledger: str) -> Targ
 
 
 def _default_tls(entry: DatabaseEntry) -> TlsMode:
-    """verify-full, on loopback prefer; where the address is not to be had now, the strict one."""
+    """``prefer`` on loopback, else ``verify-full``; also ``verify-full`` where the admin URL cannot be read now."""
     try:
-        hosts = _hosts(resolve(entry.admin_url))
+        hosts = _hosts_in(resolve(entry.admin_url))
     except (Rejected, ValueError):
         return "verify-full"
     return "prefer" if hosts and all(map(is_loopback, hosts)) else "verify-full"
 
 
-def _hosts(url: str) -> list[str]:
-    """Every host a URL may lead to: several with commas, and those that its parameters name. None where others decide."""
+def _hosts_in(url: str) -> list[str]:
+    """Every host that a URL may lead to: in the address, separated by commas, and in its parameters. Empty where a service file decides."""
     parts = urlsplit(url)
     named = parse_qs(parts.query, keep_blank_values=True)
     if "service" in named:
@@ -213,7 +213,7 @@ def _hosts(url: str) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """localhost, 127.0.0.0/8, ::1, or a socket on this machine. No host at all is the driver's to choose, so it is not."""
+    """Return whether the host is localhost, 127.0.0.0/8, ::1 or a local socket. An empty host is not: the driver chooses it."""
     if host == "localhost" or host.startswith("/"):
         return True
     try:

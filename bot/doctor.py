@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at: settings, files, ledger, Slack, each database. Changes nothing, but for ``try_out``, which leaves nothing."""
+"""The checks of ``doctor``: settings, files, ledger, Slack, each database. Only ``run_trials`` changes a server, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from adapters.base import AdapterError, Finding, Rejected
 from bot.access.context import Context
 from bot.app import build_context, operator
 from bot.databases import level, target
-from bot.policy.loader import Config
-from bot.settings import Settings, SettingsError, needed_for_slack
+from bot.policy.config import Config
+from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import web_client
 from bot.slack.doctor import examine_slack
-from bot.trial import Step, try_level
+from bot.trial import Step, run_trial
 from storage.audit_log import AuditKind
 from storage.errors import LedgerError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One part, with what was found."""
+    """One part of the report, with its findings."""
 
     name: str
     findings: tuple[Finding, ...]
 
 
-def well(what: str) -> Finding:
+def passed(what: str) -> Finding:
     return Finding(is_ok=True, is_fatal=False, what=what)
 
 
-def wrong(what: str, remedy: str | None = None) -> Finding:
+def failed(what: str, remedy: str | None = None) -> Finding:
     return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
 
 
 async def examine(settings: Settings, only: Sequence[str]) -> list[Section]:
-    """Every section, also where one before it is not well."""
+    """Run all checks; a failed section does not stop the next one. ``only``: names of databases, empty for all."""
     context = build_context(settings)
     try:
         context.files.refresh()
@@ -46,7 +46,7 @@ async def examine(settings: Settings, only: Sequence[str]) -> list[Section]:
         sections.append(Section(name="Configuration", findings=tuple(_files(context, only))))
         sections.append(Section(name="Ledger", findings=tuple(await _ledger(context))))
         sections.append(Section(name="Slack", findings=tuple(await _slack(settings, context.files.config))))
-        names = _chosen(context.files.config, only)
+        names = _selected(context.files.config, only)
         return sections + [Section(name=f"Database {n}", findings=tuple(await _database(context, n))) for n in names]
     finally:
         context.engines.close()
@@ -55,27 +55,27 @@ async def examine(settings: Settings, only: Sequence[str]) -> list[Section]:
 
 def _settings(settings: Settings) -> list[Finding]:
     try:
-        needed_for_slack(settings)
+        check_slack_settings(settings)
     except SettingsError as missing:
-        return [wrong(line) for line in str(missing).splitlines()]
-    return [well("the environment has what the bot needs")]
+        return [failed(line) for line in str(missing).splitlines()]
+    return [passed("the environment has what the bot needs")]
 
 
 def _files(context: Context, only: Sequence[str]) -> list[Finding]:
     if context.files.problems is not None:
-        return [wrong(str(p)) for p in context.files.problems.problems]
+        return [failed(str(p)) for p in context.files.problems.problems]
     config = context.files.config
-    assert config is not None, "files without problems are in force"
+    assert config is not None, "files without errors are in force"
     unknown = [
-        wrong(f"no database is named {name}", f"there are {', '.join(config.databases)}")
+        failed(f"no database is named {name}", f"there are {', '.join(config.databases)}")
         for name in only
         if name not in config.databases
     ]
     warnings = [Finding(is_ok=False, is_fatal=False, what=str(p)) for p in config.warnings]
-    return [*unknown, well(f"{len(config.databases)} databases, {len(config.rules)} rules, no errors"), *warnings]
+    return [*unknown, passed(f"{len(config.databases)} databases, {len(config.rules)} rules, no errors"), *warnings]
 
 
-def _chosen(config: Config | None, only: Sequence[str]) -> list[str]:
+def _selected(config: Config | None, only: Sequence[str]) -> list[str]:
     return [name for name in (config.databases if config else ()) if not only or name in only]
 
 
@@ -84,43 +84,45 @@ async def _ledger(context: Context) -> list[Finding]:
         await context.ledger.open(create=False)
         await context.ledger.set_cursor("doctor", int((await context.ledger.now()).timestamp()))
     except LedgerError as error:
-        return [wrong(str(error))]
-    return [well(f"ledger {context.ledger.id}, {len(await context.ledger.live_grants())} live grants")]
+        return [failed(str(error))]
+    return [passed(f"ledger {context.ledger.id}, {len(await context.ledger.live_grants())} live grants")]
 
 
 async def _slack(settings: Settings, config: Config | None) -> list[Finding]:
     if settings.slack_bot_token is None:
-        return [wrong("not looked at: SLACK_BOT_TOKEN is not set")]
+        return [failed("not checked: SLACK_BOT_TOKEN is not set")]
     client = web_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
     app_token = settings.slack_app_token.get_secret_value() if settings.slack_app_token else None
     return await examine_slack(client, app_token, config)
 
 
-async def try_out(settings: Settings, only: Sequence[str], report: Callable[[str, Step], None]) -> bool:
-    """The contract in small on each level of these databases; whether all was well. Audited where there is a ledger to audit in."""
+async def run_trials(settings: Settings, only: Sequence[str], report: Callable[[str, Step], None]) -> bool:
+    """Run a trial on each level of these databases. Returns whether all passed. The result is written to the audit log."""
     context = build_context(settings)
     stop = threading.Event()
     try:
         context.files.refresh()
         await context.ledger.open(create=False)
-        results = [await _try_database(context, name, report, stop) for name in _chosen(context.files.config, only)]
+        results = [
+            await _run_database_trials(context, name, report, stop) for name in _selected(context.files.config, only)
+        ]
         return all(results)
     finally:
         stop.set()
-        await asyncio.to_thread(context.engines.close)  # a trial that runs tidies up first
+        await asyncio.to_thread(context.engines.close)  # a running trial cleans up first
         await context.ledger.close()
 
 
-async def _try_database(
+async def _run_database_trials(
     context: Context, name: str, report: Callable[[str, Step], None], stop: threading.Event
 ) -> bool:
     config = context.files.config
-    assert config is not None, "only chosen from what is in force"
+    assert config is not None, "the names come from this configuration"
     entry, results = config.databases[name], list[bool]()
     where = target(name, entry, prefix=context.prefix, ledger=context.ledger.id)
     for known in entry.levels:
         tried = partial(
-            try_level, level=level(known, entry), prefix=context.prefix, report=partial(report, name), stop=stop
+            run_trial, level=level(known, entry), prefix=context.prefix, report=partial(report, name), stop=stop
         )
         results.append(await context.engines.call(where, tried))
     facts = {"database": name, "levels": len(results), "well": all(results)}
@@ -130,15 +132,15 @@ async def _try_database(
 
 async def _database(context: Context, name: str) -> list[Finding]:
     config = context.files.config
-    assert config is not None, "only chosen from what is in force"
+    assert config is not None, "the names come from this configuration"
     entry = config.databases[name]
     where = target(name, entry, prefix=context.prefix, ledger=context.ledger.id or "none")
     levels = [level(known, entry) for known in entry.levels]
     try:
         health = await context.engines.measure(where, levels)
     except Rejected as no:
-        return [wrong(no.what, no.remedy)]
+        return [failed(no.what, no.remedy)]
     except AdapterError as error:
-        return [wrong(f"cannot be asked: {error}")]
-    enforced = well(f"{health.version}; the server itself ends at the time: {health.enforced}")
+        return [failed(f"cannot be checked: {error}")]
+    enforced = passed(f"{health.version}; enforced by the server itself: {health.enforced}")
     return [enforced, *health.findings]

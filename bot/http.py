@@ -1,4 +1,4 @@
-"""``/healthz``: the process is alive. ``/readyz``: it can do its work, or what keeps it from that. ``/metrics``: Prometheus."""
+"""The HTTP endpoints. ``/healthz``: the process is alive. ``/readyz``: it can work, or why not. ``/metrics``: Prometheus."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from storage.ledger import Ledger
 from storage.records import State, TaskKind
 
 NOT_READY = 503
-Readiness: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
-"""What is not well, in words by name; empty when all is."""
+ReadinessCheck: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
+"""Returns the problems that make the bot not ready: name → description. Empty when it is ready."""
 
 log = structlog.get_logger(__name__)
 
 
 class CannotListen(Exception):
-    """The address cannot be had; the text names the settings."""
+    """The address cannot be used. The message names the settings."""
 
 
 class HealthServer:
-    """Listens until stopped. ``port`` is known after ``start``."""
+    """Serves the endpoints until stopped. ``port`` is set by ``start``."""
 
-    def __init__(self, ledger: Ledger, not_well: Readiness) -> None:
+    def __init__(self, ledger: Ledger, readiness: ReadinessCheck) -> None:
         self._ledger = ledger
-        self._not_well = not_well
+        self._readiness = readiness
         self._runner: web.AppRunner | None = None
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Raises CannotListen where the address is taken, or not this machine's."""
+        """Raises CannotListen where the address is in use, or does not belong to this machine."""
         app = web.Application()
         app.add_routes(
             [web.get("/healthz", self._alive), web.get("/readyz", self._ready), web.get("/metrics", self._metrics)]
@@ -50,10 +50,10 @@ class HealthServer:
                 "name another port, or 0 for a free one"
             ) from None
         self.port = self._runner.addresses[0][1]
-        log.info("health endpoints are up", host=host, port=self.port)
+        log.info("health_server_started", host=host, port=self.port)
 
     async def stop(self) -> None:
-        """Also when it never started."""
+        """Stop serving. Does nothing where the server never started."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -61,8 +61,10 @@ class HealthServer:
         return web.json_response({"alive": True})
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        wrong = await self._not_well()
-        return web.json_response({"ready": not wrong, "not_well": dict(wrong)}, status=NOT_READY if wrong else 200)
+        problems = await self._readiness()
+        return web.json_response(
+            {"ready": not problems, "not_well": dict(problems)}, status=NOT_READY if problems else 200
+        )
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         try:
@@ -72,7 +74,7 @@ class HealthServer:
         registry = CollectorRegistry()
         overdue = [t for t in tasks if t.kind is TaskKind.REVOKE and t.due_at <= now]
         figures = {
-            "dbaccess_live_grants": ("Grants for which a user exists, or may", len(live)),
+            "dbaccess_live_grants": ("Grants whose user exists, or may exist", len(live)),
             "dbaccess_ending_grants": ("Grants that are being ended", sum(r.state is State.REVOKING for r in live)),
             "dbaccess_overdue_revocations": ("Revocations that are due and not confirmed", len(overdue)),
             "dbaccess_tasks": ("Unfinished tasks", len(tasks)),

@@ -1,4 +1,4 @@
-"""Logs: JSON for machines, lines for people. No local variables in tracebacks, no secret that the process knows."""
+"""Logs: JSON for machines, one line per event for people. No log shows local variables or a secret that the process knows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 
 from bot.settings import Settings
 
-QUIET = (
+QUIET_LOGGERS = (
     "slack_sdk",
     "slack_bolt",
     "sqlalchemy",
@@ -29,16 +29,16 @@ TOKEN = re.compile(r"xox[a-z]-[A-Za-z0-9-]+|xapp-[A-Za-z0-9-]+")
 
 
 shows_tracebacks = False
-"""On a terminal; a log for machines has them in any case."""
+"""Whether the console shows tracebacks. JSON logs always contain them."""
 
 
-def begin() -> None:
-    """Before the settings are read: lines for people, and only what is wrong."""
+def configure_early() -> None:
+    """Configure logs before the settings are read: console lines, errors only."""
     _configure(as_json=False, level="error", secrets=())
 
 
-def set_up(settings: Settings) -> None:
-    """For the whole process. The libraries' own logs stay at warning: at debug some print whole payloads."""
+def configure(settings: Settings) -> None:
+    """Configure logs for the whole process. Library loggers stay at warning, because some print whole payloads at debug."""
     as_json = settings.log == "json" or (settings.log is None and not sys.stderr.isatty())
     _configure(as_json=as_json, level=settings.log_level, secrets=settings.secrets())
 
@@ -49,12 +49,12 @@ def _configure(*, as_json: bool, level: str, secrets: tuple[str, ...]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         *([] if as_json else [_without_traceback]),
-        scrubbing(secrets),
+        secret_scrubber(secrets),
     ]
-    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else _Lines()
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else _ConsoleRenderer()
     structlog.configure(
         processors=[
-            *([] if as_json else [_lines_alone(level)]),
+            *([] if as_json else [_drop_details(level)]),
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -68,7 +68,7 @@ def _configure(*, as_json: bool, level: str, secrets: tuple[str, ...]) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    handler.addFilter(_is_ours_or_serious)
+    handler.addFilter(_is_own_or_serious)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -84,11 +84,11 @@ LINES: dict[str, str] = {
     "configuration_loaded": "reloaded: {databases} databases, {rules} rules",
     "configuration_refused": "reload refused, the last good configuration stays in force: {problems}",
 }
-"""What happens, as a person at the terminal reads it: an event's line, from its facts."""
+"""Event → its line on the console, filled with the event's fields."""
 
 
-class _Lines:
-    """For a terminal: a line for each event in ``LINES``, and structlog's own form for all others."""
+class _ConsoleRenderer:
+    """Renders an event in ``LINES`` as its line, and every other event in structlog's own form."""
 
     def __init__(self) -> None:
         self._plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
@@ -99,7 +99,7 @@ class _Lines:
 
 
 def line_of(line: str, facts: MutableMapping[str, Any]) -> str:
-    """One line, whatever names and reasons hold: what cannot be printed is left out."""
+    """Fill a line with an event's fields. Unprintable characters are removed, so the result is always one line."""
     shown = {name: _shown(name, value) for name, value in facts.items()}
     return "".join(sign for sign in line.format_map(shown) if sign.isprintable())
 
@@ -115,12 +115,12 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _until(end: datetime, now: datetime) -> str:
-    """The time here, with the day where it is another one."""
+    """The local time; with the date where it is not today."""
     return end.strftime("%H:%M" if end.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
-def _lines_alone(level: str) -> Any:
-    """A processor for terminals: at ``info`` the lines, and what is wrong; the rest is for ``debug``."""
+def _drop_details(level: str) -> Any:
+    """A processor for the console: at ``info`` it drops events that are not in ``LINES``, except warnings and errors."""
 
     def drop(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if level == "info" and method == "info" and event.get("event") not in LINES:
@@ -136,18 +136,18 @@ def _without_traceback(_logger: Any, _method: str, event: MutableMapping[str, An
     return event
 
 
-def _is_ours_or_serious(record: logging.LogRecord) -> bool:
-    """A filter of the handler and no level of a logger: Bolt sets its own loggers' levels, and at debug they print payloads."""
-    return record.levelno >= logging.WARNING or not record.name.startswith(QUIET)
+def _is_own_or_serious(record: logging.LogRecord) -> bool:
+    """Keep a record of our own code, or a warning. A filter, because Bolt sets the levels of its loggers, which print payloads at debug."""
+    return record.levelno >= logging.WARNING or not record.name.startswith(QUIET_LOGGERS)
 
 
-def scrubbed(text: str) -> str:
-    """Without what looks like a token or a URL's password."""
+def scrub(text: str) -> str:
+    """The text without anything that looks like a token or a password in a URL."""
     return str(_clean(text, ()))
 
 
-def scrubbing(secrets: tuple[str, ...]) -> Any:
-    """A processor that blanks what it knows to be secret, and whatever looks like a token or a URL's password."""
+def secret_scrubber(secrets: tuple[str, ...]) -> Any:
+    """A processor that removes the given secrets, and anything that looks like a token or a password in a URL."""
 
     def scrub(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {key: _clean(value, secrets) for key, value in event.items()}

@@ -1,4 +1,4 @@
-"""The environment, read strictly. An empty variable counts as unset; a mistake names the variable and never its value."""
+"""Settings from the environment. An empty variable counts as unset. An error names the variable and never its value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-RIGHT = {
+HINTS = {
     "SLACK_BOT_TOKEN": "a bot token begins with xoxb-",
     "SLACK_APP_TOKEN": "an app-level token begins with xapp-",
     "SLACK_API_URL": "a URL that begins with http and ends in /api/",
@@ -24,11 +24,11 @@ RIGHT = {
 
 
 class SettingsError(Exception):
-    """What is wrong with the environment, one line a variable."""
+    """The invalid variables, one per line."""
 
 
 class Settings(BaseSettings):
-    """One field a variable; see README for what each does."""
+    """One field per variable; see README for what each does."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, hide_input_in_errors=True, frozen=True, populate_by_name=True
@@ -50,47 +50,48 @@ class Settings(BaseSettings):
         default="info", validation_alias="DBACCESS_LOG_LEVEL"
     )
 
-    _mistakes: tuple[str, ...] = PrivateAttr(default=())
-    """Variables with a wrong value, in whose place the default stands: nothing that an end needs."""
+    _invalid: tuple[str, ...] = PrivateAttr(default=())
+    """Errors of invalid variables that were replaced by their defaults. Ending a grant needs none of them."""
 
     def secrets(self) -> tuple[str, ...]:
-        """What must never be seen in a log."""
+        """The values that must never appear in a log."""
         held = (self.slack_bot_token, self.slack_app_token, self.slack_signing_secret, self.store_url)
         return tuple(s.get_secret_value() for s in held if s is not None)
 
 
-NEEDED_BY_ENDS = frozenset({"DBACCESS_STORE_URL", "DBACCESS_USER_PREFIX"})
+REQUIRED_TO_END = frozenset({"DBACCESS_STORE_URL", "DBACCESS_USER_PREFIX"})
 
 
 def read_settings(*, to_end: bool = False) -> Settings:
-    """Raises SettingsError.
+    """Read and check the environment. Raises SettingsError.
 
-    ``to_end``: for what ends grants. A mistake that this does not need is kept for ``needed_for_slack``, which refuses to grant by it.
+    ``to_end``: for commands that end grants. Only the variables that ending needs must then be valid. The other errors
+    are kept for ``check_slack_settings``, so that nothing is granted while they exist.
     """
-    wrong = _not_text()
+    wrong = _invalid_text()
     try:
         found = Settings(**_defaults(wrong))
-    except ValidationError as mistakes:
-        names = [str(m["loc"][0]) for m in mistakes.errors(include_url=False, include_input=False)]
-        wrong |= {n: f"has a wrong value; {RIGHT.get(n, 'see README')}" for n in names}
+    except ValidationError as invalid:
+        names = [str(m["loc"][0]) for m in invalid.errors(include_url=False, include_input=False)]
+        wrong |= {n: f"has a wrong value; {HINTS.get(n, 'see README')}" for n in names}
         found = Settings(**_defaults(wrong))
-    wrong |= _wrong(found)
+    wrong |= _invalid_values(found)
     lines = tuple(f"{name}: {words}" for name, words in wrong.items())
-    if lines and (not to_end or NEEDED_BY_ENDS & set(wrong)):
+    if lines and (not to_end or REQUIRED_TO_END & set(wrong)):
         raise SettingsError("\n".join(lines))
     if lines:
         found = Settings(**_defaults(wrong))
-        found._mistakes = lines  # noqa: SLF001 - its own module
+        found._invalid = lines  # noqa: SLF001 - a private attribute of this module
     return found
 
 
 def _defaults(names: Iterable[str]) -> dict[str, Any]:
-    """What stands in the place of wrong values."""
+    """The defaults that replace invalid values."""
     by_variable = {str(field.validation_alias): field.get_default() for field in Settings.model_fields.values()}
     return {name: by_variable[name] for name in names}
 
 
-def _not_text() -> dict[str, str]:
+def _invalid_text() -> dict[str, str]:
     names = [str(field.validation_alias) for field in Settings.model_fields.values()]
     return {n: "is not text in UTF-8" for n in names if not _is_text(os.environ.get(n, ""))}
 
@@ -99,16 +100,16 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
-def _wrong(found: Settings) -> dict[str, str]:
+def _invalid_values(found: Settings) -> dict[str, str]:
     begins = (("SLACK_BOT_TOKEN", found.slack_bot_token, "xoxb-"), ("SLACK_APP_TOKEN", found.slack_app_token, "xapp-"))
     names = [name for name, token, begin in begins if token and not token.get_secret_value().startswith(begin)]
-    if not _is_store(found.store_url.get_secret_value()):
+    if not _is_ledger_url(found.store_url.get_secret_value()):
         names.append("DBACCESS_STORE_URL")
-    return {name: f"has a wrong value; {RIGHT[name]}" for name in names}
+    return {name: f"has a wrong value; {HINTS[name]}" for name in names}
 
 
-def _is_store(url: str) -> bool:
-    """A ledger is a file or a server; SQLite's other URLs mean memory, which forgets."""
+def _is_ledger_url(url: str) -> bool:
+    """Return whether the URL names a file or a server. Other URLs of SQLite mean a database in memory, which is lost."""
     if url.startswith("sqlite+aiosqlite:///"):
         path, _, further = url.removeprefix("sqlite+aiosqlite:///").partition("?")
         path = unquote(path)
@@ -119,9 +120,9 @@ def _is_store(url: str) -> bool:
         return False
 
 
-def needed_for_slack(found: Settings) -> None:
-    """Raises SettingsError where the bot could not connect, or where a variable has a wrong value."""
-    lines = list(found._mistakes)  # noqa: SLF001 - its own module
+def check_slack_settings(found: Settings) -> None:
+    """Raises SettingsError where a variable that the connection to Slack needs is missing, or any variable is invalid."""
+    lines = list(found._invalid)  # noqa: SLF001 - a private attribute of this module
     wrong = {line.partition(":")[0] for line in lines}
     if found.slack_bot_token is None and "SLACK_BOT_TOKEN" not in wrong:
         lines.append("SLACK_BOT_TOKEN: is not set; the bot token of the installed app, xoxb-…")

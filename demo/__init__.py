@@ -1,1 +1,1 @@
-"""The whole product on this machine, with nothing to sign up for: ``make demo``."""
+"""The demo: the whole product on this machine, without any account. ``make demo`` starts it."""

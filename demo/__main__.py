@@ -1,4 +1,4 @@
-"""``make demo``: prints the address to open and what to try; Ctrl-C ends it cleanly."""
+"""``make demo``: start everything, print the address to open and what to try. Ctrl-C ends it cleanly."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 
 from demo import local_slack
-from demo.world import Demo, NoPostgres
+from demo.world import Demo, PostgresMissing
 
-TRY = """
+INSTRUCTIONS = """
 dbaccess demo: everything runs on this machine.
 
   Open   {url}
@@ -29,15 +29,15 @@ Six things to try ("Act as" is at the top right; type into #db-access):
                     Access first; then, as approver, click Sign off on the card in #db-access.
 
 Databases: {also}. With mariadbd and redis-server on this machine there are three.
-local-slack shows a date as its source, <!date^…|2026-11-23 12:58 UTC>; Slack shows it in each reader's own zone.
-local-slack listens on all addresses of this machine and asks nobody for a password: end the demo when you are done.
+local-slack shows dates as <!date^…|2026-11-23 12:58 UTC>; Slack shows them in each reader's time zone.
+local-slack listens on all addresses of this machine, without a password: end the demo when you are done.
 Files: {folder}
 Ctrl-C ends it.
 """
 
 
 def main() -> int:
-    """Exit status 1 with a sentence where something is missing."""
+    """Run the demo. Exit status 1, with a message, where something is missing."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -49,14 +49,14 @@ def main() -> int:
         try:
             demo = Demo(Path(folder))
             with demo.running():
-                also = ", ".join(["shop-prod", *(one.name for one in demo.further)])
-                print(TRY.format(url=demo.slack.url, folder=folder, also=also), flush=True)
+                also = ", ".join(["shop-prod", *(one.name for one in demo.extra_databases)])
+                print(INSTRUCTIONS.format(url=demo.slack.url, folder=folder, also=also), flush=True)
                 while not stop.wait(1):
                     if demo.bot.poll() is not None:
                         print(f"The bot has stopped:\n{demo.bot_log()[-2000:]}", file=sys.stderr)
                         return 1
                 print("Stopping …", flush=True)
-        except (local_slack.NotToBeHad, NoPostgres) as missing:
+        except (local_slack.LocalSlackMissing, PostgresMissing) as missing:
             print(missing, file=sys.stderr)
             return 1
     return 0

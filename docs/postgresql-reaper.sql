@@ -1,18 +1,18 @@
--- Optional: let PostgreSQL itself end the sessions of users past their end, even while dbaccess is down.
+-- Optional: PostgreSQL itself ends the sessions of users past their expiry, also while dbaccess is down.
 --
--- PostgreSQL refuses their logins by itself (VALID UNTIL) and ends no open session. This script creates a job for the extension
--- pg_cron, 1.4 or later. The job runs every minute and ends the sessions of users whose end was more than 2 minutes ago. So it runs
--- after dbaccess, which ends the sessions on time, counts them and writes the receipt. The job reaches no standby.
+-- PostgreSQL refuses their logins by itself (VALID UNTIL), but ends no open session. This file creates a job for the extension
+-- pg_cron, 1.4 or later. The job runs every minute and ends sessions of users whose expiry is more than 2 minutes ago. dbaccess ends
+-- these sessions first, at the expiry, counts them and writes the receipt. The job reaches no standby.
 --
--- First, set this in postgresql.conf and restart (managed services have their own switch for it):
+-- First set this in postgresql.conf and restart (a managed service has its own switch for it):
 --     shared_preload_libraries = 'pg_cron'
---     cron.use_background_workers = on        -- otherwise pg_cron logs in over the network, which pg_hba.conf must allow
+--     cron.use_background_workers = on        -- without it pg_cron logs in over the network, which pg_hba.conf must allow
 --
--- Then run this as superuser, in the database that cron.database_name names (postgres by default). It may be repeated:
+-- Then run this file as superuser, in the database that cron.database_name names (postgres by default). It may be repeated:
 --     psql -d postgres -v login=dbaccess -v role=dbaccess_owner -f postgresql-reaper.sql
--- login: the login of the admin URL. role: its admin_role in databases.yml, or the login again if it has none.
+-- login: the role that the admin URL logs in as. role: the admin_role in databases.yml, or the login again where there is none.
 --
--- `dbaccess doctor` measures whether the job works: it exists, is switched on, and ran lately without an error.
+-- `dbaccess doctor` measures whether the job exists, is switched on, and ran lately without an error.
 -- To remove it: SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = 'dbaccess reaper';
 
 \set ON_ERROR_STOP on

@@ -1,7 +1,7 @@
-"""The audit vocabulary: every kind of event there is, in one place.
+"""The kinds of audit events. Pure; ``audit_events`` writes and reads the events.
 
-``subject.what_happened``. The word is the verb's own: button ``approve``, ``decide.approve``,
-``Transition.APPROVE``, ``request.approved``.
+A kind is ``subject.what_happened``, with the verb that the button, the use case and the transition have too: button ``approve``,
+``decide.approve``, ``Transition.APPROVE``, ``request.approved``. The values are stored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class AuditKind(StrEnum):
-    """What can be in the record."""
+    """What an audit event can say."""
 
     REQUESTED = "request.asked"
     DECIDED = "request.decided"

@@ -1,6 +1,7 @@
-"""One command per transition: what its caller must bring. Pure.
+"""One command per transition: what its caller must provide. Pure.
 
-State, times and version are not here: the table writes them. ``Ledger.advance`` takes a command and makes its transition.
+A command has no state, time or version: ``lifecycle.TRANSITIONS`` defines them. ``Ledger.advance`` takes a command and makes its
+transition.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from storage.transitions import Transition
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """``actor`` is a Slack user id, ``cli:<name>``, or a part of the bot (``bot``, ``clock``, ``policy``, ``directory``, ``lockdown``).
+    """Who makes the transition, and what the audit event says about it.
 
+    ``actor`` is a Slack user id, ``cli:<name>``, or a part of the bot (``bot``, ``clock``, ``policy``, ``directory``, ``lockdown``).
     ``facts`` and ``text`` go into the audit event; ``text`` holds personal data and is stored apart from it.
     """
 
@@ -28,7 +30,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitRequest(Command):
-    """Brought by ``Ledger.submit`` with the draft of the request."""
+    """A new request. ``Ledger.submit`` makes this command itself, from the draft of the request."""
 
     transition = Transition.REQUEST
 
@@ -38,7 +40,7 @@ class SubmitRequest(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionCommand(Command):
-    """A command that carries one person's decision; None where the policy decides alone."""
+    """A command with one person's decision. ``decision`` is None if the policy decides alone."""
 
     decision: Decision | None = None
 
@@ -53,7 +55,7 @@ class ApproveStage(DecisionCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class ApproveRequest(DecisionCommand):
-    """The last approval. ``username`` and ``target`` (a ``adapters.base.Target`` as JSON) are frozen with it."""
+    """The last approval. It freezes ``username`` and ``target`` (an ``adapters.base.Target`` as JSON)."""
 
     transition = Transition.APPROVE
     username: str
@@ -69,7 +71,7 @@ class ApplyExtension(DecisionCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendGrant(Command):
-    """The cascade of APPLY_EXTENSION: the grant ends ``by`` later."""
+    """The cascade of APPLY_EXTENSION on the grant: it ends ``by`` later."""
 
     transition = Transition.EXTEND
     by: timedelta
@@ -85,7 +87,7 @@ class SignOff(DecisionCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Escalate(Command):
-    """The approvers of the escalation may decide from now on."""
+    """From now on, the people of the escalation may decide as well."""
 
     transition = Transition.ESCALATE
 
@@ -103,7 +105,7 @@ class EndCommand(DecisionCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class DenyRequest(EndCommand):
-    """``decision`` is None where the bot denies: nobody could be told of a break-glass request."""
+    """``decision`` is None if the bot denies: nobody could be notified of a break-glass request."""
 
     transition = Transition.DENY
     cause: Cause = Cause.DENIED
@@ -119,7 +121,7 @@ class CancelRequest(EndCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class TimeOutRequest(EndCommand):
-    """Nobody decided in time, or the grant to be extended has ended."""
+    """The time to decide is over, or the grant to be extended has ended."""
 
     transition = Transition.TIME_OUT
     cause: Cause = Cause.LAPSED
@@ -143,14 +145,14 @@ class FailGrant(EndCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class RevokeGrant(EndCommand):
-    """The end begins: by the clock, a person, or the bot."""
+    """The end of a grant begins. The clock, a person or the bot ends it."""
 
     transition = Transition.REVOKE
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmRevocation(Command):
-    """The end is complete; ``receipt`` says what proves it."""
+    """The end is complete. ``receipt`` says what proves it."""
 
     transition = Transition.CONFIRM
     receipt: Receipt
@@ -161,9 +163,9 @@ class ConfirmRevocation(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class StartGrant(Command):
-    """``identity`` is what the server says of itself. Until ``unsettled_until`` a create whose answer was lost may still land.
+    """``identity`` is the server's own id. Until ``unsettled_until``, a create whose answer was lost may still arrive.
 
-    ``requester_is_member`` was looked up just before; a failed lookup counts as no.
+    ``requester_is_member`` was looked up just before. A failed lookup counts as False.
     """
 
     transition = Transition.START
@@ -174,7 +176,7 @@ class StartGrant(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryProvision(Command):
-    """The user is created again; ``unsettled_until`` as in ``StartGrant``."""
+    """The user is created again. ``unsettled_until`` is as in ``StartGrant``."""
 
     transition = Transition.RETRY_PROVISION
     unsettled_until: datetime
@@ -203,6 +205,6 @@ class ShowPassword(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Repair(Command):
-    """What a lost claim may have left on the server was put right."""
+    """The server was brought in line with the request after a lost claim."""
 
     transition = Transition.REPAIR

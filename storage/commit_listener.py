@@ -1,4 +1,7 @@
-"""Who waits for a commit is woken by it: by an event in the same process, by the store from another one."""
+"""Wakes everyone who waits for a commit, across processes.
+
+Within a process an event does it. Across processes, SQLite's files are polled, and PostgreSQL notifies.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,31 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 CHANNEL = "dbaccess"
-LOOK_SECONDS = 0.4
-"""How often SQLite's files are looked at: a stat, no query."""
+POLL_SECONDS = 0.4
+"""Time between two looks at SQLite's files: a stat, no query."""
 
 RETRY_SECONDS = 2.0
 Stamp: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class CommitListener(Protocol):
-    """Tells that something was committed, here or elsewhere."""
+    """Knows of commits in this process and in others."""
 
-    async def changed(self, seconds: float, reader: str) -> bool:
-        """True as soon as there was a commit since this reader's last call, False when the time is over."""
+    async def wait_for_commit(self, seconds: float, reader: str) -> bool:
+        """True as soon as there was a commit since this reader's last call. False after ``seconds`` without one."""
 
     async def announce(self, tx: AsyncConnection) -> None:
-        """Called inside a writing transaction, before it commits."""
+        """Announce the commit to other processes. Called inside the transaction, before it commits."""
 
     def wake(self) -> None:
-        """Called after a commit of this process."""
+        """Wake the readers of this process. Called after a commit."""
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stop listening."""
 
 
 class Readers:
-    """Who waits, by name: a commit wakes each of them once, also those who were busy meanwhile."""
+    """The readers of this process, by name. A commit wakes each of them once, also one that was busy at that time."""
 
     def __init__(self) -> None:
         self._events: dict[str, asyncio.Event] = {}
@@ -50,14 +53,14 @@ class Readers:
 
 
 def make_commit_listener(url: URL) -> CommitListener:
-    """The waker for this kind of store."""
+    """The listener for this kind of database."""
     return (
         FileCommitListener(str(url.database)) if url.get_backend_name() == "sqlite" else PostgreSQLCommitListener(url)
     )
 
 
 class FileCommitListener:
-    """SQLite: another process' commit changes the file or its write-ahead log."""
+    """SQLite: a commit of another process changes the file or its write-ahead log."""
 
     def __init__(self, path: str) -> None:
         self._paths = (path, f"{path}-wal")
@@ -69,22 +72,22 @@ class FileCommitListener:
         stamps = []
         for path in self._paths:
             with suppress(OSError):
-                status = os.stat(path)  # noqa: PTH116 - asked twice a second
+                status = os.stat(path)  # noqa: PTH116 - called often; os.stat is faster
                 stamps.append((status.st_mtime_ns, status.st_size))
         return tuple(stamps)
 
-    async def changed(self, seconds: float, reader: str) -> bool:
+    async def wait_for_commit(self, seconds: float, reader: str) -> bool:
         end, event = asyncio.get_running_loop().time() + seconds, self._readers.event(reader)
         while True:
             left = end - asyncio.get_running_loop().time()
             with suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), max(0.0, min(left, LOOK_SECONDS)))
+                await asyncio.wait_for(event.wait(), max(0.0, min(left, POLL_SECONDS)))
             stamp = self._stamp()
             if event.is_set() or stamp != self._seen.get(reader, self._first):
                 event.clear()
                 self._seen[reader] = stamp
                 return True
-            if left <= LOOK_SECONDS:
+            if left <= POLL_SECONDS:
                 return False
 
     async def announce(self, tx: AsyncConnection) -> None:
@@ -98,14 +101,14 @@ class FileCommitListener:
 
 
 class PostgreSQLCommitListener:
-    """PostgreSQL: NOTIFY in the transaction, LISTEN on a connection of its own."""
+    """PostgreSQL: NOTIFY in the transaction, LISTEN on a separate connection."""
 
     def __init__(self, url: URL) -> None:
         self._settings = url.get_dialect()().create_connect_args(url)[1]
         self._readers = Readers()
         self._listening: asyncio.Task[None] | None = None
 
-    async def changed(self, seconds: float, reader: str) -> bool:
+    async def wait_for_commit(self, seconds: float, reader: str) -> bool:
         event = self._readers.event(reader)
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
@@ -121,7 +124,7 @@ class PostgreSQLCommitListener:
             with suppress(psycopg.Error, OSError):
                 async with await psycopg.AsyncConnection.connect(**self._settings, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    self._readers.wake()  # what was committed before we listened
+                    self._readers.wake()  # there may have been commits before LISTEN
                     async for _ in connection.notifies():
                         self._readers.wake()
             await asyncio.sleep(RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""What the ledger refuses, and why."""
+"""Errors of the ledger. None of their texts holds a secret."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from storage.transitions import Obstacle, Transition
 
 
 class LedgerError(Exception):
-    """Base of what the ledger raises."""
+    """Base of all errors of the ledger."""
 
 
 class NotPossible(LedgerError):
-    """A transition lost a race, or a guard refused it; ``request`` and ``decisions`` are what is true instead."""
+    """A transition lost a race, or a guard refused it. ``request`` and ``decisions`` are the current ones."""
 
     def __init__(
         self, transition: Transition, obstacle: Obstacle, request: Request, decisions: tuple[Decision, ...] = ()
@@ -24,31 +24,31 @@ class NotPossible(LedgerError):
 
 
 class LimitReached(LedgerError):
-    """What was counted with the ask itself is more than it was judged with: judge again."""
+    """The usage changed after the evaluation, and a limit may be reached now: evaluate again."""
 
 
 class ClaimLost(LedgerError):
-    """The lease ran out and another worker has the task, or it is finished."""
+    """The lease expired and another worker has the task, or the task is finished."""
 
 
 class NoSuchRequest(LedgerError):
-    """No row has this number."""
+    """No request has this number."""
 
     def __init__(self, request_id: int) -> None:
         super().__init__(f"there is no request #{request_id}")
         self.request_id = request_id
 
 
-class SchemaMissing(LedgerError):
-    """The store has no ledger yet, or an older one; ``store upgrade`` makes it."""
+class SchemaMismatch(LedgerError):
+    """The database has no ledger, an older one (``dbaccess store upgrade`` solves both), or a newer one."""
 
 
-class StoreBusy(LedgerError):
+class LedgerInUse(LedgerError):
     """Another bot runs on this SQLite file."""
 
 
-class StoreUnavailable(LedgerError):
-    """The store does not answer; only the kind of the error is named, since URLs and parameters may be secret."""
+class LedgerUnavailable(LedgerError):
+    """The ledger's database does not answer. Only the type of the error is shown, since URLs and parameters may be secret."""
 
     def __init__(self, kind: str) -> None:
-        super().__init__(f"the ledger's store does not answer ({kind})")
+        super().__init__(f"the ledger's database does not answer ({kind})")

@@ -1,4 +1,4 @@
-"""The SQLite ledger's files: readable and writable for their owner alone, whatever the umask says."""
+"""Files of a SQLite ledger. Only their owner can read and write them, whatever the umask is."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ PRIVATE = 0o600
 
 
 def make_private(path: Path) -> None:
-    """Create the file where there is none, and take the rights of group and others off one that has any.
+    """Create the file if it does not exist. Remove all rights of group and others from an existing one.
 
-    A file that is there is never opened: closing it would drop the locks that SQLite holds on it in this process. Where
-    the file belongs to somebody else, its owner decides about it. Raises OSError.
+    An existing file is never opened: closing it would release the locks that SQLite holds on it in this process. A file of
+    another owner stays as it is. Raises OSError.
     """
     path = path.resolve()
     if not path.exists():
         _create(path)
-    narrow(path)
+    restrict_to_owner(path)
 
 
-def narrow(path: Path) -> None:
-    """Leave of the file's rights only those of its owner. Nothing happens where there is no such file, or where it is a device or a pipe."""
+def restrict_to_owner(path: Path) -> None:
+    """Keep only the owner's rights on a regular file. A missing file, a device or a pipe stays as it is."""
     with suppress(FileNotFoundError, PermissionError):
         found = path.stat().st_mode
         mode = stat.S_IMODE(found)
@@ -33,15 +33,15 @@ def narrow(path: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    """Under another name first: nobody else can open it before it has its rights, and no lock is lost by closing it."""
+    """Create the file under another name first: nobody can open it before its mode is set, and closing it releases no lock."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(handle, PRIVATE)
         os.close(handle)
         path.hardlink_to(temporary)
     except FileExistsError:
-        return  # somebody else was faster
+        return  # another process created it
     except OSError:
-        path.touch(PRIVATE)  # a file system without such links
+        path.touch(PRIVATE)  # a file system without hard links
     finally:
         Path(temporary).unlink()

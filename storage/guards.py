@@ -1,4 +1,4 @@
-"""Guards of transitions: each returns None where the transition is possible, else the obstacle. Pure."""
+"""Guards of transitions. Each returns the obstacle, or None if the transition is possible. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _decision(s: GuardInput) -> Decision | None:
 
 
 def not_timed_out(s: GuardInput) -> Obstacle | None:
-    """A request can be decided until its time is over, even where the task that times it out is late."""
+    """A request can be decided until its time is over, even if the task that times it out is late."""
     return Obstacle.TIMED_OUT if s.now >= s.request.lapses_at else None
 
 
@@ -41,18 +41,18 @@ def not_decided_before(s: GuardInput) -> Obstacle | None:
 
 
 def stage_is_open(s: GuardInput) -> Obstacle | None:
-    """The decision was authorized for one stage. Where another one is open by now it must be authorized again."""
+    """The decision was authorized for one stage. If another stage is open now, it must be authorized again."""
     mine = _decision(s)
     return Obstacle.STAGE_MOVED_ON if mine and mine.stage != open_stage(s.request, s.decisions) else None
 
 
 def stages_complete(s: GuardInput) -> Obstacle | None:
-    """With this decision no approval is missing. A caller's word alone never approves."""
+    """With this decision no approval is missing. The guard counts again and does not trust the caller."""
     return None if _open_stage_afterwards(s) is None else Obstacle.STAGES_OPEN
 
 
 def stages_open(s: GuardInput) -> Obstacle | None:
-    """Also with this decision an approval is missing."""
+    """Even with this decision an approval is missing."""
     return Obstacle.STAGES_COMPLETE if _open_stage_afterwards(s) is None else None
 
 
@@ -78,7 +78,7 @@ def parent_is_active(s: GuardInput) -> Obstacle | None:
 
 
 def within_max_total(s: GuardInput) -> Obstacle | None:
-    """The whole life of the grant with this extension. Checked with the grant's row locked, since two extensions may race."""
+    """The whole life of the grant with this extension. The grant's row is locked, since two extensions may race."""
     assert s.parent is not None, "checked after parent_is_active"
     assert s.parent.started_at is not None, "an active grant has started"
     mine = _command(s, ApplyExtension).decision
@@ -110,14 +110,14 @@ def has_started(s: GuardInput) -> Obstacle | None:
 
 
 def end_is_ahead(s: GuardInput) -> Obstacle | None:
-    """Access whose end has come is never handed out."""
+    """Access is never delivered after its end."""
     if s.request.expires_at is None:
         return Obstacle.NOT_STARTED
     return Obstacle.ENDED if s.now >= s.request.expires_at else None
 
 
 def end_has_come(s: GuardInput) -> Obstacle | None:
-    """Only the clock is bound to the time; a person may end a grant at any time."""
+    """The clock may end a grant only when its time is over. A person may end it at any time."""
     cause = _command(s, RevokeGrant).cause
     if cause is Cause.UNCLAIMED:
         is_over = s.request.unclaimed_at is not None and s.now >= s.request.unclaimed_at
@@ -138,7 +138,7 @@ def is_break_glass(s: GuardInput) -> Obstacle | None:
 
 
 def is_proven(s: GuardInput) -> Obstacle | None:
-    """Revoked means: read back from the server, or nothing was created, or an administrator declared the server gone."""
+    """A revoked grant was read back from the server, or was never created, or an administrator declared the server gone."""
     receipt = _command(s, ConfirmRevocation).receipt
     is_complete = {
         ReceiptOutcome.VERIFIED: receipt.read_back_at is not None,

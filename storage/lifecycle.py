@@ -1,7 +1,7 @@
 """The state machine of a request. Pure.
 
-``TRANSITIONS`` says for every transition: from which states, to which state, under which guards, what it writes, which tasks
-follow, and what it does to related requests. ``Ledger.advance`` is its only interpreter: one transaction per transition.
+``TRANSITIONS`` defines for every transition: source states, target state, guards, written columns, tasks that follow, and what
+happens to related requests. ``interpreter`` executes it for ``Ledger.advance``, in one transaction per transition.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PENDING = frozenset({State.PENDING})
 APPROVED = frozenset({State.APPROVED})
 ACTIVE = frozenset({State.ACTIVE})
 TIMERS = (TaskKind.TIME_OUT, TaskKind.REMIND, TaskKind.ESCALATE, TaskKind.AUTO_APPROVE, TaskKind.GRANT_BREAK_GLASS)
-"""Tasks of a pending request that mean nothing once it is decided."""
+"""Tasks of a pending request that have nothing left to do once it is decided."""
 
 CLOSED = (task_plans.update_card, task_plans.notify_requester)
 ENDING = (task_plans.revoke_now, task_plans.close_credentials, task_plans.update_card)

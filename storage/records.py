@@ -1,7 +1,7 @@
-"""What the ledger holds: frozen records and the words they are made of.
+"""The records of the ledger, all frozen. Pure.
 
-Nothing here talks to a database. Times are aware UTC, durations are ``timedelta``. Records are
-changed by ``dataclasses.replace`` and become true only through ``Ledger.advance``.
+Times are aware UTC, durations are ``timedelta``. Only ``Ledger.submit`` and ``Ledger.advance`` change a stored request. The
+values of the enums are stored.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Mapping[str, Any]
 
 
 class RequestKind(StrEnum):
-    """What was asked for. A grant is the later life of its request, never a row of its own."""
+    """What the requester asks for. A grant is the later life of its request and has no row of its own."""
 
     ACCESS = "access"
     BREAK_GLASS = "break-glass"
@@ -24,7 +24,7 @@ class RequestKind(StrEnum):
 
 
 class State(StrEnum):
-    """Where a request stands; ``lifecycle.TRANSITIONS`` has every way between two of them."""
+    """The state of a request. ``lifecycle.TRANSITIONS`` has every way from one to another."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -39,12 +39,12 @@ class State(StrEnum):
 
     @property
     def is_live(self) -> bool:
-        """A user exists on a server, or may: somebody still has to end it."""
+        """A user exists on a server, or may exist, and still has to be removed."""
         return self in LIVE
 
     @property
     def is_over(self) -> bool:
-        """Nothing will happen to this request any more."""
+        """The request is final."""
         return self is not State.PENDING and self not in LIVE
 
 
@@ -52,7 +52,7 @@ LIVE = frozenset({State.APPROVED, State.ACTIVE, State.REVOKING})
 
 
 class Cause(StrEnum):
-    """Why a request or grant ended, as ``ended_because`` shows it."""
+    """Why a request or grant ended: the value of ``ended_because``."""
 
     EXPIRED = "expired"
     DONE = "done"
@@ -71,7 +71,7 @@ class Cause(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What one person said, once, about one request."""
+    """What one person decided about one request."""
 
     APPROVE = "approve"
     DENY = "deny"
@@ -79,7 +79,7 @@ class Verdict(StrEnum):
 
 
 class Purpose(StrEnum):
-    """What a Slack message is for; a request may have several of one purpose."""
+    """The purpose of a Slack message. A request may have several messages of one purpose."""
 
     CARD = "card"
     CARD_COPY = "card copy"
@@ -87,7 +87,7 @@ class Purpose(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """Everything that must happen outside the ledger. One mechanism, one retry rule."""
+    """Everything that must happen outside the ledger. All kinds are retried by the same rule."""
 
     POST_CARD = "post_card"
     UPDATE_CARD = "update_card"
@@ -112,7 +112,7 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of approval as it was when asked: who was named, and how many distinct people it takes."""
+    """One stage of approval, frozen with the request: the named approvers, and how many distinct people are needed."""
 
     approvers: tuple[str, ...]
     count: int
@@ -120,7 +120,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Escalation:
-    """From ``after`` the ask on, these may decide as well, in whatever stage is open."""
+    """``after`` this time since the request, the people in ``to`` may decide as well, in any stage that is open."""
 
     after: timedelta
     to: tuple[str, ...]
@@ -128,7 +128,7 @@ class Escalation:
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """Who signs off a break-glass grant afterwards, and within what time of its beginning."""
+    """Who signs off a break-glass grant, and within what time of its start."""
 
     reviewers: tuple[str, ...]
     within: timedelta
@@ -139,11 +139,11 @@ MAX_TOTAL = timedelta(hours=24)
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What was on the card, frozen at the ask; what is given is exactly this.
+    """What the approval card shows, frozen with the request. The grant gets exactly this.
 
-    ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``,
-    ``database`` (where it differs), ``settings`` — compared with today's at each click. People are named as the
-    policy names them: Slack ids, e-mail addresses, groups. ``max_total`` bounds the whole life of a grant.
+    ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``, ``database`` (if it
+    differs), ``settings``. Each decision compares it with the current entry. People are named as in the policy: Slack ids, e-mail
+    addresses, groups. ``max_total`` limits the whole life of a grant, extensions included.
     """
 
     rule: str
@@ -163,24 +163,8 @@ class Terms:
     notify: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A request that is about to be asked; ``Ledger.ask`` gives it its number, key and times."""
-
-    kind: RequestKind
-    team_id: str
-    requester_id: str
-    requester_name: str
-    database: str
-    level: str
-    reason: str
-    terms: Terms
-    ticket: str | None = None
-    parent_id: int | None = None
-
-
 class ReceiptOutcome(StrEnum):
-    """What a receipt rests on."""
+    """What proves that a grant is over."""
 
     VERIFIED = "verified"
     NOTHING_CREATED = "nothing created"
@@ -191,9 +175,9 @@ class ReceiptOutcome(StrEnum):
 class Receipt:
     """Why a grant counts as revoked.
 
-    VERIFIED: the server was read back at ``read_back_at`` (its own clock) and the user is gone; the fields are those of
-    ``adapters.base.Removal``. NOTHING_CREATED: provisioning never started. DECLARED_GONE: an administrator said that the server
-    no longer exists, for ``reason``; nothing was read back.
+    VERIFIED: the server was read back at ``read_back_at`` (the server's clock) and the user is gone; the fields are those of
+    ``adapters.base.Removal``. NOTHING_CREATED: provisioning never started. DECLARED_GONE: an administrator declared that the
+    server no longer exists, with ``reason``; nothing was read back.
     """
 
     outcome: ReceiptOutcome
@@ -207,30 +191,36 @@ class Receipt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """One request and its whole later life.
+class Draft:
+    """A request before it is stored. ``Ledger.submit`` gives it its number, key and times."""
 
-    ``key`` is random and part of every button, so that a card of another ledger acts on nothing here.
-    ``username`` and ``target`` are frozen at approval: a database edited or removed later never strands
-    a user. ``start_before`` is the last moment at which provisioning may begin; ``expires_at`` is written
-    once, at START. Until ``unsettled_until`` a create whose answer was lost may still land on the server.
-    ``version`` counts the moves; messages remember the version they show.
-    """
-
-    id: int
-    key: str
     kind: RequestKind
-    state: State
-    version: int
     team_id: str
     requester_id: str
     requester_name: str
     database: str
     level: str
     reason: str
-    ticket: str | None
-    parent_id: int | None
     terms: Terms
+    ticket: str | None = None
+    parent_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Draft):
+    """One request, and the whole life of its grant: the fields of its draft, and what happened since.
+
+    ``key`` is random and part of every button, so that a card of another ledger has no effect here. ``username`` and
+    ``target`` are frozen at approval: if the database is edited or removed later, the user can still be found and removed.
+    Provisioning starts before ``start_before``. START writes ``expires_at``, and only an extension moves it. Until
+    ``unsettled_until``, a create whose answer was lost may still arrive at the server. ``version`` counts the transitions;
+    messages store the version they show.
+    """
+
+    id: int
+    key: str
+    state: State
+    version: int
     requested_at: datetime
     lapses_at: datetime
     approved_at: datetime | None = None
@@ -253,36 +243,36 @@ class Request:
 
     @property
     def is_live(self) -> bool:
-        """A user exists on a server, or may."""
+        """A user exists on a server, or may exist."""
         return self.state.is_live
 
     @property
     def effective_duration(self) -> timedelta:
-        """How long the grant lasts: as approved, or as requested where nothing shorter was approved yet."""
+        """The duration of the grant: as approved, or as requested if nothing shorter was approved."""
         return self.duration or self.terms.duration
 
     @property
     def unclaimed_at(self) -> datetime | None:
-        """When a live grant ends because nobody looked at its password; None where that is not asked, or was done."""
+        """When an active grant ends because its password was not revealed. None if the rule does not require that, or it was."""
         within = self.terms.claim_within
         waits = within is not None and self.activated_at is not None and self.claimed_at is None
         return self.activated_at + within if waits and within and self.activated_at else None
 
     @property
     def needs_review(self) -> bool:
-        """A break-glass grant was given, or may have been, and nobody has signed it off."""
+        """A break-glass grant was given, or may have been given, and is not signed off."""
         given = self.state in (State.APPROVED, State.ACTIVE) or self.started_at is not None
         return self.kind is RequestKind.BREAK_GLASS and given and self.reviewed_at is None
 
     @property
     def token(self) -> str:
-        """What a button's value holds, and nothing more."""
+        """The whole value of a button."""
         return f"{self.id}.{self.key}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One person's verdict on one request; unique per person, over all stages."""
+    """One person's verdict on one request. A person decides once per request, over all stages."""
 
     request_id: int
     person_id: str
@@ -296,7 +286,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """A Slack message of a request; ``ts`` is None until it is posted, ``version`` is what it shows."""
+    """A Slack message of a request. ``ts`` is None until it is posted; ``version`` is the request's version that it shows."""
 
     id: int
     request_id: int
@@ -308,7 +298,7 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something to be done outside, due at a time. One of a lock key runs at a time."""
+    """Something to be done outside the ledger, due at a time. One task of a lock key runs at a time."""
 
     id: int
     kind: TaskKind
@@ -321,43 +311,9 @@ class Task:
     last_error: str | None = None
 
 
-class Priority(IntEnum):
-    """What goes first. SAFETY: what ends access, and alerts."""
-
-    SAFETY = 0
-    GRANT = 1
-    DECISION = 2
-    BACKGROUND = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """A place in a runner. ``pool`` is one target server or Slack; ``is_retry``: the task was begun before."""
-
-    pool: str
-    priority: Priority
-    is_retry: bool
-
-    @property
-    def key(self) -> str:
-        """The slot as the ledger's query compares it."""
-        return f"{int(self.priority)} {int(self.is_retry)} {self.pool}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The right to run a task until ``until``; ``number`` is given out once and checked at every later step."""
-
-    task: Task
-    number: int
-    worker: str
-    until: datetime
-    slot: Slot
-
-
 @dataclass(frozen=True, kw_only=True)
 class AuditEvent:
-    """One line of the record. ``text`` is personal (a reason, a name) and kept apart; the event holds its digest."""
+    """One line of the audit log. ``text`` is personal (a reason, a name) and stored apart; the event holds its digest."""
 
     id: int
     at: datetime
@@ -369,22 +325,11 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lockdown:
-    """Grants matching it are ended and new ones refused; None matches everything."""
-
-    id: int
-    database: str | None
-    person_id: str | None
-    locked_by: str
-    at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
 class UsageCounts:
-    """How much there is already, for the policy's limits; break-glass is not counted.
+    """What counts towards the policy's limits. The numbers do not include break-glass access.
 
-    ``automatic``: rule → how many asks of this person it granted by itself in the last 24 hours. ``unreviewed``: a
-    break-glass grant of this person that nobody has signed off, or that is just being given.
+    ``automatic``: rule → how many requests of this person it granted automatically in the last 24 hours. ``unreviewed``: the
+    number of a break-glass grant of this person that is not signed off, or that is being given now.
     """
 
     live_of_person: int = 0

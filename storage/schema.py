@@ -1,6 +1,6 @@
-"""The ledger's tables (SQLAlchemy Core), the same on SQLite and PostgreSQL. ``migrations/`` makes them.
+"""The ledger's tables (SQLAlchemy Core), the same on SQLite and PostgreSQL. ``migrations/`` creates them.
 
-Columns that a later version fills are here from the first migration on, so that nothing later is painful.
+``audit_events.sequence`` and ``hash`` are still empty. A later version fills them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ NAMES = {
 }
 
 
-class Moment(TypeDecorator[datetime]):
-    """An aware UTC time with microseconds. SQLite keeps it as sortable text without zone, always UTC."""
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware UTC time with microseconds. SQLite stores it as sortable text without a zone, always in UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -57,7 +57,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Span(TypeDecorator[timedelta]):
+class Duration(TypeDecorator[timedelta]):
     """A duration in whole microseconds."""
 
     impl = BigInteger
@@ -93,31 +93,31 @@ requests = Table(
     Column("parent_id", Id, ForeignKey("requests.id")),
     Column("terms", JSON, nullable=False),
     Column("rule", Text),
-    Column("requested_duration", Span),
+    Column("requested_duration", Duration),
     Column("is_automatic", Boolean),
-    Column("requested_at", Moment, nullable=False),
-    Column("lapses_at", Moment, nullable=False),
-    Column("approved_at", Moment),
-    Column("duration", Span),
-    Column("start_before", Moment),
+    Column("requested_at", UTCDateTime, nullable=False),
+    Column("lapses_at", UTCDateTime, nullable=False),
+    Column("approved_at", UTCDateTime),
+    Column("duration", Duration),
+    Column("start_before", UTCDateTime),
     Column("username", String(64)),
     Column("target", JSON),
     Column("server", Text),
     Column("identity", Text),
-    Column("started_at", Moment),
-    Column("unsettled_until", Moment),
-    Column("expires_at", Moment),
-    Column("activated_at", Moment),
-    Column("claimed_at", Moment),
-    Column("reviewed_at", Moment),
-    Column("ended_at", Moment),
+    Column("started_at", UTCDateTime),
+    Column("unsettled_until", UTCDateTime),
+    Column("expires_at", UTCDateTime),
+    Column("activated_at", UTCDateTime),
+    Column("claimed_at", UTCDateTime),
+    Column("reviewed_at", UTCDateTime),
+    Column("ended_at", UTCDateTime),
     Column("ended_because", String(32)),
     Column("ended_by", String(64)),
     Column("ended_note", Text),
     Column("receipt", JSON),
     Index(None, "state", "database"),
     Index(None, "requester_id", "state"),
-    sqlite_autoincrement=True,  # a number is never used twice, also after the newest row was removed
+    sqlite_autoincrement=True,  # an id is never used twice, even after the newest row was removed
 )
 
 decisions = Table(
@@ -129,9 +129,9 @@ decisions = Table(
     Column("person_name", Text, nullable=False),
     Column("verdict", String(16), nullable=False),
     Column("stage", Integer, nullable=False),
-    Column("at", Moment, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
     Column("reason", Text),
-    Column("duration", Span),
+    Column("duration", Duration),
     UniqueConstraint("request_id", "person_id"),
     sqlite_autoincrement=True,
 )
@@ -156,14 +156,14 @@ tasks = Table(
     Column("lock_key", String(64), nullable=False),
     Column("request_id", Id, ForeignKey("requests.id"), index=True),
     Column("payload", JSON, nullable=False),
-    Column("due_at", Moment, nullable=False, index=True),
-    Column("created_at", Moment, nullable=False),
+    Column("due_at", UTCDateTime, nullable=False, index=True),
+    Column("created_at", UTCDateTime, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("last_error", Text),
     Column("claim", BigInteger),
     Column("worker", String(32)),
-    Column("lease_until", Moment, index=True),
-    # One of a lock key runs at a time, whoever tries and however many replicas there are.
+    Column("lease_until", UTCDateTime, index=True),
+    # One task of a lock key is claimed at a time, however many replicas there are.
     Index(
         "uq_tasks_claimed_lock_key",
         "lock_key",
@@ -178,7 +178,7 @@ audit_events = Table(
     "audit_events",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("at", Moment, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
     Column("kind", String(48), nullable=False),
     Column("actor", String(64), nullable=False),
     Column("request_id", Id, ForeignKey("requests.id"), index=True),
@@ -196,7 +196,7 @@ audit_texts = Table(
     Column("salt", LargeBinary, nullable=False),
     Column("text", Text, nullable=False),
 )
-"""What is personal, apart from the chain: the event holds only its salted digest, so that the text can be erased."""
+"""Personal texts of audit events. The event itself holds only the salted digest, so that the text can be erased."""
 
 lockdowns = Table(
     "lockdowns",
@@ -205,9 +205,9 @@ lockdowns = Table(
     Column("database", String(64)),
     Column("person_id", String(64)),
     Column("locked_by", String(64), nullable=False),
-    Column("at", Moment, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
     Column("unlocked_by", String(64)),
-    Column("unlocked_at", Moment),
+    Column("unlocked_at", UTCDateTime),
     sqlite_autoincrement=True,
 )
 

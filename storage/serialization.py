@@ -1,4 +1,4 @@
-"""Rows to records and back. JSON is read in the shape in which it was written."""
+"""Rows to records and back. JSON that an older version wrote can still be read."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from storage.records import (
 )
 from storage.schema import tasks
 
-FOR_QUERIES = ("rule", "requested_duration", "is_automatic", "server")
-"""Columns that repeat a part of ``terms`` or ``target``, so that queries can filter on it."""
+QUERY_COLUMNS = ("rule", "requested_duration", "is_automatic", "server")
+"""Columns that repeat parts of ``terms`` or ``target``, so that queries can filter on them."""
 
-CLAIM = ("claim", "worker", "lease_until")
+CLAIM_COLUMNS = ("claim", "worker", "lease_until")
 SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after", "claim_within")
 
 
 def terms_json(terms: Terms) -> Json:
-    """Durations in seconds, stages as objects."""
+    """Terms as JSON: durations in seconds, stages as objects."""
     return {
         "rule": terms.rule,
         "stages": [{"approvers": list(s.approvers), "count": s.count} for s in terms.stages],
@@ -52,18 +52,18 @@ def terms_json(terms: Terms) -> Json:
         "max_total": terms.max_total.total_seconds(),
         "remind_after": terms.remind_after.total_seconds() if terms.remind_after else None,
         "claim_within": terms.claim_within.total_seconds() if terms.claim_within else None,
-        "escalation": _at_an_hour(terms.escalation.after, terms.escalation.to) if terms.escalation else None,
-        "review": _at_an_hour(terms.review.within, terms.review.reviewers) if terms.review else None,
+        "escalation": _span_json(terms.escalation.after, terms.escalation.to) if terms.escalation else None,
+        "review": _span_json(terms.review.within, terms.review.reviewers) if terms.review else None,
         "notify": list(terms.notify),
     }
 
 
-def _at_an_hour(span: timedelta, people: tuple[str, ...]) -> Json:
+def _span_json(span: timedelta, people: tuple[str, ...]) -> Json:
     return {"seconds": span.total_seconds(), "people": list(people)}
 
 
 def terms(value: Json) -> Terms:
-    """The reverse of ``terms_json``; what an older version did not write is at its default."""
+    """The reverse of ``terms_json``. A key that an older version did not write gets its default."""
     spans = {name: timedelta(seconds=value[name]) for name in SPANS if value.get(name) is not None}
     stages = tuple(Stage(approvers=tuple(s["approvers"]), count=s["count"]) for s in value["stages"])
     more: dict[str, Any] = {"stages": stages, "notify": tuple(value.get("notify", ()))}
@@ -75,7 +75,7 @@ def terms(value: Json) -> Terms:
 
 
 def receipt_json(receipt: Receipt) -> Json:
-    """Times in RFC 3339."""
+    """A receipt as JSON, with times in RFC 3339."""
     if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
         return {"outcome": receipt.outcome.value, "gone": receipt.reason}
     if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
@@ -92,7 +92,7 @@ def receipt_json(receipt: Receipt) -> Json:
 
 
 def columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a transition writes, as the columns hold it."""
+    """The column values of a transition, with a receipt as JSON."""
     return {name: receipt_json(value) if isinstance(value, Receipt) else value for name, value in values.items()}
 
 
@@ -113,7 +113,7 @@ def receipt(value: Json) -> Receipt:
 
 def request(row: RowMapping) -> Request:
     """A row of ``requests``."""
-    parts: dict[str, Any] = {name: value for name, value in row.items() if name not in FOR_QUERIES}
+    parts: dict[str, Any] = {name: value for name, value in row.items() if name not in QUERY_COLUMNS}
     parts["kind"], parts["state"] = RequestKind(parts["kind"]), State(parts["state"])
     parts["terms"] = terms(parts["terms"])
     if parts["ended_because"] is not None:
@@ -136,11 +136,11 @@ def message(row: RowMapping) -> Message:
 
 def task(row: RowMapping) -> Task:
     """A row of ``tasks``, without its claim."""
-    parts = {column.name: row[column.name] for column in tasks.c if column.name not in CLAIM}
+    parts = {column.name: row[column.name] for column in tasks.c if column.name not in CLAIM_COLUMNS}
     return Task(**{**parts, "kind": TaskKind(parts["kind"])})
 
 
 def event(row: RowMapping) -> AuditEvent:
-    """A row of ``audit_events`` joined with its text."""
+    """A row of ``audit_events``, joined with its text."""
     names = ("id", "at", "kind", "actor", "request_id", "facts", "text")
     return AuditEvent(**{name: row[name] for name in names})

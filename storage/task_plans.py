@@ -9,12 +9,12 @@ from storage.transitions import TaskPlan, latest_end, warn_at
 
 
 def user_lock_key(request: Request) -> str:
-    """Everything that touches this request's user, and its credential message."""
+    """The lock key of all tasks that touch the user of this request or its credential message."""
     return f"db:{request.id}"
 
 
 def message_lock_key(request: Request) -> str:
-    """Everything that draws this request's other messages."""
+    """The lock key of all tasks that render other messages of this request."""
     return f"slack:{request.id}"
 
 
@@ -23,7 +23,7 @@ def post_card(r: Request, now: datetime) -> TaskPlan:
 
 
 def auto_approve(r: Request, now: datetime) -> TaskPlan | None:
-    """Nobody is asked where the policy names no approvers. Break-glass access waits until somebody was told."""
+    """For a rule without approvers. Break-glass access has ``grant_break_glass``: it waits until somebody was notified."""
     if r.terms.stages or r.kind is RequestKind.BREAK_GLASS:
         return None
     return TaskPlan(kind=TaskKind.AUTO_APPROVE, lock_key=message_lock_key(r), due_at=now, is_single=True)

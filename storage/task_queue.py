@@ -1,10 +1,10 @@
-"""Tasks and their claims: one of a lock key at a time, by a lease that runs out."""
+"""Tasks and their claims. One task of a lock key runs at a time, under a lease that expires."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,144 +26,160 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from storage import serialization, slots
-from storage.database import Database, lock_number
+from storage import pools, serialization
+from storage.database import Database, advisory_lock_key
 from storage.errors import ClaimLost
-from storage.records import Claim, Slot, Task, TaskKind
+from storage.pools import Slot
+from storage.records import Task, TaskKind
 from storage.schema import tasks
 from storage.transitions import TaskPlan
 
 CLAIM_BITS = 62
+"""A claim number fits into a signed 64-bit column and cannot be guessed."""
+
+FREE = {"claim": None, "worker": None, "lease_until": None}
+"""Column values of a task that no worker has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to run a task until ``until``. ``number`` is unique to this claim; every later step presents it."""
+
+    task: Task
+    number: int
+    worker: str
+    until: datetime
+    slot: Slot
 
 
 class TaskQueue(Database):
-    """The part of the ledger that holds what must happen outside."""
+    """The tasks of the ledger: everything that must happen outside it."""
 
     async def add_task(self, plan: TaskPlan, *, request_id: int | None) -> None:
-        """Put one task on disk."""
+        """Store one task."""
         async with self.writing() as tx:
-            await put(tx, plan, request_id=request_id, now=await self.moment(tx))
+            await schedule_task(tx, plan, request_id=request_id, now=await self.now_in(tx))
 
     async def claim(self, worker: str, lease: timedelta, *, full: Collection[Slot] = ()) -> Claim | None:
-        """The due task that goes first among those whose lock key is free, or None. Its number is never given out again.
+        """Claim the first due task whose lock key is free. None if there is none.
 
-        What ends access goes before all else, then by priority; a task that was never tried before one that was; then by
-        due time. No task is claimed whose slot is among ``full``: it waits on disk, without a lease.
+        The order is: tasks that end access, then priority, then tasks that were never tried, then due time. A task whose slot is
+        in ``full`` is not claimed: it waits in the ledger, without a lease. A claim number is never used twice.
         """
-        async with self.writing(wakes=False) as tx:
-            now = await self.moment(tx)
-            await _free_lapsed(tx, now)
+        async with self.writing(announce=False) as tx:
+            now = await self.now_in(tx)
+            await _free_expired_leases(tx, now)
             found = await self._first_due(tx, now, full)
             return None if found is None else await _claim(tx, found, worker, now + lease)
 
     async def _first_due(self, tx: AsyncConnection, now: datetime, full: Collection[Slot]) -> RowMapping | None:
-        """The task to be claimed, its row taken. A lock key in which somebody else is at work this moment is passed over.
+        """The task to claim, with its row locked. A lock key in which another worker claims at this moment is skipped.
 
-        Were only its first row passed over, two workers could take the second and the third, in either order.
+        The whole lock key is skipped, not only its first row: two workers could otherwise take its second and third task, in
+        either order.
         """
-        passed: list[str] = []
+        skipped: list[str] = []
         while True:
-            first = self._heads(now, full, tasks.c.lock_key.not_in(passed)).limit(1)
-            row: RowMapping | None = (await tx.execute(self._rows(first))).mappings().first()
+            first = self._claimable_ids(now, full, tasks.c.lock_key.not_in(skipped)).limit(1)
+            row: RowMapping | None = (await tx.execute(self._with_slots(first))).mappings().first()
             if row is None or self.is_sqlite:
                 return row
-            passed.append(row["lock_key"])
+            skipped.append(row["lock_key"])
             if await _take_lock_key(tx, row["lock_key"]):
-                again = self._heads(now, full, tasks.c.lock_key == row["lock_key"])
-                taken = self._rows(again).where(tasks.c.claim.is_(None)).with_for_update(skip_locked=True, of=tasks)
-                mine: RowMapping | None = (await tx.execute(taken)).mappings().first()
-                if mine is not None:
-                    return mine
+                ids = self._claimable_ids(now, full, tasks.c.lock_key == row["lock_key"])
+                free = self._with_slots(ids).where(tasks.c.claim.is_(None)).with_for_update(skip_locked=True, of=tasks)
+                locked: RowMapping | None = (await tx.execute(free)).mappings().first()
+                if locked is not None:
+                    return locked
 
-    def _heads(self, now: datetime, full: Collection[Slot], where: ColumnElement[bool]) -> Select[tuple[int]]:
-        """The ids of the tasks that may be claimed now: of each free lock key what ends access, else what was created first."""
-        turn = func.row_number().over(partition_by=tasks.c.lock_key, order_by=(~slots.is_safety(), tasks.c.id))
+    def _claimable_ids(self, now: datetime, full: Collection[Slot], where: ColumnElement[bool]) -> Select[tuple[int]]:
+        """The ids of the tasks that may be claimed now, one for each free lock key: a task that ends access, else the oldest."""
+        turn = func.row_number().over(partition_by=tasks.c.lock_key, order_by=(~pools.is_safety(), tasks.c.id))
         due = (tasks.c.due_at <= now, tasks.c.claim.is_(None), ~_lock_key_is_taken())
         first = select(tasks.c.id, turn.label("turn")).where(*due, where).subquery()
-        heads = select(tasks.c.id).join(first, and_(first.c.id == tasks.c.id, first.c.turn == 1))
+        ids = select(tasks.c.id).join(first, and_(first.c.id == tasks.c.id, first.c.turn == 1))
         if full:
-            heads = heads.where(slots.key().not_in([slot.key for slot in full]))
-        return heads.order_by(slots.priority(), tasks.c.attempts > 0, tasks.c.due_at, tasks.c.id)
+            ids = ids.where(pools.slot_key().not_in([slot.key for slot in full]))
+        return ids.order_by(pools.priority(), tasks.c.attempts > 0, tasks.c.due_at, tasks.c.id)
 
-    def _rows(self, ids: Select[tuple[int]]) -> Select[Any]:
-        """Those tasks, each with the slot it takes."""
-        more = (slots.priority().label("priority"), slots.pool().label("pool"))
-        return select(tasks, *more).where(tasks.c.id.in_(ids.scalar_subquery()))
+    def _with_slots(self, ids: Select[tuple[int]]) -> Select[Any]:
+        """These tasks, each with the columns of its slot."""
+        slot = (pools.priority().label("priority"), pools.pool().label("pool"))
+        return select(tasks, *slot).where(tasks.c.id.in_(ids.scalar_subquery()))
 
     async def renew(self, claim: Claim, lease: timedelta) -> Claim:
-        """Hold on for another ``lease``. Raises ClaimLost."""
-        async with self.writing(wakes=False) as tx:
-            until = await self.moment(tx) + lease
-            changed = await tx.execute(update(tasks).where(*_held(claim)).values(lease_until=until))
-            _one(changed)
+        """Extend the lease: it ends ``lease`` from now. Raises ClaimLost."""
+        async with self.writing(announce=False) as tx:
+            until = await self.now_in(tx) + lease
+            _require_one_row(await tx.execute(update(tasks).where(*_holds(claim)).values(lease_until=until)))
         return replace(claim, until=until)
 
     async def check_claim(self, claim: Claim) -> None:
-        """Raises ClaimLost where the lease ran out or the task is gone."""
+        """Raises ClaimLost if the lease expired or the task is gone."""
         async with self.reading() as tx:
-            await held(tx, claim, now=await self.moment(tx))
+            await require_claim(tx, claim, now=await self.now_in(tx))
 
     async def finish(self, claim: Claim) -> None:
-        """The task is done. Raises ClaimLost where another worker has it."""
+        """Remove the task: it is done. Raises ClaimLost if another worker has it."""
         async with self.writing() as tx:
-            _one(await tx.execute(delete(tasks).where(*_held(claim))))
+            _require_one_row(await tx.execute(delete(tasks).where(*_holds(claim))))
 
-    async def put_back(self, claim: Claim, *, due_at: datetime, error: str | None, is_untried: bool = False) -> None:
-        """The task is to be tried again at ``due_at``, or sooner where a move said so meanwhile. Raises ClaimLost.
+    async def reschedule(self, claim: Claim, *, due_at: datetime, error: str | None, is_untried: bool = False) -> None:
+        """Give the claim back. The task is due at ``due_at``, or earlier if a transition moved it meanwhile. Raises ClaimLost.
 
-        ``is_untried``: this run does not count as a try.
+        ``is_untried``: this run does not count as an attempt.
         """
         was, at = claim.task.due_at, literal(due_at, tasks.c.due_at.type)
-        moved_ahead = and_(tasks.c.due_at != was, tasks.c.due_at < at)
-        due = case((moved_ahead, tasks.c.due_at), else_=at)
-        values: dict[str, Any] = {
-            "due_at": due,
-            "last_error": error,
-            "claim": None,
-            "worker": None,
-            "lease_until": None,
-        }
+        was_moved_ahead = and_(tasks.c.due_at != was, tasks.c.due_at < at)
+        due = case((was_moved_ahead, tasks.c.due_at), else_=at)
+        values: dict[str, Any] = {**FREE, "due_at": due, "last_error": error}
         if is_untried:
             values["attempts"] = 0
         async with self.writing() as tx:
-            _one(await tx.execute(update(tasks).where(*_held(claim)).values(**values)))
+            _require_one_row(await tx.execute(update(tasks).where(*_holds(claim)).values(**values)))
 
     async def free_leases(self) -> None:
-        """SQLite, at the start under the file lock: whoever held a lease is dead."""
+        """Free every claimed task. For the start on SQLite, under the run lock: no other bot can hold a lease then."""
         async with self.writing() as tx:
-            await tx.execute(update(tasks).values(claim=None, worker=None, lease_until=None))
+            await tx.execute(update(tasks).values(**FREE))
 
     async def next_due(self, *, full: Collection[Slot] = ()) -> datetime | None:
-        """The earliest moment at which a claim may succeed: a due task in a free lock key and slot, one that falls due, or a lease that runs out."""
+        """The earliest time at which a claim may succeed. None if there is no such time.
+
+        That is the due time of a task in a free lock key and slot, the due time of a later one, or the end of a lease.
+        """
         async with self.reading() as tx:
-            now = await self.moment(tx)
-            heads = self._heads(now, full, true()).with_only_columns(tasks.c.due_at).limit(1)
+            now = await self.now_in(tx)
+            claimable = self._claimable_ids(now, full, true()).with_only_columns(tasks.c.due_at).limit(1)
             later = select(func.min(tasks.c.due_at)).where(
                 tasks.c.claim.is_(None), tasks.c.due_at > now, ~_lock_key_is_taken()
             )
             leases = select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None))
-            found = [(await tx.execute(query)).scalar() for query in (heads, later, leases)]
-        return min((moment for moment in found if moment is not None), default=None)
+            found = [(await tx.execute(query)).scalar() for query in (claimable, later, leases)]
+        return min((due_at for due_at in found if due_at is not None), default=None)
 
-    async def until_due(self, kind: TaskKind, request_id: int) -> timedelta | None:
-        """How long until this request's task of this kind is due, negative where it is late; None where there is none."""
+    async def time_until_due(self, kind: TaskKind, request_id: int) -> timedelta | None:
+        """The time until this request's task of this kind is due; negative if it is late, None if there is no such task."""
         query = select(func.min(tasks.c.due_at)).where(tasks.c.request_id == request_id, tasks.c.kind == kind)
         async with self.reading() as tx:
             due = (await tx.execute(query)).scalar()
-            return None if due is None else due - await self.moment(tx)
+            return None if due is None else due - await self.now_in(tx)
 
     async def tasks(self, *, request_id: int | None = None) -> tuple[Task, ...]:
         """Unfinished tasks in order of creation."""
         query = select(tasks).order_by(tasks.c.id)
         if request_id is not None:
             query = query.where(tasks.c.request_id == request_id)
-        async with self.reading() as tx:
-            return tuple(serialization.task(row) for row in (await tx.execute(query)).mappings())
+        return await self.read_all(query, serialization.task)
 
 
-async def put(tx: AsyncConnection, plan: TaskPlan, *, request_id: int | None, now: datetime) -> None:
-    """Insert, or for a single task move the unfinished one. A claimed one counts only for REVOKE: the others may have drawn an old picture already."""
-    if plan.is_single and await _moved(tx, plan, request_id):
+async def schedule_task(tx: AsyncConnection, plan: TaskPlan, *, request_id: int | None, now: datetime) -> None:
+    """Insert the task of ``plan``, or move the unfinished one if the plan is single.
+
+    A claimed task is moved only if it is a REVOKE. A claimed task of another kind may have read the old state already, so
+    another one is inserted behind it.
+    """
+    if plan.is_single and await _move_unfinished(tx, plan, request_id):
         return
     values = {
         "kind": plan.kind,
@@ -177,7 +193,7 @@ async def put(tx: AsyncConnection, plan: TaskPlan, *, request_id: int | None, no
     await tx.execute(insert(tasks).values(**values))
 
 
-async def _moved(tx: AsyncConnection, plan: TaskPlan, request_id: int | None) -> bool:
+async def _move_unfinished(tx: AsyncConnection, plan: TaskPlan, request_id: int | None) -> bool:
     same = [
         tasks.c.kind == plan.kind,
         tasks.c.lock_key == plan.lock_key,
@@ -185,33 +201,33 @@ async def _moved(tx: AsyncConnection, plan: TaskPlan, request_id: int | None) ->
     ]
     values: dict[str, Any] = {"due_at": plan.due_at}
     if plan.kind is TaskKind.REVOKE:
-        values["attempts"] = 0  # another end than the one that was tried
+        values["attempts"] = 0  # the attempts counted for the end that is moved
     else:
         same.append(tasks.c.claim.is_(None))
     changed = await tx.execute(update(tasks).where(*same).values(**values))
     return changed.rowcount > 0
 
 
-async def clear(tx: AsyncConnection, request_id: int, kinds: Iterable[TaskKind]) -> None:
-    """Remove tasks with nothing left to do, but never a claimed one: its worker finds the state changed."""
+async def clear_tasks(tx: AsyncConnection, request_id: int, kinds: Iterable[TaskKind]) -> None:
+    """Remove the request's tasks of these kinds, but never a claimed one: its worker finds the state changed."""
     await tx.execute(
         delete(tasks).where(tasks.c.request_id == request_id, tasks.c.kind.in_(list(kinds)), tasks.c.claim.is_(None))
     )
 
 
-async def held(tx: AsyncConnection, claim: Claim, *, now: datetime, for_update: bool = False) -> None:
-    """Raises ClaimLost unless this claim still holds its task."""
-    query = select(tasks.c.id).where(*_held(claim), tasks.c.lease_until > now)
+async def require_claim(tx: AsyncConnection, claim: Claim, *, now: datetime, for_update: bool = False) -> None:
+    """Raises ClaimLost unless this claim still has its task. ``for_update`` locks the task's row until the commit."""
+    query = select(tasks.c.id).where(*_holds(claim), tasks.c.lease_until > now)
     found = await tx.execute(query.with_for_update() if for_update else query)
     if found.first() is None:
         raise ClaimLost(f"the claim on {claim.task.kind} is lost")
 
 
-def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+def _holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (tasks.c.id == claim.task.id, tasks.c.claim == claim.number)
 
 
-def _one(changed: CursorResult[object]) -> None:
+def _require_one_row(changed: CursorResult[object]) -> None:
     if changed.rowcount != 1:
         raise ClaimLost("another worker has the task, or it is finished")
 
@@ -222,21 +238,20 @@ def _lock_key_is_taken() -> ColumnElement[bool]:
 
 
 async def _take_lock_key(tx: AsyncConnection, lock_key: str) -> bool:
-    """Until the end of this transaction nobody else claims in this lock key. Does not wait."""
-    return bool(
-        (await tx.execute(select(func.pg_try_advisory_xact_lock(lock_number(f"lock key {lock_key}"))))).scalar_one()
-    )
+    """Keep others from claiming in this lock key until the end of this transaction. Does not wait; False if it is taken."""
+    key = advisory_lock_key(f"lock key {lock_key}")
+    return bool((await tx.execute(select(func.pg_try_advisory_xact_lock(key)))).scalar_one())
 
 
-async def _free_lapsed(tx: AsyncConnection, now: datetime) -> None:
-    lapsed = select(tasks.c.id).where(tasks.c.claim.is_not(None), tasks.c.lease_until <= now)
-    free = {"claim": None, "worker": None, "lease_until": None}
-    await tx.execute(update(tasks).where(tasks.c.id.in_(lapsed.with_for_update(skip_locked=True))).values(**free))
+async def _free_expired_leases(tx: AsyncConnection, now: datetime) -> None:
+    expired = select(tasks.c.id).where(tasks.c.claim.is_not(None), tasks.c.lease_until <= now)
+    await tx.execute(update(tasks).where(tasks.c.id.in_(expired.with_for_update(skip_locked=True))).values(**FREE))
 
 
 async def _claim(tx: AsyncConnection, row: RowMapping, worker: str, until: datetime) -> Claim:
     task = serialization.task(row)
-    number, tries = secrets.randbits(CLAIM_BITS), task.attempts + 1
-    values = {"claim": number, "worker": worker, "lease_until": until, "attempts": tries}
+    number, attempts = secrets.randbits(CLAIM_BITS), task.attempts + 1
+    values = {"claim": number, "worker": worker, "lease_until": until, "attempts": attempts}
     await tx.execute(update(tasks).where(tasks.c.id == task.id).values(**values))
-    return Claim(task=replace(task, attempts=tries), number=number, worker=worker, until=until, slot=slots.slot(row))
+    slot = pools.slot(row)
+    return Claim(task=replace(task, attempts=attempts), number=number, worker=worker, until=until, slot=slot)

@@ -1,6 +1,6 @@
-"""What the state machine is made of: transitions, guards, task plans, cascades. Pure.
+"""The parts of the state machine: transitions, guards, task plans, cascades. Pure.
 
-``lifecycle.TRANSITIONS`` puts these parts together; ``commands`` has what the caller of each transition brings.
+``lifecycle.TRANSITIONS`` combines them. ``commands`` has what the caller of each transition brings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WARN_AT_MOST = timedelta(minutes=15)
 
 
 class Transition(StrEnum):
-    """Everything that can happen to a request."""
+    """Everything that can happen to a request. A verb; some transitions leave the state as it is."""
 
     REQUEST = "request"
     APPROVE_STAGE = "approve stage"
@@ -76,7 +76,7 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class GuardInput:
-    """All that a guard may look at. ``parent``: the grant that an extension extends; its row is locked before the extension's."""
+    """Everything that a guard may use. ``parent`` is the grant that an extension extends; its row is locked first."""
 
     now: datetime
     request: Request
@@ -88,7 +88,7 @@ class GuardInput:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """A task that follows a transition. ``is_single``: an unfinished task of the same kind is moved to ``due_at`` instead of doubled."""
+    """A task that follows a transition. ``is_single``: an unfinished one of the same kind is moved to ``due_at`` instead."""
 
     kind: TaskKind
     lock_key: str
@@ -130,8 +130,8 @@ class Cascade:
 class TransitionRule:
     """One row of the table. ``target``: None leaves the state as it is.
 
-    ``messages`` are rows that are written now and posted later. ``clears`` names tasks that have nothing left to do; a task
-    that is claimed stays: its worker finds the state changed.
+    ``messages`` are written now and posted later. ``clears`` names the tasks that have nothing left to do. A claimed task
+    stays: its worker finds the state changed.
     """
 
     sources: frozenset[State]
@@ -158,7 +158,7 @@ def open_stage(request: Request, decisions: tuple[Decision, ...]) -> int | None:
 
 
 def latest_end(request: Request) -> datetime:
-    """When an approved grant is over at the latest: it starts at the last permitted moment and lasts its whole duration."""
+    """The latest end of an approved grant: it starts as late as permitted and lasts its whole duration."""
     assert request.start_before is not None, "an approved request has start_before"
     return request.start_before + request.effective_duration
 
@@ -171,7 +171,7 @@ def moved_end(grant: Request | None, by: timedelta) -> datetime:
 
 
 def warn_at(request: Request) -> datetime:
-    """When the requester of a live grant is warned of its end."""
+    """The time at which the requester of a live grant is warned of its end."""
     assert request.expires_at is not None, "a live grant has its end"
     whole = request.expires_at - (request.started_at or request.requested_at)
     return request.expires_at - min(WARN_AT_MOST, whole / 4)

@@ -22,12 +22,12 @@ Columns: TypeAlias = Mapping[str, Any]
 
 
 def server_of(target: Json) -> str:
-    """The server that a frozen target means: engine and reference of its admin URL. Its databases share it; no secret is read."""
+    """The server of a frozen target: engine and reference of the admin URL. All its databases share it; no secret is read."""
     return f"{target['engine']} {target['admin_url']}"
 
 
 def approval(before: Request, command: ApproveRequest, now: datetime) -> Columns:
-    """What is frozen with the last approval."""
+    """The columns that the last approval freezes."""
     shorter = command.decision.duration if command.decision else None
     return {
         "username": command.username,
@@ -40,7 +40,7 @@ def approval(before: Request, command: ApproveRequest, now: datetime) -> Columns
 
 
 def applied_extension(before: Request, command: ApplyExtension, now: datetime) -> Columns:
-    """An applied extension is over at once: its grant lives on."""
+    """An applied extension is over at once. Its grant goes on."""
     shorter = command.decision.duration if command.decision else None
     return {
         "approved_at": now,
@@ -74,7 +74,7 @@ def activation(_before: Request, _command: object, now: datetime) -> Columns:
 
 
 def claim(before: Request, _command: object, now: datetime) -> Columns:
-    """The first time counts."""
+    """Only the first time counts."""
     return {"claimed_at": before.claimed_at or now}
 
 
@@ -83,7 +83,7 @@ def review(_before: Request, _command: object, now: datetime) -> Columns:
 
 
 def cause(_before: Request, command: EndCommand, _now: datetime) -> Columns:
-    """Why it ends, and who ended it."""
+    """Why the request or grant ends, and who ended it."""
     return {"ended_because": command.cause, "ended_by": command.actor, "ended_note": command.note}
 
 

@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests uses: private database servers."""
+"""Fixtures for several folders of tests: private database servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.soak import IS_SOAK
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that take minutes run in ``make soak`` alone."""
+    """Deselect the tests that take minutes, except in ``make soak``."""
     if IS_SOAK:
         return
     left_out = [item for item in items if item.get_closest_marker("soak")]
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Against which servers: what stands unpacked or installed here, by its own word."""
+    """Report the versions of the servers that are installed or unpacked on this machine."""
     for line in _servers():
         terminalreporter.write_line(f"server: {line}")
 
@@ -42,7 +42,7 @@ def _servers() -> Iterator[str]:
         p.parent.name for p in debian.CACHE.glob("*/complete") if p.parent.name.startswith(("redis", "valkey"))
     )
     real = os.environ.get("MONGOD") or shutil.which("mongod")
-    yield real or "MongoDB: the stand-in on the wire; no mongod was run"
+    yield real or "MongoDB: the simulator only; no mongod was run"
 
 
 def _is_there(version: int) -> bool:
@@ -54,17 +54,17 @@ def _is_there(version: int) -> bool:
 
 
 class Server(Protocol):
-    """What the servers of all engines have in common here."""
+    """What the servers of all engines have in common."""
 
     def remove(self) -> None:
-        """Stop it, and leave nothing."""
+        """Stop the server and remove its files."""
 
 
 S = TypeVar("S", bound=Server)
 
 
 def had(start: Callable[[], S]) -> Iterator[S]:
-    """A server for the whole session. One that cannot be had is skipped by name at a desk and is a failure in CI."""
+    """A server for the whole session. If it is not available, the test is skipped; with REQUIRE_SERVERS set, it fails."""
     try:
         server = start()
     except servers.NoServer as missing:
@@ -77,23 +77,23 @@ def had(start: Callable[[], S]) -> Iterator[S]:
         server.remove()
 
 
-def have(version: int) -> Iterator[servers.PostgresServer]:
+def postgresql_server(version: int) -> Iterator[servers.PostgresServer]:
     yield from had(lambda: servers.start(version))
 
 
 @pytest.fixture(scope="session")
 def postgresql15() -> Iterator[servers.PostgresServer]:
-    yield from have(15)
+    yield from postgresql_server(15)
 
 
 @pytest.fixture(scope="session")
 def postgresql16() -> Iterator[servers.PostgresServer]:
-    yield from have(16)
+    yield from postgresql_server(16)
 
 
 @pytest.fixture(scope="session")
 def postgresql18() -> Iterator[servers.PostgresServer]:
-    yield from have(18)
+    yield from postgresql_server(18)
 
 
 @pytest.fixture(params=[15, 18], ids=["postgresql15", "postgresql18"])

@@ -1,4 +1,6 @@
-"""How much longer than usual: ``make soak`` sets ``SOAK``. Random tests take so many times their rounds, and ``soak_only`` tests run."""
+"""How much longer the tests run than usual. ``make soak`` sets ``SOAK``: random tests do ``SOAK`` times their usual rounds, and ``soak_only``
+tests run as well.
+"""
 
 from __future__ import annotations
 
@@ -14,5 +16,5 @@ soak_only = pytest.mark.soak
 
 
 def rounds(usual: int) -> int:
-    """So many, times ``SOAK``."""
+    """The usual number of rounds, times ``SOAK``."""
     return usual * SOAK

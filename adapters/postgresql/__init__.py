@@ -1,6 +1,7 @@
-"""PostgreSQL 13 and later, as target: users that end, taken away by the server's own proof.
+"""The adapter for PostgreSQL 15 and later: temporary users, and their revocation, read back from the server.
 
-The server ends the login by itself (``VALID UNTIL``, on its own clock); open sessions are ended by dbaccess.
+The server ends the login by itself (``VALID UNTIL``, by its own clock). dbaccess ends the open sessions. A server older than 15 gets no
+new grants; users that exist there are still listed and ended.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.postgresql import revoke, rights, standbys, users
-from adapters.postgresql.connection import MARK, Server, identity
+from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.levels import level_database
-from adapters.postgresql.login import Login, log_in
+from adapters.postgresql.sessions import PostgreSQLLogin, log_in
 
 DEFAULT_PORT = 5432
 
@@ -39,10 +40,10 @@ class PostgreSQL:
 
     def __init__(self, target: Target, secrets: Secrets) -> None:
         self.target = target
-        self.server = Server(target, secrets)
+        self.server = PostgreSQLServer(target, secrets)
 
     def check(self, levels: Sequence[Level] = ()) -> Health:
-        """Each right one by one, with the statement that would give it."""
+        """See ``rights.check``."""
         return rights.check(self.server, levels)
 
     def identity(self) -> str:
@@ -51,27 +52,27 @@ class PostgreSQL:
             return identity(connection)
 
     def create_user(self, spec: UserSpec) -> None:
-        """In one transaction: there is a user with all it should have, or none."""
+        """See ``users.create``: one transaction creates the complete user, or none."""
         users.create(self.server, spec)
 
     def set_password(self, username: str, password: str) -> None:
-        """The server is sent a SCRAM verifier."""
+        """The server receives a SCRAM verifier, never the password."""
         users.set_password(self.server, username, password)
 
     def set_expiry(self, username: str, remaining: float) -> None:
-        """VALID UNTIL, by the server's clock."""
+        """Sets VALID UNTIL, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
     def drop_user(self, username: str, level: Level) -> Removal:
-        """See ``revoke``."""
+        """See ``revoke.drop``."""
         return revoke.drop(self.server, username, level)
 
     def list_users(self) -> list[ManagedUser]:
-        """All of our pattern; whose they are is for the caller to judge by ``ledger``."""
+        """All users whose name matches the pattern. The caller decides by ``ledger`` whose they are."""
         with self.server.session() as connection:
             rows = connection.execute(
                 "SELECT rolname, shobj_description(oid, 'pg_authid'), "
-                + users.ENDS_AT
+                + users.EXPIRES_AT
                 + " FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1",
                 (self.target.prefix,),
             ).fetchall()
@@ -79,40 +80,48 @@ class PostgreSQL:
         return [_managed(name, comment, until) for name, comment, until in rows if pattern.fullmatch(name)]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
-        """Sessions of now, on the standbys too; PostgreSQL itself counts no statements per user."""
+        """Present sessions, also on the standbys. PostgreSQL itself counts no statements per user."""
         names = list(usernames)
         with (
             self.server.session() as connection,
-            standbys.asked(self.server, connection, lambda standby: standbys.count_there(standby, names)) as there,
+            standbys.on_each_standby(
+                self.server, connection, lambda standby: standbys.count_sessions_on(standby, names)
+            ) as on_standbys,
         ):
-            counts = standbys.count(connection, names)
-        counts += [count for each in there for count in each]
+            counts = standbys.count_sessions(connection, names)
+        counts += [count for each in on_standbys for count in each]
         return [_activity(name, [count for count in counts if count.username == name]) for name in names]
 
     def endpoint(self, level: Level) -> Endpoint:
-        """What the requester is told; the command holds the password as psql's users expect."""
-        told, known = self.target.connect, self.server.conninfo
-        host = told.host or _first(known.get("host")) or "localhost"
-        port = told.port or int(_first(known.get("port")) or DEFAULT_PORT)
+        """The address for the requester. The command contains the password in its URL, as psql accepts it."""
+        configured, known = self.target.connect, self.server.conninfo
+        host = configured.host or _first(known.get("host")) or "localhost"
+        port = configured.port or int(_first(known.get("port")) or DEFAULT_PORT)
         database = level_database(self.server, level)
-        tls = told.tls or self.target.tls.mode
-        shown = f"[{host}]" if ":" in host else quote(host, safe=".-")
-        url = f"postgresql://{{username}}:{{password}}@{shown}:{port}/{quote(database, safe='')}?sslmode={tls}"
+        tls = configured.tls or self.target.tls.mode
+        url_host = f"[{host}]" if ":" in host else quote(host, safe=".-")
+        url = f"postgresql://{{username}}:{{password}}@{url_host}:{port}/{quote(database, safe='')}?sslmode={tls}"
         return Endpoint(
-            host=host, port=port, database=database, tls=tls, note=told.note, engine=self.label, command=f'psql "{url}"'
+            host=host,
+            port=port,
+            database=database,
+            tls=tls,
+            note=configured.note,
+            engine=self.label,
+            command=f'psql "{url}"',
         )
 
-    def login(self, username: str, password: str, level: Level) -> Login:
-        """See ``login``."""
+    def login(self, username: str, password: str, level: Level) -> PostgreSQLLogin:
+        """See ``sessions.log_in``."""
         return log_in(self.server, username, password, level)
 
 
 def _first(listed: object) -> str:
-    """Of several hosts or ports in the admin URL."""
+    """The first of several hosts or ports in the admin URL."""
     return str(listed or "").split(",")[0]
 
 
-def _activity(username: str, counts: Sequence[standbys.Count]) -> Activity:
+def _activity(username: str, counts: Sequence[standbys.SessionCount]) -> Activity:
     clients = sorted({client for count in counts for client in count.clients})
     return Activity(username=username, sessions=sum(count.sessions for count in counts), clients=tuple(clients))
 

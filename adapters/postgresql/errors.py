@@ -1,4 +1,7 @@
-"""The one translation of the driver's errors, with secrets taken out of them and of what is chained behind."""
+"""Translation of the driver's errors into adapter errors without secrets, and the constructors of a check's findings.
+
+The secrets are also removed from the driver's error, which stays the context of the adapter error.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ from contextlib import contextmanager
 
 import psycopg
 
-from adapters.base import AdapterError, Rejected, ServerDown, scrub
+from adapters.base import AdapterError, Finding, Rejected, ServerDown, scrub
 
-AGAIN_CLASSES = ("08", "40", "53", "55P", "57", "58")
-AGAIN = frozenset({"55006", "23505", "42710", "25006", "25P03", "25P04"})
-"""In use, made by somebody in parallel (twice), read-only (a standby, until the address points to the primary), idle or transaction time-out."""
+RETRY_CLASSES = ("08", "40", "53", "55P", "57", "58")
+RETRY = frozenset({"55006", "23505", "42710", "25006", "25P03", "25P04"})
+"""SQLSTATE of errors that a later try may not meet: in use, created in parallel (two), read-only (a standby, until the address
+points to the primary), idle time-out and transaction time-out."""
 
-CONCURRENT = ("concurrently", "could not find tuple", "cache lookup failed")
-LONGEST = 300
+CONCURRENT_CHANGE = ("concurrently", "could not find tuple", "cache lookup failed")
+MAX_MESSAGE_LENGTH = 300
 
 NOT_YET_CONNECTED = re.compile(r"connection (failed|is bad|timeout)|failed to resolve|could not match")
 LOGIN_REFUSED = re.compile(
@@ -31,77 +35,101 @@ NO_TLS = re.compile(
 
 
 @contextmanager
-def translated(hidden: tuple[str, ...], *, login: str, database: str) -> Iterator[None]:
-    """What the driver raises inside becomes an AdapterError; the driver's own stays behind it as context, without secrets."""
+def translated_errors(secrets: tuple[str, ...], *, login: str, database: str) -> Iterator[None]:
+    """Raise what the driver raises in the block as an AdapterError. ``secrets`` are removed; ``login`` and ``database`` go into remedies."""
     try:
         yield
     except psycopg.Error as error:
-        trouble = translate(error, hidden, login=login, database=database)
-        _take_out(error, hidden)
-        raise trouble from None
+        translated = translate(error, secrets, login=login, database=database)
+        _scrub_chain(error, secrets)
+        raise translated from None
     except UnicodeError:
         raise Rejected("a name or value cannot be sent in the server's encoding") from None
     except OSError as error:
-        raise ServerDown(f"no connection: {_clean(str(error), hidden)}", is_ambiguous=True) from None
+        raise ServerDown(f"no connection: {_clean(str(error), secrets)}", is_ambiguous=True) from None
 
 
-def _take_out(error: BaseException | None, hidden: tuple[str, ...]) -> None:
-    """Whoever logs an error may log what it came from."""
+def _scrub_chain(error: BaseException | None, secrets: tuple[str, ...]) -> None:
+    """Remove the secrets from the error and its chain: a log of an error includes the chain."""
     while error is not None:
-        error.args = tuple(scrub(part, *hidden) if isinstance(part, str) else part for part in error.args)
+        error.args = tuple(scrub(part, *secrets) if isinstance(part, str) else part for part in error.args)
         if isinstance(error, psycopg.Error):
-            vars(error)["_pgconn"] = None  # of a login that failed, it holds all parts of the admin URL
+            vars(error)["_pgconn"] = None  # after a failed login it holds all parts of the admin URL
         error = error.__cause__ or error.__context__
 
 
-def translate(error: psycopg.Error, hidden: tuple[str, ...], *, login: str, database: str) -> AdapterError:
-    """Try again, or not: by SQLSTATE, as measured; by words only while there is no connection that could give one."""
+def translate(error: psycopg.Error, secrets: tuple[str, ...], *, login: str, database: str) -> AdapterError:
+    """The adapter error for a driver error, by its SQLSTATE. Without a connection there is no SQLSTATE, and the message decides."""
     state = error.sqlstate or ""
     if not state:
-        return _without_state(error, hidden, login, database)
+        return _without_state(error, secrets, login, database)
     primary = error.diag.message_primary or type(error).__name__
-    words = _clean(primary, hidden)
-    if state in AGAIN or state.startswith(AGAIN_CLASSES):
-        return ServerDown(f"the server did not finish ({words})", is_ambiguous=True)
-    if state == "XX000" and any(part in primary for part in CONCURRENT):
-        return ServerDown(f"the server was busy with the same rows ({words})", is_ambiguous=True)
+    message = _clean(primary, secrets)
+    if state in RETRY or state.startswith(RETRY_CLASSES):
+        return ServerDown(f"the server did not finish ({message})", is_ambiguous=True)
+    if state == "XX000" and any(part in primary for part in CONCURRENT_CHANGE):
+        return ServerDown(f"the server was busy with the same rows ({message})", is_ambiguous=True)
     if state == "42501":
-        return Rejected(f"the bot lacks a right: {words}", remedy="run dbaccess doctor: it prints what is missing")
-    return Rejected(f"the server refused ({state}): {words}")
+        return Rejected(f"the bot lacks a right: {message}", remedy="run dbaccess doctor: it prints what is missing")
+    return Rejected(f"the server refused ({state}): {message}")
 
 
-def _without_state(error: psycopg.Error, hidden: tuple[str, ...], login: str, database: str) -> AdapterError:
-    words = _clean(str(error), hidden)
+def _without_state(error: psycopg.Error, secrets: tuple[str, ...], login: str, database: str) -> AdapterError:
+    message = _clean(str(error), secrets)
     if isinstance(error, psycopg.ProgrammingError | psycopg.DataError | psycopg.NotSupportedError):
-        return Rejected(f"the driver refused: {words}")
-    if NOT_YET_CONNECTED.search(words) is None:
-        return ServerDown(f"the connection was lost: {words}", is_ambiguous=True)
-    return _no_connection(words, login, database) or ServerDown(f"no connection: {words}")
+        return Rejected(f"the driver refused: {message}")
+    if NOT_YET_CONNECTED.search(message) is None:
+        return ServerDown(f"the connection was lost: {message}", is_ambiguous=True)
+    return _no_connection(message, login, database) or ServerDown(f"no connection: {message}")
 
 
-def _no_connection(words: str, login: str, database: str) -> Rejected | None:
-    """A login that was answered with no. A server that starts, is full or goes down is none of these."""
+def _no_connection(message: str, login: str, database: str) -> Rejected | None:
+    """The error for a login that the server refused, or None. A server that starts, stops or is full is not a refusal."""
     remedies = (
         (LOGIN_REFUSED, f"put the right user and password of {login} into the admin URL"),
         (NO_CONNECT, f'GRANT CONNECT ON DATABASE "{database}" TO "{login}";'),
         (NO_DATABASE, f"name a database of this server that takes connections instead of {database}"),
-        (NOT_LET_IN, f"let {login} in from this machine in the server's pg_hba.conf"),
+        (NOT_LET_IN, f"allow {login} from this machine in the server's pg_hba.conf"),
         (
             NO_TLS,
-            "put tls in databases.yml right: its mode, and ca with the authority that signed the server's certificate",
+            "correct tls in databases.yml: its mode, and ca with the authority that signed the server's certificate",
         ),
     )
     for pattern, remedy in remedies:
-        if pattern.search(words):
-            return Rejected(f"the server refused the bot's own login: {words}", remedy=remedy)
+        if pattern.search(message):
+            return Rejected(f"the server refused the bot's own login: {message}", remedy=remedy)
     return None
 
 
 def refused_role(role: str, login: str, *, is_there: bool) -> Rejected:
-    """The admin role cannot be taken on."""
-    make = "" if is_there else f"CREATE ROLE {role} NOLOGIN CREATEROLE; "
-    return Rejected(f"the bot's login cannot take on the role {role}", remedy=f"{make}GRANT {role} TO {login};")
+    """The error for an admin role that the bot's login cannot SET ROLE to. Both names are quoted."""
+    create = "" if is_there else f"CREATE ROLE {role} NOLOGIN CREATEROLE; "
+    return Rejected(f"the bot's login cannot act as the role {role}", remedy=f"{create}GRANT {role} TO {login};")
 
 
-def _clean(words: str, hidden: tuple[str, ...]) -> str:
-    return scrub(" ".join(words.split()), *hidden)[:LONGEST]
+def _clean(message: str, secrets: tuple[str, ...]) -> str:
+    return scrub(" ".join(message.split()), *secrets)[:MAX_MESSAGE_LENGTH]
+
+
+# Findings of a check.
+
+
+def ok(what: str) -> Finding:
+    return Finding(is_ok=True, is_fatal=False, what=what)
+
+
+def fatal(what: str, remedy: str | None = None) -> Finding:
+    """A finding that prevents grants, or their end, from working as promised."""
+    return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
+
+
+def warning(what: str, remedy: str | None = None) -> Finding:
+    """A finding that leaves more open than it should be."""
+    return Finding(is_ok=False, is_fatal=False, what=what, remedy=remedy)
+
+
+def fatal_error(error: AdapterError, prefix: str = "") -> Finding:
+    """The finding for an error that a check met. ``prefix`` is put before its sentence."""
+    if isinstance(error, Rejected):
+        return fatal(prefix + error.what, error.remedy)
+    return fatal(prefix + str(error))

@@ -1,8 +1,8 @@
-"""Steps that wait for nobody: whoever holds a lock that a step needs is found while the step waits, and ended or named.
+"""Steps that wait for a lock for a limited time: meanwhile the holder of the lock is found, and ended or named.
 
-A user may hold locks that its own end needs: ``BEGIN; ALTER ROLE me PASSWORD 'x'`` locks its row of ``pg_authid``, and
-``PREPARE TRANSACTION`` keeps such a lock without any session. ``pg_blocking_pids`` names who holds the lock, but only while
-somebody waits for it, so a second connection asks while the first one waits.
+A user may hold a lock that its own end needs. ``BEGIN; ALTER ROLE me PASSWORD 'x'`` locks its row of ``pg_authid``, and
+``PREPARE TRANSACTION`` keeps such a lock without any session. ``pg_blocking_pids`` names the holder only while somebody waits for
+the lock. So a second connection asks while the first one waits.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ import psycopg
 from psycopg import sql
 
 from adapters.base import AdapterError, Blocked
-from adapters.postgresql.connection import Connection, Server, value
-from adapters.postgresql.errors import CONCURRENT
-from adapters.postgresql.prepared import roll_back_one, shown
-from adapters.postgresql.sessions import do_not_end
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, value
+from adapters.postgresql.errors import CONCURRENT_CHANGE
+from adapters.postgresql.prepared import display_name, roll_back_one
+from adapters.postgresql.sessions import unresponsive
 
 FIRST_WAIT_SECONDS = 0.5
-"""How long a step waits for a lock before somebody looks who holds it."""
+"""Seconds that a step waits for a lock before the watch begins."""
 WAIT_SECONDS = 2.0
-"""How long it waits at a time while somebody looks."""
-HELD_UP_SECONDS = 8.0
-"""How long a step is tried in all, its holders being ended meanwhile."""
-LOOK_SECONDS = 0.05
+"""Seconds of one further try under the watch."""
+BLOCKED_SECONDS = 8.0
+"""Seconds of all tries together. Holders of the lock are ended meanwhile."""
+WATCH_INTERVAL_SECONDS = 0.05
 
 HOLDERS: LiteralString = """
 SELECT b.pid, a.backend_start, a.usename, a.usesysid, NULL::bytea, NULL
-  FROM unnest(pg_blocking_pids(%(waits)s)) AS b(pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid WHERE b.pid <> 0
+  FROM unnest(pg_blocking_pids(%(waiting_pid)s)) AS b(pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid WHERE b.pid <> 0
 UNION ALL
 SELECT NULL, NULL, p.owner, NULL, replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database
-  FROM pg_prepared_xacts p WHERE 0 = ANY(pg_blocking_pids(%(waits)s)) AND EXISTS (
+  FROM pg_prepared_xacts p WHERE 0 = ANY(pg_blocking_pids(%(waiting_pid)s)) AND EXISTS (
     SELECT 1 FROM pg_locks w JOIN pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype
        AND (h.database, h.relation, h.page, h.tuple, h.transactionid, h.classid, h.objid, h.objsubid)
            IS NOT DISTINCT FROM (w.database, w.relation, w.page, w.tuple, w.transactionid, w.classid, w.objid, w.objsubid)
       JOIN pg_locks x ON x.pid IS NULL AND x.virtualtransaction = h.virtualtransaction AND x.locktype = 'transactionid'
-     WHERE w.pid = %(waits)s AND NOT w.granted AND x.transactionid = p.transaction)
+     WHERE w.pid = %(waiting_pid)s AND NOT w.granted AND x.transactionid = p.transaction)
 """
-"""Sessions and prepared transactions that the waiting session waits for; a prepared transaction has the pid 0 there."""
+"""Sessions and prepared transactions that the session ``waiting_pid`` waits for. A prepared transaction has the pid 0 there."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who holds the lock: a session (``pid``), or a prepared transaction (``gid``) in a database, found by its xid."""
+class LockHolder:
+    """The holder of a lock: a session (``pid``), or a prepared transaction (``gid``) in a database, found by its xid."""
 
     name: str
     role: int | None = None
@@ -58,11 +58,11 @@ class Holder:
     database: str = ""
 
     @property
-    def words(self) -> str:
-        """As an alert names it."""
+    def description(self) -> str:
+        """The holder as an alert names it."""
         if self.pid is not None:
             return f"session {self.pid} of {self.name}"
-        return f"the prepared transaction {shown(self.gid or b'')} of {self.name} in {self.database}"
+        return f"the prepared transaction {display_name(self.gid or b'')} of {self.name} in {self.database}"
 
     @property
     def remedy(self) -> str:
@@ -73,44 +73,43 @@ class Holder:
         return f"in {self.database}, as {self.name} or a superuser: ROLLBACK PREPARED '{gid}';"
 
 
-MayEnd = Callable[[Holder], bool]
+MayEnd = Callable[[LockHolder], bool]
 
 
-def anybody(_holder: Holder) -> bool:
-    """Every holder is ended: nobody else has a reason to hold the lock for long."""
+def any_holder(_holder: LockHolder) -> bool:
+    """Every holder may be ended: nobody else has a reason to hold this lock for long."""
     return True
 
 
-def nobody(_holder: Holder) -> bool:
-    """Holders are named and never ended: they may be anybody's work."""
+def no_holder(_holder: LockHolder) -> bool:
+    """No holder is ended: the session may do the work of anybody. Holders are named."""
     return False
 
 
-def sessions_of(oid: int) -> MayEnd:
-    """Sessions of this user are ended, and nobody else's."""
+def only_sessions_of(oid: int) -> MayEnd:
+    """Only sessions of the role with this oid may be ended."""
     return lambda holder: holder.role == oid
 
 
 @dataclass
-class Watch:
-    """What is seen and done on the second connection."""
+class LockWatch:
+    """The holders that the second connection finds and ends. ``seen`` are those that held the lock when it was last seen held."""
 
-    server: Server
-    waits: int
+    server: PostgreSQLServer
+    waiting_pid: int
     may_end: MayEnd
-    ended: dict[Holder, None] = field(default_factory=dict)
-    seen: list[Holder] = field(default_factory=list)
-    """Who held it when somebody was last seen to hold it."""
+    ended: dict[LockHolder, None] = field(default_factory=dict)
+    seen: list[LockHolder] = field(default_factory=list)
 
-    def look(self, connection: Connection) -> None:
-        """Ends the holders of now, as far as that is allowed."""
-        now = holders(connection, self.waits)
+    def end_holders(self, connection: PostgreSQLConnection) -> None:
+        """End the present holders that may be ended."""
+        now = holders(connection, self.waiting_pid)
         self.seen = now or self.seen
         for holder in now:
             if self.may_end(holder) and self._end(connection, holder):
                 self.ended[holder] = None
 
-    def _end(self, connection: Connection, holder: Holder) -> bool:
+    def _end(self, connection: PostgreSQLConnection, holder: LockHolder) -> bool:
         try:
             if holder.pid is not None:
                 return bool(value(connection, "SELECT pg_terminate_backend(%s)", (holder.pid,)))
@@ -120,11 +119,13 @@ class Watch:
         return True
 
 
-def holders(connection: Connection, waits: int) -> list[Holder]:
-    """Who holds what the session ``waits`` waits for now."""
-    rows = connection.execute(HOLDERS, {"waits": waits}).fetchall()
+def holders(connection: PostgreSQLConnection, waiting_pid: int) -> list[LockHolder]:
+    """The present holders of the lock that the session ``waiting_pid`` waits for."""
+    rows = connection.execute(HOLDERS, {"waiting_pid": waiting_pid}).fetchall()
     return [
-        Holder(name=str(name or "an unknown user"), role=role, pid=pid, began=began, gid=_bytes(gid), database=db or "")
+        LockHolder(
+            name=str(name or "an unknown user"), role=role, pid=pid, began=began, gid=_bytes(gid), database=db or ""
+        )
         for pid, began, name, role, gid, db in rows
     ]
 
@@ -133,39 +134,41 @@ def _bytes(gid: bytes | None) -> bytes | None:
     return None if gid is None else bytes(gid)
 
 
-def insist(server: Server, connection: Connection, step: Callable[[], object], *, may_end: MayEnd) -> list[str]:
-    """Run ``step`` until it is through, ending those who hold it up where ``may_end`` says so.
+def run_unblocked(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, step: Callable[[], object], *, may_end: MayEnd
+) -> list[str]:
+    """Run ``step`` until it succeeds. Meanwhile end the holders of its lock that ``may_end`` accepts.
 
-    ``step`` may run several times. Returns a note for each holder that was ended. Raises Blocked with the holders that were not.
+    ``step`` may run several times. Returns a note for each holder that was ended. Raises Blocked with the holders that were not ended.
     """
-    if _ran(connection, step, FIRST_WAIT_SECONDS):
+    if _try_step(connection, step, FIRST_WAIT_SECONDS):
         return []
-    watch = Watch(server, connection.info.backend_pid, may_end)
-    deadline = time.monotonic() + HELD_UP_SECONDS
+    watch = LockWatch(server, connection.info.backend_pid, may_end)
+    deadline = time.monotonic() + BLOCKED_SECONDS
     with _watching(watch):
-        while not _ran(connection, step, WAIT_SECONDS):
-            is_in_vain = watch.seen and not watch.ended
-            if is_in_vain or time.monotonic() > deadline:
-                raise _blocked(watch.seen, told=watch.ended)
-    return [f"Ended, for it held up this end: {holder.words}." for holder in watch.ended]
+        while not _try_step(connection, step, WAIT_SECONDS):
+            only_protected_holders = watch.seen and not watch.ended
+            if only_protected_holders or time.monotonic() > deadline:
+                raise _blocked(watch.seen, terminated=watch.ended)
+    return [f"Ended because it held up this revocation: {holder.description}." for holder in watch.ended]
 
 
-def _ran(connection: Connection, step: Callable[[], object], wait: float) -> bool:
-    """Whether the step came through, waiting no longer than ``wait`` seconds for a lock."""
+def _try_step(connection: PostgreSQLConnection, step: Callable[[], object], wait: float) -> bool:
+    """Run the step, which waits for a lock for at most ``wait`` seconds. Returns whether it succeeded."""
     with _lock_limit(connection, wait):
         try:
             step()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             return False
         except psycopg.errors.InternalError_ as error:
-            if not any(part in (error.diag.message_primary or "") for part in CONCURRENT):
+            if not any(part in (error.diag.message_primary or "") for part in CONCURRENT_CHANGE):
                 raise
             return False
     return True
 
 
 @contextmanager
-def _lock_limit(connection: Connection, seconds: float) -> Iterator[None]:
+def _lock_limit(connection: PostgreSQLConnection, seconds: float) -> Iterator[None]:
     connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(int(seconds * 1000))))
     try:
         yield
@@ -175,10 +178,10 @@ def _lock_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(watch: Watch) -> Iterator[None]:
-    """A thread looks again and again while the caller's block runs. Without a second connection nobody is found, and the step goes on waiting."""
+def _watching(watch: LockWatch) -> Iterator[None]:
+    """Run the watch in a thread while the caller's block runs. Without a second connection no holder is found, and the step waits on."""
     is_over = threading.Event()
-    thread = threading.Thread(target=_look_until, args=(watch, is_over), daemon=True)
+    thread = threading.Thread(target=_watch_until, args=(watch, is_over), daemon=True)
     thread.start()
     try:
         yield
@@ -187,22 +190,22 @@ def _watching(watch: Watch) -> Iterator[None]:
         thread.join()
 
 
-def _look_until(watch: Watch, is_over: threading.Event) -> None:
+def _watch_until(watch: LockWatch, is_over: threading.Event) -> None:
     while not is_over.is_set():
         try:
             with watch.server.session() as connection:
-                while not is_over.wait(LOOK_SECONDS):
-                    watch.look(connection)
+                while not is_over.wait(WATCH_INTERVAL_SECONDS):
+                    watch.end_holders(connection)
         except AdapterError:
-            is_over.wait(LOOK_SECONDS)
+            is_over.wait(WATCH_INTERVAL_SECONDS)
 
 
-def _blocked(left: Sequence[Holder], *, told: Collection[Holder]) -> Blocked:
-    """``told``: those that were told to end. One of them that still holds the lock does not react, and only its host can end it."""
+def _blocked(left: Sequence[LockHolder], *, terminated: Collection[LockHolder]) -> Blocked:
+    """The error for a step that did not succeed. A holder of ``terminated`` that still holds the lock can be ended on its host only."""
     if not left:
-        return Blocked("a lock did not come, and nobody was seen to hold it")
-    stuck = [holder.pid for holder in left if holder in told and holder.pid is not None]
+        return Blocked("a lock was not free in time, and its holder was not found")
+    stuck = [holder.pid for holder in left if holder in terminated and holder.pid is not None]
     if stuck:
-        return do_not_end(stuck, ", and hold a lock that the end needs")
-    words = ", ".join(holder.words for holder in left)
-    return Blocked(f"held up by {words}", remedy=" ".join(holder.remedy for holder in left))
+        return unresponsive(stuck, ", and hold a lock that the revocation needs")
+    holders_named = ", ".join(holder.description for holder in left)
+    return Blocked(f"held up by {holders_named}", remedy=" ".join(holder.remedy for holder in left))

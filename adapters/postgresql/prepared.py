@@ -1,4 +1,7 @@
-"""Prepared transactions survive kills and restarts, hold locks, and may be rolled back by their owner alone, in their database."""
+"""Rollback of the prepared transactions that a user left.
+
+A prepared transaction survives its session and a restart, and keeps its locks. Only its owner may roll it back, in its database.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,19 @@ from collections.abc import Sequence
 import psycopg
 
 from adapters.base import Rejected
-from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, column, quoted, run, us, value
-from adapters.postgresql.members import become_member
+from adapters.postgresql.connection import (
+    REVOKE_LIMIT_SECONDS,
+    PostgreSQLConnection,
+    PostgreSQLServer,
+    column,
+    quoted,
+    quoted_acting_role,
+    run,
+    value,
+)
+from adapters.postgresql.roles import become_member
 
-THEIRS = """
+PREPARED_BY_USER = """
 SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner FROM pg_prepared_xacts p
  WHERE p.owner = %(name)s OR (EXISTS (
    SELECT 1 FROM pg_roles r WHERE r.rolname = ANY(%(roles)s) AND pg_has_role(r.oid, p.owner, 'MEMBER')) AND EXISTS (
@@ -18,61 +30,67 @@ SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner F
     WHERE x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
       AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass AND l.objid = %(oid)s::oid))
 """
-OF_ROLES = """
+"""The user's own transactions, and those that it prepared after SET ROLE: they belong to another role and lock the user's role.
+
+The name is read as bytes, without conversion: it may be in the encoding of another database.
+"""
+PREPARED_BY_ROLES = """
 SELECT replace(gid, chr(92), repeat(chr(92), 2))::bytea FROM pg_prepared_xacts WHERE owner = ANY(%s) ORDER BY prepared
 """
-"""The user's own, and those it prepared after SET ROLE: they belong to another role and still hold the user's role locked.
-
-A name is read as it is stored, unconverted and unchecked: it may have been given in another database's encoding.
-"""
-
-
 NAMED_AT_MOST = 5
 
 
-def roll_back(server: Server, connection: Connection, username: str, oid: int, roles: Sequence[str]) -> list[str]:
-    """All that the user left prepared and that would keep its role from being dropped. ``roles`` are those it had, for it may have lost them by now.
+def roll_back(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, oid: int, roles: Sequence[str]
+) -> list[str]:
+    """Roll back the prepared transactions of the user, and those of its roles that lock the user's role.
 
-    Returns a note for each that belonged to another role: somebody else may have prepared it.
+    ``roles`` are the roles that the user had before its memberships were revoked. Returns a note on the transactions that belonged
+    to another role, because somebody else may have prepared them.
     """
-    rows = connection.execute(THEIRS, {"oid": oid, "name": username, "roles": [username, *roles]}).fetchall()
+    rows = connection.execute(PREPARED_BY_USER, {"oid": oid, "name": username, "roles": [username, *roles]}).fetchall()
     for gid, database, owner in rows:
         roll_back_one(server, database=database, owner=owner, gid=bytes(gid), is_own=owner == username)
-    others = [f"{shown(bytes(gid))} of {owner} in {database}" for gid, database, owner in rows if owner != username]
+    others = [
+        f"{display_name(bytes(gid))} of {owner} in {database}" for gid, database, owner in rows if owner != username
+    ]
     if not others:
         return []
     further = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
     named = ", ".join(others[:NAMED_AT_MOST])
-    return [f"Rolled back, for it held the user's role locked: the prepared transaction {named}{further}."]
+    return [f"Rolled back because it locked the user's role: the prepared transaction {named}{further}."]
 
 
-def shown(gid: bytes) -> str:
-    """As a receipt and an alert name it."""
+def display_name(gid: bytes) -> str:
+    """The name of a prepared transaction as a receipt and an alert show it."""
     return ascii(gid.decode(errors="replace"))
 
 
-def roll_back_one(server: Server, *, database: str, owner: str, gid: bytes, is_own: bool = False) -> None:
-    """One of them, in its database. ``is_own``: it belongs to the user that ends, of whom the bot stays a member. Raises Rejected."""
-    with server.session(database, limit=REVOKE_LIMIT_SECONDS) as there:
+def roll_back_one(server: PostgreSQLServer, *, database: str, owner: str, gid: bytes, is_own: bool = False) -> None:
+    """Roll back one prepared transaction in its database. Raises Rejected where the bot may not.
+
+    ``is_own``: it belongs to the user that is being ended, and the bot stays a member of that user.
+    """
+    with server.session(database, limit=REVOKE_LIMIT_SECONDS) as in_database:
         if is_own:
-            become_member(there, owner)
-            _roll_back_as(there, owner, gid)
+            become_member(in_database, owner)
+            _roll_back_as(in_database, owner, gid)
         else:
-            _roll_back_borrowed(there, owner, gid)
+            _roll_back_as_temporary_member(in_database, owner, gid)
 
 
-def _roll_back_as(connection: Connection, owner: str, gid: bytes) -> None:
-    """The name is sent byte by byte."""
+def _roll_back_as(connection: PostgreSQLConnection, owner: str, gid: bytes) -> None:
+    """Roll back as the owner. The name is sent as escaped bytes."""
     if not value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         run(connection, "SET ROLE {}", owner)
     escaped = "".join(f"\\{byte:03o}" for byte in gid)
     connection.execute(f"ROLLBACK PREPARED E'{escaped}'".encode())
 
 
-def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
-    """One of another role. Membership is taken for this alone; ROLLBACK PREPARED runs in no transaction, so it is given back after."""
+def _roll_back_as_temporary_member(connection: PostgreSQLConnection, owner: str, gid: bytes) -> None:
+    """Roll back as another role. The bot's membership in it is revoked afterwards: ROLLBACK PREPARED cannot run in a transaction."""
     was_member = value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (owner,))
-    admin = connection.acts_as
+    admin = connection.acting_role
     try:
         become_member(connection, owner)
         _roll_back_as(connection, owner, gid)
@@ -80,16 +98,16 @@ def _roll_back_borrowed(connection: Connection, owner: str, gid: bytes) -> None:
         if admin != value(connection, "SELECT current_user"):
             run(connection, "SET ROLE {}", admin)
     except psycopg.errors.InsufficientPrivilege:
-        remedy = f"GRANT {quoted(owner)} TO {us(connection)} WITH ADMIN OPTION;"
+        remedy = f"GRANT {quoted(owner)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
         raise Rejected(f"a prepared transaction of {owner} cannot be rolled back", remedy=remedy) from None
     if not was_member:
         run(connection, "REVOKE {} FROM {}", owner, admin)
 
 
-def note_others(connection: Connection, roles: Sequence[str]) -> list[str]:
-    """What somebody prepared as one of these roles cannot be told apart from what others did, so it is named and left."""
-    names = column(connection, OF_ROLES, (list(roles),))
+def note_left_transactions(connection: PostgreSQLConnection, roles: Sequence[str]) -> list[str]:
+    """A note on the prepared transactions of these roles, or nothing. They are left: the server does not say who prepared them."""
+    names = column(connection, PREPARED_BY_ROLES, (list(roles),))
     if not names:
         return []
-    named = ", ".join(shown(bytes(name)) for name in names[:NAMED_AT_MOST])
-    return [f"{len(names)} prepared transactions of the level's own roles were left as they are: {named}."]
+    named = ", ".join(display_name(bytes(name)) for name in names[:NAMED_AT_MOST])
+    return [f"{len(names)} prepared transactions of the level's own roles were not touched: {named}."]

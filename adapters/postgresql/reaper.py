@@ -1,8 +1,8 @@
-"""The optional job of the server's own: it ends the sessions of users past their end while dbaccess is down.
+"""The optional pg_cron job on the server, which ends sessions of users past their expiry also while dbaccess is down.
 
-A team sets it up once with ``docs/postgresql-reaper.sql`` (pg_cron 1.4 or later). It runs as the bot's own login, so it needs no
-right that the bot has not, and the bot sees the job and its runs: what is promised is measured, never assumed. It comes
-after dbaccess, which ends sessions at the time itself and counts them.
+A team sets it up once with ``docs/postgresql-reaper.sql`` (pg_cron 1.4 or later). The job runs as the bot's login, so it needs no
+further right, and the bot can read the job and its runs. ``check`` promises only what it measured there. dbaccess ends the sessions
+first, at the expiry, and counts them; the job acts two minutes later.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import LiteralString
 from psycopg import sql
 
 from adapters.base import AdapterError, Enforced, Finding
-from adapters.postgresql.connection import Connection, Server, value
-from adapters.postgresql.findings import ok, warning
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, value
+from adapters.postgresql.errors import ok, warning
 
 SETUP = "docs/postgresql-reaper.sql"
 JOB = "dbaccess reaper"
 SCHEDULE = "* * * * *"
 RAN_WITHIN = "5 minutes"
 USUAL_DATABASE = "postgres"
-"""Where pg_cron keeps its jobs unless ``cron.database_name`` says otherwise, which only superusers may read."""
+"""The database where pg_cron keeps its jobs by default. Only superusers may read ``cron.database_name``."""
 
 COMMAND: LiteralString = (
     "SET search_path = pg_catalog, pg_temp; SET ROLE %I;"
@@ -32,7 +32,8 @@ COMMAND: LiteralString = (
     " RESET ROLE; DELETE FROM cron.job_run_details WHERE end_time < now() - interval '1 day'"
     " AND jobid IN (SELECT jobid FROM cron.job WHERE jobname = 'dbaccess reaper')"
 )
-"""What the job runs; ``%I`` is the role the bot acts as. Only sessions of users with our mark, and only those it may end: one refusal would spare the rest."""
+"""The statement of the job. ``%I`` is the role that the bot acts as. It takes sessions of users with a mark of dbaccess, and only
+those that it may end: one refusal would fail the whole statement."""
 
 LAST_RUN = """
 SELECT status, left(return_message, 200), start_time > clock_timestamp() - %s::interval FROM cron.job_run_details
@@ -40,36 +41,38 @@ SELECT status, left(return_message, 200), start_time > clock_timestamp() - %s::i
 """
 
 
-def enforced(server: Server, databases: Sequence[str], *, has_standbys: bool) -> tuple[Enforced, list[Finding]]:
-    """What this server ends by itself, as seen now, with what a reader should know of it."""
+def enforced(
+    server: PostgreSQLServer, databases: Sequence[str], *, has_standbys: bool
+) -> tuple[Enforced, list[Finding]]:
+    """What this server ends by itself, as measured now, with the findings about it."""
     for database in dict.fromkeys([server.database, USUAL_DATABASE, *databases]):
         try:
             with server.session(database) as connection:
                 if value(connection, "SELECT 1 FROM pg_extension WHERE extname = 'pg_cron'"):
                     return _measured(connection, has_standbys=has_standbys)
         except AdapterError:
-            continue  # one the bot may not enter; if the job is there, it is not seen and not promised
+            continue  # the bot may not connect there, so a job in it is not promised
     return Enforced.LOGIN, [ok(f"open sessions are ended by dbaccess alone; {SETUP} lets the server end them, too")]
 
 
-def _measured(connection: Connection, *, has_standbys: bool) -> tuple[Enforced, list[Finding]]:
-    role = connection.acts_as
-    connection.execute("RESET ROLE")  # jobs are shown to those they run as
+def _measured(connection: PostgreSQLConnection, *, has_standbys: bool) -> tuple[Enforced, list[Finding]]:
+    role = connection.acting_role
+    connection.execute("RESET ROLE")  # a job is visible to the role that it runs as
     job = _job(connection, role)
     if job is None:
         what = f"open sessions are ended by dbaccess alone; pg_cron is there, and {SETUP} lets it end them, too"
         return Enforced.LOGIN, [ok(what)]
-    troubles = list(_troubles(connection, role, *job))
-    if troubles:
-        return Enforced.LOGIN, troubles
+    problems = list(_problems(connection, role, *job))
+    if problems:
+        return Enforced.LOGIN, problems
     if has_standbys:
-        what = "the server itself ends sessions on the primary 2 to 3 minutes after their end; on standbys dbaccess alone does"
+        what = "the server itself ends sessions on the primary 2 to 3 minutes after their expiry; on standbys dbaccess alone does"
         return Enforced.LOGIN, [ok(what)]
-    return Enforced.SESSIONS, [ok("the server itself ends open sessions 2 to 3 minutes after their end")]
+    return Enforced.SESSIONS, [ok("the server itself ends open sessions 2 to 3 minutes after their expiry")]
 
 
-def _job(connection: Connection, role: str) -> tuple[int, bool, bool] | None:
-    """Its number, whether it is switched on, and whether it runs what this version would have it run."""
+def _job(connection: PostgreSQLConnection, role: str) -> tuple[int, bool, bool] | None:
+    """The job's number, whether it is switched on, and whether it runs the statement of this version. None where there is no job."""
     if not value(connection, "SELECT has_schema_privilege('cron', 'USAGE')"):
         return None
     return connection.execute(
@@ -78,30 +81,30 @@ def _job(connection: Connection, role: str) -> tuple[int, bool, bool] | None:
     ).fetchone()
 
 
-def _troubles(connection: Connection, role: str, job: int, is_on: bool, is_same: bool) -> Iterator[Finding]:
+def _problems(connection: PostgreSQLConnection, role: str, job: int, is_on: bool, is_same: bool) -> Iterator[Finding]:
     if not is_same:
         what = f"the job {JOB!r} runs another statement than this version of dbaccess asks for"
         yield warning(what, schedule(connection, role))
     if not is_on:
         yield warning(f"the job {JOB!r} is switched off", f"SELECT cron.alter_job({job}, active => true);")
         return
-    status, said, is_late = _last_run(connection, job)
+    status, message, is_late = _last_run(connection, job)
     if status is None:
-        yield warning(f"the job {JOB!r} has not run yet", "look again in a minute; cron.log_run must be on")
+        yield warning(f"the job {JOB!r} has not run yet", "check again in a minute; cron.log_run must be on")
     elif status != "succeeded":
-        remedy = "cron.use_background_workers = on in postgresql.conf, and a restart; or let it in by pg_hba.conf"
-        yield warning(f"the job {JOB!r} failed: {said}", remedy)
+        remedy = "cron.use_background_workers = on in postgresql.conf, and a restart; or allow it in pg_hba.conf"
+        yield warning(f"the job {JOB!r} failed: {message}", remedy)
     elif is_late:
-        yield warning(f"the job {JOB!r} has not run in the last {RAN_WITHIN}", "look for pg_cron in the server's log")
+        yield warning(f"the job {JOB!r} has not run in the last {RAN_WITHIN}", "search the server's log for pg_cron")
 
 
-def _last_run(connection: Connection, job: int) -> tuple[str | None, str, bool]:
+def _last_run(connection: PostgreSQLConnection, job: int) -> tuple[str | None, str, bool]:
     row = connection.execute(LAST_RUN, (RAN_WITHIN, job)).fetchone()
     return (str(row[0]), " ".join(str(row[1]).split()), not row[2]) if row else (None, "", False)
 
 
-def schedule(connection: Connection, role: str) -> str:
-    """The statement that makes the job, for an administrator of the database that pg_cron uses."""
+def schedule(connection: PostgreSQLConnection, role: str) -> str:
+    """The statement that creates the job, for an administrator of the database that pg_cron uses."""
     command = value(connection, "SELECT format(%s, %s::text)", (COMMAND, role))
-    words = (JOB, SCHEDULE, command, connection.info.dbname, connection.info.user)
-    return f"SELECT cron.schedule_in_database({', '.join(sql.Literal(word).as_string(connection) for word in words)});"
+    arguments = (JOB, SCHEDULE, command, connection.info.dbname, connection.info.user)
+    return f"SELECT cron.schedule_in_database({', '.join(sql.Literal(argument).as_string(connection) for argument in arguments)});"

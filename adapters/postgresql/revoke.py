@@ -1,8 +1,8 @@
-"""Ends a user: sessions, prepared transactions, memberships, login, sessions again, objects handed over, role dropped, read back.
+"""Revocation: end sessions, roll back, revoke memberships, block the login, end sessions again, transfer objects, drop, read back.
 
-Sessions come first, because an open session or a prepared transaction may hold the very lock that blocking the login needs.
-Each step is its own statement and may be repeated: after a crash anywhere the next run finishes. Nothing here runs what a
-temporary user made.
+Sessions come first, because an open session or a prepared transaction may hold the lock that blocking the login needs. Each step
+is a statement of its own and may be repeated, so the next run finishes after a crash at any point. No step runs code of a temporary
+user. The server's version is not checked: a user on an unsupported server is ended too.
 """
 
 from __future__ import annotations
@@ -17,73 +17,85 @@ import psycopg
 
 from adapters.base import AdapterError, Blocked, Level, Rejected, Removal, ServerDown
 from adapters.postgresql import standbys
-from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, Connection, Server, exists, quoted, run, us, value
-from adapters.postgresql.handover import Kept, hand_over
-from adapters.postgresql.kept import drop_unused
-from adapters.postgresql.levels import GRAVEYARD, roles_of
-from adapters.postgresql.locks import anybody, insist, nobody
-from adapters.postgresql.members import become_member, memberships, revoke_memberships
-from adapters.postgresql.prepared import note_others, roll_back
+from adapters.postgresql.connection import (
+    REVOKE_LIMIT_SECONDS,
+    PostgreSQLConnection,
+    PostgreSQLServer,
+    exists,
+    quoted,
+    quoted_acting_role,
+    run,
+    value,
+)
+from adapters.postgresql.left_behind import LeftBehind, leave_behind
+from adapters.postgresql.levels import roles_of
+from adapters.postgresql.locks import any_holder, no_holder, run_unblocked
+from adapters.postgresql.managed_roles import drop_unused_managed_role
+from adapters.postgresql.prepared import note_left_transactions, roll_back
+from adapters.postgresql.roles import QUARANTINE_ROLE, become_member, memberships, revoke_memberships
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     SESSIONS_WITHIN,
-    Seen,
-    do_not_end,
+    SessionKey,
     end_waiting_logins,
     orphans_note,
     terminate,
+    unresponsive,
 )
 from adapters.postgresql.users import find
 
 
 @dataclass
-class Tally:
-    """What was seen and done on the way, for the receipt. ``there`` has the sessions on each standby."""
+class RevocationReport:
+    """What the revocation has done so far. ``on_standbys`` has the ended sessions of each standby, by its reference."""
 
-    sessions: set[Seen] = field(default_factory=set)
-    there: dict[str, set[Seen]] = field(default_factory=dict)
-    kept: Kept = field(default_factory=Kept)
+    sessions: set[SessionKey] = field(default_factory=set)
+    on_standbys: dict[str, set[SessionKey]] = field(default_factory=dict)
+    left_behind: LeftBehind = field(default_factory=LeftBehind)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, ended: standbys.Ended) -> None:
-        self.there.setdefault(ended.reference, set()).update(ended.sessions)
-        self.notes += ended.notes
+    def add(self, standby: standbys.StandbyReport) -> None:
+        self.on_standbys.setdefault(standby.reference, set()).update(standby.sessions)
+        self.notes += standby.notes
 
     @property
     def sessions_ended(self) -> int:
-        return len(self.sessions) + sum(map(len, self.there.values()))
+        return len(self.sessions) + sum(map(len, self.on_standbys.values()))
 
     def standby_notes(self) -> list[str]:
         return [
             f"On the standby behind {reference}: {len(sessions)} sessions ended, none left."
-            for reference, sessions in self.there.items()
+            for reference, sessions in self.on_standbys.items()
         ]
 
 
-def drop(server: Server, username: str, level: Level) -> Removal:
-    """The whole way. Raises NotOurs, Unreachable (come back), Blocked (by whom), Rejected (with what would help)."""
-    tally = Tally()
+def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
+    """End the user and read back that it is gone.
+
+    Raises ForeignUser, ServerDown (try again), Blocked (names the holder of the lock) and Rejected (names a remedy).
+    """
+    report = RevocationReport()
     with server.session(limit=REVOKE_LIMIT_SECONDS) as connection:
         _refuse_standby(connection, username)
         if server.target.replicas:
-            standbys.written_at_once(connection)
-        found = find(connection, server.target, username, to_end=True)
+            standbys.commit_synchronously(connection)
+        found = find(connection, server.target, username, for_removal=True)
         if found is None:
-            tally.notes += orphans_note(connection)
-            with _everywhere(server, connection, username, None, tally):
+            report.notes += orphans_note(connection)
+            with _standbys_too(server, connection, username, None, report):
                 pass
         else:
-            _take_away(server, connection, username, oid=found.oid, level=level, tally=tally)
-        _kept_role(server, connection, level, tally)
-        _note_standbys(server, connection, tally)
+            _end_user(server, connection, username, oid=found.oid, level=level, report=report)
+        _drop_managed_role(server, connection, level, report)
+        _note_standbys(server, connection, report)
         if found is not None:
-            end_sessions(connection, found.oid, tally)
-        return _receipt(connection, username, tally, was_absent=found is None)
+            end_sessions(connection, found.oid, report)
+        return _removal(connection, username, report, was_absent=found is None)
 
 
-def _refuse_standby(connection: Connection, username: str) -> None:
-    """Users are ended on the primary. The sessions that this server has of the user are ended before that is said."""
+def _refuse_standby(connection: PostgreSQLConnection, username: str) -> None:
+    """Raises ServerDown on a standby: users are ended on the primary. The user's sessions on this standby are ended before."""
     if not value(connection, "SELECT pg_is_in_recovery()"):
         return
     oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (username,))
@@ -92,36 +104,52 @@ def _refuse_standby(connection: Connection, username: str) -> None:
     raise ServerDown("this server is a standby now; users are ended on the primary")
 
 
-def _take_away(server: Server, connection: Connection, username: str, *, oid: int, level: Level, tally: Tally) -> None:
-    """The role stays, blocked, until every standby has answered: by its oid the next run finds what is left there."""
-    roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
-    _clear_the_way(server, connection, username, oid, tally, roles=roles)
-    _block(server, connection, username, oid, tally)
-    become_member(connection, username)
-    with _everywhere(server, connection, username, oid, tally):
-        end_sessions(connection, oid, tally)
-        if waiting := end_waiting_logins(connection):
-            tally.notes.append(f"{waiting} logins that waited for a lock were ended; whose they were cannot be seen.")
-            end_sessions(connection, oid, tally)
-        tally.notes += roll_back(server, connection, username, oid, roles)
-    tally.notes += note_others(connection, roles)
-    hand_over(server, connection, username, tally.kept, lend=roles)
-    insist(server, connection, lambda: run(connection, "DROP ROLE IF EXISTS {}", username), may_end=nobody)
-    end_sessions(connection, oid, tally)
-
-
-def _clear_the_way(
-    server: Server, connection: Connection, username: str, oid: int, tally: Tally, *, roles: Sequence[str]
+def _end_user(
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    username: str,
+    *,
+    oid: int,
+    level: Level,
+    report: RevocationReport,
 ) -> None:
-    """Before the login is blocked: what holds a lock that this needs goes, and the rights go from whoever keeps it waiting.
+    """End the user. The blocked role stays until every standby has answered: the next run finds the sessions there by its oid."""
+    roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
+    _release_locks(server, connection, username, oid, report, roles=roles)
+    _block(server, connection, username, oid, report)
+    become_member(connection, username)
+    with _standbys_too(server, connection, username, oid, report):
+        end_sessions(connection, oid, report)
+        if waiting := end_waiting_logins(connection):
+            report.notes.append(
+                f"{waiting} logins that waited for a lock were ended. The server does not say whose they were."
+            )
+            end_sessions(connection, oid, report)
+        report.notes += roll_back(server, connection, username, oid, roles)
+    report.notes += note_left_transactions(connection, roles)
+    leave_behind(server, connection, username, report.left_behind, lent_roles=roles)
+    run_unblocked(server, connection, lambda: run(connection, "DROP ROLE IF EXISTS {}", username), may_end=no_holder)
+    end_sessions(connection, oid, report)
 
-    Each step is tried for itself. One that is refused here is tried again after the login is blocked, where it counts.
+
+def _release_locks(
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    username: str,
+    oid: int,
+    report: RevocationReport,
+    *,
+    roles: Sequence[str],
+) -> None:
+    """Before the login is blocked: end what may hold a lock on the user's role, and revoke the user's rights.
+
+    Each step is tried on its own. A step that fails here runs again after the login is blocked, and there its error counts.
     """
     steps: tuple[Callable[[], object], ...] = (
-        lambda: tally.sessions.update(terminate(connection, oid)),
+        lambda: report.sessions.update(terminate(connection, oid)),
         lambda: become_member(connection, username),
-        lambda: tally.sessions.update(terminate(connection, oid)),
-        lambda: tally.notes.extend(roll_back(server, connection, username, oid, roles)),
+        lambda: report.sessions.update(terminate(connection, oid)),
+        lambda: report.notes.extend(roll_back(server, connection, username, oid, roles)),
         lambda: revoke_memberships(connection, username),
     )
     for step in steps:
@@ -132,83 +160,89 @@ def _clear_the_way(
                 raise
 
 
-def _block(server: Server, connection: Connection, username: str, oid: int, tally: Tally) -> None:
-    """Whoever holds the user's role locked is ended. Where that fails, the sessions on the standbys end all the same."""
+def _block(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, oid: int, report: RevocationReport
+) -> None:
+    """Block the login, and end the holders of a lock on the role. Where that fails, the sessions on the standbys are ended anyway."""
     try:
-        tally.notes += insist(
-            server, connection, lambda: block_login(connection, username, oid, tally), may_end=anybody
+        report.notes += run_unblocked(
+            server, connection, lambda: block_login(connection, username, oid, report), may_end=any_holder
         )
     except Blocked:
-        with suppress(AdapterError), _everywhere(server, connection, username, oid, tally):
+        with suppress(AdapterError), _standbys_too(server, connection, username, oid, report):
             terminate(connection, oid)
         raise
 
 
 @contextmanager
-def _everywhere(server: Server, connection: Connection, username: str, oid: int | None, tally: Tally) -> Iterator[None]:
-    """While the caller's block ends sessions here, those on the standbys are ended. Raises when a standby did not answer."""
+def _standbys_too(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, oid: int | None, report: RevocationReport
+) -> Iterator[None]:
+    """End the sessions on the standbys while the caller's block runs on the primary. Raises AdapterError where a standby fails."""
     if not server.target.replicas:
         yield
         return
-    ending = standbys.Ending(username=username, oid=oid, blocked_at=standbys.log_end(connection))
-    with standbys.asked(server, connection, lambda standby: standbys.end_sessions(standby, ending)) as there:
+    user = standbys.SessionsToEnd(username=username, oid=oid, blocked_at=standbys.log_end(connection))
+    with standbys.on_each_standby(server, connection, lambda standby: standbys.end_sessions(standby, user)) as reports:
         yield
-    for ended in there:
-        tally.add(ended)
+    for standby_report in reports:
+        report.add(standby_report)
 
 
-def _receipt(connection: Connection, username: str, tally: Tally, *, was_absent: bool) -> Removal:
+def _removal(connection: PostgreSQLConnection, username: str, report: RevocationReport, *, was_absent: bool) -> Removal:
     if exists(connection, username):
-        raise ServerDown(f"the user {username} is still there after it was dropped")
+        raise ServerDown(f"the user {username} still exists after it was dropped")
     return Removal(
         was_absent=was_absent,
-        sessions_ended=tally.sessions_ended,
-        left_behind=tuple(tally.kept.names),
-        left_with=GRAVEYARD if tally.kept.count else None,
+        sessions_ended=report.sessions_ended,
+        left_behind=tuple(report.left_behind.names),
+        left_with=QUARANTINE_ROLE if report.left_behind.count else None,
         read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
-        notes=(*tally.standby_notes(), *tally.notes, *tally.kept.notes()),
+        notes=(*report.standby_notes(), *report.notes, *report.left_behind.notes()),
     )
 
 
-def block_login(connection: Connection, username: str, oid: int, tally: Tally) -> None:
-    """Must be committed before sessions are counted, or a new one slips in between. Sessions of now end first: they may hold the lock."""
-    tally.sessions |= terminate(connection, oid)
+def block_login(connection: PostgreSQLConnection, username: str, oid: int, report: RevocationReport) -> None:
+    """Block the login. It commits before the sessions are counted, so that no new one appears. Present sessions may hold the lock."""
+    report.sessions |= terminate(connection, oid)
     try:
         run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'", username)
     except psycopg.errors.UndefinedObject:
-        raise ServerDown(f"somebody else ends {username} at this moment", is_ambiguous=True) from None
+        raise ServerDown(f"somebody else is ending {username} at this moment", is_ambiguous=True) from None
     except psycopg.errors.InsufficientPrivilege as error:
-        words = error.diag.message_primary
-        remedy = f"GRANT {quoted(username)} TO {us(connection)} WITH ADMIN OPTION;"
-        raise Rejected(f"the bot may not end {username} ({words})", remedy=remedy) from None
+        message = error.diag.message_primary
+        remedy = f"GRANT {quoted(username)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
+        raise Rejected(f"the bot may not end {username} ({message})", remedy=remedy) from None
 
 
-def end_sessions(connection: Connection, oid: int, tally: Tally) -> None:
-    """On the primary, until none is left. Raises Unreachable when some do not end in time."""
+def end_sessions(connection: PostgreSQLConnection, oid: int, report: RevocationReport) -> None:
+    """End the sessions of the role on the primary until none is left. Raises Blocked where some do not end in time."""
     deadline, pause = time.monotonic() + SESSIONS_WITHIN, FIRST_PAUSE
     while rows := terminate(connection, oid):
-        tally.sessions |= rows
+        report.sessions |= rows
         if time.monotonic() > deadline:
-            raise do_not_end({pid for pid, _ in rows})
+            raise unresponsive({pid for pid, _ in rows})
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-# Notes for the receipt.
+# The managed role, and notes for the receipt.
 
 
-def _kept_role(server: Server, connection: Connection, level: Level, tally: Tally) -> None:
-    """That the role of a level cannot be dropped does not hold up the end of a user: without members it gives nobody anything."""
+def _drop_managed_role(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, report: RevocationReport
+) -> None:
+    """Drop the level's managed role where no user has it any more. A failure is a note: a role without members gives no access."""
     try:
-        drop_unused(server, connection, level, tally.kept)
-    except (psycopg.Error, AdapterError) as trouble:
-        words = str(trouble) if isinstance(trouble, AdapterError) else trouble.diag.message_primary
-        tally.notes.append(
-            f"The role kept for the level {level.name} has no user any more and could not be dropped: {words}"
+        drop_unused_managed_role(server, connection, level, report.left_behind)
+    except (psycopg.Error, AdapterError) as error:
+        reason = str(error) if isinstance(error, AdapterError) else error.diag.message_primary
+        report.notes.append(
+            f"The managed role of the level {level.name} has no user any more and could not be dropped: {reason}"
         )
 
 
-def _note_standbys(server: Server, connection: Connection, tally: Tally) -> None:
-    """Sessions on a standby are invisible here and survive the drop."""
-    if unnamed := standbys.not_named(server, connection):
-        tally.notes.append(f"{unnamed} in databases.yml: sessions on the others were not looked at.")
+def _note_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection, report: RevocationReport) -> None:
+    """Add a note where a standby is not named: the primary does not see the sessions there, and they survive the drop."""
+    if unnamed := standbys.unnamed_standbys(server, connection):
+        report.notes.append(f"{unnamed} in databases.yml: sessions on the others were not examined.")

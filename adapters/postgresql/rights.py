@@ -1,4 +1,4 @@
-"""What ``check`` looks at, one right at a time, each with the statement that would mend it. Changes nothing."""
+"""``check``: each right that the bot needs, one by one, with the statement that would give it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -7,66 +7,74 @@ from datetime import UTC, datetime
 
 from adapters.base import Finding, Health, Level
 from adapters.postgresql import reaper, standbys
-from adapters.postgresql.connection import Connection, Server, column, exists, identity, quoted, us, value, version
-from adapters.postgresql.findings import fatal, ok, warning
-from adapters.postgresql.levels import GRAVEYARD, danger, level_database
-from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS
-from adapters.postgresql.rights_of_levels import in_its_database, may_give, role_of_level
-from adapters.postgresql.rights_of_standbys import of_standbys
+from adapters.postgresql.connection import (
+    UPGRADE,
+    PostgreSQLConnection,
+    PostgreSQLServer,
+    column,
+    exists,
+    identity,
+    major_version,
+    quoted,
+    quoted_acting_role,
+    unsupported_version,
+    value,
+)
+from adapters.postgresql.errors import fatal, ok, warning
+from adapters.postgresql.levels import level_database
+from adapters.postgresql.rights_of_levels import check_database, check_role
+from adapters.postgresql.roles import QUARANTINE_ROLE, SETS_MEMBERSHIP_OPTIONS, danger_of_role, may_grant, memberships
 
-OLDEST = 13
 FREE_CONNECTIONS = 10
 CLOCK_OFF_SECONDS = 30.0
 
 
-def check(server: Server, levels: Sequence[Level]) -> Health:
-    """Raises Unreachable or Rejected where the server cannot be asked at all."""
+def check(server: PostgreSQLServer, levels: Sequence[Level]) -> Health:
+    """Examine the server, the bot's rights, the levels and the standbys.
+
+    Raises ServerDown or Rejected where the bot cannot connect to the server.
+    """
     databases = sorted({level_database(server, level) for level in levels})
     with server.session() as connection:
         findings = [
             *_server(server, connection),
             *_bot(connection),
-            *_graveyard(connection),
-            *(
-                finding
-                for level in levels
-                for role in level.roles
-                for finding in role_of_level(connection, level, role)
-            ),
-            *(finding for database in databases for finding in _open_to_all(connection, database)),
-            *_others_open_to_all(connection, databases),
+            *_quarantine_role(connection),
+            *(finding for level in levels for role in level.roles for finding in check_role(connection, level, role)),
+            *(finding for database in databases for finding in _open_to_public(connection, database)),
+            *_others_open_to_public(connection, databases),
         ]
-        findings += of_standbys(server, connection)
+        findings += standbys.check_standbys(server, connection)
         has_standbys = bool(server.target.replicas or value(connection, standbys.ATTACHED))
-        found, words = identity(connection), connection.info.parameter_status("server_version") or ""
+        found, version = identity(connection), connection.info.parameter_status("server_version") or ""
     for level in levels:
-        findings += in_its_database(server, level)
+        findings += check_database(server, level)
     enforced, seen = reaper.enforced(server, databases, has_standbys=has_standbys)
     return Health(
-        version=f"PostgreSQL {words.split(' ')[0]}",
+        version=f"PostgreSQL {version.split(' ')[0]}",
         identity=found,
         enforced=enforced,
         findings=tuple(dict.fromkeys([*findings, *seen])),
     )
 
 
-def _server(server: Server, connection: Connection) -> Iterator[Finding]:
-    if version(connection) < OLDEST:
-        yield fatal(f"PostgreSQL {version(connection)} is too old; {OLDEST} or later")
+def _server(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Iterator[Finding]:
+    if (what := unsupported_version(connection)) is not None:
+        yield fatal(what, UPGRADE)
     if value(connection, "SELECT pg_is_in_recovery()"):
-        yield fatal("this server is a standby, and users cannot be made on it", "name the primary in admin_url")
+        yield fatal("this server is a standby, and users cannot be created on it", "name the primary in admin_url")
     elif value(connection, "SELECT current_setting('transaction_read_only')") == "on":
         remedy = f"ALTER ROLE {quoted(connection.info.user)} RESET default_transaction_read_only;"
-        yield fatal("this server is read-only for the bot, and users cannot be made on it", remedy)
-    if unnamed := standbys.not_named(server, connection):
+        yield fatal("this server is read-only for the bot, and users cannot be created on it", remedy)
+    if unnamed := standbys.unnamed_standbys(server, connection):
         what = f"{unnamed}: sessions on the others are not ended by dbaccess"
         yield warning(what, "name each under replicas in databases.yml")
-    yield from _room(connection)
+    yield from _free_connections(connection)
     yield from _clock(connection)
 
 
-def _room(connection: Connection) -> Iterator[Finding]:
-    """A bot that finds no free connection cannot end anything."""
+def _free_connections(connection: PostgreSQLConnection) -> Iterator[Finding]:
+    """Whether connections are free: without one the bot cannot end access."""
     free = value(
         connection,
         "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
@@ -81,15 +89,17 @@ def _room(connection: Connection) -> Iterator[Finding]:
         yield warning(f"{login} may have {limit} connections at a time, and ends access slowly with that few", remedy)
 
 
-def _clock(connection: Connection) -> Iterator[Finding]:
+def _clock(connection: PostgreSQLConnection) -> Iterator[Finding]:
     off = (value(connection, "SELECT clock_timestamp()") - datetime.now(UTC)).total_seconds()
     if abs(off) > CLOCK_OFF_SECONDS:
         which = "ahead of" if off > 0 else "behind"
-        yield warning(f"the server's clock is {abs(off):.0f} s {which} ours; ends on the server go by its own clock")
+        yield warning(
+            f"the server's clock is {abs(off):.0f} s {which} the bot's; the server ends logins by its own clock"
+        )
 
 
-def _bot(connection: Connection) -> Iterator[Finding]:
-    current, login = us(connection), quoted(connection.info.user)
+def _bot(connection: PostgreSQLConnection) -> Iterator[Finding]:
+    current, login = quoted_acting_role(connection), quoted(connection.info.user)
     superuser, createrole, inherit = connection.execute(
         "SELECT rolsuper, rolcreaterole, rolinherit FROM pg_roles WHERE rolname = current_user"
     ).fetchone() or (False, False, False)
@@ -98,45 +108,48 @@ def _bot(connection: Connection) -> Iterator[Finding]:
         yield warning(f"{current} is a superuser; a role with CREATEROLE is enough", owner)
         return
     if createrole:
-        yield ok(f"{current} may make users (CREATEROLE)")
+        yield ok(f"{current} may create users (CREATEROLE)")
     else:
-        yield fatal(f"{current} may not make users (CREATEROLE is missing)", f"ALTER ROLE {current} CREATEROLE;")
-    if version(connection) < SETS_MEMBERSHIP_OPTIONS and not inherit:
+        yield fatal(f"{current} may not create users (CREATEROLE is missing)", f"ALTER ROLE {current} CREATEROLE;")
+    if major_version(connection) < SETS_MEMBERSHIP_OPTIONS and not inherit:
         remedy = f"ALTER ROLE {current} INHERIT;"
-        yield fatal(f"{current} is NOINHERIT, so it cannot end the sessions of the users it makes", remedy)
-    if current == login and version(connection) >= SETS_MEMBERSHIP_OPTIONS:
+        yield fatal(f"{current} is NOINHERIT, so it cannot end the sessions of the users that it creates", remedy)
+    if current == login and major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:
         remedy = f"{owner} and admin_role: dbaccess_owner in databases.yml"
-        yield warning("without admin_role another login of the bot could not remove what this one made", remedy)
-
-
-def _graveyard(connection: Connection) -> Iterator[Finding]:
-    if not exists(connection, GRAVEYARD):
-        yield ok(f"{GRAVEYARD} is not there yet; the bot makes it when it is first needed")
-        return
-    if value(connection, "SELECT pg_has_role(%s, 'USAGE')", (GRAVEYARD,)) or may_give(connection, GRAVEYARD):
-        yield ok(f"{GRAVEYARD} takes what temporary users leave behind")
-    else:
-        remedy = f"GRANT {GRAVEYARD} TO {us(connection)} WITH ADMIN OPTION;"
-        yield fatal(f"the bot is no member of {GRAVEYARD}, so it cannot hand objects over", remedy)
-    if (why := danger(connection, GRAVEYARD, itself=True)) is not None:
-        yield fatal(why, f"ALTER ROLE {GRAVEYARD} NOSUPERUSER NOCREATEROLE NOREPLICATION;")
-    if value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (GRAVEYARD,)):
-        yield warning(f"somebody can log in as {GRAVEYARD}", f"ALTER ROLE {GRAVEYARD} NOLOGIN;")
-    if not value(connection, "SELECT rolinherit FROM pg_roles WHERE rolname = %s", (GRAVEYARD,)):
         yield warning(
-            f"{GRAVEYARD} is NOINHERIT, so functions may not be handed over", f"ALTER ROLE {GRAVEYARD} INHERIT;"
+            "without admin_role another login of the bot could not remove the users that this one creates", remedy
         )
-    for role in column(
-        connection,
-        "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
-        (GRAVEYARD,),
+
+
+def _quarantine_role(connection: PostgreSQLConnection) -> Iterator[Finding]:
+    if not exists(connection, QUARANTINE_ROLE):
+        yield ok(f"{QUARANTINE_ROLE} does not exist yet; the bot creates it when it is first needed")
+        return
+    if value(connection, "SELECT pg_has_role(%s, 'USAGE')", (QUARANTINE_ROLE,)) or may_grant(
+        connection, QUARANTINE_ROLE
     ):
-        remedy = f"REVOKE {quoted(role)} FROM {GRAVEYARD};"
-        yield warning(f"{GRAVEYARD} is a member of {role}: what users left behind could run with its rights", remedy)
+        yield ok(f"{QUARANTINE_ROLE} takes what temporary users leave behind")
+    else:
+        remedy = f"GRANT {QUARANTINE_ROLE} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
+        yield fatal(f"the bot is no member of {QUARANTINE_ROLE}, so it cannot leave objects to it", remedy)
+    if (danger := danger_of_role(connection, QUARANTINE_ROLE, is_quarantine_role=True)) is not None:
+        yield fatal(danger, f"ALTER ROLE {QUARANTINE_ROLE} NOSUPERUSER NOCREATEROLE NOREPLICATION;")
+    if value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (QUARANTINE_ROLE,)):
+        yield warning(f"somebody can log in as {QUARANTINE_ROLE}", f"ALTER ROLE {QUARANTINE_ROLE} NOLOGIN;")
+    if not value(connection, "SELECT rolinherit FROM pg_roles WHERE rolname = %s", (QUARANTINE_ROLE,)):
+        yield warning(
+            f"{QUARANTINE_ROLE} is NOINHERIT, so functions may not be left to it",
+            f"ALTER ROLE {QUARANTINE_ROLE} INHERIT;",
+        )
+    for role in memberships(connection, QUARANTINE_ROLE):
+        remedy = f"REVOKE {quoted(role)} FROM {QUARANTINE_ROLE};"
+        yield warning(
+            f"{QUARANTINE_ROLE} is a member of {role}: what users left behind could run with its rights", remedy
+        )
 
 
-def _open_to_all(connection: Connection, database: str) -> Iterator[Finding]:
-    """By default every role may connect to every database and make temporary tables in it."""
+def _open_to_public(connection: PostgreSQLConnection, database: str) -> Iterator[Finding]:
+    """Whether PUBLIC may use the database. By default every role may connect to every database and create temporary tables in it."""
     if not value(connection, "SELECT 1 FROM pg_database WHERE datname = %s", (database,)):
         yield fatal(f"there is no database {database} on this server")
         return
@@ -156,8 +169,8 @@ def _open_to_all(connection: Connection, database: str) -> Iterator[Finding]:
         yield ok(f"the database {database} is closed to PUBLIC")
 
 
-def _others_open_to_all(connection: Connection, databases: Sequence[str]) -> Iterator[Finding]:
-    """Users of one database can connect to these, too."""
+def _others_open_to_public(connection: PostgreSQLConnection, databases: Sequence[str]) -> Iterator[Finding]:
+    """Other databases of the server that PUBLIC may connect to: temporary users can use them too."""
     names = column(
         connection,
         "SELECT DISTINCT d.datname FROM pg_database d, LATERAL aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a"

@@ -1,103 +1,98 @@
-"""What ``check`` looks at for each level: its roles, its privileges, and what whoever gets it could leave behind."""
+"""The part of ``check`` for each level: its roles, its privileges, and what its users could leave behind. Changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from adapters.base import AdapterError, Finding, Level, Rejected
-from adapters.postgresql.connection import Connection, Server, column, exists, quoted, us, value, version
-from adapters.postgresql.findings import fatal, ok, warning
-from adapters.postgresql.levels import cannot_give, danger, expanded, level_database
-from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS
+from adapters.postgresql.connection import (
+    PostgreSQLConnection,
+    PostgreSQLServer,
+    column,
+    exists,
+    quoted,
+    quoted_acting_role,
+    value,
+)
+from adapters.postgresql.errors import fatal, fatal_error, ok, warning
+from adapters.postgresql.levels import expand_grants, level_database, not_grantable
+from adapters.postgresql.roles import danger_of_role, may_grant
 
-OUTLASTING = {
-    "pg_signal_backend": "end the bot's own sessions while it revokes",
-    "pg_create_subscription": "leave a subscription that goes on without them",
-    "pg_maintain": "run what others left in indexes",
+POWERFUL_ROLES = {
+    "pg_signal_backend": "end the bot's own sessions during a revocation",
+    "pg_create_subscription": "leave a subscription behind that runs without them",
+    "pg_maintain": "run functions that others left in indexes",
 }
 
 
-def may_give(connection: Connection, role: str) -> bool:
-    """Before 16 CREATEROLE may grant any role that is no superuser's; from then on only with ADMIN OPTION."""
-    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-        return True
-    if version(connection) < SETS_MEMBERSHIP_OPTIONS and value(
-        connection, "SELECT rolcreaterole FROM pg_roles WHERE rolname = current_user"
-    ):
-        return True
-    return bool(value(connection, "SELECT pg_has_role(%s, 'USAGE WITH ADMIN OPTION')", (role,)))
-
-
-def role_of_level(connection: Connection, level: Level, role: str) -> Iterator[Finding]:
-    """One existing role that a level names."""
+def check_role(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
+    """Check one existing role that a level names."""
     if not exists(connection, role):
         yield fatal(f"level {level.name}: the role {role} does not exist", f"CREATE ROLE {quoted(role)} NOLOGIN;")
         return
-    if (why := danger(connection, role)) is not None:
-        yield fatal(f"level {level.name}: {why}", "name a role without it in databases.yml")
+    if (danger := danger_of_role(connection, role)) is not None:
+        yield fatal(f"level {level.name}: {danger}", "name a role without it in databases.yml")
         return
-    if may_give(connection, role):
+    if may_grant(connection, role):
         yield ok(f"level {level.name}: the bot may give {role}")
     else:
-        remedy = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
+        remedy = f"GRANT {quoted(role)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
         yield fatal(f"level {level.name}: the bot may not give the role {role}", remedy)
-    yield from _mighty(connection, level, role)
+    yield from _powers(connection, level, role)
 
 
-def _mighty(connection: Connection, level: Level, role: str) -> Iterator[Finding]:
-    """Not refused, since a team may want it; said, since it is more than reading and writing."""
-    for name, what in OUTLASTING.items():
+def _powers(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
+    """Powers beyond reading and writing. They are a warning and no refusal, because a team may want them."""
+    for name, what in POWERFUL_ROLES.items():
         if exists(connection, name) and value(connection, "SELECT pg_has_role(%s, %s, 'MEMBER')", (role, name)):
-            yield warning(f"level {level.name}: as a member of {name}, whoever gets it can {what}")
+            yield warning(f"level {level.name}: its users are members of {name}, so they can {what}")
     if value(connection, "SELECT rolbypassrls FROM pg_roles WHERE rolname = %s", (role,)):
-        yield warning(f"level {level.name}: {role} has BYPASSRLS, so row security does not hold for whoever gets it")
+        yield warning(f"level {level.name}: {role} has BYPASSRLS, so row security does not hold for its users")
 
 
-def in_its_database(server: Server, level: Level) -> Iterator[Finding]:
-    """What only the level's own database knows."""
+def check_database(server: PostgreSQLServer, level: Level) -> Iterator[Finding]:
+    """Check what only the level's own database knows."""
     try:
         with server.session(level_database(server, level)) as connection:
             yield from _privileges(connection, level)
             for role in level.roles:
                 if exists(connection, role):
                     yield from _may_connect(connection, level, role)
-                    yield from _leaves_behind(connection, level, role)
+                    yield from _reachable_owners(connection, level, role)
             yield from _public_schema(connection)
     except AdapterError as error:
-        remedy = error.remedy if isinstance(error, Rejected) else None
-        what = error.what if isinstance(error, Rejected) else str(error)
-        yield fatal(f"level {level.name}: its database cannot be looked at: {what}", remedy)
+        yield fatal_error(error, f"level {level.name}: its database cannot be examined: ")
 
 
-def _privileges(connection: Connection, level: Level) -> Iterator[Finding]:
+def _privileges(connection: PostgreSQLConnection, level: Level) -> Iterator[Finding]:
     if not level.grants:
         return
     try:
-        wanted = expanded(connection, level.grants)
+        wanted = expand_grants(connection, level.grants)
     except Rejected as error:
-        yield fatal(f"level {level.name}: {error.what}", error.remedy)
+        yield fatal_error(error, f"level {level.name}: ")
         return
-    lacking = cannot_give(connection, wanted)
+    lacking = not_grantable(connection, wanted)
     for privilege in lacking:
-        remedy = f"GRANT {privilege} TO {us(connection)} WITH GRANT OPTION;"
+        remedy = f"GRANT {privilege} TO {quoted_acting_role(connection)} WITH GRANT OPTION;"
         yield fatal(f"level {level.name}: the bot cannot give {privilege}", remedy)
     database = connection.info.dbname
     if not value(connection, "SELECT has_database_privilege(%s, 'CONNECT WITH GRANT OPTION')", (database,)):
-        remedy = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {us(connection)} WITH GRANT OPTION;"
+        remedy = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted_acting_role(connection)} WITH GRANT OPTION;"
         yield fatal(f"level {level.name}: the bot cannot let its users connect to {database}", remedy)
     elif not lacking:
         yield ok(f"level {level.name}: the bot may give each of its {len(wanted)} privileges")
 
 
-def _may_connect(connection: Connection, level: Level, role: str) -> Iterator[Finding]:
+def _may_connect(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
     database = connection.info.dbname
     if not value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
         remedy = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(role)};"
         yield fatal(f"level {level.name}: {role} may not connect to {database}", remedy)
 
 
-def _leaves_behind(connection: Connection, level: Level, role: str) -> Iterator[Finding]:
-    """A member of an owner can grant others rights as that owner, and leave functions behind that run as it."""
+def _reachable_owners(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
+    """Owners that the role reaches. A member can grant others rights as the owner, and leave functions behind that run as the owner."""
     owners = column(
         connection,
         "SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid WHERE s.refclassid = 'pg_authid'::regclass"
@@ -106,13 +101,13 @@ def _leaves_behind(connection: Connection, level: Level, role: str) -> Iterator[
     )
     if owners:
         yield warning(
-            f"level {level.name}: through {role} it acts as {', '.join(owners)}, who own objects: whoever gets it can leave things behind"
-            " (rights given to others, functions that run as the owner)"
+            f"level {level.name}: through {role} its users act as {', '.join(owners)}, which own objects: they can leave things behind"
+            " (rights granted to others, functions that run as the owner)"
         )
 
 
-def _public_schema(connection: Connection) -> Iterator[Finding]:
-    """So it was by default before PostgreSQL 15, and still is in databases that were upgraded."""
+def _public_schema(connection: PostgreSQLConnection) -> Iterator[Finding]:
+    """Whether everybody may create in ``public``: the default before PostgreSQL 15, and still so in an upgraded database."""
     if value(
         connection,
         "SELECT 1 FROM pg_namespace n, LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a"

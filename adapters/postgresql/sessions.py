@@ -1,18 +1,33 @@
-"""Sessions of a user on one server: seen by the user's oid, since its name is gone after the drop, and told to end."""
+"""Sessions of temporary users on one server: the login that proves a server, and the end of all sessions of a user.
+
+A session is found by the oid of its user, because the name is gone after the drop.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 
 import psycopg
 
-from adapters.base import Blocked, Rejected
-from adapters.postgresql.connection import Connection, column, us, value
+from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown, scrub
+from adapters.postgresql.connection import (
+    CONNECT_SECONDS,
+    PostgreSQLConnection,
+    PostgreSQLServer,
+    column,
+    quoted_acting_role,
+    value,
+)
+from adapters.postgresql.errors import LOGIN_REFUSED
+from adapters.postgresql.levels import level_database
 
 SESSIONS_WITHIN = 8.0
+"""Seconds in which sessions that were told to end must be gone."""
 NAMED_AT_MOST = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
+"""Seconds between two attempts to end the sessions."""
 
 ORPHANS = (
     "SELECT pid FROM pg_stat_activity a WHERE usesysid IS NOT NULL"
@@ -23,56 +38,103 @@ WAITING_LOGINS = """
 SELECT DISTINCT l.pid FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
  WHERE NOT l.granted AND l.pid IS NOT NULL AND a.usesysid IS NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
 """
-"""Before 18 they are in no list of sessions; from 18 on they are, and a bot that is no superuser does not see what they are. The server's own workers it may not end."""
+"""Logins that wait for a lock. Before version 18 no list of sessions has them. From 18 on ``pg_stat_activity`` has them, and a bot
+that is no superuser does not see what they are. Workers of the server are excluded: the bot may not end them."""
 
-Seen = tuple[int, object]
-"""A session is its pid and when it began: pids come again."""
+BOT_SETTINGS = ("user", "password", "passfile", "options")
+"""Parts of the admin URL that hold for the bot alone."""
+
+SessionKey = tuple[int, object]
+"""The pid of a session and its start time: the server uses pids again."""
 
 
-def terminate(connection: Connection, oid: int) -> set[Seen]:
-    """Every session there is now, told to end. Raises Rejected where the bot may not."""
+# Logins.
+
+
+class PostgreSQLLogin:
+    """Implements ``adapters.base.Login``."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        self._connection = connection
+
+    def is_alive(self) -> bool:
+        """Whether the server answers on this session. A session whose user was dropped counts as alive while it does."""
+        try:
+            self._connection.execute("SELECT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+    def close(self) -> None:
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
+def log_in(server: PostgreSQLServer, username: str, password: str, level: Level) -> PostgreSQLLogin:
+    """Log in as the temporary user, at the address of the admin URL. A team proves its own server with it.
+
+    Raises LoginRefused, and ServerDown where the server gave no answer about the password.
+    """
+    known = {key: value for key, value in server.conninfo.items() if key not in BOT_SETTINGS}
+    own = {"user": username, "password": password, "dbname": level_database(server, level)}
+    try:
+        connection = psycopg.connect(**{**known, **own, "connect_timeout": CONNECT_SECONDS}, autocommit=True)
+    except psycopg.OperationalError as error:
+        message = scrub(" ".join(str(error).split()), password)
+        if LOGIN_REFUSED.search(message):
+            raise LoginRefused(message) from None
+        raise ServerDown(f"no login as {username}: {message}") from None
+    return PostgreSQLLogin(connection)
+
+
+# The end of sessions.
+
+
+def terminate(connection: PostgreSQLConnection, oid: int) -> set[SessionKey]:
+    """Tell every present session of the role to end, and return these sessions. Raises Rejected where the bot may not."""
     query = "SELECT pid, backend_start, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = %s::oid"
     try:
         rows = connection.execute(query, (oid,)).fetchall()
     except psycopg.errors.InsufficientPrivilege:
-        remedy = f"GRANT pg_signal_backend TO {us(connection)};"
+        remedy = f"GRANT pg_signal_backend TO {quoted_acting_role(connection)};"
         raise Rejected("the bot may not end the user's sessions", remedy=remedy) from None
     return {(pid, began) for pid, began, _ in rows}
 
 
-def end_waiting_logins(connection: Connection) -> int:
-    """Ends logins that wait for a lock before the server says whose they are; how many there were.
+def end_waiting_logins(connection: PostgreSQLConnection) -> int:
+    """End the logins that wait for a lock, and return their number. The server does not say yet whose logins they are.
 
-    Such a login is past the question whether it may log in, and would come in after the drop. Whose it is cannot be seen, so
-    every one that the bot may end is ended: its client may try again. Raises Blocked where one does not end.
+    The server has already checked that such a login is allowed, so it could succeed after the drop. Every one that the bot may
+    end is ended, because its user is unknown; its client may try again. Raises Blocked where one does not end.
     """
-    told = [pid for pid in column(connection, WAITING_LOGINS) if _told_to_end(connection, pid)]
+    terminated = [pid for pid in column(connection, WAITING_LOGINS) if _terminate_one(connection, pid)]
     deadline = time.monotonic() + SESSIONS_WITHIN
-    while left := set(told) & set(column(connection, WAITING_LOGINS)):
+    while left := set(terminated) & set(column(connection, WAITING_LOGINS)):
         if time.monotonic() > deadline:
-            raise do_not_end(left)
+            raise unresponsive(left)
         time.sleep(FIRST_PAUSE)
-    return len(told)
+    return len(terminated)
 
 
-def _told_to_end(connection: Connection, pid: int) -> bool:
+def _terminate_one(connection: PostgreSQLConnection, pid: int) -> bool:
     try:
         return bool(value(connection, "SELECT pg_terminate_backend(%s)", (pid,)))
     except psycopg.errors.InsufficientPrivilege:
-        return False  # a superuser's: none of our users
+        return False  # a superuser's login: no temporary user
 
 
-def do_not_end(pids: Collection[int], where: str = "") -> Blocked:
-    """Told to end, and still there: some functions of the server look for no interrupt, and only the operating system ends their process."""
+def unresponsive(pids: Collection[int], where: str = "") -> Blocked:
+    """The error for sessions that do not end: some functions of the server ignore interrupts, so only the operating system ends them."""
     named = ", ".join(map(str, sorted(pids)[:NAMED_AT_MOST]))
     remedy = f"on the server's host, end the process of each as the server's own user: kill {named.replace(',', '')}"
     return Blocked(f"{len(pids)} sessions were told to end and do not{where}: processes {named}", remedy=remedy)
 
 
-def orphans_note(connection: Connection, where: str = "") -> list[str]:
-    """A session outlives its role, and one that did SET ROLE keeps what it had; whose it was, the server no longer knows."""
+def orphans_note(connection: PostgreSQLConnection, where: str = "") -> list[str]:
+    """A note on sessions whose role was dropped, or nothing. After SET ROLE such a session keeps its privileges.
+
+    The server no longer knows whose sessions they were. ``where`` is added to the sentence.
+    """
     pids = column(connection, ORPHANS)
     steps = " ".join(f"SELECT pg_terminate_backend({pid});" for pid in pids)
-    return (
-        [f"{len(pids)} sessions of users that are no more are still open{where}. To end them: {steps}"] if pids else []
-    )
+    return [f"{len(pids)} sessions of dropped users are still open{where}. To end them: {steps}"] if pids else []

@@ -1,8 +1,8 @@
-"""The further servers of ``Target.replicas``: streaming standbys, each with sessions of its own.
+"""The servers of ``Target.replicas``: streaming standbys, each with sessions of its own.
 
-Users and their changes come to a standby by replication; the end of a session does not. So every standby is asked itself,
-all at the same time. A standby may lag, even by hours: what counts is that it has replayed what the primary had written
-when the login was blocked. Before that a user that is absent there may still be to come.
+Replication brings users and their changes to a standby, but it ends no session. So the bot connects to every standby, to all at the
+same time. A standby may lag, even by hours. A user has ended on a standby only after it replayed everything that the primary had
+written when the login was blocked. Before that, a user that is absent on the standby may still appear.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from adapters.base import AdapterError, ForeignUser, Rejected, Secrets, ServerDown, Target, WrongServer
+from adapters.base import AdapterError, Finding, ForeignUser, Rejected, Secrets, ServerDown, Target, WrongServer
 from adapters.postgresql.connection import (
     REVOKE_LIMIT_SECONDS,
     STATEMENT_SECONDS,
-    Connection,
-    Server,
+    PostgreSQLConnection,
+    PostgreSQLServer,
     identity,
+    major_version,
     quoted,
+    quoted_acting_role,
     value,
 )
+from adapters.postgresql.errors import fatal, fatal_error, ok, warning
+from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     SESSIONS_WITHIN,
-    Seen,
-    do_not_end,
+    SessionKey,
     orphans_note,
     terminate,
+    unresponsive,
 )
 from adapters.postgresql.users import find
 
@@ -41,21 +45,23 @@ ATTACHED = (
     "SELECT count(*) FROM pg_stat_replication s WHERE NOT EXISTS"
     " (SELECT 1 FROM pg_replication_slots l WHERE l.active_pid = s.pid AND l.slot_type = 'logical')"
 )
-"""A logical subscriber has roles of its own and none of this server's users."""
+"""The number of attached standbys. A logical subscriber is no standby: it has none of this server's users."""
 LATE_LOGIN_SECONDS = 0.05
-"""A login that was let in just before it was blocked is not listed at once: none is left when none was seen twice, this far apart."""
+"""A login that succeeded just before it was blocked is listed with a delay. No session is left when two readings, this far apart in seconds, list none."""
 
 
-class Standby(Server):
-    """One of them; its errors say which, by its reference and never by its address."""
+class Standby(PostgreSQLServer):
+    """One standby. Its errors name it by its reference and never by its address."""
 
     def __init__(self, target: Target, reference: str, url: str, *, expected: str) -> None:
         self.reference = reference
         super().__init__(replace(target, admin_url=reference, identity=expected), Secrets(admin_url=url))
 
     @contextmanager
-    def session(self, database: str | None = None, *, limit: float = STATEMENT_SECONDS) -> Iterator[Connection]:
-        """As the primary's, named."""
+    def session(
+        self, database: str | None = None, *, limit: float = STATEMENT_SECONDS
+    ) -> Iterator[PostgreSQLConnection]:
+        """Open a connection as on the primary. Errors name the standby."""
         with _named(self.reference), super().session(database, limit=limit) as connection:
             yield connection
 
@@ -65,19 +71,19 @@ def _named(reference: str) -> Iterator[None]:
     where = f"the standby behind {reference}"
     try:
         yield
-    except ServerDown as silent:
-        raise ServerDown(f"{where}: {silent.what}", is_ambiguous=silent.is_ambiguous) from None
-    except WrongServer as other:
+    except ServerDown as error:
+        raise ServerDown(f"{where}: {error.what}", is_ambiguous=error.is_ambiguous) from None
+    except WrongServer as error:
         remedy = f"point {reference} at a standby of this server, or take it out of replicas"
-        raise Rejected(f"{where} is another server: {other.what}", remedy=remedy) from None
-    except Rejected as no:
-        raise Rejected(f"{where}: {no.what}", remedy=no.remedy) from None
+        raise Rejected(f"{where} is another server: {error.what}", remedy=remedy) from None
+    except Rejected as error:
+        raise Rejected(f"{where}: {error.what}", remedy=error.remedy) from None
 
 
-def not_named(server: Server, connection: Connection) -> str | None:
-    """How many standbys hang on the primary that ``replicas`` does not name, in words; None where each may be named.
+def unnamed_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection) -> str | None:
+    """A sentence where more standbys are attached to the primary than ``replicas`` names, or None.
 
-    One that hangs on another standby is not seen here. Receivers of the log without sessions (``pg_receivewal``) look the same.
+    A standby of another standby is not counted. A receiver of the log without sessions (``pg_receivewal``) looks like a standby.
     """
     attached, named = value(connection, ATTACHED), len(server.target.replicas)
     if attached <= named:
@@ -86,8 +92,13 @@ def not_named(server: Server, connection: Connection) -> str | None:
 
 
 @contextmanager
-def asked(server: Server, connection: Connection, verb: Callable[[Standby], T]) -> Iterator[list[T]]:
-    """Ask every standby while the caller's block runs; the answers are in the list after it. Raises when one gave none."""
+def on_each_standby(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, question: Callable[[Standby], T]
+) -> Iterator[list[T]]:
+    """Run ``question`` on every standby while the caller's block runs. The list has the answers after the block.
+
+    Raises AdapterError where a standby gave no answer.
+    """
     answers: list[T] = []
     replicas = list(zip(server.target.replicas, server.secrets.replicas, strict=True))
     if not replicas:
@@ -95,32 +106,35 @@ def asked(server: Server, connection: Connection, verb: Callable[[Standby], T]) 
         return
     expected = identity(connection)
 
-    def ask(reference: str, url: str) -> T:
-        return verb(Standby(server.target, reference, url, expected=expected))
+    def answer(reference: str, url: str) -> T:
+        return question(Standby(server.target, reference, url, expected=expected))
 
     with ThreadPoolExecutor(len(replicas)) as pool:
-        futures = [pool.submit(ask, *replica) for replica in replicas]
+        futures = [pool.submit(answer, *replica) for replica in replicas]
         yield answers
     answers += _answers(futures)
 
 
 def _answers(futures: list[Future[T]]) -> list[T]:
-    """All of them, or one error for all that gave none: what will not help by itself is said first."""
-    troubles = [trouble for future in futures if isinstance(trouble := future.exception(), AdapterError)]
-    silent = [trouble for trouble in troubles if isinstance(trouble, ServerDown)]
-    if refused := [trouble for trouble in troubles if not isinstance(trouble, ServerDown)]:
+    """All answers, or one error for the standbys that gave none. An error that no later try avoids comes first."""
+    errors = [error for future in futures if isinstance(error := future.exception(), AdapterError)]
+    down = [error for error in errors if isinstance(error, ServerDown)]
+    if refused := [error for error in errors if not isinstance(error, ServerDown)]:
         raise refused[0]
-    if silent:
-        raise ServerDown("; ".join(trouble.what for trouble in silent))
+    if down:
+        raise ServerDown("; ".join(error.what for error in down))
     return [future.result() for future in futures]
 
 
-# Ending sessions.
+# The end of sessions.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
-    """Whose sessions are to end. ``oid`` is None where the primary has no such user; ``blocked_at`` is its write-ahead log's end since the login is blocked there."""
+class SessionsToEnd:
+    """The user whose sessions are to end.
+
+    ``oid`` is None where the primary has no such user. ``blocked_at`` is the end of the primary's write-ahead log after the login was blocked.
+    """
 
     username: str
     oid: int | None
@@ -128,79 +142,86 @@ class Ending:
 
 
 @dataclass(kw_only=True)
-class Ended:
-    """What was done on one standby."""
+class StandbyReport:
+    """What was done on one standby: the ended sessions, and notes for the receipt."""
 
     reference: str
-    sessions: set[Seen] = field(default_factory=set)
+    sessions: set[SessionKey] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
-def written_at_once(connection: Connection) -> None:
-    """From here on what this connection commits is in the write-ahead log when COMMIT answers, also where the server does not ask for it."""
+def commit_synchronously(connection: PostgreSQLConnection) -> None:
+    """Make every later COMMIT of this connection wait for the write-ahead log, also where the server's setting does not."""
     connection.execute(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )
 
 
-def log_end(connection: Connection) -> str:
-    """Up to where the primary's write-ahead log is written; a standby that replayed that far has all that was committed before.
+def log_end(connection: PostgreSQLConnection) -> str:
+    """The position up to which the primary's write-ahead log is flushed. A standby that replayed it has every commit before it.
 
-    What is inserted beyond it is sent to no standby, and may stay unwritten for long on a quiet server.
+    The part after this position is sent to no standby, and may stay unflushed for long on a quiet server.
     """
     return str(value(connection, "SELECT pg_current_wal_flush_lsn()"))
 
 
-def end_sessions(standby: Standby, ending: Ending) -> Ended:
-    """Until the standby lets the user in no more and none of its sessions is left. Raises Unreachable when that takes too long."""
-    ended = Ended(reference=standby.reference)
+def end_sessions(standby: Standby, user: SessionsToEnd) -> StandbyReport:
+    """End the user's sessions on the standby until the user cannot log in there and none is left.
+
+    Raises ServerDown, Blocked or Rejected where that takes too long.
+    """
+    report = StandbyReport(reference=standby.reference)
     with standby.session(limit=REVOKE_LIMIT_SECONDS) as connection:
         deadline, pause, is_quiet = time.monotonic() + SESSIONS_WITHIN, FIRST_PAUSE, False
         while True:
-            obstacle = _obstacle(connection, ending.username, ending.blocked_at)
-            now = _terminate(connection, standby.target, ending)
-            ended.sessions |= now
+            obstacle = _obstacle(connection, user.username, user.blocked_at)
+            now = _terminate(connection, standby.target, user)
+            report.sessions |= now
             if obstacle is None and not now:
                 if is_quiet:
                     break
                 is_quiet, pause = True, LATE_LOGIN_SECONDS
             elif time.monotonic() > deadline:
-                raise obstacle or do_not_end({pid for pid, _ in now})
+                raise obstacle or unresponsive({pid for pid, _ in now})
             else:
                 is_quiet = False
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
-        if ending.oid is None:
-            ended.notes += orphans_note(connection, f" on the standby behind {standby.reference}")
-    return ended
+        if user.oid is None:
+            report.notes += orphans_note(connection, f" on the standby behind {standby.reference}")
+    return report
 
 
-def _obstacle(connection: Connection, username: str, blocked_at: str) -> AdapterError | None:
-    """Why the user may still get in here, or None: nobody can, from now on."""
-    lets_in = value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (username,))
+def _obstacle(connection: PostgreSQLConnection, username: str, blocked_at: str) -> AdapterError | None:
+    """Why the user may still log in on this standby, or None where no login can succeed any more."""
+    may_log_in = value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (username,))
     if not value(connection, "SELECT pg_is_in_recovery()"):
         remedy = f"point its address back to a standby; where it was made a server of its own, there: DROP ROLE {quoted(username)};"
-        return Rejected(f"it is no standby any more, and still lets {username} in", remedy=remedy) if lets_in else None
+        return (
+            Rejected(f"it is no standby any more, and {username} can still log in", remedy=remedy)
+            if may_log_in
+            else None
+        )
     if not value(connection, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (blocked_at,)):
-        return ServerDown(f"it lags behind the primary, and may still let {username} in")
-    return ServerDown(f"it still lets {username} in") if lets_in else None
+        return ServerDown(f"it lags behind the primary, and {username} may still log in")
+    return ServerDown(f"{username} can still log in") if may_log_in else None
 
 
-def _terminate(connection: Connection, target: Target, ending: Ending) -> set[Seen]:
-    """By the oid the primary knew, and by that of a user of this name here: a standby that lags may have an earlier one."""
+def _terminate(connection: PostgreSQLConnection, target: Target, user: SessionsToEnd) -> set[SessionKey]:
+    """End sessions by the oid from the primary and by the oid of this name here: a standby that lags may have an earlier user."""
     try:
-        here = find(connection, target, ending.username, to_end=True)
+        here = find(connection, target, user.username, for_removal=True)
     except ForeignUser:
-        here = None  # on the primary it was ours, so what is here is older than that
-    oids = {ending.oid, here.oid if here else None} - {None}
+        here = None  # the primary has a managed user of this name, so this role is older
+    oids = {user.oid, here.oid if here else None} - {None}
     return {seen for oid in oids if oid is not None for seen in terminate(connection, oid)}
 
 
-# Counting them.
+# Session counts.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
+class SessionCount:
     username: str
     sessions: int
     clients: tuple[str, ...]
@@ -212,12 +233,59 @@ COUNTS = (
 )
 
 
-def count(connection: Connection, usernames: list[str]) -> list[Count]:
-    """Sessions of these users on one server, the primary or another."""
+def count_sessions(connection: PostgreSQLConnection, usernames: list[str]) -> list[SessionCount]:
+    """The sessions of these users on one server, the primary or a standby."""
     rows = connection.execute(COUNTS, (usernames,)).fetchall()
-    return [Count(username=name, sessions=number, clients=tuple(clients)) for name, number, clients in rows]
+    return [SessionCount(username=name, sessions=number, clients=tuple(clients)) for name, number, clients in rows]
 
 
-def count_there(standby: Standby, usernames: list[str]) -> list[Count]:
+def count_sessions_on(standby: Standby, usernames: list[str]) -> list[SessionCount]:
     with standby.session() as connection:
-        return count(connection, usernames)
+        return count_sessions(connection, usernames)
+
+
+# Check.
+
+
+def check_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Iterator[Finding]:
+    """Whether each standby answers, belongs to this primary, and lets the bot end sessions. ``connection`` leads to the primary."""
+    expected, acting_role = identity(connection), connection.acting_role
+    for reference, url in zip(server.target.replicas, server.secrets.replicas, strict=True):
+        try:
+            with Standby(server.target, reference, url, expected=expected).session() as on_standby:
+                yield from _check_standby(on_standby, f"the standby behind {reference}", acting_role)
+        except AdapterError as error:
+            yield fatal_error(error)
+
+
+def _check_standby(connection: PostgreSQLConnection, where: str, acting_role: str) -> Iterator[Finding]:
+    if not value(connection, "SELECT pg_is_in_recovery()"):
+        yield fatal(f"{where} is no standby: it accepts writes of its own", "name a standby there, or leave it out")
+        return
+    if _may_end_sessions(connection, acting_role):
+        yield ok(f"{where} answers, and the bot may end sessions there")
+    else:
+        remedy = f"GRANT pg_signal_backend TO {quoted_acting_role(connection)}; on the primary"
+        yield fatal(f"{where}: the bot may not end sessions there", remedy)
+    if value(connection, "SELECT pg_is_wal_replay_paused()"):
+        remedy = "SELECT pg_wal_replay_resume(); on the standby"
+        yield warning(f"{where} has paused: access there ends only after it resumes", remedy)
+    delay = value(connection, "SELECT current_setting('recovery_min_apply_delay')")
+    if not str(delay).startswith("0"):
+        yield warning(
+            f"{where} is kept {delay} behind: users can log in there only after that, and are ended only after that",
+            "take it out of replicas if nobody may log in there, and keep it closed in its pg_hba.conf",
+        )
+
+
+def _may_end_sessions(connection: PostgreSQLConnection, acting_role: str) -> bool:
+    """The role that created a user is its member, on the standby too. Any other role needs ``pg_signal_backend``."""
+    if value(
+        connection,
+        "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR pg_has_role('pg_signal_backend', 'USAGE')",
+    ):
+        return True
+    inherits = major_version(connection) >= SETS_MEMBERSHIP_OPTIONS or value(
+        connection, "SELECT rolinherit FROM pg_roles WHERE rolname = current_user"
+    )
+    return connection.acting_role == acting_role and bool(inherits)

@@ -1,11 +1,14 @@
-"""Making a temporary user, and changing what may be changed of a live one."""
+"""Creation of temporary users, and changes of a live user's password and expiry.
+
+A user is created in one transaction, and its memberships are read back before the COMMIT. A server older than ``SUPPORTED_SINCE``
+gets no new user, password or expiry.
+"""
 
 from __future__ import annotations
 
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import LiteralString
 
@@ -22,205 +25,210 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.postgresql.connection import (
-    KEPT_ROLES,
+    MANAGED_ROLES_LOCK,
     MARK,
     STATEMENT_SECONDS,
-    Connection,
-    Server,
-    locked,
+    PostgreSQLConnection,
+    PostgreSQLServer,
+    advisory_lock,
+    major_version,
     quoted,
+    quoted_acting_role,
+    require_supported,
     run,
-    us,
     value,
-    version,
 )
-from adapters.postgresql.kept import keep
-from adapters.postgresql.levels import kept_role, refuse_dangerous, roles_of
-from adapters.postgresql.locks import insist, sessions_of
-from adapters.postgresql.members import SETS_MEMBERSHIP_OPTIONS, become_member, memberships
+from adapters.postgresql.levels import managed_role, roles_of
+from adapters.postgresql.locks import only_sessions_of, run_unblocked
+from adapters.postgresql.managed_roles import ensure_managed_role
+from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, become_member, memberships, refuse_dangerous
 
 CONNECTION_LIMIT = 5
-ENDS_AT: LiteralString = (
+EXPIRES_AT: LiteralString = (
     "CASE WHEN rolvaliduntil > '1970-01-01Z' AND rolvaliduntil < '9999-01-01Z' THEN rolvaliduntil END"
 )
-"""A role whose login is blocked ends at -infinity, which is no datetime; neither is what a DBA may have set by hand."""
-GRANTS_PARAMETERS = 15
+"""A blocked role has VALID UNTIL -infinity, which is no datetime. An administrator may have set another such value by hand."""
 LIST_SETTINGS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A user that is there, and ours by pattern and mark."""
+class FoundRole:
+    """A role on the server that is a managed user by its name and mark.
+
+    ``has_admin_attributes``: it has an attribute that dbaccess never gives, such as SUPERUSER or CREATEROLE.
+    """
 
     oid: int
-    expires_at: datetime | None
-    is_mighty: bool
+    has_admin_attributes: bool
 
 
-def find(connection: Connection, target: Target, username: str, *, to_end: bool = False) -> Found | None:
-    """The user, or None where there is none. Raises NotOurs for one that carries the mark of another ledger, or none.
+def find(
+    connection: PostgreSQLConnection, target: Target, username: str, *, for_removal: bool = False
+) -> FoundRole | None:
+    """Return the user, or None where there is none. Raises ForeignUser for a user with the mark of another ledger or without a mark.
 
-    ``to_end``: a user without a mark is ours as well. The caller has its name from the ledger, and a lost mark never keeps a user alive.
+    ``for_removal``: a user without a mark is accepted. The caller has the name from the ledger, and a lost mark never keeps a user alive.
     """
     row = connection.execute(
-        "SELECT oid, shobj_description(oid, 'pg_authid'), "
-        + ENDS_AT
-        + ", rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
+        "SELECT oid, shobj_description(oid, 'pg_authid'), rolsuper OR rolcreaterole OR rolreplication OR rolbypassrls OR rolcreatedb"
         " FROM pg_roles WHERE rolname = %s",
         (username,),
     ).fetchone()
     if row is None:
         return None
-    oid, comment, expires_at, is_mighty = row
+    oid, comment, has_admin_attributes = row
     mark = MARK.fullmatch(comment or "")
     if not username_pattern(target.prefix).fullmatch(username):
-        raise ForeignUser(username, "its name is not of our pattern")
-    if mark is None and not to_end:
-        raise ForeignUser(username, "it carries no mark")
+        raise ForeignUser(username, "its name is not one that dbaccess makes")
+    if mark is None and not for_removal:
+        raise ForeignUser(username, "it has no mark")
     if mark is not None and mark[1] != target.ledger:
         raise ForeignUser(username, "its mark names another ledger")
-    return Found(oid=oid, expires_at=expires_at, is_mighty=is_mighty)
+    return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
 
 
-def create(server: Server, spec: UserSpec) -> None:
-    """One transaction; repeated, it makes a half-made user whole and takes away what it should not have.
+def create(server: PostgreSQLServer, spec: UserSpec) -> None:
+    """Create the user in one transaction. Repeated, it completes the user and revokes what the user should not have.
 
-    It is given up before its COMMIT when that would be sent later than the caller may wait for it to land.
+    The transaction is rolled back where its COMMIT could land after the time that the caller waits for it. Raises Rejected,
+    ForeignUser and ServerDown.
     """
     latest = time.monotonic() + CREATE_LIMIT_SECONDS - STATEMENT_SECONDS
     if not username_pattern(server.target.prefix).fullmatch(spec.username):
-        raise Rejected(f"{spec.username!r} is no name dbaccess makes")
-    kept = kept_role(server.target, spec.level)
-    with server.session() as connection, locked(connection, KEPT_ROLES) if kept else nullcontext():
-        if kept:
-            keep(server, spec.level, kept)
-        with connection.transaction():
-            _make_so(connection, server.target, spec)
-            if time.monotonic() > latest:
-                raise ServerDown("the server was too slow to make the user")
+        raise Rejected(f"{spec.username!r} is no name that dbaccess makes")
+    role = managed_role(server.target, spec.level)
+    with server.session() as connection:
+        require_supported(connection)
+        with advisory_lock(connection, MANAGED_ROLES_LOCK) if role else nullcontext():
+            if role:
+                ensure_managed_role(server, spec.level, role)
+            with connection.transaction():
+                _create_or_complete(connection, server.target, spec)
+                if time.monotonic() > latest:
+                    raise ServerDown("the server was too slow to create the user")
 
 
-def _make_so(connection: Connection, target: Target, spec: UserSpec) -> None:
+def _create_or_complete(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
     for role in spec.level.roles:
         refuse_dangerous(connection, role)
     found = find(connection, target, spec.username)
     if found is None:
-        _make(connection, target, spec)
-    elif found.is_mighty:
+        _create_role(connection, target, spec)
+    elif found.has_admin_attributes:
         remedy = f"ALTER ROLE {quoted(spec.username)} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
         raise Rejected(f"somebody gave {spec.username} attributes that dbaccess never gives", remedy=remedy)
     else:
         run(connection, "ALTER ROLE {} RESET ALL", spec.username)
     become_member(connection, spec.username)
-    _settle(connection, target, spec)
+    _configure(connection, target, spec)
 
 
-def _make(connection: Connection, target: Target, spec: UserSpec) -> None:
+def _create_role(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
     attributes: LiteralString = "NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
     try:
         run(connection, "CREATE ROLE {} " + attributes, spec.username)
     except psycopg.errors.InsufficientPrivilege:
-        remedy = f"ALTER ROLE {us(connection)} CREATEROLE;"
-        raise Rejected("the bot may not make users", remedy=remedy) from None
-    run(connection, "COMMENT ON ROLE {} IS {mark}", spec.username, mark=mark_of(target, spec.request_id))
+        remedy = f"ALTER ROLE {quoted_acting_role(connection)} CREATEROLE;"
+        raise Rejected("the bot may not create users", remedy=remedy) from None
+    run(connection, "COMMENT ON ROLE {} IS {mark}", spec.username, mark=mark_text(target, spec.request_id))
 
 
-def mark_of(target: Target, request_id: int) -> str:
-    """What the comment on a user says; the sweep and every later step know it by this."""
+def mark_text(target: Target, request_id: int) -> str:
+    """The comment of a user. The sweep and every later step recognise the user by it."""
     return f"dbaccess ledger={target.ledger} request={request_id}"
 
 
-def _settle(connection: Connection, target: Target, spec: UserSpec) -> None:
-    _settle_roles(connection, spec, wanted=roles_of(target, spec.level), kept=kept_role(target, spec.level))
+def _configure(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
+    _set_memberships(connection, spec, wanted=roles_of(target, spec.level), managed=managed_role(target, spec.level))
     for name, setting in spec.level.settings.items():
-        _set(connection, spec.username, name, setting)
+        _set_setting(connection, spec.username, name, setting)
     run(
         connection,
         "ALTER ROLE {} LOGIN PASSWORD {verifier} VALID UNTIL {until} CONNECTION LIMIT {limit}",
         spec.username,
         verifier=verifier(connection, spec.username, spec.password),
-        until=end_in(connection, spec.remaining),
+        until=expiry_after(connection, spec.remaining),
         limit=CONNECTION_LIMIT,
     )
 
 
-def _settle_roles(connection: Connection, spec: UserSpec, *, wanted: list[str], kept: str | None) -> None:
-    """These memberships and no others, read back: a GRANT the bot may not give can be a warning with status 0."""
+def _set_memberships(
+    connection: PostgreSQLConnection, spec: UserSpec, *, wanted: list[str], managed: str | None
+) -> None:
+    """Give these memberships and no others, and read them back: a GRANT that the bot may not give can be a mere warning."""
     has = memberships(connection, spec.username)
     for extra in sorted(set(has) - set(wanted)):
         run(connection, "REVOKE {} FROM {}", extra, spec.username)
     for role in sorted(set(wanted) - set(has)):
-        _give(connection, spec.username, role, is_kept=role == kept)
+        _grant_role(connection, spec.username, role, is_managed=role == managed)
     found = set(memberships(connection, spec.username))
     if lacking := sorted(set(wanted) - found):
-        raise _cannot_give(connection, lacking[0])
+        raise _cannot_grant(connection, lacking[0])
     if foreign := sorted(found - set(wanted)):
         remedy = f"REVOKE {quoted(foreign[0])} FROM {quoted(spec.username)};"
         raise Rejected(f"somebody made {spec.username} a member of {foreign[0]}", remedy=remedy)
 
 
-def _give(connection: Connection, username: str, role: str, *, is_kept: bool) -> None:
-    """Nobody needs to act as a kept role; where the server can tell using from becoming, becoming is left out."""
+def _grant_role(connection: PostgreSQLConnection, username: str, role: str, *, is_managed: bool) -> None:
+    """Grant the role. A managed role is granted without SET, where the server knows that option: nobody needs to act as it."""
     no_set: LiteralString = (
-        " WITH INHERIT TRUE, SET FALSE" if is_kept and version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
+        " WITH INHERIT TRUE, SET FALSE" if is_managed and major_version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
     )
     try:
         run(connection, "GRANT {} TO {}" + no_set, role, username)
     except psycopg.errors.InsufficientPrivilege:
-        raise _cannot_give(connection, role) from None
+        raise _cannot_grant(connection, role) from None
 
 
-def _cannot_give(connection: Connection, role: str) -> Rejected:
-    remedy = f"GRANT {quoted(role)} TO {us(connection)} WITH ADMIN OPTION;"
+def _cannot_grant(connection: PostgreSQLConnection, role: str) -> Rejected:
+    remedy = f"GRANT {quoted(role)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
     return Rejected(f"the bot cannot give the role {role}", remedy=remedy)
 
 
-def _set(connection: Connection, username: str, name: str, setting: str) -> None:
-    """A setting that is a list is taken apart: as one literal, ``a, b`` would be one name with a comma in it."""
+def _set_setting(connection: PostgreSQLConnection, username: str, name: str, setting: str) -> None:
+    """Set a setting of the user. A list is split: as one literal, ``a, b`` would be a single name with a comma in it."""
     parts = [part.strip() for part in setting.split(",")] if name.lower() in LIST_SETTINGS else [setting]
     statement = sql.SQL("ALTER ROLE {} SET {} = {}")
     values = sql.SQL(", ").join(sql.Literal(part) for part in parts)
     try:
         connection.execute(statement.format(sql.Identifier(username), sql.Identifier(*name.lower().split(".")), values))
     except psycopg.errors.InsufficientPrivilege:
-        is_grantable = version(connection) >= GRANTS_PARAMETERS
-        remedy = (
-            f"GRANT SET ON PARAMETER {name} TO {us(connection)};" if is_grantable else f"take {name} out of settings"
-        )
+        remedy = f"GRANT SET ON PARAMETER {name} TO {quoted_acting_role(connection)};"
         raise Rejected(f"the bot may not set {name}", remedy=remedy) from None
 
 
-def verifier(connection: Connection, username: str, password: str) -> str:
-    """SCRAM-SHA-256, made here: the server and its log never see the password itself."""
-    made = connection.pgconn.encrypt_password(password.encode(), username.encode(), b"scram-sha-256")
-    return made.decode()
+def verifier(connection: PostgreSQLConnection, username: str, password: str) -> str:
+    """The SCRAM-SHA-256 verifier of the password. The server and its log never see the password itself."""
+    return connection.pgconn.encrypt_password(password.encode(), username.encode(), b"scram-sha-256").decode()
 
 
-def end_in(connection: Connection, remaining: float) -> str:
-    """The server's own now plus ``remaining`` seconds, in UTC and said so: a value without zone would be read in the session's."""
+def expiry_after(connection: PostgreSQLConnection, remaining: float) -> str:
+    """The server's clock plus ``remaining`` seconds, in UTC. It names the zone: the server reads a value without one in the session's."""
     query: LiteralString = "SELECT to_char((clock_timestamp() + make_interval(secs => %s)) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
     return str(value(connection, query, (remaining,)))
 
 
-def set_password(server: Server, username: str, password: str) -> None:
-    """Raises Rejected where the user is absent. Open sessions live on, but for one that holds the user's role locked."""
+def set_password(server: PostgreSQLServer, username: str, password: str) -> None:
+    """Change the password. Open sessions live on, except one that holds a lock on the user's role. Raises Rejected where the user is absent."""
     with server.session() as connection:
-        found = _present(connection, server.target, username)
-        made = verifier(connection, username, password)
-        change = partial(run, connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=made)
-        insist(server, connection, change, may_end=sessions_of(found.oid))
+        require_supported(connection)
+        found = _existing_user(connection, server.target, username)
+        secret = verifier(connection, username, password)
+        change = partial(run, connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=secret)
+        run_unblocked(server, connection, change, may_end=only_sessions_of(found.oid))
 
 
-def set_expiry(server: Server, username: str, remaining: float) -> None:
-    """Move VALID UNTIL. Raises Rejected where the user is absent."""
+def set_expiry(server: PostgreSQLServer, username: str, remaining: float) -> None:
+    """Set VALID UNTIL to ``remaining`` seconds from now. Raises Rejected where the user is absent."""
     with server.session() as connection:
-        found = _present(connection, server.target, username)
-        until = end_in(connection, remaining)
-        move = partial(run, connection, "ALTER ROLE {} VALID UNTIL {until}", username, until=until)
-        insist(server, connection, move, may_end=sessions_of(found.oid))
+        require_supported(connection)
+        found = _existing_user(connection, server.target, username)
+        until = expiry_after(connection, remaining)
+        change = partial(run, connection, "ALTER ROLE {} VALID UNTIL {until}", username, until=until)
+        run_unblocked(server, connection, change, may_end=only_sessions_of(found.oid))
 
 
-def _present(connection: Connection, target: Target, username: str) -> Found:
+def _existing_user(connection: PostgreSQLConnection, target: Target, username: str) -> FoundRole:
     found = find(connection, target, username)
     if found is None:
         raise Rejected(f"there is no user {username}")

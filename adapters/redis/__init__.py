@@ -1,8 +1,11 @@
-"""Redis 7 and later, and Valkey, as target: ACL users that end, on every node that is named.
+"""The engine ``redis``: temporary ACL users on Redis 7.0 and later and on Valkey 8 and later.
 
-Users, sessions and files are each node's own, nothing is replicated: ``admin_url`` and ``replicas`` are the nodes, and nothing is done
-before each has answered. ``ACL DELUSER`` alone takes the login, the rights and every session at once. Redis ends nothing by itself, so the end is by dbaccess
-alone; ``until=`` in the mark says when. A session that logs in again as another account whose password it has is not ours to end.
+- Users, sessions and files belong to one node each, and nothing is replicated. ``admin_url`` and ``replicas`` name all nodes, and a verb
+  is done only when every node has answered.
+- ``ACL DELUSER`` alone ends the login, the rights and every session of a user in one step. Nothing is blocked beforehand, because ``off``
+  and ``resetpass`` leave sessions running.
+- The server ends nothing by itself, so only dbaccess ends a grant. ``until=`` in the user's mark says when it should end.
+- A session that logs in again as another account, whose password its user knows, belongs to that account and is not ended.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
+
+from redis.exceptions import ResponseError
 
 from adapters.base import (
     Activity,
@@ -32,27 +37,34 @@ from adapters.base import (
     WrongServer,
     username_pattern,
 )
+from adapters.redis.findings import (
+    fatal,
+    level_findings,
+    right_findings,
+    server_findings,
+    server_version,
+    unsupported_version,
+)
 from adapters.redis.levels import rules_of
 from adapters.redis.nodes import Login, Node, Session
-from adapters.redis.rights import fatal, level_findings, rights, server_findings
 from adapters.redis.users import (
     OPEN_DEFAULT,
     SERVER_USER,
-    UNKEPT,
-    activity_of,
+    UNSAVED_PREFIX,
+    delete_user,
+    find_marks,
     get_user,
-    hashed,
     is_open,
-    managed,
     mark_server,
-    marks,
+    password_rule,
     server_mark,
-    take_away,
+    to_activity,
+    to_managed_user,
 )
 
 
-class Seen(NamedTuple):
-    """What a check found on one node."""
+class NodeReport(NamedTuple):
+    """What ``check`` found on one node. ``mark`` is the node's identity, None where it has none or it was not read."""
 
     version: str
     mark: str | None
@@ -69,137 +81,143 @@ class Redis:
         self.target = target
         named = zip((target.admin_url, *target.replicas), (secrets.admin_url, *secrets.replicas), strict=True)
         self.nodes = tuple(
-            Node.parse(url, reference, target.tls) if number == 0 else Node.later(url, reference, target.tls)
+            Node.parse(url, reference, target.tls) if number == 0 else Node.parse_replica(url, reference, target.tls)
             for number, (reference, url) in enumerate(named)
         )
 
     def check(self, levels: Sequence[Level] = ()) -> Health:
-        """Of every node; changes nothing. A node of ``replicas`` that does not answer is a finding."""
-        seen = list[Seen]()
+        """Checks every node. A node of ``replicas`` that does not answer is a fatal finding; the first node raises."""
+        reports = list[NodeReport]()
         for number, node in enumerate(self.nodes):
             try:
                 with node.session() as session:
-                    seen.append(self._seen(session, number, levels if number == 0 else ()))
-            except AdapterError as trouble:
+                    reports.append(self._check_node(session, number, levels if number == 0 else ()))
+            except AdapterError as error:
                 if number == 0:
                     raise
-                remedy = trouble.remedy if isinstance(trouble, Rejected) else None
-                seen.append(Seen("", None, (fatal(str(trouble), remedy),)))
+                remedy = error.remedy if isinstance(error, Rejected) else None
+                reports.append(NodeReport("", None, (fatal(str(error), remedy),)))
         return Health(
-            version=seen[0].version,
-            identity=",".join(one.mark or "" for one in seen) if all(one.mark for one in seen) else "",
+            version=reports[0].version,
+            identity=",".join(one.mark or "" for one in reports) if all(one.mark for one in reports) else "",
             enforced=Enforced.NOTHING,
-            findings=tuple(dict.fromkeys(finding for one in seen for finding in one.findings)),
+            findings=tuple(dict.fromkeys(finding for one in reports for finding in one.findings)),
         )
 
-    def _seen(self, session: Session, number: int, levels: Sequence[Level]) -> Seen:
-        """What the bot may do comes first: without that nothing else can be asked."""
-        found = list(rights(session))
+    def _check_node(self, session: Session, number: int, levels: Sequence[Level]) -> NodeReport:
+        """The version is checked first, then the bot's rights: a server that fails one of them cannot be checked further."""
+        try:
+            too_old, version = unsupported_version(session), str(server_version(session.info("server")))
+        except ResponseError:  # INFO is not allowed or disabled, which the findings about rights say
+            too_old, version = None, self.label
+        if too_old is not None:
+            return NodeReport(version, None, (too_old,))
+        found = list(right_findings(session))
         if any(f.is_fatal for f in found):
-            return Seen(self.label, None, tuple(found))
-        self._same_server(session, number)
+            return NodeReport(version, None, tuple(found))
+        self._check_identity(session, number)
         found += server_findings(session, self.nodes)
         found += [finding for level in levels for finding in level_findings(session, level, self._database)]
-        return Seen(session.version(), server_mark(session), tuple(found))
+        return NodeReport(version, server_mark(session), tuple(found))
 
     def identity(self) -> str:
-        """A random word per node, on a user ``dbaccess_server`` that cannot log in and may do nothing; made here where there is none.
+        """One random string for each node, joined by commas. It is the mark of a user ``dbaccess_server``, which cannot log in and has no rights.
 
-        Redis has no identity that outlives a restart, so this proves that the node has the list of users the grant was made in: it stays over restarts,
-        failovers and changes of address, and differs on another server. A copy of the whole ACL file carries it along. A node that saves nothing forgets it
-        with all its users, and is then taken for the same by its address.
+        A node without a mark is marked here. Redis itself has no identity that outlives a restart. The mark therefore shows that the node has the list of
+        users in which the grant was made: it stays the same after a restart, a failover or a change of address, and differs on another server. A copy of the
+        ACL file carries the mark along. A node that saves nothing loses the mark with all its users at a restart; it is then known by its address and marked
+        again. Raises Rejected for a server that has no mark and is too old for new users.
         """
-        with self._all() as sessions:
-            return ",".join(server_mark(session) or mark_server(session) for session in sessions)
+        with self._all_nodes() as sessions:
+            return ",".join(server_mark(session) or self._mark_new_server(session) for session in sessions)
+
+    def _mark_new_server(self, session: Session) -> str:
+        _refuse_unsupported(session)
+        return mark_server(session)
 
     def create_user(self, spec: UserSpec) -> None:
-        """On every node or, after an error, on some; one statement makes all of the user on a node."""
+        """Creates the user on every node, or after an error on some. On each node one atomic statement sets all of the user."""
         rules = rules_of(spec.level)
-        with self._all() as sessions:
+        with self._all_nodes() as sessions:
             for session in sessions:
-                self._find(session, spec.username)
+                _refuse_unsupported(session)
+                self._find_user(session, spec.username)
                 if is_open(session):
                     raise Rejected(OPEN_DEFAULT[0], remedy=OPEN_DEFAULT[1])
-                session.call(
-                    "CLIENT", "LIST", "ID", "1"
-                )  # without it the end of a user could not be proven, so nobody is made
+                session.call("CLIENT", "LIST", "ID", "1")  # a user whose end could not be proven is not created
             for session in sessions:
-                words = (
-                    "reset",
-                    "on",
-                    hashed(spec.password),
-                    *rules,
-                    self._mark(session, spec.request_id, spec.remaining),
-                )
-                session.call("ACL", "SETUSER", spec.username, *words)
+                mark = self._mark_rule(session, spec.request_id, spec.remaining)
+                rights = ("reset", "on", password_rule(spec.password), *rules, mark)
+                session.call("ACL", "SETUSER", spec.username, *rights)
             for session in sessions:
                 session.save()
 
     def set_password(self, username: str, password: str) -> None:
-        """The server is sent a hash. Saved, so that no restart revives the old one."""
-        self._change(username, lambda *_: ("resetpass", hashed(password)))
+        """Sends a hash of the password. It is saved, so that a restart does not bring the old password back."""
+        self._update_user(username, lambda *_: ("resetpass", password_rule(password)))
 
     def set_expiry(self, username: str, remaining: float) -> None:
-        """A further mark; the last one holds."""
-        self._change(username, lambda session, found: (self._mark(session, found.request_id or 0, remaining),))
+        """Adds a mark with the new end. The last mark is the valid one."""
+        self._update_user(username, lambda session, user: (self._mark_rule(session, user.request_id or 0, remaining),))
 
     def drop_user(self, username: str, level: Level) -> Removal:  # noqa: ARG002 - a Redis user leaves nothing that depends on its level
-        """On every node that answers, also when another does not; raises the trouble of that one at the end."""
-        was_absent, ended, troubles, read_back = True, 0, list[AdapterError](), datetime.now(UTC)
+        """Drops the user on every node that answers. Errors of the other nodes are raised at the end. The server's version does not matter."""
+        was_absent, ended, errors, read_back_at = True, 0, list[AdapterError](), datetime.now(UTC)
         for number, node in enumerate(self.nodes):
             try:
                 with node.session(ends_scripts=True) as session:
-                    self._same_server(session, number)
-                    is_there = self._find(session, username, to_end=True) is not None
-                    ended += len(take_away(session, username))
+                    self._check_identity(session, number)
+                    is_there = self._find_user(session, username, to_end=True) is not None
+                    ended += len(delete_user(session, username))
                     session.save()
-                    read_back = datetime.fromtimestamp(session.now(), UTC)
                     was_absent = was_absent and not is_there
-            except AdapterError as trouble:
-                troubles.append(trouble)
-        if troubles:
-            raise max(troubles, key=lambda t: (isinstance(t, ForeignUser), isinstance(t, Rejected)))
+                    now = session.now()
+                    read_back_at = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
+            except AdapterError as error:
+                errors.append(error)
+        if errors:
+            raise max(errors, key=lambda e: (isinstance(e, ForeignUser), isinstance(e, Rejected)))
         return Removal(
-            was_absent=was_absent, sessions_ended=ended, left_behind=(), left_with=None, read_back_at=read_back
+            was_absent=was_absent, sessions_ended=ended, left_behind=(), left_with=None, read_back_at=read_back_at
         )
 
     def list_users(self) -> list[ManagedUser]:
-        """Of all nodes; one that is on several is named once, as ours where it is ours on any."""
+        """The users of all nodes. A user of several nodes is listed once, with the mark of this ledger if it has that mark on any node."""
         pattern, found = username_pattern(self.target.prefix), dict[str, ManagedUser]()
-        with self._all() as sessions:
+        with self._all_nodes() as sessions:
             for session in sessions:
                 for name in filter(pattern.fullmatch, session.call("ACL", "USERS")):
                     user = get_user(session, name)
                     if user is not None and (name not in found or found[name].ledger != self.target.ledger):
-                        found[name] = managed(name, user)
+                        found[name] = to_managed_user(name, user)
         return [found[name] for name in sorted(found)]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
-        """Connections of now, on all nodes. Redis counts no commands per user."""
-        with self._all() as sessions:
+        """The connections on all nodes. Redis does not count commands per user."""
+        with self._all_nodes() as sessions:
             rows = [row for session in sessions for row in session.clients()]
-        return [activity_of(name, [row["addr"] for row in rows if row.get("user") == name]) for name in usernames]
+        return [to_activity(name, [row["addr"] for row in rows if row.get("user") == name]) for name in usernames]
 
     def endpoint(self, level: Level) -> Endpoint:
-        """The command asks for the password: in the process list everybody could read it."""
-        told, node = self.target.connect, self.nodes[0]
-        host, port, database = told.host or node.host, told.port or node.port, self._database(level)
-        tls = told.tls or self.target.tls.mode
-        words = ["redis-cli", "--user", "{username}", "-h", shlex.quote(host), "-p", str(port)]
-        words += ["-n", database] if database != "0" else []
-        if tls not in ("disable", "prefer") or (told.tls is None and node.is_tls):
-            words += ["--tls", *self._authority(tls)]
-        command = " ".join([*words, "--askpass"])
+        """The command prompts for the password, because every user of the machine could read it in the process list."""
+        connect, node = self.target.connect, self.nodes[0]
+        host, port, database = connect.host or node.host, connect.port or node.port, self._database(level)
+        tls = connect.tls or self.target.tls.mode
+        arguments = ["redis-cli", "--user", "{username}", "-h", shlex.quote(host), "-p", str(port)]
+        arguments += ["-n", database] if database != "0" else []
+        if tls not in ("disable", "prefer") or (connect.tls is None and node.is_tls):
+            arguments += ["--tls", *self._tls_options(tls)]
+        command = " ".join([*arguments, "--askpass"])
         return Endpoint(
-            host=host, port=port, database=database, tls=tls, note=told.note, engine=self.label, command=command
+            host=host, port=port, database=database, tls=tls, note=connect.note, engine=self.label, command=command
         )
 
     def login(self, username: str, password: str, level: Level) -> Login:
-        """On the node of the admin URL."""
+        """A login on the node of the admin URL."""
         return Login(self.nodes[0], username, password, database=int(self._database(level)))
 
-    def _authority(self, tls: str) -> tuple[str, ...]:
-        """redis-cli checks who signed the certificate, and never for which host."""
+    def _tls_options(self, tls: str) -> tuple[str, ...]:
+        """redis-cli checks who signed the certificate, but not for which host."""
         if self.target.tls.ca:
             return "--cacert", shlex.quote(self.target.tls.ca)
         return () if tls.startswith("verify") else ("--insecure",)
@@ -211,59 +229,72 @@ class Redis:
         return database
 
     @contextmanager
-    def _all(self) -> Iterator[list[Session]]:
-        """Every node, each the one the grant was made on."""
+    def _all_nodes(self) -> Iterator[list[Session]]:
+        """A session on every node, each checked to be the server on which the grant was made."""
         with ExitStack() as stack:
             sessions = [stack.enter_context(node.session()) for node in self.nodes]
             for number, session in enumerate(sessions):
-                self._same_server(session, number)
+                self._check_identity(session, number)
             yield sessions
 
-    def _same_server(self, session: Session, number: int) -> None:
+    def _check_identity(self, session: Session, number: int) -> None:
+        """Raise WrongServer unless the node has the mark that the grant has frozen. A node that saves nothing gets its lost mark back."""
         if self.target.identity is None:
             return
-        words = self.target.identity.split(",")
-        expected = words[number] if len(words) == len(self.nodes) else self.target.identity
+        marks = self.target.identity.split(",")
+        expected = marks[number] if len(marks) == len(self.nodes) else self.target.identity
         found = server_mark(session)
-        if found is None and expected.startswith(UNKEPT):
+        if found is None and expected.startswith(UNSAVED_PREFIX):
             mark_server(session, expected)
         elif found is None:
-            again = f"ACL SETUSER {SERVER_USER} off (~dbaccess:server={expected})"
-            raise WrongServer(expected=expected, found=f"without a mark (where it is the same for all that: {again})")
+            statement = f"ACL SETUSER {SERVER_USER} off (~dbaccess:server={expected})"
+            hint = f"without a mark (if it is the same server, mark it again: {statement})"
+            raise WrongServer(expected=expected, found=hint)
         elif found != expected:
             raise WrongServer(expected=expected, found=found)
 
-    def _find(self, session: Session, username: str, *, to_end: bool = False) -> ManagedUser | None:
-        """Absent is None. Raises NotOurs for a user of another ledger, and for one without a mark unless it is ``to_end``."""
+    def _find_user(self, session: Session, username: str, *, to_end: bool = False) -> ManagedUser | None:
+        """The user, or None where it is absent. Raises ForeignUser for the mark of another ledger, and unless ``to_end`` for a user without a mark."""
         if not username_pattern(self.target.prefix).fullmatch(username):
             remedy = f"{self.target.prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
             raise Rejected("that is no name of a temporary user", remedy=remedy)
         user = get_user(session, username)
-        found = managed(username, user) if user is not None else None
+        found = to_managed_user(username, user) if user is not None else None
         is_lost = found is not None and found.ledger is None and to_end
         if found is not None and found.ledger != self.target.ledger and not is_lost:
             raise ForeignUser(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
         return found
 
-    def _mark(self, session: Session, request_id: int, remaining: float) -> str:
-        until = max(0, int(session.now() + remaining))
+    def _mark_rule(self, session: Session, request_id: int, remaining: float) -> str:
+        """The selector that marks a user. Its end is the server's clock plus ``remaining`` seconds, as whole seconds since 1970."""
+        now = session.now()
+        if now is None:
+            raise Rejected(
+                f"{session.node} does not report its clock", remedy="Redis 7.0 or later, or Valkey 8 or later"
+            )
+        until = max(0, int(now + remaining))
         return f"(~dbaccess:ledger={self.target.ledger}:request={request_id}:until={until})"
 
-    def _change(self, username: str, words: Callable[[Session, ManagedUser], tuple[str, ...]]) -> None:
-        """SETUSER makes what is absent: where the user went away meanwhile, what that made is a stub and is taken away again."""
-        with self._all() as sessions:
-            found = [(session, self._present(session, username)) for session in sessions]
+    def _update_user(self, username: str, rules: Callable[[Session, ManagedUser], tuple[str, ...]]) -> None:
+        """Set ``rules`` on every node. ``SETUSER`` creates an absent user: if the user was dropped meanwhile, the new one is deleted and Rejected is raised."""
+        with self._all_nodes() as sessions:
+            found = [(session, self._require_user(session, username)) for session in sessions]
             for session, user in found:
-                session.call("ACL", "SETUSER", username, *words(session, user))
+                session.call("ACL", "SETUSER", username, *rules(session, user))
                 after = get_user(session, username)
-                if after is None or not after["passwords"] or "on" not in after["flags"] or not marks(after):
+                if after is None or not after["passwords"] or "on" not in after["flags"] or not find_marks(after):
                     session.call("ACL", "DELUSER", username)
                     session.save()
-                    raise Rejected(f"the user {username} went away meanwhile")
+                    raise Rejected(f"the user {username} was dropped meanwhile")
                 session.save()
 
-    def _present(self, session: Session, username: str) -> ManagedUser:
-        found = self._find(session, username)
+    def _require_user(self, session: Session, username: str) -> ManagedUser:
+        found = self._find_user(session, username)
         if found is None:
             raise Rejected(f"there is no user {username} on {session.node}")
         return found
+
+
+def _refuse_unsupported(session: Session) -> None:
+    if (finding := unsupported_version(session)) is not None:
+        raise Rejected(finding.what, remedy=finding.remedy)

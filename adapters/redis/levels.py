@@ -1,6 +1,7 @@
-"""Levels as rules of ``ACL SETUSER``: what may be done is listed, and what may never be is taken out last.
+"""Access levels as rules of ``ACL SETUSER``. Rules list what is allowed; what is never allowed is removed at the end.
 
-Minus must be last: ``-@dangerous +@connection`` gives CLIENT KILL back. Which commands each set lets through was tried command by command.
+The order matters: ``-@dangerous +@connection`` would give ``CLIENT KILL`` back, so the minus rules come last. The commands that each
+level allows were tried one by one on Redis 7.0, 8.0 and 8.6 and on Valkey 8.1 and 9.1.
 """
 
 from __future__ import annotations
@@ -10,30 +11,31 @@ from collections.abc import Sequence
 
 from adapters.base import Level, Rejected
 
-CLUSTER = tuple(f"+cluster|{word}" for word in ("slots", "shards", "nodes", "info", "keyslot", "myid"))
-NEVER = ("-@dangerous", "-@scripting", "-client|tracking", "-client|caching")
-"""``client|tracking`` and ``client|caching`` are connection commands and show the names of all keys."""
-ROOT = ("+@connection", "+@transaction", *CLUSTER, *NEVER)
+CLUSTER_RULES = tuple(f"+cluster|{word}" for word in ("slots", "shards", "nodes", "info", "keyslot", "myid"))
+REMOVED_LAST = ("-@dangerous", "-@scripting", "-client|tracking", "-client|caching")
+"""``client|tracking`` and ``client|caching`` are connection commands, and they show the names of all keys."""
+COMMON_RULES = ("+@connection", "+@transaction", *CLUSTER_RULES, *REMOVED_LAST)
 PRESETS = {"readonly": ("%R~*", "+@read"), "readwrite": ("~*", "+@read", "+@write")}
-SHOWS_NAMES = ("scan", "randomkey")
-"""Key patterns hide values; these show the name of every key, so patterns but ``*`` have them only where they are named."""
+SHOWS_KEY_NAMES = ("scan", "randomkey")
+"""Key patterns hide values, but these commands show the name of every key. A grant on patterns other than ``*`` has them only if it lists them."""
 CATEGORIES = """
 read write keyspace string hash list set sortedset bitmap hyperloglog geo stream blocking
 """
-"""Those that are about keys. ``@fast`` and ``@slow`` hold a bit of everything, and channels are not given."""
+"""The command categories that are about keys. ``@fast`` and ``@slow`` contain commands of every kind, and no level includes channels."""
 REFUSED = """
 acl auth bgrewriteaof bgsave client cluster commandlog config debug eval eval_ro evalsha evalsha_ro failover fcall fcall_ro flushall
 flushdb function hello info keys lastsave latency migrate module monitor pfdebug pfselftest psubscribe psync publish pubsub replconf replicaof
 reset restore restore-asking role save script shutdown slaveof slowlog sort sort_ro spublish ssubscribe subscribe swapdb sync
 """
-"""Their subcommands, too: dangerous, scripting, channels, or the connection's own, which every level has as far as it may."""
+"""Commands that no grant may list, with all their subcommands: they are dangerous, run scripts or use channels, or they are connection
+commands, of which ``COMMON_RULES`` already gives each level the safe ones."""
 PRIVILEGE = re.compile(r"@?[a-z][a-z0-9_.-]*(\|[a-z0-9_-]+)?")
 PATTERN = re.compile(r"[!#-&*-\[\]^_a-z{|}~]+")
-"""Printable ASCII without what the server's own files would not read back: blanks, quotes, parentheses, backslashes."""
+"""Printable ASCII without blanks, quotes, parentheses and backslashes: a server could not read those back from its own files."""
 
 
 def rules_of(level: Level) -> tuple[str, ...]:
-    """A level as rules of ``ACL SETUSER``, to follow ``reset``. Raises Rejected for what is not to be given."""
+    """The rules of a level, to follow ``reset``. Raises Rejected for a level that cannot be granted."""
     for name in level.settings:
         raise Rejected(f"there is no setting {name} of a Redis user", remedy="leave settings out")
     unknown = [role for role in level.roles if role not in PRESETS]
@@ -41,11 +43,14 @@ def rules_of(level: Level) -> tuple[str, ...]:
         remedy = f"roles: [readonly] or [readwrite], or grants on key patterns; not {', '.join(unknown) or 'nothing'}"
         raise Rejected(f"the level {level.name} names no preset of Redis", remedy=remedy)
     widest = PRESETS["readwrite"] if "readwrite" in level.roles else PRESETS.get("".join(level.roles[:1]), ())
-    return ("resetchannels", *widest, *ROOT, *(selector(level, g.on, g.privileges) for g in level.grants))
+    return ("resetchannels", *widest, *COMMON_RULES, *(selector(level, g.on, g.privileges) for g in level.grants))
 
 
 def selector(level: Level, on: Sequence[str], privileges: Sequence[str]) -> str:
-    """What one grant allows. A command must fit one selector whole, so writing needs ``~``, which is read and write."""
+    """The selector of one grant. Raises Rejected for a pattern or a privilege that cannot be granted.
+
+    A command must fit one selector as a whole. Writing therefore needs ``~`` (read and write) and not ``%W~``.
+    """
     for pattern in on:
         if not PATTERN.fullmatch(pattern):
             remedy = "printable ASCII without blanks, quotes, parentheses and backslashes"
@@ -60,12 +65,13 @@ def selector(level: Level, on: Sequence[str], privileges: Sequence[str]) -> str:
             f"a grant of the level {level.name} is empty", remedy='{on: ["orders:*"], privileges: ["@read"]}'
         )
     sign = "%R~" if set(wanted) == {"@read"} else "~"
-    hidden = [f"-{word}" for word in SHOWS_NAMES if "*" not in on and word not in wanted]
+    hidden = [f"-{command}" for command in SHOWS_KEY_NAMES if "*" not in on and command not in wanted]
     rules = [f"{sign}{pattern}" for pattern in on] + [f"+{privilege}" for privilege in wanted]
-    return f"({' '.join([*rules, *hidden, *NEVER])})"
+    return f"({' '.join([*rules, *hidden, *REMOVED_LAST])})"
 
 
 def refuse_privilege(level: Level, privilege: str) -> None:
+    """Raise Rejected unless the privilege is a category about keys or a command that may be granted."""
     name = privilege.removeprefix("@")
     if not PRIVILEGE.fullmatch(privilege):
         what, remedy = "is no privilege of Redis", 'a category as "@read" or a command as "hget"'

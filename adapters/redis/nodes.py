@@ -1,4 +1,8 @@
-"""Connections: one to each node for each use, never the driver's cluster client, which asks one node for all."""
+"""Connections to the nodes: ``Node`` is an address with a login, ``Session`` a connection of the bot, ``Login`` one of a temporary user.
+
+Each use opens a connection of its own to each node. The driver's cluster client is not used, because it sends ``ACL`` commands to one node
+only. Every driver error that leaves this module is an ``AdapterError`` without a secret in it.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,22 @@ from adapters.base import AdapterError, LoginRefused, Rejected, ServerDown, Tls,
 DEFAULT_PORT = 6379
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 8
-"""A server in a script says nothing for 5 seconds and only then that it is busy."""
-UNHEARD = {option: ANSWER_SECONDS * 1000 for option in [getattr(socket, "TCP_USER_TIMEOUT", None)] if option}
-"""Milliseconds. A statement the network swallowed is not sent again after that: it has landed by then or never will."""
+"""Time limit for one answer. It is above 5 seconds, because a server that runs a script answers ``BUSY`` only after 5 seconds."""
+SOCKET_OPTIONS = {option: ANSWER_SECONDS * 1000 for option in [getattr(socket, "TCP_USER_TIMEOUT", None)] if option}
+"""In milliseconds. After this time the kernel no longer resends a command that the network lost, so the command has run by then or never will."""
 DROP_SECONDS = 20.0
-NOT_LET_IN = re.compile(r"^DENIED|protected mode|\[SSL: (?!UNEXPECTED_EOF)|certificate|No such file or directory")
-"""A server that refuses strangers, or the two sides do not agree about TLS."""
+"""How long one drop tries to end the sessions on a node and the scripts that block it."""
+SCRIPT_PAUSE_SECONDS = 0.02
+REFUSED_CONNECTION = re.compile(
+    r"^DENIED|protected mode|\[SSL: (?!UNEXPECTED_EOF)|certificate|No such file or directory"
+)
+"""Errors of a connection that another try will not change: protected mode, or a TLS setting that does not fit."""
+TEMPORARY_ERRORS = ("LOADING", "BUSY", "UNKILLABLE", "MISCONF", "OOM", "max number of clients")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One server, as the bot logs in to it."""
+    """The address of one server and the bot's login there. ``error`` is set where the URL cannot be read; each session then raises it."""
 
     host: str
     port: int
@@ -40,19 +49,19 @@ class Node:
     password: str = field(repr=False)
     tls: Tls
     is_tls: bool
-    trouble: Rejected | None = None
+    error: Rejected | None = None
 
     @classmethod
-    def later(cls, url: str, reference: str, tls: Tls) -> Node:
-        """As ``parse``, but a URL that cannot be read is an error of this node's sessions: it must not keep an end from the other nodes."""
+    def parse_replica(cls, url: str, reference: str, tls: Tls) -> Node:
+        """The node of a replica's URL. A URL that cannot be read fails only this node's sessions, so that users are still dropped on the other nodes."""
         try:
             return cls.parse(url, reference, tls)
-        except Rejected as no:
-            return cls(host=reference, port=0, database="0", user="", password="", tls=tls, is_tls=False, trouble=no)
+        except Rejected as error:
+            return cls(host=reference, port=0, database="0", user="", password="", tls=tls, is_tls=False, error=error)
 
     @classmethod
     def parse(cls, url: str, reference: str, tls: Tls) -> Node:
-        """Raises Rejected."""
+        """The node of an admin URL. Raises Rejected for a URL that cannot be read; the error names ``reference`` and never the URL."""
         try:
             parts, port = urlsplit(url), urlsplit(url).port
         except ValueError:
@@ -76,7 +85,7 @@ class Node:
         return f"{self.host}:{self.port}"
 
     def connection(self, user: str, password: str, database: int = 0) -> Any:
-        """Nothing is tried twice: a SETUSER whose answer was lost did run."""
+        """A driver connection that is not open yet. The driver retries nothing, because a ``SETUSER`` whose answer was lost has run."""
         settings: dict[str, Any] = {
             "host": self.host,
             "port": self.port,
@@ -85,7 +94,7 @@ class Node:
             "password": password,
             "socket_connect_timeout": CONNECT_SECONDS,
             "socket_timeout": ANSWER_SECONDS,
-            "socket_keepalive_options": UNHEARD,
+            "socket_keepalive_options": SOCKET_OPTIONS,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             "driver_info": None,
@@ -102,124 +111,128 @@ class Node:
 
     @contextmanager
     def session(self, *, ends_scripts: bool = False) -> Iterator[Session]:
-        """As the bot. Raises only AdapterError: here all that the driver raises is translated."""
-        if self.trouble is not None:
-            raise self.trouble
+        """A connection of the bot. With ``ends_scripts`` its commands end a script that blocks the server. Raises only AdapterError."""
+        if self.error is not None:
+            raise self.error
         connection = self.connection(self.user, self.password)
         try:
             connection.connect()
             yield Session(self, connection, ends_scripts=ends_scripts)
         except (RedisError, OSError) as error:
-            words = scrub(" ".join(str(error).split()), self.password)
-            error.args = (words,)
+            text = scrub(" ".join(str(error).split()), self.password)
+            error.args = (text,)  # a caller may log the driver's error, which is the context of the AdapterError
             vars(error).update({k: scrub(v, self.password) for k, v in vars(error).items() if isinstance(v, str)})
-            raise self._translated(error, words) from None
+            raise self._translate(error, text) from None
         finally:
             connection.disconnect()
 
-    def _translated(self, error: Exception, words: str) -> AdapterError:
+    def _translate(self, error: Exception, text: str) -> AdapterError:
+        """``text`` is the driver's message without secrets."""
         if isinstance(error, NoPermissionError):
-            right = re.search(r"'([a-z|_-]+)' command", words)
-            lacking = right[1] if right else "that"
-            return Rejected(f"the bot may not run {lacking} on {self}", remedy=f"ACL SETUSER {self.user} +{lacking}")
+            right = re.search(r"'([a-z|_-]+)' command", text)
+            missing = right[1] if right else "that"
+            return Rejected(f"the bot may not run {missing} on {self}", remedy=f"ACL SETUSER {self.user} +{missing}")
         if isinstance(error, AuthenticationError | AuthorizationError):
             remedy = f"an account {self.user} with the password of the admin URL, and ACL SAVE, on this node"
             return Rejected(f"{self} does not let {self.user} in", remedy=remedy)
-        if NOT_LET_IN.search(words):
-            return Rejected(f"{self}: {words}")
-        may_change = ("LOADING", "BUSY", "UNKILLABLE", "MISCONF", "OOM", "max number of clients")
-        if isinstance(error, ResponseError) and not words.startswith(may_change) and "trying to save" not in words:
-            return Rejected(f"{self}: {words}")
-        hint = "; it may not speak TLS on this port" if self.is_tls and "Timeout connecting" in words else ""
-        if "max number of clients" in words:
-            hint = "; CONFIG SET maxclients, from a connection that is still open, makes room"
-        return ServerDown(f"{self}: {words}{hint}", is_ambiguous=True)
+        if REFUSED_CONNECTION.search(text):
+            return Rejected(f"{self}: {text}")
+        if isinstance(error, ResponseError) and not text.startswith(TEMPORARY_ERRORS) and "trying to save" not in text:
+            return Rejected(f"{self}: {text}")
+        hint = "; it may not speak TLS on this port" if self.is_tls and "Timeout connecting" in text else ""
+        if "max number of clients" in text:
+            hint = "; to make room, run CONFIG SET maxclients over a connection that is still open"
+        return ServerDown(f"{self}: {text}{hint}", is_ambiguous=True)
 
 
 class Session:
-    """A connection of the bot to one node."""
+    """An open connection of the bot to one node."""
 
     def __init__(self, node: Node, connection: Any, *, ends_scripts: bool) -> None:
         self.node = node
         self._connection = connection
         self._ends_scripts = ends_scripts
-        self._until = time.monotonic() + DROP_SECONDS
+        self._deadline = time.monotonic() + DROP_SECONDS
 
-    def call(self, *words: str) -> Any:
-        """The answer. A script that holds up a revocation is ended: for as long as it runs, its server does nothing else."""
+    def call(self, *arguments: str) -> Any:
+        """Send one command and return the answer.
+
+        A server that runs a script does nothing else meanwhile. With ``ends_scripts`` the script is killed and the command sent again.
+        """
         while True:
             try:
-                return self._asked(*words)
+                return self._send(*arguments)
             except ResponseError as error:
-                if not (str(error).startswith("BUSY ") and self._ends_scripts and time.monotonic() < self._until):
+                is_busy = str(error).startswith("BUSY ")
+                if not (is_busy and self._ends_scripts and time.monotonic() < self._deadline):
                     raise
-            self._end_script()
+            self._kill_script()
 
-    def _asked(self, *words: str) -> Any:
-        self._connection.send_command(*words)
+    def _send(self, *arguments: str) -> Any:
+        self._connection.send_command(*arguments)
         return self._connection.read_response()
 
-    def _end_script(self) -> None:
-        for what in ("SCRIPT", "FUNCTION"):
+    def _kill_script(self) -> None:
+        for kind in ("SCRIPT", "FUNCTION"):
             try:
-                self._asked(what, "KILL")
+                self._send(kind, "KILL")
             except NoPermissionError:
                 remedy = f"ACL SETUSER {self.node.user} +script|kill +function|kill"
                 raise ServerDown(f"{self.node} is busy with a script that the bot may not end; {remedy}") from None
             except ResponseError as error:
                 if str(error).startswith("UNKILLABLE"):
-                    why = "is busy with a script that has written, which nothing but SHUTDOWN NOSAVE ends before it is over"
-                    raise ServerDown(f"{self.node} {why}") from None
+                    what = (
+                        "is busy with a script that has written; until the script is over, only SHUTDOWN NOSAVE ends it"
+                    )
+                    raise ServerDown(f"{self.node} {what}") from None
             else:
                 return
-        time.sleep(0.02)
+        time.sleep(SCRIPT_PAUSE_SECONDS)
 
     def clients(self) -> list[dict[str, str]]:
-        """CLIENT LIST, a row per connection."""
+        """The connections of this node, a row of ``CLIENT LIST`` each."""
         lines = str(self.call("CLIENT", "LIST")).splitlines()
         return [dict(part.partition("=")[::2] for part in line.split(" ")) for line in lines if line]
 
     def info(self, section: str) -> dict[str, str]:
+        """One section of ``INFO``."""
         lines = str(self.call("INFO", section)).splitlines()
         return dict(line.partition(":")[::2] for line in lines if ":" in line)
 
-    def now(self) -> float:
-        """The server's clock, in seconds since 1970."""
-        said = self.info("server").get("server_time_usec")
-        if said is None:
-            raise Rejected(f"{self.node} does not say what time it is", remedy="Redis 7 or later, or Valkey")
-        return int(said) / 1e6
-
-    def version(self) -> str:
-        found = self.info("server")
-        return f"Valkey {found['valkey_version']}" if "valkey_version" in found else f"Redis {found['redis_version']}"
+    def now(self) -> float | None:
+        """The server's clock in seconds since 1970, or None where the server does not report it (Redis 6)."""
+        microseconds = self.info("server").get("server_time_usec")
+        return None if microseconds is None else int(microseconds) / 1e6
 
     def save(self) -> bool:
-        """Users to where the server keeps them, False where it keeps none: a user that stands in a file comes back at a restart. Raises Unreachable."""
+        """Save the users to the server's ACL file or configuration file. A user that is still in the file returns at a restart.
+
+        Returns False where the server has neither file. Raises ServerDown where the file could not be written.
+        """
         try:
             self.call("ACL", "SAVE")
         except ResponseError as error:
             if "not configured to use an ACL file" not in str(error):
-                raise self._unsaved(error) from None
+                raise self._save_error(error) from None
         else:
             return True
         try:
             self.call("CONFIG", "REWRITE")
         except ResponseError as error:
             if "without a config file" not in str(error):
-                raise self._unsaved(error) from None
+                raise self._save_error(error) from None
             return False
         return True
 
-    def _unsaved(self, error: ResponseError) -> Exception:
+    def _save_error(self, error: ResponseError) -> Exception:
         if isinstance(error, NoPermissionError) or str(error).startswith(("BUSY", "LOADING")):
             return error
-        why = f"{self.node} could not save its users, and a restart would bring back those in its file"
-        return ServerDown(f"{why}: {error}", is_ambiguous=True)
+        what = f"{self.node} could not save its users, and a restart would bring back those in its file"
+        return ServerDown(f"{what}: {error}", is_ambiguous=True)
 
 
 class Login:
-    """Implements ``adapters.base.Login``. Once it is dead it stays so: the driver would log in again."""
+    """Implements ``adapters.base.Login``. A login that has ended once stays ended, although the driver could log in again."""
 
     def __init__(self, node: Node, username: str, password: str, *, database: int) -> None:
         self._connection = node.connection(username, password, database)

@@ -1,6 +1,7 @@
-"""Users on one node: what marks them as ours, what marks the node, and how they are taken away.
+"""ACL users on one node: their marks, the mark of the node itself, and how a user is deleted.
 
-A mark is a selector without commands: it opens nothing and survives all ways of saving.
+A mark is a selector without commands (``(~dbaccess:ledger=…)``). It grants nothing, and it survives ``ACL SAVE``, ``CONFIG REWRITE``,
+``ACL LOAD`` and ``resetpass``. A user cannot change its own mark, because no level includes ``ACL SETUSER``.
 """
 
 from __future__ import annotations
@@ -18,34 +19,41 @@ from redis.exceptions import ResponseError
 from adapters.base import Activity, ManagedUser, ServerDown
 from adapters.redis.nodes import DROP_SECONDS, Session
 
-MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]{1,18}):until=([0-9]{1,11})")
+USER_MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]{1,18}):until=([0-9]{1,11})")
 SERVER_USER = "dbaccess_server"
 SERVER_MARK = re.compile(r"~dbaccess:server=([a-z0-9-]+)")
-UNKEPT = "unkept-"
-"""Begins the word of a node that keeps its users nowhere."""
+UNSAVED_PREFIX = "unkept-"
+"""Start of the identity of a node that saves its users nowhere. The string is stored in ledgers."""
+FIRST_PAUSE_SECONDS = 0.01
+LONGEST_PAUSE_SECONDS = 0.2
 
-User = dict[str, Any]
+AclUser = dict[str, Any]
+"""The answer of ``ACL GETUSER`` as a dictionary."""
 
 
-def hashed(password: str) -> str:
-    """As the server keeps it; without salt, so passwords must be long and random, which ours are."""
+def password_rule(password: str) -> str:
+    """The ``#<hash>`` rule of ``ACL SETUSER``. The server stores the same SHA-256 without a salt, so a password must be long and random."""
     return "#" + hashlib.sha256(password.encode()).hexdigest()
 
 
-def get_user(session: Session, username: str) -> User | None:
-    """None where there is none."""
+def get_user(session: Session, username: str) -> AclUser | None:
+    """The user as the node has it, or None where it does not exist."""
     answer = session.call("ACL", "GETUSER", username)
-    return None if answer is None else paired(answer)
+    return None if answer is None else to_dict(answer)
 
 
-def marks(user: User, pattern: re.Pattern[str] = MARK) -> list[re.Match[str]]:
-    """Of the selectors without commands. The last mark of ours holds, the first of the server's."""
-    bare = [s for s in map(paired, user.get("selectors") or ()) if s["commands"] == "-@all"]
+def find_marks(user: AclUser, pattern: re.Pattern[str] = USER_MARK) -> list[re.Match[str]]:
+    """The marks among the selectors without commands, in the order in which they were set.
+
+    The last mark of a user is the valid one (``set_expiry`` adds one); of a server's marks it is the first.
+    """
+    bare = [s for s in map(to_dict, user.get("selectors") or ()) if s["commands"] == "-@all"]
     return [found for s in bare if (found := pattern.fullmatch(str(s["keys"])))]
 
 
-def managed(username: str, user: User) -> ManagedUser:
-    mark = next(reversed(marks(user)), None)
+def to_managed_user(username: str, user: AclUser) -> ManagedUser:
+    """The user with what its valid mark says; without a mark, ledger, request and expiry are None."""
+    mark = next(reversed(find_marks(user)), None)
     return ManagedUser(
         username=username,
         ledger=mark[1] if mark else None,
@@ -54,51 +62,60 @@ def managed(username: str, user: User) -> ManagedUser:
     )
 
 
-def activity_of(username: str, addresses: Sequence[str]) -> Activity:
+def to_activity(username: str, addresses: Sequence[str]) -> Activity:
+    """One session for each client address (``host:port``)."""
     hosts = {address.rpartition(":")[0].strip("[]") for address in addresses}
     return Activity(username=username, sessions=len(addresses), clients=tuple(sorted(hosts)))
 
 
-def take_away(session: Session, username: str) -> set[tuple[str, str]]:
-    """The sessions there were. DELUSER takes login, rights and sessions at once; then it is read back until none is left."""
-    deadline, pause = time.monotonic() + DROP_SECONDS, 0.01
+def delete_user(session: Session, username: str) -> set[tuple[str, str]]:
+    """Delete the user, then read back until the user and all its sessions are gone.
+
+    ``ACL DELUSER`` ends the login, the rights and every session in one step. A session that is still listed is killed by its id.
+    Deleting an absent user is no error.
+
+    Returns the sessions that were ended, as (client id, address). Raises ServerDown where sessions are left after ``DROP_SECONDS``.
+    """
+    deadline, pause = time.monotonic() + DROP_SECONDS, FIRST_PAUSE_SECONDS
     try:
-        ours = {(row["id"], row["addr"]) for row in session.clients() if row.get("user") == username}
-    except ResponseError:  # not allowed, or taken out of this server: then only the proof is not to be had
+        seen = {(row["id"], row["addr"]) for row in session.clients() if row.get("user") == username}
+    except (
+        ResponseError
+    ):  # CLIENT LIST is not allowed or disabled: the user is deleted, and the missing proof is the error
         session.call("ACL", "DELUSER", username)
         session.save()
         raise
     session.call("ACL", "DELUSER", username)
     while True:
-        left = [row for row in session.clients() if row.get("user") == username or (row["id"], row["addr"]) in ours]
+        left = [row for row in session.clients() if row.get("user") == username or (row["id"], row["addr"]) in seen]
         if not left and get_user(session, username) is None:
-            return ours
+            return seen
         if time.monotonic() > deadline:
             raise ServerDown(f"{len(left)} sessions of {username} do not end on {session.node}")
-        ours |= {(row["id"], row["addr"]) for row in left}
+        seen |= {(row["id"], row["addr"]) for row in left}
         for row in left:
             session.call("CLIENT", "KILL", "ID", row["id"])
         time.sleep(pause)
-        pause = min(pause * 2, 0.2)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
 def server_mark(session: Session) -> str | None:
-    """Of two that were made at once the first holds, for everybody."""
+    """The identity of the node, or None where it has no mark. If two bots marked the node at once, both read the first mark."""
     user = get_user(session, SERVER_USER)
-    found = marks(user, SERVER_MARK) if user is not None else []
+    found = find_marks(user, SERVER_MARK) if user is not None else []
     return found[0][1] if found else None
 
 
-def mark_server(session: Session, word: str | None = None) -> str:
-    """What the server is marked with from now on, by us or by whoever was first."""
-    word = word or ("" if session.save() else UNKEPT) + token_hex(8)
-    session.call("ACL", "SETUSER", SERVER_USER, "off", f"(~dbaccess:server={word})")
+def mark_server(session: Session, identity: str | None = None) -> str:
+    """Mark the node with ``identity`` or a random one. Returns the valid mark, which is another bot's if that bot was first."""
+    identity = identity or ("" if session.save() else UNSAVED_PREFIX) + token_hex(8)
+    session.call("ACL", "SETUSER", SERVER_USER, "off", f"(~dbaccess:server={identity})")
     session.save()
-    return server_mark(session) or word
+    return server_mark(session) or identity
 
 
 def is_open(session: Session) -> bool:
-    """Whether whoever connects is let in as ``default``; redis-cli goes on as it after a login that failed."""
+    """Whether a client without a password is let in as ``default``. redis-cli continues as ``default`` after a failed login."""
     user = get_user(session, "default")
     return user is not None and {"on", "nopass"} <= set(user["flags"])
 
@@ -107,8 +124,9 @@ OPEN_DEFAULT = (
     "everybody who reaches this server is let in without a password, as the account default",
     "ACL SETUSER default off resetpass",
 )
+"""The finding and its remedy. With ``off`` alone, protected mode would refuse all remote clients."""
 
 
-def paired(answer: Any) -> dict[str, Any]:
-    """Names and values, as the protocol gives them in turn."""
+def to_dict(answer: Any) -> dict[str, Any]:
+    """A dictionary from a flat list of names and values, which is how protocol 2 sends one."""
     return dict(zip(answer[::2], answer[1::2], strict=True))

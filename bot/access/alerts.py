@@ -7,8 +7,8 @@ from datetime import datetime
 import structlog
 
 from bot.access.context import Context
+from storage.audit_events import Event
 from storage.audit_log import AuditKind
-from storage.ledger import Event
 from storage.records import Json, Request, TaskKind
 from storage.transitions import TaskPlan
 

@@ -8,7 +8,7 @@ from bot.access.errors import Refused
 from bot.access.files import Files
 from bot.access.ports import Directory, DirectoryUnavailable, Messenger, Person
 from bot.engines import Engines
-from bot.policy.loader import Config
+from bot.policy.config import Config
 from storage.ledger import Ledger
 
 NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has mistakes. Its administrators find them by dbaccess policy check."

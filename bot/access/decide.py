@@ -15,7 +15,7 @@ from bot.access.descriptions import what_happened, why_not
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
 from bot.databases import target
-from bot.policy import asking, authorization
+from bot.policy import authorization, questions
 from storage.audit_log import AuditKind
 from storage.commands import ApplyExtension, ApproveRequest, ApproveStage, DenyRequest, OutdateRequest
 from storage.errors import NotPossible
@@ -158,10 +158,10 @@ async def approve_alone(context: Context, request: Request) -> Request:
     if request.state is not State.PENDING or request.terms.stages:
         return request
     config, grant = context.in_force(), await grant_of(context, request)
-    today = authorization.asked_today(config, request, await gathering.gather(context, config), grant=grant)
+    today = authorization.reevaluate(config, request, await gathering.gather(context, config), grant=grant)
     if isinstance(today, authorization.Outdated):
         raise await _outdate(context, request, today.what)
-    if isinstance(today, asking.Refused):
+    if isinstance(today, questions.NotAllowed):
         raise Refused(today.reason, about=today.about)
     try:
         return await context.ledger.advance(request.id, _last_approval(context, request, None))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bot.policy.loader import Config, ConfigError, load
+from bot.policy.config import Config
+from bot.policy.loader import ConfigError, load
 
 
 class Files:

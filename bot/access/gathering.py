@@ -14,10 +14,10 @@ from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.membership import NAME_MAX, Handle, pin_of
 from bot.access.ports import Person
-from bot.policy.asking import Refused
-from bot.policy.facts import NOTHING_KNOWN, Facts
-from bot.policy.loader import Config
+from bot.policy.config import Config
+from bot.policy.facts import NO_FACTS, Facts
 from bot.policy.model import EMAIL
+from bot.policy.questions import NotAllowed
 from storage.records import UsageCounts
 
 ALERT_PAUSE = timedelta(hours=1)
@@ -28,14 +28,14 @@ async def gather(context: Context, config: Config, *, tally: UsageCounts | None 
     found = await membership.read(context, config)
     for handle in found.handles:
         await _record_handle(context, handle)
-    await _alert_of_silence(context, sorted(config.named - found.members.keys()))
-    return Facts(members=found.members, tally=tally)
+    await _alert_of_silence(context, sorted(config.directory_names - found.members.keys()))
+    return Facts(members=found.members, usage=tally)
 
 
 async def gather_in_force(context: Context) -> Facts:
     """As ``gather`` by the policy in force; nothing is known while there is none."""
     config = context.files.config
-    return await gather(context, config) if config else NOTHING_KNOWN
+    return await gather(context, config) if config else NO_FACTS
 
 
 async def gather_about(context: Context, config: Config, person: Person, database: str | None) -> Facts:
@@ -45,7 +45,7 @@ async def gather_about(context: Context, config: Config, person: Person, databas
     return await gather(context, config, tally=tally)
 
 
-async def report_refusal(context: Context, no: Refused) -> None:
+async def report_refusal(context: Context, no: NotAllowed) -> None:
     """Somebody was refused because of who is in a group: those who look after the policy are told."""
     names = ", ".join(no.unknown)
     await _alert_once(
@@ -61,7 +61,7 @@ async def _record_handle(context: Context, handle: Handle) -> None:
     if handle.group is None or handle.first == handle.group:
         return
     if handle.first is None:
-        await context.ledger.remember(pin_of(handle.name), handle.group, was=None)
+        await context.ledger.set_seen(pin_of(handle.name), handle.group, was=None)
         return
     await _alert_once(
         context,

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bot.access.context import Context
+from bot.policy.config import Config
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
 from bot.policy.model import EMAIL
 from storage.records import UsageCounts
 
@@ -47,7 +47,7 @@ def pin_of(handle: str) -> str:
 
 async def read(context: Context, config: Config) -> Membership:
     """Who is in every group, and has every address, that the policy names."""
-    members = dict(await context.directory.members(config.named))
+    members = dict(await context.directory.members(config.directory_names))
     handles = await _handles(context, config)
     for handle in handles:
         if not handle.is_the_same:
@@ -56,11 +56,11 @@ async def read(context: Context, config: Config) -> Membership:
 
 
 async def _handles(context: Context, config: Config) -> tuple[Handle, ...]:
-    names = {name for name in config.named_groups if name.startswith("@")}
+    names = {name for name in config.group_names if name.startswith("@")}
     found = await context.directory.group_ids(names)
     return tuple(
         [
-            Handle(name=name, group=found.get(name), first=await context.ledger.remembered(pin_of(name)))
+            Handle(name=name, group=found.get(name), first=await context.ledger.seen(pin_of(name)))
             for name in sorted(names)
         ]
     )
@@ -68,7 +68,7 @@ async def _handles(context: Context, config: Config) -> tuple[Handle, ...]:
 
 async def facts(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
     """As ``gathering.gather``, for questions that must change nothing."""
-    return Facts(members=(await read(context, config)).members, tally=tally)
+    return Facts(members=(await read(context, config)).members, usage=tally)
 
 
 async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]
 async def remembered_groups(context: Context) -> dict[str, frozenset[str]]:
     """Who was in each group when the bot last looked: for what is judged without Slack."""
     found: dict[str, frozenset[str]] = {}
-    for name in await context.ledger.remembered_names("group:"):
-        if (people := await context.ledger.remembered(name)) is not None:
+    for name in await context.ledger.seen_names("group:"):
+        if (people := await context.ledger.seen(name)) is not None:
             found[name.removeprefix("group:")] = frozenset(json.loads(people))
     return found

@@ -11,7 +11,7 @@ from bot.access.errors import OutOfDate, Refused, Unknown
 from bot.access.ports import Person
 from bot.access.results import StatusView, Typed
 from bot.access.targets import target_of
-from bot.policy import asking, authorization, evaluation
+from bot.policy import authorization, evaluation, questions
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from storage.audit_log import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
@@ -37,7 +37,7 @@ async def changes_since(context: Context, person_id: str, last: int | None) -> t
     if last is None:
         return None
     try:
-        events = await context.ledger.changed_by((person_id, POLICY), after=last)
+        events = await context.ledger.events_by((person_id, POLICY), after=last)
     except Exception:  # noqa: BLE001 - asked in trouble: whatever goes wrong here too, nothing is certain
         return None
     return tuple(event for event in events if event.kind != AuditKind.CLICK_REFUSED)
@@ -130,15 +130,15 @@ def levels(context: Context, database: str) -> tuple[str, ...]:
 
 async def explain(
     context: Context, person: Person, typed: Typed, *, other: str | None = None
-) -> asking.Allowed | asking.Refused | asking.Missing:
+) -> questions.Allowed | questions.NotAllowed | questions.MissingPart:
     """Which rule answers, and why; nothing is requested. Others' answers are for approvers of that database and admins."""
     config, asker = context.in_force(), other or person.id
     now = await context.ledger.now()
     tally = await context.ledger.usage(asker, typed.database, now=now) if typed.database else None
     facts = await membership.facts(context, config, tally=tally)
-    if asker != person.id and not authorization.may_ask_about_others(config, person.id, typed.database, facts):
+    if asker != person.id and not authorization.may_see_others(config, person.id, typed.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
-    question = asking.PolicyQuestion(
+    question = questions.PolicyQuestion(
         person_id=asker,
         database=typed.database,
         level=typed.level,
@@ -148,4 +148,4 @@ async def explain(
         at=now,
         needs_reason=False,
     )
-    return evaluation.may_ask(config, question, facts)
+    return evaluation.evaluate(config, question, facts)

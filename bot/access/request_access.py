@@ -12,10 +12,10 @@ from bot.access.descriptions import why_not
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import DirectoryUnavailable, Person
 from bot.access.results import FormNeeded, RequestOutcome, Typed
-from bot.policy import asking, evaluation
+from bot.policy import evaluation, questions
 from bot.policy.catalog import catalog_entries
+from bot.policy.config import Config
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
 from storage.commands import CancelRequest
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
 from storage.records import Draft, Request, RequestKind, UsageCounts
@@ -52,19 +52,21 @@ async def request_access(
     raise Refused("Too much is asked at once; please try again.")
 
 
-def _still(config: Config, question: asking.PolicyQuestion, facts: Facts) -> Callable[[UsageCounts], bool]:
+def _still(config: Config, question: questions.PolicyQuestion, facts: Facts) -> Callable[[UsageCounts], bool]:
     """The answer with what the ledger counts in the very transaction that writes the ask."""
-    return lambda tally: isinstance(evaluation.may_ask(config, question, replace(facts, tally=tally)), asking.Allowed)
+    return lambda tally: isinstance(
+        evaluation.evaluate(config, question, replace(facts, usage=tally)), questions.Allowed
+    )
 
 
 async def _allowed(
-    context: Context, config: Config, question: asking.PolicyQuestion, facts: Facts, typed: Typed
-) -> asking.Allowed:
-    answer = evaluation.may_ask(config, question, facts)
-    if isinstance(answer, asking.Missing):
+    context: Context, config: Config, question: questions.PolicyQuestion, facts: Facts, typed: Typed
+) -> questions.Allowed:
+    answer = evaluation.evaluate(config, question, facts)
+    if isinstance(answer, questions.MissingPart):
         mine = catalog_entries(config, question.person_id, facts, question.kind)
-        raise FormNeeded(typed, mine, answer.what, grant=question.grant)
-    if isinstance(answer, asking.Refused):
+        raise FormNeeded(typed, mine, answer.part, grant=question.grant)
+    if isinstance(answer, questions.NotAllowed):
         if answer.about == "people":
             await gathering.report_refusal(context, answer)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
@@ -81,8 +83,8 @@ async def _granted_at_once(context: Context, asked: RequestOutcome) -> RequestOu
         return replace(asked, not_yet=str(no))  # a refusal would say that nothing was stored
 
 
-async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> asking.PolicyQuestion:
-    return asking.PolicyQuestion(
+async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> questions.PolicyQuestion:
+    return questions.PolicyQuestion(
         person_id=person.id,
         database=typed.database,
         level=typed.level,
@@ -95,7 +97,7 @@ async def _question(context: Context, person: Person, typed: Typed, grant: Reque
 
 
 async def _draft(
-    context: Context, person: Person, typed: Typed, answer: asking.Allowed, grant: Request | None
+    context: Context, person: Person, typed: Typed, answer: questions.Allowed, grant: Request | None
 ) -> Draft:
     assert typed.database is not None, "judged as complete"
     return Draft(

@@ -8,7 +8,7 @@ from bot.access.descriptions import what_happened, why_not
 from bot.access.errors import Refused, TooLate, Unknown
 from bot.access.ports import Person
 from bot.policy import authorization
-from bot.policy.facts import NOTHING_KNOWN
+from bot.policy.facts import NO_FACTS
 from storage.audit_log import AuditKind
 from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.errors import NoSuchRequest, NotPossible
@@ -34,7 +34,7 @@ async def revoke(context: Context, person: Person, request_id: int) -> Request:
 async def _may_revoke(context: Context, person: Person, request: Request) -> None:
     context.files.refresh()
     config, decisions = context.files.config, await context.ledger.decisions(request.id)
-    facts = await gathering.gather(context, config) if config else NOTHING_KNOWN
+    facts = await gathering.gather(context, config) if config else NO_FACTS
     if config is not None and authorization.may_revoke(config, request, decisions, person.id, facts):
         return
     await context.ledger.record(

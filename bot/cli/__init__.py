@@ -1,7 +1,9 @@
-"""``dbaccess``: the same verbs as in Slack, for those who run it. Exit status 0, 1 (no, or something is wrong), 2 (wrong use)."""
+"""The ``dbaccess`` command. Exit status: 0; 1 if the answer is no or something is wrong; 2 for wrong usage."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
 import sys
 import threading
@@ -17,8 +19,8 @@ import typer
 from adapters.base import AdapterError
 from bot import logs
 from bot.access.errors import AccessError
-from bot.app import CannotStart
-from bot.cli import common, doctor, listing, policy, revoke, run, store, sweep
+from bot.app import App, CannotStart
+from bot.cli import common, doctor, listing, policy, revoke, store, sweep
 from bot.http import CannotListen
 from bot.policy.loader import ConfigError
 from bot.settings import SettingsError
@@ -31,12 +33,6 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(policy.app, name="policy")
 app.add_typer(store.app, name="store")
-app.command("run")(run.run)
-app.command("doctor")(doctor.doctor)
-app.command("list")(listing.list_requests)
-app.command("show")(listing.show)
-app.command("revoke")(revoke.revoke)
-app.command("sweep")(sweep.sweep)
 
 
 def _version(wanted: bool) -> None:
@@ -57,49 +53,73 @@ def options(
     common.is_debugging = logs.shows_tracebacks = debug
 
 
-EXPECTED = (SettingsError, ConfigError, CannotStart, CannotListen, AccessError, LedgerError, AdapterError)
+TOKENS = ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET")
+"""Removed from the environment once they are read. Bolt would read them too, next to the client that has its token."""
+
+
+@app.command()
+def run(
+    observe: Annotated[bool, typer.Option("--observe", hidden=True, help="Comes with a later version.")] = False,
+) -> None:
+    """Run the bot until it is told to stop (Ctrl-C, SIGTERM)."""
+    if observe:
+        raise common.usage_error("--observe comes with a later version.")
+    settings = common.settings()
+    for name in TOKENS:
+        os.environ.pop(name, None)
+    asyncio.run(App(settings).run())
+
+
+app.command("doctor")(doctor.doctor)
+app.command("list")(listing.list_requests)
+app.command("show")(listing.show)
+app.command("revoke")(revoke.revoke)
+app.command("sweep")(sweep.sweep)
+
+
+EXPECTED_ERRORS = (SettingsError, ConfigError, CannotStart, CannotListen, AccessError, LedgerError, AdapterError)
 
 
 def main() -> None:
-    """The console script. Status 1: what is foreseen is a sentence, anything else a sentence with a reference."""
+    """The console script. An expected error is printed as its message, any other error with a reference; both exit with status 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign is no reason to end
-    logs.begin()
-    threading.excepthook = _in_a_thread
+            stream.reconfigure(errors="backslashreplace")  # a missing character must not end the command
+    logs.configure_early()
+    threading.excepthook = _on_thread_failure
     try:
-        _must_be_text(sys.argv[1:])
+        _require_utf8(sys.argv[1:])
         app()
-    except EXPECTED as wrong:
-        _end(str(wrong), wrong)
+    except EXPECTED_ERRORS as wrong:
+        _exit(str(wrong), wrong)
     except Exception as unforeseen:
         number = secrets.token_hex(4).upper()
         reference = f"{number[:4]}-{number[4:]}"
         kind = type(unforeseen).__name__
         if common.is_running:
             log.exception("command_failed", reference=reference, error=kind)
-        _end(f"Something went wrong ({kind}). Reference {reference}; run again with --debug to see more.", unforeseen)
+        _exit(f"Something went wrong ({kind}). Reference {reference}; run again with --debug to see more.", unforeseen)
 
 
-def _must_be_text(arguments: Sequence[str]) -> None:
-    """Bytes that are no UTF-8 are no name of anything. Exit status 2."""
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Exit with status 2 where an argument is not UTF-8: no name contains such bytes."""
     for number, argument in enumerate(arguments, start=1):
         if any("\ud800" <= sign <= "\udfff" for sign in argument):
             typer.echo(f"Argument {number} is not text in UTF-8.", err=True)
             sys.exit(2)
 
 
-def _end(words: str, why: BaseException) -> NoReturn:
+def _exit(message: str, why: BaseException) -> NoReturn:
     if common.is_debugging:
-        typer.echo(logs.scrubbed("".join(traceback.format_exception(why))), err=True)
-    typer.echo(words, err=True)
+        typer.echo(logs.scrub("".join(traceback.format_exception(why))), err=True)
+    typer.echo(message, err=True)
     sys.exit(1)
 
 
-def _in_a_thread(failed: threading.ExceptHookArgs) -> None:
-    """A driver's thread that answers when nobody waits for it any more has nothing to say; others are one line."""
+def _on_thread_failure(failed: threading.ExceptHookArgs) -> None:
+    """Log one line where a thread fails. A driver's thread that answers after the loop is closed is ignored."""
     if failed.exc_type is RuntimeError and "loop is closed" in str(failed.exc_value):
         return
     if common.is_debugging and failed.exc_value is not None:
-        typer.echo(logs.scrubbed("".join(traceback.format_exception(failed.exc_value))), err=True)
+        typer.echo(logs.scrub("".join(traceback.format_exception(failed.exc_value))), err=True)
     log.error("thread_failed", error=failed.exc_type.__name__)

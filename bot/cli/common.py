@@ -1,4 +1,4 @@
-"""What the commands share: settings, the answer as words or JSON."""
+"""What the commands share: settings, and output as text or JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import typer
 
 from bot import logs
 from bot.settings import Settings, read_settings
-from storage.records import Request
+from storage.records import Receipt, Request
 from storage.serialization import receipt_json
 
 is_debugging = False
 is_running = False
-"""The running bot keeps in its log what a command that answers a question shows to nobody."""
+"""True in the process of the running bot. It also logs an unexpected error, which other commands only print."""
 
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON: a list of objects.")]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON: a list of objects.")]
 FIELDS = (
     "id",
     "state",
@@ -36,33 +36,33 @@ FIELDS = (
 
 
 def settings() -> Settings:
-    """The environment of the running bot, with logs set up by it. Raises SettingsError."""
+    """The settings of the running bot. Configures logs by them. Raises SettingsError."""
     global is_running  # noqa: PLW0603 - one command a process
     is_running = True
     found = read_settings(to_end=True)
-    logs.set_up(found)
+    logs.configure(found)
     return found
 
 
 def quiet_settings(*, to_end: bool = False) -> Settings:
-    """For commands that answer a question: only what is wrong is logged. ``to_end``: the command ends grants."""
+    """The settings of a command that answers and ends: only errors are logged. ``to_end``: the command ends grants."""
     found = read_settings(to_end=to_end)
-    logs.set_up(found.model_copy(update={"log_level": "error"}))
+    logs.configure(found.model_copy(update={"log_level": "error"}))
     return found
 
 
 def print_json(objects: Sequence[Any]) -> None:
-    """A list, whatever was asked."""
+    """Print a list of objects."""
     typer.echo(json.dumps(list(objects), indent=2, ensure_ascii=False))
 
 
 def rfc3339(at: datetime | None) -> str | None:
-    """In UTC, with ``Z``."""
+    """Format a time as RFC 3339 in UTC, with ``Z``."""
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def request_json(request: Request) -> dict[str, Any]:
-    """A request as tools read it."""
+    """A request as a JSON object, with exactly the keys in ``FIELDS``."""
     found = {
         "id": request.id,
         "state": request.state.value,
@@ -75,18 +75,23 @@ def request_json(request: Request) -> dict[str, Any]:
         "expires_at": rfc3339(request.expires_at),
         "ended_at": rfc3339(request.ended_at),
         "ended_because": request.ended_because.value if request.ended_because else None,
-        "receipt": dict(receipt_json(request.receipt)) if request.receipt else None,
+        "receipt": _receipt(request.receipt) if request.receipt else None,
     }
     assert tuple(found) == FIELDS, "the contract names these fields"
     return found
 
 
-def local(at: datetime | None) -> str:
-    """For people at this machine."""
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    """A receipt as scripts know it: the keys of its outcome, without the outcome itself."""
+    return {name: value for name, value in receipt_json(receipt).items() if name != "outcome"}
+
+
+def local_time(at: datetime | None) -> str:
+    """Format a time in this machine's zone."""
     return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
-def wrong_use(words: str) -> typer.Exit:
-    """Exit status 2, said on stderr."""
-    typer.echo(words, err=True)
+def usage_error(message: str) -> typer.Exit:
+    """Print the message on stderr; the caller raises the result, which exits with status 2."""
+    typer.echo(message, err=True)
     return typer.Exit(2)

@@ -1,4 +1,4 @@
-"""``dbaccess doctor``: everything that must be well, looked at one by one, and proven with ``--try``."""
+"""``dbaccess doctor``: print the result of every check; with ``--try`` also run trials on the databases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bot.cli import common
-from bot.doctor import Section, examine, try_out
+from bot.doctor import Section, examine, run_trials
 from bot.settings import Settings
 from bot.trial import Step
 
@@ -21,47 +21,47 @@ def doctor(
         bool,
         typer.Option(
             "--try",
-            help="Prove it: make a user on each level, log in, end it with a session open, read back; leaves nothing.",
+            help="Create a user on each level, log in, end it with the session open, verify the end. Leaves nothing behind.",
         ),
     ] = False,
-    as_json: common.Json = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """Settings, Slack, ledger, each database: what is well, what is not, and the statement that mends it. Status 1 when something is wrong."""
+    """Check settings, Slack, ledger and each database, and print what fixes each problem. Status 1 when something is wrong."""
     settings = common.quiet_settings()
     sections = asyncio.run(examine(settings, databases or []))
     report = [_finding_json(s, number) for s in sections for number in range(len(s.findings))]
     if not as_json:
         for section in sections:
-            _print(section)
-    is_well = not any(f.is_fatal and not f.is_ok for s in sections for f in s.findings)
+            _print_section(section)
+    is_healthy = not any(f.is_fatal and not f.is_ok for s in sections for f in s.findings)
     if try_it:
-        is_well = _try(settings, databases or [], report, as_json=as_json) and is_well
+        is_healthy = _run_trials(settings, databases or [], report, as_json=as_json) and is_healthy
     if as_json:
         common.print_json(report)
-    if not is_well:
+    if not is_healthy:
         raise typer.Exit(1)
 
 
-def _try(settings: Settings, databases: list[str], report: list[dict[str, Any]], *, as_json: bool) -> bool:
-    """Each step is printed as it ends."""
-    named: set[str] = set()
+def _run_trials(settings: Settings, databases: list[str], report: list[dict[str, Any]], *, as_json: bool) -> bool:
+    """Run the trials; print each step as it ends."""
+    printed: set[str] = set()
 
-    def tell(database: str, step: Step) -> None:
+    def on_step(database: str, step: Step) -> None:
         where = f"Trial {database}, level {step.level}"
         report.append(
-            {"section": where, "ok": step.ok, "fatal": not step.ok, "what": _words(step), "mend": None,
+            {"section": where, "ok": step.ok, "fatal": not step.ok, "what": _step_text(step), "mend": None,
              "database": database, "level": step.level, "step": step.name, "ms": step.ms}
         )  # fmt: skip
         if not as_json:
-            if where not in named:
-                named.add(where)
+            if where not in printed:
+                printed.add(where)
                 typer.echo(where)
-            typer.echo(f"  {'✓' if step.ok else '✗'} {step.ms:8.1f} ms  {_words(step)}")
+            typer.echo(f"  {'✓' if step.ok else '✗'} {step.ms:8.1f} ms  {_step_text(step)}")
 
-    return asyncio.run(try_out(settings, databases, tell))
+    return asyncio.run(run_trials(settings, databases, on_step))
 
 
-def _words(step: Step) -> str:
+def _step_text(step: Step) -> str:
     return f"{step.name}: {step.what}" if step.what else step.name
 
 
@@ -71,7 +71,7 @@ def _finding_json(section: Section, number: int) -> dict[str, Any]:
     return {"section": section.name, "ok": found.is_ok, "fatal": fatal, "what": found.what, "mend": found.remedy}
 
 
-def _print(section: Section) -> None:
+def _print_section(section: Section) -> None:
     typer.echo(section.name)
     for finding in section.findings:
         sign = "✓" if finding.is_ok else "✗" if finding.is_fatal else "!"

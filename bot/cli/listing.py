@@ -17,17 +17,17 @@ from bot.durations import format_duration
 from storage.records import AuditEvent, Decision, Request
 
 PIPED_WIDTH = 300
-"""Columns where nobody looks: one request stays one line."""
+"""Columns where the output is not a terminal: each request stays on one line."""
 
 
 def list_requests(
-    all_: Annotated[bool, typer.Option("--all", help="All there ever were, newest first.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every request, newest first.")] = False,
     database: Annotated[str | None, typer.Option(help="Of this database.")] = None,
     person: Annotated[str | None, typer.Option(help="Of this person (U…).")] = None,
-    as_json: common.Json = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """Live grants and waiting requests, or all."""
-    found = asyncio.run(_found(all_=all_, database=database, person=person))
+    """List live grants and waiting requests, or all requests."""
+    found = asyncio.run(_fetch_requests(all_=all_, database=database, person=person))
     if as_json:
         common.print_json([common.request_json(r) for r in found])
     elif not found:
@@ -37,7 +37,7 @@ def list_requests(
         Console(width=None if console.is_terminal else PIPED_WIDTH, markup=False, emoji=False).print(_table(found))
 
 
-async def _found(*, all_: bool, database: str | None, person: str | None) -> tuple[Request, ...]:
+async def _fetch_requests(*, all_: bool, database: str | None, person: str | None) -> tuple[Request, ...]:
     async with offline(common.quiet_settings()) as context:
         if all_:
             return await context.ledger.requests(person_id=person, database=database)
@@ -50,19 +50,19 @@ def _table(found: tuple[Request, ...]) -> Table:
     table = Table("id", "state", "requester", "database", "level", "user", "until", "ended", box=None)
     for r in found:
         until = r.expires_at if r.is_live else None
-        ended = f"{common.local(r.ended_at)}, {r.ended_because}" if r.ended_because else "-"
+        ended = f"{common.local_time(r.ended_at)}, {r.ended_because}" if r.ended_because else "-"
         table.add_row(
-            f"#{r.id}", r.state, r.requester_id, r.database, r.level, r.username or "-", common.local(until), ended
+            f"#{r.id}", r.state, r.requester_id, r.database, r.level, r.username or "-", common.local_time(until), ended
         )
     return table
 
 
 def show(
     request_id: Annotated[str, typer.Argument(metavar="ID", help="The request's number, with or without #.")],
-    as_json: common.Json = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """One request with its whole history."""
-    request, decisions, events = asyncio.run(_one(number(request_id)))
+    """Show one request with its whole history."""
+    request, decisions, events = asyncio.run(_fetch_request(parse_request_number(request_id)))
     if as_json:
         history = [
             {"at": common.rfc3339(e.at), "kind": e.kind, "actor": e.actor, "facts": dict(e.facts), "text": e.text}
@@ -74,16 +74,18 @@ def show(
         f"#{request.id} {request.state}: {request.level} on {request.database} for {format_duration(request.effective_duration)}"
     )
     typer.echo(
-        f"  asked {common.local(request.requested_at)} by {request.requester_id} ({request.requester_name}): {request.reason}"
+        f"  asked {common.local_time(request.requested_at)} by {request.requester_id} ({request.requester_name}): {request.reason}"
     )
     typer.echo(f"  rule {request.terms.rule}, policy {request.terms.policy_digest}")
-    for line in (*_decision_lines(decisions), *_life_lines(request)):
+    for line in (*_decision_lines(decisions), *_grant_lines(request)):
         typer.echo(f"  {line}")
     for event in events:
-        typer.echo(f"  {common.local(event.at)}  {event.kind}  {event.actor}{'  ' + event.text if event.text else ''}")
+        typer.echo(
+            f"  {common.local_time(event.at)}  {event.kind}  {event.actor}{'  ' + event.text if event.text else ''}"
+        )
 
 
-async def _one(request_id: int) -> tuple[Request, tuple[Decision, ...], tuple[AuditEvent, ...]]:
+async def _fetch_request(request_id: int) -> tuple[Request, tuple[Decision, ...], tuple[AuditEvent, ...]]:
     async with offline(common.quiet_settings()) as context:
         request = await queries.visible(context, operator(), request_id)
         return request, await context.ledger.decisions(request_id), await context.ledger.history(request_id)
@@ -91,30 +93,30 @@ async def _one(request_id: int) -> tuple[Request, tuple[Decision, ...], tuple[Au
 
 def _decision_lines(decisions: tuple[Decision, ...]) -> list[str]:
     return [
-        f"{d.verdict} by {d.person_id} ({d.person_name}) {common.local(d.at)}{': ' + d.reason if d.reason else ''}"
+        f"{d.verdict} by {d.person_id} ({d.person_name}) {common.local_time(d.at)}{': ' + d.reason if d.reason else ''}"
         for d in decisions
     ]
 
 
-def _life_lines(request: Request) -> list[str]:
+def _grant_lines(request: Request) -> list[str]:
     lines = []
     if request.username:
-        lines.append(f"user {request.username}, until {common.local(request.expires_at)}")
+        lines.append(f"user {request.username}, until {common.local_time(request.expires_at)}")
     if request.ended_because:
         lines.append(
-            f"ended {common.local(request.ended_at)}: {request.ended_because}{' — ' + request.ended_note if request.ended_note else ''}"
+            f"ended {common.local_time(request.ended_at)}: {request.ended_because}{' — ' + request.ended_note if request.ended_note else ''}"
         )
     if request.receipt:
         at = request.receipt.read_back_at
         lines.append(
-            f"receipt: {describe_receipt(request.receipt)}{' Read back ' + common.local(at) + '.' if at else ''}"
+            f"receipt: {describe_receipt(request.receipt)}{' Read back ' + common.local_time(at) + '.' if at else ''}"
         )
     return lines
 
 
-def number(text: str) -> int:
-    """``42`` or ``#42``; anything else is wrong use."""
+def parse_request_number(text: str) -> int:
+    """Parse ``42`` or ``#42``. Anything else is wrong usage."""
     digits = text.removeprefix("#")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= queries.NUMBER_MAX):
-        raise common.wrong_use(f"{text} is no request's number; it looks like 42 or #42.")
+        raise common.usage_error(f"{text} is not a request number; it looks like 42 or #42.")
     return int(digits)

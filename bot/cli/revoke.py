@@ -1,4 +1,4 @@
-"""``dbaccess revoke``: end grants, wait until they are dead, print the receipts."""
+"""``dbaccess revoke``: end grants, wait until they have ended, print the receipts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bot.access.descriptions import describe_receipt
 from bot.access.errors import AccessError, TooLate
 from bot.app import offline, operator
 from bot.cli import common
-from bot.cli.listing import number
+from bot.cli.listing import parse_request_number
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
 from storage.records import Request, State
 
-LOOK_SECONDS = 1.0
-TELL_SECONDS = 5.0
+POLL_SECONDS = 1.0
+NOTIFY_SECONDS = 5.0
 
 
 def revoke(
@@ -35,17 +35,19 @@ def revoke(
     all_: Annotated[bool, typer.Option("--all", help="All grants.")] = False,
     gone: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="The server is no more: end without proof, and say so for ever."),
+        typer.Option(
+            metavar="REASON", help="The server no longer exists: end without verification; the receipt says so."
+        ),
     ] = None,
     wait: Annotated[float, typer.Option(help="How many seconds to wait for the servers.")] = 60.0,
-    as_json: common.Json = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """End grants. Waits until they are dead and prints the receipts; status 1 when one is not."""
+    """End grants, wait until they have ended, print the receipts. Status 1 when one has not ended."""
     if sum((bool(ids), database is not None or person is not None, all_)) != 1:
-        raise common.wrong_use("Name requests by their numbers, or a --database or --person, or --all.")
+        raise common.usage_error("Name requests by their numbers, or a --database or --person, or --all.")
     if gone is not None and not gone.strip():
-        raise common.wrong_use("--gone needs a reason: it stays in the receipt for ever.")
-    numbers = list(dict.fromkeys(number(i) for i in ids or ()))
+        raise common.usage_error("--gone needs a reason, which becomes part of the receipt.")
+    numbers = list(dict.fromkeys(parse_request_number(i) for i in ids or ()))
     ended, refused = asyncio.run(_revoke(numbers, database=database, person=person, gone=gone, wait=wait))
     if as_json:
         common.print_json([common.request_json(r) for r in ended])
@@ -69,7 +71,7 @@ def _line(request: Request) -> str:
 async def _revoke(
     numbers: list[int], *, database: str | None, person: str | None, gone: str | None, wait: float
 ) -> tuple[list[Request], list[str]]:
-    """What was ended, or is still being ended, and what was refused: one refusal does not spare the others."""
+    """End the grants. Returns those that ended or are ending, and the refusals. A refusal does not stop the others."""
     refused: list[str] = []
     async with offline(common.quiet_settings(to_end=True)) as context:
         if not numbers:
@@ -77,15 +79,15 @@ async def _revoke(
         begun = []
         for request_id in numbers:
             try:
-                await _begin(context, request_id, gone)
+                await _revoke_one(context, request_id, gone)
                 begun.append(request_id)
             except AccessError as no:
                 refused.append(str(no))
-        await _wait(context, begun, wait)
+        await _wait_for_ends(context, begun, wait)
         return [await context.ledger.request(request_id) for request_id in begun], refused
 
 
-async def _begin(context: Context, request_id: int, gone: str | None) -> None:
+async def _revoke_one(context: Context, request_id: int, gone: str | None) -> None:
     try:
         if gone is not None:
             await verbs.declare_gone(context, operator(), request_id, gone)
@@ -97,25 +99,25 @@ async def _begin(context: Context, request_id: int, gone: str | None) -> None:
             raise
 
 
-async def _wait(context: Context, numbers: list[int], seconds: float) -> None:
-    """A running bot does the work; where none runs we are it, for as long as this takes."""
+async def _wait_for_ends(context: Context, numbers: list[int], seconds: float) -> None:
+    """Wait for the running bot to end the grants. Where no bot runs, run the jobs in this process meanwhile."""
     deadline = time.monotonic() + seconds
-    works_itself = context.ledger.take_sole_run() if context.ledger.is_sqlite else True
-    if works_itself and context.ledger.is_sqlite:
+    runs_jobs = context.ledger.acquire_run_lock() if context.ledger.is_sqlite else True
+    if runs_jobs and context.ledger.is_sqlite:
         await context.ledger.free_leases()
     try:
-        async with _working(context) if works_itself else nullcontext():
-            await _ended(context, numbers, deadline)
-            if works_itself:
-                await _told(context, numbers, min(deadline, time.monotonic() + TELL_SECONDS))
+        async with _runner_running(context) if runs_jobs else nullcontext():
+            await _watch_ends(context, numbers, deadline)
+            if runs_jobs:
+                await _wait_for_notifications(context, numbers, min(deadline, time.monotonic() + NOTIFY_SECONDS))
     finally:
-        if works_itself:
-            context.ledger.release_sole_run()
+        if runs_jobs:
+            context.ledger.release_run_lock()
 
 
 @asynccontextmanager
-async def _working(context: Context) -> AsyncIterator[None]:
-    """The runner at work; what it has begun when it is told to stop is let end."""
+async def _runner_running(context: Context) -> AsyncIterator[None]:
+    """Run the job runner. On exit, jobs that have begun are finished."""
     stop = asyncio.Event()
     running = asyncio.create_task(Runner(context, JOBS).run(stop))
     try:
@@ -125,27 +127,27 @@ async def _working(context: Context) -> AsyncIterator[None]:
         await running
 
 
-async def _ended(context: Context, numbers: list[int], deadline: float) -> None:
+async def _watch_ends(context: Context, numbers: list[int], deadline: float) -> None:
     progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     bar = progress.add_task("Ending", total=len(numbers))
     with progress:
-        while time.monotonic() < deadline and (alive := await _alive(context, numbers)):
+        while time.monotonic() < deadline and (alive := await _count_live(context, numbers)):
             progress.update(bar, completed=len(numbers) - alive)
-            await context.ledger.changed(LOOK_SECONDS, reader="revoke")
+            await context.ledger.wait_for_commit(POLL_SECONDS, reader="revoke")
 
 
-async def _told(context: Context, numbers: list[int], deadline: float) -> None:
-    """Cards and messages follow the ends. Where Slack does not answer they are left to the bot's next run."""
-    while time.monotonic() < deadline and await _is_due(context, numbers):
-        await context.ledger.changed(LOOK_SECONDS, reader="revoke")
+async def _wait_for_notifications(context: Context, numbers: list[int], deadline: float) -> None:
+    """Wait until cards and messages are updated. Where Slack does not answer, the bot's next run updates them."""
+    while time.monotonic() < deadline and await _has_due_tasks(context, numbers):
+        await context.ledger.wait_for_commit(POLL_SECONDS, reader="revoke")
 
 
-async def _is_due(context: Context, numbers: list[int]) -> bool:
+async def _has_due_tasks(context: Context, numbers: list[int]) -> bool:
     now = await context.ledger.now()
     tasks = [task for request_id in numbers for task in await context.ledger.tasks(request_id=request_id)]
     return any(task.due_at <= now for task in tasks)
 
 
-async def _alive(context: Context, numbers: list[int]) -> int:
+async def _count_live(context: Context, numbers: list[int]) -> int:
     states = [(await context.ledger.request(request_id)).state for request_id in numbers]
     return sum(state is not State.REVOKED for state in states)

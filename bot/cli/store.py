@@ -1,4 +1,4 @@
-"""``dbaccess store``: the ledger itself."""
+"""``dbaccess store``: create, upgrade and check the ledger."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import typer
 from bot.cli import common
 from storage.ledger import Ledger
 
-app = typer.Typer(no_args_is_help=True, help="The ledger: make it, bring it up to date, look whether it is well.")
+app = typer.Typer(no_args_is_help=True, help="The ledger: create it, upgrade it, check it.")
 
 
 @app.command()
 def upgrade() -> None:
-    """Make the ledger, or bring it up to date."""
+    """Create the ledger, or upgrade it."""
     typer.echo(f"The ledger {asyncio.run(_upgrade())} is up to date.")
 
 
 @app.command()
-def check(as_json: common.Json = False) -> None:
-    """Is there a ledger of this version, and can it be written?"""
+def check(as_json: common.JsonOption = False) -> None:
+    """Check that the ledger exists in this version and can be written."""
     found = asyncio.run(_check())
     if as_json:
         common.print_json([found])

@@ -1,4 +1,4 @@
-"""``dbaccess sweep``: the servers' users against the ledger."""
+"""``dbaccess sweep``: compare the managed users on the servers with the ledger."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bot.monitors import servers
 
 
 def sweep(
-    fix: Annotated[bool, typer.Option("--fix", help="End the users of this ledger that no live grant has.")] = False,
-    as_json: common.Json = False,
+    fix: Annotated[bool, typer.Option("--fix", help="End managed users of this ledger without a live grant.")] = False,
+    as_json: common.JsonOption = False,
 ) -> None:
-    """Managed users on the servers against the ledger: orphans, grants without a user, other people's. Status 1 when something is wrong."""
+    """Compare managed users with the ledger: users without a grant, grants without a user, users of others. Status 1 when something is wrong."""
     found, ended = asyncio.run(_sweep(fix=fix))
     if as_json:
         common.print_json([_json(stray, ended) for stray in found.strays])
@@ -29,7 +29,7 @@ def sweep(
         if s.kind is not servers.StrayKind.FOREIGN and not ended.get(s.username, "").startswith("ended")
     ]
     for name, why in found.unanswered.items():
-        typer.echo(f"{name} was not looked at: {why}", err=True)
+        typer.echo(f"{name} was not checked: {why}", err=True)
     if wrong or found.unanswered:
         raise typer.Exit(1)
 
@@ -43,11 +43,11 @@ async def _sweep(*, fix: bool) -> tuple[servers.SweepResult, dict[str, str]]:
             if stray.kind is not servers.StrayKind.ORPHAN:
                 continue
             try:
-                receipt = await servers.end_stray(context, stray, actor=operator().id)
+                removal = await servers.end_stray(context, stray, actor=operator().id)
             except AdapterError as error:
                 ended[stray.username] = f"not ended: {error}"
             else:
-                ended[stray.username] = f"ended, {receipt.sessions_ended} sessions"
+                ended[stray.username] = f"ended, {removal.sessions_ended} sessions"
     return found, ended
 
 

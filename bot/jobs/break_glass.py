@@ -13,8 +13,8 @@ from bot.access.ports import Delayed, Undeliverable
 from bot.jobs.job import JobContext, Retry
 from bot.notifications.cards import post_card_copy
 from bot.policy import authorization
+from bot.policy.config import Config
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
 from storage.commands import DenyRequest
 from storage.records import Message, Purpose, Request, State
 

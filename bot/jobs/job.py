@@ -11,7 +11,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from bot.access.context import Context
 from storage.commands import Command
-from storage.records import Claim, Json, Request, TaskKind
+from storage.records import Json, Request, TaskKind
+from storage.task_queue import Claim
 
 ALERT_AT = 3
 ALERT_EVERY = 20
@@ -83,7 +84,7 @@ class JobContext:
         """In how many seconds to ask again whether the end is due. Raises Retry where it is."""
         ledger, request_id = self.context.ledger, self.claim.task.request_id
         assert request_id is not None, "the lock key of a grant"
-        left = await ledger.until_due(TaskKind.REVOKE, request_id)
+        left = await ledger.time_until_due(TaskKind.REVOKE, request_id)
         if left is not None and left.total_seconds() <= 0:
             raise Retry("the end of the grant is due", at=await ledger.now())
         return LOOK_SECONDS if left is None else min(LOOK_SECONDS, left.total_seconds())

@@ -26,8 +26,9 @@ from bot.access.context import Context
 from bot.access.ports import Delayed
 from bot.jobs.job import Job, JobContext, Retry, backoff, is_alert_due
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
-from storage.records import Claim, Priority, Slot, TaskKind
-from storage.slots import SLACK
+from storage.pools import SLACK, Priority, Slot
+from storage.records import TaskKind
+from storage.task_queue import Claim
 from storage.transitions import Obstacle, TaskPlan
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Runner:
         if due is not None:
             seconds = max(SHORTEST_SLEEP, min(seconds, (due - await self.ledger.now()).total_seconds()))
         waits = [
-            asyncio.ensure_future(self.ledger.changed(seconds)),
+            asyncio.ensure_future(self.ledger.wait_for_commit(seconds)),
             asyncio.ensure_future(self._nudge.wait()),
             asyncio.ensure_future(stop.wait()),
         ]
@@ -167,7 +168,7 @@ class Runner:
             with suppress(LedgerError):
                 try:
                     task = claim.task
-                    await self.ledger.put_back(
+                    await self.ledger.reschedule(
                         claim, due_at=task.due_at, error="the ledger failed", is_untried=task.attempts == 1
                     )
                 except ClaimLost:
@@ -180,12 +181,12 @@ class Runner:
             await self.effects[task.kind](self.context, job)
         except Retry as again:
             at = again.at or await self.ledger.now() + backoff(task.attempts)
-            await self.ledger.put_back(claim, due_at=at, error=str(again), is_untried=again.is_untried)
+            await self.ledger.reschedule(claim, due_at=at, error=str(again), is_untried=again.is_untried)
         except Delayed as delayed:
             pause = timedelta(seconds=delayed.retry_after) if delayed.retry_after else backoff(task.attempts)
-            await self.ledger.put_back(claim, due_at=await self.ledger.now() + pause, error=str(delayed))
+            await self.ledger.reschedule(claim, due_at=await self.ledger.now() + pause, error=str(delayed))
         except ServerDown as silent:
-            await self.ledger.put_back(
+            await self.ledger.reschedule(
                 claim, due_at=await self.ledger.now() + backoff(task.attempts), error=str(silent)
             )
         except NoSuchRequest:
@@ -206,7 +207,7 @@ class Runner:
             what = f"Cannot end #{task.request_id}: dbaccess failed with {words}."
             steps = ("End it by hand on its server. The log has more under the reference.",)
             await raise_alert(self.context, None, what, tries=task.attempts, steps=steps)
-        await self.ledger.put_back(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=words)
+        await self.ledger.reschedule(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=words)
 
     async def _lost(self, claim: Claim, lost: ClaimLost | NotPossible) -> None:
         """Another worker has the task, or the state moved on: nothing more outside; what we left there is looked at in turn."""
@@ -219,7 +220,7 @@ class Runner:
             await self.ledger.add_task(plan, request_id=task.request_id)
         if isinstance(lost, NotPossible) and lost.obstacle is not Obstacle.CLAIM_LOST:
             if task.kind is TaskKind.REVOKE and lost.request.is_live:
-                await self.ledger.put_back(claim, due_at=await self.ledger.now(), error=str(lost.obstacle))
+                await self.ledger.reschedule(claim, due_at=await self.ledger.now(), error=str(lost.obstacle))
             else:
                 await self.ledger.finish(claim)
 

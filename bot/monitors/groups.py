@@ -20,19 +20,19 @@ async def check_groups(context: Context) -> None:
     config = context.files.config
     if config is None:
         return
-    seen = await context.directory.members(config.named_groups)
+    seen = await context.directory.members(config.group_names)
     for name in sorted(seen):
         await _follow(context, name, seen[name])
-    await _forget_unnamed(context, config.named_groups)
+    await _forget_unnamed(context, config.group_names)
 
 
 async def _follow(context: Context, name: str, people: frozenset[str]) -> None:
     key, after = f"group:{name}"[:NAME_MAX], json.dumps(sorted(people))
-    before = await context.ledger.remembered(key)
+    before = await context.ledger.seen(key)
     if before == after:
         return
     if before is None:
-        await context.ledger.remember(key, after, was=None)
+        await context.ledger.set_seen(key, after, was=None)
         return
     was = frozenset(json.loads(before))
     added, removed = sorted(people - was), sorted(was - people)
@@ -41,7 +41,7 @@ async def _follow(context: Context, name: str, people: frozenset[str]) -> None:
     step = "If nobody meant that: put the group right in Slack, and see dbaccess list for what was granted since."
     alert, plan = planned(words, await context.ledger.now(), steps=(step,))
     change = (AuditKind.GROUP_CHANGED, "slack", {"group": name, "added": added, "removed": removed})
-    await context.ledger.remember(key, after, was=before, events=(change, alert), plan=plan)
+    await context.ledger.set_seen(key, after, was=before, events=(change, alert), plan=plan)
 
 
 async def _names(context: Context, people: Iterable[str]) -> str:
@@ -58,6 +58,6 @@ async def _name(context: Context, person_id: str) -> str:
 async def _forget_unnamed(context: Context, named: frozenset[str]) -> None:
     """What the policy no longer names is no longer followed; named again, a group is seen for the first time."""
     for prefix in ("group:", "pin:"):
-        for name in await context.ledger.remembered_names(prefix):
+        for name in await context.ledger.seen_names(prefix):
             if name not in {f"{prefix}{one}"[:NAME_MAX] for one in named}:
-                await context.ledger.remember(name, None, was=await context.ledger.remembered(name))
+                await context.ledger.set_seen(name, None, was=await context.ledger.seen(name))

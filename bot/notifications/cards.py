@@ -19,7 +19,7 @@ from bot.jobs.job import JobContext
 from bot.notifications.messages import place_of, post_to_requester, remember
 from bot.notifications.notices import CardNotice, TurnNotice
 from bot.policy import authorization
-from bot.policy.model import TICKET
+from bot.policy.model import TICKET_PLACEHOLDER
 from storage.records import Decision, Message, Purpose, Request, RequestKind, State
 from storage.transitions import open_stage
 
@@ -52,8 +52,8 @@ async def waits_for(context: Context, request: Request, decisions: tuple[Decisio
     stage, config = open_stage(request, decisions), context.files.config
     if stage is None:
         return ()
-    stages = authorization.stages_today(config, request) if config else request.terms.stages
-    wider = authorization.escalated_to(request, request.terms, at=await context.ledger.now())
+    stages = authorization.current_stages(config, request) if config else request.terms.stages
+    wider = authorization.escalation_targets(request, request.terms, at=await context.ledger.now())
     return await membership.mentionable(context, dict.fromkeys((*stages[stage].approvers, *wider)))
 
 
@@ -61,7 +61,7 @@ def _ticket_url(context: Context, request: Request) -> str | None:
     pattern = context.files.config.policy.ticket_url if context.files.config else None
     if pattern is None or request.ticket is None:
         return None
-    return pattern.replace(TICKET, quote(request.ticket, safe=""))
+    return pattern.replace(TICKET_PLACEHOLDER, quote(request.ticket, safe=""))
 
 
 def _server(context: Context, request: Request) -> tuple[str, str]:
@@ -144,7 +144,7 @@ async def _approvers(context: Context, request: Request) -> set[str]:
     if config is None or stage is None:
         return set()
     now, facts = await context.ledger.now(), await gathering.gather(context, config)
-    return set(authorization.who_is_asked(config, request, facts, at=now, stage=stage))
+    return set(authorization.current_approvers(config, request, facts, at=now, stage=stage))
 
 
 async def _copy(context: Context, job: JobContext, message: Message, request: Request) -> bool:
@@ -181,7 +181,7 @@ async def _redraw_card(context: Context, job: JobContext, message: Message, requ
     try:
         await context.messenger.update(place_of(message), await card(context, request))
     except MessageGone:
-        await context.ledger.message_gone(message.id)
+        await context.ledger.message_deleted(message.id)
         if not request.state.is_over:
             await post_card_copy(context, job, message, request)
     except Undeliverable as closed:

@@ -31,7 +31,7 @@ async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
     )
     if config is None:
         return frozenset()
-    return authorization.would_be_asked(config, request, await gathering.gather(context, config))
+    return authorization.regular_approvers(config, request, await gathering.gather(context, config))
 
 
 async def notify_requester(context: Context, job: JobContext) -> None:

@@ -1,4 +1,4 @@
-"""What a person may ask for, of one database or of all. Pure."""
+"""The catalog: which levels of which databases a person may request. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bot.policy.facts import NOTHING_KNOWN, Facts, names_of
-from bot.policy.loader import Config
+from bot.policy.config import Config
+from bot.policy.facts import NO_FACTS, Facts
 from bot.policy.rules import Rule
 from storage.records import RequestKind
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """Something a person may ask for. ``max_duration`` is the longest of the rules that may answer."""
+    """A level that a person may request. ``max_duration`` is the longest that one of the matching rules allows."""
 
     database: str
     description: str
@@ -29,15 +29,18 @@ class CatalogEntry:
 def catalog_entries(
     config: Config,
     person_id: str,
-    facts: Facts = NOTHING_KNOWN,
+    facts: Facts = NO_FACTS,
     kind: RequestKind = RequestKind.ACCESS,
     *,
     database: str | None = None,
 ) -> tuple[CatalogEntry, ...]:
-    """In the order of databases.yml. What a rule refuses outright, or may depend on a silent group, is not offered."""
-    rules = config.rules if database is None else config.about.get(database, ())
+    """What the person may request, in the order of databases.yml.
+
+    The catalog leaves out what a rule refuses outright, and what depends on a group with unknown members.
+    """
+    rules = config.rules if database is None else config.rules_by_database.get(database, ())
     names = config.databases.keys() if database is None else config.databases.keys() & {database}
-    found = _Chains(config, person_id, facts, names).of([rule for rule in rules if rule.answers(kind)])
+    found = _RuleChains(config, person_id, facts, names).of([rule for rule in rules if rule.answers(kind)])
     return tuple(
         _entry(config, name, level, found[name, level])
         for name in config.databases
@@ -47,43 +50,43 @@ def catalog_entries(
     )
 
 
-class _Chains:
-    """Database and level → the rules that answer this person, in order. One look at each rule, however many databases there are."""
+class _RuleChains:
+    """Database and level → the rules that answer this person, in order. Reads each rule once, however many databases there are."""
 
     def __init__(self, config: Config, person_id: str, facts: Facts, names: Collection[str]) -> None:
-        self._mine, self._facts = names_of(facts, person_id), facts
-        self._still = {name: set(config.databases[name].levels) for name in names}
+        self._names, self._facts = facts.names_of(person_id), facts
+        self._open = {name: set(config.databases[name].levels) for name in names}
         self._chains: dict[tuple[str, str], list[Rule]] = {}
 
     def of(self, rules: Sequence[Rule]) -> dict[tuple[str, str], list[Rule]]:
         shapes: set[tuple[frozenset[str], frozenset[str] | None]] = set()
         for rule in rules:
-            if not self._may_mean_me(rule):
+            if not self._may_match(rule):
                 continue
             shape = (rule.databases, rule.levels)
             if shape in shapes:
                 continue
-            if not rule.asks_next:
+            if not rule.falls_through:
                 shapes.add(shape)
-            self._take(rule)
+            self._add(rule)
         return self._chains
 
-    def _may_mean_me(self, rule: Rule) -> bool:
-        return self._means_me(rule) or bool(self._facts.silent(rule.looked_up))
+    def _may_match(self, rule: Rule) -> bool:
+        return self._matches(rule) or bool(self._facts.without_members(rule.directory_requesters))
 
-    def _means_me(self, rule: Rule) -> bool:
-        return rule.requesters is None or not self._mine.isdisjoint(rule.requesters)
+    def _matches(self, rule: Rule) -> bool:
+        return rule.requesters is None or not self._names.isdisjoint(rule.requesters)
 
-    def _take(self, rule: Rule) -> None:
-        offered = self._means_me(rule) and rule.refuse is None
-        for name in self._still.keys() & rule.databases:
-            answered = {level for level in self._still[name] if rule.names_level(level)}
+    def _add(self, rule: Rule) -> None:
+        offered = self._matches(rule) and rule.refuse is None
+        for name in self._open.keys() & rule.databases:
+            answered = {level for level in self._open[name] if rule.includes_level(level)}
             for level in answered if offered else ():
                 self._chains.setdefault((name, level), []).append(rule)
-            if not (offered and rule.asks_next):
-                self._still[name] -= answered
-            if not self._still[name]:
-                del self._still[name]
+            if not (offered and rule.falls_through):
+                self._open[name] -= answered
+            if not self._open[name]:
+                del self._open[name]
 
 
 def _entry(config: Config, database: str, level: str, chain: Sequence[Rule]) -> CatalogEntry:

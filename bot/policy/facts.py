@@ -1,4 +1,4 @@
-"""What judging is given besides the question: who is in which group now, and how much there is already. Pure."""
+"""What an evaluation is given besides the question: current group members and current usage. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Membership = Literal["in", "out", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """``members``: group or e-mail address → Slack ids. A name that is not in it got no answer, and no answer means no.
+    """``members``: group or e-mail address → Slack ids. A name that is not in it has unknown members and grants nothing.
 
-    ``tally`` is None where limits are not judged (at a click, in explanations for somebody else's file).
-    ``is_offline``: the files alone are judged; a group nobody told then counts as people unknown, not as trouble.
+    ``usage`` is None where limits are not checked: at a click, and in explanations for another file.
+    ``is_offline``: only the files are evaluated. Unknown members of a group then count as unknown people, not as an error.
     """
 
     members: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    tally: UsageCounts | None = None
+    usage: UsageCounts | None = None
     is_offline: bool = False
-    _meaning: dict[str, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _names: dict[str, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def means(self, name: str, person_id: str) -> Membership:
-        """Whether a name of the policy means this person."""
+    def matches(self, name: str, person_id: str) -> Membership:
+        """Return whether a name in the policy stands for this person."""
         if name in (ANYONE, person_id):
             return "in"
         if PERSON.fullmatch(name):
@@ -35,45 +35,44 @@ class Facts:
             return "unknown"
         return "in" if person_id in self.members[name] else "out"
 
-    def names(self, listed: Iterable[str], person_id: str) -> Membership:
-        """Is this person among those listed? ``unknown`` only where no name says yes and one gives no answer."""
-        found = {self.means(name, person_id) for name in listed}
+    def membership(self, listed: Iterable[str], person_id: str) -> Membership:
+        """Return whether this person is listed. ``unknown`` where no name matches and one has unknown members."""
+        found = {self.matches(name, person_id) for name in listed}
         return "in" if "in" in found else "unknown" if "unknown" in found else "out"
 
     def people(self, listed: Iterable[str]) -> frozenset[str]:
-        """Everybody who is certainly meant; a person in two groups is one person."""
+        """Everybody who is certainly among those listed. A person in two groups is one person."""
         found: set[str] = set()
         for name in listed:
             found |= {name} if PERSON.fullmatch(name) else self.members.get(name, frozenset())
         return frozenset(found)
 
     def unknown(self, listed: Iterable[str]) -> tuple[str, ...]:
-        """Names that got no answer."""
-        return self.silent(n for n in listed if n != ANYONE and not PERSON.fullmatch(n))
+        """The names whose members are unknown."""
+        return self.without_members(n for n in listed if n != ANYONE and not PERSON.fullmatch(n))
 
-    def silent(self, looked_up: Iterable[str]) -> tuple[str, ...]:
-        """The same, of names that only the directory knows."""
+    def without_members(self, directory_names: Iterable[str]) -> tuple[str, ...]:
+        """The same, where every name is a group or an e-mail address."""
         members = self.members
-        return tuple([name for name in looked_up if name not in members])
+        return tuple([name for name in directory_names if name not in members])
+
+    def names_of(self, person_id: str) -> frozenset[str]:
+        """Every name by which the policy may name this person. Computed once, so that matching a rule is one set operation."""
+        found = self._names.get(person_id)
+        if found is None:
+            found = frozenset([person_id, *[name for name, people in self.members.items() if person_id in people]])
+            self._names[person_id] = found
+        return found
 
 
-NOTHING_KNOWN = Facts()
-"""Where nobody asked the directory: only people named by their id are known."""
-
-
-def names_of(facts: Facts, person_id: str) -> frozenset[str]:
-    """Every name by which the policy may mean this person, so that asking a rule is one set operation. Found once."""
-    found = facts._meaning.get(person_id)  # noqa: SLF001 - its own memory, of the same module
-    if found is None:
-        found = frozenset([person_id, *[name for name, people in facts.members.items() if person_id in people]])
-        facts._meaning[person_id] = found  # noqa: SLF001
-    return found
+NO_FACTS = Facts()
+"""Without a directory: only people who are named by their id are known."""
 
 
 def can_complete(stages: Sequence[Collection[str]], counts: Sequence[int]) -> bool:
-    """Whether there are enough different people for all stages together, where nobody decides twice.
+    """Return whether enough different people exist for all stages together. Nobody decides twice.
 
-    A matching of places to people (Kuhn): each stage has ``count`` places, each person takes one.
+    This is a matching of places to people (Kuhn's algorithm): each stage has ``count`` places, each person takes one.
     """
     places = [people for people, count in zip(stages, counts, strict=True) for _ in range(count)]
     taken: dict[str, int] = {}
@@ -90,9 +89,9 @@ def can_complete(stages: Sequence[Collection[str]], counts: Sequence[int]) -> bo
     return all(seated(place, set()) for place in range(len(places)))
 
 
-def who_may_decide(
+def possible_approvers(
     facts: Facts, stages: Sequence[Stage], *, but: str, also: Iterable[str] = ()
 ) -> list[frozenset[str]]:
-    """For each stage the people who may decide it today, but for the requester; ``also`` are those it was escalated to."""
+    """For each stage, the people who may decide it today. ``also`` may decide every stage; ``but`` (the requester) none."""
     more = facts.people(also)
     return [(facts.people(stage.approvers) | more) - {but} for stage in stages]

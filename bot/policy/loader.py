@@ -1,4 +1,4 @@
-"""Both files together: read, checked as a whole, and made into what ``judge`` works on."""
+"""Load both files: read them, check them as a whole, compile them into a ``Config``. Every error is reported at once."""
 
 from __future__ import annotations
 
@@ -6,76 +6,48 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bot.databases import DATABASE_NAME, DATABASE_NAME_RIGHT, DatabaseEntry, DatabasesFile
+from bot.databases import DATABASE_NAME, DATABASE_NAME_HINT, DatabaseEntry, DatabasesFile
 from bot.policy import validation
-from bot.policy.mistakes import validated, words
-from bot.policy.model import GROUP, PolicyFile, RuleEntry
-from bot.policy.rules import Rule, by_database, compiled, groups_in, named_in
-from bot.policy.source import Place, Problem, Source, read, shown
+from bot.policy.config import Config
+from bot.policy.model import PolicyFile, RuleEntry
+from bot.policy.rules import compile_rules
+from bot.policy.schema_errors import problem_text, validate_model
+from bot.policy.source import KeyPath, Problem, Source, read_source, safe_name
 
 DIGEST_LENGTH = 12
 
 
 class ConfigError(Exception):
-    """All mistakes of both files, one a line."""
+    """All errors of both files, one per line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What is in force. ``rules`` are the policy's, each with its defaults filled in and its names looked up.
-
-    ``about`` has the rules that name a database, by that database and in the same order. ``named`` is everyone the
-    policy names whom only the directory can tell: groups and e-mail addresses; ``named_groups`` the groups alone.
-    """
-
-    policy: PolicyFile
-    databases: Mapping[str, DatabaseEntry]
-    rules: tuple[Rule, ...]
-    digest: str
-    warnings: tuple[Problem, ...]
-    about: Mapping[str, tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
-    named: frozenset[str] = field(init=False, repr=False, compare=False)
-    named_groups: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        names = named_in(self.policy)
-        found = {
-            "about": by_database(self.rules),
-            "named": frozenset(name for name in names if "@" in name or GROUP.fullmatch(name)),
-            "named_groups": groups_in(names),
-        }
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
-
-
 def load(folder: Path, *, policy_path: Path | None = None) -> Config:
-    """Read ``databases.yml`` and ``policy.yml``, or another policy in its place. Raises ConfigError with every mistake of both.
+    """Read ``databases.yml``, and ``policy.yml`` or the file at ``policy_path``. Raises ConfigError with the errors of both.
 
     A part that cannot be read hides only itself: everything else is still checked.
     """
-    data_file, policy_file = read(folder / "databases.yml"), read(policy_path or folder / "policy.yml")
+    data_file, policy_file = read_source(folder / "databases.yml"), read_source(policy_path or folder / "policy.yml")
     data = _databases(data_file)
     policy, rules = _policy(policy_file)
     names = [name for name, _ in _items(data_file.data, "databases")]
-    known = validation.Known(databases=data.databases, names=names, is_whole=not data_file.problems)
+    known = validation.KnownDatabases(databases=data.databases, names=names, is_whole=not data_file.problems)
     policy_file.problems += validation.errors(policy_file, policy, rules, known)
     _raise(data_file, policy_file)
     return _config(data_file, policy_file, data, policy.model_copy(update={"rules": list(rules.values())}))
 
 
 def _config(data_file: Source, policy_file: Source, data: DatabasesFile, policy: PolicyFile) -> Config:
-    rules = compiled(policy, data.databases)
+    rules = compile_rules(policy, data.databases)
     return Config(
         policy=policy,
         databases=data.databases,
@@ -105,14 +77,14 @@ def _items(data: Any, key: str) -> Iterable[tuple[str, Any]]:
 
 
 def _databases(source: Source) -> DatabasesFile:
-    """The entries without mistakes; those with some are in ``source.problems``."""
+    """The valid entries. The errors of the others are in ``source.problems``."""
     if source.data is None:
         return DatabasesFile(databases={})
     head = dict(source.data) if isinstance(source.data, dict) else source.data
     for key in ("databases", "defaults"):
         if isinstance(head, dict) and isinstance(head.get(key), dict):
             head[key] = {}
-    validated(source, DatabasesFile, head, ())
+    validate_model(source, DatabasesFile, head, ())
     engines = sorted(point.name for point in entry_points(group="dbaccess.engines"))
     defaults = dict(_defaults(source, engines))
     found = {name: _database(source, name, raw, engines, defaults) for name, raw in _items(source.data, "databases")}
@@ -122,12 +94,12 @@ def _databases(source: Source) -> DatabasesFile:
 
 
 def _defaults(source: Source, engines: list[str]) -> Iterable[tuple[str, Any]]:
-    """Per engine; judged as an entry that may lack anything."""
+    """The defaults of each engine, validated as an entry in which any key may be missing."""
     for engine, raw in _items(source.data, "defaults"):
         place = ("defaults", engine)
         if engine not in engines:
             source.problems.append(source.at(place, _no_engine(engine, engines)))
-        validated(source, DatabaseEntry, raw, place, may_lack=None)
+        validate_model(source, DatabaseEntry, raw, place, may_lack=None)
         if isinstance(raw, dict):
             yield engine, raw
 
@@ -135,58 +107,58 @@ def _defaults(source: Source, engines: list[str]) -> Iterable[tuple[str, Any]]:
 def _database(
     source: Source, name: str, raw: Any, engines: list[str], defaults: Mapping[str, Any]
 ) -> DatabaseEntry | None:
-    place: Place = ("databases", name)
+    place: KeyPath = ("databases", name)
     if not DATABASE_NAME.fullmatch(name):
-        source.problems.append(source.at(place, words(source, place, DATABASE_NAME_RIGHT)))
+        source.problems.append(source.at(place, problem_text(source, place, DATABASE_NAME_HINT)))
     engine = raw.get("engine") if isinstance(raw, dict) else None
     shared = defaults.get(engine, {}) if isinstance(engine, str) else {}
     if isinstance(engine, str) and engine not in engines:
-        source.problems.append(source.at((*place, "engine"), words(source, place, _no_engine(engine, engines))))
+        source.problems.append(source.at((*place, "engine"), problem_text(source, place, _no_engine(engine, engines))))
     for key in shared:
         source.lines.setdefault((*place, key), source.line_of(("defaults", str(engine), key)))
-    own = validated(source, DatabaseEntry, raw, place, may_lack=shared)
+    own = validate_model(source, DatabaseEntry, raw, place, may_lack=shared)
     if own is not None and not shared:
         return own
-    mistakes = len(source.problems)
-    # Mistakes in what is shared are told once, where they stand.
-    whole = validated(source, DatabaseEntry, {**shared, **raw}, place) if isinstance(raw, dict) else None
-    del source.problems[mistakes:]
+    reported = len(source.problems)
+    # Errors in the defaults are reported once, where the defaults are.
+    whole = validate_model(source, DatabaseEntry, {**shared, **raw}, place) if isinstance(raw, dict) else None
+    del source.problems[reported:]
     return whole
 
 
 def _no_engine(engine: str, engines: list[str]) -> str:
-    return f"no engine {shown(engine)} is installed; there are {', '.join(engines)}"
+    return f"no engine {safe_name(engine)} is installed; there are {', '.join(engines)}"
 
 
 # policy.yml
 
 
 def _policy(source: Source) -> tuple[PolicyFile, Mapping[int, RuleEntry]]:
-    """What stands around the rules, and the rules without mistakes by their number."""
+    """The policy without its rules, and the valid rules by their number."""
     if source.data is None:
         return PolicyFile(rules=[]), {}
     head = dict(source.data) if isinstance(source.data, dict) else source.data
     raw_rules: list[Any] = []
     if isinstance(head, dict) and isinstance(head.get("rules"), list):
         raw_rules, head["rules"] = head["rules"], []
-    policy = validated(source, PolicyFile, head, ()) or _readable(head)
+    policy = validate_model(source, PolicyFile, head, ()) or _readable(head)
     rules = {number: _rule(source, number, raw) for number, raw in enumerate(raw_rules)}
     return policy, {number: rule for number, rule in rules.items() if rule is not None}
 
 
 def _readable(head: Any) -> PolicyFile:
-    """What can be read of a head with mistakes, so that the rules are still checked. Never in force."""
+    """The valid keys of an invalid policy, so that its rules are still checked. It never comes into force."""
     found: dict[str, Any] = {"rules": []}
     for key, value in head.items() if isinstance(head, dict) else ():
         with suppress(ValidationError):
             PolicyFile.model_validate({"rules": [], key: value})
             found[key] = value
     if isinstance(head, dict) and "defaults" in head and "defaults" not in found:
-        # Defaults that cannot be read may well have had a channel.
+        # Invalid defaults may have a channel. Without this each rule would be told to name one.
         found["defaults"] = {"channel": "C00UNREAD"}
     return PolicyFile.model_validate(found)
 
 
 def _rule(source: Source, number: int, raw: Any) -> RuleEntry | None:
     place = ("rules", number)
-    return validated(source, RuleEntry, raw, place)
+    return validate_model(source, RuleEntry, raw, place)

@@ -1,4 +1,4 @@
-"""policy.yml: who may have what. The whole schema."""
+"""The schema of policy.yml: who may have which access. Each validator's message says what a correct value looks like."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import re2
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from bot.databases import Duration, Strict, as_text
+from bot.databases import Duration, StrictModel, as_text
 from bot.durations import parse_moment
 
 PERSON = re.compile(r"[UW][A-Z0-9]{2,}", re.ASCII)
@@ -22,17 +22,17 @@ ANYONE = "anyone"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 END_OF_DAY = "24:00"
 CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
-TICKET = "{ticket}"
+TICKET_PLACEHOLDER = "{ticket}"
 
 
-def _who(value: str) -> str:
+def _person_or_group(value: str) -> str:
     if not (PERSON.fullmatch(value) or GROUP.fullmatch(value) or EMAIL.fullmatch(value)):
         raise ValueError("people are Slack ids (U…, W…) or e-mail addresses, groups S… ids or @handles")
     return value
 
 
-def _asker(value: str) -> str:
-    return value if value == ANYONE else _who(value)
+def _requester(value: str) -> str:
+    return value if value == ANYONE else _person_or_group(value)
 
 
 def _channel(value: str) -> str:
@@ -41,21 +41,21 @@ def _channel(value: str) -> str:
     return value
 
 
-def _wanted(value: object) -> str | dict[str, str]:
-    """Both forms in one place, so that a mistake is told once. No labels at all would mean every database."""
+def _database_selector(value: object) -> str | dict[str, str]:
+    """Accept both forms in one validator, so that a mistake is reported once. An empty set of labels would select every database."""
     if isinstance(value, str) and PATTERN.fullmatch(value):
         return value
     if isinstance(value, dict) and value and not any(isinstance(v, dict | list | None) for v in value.values()):
         return {str(label): str(as_text(v)) for label, v in value.items()}
-    raise ValueError("databases are meant by a name, a pattern such as orders-*, or labels such as {env: prod}")
+    raise ValueError("databases are selected by a name, a pattern such as orders-*, or labels such as {env: prod}")
 
 
-def _told(value: str) -> str:
-    return value if CHANNEL.fullmatch(value) else _who(value)
+def _notify_target(value: str) -> str:
+    return value if CHANNEL.fullmatch(value) else _person_or_group(value)
 
 
 def _days(value: object) -> tuple[int, ...]:
-    """``mon-fri``, ``sat``, ``fri-mon`` (over the weekend), or a list of such → weekdays, Monday is 0."""
+    """``mon-fri``, ``sat``, ``fri-mon`` (over the weekend), or a list of these → weekdays; Monday is 0."""
     parts = value if isinstance(value, list) else [value]
     found: set[int] = set()
     for part in parts:
@@ -78,10 +78,10 @@ def _clock(value: object) -> time | None:
     return time.fromisoformat(value)
 
 
-def _from(value: object) -> time:
+def _start_of_hours(value: object) -> time:
     found = _clock(value)
     if found is None:
-        raise ValueError('24:00 ends a day and begins none; write "00:00"')
+        raise ValueError('24:00 can only end a window; write "00:00"')
     return found
 
 
@@ -93,8 +93,8 @@ def _zone(value: object) -> str:
     return str(value)
 
 
-def _pattern(value: str) -> str:
-    """Linear in the length of the reason (RE2), so that no reason can hold the bot up."""
+def _ticket_pattern(value: str) -> str:
+    """Check a ticket pattern. RE2 matches in time linear to the length of the reason, so no reason can block the bot."""
     options = re2.Options()
     options.log_errors = False
     try:
@@ -102,14 +102,12 @@ def _pattern(value: str) -> str:
     except re2.error:
         raise ValueError("a regular expression in RE2's syntax is needed, such as [A-Z]+-[0-9]+") from None
     if re2.search(value, ""):
-        raise ValueError(
-            "it matches nothing at all, so no ticket would ever be asked for; write one such as [A-Z]+-[0-9]+"
-        )
+        raise ValueError("it matches empty text, so every reason would do; write one such as [A-Z]+-[0-9]+")
     return value
 
 
 def _ticket_url(value: str) -> str:
-    if not value.startswith("https://") or TICKET not in value:
+    if not value.startswith("https://") or TICKET_PLACEHOLDER not in value:
         raise ValueError("it looks like https://tickets.example.com/{ticket}")
     return value
 
@@ -124,41 +122,41 @@ def _one_line(value: str) -> str:
     return value
 
 
-def _like(*patterns: re.Pattern[str]) -> WithJsonSchema:
-    """For editors: what a text must look like."""
+def _pattern_schema(*patterns: re.Pattern[str]) -> WithJsonSchema:
+    """JSON Schema for editors: the patterns a text may match."""
     return WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(p.pattern for p in patterns)})$"})
 
 
 SCALARS = {"type": ["string", "number", "boolean"]}
-WANTED_SCHEMA = {
+SELECTOR_SCHEMA = {
     "anyOf": [
         {"type": "string", "pattern": f"^{PATTERN.pattern}$"},
         {"type": "object", "minProperties": 1, "additionalProperties": SCALARS},
     ]
 }
-A_DAY = {"type": "string", "pattern": f"^({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?$"}
-DAYS_SCHEMA = WithJsonSchema({"anyOf": [A_DAY, {"type": "array", "minItems": 1, "items": A_DAY}]})
-END = re.compile(f"{CLOCK.pattern}|{END_OF_DAY}")
+DAY_SCHEMA = {"type": "string", "pattern": f"^({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?$"}
+DAYS_SCHEMA = WithJsonSchema({"anyOf": [DAY_SCHEMA, {"type": "array", "minItems": 1, "items": DAY_SCHEMA}]})
+END_CLOCK = re.compile(f"{CLOCK.pattern}|{END_OF_DAY}")
 
-Who = Annotated[str, AfterValidator(_who), _like(PERSON, GROUP, EMAIL)]
-Asker = Annotated[str, AfterValidator(_asker), _like(re.compile(ANYONE), PERSON, GROUP, EMAIL)]
-Channel = Annotated[str, AfterValidator(_channel), _like(CHANNEL)]
-Wanted = Annotated[str | dict[str, str], PlainValidator(_wanted), WithJsonSchema(WANTED_SCHEMA)]
+PersonOrGroup = Annotated[str, AfterValidator(_person_or_group), _pattern_schema(PERSON, GROUP, EMAIL)]
+Requester = Annotated[str, AfterValidator(_requester), _pattern_schema(re.compile(ANYONE), PERSON, GROUP, EMAIL)]
+Channel = Annotated[str, AfterValidator(_channel), _pattern_schema(CHANNEL)]
+DatabaseSelector = Annotated[str | dict[str, str], PlainValidator(_database_selector), WithJsonSchema(SELECTOR_SCHEMA)]
 Count = Annotated[int, Field(ge=1, strict=True)]
-Told = Annotated[str, AfterValidator(_told), _like(CHANNEL, PERSON, GROUP, EMAIL)]
+NotifyTarget = Annotated[str, AfterValidator(_notify_target), _pattern_schema(CHANNEL, PERSON, GROUP, EMAIL)]
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]
 
 
-class Hours(Strict):
-    """A window of local time on some days; ``to`` before ``from`` runs past midnight and belongs to the day it began on."""
+class HoursEntry(StrictModel):
+    """A window of local time on some days. If ``to`` is before ``from``, the window runs past midnight and belongs to the day it begins on."""
 
     days: Annotated[tuple[int, ...], BeforeValidator(_days), DAYS_SCHEMA]
-    start: Annotated[time, BeforeValidator(_from), _like(CLOCK)] = Field(alias="from")
-    to: Annotated[time | None, BeforeValidator(_clock), _like(END)]
+    start: Annotated[time, BeforeValidator(_start_of_hours), _pattern_schema(CLOCK)] = Field(alias="from")
+    to: Annotated[time | None, BeforeValidator(_clock), _pattern_schema(END_CLOCK)]
     tz: Annotated[str, BeforeValidator(_zone)]
 
     def cover(self, at: datetime) -> bool:
-        """By the wall clock there, daylight saving included: an hour that comes twice counts twice."""
+        """Return whether the moment is in the window, by the local wall clock with daylight saving: a repeated hour counts twice."""
         local = at.astimezone(ZoneInfo(self.tz))
         now, today, yesterday = local.time(), local.weekday() in self.days, (local.weekday() - 1) % 7 in self.days
         if self.to is None:
@@ -173,33 +171,33 @@ class Hours(Strict):
         return f"{days} {self.start.strftime('%H:%M')}-{to} {self.tz}"
 
 
-class StageEntry(Strict):
-    approvers: list[Who] = Field(alias="from", min_length=1)
+class StageEntry(StrictModel):
+    approvers: list[PersonOrGroup] = Field(alias="from", min_length=1)
     count: Count = 1
 
 
-class Escalate(Strict):
+class EscalationEntry(StrictModel):
     after: Duration
-    to: list[Who] = Field(min_length=1)
+    to: list[PersonOrGroup] = Field(min_length=1)
 
 
-class Automatic(Strict):
+class AutomaticEntry(StrictModel):
     per_person_per_day: Count
 
 
-class Review(Strict):
-    approvers: list[Who] = Field(alias="from", min_length=1)
+class ReviewEntry(StrictModel):
+    approvers: list[PersonOrGroup] = Field(alias="from", min_length=1)
     within: Duration
 
 
-class Limits(Strict):
+class LimitsEntry(StrictModel):
     live_per_person: Count | None = None
     live_per_database: Count | None = None
     waiting_per_person: Count | None = None
 
 
-class Shared(Strict):
-    """What may stand in ``defaults`` and in each rule."""
+class DefaultsEntry(StrictModel):
+    """The keys that ``defaults`` and each rule may set."""
 
     channel: Channel | None = None
     duration: Duration | None = None
@@ -213,45 +211,45 @@ class Shared(Strict):
     remind_after: Duration | None = None
 
 
-class RuleEntry(Shared):
+class RuleEntry(DefaultsEntry):
     name: Annotated[str, AfterValidator(_one_line)] = Field(min_length=1, max_length=100)
-    requesters: list[Asker] = Field(min_length=1)
-    databases: list[Wanted] = Field(min_length=1)
+    requesters: list[Requester] = Field(min_length=1)
+    databases: list[DatabaseSelector] = Field(min_length=1)
     levels: list[str] = Field(min_length=1)
     approvals: list[StageEntry] | None = None
-    ticket: Annotated[str, AfterValidator(_pattern)] | None = None
-    hours: Hours | None = None
-    deciding_hours: Hours | None = None
-    escalate: Escalate | None = None
-    automatic: Automatic | None = None
-    notify: list[Told] | None = None
+    ticket: Annotated[str, AfterValidator(_ticket_pattern)] | None = None
+    hours: HoursEntry | None = None
+    deciding_hours: HoursEntry | None = None
+    escalate: EscalationEntry | None = None
+    automatic: AutomaticEntry | None = None
+    notify: list[NotifyTarget] | None = None
     otherwise: Literal["next"] | None = None
     refuse: Annotated[str, AfterValidator(_one_line)] | None = None
     break_glass: Annotated[bool, Field(strict=True)] | None = None
-    review: Review | None = None
+    review: ReviewEntry | None = None
 
 
-class TestEntry(Strict):
-    """One of the file's own tests: an ask as it would be typed, and what the policy should say."""
+class TestEntry(StrictModel):
+    """One of the file's own tests: a request line, and the expected outcome."""
 
-    __test__ = False  # not one of pytest's
+    __test__ = False  # pytest must not collect it
 
     ask: str
     at: Moment | None = None
-    approve: list[Who] = []
+    approve: list[PersonOrGroup] = []
     break_glass: Annotated[bool, Field(strict=True)] = False
     expect: Literal["refused", "waiting", "granted"]
     rule: str | None = None
 
 
-class PolicyFile(Strict):
-    admins: list[Who] = []
-    auditors: list[Who] = []
+class PolicyFile(StrictModel):
+    admins: list[PersonOrGroup] = []
+    auditors: list[PersonOrGroup] = []
     audit_channel: Channel | None = None
     alert_channel: Channel | None = None
     ticket_url: Annotated[str, AfterValidator(_ticket_url)] | None = None
-    limits: Limits = Limits()
-    defaults: Shared = Shared()
+    limits: LimitsEntry = LimitsEntry()
+    defaults: DefaultsEntry = DefaultsEntry()
     rules: list[RuleEntry]
     tests: list[TestEntry] = []
-    groups_in_tests: dict[str, list[Who]] = {}
+    groups_in_tests: dict[str, list[PersonOrGroup]] = {}

@@ -1,4 +1,4 @@
-"""What another policy would have answered to the requests there were, and which live grants it would not give. Pure."""
+"""Evaluate past requests by another policy: what it would have answered, and which live grants it would not give. Pure."""
 
 from __future__ import annotations
 
@@ -6,63 +6,63 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bot.policy.asking import Allowed, Answer, PolicyQuestion, Refused
-from bot.policy.evaluation import may_ask
+from bot.policy.config import Config
+from bot.policy.evaluation import evaluate
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
-from bot.policy.testing import votes
+from bot.policy.questions import Allowed, Evaluation, NotAllowed, PolicyQuestion
+from bot.policy.testing import counted_votes
 from storage.records import Decision, Request, RequestKind, Verdict
 from storage.transitions import open_stage
 
 
-class Now(StrEnum):
-    """How another policy answers."""
+class ReplayOutcome(StrEnum):
+    """What the other policy answers. The values are part of the JSON output."""
 
     SAME = "as before"
     REFUSED = "refused"
-    NOBODY_ASKED = "approved without anyone"
-    SOMEONE_ELSE = "waits for someone else"
-    NOBODY_CAN = "nobody can approve"
+    AUTOMATIC = "approved without anyone"
+    OTHER_APPROVERS = "waits for someone else"
+    NO_APPROVERS = "nobody can approve"
     UNKNOWN = "not known without Slack"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
-    """A request of the ledger and who decided it."""
+class PastRequest:
+    """A request of the ledger, and its decisions."""
 
     request: Request
     decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed:
-    """One request and how it would be answered now. ``would_end``: it lives, and the policy would not give it."""
+class ReplayResult:
+    """One request, and what the other policy answers. ``would_end``: the grant is live, and the policy would not give it."""
 
-    past: Past
-    now: Now
+    past: PastRequest
+    outcome: ReplayOutcome
     why: str
 
     @property
     def would_end(self) -> bool:
-        return self.past.request.is_live and self.now in (Now.REFUSED, Now.NOBODY_CAN)
+        return self.past.request.is_live and self.outcome in (ReplayOutcome.REFUSED, ReplayOutcome.NO_APPROVERS)
 
 
-def replay(config: Config, past: Sequence[Past], facts: Facts) -> tuple[Replayed, ...]:
-    """In the order given. Judged at the time of each ask, by the groups of ``facts``; limits are not counted again."""
-    return tuple(_replayed(config, one, facts) for one in past)
+def replay(config: Config, past: Sequence[PastRequest], facts: Facts) -> tuple[ReplayResult, ...]:
+    """Evaluate each request, in the order given: at its own time, with the groups of ``facts``, without limits."""
+    return tuple(_replay_one(config, one, facts) for one in past)
 
 
-def _replayed(config: Config, past: Past, facts: Facts) -> Replayed:
-    answer = may_ask(config, _ask(past.request), facts)
+def _replay_one(config: Config, past: PastRequest, facts: Facts) -> ReplayResult:
+    answer = evaluate(config, _question_of(past.request), facts)
     if isinstance(answer, Allowed):
-        now, why = _allowed(config, past, answer, facts)
+        outcome, why = _allowed_outcome(config, past, answer, facts)
     else:
-        now, why = _refused(answer, facts)
-    return Replayed(past=past, now=now, why=why)
+        outcome, why = _refused_outcome(answer, facts)
+    return ReplayResult(past=past, outcome=outcome, why=why)
 
 
-def _ask(request: Request) -> PolicyQuestion:
-    """The same ask; more time for a grant is judged as access of that length."""
+def _question_of(request: Request) -> PolicyQuestion:
+    """The question behind a request. An extension is evaluated as access of its duration."""
     return PolicyQuestion(
         person_id=request.requester_id,
         database=request.database,
@@ -75,30 +75,30 @@ def _ask(request: Request) -> PolicyQuestion:
     )
 
 
-def _refused(answer: Answer, facts: Facts) -> tuple[Now, str]:
-    if not isinstance(answer, Refused):
-        return Now.REFUSED, "Something is missing in the ask."
+def _refused_outcome(answer: Evaluation, facts: Facts) -> tuple[ReplayOutcome, str]:
+    if not isinstance(answer, NotAllowed):
+        return ReplayOutcome.REFUSED, "Something is missing in the request."
     if answer.about == "people":
-        return (Now.UNKNOWN if facts.unknown(answer.unknown) else Now.NOBODY_CAN), answer.reason
-    return Now.REFUSED, answer.reason
+        return (ReplayOutcome.UNKNOWN if facts.unknown(answer.unknown) else ReplayOutcome.NO_APPROVERS), answer.reason
+    return ReplayOutcome.REFUSED, answer.reason
 
 
-def _allowed(config: Config, past: Past, answer: Allowed, facts: Facts) -> tuple[Now, str]:
+def _allowed_outcome(config: Config, past: PastRequest, answer: Allowed, facts: Facts) -> tuple[ReplayOutcome, str]:
     terms, request = answer.terms, past.request
     if not terms.stages:
-        was_asked = bool(request.terms.stages)
-        return (Now.NOBODY_ASKED if was_asked else Now.SAME), f"Rule: {terms.rule}."
+        had_stages = bool(request.terms.stages)
+        return (ReplayOutcome.AUTOMATIC if had_stages else ReplayOutcome.SAME), f"Rule: {terms.rule}."
     approved = [d.person_id for d in past.decisions if d.verdict is Verdict.APPROVE]
     was_given = request.approved_at is not None
-    today = _at_the_time(request, answer)
-    made = votes(config, today, approved, facts, at=None)
+    today = _with_terms(request, answer)
+    made = counted_votes(config, today, approved, facts, at=None)
     if not was_given or open_stage(today, made) is None:
-        return Now.SAME, f"Rule: {terms.rule}."
-    silent = facts.unknown(who for stage in terms.stages for who in stage.approvers)
-    if silent:
-        return Now.UNKNOWN, f"Nobody knows who is in {', '.join(silent)}. Rule: {terms.rule}."
-    return Now.SOMEONE_ELSE, f"Those who approved it would not be enough. Rule: {terms.rule}."
+        return ReplayOutcome.SAME, f"Rule: {terms.rule}."
+    unknown = facts.unknown(who for stage in terms.stages for who in stage.approvers)
+    if unknown:
+        return ReplayOutcome.UNKNOWN, f"The members of {', '.join(unknown)} are unknown. Rule: {terms.rule}."
+    return ReplayOutcome.OTHER_APPROVERS, f"Those who approved it would not be enough. Rule: {terms.rule}."
 
 
-def _at_the_time(request: Request, answer: Allowed) -> Request:
+def _with_terms(request: Request, answer: Allowed) -> Request:
     return Request(**{**{n: getattr(request, n) for n in request.__dataclass_fields__}, "terms": answer.terms})

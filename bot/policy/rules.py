@@ -1,4 +1,4 @@
-"""The policy's rules, each with its defaults filled in and its names looked up, so that judging is set membership."""
+"""Compiled rules: defaults filled in and databases looked up, so that matching a rule is set membership."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bot.databases import DatabaseEntry
-from bot.policy.model import ANYONE, GROUP, PERSON, Hours, PolicyFile, RuleEntry
+from bot.policy.model import ANYONE, GROUP, PERSON, HoursEntry, PolicyFile, RuleEntry
 from storage.records import Escalation, RequestKind, Review, Stage
 
 DEFAULTS: Mapping[str, Any] = {
@@ -23,14 +23,14 @@ DEFAULTS: Mapping[str, Any] = {
     "remind_after": timedelta(minutes=30),
     "claim_within": timedelta(minutes=30),
 }
-"""The defaults of the defaults."""
+"""The built-in defaults, for keys that neither the rule nor ``defaults`` sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """``requesters`` and ``levels`` are None where anyone or every level is meant; ``databases`` are names of today's file.
+    """One compiled rule. ``requesters`` is None for anyone, ``levels`` is None for every level; ``databases`` are names.
 
-    People are as the file names them: ids, e-mail addresses, groups; who that is, ``Facts`` says.
+    People are listed as in the file: ids, e-mail addresses, groups. ``Facts`` says who they are.
     """
 
     name: str
@@ -49,48 +49,48 @@ class Rule:
     remind_after: timedelta
     claim_within: timedelta
     ticket: str | None = None
-    hours: Hours | None = None
-    deciding_hours: Hours | None = None
+    hours: HoursEntry | None = None
+    deciding_hours: HoursEntry | None = None
     escalation: Escalation | None = None
     automatic: int | None = None
     notify: tuple[str, ...] = ()
-    asks_next: bool = False
+    falls_through: bool = False
     refuse: str | None = None
     break_glass: bool = False
     review: Review | None = None
-    looked_up: tuple[str, ...] = ()
-    """Those of the requesters whom only the directory knows: groups and addresses."""
+    directory_requesters: tuple[str, ...] = ()
+    """The requesters that only the directory knows: groups and e-mail addresses."""
 
-    def names_level(self, level: str) -> bool:
+    def includes_level(self, level: str) -> bool:
         return self.levels is None or level in self.levels
 
     def answers(self, kind: RequestKind) -> bool:
-        """Break-glass rules answer break-glass asks alone, and nothing else does."""
+        """Break-glass rules answer break-glass requests only, and other rules never answer those."""
         return self.break_glass == (kind is RequestKind.BREAK_GLASS)
 
     def cap(self, entry: DatabaseEntry, level: str) -> timedelta:
-        """The tightest of defaults, rule (``max_duration`` holds both), level, and the whole life of a grant."""
+        """The shortest of the limits of rule and defaults (both in ``max_duration``), of the level, and ``max_total``."""
         of_level = entry.levels[level].max_duration
         return min(limit for limit in (self.max_duration, self.max_total, of_level) if limit)
 
 
-def compiled(policy: PolicyFile, databases: Mapping[str, DatabaseEntry]) -> tuple[Rule, ...]:
-    """In the order of the file. Rules about the same databases share one set, which makes them quick to compare."""
+def compile_rules(policy: PolicyFile, databases: Mapping[str, DatabaseEntry]) -> tuple[Rule, ...]:
+    """Compile all rules, in the order of the file. Rules with the same databases share one set, so comparing them is fast."""
     sets: dict[frozenset[str], frozenset[str]] = {}
-    meant = Meant(databases)
-    rules = [_rule(policy, entry, meant) for entry in policy.rules]
+    matcher = DatabaseMatcher(databases)
+    rules = [_rule(policy, entry, matcher) for entry in policy.rules]
     return tuple(replace(rule, databases=sets.setdefault(rule.databases, rule.databases)) for rule in rules)
 
 
-def _rule(policy: PolicyFile, entry: RuleEntry, meant: Meant) -> Rule:
+def _rule(policy: PolicyFile, entry: RuleEntry, matcher: DatabaseMatcher) -> Rule:
     shared = {
         name: _first(getattr(entry, name), getattr(policy.defaults, name), value) for name, value in DEFAULTS.items()
     }
     return Rule(
         name=entry.name,
         requesters=None if ANYONE in entry.requesters else frozenset(entry.requesters),
-        looked_up=tuple(who for who in entry.requesters if who != ANYONE and not PERSON.fullmatch(who)),
-        databases=meant.by(entry),
+        directory_requesters=tuple(who for who in entry.requesters if who != ANYONE and not PERSON.fullmatch(who)),
+        databases=matcher.databases_of(entry),
         levels=None if "*" in entry.levels else frozenset(entry.levels),
         stages=tuple(Stage(approvers=tuple(dict.fromkeys(s.approvers)), count=s.count) for s in entry.approvals or ()),
         channel=entry.channel or policy.defaults.channel or "",
@@ -100,7 +100,7 @@ def _rule(policy: PolicyFile, entry: RuleEntry, meant: Meant) -> Rule:
         escalation=Escalation(after=entry.escalate.after, to=tuple(entry.escalate.to)) if entry.escalate else None,
         automatic=entry.automatic.per_person_per_day if entry.automatic else None,
         notify=tuple(entry.notify or ()),
-        asks_next=entry.otherwise == "next",
+        falls_through=entry.otherwise == "next",
         refuse=entry.refuse,
         break_glass=bool(entry.break_glass),
         review=Review(reviewers=tuple(entry.review.approvers), within=entry.review.within) if entry.review else None,
@@ -109,7 +109,7 @@ def _rule(policy: PolicyFile, entry: RuleEntry, meant: Meant) -> Rule:
 
 
 def _tightest(policy: PolicyFile, entry: RuleEntry) -> dict[str, timedelta]:
-    """Of the limits on durations the tightest holds, not the nearest."""
+    """For limits on durations the shortest applies: a rule cannot exceed ``defaults``."""
     named = {n: [getattr(entry, n), getattr(policy.defaults, n)] for n in ("max_duration", "max_total")}
     return {name: min([d for d in both if d is not None] or [DEFAULTS[name]]) for name, both in named.items()}
 
@@ -118,8 +118,8 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def by_database(rules: tuple[Rule, ...]) -> Mapping[str, tuple[Rule, ...]]:
-    """The rules that name a database, by that database, in their order."""
+def group_by_database(rules: tuple[Rule, ...]) -> Mapping[str, tuple[Rule, ...]]:
+    """Database → the rules that name it, in their order."""
     about: dict[str, list[Rule]] = {}
     for rule in rules:
         for name in rule.databases:
@@ -127,39 +127,39 @@ def by_database(rules: tuple[Rule, ...]) -> Mapping[str, tuple[Rule, ...]]:
     return {name: tuple(found) for name, found in about.items()}
 
 
-def is_glob(wanted: str) -> bool:
-    """A pattern, where a plain name would have to exist."""
-    return any(sign in wanted for sign in "*?[")
+def is_glob(selector: str) -> bool:
+    """Return whether this is a pattern. A plain name must exist; a pattern need not match anything."""
+    return any(sign in selector for sign in "*?[")
 
 
-class Meant:
-    """Which databases of today's file a rule means; each way of saying it is looked up once."""
+class DatabaseMatcher:
+    """Finds the databases that a rule selects. Each selector is looked up once."""
 
     def __init__(self, databases: Mapping[str, DatabaseEntry]) -> None:
         self._databases = databases
-        self._known: dict[Hashable, frozenset[str]] = {}
+        self._found: dict[Hashable, frozenset[str]] = {}
 
-    def by(self, entry: RuleEntry) -> frozenset[str]:
-        """By name, pattern, or labels that must all hold; what a rule lists are alternatives."""
-        found = [self._one(wanted) for wanted in entry.databases]
+    def databases_of(self, entry: RuleEntry) -> frozenset[str]:
+        """A selector is a name, a pattern, or labels that must all match. The selectors of a rule are alternatives."""
+        found = [self._selected(selector) for selector in entry.databases]
         return found[0] if len(found) == 1 else frozenset().union(*found)
 
-    def _one(self, wanted: str | dict[str, str]) -> frozenset[str]:
-        key = wanted if isinstance(wanted, str) else tuple(sorted(wanted.items()))
-        if key not in self._known:
-            names = (name for name, entry in self._databases.items() if _is_meant(wanted, name, entry))
-            self._known[key] = frozenset(names)
-        return self._known[key]
+    def _selected(self, selector: str | dict[str, str]) -> frozenset[str]:
+        key = selector if isinstance(selector, str) else tuple(sorted(selector.items()))
+        if key not in self._found:
+            names = (name for name, entry in self._databases.items() if _is_selected(selector, name, entry))
+            self._found[key] = frozenset(names)
+        return self._found[key]
 
 
-def _is_meant(wanted: str | Mapping[str, str], name: str, entry: DatabaseEntry) -> bool:
-    if isinstance(wanted, str):
-        return fnmatchcase(name, wanted) if is_glob(wanted) else name == wanted
-    return all(entry.labels.get(label) == value for label, value in wanted.items())
+def _is_selected(selector: str | Mapping[str, str], name: str, entry: DatabaseEntry) -> bool:
+    if isinstance(selector, str):
+        return fnmatchcase(name, selector) if is_glob(selector) else name == selector
+    return all(entry.labels.get(label) == value for label, value in selector.items())
 
 
-def named_in(policy: PolicyFile) -> frozenset[str]:
-    """Everyone the policy names anywhere: ids, e-mail addresses, groups."""
+def names_in(policy: PolicyFile) -> frozenset[str]:
+    """Everyone whom the policy names anywhere: ids, e-mail addresses, groups."""
     found = {*policy.admins, *policy.auditors}
     for rule in policy.rules:
         found.update(rule.requesters)
@@ -171,5 +171,5 @@ def named_in(policy: PolicyFile) -> frozenset[str]:
 
 
 def groups_in(names: Iterable[str]) -> frozenset[str]:
-    """Those of the names that mean groups: ``S…`` ids and ``@handles``."""
+    """The groups among the names: ``S…`` ids and ``@handles``."""
     return frozenset(name for name in names if GROUP.fullmatch(name))

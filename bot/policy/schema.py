@@ -1,4 +1,4 @@
-"""JSON Schema of the two files, for editors: what is a key, and what a value looks like. Whether it all holds together is ``check``'s."""
+"""JSON Schema of the two files, for editors: keys and the form of values. ``policy check`` finds the errors that a schema cannot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def schema(name: Name) -> dict[str, Any]:
 
 
 def _plain(node: Any) -> Any:
-    """Without what only Python means: titles made of attribute names, docstrings, defaults."""
+    """The schema without the parts that only Python needs: titles from attribute names, docstrings, defaults."""
     if isinstance(node, list):
         return [_plain(item) for item in node]
     if not isinstance(node, dict):

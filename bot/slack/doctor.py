@@ -10,9 +10,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.base import Finding
 from bot.access.ports import DirectoryUnavailable
-from bot.policy.loader import Config
+from bot.policy.config import Config
 from bot.policy.model import CHANNEL, PERSON
-from bot.policy.rules import groups_in, named_in
+from bot.policy.rules import groups_in, names_in
 from bot.slack.directory import SlackDirectory
 
 SCOPES = (
@@ -141,7 +141,7 @@ async def _person_findings(directory: SlackDirectory, config: Config | None) -> 
     """Return the findings about people named by id, then about groups and e-mail addresses."""
     if config is None:
         return []
-    named = sorted(name for name in named_in(config.policy) if PERSON.fullmatch(name))
+    named = sorted(name for name in names_in(config.policy) if PERSON.fullmatch(name))
     found: list[Finding] = []
     for who in named[:PEOPLE_MAX]:
         try:
@@ -156,8 +156,8 @@ async def _person_findings(directory: SlackDirectory, config: Config | None) -> 
 
 async def _group_findings(directory: SlackDirectory, config: Config) -> list[Finding]:
     """Return a finding for each group and address. A group without members grants nothing to anyone."""
-    members = await directory.members(config.named)
-    return [_group_finding(name, members.get(name)) for name in sorted(config.named)]
+    members = await directory.members(config.directory_names)
+    return [_group_finding(name, members.get(name)) for name in sorted(config.directory_names)]
 
 
 def _group_finding(name: str, people: frozenset[str] | None) -> Finding:

@@ -25,7 +25,7 @@ from bot.slack import ids, parse
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
 from bot.slack.render.replies import text_reply
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 
 HTTP_OK = 200
 EXPIRED_TRIGGER_CODES = frozenset(
@@ -154,7 +154,7 @@ async def report_unexpected(context: Context, error: Exception, user_id: str, *,
     reference = f"{number[:4]}-{number[4:]}"
     log.error("listener_failed", reference=reference, error=type(error).__name__, exc_info=error)
     changes = await queries.changes_since(context, user_id, last_event)
-    is_certain = not isinstance(error, StoreUnavailable)  # an unfinished write may still be committed
+    is_certain = not isinstance(error, LedgerUnavailable)  # an unfinished write may still be committed
     if not changes and not is_certain:
         changes = None
     return replies.unexpected_error_text(reference, user_id, changes)

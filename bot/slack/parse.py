@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from bot.access.errors import NotUnderstood
 from bot.access.results import Typed
-from bot.durations import LOOKS_LIKE, parse_duration
+from bot.durations import DURATION_HINT, parse_duration
 from bot.slack.render.text import clean, unescape
 
 DURATION_LIKE = re.compile(r"\d+\w*", re.ASCII)
@@ -62,7 +62,7 @@ def parse_request(arguments: Sequence[str], levels: Callable[[str], Collection[s
     is_level = database is not None and left and (left[0] in levels(database) or _precedes_duration(left))
     level = left.pop(0) if is_level else None
     if len(left) > 1 and UNITS.fullmatch(left[1]) and not _is_duration(left[0]):
-        raise NotUnderstood(f"{left[0]} {left[1]}", LOOKS_LIKE)
+        raise NotUnderstood(f"{left[0]} {left[1]}", DURATION_HINT)
     duration = _pop_duration(left)
     return Typed(database=database, level=level, duration=duration, reason=" ".join(left) or None)
 

@@ -1,7 +1,7 @@
-"""Valkey, one node, as an engine of its own: the worked example of docs/engine-authors.md.
+"""The engine ``valkey`` for one node of Valkey 8 or later: the worked example of docs/engine-authors.md.
 
-It is as small as an engine can be that keeps all promises. The engine ``redis`` that comes with dbaccess serves Valkey too, and does
-more: several nodes, levels by keys and commands, clusters, scripts that hold up a revocation.
+It is about as small as an engine that passes the whole contract can be. The engine ``redis`` that comes with dbaccess serves Valkey
+too, and does more: several nodes, clusters, levels by keys and commands, and scripts that delay a drop.
 """
 
 from __future__ import annotations
@@ -41,27 +41,21 @@ from adapters.base import (
     username_pattern,
 )
 
-SECONDS = 8
+TIMEOUT_SECONDS = 8
+OLDEST_SUPPORTED = 8
 LEVELS = {
     "readonly": ["%R~*", "+@read", "+@connection", "-@dangerous", "-@scripting"],
     "readwrite": ["~*", "+@read", "+@write", "+@connection", "-@dangerous", "-@scripting"],
 }
 RIGHTS = (
-    "acl setuser x",
-    "acl getuser x",
-    "acl deluser x",
-    "acl users",
-    "acl save",
-    "client list",
-    "client kill x",
-    "info",
-)
+    "acl setuser x", "acl getuser x", "acl deluser x", "acl users", "acl save", "client list", "client kill x", "info",
+)  # fmt: skip
 MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]+):until=([0-9]+)")
-SERVER = "dbaccess_id_"
+IDENTITY_PREFIX = "dbaccess_id_"
 
 
 class Valkey:
-    """Implements ``adapters.base.Adapter``. It holds no connection between calls, and may be called from several threads."""
+    """Implements ``adapters.base.Adapter``. It holds no connection between calls, so several threads may call it."""
 
     label: ClassVar[str] = "Valkey"
     enforces: ClassVar[Enforced] = Enforced.NOTHING
@@ -71,152 +65,149 @@ class Valkey:
         self._url = secrets.admin_url
         parts = urlsplit(self._url)
         if parts.scheme not in ("redis", "rediss") or not parts.username or not parts.password or not parts.hostname:
-            # The reference is named, never the URL.
-            raise Rejected(
-                f"the admin URL behind {target.admin_url} cannot be read", remedy="redis://user:password@host:port"
-            )
+            what = f"the admin URL behind {target.admin_url} cannot be read"  # names the reference, never the URL
+            raise Rejected(what, remedy="redis://user:password@host:port")
         self._host, self._port = parts.hostname, parts.port or 6379
         self._user, self._password = parts.username, parts.password
 
-    # The one place where the driver's errors become ours, without a secret in them.
+    # The one place where errors of the driver become errors of the adapter, without a secret.
 
     @contextmanager
     def _session(self, *hidden: str) -> Iterator[Callable[..., Any]]:
-        """``call("ACL", "USERS")`` on the server the grant was made on."""
-        trouble: Exception
+        """Gives ``call("ACL", "USERS")`` on the server on which the grant was made. ``hidden`` are secrets to keep out of errors."""
+        failure: Exception
         try:
             with self._client(self._user, self._password) as client:
                 call = client.execute_command
                 expected = self.target.identity
                 if expected is not None and (found := _identity(call)) != expected:
-                    raise WrongServer(expected=expected, found=found or "a server without our mark")
+                    raise WrongServer(expected=expected, found=found or "without an identity")
                 yield call
                 return
         except NoPermissionError as error:
-            trouble = Rejected(f"the bot lacks a right: {self._words(error, hidden)}", remedy="run dbaccess doctor")
+            failure = Rejected(
+                f"the bot lacks a right: {self._without_secrets(error, hidden)}", remedy="run dbaccess doctor"
+            )
         except AuthenticationError as error:
             remedy = "put the right user and password into the admin URL"
-            trouble = Rejected(f"the server refused the bot's own login: {self._words(error, hidden)}", remedy=remedy)
+            failure = Rejected(
+                f"the server refused the bot's own login: {self._without_secrets(error, hidden)}", remedy=remedy
+            )
         except ResponseError as error:
-            trouble = Rejected(f"the server refused: {self._words(error, hidden)}")
+            failure = Rejected(f"the server refused: {self._without_secrets(error, hidden)}")
         except (RedisError, OSError) as error:
-            trouble = ServerDown(f"no answer: {self._words(error, hidden)}", is_ambiguous=True)
-        raise trouble from None
+            failure = ServerDown(f"no answer: {self._without_secrets(error, hidden)}", is_ambiguous=True)
+        raise failure from None
 
-    def _words(self, error: Exception, hidden: tuple[str, ...]) -> str:
-        words = scrub(str(error), self._url, self._password, *hidden)
-        error.args = (words,)  # whoever logs ours may log what is chained behind it
-        return words
+    def _without_secrets(self, error: Exception, hidden: tuple[str, ...]) -> str:
+        text = scrub(str(error), self._url, self._password, *hidden)
+        error.args = (text,)  # a log of the adapter's error may also show the driver's, which is its context
+        return text
 
     def _client(self, user: str, password: str) -> redis.Redis:
         return redis.Redis(
             host=self._host, port=self._port, username=user, password=password, protocol=2, decode_responses=True,
-            socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=Retry(NoBackoff(), 0), driver_info=None,
+            socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0), driver_info=None,
         )  # fmt: skip
 
     # The verbs.
 
     def identity(self) -> str:
-        """A powerless user with a random name, made once: Valkey itself has nothing that stays the same over a restart."""
+        """The name of a user without rights, made once with a random name. Valkey itself has no identity that outlives a restart."""
         with self._session() as call:
             if not (found := _identity(call)):
-                call("ACL", "SETUSER", f"{SERVER}{token_hex(8)}", "reset")
+                call("ACL", "SETUSER", f"{IDENTITY_PREFIX}{token_hex(8)}", "reset")
                 call("ACL", "SAVE")
                 found = _identity(call)
             return found
 
     def check(self, levels: Sequence[Level] = ()) -> Health:
-        """Changes nothing: a server that has no identity yet has an empty one."""
+        """Changes nothing. The identity is empty where the server has none yet."""
         with self._session() as call:
-            findings = [self._right(call, words) for words in RIGHTS]
+            findings = [_version_finding(call), *(self._right_finding(call, command) for command in RIGHTS)]
             for level in levels:
                 try:
                     _rules(level)
-                except Rejected as no:
-                    findings.append(Finding(is_ok=False, is_fatal=True, what=no.what, remedy=no.remedy))
+                except Rejected as error:
+                    findings.append(Finding(is_ok=False, is_fatal=True, what=error.what, remedy=error.remedy))
             return Health(
-                version=f"Valkey {call('INFO', 'server').get('valkey_version', 'of another kind')}",
-                identity=_identity(call), enforced=Enforced.NOTHING, findings=tuple(findings),
+                version=_version(call), identity=_identity(call), enforced=Enforced.NOTHING, findings=tuple(findings),
             )  # fmt: skip
 
-    def _right(self, call: Callable[..., Any], words: str) -> Finding:
-        name = "|".join(words.split()[:2]) if words != "info" else words
-        if call("ACL", "DRYRUN", self._user, *words.split()) == "OK":
+    def _right_finding(self, call: Callable[..., Any], command: str) -> Finding:
+        name = "|".join(command.split()[:2]) if command != "info" else command
+        if call("ACL", "DRYRUN", self._user, *command.split()) == "OK":
             return Finding(is_ok=True, is_fatal=False, what=f"{self._user} may run {name}")
         remedy = f"ACL SETUSER {self._user} +{name}"
         return Finding(is_ok=False, is_fatal=True, what=f"{self._user} may not run {name}", remedy=remedy)
 
     def create_user(self, spec: UserSpec) -> None:
-        """SETUSER does all of it or nothing; ``reset`` makes a half-made user whole."""
+        """SETUSER is atomic. ``reset`` replaces a user that exists."""
         with self._session(spec.password) as call:
-            self._find(call, spec.username)
-            mark = self._mark(call, spec.request_id, spec.remaining)
-            call("ACL", "SETUSER", spec.username, "reset", "on", _hashed(spec.password), *_rules(spec.level), mark)
+            if not (version := _version_finding(call)).is_ok:
+                raise Rejected(version.what, remedy=version.remedy)
+            self._find_user(call, spec.username)
+            mark = self._mark_rule(call, spec.request_id, spec.remaining)
+            call(
+                "ACL", "SETUSER", spec.username, "reset", "on", _password_rule(spec.password), *_rules(spec.level), mark
+            )
             call("ACL", "SAVE")
 
     def set_password(self, username: str, password: str) -> None:
-        """Looked for first: SETUSER would make who is absent."""
+        """The user is looked up first, because SETUSER would create an absent one."""
         with self._session(password) as call:
-            self._existing(call, username)
-            call("ACL", "SETUSER", username, "resetpass", _hashed(password))
+            self._require_user(call, username)
+            call("ACL", "SETUSER", username, "resetpass", _password_rule(password))
             call("ACL", "SAVE")
 
     def set_expiry(self, username: str, remaining: float) -> None:
-        """In the mark, for those who look."""
+        """Replaces the mark. Valkey itself enforces no expiry."""
         with self._session() as call:
-            found = self._existing(call, username)
-            call("ACL", "SETUSER", username, "clearselectors", self._mark(call, found.request_id or 0, remaining))
+            found = self._require_user(call, username)
+            call("ACL", "SETUSER", username, "clearselectors", self._mark_rule(call, found.request_id or 0, remaining))
             call("ACL", "SAVE")
 
     def drop_user(self, username: str, level: Level) -> Removal:
-        """DELUSER takes login and sessions at once; what counts is what is read back."""
+        """DELUSER ends the login and all sessions. Both are then read back."""
         del level
         with self._session() as call:
-            found = self._find(call, username, to_end=True)
-            ours = _sessions(call, username)
+            found = self._find_user(call, username, to_end=True)
+            sessions = _sessions(call, username)
             call("ACL", "DELUSER", username)
             call("ACL", "SAVE")
-            left = {row["id"] for row in _clients(call)} & {row["id"] for row in ours}
+            left = {row["id"] for row in _clients(call)} & {row["id"] for row in sessions}
             if left or _sessions(call, username) or call("ACL", "GETUSER", username) is not None:
-                raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)
+                raise ServerDown(f"{username} or a session of it is still there after ACL DELUSER", is_ambiguous=True)
             return Removal(
-                was_absent=found is None,
-                sessions_ended=len(ours),
-                left_behind=(),
-                left_with=None,
-                read_back_at=_now(call),
-            )
+                was_absent=found is None, sessions_ended=len(sessions), left_behind=(), left_with=None, read_back_at=_now(call),
+            )  # fmt: skip
 
     def list_users(self) -> list[ManagedUser]:
-        """Whose they are is for the caller to judge by ``ledger``."""
+        """Also those of other ledgers; the caller decides by ``ledger``."""
         pattern = username_pattern(self.target.prefix)
         with self._session() as call:
             names = [name for name in call("ACL", "USERS") if pattern.fullmatch(name)]
-            return [_managed(name, call("ACL", "GETUSER", name)) for name in names]
+            return [_to_managed_user(name, call("ACL", "GETUSER", name)) for name in names]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
-        """Sessions of now; Valkey counts no statements per user."""
+        """Valkey does not count statements per user."""
         with self._session() as call:
             rows = {name: _sessions(call, name) for name in usernames}
-        return [
-            Activity(
-                username=name, sessions=len(found), clients=tuple({row["addr"].rpartition(":")[0] for row in found})
-            )
-            for name, found in rows.items()
-        ]
+        hosts = {name: {row["addr"].rpartition(":")[0] for row in found} for name, found in rows.items()}
+        return [Activity(username=name, sessions=len(rows[name]), clients=tuple(hosts[name])) for name in usernames]
 
     def endpoint(self, level: Level) -> Endpoint:
-        """The command asks for the password: in the command it would show in the list of processes."""
-        told = self.target.connect
-        host, port = told.host or self._host, told.port or self._port
+        """The command prompts for the password, because a command line is visible in the process list."""
+        connect = self.target.connect
+        host, port = connect.host or self._host, connect.port or self._port
         command = f"valkey-cli --user {{username}} -h {host} -p {port} --askpass"
         return Endpoint(
-            host=host, port=port, database=level.database or told.database or "0", tls=told.tls or self.target.tls.mode,
-            note=told.note, engine=self.label, command=command,
+            host=host, port=port, database=level.database or connect.database or "0",
+            tls=connect.tls or self.target.tls.mode, note=connect.note, engine=self.label, command=command,
         )  # fmt: skip
 
     def login(self, username: str, password: str, level: Level) -> Login:
-        """For ``doctor --try``."""
+        """The proof of ``doctor --try``."""
         del level
         client = self._client(username, password)
         try:
@@ -228,44 +219,44 @@ class Valkey:
             client.close()
             raise ServerDown(f"no login as {username}: {scrub(str(error), password)}") from None
 
-    # Whose a user is. What another ledger made is never touched; what lost its mark is only ever ended.
+    # The user of another ledger is never touched. A user without a mark is only dropped.
 
-    def _find(self, call: Callable[..., Any], username: str, *, to_end: bool = False) -> ManagedUser | None:
+    def _find_user(self, call: Callable[..., Any], username: str, *, to_end: bool = False) -> ManagedUser | None:
         if not username_pattern(self.target.prefix).fullmatch(username):
-            raise Rejected(f"{username!r} is no name dbaccess makes")
+            raise Rejected(f"{username!r} is no name of a temporary user")
         user = call("ACL", "GETUSER", username)
         if user is None:
             return None
-        found = _managed(username, user)
+        found = _to_managed_user(username, user)
         is_lost = found.ledger is None and to_end
         if found.ledger != self.target.ledger and not is_lost:
-            raise ForeignUser(username, "its mark names another ledger" if found.ledger else "it carries no mark")
+            raise ForeignUser(username, "its mark names another ledger" if found.ledger else "it has no mark")
         return found
 
-    def _existing(self, call: Callable[..., Any], username: str) -> ManagedUser:
-        found = self._find(call, username)
+    def _require_user(self, call: Callable[..., Any], username: str) -> ManagedUser:
+        found = self._find_user(call, username)
         if found is None:
             raise Rejected(f"there is no user {username}")
         return found
 
-    def _mark(self, call: Callable[..., Any], request_id: int, remaining: float) -> str:
-        """A selector without commands opens nothing. The end is by the server's clock."""
+    def _mark_rule(self, call: Callable[..., Any], request_id: int, remaining: float) -> str:
+        """A selector without commands, which grants nothing. The end is the server's clock plus ``remaining`` seconds."""
         until = int(_now(call).timestamp() + remaining)
         return f"(~dbaccess:ledger={self.target.ledger}:request={request_id}:until={until})"
 
 
 class Login:
-    """One login of a temporary user. Its number is the server's, as the driver may connect again by itself."""
+    """One login of a temporary user. It compares the server's id of the connection, because the driver may connect again by itself."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.close = client.close
         driver: Any = client
         self._call = driver.execute_command
-        self._number = self._call("CLIENT ID")
+        self._id = self._call("CLIENT ID")
 
     def is_alive(self) -> bool:
         try:
-            return bool(self._call("CLIENT ID") == self._number)
+            return bool(self._call("CLIENT ID") == self._id)
         except (RedisError, OSError):
             return False
 
@@ -276,15 +267,27 @@ def _rules(level: Level) -> list[str]:
     return ["resetchannels", *LEVELS[level.roles[0]]]
 
 
-def _hashed(password: str) -> str:
+def _version(call: Callable[..., Any]) -> str:
+    return f"Valkey {call('INFO', 'server').get('valkey_version', 'of unknown version')}"
+
+
+def _version_finding(call: Callable[..., Any]) -> Finding:
+    """An older server gets no new users. Nothing else looks at the version, so users that are there are still dropped."""
+    version = _version(call)
+    is_ok = (found := re.match(r"Valkey ([0-9]+)", version)) is not None and int(found[1]) >= OLDEST_SUPPORTED
+    remedy = None if is_ok else f"upgrade it to Valkey {OLDEST_SUPPORTED}.0 or later"
+    return Finding(is_ok=is_ok, is_fatal=not is_ok, what=f"the server runs {version}", remedy=remedy)
+
+
+def _password_rule(password: str) -> str:
     return "#" + hashlib.sha256(password.encode()).hexdigest()
 
 
 def _identity(call: Callable[..., Any]) -> str:
-    return next(iter(sorted(name for name in call("ACL", "USERS") if name.startswith(SERVER))), "")
+    return next(iter(sorted(name for name in call("ACL", "USERS") if name.startswith(IDENTITY_PREFIX))), "")
 
 
-def _managed(username: str, user: Any) -> ManagedUser:
+def _to_managed_user(username: str, user: Any) -> ManagedUser:
     parts = user if isinstance(user, dict) else dict(zip(user[::2], user[1::2], strict=True))
     selectors = [s if isinstance(s, dict) else dict(zip(s[::2], s[1::2], strict=True)) for s in parts["selectors"]]
     mark = next((found for s in selectors if (found := MARK.fullmatch(str(s["keys"])))), None)
@@ -295,7 +298,7 @@ def _managed(username: str, user: Any) -> ManagedUser:
 
 
 def _clients(call: Callable[..., Any]) -> list[dict[str, Any]]:
-    return list(call("CLIENT LIST"))  # by this spelling the driver parses the answer
+    return list(call("CLIENT LIST"))  # as one word, so that the driver parses the answer
 
 
 def _sessions(call: Callable[..., Any], username: str) -> list[dict[str, Any]]:
@@ -303,5 +306,5 @@ def _sessions(call: Callable[..., Any], username: str) -> list[dict[str, Any]]:
 
 
 def _now(call: Callable[..., Any]) -> datetime:
-    """INFO has the server's clock, and needs no right beside it."""
+    """The server's clock from INFO, for which the bot has a right anyway."""
     return datetime.fromtimestamp(int(call("INFO", "server")["server_time_usec"]) / 1e6, UTC)

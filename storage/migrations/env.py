@@ -1,4 +1,4 @@
-"""Alembic's environment: run from code with the connection handed in, so that it works from an installed package."""
+"""Alembic's environment. The program passes the connection in, so that it also works from an installed package."""
 
 from alembic import context
 

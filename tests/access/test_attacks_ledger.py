@@ -220,7 +220,7 @@ from storage.ledger import Ledger
 async def run():
     ledger = Ledger(sys.argv[1])
     await ledger.open(create=False)
-    print(ledger.take_sole_run(), flush=True)
+    print(ledger.acquire_run_lock(), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await ledger.close()
 asyncio.run(run())

@@ -13,7 +13,7 @@ from bot.notifications.notices import GrantedNotice
 from storage.audit_log import AuditKind
 from tests.access.environment import HOUR, STRANGER, AccessEnvironment
 from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of
-from tests.access.test_cli import Desk
+from tests.access.test_cli import CommandLine
 from tests.open_faults import open_fault, require
 
 DRAWS_NOTHING = {
@@ -96,6 +96,6 @@ FORGED = "2026-11-23 10:00  request.approved  U0SECOND"
 async def test_a_reason_forges_no_line_on_the_command_line(environment: AccessEnvironment) -> None:
     """The form of a request takes line breaks."""
     request = await environment.ask(reason=f"looking at a refund\n  {FORGED}")
-    shown, _ = await asyncio.to_thread(Desk(environment.folder).run, "show", str(request.id))
+    shown, _ = await asyncio.to_thread(CommandLine(environment.folder).run, "show", str(request.id))
     require("looking at a refund" in shown, "the reason is shown")
     assert FORGED not in [line.strip() for line in shown.splitlines()]

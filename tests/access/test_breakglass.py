@@ -107,7 +107,7 @@ async def test_it_is_never_extended(environment: AccessEnvironment) -> None:
 
 
 async def test_ordinary_rules_and_break_glass_do_not_answer_for_each_other(environment: AccessEnvironment) -> None:
-    with pytest.raises(Refused, match="You may not break the glass for shop"):
+    with pytest.raises(Refused, match="You may not use break-glass access for shop"):
         await broken(environment, SECOND)
     environment.policy["rules"] = [GLASS]
     environment.write()

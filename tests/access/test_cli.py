@@ -1,4 +1,4 @@
-"""The command line on a real ledger, as a person runs it: answers, refusals, exit status."""
+"""The command line on a real ledger: answers, refusals, exit status."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests import clock_ahead
 from tests.access.environment import ADA, LEAD, AccessEnvironment
 
 
-class Desk:
-    """A shell with the settings of one house."""
+class CommandLine:
+    """Runs the command line with the settings of one test environment."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
@@ -25,7 +25,7 @@ class Desk:
             "DBACCESS_CONFIG": str(folder),
             "SHOP_ADMIN_URL": "postgresql://bot:ShopAdminSecret@127.0.0.1:1/shop",
             "PATH": "/usr/bin:/bin",
-            **clock_ahead.moving(os.environ),
+            **clock_ahead.offset_variables(os.environ),
             **env,
         }
 
@@ -50,21 +50,21 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def command_line(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path)
 
 
-def test_only_upgrade_makes_a_ledger(desk: Desk) -> None:
+def test_only_store_upgrade_creates_a_ledger(command_line: CommandLine) -> None:
     for command in (["list"], ["show", "1"], ["revoke", "--all"], ["store", "check"]):
-        assert "no ledger" in desk.run(*command, expect=1)[1]
-        assert not (desk.folder / "ledger.db").exists()
-    desk.run("store", "upgrade")
-    assert desk.json("store", "check")[0]["requests"] == 0
-    assert desk.json("list") == []
+        assert "no ledger" in command_line.run(*command, expect=1)[1]
+        assert not (command_line.folder / "ledger.db").exists()
+    command_line.run("store", "upgrade")
+    assert command_line.json("store", "check")[0]["requests"] == 0
+    assert command_line.json("list") == []
 
 
-def test_wrong_use(desk: Desk) -> None:
-    desk.run("store", "upgrade")
+def test_wrong_usage_exits_with_status_2(command_line: CommandLine) -> None:
+    command_line.run("store", "upgrade")
     for command in (
         ["revoke"],
         ["revoke", "1", "--all"],
@@ -74,45 +74,47 @@ def test_wrong_use(desk: Desk) -> None:
         ["run", "--observe"],
         ["nonsense"],
     ):
-        assert desk.run(*command, expect=2)[1], command
+        assert command_line.run(*command, expect=2)[1], command
 
 
 @pytest.mark.parametrize(
     "url",
     ["sqlite+aiosqlite:///", "sqlite+aiosqlite:///?x=y", "postgresql+psycopg://u:ShopAdminSecret@h:port/x"],
 )
-def test_a_store_that_cannot_be(desk: Desk, url: str) -> None:
-    assert "DBACCESS_STORE_URL: has a wrong value" in desk.run("list", expect=1, DBACCESS_STORE_URL=url)[1]
+def test_invalid_store_url_is_reported(command_line: CommandLine, url: str) -> None:
+    assert "DBACCESS_STORE_URL: has a wrong value" in command_line.run("list", expect=1, DBACCESS_STORE_URL=url)[1]
 
 
-def test_run_says_what_is_missing(desk: Desk) -> None:
-    said = desk.run("run", expect=1)[1]
+def test_run_names_missing_settings(command_line: CommandLine) -> None:
+    said = command_line.run("run", expect=1)[1]
     assert "SLACK_BOT_TOKEN: is not set" in said
     assert "SLACK_APP_TOKEN: is not set" in said
 
 
-async def test_list_and_show(environment: AccessEnvironment, desk: Desk) -> None:
+async def test_list_and_show_print_requests(environment: AccessEnvironment, command_line: CommandLine) -> None:
     live = await environment.granted()
     waiting = await environment.ask(LEAD)
-    assert {r["id"]: r["state"] for r in desk.json("list")} == {live.id: "active", waiting.id: "pending"}
-    assert [r["id"] for r in desk.json("list", "--person", ADA)] == [live.id]
-    assert desk.json("list", "--database", "other") == []
-    row = desk.json("show", f"#{live.id}")[0]
+    assert {r["id"]: r["state"] for r in command_line.json("list")} == {live.id: "active", waiting.id: "pending"}
+    assert [r["id"] for r in command_line.json("list", "--person", ADA)] == [live.id]
+    assert command_line.json("list", "--database", "other") == []
+    row = command_line.json("show", f"#{live.id}")[0]
     assert (row["requester"], row["database"], row["asked_at"][-1]) == (ADA, "shop", "Z")
     assert len(row["history"]) >= 3
-    shown = next(line for line in desk.run("list")[0].splitlines() if f"#{live.id}" in line)
+    shown = next(line for line in command_line.run("list")[0].splitlines() if f"#{live.id}" in line)
     assert str(live.username) in shown
 
 
-async def test_one_refusal_does_not_spare_the_others(environment: AccessEnvironment, desk: Desk) -> None:
-    request = await environment.approve(await environment.ask())  # nothing was made yet: no server is needed to end it
-    said, refused = desk.run("revoke", "99", str(request.id), "--wait", "20", expect=1)
+async def test_one_refusal_does_not_stop_the_other_ends(
+    environment: AccessEnvironment, command_line: CommandLine
+) -> None:
+    request = await environment.approve(await environment.ask())  # no user exists yet, so no server is needed to end it
+    said, refused = command_line.run("revoke", "99", str(request.id), "--wait", "20", expect=1)
     assert "#99" in refused
     assert f"#{request.id} {request.username}" in said
     assert (await environment.now(request)).state == "revoked"
 
 
-async def test_a_server_that_is_away_is_said(environment: AccessEnvironment, desk: Desk) -> None:
+async def test_unreachable_server_is_reported(environment: AccessEnvironment, command_line: CommandLine) -> None:
     request = await environment.granted()
-    assert "not ended yet" in desk.run("revoke", str(request.id), "--wait", "1", expect=1)[0]
+    assert "not ended yet" in command_line.run("revoke", str(request.id), "--wait", "1", expect=1)[0]
     assert (await environment.now(request)).state == "revoking"

@@ -1,4 +1,4 @@
-"""``dbaccess policy``: what it prints, and its exit status. Without a token; ``replay`` on a ledger with a past."""
+"""``dbaccess policy``: output and exit status, without a token. ``replay`` runs on a ledger with past requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bot.cli import app
 from bot.policy.schema import schema
 from tests.access.environment import ADA, LEAD, SECOND, AccessEnvironment
-from tests.unit.config import DATABASES, POLICY, written
+from tests.unit.config import DATABASES, POLICY, write_config
 
 TESTED = (
     POLICY
@@ -34,10 +34,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DBACCESS_CONFIG", str(tmp_path))
-    return written(tmp_path, policy=TESTED)
+    return write_config(tmp_path, policy=TESTED)
 
 
-def test_tests_that_hold(folder: Path) -> None:
+def test_policy_test_passes(folder: Path) -> None:
     out = folder / "junit.xml"
     done = run.invoke(app, ["policy", "test", "--junit", str(out)])
     assert (done.exit_code, done.output.splitlines()[-1]) == (0, "3 tests, 0 failed.")
@@ -45,7 +45,7 @@ def test_tests_that_hold(folder: Path) -> None:
     assert (suite.get("tests"), suite.get("failures")) == ("3", "0")
 
 
-def test_a_test_that_fails_says_why(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_failed_policy_test_says_why(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other") / "policy.yml"
     other.write_text(TESTED.replace("requesters: [U01ASKER]", "requesters: [U02OTHER]"))
     out = folder / "junit.xml"
@@ -75,12 +75,12 @@ def test_a_test_that_fails_says_why(folder: Path, tmp_path_factory: pytest.TempP
     ],
 )
 @pytest.mark.usefixtures("folder")
-def test_explain(words: list[str], status: int) -> None:
+def test_explain_exit_status(words: list[str], status: int) -> None:
     assert run.invoke(app, ["policy", "explain", *words]).exit_code == status
 
 
 @pytest.mark.usefixtures("folder")
-def test_schema() -> None:
+def test_schema_prints_the_schema() -> None:
     assert json.loads(run.invoke(app, ["policy", "schema"]).output) == schema("policy")
     assert json.loads(run.invoke(app, ["policy", "schema", "databases"]).output) == schema("databases")
 
@@ -88,8 +88,8 @@ def test_schema() -> None:
 # Replay.
 
 
-async def live_a_little(environment: AccessEnvironment) -> None:
-    """One that was granted and lives, one that was denied by nobody and waits, one that was withdrawn."""
+async def make_requests(environment: AccessEnvironment) -> None:
+    """Make three requests: one is granted and live, two wait, one of them by another person."""
     await environment.open()
     await environment.granted()
     await environment.ask(reason="another one, later")
@@ -104,7 +104,7 @@ def past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AccessEnvironment:
     monkeypatch.setenv("DBACCESS_CONFIG", str(tmp_path))
     monkeypatch.setenv("DBACCESS_STORE_URL", store)
     environment = AccessEnvironment(folder=tmp_path, store=store)
-    asyncio.run(live_a_little(environment))
+    asyncio.run(make_requests(environment))
     return environment
 
 
@@ -117,7 +117,7 @@ def replayed(environment: AccessEnvironment, *, since: int = 3650, **keys: Any) 
     return list(json.loads(done.output))
 
 
-def test_the_same_policy_answers_as_before(past: AccessEnvironment) -> None:
+def test_replay_of_the_same_policy_changes_nothing(past: AccessEnvironment) -> None:
     assert [one["now"] for one in replayed(past)] == ["as before"] * 3
 
 
@@ -132,19 +132,19 @@ def test_the_same_policy_answers_as_before(past: AccessEnvironment) -> None:
         ({"requesters": ["S0UNKNOWN"]}, "not known without Slack", False),
     ],
 )
-def test_what_another_policy_would_have_said(
+def test_replay_shows_the_answer_of_another_policy(
     past: AccessEnvironment, keys: dict[str, Any], now: str, would_end: bool
 ) -> None:
     first = next(one for one in replayed(past, **keys) if one["requester"] == ADA)
     assert (first["now"], first["would_end"]) == (now, would_end)
 
 
-def test_nobody_can_approve(past: AccessEnvironment) -> None:
+def test_replay_shows_that_nobody_can_approve(past: AccessEnvironment) -> None:
     (mine,) = (o for o in replayed(past, approvals=[{"from": [LEAD, SECOND], "count": 2}]) if o["requester"] == LEAD)
     assert mine["now"] == "nobody can approve"
 
 
-def test_live_grants_it_would_not_give_are_named_with_what_ends_them(past: AccessEnvironment) -> None:
+def test_replay_names_live_grants_to_revoke(past: AccessEnvironment) -> None:
     file = past.folder / "proposed.yml"
     file.write_text(yaml.safe_dump({**past.policy, "rules": [{**past.policy["rules"][0], "max_duration": "30m"}]}))
     done = run.invoke(app, ["policy", "replay", str(file), "--since", "3650"])
@@ -152,7 +152,7 @@ def test_live_grants_it_would_not_give_are_named_with_what_ends_them(past: Acces
     assert "to end them: dbaccess revoke 1" in done.output
 
 
-def test_a_proposed_file_with_mistakes_is_told(past: AccessEnvironment) -> None:
+def test_replay_of_an_invalid_file_fails(past: AccessEnvironment) -> None:
     file = past.folder / "proposed.yml"
     file.write_text("rules: 3\n")
     assert run.invoke(app, ["policy", "replay", str(file)]).exit_code == 1

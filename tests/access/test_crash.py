@@ -21,7 +21,7 @@ GLASS = {
 STRIDES = {"extending": 3, "breaking the glass": 3}
 """These lives are long: every third step dies in `make test`, every one in `make soak`."""
 
-LEDGER_STEPS = ("advance", "finish", "message_posted", "message_rendered", "put_back", "claim")
+LEDGER_STEPS = ("advance", "finish", "message_posted", "message_rendered", "reschedule", "claim")
 
 
 def killable(environment: AccessEnvironment) -> None:

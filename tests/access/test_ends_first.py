@@ -21,7 +21,7 @@ from bot.jobs.runner import Runner
 from bot.monitors import servers
 from bot.notifications.notices import AlertNotice
 from storage.commands import Command, RevokeGrant
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.records import Cause, Request, State, TaskKind
 from storage.schema import requests
 from storage.task_plans import user_lock_key
@@ -191,7 +191,7 @@ async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_
 
 def fail_once(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first revocation finds no ledger."""
-    advance, failures = environment.ledger.advance, [StoreUnavailable("OperationalError")]
+    advance, failures = environment.ledger.advance, [LedgerUnavailable("OperationalError")]
 
     async def failing(request_id: int, command: Command, *rest: Any, **named: Any) -> Any:
         if command.transition is Transition.REVOKE and failures:

@@ -126,12 +126,12 @@ async def test_what_is_no_longer_named_is_forgotten(environment: AccessEnvironme
     environment.write()
     await environment.ask()
     await groups.check_groups(environment.context)
-    assert await environment.ledger.remembered("pin:@leads") == LEADS
+    assert await environment.ledger.seen("pin:@leads") == LEADS
     environment.policy["rules"][0]["approvals"] = [{"from": [SECOND, LEAD]}]
     environment.write()
     environment.context.files.refresh()
     await groups.check_groups(environment.context)
-    assert await environment.ledger.remembered_names("") == ()
+    assert await environment.ledger.seen_names("") == ()
 
 
 async def test_handles_and_addresses_are_mentioned_by_their_ids(environment: AccessEnvironment) -> None:

@@ -16,9 +16,9 @@ from bot.access import decide, request_access, results
 from bot.access.errors import AccessError
 from bot.access.ports import Person
 from bot.access.results import FormNeeded
-from bot.policy.asking import Allowed, PolicyQuestion
-from bot.policy.evaluation import may_ask
+from bot.policy.evaluation import evaluate
 from bot.policy.facts import Facts
+from bot.policy.questions import Allowed, PolicyQuestion
 from storage.records import Request, RequestKind, State, UsageCounts, Verdict
 from tests.access.environment import AccessEnvironment
 from tests.soak import rounds
@@ -74,8 +74,8 @@ async def assert_asked_as_judged(
     config = environment.context.files.config
     if config is None:
         return  # the checks would not let this policy be in force
-    facts = Facts(members=world.facts.members, tally=UsageCounts())
-    judged = may_ask(config, replace(wanted, at=environment.clock()), facts)
+    facts = Facts(members=world.facts.members, usage=UsageCounts())
+    judged = evaluate(config, replace(wanted, at=environment.clock()), facts)
     typed = results.Typed(
         database=wanted.database,
         level=wanted.level,

@@ -30,7 +30,7 @@ def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
     interaction = io.StringIO()
     monkeypatch.setattr(sys, "stderr", interaction)
     monkeypatch.setattr(logs, "shows_tracebacks", True)
-    logs.set_up(Settings(log=request.param, log_level="debug"))
+    logs.configure(Settings(log=request.param, log_level="debug"))
     yield interaction
     root.handlers[:] = handlers
     root.setLevel(level)

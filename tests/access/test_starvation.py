@@ -20,8 +20,8 @@ from bot.access.targets import target_of
 from bot.engines import WORKERS, Share
 from bot.jobs.runner import SLOTS
 from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, ReminderNotice
-from storage.records import Priority, Request, State, TaskKind
-from storage.slots import ON_SERVER, PRIORITIES
+from storage.pools import ON_SERVER, PRIORITIES, Priority
+from storage.records import Request, State, TaskKind
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
 from tests.access.hanging import FOR_EVER, Fleet, Hang, at_once, expect, waiting_requests
 from tests.open_faults import open_fault, require
@@ -121,11 +121,11 @@ async def test_an_end_comes_while_grants_and_questions_hang_on_its_own_server(fl
     target = target_of(good)
     asked = [
         asyncio.create_task(environment.engines.call(target, lambda _adapter: fleet.server.reach("asked"), share=share))
-        for share in (Share.GRANTS, Share.QUESTIONS)
+        for share in (Share.GRANTS, Share.QUERIES)
         for _ in range(WORKERS[share] + 1)
     ]
     fleet.server.holds = lambda what: what == "asked"
-    await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=WORKERS[Share.GRANTS] + WORKERS[Share.QUESTIONS])
+    await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=WORKERS[Share.GRANTS] + WORKERS[Share.QUERIES])
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, ServerDown) for answer in answers)
 

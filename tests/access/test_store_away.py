@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.access import request_access
-from storage.errors import LedgerError, StoreUnavailable
+from storage.errors import LedgerError, LedgerUnavailable
 from storage.ledger import Ledger
 from storage.records import Request, State
 from tests.access.environment import ADA, HOUR, AccessEnvironment
@@ -29,7 +29,7 @@ def away_at(ledger: Ledger, number: int) -> Iterator[list[int]]:
     async def counted(**how: Any) -> AsyncIterator[Any]:
         begun[0] += 1
         if begun[0] == number:
-            raise StoreUnavailable("away")
+            raise LedgerUnavailable("away")
         async with writing(**how) as tx:
             yield tx
 

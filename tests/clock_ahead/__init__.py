@@ -1,6 +1,6 @@
-"""Runs a program, and all it starts, with the real-time clock ahead: what depends on the date of today shows itself.
+"""Runs a program and its children with the real-time clock set ahead, to find tests that depend on today's date.
 
-``python -m tests.clock_ahead 366 python -m pytest …`` preloads ``ahead.c``, which moves that clock alone.
+``python -m tests.clock_ahead 366 python -m pytest …`` preloads ``ahead.c``, which moves only that clock.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ class NoCompiler(Exception):
     """There is no gcc to compile the library with."""
 
 
-def said() -> timedelta | None:
-    """How far ahead the clock of this process was set; None where it was not."""
+def clock_offset() -> timedelta | None:
+    """How far ahead the clock of this process is set; None if it is not."""
     seconds = os.environ.get(SECONDS)
     return None if seconds is None else timedelta(seconds=int(seconds))
 
 
 @contextmanager
 def environment(ahead: timedelta) -> Iterator[Mapping[str, str]]:
-    """What to start a program with. The library lies where a server's unprivileged account can read it."""
+    """The environment to start a program with. A server's unprivileged account can read the library's folder."""
     with tempfile.TemporaryDirectory(prefix="dbaccess-clock-") as name:
         Path(name).chmod(0o755)
         library = _compiled(Path(name))
         yield {**os.environ, "LD_PRELOAD": str(library), SECONDS: str(round(ahead.total_seconds()))}
 
 
-def today(variables: Mapping[str, str]) -> dict[str, str]:
-    """The same environment with the clock of today: for what checks signatures by their dates."""
-    return {name: value for name, value in variables.items() if name not in moving(variables)}
+def without_offset(variables: Mapping[str, str]) -> dict[str, str]:
+    """The same environment without the moved clock, for a program that checks signatures by their dates."""
+    return {name: value for name, value in variables.items() if name not in offset_variables(variables)}
 
 
-def moving(variables: Mapping[str, str]) -> dict[str, str]:
-    """What of an environment moves the clock: for a program that is given an environment of its own."""
+def offset_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that move the clock, for a program that gets an environment of its own."""
     return {name: variables[name] for name in ("LD_PRELOAD", SECONDS)} if SECONDS in variables else {}
 
 

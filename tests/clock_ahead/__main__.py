@@ -1,4 +1,4 @@
-"""``python -m tests.clock_ahead DAYS PROGRAM…``: the program's exit status is ours."""
+"""``python -m tests.clock_ahead DAYS PROGRAM…`` exits with the status of the program."""
 
 from __future__ import annotations
 

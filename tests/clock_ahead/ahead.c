@@ -1,11 +1,11 @@
 /* Moves CLOCK_REALTIME by CLOCK_AHEAD_SECONDS for the process that preloads this library, and for its children.
  *
- * Every other clock stays as it is, CLOCK_MONOTONIC above all: time-outs and sleeps take as long as they say.
- * Calls that wait until a moment hand it to the kernel, which knows nothing of the moved clock; so that moment is
- * moved back first. A moment of CLOCK_REALTIME is told by its size where the call does not name its clock: it is
- * in this century, and CLOCK_MONOTONIC counts from the start of the machine.
+ * No other clock is moved, in particular not CLOCK_MONOTONIC: time-outs and sleeps take the given time.
+ * A call that waits until a point in time passes it to the kernel, which does not know the moved clock. The library
+ * therefore moves that time back first. If the call does not name its clock, the value tells it: a time of
+ * CLOCK_REALTIME is in this century, and CLOCK_MONOTONIC counts from the start of the machine.
  *
- * Not moved: what the kernel writes itself (times of files), and calls that go past the C library.
+ * Not moved: times that the kernel writes (of files), and calls that bypass the C library.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,7 +32,7 @@ static long ahead(void) {
     return seconds;
 }
 
-/* Programs may overwrite their environment (PostgreSQL does, for its title), so it is read before they start. */
+/* Read before the program starts: it may overwrite its environment (PostgreSQL does, for its process title). */
 __attribute__((constructor)) static void at_start(void) { ahead(); }
 
 static int is_moved(clockid_t clock) { return clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE; }
@@ -80,21 +80,21 @@ EXPORTED int timespec_get(struct timespec *at, int base) {
     return clock_gettime(CLOCK_REALTIME, at) ? 0 : base;
 }
 
-/* Waiting until a moment. */
+/* Waiting until a point in time. */
 
 static const struct timespec *moved_back(const struct timespec *until, struct timespec *moved) {
     if (!until || until->tv_sec < THIS_CENTURY)
         return until;
     *moved = *until;
     if (__builtin_sub_overflow(until->tv_sec, ahead(), &moved->tv_sec))
-        moved->tv_sec = until->tv_sec; /* for ever, either way */
+        moved->tv_sec = until->tv_sec; /* no end in either case */
     else if (moved->tv_sec < 0)
         moved->tv_sec = 0;
     return moved;
 }
 
 static void *next_of(const char *name, const char *version) {
-    /* Two versions of one name exist on x86-64; the older one takes another kind of condition. */
+    /* Two versions of one name exist on x86-64; the older one takes another type of condition. */
     void *found = version ? dlvsym(RTLD_NEXT, name, version) : NULL;
     return found ? found : dlsym(RTLD_NEXT, name);
 }
@@ -143,7 +143,7 @@ EXPORTED int pthread_timedjoin_np(pthread_t thread, void **result, const struct 
     return next(thread, result, moved_back(until, &moved));
 }
 
-/* Those two say what failed in errno. */
+/* These two report an error in errno. */
 
 #undef NEXT
 #define NEXT(name)                                                                                                     \
@@ -164,7 +164,7 @@ EXPORTED int sem_clockwait(sem_t *restrict semaphore, clockid_t clock, const str
     return next(semaphore, clock, is_moved(clock) ? moved_back(until, &moved) : until);
 }
 
-/* Answers the number of the error. A relative sleep is not until a moment. */
+/* Returns the error number. A relative sleep has no point in time. */
 
 EXPORTED int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, struct timespec *left) {
     static __typeof__(&clock_nanosleep) next;

@@ -1,4 +1,4 @@
-"""Fixtures of all adapters' tests."""
+"""Fixtures that the tests of several adapters use."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-NOT_LOOKED_UP = re.compile(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:]*|localhost")
+NEEDS_NO_DNS = re.compile(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:]*|localhost")
 
 
 @pytest.fixture
-def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of hosts that somebody looks up: none is found, and no question leaves this machine."""
+def looked_up_hosts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The host names that were looked up in DNS. Each lookup fails, and none leaves this machine."""
     names, original = list[str](), socket.getaddrinfo
 
     def look_up(host: Any, *rest: Any, **named: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else str(host)
-        if NOT_LOOKED_UP.fullmatch(name):
+        if NEEDS_NO_DNS.fullmatch(name):
             return original(host, *rest, **named)
         names.append(name)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -1,4 +1,4 @@
-"""Admin URLs whose password holds characters that a URL gives a meaning: no part of it is shown, and nobody is asked for it as a host."""
+"""Admin URLs with a password that contains URL syntax. No part of the password appears in an error, an endpoint, a warning or a DNS lookup."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 
 from adapters.base import AdapterError, Level, Secrets, Target, Tls
 from adapters.contract import everything_on
-from adapters.mariadb import MariaDB
 from adapters.mongodb import MongoDB
 from adapters.mongodb import connection as mongodb_connection
-from adapters.mysql import MySQL
+from adapters.mysql import MariaDB, MySQL
 from adapters.postgresql import PostgreSQL
 from adapters.redis import Redis
 from tests.open_faults import open_fault
@@ -49,11 +48,11 @@ PASSWORDS = (
     "31337?Secr3t=W0rd",
     "31337,Secr3tW0rd",
 )
-HOST = "what stands between an @ and the next sign of a URL is taken for the host, told and looked up"
-PORT = "what stands around a / is taken for port and database, and told"
-BARE_ERROR = "what stands before a / is taken for the port, and shown in a bare ValueError"
-OPTION = "what follows a ? is taken for an option, and the driver warns of it by name"
-BEHIND = "the refusal does not show it, the error behind the refusal does"
+HOST = "the part between an @ and the next delimiter is taken for the host, shown and looked up"
+PORT = "the parts around a / are taken for port and database, and shown"
+BARE_ERROR = "the part before a / is taken for the port, and shown in a ValueError"
+OPTION = "the part after a ? is taken for an option, and the driver shows its name in a warning"
+CONTEXT = "the error does not show it, but its context does"
 SHOWN = {
     ("postgresql", "Sup3r@Secr3tW0rd"): HOST,
     ("postgresql", "Sup3r@Secr3tW0rd#x"): HOST,
@@ -65,31 +64,31 @@ SHOWN = {
     ("redis", "31337/Secr3tW0rd"): PORT,
     ("postgresql", "Sup3r/Secr3tW0rd"): BARE_ERROR,
     ("mongodb", "Sup3r@x/y?Secr3tW0rd=1"): OPTION,
-    **{(engine, f"Sup3r{sign}Secr3tW0rd"): BEHIND for engine in ("mysql", "mariadb") for sign in "/#?"},
+    **{(engine, f"Sup3r{sign}Secr3tW0rd"): CONTEXT for engine in ("mysql", "mariadb") for sign in "/#?"},
 }
 VERBS, BARE = ("endpoint", "identity", "check"), "not an AdapterError:"
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MongoDB's driver looks for a server until its time is over."""
+def _short_mongodb_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MongoDB's driver looks for a server until this time limit."""
     monkeypatch.setattr(mongodb_connection, "CONNECT_MS", 200)
 
 
-def made(engine: str, url: str) -> Any:
+def make_adapter(engine: str, url: str) -> Any:
     known = {"name": "x", "admin_url": "env:ADMIN", "prefix": "jit_", "ledger": "l", "tls": Tls(mode="prefer")}
     return ENGINES[engine](Target(engine=engine, **known), Secrets(admin_url=url))  # type: ignore[arg-type]
 
 
 def answer(engine: str, password: str, verb: str) -> str:
-    """What is told of such a URL, or goes wrong on the way to a server that is away, with all that hangs on it."""
+    """The result of a verb with such a URL, or all text of its error. No server listens at the address."""
     try:
-        adapter = made(engine, f"{engine}://fancy:{password}@127.0.0.1:1/db")
+        adapter = make_adapter(engine, f"{engine}://fancy:{password}@127.0.0.1:1/db")
         return repr(adapter.endpoint(Level(name="r", roles=("r",))) if verb == "endpoint" else getattr(adapter, verb)())
-    except AdapterError as trouble:
-        return everything_on(trouble)
-    except ValueError as bare:
-        return f"{BARE} {bare!r}"
+    except AdapterError as error:
+        return everything_on(error)
+    except ValueError as error:
+        return f"{BARE} {error!r}"
 
 
 def parts(password: str) -> list[str]:
@@ -97,7 +96,7 @@ def parts(password: str) -> list[str]:
 
 
 def cases() -> list[Any]:
-    """Each password on each engine; those of the open fault first."""
+    """Each password on each engine. The cases of the open fault come first."""
     every = sorted(
         ((engine, password) for engine in ENGINES for password in PASSWORDS), key=lambda case: case not in SHOWN
     )
@@ -106,10 +105,10 @@ def cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("engine", "password"), cases())
-def test_no_part_of_a_password_is_shown(asked_for: list[str], engine: str, password: str) -> None:
+def test_no_part_of_a_password_is_shown(looked_up_hosts: list[str], engine: str, password: str) -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        said = [answer(engine, password, verb) for verb in VERBS]
-    interaction = " ".join([*said, *asked_for, *(str(warning.message) for warning in warned)])
-    assert [part for part in parts(password) if part.lower() in interaction.lower()] == []
-    assert BARE not in interaction
+        answers = [answer(engine, password, verb) for verb in VERBS]
+    shown = " ".join([*answers, *looked_up_hosts, *(str(warning.message) for warning in warned)])
+    assert [part for part in parts(password) if part.lower() in shown.lower()] == []
+    assert BARE not in shown

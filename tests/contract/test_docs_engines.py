@@ -11,13 +11,12 @@ import psycopg
 import pytest
 
 from adapters.base import Connect, Level, Secrets, Target, Tls
-from adapters.mariadb import MariaDB
 from adapters.mongodb import MongoDB, rights
 from adapters.mongodb.rights import FOR_MANAGED_ROLES
-from adapters.mysql import MySQL
+from adapters.mysql import MariaDB, MySQL
 from adapters.postgresql import PostgreSQL
 from adapters.redis import Redis
-from adapters.redis.rights import AT_TIMES, RIGHTS
+from adapters.redis.findings import OPTIONAL_RIGHTS, RIGHTS
 from tests.servers import mysql as mysql_servers
 from tests.servers import postgresql as postgresql_servers
 from tests.servers import redis as redis_servers
@@ -97,7 +96,7 @@ def test_redis_setup_is_complete() -> None:
         adapter = Redis(target("redis"), Secrets(admin_url=server.url("dbaccess", PASSWORD)))
         health = adapter.check([Level(name="readonly", roles=("readonly",))])
         assert (health.problems, health.warnings) == ((), ())
-        assert all(f"+{right.split()[0]}" in block("Redis and Valkey") for right in (*RIGHTS, *AT_TIMES))
+        assert all(f"+{right.split()[0]}" in block("Redis and Valkey") for right in (*RIGHTS, *OPTIONAL_RIGHTS))
     finally:
         server.remove()
 

@@ -1,3 +1,5 @@
+"""Fixtures of the end-to-end tests: the environment and the servers of the other engines."""
+
 from __future__ import annotations
 
 import os
@@ -15,14 +17,14 @@ from tests.servers.postgresql import PostgresServer
 
 
 @pytest.fixture
-def world(postgresql15: PostgresServer, tmp_path: Path) -> Iterator[harness.World]:
+def environment(postgresql15: PostgresServer, tmp_path: Path) -> Iterator[harness.Environment]:
     try:
         local_slack.binary()
-    except local_slack.NotToBeHad as missing:
+    except local_slack.LocalSlackMissing as missing:
         if os.environ.get("REQUIRE_SERVERS"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))
-    with harness.world(postgresql15, tmp_path) as found:
+    with harness.running_environment(postgresql15, tmp_path) as found:
         yield found
 
 
@@ -33,5 +35,5 @@ def redis7() -> Iterator[redis.RedisServer]:
 
 @pytest.fixture(scope="session")
 def mongodb_server() -> Iterator[mongodb.MongoServer]:
-    """The stand-in: what a real mongod answers is its own suite's business."""
+    """The stand-in for MongoDB. How a real mongod answers is tested by the contract tests."""
     yield from had(mongodb.start)

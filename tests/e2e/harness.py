@@ -1,8 +1,7 @@
-"""The real process between local-slack and a private PostgreSQL, driven as people would drive it."""
+"""The test environment: the real bot process between local-slack and a private PostgreSQL server, driven as people drive it."""
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
@@ -24,6 +23,7 @@ import yaml
 
 from demo import local_slack
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build
+from tests.e2e.messages import buttons, number, text_of
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer, free_port
 
@@ -33,7 +33,7 @@ BOT_TOKEN, APP_TOKEN = "xoxb-e2e-secret-token", "xapp-e2e-secret-token"
 PEOPLE = {REQUESTER: "requester", LEAD: "lead", SECOND: "second", ADMIN: "admin", BYSTANDER: "bystander"}
 T = TypeVar("T")
 PATIENCE = 120.0
-"""Far above what anything takes, for a busy machine."""
+"""Seconds to wait for a condition. Far above what anything takes, so that a busy machine does not fail a test."""
 
 WORKSPACE = {
     "workspace": {"name": "Shop", "domain": "shop", "teamId": "T01SHOP"},
@@ -56,49 +56,29 @@ WORKSPACE = {
 
 
 def wait(what: str, found: Callable[[], T | None], seconds: float = PATIENCE) -> T:
-    """Until ``found`` gives something; fails with ``what`` when the time is over."""
+    """Wait until ``found`` returns something true, and return it. Fails with ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         value = found()
         if value:
             return value
-        assert time.monotonic() < deadline, f"never came: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
 
 
-def text_of(message: dict[str, Any]) -> str:
-    """Everything a person sees of a message."""
-    return json.dumps(message.get("blocks") or "", ensure_ascii=False) + str(message.get("text"))
-
-
-def buttons(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Buttons by their label, as a click needs them."""
-    found = {}
-    for block in message.get("blocks") or []:
-        for element in block.get("elements", ()) if block["type"] == "actions" else ():
-            found[element["text"]["text"]] = {
-                "type": "button",
-                "action_id": element["action_id"],
-                "block_id": block.get("block_id"),
-                "value": element["value"],
-                "text": element["text"],
-            }
-    return found
-
-
 @dataclass
-class World:
-    """Everything that runs, and the files between."""
+class Environment:
+    """The processes of a test and their configuration files. ``start`` starts the bot."""
 
     folder: Path
     slack: local_slack.LocalSlack
     harness: EngineHarness
     admin_url: str
     http_port: int
-    store: str = ""
+    ledger_url: str = ""
     bot: subprocess.Popen[bytes] | None = None
     prefix: str = field(default_factory=lambda: f"e{secrets.token_hex(3)}_")
-    further_env: dict[str, str] = field(default_factory=dict)
+    extra_env: dict[str, str] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
     databases: dict[str, Any] = field(default_factory=dict)
 
@@ -113,13 +93,13 @@ class World:
             "SLACK_APP_TOKEN": APP_TOKEN,
             "SLACK_API_URL": self.slack.api_url,
             "DBACCESS_CONFIG": str(self.folder / "config"),
-            "DBACCESS_STORE_URL": self.store,
+            "DBACCESS_STORE_URL": self.ledger_url,
             "DBACCESS_HTTP_PORT": str(self.http_port),
             "DBACCESS_USER_PREFIX": self.prefix,
             "SHOP_ADMIN_URL": self.admin_url,
             "DBACCESS_LOG": "json",
             "DBACCESS_LOG_LEVEL": "debug",
-            **self.further_env,
+            **self.extra_env,
         }
 
     def write_config(self) -> None:
@@ -127,7 +107,9 @@ class World:
         folder.mkdir(exist_ok=True)
         for name, data in (("databases", self.databases), ("policy", self.policy)):
             temporary = folder / f"{name}.new"
-            temporary.write_text(yaml.safe_dump(json.loads(json.dumps(data))))  # without aliases
+            temporary.write_text(
+                yaml.safe_dump(json.loads(json.dumps(data)))
+            )  # through JSON, so that YAML has no aliases
             temporary.rename(folder / f"{name}.yml")
 
     def start(self, *, wait_ready: bool = True) -> None:
@@ -177,8 +159,8 @@ class World:
 
     # People.
 
-    def ask(self, text: str, user: str = REQUESTER) -> dict[str, Any]:
-        """``/dbaccess request TEXT`` and the card that comes of it."""
+    def request_access(self, text: str, user: str = REQUESTER) -> dict[str, Any]:
+        """Send ``/dbaccess request TEXT`` and return the request card."""
         before = {m["ts"] for m in self.slack.messages(CARDS)}
         self.slack.command(user, CARDS, f"request {text}")
         return wait(
@@ -195,30 +177,34 @@ class World:
     def click(self, user: str, message: dict[str, Any], label: str) -> None:
         self.slack.click(user, message.get("channel", CARDS), message["ts"], buttons(message)[label])
 
-    def card_says(self, ts: str, words: str, seconds: float = PATIENCE) -> dict[str, Any]:
+    def card_says(self, ts: str, text: str, seconds: float = PATIENCE) -> dict[str, Any]:
         return wait(
-            f"the card says {words!r}", lambda: next((m for m in [self.card(ts)] if words in text_of(m)), None), seconds
+            f"the card says {text!r}", lambda: next((m for m in [self.card(ts)] if text in text_of(m)), None), seconds
         )
 
-    def dm_says(self, words: str, user: str = REQUESTER, seconds: float = PATIENCE) -> dict[str, Any]:
+    def dm_says(self, text: str, user: str = REQUESTER, seconds: float = PATIENCE) -> dict[str, Any]:
         return wait(
-            f"a DM says {words!r}", lambda: next((m for m in self.slack.dm(user) if words in text_of(m)), None), seconds
+            f"a DM says {text!r}", lambda: next((m for m in self.slack.dm(user) if text in text_of(m)), None), seconds
         )
 
-    def feed_says(self, words: str, seconds: float = PATIENCE) -> None:
-        wait(f"the feed says {words!r}", lambda: any(words in text_of(m) for m in self.slack.messages(AUDIT)), seconds)
+    def feed_says(self, text: str, seconds: float = PATIENCE) -> None:
+        wait(
+            f"the audit feed says {text!r}",
+            lambda: any(text in text_of(m) for m in self.slack.messages(AUDIT)),
+            seconds,
+        )
 
-    def told(self, words: str, user: str, seconds: float = PATIENCE) -> None:
-        """An answer that this person alone sees."""
-        wait(f"{user} is told {words!r}", lambda: any(words in m["text"] for m in self.answers(user)), seconds)
+    def answer_says(self, text: str, user: str, seconds: float = PATIENCE) -> None:
+        """Wait for an ephemeral message, which only this person sees."""
+        wait(f"an answer to {user} says {text!r}", lambda: any(text in m["text"] for m in self.answers(user)), seconds)
 
     def answers(self, user: str) -> list[dict[str, Any]]:
         everywhere = [c["id"] for c in self.slack.get("state")["channels"]]
         return [m for c in everywhere for m in self.slack.messages(c) if m.get("ephemeral_to") == user]
 
-    def granted(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Asked, approved, and the message with the credentials there: card and message."""
-        card = self.ask(text)
+    def request_and_approve(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Request access, approve it, and wait for the credentials. Returns the request card and the credential message."""
+        card = self.request_access(text)
         self.click(LEAD, card, "Approve")
         message = self.dm_says(f"is ready (#{number(card)})")
         self.feed_says(f"#{number(card)} granted")
@@ -227,50 +213,24 @@ class World:
     # The database.
 
     def users(self) -> list[str]:
-        """Temporary users of this world's own bot; the server is shared with other tests."""
+        """The temporary users of this environment's bot. The server is shared with other tests."""
         with self.harness.superuser("postgres") as connection:
             rows = connection.execute(
                 "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1", (self.prefix,)
             )
             return [str(row[0]) for row in rows.fetchall()]
 
-    def no_users(self, seconds: float = PATIENCE) -> None:
+    def wait_until_no_users(self, seconds: float = PATIENCE) -> None:
         wait("no temporary user is left", lambda: not self.users(), seconds)
 
     def request(self, request_id: int) -> dict[str, Any]:
+        """The request as ``dbaccess list --json`` shows it."""
         found: list[dict[str, Any]] = json.loads(self.cli("list", "--all", "--json"))
         return next(r for r in found if r["id"] == request_id)
 
 
-def number(card: dict[str, Any]) -> int:
-    found = re.search(r"Access request #(\d+)", text_of(card))
-    assert found is not None
-    return int(found[1])
-
-
-def credentials(message: dict[str, Any]) -> dict[str, str]:
-    """Host, Port, Database, Username and Password, as they stand in the message."""
-    text = json.dumps(message.get("blocks"))
-    found = dict(re.findall(r"\*(Host|Port|Database|Username|Password)\*\\n`([^`]*)`", text))
-    assert len(found) == 5, text
-    return found
-
-
-def command_of(message: dict[str, Any]) -> str:
-    """The ready-to-paste command, as a person reads it."""
-    texts = [str(block["text"]["text"]) for block in message["blocks"] if "text" in block]
-    return html.unescape(next(text.strip("`") for text in texts if text.startswith("`")))
-
-
-def pasted(message: dict[str, Any]) -> str:
-    """The ready-to-paste command of a credential message."""
-    found = re.search(r'psql \\"(postgresql://[^\\"]+)\\"', text_of(message))
-    assert found is not None, text_of(message)
-    return found[1]
-
-
 def psql(message: dict[str, Any], statement: str) -> subprocess.CompletedProcess[str]:
-    """The pasted command in a shell, as the requester would run it, with one statement to carry out."""
+    """Run the pasted command in a shell, as the requester would, with one statement."""
     found = re.search(r'psql "postgresql://[^"]+"', text_of(message).replace('\\"', '"'))
     assert found is not None, text_of(message)
     env = {**os.environ, "PATH": f"{os.environ['PATH']}:{servers.psql().parent}"}
@@ -287,13 +247,13 @@ def is_dead(connection: psycopg.Connection[Any]) -> bool:
 
 
 @contextmanager
-def world(server: PostgresServer, folder: Path) -> Iterator[World]:
-    """Start local-slack; the bot is the test's to start."""
+def running_environment(server: PostgresServer, folder: Path) -> Iterator[Environment]:
+    """Start local-slack. The test starts the bot."""
     harness = build(server)
     slack = local_slack.start(WORKSPACE, port=free_port(), folder=folder)
-    found = World(
+    found = Environment(
         folder=folder, slack=slack, harness=harness, admin_url=server.url(harness.bot, BOT_PASSWORD, harness.database),
-        http_port=free_port(), store=f"sqlite+aiosqlite:///{folder}/ledger.db",
+        http_port=free_port(), ledger_url=f"sqlite+aiosqlite:///{folder}/ledger.db",
         databases={"databases": {"shop": {
             "engine": "postgresql", "description": "The shop", "admin_url": "env:SHOP_ADMIN_URL", "admin_role": harness.owner,
             "levels": {"readonly": {"roles": ["shop_reader"], "description": "Read every table of the shop schema"}},

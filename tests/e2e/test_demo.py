@@ -1,4 +1,4 @@
-"""The demo's further databases, where a machine has their servers: here they are unpacked, and put on the PATH."""
+"""The demo's additional databases, which it offers where the machine has their servers. The test puts unpacked servers on the PATH."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from adapters.base import Level, Secrets, Target, Tls
-from bot.engines import installed
+from bot.engines import installed_engines
 from bot.policy.loader import load
-from demo import further
+from demo import extra_databases
 from demo.world import free_port
 from tests.servers import debian, mysql, redis
 from tests.servers.mysql import MySQLServer
@@ -24,7 +24,7 @@ PASSWORDS = {"superuser": "Super0Secret0Demo", "bot": "Bot0Secret0Demo"}
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Which the unprivileged account can enter, other than pytest's own."""
+    """A folder that the unprivileged account can enter, which it cannot do with pytest's own."""
     with tempfile.TemporaryDirectory(prefix="dbaccess-demo-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -32,8 +32,8 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def on_the_path(open_folder: Path, mariadb: MySQLServer, redis7: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small scripts by the names that a machine with these servers has."""
-    assert mariadb.process, "it is to be had"
+    """Scripts on the PATH, with the names of the programs of an installed server."""
+    assert mariadb.process, "the server could be started"
     assert redis7.process
     folder = open_folder / "bin"
     folder.mkdir()
@@ -52,10 +52,10 @@ def on_the_path(open_folder: Path, mariadb: MySQLServer, redis7: RedisServer, mo
 
 
 @pytest.mark.usefixtures("on_the_path")
-def test_what_the_machine_has_is_offered(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with further.running(open_folder, dict(unprivileged()), free_port, PASSWORDS) as started:
+def test_demo_offers_the_servers_that_the_machine_has(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with extra_databases.running(open_folder, dict(unprivileged()), free_port, PASSWORDS) as started:
         assert [one.name for one in started] == ["shop-reports", "shop-cache"]
-        folder = further.write_config(open_folder, started)
+        folder = extra_databases.write_config(open_folder, started)
         for one in started:
             monkeypatch.setenv(one.variable, one.admin_url)
         assert not load(folder).warnings
@@ -66,15 +66,17 @@ def test_what_the_machine_has_is_offered(open_folder: Path, monkeypatch: pytest.
                 prefix="jit_", ledger="demoledger", tls=Tls(mode="prefer"),
             )  # fmt: skip
             roles = tuple(databases[one.name]["levels"]["readonly"]["roles"])
-            health = installed()[target.engine](target, Secrets(admin_url=one.admin_url)).check(
+            health = installed_engines()[target.engine](target, Secrets(admin_url=one.admin_url)).check(
                 [Level(name="readonly", roles=roles)]
             )
             assert (health.problems, health.warnings) == ((), ())
 
 
-def test_what_it_lacks_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(further, "found", lambda *_programs: None)
-    with further.running(tmp_path, {}, free_port, PASSWORDS) as started:
+def test_demo_does_not_offer_servers_that_the_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra_databases, "find_programs", lambda *_programs: None)
+    with extra_databases.running(tmp_path, {}, free_port, PASSWORDS) as started:
         assert started == []
-        names = yaml.safe_load((further.write_config(tmp_path, started) / "databases.yml").read_text())["databases"]
+        names = yaml.safe_load((extra_databases.write_config(tmp_path, started) / "databases.yml").read_text())[
+            "databases"
+        ]
         assert list(names) == ["shop-prod"]

@@ -1,4 +1,4 @@
-"""The worked example for engine authors: built and installed as a package, found by name, and judged by the contract on a real Valkey."""
+"""The worked example for engine authors: built and installed as a package, found by name, and tested by the contract on a real Valkey."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ rules:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder it was installed into, beside nothing."""
+    """A folder with nothing but the installed example."""
     folder = tmp_path_factory.mktemp("installed")
     command = [
         sys.executable,
@@ -55,10 +55,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def run(installed: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{installed}:{ROOT}", **env}
+def run(installed: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": f"{installed}:{ROOT}", **env}
     return subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, *arguments], env=variables, capture_output=True, text=True, check=False, timeout=300
     )
 
 
@@ -69,7 +69,7 @@ def config(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_is_found_by_name(installed: Path, config: Path) -> None:
+def test_installed_engine_is_found_by_name(installed: Path, config: Path) -> None:
     known = run(installed, "-m", "bot.cli", "policy", "check", str(config))
     assert known.returncode == 0, known.stdout + known.stderr
     unknown = run(Path("/nowhere"), "-m", "bot.cli", "policy", "check", str(config))
@@ -77,7 +77,7 @@ def test_it_is_found_by_name(installed: Path, config: Path) -> None:
     assert unknown.returncode == 1
 
 
-def test_it_keeps_the_contract(installed: Path) -> None:
+def test_example_passes_its_own_tests(installed: Path) -> None:
     for server in had(lambda: redis.start(redis.VALKEY)):
         program = redis.command(server.flavour, server.flavour.program)
         done = run(
@@ -88,20 +88,20 @@ def test_it_keeps_the_contract(installed: Path) -> None:
         assert " passed" in done.stdout
 
 
-async def make_ledger(store: str) -> None:
-    ledger = Ledger(store)
+async def make_ledger(url: str) -> None:
+    ledger = Ledger(url)
     await ledger.open(create=True)
     await ledger.close()
 
 
-def test_doctor_proves_it(installed: Path, config: Path) -> None:
-    """Slack is not looked at here, so the status is 1; what counts is what is said of the database."""
-    store = f"sqlite+aiosqlite:///{config}/ledger.db"
-    asyncio.run(make_ledger(store))
+def test_doctor_try_succeeds(installed: Path, config: Path) -> None:
+    """The exit status is 1, because Slack is not configured here. The test looks at the findings of the database."""
+    ledger_url = f"sqlite+aiosqlite:///{config}/ledger.db"
+    asyncio.run(make_ledger(ledger_url))
     for server in had(lambda: redis.start(redis.VALKEY)):
         done = run(
             installed, "-m", "bot.cli", "doctor", "cache", "--try", "--json",
-            DBACCESS_CONFIG=str(config), DBACCESS_STORE_URL=store, CACHE_URL=server.url(redis.TESTER, redis.PASSWORD),
+            DBACCESS_CONFIG=str(config), DBACCESS_STORE_URL=ledger_url, CACHE_URL=server.url(redis.TESTER, redis.PASSWORD),
         )  # fmt: skip
         assert redis.PASSWORD not in done.stdout + done.stderr
         found = json.loads(done.stdout)

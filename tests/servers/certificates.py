@@ -1,4 +1,7 @@
-"""An authority and a certificate for 127.0.0.1 and localhost, valid for a day, in a folder that the unprivileged account can read."""
+"""A certificate authority and a server certificate for 127.0.0.1 and localhost, valid from yesterday to tomorrow.
+
+The files are in a temporary folder that the unprivileged account can read.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ Signed: TypeAlias = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 @dataclass(frozen=True)
 class Certificates:
-    """Paths of PEM files; ``stranger`` is an authority that signed nothing."""
+    """Paths of PEM files. ``stranger`` is an authority that did not sign the certificate."""
 
     ca: Path
     certificate: Path
@@ -34,7 +37,7 @@ class Certificates:
 
 @contextmanager
 def made() -> Iterator[Certificates]:
-    """The files, as long as it is open."""
+    """Make the files, and remove them at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="dbaccess-tls-") as name:
         folder = Path(name)
         authority, stranger = signed("an authority"), signed("a stranger")
@@ -53,7 +56,7 @@ def made() -> Iterator[Certificates]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A server refuses a key that others may read."""
+    """Only the owner may read the key, because servers refuse a key that others can read."""
     path.write_bytes(content)
     path.chmod(0o600 if path.name == "key.pem" else 0o644)
     if account := unprivileged():
@@ -61,7 +64,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def signed(name: str, by: Signed | None = None) -> Signed:
-    """By an authority, or an authority itself."""
+    """A certificate and its key, signed by the authority ``by``; without one it is itself an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)

@@ -1,4 +1,4 @@
-"""Debian packages unpacked into ``.cache/``: nothing is installed on the machine. What is not to be had raises NotHad."""
+"""Unpacks Debian packages into ``.cache/``, without installing anything. Raises PackagesUnavailable where they cannot be downloaded."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ OTHER_SUITE = """Dir::Etc::sourcelist "{apt}/sources.list"; Dir::Etc::sourcepart
 """
 
 
-class NotHad(Exception):
-    """No apt, no network, or no such package in that suite."""
+class PackagesUnavailable(Exception):
+    """There is no apt, no network, or no such package in that suite."""
 
 
 def unpacked(name: str, *packages: str, suite: str | None = None) -> Path:
-    """The root folder of these packages with all they need, downloaded once, from the suites this machine knows or another of Debian's.
+    """The root folder of these packages and their dependencies. They are downloaded once, from the suites of this machine or from ``suite``.
 
-    What comes from another suite needs its own loader: see ``loader``.
+    Programs of another suite need their own loader: see ``loader``.
     """
     root = CACHE / name
     if shutil.which("apt-get") is None:
-        raise NotHad("there is no apt-get")
+        raise PackagesUnavailable("there is no apt-get")
     CACHE.mkdir(exist_ok=True)
     with fasteners.InterProcessLock(CACHE / f"{name}.lock"):
         if not (root / "complete").exists():
@@ -54,7 +54,7 @@ def _unpack(root: Path, packages: tuple[str, ...], suite: str | None) -> None:
     apt = root / "apt"
     for folder in ("lists/partial", "archives/partial"):
         (apt / folder).mkdir(parents=True)
-    (apt / "status").touch()  # nothing is installed, so everything that is needed is downloaded
+    (apt / "status").touch()  # an empty status file: apt then downloads all dependencies
     conf = CONF
     if suite is not None:
         (apt / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n")
@@ -68,17 +68,17 @@ def _unpack(root: Path, packages: tuple[str, ...], suite: str | None) -> None:
 
 
 def _mirror() -> str:
-    """Where this machine gets Debian from."""
+    """The Debian mirror of this machine."""
     for path in MACHINE_SOURCES:
         if path.exists() and (
             found := re.search(r"^(?:URIs:|deb\s+(?:\[.*?\]\s+)?)\s*(\S+)", path.read_text(), re.MULTILINE)
         ):
             return found[1]
-    raise NotHad("this machine names no Debian mirror")
+    raise PackagesUnavailable("this machine names no Debian mirror")
 
 
 def loader(root: Path) -> list[str]:
-    """What to put before a program of ``root`` so that it runs with the libraries it was built for, not this machine's.
+    """The words before a program of ``root`` that run it with the libraries it was built for, not with this machine's.
 
     Debian 12 has half of the libraries outside usr.
     """
@@ -86,11 +86,11 @@ def loader(root: Path) -> list[str]:
     for folder in folders:
         for found in sorted(folder.glob("ld-linux-*.so.*")):
             return [str(found), "--library-path", ":".join(map(str, folders))]
-    raise NotHad(f"there is no loader in {root}")
+    raise PackagesUnavailable(f"there is no loader in {root}")
 
 
 def copied(program: Path, root: Path, folder: Path) -> list[str]:
-    """How to run a program of ``root`` from ``folder``: there it lies with its loader and its libraries, where any account can reach it."""
+    """Copy a program of ``root`` with its loader and libraries to ``folder``, where any account can read it. Returns the command that runs it."""
     own = loader(root)
     shutil.copy(own[0], folder / "loader")
     shutil.copy(program, folder / program.name)
@@ -101,19 +101,19 @@ def copied(program: Path, root: Path, folder: Path) -> list[str]:
 
 
 def _run(apt: Path, *command: str) -> None:
-    environment = {**clock_ahead.today(os.environ), "APT_CONFIG": str(apt / "conf")}
+    environment = {**clock_ahead.without_offset(os.environ), "APT_CONFIG": str(apt / "conf")}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=APT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotHad(f"{command[0]}: {error}") from None
+        raise PackagesUnavailable(f"{command[0]}: {error}") from None
     if done.returncode != 0:
-        raise NotHad(f"{' '.join(command[:3])}: {done.stderr[-300:]}")
+        raise PackagesUnavailable(f"{' '.join(command[:3])}: {done.stderr[-300:]}")
 
 
 def missing_libraries(program: Path, root: Path) -> Path:
-    """A folder with those libraries of ``root`` that this machine lacks; for LD_LIBRARY_PATH."""
+    """A folder with the libraries of ``root`` that this machine lacks, for LD_LIBRARY_PATH."""
     folder = root / "missing"
     folder.mkdir(exist_ok=True)
     with fasteners.InterProcessLock(CACHE / f"{root.name}.lock"):
@@ -125,8 +125,8 @@ def _link_missing(program: Path, root: Path, folder: Path) -> None:
     while True:
         environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
         out = subprocess.run(["ldd", program], env=environment, capture_output=True, text=True, check=False).stdout
-        lacking = [line.split()[0] for line in out.splitlines() if "not found" in line]
-        found = [path for name in lacking for path in sorted(root.glob(f"usr/lib/*/{name}"))[:1]]
+        missing = [line.split()[0] for line in out.splitlines() if "not found" in line]
+        found = [path for name in missing for path in sorted(root.glob(f"usr/lib/*/{name}"))[:1]]
         if not found:
             return
         for path in found:

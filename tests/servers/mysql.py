@@ -1,4 +1,4 @@
-"""Private MySQL and MariaDB servers: unpacked from Debian, in a temporary folder, on loopback, never as root, stopped by process id."""
+"""Private MySQL and MariaDB servers for tests: unpacked from Debian packages, in a temporary folder, on loopback, never as root, stopped by process id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MYSQL_PACKAGES = ("mysql-server-core", "mysql-client-core")
 
 @dataclass(frozen=True)
 class Flavour:
-    """Which server, how it is laid out, and how its first files are made."""
+    """One of the two servers: its files, its options, and how its data folder is created."""
 
     name: str
     folder: str
@@ -38,17 +38,17 @@ class Flavour:
     program: str
     client: str
     options: tuple[str, ...]
-    first_files: Callable[[MySQLServer], list[str]]
+    init_command: Callable[[MySQLServer], list[str]]
 
     def command(self, program: str) -> list[str]:
-        """With the libraries it was built for: those of another suite do not run on this machine's."""
+        """The command with the libraries that the program was built for: packages of another Debian suite do not run with this machine's libraries."""
         root = self.root()
         return [*(debian.loader(root) if self.name == "mysql" else ()), str(root / program)]
 
 
 @dataclass
 class MySQLServer:
-    """A running server. ``log_text`` is all it logged: errors, and every statement as its general log shows it."""
+    """A running server. ``log_text`` is its error log and its general log, which has every statement."""
 
     flavour: Flavour
     folder: Path
@@ -102,12 +102,12 @@ class MySQLServer:
         )
 
     def run(self, *statements: str, database: str | None = None) -> None:
-        """As the server's own administrator."""
+        """Run the statements as the server's own administrator."""
         with self.admin(database) as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
 
-    def asked(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    def query(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self.admin() as connection, connection.cursor() as cursor:
             cursor.execute(query, parameters or None)
             return list(cursor.fetchall())
@@ -159,23 +159,23 @@ class MySQLServer:
 
 
 def start(flavour: Flavour, *extra: str) -> MySQLServer:
-    """Make the first files and start it. Raises NoServer where it is not to be had."""
+    """Create the data folder and start the server. Raises NoServer where its packages are not available."""
     try:
         flavour.root()
-    except debian.NotHad as missing:
+    except debian.PackagesUnavailable as missing:
         raise NoServer(f"{flavour.name} cannot be unpacked: {missing}") from None
     folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-"))
     server = MySQLServer(flavour=flavour, folder=folder, port=free_port(), extra=extra)
     try:
-        _make_first_files(server)
-        _start_somewhere(server)
+        _create_data_folder(server)
+        _start_on_a_free_port(server)
     except BaseException:
         server.remove()
         raise
     return server
 
 
-def _make_first_files(server: MySQLServer) -> None:
+def _create_data_folder(server: MySQLServer) -> None:
     folder, account = server.folder, unprivileged()
     for path in (folder, folder / "tmp"):
         path.mkdir(exist_ok=True)
@@ -185,8 +185,8 @@ def _make_first_files(server: MySQLServer) -> None:
     init = folder / "init.sql"
     init.write_text("".join(f"{statement};\n" for host in ("%", "localhost") for statement in _account(host)))
     init.chmod(0o644)
-    made = subprocess.run(  # type: ignore[call-overload]
-        server.flavour.first_files(server),
+    done = subprocess.run(  # type: ignore[call-overload]
+        server.flavour.init_command(server),
         check=False,
         capture_output=True,
         text=True,
@@ -194,21 +194,21 @@ def _make_first_files(server: MySQLServer) -> None:
         env=server.environment,
         **account,
     )
-    if made.returncode != 0:
+    if done.returncode != 0:
         raise NoServer(
-            f"{server.flavour.name} cannot be set up: {(made.stderr + made.stdout + server.log_text())[-2000:]}"
+            f"{server.flavour.name} cannot be set up: {(done.stderr + done.stdout + server.log_text())[-2000:]}"
         )
     server.extra = (*server.extra, f"--init-file={init}")
 
 
 def _account(host: str) -> tuple[str, str]:
-    """On localhost too: MariaDB's anonymous account of that host would win over the one for everywhere."""
+    """For localhost too: there MariaDB's anonymous account takes precedence over an account with the host ``%``."""
     who = f"'{ROOT}'@'{host}'"
     return f"CREATE USER {who} IDENTIFIED BY '{PASSWORD}'", f"GRANT ALL ON *.* TO {who} WITH GRANT OPTION"
 
 
-def _start_somewhere(server: MySQLServer) -> None:
-    """Another process may have taken the port since it was found free. The account is made by the first start alone."""
+def _start_on_a_free_port(server: MySQLServer) -> None:
+    """Try another port where a process has taken the one that was free. Only the first start creates the administrator."""
     for attempt in range(PORTS_TRIED):
         try:
             server.start()
@@ -224,13 +224,13 @@ def _start_somewhere(server: MySQLServer) -> None:
         (server.folder / "init.sql").unlink()
 
 
-def _mysql_first_files(server: MySQLServer) -> list[str]:
+def _mysql_init_command(server: MySQLServer) -> list[str]:
     command = server.flavour.command(server.flavour.program)
     return [*command, *server.options, "--general-log=0", "--initialize-insecure"]
 
 
-def _mariadb_first_files(server: MySQLServer) -> list[str]:
-    """A plain set-up, with the anonymous accounts that it makes."""
+def _mariadb_init_command(server: MySQLServer) -> list[str]:
+    """The default set-up, which creates anonymous accounts."""
     usr = server.flavour.root() / "usr"
     return [
         str(usr / "bin" / "mariadb-install-db"),
@@ -251,7 +251,7 @@ MARIADB = Flavour(
     program="usr/sbin/mariadbd",
     client="usr/bin/mariadb",
     options=("--lc-messages-dir={usr}/share/mysql", "--plugin-dir={usr}/lib/mysql/plugin", "--event-scheduler=ON"),
-    first_files=_mariadb_first_files,
+    init_command=_mariadb_init_command,
 )
 MYSQL = Flavour(
     name="mysql",
@@ -268,18 +268,18 @@ MYSQL = Flavour(
         "--innodb-redo-log-capacity=8M",
         "--innodb-buffer-pool-size=32M",
     ),
-    first_files=_mysql_first_files,
+    init_command=_mysql_init_command,
 )
 
 
 def version(flavour: Flavour) -> str:
-    """As the server says it."""
-    nowhere = MySQLServer(flavour=flavour, folder=Path(tempfile.gettempdir()), port=0)
+    """The version that the server prints."""
+    unused = MySQLServer(flavour=flavour, folder=Path(tempfile.gettempdir()), port=0)
     command = [*flavour.command(flavour.program), "--version"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False, env=nowhere.environment).stdout
-    return said.replace(f"{flavour.root()}/usr/sbin/", "").strip()
+    output = subprocess.run(command, capture_output=True, text=True, check=False, env=unused.environment).stdout
+    return output.replace(f"{flavour.root()}/usr/sbin/", "").strip()
 
 
-def names(stem: str) -> str:
-    """A name nobody else uses on a shared server."""
+def unique_name(stem: str) -> str:
+    """A name that is unique on a shared server."""
     return f"{stem}{secrets.token_hex(3)}"

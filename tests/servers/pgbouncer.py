@@ -1,4 +1,7 @@
-"""Private PgBouncers before a private PostgreSQL: unpacked from Debian, on loopback, never as root, stopped by process id."""
+"""Private PgBouncers in front of a private PostgreSQL, for tests.
+
+Each is unpacked from Debian, runs on loopback, never as root, and is stopped by its process id.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from functools import cache
 from pathlib import Path
 
 from tests.servers import debian
-from tests.servers.postgresql import PASSWORD, SUPERUSER, NoServer, PostgresServer, free_port, unprivileged
+from tests.servers.postgresql import PASSWORD, SUPERUSER, NoServer, PostgresServer, free_port, new_folder, unprivileged
 
 SUITE = "bookworm"
-"""One version on every machine: later ones read startup options in another way."""
+"""Every machine uses this version: later ones handle startup options differently."""
 START_SECONDS = 30
 PORTS_TRIED = 5
 CONFIG = """[databases]
@@ -38,25 +41,25 @@ query_wait_timeout = 5
 logfile = {folder}/log
 {extra}
 """
-"""Whoever is not in the file of users is looked up on the server, so that temporary users get through."""
+"""PgBouncer reads the password of a user that is not in its file from the server, so that temporary users can log in."""
 
 
 @cache
 def program() -> list[str]:
-    """How to run it. Raises NoServer where it is not to be had."""
+    """The command that runs PgBouncer. Raises NoServer where it is not available."""
     try:
         root = debian.unpacked(f"pgbouncer-{SUITE}", "pgbouncer", suite=SUITE)
         folder = Path(tempfile.mkdtemp(prefix="dbaccess-pgbouncer-programs-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         return debian.copied(root / "usr/sbin/pgbouncer", root, folder)
-    except debian.NotHad as missing:
+    except debian.PackagesUnavailable as missing:
         raise NoServer(f"PgBouncer cannot be unpacked: {missing}") from None
 
 
 @dataclass
 class PgBouncer:
-    """A running pooler. ``mode`` is its pool_mode: ``session``, ``transaction`` or ``statement``."""
+    """A pooler. ``mode`` is its pool_mode: ``session``, ``transaction`` or ``statement``."""
 
     server: PostgresServer
     folder: Path
@@ -78,8 +81,8 @@ class PgBouncer:
         text = CONFIG.format(**known, folder=self.folder, mode=self.mode, extra=self.extra)
         (self.folder / "ini").write_text(text)
         with (self.folder / "out").open("ab") as out:
-            words = [*program(), str(self.folder / "ini")]
-            self.process = subprocess.Popen(words, stdout=out, stderr=out, cwd=self.folder, **unprivileged())  # type: ignore[call-overload]
+            command = [*program(), str(self.folder / "ini")]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=self.folder, **unprivileged())  # type: ignore[call-overload]
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -87,14 +90,14 @@ class PgBouncer:
             time.sleep(0.01)
 
     def _answers(self) -> bool:
-        """Its own process must still be there: another server may answer at a port that both were told."""
+        """Whether it listens. Its own log must say so, because another server may answer on the same port."""
         with socket.socket() as s:
             return (
                 s.connect_ex((self.host, self.port)) == 0 and f"listening on {self.host}:{self.port}" in self.log_text()
             )
 
     def stop(self) -> None:
-        """At once, as SIGTERM means to it."""
+        """SIGTERM stops PgBouncer at once."""
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -110,15 +113,13 @@ class PgBouncer:
 
 
 def start(server: PostgresServer, mode: str, *, users: Mapping[str, str], extra: str = "") -> PgBouncer:
-    """Before ``server``, with the passwords of those whom it knows itself. Raises NoServer where it is not to be had."""
+    """Start a pooler in front of ``server``. ``users`` are the passwords in its file. Raises NoServer where it is not available."""
     program()
-    folder = Path(tempfile.mkdtemp(prefix="dbaccess-pgbouncer-"))
-    folder.chmod(0o755)
+    folder = new_folder("dbaccess-pgbouncer-")
     listed = {SUPERUSER: PASSWORD, **users}
     (folder / "users").write_text("".join(f'"{user}" "{password}"\n' for user, password in listed.items()))
     if account := unprivileged():
-        for path in (folder, folder / "users"):
-            os.chown(path, int(str(account["user"])), int(str(account["group"])))
+        os.chown(folder / "users", int(str(account["user"])), int(str(account["group"])))
     pooler = PgBouncer(server=server, folder=folder, mode=mode, extra=extra)
     try:
         _start_somewhere(pooler)
@@ -129,13 +130,13 @@ def start(server: PostgresServer, mode: str, *, users: Mapping[str, str], extra:
 
 
 def _start_somewhere(pooler: PgBouncer) -> None:
-    """Another process may have taken the port since it was found free."""
+    """Start the pooler, on another port where another process has taken its port meanwhile."""
     for attempt in range(PORTS_TRIED):
         try:
             pooler.start()
-        except NoServer as trouble:
+        except NoServer as error:
             pooler.stop()
-            if "in use" not in str(trouble) or attempt == PORTS_TRIED - 1:
+            if "in use" not in str(error) or attempt == PORTS_TRIED - 1:
                 raise
             pooler.port = free_port()
         else:

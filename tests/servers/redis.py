@@ -1,4 +1,7 @@
-"""Private Redis and Valkey servers: unpacked from Debian, in a temporary folder, on loopback, never as root, stopped by process id."""
+"""Private Redis and Valkey servers, unpacked from Debian packages.
+
+Each server has a temporary folder of its own, listens on loopback only, never runs as root, and is stopped by its process id.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,15 @@ maxclients 500
 busy-reply-threshold 300
 repl-diskless-sync-delay 0
 """
-"""Every command goes to the slow log: it is what a Redis keeps of statements."""
+"""Every command goes to the slow log, which is the only record of commands that Redis has."""
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """Which server, and where Debian has it. Its server program is the one that checks its files, by another name: a link."""
+    """A product and version, and the Debian suite and packages that contain it.
+
+    ``program`` is packaged as the tool that checks data files. Under the name ``runs_as`` the same program is the server.
+    """
 
     name: str
     suite: str
@@ -59,11 +65,11 @@ VALKEY = Flavour("valkey-8.1", "trixie", ("valkey-server", "valkey-tools"), "val
 
 @cache
 def programs(flavour: Flavour) -> Path:
-    """A folder with the programs, their libraries and their loader, open to the unprivileged account. Raises NoServer."""
+    """A folder with the programs, their libraries and their loader, which the unprivileged account can read. Raises NoServer."""
     try:
         root = debian.unpacked(flavour.name, *flavour.packages, suite=flavour.suite)
         own = debian.loader(root)
-    except debian.NotHad as missing:
+    except debian.PackagesUnavailable as missing:
         raise NoServer(f"{flavour.name} cannot be unpacked: {missing}") from None
     folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-programs-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -79,7 +85,7 @@ def programs(flavour: Flavour) -> Path:
 
 
 def command(flavour: Flavour, name: str) -> list[str]:
-    """How to run one of the programs."""
+    """The command line that runs one of the programs, without its arguments."""
     folder = programs(flavour)
     program = folder / (flavour.runs_as if name == flavour.program else name)
     return [str(folder / "loader"), "--library-path", str(folder), str(program)]
@@ -87,12 +93,12 @@ def command(flavour: Flavour, name: str) -> list[str]:
 
 @dataclass
 class RedisServer:
-    """A running server. ``keeps`` is where it saves its users: ``aclfile``, ``config`` (its own file) or ``nothing``."""
+    """A running server. ``saves_in`` is where it saves its users: ``aclfile``, ``config`` (its configuration file) or ``nothing``."""
 
     flavour: Flavour
     folder: Path
     port: int
-    keeps: str
+    saves_in: str
     extra: str = ""
     arguments: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
@@ -102,43 +108,43 @@ class RedisServer:
         return f"redis://{user}:{password}@{self.host}:{self.port}"
 
     def connect(self, user: str = TESTER, password: str = PASSWORD, **options: Any) -> redis.Redis:
-        """A client that never connects twice; a session lives as long as it."""
+        """A client that never connects again: its session ends with it."""
         known = {"decode_responses": True, "protocol": 2, "driver_info": None, "socket_timeout": 30, "retry": None}
         return redis.Redis(host=self.host, port=self.port, username=user, password=password, **{**known, **options})
 
-    def run(self, *words: str | int) -> Any:
-        """One command as the server's own administrator."""
+    def run(self, *arguments: str | int) -> Any:
+        """Run one command as the administrator."""
         with self.connect() as client:
-            return client.execute_command(*words)
+            return client.execute_command(*arguments)
 
-    def listed(self, *words: str) -> list[str]:
-        """The same, where the driver would make something else of the answer."""
+    def run_unparsed(self, *arguments: str) -> list[str]:
+        """Run one command as the administrator and return the answer as the server sent it, unparsed by the driver."""
         with self.connect() as client:
             connection = client.connection_pool.get_connection()
-            connection.send_command(*words)
+            connection.send_command(*arguments)
             found: list[str] = connection.read_response()
             client.connection_pool.release(connection)
         return found
 
     def log_text(self) -> str:
-        """What it wrote, and every command as its slow log shows it."""
+        """The server's log file, and every command as the slow log shows it."""
         slow = self.run("SLOWLOG", "GET", "-1")
         return (self.folder / "log").read_text(errors="replace") + "\n".join(" ".join(entry[3]) for entry in slow)
 
     def _arguments(self) -> list[str]:
         folder = self.folder
         given = ["--port", str(self.port), "--dir", str(folder), "--logfile", str(folder / "log"), *self.arguments]
-        if self.keeps != "nothing":
+        if self.saves_in != "nothing":
             return [str(folder / "conf"), *given]
         lines = [line.split(" ", 1) for line in (CONFIG + self.extra).strip().splitlines()]
         return [*given, *(word for key, value in lines for word in (f"--{key}", value.strip('"')))]
 
     def start(self) -> None:
-        words = [*command(self.flavour, self.flavour.program), *self._arguments()]
+        arguments = [*command(self.flavour, self.flavour.program), *self._arguments()]
         environment = {**os.environ, "TZ": "America/New_York"}
         with (self.folder / "out").open("ab") as out:
             self.process = subprocess.Popen(  # type: ignore[call-overload]
-                words, stdout=out, stderr=out, cwd=self.folder, env=environment, **unprivileged()
+                arguments, stdout=out, stderr=out, cwd=self.folder, env=environment, **unprivileged()
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -151,12 +157,12 @@ class RedisServer:
         return "".join(path.read_text(errors="replace") for path in files if path.exists())[-2000:]
 
     def _answers(self) -> bool:
-        """With ``nothing`` kept, the accounts are made anew at each start, as whoever starts such a server does it."""
-        first = {"user": "default", "password": ""} if self.keeps == "nothing" else {}
+        """Whether the server answers. A server that saves nothing also gets its accounts here, as its administrator would create them at each start."""
+        first = {"user": "default", "password": ""} if self.saves_in == "nothing" else {}
         try:
             with self.connect(**first) as client:
                 client.ping()
-                if self.keeps == "nothing":
+                if self.saves_in == "nothing":
                     for line in reversed(ACCOUNTS):
                         client.execute_command("ACL", "SETUSER", *line.split()[1:])
         except (redis.RedisError, OSError):
@@ -183,17 +189,17 @@ class RedisServer:
 
 
 def start(
-    flavour: Flavour = REDIS, *, keeps: str = "aclfile", extra: str = "", arguments: tuple[str, ...] = ()
+    flavour: Flavour = REDIS, *, saves_in: str = "aclfile", extra: str = "", arguments: tuple[str, ...] = ()
 ) -> RedisServer:
-    """Write its files and start it. Raises NoServer where it is not to be had."""
+    """Write the server's files and start it. Raises NoServer where it cannot be unpacked or started."""
     programs(flavour)
     folder = Path(tempfile.mkdtemp(prefix=f"dbaccess-{flavour.name}-"))
     server = RedisServer(
-        flavour=flavour, folder=folder, port=free_port(), keeps=keeps, extra=extra, arguments=arguments
+        flavour=flavour, folder=folder, port=free_port(), saves_in=saves_in, extra=extra, arguments=arguments
     )
     try:
         _write_files(server)
-        _start_somewhere(server)
+        _start_on_a_free_port(server)
     except BaseException:
         server.remove()
         raise
@@ -203,12 +209,12 @@ def start(
 def _write_files(server: RedisServer) -> None:
     folder, account = server.folder, unprivileged()
     config, accounts = CONFIG + server.extra, "\n".join(ACCOUNTS) + "\n"
-    if server.keeps == "aclfile":
+    if server.saves_in == "aclfile":
         (folder / "users.acl").write_text(accounts)
         config += f"\naclfile {folder / 'users.acl'}\n"
     else:
         config += f"\n{accounts}"
-    if server.keeps != "nothing":
+    if server.saves_in != "nothing":
         (folder / "conf").write_text(config)
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
@@ -216,14 +222,14 @@ def _write_files(server: RedisServer) -> None:
             os.chown(path, int(str(account["user"])), int(str(account["group"])))
 
 
-def _start_somewhere(server: RedisServer) -> None:
-    """Another process may have taken the port since it was found free."""
+def _start_on_a_free_port(server: RedisServer) -> None:
+    """Try other ports, because another process may have taken the port since it was found free."""
     for attempt in range(PORTS_TRIED):
         try:
             server.start()
-        except NoServer as trouble:
+        except NoServer as error:
             server.stop(signal.SIGKILL)
-            if "in use" not in str(trouble) or attempt == PORTS_TRIED - 1:
+            if "in use" not in str(error) or attempt == PORTS_TRIED - 1:
                 raise
             server.port = free_port()
         else:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot import build_app as application
+from bot import app as application
 from bot.app import App, CannotStart
 from bot.http import CannotListen
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
 from bot.settings import SettingsError
 from bot.slack.connection import SocketConnection
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.records import Request, State
 from tests.access.environment import HOUR, AccessEnvironment
 from tests.fake_slack.server import FakeSlack, running_fake_slack
@@ -125,7 +125,7 @@ async def test_bot_that_waits_for_ends_survives_a_ledger_failure(
         async def sometimes(**which: Any) -> Any:
             calls.append(len(calls))
             if len(calls) in {3, 4}:
-                raise StoreUnavailable("OperationalError")
+                raise LedgerUnavailable("OperationalError")
             if len(calls) > FAILED_QUERIES:
                 environment.server.is_up = True
             environment.clock.at += timedelta(seconds=30)

@@ -11,7 +11,7 @@ import pytest
 
 from bot.access import decide, password, request_access, revoke
 from bot.slack import forms
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.records import State
 from tests.access.environment import ADA, LEAD
 from tests.open_faults import require
@@ -100,17 +100,17 @@ async def test_failed_ledger_write_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last transaction may or may not be committed, and the ledger may answer again a moment later."""
-    fail_before(monkeypatch, request_access, "request_access", StoreUnavailable("OperationalError"))
+    fail_before(monkeypatch, request_access, "request_access", LedgerUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "")
 
 
-@pytest.mark.parametrize("question", ["last_event", "changed_by"])
+@pytest.mark.parametrize("question", ["last_event", "events_by"])
 async def test_failed_ledger_query_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     fail_after(monkeypatch, request_access, "request_access")
-    fail_before(monkeypatch, slack_environment.environment.ledger, question, StoreUnavailable("OperationalError"))
+    fail_before(monkeypatch, slack_environment.environment.ledger, question, LedgerUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "")
 
@@ -237,7 +237,7 @@ async def test_request_that_cannot_be_approved_yet_is_reported_as_made(
     """The request is stored, and then the lookup of a group that the grant depends on fails."""
     slack_environment.environment.policy["rules"][0]["approvals"] = []
     slack_environment.environment.write()
-    silent = "Slack did not say who is in S0LEADS, and no answer is a no."
+    silent = "Slack did not say who is in S0LEADS, so access is not given."
     fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     reply = await slack_environment.expect_reply(ADA, "Your request was made (#1).")

@@ -1,4 +1,4 @@
-"""A good pair of files for tests that need a configuration, and what a pair gets told."""
+"""A valid pair of files for tests that need a configuration, and builders of configurations, requests and decisions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bot.databases import DatabaseEntry
-from bot.policy.loader import Config, ConfigError, load
+from bot.policy.config import Config
+from bot.policy.loader import ConfigError, load
 from bot.policy.model import PolicyFile
-from bot.policy.rules import compiled
+from bot.policy.rules import compile_rules
 from bot.policy.source import Problem
 from storage.records import Decision, Request, RequestKind, State, Terms, Verdict
 
@@ -41,34 +42,36 @@ rules:
 """
 
 
-def written(folder: Path, *, databases: str | bytes = DATABASES, policy: str | bytes = POLICY) -> Path:
-    """The folder, with both files in it."""
+def write_config(folder: Path, *, databases: str | bytes = DATABASES, policy: str | bytes = POLICY) -> Path:
+    """Write both files into the folder."""
     for name, content in (("databases.yml", databases), ("policy.yml", policy)):
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return folder
 
 
-def loaded(folder: Path, *, databases: str | bytes = DATABASES, policy: str | bytes = POLICY) -> Config:
-    return load(written(folder, databases=databases, policy=policy))
+def load_config(folder: Path, *, databases: str | bytes = DATABASES, policy: str | bytes = POLICY) -> Config:
+    return load(write_config(folder, databases=databases, policy=policy))
 
 
-def told(folder: Path, *, databases: str | bytes = DATABASES, policy: str | bytes = POLICY) -> tuple[Problem, ...]:
-    """All errors and warnings, as ``policy check`` would list them."""
+def problems_of(
+    folder: Path, *, databases: str | bytes = DATABASES, policy: str | bytes = POLICY
+) -> tuple[Problem, ...]:
+    """All errors and warnings, as ``policy check`` lists them."""
     try:
-        return loaded(folder, databases=databases, policy=policy).warnings
-    except ConfigError as mistakes:
-        return mistakes.problems
+        return load_config(folder, databases=databases, policy=policy).warnings
+    except ConfigError as error:
+        return error.problems
 
 
 def config_of(databases: Mapping[str, Any], policy: Mapping[str, Any]) -> Config:
-    """A configuration without files; the models are the files' own."""
+    """A configuration without files, through the same models."""
     entries = {name: DatabaseEntry.model_validate(entry) for name, entry in databases.items()}
     found = PolicyFile.model_validate(policy)
-    return Config(policy=found, databases=entries, rules=compiled(found, entries), digest="0" * 12, warnings=())
+    return Config(policy=found, databases=entries, rules=compile_rules(found, entries), digest="0" * 12, warnings=())
 
 
 def database(*levels: str, **keys: Any) -> dict[str, Any]:
-    """An entry with these levels, each of one role."""
+    """An entry with these levels. Each level has one role."""
     return {
         "engine": "postgresql",
         "admin_url": "env:ADMIN_URL",
@@ -78,7 +81,7 @@ def database(*levels: str, **keys: Any) -> dict[str, Any]:
 
 
 def rule(name: str, **keys: Any) -> dict[str, Any]:
-    """A rule by which anyone may ask for everything and U01LEAD or U02LEAD decide, but for ``keys``."""
+    """A rule by which anyone may request everything and U01LEAD or U02LEAD decide, with ``keys`` changed."""
     return {
         "name": name,
         "requesters": ["anyone"],
@@ -90,8 +93,8 @@ def rule(name: str, **keys: Any) -> dict[str, Any]:
     }
 
 
-def asked(terms: Terms, *, person_id: str, database: str, **keys: Any) -> Request:
-    """The request that is waiting once an ask was put on record on these terms."""
+def waiting_request(terms: Terms, *, person_id: str, database: str, **keys: Any) -> Request:
+    """The request that waits after it was made on these terms."""
     return Request(
         **{
             "id": 42,
@@ -115,5 +118,5 @@ def asked(terms: Terms, *, person_id: str, database: str, **keys: Any) -> Reques
     )
 
 
-def vote(person_id: str, *, stage: int = 0, verdict: Verdict = Verdict.APPROVE) -> Decision:
+def decision(person_id: str, *, stage: int = 0, verdict: Verdict = Verdict.APPROVE) -> Decision:
     return Decision(request_id=42, person_id=person_id, person_name="lead", verdict=verdict, stage=stage, at=NOON)

@@ -17,13 +17,13 @@ numbers = count(1)
 
 @pytest.fixture(scope="session")
 def ledger_server(postgresql15: PostgresServer) -> tuple[PostgresServer, str]:
-    """One database for all; a schema of its own is as empty, and made in a moment."""
+    """One database for all tests. Each test gets an empty schema in it, which is faster than a new database."""
     return postgresql15, postgresql15.new_database("ledgers")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty store of its own."""
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database for one ledger."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}"
     server, database = request.getfixturevalue("ledger_server")
@@ -40,16 +40,16 @@ def clock() -> TurnableClock:
 
 
 @pytest.fixture
-async def ledger(store_url: str, clock: TurnableClock) -> AsyncIterator[Ledger]:
-    opened = await open_ledger(store_url, clock)
+async def ledger(ledger_url: str, clock: TurnableClock) -> AsyncIterator[Ledger]:
+    opened = await open_ledger(ledger_url, clock)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def replica(store_url: str, ledger: Ledger, clock: TurnableClock) -> AsyncIterator[Ledger]:
-    """A second program on the same store."""
-    opened = await open_ledger(store_url, clock)
+async def replica(ledger_url: str, ledger: Ledger, clock: TurnableClock) -> AsyncIterator[Ledger]:
+    """A second Ledger object on the same database, as in another process."""
+    opened = await open_ledger(ledger_url, clock)
     assert opened.id == ledger.id
     yield opened
     await opened.close()

@@ -1,4 +1,4 @@
-"""What the ledger's tests start from: a clock to turn, drafts, commands, and a request in any state."""
+"""Set-up of the ledger's tests: a turnable clock, drafts, commands, and a request in any state."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ TARGET = {"engine": "postgresql", "admin_url": "env:ORDERS_ADMIN_URL"}
 
 @dataclass
 class TurnableClock:
-    """Stands still until it is turned."""
+    """A clock that stands still until a test turns it."""
 
-    moment: datetime = START
+    time: datetime = START
 
     def __call__(self) -> datetime:
-        return self.moment
+        return self.time
 
     def turn(self, by: timedelta) -> None:
-        self.moment += by
+        self.time += by
 
 
 def terms(*, counts: Iterable[int] = (1,), **changes: Any) -> Terms:
-    frozen = Terms(
+    usual = Terms(
         rule="orders",
         stages=tuple(Stage(approvers=("U01LEAD", "U02LEAD"), count=count) for count in counts),
         channel="C01DBACCESS",
@@ -77,11 +77,11 @@ def terms(*, counts: Iterable[int] = (1,), **changes: Any) -> Terms:
         level={"name": "readonly", "roles": ["orders_reader"]},
         policy_digest="abc123",
     )
-    return replace(frozen, **changes)
+    return replace(usual, **changes)
 
 
 def draft(*, counts: Iterable[int] = (1,), person: str = "U01REQUESTER", **changes: Any) -> Draft:
-    asked = Draft(
+    usual = Draft(
         kind=RequestKind.ACCESS,
         team_id="T01TEAM",
         requester_id=person,
@@ -91,7 +91,7 @@ def draft(*, counts: Iterable[int] = (1,), person: str = "U01REQUESTER", **chang
         reason="PAY-311 a refund",
         terms=terms(counts=counts),
     )
-    return replace(asked, **changes)
+    return replace(usual, **changes)
 
 
 def vote(
@@ -120,7 +120,7 @@ RECEIPT = Receipt(outcome=ReceiptOutcome.VERIFIED, sessions_ended=1, read_back_a
 def approval(
     request: Request, person: str = "U01LEAD", *, made: tuple[Decision, ...] = (), **more: Any
 ) -> ApproveStage | ApproveRequest | ApplyExtension:
-    """The command of an approval, after the decisions that were ``made`` before."""
+    """The command of an approval that follows the decisions in ``made``."""
     decision = vote(request, person, **more)
     if open_stage(request, (*made, decision)) is not None:
         return ApproveStage(actor=person, decision=decision)
@@ -131,7 +131,7 @@ def approval(
 
 
 async def approve(ledger: Ledger, request: Request, person: str = "U01LEAD", **more: Any) -> Request:
-    """An approval as the use case makes it: again where another approval came in between."""
+    """Approve as the use case does: try again if another approval was stored meanwhile."""
     while True:
         command = approval(request, person, made=await ledger.decisions(request.id), **more)
         try:
@@ -142,7 +142,7 @@ async def approve(ledger: Ledger, request: Request, person: str = "U01LEAD", **m
 
 
 def command_for(transition: Transition, request: Request) -> Command:
-    """What an honest caller brings for this transition."""
+    """A valid command for this transition."""
     username = f"jit_{request.id}_ada_{request.key[:4]}"
     bot, decision = "bot", vote(request)
     commands: dict[Transition, Command] = {
@@ -166,14 +166,14 @@ def command_for(transition: Transition, request: Request) -> Command:
         Transition.SHOW_PASSWORD: ShowPassword(actor=request.requester_id),
         Transition.SIGN_OFF: SignOff(actor="U09", decision=vote(request, "U09", verdict=Verdict.SIGN_OFF)),
         Transition.REPAIR: Repair(actor=bot),
-        Transition.FAIL: FailGrant(actor=bot, note="the database said no"),
+        Transition.FAIL: FailGrant(actor=bot, note="the database refused"),
         Transition.REVOKE: RevokeGrant(actor="U01ADMIN", cause=Cause.REVOKED),
         Transition.CONFIRM: ConfirmRevocation(actor=bot, receipt=RECEIPT),
     }
     return commands[transition]
 
 
-WAY: dict[State, tuple[Transition, ...]] = {
+PATHS: dict[State, tuple[Transition, ...]] = {
     State.PENDING: (),
     State.APPROVED: (Transition.APPROVE,),
     State.ACTIVE: (Transition.APPROVE, Transition.START, Transition.ACTIVATE),
@@ -183,21 +183,21 @@ WAY: dict[State, tuple[Transition, ...]] = {
     State.CANCELLED: (Transition.CANCEL,),
     State.OUTDATED: (Transition.OUTDATE,),
 }
-"""The shortest way to each state; LAPSED needs the clock turned, APPLIED an extension."""
+"""The shortest path to each state. LAPSED also needs the clock turned, and APPLIED an extension."""
 
 
 async def bring(ledger: Ledger, clock: TurnableClock, state: State, **changes: Any) -> Request:
-    """A fresh request in this state."""
+    """A new request in this state."""
     if state is State.APPLIED:
         grant = await bring(ledger, clock, State.ACTIVE, **changes)
         extended = draft(person=grant.requester_id, kind=RequestKind.EXTENSION, parent_id=grant.id)
         request, _ = await ledger.submit(extended)
         return await approve(ledger, request)
-    request, _ = await ledger.submit(draft(person=f"U{clock.moment.timestamp()}{state}", **changes))
+    request, _ = await ledger.submit(draft(person=f"U{clock.time.timestamp()}{state}", **changes))
     if state is State.LAPSED:
         clock.turn(24 * HOUR)
         return await ledger.advance(request.id, command_for(Transition.TIME_OUT, request))
-    for transition in WAY[state]:
+    for transition in PATHS[state]:
         request = await ledger.advance(request.id, command_for(transition, request))
     assert request.state is state
     return request

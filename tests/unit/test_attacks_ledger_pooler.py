@@ -37,7 +37,7 @@ def pooler(request: pytest.FixtureRequest, kept: PostgresServer) -> Iterator[PgB
 
 
 @pytest.fixture
-def store_url(kept: PostgresServer, pooler: PgBouncer) -> str:
+def ledger_url(kept: PostgresServer, pooler: PgBouncer) -> str:
     database = f"kept_{pooler.mode}_{next(numbers)}"
     with kept.admin() as c:
         c.execute(f"CREATE DATABASE {database} OWNER {KEEPER}".encode())
@@ -66,18 +66,18 @@ async def assert_answers(ledger: Ledger, name: str) -> None:
         await ledger.next_due()
 
 
-async def test_every_call_is_answered(store_url: str) -> None:
+async def test_every_call_is_answered(ledger_url: str) -> None:
     """Statements that the driver prepared on one connection of the pooler would be missing on the next."""
-    async with programs(store_url, PROGRAMS) as opened:
+    async with programs(ledger_url, PROGRAMS) as opened:
         await asyncio.gather(*(assert_answers(opened[n % PROGRAMS], f"worker {n}") for n in range(WORKERS)))
 
 
 async def is_woken_by(waiting: Ledger, other: Ledger) -> bool:
     """Whether a commit of ``other`` is news to ``waiting``, which listens and has heard of all before."""
-    require(await waiting.changed(LISTENS_WITHIN), "whoever begins to listen is woken once")
-    while await waiting.changed(QUIET):
+    require(await waiting.wait_for_commit(LISTENS_WITHIN), "whoever begins to listen is woken once")
+    while await waiting.wait_for_commit(QUIET):
         pass
-    woken = asyncio.create_task(waiting.changed(WAKES_WITHIN))
+    woken = asyncio.create_task(waiting.wait_for_commit(WAKES_WITHIN))
     await asyncio.sleep(QUIET)
     require(not woken.done(), "nothing else is committed")
     await other.set_cursor("news", 1)
@@ -94,15 +94,15 @@ async def is_refused(url: str) -> bool:
 
 
 @pytest.mark.parametrize("pooler", ["session"], indirect=True)
-async def test_a_commit_wakes_another_program(store_url: str) -> None:
-    async with programs(store_url, 2) as (waiting, other):
+async def test_a_commit_wakes_another_program(ledger_url: str) -> None:
+    async with programs(ledger_url, 2) as (waiting, other):
         assert await is_woken_by(waiting, other)
 
 
 @pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
 @open_fault("U2", "the pooler hands the LISTEN back after its transaction: a commit wakes nobody in another program")
-async def test_a_commit_wakes_another_program_or_the_pooler_is_refused(store_url: str) -> None:
-    if await is_refused(store_url):
+async def test_a_commit_wakes_another_program_or_the_pooler_is_refused(ledger_url: str) -> None:
+    if await is_refused(ledger_url):
         return
-    async with programs(store_url, 2) as (waiting, other):
+    async with programs(ledger_url, 2) as (waiting, other):
         assert await is_woken_by(waiting, other)

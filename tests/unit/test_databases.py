@@ -1,4 +1,4 @@
-"""From an entry of databases.yml to what an adapter is given: references, TLS, levels."""
+"""From an entry of databases.yml to an adapter's target and level: references, TLS, identifiers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def mode(url: str, monkeypatch: pytest.MonkeyPatch, **keys: object) -> str:
 # Secrets.
 
 
-def test_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERS_URL", SECRET)
     assert resolve("env:ORDERS_URL") == SECRET
 
 
-def test_secret_from_a_file_without_its_last_newline(tmp_path: Path) -> None:
+def test_secret_is_read_from_a_file_without_its_last_newline(tmp_path: Path) -> None:
     file = tmp_path / "orders"
     file.write_text(SECRET + "\n")
     assert resolve(f"file:{file}") == SECRET
@@ -48,7 +48,7 @@ def test_unset_and_empty_variables_are_named(value: str | None, monkeypatch: pyt
         resolve("env:ORDERS_URL")
 
 
-def test_files_that_cannot_be_read_are_named_and_not_shown(tmp_path: Path) -> None:
+def test_unreadable_secret_file_is_named_and_its_content_not_shown(tmp_path: Path) -> None:
     strange, empty = tmp_path / "strange", tmp_path / "empty"
     strange.write_bytes(b"hunter2\xff")
     empty.write_text("\n")
@@ -76,7 +76,7 @@ def test_files_that_cannot_be_read_are_named_and_not_shown(tmp_path: Path) -> No
         ["env:X"],
     ],
 )
-def test_only_references_are_accepted_and_nothing_is_shown(reference: object) -> None:
+def test_only_references_are_accepted_and_no_value_is_shown(reference: object) -> None:
     with pytest.raises(ValueError, match="a reference to a secret is env:NAME or file:/path") as refused:
         entry(admin_url=reference)
     assert "hunter2" not in str(refused.value)
@@ -96,7 +96,7 @@ def test_only_references_are_accepted_and_nothing_is_shown(reference: object) ->
         "postgresql:///x?host=/var/run/postgresql",
     ],
 )
-def test_on_loopback_tls_is_preferred(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_tls_on_loopback_is_prefer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mode(url, monkeypatch) == "prefer"
 
 
@@ -118,24 +118,24 @@ def test_on_loopback_tls_is_preferred(url: str, monkeypatch: pytest.MonkeyPatch)
         "postgresql://[::1/x",
     ],
 )
-def test_anywhere_else_the_certificate_is_verified(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_tls_elsewhere_is_verify_full(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mode(url, monkeypatch) == "verify-full"
 
 
-def test_without_the_secret_the_strict_one_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_tls_without_the_secret_is_verify_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ORDERS_URL", raising=False)
     assert target("orders", entry(), prefix="jit_", ledger="abc").tls.mode == "verify-full"
 
 
-def test_what_the_file_says_holds_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_tls_mode_applies_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mode("postgresql://localhost/x", monkeypatch, tls={"mode": "verify-ca"}) == "verify-ca"
     assert mode(SECRET, monkeypatch, tls={"mode": "disable"}) == "disable"
 
 
-# What an adapter is given.
+# Target and level.
 
 
-def test_target_holds_references_and_survives_being_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_target_contains_references_and_survives_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERS_URL", SECRET)
     found = target(
         "orders", entry(admin_role="owner", connect={"host": "orders.db", "port": 5433}), prefix="jit_", ledger="abc"
@@ -151,7 +151,7 @@ def test_target_holds_references_and_survives_being_frozen(monkeypatch: pytest.M
     )
 
 
-def test_frozen_level_is_the_level() -> None:
+def test_frozen_level_equals_the_level() -> None:
     found = entry(
         levels={
             "support": {
@@ -168,19 +168,19 @@ def test_frozen_level_is_the_level() -> None:
 
 
 @pytest.mark.parametrize("host", ['x"; rm -rf ~; "', "a b", "a\nb", "$(id)", "`id`", "a/b", "a@b", ""])
-def test_a_host_that_would_break_the_pasted_command_is_refused(host: str) -> None:
+def test_host_that_would_break_the_pasted_command_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="a host is a name or an address"):
         entry(connect={"host": host})
 
 
 @pytest.mark.parametrize("name", ["", "a\x00b", "a\x1fb", "a\x7fb", "x" * 64, "ä" * 32])
-def test_identifiers_that_no_server_takes_are_refused(name: str) -> None:
+def test_impossible_identifiers_are_refused(name: str) -> None:
     for keys in ({"admin_role": name}, {"levels": {"readonly": {"roles": [name]}}}, {"connect": {"database": name}}):
         with pytest.raises(ValueError, match="a name in a database has 1 to 63 bytes"):
             entry(**keys)
 
 
-def test_hostile_but_possible_identifiers_are_kept_as_they_are() -> None:
+def test_hostile_but_possible_identifiers_are_kept_unchanged() -> None:
     name = 'read"er; drop table x --'
     assert level("readonly", entry(levels={"readonly": {"roles": [name]}})).roles == (name,)
 

@@ -231,7 +231,7 @@ def test_glossary_has_rows() -> None:
 
 @pytest.mark.parametrize(("term", "dotted"), ROWS, ids=[dotted for _, dotted in ROWS])
 def test_code_name_exists(term: str, dotted: str) -> None:
-    resolve(dotted)
+    assert resolve(dotted) is not None, term
 
 
 def test_every_concept_of_the_vocabulary_is_there() -> None:

@@ -1,4 +1,4 @@
-"""Durations, typed and shown."""
+"""Parsing and formatting durations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LENGTHS = st.integers(int(SHORTEST.total_seconds()), int(LONGEST.total_seconds()
         ("90m", 5400),
     ],
 )
-def test_durations_as_people_write_them(typed: str, seconds: int) -> None:
+def test_typed_durations_are_parsed(typed: str, seconds: int) -> None:
     assert parse_duration(typed) == timedelta(seconds=seconds)
 
 
@@ -54,7 +54,7 @@ def test_durations_as_people_write_them(typed: str, seconds: int) -> None:
         "9" * 5000 + "s",
     ],
 )
-def test_everything_else_is_told_what_would_be_right(typed: str) -> None:
+def test_invalid_durations_are_refused_with_a_hint(typed: str) -> None:
     with pytest.raises(ValueError, match="A duration looks like 30m, 2h or 1h30m"):
         parse_duration(typed)
 
@@ -71,23 +71,23 @@ def test_everything_else_is_told_what_would_be_right(typed: str) -> None:
         (0, "0 s"),
     ],
 )
-def test_durations_as_people_read_them(seconds: int, shown: str) -> None:
+def test_durations_are_formatted_with_two_units(seconds: int, shown: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == shown
 
 
-def test_exact_where_two_are_compared() -> None:
+def test_exact_duration_has_all_units() -> None:
     assert exact_duration(timedelta(seconds=90061)) == "1 d 1 h 1 min 1 s"
 
 
 @given(LENGTHS)
 @settings(deadline=None)
-def test_what_is_shown_short_can_be_typed_again(length: timedelta) -> None:
+def test_short_duration_can_be_parsed_again(length: timedelta) -> None:
     assert parse_duration(short_duration(length)) == length
 
 
 @given(st.text())
 @settings(deadline=None)
-def test_no_text_breaks_it(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         length = parse_duration(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Health endpoints, asked over HTTP: alive, ready or what keeps it from that, figures."""
+"""The HTTP endpoints: health, readiness with its problems, metrics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bot.http import CannotListen, HealthServer
 from storage.ledger import Ledger
 
 
-class Place:
+class Endpoints:
     def __init__(self, ledger: Ledger) -> None:
-        self.wrong: dict[str, str] = {}
-        self.server = HealthServer(ledger, self.not_well)
+        self.problems: dict[str, str] = {}
+        self.server = HealthServer(ledger, self.readiness)
 
-    async def not_well(self) -> dict[str, str]:
-        return self.wrong
+    async def readiness(self) -> dict[str, str]:
+        return self.problems
 
     async def get(self, path: str) -> tuple[int, str]:
         url = f"http://127.0.0.1:{self.server.port}{path}"
@@ -35,39 +35,39 @@ async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
 
 
 @pytest.fixture
-async def place(ledger: Ledger) -> AsyncIterator[Place]:
-    found = Place(ledger)
+async def endpoints(ledger: Ledger) -> AsyncIterator[Endpoints]:
+    found = Endpoints(ledger)
     await found.server.start("127.0.0.1", 0)
     yield found
     await found.server.stop()
 
 
-async def test_alive_ready_and_not(place: Place) -> None:
-    assert place.server.port > 0
-    assert (await place.get("/healthz"))[0] == 200
-    assert await place.get("/readyz") == (200, '{"ready": true, "not_well": {}}')
-    place.wrong["slack"] = "not connected"
-    assert await place.get("/readyz") == (503, '{"ready": false, "not_well": {"slack": "not connected"}}')
-    assert (await place.get("/healthz"))[0] == 200
-    assert (await place.get("/"))[0] == 404
+async def test_health_and_readiness_are_reported(endpoints: Endpoints) -> None:
+    assert endpoints.server.port > 0
+    assert (await endpoints.get("/healthz"))[0] == 200
+    assert await endpoints.get("/readyz") == (200, '{"ready": true, "not_well": {}}')
+    endpoints.problems["slack"] = "not connected"
+    assert await endpoints.get("/readyz") == (503, '{"ready": false, "not_well": {"slack": "not connected"}}')
+    assert (await endpoints.get("/healthz"))[0] == 200
+    assert (await endpoints.get("/"))[0] == 404
 
 
-async def test_figures(place: Place) -> None:
-    status, text = await place.get("/metrics")
+async def test_metrics_are_served(endpoints: Endpoints) -> None:
+    status, text = await endpoints.get("/metrics")
     assert status == 200
     for name in ("live_grants", "ending_grants", "overdue_revocations"):
         assert f"dbaccess_{name} 0.0\n" in text
 
 
-async def test_figures_without_a_store(place: Place, ledger: Ledger, tmp_path: Path) -> None:
+async def test_metrics_fail_without_a_ledger(endpoints: Endpoints, ledger: Ledger, tmp_path: Path) -> None:
     await ledger.close()
     for file in tmp_path.glob("ledger.db*"):
         file.unlink()
-    assert (await place.get("/metrics"))[0] == 503
+    assert (await endpoints.get("/metrics"))[0] == 503
 
 
-async def test_a_taken_port_is_named(place: Place, ledger: Ledger) -> None:
-    second = Place(ledger)
-    with pytest.raises(CannotListen, match=f"DBACCESS_HTTP_PORT: cannot listen on 127.0.0.1:{place.server.port}"):
-        await second.server.start("127.0.0.1", place.server.port)
+async def test_port_in_use_is_named(endpoints: Endpoints, ledger: Ledger) -> None:
+    second = Endpoints(ledger)
+    with pytest.raises(CannotListen, match=f"DBACCESS_HTTP_PORT: cannot listen on 127.0.0.1:{endpoints.server.port}"):
+        await second.server.start("127.0.0.1", endpoints.server.port)
     await second.server.stop()

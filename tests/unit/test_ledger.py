@@ -1,4 +1,4 @@
-"""Moves of the ledger as callers see them, on a SQLite file and on PostgreSQL."""
+"""Transitions, queries and messages of the ledger as callers see them, on a SQLite file and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import delete, insert, select
 
 from storage.audit_log import AuditKind
 from storage.commands import CancelRequest, RenewPassword, RetryProvision, RevokeGrant, TimeOutRequest
-from storage.errors import LimitReached, NoSuchRequest, NotPossible, StoreUnavailable
+from storage.errors import LedgerUnavailable, LimitReached, NoSuchRequest, NotPossible
 from storage.ledger import Ledger
 from storage.lifecycle import TRANSITIONS
 from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind, UsageCounts, Verdict
@@ -39,7 +39,7 @@ ALL = [transition for transition in TRANSITIONS if transition is not Transition.
 
 
 async def everything(ledger: Ledger, request_id: int) -> tuple[object, ...]:
-    """All that is on disk about a request."""
+    """Everything that the ledger stores about a request."""
     return (
         await ledger.request(request_id),
         await ledger.decisions(request_id),
@@ -57,7 +57,7 @@ async def kinds(ledger: Ledger, request_id: int) -> list[TaskKind]:
 
 
 async def prepared(ledger: Ledger, clock: TurnableClock, transition: Transition, state: State) -> Request:
-    """A request in this state, so that all guards of the transition pass."""
+    """A request in this state, ready to pass all guards of the transition."""
     if transition is Transition.APPROVE_STAGE:
         return (await ledger.submit(draft(counts=(2,))))[0]
     if transition is Transition.APPLY_EXTENSION:
@@ -88,7 +88,7 @@ async def test_a_transition_from_another_state_changes_nothing(
 @pytest.mark.parametrize(
     ("transition", "state"), [(t, state) for t in ALL for state in State if state in TRANSITIONS[t].sources]
 )
-async def test_a_transition_from_its_source_commits_with_all_that_follows(
+async def test_a_transition_commits_with_its_event_tasks_and_version(
     ledger: Ledger, clock: TurnableClock, transition: Transition, state: State
 ) -> None:
     rule = TRANSITIONS[transition]
@@ -107,7 +107,7 @@ async def test_a_transition_from_its_source_commits_with_all_that_follows(
     assert await ledger.request(request.id) == after
 
 
-async def test_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_grant_passes_through_its_whole_life(ledger: Ledger, clock: TurnableClock) -> None:
     asked, is_new = await ledger.submit(draft())
     assert is_new
     assert asked.state is State.PENDING
@@ -146,12 +146,12 @@ async def test_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -
     ]
 
 
-# Asking.
+# Submitting.
 
 
-async def test_the_same_ask_twice_is_one_request(ledger: Ledger) -> None:
+async def test_an_identical_request_is_not_created_twice(ledger: Ledger) -> None:
     first, _ = await ledger.submit(draft())
-    again, is_new = await ledger.submit(draft(reason="clicked once more"))
+    again, is_new = await ledger.submit(draft(reason="clicked again"))
     assert (again, is_new) == (first, False)
     for other in (draft(level="write"), draft(person="U2"), draft(database="b"), draft(terms=terms(duration=HOUR))):
         assert (await ledger.submit(other))[1]
@@ -159,8 +159,8 @@ async def test_the_same_ask_twice_is_one_request(ledger: Ledger) -> None:
     assert (await ledger.submit(draft()))[0].id != first.id
 
 
-async def test_ids_are_never_used_again(ledger: Ledger) -> None:
-    """Also not when the newest rows were removed: a username of the first must never name the second."""
+async def test_ids_are_never_reused(ledger: Ledger) -> None:
+    """Even if the newest rows were removed: a username contains the id and must not name another request."""
     first, _ = await ledger.submit(draft())
     async with ledger.writing() as tx:
         for statement in ("audit_texts", "audit_events", "tasks", "messages", "requests"):
@@ -170,7 +170,7 @@ async def test_ids_are_never_used_again(ledger: Ledger) -> None:
     assert second.key != first.key
 
 
-async def test_there_is_no_such_request(ledger: Ledger) -> None:
+async def test_an_unknown_id_is_no_such_request(ledger: Ledger) -> None:
     for attempt in (ledger.request(99), ledger.advance(99, CancelRequest(actor="U1"))):
         with pytest.raises(NoSuchRequest, match="#99"):
             await attempt
@@ -179,7 +179,7 @@ async def test_there_is_no_such_request(ledger: Ledger) -> None:
 # Deciding.
 
 
-async def test_two_of_two_need_two_people(ledger: Ledger) -> None:
+async def test_a_count_of_two_needs_two_people(ledger: Ledger) -> None:
     request, _ = await ledger.submit(draft(counts=(2,)))
     once = await approve(ledger, request, "U01LEAD")
     assert (once.state, once.username) == (State.PENDING, None)
@@ -206,7 +206,7 @@ async def test_stages_are_completed_one_after_the_other(ledger: Ledger) -> None:
     assert done.state is State.APPROVED
 
 
-async def test_a_shorter_approval_is_what_is_given(ledger: Ledger) -> None:
+async def test_a_shorter_approval_shortens_the_grant(ledger: Ledger) -> None:
     request, _ = await ledger.submit(draft())
     shorter = timedelta(minutes=30, microseconds=1)
     approved = await approve(ledger, request, duration=shorter)
@@ -216,7 +216,7 @@ async def test_a_shorter_approval_is_what_is_given(ledger: Ledger) -> None:
     assert started.expires_at == START + shorter
 
 
-async def test_a_denial_says_why_and_by_whom(ledger: Ledger) -> None:
+async def test_a_denial_stores_its_cause_its_note_and_its_decision(ledger: Ledger) -> None:
     request = await ledger.advance(1, command_for(Transition.DENY, (await ledger.submit(draft()))[0]))
     assert (request.ended_because, request.ended_by, request.ended_note) == (Cause.DENIED, "U01LEAD", "not today")
     (decision,) = await ledger.decisions(request.id)
@@ -224,7 +224,7 @@ async def test_a_denial_says_why_and_by_whom(ledger: Ledger) -> None:
     assert await kinds(ledger, request.id) == [TaskKind.POST_CARD, TaskKind.UPDATE_CARD, TaskKind.NOTIFY_REQUESTER]
 
 
-# Lockdowns: their rows are in force from the first version on.
+# Lockdowns. Their commands come later; a row is in force already.
 
 
 async def lock(ledger: Ledger, *, database: str | None = None, person: str | None = None) -> None:
@@ -234,7 +234,9 @@ async def lock(ledger: Ledger, *, database: str | None = None, person: str | Non
 
 
 @pytest.mark.parametrize(("database", "person"), [(None, None), ("orders-prod", None), (None, "U01REQUESTER")])
-async def test_a_lockdown_stops_what_it_covers(ledger: Ledger, database: str | None, person: str | None) -> None:
+async def test_a_lockdown_stops_approval_and_start_of_matching_requests(
+    ledger: Ledger, database: str | None, person: str | None
+) -> None:
     pending, _ = await ledger.submit(draft())
     approved, _ = await ledger.submit(draft(level="write"))
     await approve(ledger, approved)
@@ -247,17 +249,17 @@ async def test_a_lockdown_stops_what_it_covers(ledger: Ledger, database: str | N
     assert ending.state is State.REVOKING
 
 
-async def test_a_lockdown_of_others_stops_nothing(ledger: Ledger) -> None:
+async def test_a_lockdown_of_another_database_or_person_has_no_effect(ledger: Ledger) -> None:
     await lock(ledger, database="another")
     await lock(ledger, person="U99")
     request, _ = await ledger.submit(draft())
     assert (await approve(ledger, request)).state is State.APPROVED
 
 
-# The record.
+# The audit log.
 
 
-async def test_personal_text_is_apart_and_can_be_erased_without_touching_the_event(ledger: Ledger) -> None:
+async def test_personal_text_is_stored_apart_and_can_be_erased(ledger: Ledger) -> None:
     request, _ = await ledger.submit(draft(reason="for my own account 4711"))
     async with ledger.reading() as tx:
         event = (await tx.execute(select(audit_events))).mappings().one()
@@ -272,7 +274,7 @@ async def test_personal_text_is_apart_and_can_be_erased_without_touching_the_eve
     assert erased.text is None
 
 
-async def test_an_event_without_a_move_wakes_the_feed(ledger: Ledger) -> None:
+async def test_an_event_without_a_transition_schedules_the_feed(ledger: Ledger) -> None:
     await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "drop failed"}, text="by hand")
     await ledger.record(AuditKind.ALERT, actor="bot")
     (feed,) = await ledger.tasks()
@@ -283,7 +285,7 @@ async def test_an_event_without_a_move_wakes_the_feed(ledger: Ledger) -> None:
     assert await ledger.events_after(0, limit=1) == (first,)
 
 
-async def test_a_cursor_is_kept(ledger: Ledger, replica: Ledger) -> None:
+async def test_a_cursor_is_stored(ledger: Ledger, replica: Ledger) -> None:
     assert await ledger.cursor("feed") == 0
     await ledger.set_cursor("feed", 7)
     await ledger.set_cursor("feed", 9)
@@ -298,7 +300,7 @@ async def test_facts_of_a_command_are_in_its_audit_event(ledger: Ledger, clock: 
     assert (event.kind, event.actor, event.facts["try"]) == (AuditKind.PASSWORD_RENEWED, "U01REQUESTER", 1)
 
 
-async def test_a_repeated_create_keeps_the_expiry(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_retrying_the_provisioning_leaves_the_expiry(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     started = await ledger.advance(request.id, command_for(Transition.START, request))
     clock.turn(HOUR / 2)
@@ -309,7 +311,7 @@ async def test_a_repeated_create_keeps_the_expiry(ledger: Ledger, clock: Turnabl
 # Messages.
 
 
-async def test_messages_are_written_with_the_move_and_posted_later(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_messages_are_written_with_the_transition_and_posted_later(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     card, credentials = await ledger.messages(request.id)
     assert (card.purpose, card.channel, card.ts) == (Purpose.CARD, "C01DBACCESS", None)
@@ -319,16 +321,18 @@ async def test_messages_are_written_with_the_move_and_posted_later(ledger: Ledge
     await ledger.message_rendered(copy.id, 3)
     (found,) = await ledger.messages(request.id, Purpose.CARD_COPY)
     assert (found.channel, found.ts, found.version) == ("D01", "1.2", 3)
-    await ledger.message_gone(copy.id)
+    await ledger.message_deleted(copy.id)
     (gone,) = await ledger.messages(request.id, Purpose.CARD_COPY)
     assert gone.ts is None
     assert await ledger.messages(request.id, Purpose.CARD) == (card,)
 
 
-# Questions.
+# Queries.
 
 
-async def test_lists_are_by_state_person_and_database_newest_first(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_lists_filter_by_state_person_and_database_with_the_newest_first(
+    ledger: Ledger, clock: TurnableClock
+) -> None:
     found = {
         state: await bring(ledger, clock, state, database=state.name) for state in State if state is not State.APPLIED
     }
@@ -351,7 +355,7 @@ async def test_lists_are_by_state_person_and_database_newest_first(ledger: Ledge
 
 async def test_times_come_back_aware_in_utc_with_microseconds(ledger: Ledger, clock: TurnableClock) -> None:
     odd = datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=5, minutes=45)))
-    clock.moment = odd
+    clock.time = odd
     request, _ = await ledger.submit(draft())
     again = await ledger.request(request.id)
     assert again.requested_at == odd
@@ -362,13 +366,13 @@ async def test_times_come_back_aware_in_utc_with_microseconds(ledger: Ledger, cl
 
 
 async def test_a_time_without_zone_is_refused(ledger: Ledger, clock: TurnableClock) -> None:
-    clock.moment = START.replace(tzinfo=None)
-    with pytest.raises(StoreUnavailable, match="StatementError"):
+    clock.time = START.replace(tzinfo=None)
+    with pytest.raises(LedgerUnavailable, match="StatementError"):
         await ledger.submit(draft())
 
 
-async def test_without_a_clock_of_ours_the_store_s_is_the_time(store_url: str) -> None:
-    ledger = await open_ledger(store_url)
+async def test_without_a_test_clock_the_database_gives_the_time(ledger_url: str) -> None:
+    ledger = await open_ledger(ledger_url)
     before = datetime.now(UTC)
     now = await ledger.now()
     request, _ = await ledger.submit(draft())
@@ -378,17 +382,17 @@ async def test_without_a_clock_of_ours_the_store_s_is_the_time(store_url: str) -
     assert now <= request.requested_at < now + timedelta(seconds=5)
 
 
-# Claims and moves.
+# Claims and transitions.
 
 
-async def test_a_move_under_a_lost_claim_changes_nothing(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_transition_under_a_lost_claim_changes_nothing(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     claim = await _claimed(ledger, TaskKind.PROVISION)
     clock.turn(LEASE)
     before = await everything(ledger, request.id)
-    for held in (claim, replace(claim, number=claim.number + 1)):
+    for lost_claim in (claim, replace(claim, number=claim.number + 1)):
         with pytest.raises(NotPossible) as lost:
-            await ledger.advance(request.id, command_for(Transition.START, request), claim=held)
+            await ledger.advance(request.id, command_for(Transition.START, request), claim=lost_claim)
         assert lost.value.obstacle is Obstacle.CLAIM_LOST
     assert await everything(ledger, request.id) == before
     retaken = await _claimed(ledger, TaskKind.PROVISION)
@@ -398,7 +402,7 @@ async def test_a_move_under_a_lost_claim_changes_nothing(ledger: Ledger, clock: 
     assert started.started_at == clock()
 
 
-async def test_a_revocation_that_is_running_is_cleared_by_nobody(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_claimed_revocation_is_not_cleared(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.REVOKING)
     claim = await _claimed(ledger, TaskKind.REVOKE)
     await ledger.advance(request.id, command_for(Transition.CONFIRM, request))
@@ -408,7 +412,7 @@ async def test_a_revocation_that_is_running_is_cleared_by_nobody(ledger: Ledger,
 
 
 async def _claimed(ledger: Ledger, kind: TaskKind):
-    """Claim until it is this kind; the others are done."""
+    """Claim and finish tasks until one has this kind."""
     while (claim := await ledger.claim("worker", LEASE)) is not None:
         if claim.task.kind is kind:
             return claim
@@ -416,8 +420,7 @@ async def _claimed(ledger: Ledger, kind: TaskKind):
     raise AssertionError(f"no {kind} is due")
 
 
-async def test_the_row_of_a_request_holds_no_state_but_its_own(ledger: Ledger, clock: TurnableClock) -> None:
-    """A move of one request leaves every other as it was."""
+async def test_transitions_of_one_request_leave_all_others_as_they_were(ledger: Ledger, clock: TurnableClock) -> None:
     others = [await bring(ledger, clock, state) for state in State]
     before = [await everything(ledger, other.id) for other in others]
     await bring(ledger, clock, State.REVOKED, database="elsewhere")
@@ -428,7 +431,7 @@ async def test_the_row_of_a_request_holds_no_state_but_its_own(ledger: Ledger, c
         )  # an applied extension has its grant
 
 
-# Extensions: requests of their own, that move the end of another.
+# Extensions: a request that moves the end of another one.
 
 
 async def extension(ledger: Ledger, clock: TurnableClock, **terms: Any) -> tuple[Request, Request]:
@@ -441,7 +444,7 @@ async def extension(ledger: Ledger, clock: TurnableClock, **terms: Any) -> tuple
     return grant, asked
 
 
-async def test_an_applied_extension_moves_end_revocation_and_warning_together(
+async def test_an_applied_extension_moves_the_end_the_revocation_and_the_warning(
     ledger: Ledger, clock: TurnableClock
 ) -> None:
     grant, asked = await extension(ledger, clock)
@@ -457,7 +460,7 @@ async def test_an_applied_extension_moves_end_revocation_and_warning_together(
     assert [e.kind for e in await ledger.history(grant.id)][-1] == AuditKind.EXTENDED
 
 
-async def test_an_extension_never_outlives_its_grant(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_an_extension_of_an_ended_grant_cannot_be_approved(ledger: Ledger, clock: TurnableClock) -> None:
     grant, asked = await extension(ledger, clock)
     assert asked.lapses_at == grant.expires_at
     await ledger.advance(grant.id, RevokeGrant(actor=grant.requester_id, cause=Cause.DONE))
@@ -471,7 +474,7 @@ async def test_an_extension_never_outlives_its_grant(ledger: Ledger, clock: Turn
         await ledger.submit(replace(draft(), kind=RequestKind.EXTENSION, parent_id=grant.id))
 
 
-async def test_no_extension_goes_past_the_whole_life_of_a_grant(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_an_extension_cannot_exceed_max_total(ledger: Ledger, clock: TurnableClock) -> None:
     grant, asked = await extension(ledger, clock)
     assert grant.expires_at is not None
     assert grant.started_at is not None
@@ -483,46 +486,46 @@ async def test_no_extension_goes_past_the_whole_life_of_a_grant(ledger: Ledger, 
     assert (await approve(ledger, asked)).state is State.APPLIED
 
 
-async def test_what_is_counted_with_the_ask_decides(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_submit_counts_the_usage_again_and_may_refuse(ledger: Ledger, clock: TurnableClock) -> None:
     seen: list[UsageCounts] = []
     for number in (1, 2, 3):
         mine = draft(reason=f"reason {number}")
         await ledger.submit(replace(mine, terms=replace(mine.terms, duration=number * HOUR)))
     await bring(ledger, clock, State.ACTIVE)
     with pytest.raises(LimitReached):
-        await ledger.submit(draft(database="other"), is_allowed=lambda tally: seen.append(tally) is not None)
+        await ledger.submit(draft(database="other"), is_allowed=lambda usage: seen.append(usage) is not None)
     assert seen[0].waiting_of_person == 3
     assert (await ledger.usage("nobody", "orders-prod", now=clock())).live_of_database == 1
 
 
-async def test_what_was_seen_is_written_once(ledger: Ledger, clock: TurnableClock) -> None:
-    """Two who saw the same change at once: one of them announces it."""
-    assert await ledger.remembered("group:S01") is None
-    assert await ledger.remember("group:S01", "one", was=None)
-    assert not await ledger.remember("group:S01", "two", was=None)
-    outcomes = await asyncio.gather(*(ledger.remember("group:S01", f"v{n}", was="one") for n in range(5)))
+async def test_only_one_of_several_observers_stores_a_seen_value(ledger: Ledger, clock: TurnableClock) -> None:
+    """Several replicas see the same change at once. One of them announces it."""
+    assert await ledger.seen("group:S01") is None
+    assert await ledger.set_seen("group:S01", "one", was=None)
+    assert not await ledger.set_seen("group:S01", "two", was=None)
+    outcomes = await asyncio.gather(*(ledger.set_seen("group:S01", f"v{n}", was="one") for n in range(5)))
     assert sorted(outcomes) == [False] * 4 + [True]
-    assert await ledger.remembered_names("group:") == ("group:S01",)
-    now = await ledger.remembered("group:S01")
-    assert await ledger.remember("group:S01", None, was=now)
-    assert await ledger.remembered_names("") == ()
+    assert await ledger.seen_names("group:") == ("group:S01",)
+    now = await ledger.seen("group:S01")
+    assert await ledger.set_seen("group:S01", None, was=now)
+    assert await ledger.seen_names("") == ()
     assert clock()
 
 
-async def test_what_was_seen_is_told_by_the_one_who_remembers_it(ledger: Ledger, clock: TurnableClock) -> None:
-    """What is remembered is on the record and on its way at once: a crash in between would have kept it from everybody."""
+async def test_a_seen_value_is_stored_with_its_events_and_its_task(ledger: Ledger, clock: TurnableClock) -> None:
+    """All in one transaction: after a crash in between, nobody would announce the change."""
     facts = {"group": "S01", "added": ["U01"], "removed": []}
     events = ((AuditKind.GROUP_CHANGED, "slack", facts), (AuditKind.ALERT, "bot", {"what": "changed"}))
     plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=clock(), payload={"what": "changed"})
-    seen = [ledger.remember("group:S01", f"v{n}", was=None, events=events, plan=plan) for n in range(5)]
+    seen = [ledger.set_seen("group:S01", f"v{n}", was=None, events=events, plan=plan) for n in range(5)]
     assert sum(await asyncio.gather(*seen)) == 1
     found = [(e.kind, e.actor, e.facts, e.at) for e in await ledger.events_after(0, limit=100)]
     assert found == [(*event, clock()) for event in events]
     assert [task.payload for task in await ledger.tasks() if task.kind is TaskKind.ALERT] == [{"what": "changed"}]
 
 
-async def test_an_event_and_its_task_are_kept_together(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_an_event_whose_task_cannot_be_stored_is_not_stored(ledger: Ledger, clock: TurnableClock) -> None:
     plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=clock(), payload={"since": object()})
-    with pytest.raises((StoreUnavailable, TypeError)):
+    with pytest.raises((LedgerUnavailable, TypeError)):
         await ledger.record(AuditKind.ALERT, actor="bot", facts={"what": "changed"}, plan=plan)
     assert await ledger.events_after(0, limit=100) == ()

@@ -1,4 +1,4 @@
-"""The ledger's files: nobody but their owner may read them, and any name that a URL can say works."""
+"""The files of a SQLite ledger are private to their owner, and any file name that a URL can express works."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from psycopg import sql
 
 import storage
 from storage.audit_log import AuditKind
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.files import make_private
 from storage.ledger import Ledger
 from tests.servers.postgresql import PostgresServer
@@ -38,27 +38,27 @@ def modes(folder: Path) -> dict[str, int]:
 
 
 async def use(ledger: Ledger) -> None:
-    """Open it as the bot does, with all files there: a write, and the lock."""
+    """Open the ledger as the bot does, with a write and the run lock, so that all its files exist."""
     await ledger.open(create=True)
-    assert ledger.take_sole_run()
+    assert ledger.acquire_run_lock()
     await ledger.record(AuditKind.ALERT, actor="bot")
 
 
-async def give_back(ledger: Ledger) -> None:
-    ledger.release_sole_run()
+async def close(ledger: Ledger) -> None:
+    ledger.release_run_lock()
     await ledger.close()
 
 
-async def test_files_are_their_owners_alone_under_any_umask(tmp_path: Path, umask: int) -> None:
+async def test_files_are_private_under_any_umask(tmp_path: Path, umask: int) -> None:
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await use(ledger)
     found = modes(tmp_path)
-    await give_back(ledger)
+    await close(ledger)
     assert found == dict.fromkeys(("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"), PRIVATE)
 
 
-async def test_files_that_others_could_read_are_narrowed(tmp_path: Path) -> None:
-    """Made by an earlier version; the write-ahead log was left by a bot that was killed."""
+async def test_existing_files_that_others_can_read_become_private(tmp_path: Path) -> None:
+    """An earlier version created them, and a killed bot left the write-ahead log."""
     ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     name = ledger.id
     await ledger.close()
@@ -71,25 +71,25 @@ async def test_files_that_others_could_read_are_narrowed(tmp_path: Path) -> None
     assert len(modes(tmp_path)) == 4
     await use(ledger := Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db"))
     found = modes(tmp_path)
-    await give_back(ledger)
+    await close(ledger)
     other.close()
     assert set(found.values()) == {PRIVATE}
     assert ledger.id == name
 
 
-async def test_rights_that_an_owner_took_away_are_not_given_back(tmp_path: Path) -> None:
+async def test_rights_that_the_owner_removed_are_not_restored(tmp_path: Path) -> None:
     await (await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")).close()
     (tmp_path / "ledger.db").chmod(0o444)
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     try:
-        await ledger.open(create=True)  # the superuser writes it all the same
-    except StoreUnavailable:
+        await ledger.open(create=True)  # the superuser can write it anyway
+    except LedgerUnavailable:
         assert os.geteuid() != 0
     await ledger.close()
     assert modes(tmp_path)["ledger.db"] == 0o400
 
 
-async def test_a_link_leads_to_the_file(tmp_path: Path) -> None:
+async def test_a_symbolic_link_stays_and_its_target_becomes_private(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "ledger.db").symlink_to(tmp_path / "there" / "real.db")
     ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
@@ -99,8 +99,8 @@ async def test_a_link_leads_to_the_file(tmp_path: Path) -> None:
     assert set(found.values()) == {PRIVATE}
 
 
-def test_a_pipe_or_a_device_keeps_its_rights(tmp_path: Path) -> None:
-    """Run by root on /dev/null, this would take the device from everybody."""
+def test_a_pipe_keeps_its_mode(tmp_path: Path) -> None:
+    """As root on /dev/null, a changed mode would break the device for every program."""
     pipe = tmp_path / "ledger.db"
     os.mkfifo(pipe)
     pipe.chmod(0o666)
@@ -108,39 +108,39 @@ def test_a_pipe_or_a_device_keeps_its_rights(tmp_path: Path) -> None:
     assert stat.S_IMODE(pipe.stat().st_mode) == 0o666
 
 
-async def test_looking_makes_no_file(tmp_path: Path) -> None:
+async def test_open_without_create_creates_no_file(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
-    with pytest.raises(storage.errors.SchemaMissing):
+    with pytest.raises(storage.errors.SchemaMismatch):
         await ledger.open(create=False)
     await ledger.close()
     assert modes(tmp_path) == {}
 
 
-# Names.
+# File names.
 
 
 @pytest.mark.parametrize(
     "name",
     ["50%.db", "%2F.db", "%(here)s.db", "%s %d.db", "a b.db", "a#b.db", "a?b.db", "a&b=c;d.db", "it's.db", 'say "x".db', "ü.db", "+.db"],
 )  # fmt: skip
-async def test_any_name_that_a_url_can_say(tmp_path: Path, name: str) -> None:
-    """Written as URLs are: what means something in one stands there as ``%`` and two digits."""
+async def test_any_file_name_works_if_it_is_percent_encoded(tmp_path: Path, name: str) -> None:
+    """In a URL, a character with a meaning is written as ``%`` and two digits."""
     ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/{quote(name)}")
-    assert ledger.take_sole_run()
+    assert ledger.acquire_run_lock()
     found = set(modes(tmp_path))
-    await give_back(ledger)
+    await close(ledger)
     assert {name, f"{name}.lock"} <= found
 
 
 @pytest.mark.parametrize("name", ["50%.db", "a b.db", "a#b.db", "%(here)s.db"])
-async def test_names_as_they_are_typed(tmp_path: Path, name: str) -> None:
+async def test_file_names_without_percent_encoding_work(tmp_path: Path, name: str) -> None:
     await (await open_ledger(f"sqlite+aiosqlite:///{tmp_path}/{name}")).close()
     assert set(modes(tmp_path)) == {name}
 
 
 @pytest.mark.parametrize("folder", ["a%2Fb", "100%", "%(here)s", "a b;c"])
-def test_the_program_may_be_installed_anywhere(tmp_path: Path, folder: str) -> None:
-    """Its migrations are found by a file's name, and ``%`` means something where that is written down."""
+def test_the_program_can_be_installed_in_any_folder(tmp_path: Path, folder: str) -> None:
+    """The path of the migrations goes through Alembic's configuration, where ``%`` has a meaning."""
     shutil.copytree(Path(storage.__file__).parent, tmp_path / folder / "storage")
     code = "import asyncio, sys; from storage.ledger import Ledger; asyncio.run(Ledger(sys.argv[1]).open(create=True))"
     done = subprocess.run(
@@ -155,7 +155,7 @@ def test_the_program_may_be_installed_anywhere(tmp_path: Path, folder: str) -> N
     assert (tmp_path / "ledger.db").exists()
 
 
-async def test_a_password_with_everything_in_it(postgresql15: PostgresServer) -> None:
+async def test_a_password_with_special_characters_works(postgresql15: PostgresServer) -> None:
     database, login, password = postgresql15.new_database("ledger"), "keeper@%", "p@ss/w%40:r?d#=&; '\"%s"
     with postgresql15.admin() as c:
         c.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(login), sql.Literal(password)))
@@ -163,9 +163,9 @@ async def test_a_password_with_everything_in_it(postgresql15: PostgresServer) ->
     place = postgresql15.superuser_url(database).partition("@")[2]
     url = f"postgresql+psycopg://{quote(login, safe='')}:{quote(password, safe='')}@{place}"
     ledger, other = await open_ledger(url), await open_ledger(url)
-    while await ledger.changed(1):
+    while await ledger.wait_for_commit(1):
         pass
     await other.record(AuditKind.ALERT, actor="bot")
-    assert await ledger.changed(20), "it listens with the same password"
+    assert await ledger.wait_for_commit(20), "LISTEN uses the same password"
     await ledger.close()
     await other.close()

@@ -1,4 +1,4 @@
-"""Who is faster wins, once; everybody else learns what happened. On both stores, from two programs at a time."""
+"""Races between two Ledger objects on one database: one caller wins, and every other one learns what happened."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-import storage.ledger as ledger_module
+from storage import interpreter
 from storage.audit_log import AuditKind
 from storage.commands import RevokeGrant
 from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
 from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind
 from storage.transitions import Obstacle, Transition
-from tests.unit.ledgers import HOUR, LEASE, WAY, TurnableClock, approve, bring, command_for, draft
+from tests.unit.ledgers import HOUR, LEASE, PATHS, TurnableClock, approve, bring, command_for, draft
 
 ROUNDS = 20
 
 
 async def race(tries: Sequence[Awaitable[Request]]) -> tuple[list[Request], list[NotPossible]]:
-    """Who won and who lost. Any other error is the test's."""
+    """The winners and the losers. Any other error fails the test."""
     ends = await asyncio.gather(*tries, return_exceptions=True)
     for end in ends:
         if isinstance(end, BaseException) and not isinstance(end, NotPossible):
@@ -32,7 +32,7 @@ async def race(tries: Sequence[Awaitable[Request]]) -> tuple[list[Request], list
     return [e for e in ends if isinstance(e, Request)], [e for e in ends if isinstance(e, NotPossible)]
 
 
-async def test_ten_approvals_at_once_are_one(ledger: Ledger, replica: Ledger) -> None:
+async def test_one_of_ten_simultaneous_approvals_wins(ledger: Ledger, replica: Ledger) -> None:
     for turn in range(ROUNDS):
         request, _ = await ledger.submit(draft(person=f"U{turn}"))
         on = cycle((ledger, replica))
@@ -48,7 +48,7 @@ async def test_ten_approvals_at_once_are_one(ledger: Ledger, replica: Ledger) ->
         assert [e.actor for e in approvals] == [decision.person_id]
 
 
-async def test_three_of_three_among_ten_at_once(ledger: Ledger, replica: Ledger) -> None:
+async def test_ten_simultaneous_approvals_by_five_people_fill_a_count_of_three(ledger: Ledger, replica: Ledger) -> None:
     for turn in range(ROUNDS // 2):
         request, _ = await ledger.submit(draft(counts=(3,), person=f"U{turn}"))
         people = [f"ULEAD{n}" for n in range(5)] * 2
@@ -59,7 +59,7 @@ async def test_three_of_three_among_ten_at_once(ledger: Ledger, replica: Ledger)
         assert len({d.person_id for d in await ledger.decisions(request.id)}) == 3
 
 
-async def test_one_person_clicking_ten_times_is_one_vote(ledger: Ledger, replica: Ledger) -> None:
+async def test_ten_simultaneous_approvals_by_one_person_count_once(ledger: Ledger, replica: Ledger) -> None:
     request, _ = await ledger.submit(draft(counts=(2,)))
     tries = [approve(on, request) for on in (ledger, replica) * 5]
     won, lost = await race(tries)
@@ -68,7 +68,7 @@ async def test_one_person_clicking_ten_times_is_one_vote(ledger: Ledger, replica
 
 
 @pytest.mark.parametrize("other", [Transition.DENY, Transition.CANCEL, Transition.OUTDATE])
-async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, other: Transition) -> None:
+async def test_an_approval_and_a_closing_exclude_each_other(ledger: Ledger, replica: Ledger, other: Transition) -> None:
     for turn in range(ROUNDS):
         request, _ = await ledger.submit(draft(person=f"U{turn}"))
         closing = command_for(other, request)
@@ -79,13 +79,15 @@ async def test_an_approval_against_a_closing(ledger: Ledger, replica: Ledger, ot
         won, lost = await race(tries if turn % 2 else tries[::-1])
         assert (len(won), len(lost)) == (1, 1)
         assert lost[0].request == won[0] == await ledger.request(request.id)
-        await _user_is_planned_exactly_if_approved(ledger, won[0])
+        await _assert_user_is_planned_only_if_approved(ledger, won[0])
 
 
-async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
+async def test_an_approval_and_a_timeout_exclude_each_other(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock
+) -> None:
     for turn in range(ROUNDS):
         request, _ = await ledger.submit(draft(person=f"U{turn}"))
-        clock.moment = request.lapses_at - timedelta(microseconds=turn % 2)
+        clock.time = request.lapses_at - timedelta(microseconds=turn % 2)
         won, lost = await race(
             [
                 approve(ledger, request),
@@ -94,21 +96,21 @@ async def test_an_approval_against_the_clock_s_lapse(ledger: Ledger, replica: Le
         )
         assert (len(won), len(lost)) == (1, 1)
         assert won[0].state is (State.APPROVED if turn % 2 else State.LAPSED)
-        await _user_is_planned_exactly_if_approved(ledger, won[0])
+        await _assert_user_is_planned_only_if_approved(ledger, won[0])
 
 
-@pytest.mark.parametrize("move", [Transition.START, Transition.ACTIVATE, Transition.FAIL])
-async def test_an_end_against_the_bot_s_step(
-    ledger: Ledger, replica: Ledger, clock: TurnableClock, move: Transition
+@pytest.mark.parametrize("step", [Transition.START, Transition.ACTIVATE, Transition.FAIL])
+async def test_a_grant_that_is_ended_during_provisioning_is_revoked(
+    ledger: Ledger, replica: Ledger, clock: TurnableClock, step: Transition
 ) -> None:
-    """Whoever is first, the grant is being ended, its revocation is due now, and nothing is started after it."""
+    """In either order, the grant is revoking, its revocation is due now, and nothing starts afterwards."""
     for turn in range(ROUNDS):
         request = await bring(ledger, clock, State.APPROVED, database=f"db-{turn}")
-        if move is Transition.ACTIVATE:
+        if step is Transition.ACTIVATE:
             request = await ledger.advance(request.id, command_for(Transition.START, request))
         tries = [
             replica.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE)),
-            ledger.advance(request.id, command_for(move, request)),
+            ledger.advance(request.id, command_for(step, request)),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
         assert {e.obstacle for e in lost} <= {Obstacle.STATE}
@@ -120,7 +122,7 @@ async def test_an_end_against_the_bot_s_step(
         clock.turn(timedelta(seconds=1))
 
 
-async def test_ten_ends_at_once_are_one(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
+async def test_one_of_ten_simultaneous_ends_wins(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
     for turn in range(ROUNDS // 2):
         request = await bring(ledger, clock, State.ACTIVE, database=f"db-{turn}")
         causes = (Cause.DONE, Cause.REVOKED)
@@ -136,14 +138,14 @@ async def test_ten_ends_at_once_are_one(ledger: Ledger, replica: Ledger, clock: 
         clock.turn(timedelta(seconds=1))
 
 
-async def test_the_same_command_delivered_many_times_is_one_request(ledger: Ledger, replica: Ledger) -> None:
+async def test_a_command_delivered_ten_times_creates_one_request(ledger: Ledger, replica: Ledger) -> None:
     asked = await asyncio.gather(*[on.submit(draft()) for on in (ledger, replica) * 5])
     assert len({request.id for request, _ in asked}) == 1
     assert [is_new for _, is_new in asked].count(True) == 1
 
 
-async def test_a_reader_of_the_record_misses_nothing_that_commits_late(ledger: Ledger, replica: Ledger) -> None:
-    """Numbers are given out in one order and committed in another; the cursor must not run ahead of a slow writer."""
+async def test_a_reader_of_the_audit_log_misses_no_event_that_commits_late(ledger: Ledger, replica: Ledger) -> None:
+    """Ids are assigned in one order and committed in another. The cursor must not pass a slow writer."""
     seen: list[int] = []
     writing = 120
 
@@ -163,14 +165,14 @@ async def test_a_reader_of_the_record_misses_nothing_that_commits_late(ledger: L
     assert seen == list(rows)
 
 
-async def test_moves_of_many_requests_at_once_do_not_hinder_each_other(
+async def test_many_requests_go_through_their_lives_at_the_same_time(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
     asked = [(await ledger.submit(draft(person=f"U{n}")))[0] for n in range(12)]
 
     async def live(on: Ledger, request: Request) -> Request:
-        for move in WAY[State.REVOKED]:
-            request = await on.advance(request.id, command_for(move, request))
+        for transition in PATHS[State.REVOKED]:
+            request = await on.advance(request.id, command_for(transition, request))
         return request
 
     ended = await asyncio.gather(*[live(on, r) for r, on in zip(asked, cycle((ledger, replica)), strict=False)])
@@ -180,10 +182,10 @@ async def test_moves_of_many_requests_at_once_do_not_hinder_each_other(
     assert clock() + HOUR > max(t.due_at for t in left)
 
 
-async def test_a_move_that_waited_is_judged_by_the_time_at_which_its_turn_came(
+async def test_a_transition_that_waited_for_a_lock_uses_the_time_after_the_wait(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
-    """Somebody else has the row while the end passes: access whose end has come is not handed out."""
+    """Another transaction has the row locked while the grant's end passes. ACTIVATE must then be refused."""
     request = await bring(ledger, clock, State.APPROVED)
     request = await ledger.advance(request.id, command_for(Transition.START, request))
     async with replica.writing() as tx:
@@ -197,7 +199,7 @@ async def test_a_move_that_waited_is_judged_by_the_time_at_which_its_turn_came(
 
 
 async def _blocked(ledger: Ledger) -> None:
-    """Until somebody waits for a lock; SQLite does not tell, and takes the time after its turn anyway."""
+    """Wait until a transaction waits for a lock. SQLite does not show this, and there the time is read after the wait anyway."""
     deadline = asyncio.get_running_loop().time() + 10
     while not ledger.is_sqlite and asyncio.get_running_loop().time() < deadline:
         async with ledger.reading() as tx:
@@ -206,50 +208,50 @@ async def _blocked(ledger: Ledger) -> None:
                 return
 
 
-async def test_a_task_is_not_taken_over_in_the_middle_of_its_move(
+async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
     ledger: Ledger, replica: Ledger, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lease runs out between the look at the claim and the commit: the other worker sees the task after the move.
+    """The lease expires between the check of the claim and the commit. The other worker sees the task only after the commit.
 
-    On PostgreSQL it takes something else meanwhile and waits for nobody; on SQLite there is one writer at a time.
+    On PostgreSQL the other worker claims another task meanwhile, without waiting. SQLite has one writer at a time.
     """
     request = await bring(ledger, clock, State.APPROVED)
     while (claim := await ledger.claim("slow", LEASE)) is not None and claim.task.kind is not TaskKind.PROVISION:
         await ledger.finish(claim)
     assert claim is not None
-    within, go_on, follow = asyncio.Event(), asyncio.Event(), ledger_module._follow
+    within, go_on, follow_up = asyncio.Event(), asyncio.Event(), interpreter.follow_up
 
     async def slowly(*arguments: Any) -> None:
         within.set()
         await go_on.wait()
-        await follow(*arguments)
+        await follow_up(*arguments)
 
-    monkeypatch.setattr(ledger_module, "_follow", slowly)
-    moving = asyncio.create_task(ledger.advance(request.id, command_for(Transition.START, request), claim=claim))
+    monkeypatch.setattr(interpreter, "follow_up", slowly)
+    advancing = asyncio.create_task(ledger.advance(request.id, command_for(Transition.START, request), claim=claim))
     await within.wait()
     clock.turn(LEASE)
     other = asyncio.create_task(replica.claim("other", LEASE))
     await asyncio.wait([other], timeout=1 if ledger.is_sqlite else 10)
     taken_early = other.result() if other.done() else None
     go_on.set()
-    assert (await moving).started_at is not None
+    assert (await advancing).started_at is not None
     await other
     assert (taken_early and taken_early.task.kind) == (None if ledger.is_sqlite else TaskKind.POST_CARD)
 
 
-async def _user_is_planned_exactly_if_approved(ledger: Ledger, request: Request) -> None:
+async def _assert_user_is_planned_only_if_approved(ledger: Ledger, request: Request) -> None:
     kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
     expected = {TaskKind.REVOKE, TaskKind.PROVISION} if request.state is State.APPROVED else set()
     assert kinds & {TaskKind.REVOKE, TaskKind.PROVISION} == expected
     assert TaskKind.TIME_OUT not in kinds
 
 
-async def test_ten_asks_at_once_stay_within_a_limit(ledger: Ledger, replica: Ledger) -> None:
+async def test_ten_simultaneous_requests_stay_within_a_limit(ledger: Ledger, replica: Ledger) -> None:
     drafts = [draft(database=f"db-{n % 3}") for n in range(10)]
     drafts = [replace(d, terms=replace(d.terms, duration=(n + 1) * HOUR)) for n, d in enumerate(drafts)]
     asked = await asyncio.gather(
         *(
-            on.submit(d, is_allowed=lambda tally: tally.waiting_of_person < 3)
+            on.submit(d, is_allowed=lambda usage: usage.waiting_of_person < 3)
             for d, on in zip(drafts, cycle((ledger, replica)), strict=False)
         ),
         return_exceptions=True,
@@ -258,22 +260,22 @@ async def test_ten_asks_at_once_stay_within_a_limit(ledger: Ledger, replica: Led
     assert len(await ledger.pending_requests()) == 3
 
 
-async def more_time(ledger: Ledger, grant: Request, hours: int, *, in_all: timedelta) -> Request:
+async def extension_of(ledger: Ledger, grant: Request, hours: int, *, max_total: timedelta) -> Request:
     more = draft(person=grant.requester_id)
-    terms = replace(more.terms, duration=hours * HOUR, max_total=in_all)
+    terms = replace(more.terms, duration=hours * HOUR, max_total=max_total)
     asked, _ = await ledger.submit(replace(more, kind=RequestKind.EXTENSION, parent_id=grant.id, terms=terms))
     return asked
 
 
-async def test_extensions_at_once_never_pass_the_whole_life_of_a_grant(
+async def test_simultaneous_extensions_stay_within_max_total(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
     for _ in range(ROUNDS // 4):
         grant = await bring(ledger, clock, State.ACTIVE)
         assert grant.expires_at is not None
         assert grant.started_at is not None
-        in_all = grant.expires_at - grant.started_at + 4 * HOUR
-        asked = [await more_time(ledger, grant, hours, in_all=in_all) for hours in (1, 2, 3, 4)]
+        max_total = grant.expires_at - grant.started_at + 4 * HOUR
+        asked = [await extension_of(ledger, grant, hours, max_total=max_total) for hours in (1, 2, 3, 4)]
         tries = [approve(on, r) for r, on in zip(asked, (ledger, replica) * 2, strict=True)]
         won, lost = await race(tries)
         assert {e.obstacle for e in lost} == {Obstacle.TOO_LONG}
@@ -283,11 +285,11 @@ async def test_extensions_at_once_never_pass_the_whole_life_of_a_grant(
         clock.turn(HOUR / 60)
 
 
-async def test_an_extension_against_the_end(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
-    """Whoever is first: a grant that ends is never extended, and one that was extended ends as it was told to."""
+async def test_a_grant_that_ends_is_not_extended(ledger: Ledger, replica: Ledger, clock: TurnableClock) -> None:
+    """In either order, the grant ends. The extension is applied only if it came first."""
     for _ in range(ROUNDS):
         grant = await bring(ledger, clock, State.ACTIVE)
-        asked = await more_time(ledger, grant, 1, in_all=48 * HOUR)
+        asked = await extension_of(ledger, grant, 1, max_total=48 * HOUR)
         over = RevokeGrant(actor=grant.requester_id, cause=Cause.DONE)
         won, lost = await race([
             approve(ledger, asked),

@@ -1,4 +1,4 @@
-"""Tasks and claims: one of a lock key at a time, in order, by a lease that runs out."""
+"""Tasks and claims: one task of a lock key at a time, in order, under a lease that expires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from storage.commands import RevokeGrant
 from storage.errors import ClaimLost
 from storage.ledger import Ledger
-from storage.records import Cause, Claim, State, TaskKind
+from storage.records import Cause, State, TaskKind
+from storage.task_queue import Claim
 from storage.transitions import TaskPlan, Transition
 from tests.unit.ledgers import LEASE, START, TurnableClock, bring, command_for
 
@@ -37,7 +38,7 @@ async def claimed(ledger: Ledger, worker: str = "worker") -> Claim:
     return claim
 
 
-async def test_nothing_due_is_nothing_to_claim(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_task_can_be_claimed_when_it_is_due(ledger: Ledger, clock: TurnableClock) -> None:
     assert await ledger.claim("worker", LEASE) is None
     assert await ledger.next_due() is None
     await add(ledger, plan(due_at=START + SECOND))
@@ -47,17 +48,17 @@ async def test_nothing_due_is_nothing_to_claim(ledger: Ledger, clock: TurnableCl
     assert (await claimed(ledger)).task.lock_key == "db:1"
 
 
-async def test_a_claim_carries_the_task_and_counts_the_tries(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_claim_has_the_task_and_counts_attempts(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan(payload={"state": "denied"}))
     claim = await claimed(ledger)
     assert (claim.task.payload, claim.task.attempts, claim.until) == ({"state": "denied"}, 1, START + LEASE)
-    await ledger.put_back(claim, due_at=START, error="no answer")
+    await ledger.reschedule(claim, due_at=START, error="no answer")
     again = await claimed(ledger)
     assert (again.task.id, again.task.attempts, again.task.last_error) == (claim.task.id, 2, "no answer")
     assert again.number != claim.number
 
 
-async def test_a_lane_is_worked_in_order_of_creation_one_at_a_time(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_tasks_of_a_lock_key_run_one_at_a_time_in_order_of_creation(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan("a", due_at=START + SECOND), plan("a"), plan("b"), plan("a"))
     first, second = await claimed(ledger), await claimed(ledger)
     assert [(c.task.id, c.task.lock_key) for c in (first, second)] == [(2, "a"), (3, "b")]
@@ -69,7 +70,7 @@ async def test_a_lane_is_worked_in_order_of_creation_one_at_a_time(ledger: Ledge
     assert await ledger.claim("another", LEASE) is None
 
 
-async def test_no_two_tasks_of_a_lane_run_at_once_under_many_workers(
+async def test_many_workers_never_run_two_tasks_of_a_lock_key_at_once(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
     lock_keys, each = [f"db:{n}" for n in range(5)], 6
@@ -97,7 +98,7 @@ async def test_no_two_tasks_of_a_lane_run_at_once_under_many_workers(
     assert all(a < b for ids in done.values() for a, b in pairwise(ids))
 
 
-async def test_one_task_is_claimed_once_however_many_try(ledger: Ledger, replica: Ledger) -> None:
+async def test_one_of_many_workers_claims_a_task(ledger: Ledger, replica: Ledger) -> None:
     for _ in range(10):
         await add(ledger, plan())
         tries = [on.claim(f"w{n}", LEASE) for n in range(4) for on in (ledger, replica)]
@@ -106,7 +107,7 @@ async def test_one_task_is_claimed_once_however_many_try(ledger: Ledger, replica
         await ledger.finish(won[0])
 
 
-async def test_a_lease_runs_out_and_its_claim_is_lost_in_every_way(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_every_step_under_an_expired_lease_raises_claim_lost(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan())
     lost = await claimed(ledger)
     clock.turn(LEASE - SECOND)
@@ -122,7 +123,7 @@ async def test_a_lease_runs_out_and_its_claim_is_lost_in_every_way(ledger: Ledge
         ledger.check_claim(lost),
         ledger.renew(lost, LEASE),
         ledger.finish(lost),
-        ledger.put_back(lost, due_at=START, error=None),
+        ledger.reschedule(lost, due_at=START, error=None),
     ):
         with pytest.raises(ClaimLost):
             await attempt
@@ -130,7 +131,7 @@ async def test_a_lease_runs_out_and_its_claim_is_lost_in_every_way(ledger: Ledge
     assert [t.last_error for t in await ledger.tasks()] == [None]
 
 
-async def test_a_renewed_lease_holds(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_renewed_lease_stays_valid(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan())
     claim = await claimed(ledger)
     for _ in range(5):
@@ -144,7 +145,7 @@ async def test_a_renewed_lease_holds(ledger: Ledger, clock: TurnableClock) -> No
         await ledger.finish(claim)
 
 
-async def test_a_guessed_number_holds_nothing(ledger: Ledger) -> None:
+async def test_a_wrong_claim_number_raises_claim_lost(ledger: Ledger) -> None:
     await add(ledger, plan())
     claim = await claimed(ledger)
     for number in (0, claim.number + 1):
@@ -152,7 +153,7 @@ async def test_a_guessed_number_holds_nothing(ledger: Ledger) -> None:
             await ledger.finish(replace(claim, number=number))
 
 
-async def test_leases_are_freed_at_the_start(ledger: Ledger) -> None:
+async def test_freed_leases_can_be_claimed_again(ledger: Ledger) -> None:
     await add(ledger, plan())
     dead = await claimed(ledger)
     await ledger.free_leases()
@@ -161,7 +162,7 @@ async def test_leases_are_freed_at_the_start(ledger: Ledger) -> None:
         await ledger.finish(dead)
 
 
-# next_due: the moment at which a claim can succeed, so that nobody looks again and again.
+# next_due: the time at which a claim can succeed, so that the runner need not poll.
 
 
 async def test_a_due_task_behind_a_claimed_one_is_not_due(ledger: Ledger, clock: TurnableClock) -> None:
@@ -172,8 +173,7 @@ async def test_a_due_task_behind_a_claimed_one_is_not_due(ledger: Ledger, clock:
     assert await ledger.next_due() == START + SECOND
 
 
-async def test_next_due_is_true(ledger: Ledger, clock: TurnableClock) -> None:
-    """At that moment there is something to claim, and never before: neither idling nor spinning."""
+async def test_a_claim_succeeds_at_next_due_and_not_before(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan("a"), plan("a", due_at=START + 5 * SECOND), plan("b", due_at=START + 3 * SECOND))
     order = []
     while (due := await ledger.next_due()) is not None:
@@ -189,7 +189,7 @@ async def test_next_due_is_true(ledger: Ledger, clock: TurnableClock) -> None:
 # Single tasks.
 
 
-async def test_a_single_task_is_moved_instead_of_doubled(ledger: Ledger) -> None:
+async def test_a_single_task_is_moved_and_not_duplicated(ledger: Ledger) -> None:
     await add(ledger, plan(is_single=True), plan(is_single=True, due_at=START + SECOND))
     (task,) = await ledger.tasks()
     assert task.due_at == START + SECOND
@@ -199,8 +199,8 @@ async def test_a_single_task_is_moved_instead_of_doubled(ledger: Ledger) -> None
     assert len(await ledger.tasks()) == 4
 
 
-async def test_a_single_task_that_runs_already_has_another_behind_it(ledger: Ledger) -> None:
-    """Who draws may have read the rows already; the newer picture is a task of its own."""
+async def test_a_claimed_single_task_gets_another_one_behind_it(ledger: Ledger) -> None:
+    """Its worker may have read the old state already. The new state needs another task."""
     await add(ledger, plan(kind=TaskKind.UPDATE_CARD, is_single=True))
     running = await claimed(ledger)
     await add(ledger, plan(kind=TaskKind.UPDATE_CARD, is_single=True))
@@ -210,7 +210,7 @@ async def test_a_single_task_that_runs_already_has_another_behind_it(ledger: Led
     assert (await claimed(ledger)).task.id != running.task.id
 
 
-async def test_there_is_one_revocation_also_while_it_runs(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_claimed_revocation_is_moved_and_not_duplicated(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.ACTIVE)
     clock.turn(timedelta(hours=2))
     running = await _claim_of(ledger, TaskKind.REVOKE)
@@ -220,10 +220,10 @@ async def test_there_is_one_revocation_also_while_it_runs(ledger: Ledger, clock:
     assert revocations[0].due_at == clock()
 
 
-async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_slept_over(
+async def test_an_end_that_is_moved_ahead_during_its_task_keeps_its_due_time(
     ledger: Ledger, clock: TurnableClock
 ) -> None:
-    """The worker read that the end lies ahead; before it puts the task back, somebody ends the grant now."""
+    """The worker read that the end is in the future. Before it reschedules the task, a person ends the grant now."""
     request = await bring(ledger, clock, State.APPROVED)
     clock.turn(timedelta(minutes=59))
     request = await ledger.advance(request.id, command_for(Transition.START, request))
@@ -233,30 +233,30 @@ async def test_an_end_brought_forward_while_its_task_goes_back_to_sleep_is_not_s
     running = await _claim_of(ledger, TaskKind.REVOKE)
     clock.turn(SECOND)
     await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
-    await ledger.put_back(running, due_at=clock() + timedelta(hours=1), error="its end was moved")
+    await ledger.reschedule(running, due_at=clock() + timedelta(hours=1), error="its end was moved")
     (revocation,) = [t for t in await ledger.tasks() if t.kind is TaskKind.REVOKE]
     assert revocation.due_at == clock()
 
 
-async def test_a_task_that_nobody_moved_sleeps_as_long_as_it_is_told(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_rescheduled_task_is_due_at_the_given_time(ledger: Ledger, clock: TurnableClock) -> None:
     await add(ledger, plan())
     clock.turn(SECOND)
-    await ledger.put_back(await claimed(ledger), due_at=START + 60 * SECOND, error=None)
+    await ledger.reschedule(await claimed(ledger), due_at=START + 60 * SECOND, error=None)
     (task,) = await ledger.tasks()
     assert task.due_at == START + 60 * SECOND
 
 
-# What a move clears.
+# Tasks that a transition clears.
 
 
-async def test_a_decided_request_needs_no_lapse(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_decided_request_has_no_timeout_task(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     assert TaskKind.TIME_OUT not in {t.kind for t in await ledger.tasks(request_id=request.id)}
     other = await bring(ledger, clock, State.PENDING, database="another")
     assert TaskKind.TIME_OUT in {t.kind for t in await ledger.tasks(request_id=other.id)}
 
 
-async def test_a_running_task_is_never_cleared(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_a_claimed_task_is_not_cleared(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     running = await _claim_of(ledger, TaskKind.PROVISION)
     await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
@@ -266,7 +266,7 @@ async def test_a_running_task_is_never_cleared(ledger: Ledger, clock: TurnableCl
     await ledger.finish(running)
 
 
-async def test_a_waiting_task_of_an_ended_grant_is_cleared(ledger: Ledger, clock: TurnableClock) -> None:
+async def test_an_unclaimed_task_of_an_ended_grant_is_cleared(ledger: Ledger, clock: TurnableClock) -> None:
     request = await bring(ledger, clock, State.APPROVED)
     await ledger.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE))
     kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}

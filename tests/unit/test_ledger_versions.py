@@ -1,4 +1,4 @@
-"""A ledger of an earlier version opens, migrates, and its live grant ends. The dumps were made by version 0.1.0."""
+"""A ledger of an earlier version is migrated, and its live grant ends. Version 0.1.0 made the dumps."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from tests.unit.ledgers import LEASE, RECEIPT, TurnableClock, approve, draft
 DUMPS = Path(__file__).parent / "ledgers_of_versions"
 MADE_AT = datetime(2026, 11, 23, 9, 5, tzinfo=UTC)
 LIVE, EXTENSION, WAITING = 5, 6, 7
-"""Requests of the dump. 1 to 3 are revoked: with proof, declared gone, never started. 4 is denied."""
+"""Ids of requests in the dump. 1 to 3 are revoked: verified, declared gone, never started. 4 is denied."""
 
 
 @pytest.fixture
-async def old(store_url: str) -> AsyncIterator[Ledger]:
+async def old(ledger_url: str) -> AsyncIterator[Ledger]:
     """The ledger of version 0.1.0, migrated."""
-    if store_url.startswith("sqlite"):
-        connection = sqlite3.connect(store_url.removeprefix("sqlite+aiosqlite:///"))
+    if ledger_url.startswith("sqlite"):
+        connection = sqlite3.connect(ledger_url.removeprefix("sqlite+aiosqlite:///"))
         connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text())
         connection.close()
     else:
-        with psycopg.connect(store_url.replace("+psycopg", ""), autocommit=True) as server:
+        with psycopg.connect(ledger_url.replace("+psycopg", ""), autocommit=True) as server:
             server.execute((DUMPS / "0.1.0.postgresql.sql").read_bytes())
-    ledger = Ledger(store_url, clock=TurnableClock(MADE_AT + timedelta(hours=1)))
+    ledger = Ledger(ledger_url, clock=TurnableClock(MADE_AT + timedelta(hours=1)))
     await ledger.open(create=True)
     yield ledger
     await ledger.close()
 
 
-async def test_requests_keep_their_states_and_receipts(old: Ledger) -> None:
+async def test_requests_have_the_same_states_and_receipts(old: Ledger) -> None:
     found = {request.id: request for request in await old.requests()}
     states = [found[number].state for number in sorted(found)]
     assert states == [*[State.REVOKED] * 3, State.DENIED, State.ACTIVE, State.PENDING, State.PENDING]
@@ -63,7 +63,7 @@ async def test_a_live_grant_ends(old: Ledger) -> None:
     assert (ended.state, ended.receipt) == (State.REVOKED, RECEIPT)
 
 
-async def test_a_pending_request_is_the_same_as_one_submitted_now(old: Ledger) -> None:
+async def test_a_pending_request_is_found_as_a_duplicate(old: Ledger) -> None:
     waiting = await old.request(WAITING)
     same = draft(
         person=waiting.requester_id, database=waiting.database, level=waiting.level, terms=waiting.terms, reason="again"
@@ -72,15 +72,15 @@ async def test_a_pending_request_is_the_same_as_one_submitted_now(old: Ledger) -
     assert (await approve(old, waiting, "U0LEAD")).state is State.APPROVED
 
 
-async def test_a_row_that_cannot_be_read_keeps_no_ledger_from_migrating(store_url: str) -> None:
-    if not store_url.startswith("sqlite"):
-        pytest.skip("PostgreSQL stores no broken JSON")
-    connection = sqlite3.connect(store_url.removeprefix("sqlite+aiosqlite:///"))
+async def test_an_unreadable_row_does_not_stop_the_migration(ledger_url: str) -> None:
+    if not ledger_url.startswith("sqlite"):
+        pytest.skip("PostgreSQL stores no invalid JSON")
+    connection = sqlite3.connect(ledger_url.removeprefix("sqlite+aiosqlite:///"))
     connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text())
     connection.execute("UPDATE requests SET target = '{\"engine\": ', receipt = '{', terms = '[' WHERE id = 1")
     connection.commit()
     connection.close()
-    ledger = Ledger(store_url)
+    ledger = Ledger(ledger_url)
     await ledger.open(create=True)
     assert (await ledger.request(LIVE)).state is State.ACTIVE
     await ledger.close()

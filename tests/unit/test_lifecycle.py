@@ -1,4 +1,4 @@
-"""The table of transitions, held against the life of a request as the documents tell it."""
+"""The table of transitions matches the state machine that the documents describe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import storage
 from storage.commands import ApproveStage, Command, ConfirmRevocation, RevokeGrant
 from storage.guards import not_locked_down
-from storage.ledger import written
+from storage.interpreter import column_values
 from storage.lifecycle import TRANSITIONS
 from storage.records import (
     Cause,
@@ -84,8 +84,8 @@ CLOCK = RevokeGrant(actor="clock", cause=Cause.EXPIRED)
 
 
 def request(state: State = State.PENDING, *, counts: tuple[int, ...] = (1,), **changes: object) -> Request:
-    asked = draft(counts=counts)
-    given = {"approved_at": START, "start_before": START + HOUR, "duration": 2 * HOUR, "username": "jit_1_ada_abcd"}
+    drafted = draft(counts=counts)
+    approved = {"approved_at": START, "start_before": START + HOUR, "duration": 2 * HOUR, "username": "jit_1_ada_abcd"}
     return Request(
         id=1,
         key="abcdefghijklmnop",
@@ -93,8 +93,8 @@ def request(state: State = State.PENDING, *, counts: tuple[int, ...] = (1,), **c
         version=3,
         requested_at=START,
         lapses_at=START + 24 * HOUR,
-        **{name: getattr(asked, name) for name in asked.__dataclass_fields__}
-        | (given if state is not PENDING else {})
+        **{name: getattr(drafted, name) for name in drafted.__dataclass_fields__}
+        | (approved if state is not PENDING else {})
         | changes,  # type: ignore[arg-type]
     )
 
@@ -103,12 +103,12 @@ def obstacle(
     command: Command, r: Request, *, now: datetime = START, made: tuple[Decision, ...] = (), locked: bool = False
 ) -> Obstacle | None:
     """The first obstacle that the guards find."""
-    situation = GuardInput(now=now, request=r, decisions=made, is_locked_down=locked, command=command)
-    return next((o for o in (guard(situation) for guard in TRANSITIONS[command.transition].guards) if o), None)
+    guard_input = GuardInput(now=now, request=r, decisions=made, is_locked_down=locked, command=command)
+    return next((o for o in (guard(guard_input) for guard in TRANSITIONS[command.transition].guards) if o), None)
 
 
-def usual(transition: Transition, r: Request, **more: Any) -> Obstacle | None:
-    """The obstacle to what an honest caller brings."""
+def usual_obstacle(transition: Transition, r: Request, **more: Any) -> Obstacle | None:
+    """The first obstacle to a valid command."""
     return obstacle(command_for(transition, r), r, **more)
 
 
@@ -118,7 +118,7 @@ def commands(base: type[Command] = Command) -> set[type[Command]]:
     }
 
 
-def test_transitions_lead_where_the_documents_say() -> None:
+def test_transitions_have_the_documented_sources_and_targets() -> None:
     assert {transition: (set(rule.sources), rule.target) for transition, rule in TRANSITIONS.items()} == PATHS
 
 
@@ -127,17 +127,17 @@ def test_each_transition_has_one_command() -> None:
 
 
 @pytest.mark.parametrize("transition", TASKS)
-def test_the_tasks_that_follow_a_transition(transition: Transition) -> None:
+def test_a_transition_plans_its_tasks_with_their_lock_keys(transition: Transition) -> None:
     rule = TRANSITIONS[transition]
     after = request(rule.target or ACTIVE, expires_at=START + HOUR if transition in NEED_EXPIRY else None)
     plans = [plan for planner in rule.tasks if (plan := planner(after, START))]
     assert {plan.kind for plan in plans} == TASKS[transition]
-    servers = {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.CLOSE_CREDENTIALS, TaskKind.MOVE_EXPIRY}
-    assert all(plan.lock_key == ("db:1" if plan.kind in servers else "slack:1") for plan in plans)
+    of_user = {TaskKind.REVOKE, TaskKind.PROVISION, TaskKind.CLOSE_CREDENTIALS, TaskKind.MOVE_EXPIRY}
+    assert all(plan.lock_key == ("db:1" if plan.kind in of_user else "slack:1") for plan in plans)
 
 
-def test_a_request_that_nobody_decides_has_a_task_that_grants_it() -> None:
-    """``post_card`` only posts."""
+def test_a_request_without_approvers_has_a_task_that_grants_it() -> None:
+    """``post_card`` posts the card and grants nothing."""
     asked = request(counts=())
     granting = {TaskKind.AUTO_APPROVE, TaskKind.GRANT_BREAK_GLASS}
     for kind, granted in (
@@ -148,7 +148,7 @@ def test_a_request_that_nobody_decides_has_a_task_that_grants_it() -> None:
         assert {plan.kind for plan in plans} & granting == {granted}
 
 
-def test_the_end_is_planned_before_the_beginning() -> None:
+def test_the_revocation_is_planned_before_the_provisioning() -> None:
     after = request(APPROVED)
     kinds = [plan.kind for planner in TRANSITIONS[Transition.APPROVE].tasks if (plan := planner(after, START))]
     assert kinds.index(TaskKind.REVOKE) < kinds.index(TaskKind.PROVISION)
@@ -175,14 +175,12 @@ def test_only_confirm_leads_to_revoked() -> None:
         (Receipt(outcome=ReceiptOutcome.DECLARED_GONE), Obstacle.NO_RECEIPT),
     ],
 )
-def test_an_activated_grant_is_revoked_with_proof_or_an_administrator_s_word(
-    receipt: Receipt, found: Obstacle | None
-) -> None:
+def test_an_activated_grant_is_revoked_only_with_a_complete_receipt(receipt: Receipt, found: Obstacle | None) -> None:
     started = request(REVOKING, started_at=START, activated_at=START)
     assert obstacle(ConfirmRevocation(actor="bot", receipt=receipt), started) is found
 
 
-def test_a_grant_that_was_never_active_has_nothing_to_prove() -> None:
+def test_a_grant_that_was_never_active_is_revoked_without_a_read_back() -> None:
     nothing = ConfirmRevocation(actor="bot", receipt=Receipt(outcome=ReceiptOutcome.NOTHING_CREATED))
     assert obstacle(nothing, request(REVOKING)) is None
 
@@ -196,7 +194,7 @@ def test_messages_are_written_with_the_transition_that_needs_them() -> None:
     assert found == {Transition.REQUEST: (Purpose.CARD,), Transition.APPROVE: (Purpose.CREDENTIALS,)}
 
 
-def test_what_a_transition_does_to_other_requests_is_in_the_table() -> None:
+def test_cascades_to_related_requests_are_in_the_table() -> None:
     found = {
         transition: [c.related for c in rule.cascades] for transition, rule in TRANSITIONS.items() if rule.cascades
     }
@@ -207,14 +205,14 @@ def test_what_a_transition_does_to_other_requests_is_in_the_table() -> None:
     }
 
 
-def test_a_pending_request_times_out_at_its_moment_and_not_before() -> None:
+def test_a_pending_request_times_out_exactly_at_lapses_at() -> None:
     at, just_before = START + 24 * HOUR, START + 24 * HOUR - timedelta(microseconds=1)
     for transition in (Transition.APPROVE, Transition.DENY):
-        assert usual(transition, request(), now=just_before) is None
-        assert usual(transition, request(), now=at) is Obstacle.TIMED_OUT
-    assert usual(Transition.APPROVE_STAGE, request(counts=(2,)), now=at) is Obstacle.TIMED_OUT
-    assert usual(Transition.TIME_OUT, request(), now=just_before) is Obstacle.NOT_TIMED_OUT
-    assert usual(Transition.TIME_OUT, request(), now=at) is None
+        assert usual_obstacle(transition, request(), now=just_before) is None
+        assert usual_obstacle(transition, request(), now=at) is Obstacle.TIMED_OUT
+    assert usual_obstacle(Transition.APPROVE_STAGE, request(counts=(2,)), now=at) is Obstacle.TIMED_OUT
+    assert usual_obstacle(Transition.TIME_OUT, request(), now=just_before) is Obstacle.NOT_TIMED_OUT
+    assert usual_obstacle(Transition.TIME_OUT, request(), now=at) is None
 
 
 def test_quorum_counts_distinct_people_stage_by_stage() -> None:
@@ -227,7 +225,7 @@ def test_quorum_counts_distinct_people_stage_by_stage() -> None:
     assert open_stage(r, (vote(r, "U1"), vote(r, "U2"), vote(r, "U3", stage=1))) is None
 
 
-def test_a_caller_that_names_the_wrong_approval_is_refused() -> None:
+def test_an_approval_command_of_the_wrong_kind_is_refused() -> None:
     r = request(counts=(2,))
     last = command_for(Transition.APPROVE, r)
     assert obstacle(last, r) is Obstacle.STAGES_OPEN
@@ -239,13 +237,13 @@ def test_a_caller_that_names_the_wrong_approval_is_refused() -> None:
     assert obstacle(replace(last, decision=None), r) is Obstacle.STAGES_OPEN
 
 
-def test_an_extension_is_applied_and_nothing_else_is() -> None:
+def test_only_an_extension_can_be_applied() -> None:
     extension = request(kind=RequestKind.EXTENSION)
-    assert usual(Transition.APPROVE, extension) is Obstacle.WRONG_KIND
-    assert usual(Transition.APPLY_EXTENSION, request()) is Obstacle.WRONG_KIND
+    assert usual_obstacle(Transition.APPROVE, extension) is Obstacle.WRONG_KIND
+    assert usual_obstacle(Transition.APPLY_EXTENSION, request()) is Obstacle.WRONG_KIND
 
 
-def test_a_vote_for_a_closed_stage_must_be_authorized_again() -> None:
+def test_a_decision_for_a_closed_stage_is_refused() -> None:
     r = request(counts=(1, 1))
     first = (vote(r, "U1"),)
     assert obstacle(approval(r, "U2", stage=0, made=first), r, made=first) is Obstacle.STAGE_MOVED_ON
@@ -253,31 +251,31 @@ def test_a_vote_for_a_closed_stage_must_be_authorized_again() -> None:
     assert obstacle(approval(r, "U1", stage=1, made=first), r, made=first) is Obstacle.ALREADY_DECIDED
 
 
-def test_a_lockdown_stops_what_gives_access_and_nothing_that_ends_it() -> None:
+def test_a_lockdown_stops_transitions_that_give_access_and_no_others() -> None:
     stopped = {transition for transition, rule in TRANSITIONS.items() if not_locked_down in rule.guards}
     assert stopped == {Transition.APPROVE, Transition.APPLY_EXTENSION, Transition.START, Transition.ACTIVATE}
-    assert usual(Transition.START, request(APPROVED), locked=True) is Obstacle.LOCKED_DOWN
+    assert usual_obstacle(Transition.START, request(APPROVED), locked=True) is Obstacle.LOCKED_DOWN
 
 
 def test_a_grant_starts_once_in_time_and_for_a_member() -> None:
     approved = request(APPROVED)
-    assert usual(Transition.START, approved) is None
-    assert usual(Transition.START, approved, now=START + HOUR) is Obstacle.TOO_LATE
-    assert usual(Transition.START, request(APPROVED, expires_at=START + HOUR)) is Obstacle.STARTED
-    stranger = replace(command_for(Transition.START, approved), requester_is_member=False)
-    assert obstacle(stranger, approved) is Obstacle.NOT_A_MEMBER
+    assert usual_obstacle(Transition.START, approved) is None
+    assert usual_obstacle(Transition.START, approved, now=START + HOUR) is Obstacle.TOO_LATE
+    assert usual_obstacle(Transition.START, request(APPROVED, expires_at=START + HOUR)) is Obstacle.STARTED
+    left = replace(command_for(Transition.START, approved), requester_is_member=False)
+    assert obstacle(left, approved) is Obstacle.NOT_A_MEMBER
 
 
-def test_access_whose_end_has_come_is_never_handed_out() -> None:
+def test_access_is_not_delivered_after_its_end() -> None:
     started = request(APPROVED, expires_at=START + HOUR)
-    assert usual(Transition.ACTIVATE, started) is None
-    assert usual(Transition.ACTIVATE, request(APPROVED)) is Obstacle.NOT_STARTED
-    assert usual(Transition.RETRY_PROVISION, request(APPROVED)) is Obstacle.NOT_STARTED
+    assert usual_obstacle(Transition.ACTIVATE, started) is None
+    assert usual_obstacle(Transition.ACTIVATE, request(APPROVED)) is Obstacle.NOT_STARTED
+    assert usual_obstacle(Transition.RETRY_PROVISION, request(APPROVED)) is Obstacle.NOT_STARTED
     for transition in (Transition.ACTIVATE, Transition.RENEW_PASSWORD, Transition.SHOW_PASSWORD):
-        assert usual(transition, started, now=START + HOUR) is Obstacle.ENDED
+        assert usual_obstacle(transition, started, now=START + HOUR) is Obstacle.ENDED
 
 
-def test_only_the_clock_is_bound_to_the_time() -> None:
+def test_the_clock_ends_a_grant_only_at_its_end_and_a_person_at_any_time() -> None:
     active = request(ACTIVE, expires_at=START + HOUR)
     assert obstacle(CLOCK, active) is Obstacle.NOT_ENDED
     assert obstacle(CLOCK, active, now=START + HOUR) is None
@@ -289,16 +287,16 @@ def test_only_the_clock_is_bound_to_the_time() -> None:
 
 
 def test_only_break_glass_access_is_signed_off_and_only_once() -> None:
-    glass = request(ACTIVE, kind=RequestKind.BREAK_GLASS)
-    assert usual(Transition.SIGN_OFF, glass) is None
-    assert usual(Transition.SIGN_OFF, request(ACTIVE)) is Obstacle.WRONG_KIND
-    assert usual(Transition.SIGN_OFF, replace(glass, reviewed_at=START)) is Obstacle.REVIEWED
+    break_glass = request(ACTIVE, kind=RequestKind.BREAK_GLASS)
+    assert usual_obstacle(Transition.SIGN_OFF, break_glass) is None
+    assert usual_obstacle(Transition.SIGN_OFF, request(ACTIVE)) is Obstacle.WRONG_KIND
+    assert usual_obstacle(Transition.SIGN_OFF, replace(break_glass, reviewed_at=START)) is Obstacle.REVIEWED
 
 
 @pytest.mark.parametrize("transition", [t for t in Transition if t is not Transition.REQUEST])
-def test_no_transition_writes_what_is_frozen(transition: Transition) -> None:
+def test_no_transition_writes_a_frozen_column(transition: Transition) -> None:
     before = request(ACTIVE, expires_at=START + HOUR)
-    columns = written(before, command_for(transition, before), START).keys()
+    columns = column_values(before, command_for(transition, before), START).keys()
     frozen = {
         "id",
         "key",
@@ -318,36 +316,38 @@ def test_no_transition_writes_what_is_frozen(transition: Transition) -> None:
 
 def test_user_and_target_are_frozen_with_the_last_approval() -> None:
     before = request()
-    assert {"username", "target", "server"} <= written(before, approval(before), START).keys()
-    assert written(request(counts=(2,)), command_for(Transition.APPROVE_STAGE, before), START) == {"state": PENDING}
+    assert {"username", "target", "server"} <= column_values(before, approval(before), START).keys()
+    assert column_values(request(counts=(2,)), command_for(Transition.APPROVE_STAGE, before), START) == {
+        "state": PENDING
+    }
 
 
 def test_a_shortened_approval_shortens_the_grant() -> None:
     before = request()
-    assert written(before, approval(before), START)["duration"] == 2 * HOUR
+    assert column_values(before, approval(before), START)["duration"] == 2 * HOUR
     shorter = approval(before, duration=timedelta(minutes=30))
-    assert written(before, shorter, START)["duration"] == timedelta(minutes=30)
+    assert column_values(before, shorter, START)["duration"] == timedelta(minutes=30)
 
 
 def test_expires_at_counts_from_the_start_and_not_from_the_approval() -> None:
     later = START + timedelta(minutes=40)
-    values = written(request(APPROVED), command_for(Transition.START, request(APPROVED)), later)
+    values = column_values(request(APPROVED), command_for(Transition.START, request(APPROVED)), later)
     assert values["expires_at"] == later + 2 * HOUR
     assert values["started_at"] == later
 
 
 @pytest.mark.parametrize("transition", [Transition.DENY, Transition.CANCEL, Transition.TIME_OUT, Transition.OUTDATE])
-def test_every_closing_says_who_why_and_when(transition: Transition) -> None:
-    values = written(request(), command_for(transition, request()), START)
+def test_every_closing_stores_who_why_and_when(transition: Transition) -> None:
+    values = column_values(request(), command_for(transition, request()), START)
     assert values["ended_at"] == START
     assert values["ended_because"] is not None
     assert values["ended_by"]
 
 
 def test_only_advance_and_submit_write_a_request() -> None:
-    """Read from the source: in all of the product one update and one insert of ``requests``, both in the ledger."""
+    """The source has exactly one update and one insert of ``requests``."""
     root = Path(storage.__file__).parent.parent
-    sources = [p for room in ("storage", "bot", "adapters") for p in (root / room).rglob("*.py")]
+    sources = [p for package in ("storage", "bot", "adapters") for p in (root / package).rglob("*.py")]
     found = [
         (path.relative_to(root).as_posix(), node.name)
         for path in sources
@@ -355,12 +355,15 @@ def test_only_advance_and_submit_write_a_request() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _writes_requests(node)
     ]
     assert [p for p in sources if re.search(r"(?i)(update|into|delete from)\s+requests\b", p.read_text())] == []
-    assert sorted(found) == [("storage/ledger.py", "_insert_request"), ("storage/ledger.py", "_write")]
+    assert sorted(found) == [
+        ("storage/interpreter.py", "_update_request"),
+        ("storage/ledger.py", "_insert_request"),
+    ]
 
 
-def test_nothing_outside_storage_reaches_its_tables() -> None:
+def test_nothing_outside_storage_uses_its_tables() -> None:
     root = Path(storage.__file__).parent.parent
-    sources = [p for room in ("bot", "adapters") for p in (root / room).rglob("*.py")]
+    sources = [p for package in ("bot", "adapters") for p in (root / package).rglob("*.py")]
     assert sources
     assert [p for p in sources if "storage.schema" in p.read_text() or ".writing(" in p.read_text()] == []
 

@@ -1,4 +1,4 @@
-"""Files changed at random, by seeds: whatever is in them, loading them gives a configuration or a list of mistakes, and nothing else."""
+"""Files with random changes, by seed: loading them gives a configuration or a list of errors, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.soak import rounds
 
 FILES = 200
 CUT = 0.1
-"""How often a file ends in the middle."""
+"""How often a file is truncated."""
 
 DATABASES: dict[str, Any] = {
     "databases": {
@@ -81,7 +81,7 @@ KEYS = ("x", "on", "1", "name", "from", "tests", "<<", "=", "null", "a b", "é")
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """To everything inside."""
+    """The paths to every part of the data."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in inside:
         yield (*path, key)
@@ -89,7 +89,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def mutated(whole: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """One to three changes."""
+    """Make one to three changes."""
     whole = copy.deepcopy(whole)
     for _ in range(chance.randint(1, 3)):
         *way, last = chance.choice(list(paths(whole)))
@@ -101,7 +101,7 @@ def mutated(whole: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 
 def _change(place: Any, key: Any, chance: random.Random) -> None:
-    """Something else at the key, or one thing less, or one more."""
+    """Replace a value, remove one, or add one."""
     kind = chance.random()
     if kind < 0.6:
         place[key] = copy.deepcopy(chance.choice(JUNK))
@@ -123,7 +123,7 @@ def write(folder: Path, chance: random.Random) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_whatever_is_in_the_files_a_mistake_is_told_as_a_mistake(tmp_path: Path) -> None:
+def test_random_files_load_or_are_reported_as_invalid(tmp_path: Path) -> None:
     mistakes = 0
     for seed in range(rounds(FILES)):
         write(tmp_path, random.Random(seed))

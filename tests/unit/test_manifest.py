@@ -1,4 +1,4 @@
-"""The Slack app as it is installed: real scopes, real events, and Slack's own schema where it is at hand."""
+"""The manifest of the Slack app: scopes, events, command; and Slack's own schema where it is available."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def manifest() -> dict[str, Any]:
     return found
 
 
-def test_scopes_and_events_are_those_promised(manifest: dict[str, Any]) -> None:
+def test_manifest_has_the_promised_scopes_and_events(manifest: dict[str, Any]) -> None:
     scopes = manifest["oauth_config"]["scopes"]["bot"]
     assert set(scopes) == REAL_SCOPES == set(SCOPES)
     assert set(manifest["settings"]["event_subscriptions"]["bot_events"]) == REAL_EVENTS
 
 
-def test_the_command_is_the_one_we_listen_to(manifest: dict[str, Any]) -> None:
+def test_manifest_has_the_slash_command(manifest: dict[str, Any]) -> None:
     (command,) = manifest["features"]["slash_commands"]
     assert command["command"] == COMMAND
     assert command["should_escape"] is True
@@ -50,9 +50,9 @@ def test_the_command_is_the_one_we_listen_to(manifest: dict[str, Any]) -> None:
     assert manifest["settings"]["interactivity"]["is_enabled"] is True
 
 
-@pytest.mark.skipif("SLACK_MANIFEST_SCHEMA" not in os.environ, reason="Slack's manifest schema is not at hand")
+@pytest.mark.skipif("SLACK_MANIFEST_SCHEMA" not in os.environ, reason="Slack's manifest schema is not available")
 @pytest.mark.parametrize("version", ["1.0.0", "2.0.0"])
-def test_the_manifest_is_valid_by_slacks_schema(manifest: dict[str, Any], version: str) -> None:
+def test_manifest_is_valid_by_slacks_schema(manifest: dict[str, Any], version: str) -> None:
     schema = json.loads(
         (Path(os.environ["SLACK_MANIFEST_SCHEMA"]) / "schemas" / f"manifest.schema.{version}.json").read_text()
     )

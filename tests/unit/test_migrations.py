@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables the program uses, on both stores, all of it or nothing."""
+"""The migrations create exactly the tables that the program uses, on both databases, as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 
 from storage.database import Database
-from storage.errors import StoreUnavailable
+from storage.errors import LedgerUnavailable
 from storage.ledger import Ledger
 from storage.schema import metadata
 from tests.unit.ledgers import draft, open_ledger
@@ -25,26 +25,26 @@ def tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
 
 
-async def test_the_migrations_make_the_tables_of_the_program(ledger: Ledger) -> None:
+async def test_the_migrations_create_the_tables_of_the_schema(ledger: Ledger) -> None:
     async with ledger.reading() as tx:
         assert await tx.run_sync(differences) == []
         assert await tx.run_sync(tables) == NAMED
 
 
-async def test_a_table_that_is_missing_would_be_seen(ledger: Ledger) -> None:
-    """The comparison above can fail: without this it might compare nothing."""
+async def test_the_comparison_finds_a_missing_column(ledger: Ledger) -> None:
+    """This proves that the comparison above can fail."""
     async with ledger.writing() as tx:
         await tx.exec_driver_sql("ALTER TABLE requests DROP COLUMN receipt")
         assert await tx.run_sync(differences) != []
 
 
-async def test_one_of_a_lane_is_the_store_s_own_rule(ledger: Ledger) -> None:
-    """The partial index, which compare_metadata does not look into: two claims of a lock key are refused by the store."""
+async def test_the_database_refuses_two_claims_of_a_lock_key(ledger: Ledger) -> None:
+    """``compare_metadata`` does not compare the condition of the partial index."""
     row = "'mend', 'db:1', '{}', '2026-11-23 10:00:00', '2026-11-23 10:00:00', 0"
     columns = "(kind, lock_key, payload, due_at, created_at, attempts, claim)"
     async with ledger.writing() as tx:
         await tx.exec_driver_sql(f"INSERT INTO tasks {columns} VALUES ({row}, NULL), ({row}, NULL), ({row}, 1)")
-    with pytest.raises(StoreUnavailable, match=r"(?i)integrity|unique"):
+    with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|unique"):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql(f"INSERT INTO tasks {columns} VALUES ({row}, 2)")
 
@@ -57,30 +57,30 @@ async def test_one_of_a_lane_is_the_store_s_own_rule(ledger: Ledger) -> None:
         "DELETE FROM requests",
     ],
 )
-async def test_nothing_points_at_a_request_that_is_not_there(ledger: Ledger, statement: str) -> None:
+async def test_the_database_refuses_references_to_a_missing_request(ledger: Ledger, statement: str) -> None:
     await ledger.submit(draft())
-    with pytest.raises(StoreUnavailable, match=r"(?i)integrity|foreign"):
+    with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|foreign"):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql(statement)
 
 
-async def test_an_upgrade_of_a_ledger_that_is_up_to_date_changes_nothing(ledger: Ledger, store_url: str) -> None:
+async def test_upgrading_a_current_ledger_changes_nothing(ledger: Ledger, ledger_url: str) -> None:
     request, _ = await ledger.submit(draft())
-    again = await open_ledger(store_url)
+    again = await open_ledger(ledger_url)
     assert again.id == ledger.id
     assert (await again.request(request.id)).key == request.key
     await again.close()
 
 
-async def test_an_upgrade_that_is_broken_off_leaves_nothing(store_url: str) -> None:
-    store = Database(store_url)
+async def test_an_interrupted_upgrade_creates_no_table(ledger_url: str) -> None:
+    database = Database(ledger_url)
 
-    async def broken_off() -> None:
-        async with store.migrated():
+    async def interrupted() -> None:
+        async with database.migrated():
             raise RuntimeError("the power went")
 
     with pytest.raises(RuntimeError):
-        await broken_off()
-    async with store.reading() as tx:
+        await interrupted()
+    async with database.reading() as tx:
         assert await tx.run_sync(tables) == set()
-    await store.close()
+    await database.close()

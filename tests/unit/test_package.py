@@ -1,4 +1,4 @@
-"""The package as it is built: its license is in it, whole, and named as package indexes name it."""
+"""The built package contains the complete license and names it by its SPDX identifier."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def text(wheel: zipfile.ZipFile, name: str) -> str:
     return wheel.read(found).decode()
 
 
-def test_the_license_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+def test_wheel_contains_the_license(wheel: zipfile.ZipFile) -> None:
     license_ = text(wheel, "licenses/LICENSE")
     assert license_ == (ROOT / "LICENSE").read_text()
     assert "Apache License\n" in license_
     assert "END OF TERMS AND CONDITIONS" in license_
 
 
-def test_the_license_is_named(wheel: zipfile.ZipFile) -> None:
+def test_wheel_metadata_names_the_license(wheel: zipfile.ZipFile) -> None:
     about = HeaderParser().parsestr(text(wheel, "METADATA"))
     assert about["License-Expression"] == "Apache-2.0"
     assert about.get_all("License-File") == ["LICENSE"]

@@ -1,4 +1,4 @@
-"""What holds for every policy, every person and every order of clicks."""
+"""Properties that hold for every policy, every person and every order of decisions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.durations import format_duration, short_duration
-from bot.policy import evaluation, wording
-from bot.policy.asking import Allowed, Missing, PolicyQuestion, Refused
+from bot.policy import evaluation, explain
 from bot.policy.authorization import MayDecide, Outdated, may_decide
 from bot.policy.catalog import catalog_entries
-from bot.policy.loader import Config
+from bot.policy.config import Config
+from bot.policy.questions import Allowed, MissingPart, NotAllowed, PolicyQuestion
 from storage.records import Decision, Request, RequestKind, State
 from storage.transitions import open_stage
 from tests.soak import rounds
-from tests.unit.config import NOON, asked, config_of, database, rule, vote
+from tests.unit.config import NOON, config_of, database, decision, rule, waiting_request
 
 PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN"]
 LEVELS = ["readonly", "readwrite", "migrate"]
@@ -72,7 +72,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 @st.composite
 def asks(draw: st.DrawFn, world: World) -> PolicyQuestion:
-    """Mostly something the world has, by somebody it names: what nobody could get tells little."""
+    """Mostly a level that exists, for a person whom a rule names; impossible questions would test little."""
     databases, policy = world
     named = [who for found in policy["rules"] for who in found["requesters"] if who != "anyone"]
     name = draw(st.sampled_from(sorted(databases)))
@@ -101,17 +101,17 @@ CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=10)
 
 
 def first_match(
-    databases: dict[str, Any], policy: dict[str, Any], ask: PolicyQuestion, level: str
+    databases: dict[str, Any], policy: dict[str, Any], question: PolicyQuestion, level: str
 ) -> dict[str, Any] | None:
-    """The contract's sentence read anew from the files' contents, sharing nothing with the judge."""
-    entry = databases.get(str(ask.database))
-    if entry is None or level not in entry["levels"] or ask.kind is not RequestKind.ACCESS:
+    """The first matching rule, found from the files' contents by the product contract. Shares no code with the evaluation."""
+    entry = databases.get(str(question.database))
+    if entry is None or level not in entry["levels"] or question.kind is not RequestKind.ACCESS:
         return None
     for found in policy["rules"]:
-        by_person = "anyone" in found["requesters"] or ask.person_id in found["requesters"]
+        by_person = "anyone" in found["requesters"] or question.person_id in found["requesters"]
         by_level = "*" in found["levels"] or level in found["levels"]
         by_database = any(
-            fnmatchcase(str(ask.database), wanted)
+            fnmatchcase(str(question.database), wanted)
             if isinstance(wanted, str)
             else wanted.items() <= entry["labels"].items()
             for wanted in found["databases"]
@@ -122,11 +122,11 @@ def first_match(
 
 
 def limits(
-    databases: dict[str, Any], policy: dict[str, Any], found: dict[str, Any], ask: PolicyQuestion, level: str
+    databases: dict[str, Any], policy: dict[str, Any], found: dict[str, Any], question: PolicyQuestion, level: str
 ) -> set[str]:
-    """Everything that says how long at most."""
+    """Every limit on the duration."""
     shared = policy["defaults"].get("max_duration")
-    spans = {found.get("max_duration"), shared, databases[str(ask.database)]["levels"][level].get("max_duration")}
+    spans = {found.get("max_duration"), shared, databases[str(question.database)]["levels"][level].get("max_duration")}
     return {span for span in spans if span} | ({"8h"} if not shared and not found.get("max_duration") else set())
 
 
@@ -143,110 +143,112 @@ def seconds(span: str) -> int:
 
 @given(CASES)
 @CALM
-def test_never_allowed_without_the_first_rule_that_matches(case: tuple[World, PolicyQuestion]) -> None:
-    world, ask = case
-    answer = evaluation.may_ask(config_of(*world), ask)
+def test_allowed_only_by_the_first_matching_rule(case: tuple[World, PolicyQuestion]) -> None:
+    world, question = case
+    answer = evaluation.evaluate(config_of(*world), question)
     if isinstance(answer, Allowed):
-        found = first_match(*world, ask, str(answer.terms.level["name"]))
+        found = first_match(*world, question, str(answer.terms.level["name"]))
         assert found is not None
         assert answer.terms.rule == found["name"]
         assert [(list(s.approvers), s.count) for s in answer.terms.stages] == [
             (s["from"], s["count"]) for s in found["approvals"]
         ]
-        assert ask.level in (None, answer.terms.level["name"])
+        assert question.level in (None, answer.terms.level["name"])
 
 
 @given(CASES)
 @CALM
-def test_what_a_rule_allows_is_never_refused(case: tuple[World, PolicyQuestion]) -> None:
-    world, ask = case
-    ask = replace(ask, level=ask.level or "readonly", reason=REASON)
-    found = first_match(*world, ask, str(ask.level))
+def test_request_within_the_first_matching_rule_is_allowed(case: tuple[World, PolicyQuestion]) -> None:
+    world, question = case
+    question = replace(question, level=question.level or "readonly", reason=REASON)
+    found = first_match(*world, question, str(question.level))
     if found is not None:
-        cap = min(seconds(span) for span in limits(*world, found, ask, str(ask.level)))
-        answer = evaluation.may_ask(config_of(*world), replace(ask, duration=timedelta(seconds=cap)))
-        assert isinstance(answer, Allowed) or (isinstance(answer, Refused) and answer.about == "people")
+        cap = min(seconds(span) for span in limits(*world, found, question, str(question.level)))
+        answer = evaluation.evaluate(config_of(*world), replace(question, duration=timedelta(seconds=cap)))
+        assert isinstance(answer, Allowed) or (isinstance(answer, NotAllowed) and answer.about == "people")
 
 
 @given(CASES)
 @CALM
-def test_never_longer_than_the_tightest_limit_and_never_cut(case: tuple[World, PolicyQuestion]) -> None:
-    world, ask = case
-    answer = evaluation.may_ask(config_of(*world), ask)
+def test_allowed_duration_is_within_the_limits_and_never_shortened(case: tuple[World, PolicyQuestion]) -> None:
+    world, question = case
+    answer = evaluation.evaluate(config_of(*world), question)
     if isinstance(answer, Allowed):
         level = str(answer.terms.level["name"])
-        found = first_match(*world, ask, level)
+        found = first_match(*world, question, level)
         assert found is not None
-        longest = min(seconds(span) for span in limits(*world, found, ask, level))
+        longest = min(seconds(span) for span in limits(*world, found, question, level))
         assert timedelta(seconds=10) <= answer.terms.duration <= timedelta(seconds=longest)
-        assert ask.duration in (None, answer.terms.duration)
+        assert question.duration in (None, answer.terms.duration)
 
 
 @given(CASES)
 @CALM
-def test_explain_and_the_decision_never_disagree(case: tuple[World, PolicyQuestion]) -> None:
-    world, ask = case
+def test_explanation_and_evaluation_always_agree(case: tuple[World, PolicyQuestion]) -> None:
+    world, question = case
     config = config_of(*world)
-    decided = evaluation.may_ask(config, ask)
-    explained = evaluation.may_ask(config, replace(ask, needs_reason=False))
-    if not (isinstance(decided, Missing) and decided.what == "reason"):
+    decided = evaluation.evaluate(config, question)
+    explained = evaluation.evaluate(config, replace(question, needs_reason=False))
+    if not (isinstance(decided, MissingPart) and decided.part == "reason"):
         assert explained == decided
     else:
         assert isinstance(explained, Allowed) or explained.about == "people"
-    lines = wording.explained(explained)
+    lines = explain.explain_evaluation(explained)
     answering = [line for line in lines if line.endswith(" answers.")]
     if isinstance(explained, Allowed):
         assert lines[0] == "Allowed to ask."
         assert answering == [f"Rule “{explained.terms.rule}” answers."]
-    elif isinstance(explained, Refused):
+    elif isinstance(explained, NotAllowed):
         assert (lines[0], lines[-1]) == ("Refused.", explained.reason)
         assert bool(answering) == (explained.about in ("duration", "people"))
 
 
 @given(CASES)
 @CALM
-def test_what_is_offered_is_allowed_and_nothing_else_is(case: tuple[World, PolicyQuestion]) -> None:
-    world, ask = case
+def test_catalog_lists_exactly_what_is_allowed(case: tuple[World, PolicyQuestion]) -> None:
+    world, question = case
     config = config_of(*world)
-    offered = {(o.database, o.level): o for o in catalog_entries(config, ask.person_id)}
+    offered = {(o.database, o.level): o for o in catalog_entries(config, question.person_id)}
     for name in (*NAMES, "nosuch"):
         for level in (*LEVELS, "nosuch"):
-            plain = PolicyQuestion(person_id=ask.person_id, database=name, level=level, reason=REASON, is_new=False)
-            answer, entry = evaluation.may_ask(config, plain), offered.get((name, level))
+            plain = PolicyQuestion(
+                person_id=question.person_id, database=name, level=level, reason=REASON, is_new=False
+            )
+            answer, entry = evaluation.evaluate(config, plain), offered.get((name, level))
             assert isinstance(answer, Allowed) == (entry is not None)
             if entry is not None:
                 over = replace(plain, duration=entry.max_duration + timedelta(seconds=1))
-                assert isinstance(evaluation.may_ask(config, replace(plain, duration=entry.max_duration)), Allowed)
-                assert isinstance(evaluation.may_ask(config, over), Refused)
+                assert isinstance(evaluation.evaluate(config, replace(plain, duration=entry.max_duration)), Allowed)
+                assert isinstance(evaluation.evaluate(config, over), NotAllowed)
 
 
 @given(CASES)
 @CALM
-def test_a_refusal_gives_nothing_away(case: tuple[World, PolicyQuestion]) -> None:
-    world, ask = case
+def test_refusal_never_names_forbidden_databases(case: tuple[World, PolicyQuestion]) -> None:
+    world, question = case
     config = config_of(*world)
-    answer = evaluation.may_ask(config, ask)
-    if isinstance(answer, Refused):
-        mine = {o.database for o in catalog_entries(config, ask.person_id)}
-        for name in set(NAMES) - mine - {str(ask.database)}:
+    answer = evaluation.evaluate(config, question)
+    if isinstance(answer, NotAllowed):
+        mine = {o.database for o in catalog_entries(config, question.person_id)}
+        for name in set(NAMES) - mine - {str(question.database)}:
             assert name not in answer.reason
 
 
 def voted(config: Config, request: Request, clicks: list[str]) -> tuple[tuple[Decision, ...], bool]:
-    """The votes that counted, click by click, and whether they were enough."""
+    """The decisions that counted, in order, and whether they were enough."""
     counted: tuple[Decision, ...] = ()
     for person_id in clicks:
         answer = may_decide(config, request, counted, person_id, at=NOON)
         if isinstance(answer, MayDecide):
-            counted = (*counted, vote(person_id, stage=answer.stage))
+            counted = (*counted, decision(person_id, stage=answer.stage))
     return counted, open_stage(request, counted) is None
 
 
-def waiting(config: Config, ask: PolicyQuestion) -> Request | None:
-    answer = evaluation.may_ask(config, replace(ask, reason=REASON))
+def waiting(config: Config, question: PolicyQuestion) -> Request | None:
+    answer = evaluation.evaluate(config, replace(question, reason=REASON))
     if not isinstance(answer, Allowed):
         return None
-    return asked(answer.terms, person_id=ask.person_id, database=str(ask.database))
+    return waiting_request(answer.terms, person_id=question.person_id, database=str(question.database))
 
 
 @given(CASES, CLICKS)
@@ -254,29 +256,29 @@ def waiting(config: Config, ask: PolicyQuestion) -> Request | None:
 def test_only_distinct_approvers_other_than_the_requester_count(
     case: tuple[World, PolicyQuestion], clicks: list[str]
 ) -> None:
-    world, ask = case
+    world, question = case
     config = config_of(*world)
-    request = waiting(config, ask)
+    request = waiting(config, question)
     if request is None:
         return
     counted, is_approved = voted(config, request, clicks)
     people = [decision.person_id for decision in counted]
     (stage,) = request.terms.stages
     assert len(set(people)) == len(people)
-    assert ask.person_id not in people
+    assert question.person_id not in people
     assert set(people) <= set(stage.approvers)
-    assert is_approved == (len(set(clicks) & set(stage.approvers) - {ask.person_id}) >= stage.count)
+    assert is_approved == (len(set(clicks) & set(stage.approvers) - {question.person_id}) >= stage.count)
 
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[World, World, PolicyQuestion]:
-    """A world, the same one with one part of it drawn anew, and an ask of the first."""
-    (databases, policy), ask = draw(CASES)
+    """A world, the same world with one part changed, and a question about the first."""
+    (databases, policy), question = draw(CASES)
     listed, entries_then = list(policy["rules"]), dict(databases)
     what = draw(st.sampled_from(["nothing", "rule", "rule's approvals", "entry", "defaults", "order", "everything"]))
     number = draw(st.integers(0, max(len(listed) - 1, 0)))
     if what == "everything":
-        return (databases, policy), draw(worlds()), ask
+        return (databases, policy), draw(worlds()), question
     if what == "entry":
         entries_then[draw(st.sampled_from(sorted(databases)))] = draw(entries())
     elif what == "order":
@@ -285,32 +287,32 @@ def changes(draw: st.DrawFn) -> tuple[World, World, PolicyQuestion]:
         new = draw(rules(number))
         listed[number] = new if what == "rule" else {**listed[number], "approvals": new["approvals"]}
     defaults = {"max_duration": "30m"} if what == "defaults" else policy["defaults"]
-    return (databases, policy), (entries_then, {"rules": listed, "defaults": defaults}), ask
+    return (databases, policy), (entries_then, {"rules": listed, "defaults": defaults}), question
 
 
 @given(changes(), CLICKS)
 @CALM
-def test_a_click_counts_only_where_today_allows_it_too(
+def test_decision_counts_only_where_todays_policy_allows_the_request(
     change: tuple[World, World, PolicyQuestion], clicks: list[str]
 ) -> None:
-    before, after, ask = change
+    before, after, question = change
     today = config_of(*after)
-    request = waiting(config_of(*before), ask)
+    request = waiting(config_of(*before), question)
     if request is None:
         return
-    found = first_match(*after, ask, request.level)
+    found = first_match(*after, question, request.level)
     for person_id in (*PEOPLE, *clicks):
         answer = may_decide(today, request, (), person_id, at=NOON)
-        assert isinstance(answer, MayDecide | Refused | Outdated)
-        may = found is not None and person_id != ask.person_id and is_same(before, after, found, request)
+        assert isinstance(answer, MayDecide | NotAllowed | Outdated)
+        may = found is not None and person_id != question.person_id and is_same(before, after, found, request)
         assert isinstance(answer, MayDecide) == (may and person_id in (found or {})["approvals"][0]["from"])
 
 
 def is_same(before: World, after: World, found: dict[str, Any], request: Request) -> bool:
-    """What the contract calls the same: rule, count of its stage, the level; and not too long today."""
+    """Return whether the request is unchanged by the contract: rule, count of its stage, level; and not too long today."""
     roles = [databases[request.database]["levels"][request.level]["roles"] for databases, _ in (before, after)]
-    ask = PolicyQuestion(person_id=request.requester_id, database=request.database)
-    longest = min(seconds(span) for span in limits(*after, found, ask, request.level))
+    question = PolicyQuestion(person_id=request.requester_id, database=request.database)
+    longest = min(seconds(span) for span in limits(*after, found, question, request.level))
     return (
         found["name"] == request.terms.rule
         and found["approvals"][0]["count"] == request.terms.stages[0].count
@@ -321,13 +323,13 @@ def is_same(before: World, after: World, found: dict[str, Any], request: Request
 
 @given(CASES, CLICKS, st.sampled_from(PEOPLE))
 @CALM
-def test_one_more_approver_never_makes_it_harder(
+def test_one_more_approver_never_prevents_an_approval(
     case: tuple[World, PolicyQuestion], clicks: list[str], person_id: str
 ) -> None:
-    (databases, policy), ask = case
+    (databases, policy), question = case
     wider = {**policy, "rules": [with_approver(found, person_id) for found in policy["rules"]]}
     config, wide = config_of(databases, policy), config_of(databases, wider)
-    request, same = waiting(config, ask), waiting(wide, ask)
+    request, same = waiting(config, question), waiting(wide, question)
     assert request is None or same is not None
     if request is None or same is None:
         return
@@ -344,9 +346,9 @@ def with_approver(found: dict[str, Any], person_id: str) -> dict[str, Any]:
 
 @given(CASES)
 @CALM
-def test_a_waiting_request_is_open_until_enough_have_voted(case: tuple[World, PolicyQuestion]) -> None:
-    world, ask = case
-    request = waiting(config_of(*world), ask)
+def test_request_waits_until_enough_people_have_approved(case: tuple[World, PolicyQuestion]) -> None:
+    world, question = case
+    request = waiting(config_of(*world), question)
     if request is not None:
         assert request.state is State.PENDING
         assert open_stage(request, ()) == 0

@@ -1,4 +1,4 @@
-"""What holds for every policy with stages, groups, hours, tickets and break-glass: by an oracle read from the contract alone."""
+"""Properties of policies with stages, groups, hours, tickets and break-glass, checked by an oracle that follows the contract."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from zoneinfo import ZoneInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.policy.asking import Allowed, Answer, PolicyQuestion
-from bot.policy.authorization import MayDecide, Refused, may_decide
+from bot.policy.authorization import MayDecide, may_decide
 from bot.policy.catalog import catalog_entries
-from bot.policy.evaluation import may_ask
+from bot.policy.config import Config
+from bot.policy.evaluation import evaluate
+from bot.policy.explain import explain_evaluation
 from bot.policy.facts import Facts
-from bot.policy.loader import Config
-from bot.policy.wording import explained
+from bot.policy.questions import Allowed, Evaluation, NotAllowed, PolicyQuestion
 from storage.records import Decision, Request, RequestKind, UsageCounts
 from storage.transitions import open_stage
 from tests.soak import rounds
-from tests.unit.config import asked, config_of, database, vote
+from tests.unit.config import config_of, database, decision, waiting_request
 
 PEOPLE = ["U01ANN", "U02BOB", "U03CAT", "U04DAN", "U05EVE"]
 GROUPS = ["S01ONE", "S02TWO", "@three"]
@@ -50,7 +50,7 @@ def some(values: list[str], least: int = 1, most: int = 3) -> st.SearchStrategy[
 
 @st.composite
 def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
-    """A rule of any kind that the checks would let through."""
+    """A rule of any kind that the validation accepts."""
     found: dict[str, Any] = {
         "name": f"rule {number}",
         "channel": "C01CARDS",
@@ -86,7 +86,7 @@ def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A policy, who is in its groups, and what there is already."""
+    """A policy, the members of its groups, and the current usage."""
 
     policy: dict[str, Any]
     facts: Facts
@@ -103,14 +103,14 @@ def worlds(draw: st.DrawFn) -> World:
     listed = [draw(rules(number)) for number in range(draw(st.integers(1, 4)))]
     members = {name: frozenset(draw(some(PEOPLE, 0))) for name in GROUPS if draw(st.integers(0, 2))}
     members |= {name: frozenset({"U01ANN"}) for name in ADDRESSES if draw(st.booleans())}
-    tally = UsageCounts(
+    usage = UsageCounts(
         live_of_person=draw(st.sampled_from([0, 0, 2])),
         waiting_of_person=draw(st.sampled_from([0, 0, 1])),
         automatic={"rule 0": draw(st.integers(0, 2))},
         unreviewed=draw(st.sampled_from([None, None, 7])),
     )
     limits = draw(st.sampled_from([{}, {"live_per_person": 2}, {"waiting_per_person": 1}]))
-    return World(policy={"rules": listed, "limits": limits}, facts=Facts(members=members, tally=tally))
+    return World(policy={"rules": listed, "limits": limits}, facts=Facts(members=members, usage=usage))
 
 
 ASKS = st.builds(
@@ -125,11 +125,11 @@ ASKS = st.builds(
 )
 
 
-# The oracle: the contract's sentences, sharing nothing with the judge.
+# The oracle: the contract's sentences, sharing no code with the evaluation.
 
 
 def means(world: World, listed: list[str], person: str) -> bool | None:
-    """None where nobody can tell."""
+    """Return whether the names include the person; None where unknown members decide it."""
     known = [
         person in world.facts.members[n] if n in world.facts.members else None
         for n in listed
@@ -162,56 +162,58 @@ def seconds(span: str) -> int:
     return int(span[:-1]) * {"h": 3600, "m": 60}[span[-1]]
 
 
-def answering(world: World, ask: PolicyQuestion) -> tuple[dict[str, Any] | None, str]:
-    """The rule that answers, and how: allowed, refused, or unknown."""
-    if ask.database not in ("shop", "lab") or (ask.database == "lab" and ask.level == "migrate"):
+def answering(world: World, question: PolicyQuestion) -> tuple[dict[str, Any] | None, str]:
+    """The rule that answers, and its answer: allowed, refused or unknown."""
+    if question.database not in ("shop", "lab") or (question.database == "lab" and question.level == "migrate"):
         return None, "refused"
-    wanted = {"shop": ["*", "shop", {"env": "prod"}], "lab": ["*", {"env": "test"}]}[ask.database]
+    wanted = {"shop": ["*", "shop", {"env": "prod"}], "lab": ["*", {"env": "test"}]}[question.database]
     for found in world.policy["rules"]:
-        about = any(name in wanted for name in found["databases"]) and bool({"*", ask.level} & set(found["levels"]))
-        if not about or bool(found.get("break_glass")) != (ask.kind is RequestKind.BREAK_GLASS):
+        about = any(name in wanted for name in found["databases"]) and bool(
+            {"*", question.level} & set(found["levels"])
+        )
+        if not about or bool(found.get("break_glass")) != (question.kind is RequestKind.BREAK_GLASS):
             continue
-        mine = means(world, found["requesters"], ask.person_id)
+        mine = means(world, found["requesters"], question.person_id)
         if mine is None:
             return found, "unknown"
         if not mine:
             continue
-        verdict = by_one(world, found, ask)
+        verdict = by_one(world, found, question)
         if verdict != "next":
             return found, verdict
     return None, "refused"
 
 
-def by_one(world: World, found: dict[str, Any], ask: PolicyQuestion) -> str:
+def by_one(world: World, found: dict[str, Any], question: PolicyQuestion) -> str:
     if "refuse" in found:
         return "refused"
     caps = [seconds(found.get("max_duration", "8h")), seconds(found.get("max_total", "24h"))]
-    caps += [3600] if ask.level == "migrate" else []
-    out = ask.at is not None and "hours" in found and not covers(found["hours"], ask.at)
-    long = ask.duration is not None and ask.duration.total_seconds() > min(caps)
-    no_ticket = "ticket" in found and "PAY-311" not in str(ask.reason)
+    caps += [3600] if question.level == "migrate" else []
+    out = question.at is not None and "hours" in found and not covers(found["hours"], question.at)
+    long = question.duration is not None and question.duration.total_seconds() > min(caps)
+    no_ticket = "ticket" in found and "PAY-311" not in str(question.reason)
     if out or long or no_ticket:
         return "next" if found.get("otherwise") else "refused"
-    tally, limits = world.facts.tally or UsageCounts(), world.policy["limits"]
-    if ask.kind is RequestKind.BREAK_GLASS:
-        return "refused" if tally.unreviewed else "allowed"
+    usage, limits = world.facts.usage or UsageCounts(), world.policy["limits"]
+    if question.kind is RequestKind.BREAK_GLASS:
+        return "refused" if usage.unreviewed else "allowed"
     over = [
-        tally.live_of_person >= limits.get("live_per_person", 99),
-        tally.waiting_of_person >= limits.get("waiting_per_person", 99),
-        tally.automatic.get(found["name"], 0) >= found.get("automatic", {}).get("per_person_per_day", 99),
+        usage.live_of_person >= limits.get("live_per_person", 99),
+        usage.waiting_of_person >= limits.get("waiting_per_person", 99),
+        usage.automatic.get(found["name"], 0) >= found.get("automatic", {}).get("per_person_per_day", 99),
     ]
-    return "refused" if any(over) else completable(world, found, ask)
+    return "refused" if any(over) else completable(world, found, question)
 
 
-def completable(world: World, found: dict[str, Any], ask: PolicyQuestion) -> str:
-    """By trying every order of people."""
+def completable(world: World, found: dict[str, Any], question: PolicyQuestion) -> str:
+    """Try every order of people."""
     also = found.get("escalate", {}).get("to", [])
     slots = [
-        {p for p in PEOPLE if p != ask.person_id and means(world, [*stage["from"], *also], p)}
+        {p for p in PEOPLE if p != question.person_id and means(world, [*stage["from"], *also], p)}
         for stage in found["approvals"]
         for _ in range(stage["count"])
     ]
-    seats = permutations([p for p in PEOPLE if p != ask.person_id], len(slots))
+    seats = permutations([p for p in PEOPLE if p != question.person_id], len(slots))
     return "allowed" if any(all(p in s for p, s in zip(order, slots, strict=True)) for order in seats) else "refused"
 
 
@@ -220,9 +222,9 @@ def completable(world: World, found: dict[str, Any], ask: PolicyQuestion) -> str
 
 @given(worlds(), ASKS)
 @CALM
-def test_the_judge_and_the_contract_agree(world: World, ask: PolicyQuestion) -> None:
-    answer = may_ask(world.config, ask, world.facts)
-    found, verdict = answering(world, ask)
+def test_evaluation_agrees_with_the_oracle(world: World, question: PolicyQuestion) -> None:
+    answer = evaluate(world.config, question, world.facts)
+    found, verdict = answering(world, question)
     assert isinstance(answer, Allowed) == (verdict == "allowed")
     if isinstance(answer, Allowed):
         assert found is not None
@@ -234,40 +236,40 @@ def test_the_judge_and_the_contract_agree(world: World, ask: PolicyQuestion) -> 
 
 @given(worlds(), ASKS)
 @CALM
-def test_the_explanation_is_the_decisions_own(world: World, ask: PolicyQuestion) -> None:
-    answer = may_ask(world.config, ask, world.facts)
-    lines = explained(answer)
+def test_explanation_matches_the_evaluation(world: World, question: PolicyQuestion) -> None:
+    answer = evaluate(world.config, question, world.facts)
+    lines = explain_evaluation(answer)
     assert lines[0] == ("Allowed to ask." if isinstance(answer, Allowed) else "Refused.")
     says = [line for line in lines if line.endswith("answers.") and line.startswith("Rule")]
     if isinstance(answer, Allowed):
         assert says == [f"Rule “{answer.terms.rule}” answers."]
-    again = may_ask(world.config, replace(ask, needs_reason=False), world.facts)
+    again = evaluate(world.config, replace(question, needs_reason=False), world.facts)
     assert again == answer
 
 
 @given(worlds(), ASKS)
 @CALM
-def test_knowing_less_never_gives_more(world: World, ask: PolicyQuestion) -> None:
-    """Each group that falls silent, and each of all together."""
-    answer = may_ask(world.config, ask, world.facts)
+def test_unknown_members_never_allow_more(world: World, question: PolicyQuestion) -> None:
+    """The members of each group are unknown, then those of all groups."""
+    answer = evaluate(world.config, question, world.facts)
     for silent in [[name] for name in world.facts.members] + [list(world.facts.members)]:
         members = {name: people for name, people in world.facts.members.items() if name not in silent}
-        less = may_ask(world.config, ask, replace(world.facts, members=members))
+        less = evaluate(world.config, question, replace(world.facts, members=members))
         if isinstance(less, Allowed):
             assert isinstance(answer, Allowed)
             assert less.terms == answer.terms
 
 
-def waiting(world: World, ask: PolicyQuestion) -> Request | None:
-    answer: Answer = may_ask(world.config, ask, world.facts)
+def waiting(world: World, question: PolicyQuestion) -> Request | None:
+    answer: Evaluation = evaluate(world.config, question, world.facts)
     if not isinstance(answer, Allowed):
         return None
-    made = asked(answer.terms, person_id=ask.person_id, database=str(ask.database))
-    return replace(made, kind=ask.kind, reason=str(ask.reason), requested_at=ask.at or made.requested_at)
+    made = waiting_request(answer.terms, person_id=question.person_id, database=str(question.database))
+    return replace(made, kind=question.kind, reason=str(question.reason), requested_at=question.at or made.requested_at)
 
 
 def timeless(world: World) -> World:
-    """The same without hours."""
+    """The same world without hours."""
     hours = ("hours", "deciding_hours")
     listed = [{k: v for k, v in found.items() if k not in hours} for found in world.policy["rules"]]
     return replace(world, policy={**world.policy, "rules": listed})
@@ -278,13 +280,13 @@ def clicked(world: World, request: Request, clicks: list[str], at: datetime) -> 
     for person in clicks:
         answer = may_decide(world.config, request, made, person, world.facts, at=at)
         if isinstance(answer, MayDecide):
-            made += (vote(person, stage=answer.stage),)
+            made += (decision(person, stage=answer.stage),)
     return made
 
 
 @st.composite
 def tangled(draw: st.DrawFn) -> World:
-    """Stages that name the same few people."""
+    """A rule whose stages name the same few people."""
     stages = st.fixed_dictionaries({"from": some(PEOPLE[1:], 1, 3), "count": st.sampled_from([1, 1, 1, 2])})
     approvals = draw(st.lists(stages, min_size=2, max_size=3))
     found = {"name": "tangled", "channel": "C01CARDS", "requesters": ["anyone"], "databases": ["*"], "levels": ["*"]}
@@ -293,12 +295,10 @@ def tangled(draw: st.DrawFn) -> World:
 
 @given(tangled(), st.lists(st.sampled_from(PEOPLE[1:]), max_size=4), st.permutations(PEOPLE[1:]))
 @CALM
-def test_nobody_spends_the_approval_that_only_they_can_give_later(
-    world: World, clicks: list[str], rest: list[str]
-) -> None:
-    ask = PolicyQuestion(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
-    request = waiting(world, ask)
-    assert (request is not None) == (completable(world, world.policy["rules"][0], ask) == "allowed")
+def test_early_approval_never_blocks_a_later_stage(world: World, clicks: list[str], rest: list[str]) -> None:
+    question = PolicyQuestion(person_id=PEOPLE[0], database="shop", level="readonly", reason="PAY-311 a refund")
+    request = waiting(world, question)
+    assert (request is not None) == (completable(world, world.policy["rules"][0], question) == "allowed")
     if request is not None:
         made = clicked(world, request, [*clicks, *rest * len(PEOPLE)], TWO_YEARS_LATER)
         assert open_stage(request, made) is None
@@ -309,15 +309,17 @@ TWO_YEARS_LATER = datetime(2029, 6, 5, 12, 0, tzinfo=UTC)
 
 @given(worlds(), ASKS, st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), max_size=12))
 @CALM
-def test_stages_in_order_by_different_people_of_theirs(world: World, ask: PolicyQuestion, clicks: list[str]) -> None:
+def test_stages_complete_in_order_by_distinct_approvers(
+    world: World, question: PolicyQuestion, clicks: list[str]
+) -> None:
     world = timeless(world)
-    request = waiting(world, replace(ask, at=None))
+    request = waiting(world, replace(question, at=None))
     if request is None:
         return
     made = clicked(world, request, clicks, TWO_YEARS_LATER)
     people = [d.person_id for d in made]
     assert len(people) == len(set(people))
-    assert ask.person_id not in people
+    assert question.person_id not in people
     assert [d.stage for d in made] == sorted(d.stage for d in made)
     also = list(request.terms.escalation.to) if request.terms.escalation else []
     for number, stage in enumerate(request.terms.stages):
@@ -331,12 +333,12 @@ def test_stages_in_order_by_different_people_of_theirs(world: World, ask: Policy
 
 @given(worlds(), ASKS, st.lists(st.sampled_from(PEOPLE), max_size=8), st.permutations(PEOPLE))
 @CALM
-def test_no_order_of_clicks_leads_where_nobody_can_approve(
-    world: World, ask: PolicyQuestion, clicks: list[str], rest: list[str]
+def test_every_order_of_approvals_can_be_completed(
+    world: World, question: PolicyQuestion, clicks: list[str], rest: list[str]
 ) -> None:
-    """Whoever has clicked, the others can still complete it; a stranger to that is only a group nobody knows."""
+    """After any approvals the other people can still complete the request. Worlds with unknown members are left out."""
     world = timeless(world)
-    request = waiting(world, replace(ask, at=None))
+    request = waiting(world, replace(question, at=None))
     if request is None or world.facts.unknown([*GROUPS, *ADDRESSES]):
         return
     made = clicked(world, request, [*clicks, *rest * len(PEOPLE)], TWO_YEARS_LATER)
@@ -345,11 +347,11 @@ def test_no_order_of_clicks_leads_where_nobody_can_approve(
 
 @given(worlds(), ASKS, st.sampled_from(PEOPLE), st.data())
 @CALM
-def test_one_more_approver_never_makes_it_harder(
-    world: World, ask: PolicyQuestion, person: str, data: st.DataObject
+def test_one_more_approver_never_prevents_an_approval(
+    world: World, question: PolicyQuestion, person: str, data: st.DataObject
 ) -> None:
-    """Added to a stage, to those it escalates to, or to a group that decides: what could be approved still can."""
-    if waiting(world, ask) is None:
+    """A request that could be approved still can be, after one more approver is added to a stage."""
+    if waiting(world, question) is None:
         return
     number = data.draw(st.integers(0, len(world.policy["rules"]) - 1))
     found = world.policy["rules"][number]
@@ -362,15 +364,15 @@ def test_one_more_approver_never_makes_it_harder(
     ]
     wider = [*world.policy["rules"]]
     wider[number] = {**found, "approvals": stages}
-    assert waiting(replace(world, policy={**world.policy, "rules": wider}), ask) is not None
+    assert waiting(replace(world, policy={**world.policy, "rules": wider}), question) is not None
 
 
 @given(worlds(), st.sampled_from(PEOPLE), st.sampled_from([RequestKind.ACCESS, RequestKind.BREAK_GLASS]))
 @CALM
-def test_what_is_offered_can_be_asked_for(world: World, person: str, kind: RequestKind) -> None:
-    facts = replace(world.facts, tally=None)
+def test_catalog_entries_can_be_requested(world: World, person: str, kind: RequestKind) -> None:
+    facts = replace(world.facts, usage=None)
     for entry in catalog_entries(world.config, person, facts, kind):
-        ask = PolicyQuestion(
+        question = PolicyQuestion(
             person_id=person,
             database=entry.database,
             level=entry.level,
@@ -379,7 +381,7 @@ def test_what_is_offered_can_be_asked_for(world: World, person: str, kind: Reque
             is_new=False,
         )
         for duration in (entry.max_duration, None):
-            answer = may_ask(world.config, replace(ask, duration=duration), facts)
-            assert isinstance(answer, Allowed) or (isinstance(answer, Refused) and answer.about == "people")
-        over = may_ask(world.config, replace(ask, duration=entry.max_duration + timedelta(seconds=1)), facts)
+            answer = evaluate(world.config, replace(question, duration=duration), facts)
+            assert isinstance(answer, Allowed) or (isinstance(answer, NotAllowed) and answer.about == "people")
+        over = evaluate(world.config, replace(question, duration=entry.max_duration + timedelta(seconds=1)), facts)
         assert not isinstance(over, Allowed)

@@ -1,4 +1,4 @@
-"""Settings and logs: a mistake names the variable, and no secret is ever shown."""
+"""Settings and logs: an error names the variable, and no secret is ever shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from bot import logs
-from bot.settings import Settings, SettingsError, needed_for_slack, read_settings
+from bot.settings import Settings, SettingsError, check_slack_settings, read_settings
 
 ROOT = Path(__file__).parent.parent.parent
 VARIABLES = [str(f.validation_alias) for f in Settings.model_fields.values()]
@@ -21,7 +21,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_defaults_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBACCESS_USER_PREFIX", "")
     monkeypatch.setenv("SLACK_BOT_TOKEN", "")
     found = read_settings()
@@ -29,7 +29,7 @@ def test_defaults_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.store_url.get_secret_value() == "sqlite+aiosqlite:///dbaccess.db"
     assert found.slack_bot_token is None
     with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
-        needed_for_slack(found)
+        check_slack_settings(found)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,7 @@ def test_defaults_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DBACCESS_LOG_LEVEL", "Secret0Token"),
     ],
 )
-def test_a_wrong_value_names_the_variable_and_never_the_value(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_error_names_the_variable_and_never_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: has a wrong value; ") as caught:
         read_settings()
@@ -70,7 +68,7 @@ def test_logs_hold_no_secret_and_no_local_variables(
     try:
         for kind in ("json", "console"):
             monkeypatch.setenv("DBACCESS_LOG", kind)
-            logs.set_up(read_settings())
+            logs.configure(read_settings())
             password = "Secret0Local"
             try:
                 raise ValueError(  # noqa: TRY301 - what is logged must be caught
@@ -96,7 +94,7 @@ def test_logs_hold_no_secret_and_no_local_variables(
     ("variable", "value"),
     [("SLACK_BOT_TOKEN", "xoxp-1"), ("DBACCESS_HTTP_PORT", "99999"), ("DBACCESS_LOG", "text"), ("SLACK_API_URL", "x")],
 )
-def test_a_mistake_that_no_end_needs_keeps_from_granting_alone(
+def test_invalid_variable_that_ending_does_not_need_only_stops_grants(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-1")
@@ -106,12 +104,12 @@ def test_a_mistake_that_no_end_needs_keeps_from_granting_alone(
         read_settings()
     found = read_settings(to_end=True)
     with pytest.raises(SettingsError, match=f"^{variable}: has a wrong value; [^\n]+$") as no:
-        needed_for_slack(found)
+        check_slack_settings(found)
     assert value not in str(no.value).partition(";")[0]
 
 
 @pytest.mark.parametrize("variable", ["DBACCESS_STORE_URL", "DBACCESS_USER_PREFIX"])
-def test_a_mistake_that_an_end_needs_is_said_at_once(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_invalid_variable_that_ending_needs_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "-")
     with pytest.raises(SettingsError, match=variable):
         read_settings(to_end=True)

@@ -9,9 +9,9 @@ from bot.access.descriptions import count, what_happened
 from bot.access.errors import AccessError, Refused
 from bot.access.results import RequestOutcome, StatusView
 from bot.durations import format_duration
-from bot.policy.asking import Answer
 from bot.policy.catalog import CatalogEntry
-from bot.policy.wording import explained
+from bot.policy.explain import explain_evaluation
+from bot.policy.questions import Evaluation
 from bot.slack import ids
 from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, section
 from bot.slack.render.cards import end_reason, first_stage_approvers, receipt_text
@@ -209,9 +209,9 @@ def _entry_line(entry: CatalogEntry) -> str:
     return truncate(f"*{escape(entry.database)}* {escape(entry.level)} — up to {lasts}{means}", ENTRY_LINE_MAX)
 
 
-def explain_reply(answer: Answer) -> RenderedMessage:
+def explain_reply(evaluation: Evaluation) -> RenderedMessage:
     """Show which rule applies, and why."""
-    return text_reply("\n".join(explained(answer)))
+    return text_reply("\n".join(explain_evaluation(evaluation)))
 
 
 def help_reply(command: str | None) -> RenderedMessage:

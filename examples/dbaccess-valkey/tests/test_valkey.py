@@ -1,6 +1,6 @@
-"""The contract on a real Valkey. ``VALKEY_URL`` is its administrator's: its users are made and dropped, its port is stopped and started.
+"""The contract on a private Valkey server, which the tests start and stop. ``$VALKEY_SERVER`` is the command line of its program.
 
-A server for tests is an engine author's own business; here it is a small class around the program ``$VALKEY_SERVER``.
+How an engine author starts a server for tests is up to the author; here it is a small class.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from dbaccess_valkey import RIGHTS, Valkey
 from redis.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, RedisError
 
-from adapters.base import Level, LoginRefused, Secrets, Target, Tls
+from adapters.base import Level, LoginRefused, Rejected, Secrets, Target, Tls
 from adapters.contract import AdapterContract, Denied, Died, everything_on
 
-ROOT, BOT, PASSWORD = "root", "bot", "BotSecret0Login"
-NAMES = ["|".join(words.split()[:2]) if words != "info" else words for words in RIGHTS]
+ADMIN, BOT, PASSWORD = "root", "bot", "BotSecret0Login"
+NAMES = ["|".join(command.split()[:2]) if command != "info" else command for command in RIGHTS]
 
 
 class Session:
-    """One login of a temporary user, that never connects again."""
+    """One login of a temporary user that never connects again."""
 
     def __init__(self, connection: Any) -> None:
         self.connection, self.is_open = connection, True
 
-    def ask(self, *words: str | int) -> Any:
+    def execute(self, *arguments: str | int) -> Any:
         try:
-            self.connection.send_command(*words, check_health=False)
+            self.connection.send_command(*arguments, check_health=False)
             return self.connection.read_response()
         except NoPermissionError as error:
             raise Denied(str(error)) from None
 
     def read(self) -> int:
-        return int(self.ask("HLEN", "customers"))
+        return int(self.execute("HLEN", "customers"))
 
     def read_beside(self) -> int:
-        return int(self.ask("HLEN", "orders"))
+        return int(self.execute("HLEN", "orders"))
 
     def write(self) -> None:
-        self.ask("HSET", "orders", "1", "1")
+        self.execute("HSET", "orders", "1", "1")
 
     def work(self, seconds: float) -> None:
-        self.ask("XREAD", "BLOCK", int(seconds * 1000), "STREAMS", "news", "$")
+        self.execute("XREAD", "BLOCK", int(seconds * 1000), "STREAMS", "news", "$")
 
     def is_alive(self) -> bool:
         try:
-            return self.is_open and bool(self.ask("PING"))
+            return self.is_open and bool(self.execute("PING"))
         except (RedisError, OSError):
             self.close()
             return False
@@ -67,7 +67,7 @@ class Session:
 
 
 class EngineHarness:
-    """A private Valkey with a bot. As ``adapters.contract`` asks for it."""
+    """A private Valkey with a bot. Implements ``adapters.contract.EngineHarness``."""
 
     reading, writing = Level(name="readonly", roles=("readonly",)), Level(name="write", roles=("readwrite",))
     narrow = reading
@@ -82,7 +82,7 @@ class EngineHarness:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
         users = [
-            f"user {ROOT} on >{PASSWORD} ~* &* +@all",
+            f"user {ADMIN} on >{PASSWORD} ~* &* +@all",
             "user default off resetpass -@all",
             self.bot_rules(BOT, NAMES),
         ]
@@ -117,9 +117,9 @@ class EngineHarness:
         self.process.terminate()
         self.process.wait(20)
 
-    def run(self, *words: str) -> Any:
-        with redis.Redis(port=self.port, username=ROOT, password=PASSWORD, decode_responses=True) as client:
-            return client.execute_command(*words)
+    def run(self, *arguments: str) -> Any:
+        with redis.Redis(port=self.port, username=ADMIN, password=PASSWORD, decode_responses=True) as client:
+            return client.execute_command(*arguments)
 
     def adapter(self, *, ledger: str | None = None, identity: str | None = None, bot: str = BOT) -> Valkey:
         target = Target(
@@ -132,9 +132,9 @@ class EngineHarness:
         found = {}
         for right in NAMES:
             bot = f"bot_{secrets.token_hex(4)}"
-            words = self.bot_rules(bot, [name for name in NAMES if name != right]).split()
-            self.run("ACL", "SETUSER", *words[1:])
-            if right not in ("acl|users", "info"):  # without these two nothing can be asked at all
+            arguments = self.bot_rules(bot, [name for name in NAMES if name != right]).split()
+            self.run("ACL", "SETUSER", *arguments[1:])
+            if right not in ("acl|users", "info"):  # without one of these two, check itself is Rejected
                 found[right] = self.adapter(bot=bot)
         return found
 
@@ -176,12 +176,15 @@ class EngineHarness:
         return Session(connection)
 
     def login_by(self, command: str) -> str:
-        """The program may be missing here; what counts is whom the command names and where."""
-        words = shlex.split(command)
-        assert words[0] == "valkey-cli"
-        assert words[words.index("-p") + 1] == str(self.port)
-        assert "--askpass" in words
-        return str(self.run("ACL", "GETUSER", words[words.index("--user") + 1])) + words[words.index("--user") + 1]
+        """valkey-cli may be missing on this machine, so the command is only parsed: which user it names, and where."""
+        arguments = shlex.split(command)
+        assert arguments[0] == "valkey-cli"
+        assert arguments[arguments.index("-p") + 1] == str(self.port)
+        assert "--askpass" in arguments
+        return (
+            str(self.run("ACL", "GETUSER", arguments[arguments.index("--user") + 1]))
+            + arguments[arguments.index("--user") + 1]
+        )
 
     def make_foreign_user(self, username: str, password: str) -> None:
         self.run("ACL", "SETUSER", username, "on", f">{password}", "~*", "+@all")
@@ -202,28 +205,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineHarness]:
 
 
 class TestValkey(AdapterContract):
-    """All promises, but for levels narrower than the presets, which this engine has not."""
+    """The whole contract, except for narrow levels: this engine has presets only."""
 
     @pytest.fixture
     def harness(self, server: EngineHarness) -> EngineHarness:
         return server
 
-    test_a_narrow_level_sees_only_its_own = None  # type: ignore[assignment]
+    test_narrow_level_reads_only_its_own_objects = None  # type: ignore[assignment]
 
-    def test_no_secret_in_errors_or_in_the_servers_log(self, harness: Any, adapter: Any, named: Any) -> None:
-        """As the suite's own, but that Valkey's log has no names either: it shows ``(redacted)``."""
-        spec = named.spec(harness.reading)
+    def test_no_secret_in_errors_or_in_the_servers_log(self, harness: Any, adapter: Any, user_specs: Any) -> None:
+        """As in the suite, but without the username: Valkey's log shows ``(redacted)`` in its place."""
+        spec = user_specs.new(harness.reading)
         adapter.create_user(spec)
         adapter.drop_user(spec.username, spec.level)
         seen = harness.log_text()
         assert "SETUSER" in seen
         assert "DELUSER" in seen
-        seen += "".join(everything_on(trouble) for trouble in self._troubles(harness, named))
+        seen += "".join(everything_on(error) for error in self._provoke_errors(harness, user_specs))
         assert not [secret for secret in (spec.password, *harness.admin_secrets) if secret in seen]
 
-    def test_a_login_that_was_cut_stays_cut(self, harness: EngineHarness, adapter: Any, named: Any) -> None:
-        """Also where the driver connects again by itself."""
-        spec = named.spec(harness.reading)
+    def test_killed_login_stays_dead(self, harness: EngineHarness, adapter: Any, user_specs: Any) -> None:
+        """The driver connects again by itself, and that must not count."""
+        spec = user_specs.new(harness.reading)
         adapter.create_user(spec)
         login = adapter.login(spec.username, spec.password, spec.level)
         assert login.is_alive()
@@ -231,3 +234,16 @@ class TestValkey(AdapterContract):
         assert not login.is_alive()
         login.close()
         adapter.drop_user(spec.username, spec.level)
+
+    def test_older_server_gets_no_new_users_and_still_drops_them(
+        self, harness: EngineHarness, adapter: Any, user_specs: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec = user_specs.new(harness.reading)
+        adapter.create_user(spec)
+        monkeypatch.setattr("dbaccess_valkey.OLDEST_SUPPORTED", 99)
+        (problem,) = adapter.check([harness.reading]).problems
+        assert problem.remedy == "upgrade it to Valkey 99.0 or later"
+        with pytest.raises(Rejected, match="upgrade it"):
+            adapter.create_user(user_specs.new(harness.reading))
+        assert [user.username for user in adapter.list_users()] == [spec.username]
+        assert not adapter.drop_user(spec.username, spec.level).was_absent

@@ -1,4 +1,4 @@
-"""What the tests of attacks share: users and sessions, an end as a revocation runs it, and what can be seen after it."""
+"""Shared parts of the attack tests: users, sessions, a revocation with its retries, and assertions on its result."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PROTOCOL_3 = 196_608
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """What the last try to end a user said: its receipt, or the error's words."""
+    """The result of the last try to end a user: the removal, or the text of the error."""
 
     removal: Removal | None
     error: str = ""
 
     @property
-    def told(self) -> str:
-        """All words that somebody can read afterwards."""
+    def report_text(self) -> str:
+        """All text that a reader of the receipt or the alert sees."""
         if self.removal is None:
             return self.error
         return "\n".join([*self.removal.left_behind, *self.removal.notes])
@@ -38,7 +38,7 @@ class End:
 
 @dataclass
 class Attack:
-    """A bench of its own, with users and sessions that are closed after the test."""
+    """A harness with users and sessions that are closed after the test."""
 
     harness: EngineHarness
     stack: contextlib.ExitStack
@@ -47,25 +47,25 @@ class Attack:
     def user(self, level: Level, adapter: PostgreSQL | None = None) -> UserSpec:
         spec = self.harness.spec(level)
         (adapter or self.harness.adapter()).create_user(spec)
-        ((self.oids[spec.username],),) = self.ask("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
+        ((self.oids[spec.username],),) = self.query("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
         return spec
 
     def session(self, spec: UserSpec, database: str | None = None) -> Session:
         return self.stack.enter_context(contextlib.closing(self.harness.login(spec, database)))
 
     def transaction(self, spec: UserSpec) -> Session:
-        """A session that does not commit by itself."""
+        """A session without autocommit."""
         session = self.session(spec)
         session.autocommit = False
         return session
 
     @property
     def friend(self) -> str:
-        """Somebody's permanent login of few rights."""
+        """The name of a permanent login with few rights."""
         return f"mallory_{self.harness.bot}"
 
     def make_friend(self) -> None:
-        """Who may connect, and use the schema."""
+        """Create the friend, which may connect and use the schema."""
         friend, database = self.friend, self.harness.database
         self.as_superuser(f"CREATE ROLE {friend} LOGIN PASSWORD '{FRIENDS_PASSWORD}'")
         self.as_superuser(f'GRANT CONNECT ON DATABASE "{database}" TO {friend}; GRANT USAGE ON SCHEMA shop TO {friend}')
@@ -78,13 +78,13 @@ class Attack:
         with self.harness.superuser() as c:
             c.execute(statements.encode())
 
-    def ask(self, query: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
-        """The superuser's own look."""
+    def query(self, query: str, *values: object, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run the query as a superuser."""
         with self.harness.superuser(database) as c:
             return c.execute(query.encode(), values or None).fetchall()
 
     def end(self, spec: UserSpec, *, tries: int = 2, adapter: PostgreSQL | None = None) -> End:
-        """As a revocation does, which comes again after whatever error."""
+        """End the user like a revocation does, which tries again after every error."""
         adapter, last = adapter or self.harness.adapter(), End(removal=None)
         for _ in range(tries):
             try:
@@ -93,8 +93,8 @@ class Attack:
                 last = End(removal=None, error=f"{type(error).__name__}: {error}")
         return last
 
-    def troubles(self, level: Level) -> list[Finding]:
-        """What the doctor has to say against a level, or against the server."""
+    def bad_findings(self, level: Level) -> list[Finding]:
+        """The findings of ``check`` that are not ok, for the level and the server."""
         return [finding for finding in self.harness.adapter().check([level]).findings if not finding.is_ok]
 
     def may_log_in(self, spec: UserSpec) -> bool:
@@ -104,26 +104,26 @@ class Attack:
             return False
         return True
 
-    def assert_out(self, spec: UserSpec, end: End, *sessions: Session) -> None:
-        """The user can do nothing any more, whatever became of what it left."""
+    def assert_locked_out(self, spec: UserSpec, end: End, *sessions: Session) -> None:
+        """The user has no session and cannot log in. Its objects do not matter."""
         oid = self.oids[spec.username]
-        assert not [session for session in sessions if can(session)], f"its session lives on: {end.error}"
+        assert not [session for session in sessions if succeeds(session)], f"its session lives on: {end.error}"
         query = "SELECT pid FROM pg_stat_activity WHERE usesysid = %s::oid"
-        assert not self.ask(query, oid, database="postgres"), f"it still has sessions: {end.error}"
+        assert not self.query(query, oid, database="postgres"), f"it still has sessions: {end.error}"
         assert not self.may_log_in(spec), f"it logs in again: {end.error}"
         query = "SELECT 1 FROM pg_roles WHERE oid = %s::oid AND rolcanlogin"
-        assert not self.ask(query, oid, database="postgres"), f"its role can log in: {end.error}"
+        assert not self.query(query, oid, database="postgres"), f"its role can log in: {end.error}"
 
     def assert_ended(self, spec: UserSpec, end: End, *sessions: Session) -> None:
-        """Out, and there is a receipt for it."""
-        self.assert_out(spec, end, *sessions)
+        """The user is locked out, its role is gone, and the adapter returned a removal."""
+        self.assert_locked_out(spec, end, *sessions)
         assert end.removal is not None, f"no receipt: {end.error}"
-        names = self.ask("SELECT rolname FROM pg_roles WHERE rolname = %s", spec.username, database="postgres")
+        names = self.query("SELECT rolname FROM pg_roles WHERE rolname = %s", spec.username, database="postgres")
         assert not names, "the receipt is given and the user is there"
 
 
-def can(session: Session, statement: str = "SELECT 1") -> bool:
-    """Whether the server does this for the session."""
+def succeeds(session: Session, statement: str = "SELECT 1") -> bool:
+    """Whether the server runs the statement in this session."""
     try:
         session.execute(statement.encode())
     except psycopg.Error:
@@ -132,7 +132,7 @@ def can(session: Session, statement: str = "SELECT 1") -> bool:
 
 
 def refusal(verb: Callable[[], object]) -> str | None:
-    """In which words the adapter refused, or None where it did not."""
+    """The text of the adapter's error, or None where it raised none."""
     try:
         verb()
     except AdapterError as error:
@@ -140,7 +140,7 @@ def refusal(verb: Callable[[], object]) -> str | None:
     return None
 
 
-def must(session: Session, statement: str) -> None:
+def run_setup(session: Session, statement: str) -> None:
     """A step of the set-up."""
     try:
         session.execute(statement.encode())
@@ -149,8 +149,8 @@ def must(session: Session, statement: str) -> None:
 
 
 def half_open_login(port: int, user: str, database: str) -> socket.socket:
-    """A login that never answers the server's question for the password."""
+    """A login that never sends the password that the server asks for."""
     line = socket.create_connection(("127.0.0.1", port))
-    words = f"user\0{user}\0database\0{database}\0\0".encode()
-    line.sendall(struct.pack("!II", len(words) + 8, PROTOCOL_3) + words)
+    parameters = f"user\0{user}\0database\0{database}\0\0".encode()
+    line.sendall(struct.pack("!II", len(parameters) + 8, PROTOCOL_3) + parameters)
     return line

@@ -1,4 +1,4 @@
-"""Benches: PostgreSQL 15 and 18, each with a bot that takes on an admin role and with one that acts as its own login."""
+"""Harnesses for PostgreSQL 15 and 18: each with a bot that acts as an admin role, and with a bot that acts as its own login."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import had
 from tests.contract.postgresql.attacks import Attack
 from tests.contract.postgresql.harness import EngineHarness, build
-from tests.contract.postgresql.pair import Pair, had_here, hang_up
+from tests.contract.postgresql.standby_pair import Pair, close_sessions, had_here
 from tests.servers import postgresql as servers
 from tests.servers.postgresql import PostgresServer
 
@@ -19,7 +19,7 @@ _built: dict[tuple[str, bool], EngineHarness] = {}
 
 
 def harness_of(server: PostgresServer, *, with_owner: bool) -> EngineHarness:
-    """One bench per server and kind of bot for the whole session; its names are its own."""
+    """One harness per server and kind of bot for the whole session. Its names are unique."""
     key = (str(server.folder), with_owner)
     if key not in _built:
         _built[key] = build(server, with_owner=with_owner)
@@ -33,13 +33,13 @@ def harness(request: pytest.FixtureRequest, postgresql: PostgresServer) -> Engin
 
 @pytest.fixture
 def own_harness(postgresql: PostgresServer) -> EngineHarness:
-    """A bench that a test may spoil."""
+    """A harness that a test may change."""
     return build(postgresql)
 
 
 @pytest.fixture(scope="session", params=[15, 18], ids=["postgresql15", "postgresql18"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Servers of their own: the others have no standby."""
+    """A primary and its standby. The other servers have no standby."""
     with (
         had_here(lambda: servers.start(request.param)) as primary,
         had_here(lambda: servers.start_standby(primary)) as standby,
@@ -49,7 +49,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.fixture(params=["admin role", "own login"])
 def paired(request: pytest.FixtureRequest, pair: Pair) -> EngineHarness:
-    """A bench on the primary that names the standby."""
+    """A harness on the primary that names the standby as replica."""
     found = build(pair.primary, with_owner=request.param == "admin role")
     pair.catch_up()
     return replace(found, standbys=(pair.standby,))
@@ -57,20 +57,20 @@ def paired(request: pytest.FixtureRequest, pair: Pair) -> EngineHarness:
 
 @pytest.fixture(scope="module", params=[15, 18], ids=["postgresql15", "postgresql18"])
 def attacked(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    """A server of the module's own, which may be spoiled. The module may have ``SETTINGS`` for it."""
+    """A server for one module, which tests may damage. The module may define ``SETTINGS`` for it."""
     settings = getattr(request.module, "SETTINGS", "")
     yield from had(lambda: servers.start(request.param, extra=settings))
 
 
 @pytest.fixture
 def attack(request: pytest.FixtureRequest, attacked: PostgresServer) -> Iterator[Attack]:
-    """The bot takes on an admin role, unless a test asks for "own login"."""
+    """An attack on this server. The bot acts as an admin role, unless a test has the parameter "own login"."""
     with contextlib.ExitStack() as stack:
         yield Attack(build(attacked, with_owner=getattr(request, "param", None) != "own login"), stack)
 
 
 @pytest.fixture(autouse=True)
-def _hang_up() -> Iterator[None]:
-    """Sessions that a test left open are closed after it."""
+def _close_sessions() -> Iterator[None]:
+    """Close the sessions that a test left open."""
     yield
-    hang_up()
+    close_sessions()

@@ -1,4 +1,4 @@
-"""A PostgreSQL server set up as a team would: a shop database closed to PUBLIC, roles, and a bot that is no superuser."""
+"""A PostgreSQL server with the setup of a team: a shop database closed to PUBLIC, roles, and a bot that is no superuser."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RESET ROLE;
 
 @dataclass
 class EngineHarness:
-    """One database of a server, with its bot. Names are unique, so that tests share the server."""
+    """One database of a server with its bot. Names are unique, so that tests can share the server."""
 
     server: PostgresServer
     database: str
@@ -145,7 +145,7 @@ class Login:
 
 @contextmanager
 def dies_after(step: int | None) -> Iterator[list[str]]:
-    """The connection is gone after that many statements, and so is the caller. Yields the statements that ran."""
+    """Close the connection after ``step`` statements and raise Died. Yields the statements that ran."""
     original, ran = psycopg.Connection.execute, list[str]()
 
     def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
@@ -164,7 +164,7 @@ def dies_after(step: int | None) -> Iterator[list[str]]:
 
 
 class ContractHarness:
-    """The same bench as ``adapters.contract`` asks for it."""
+    """The harness in the form that ``adapters.contract`` needs."""
 
     counts_idle_sessions = True
     dies_after = staticmethod(dies_after)
@@ -179,7 +179,7 @@ class ContractHarness:
         return self.harness.adapter(ledger=ledger or self.ledger, identity=identity)
 
     def lacking(self) -> dict[str, PostgreSQL]:
-        """Bots made for this, each without one right."""
+        """Adapters of new bots, each without one right."""
         found = {}
         for right, statement in LACKING.items():
             spoiled = build(self.harness.server, with_owner=self.harness.owner is not None)
@@ -197,8 +197,13 @@ class ContractHarness:
             raise LoginRefused(str(error)) from None
 
     def login_by(self, command: str) -> str:
-        words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user, count(*) FROM shop.customers"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        arguments = [
+            str(psql()),
+            *shlex.split(command)[1:],
+            "-XAtc",
+            "SELECT current_user, count(*) FROM shop.customers",
+        ]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
         return done.stdout + done.stderr
 
     def make_foreign_user(self, username: str, password: str) -> None:
@@ -233,14 +238,14 @@ def support() -> Level:
 
 
 def make_login(connection: psycopg.Connection[Any], name: str) -> None:
-    """A login of a bot. Its password goes to no server's log."""
+    """Create a login for a bot. The server's log does not see its password."""
     verifier = connection.pgconn.encrypt_password(BOT_PASSWORD.encode(), name.encode(), b"scram-sha-256").decode()
     statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
     connection.execute(statement.format(sql.Identifier(name), sql.Literal(verifier)))
 
 
 def build(server: PostgresServer, *, with_owner: bool = True) -> EngineHarness:
-    """Set everything up as ``dbaccess doctor`` asks for, on a database of its own."""
+    """Set up a new database as ``dbaccess doctor`` requires it."""
     database, other = server.new_database("shop"), server.new_database("other")
     tag = secrets.token_hex(3)
     bot, owner = f"bot_{tag}", f"owner_{tag}" if with_owner else None

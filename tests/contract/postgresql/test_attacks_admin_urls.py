@@ -1,4 +1,4 @@
-"""Admin URLs with special characters in the password, encoded as a URL asks for it: they work, and no part of the password is shown."""
+"""Admin URLs with an encoded password of special characters work. No output shows a part of a password."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from tests.contract.postgresql.harness import EngineHarness, readonly
 from tests.open_faults import open_fault
 
 FANCY = "Sup3r@Secr3t/W0rd#42?x%zz:&+ é"
-SHOWN = open_fault("U4", "the URL of a standby is taken as it comes: what follows an @ is taken for the host, and told")
+SHOWN = open_fault(
+    "U4", "the URL of a standby is not checked: the part of the password after an @ is taken for the host and shown"
+)
 
 
 @pytest.fixture
 def fancy(own_harness: EngineHarness) -> EngineHarness:
-    """The same bot by another login, whose password is such a one."""
+    """The same bot with another login, whose password has special characters."""
     name = f"fancy_{own_harness.bot}"
     with own_harness.superuser() as c:
         c.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
@@ -29,7 +31,7 @@ def fancy(own_harness: EngineHarness) -> EngineHarness:
     return replace(own_harness, bot=name)
 
 
-def test_special_characters_that_are_encoded(fancy: EngineHarness) -> None:
+def test_an_admin_url_with_an_encoded_password_works(fancy: EngineHarness) -> None:
     url = fancy.server.url(fancy.bot, quote(FANCY, safe=""), fancy.database)
     adapter, spec = PostgreSQL(fancy.target(), Secrets(admin_url=url)), fancy.spec(readonly())
     assert adapter.check([readonly()]).problems == ()
@@ -41,8 +43,10 @@ def test_special_characters_that_are_encoded(fancy: EngineHarness) -> None:
 @pytest.mark.parametrize(
     "password", [pytest.param("Sup3r@Secr3tW0rd", marks=SHOWN), "31337/Secr3tW0rd", "Sup3r/Secr3tW0rd"]
 )
-def test_an_ambiguous_url_of_a_standby(own_harness: EngineHarness, asked_for: list[str], password: str) -> None:
-    """Whatever is said of a standby that is not reached by it: doctor's findings, and a receipt's notes."""
+def test_no_part_of_a_standbys_password_is_shown(
+    own_harness: EngineHarness, looked_up_hosts: list[str], password: str
+) -> None:
+    """The findings of ``check`` and the error of ``drop_user`` show no part of the password of an unreachable standby."""
     url = f"postgresql://{own_harness.bot}:{password}@127.0.0.1:1/{own_harness.database}"
     secrets = Secrets(admin_url=own_harness.secrets().admin_url, replicas=(url,))
     adapter, spec = PostgreSQL(own_harness.target(replicas=("env:STANDBY",)), secrets), own_harness.spec(readonly())
@@ -50,7 +54,7 @@ def test_an_ambiguous_url_of_a_standby(own_harness: EngineHarness, asked_for: li
     said = [repr(adapter.check([readonly()]))]
     try:
         said.append(repr(adapter.drop_user(spec.username, spec.level)))
-    except AdapterError as trouble:
-        said.append(everything_on(trouble))
+    except AdapterError as error:
+        said.append(everything_on(error))
     own_harness.adapter().drop_user(spec.username, spec.level)
-    assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *asked_for])]
+    assert not [part for part in ("Sup3r", "31337", "Secr3t") if part in " ".join([*said, *looked_up_hosts])]

@@ -1,4 +1,4 @@
-"""Locks on the server's own catalogs and databases: anybody may queue for one, for the server looks at the right afterwards (H, A)."""
+"""Locks on the server's catalogs and databases. Anybody may wait for one, because the server checks the privilege after it has the lock (H, A)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from adapters.base import Secrets, UserSpec
 from adapters.harness import wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.attacks import Attack, Session, can, must
+from tests.contract.postgresql.attacks import Attack, Session, run_setup, succeeds
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault, require
 
@@ -24,12 +24,12 @@ QUEUES = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExcl
 
 @contextmanager
 def queued(session: Session, statement: str, is_waiting: Callable[[], bool]) -> Iterator[None]:
-    """While the session waits for a lock on what everybody needs. The server refuses the statement once it has the lock."""
+    """Inside, the session waits for a lock on an object that everybody needs. The server refuses the statement once it has the lock."""
 
     def run() -> None:
-        can(session, statement)
+        succeeds(session, statement)
 
-    must(session, "SET statement_timeout = 0")
+    run_setup(session, "SET statement_timeout = 0")
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     wait_until(is_waiting)
@@ -47,35 +47,35 @@ def of_another_database(attack: Attack) -> PostgreSQL:
 
 @pytest.mark.parametrize("catalog", ["pg_authid", "pg_auth_members"])
 @open_fault("H", "each new connection of the bot waits for the catalog, or its statements do")
-def test_a_reader_that_queues_for_a_catalog_does_not_hold_up_its_end(attack: Attack, catalog: str) -> None:
-    """One session reads the catalog in an open transaction, another waits to change it, and whoever comes then waits behind both."""
+def test_a_user_who_waits_for_a_catalog_lock_is_ended(attack: Attack, catalog: str) -> None:
+    """One session reads the catalog in an open transaction, and another waits to change it. Every later session waits behind both."""
     spec, watcher = attack.user(readonly()), attack.harness.superuser("postgres")
     reads, waits = attack.session(spec), attack.session(spec)
-    must(reads, "BEGIN")
-    must(reads, "SELECT count(*) FROM pg_roles" if catalog == "pg_authid" else f"SELECT count(*) FROM {catalog}")
+    run_setup(reads, "BEGIN")
+    run_setup(reads, "SELECT count(*) FROM pg_roles" if catalog == "pg_authid" else f"SELECT count(*) FROM {catalog}")
     rule = f"CREATE RULE r AS ON INSERT TO {catalog} DO NOTHING"
     with watcher, queued(waits, rule, lambda: watcher.execute(QUEUES).fetchone() == (1,)):
         end = attack.end(spec, tries=1)
-        lives = can(reads, "SELECT count(*) FROM shop.customers")
+        lives = succeeds(reads, "SELECT count(*) FROM shop.customers")
     must_be_over(attack, spec)
     assert not lives, f"its session reads on: {end.error}"
     assert end.removal is not None, end.error
 
 
 def must_be_over(attack: Attack, spec: UserSpec) -> None:
-    """Where the fault is still open, the user is ended after it, so that the server can be used again."""
+    """End the user also where the fault is still open, so that the server can be used again."""
     later = attack.end(spec)
     require(later.removal is not None, f"the user is ended once nobody queues: {later.error}")
 
 
-def test_a_login_in_any_phase_is_ended(attack: Attack) -> None:
-    """A friend holds the database locked and lets the waiting logins in after the receipt."""
+def test_a_login_that_waits_for_a_database_lock_is_ended(attack: Attack) -> None:
+    """A friend holds a lock on the database, so the login waits. The friend releases the lock after the receipt."""
     harness, adapter = attack.harness, of_another_database(attack)
     attack.as_superuser(f'GRANT CONNECT ON DATABASE "{harness.database}" TO PUBLIC')
     spec, friend = attack.user(readonly(), adapter), attack.user(readonly(), adapter)
     holds = attack.session(friend)
-    must(holds, "BEGIN")
-    must(holds, HOLDS_ITS_DATABASE)
+    run_setup(holds, "BEGIN")
+    run_setup(holds, HOLDS_ITS_DATABASE)
     came_in = list[Session]()
 
     def log_in() -> None:
@@ -90,10 +90,10 @@ def test_a_login_in_any_phase_is_ended(attack: Attack) -> None:
             logins.start()
             wait_until(lambda: watcher.execute(queries).fetchone() == (2,))
             end = attack.end(spec, adapter=adapter)
-            must(holds, "ROLLBACK")
+            run_setup(holds, "ROLLBACK")
     logins.join()
     require(end.removal is not None, f"there is a receipt: {end.error}")
-    lives = [session for session in came_in if can(session, "SELECT count(*) FROM pg_database")]
+    lives = [session for session in came_in if succeeds(session, "SELECT count(*) FROM pg_database")]
     for session in came_in:
         session.close()
     assert not lives

@@ -1,4 +1,4 @@
-"""Levels in everyday use: schemas that grow, extensions in them, schemas nobody opened, programs with many connections, password checks."""
+"""Levels in everyday use: growing schemas, extensions, closed schemas, programs with many connections, password checks."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ WITH_EXTENSION = Level(name="everything", grants=(Grant(on=("public.*",), privil
 BILLS = Level(name="bills", grants=(Grant(on=("billing.bills",), privileges=("SELECT",)),))
 NOTES = Level(name="notes", grants=(Grant(on=("shop.notes",), privileges=("SELECT", "INSERT")),))
 TOOLS_CONNECTIONS = 8
-"""As many as a program with an editor, a tree of tables and results in tabs opens."""
+"""The connections of a program with an editor, a tree of tables and results in tabs."""
 
 
 @pytest.fixture(scope="module")
 def checking() -> Iterator[EngineHarness]:
-    """A server with Debian's extensions that looks at passwords, and keeps them by MD5 where it is not told otherwise."""
+    """A server with Debian's extensions that checks passwords and stores them as MD5 by default."""
     extra = "shared_preload_libraries = 'pg_stat_statements, passwordcheck'\npassword_encryption = 'md5'\n"
     for server in had(lambda: servers.start(15, extra=extra, programs=servers.with_cron())):
         yield build(server)
 
 
 def as_administrator(harness: EngineHarness, *statements: str) -> None:
-    """``{holder}`` is the role that acts for the bot."""
+    """Run the statements as superuser. ``{holder}`` is the role that acts for the bot."""
     with harness.superuser() as c:
         for statement in statements:
             c.execute(sql.SQL(statement).format(holder=sql.Identifier(harness.owner or harness.bot)))  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ def give_whole_shop(harness: EngineHarness) -> None:
 
 
 def migrate(harness: EngineHarness, table: str) -> None:
-    """As a team's migration does it: by the owner of the schema, who knows nothing of dbaccess."""
+    """Create a table like a team's migration does: as the owner of the schema, without dbaccess."""
     as_administrator(harness, f"SET ROLE shop_owner; CREATE TABLE shop.{table} (id int)")
 
 
@@ -59,12 +59,12 @@ def granted(harness: EngineHarness, level: Level) -> Iterator[UserSpec]:
 
 
 def refusal(harness: EngineHarness, level: Level) -> str | None:
-    """What keeps a grant of the level from being given, or None."""
+    """The text of the refusal of a grant of this level, or None."""
     try:
         with granted(harness, level):
             return None
-    except Rejected as no:
-        return str(no)
+    except Rejected as rejected:
+        return str(rejected)
 
 
 def reads(harness: EngineHarness, spec: UserSpec, table: str) -> bool:
@@ -76,9 +76,9 @@ def reads(harness: EngineHarness, spec: UserSpec, table: str) -> bool:
     return True
 
 
-@open_fault("U8", "after a migration made a table, no grant of a level on schema.* is given any more")
-def test_a_new_table_does_not_stop_a_level_on_the_whole_schema(own_harness: EngineHarness) -> None:
-    """The table that the bot cannot give is left out; the others are given."""
+@open_fault("U8", "after a migration created a table, grants of a level on schema.* are refused")
+def test_a_schema_level_is_given_after_a_migration(own_harness: EngineHarness) -> None:
+    """The table that the bot cannot grant is left out. The others are granted."""
     give_whole_shop(own_harness)
     require(refusal(own_harness, WHOLE_SHOP) is None, "before the migration it is given")
     migrate(own_harness, "invoices")
@@ -94,7 +94,7 @@ def test_a_live_user_keeps_reading_after_a_migration(own_harness: EngineHarness)
         assert reads(own_harness, spec, "shop.customers")
 
 
-def test_the_mend_for_a_new_table_mends(own_harness: EngineHarness) -> None:
+def test_the_remedy_for_a_new_table_works(own_harness: EngineHarness) -> None:
     give_whole_shop(own_harness)
     migrate(own_harness, "invoices")
     remedies = [str(finding.remedy) for finding in own_harness.adapter().check([WHOLE_SHOP]).findings]
@@ -103,7 +103,7 @@ def test_the_mend_for_a_new_table_mends(own_harness: EngineHarness) -> None:
         assert reads(own_harness, spec, "shop.invoices")
 
 
-def test_a_table_that_may_be_given_reaches_live_users_with_the_next_grant(own_harness: EngineHarness) -> None:
+def test_the_next_grant_gives_a_new_table_to_live_users(own_harness: EngineHarness) -> None:
     give_whole_shop(own_harness)
     as_administrator(
         own_harness,
@@ -116,9 +116,9 @@ def test_a_table_that_may_be_given_reaches_live_users_with_the_next_grant(own_ha
             assert reads(own_harness, first, "shop.late")
 
 
-@open_fault("U8", "views of an extension that lies in the schema stop every grant of a level on schema.*")
-def test_an_extension_does_not_stop_a_level_on_the_whole_schema(checking: EngineHarness) -> None:
-    """Its relations are left out."""
+@open_fault("U8", "views of an extension in the schema stop every grant of a level on schema.*")
+def test_a_schema_level_is_given_beside_an_extension(checking: EngineHarness) -> None:
+    """The relations of the extension are left out."""
     as_administrator(
         checking,
         "CREATE TABLE public.orders (id int)",
@@ -132,12 +132,12 @@ def test_an_extension_does_not_stop_a_level_on_the_whole_schema(checking: Engine
         assert reads(checking, spec, "public.orders")
 
 
-@open_fault("U8", "where the bot may not use the schema, doctor's mend is to run doctor")
-def test_a_schema_that_nobody_opened_to_the_bot_has_a_mend_that_runs(own_harness: EngineHarness) -> None:
+@open_fault("U8", "where the bot may not use the schema, doctor's remedy is to run doctor")
+def test_the_remedies_for_a_schema_closed_to_the_bot_work(own_harness: EngineHarness) -> None:
     as_administrator(own_harness, "CREATE SCHEMA billing", "CREATE TABLE billing.bills (id int)")
     adapter = own_harness.adapter()
     require(adapter.check([BILLS]).problems, "doctor says so")
-    for _ in range(3):  # first that it may look, then what it may give
+    for _ in range(3):  # first USAGE for the bot, then the privileges that it may grant
         for finding in adapter.check([BILLS]).problems:
             assert "dbaccess doctor" not in str(finding.remedy)
             as_administrator(own_harness, str(finding.remedy))
@@ -146,7 +146,7 @@ def test_a_schema_that_nobody_opened_to_the_bot_has_a_mend_that_runs(own_harness
 
 
 @open_fault("U8", "a level with INSERT cannot insert: the sequence behind the table's own key is not given")
-def test_inserting_needs_no_more_than_insert(own_harness: EngineHarness) -> None:
+def test_insert_includes_the_sequence_of_the_tables_key(own_harness: EngineHarness) -> None:
     as_administrator(
         own_harness,
         "CREATE TABLE shop.notes (id serial PRIMARY KEY, words text); ALTER TABLE shop.notes OWNER TO shop_owner",
@@ -163,7 +163,7 @@ def test_inserting_needs_no_more_than_insert(own_harness: EngineHarness) -> None
 
 
 @open_fault("U8", "the sixth connection of a user is refused, and no setting changes it")
-def test_a_program_with_many_connections(own_harness: EngineHarness) -> None:
+def test_a_user_can_open_eight_connections(own_harness: EngineHarness) -> None:
     with granted(own_harness, readonly()) as spec, ExitStack() as stack:
         opened = 0
         for _ in range(TOOLS_CONNECTIONS):
@@ -187,13 +187,13 @@ def assert_a_grant_lives_and_ends(harness: EngineHarness, spec: UserSpec) -> Non
     assert not harness.role_exists(spec.username)
 
 
-def test_a_server_that_checks_passwords(checking: EngineHarness) -> None:
-    """The server is sent a verifier, which no such check can look into, and which no setting turns into MD5."""
+def test_a_grant_works_with_passwordcheck(checking: EngineHarness) -> None:
+    """The server gets a SCRAM verifier: no password check can read it, and no setting turns it into MD5."""
     assert_a_grant_lives_and_ends(checking, checking.spec(readonly()))
 
 
 @pytest.mark.parametrize("method", ["md5", "password"])
-def test_a_server_that_asks_for_passwords_in_another_way(checking: EngineHarness, method: str) -> None:
+def test_a_grant_works_with_other_authentication_methods(checking: EngineHarness, method: str) -> None:
     rules = checking.server.folder / "data" / "pg_hba.conf"
     before = rules.read_text()
     try:

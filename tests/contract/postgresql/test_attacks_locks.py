@@ -1,4 +1,4 @@
-"""Locks that anybody may take: no end and no grant of others waits for them."""
+"""Advisory locks, which anybody may take, delay no revocation and no grant of others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from adapters.contract import wait_until
 from adapters.postgresql import connection as connections
-from tests.contract.postgresql.attacks import Attack, End, Session, must, refusal
+from tests.contract.postgresql.attacks import Attack, End, Session, refusal, run_setup
 from tests.contract.postgresql.harness import readonly, support, writer
 from tests.open_faults import open_fault, require
 from tests.soak import soak_only
@@ -23,21 +23,21 @@ AT_WORK = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'dbaccess' AN
 
 @pytest.fixture
 def squatter(attack: Attack) -> Session:
-    """Only reads, and takes each advisory lock that the bot was seen to take."""
+    """The session of a reader that holds each advisory lock that the bot takes."""
     session = attack.session(attack.user(readonly()))
     for key in locks_of_the_bot(attack):
-        must(session, f"SELECT pg_advisory_lock({key})")
+        run_setup(session, f"SELECT pg_advisory_lock({key})")
     return session
 
 
 def locks_of_the_bot(attack: Attack) -> set[str]:
-    """As the log has them, while it makes and ends users of each kind. A bot that takes none cannot be held up by them."""
+    """The bot's advisory locks, read from the server's log while it creates and ends users. A bot without any cannot be delayed by them."""
     server = attack.harness.server
     before = len(server.log_text())
-    kept, made = attack.user(support()), attack.user(writer())
-    must(attack.session(made), "CREATE TABLE shop.seen (id int)")
-    for spec in (kept, made):
-        require(attack.end(spec).removal, "an end that nobody disturbs")
+    by_grants, by_role = attack.user(support()), attack.user(writer())
+    run_setup(attack.session(by_role), "CREATE TABLE shop.seen (id int)")
+    for spec in (by_grants, by_role):
+        require(attack.end(spec).removal, "the users are ended undisturbed")
     calls = CALL.findall(server.log_text()[before:])
     return {filled(arguments, dict(re.findall(r"(\$\d+) = '([^']*)'", values))) for arguments, values in calls}
 
@@ -47,63 +47,63 @@ def filled(arguments: str, values: dict[str, str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a lock gives up sooner."""
-    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+def _short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for a lock give up sooner."""
+    monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
 
 
-@open_fault("F2", "the hand-over waits for the reader's advisory lock: lock timeout")
-def test_a_readers_lock_does_not_hold_up_the_end_of_others(attack: Attack, squatter: Session) -> None:
+@open_fault("F2", "the transfer of objects waits for the reader's advisory lock: lock timeout")
+def test_a_readers_advisory_lock_does_not_delay_other_revocations(attack: Attack, squatter: Session) -> None:
     spec = attack.user(writer())
     session = attack.session(spec)
-    must(session, "CREATE TABLE shop.mine (id int)")
+    run_setup(session, "CREATE TABLE shop.mine (id int)")
     attack.assert_ended(spec, attack.end(spec), session)
 
 
-@open_fault("F2", "the role kept for the level waits for the reader's advisory lock: lock timeout")
-def test_a_readers_lock_does_not_hold_up_grants(attack: Attack, squatter: Session) -> None:
+@open_fault("F2", "the level's managed role waits for the reader's advisory lock: lock timeout")
+def test_a_readers_advisory_lock_does_not_delay_grants(attack: Attack, squatter: Session) -> None:
     spec = attack.harness.spec(support())
     refused = refusal(lambda: attack.harness.adapter().create_user(spec))
     assert refused is None, refused
     assert attack.may_log_in(spec)
 
 
-def test_who_left_nothing_ends_in_spite_of_it(attack: Attack, squatter: Session) -> None:
+def test_a_user_without_objects_is_ended_despite_the_locks(attack: Attack, squatter: Session) -> None:
     spec = attack.user(readonly())
     session = attack.session(spec)
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
 
 
-def test_who_holds_the_locks_ends(attack: Attack) -> None:
+def test_the_holder_of_the_locks_is_ended(attack: Attack) -> None:
     keys = locks_of_the_bot(attack)
     spec = attack.user(writer())
     session = attack.session(spec)
-    must(session, "CREATE TABLE shop.mine (id int)")
+    run_setup(session, "CREATE TABLE shop.mine (id int)")
     for key in keys:
-        must(session, f"SELECT pg_advisory_lock({key})")
+        run_setup(session, f"SELECT pg_advisory_lock({key})")
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
 
 
 def make_tables(session: Session) -> None:
-    must(session, "SET statement_timeout = 0")
+    run_setup(session, "SET statement_timeout = 0")
     for first in range(0, TABLES, AT_ONCE):
         names = range(first, first + AT_ONCE)
-        must(session, "BEGIN;" + ";".join(f"CREATE TABLE shop.t_{n} (a int)" for n in names) + ";COMMIT")
+        run_setup(session, "BEGIN;" + ";".join(f"CREATE TABLE shop.t_{n} (a int)" for n in names) + ";COMMIT")
 
 
 @soak_only
 @pytest.mark.timeout(900)
-@open_fault("F2", "one end waits for the other's hand-over of many tables: lock timeout")
-def test_an_end_does_not_wait_for_another_ends_long_work(attack: Attack) -> None:
+@open_fault("F2", "one revocation waits until the other has transferred many tables: lock timeout")
+def test_a_revocation_does_not_wait_for_a_long_one(attack: Attack) -> None:
     rich, poor = attack.user(writer()), attack.user(writer())
     make_tables(attack.session(rich))
     session = attack.session(poor)
-    must(session, "CREATE TABLE shop.mine (id int)")
+    run_setup(session, "CREATE TABLE shop.mine (id int)")
     ends: list[End] = []
     other = threading.Thread(target=lambda: ends.append(attack.end(rich)))
     other.start()
     try:
-        wait_until(lambda: not other.is_alive() or attack.ask(AT_WORK), within=60.0)
+        wait_until(lambda: not other.is_alive() or attack.query(AT_WORK), within=60.0)
         end = attack.end(poor, tries=1)
     finally:
         other.join()

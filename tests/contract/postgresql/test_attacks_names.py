@@ -1,4 +1,4 @@
-"""Names and settings that the server allows: each can be said in databases.yml, and each statement sent or printed holds for it."""
+"""Names and settings that the server allows: databases.yml can name each, and each sent or printed statement works with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _built: dict[tuple[str, bool], EngineHarness] = {}
 
 
 def odd_harness(server: PostgresServer, *, given: bool) -> EngineHarness:
-    """One for each server. ``given``: the bot may pass on all that has an odd name there; else it may only look."""
+    """One harness for each server. ``given``: the bot may grant all objects with an odd name. Otherwise it may only use their schemas."""
     key = (str(server.folder), given)
     if key not in _built:
         _built[key] = build(server)
@@ -66,7 +66,7 @@ def make_odd_schemas(harness: EngineHarness, *, given: bool) -> None:
 
 
 def complaint_about(harness: EngineHarness, statement: str | None) -> str | None:
-    """What the server finds wrong with a statement that was printed, pasted by its administrator; None where it runs."""
+    """The server's syntax error for a printed statement, run by an administrator, or None."""
     try:
         with harness.superuser() as c:
             c.execute(str(statement).encode())
@@ -76,7 +76,7 @@ def complaint_about(harness: EngineHarness, statement: str | None) -> str | None
 
 
 def readable(harness: EngineHarness, level: Level) -> set[tuple[str, str]] | Rejected:
-    """Schema and table of all that a user of the level may read there; its user is gone again afterwards."""
+    """Schema and name of each table that a user of the level may read, or the refusal. The user is ended afterwards."""
     adapter, spec = harness.adapter(), harness.spec(level)
     query = (
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -86,14 +86,14 @@ def readable(harness: EngineHarness, level: Level) -> set[tuple[str, str]] | Rej
         adapter.create_user(spec)
         with harness.login(spec) as c:
             return {(str(schema), str(table)) for schema, table in c.execute(query, (list(SCHEMAS),)).fetchall()}
-    except Rejected as no:
-        return no
+    except Rejected as rejected:
+        return rejected
     finally:
         adapter.drop_user(spec.username, level)
 
 
 def search_path_of(harness: EngineHarness, value: str) -> tuple[str, list[str]]:
-    """What a user of a level with that setting has, and which schemas it finds there."""
+    """The search_path of a user with that setting, and the schemas that the server finds for it."""
     level = replace(readonly(), settings={"search_path": value})
     adapter, spec = harness.adapter(), harness.spec(level)
     adapter.create_user(spec)
@@ -105,7 +105,7 @@ def search_path_of(harness: EngineHarness, value: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("value", ["shop", "shop, public", "shop,public"])
-def test_a_search_path_of_plain_names(odd: EngineHarness, value: str) -> None:
+def test_a_search_path_of_plain_names_is_set(odd: EngineHarness, value: str) -> None:
     said, found = search_path_of(odd, value)
     assert said.replace(" ", "") == value.replace(" ", "")
     assert found == [word.strip() for word in value.split(",")]
@@ -119,8 +119,8 @@ def test_a_search_path_of_plain_names(odd: EngineHarness, value: str) -> None:
         ('"Shop-EU", shop', ["Shop-EU", "shop"]),
     ],
 )
-@open_fault("U6", "a search_path with a quoted name is quoted once more: the schema is not found")
-def test_a_search_path_with_quoted_names(odd: EngineHarness, value: str, finds: list[str]) -> None:
+@open_fault("U6", "a quoted name in a search_path is quoted once more: the schema is not found")
+def test_a_search_path_with_quoted_names_is_set(odd: EngineHarness, value: str, finds: list[str]) -> None:
     assert search_path_of(odd, value) == (value, finds)
 
 
@@ -133,7 +133,7 @@ def test_a_search_path_with_quoted_names(odd: EngineHarness, value: str, finds: 
         ('order.quo"ted', {("order", 'quo"ted')}),
     ],
 )
-def test_tables_whose_names_need_quotes(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
+def test_grants_on_tables_whose_names_need_quotes(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
     assert readable(odd, names_level(on)) == expected
 
 
@@ -147,24 +147,24 @@ def test_tables_whose_names_need_quotes(odd: EngineHarness, on: str, expected: s
         ('order."user"', {("order", "user")}),
     ],
 )
-@open_fault("U6", "a quoted name in grants is taken with its quotes, and a schema with a dot cannot be named at all")
-def test_names_as_the_server_quotes_them(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
+@open_fault("U6", "a quoted name in grants is read with its quotes, and a schema with a dot cannot be named at all")
+def test_grants_accept_quoted_names(odd: EngineHarness, on: str, expected: set[tuple[str, str]]) -> None:
     assert readable(odd, names_level(on)) == expected
 
 
 @pytest.mark.parametrize("on", ["Shop-EU.Orders", "Shop-EU.*"])
-def test_what_doctor_prints_runs_with_such_names(bare: EngineHarness, on: str) -> None:
-    assert_mends_mend(bare, names_level(on))
+def test_remedies_run_with_names_that_need_quotes(bare: EngineHarness, on: str) -> None:
+    assert_remedies_work(bare, names_level(on))
 
 
 @pytest.mark.parametrize("on", ["order.user", 'order.quo"ted'])
-@open_fault("U6", "a schema named by a word of SQL is printed without quotes: the statement is none")
-def test_what_doctor_prints_runs_with_words_of_sql(bare: EngineHarness, on: str) -> None:
-    assert_mends_mend(bare, names_level(on))
+@open_fault("U6", "a schema named by a reserved word is printed without quotes: a syntax error")
+def test_remedies_run_with_reserved_words(bare: EngineHarness, on: str) -> None:
+    assert_remedies_work(bare, names_level(on))
 
 
-def assert_mends_mend(harness: EngineHarness, level: Level) -> None:
-    """Each statement that doctor prints runs as it stands, and then there is nothing to print."""
+def assert_remedies_work(harness: EngineHarness, level: Level) -> None:
+    """Each printed remedy runs unchanged, and then ``check`` finds no problem."""
     found = harness.adapter().check([level]).problems
     require(found, "something is missing")
     assert [complaint_about(harness, finding.remedy) for finding in found] == [None] * len(found)
@@ -172,10 +172,10 @@ def assert_mends_mend(harness: EngineHarness, level: Level) -> None:
 
 
 def assert_role_serves(harness: EngineHarness, role: str) -> None:
-    """Nothing of it is set up; what doctor prints is run until it is content. Then a user of the level comes and goes."""
+    """Run the printed remedies for a new role until ``check`` finds no problem. Then create and end a user of the level."""
     level = Level(name="odd", roles=(role,))
     require(not harness.role_exists(role), "there is no such role yet")
-    for _ in range(3):  # that it is missing, then what it may not do
+    for _ in range(3):  # first the missing role, then its missing privileges
         found = harness.adapter().check([level]).problems
         assert [complaint_about(harness, finding.remedy) for finding in found] == [None] * len(found)
     assert harness.adapter().check([level]).problems == ()
@@ -194,12 +194,12 @@ def assert_role_serves(harness: EngineHarness, role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["Shop Readers", "shop-readers", 'quo"ted', "Lesér", "50%", "a.b"])
-def test_roles_whose_names_need_quotes(odd: EngineHarness, role: str) -> None:
+def test_a_level_role_whose_name_needs_quotes_works(odd: EngineHarness, role: str) -> None:
     assert_role_serves(odd, f"{role} {odd.bot}")
 
 
-@open_fault("U6", "a role named by a word of SQL is printed without quotes: the statement is none")
-def test_a_role_named_by_a_word_of_sql(odd: EngineHarness) -> None:
+@open_fault("U6", "a role named by a reserved word is printed without quotes: a syntax error")
+def test_a_level_role_named_by_a_reserved_word_works(odd: EngineHarness) -> None:
     try:
         assert_role_serves(odd, "analyze")
     finally:
@@ -209,8 +209,8 @@ def test_a_role_named_by_a_word_of_sql(odd: EngineHarness) -> None:
 
 
 @pytest.mark.parametrize("name", DATABASES)
-def test_a_database_whose_name_needs_quotes(odd: EngineHarness, name: str) -> None:
-    """From the setting-up to the end; the pasted command is run as it stands."""
+def test_a_database_whose_name_needs_quotes_works(odd: EngineHarness, name: str) -> None:
+    """From the setup to the revocation. The pasted command runs unchanged."""
     name = f"{name} {odd.bot}"
     level = Level(name="readonly", roles=("shop_reader",), database=name)
     with odd.superuser() as c:
@@ -221,8 +221,8 @@ def test_a_database_whose_name_needs_quotes(odd: EngineHarness, name: str) -> No
     try:
         adapter.create_user(spec)
         command = adapter.endpoint(level).paste(spec.username, spec.password)
-        words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_database()"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        arguments = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_database()"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
         assert done.stdout.strip() == name, done.stderr
         adapter.drop_user(spec.username, level)
         assert not odd.role_exists(spec.username)
@@ -233,14 +233,14 @@ def test_a_database_whose_name_needs_quotes(odd: EngineHarness, name: str) -> No
 
 @contextmanager
 def closed_database(harness: EngineHarness, name: str) -> Iterator[str]:
-    """The statement printed for a database that the bot may not connect to."""
+    """Yields the remedy for a database that the bot may not connect to."""
     named = sql.Identifier(name)
     with harness.superuser() as c:
         c.execute(sql.SQL("CREATE DATABASE {}").format(named))
         c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
         level = Level(name="odd", grants=(Grant(on=("public",), privileges=("USAGE",)),), database=name)
-        found = [finding for finding in harness.adapter().check([level]).problems if "looked at" in finding.what]
-        require(found, "doctor says that it cannot look into the database")
+        found = [finding for finding in harness.adapter().check([level]).problems if "be examined" in finding.what]
+        require(found, "check reports that it cannot examine the database")
         try:
             yield str(found[0].remedy)
         finally:
@@ -248,12 +248,12 @@ def closed_database(harness: EngineHarness, name: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["orders-prod", "Orders Prod", "order"])
-def test_what_is_printed_for_a_closed_database_runs(odd: EngineHarness, name: str) -> None:
+def test_the_remedy_for_a_closed_database_runs(odd: EngineHarness, name: str) -> None:
     with closed_database(odd, f"{name} {odd.bot}") as remedy:
         assert complaint_about(odd, remedy) is None
 
 
-@open_fault("U6", "a double quote in a database's name is printed as it is: the statement is none")
-def test_what_is_printed_for_a_database_with_a_quote_runs(odd: EngineHarness) -> None:
+@open_fault("U6", "a double quote in a database's name is not escaped: a syntax error")
+def test_the_remedy_for_a_database_with_a_quote_in_its_name_runs(odd: EngineHarness) -> None:
     with closed_database(odd, f'Ord"ers {odd.bot}') as remedy:
         assert complaint_about(odd, remedy) is None

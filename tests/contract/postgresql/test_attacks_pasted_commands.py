@@ -1,4 +1,4 @@
-"""The command that a person pastes, on a machine that has psql and nothing of ours: it works as it stands."""
+"""The printed command works unchanged on a machine that has psql and no file of dbaccess."""
 
 from __future__ import annotations
 
@@ -49,34 +49,34 @@ def granted(harness: EngineHarness, adapter: PostgreSQL) -> Iterator[UserSpec]:
 
 
 def pasted(adapter: PostgreSQL, spec: UserSpec, home: Path) -> str:
-    """What the command says, in the shell of somebody who has nothing in ``home``."""
+    """The output of the command in a shell with the empty home directory ``home``."""
     command = adapter.endpoint(spec.level).paste(spec.username, spec.password)
-    words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user"]
+    arguments = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_user"]
     environment = {**{k: v for k, v in os.environ.items() if not k.startswith("PG")}, "HOME": str(home)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False, timeout=60)
     return (done.stdout + done.stderr).strip()
 
 
 @pytest.mark.parametrize("mode", ["require", "prefer", "disable"])
-def test_over_tls_that_verifies_nothing(secured: EngineHarness, tmp_path: Path, mode: str) -> None:
+def test_the_command_works_over_unverified_tls(secured: EngineHarness, tmp_path: Path, mode: str) -> None:
     adapter = secured.adapter(tls=Tls(mode=mode))
     with granted(secured, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
-@open_fault(
-    "U7", "the command asks the person's machine to verify, and says nothing of the authority it needs for that"
-)
-def test_over_tls_that_verifies(secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str) -> None:
-    """The bot has the authority in a file of its own; the person's machine has not."""
+@open_fault("U7", "the command makes the person's machine verify, and does not name the authority that this needs")
+def test_the_command_works_over_verified_tls(
+    secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str
+) -> None:
+    """Only the bot has the file with the authority."""
     adapter = secured.adapter(tls=Tls(mode=mode, ca=str(pem.ca)))
     with granted(secured, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
-def test_what_is_told_may_ask_for_less_than_the_bot(
+def test_the_command_may_verify_less_than_the_bot(
     secured: EngineHarness, pem: Certificates, tmp_path: Path, mode: str
 ) -> None:
     adapter = secured.adapter(tls=Tls(mode=mode, ca=str(pem.ca)), connect=Connect(tls="require"))
@@ -85,7 +85,7 @@ def test_what_is_told_may_ask_for_less_than_the_bot(
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
-def test_over_ipv6(secured: EngineHarness, tmp_path: Path) -> None:
+def test_the_command_works_over_ipv6(secured: EngineHarness, tmp_path: Path) -> None:
     url = f"postgresql://{secured.bot}:{BOT_PASSWORD}@[::1]:{secured.server.port}/{secured.database}"
     adapter = PostgreSQL(secured.target(), Secrets(admin_url=url))
     with granted(secured, adapter) as spec:
@@ -94,21 +94,23 @@ def test_over_ipv6(secured: EngineHarness, tmp_path: Path) -> None:
 
 
 def of_several(harness: EngineHarness, *ports: int, attributes: str = "") -> PostgreSQL:
-    """A bot whose admin URL names several servers, of which the driver finds the right one."""
+    """A bot whose admin URL names several servers. The driver finds the right one."""
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     url = f"postgresql://{harness.bot}:{BOT_PASSWORD}@{hosts}/{harness.database}{attributes}"
     return PostgreSQL(harness.target(), Secrets(admin_url=url))
 
 
-def test_the_first_of_several_hosts(own_harness: EngineHarness, tmp_path: Path) -> None:
+def test_the_command_works_with_the_first_of_several_hosts(own_harness: EngineHarness, tmp_path: Path) -> None:
     adapter = of_several(own_harness, own_harness.server.port, free_port())
     with granted(own_harness, adapter) as spec:
         assert pasted(adapter, spec, tmp_path) == spec.username
 
 
 @pytest.mark.parametrize("attributes", ["", "?target_session_attrs=read-write"])
-@open_fault("U7", "the command names the first host of the admin URL only, also while another one is the server")
-def test_another_of_several_hosts(own_harness: EngineHarness, tmp_path: Path, attributes: str) -> None:
+@open_fault("U7", "the command names only the first host of the admin URL, also while another one is the server")
+def test_the_command_works_with_another_of_several_hosts(
+    own_harness: EngineHarness, tmp_path: Path, attributes: str
+) -> None:
     adapter = of_several(own_harness, free_port(), own_harness.server.port, attributes=attributes)
     with granted(own_harness, adapter) as spec:
         require(adapter.identity(), "the bot itself gets through")

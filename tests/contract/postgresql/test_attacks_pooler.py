@@ -1,4 +1,4 @@
-"""An admin URL that leads through a connection pooler, which refuses startup options or drops them without a word."""
+"""An admin URL that leads through a connection pooler, which refuses startup options or drops them silently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.servers.pgbouncer import PgBouncer
 DROPS_OPTIONS = "ignore_startup_parameters = options"
 MODES = ("session", "transaction")
 PINNED = {"search_path": '"$user", public', "statement_timeout": "0", "lock_timeout": "0"}
-"""Settings that the bot relies on, each with what the server has without it."""
+"""Settings that the bot relies on, each with the server's value without it."""
 PLANTED = """
 CREATE FUNCTION public.starts_with(name, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
   IF current_user <> '{planter}' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{made}') THEN
@@ -29,12 +29,12 @@ CREATE FUNCTION public.starts_with(name, text) RETURNS boolean LANGUAGE plpgsql 
   RETURN pg_catalog.starts_with($1::text, $2);
 END $$
 """
-"""A better match for a name than the server's own function, which takes text."""
+"""For an argument of type name this function matches better than the server's own, which takes text."""
 
 
 @pytest.fixture
 def pooled(own_harness: EngineHarness) -> Iterator[Callable[..., PgBouncer]]:
-    """Starts poolers before the bench's server that know its bot."""
+    """Starts poolers in front of the harness's server that know its bot."""
     running = list[Iterator[PgBouncer]]()
 
     def start(mode: str, extra: str = "") -> PgBouncer:
@@ -55,8 +55,8 @@ def through(pooler: PgBouncer, harness: EngineHarness, **changes: object) -> Pos
 def refusal(adapter: PostgreSQL) -> AdapterError | None:
     try:
         adapter.check([readonly()])
-    except AdapterError as trouble:
-        return trouble
+    except AdapterError as error:
+        return error
     return None
 
 
@@ -67,8 +67,8 @@ def seen_by(adapter: PostgreSQL, setting: str) -> str:
     return str(row[0])
 
 
-def is_told(adapter: PostgreSQL) -> bool:
-    """By a refusal, or by a finding of doctor that stops grants."""
+def is_reported(adapter: PostgreSQL) -> bool:
+    """Whether ``check`` refuses the server or finds a problem that stops grants."""
     try:
         return bool(adapter.check([readonly()]).problems)
     except Rejected:
@@ -76,34 +76,36 @@ def is_told(adapter: PostgreSQL) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@open_fault("U2", "a pooler that refuses the bot's options looks like a server that is away, and is asked for ever")
-def test_a_pooler_that_refuses_options_is_named(
+@open_fault(
+    "U2", "a pooler that refuses the bot's options looks like a server that is down, and is tried again for ever"
+)
+def test_a_pooler_that_refuses_options_is_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
-    trouble = refusal(through(pooled(mode), own_harness))
-    require(trouble is None or "options" in str(trouble), "whatever is refused is refused for the options")
-    assert not isinstance(trouble, ServerDown), "no later try is answered otherwise"
-    assert trouble is None or getattr(trouble, "remedy", None), "it says what to put into the admin URL instead"
+    error = refusal(through(pooled(mode), own_harness))
+    require(error is None or "options" in str(error), "the pooler refuses the options")
+    assert not isinstance(error, ServerDown), "a later try meets the same refusal"
+    assert error is None or getattr(error, "remedy", None), "it says what to put into the admin URL instead"
 
 
 @pytest.mark.parametrize("mode", MODES)
 @open_fault(
-    "U2", "what the pooler drops is not missed: the bot works with the role's own search_path and without limits"
+    "U2", "the bot does not notice dropped options: it works with the role's own search_path and without time limits"
 )
-def test_what_a_pooler_drops_is_in_force_or_told(
+def test_settings_that_a_pooler_drops_are_set_or_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
     straight, adapter = own_harness.adapter(), through(pooled(mode, DROPS_OPTIONS), own_harness)
     wanted = {setting: seen_by(straight, setting) for setting in PINNED}
     require(all(seen != PINNED[setting] for setting, seen in wanted.items()), "a straight connection has its own")
-    assert is_told(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
+    assert is_reported(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
 
 
-@open_fault(
-    "U2", "through a pooler that drops options the bot runs what a temporary user made, and makes a login for it"
-)
-def test_nothing_that_a_user_made_runs_as_the_bot(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
-    """In a database where everybody may create in public, as in each that was upgraded from 14 or older."""
+@open_fault("U2", "through a pooler that drops options the bot runs a temporary user's function, which creates a login")
+def test_a_users_function_never_runs_as_the_bot_through_a_pooler(
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
+) -> None:
+    """Everybody may create in ``public``, as in each database that was upgraded from version 14 or older."""
     adapter, spec, made = own_harness.adapter(), own_harness.spec(writer()), f"made_by_{own_harness.bot}"
     with own_harness.superuser() as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
@@ -122,10 +124,10 @@ def test_nothing_that_a_user_made_runs_as_the_bot(own_harness: EngineHarness, po
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_user_who_comes_through_a_pooler_is_ended(
+def test_a_session_through_a_pooler_is_ended(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
-    """The pooler keeps its own connection to the server as that user, and the person's to itself."""
+    """The pooler has a connection of its own to the server as that user, and another one to the person."""
     pooler, adapter, spec = pooled(mode), own_harness.adapter(), own_harness.spec(readonly())
     adapter.create_user(spec)
     url = pooler.url(spec.username, spec.password, own_harness.database)
@@ -138,8 +140,8 @@ def test_a_user_who_comes_through_a_pooler_is_ended(
         psycopg.connect(url, connect_timeout=10)
 
 
-def test_an_end_gets_through_a_pooler(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
-    """Somebody pointed the admin URL at a pooler while the grant lived. A check may refuse the next grant, never this end."""
+def test_a_user_is_ended_through_a_pooler(own_harness: EngineHarness, pooled: Callable[..., PgBouncer]) -> None:
+    """Somebody pointed the admin URL at a pooler while the grant was live. A check may refuse the next grant, but never this revocation."""
     spec = own_harness.spec(readonly())
     straight = own_harness.adapter()
     straight.create_user(spec)
@@ -151,10 +153,10 @@ def test_an_end_gets_through_a_pooler(own_harness: EngineHarness, pooled: Callab
     assert not own_harness.role_exists(spec.username)
 
 
-def test_a_pooler_that_is_away_is_worth_another_try(
+def test_a_stopped_pooler_is_a_server_that_is_down(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
 ) -> None:
-    """Its own refusals are final; that it does not answer is not."""
+    """A refusal by the pooler is final. A missing answer is not."""
     pooler = pooled("session")
     pooler.stop()
     assert isinstance(refusal(through(pooler, own_harness)), ServerDown)

@@ -1,4 +1,4 @@
-"""What others gave a temporary user, and databases that went away: an end gets through, or names what keeps it, with statements that help."""
+"""Rights that others granted to a temporary user, and databases that are gone: the revocation succeeds, or names a remedy that works."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ GIVEN_ON_THE_SERVER = {
 
 @pytest.fixture
 def spent(own_harness: EngineHarness) -> Iterator[EngineHarness]:
-    """A bench whose databases are gone afterwards: what its users left there belongs to roles that the server's other benches have, too."""
+    """A harness whose databases are dropped afterwards, because objects in them belong to roles that other harnesses of the server share."""
     yield own_harness
     with own_harness.superuser("postgres") as c:
         for name in (own_harness.database, own_harness.other, renamed(own_harness)):
@@ -81,7 +81,7 @@ def renamed(harness: EngineHarness) -> str:
 
 @contextmanager
 def granted(harness: EngineHarness, spec: UserSpec) -> Iterator[psycopg.Connection[Any]]:
-    """The user's session, which is dead at the end."""
+    """Yields a session of the user, which is dead at the end."""
     harness.adapter().create_user(spec)
     with closing(harness.login(spec)) as session:
         yield session
@@ -96,17 +96,17 @@ def as_superuser(harness: EngineHarness, statement: str, spec: UserSpec) -> None
 
 
 def expect_end(harness: EngineHarness, adapter: PostgreSQL, spec: UserSpec) -> None:
-    """At once, or after an administrator has run what the refusal prints in the database that it names."""
+    """The user is ended at once, or after an administrator has run the remedy in the database that it names."""
     try:
         adapter.drop_user(spec.username, spec.level)
-    except Rejected as no:
-        run_as_told(harness, str(no.remedy))
+    except Rejected as rejected:
+        run_remedy(harness, str(rejected.remedy))
         adapter.drop_user(spec.username, spec.level)
     assert not harness.role_exists(spec.username)
 
 
-def run_as_told(harness: EngineHarness, remedy: str) -> None:
-    """``as a superuser, in DATABASE: STATEMENTS``, or statements alone."""
+def run_remedy(harness: EngineHarness, remedy: str) -> None:
+    """Run a remedy of the form ``as a superuser, in DATABASE: STATEMENTS``, or statements alone."""
     place = re.fullmatch(r"as a superuser, in (.*?): (.*)", remedy)
     where, statements = (place[1], place[2]) if place else (harness.database, remedy)
     with harness.superuser() as c:
@@ -117,17 +117,17 @@ def run_as_told(harness: EngineHarness, remedy: str) -> None:
 
 
 @pytest.mark.parametrize("what", OWN_THINGS)
-def test_what_a_user_makes_or_gives_itself(spent: EngineHarness, what: str) -> None:
+def test_a_user_is_ended_with_what_it_created_or_granted_to_itself(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(writer())
     as_superuser(spent, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
     with granted(spent, spec) as session:
         for statement in OWN_THINGS[what]:
-            words = statement.format(user=spec.username, database=spent.database)
-            session.execute(words.encode())
+            text = statement.format(user=spec.username, database=spent.database)
+            session.execute(text.encode())
         expect_end(spent, spent.adapter(), spec)
 
 
-def test_foreign_servers_of_a_user(spent: EngineHarness) -> None:
+def test_a_user_is_ended_with_its_foreign_servers(spent: EngineHarness) -> None:
     spec = spent.spec(writer())
     as_superuser(spent, "CREATE FOREIGN DATA WRAPPER {database}", spec)
     as_superuser(spent, "GRANT USAGE ON FOREIGN DATA WRAPPER {database} TO shop_writer", spec)
@@ -139,7 +139,7 @@ def test_foreign_servers_of_a_user(spent: EngineHarness) -> None:
 
 
 @pytest.mark.parametrize("what", GIVEN_BY_HAND)
-def test_what_an_administrator_gave_in_the_database(spent: EngineHarness, what: str) -> None:
+def test_a_user_is_ended_with_rights_from_an_administrator_in_the_database(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(readonly())
     with granted(spent, spec):
         as_superuser(spent, GIVEN_BY_HAND[what], spec)
@@ -148,9 +148,9 @@ def test_what_an_administrator_gave_in_the_database(spent: EngineHarness, what: 
 
 @pytest.mark.parametrize("what", GIVEN_ON_THE_SERVER)
 @open_fault(
-    "U8", "a right that somebody gave on the server itself: the statements are for a database 'the server itself'"
+    "U8", "a right that somebody granted on the server itself: the remedy is for a database 'the server itself'"
 )
-def test_what_an_administrator_gave_on_the_server(spent: EngineHarness, what: str) -> None:
+def test_a_user_is_ended_with_rights_from_an_administrator_on_the_server(spent: EngineHarness, what: str) -> None:
     spec = spent.spec(readonly())
     with granted(spent, spec):
         as_superuser(spent, GIVEN_ON_THE_SERVER[what], spec)
@@ -159,7 +159,7 @@ def test_what_an_administrator_gave_on_the_server(spent: EngineHarness, what: st
 
 @pytest.fixture
 def closed(spent: EngineHarness) -> UserSpec:
-    """A user who left a table in another database, which was closed to everybody afterwards."""
+    """A user with a table in another database, which is closed to everybody afterwards."""
     spec = spent.spec(writer())
     as_superuser(spent, "GRANT CONNECT, CREATE ON DATABASE {other} TO shop_writer", spec)
     spent.adapter().create_user(spec)
@@ -172,22 +172,22 @@ def closed(spent: EngineHarness) -> UserSpec:
 def refusal(harness: EngineHarness, spec: UserSpec) -> Rejected | None:
     try:
         harness.adapter().drop_user(spec.username, spec.level)
-    except Rejected as no:
-        return no
+    except Rejected as rejected:
+        return rejected
     return None
 
 
-@open_fault("U8", "things in a closed database: the end blames the bot's own login, and asks for another database")
-def test_a_database_that_was_closed(spent: EngineHarness, closed: UserSpec) -> None:
-    no = refusal(spent, closed)
-    if no is not None:
-        assert "own login" not in no.what, "nothing is wrong with the login"
-        run_as_told(spent, str(no.remedy))
+@open_fault("U8", "objects in a closed database: the error blames the bot's own login, and asks for another database")
+def test_a_user_with_objects_in_a_closed_database_is_ended(spent: EngineHarness, closed: UserSpec) -> None:
+    rejected = refusal(spent, closed)
+    if rejected is not None:
+        assert "own login" not in rejected.what, "nothing is wrong with the login"
+        run_remedy(spent, str(rejected.remedy))
         assert refusal(spent, closed) is None
     assert not spent.role_exists(closed.username)
 
 
-def test_a_closed_database_that_was_dropped(spent: EngineHarness, closed: UserSpec) -> None:
+def test_a_user_with_objects_in_a_dropped_database_is_ended(spent: EngineHarness, closed: UserSpec) -> None:
     with spent.superuser() as c:
         c.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(spent.other)))
     spent.adapter().drop_user(closed.username, closed.level)
@@ -195,14 +195,14 @@ def test_a_closed_database_that_was_dropped(spent: EngineHarness, closed: UserSp
 
 
 def elsewhere(harness: EngineHarness) -> PostgreSQL:
-    """The same bot, whose admin URL names another database of the server."""
+    """The same bot with an admin URL that names another database of the server."""
     return PostgreSQL(harness.target(), Secrets(admin_url=harness.server.url(harness.bot, BOT_PASSWORD, harness.other)))
 
 
 @pytest.mark.parametrize(
     "how", ["DROP DATABASE {database} WITH (FORCE)", "ALTER DATABASE {database} RENAME TO {renamed}"]
 )
-def test_the_levels_database_went_away(spent: EngineHarness, how: str) -> None:
+def test_a_user_is_ended_after_the_levels_database_is_gone(spent: EngineHarness, how: str) -> None:
     spec = spent.spec(replace(support(), database=spent.database))
     adapter = elsewhere(spent)
     adapter.create_user(spec)
@@ -213,21 +213,21 @@ def test_the_levels_database_went_away(spent: EngineHarness, how: str) -> None:
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_the_admin_urls_own_database_was_dropped(spent: EngineHarness) -> None:
-    """Right to stop; another database in the admin URL, as it says, helps."""
+def test_a_dropped_database_of_the_admin_url_has_a_remedy(spent: EngineHarness) -> None:
+    """The revocation cannot connect. The remedy asks for another database in the admin URL, and that works."""
     spec, adapter = spent.spec(support()), spent.adapter()
     adapter.create_user(spec)
     with spent.superuser("postgres") as c:
         c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(spent.database)))
-        with pytest.raises(Rejected) as no:
+        with pytest.raises(Rejected) as rejected:
             adapter.drop_user(spec.username, spec.level)
-        assert spent.database in str(no.value.remedy)
+        assert spent.database in str(rejected.value.remedy)
         elsewhere(spent).drop_user(spec.username, spec.level)
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 
-def test_what_is_printed_is_really_run(spent: EngineHarness) -> None:
+def test_printed_remedies_are_really_run(spent: EngineHarness) -> None:
     with pytest.raises(psycopg.errors.SyntaxError):
-        run_as_told(spent, f"as a superuser, in {spent.database}: no such statement;")
+        run_remedy(spent, f"as a superuser, in {spent.database}: no such statement;")
     with pytest.raises(AssertionError):
-        run_as_told(spent, "as a superuser, in the server itself: SELECT 1;")
+        run_remedy(spent, "as a superuser, in the server itself: SELECT 1;")

@@ -1,4 +1,4 @@
-"""What the owner of a database, or of the server, sets for everybody: the bot's own statements mean and do the same."""
+"""Settings of a database's owner, or of the server, do not change what the bot's own statements do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from adapters.base import Level, Secrets, UserSpec
 from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.attacks import Attack, Session, must
+from tests.contract.postgresql.attacks import Attack, Session, run_setup
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
 from tests.open_faults import open_fault
 from tests.servers.postgresql import PostgresServer
 
 TRANSACTION_TIMEOUT = 17
-"""The version it came with."""
+"""The first version with transaction_timeout."""
 LEFT = (
     "CREATE TABLE shop.mine (id int)",
     "CREATE FUNCTION shop.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
@@ -32,7 +32,7 @@ HOLDS = (
     "ALTER DATABASE {d} SET role = 'shop_owner'",
     "REVOKE CONNECT ON DATABASE {d} FROM {holder} CASCADE",
 )
-"""What the owner may do to the database of the admin URL, and the end comes all the same."""
+"""Settings that the owner may give the database of the admin URL. They delay no revocation."""
 FAILS = {
     "ALTER DATABASE {d} SET default_transaction_read_only = on": "the server refuses each change of the user",
     "ALTER DATABASE {d} SET datestyle = 'German'": "the driver cannot read a time stamp: NotImplementedError",
@@ -40,7 +40,7 @@ FAILS = {
     "ALTER DATABASE {d} SET local_preload_libraries = '$libdir/plugins/nope'": "the bot cannot connect",
     "ALTER DATABASE {d} CONNECTION LIMIT 0": "the bot cannot connect",
 }
-"""Those with which it does not come today, and why."""
+"""Settings that prevent the revocation today, each with the reason."""
 
 
 def owner_level(attack: Attack) -> Level:
@@ -56,77 +56,79 @@ def owner_with_things(attack: Attack) -> tuple[UserSpec, Session]:
     spec = attack.user(owner_level(attack))
     session = attack.session(spec)
     for statement in LEFT:
-        must(session, statement)
+        run_setup(session, statement)
     return spec, session
 
 
 def assert_ended_after(attack: Attack, statement: str) -> None:
-    """Of a user with things, a session, and a word in the database's settings."""
+    """A user with objects and a session runs the statement, and is ended."""
     spec, session = owner_with_things(attack)
     names = {"d": f'"{attack.harness.database}"', "holder": attack.harness.owner or attack.harness.bot}
-    must(session, statement.format(**names))
+    run_setup(session, statement.format(**names))
     attack.assert_ended(spec, attack.end(spec), session)
 
 
 @pytest.mark.parametrize("statement", HOLDS)
-def test_what_the_databases_owner_may_set_without_harm(attack: Attack, statement: str) -> None:
+def test_harmless_settings_of_the_database_do_not_delay_the_revocation(attack: Attack, statement: str) -> None:
     assert_ended_after(attack, statement)
 
 
 @pytest.mark.parametrize(
     "statement", [pytest.param(statement, marks=open_fault("D1", why)) for statement, why in FAILS.items()]
 )
-def test_what_the_databases_owner_sets_does_not_hold_up_the_end(attack: Attack, statement: str) -> None:
+def test_hostile_settings_of_the_database_do_not_delay_the_revocation(attack: Attack, statement: str) -> None:
     assert_ended_after(attack, statement)
 
 
-@open_fault("D1", "without an admin role the bot acts as the database's owner")
+@open_fault("D1", "without an admin role the bot acts as the role in the database's settings")
 @pytest.mark.parametrize("attack", ["own login"], indirect=True)
-def test_a_role_in_the_databases_settings_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_role_in_the_settings_of_the_database_does_not_delay_the_revocation(attack: Attack) -> None:
     assert_ended_after(attack, "ALTER DATABASE {d} SET role = 'shop_owner'")
 
 
 @open_fault("D1", "the bot's transactions are ended by the database's time limit")
-def test_a_limit_of_transactions_does_not_hold_up_the_end(attack: Attack) -> None:
+def test_a_transaction_timeout_does_not_delay_the_revocation(attack: Attack) -> None:
     if attack.harness.server.version < TRANSACTION_TIMEOUT:
         pytest.skip("PostgreSQL 15 has no such limit")
     assert_ended_after(attack, "ALTER DATABASE {d} SET transaction_timeout = '1ms'")
 
 
-@open_fault("D1", "the bot cannot connect to the database of the admin URL, and looks for no other")
-def test_a_database_that_its_owner_closes_does_not_hold_up_the_end(attack: Attack) -> None:
-    """From another database, which is open to everybody."""
+@open_fault("D1", "the bot cannot connect to the database of the admin URL, and tries no other")
+def test_a_database_closed_by_its_owner_does_not_delay_the_revocation(attack: Attack) -> None:
+    """The user closes it from another database, which is open to everybody."""
     spec, session = owner_with_things(attack)
     elsewhere = attack.session(spec, "postgres")
-    must(elsewhere, f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS false')
+    run_setup(elsewhere, f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS false')
     end = attack.end(spec)
     with attack.harness.superuser("postgres") as c:
         c.execute(f'ALTER DATABASE "{attack.harness.database}" ALLOW_CONNECTIONS true'.encode())
     attack.assert_ended(spec, end, session, elsewhere)
 
 
-@open_fault("D1", "the hand-over is refused in the level's database, which is read-only")
-def test_a_read_only_database_of_the_level_does_not_hold_up_the_end(attack: Attack) -> None:
+@open_fault("D1", "the transfer of objects is refused in the level's database, which is read-only")
+def test_a_read_only_database_of_the_level_does_not_delay_the_revocation(attack: Attack) -> None:
     """The admin URL leads to another database of the server."""
     secrets = Secrets(admin_url=attack.harness.server.url(attack.harness.bot, BOT_PASSWORD, "postgres"))
     adapter, level = PostgreSQL(attack.harness.target(), secrets), owner_level(attack)
     spec = attack.user(level, adapter)
     session = attack.session(spec)
-    must(session, LEFT[0])
-    must(session, f'ALTER DATABASE "{attack.harness.database}" SET default_transaction_read_only = on')
+    run_setup(session, LEFT[0])
+    run_setup(session, f'ALTER DATABASE "{attack.harness.database}" SET default_transaction_read_only = on')
     attack.assert_ended(spec, attack.end(spec, adapter=adapter), session)
 
 
-@open_fault("D1", "the doctor does not say that the level reaches the owner of the admin URL's database")
-def test_the_doctor_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
+@open_fault("D1", "check does not report that the level reaches the owner of the admin URL's database")
+def test_check_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
     level = owner_level(attack)
-    troubles = attack.troubles(level)
-    assert [t for t in troubles if f"level {level.name}" in t.what and attack.harness.database in t.what], troubles
+    bad_findings = attack.bad_findings(level)
+    assert [t for t in bad_findings if f"level {level.name}" in t.what and attack.harness.database in t.what], (
+        bad_findings
+    )
 
 
 @contextmanager
 def server_wide(server: PostgresServer, name: str, value: str) -> Iterator[None]:
-    """As in ``postgresql.conf``."""
+    """Set a server-wide setting, as in ``postgresql.conf``."""
     with server.admin() as c:
         c.execute(f"ALTER SYSTEM SET {name} = {value}".encode())
         c.execute("SELECT pg_reload_conf()")
@@ -148,13 +150,13 @@ def is_in_force(server: PostgresServer, name: str) -> bool:
 
 @pytest.fixture(params=["German", "SQL, DMY"])
 def dated(request: pytest.FixtureRequest, attack: Attack) -> Iterator[Attack]:
-    """A server that writes dates in another way; nobody attacks it."""
+    """A server with another date style. No user attacks it."""
     with server_wide(attack.harness.server, "datestyle", f"'{request.param}'"):
         yield attack
 
 
 @open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
-def test_users_end_whatever_the_style_of_dates(dated: Attack) -> None:
+def test_users_are_ended_with_any_date_style(dated: Attack) -> None:
     spec = dated.user(readonly())
     session = dated.session(spec)
     dated.assert_ended(spec, dated.end(spec), session)
@@ -162,12 +164,12 @@ def test_users_end_whatever_the_style_of_dates(dated: Attack) -> None:
 
 @open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
 @pytest.mark.parametrize("verb", ["check", "list_users"])
-def test_the_server_can_be_looked_at_whatever_the_style_of_dates(dated: Attack, verb: str) -> None:
-    """One server that cannot be read must not end a look at all servers."""
+def test_the_server_can_be_read_with_any_date_style(dated: Attack, verb: str) -> None:
+    """One server that cannot be read must not stop the check of all servers."""
     spec = dated.user(readonly())
     try:
         seen = str(getattr(dated.harness.adapter(), verb)())
     except Exception as error:  # noqa: BLE001  whatever it is, it is no answer
         seen = f"{type(error).__name__}: {error}"
-    words = spec.username if verb == "list_users" else f"PostgreSQL {dated.harness.server.version}"
-    assert words in seen, seen
+    text = spec.username if verb == "list_users" else f"PostgreSQL {dated.harness.server.version}"
+    assert text in seen, seen

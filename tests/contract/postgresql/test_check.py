@@ -1,4 +1,4 @@
-"""What ``check`` says, one thing at a time: the right word, and a statement that mends it when it is run as printed."""
+"""``check`` reports each problem with its text, and with a remedy that works when it is run as printed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.contract.postgresql.harness import EngineHarness, make_login, readonl
 from tests.servers.postgresql import PostgresServer, binaries
 
 
-def found(harness: EngineHarness, words: str, *levels: Level, **changes: object) -> list[Finding]:
+def found(harness: EngineHarness, text: str, *levels: Level, **changes: object) -> list[Finding]:
     health = harness.adapter(**changes).check(levels or (readonly(), writer(), support()))
-    return [finding for finding in (*health.problems, *health.warnings) if words in finding.what]
+    return [finding for finding in (*health.problems, *health.warnings) if text in finding.what]
 
 
 def run(harness: EngineHarness, statements: str, database: str | None = None) -> None:
@@ -63,16 +63,16 @@ SPOILED = [
 ]
 
 
-def test_a_harness_is_healthy(own_harness: EngineHarness) -> None:
+def test_check_of_a_complete_setup_finds_no_problem(own_harness: EngineHarness) -> None:
     health = own_harness.adapter().check((readonly(), writer(), support()))
     assert health.problems == ()
     assert [f.what for f in health.warnings if "can also connect" not in f.what] == []
     assert health.version.startswith(f"PostgreSQL {own_harness.server.version}")
 
 
-@pytest.mark.parametrize(("spoil", "words", "is_fatal"), SPOILED, ids=[words for _, words, _ in SPOILED])
-def test_what_is_wrong_is_found_and_its_mend_mends(
-    own_harness: EngineHarness, spoil: str, words: str, *, is_fatal: bool
+@pytest.mark.parametrize(("spoil", "text", "is_fatal"), SPOILED, ids=[text for _, text, _ in SPOILED])
+def test_check_finds_the_problem_and_its_remedy_works(
+    own_harness: EngineHarness, spoil: str, text: str, *, is_fatal: bool
 ) -> None:
     run(own_harness, "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC")
     with own_harness.superuser() as c:
@@ -81,15 +81,15 @@ def test_what_is_wrong_is_found_and_its_mend_mends(
         ).fetchall():
             c.execute(sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
     run(own_harness, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    assert found(own_harness, words) == []
+    assert found(own_harness, text) == []
     run(own_harness, roles_filled(own_harness, spoil))
     try:
-        findings = found(own_harness, words)
+        findings = found(own_harness, text)
         assert findings
         assert all(finding.is_fatal == is_fatal for finding in findings)
         if findings[0].remedy is not None:
             run(own_harness, " ".join(finding.remedy or "" for finding in findings))
-            assert found(own_harness, words) == []
+            assert found(own_harness, text) == []
     finally:
         run(
             own_harness,
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_found_and_its_mend_mends(
 
 
 @pytest.mark.parametrize(
-    ("level", "words"),
+    ("level", "text"),
     [
         (Level(name="x", roles=("no_such",)), "no_such does not exist"),
         (Level(name="x", roles=("postgres",)), "postgres has SUPERUSER"),
@@ -110,36 +110,38 @@ def test_what_is_wrong_is_found_and_its_mend_mends(
         (Level(name="x", roles=("shop_reader",), database="no_such_db"), "no database no_such_db"),
     ],
 )
-def test_levels_that_cannot_be_given(harness: EngineHarness, level: Level, words: str) -> None:
-    (finding, *_) = found(harness, words, level)
+def test_check_refuses_levels_that_cannot_be_given(harness: EngineHarness, level: Level, text: str) -> None:
+    (finding, *_) = found(harness, text, level)
     assert finding.is_fatal
 
 
-def test_roles_the_bot_may_not_give(postgresql: PostgresServer, own_harness: EngineHarness) -> None:
+def test_the_remedy_for_a_role_that_the_bot_may_not_give_works(
+    postgresql: PostgresServer, own_harness: EngineHarness
+) -> None:
     if postgresql.version < 16:
         pytest.skip("before 16 CREATEROLE may give every role that is no superuser's")
     run(own_harness, f"REVOKE ADMIN OPTION FOR shop_reader FROM {own_harness.owner}")
     (finding,) = found(own_harness, "may not give the role shop_reader")
     spec = own_harness.spec(readonly())
-    with pytest.raises(Rejected, match="cannot give the role shop_reader") as no:
+    with pytest.raises(Rejected, match="cannot give the role shop_reader") as rejected:
         own_harness.adapter().create_user(spec)
-    assert no.value.remedy == finding.remedy
+    assert rejected.value.remedy == finding.remedy
     run(own_harness, finding.remedy or "")
     own_harness.adapter().create_user(spec)
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_bot_that_may_not_make_users(own_harness: EngineHarness) -> None:
+def test_the_remedy_for_a_missing_createrole_works(own_harness: EngineHarness) -> None:
     run(own_harness, f"ALTER ROLE {own_harness.owner} NOCREATEROLE")
-    with pytest.raises(Rejected, match="may not make users") as no:
+    with pytest.raises(Rejected, match="may not create users") as rejected:
         own_harness.adapter().create_user(own_harness.spec(readonly()))
-    run(own_harness, no.value.remedy or "")
+    run(own_harness, rejected.value.remedy or "")
     spec = own_harness.spec(readonly())
     own_harness.adapter().create_user(spec)
     own_harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_superuser_works_and_is_warned_about(own_harness: EngineHarness) -> None:
+def test_a_superuser_works_with_a_warning(own_harness: EngineHarness) -> None:
     run(own_harness, f"ALTER ROLE {own_harness.owner} SUPERUSER")
     assert found(own_harness, "is a superuser")
     spec = own_harness.spec(support())
@@ -150,8 +152,8 @@ def test_a_superuser_works_and_is_warned_about(own_harness: EngineHarness) -> No
     assert (len(removal.left_behind), removal.notes) == (1, ())
 
 
-def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any) -> None:
-    """Its sessions are invisible from here: said by check, and on every receipt."""
+def test_an_unnamed_standby_is_reported(postgresql15: PostgresServer, tmp_path: Any) -> None:
+    """The primary does not see the sessions of an unnamed standby: ``check`` and every receipt say so."""
     from tests.contract.postgresql.conftest import harness_of
     from tests.servers.postgresql import PASSWORD, SUPERUSER, unprivileged
 
@@ -182,7 +184,7 @@ def test_a_standby_that_nobody_named(postgresql15: PostgresServer, tmp_path: Any
         process.wait()
 
 
-def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_harness: EngineHarness) -> None:
+def test_another_login_of_the_bot_ends_users_by_the_admin_role(own_harness: EngineHarness) -> None:
     spec = own_harness.spec(support())
     own_harness.adapter().create_user(spec)
     with own_harness.login(spec) as c:
@@ -197,7 +199,7 @@ def test_another_login_of_the_bot_goes_on_by_the_admin_role(own_harness: EngineH
     assert not own_harness.role_exists(spec.username)
 
 
-def test_another_login_without_it_says_what_is_missing(postgresql18: PostgresServer) -> None:
+def test_another_login_without_an_admin_role_names_the_remedy(postgresql18: PostgresServer) -> None:
     from tests.contract.postgresql.harness import build
 
     harness = build(postgresql18, with_owner=False)
@@ -207,9 +209,9 @@ def test_another_login_without_it_says_what_is_missing(postgresql18: PostgresSer
     with harness.superuser() as c:
         make_login(c, second)
     run(harness, f"ALTER ROLE {second} CREATEROLE; GRANT CONNECT ON DATABASE {harness.database} TO {second}")
-    with pytest.raises(Rejected) as no:
+    with pytest.raises(Rejected) as rejected:
         replace(harness, bot=second).adapter().drop_user(spec.username, spec.level)
-    assert no.value.remedy == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"
-    run(harness, no.value.remedy)
+    assert rejected.value.remedy == f"GRANT {spec.username} TO {second} WITH ADMIN OPTION;"
+    run(harness, rejected.value.remedy)
     replace(harness, bot=second).adapter().drop_user(spec.username, spec.level)
     assert not harness.role_exists(spec.username)

@@ -1,4 +1,4 @@
-"""Died after each statement, run again: always finished, nothing left."""
+"""Creation and revocation die after each statement. The next run completes them and leaves nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def shop(postgresql: PostgresServer) -> EngineHarness:
     return build(postgresql)
 
 
-def steps_of(verb: Callable[[], object]) -> int:
+def count_statements(verb: Callable[[], object]) -> int:
     with dies_after(None) as ran:
         verb()
     return len(ran)
 
 
 def both() -> Level:
-    """An existing role and a kept one."""
+    """A level with an existing role and a managed role."""
     return Level(
         name="both",
         roles=("shop_writer",),
@@ -55,7 +55,7 @@ def clear(shop: EngineHarness) -> None:
         c.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
 
 
-def our_roles(shop: EngineHarness) -> list[tuple[Any, ...]]:
+def roles_of_ledger(shop: EngineHarness) -> list[tuple[Any, ...]]:
     with shop.superuser() as c:
         query = (
             "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)"
@@ -64,24 +64,24 @@ def our_roles(shop: EngineHarness) -> list[tuple[Any, ...]]:
         return c.execute(query, (shop.prefix, f"dbaccess ledger={shop.ledger} ")).fetchall()
 
 
-def test_create_killed_after_each_statement(shop: EngineHarness) -> None:
+def test_create_is_completed_after_a_crash_at_each_statement(shop: EngineHarness) -> None:
     spec = shop.spec(both())
-    count = steps_of(lambda: shop.adapter().create_user(spec))
+    count = count_statements(lambda: shop.adapter().create_user(spec))
     shop.adapter().drop_user(spec.username, spec.level)
     assert count > 10
     for step in range(1, count + 1):
         spec = shop.spec(both())
         with dies_after(step), pytest.raises(Died):
             shop.adapter().create_user(spec)
-        if step % 2:  # either it is tried again, or the grant is ended before that
+        if step % 2:  # half of the grants are tried again, the others are ended at once
             shop.adapter().create_user(spec)
             with shop.login(spec) as c:
                 assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
         shop.adapter().drop_user(spec.username, spec.level)
-        assert our_roles(shop) == [], f"after step {step}"
+        assert roles_of_ledger(shop) == [], f"after step {step}"
 
 
-def test_drop_killed_after_each_statement(shop: EngineHarness) -> None:
+def test_drop_is_completed_after_a_crash_at_each_statement(shop: EngineHarness) -> None:
     def made() -> UserSpec:
         spec = shop.spec(both())
         shop.adapter().create_user(spec)
@@ -89,7 +89,7 @@ def test_drop_killed_after_each_statement(shop: EngineHarness) -> None:
         return spec
 
     spec = made()
-    count = steps_of(lambda: shop.adapter().drop_user(spec.username, spec.level))
+    count = count_statements(lambda: shop.adapter().drop_user(spec.username, spec.level))
     clear(shop)
     assert count > 20
     for step in range(1, count + 1):
@@ -98,16 +98,16 @@ def test_drop_killed_after_each_statement(shop: EngineHarness) -> None:
         with dies_after(step), pytest.raises(Died):
             shop.adapter().drop_user(spec.username, spec.level)
         removal = shop.adapter().drop_user(spec.username, spec.level)
-        judge(shop, removal, step)
+        assert_nothing_left(shop, removal, step)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
         session.close()
         clear(shop)
 
 
-def judge(shop: EngineHarness, removal: Removal, step: int) -> None:
-    """Nothing of ours is left, and what the user made is there, at the graveyard."""
-    assert our_roles(shop) == [], f"after step {step}: {removal}"
+def assert_nothing_left(shop: EngineHarness, removal: Removal, step: int) -> None:
+    """No managed role is left, and the quarantine role owns the user's objects."""
+    assert roles_of_ledger(shop) == [], f"after step {step}: {removal}"
     with shop.superuser() as c:
         owners = c.execute(
             "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'shop.left_table'::regclass UNION ALL"

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from adapters.base import Connect, Grant, Level, LoginRefused, Secrets
 from adapters.postgresql import PostgreSQL
-from adapters.postgresql.levels import kept_role
+from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build, readonly, support
 from tests.servers.postgresql import PostgresServer, psql
 
@@ -32,7 +32,7 @@ GRANT CONNECT ON DATABASE {other} TO {role};
 
 @pytest.fixture
 def two(postgresql: PostgresServer) -> EngineHarness:
-    """The shop, and beside it a database with a stock and a role of its own."""
+    """A harness with the shop, and a second database with a stock and a role of its own."""
     harness = build(postgresql)
     with harness.superuser(harness.other) as c:
         names = {
@@ -58,17 +58,15 @@ def by_grants(harness: EngineHarness) -> Level:
     return Level(name="parts", grants=grants, database=harness.other)
 
 
-def ours(harness: EngineHarness) -> list[str]:
-    """Users and kept roles that are there."""
+def roles_of_ledger(harness: EngineHarness) -> list[str]:
+    """The present users and managed roles of this ledger."""
     with harness.superuser() as c:
         query = "SELECT rolname FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), %s)"
         return [str(name) for (name,) in c.execute(query, (f"dbaccess ledger={harness.ledger} ",)).fetchall()]
 
 
 @pytest.mark.parametrize("make", [by_role, by_grants])
-def test_each_level_lets_in_to_its_own_database_alone(
-    two: EngineHarness, make: Callable[[EngineHarness], Level]
-) -> None:
+def test_each_level_opens_only_its_own_database(two: EngineHarness, make: Callable[[EngineHarness], Level]) -> None:
     adapter, there, here = two.adapter(), two.spec(make(two)), two.spec(readonly())
     for spec in (there, here):
         adapter.create_user(spec)
@@ -84,10 +82,10 @@ def test_each_level_lets_in_to_its_own_database_alone(
         assert not adapter.drop_user(spec.username, spec.level).notes
         with pytest.raises(LoginRefused):
             adapter.login(spec.username, spec.password, spec.level)
-    assert ours(two) == []
+    assert roles_of_ledger(two) == []
 
 
-def test_one_address_and_each_levels_database(two: EngineHarness) -> None:
+def test_endpoints_have_one_address_and_each_levels_database(two: EngineHarness) -> None:
     adapter = two.adapter(connect=Connect(host="db.internal", port=6432))
     endpoints = [adapter.endpoint(level) for level in (readonly(), by_role(two))]
     assert {(e.host, e.port) for e in endpoints} == {("db.internal", 6432)}
@@ -100,8 +98,8 @@ def test_one_address_and_each_levels_database(two: EngineHarness) -> None:
     ]
 
 
-def test_the_database_told_need_not_be_the_bots_own(two: EngineHarness) -> None:
-    """The admin URL leads to one, the levels are of ``connect.database``."""
+def test_the_connect_database_may_differ_from_the_admin_urls(two: EngineHarness) -> None:
+    """The admin URL names one database, and ``connect.database`` the one with the level's objects."""
     adapter = two.adapter(connect=Connect(database=two.other))
     level = replace(by_grants(two), database=None)
     spec = two.spec(level)
@@ -110,10 +108,10 @@ def test_the_database_told_need_not_be_the_bots_own(two: EngineHarness) -> None:
     with two.login(spec, two.other) as c:
         assert c.execute("SELECT count(*) FROM stock.parts").fetchone() == (7,)
     adapter.drop_user(spec.username, level)
-    assert ours(two) == []
+    assert roles_of_ledger(two) == []
 
 
-def test_what_is_left_in_both_databases_is_handed_over_in_both(two: EngineHarness) -> None:
+def test_objects_in_both_databases_go_to_the_quarantine_role(two: EngineHarness) -> None:
     level = replace(by_role(two), roles=(clerk(two), "shop_writer"))
     spec, adapter = two.spec(level), two.adapter()
     adapter.create_user(spec)
@@ -135,11 +133,11 @@ def test_what_is_left_in_both_databases_is_handed_over_in_both(two: EngineHarnes
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
         connection.close()
-    assert ours(two) == []
+    assert roles_of_ledger(two) == []
 
 
-def test_two_entries_for_one_server_keep_roles_of_their_own(two: EngineHarness) -> None:
-    """The same level name and grants in two databases: each entry's users see their own, and neither takes the other's away."""
+def test_two_entries_for_one_server_have_separate_managed_roles(two: EngineHarness) -> None:
+    """Two databases have the same level name and grants. The users of each entry read only their own, and neither entry revokes the other's."""
     with two.superuser(two.other) as c:
         holder = two.owner or two.bot
         c.execute("CREATE SCHEMA shop; CREATE TABLE shop.customers (id int)")
@@ -148,7 +146,7 @@ def test_two_entries_for_one_server_keep_roles_of_their_own(two: EngineHarness) 
     second_url = Secrets(admin_url=two.server.url(two.bot, BOT_PASSWORD, two.other))
     first, second = two.adapter(), PostgreSQL(replace(two.target(), name="second"), second_url)
     here, there = two.spec(support()), two.spec(support())
-    assert kept_role(first.target, support()) != kept_role(second.target, support())
+    assert managed_role(first.target, support()) != managed_role(second.target, support())
     first.create_user(here)
     second.create_user(there)
     first.drop_user(here.username, here.level)
@@ -157,19 +155,19 @@ def test_two_entries_for_one_server_keep_roles_of_their_own(two: EngineHarness) 
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         two.login(there)
     second.drop_user(there.username, there.level)
-    assert ours(two) == []
+    assert roles_of_ledger(two) == []
 
 
-def test_many_at_once_over_both(two: EngineHarness) -> None:
+def test_parallel_grants_in_both_databases(two: EngineHarness) -> None:
     levels = [readonly(), support(), by_role(two), by_grants(two)]
     specs, adapter = [two.spec(levels[n % 4]) for n in range(16)], two.adapter()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(adapter.create_user, specs))
         list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
-    assert ours(two) == []
+    assert roles_of_ledger(two) == []
 
 
-def test_check_looks_into_each_levels_database(two: EngineHarness) -> None:
+def test_check_examines_each_levels_database(two: EngineHarness) -> None:
     adapter, levels = two.adapter(), [readonly(), by_role(two), by_grants(two)]
     assert adapter.check(levels).problems == ()
     names = {"other": sql.Identifier(two.other), "role": sql.Identifier(clerk(two)), "bot": sql.Identifier(two.bot)}
@@ -195,21 +193,26 @@ def test_check_looks_into_each_levels_database(two: EngineHarness) -> None:
 
 
 @pytest.mark.parametrize("make", [by_role, by_grants])
-def test_a_database_that_was_dropped_meanwhile(two: EngineHarness, make: Callable[[EngineHarness], Level]) -> None:
+def test_a_user_of_a_dropped_database_is_ended(two: EngineHarness, make: Callable[[EngineHarness], Level]) -> None:
     spec, adapter = two.spec(make(two)), two.adapter()
     adapter.create_user(spec)
     with two.superuser() as c:
         c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(two.other)))
     removal = adapter.drop_user(spec.username, spec.level)
     assert (removal.was_absent, removal.notes) == (False, ())
-    assert ours(two) == []
+    assert roles_of_ledger(two) == []
 
 
-def test_the_pasted_command_leads_there(two: EngineHarness) -> None:
+def test_the_pasted_command_opens_the_levels_database(two: EngineHarness) -> None:
     spec, adapter = two.spec(by_grants(two)), two.adapter()
     adapter.create_user(spec)
     command = adapter.endpoint(spec.level).paste(spec.username, spec.password)
-    words = [str(psql()), *shlex.split(command)[1:], "-XAtc", "SELECT current_database(), count(*) FROM stock.parts"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    arguments = [
+        str(psql()),
+        *shlex.split(command)[1:],
+        "-XAtc",
+        "SELECT current_database(), count(*) FROM stock.parts",
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.strip() == f"{two.other}|7"
     adapter.drop_user(spec.username, spec.level)

@@ -1,4 +1,4 @@
-"""``doctor`` says the right thing, one by one: against a real PostgreSQL and the strict double."""
+"""``doctor`` reports each fault of a setup, against a real PostgreSQL and a strict local Slack."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Practice:
         found = [f for section in await examine(self.settings, []) for f in section.findings]
         return [f for f in found if "on the same server" not in f.what]  # other tests' databases
 
-    async def expect_complaint(self, words: str) -> Finding:
-        """The finding with these words, which is not well."""
+    async def expect_complaint(self, text: str) -> Finding:
+        """The finding with these words that is not ok."""
         found = await self.findings()
-        return next((f for f in found if not f.is_ok and words in f.what), None) or pytest.fail(
-            f"{words!r} is not among {[f.what for f in found]}"
+        return next((f for f in found if not f.is_ok and text in f.what), None) or pytest.fail(
+            f"{text!r} is not among {[f.what for f in found]}"
         )
 
 
@@ -78,12 +78,12 @@ async def practice(
         yield Practice(slack, harness, tmp_path, settings, entry)
 
 
-async def test_all_is_well(practice: Practice) -> None:
+async def test_doctor_finds_nothing_wrong(practice: Practice) -> None:
     bad = [f for f in await practice.findings() if not f.is_ok]
     assert bad == []
 
 
-async def test_a_wrong_token(practice: Practice) -> None:
+async def test_doctor_reports_a_wrong_token(practice: Practice) -> None:
     practice.settings = practice.settings.model_copy(update={"slack_bot_token": SecretStr("xoxb-wrong")})
     finding = await practice.expect_complaint("Slack does not accept the bot token (invalid_auth)")
     assert finding.is_fatal
@@ -93,17 +93,17 @@ async def test_a_wrong_token(practice: Practice) -> None:
     await practice.expect_complaint("Slack does not accept the app token (invalid_auth)")
 
 
-async def test_a_missing_scope(practice: Practice) -> None:
+async def test_doctor_reports_a_missing_scope(practice: Practice) -> None:
     practice.slack.workspace.scopes.discard("groups:read")
     assert (await practice.expect_complaint("the scope groups:read is missing")).remedy
 
 
-async def test_a_missing_channel(practice: Practice) -> None:
+async def test_doctor_reports_a_missing_channel(practice: Practice) -> None:
     del practice.slack.workspace.channels["C0CARDS"]
     await practice.expect_complaint("channel of rule “shop” C0CARDS: channel_not_found")
 
 
-async def test_channels_that_will_not_do(practice: Practice) -> None:
+async def test_doctor_reports_unusable_channels(practice: Practice) -> None:
     practice.slack.workspace.channels["C0CARDS"]["is_member"] = False
     await practice.expect_complaint("the bot is not in the channel of rule “shop” C0CARDS")
     practice.slack.workspace.channels["C0AUDIT"]["is_ext_shared"] = True
@@ -112,23 +112,23 @@ async def test_channels_that_will_not_do(practice: Practice) -> None:
     await practice.expect_complaint("audit channel C0AUDIT is archived")
 
 
-async def test_people_who_cannot_act(practice: Practice) -> None:
+async def test_doctor_reports_a_deactivated_approver(practice: Practice) -> None:
     practice.slack.workspace.users["U0LEAD"]["deleted"] = True
     await practice.expect_complaint("U0LEAD is named in the policy and cannot act: deactivated")
 
 
-async def test_an_unreachable_database(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_reports_an_unreachable_database(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_ADMIN_URL", f"postgresql://bot:{BOT_PASSWORD}@127.0.0.1:1/shop")
     finding = await practice.expect_complaint("cannot be asked")
     assert BOT_PASSWORD not in finding.what
 
 
-async def test_a_secret_that_is_not_there(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_reports_a_missing_secret(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_ADMIN_URL")
     await practice.expect_complaint("SHOP_ADMIN_URL is not set")
 
 
-async def test_a_wrong_password_of_the_bot(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_reports_a_wrong_password(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "SHOP_ADMIN_URL", practice.harness.server.url(practice.harness.bot, "Wrong0Password", practice.harness.database)
     )
@@ -136,7 +136,7 @@ async def test_a_wrong_password_of_the_bot(practice: Practice, monkeypatch: pyte
     assert "Wrong0Password" not in finding.what
 
 
-async def test_a_missing_createrole(practice: Practice) -> None:
+async def test_doctor_reports_a_missing_createrole(practice: Practice) -> None:
     with practice.harness.superuser() as c:
         c.execute(f"ALTER ROLE {practice.harness.owner} NOCREATEROLE")
     finding = await practice.expect_complaint("CREATEROLE")
@@ -146,23 +146,23 @@ async def test_a_missing_createrole(practice: Practice) -> None:
     assert all(f.is_ok for f in await practice.findings())
 
 
-async def test_a_missing_role(practice: Practice) -> None:
+async def test_doctor_reports_a_missing_role(practice: Practice) -> None:
     practice.databases["levels"]["readonly"]["roles"] = ["shop_nobody"]
     assert "CREATE ROLE shop_nobody" in str((await practice.expect_complaint("shop_nobody does not exist")).remedy)
 
 
 @pytest.mark.parametrize(
-    ("attribute", "words"), [("SUPERUSER", "SUPERUSER"), ("CREATEROLE", "CREATEROLE"), ("REPLICATION", "REPLICATION")]
+    ("attribute", "text"), [("SUPERUSER", "SUPERUSER"), ("CREATEROLE", "CREATEROLE"), ("REPLICATION", "REPLICATION")]
 )
-async def test_a_dangerous_level_role(practice: Practice, attribute: str, words: str) -> None:
+async def test_doctor_refuses_a_dangerous_level_role(practice: Practice, attribute: str, text: str) -> None:
     role = f"danger_{attribute.lower()}_{practice.harness.bot}"
     with practice.harness.superuser() as c:
         c.execute(f"CREATE ROLE {role} {attribute}")
     practice.databases["levels"]["readonly"]["roles"] = [role]
-    assert (await practice.expect_complaint(words)).is_fatal
+    assert (await practice.expect_complaint(text)).is_fatal
 
 
-async def test_a_level_role_that_is_a_shell(practice: Practice) -> None:
+async def test_doctor_refuses_a_level_role_with_a_shell(practice: Practice) -> None:
     role = f"shell_{practice.harness.bot}"
     with practice.harness.superuser() as c:
         c.execute(f"CREATE ROLE {role} IN ROLE pg_execute_server_program")
@@ -170,7 +170,7 @@ async def test_a_level_role_that_is_a_shell(practice: Practice) -> None:
     assert (await practice.expect_complaint("pg_execute_server_program")).is_fatal
 
 
-async def test_a_database_open_to_public(practice: Practice) -> None:
+async def test_doctor_warns_of_a_database_open_to_public(practice: Practice) -> None:
     with practice.harness.superuser() as c:
         c.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {practice.harness.database} TO PUBLIC")
     finding = await practice.expect_complaint("open to PUBLIC")
@@ -180,6 +180,6 @@ async def test_a_database_open_to_public(practice: Practice) -> None:
     assert all(f.is_ok for f in await practice.findings())
 
 
-async def test_no_ledger(practice: Practice) -> None:
+async def test_doctor_reports_a_missing_ledger(practice: Practice) -> None:
     (practice.folder / "ledger.db").unlink()
     await practice.expect_complaint("there is no ledger")

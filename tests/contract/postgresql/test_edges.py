@@ -1,4 +1,4 @@
-"""Rare servers, rare moments: encodings, locks held by others, what nobody may pass on, users that others dropped."""
+"""Rare servers and rare moments: encodings, locks of others, rights that the bot lacks, users that others dropped."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.servers import postgresql as servers
 
 
 def reader_elsewhere(harness: EngineHarness, database: str) -> Level:
-    """A level whose database is another one, which is open to everybody."""
+    """A level in another database, which is open to everybody."""
     return replace(readonly(), database=database)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_harness: EngineHarness, encoding: str) -> None:
+def test_a_user_with_names_outside_utf8_is_ended(own_harness: EngineHarness, encoding: str) -> None:
     database = f"{own_harness.database}_{encoding.lower()}"
     with own_harness.superuser() as c:
         c.execute(f"CREATE DATABASE {database} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'".encode())
@@ -52,9 +52,11 @@ def test_names_that_are_no_utf8_do_not_hold_up_the_end(own_harness: EngineHarnes
     assert any("té" in name for name in removal.left_behind)
 
 
-def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hand-over needs the table for itself. Until then: login blocked, sessions dead, and it is said that it goes on."""
-    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+def test_a_table_that_others_read_blocks_the_transfer(
+    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transfer needs an exclusive lock on the table. Until then the login is blocked, the sessions are dead, and the holder is named."""
+    monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
     spec, adapter = own_harness.spec(writer()), own_harness.adapter()
     adapter.create_user(spec)
     session = own_harness.login(spec)
@@ -71,8 +73,8 @@ def test_a_table_that_others_read_is_waited_for(own_harness: EngineHarness, monk
     assert adapter.drop_user(spec.username, spec.level).left_behind == ("shop.busy (table)",)
 
 
-def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: servers.PostgresServer) -> None:
-    """As a bot that made the level's role itself: once the user has lost the role, the bot reaches the schema no other way."""
+def test_a_bot_with_only_admin_option_on_the_level_ends_users(postgresql18: servers.PostgresServer) -> None:
+    """A bot that created the level's role itself: once the user has lost the role, the bot has no other access to the schema."""
     harness = build(postgresql18)
     with harness.superuser() as c:
         c.execute(f"GRANT shop_writer TO {harness.owner} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE".encode())
@@ -89,38 +91,38 @@ def test_a_bot_that_may_give_the_level_and_does_not_have_it(postgresql18: server
     assert not harness.role_exists(spec.username)
 
 
-def test_a_schema_nobody_may_create_in_any_more(own_harness: EngineHarness) -> None:
+def test_a_schema_closed_meanwhile_has_a_remedy(own_harness: EngineHarness) -> None:
     spec, adapter = own_harness.spec(writer()), own_harness.adapter()
     adapter.create_user(spec)
     with own_harness.login(spec) as c:
         c.execute("CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     with own_harness.superuser() as c:
         c.execute("REVOKE CREATE ON SCHEMA shop FROM shop_writer")
-    with pytest.raises(Rejected, match="cannot be handed over") as no:
+    with pytest.raises(Rejected, match="cannot get another owner") as rejected:
         adapter.drop_user(spec.username, spec.level)
     with own_harness.superuser() as c:
-        c.execute((no.value.remedy or "").encode())
+        c.execute((rejected.value.remedy or "").encode())
     assert adapter.drop_user(spec.username, spec.level).left_behind == ("shop.f() (function)",)
     with own_harness.superuser() as c:
         query = "SELECT has_schema_privilege('dbaccess_graveyard', 'shop', 'CREATE')"
         assert c.execute(query).fetchone() == (False,)
 
 
-def test_rights_that_others_gave_are_named(own_harness: EngineHarness) -> None:
+def test_rights_from_others_have_a_remedy(own_harness: EngineHarness) -> None:
     spec, adapter = own_harness.spec(readonly()), own_harness.adapter()
     adapter.create_user(spec)
     with own_harness.superuser() as c:
         c.execute(f"GRANT SELECT ON shop.orders TO {spec.username}".encode())
-    with pytest.raises(Rejected, match=f"rights in {own_harness.database}") as no:
+    with pytest.raises(Rejected, match=f"rights in {own_harness.database}") as rejected:
         adapter.drop_user(spec.username, spec.level)
-    statements = (no.value.remedy or "").split(": ", 1)[1]
+    statements = (rejected.value.remedy or "").split(": ", 1)[1]
     with own_harness.superuser() as c:
         c.execute(statements.encode())
     adapter.drop_user(spec.username, spec.level)
     assert not own_harness.role_exists(spec.username)
 
 
-def test_a_user_whom_others_dropped_with_a_session_open(own_harness: EngineHarness) -> None:
+def test_open_sessions_of_a_dropped_user_are_reported(own_harness: EngineHarness) -> None:
     spec, adapter = own_harness.spec(readonly()), own_harness.adapter()
     adapter.create_user(spec)
     session = own_harness.login(spec)
@@ -136,11 +138,9 @@ def test_a_user_whom_others_dropped_with_a_session_open(own_harness: EngineHarne
     session.close()
 
 
-def test_a_create_that_takes_too_long_leaves_nobody(
-    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Later than the caller waits for it, nothing may land any more."""
-    original = users.end_in
+def test_a_slow_create_leaves_no_user(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No create may land after the time that the caller waits for it."""
+    original = users.expiry_after
 
     def slow(*arguments: object) -> str:
         clock["now"] += 60
@@ -148,31 +148,31 @@ def test_a_create_that_takes_too_long_leaves_nobody(
 
     clock = {"now": time.monotonic()}
     monkeypatch.setattr(users.time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(users, "end_in", slow)
+    monkeypatch.setattr(users, "expiry_after", slow)
     spec = own_harness.spec(readonly())
     with pytest.raises(ServerDown, match="too slow"):
         own_harness.adapter().create_user(spec)
     assert not own_harness.role_exists(spec.username)
 
 
-def test_a_held_lock_ends_a_create_in_time(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LOCK_SECONDS", 1)
+def test_a_create_gives_up_on_a_held_lock_in_time(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
     level = Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
     spec, adapter = own_harness.spec(level), own_harness.adapter()
     with own_harness.superuser() as c:
         c.execute("BEGIN; LOCK TABLE pg_auth_members IN EXCLUSIVE MODE")
         began = time.monotonic()
-        with pytest.raises(ServerDown) as silent:
+        with pytest.raises(ServerDown) as down:
             adapter.create_user(spec)
         assert time.monotonic() - began < CREATE_LIMIT_SECONDS
-        assert silent.value.is_ambiguous
+        assert down.value.is_ambiguous
     assert adapter.drop_user(spec.username, level).notes == ()
     with own_harness.superuser() as c:
         assert c.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^dbaccess_support_'").fetchall() == []
 
 
-def test_many_tables_do_not_hold_up_the_end() -> None:
-    """More than the server has room for locks: one REASSIGN OWNED would fail for ever."""
+def test_a_user_with_more_tables_than_locks_is_ended() -> None:
+    """More tables than the server has room for locks: a single REASSIGN OWNED would always fail."""
     try:
         server = servers.start(18, extra="max_locks_per_transaction = 10\n")
     except servers.NoServer as missing:
@@ -199,23 +199,21 @@ def test_many_tables_do_not_hold_up_the_end() -> None:
         server.remove()
 
 
-def test_a_server_that_falls_silent_is_not_waited_for_for_ever(
-    own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original, stopped = users.end_in, list[int]()
+def test_a_frozen_server_ends_the_wait(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, stopped = users.expiry_after, list[int]()
 
-    def frozen(connection: connections.Connection, remaining: float) -> str:
+    def frozen(connection: connections.PostgreSQLConnection, remaining: float) -> str:
         stopped.append(connection.info.backend_pid)
         os.kill(stopped[0], signal.SIGSTOP)
         return original(connection, remaining)
 
-    monkeypatch.setattr(users, "end_in", frozen)
-    monkeypatch.setattr(connections, "SILENCE_SECONDS", -4.0)
+    monkeypatch.setattr(users, "expiry_after", frozen)
+    monkeypatch.setattr(connections, "ANSWER_MARGIN_SECONDS", -4.0)
     spec = own_harness.spec(readonly())
     try:
-        with pytest.raises(ServerDown) as silent:
+        with pytest.raises(ServerDown) as down:
             own_harness.adapter().create_user(spec)
-        assert silent.value.is_ambiguous
+        assert down.value.is_ambiguous
     finally:
         os.kill(stopped[0], signal.SIGCONT)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""What the driver raises becomes an adapter's error, with no secret on it."""
+"""Every error of the driver becomes an adapter error without secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg import errors
 from adapters.base import AdapterError, Rejected, Secrets, ServerDown, Target, Tls
 from adapters.contract import everything_on
 from adapters.postgresql import PostgreSQL
-from adapters.postgresql.errors import translated
+from adapters.postgresql.errors import translated_errors
 from tests.servers.postgresql import PostgresServer
 
 SECRET = "Never0Shown0Anywhere"
@@ -30,16 +30,16 @@ def every_class() -> list[type[psycopg.Error]]:
 
 
 def raised(error: BaseException) -> AdapterError:
-    with pytest.raises(AdapterError) as caught, translated((SECRET,), login="bot", database="shop"):
+    with pytest.raises(AdapterError) as caught, translated_errors((SECRET,), login="bot", database="shop"):
         raise error
     return caught.value
 
 
 @pytest.mark.parametrize("kind", every_class(), ids=lambda c: c.__name__)
-def test_every_class_of_the_driver_is_translated(kind: type[psycopg.Error]) -> None:
-    trouble = raised(kind(f"could not use postgresql://bot:{SECRET}@db/shop and {SECRET}"))
-    assert isinstance(trouble, ServerDown | Rejected)
-    assert SECRET not in everything_on(trouble)
+def test_every_driver_error_becomes_an_adapter_error(kind: type[psycopg.Error]) -> None:
+    error = raised(kind(f"could not use postgresql://bot:{SECRET}@db/shop and {SECRET}"))
+    assert isinstance(error, ServerDown | Rejected)
+    assert SECRET not in everything_on(error)
 
 
 @pytest.mark.parametrize(
@@ -58,21 +58,21 @@ def test_every_class_of_the_driver_is_translated(kind: type[psycopg.Error]) -> N
         errors.DuplicateObject,
     ],
 )
-def test_what_may_be_different_next_time(kind: type[psycopg.Error]) -> None:
-    trouble = raised(kind("x"))
-    assert isinstance(trouble, ServerDown)
-    assert trouble.is_ambiguous
+def test_temporary_errors_are_server_down(kind: type[psycopg.Error]) -> None:
+    error = raised(kind("x"))
+    assert isinstance(error, ServerDown)
+    assert error.is_ambiguous
 
 
 @pytest.mark.parametrize(
     "kind", [errors.SyntaxError, errors.UndefinedObject, errors.InsufficientPrivilege, errors.ReservedName]
 )
-def test_what_will_be_no_again(kind: type[psycopg.Error]) -> None:
+def test_permanent_errors_are_rejected(kind: type[psycopg.Error]) -> None:
     assert isinstance(raised(kind("x")), Rejected)
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("text", "expected"),
     [
         ("Connection refused", ServerDown),
         ("timeout expired", ServerDown),
@@ -91,14 +91,14 @@ def test_what_will_be_no_again(kind: type[psycopg.Error]) -> None:
         ('server certificate for "a" does not match host name "b"', Rejected),
     ],
 )
-def test_a_connection_that_does_not_come_about(words: str, expected: type[AdapterError]) -> None:
+def test_a_failed_connection_is_classified(text: str, expected: type[AdapterError]) -> None:
     head = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
-    trouble = raised(psycopg.OperationalError(head + words))
-    assert isinstance(trouble, expected)
-    if isinstance(trouble, ServerDown):
-        assert not trouble.is_ambiguous
+    error = raised(psycopg.OperationalError(head + text))
+    assert isinstance(error, expected)
+    if isinstance(error, ServerDown):
+        assert not error.is_ambiguous
     else:
-        assert trouble.remedy  # type: ignore[attr-defined]
+        assert error.remedy  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -111,19 +111,19 @@ def test_a_connection_that_does_not_come_about(words: str, expected: type[Adapte
         "",
     ],
 )
-def test_a_wrong_admin_url_is_named_by_its_reference(url: str) -> None:
-    with pytest.raises(Rejected) as no:
+def test_an_invalid_admin_url_is_named_by_its_reference(url: str) -> None:
+    with pytest.raises(Rejected) as rejected:
         PostgreSQL(target(), Secrets(admin_url=url))
-    assert "env:X" in no.value.what
-    assert SECRET not in everything_on(no.value)
+    assert "env:X" in rejected.value.what
+    assert SECRET not in everything_on(rejected.value)
 
 
-def test_real_refusals(postgresql: PostgresServer) -> None:
+def test_refusals_of_a_real_server_are_rejected(postgresql: PostgresServer) -> None:
     def check(url: str, **changes: object) -> Rejected:
-        with pytest.raises(Rejected) as no:
+        with pytest.raises(Rejected) as rejected:
             PostgreSQL(target(**changes), Secrets(admin_url=url)).check()
-        assert SECRET not in everything_on(no.value)
-        return no.value
+        assert SECRET not in everything_on(rejected.value)
+        return rejected.value
 
     with postgresql.admin() as c:
         c.execute(f"CREATE ROLE plain_bot LOGIN PASSWORD '{SECRET}'")

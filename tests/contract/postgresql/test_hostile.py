@@ -1,4 +1,4 @@
-"""A temporary user who does all it can to stay, to block its end, or to gain by it."""
+"""A hostile temporary user, which tries to stay, to prevent its revocation, or to gain rights by it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from adapters.base import Level, UserSpec
-from adapters.postgresql.connection import HAND_OVER, KEPT_ROLES, REVOKE_LIMIT_SECONDS, locked
+from adapters.postgresql.connection import LEFT_BEHIND_LOCK, MANAGED_ROLES_LOCK, REVOKE_LIMIT_SECONDS, advisory_lock
 from tests.contract.postgresql.conftest import harness_of
 from tests.contract.postgresql.harness import EngineHarness, writer
 from tests.open_faults import require
@@ -52,7 +52,7 @@ ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO shop_reader;
 GRANT SELECT ON public.notes TO PUBLIC;
 """
-KEPT = {
+LEFT_OBJECTS = {
     "public.notes (table)",
     "public.mood (type)",
     "public.small (type)",
@@ -89,7 +89,7 @@ def state_of_others(harness: EngineHarness) -> set[tuple[Any, ...]]:
 
 @pytest.fixture
 def open_harness(own_harness: EngineHarness) -> EngineHarness:
-    """A team that left doors open: everybody may create in public, make schemas, and use the other database."""
+    """A permissive setup: everybody may create in ``public``, create schemas, and use the other database."""
     with own_harness.superuser() as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
         c.execute("CREATE TABLE public.ran (who text)")
@@ -103,7 +103,7 @@ def open_harness(own_harness: EngineHarness) -> EngineHarness:
 
 @pytest.fixture
 def hostile(open_harness: EngineHarness) -> Iterator[tuple[UserSpec, list[psycopg.Connection[Any]]]]:
-    """The user, with all of its sessions open."""
+    """The user and its open sessions."""
     spec = open_harness.spec(writer())
     open_harness.adapter().create_user(spec)
     with contextlib.ExitStack() as stack:
@@ -131,8 +131,8 @@ def leave_things(stack: contextlib.ExitStack, harness: EngineHarness, spec: User
     session.execute(PLANTED.encode())
     session.execute("SELECT lo_from_bytea(0, 'bytes that are kept')")
     session.execute("CREATE TEMP TABLE passing AS SELECT 1 AS one")
-    for what in (KEPT_ROLES, HAND_OVER):
-        stack.enter_context(locked(session, what))
+    for what in (MANAGED_ROLES_LOCK, LEFT_BEHIND_LOCK):
+        stack.enter_context(advisory_lock(session, what))
     return session
 
 
@@ -164,7 +164,7 @@ def be_idle(stack: contextlib.ExitStack, harness: EngineHarness, spec: UserSpec)
 
 
 def locks_held(harness: EngineHarness) -> set[tuple[int, ...]]:
-    """Advisory locks in the bench's database; asked from another one, where nobody planted anything."""
+    """The advisory locks in the harness's database. The query runs in another database, where no user planted anything."""
     query = (
         "SELECT l.classid::bigint, l.objid::bigint FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
         " WHERE l.locktype = 'advisory' AND l.granted AND d.datname = %s"
@@ -174,7 +174,7 @@ def locks_held(harness: EngineHarness) -> set[tuple[int, ...]]:
 
 
 def prepare(harness: EngineHarness, spec: UserSpec) -> None:
-    """Two prepared transactions: its own, and one it hid behind its level's role."""
+    """Prepare two transactions: one as the user, and one as the level's role."""
     with contextlib.closing(psycopg.connect(harness.server.url(spec.username, spec.password, harness.database))) as c:
         c.execute("CREATE TABLE public.prepared_here (id int)")
         c.execute("PREPARE TRANSACTION 'own'")
@@ -183,7 +183,7 @@ def prepare(harness: EngineHarness, spec: UserSpec) -> None:
         c.execute("PREPARE TRANSACTION 'hidden'")
 
 
-def test_hostile_user_is_gone_and_gained_nothing(
+def test_a_hostile_user_is_ended_and_gains_nothing(
     open_harness: EngineHarness, hostile: tuple[UserSpec, list[psycopg.Connection[Any]]]
 ) -> None:
     spec, sessions = hostile
@@ -203,7 +203,7 @@ def test_hostile_user_is_gone_and_gained_nothing(
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
     assert not open_harness.role_exists(spec.username)
-    assert set(removal.left_behind) >= KEPT
+    assert set(removal.left_behind) >= LEFT_OBJECTS
     assert any("large object" in name for name in removal.left_behind)
     assert "public.elsewhere (table)" in removal.left_behind
     assert removal.left_with == "dbaccess_graveyard"
@@ -212,8 +212,8 @@ def test_hostile_user_is_gone_and_gained_nothing(
     changed = state_of_others(open_harness) ^ before
     assert {row[:2] for row in changed if row[0] not in ("class", "proc", "schema")} == set()
     assert not {row[1] for row in changed if str(row[1]).startswith("shop.") and row[1] != "shop.left_here()"}
-    nothing_ran_as_the_bot(open_harness)
-    graveyard_has_nothing(open_harness)
+    assert_nothing_ran_as_the_bot(open_harness)
+    assert_quarantine_role_has_nothing(open_harness)
     with open_harness.superuser() as c:
         assert c.execute("SELECT words FROM shop.theirs").fetchall() == [("kept",)]
         assert c.execute("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()").fetchone() == (
@@ -223,14 +223,14 @@ def test_hostile_user_is_gone_and_gained_nothing(
         assert c.execute("SELECT customer FROM shop.orders WHERE id = 1").fetchone() == (1,)
 
 
-def nothing_ran_as_the_bot(harness: EngineHarness) -> None:
+def assert_nothing_ran_as_the_bot(harness: EngineHarness) -> None:
     with harness.superuser() as c:
         ran = {who for (who,) in c.execute("SELECT who FROM public.ran").fetchall()}
     assert not {who for who in ran if who in (harness.bot, harness.owner, "dbaccess_graveyard", "postgres")}
 
 
-def graveyard_has_nothing(harness: EngineHarness) -> None:
-    """No roles, no login, and no right on anything that it does not own."""
+def assert_quarantine_role_has_nothing(harness: EngineHarness) -> None:
+    """The quarantine role has no memberships, no login, and no privilege on objects that it does not own."""
     with harness.superuser() as c:
         query = "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'dbaccess_graveyard'::regrole"
         assert c.execute(query).fetchall() == []
@@ -243,11 +243,11 @@ def graveyard_has_nothing(harness: EngineHarness) -> None:
         for (function,) in c.execute(
             "SELECT oid::regprocedure::text FROM pg_proc WHERE proowner = 'dbaccess_graveyard'::regrole AND prosecdef"
         ).fetchall():
-            pytest.fail(f"{function} runs as the graveyard")
+            pytest.fail(f"{function} runs as the quarantine role")
 
 
-def test_a_left_behind_view_and_function_open_nothing(open_harness: EngineHarness) -> None:
-    """The graveyard owns what others left, too: what runs with its owner's rights must not open that."""
+def test_a_left_behind_view_and_function_give_no_access(open_harness: EngineHarness) -> None:
+    """The quarantine role also owns what others left behind. Code that runs with its owner's rights must not read that."""
     adapter = open_harness.adapter()
     victim, thief, reader = (open_harness.spec(writer()) for _ in range(3))
     adapter.create_user(victim)
@@ -271,7 +271,7 @@ def test_a_left_behind_view_and_function_open_nothing(open_harness: EngineHarnes
     adapter.drop_user(reader.username, reader.level)
 
 
-def test_a_user_made_mighty_is_still_taken_away(postgresql: PostgresServer) -> None:
+def test_a_user_with_createrole_is_ended(postgresql: PostgresServer) -> None:
     harness = harness_of(postgresql, with_owner=True)
     spec = harness.spec(writer())
     harness.adapter().create_user(spec)
@@ -281,8 +281,8 @@ def test_a_user_made_mighty_is_still_taken_away(postgresql: PostgresServer) -> N
     assert not harness.role_exists(spec.username)
 
 
-def test_many_objects_do_not_hold_up_the_end(open_harness: EngineHarness) -> None:
-    """More large objects than the server has room for locks, made by a user who may only read."""
+def test_a_user_with_more_objects_than_locks_is_ended(open_harness: EngineHarness) -> None:
+    """A user with read access creates more large objects than the server has room for locks."""
     spec = open_harness.spec(Level(name="readonly", roles=("shop_reader",)))
     open_harness.adapter().create_user(spec)
     with open_harness.login(spec) as c:
@@ -290,10 +290,10 @@ def test_many_objects_do_not_hold_up_the_end(open_harness: EngineHarness) -> Non
     removal = open_harness.adapter().drop_user(spec.username, spec.level)
     assert not open_harness.role_exists(spec.username)
     assert len(removal.left_behind) == 200
-    assert any("12000 objects were kept" in note for note in removal.notes)
+    assert any("12000 objects were left behind" in note for note in removal.notes)
 
 
-def test_prepared_transactions_that_outlived_a_restart(open_harness: EngineHarness) -> None:
+def test_prepared_transactions_are_rolled_back_after_a_restart(open_harness: EngineHarness) -> None:
     spec = open_harness.spec(writer())
     open_harness.adapter().create_user(spec)
     with open_harness.login(spec) as c:
@@ -307,8 +307,8 @@ def test_prepared_transactions_that_outlived_a_restart(open_harness: EngineHarne
         assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
 
 
-def test_a_prepared_transaction_of_a_colleague_is_left_and_named(open_harness: EngineHarness) -> None:
-    """One that is not the user's and does not hold up its end: only its owner knows what it is for."""
+def test_a_prepared_transaction_of_a_colleague_is_kept_and_named(open_harness: EngineHarness) -> None:
+    """The transaction is not the user's and does not delay the revocation. Only its owner knows its purpose."""
     spec = open_harness.spec(writer())
     open_harness.adapter().create_user(spec)
     with contextlib.closing(psycopg.connect(open_harness.server.superuser_url(open_harness.database))) as c:

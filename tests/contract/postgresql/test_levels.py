@@ -1,4 +1,4 @@
-"""Levels: kept roles made equal to their grants, roles that are refused, settings."""
+"""Levels: managed roles that equal their grants, refused roles, settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from adapters.base import Connect, Grant, Level, Rejected
-from adapters.postgresql.levels import kept_role
+from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.harness import EngineHarness, readonly, support, writer
 
 
@@ -17,7 +17,7 @@ def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str 
     return Level(name=name, grants=(Grant(on=on, privileges=privileges),))
 
 
-def kept_roles(harness: EngineHarness, stem: str) -> list[str]:
+def managed_roles(harness: EngineHarness, stem: str) -> list[str]:
     with harness.superuser() as c:
         rows = c.execute(
             "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"dbaccess_{stem}_",)
@@ -25,7 +25,7 @@ def kept_roles(harness: EngineHarness, stem: str) -> list[str]:
     return [str(name) for (name,) in rows]
 
 
-def test_a_level_with_grants_sees_only_its_own(harness: EngineHarness) -> None:
+def test_a_level_with_grants_opens_only_its_tables(harness: EngineHarness) -> None:
     spec, adapter = harness.spec(support()), harness.adapter()
     adapter.create_user(spec)
     with harness.login(spec) as c:
@@ -34,37 +34,37 @@ def test_a_level_with_grants_sees_only_its_own(harness: EngineHarness) -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 c.execute(query.encode())
     assert not adapter.drop_user(spec.username, spec.level).notes
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_a_kept_role_lives_as_long_as_it_is_used(harness: EngineHarness) -> None:
+def test_a_managed_role_exists_while_it_is_used(harness: EngineHarness) -> None:
     first, second, adapter = harness.spec(support()), harness.spec(support()), harness.adapter()
     adapter.create_user(first)
     adapter.create_user(second)
-    (role,) = kept_roles(harness, "support")
+    (role,) = managed_roles(harness, "support")
     adapter.drop_user(first.username, first.level)
-    assert kept_roles(harness, "support") == [role]
+    assert managed_roles(harness, "support") == [role]
     with harness.login(second) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
     adapter.drop_user(second.username, second.level)
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_a_kept_role_is_made_equal_again(harness: EngineHarness) -> None:
-    """Somebody took from it and gave to it by hand; the next user has what its level says, and so has the first."""
+def test_a_managed_role_is_made_equal_to_its_grants_again(harness: EngineHarness) -> None:
+    """Somebody revoked and granted privileges of the managed role by hand. The next grant restores them, also for the first user."""
     first, adapter = harness.spec(support()), harness.adapter()
     adapter.create_user(first)
-    (role,) = kept_roles(harness, "support")
+    (role,) = managed_roles(harness, "support")
     with harness.superuser() as c:
         c.execute(f"SET ROLE {harness.owner or harness.bot}".encode())
         c.execute(f"REVOKE SELECT ON shop.customers FROM {role}".encode())
         c.execute("RESET ROLE")
         c.execute(f"GRANT SELECT ON shop.orders TO {role}".encode())
     second = harness.spec(support())
-    with pytest.raises(Rejected, match="does not hold what its level gives") as no:
-        adapter.create_user(second)  # what the owner gave, the bot cannot take
+    with pytest.raises(Rejected, match="does not hold what its level gives") as rejected:
+        adapter.create_user(second)  # the bot cannot revoke what the owner granted
     with harness.superuser() as c:
-        c.execute((no.value.remedy or "").encode())
+        c.execute((rejected.value.remedy or "").encode())
     adapter.create_user(second)
     with harness.login(second) as c:
         assert c.execute("SELECT count(*) FROM shop.customers").fetchone() == (1000,)
@@ -72,10 +72,10 @@ def test_a_kept_role_is_made_equal_again(harness: EngineHarness) -> None:
             c.execute("SELECT * FROM shop.orders")
     for spec in (first, second):
         adapter.drop_user(spec.username, spec.level)
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None:
+def test_a_level_with_schema_privileges_works(own_harness: EngineHarness) -> None:
     with own_harness.superuser() as c:
         holder = own_harness.owner or own_harness.bot
         c.execute(f"GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA shop TO {holder} WITH GRANT OPTION".encode())
@@ -95,7 +95,7 @@ def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None
         c.execute("CREATE FUNCTION shop.made() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     removal = adapter.drop_user(spec.username, level)
     assert removal.left_behind == ("shop.made (table)", "shop.made() (function)")
-    assert kept_roles(own_harness, "wide") == []
+    assert managed_roles(own_harness, "wide") == []
     with own_harness.superuser() as c:
         c.execute("DROP TABLE shop.made; DROP FUNCTION shop.made()")
 
@@ -118,17 +118,17 @@ def test_whole_schemas_and_schema_privileges(own_harness: EngineHarness) -> None
         (Level(name="x", roles=("dbaccess_graveyard",)), "left behind", None),
     ],
 )
-def test_what_is_refused_and_how_it_is_mended(
+def test_impossible_levels_are_refused_with_a_remedy(
     harness: EngineHarness, level: Level, says: str, remedy: str | None
 ) -> None:
     spec = harness.spec(level)
-    with pytest.raises(Rejected) as no:
+    with pytest.raises(Rejected) as rejected:
         harness.adapter().create_user(spec)
-    assert says in no.value.what
-    assert remedy is None or remedy in str(no.value.remedy)
+    assert says in rejected.value.what
+    assert remedy is None or remedy in str(rejected.value.remedy)
     assert not harness.role_exists(spec.username)
     harness.adapter().drop_user(spec.username, level)
-    assert kept_roles(harness, level.name) == []
+    assert managed_roles(harness, level.name) == []
 
 
 @pytest.mark.parametrize(
@@ -153,28 +153,28 @@ def test_dangerous_roles_are_refused(own_harness: EngineHarness, make: str, says
     assert any(says.replace("{r}", role) in f.what for f in own_harness.adapter().check([level]).problems)
 
 
-def test_names_do_not_clash() -> None:
+def test_managed_role_names_differ() -> None:
     from tests.contract.postgresql.test_errors import target
 
     one, level = target(), grants_level("shop.customers")
     names = {
-        kept_role(one, level),
-        kept_role(replace(one, prefix="tmp_"), level),
-        kept_role(replace(one, name="other"), level),
-        kept_role(one, grants_level("shop.orders")),
-        kept_role(one, grants_level("shop.customers", privileges=("UPDATE",))),
-        kept_role(one, replace(level, database="next")),
+        managed_role(one, level),
+        managed_role(replace(one, prefix="tmp_"), level),
+        managed_role(replace(one, name="other"), level),
+        managed_role(one, grants_level("shop.orders")),
+        managed_role(one, grants_level("shop.customers", privileges=("UPDATE",))),
+        managed_role(one, replace(level, database="next")),
     }
     assert len(names) == 6
-    assert kept_role(one, grants_level("s.t", name="x" * 40)).startswith("dbaccess_" + "x" * 12 + "_")  # type: ignore[union-attr]
-    assert kept_role(one, readonly()) is None
+    assert managed_role(one, grants_level("s.t", name="x" * 40)).startswith("dbaccess_" + "x" * 12 + "_")  # type: ignore[union-attr]
+    assert managed_role(one, readonly()) is None
 
 
-def test_a_planted_kept_role_is_not_given(own_harness: EngineHarness) -> None:
-    role = kept_role(own_harness.target(), support())
+def test_a_planted_managed_role_is_not_given(own_harness: EngineHarness) -> None:
+    role = managed_role(own_harness.target(), support())
     with own_harness.superuser() as c:
         c.execute(f"CREATE ROLE {role}; GRANT {role} TO {own_harness.owner} WITH ADMIN OPTION".encode())
-    with pytest.raises(Rejected, match="did not make"):
+    with pytest.raises(Rejected, match="did not create"):
         own_harness.adapter().create_user(own_harness.spec(support()))
     with own_harness.superuser() as c:
         c.execute(
@@ -186,17 +186,17 @@ def test_a_planted_kept_role_is_not_given(own_harness: EngineHarness) -> None:
         c.execute(f"DROP ROLE {role}".encode())
 
 
-def test_many_at_once_with_a_kept_role(harness: EngineHarness) -> None:
+def test_parallel_grants_with_a_managed_role(harness: EngineHarness) -> None:
     specs, adapter = [harness.spec(support()) for _ in range(16)], harness.adapter()
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(adapter.create_user, specs))
         list(pool.map(lambda spec: adapter.drop_user(spec.username, spec.level), specs))
     assert not any(harness.role_exists(spec.username) for spec in specs)
-    assert kept_roles(harness, "support") == []
+    assert managed_roles(harness, "support") == []
 
 
-def test_many_hand_over_at_once(own_harness: EngineHarness) -> None:
-    """All of them change the same schema's privileges for a moment, which fails in parallel unless they take turns."""
+def test_parallel_revocations_with_left_behind_objects(own_harness: EngineHarness) -> None:
+    """All revocations change the privileges of one schema for a moment. In parallel that fails unless they take turns."""
     specs, adapter = [own_harness.spec(writer()) for _ in range(8)], own_harness.adapter()
     for spec in specs:
         adapter.create_user(spec)
@@ -211,11 +211,11 @@ def test_many_hand_over_at_once(own_harness: EngineHarness) -> None:
     assert not any(removal.notes for removal in removals)
 
 
-def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: EngineHarness) -> None:
-    """Before 16 a member can always SET ROLE; what it makes as the kept role is handed over with the rest."""
+def test_objects_created_as_a_managed_role_are_left_behind(own_harness: EngineHarness) -> None:
+    """On PostgreSQL 15 a member can always SET ROLE. Objects that it creates as the managed role are left behind like its own."""
     spec, adapter = own_harness.spec(support()), own_harness.adapter()
     adapter.create_user(spec)
-    role = kept_role(own_harness.target(), support())
+    role = managed_role(own_harness.target(), support())
     with own_harness.login(spec) as c:
         try:
             c.execute(f"SET ROLE {role}".encode())
@@ -224,10 +224,10 @@ def test_a_user_of_a_kept_role_who_acts_as_it_leaves_nothing(own_harness: Engine
         c.execute("SELECT lo_create(0)")
     removal = adapter.drop_user(spec.username, spec.level)
     assert len(removal.left_behind) == 1
-    assert kept_roles(own_harness, "support") == []
+    assert managed_roles(own_harness, "support") == []
 
 
-def test_settings_are_the_users_own(harness: EngineHarness) -> None:
+def test_settings_apply_to_the_user(harness: EngineHarness) -> None:
     settings = {"statement_timeout": "7min", "search_path": "shop, public", "default_transaction_read_only": "on"}
     spec = harness.spec(Level(name="readonly", roles=("shop_reader",), settings=settings))
     harness.adapter().create_user(spec)
@@ -238,18 +238,18 @@ def test_settings_are_the_users_own(harness: EngineHarness) -> None:
     harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_setting_the_bot_may_not_give(harness: EngineHarness) -> None:
+def test_the_remedy_for_a_refused_setting_works(harness: EngineHarness) -> None:
     spec = harness.spec(Level(name="readonly", roles=("shop_reader",), settings={"log_statement": "all"}))
-    with pytest.raises(Rejected) as no:
+    with pytest.raises(Rejected) as rejected:
         harness.adapter().create_user(spec)
-    assert no.value.remedy == f"GRANT SET ON PARAMETER log_statement TO {harness.owner or harness.bot};"
+    assert rejected.value.remedy == f"GRANT SET ON PARAMETER log_statement TO {harness.owner or harness.bot};"
     with harness.superuser() as c:
-        c.execute(no.value.remedy.encode())
+        c.execute(rejected.value.remedy.encode())
     harness.adapter().create_user(spec)
     harness.adapter().drop_user(spec.username, spec.level)
 
 
-def test_a_level_of_another_database(harness: EngineHarness) -> None:
+def test_a_level_of_another_database_works(harness: EngineHarness) -> None:
     with harness.superuser(harness.other) as c:
         c.execute("CREATE SCHEMA IF NOT EXISTS next")
         c.execute("CREATE TABLE IF NOT EXISTS next.things (id int)")
@@ -266,10 +266,10 @@ def test_a_level_of_another_database(harness: EngineHarness) -> None:
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         harness.login(spec)
     adapter.drop_user(spec.username, level)
-    assert kept_roles(harness, "next") == []
+    assert managed_roles(harness, "next") == []
 
 
-def test_the_endpoint_says_what_was_configured(harness: EngineHarness) -> None:
+def test_the_endpoint_has_the_configured_values(harness: EngineHarness) -> None:
     connect = Connect(host="2001:db8::7", port=6000, database="sh op$", tls="require", note="VPN only")
     endpoint = harness.adapter(connect=connect).endpoint(readonly())
     assert endpoint.command == 'psql "postgresql://{username}:{password}@[2001:db8::7]:6000/sh%20op%24?sslmode=require"'

@@ -1,4 +1,4 @@
-"""A user that holds its own role locked does not hold up its end, its password or its expiry (A1)."""
+"""A user that holds a lock on its own role does not delay its revocation, a new password or a new expiry (A1)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def made(harness: EngineHarness, level: Level) -> UserSpec:
 
 
 def lock_itself(session: psycopg.Connection[Any], spec: UserSpec) -> None:
-    """What a client without autocommit does innocently."""
+    """Hold a lock on the user's role. A client without autocommit does this innocently."""
     session.execute("BEGIN")
     session.execute(f"ALTER ROLE {spec.username} PASSWORD 'x'".encode())
 
 
 def prepare_itself(harness: EngineHarness, spec: UserSpec, *, hidden_behind: str | None = None) -> None:
-    """The lock stays without any session; after SET ROLE the transaction belongs to the level's role."""
+    """Keep the lock without any session. After SET ROLE the prepared transaction belongs to the level's role."""
     url = harness.server.url(spec.username, spec.password, harness.database)
     with contextlib.closing(psycopg.connect(url)) as session:
         session.execute(f"ALTER ROLE {spec.username} PASSWORD 'x'".encode())
@@ -55,7 +55,7 @@ def assert_is_dead(session: psycopg.Connection[Any]) -> None:
 
 
 def assert_is_gone(harness: EngineHarness, spec: UserSpec, *sessions: psycopg.Connection[Any]) -> None:
-    """No role, no session, no new login with either password."""
+    """The role and the sessions are gone, and neither password logs in."""
     assert not harness.role_exists(spec.username)
     for session in sessions:
         assert_is_dead(session)
@@ -65,7 +65,7 @@ def assert_is_gone(harness: EngineHarness, spec: UserSpec, *sessions: psycopg.Co
 
 
 def assert_opens_nothing(harness: EngineHarness, spec: UserSpec) -> None:
-    """A login that is not blocked yet has lost its rights; without any it does not even connect."""
+    """A login that is not blocked yet has lost its rights: it cannot read, and mostly not even connect."""
     with (
         pytest.raises((psycopg.OperationalError, psycopg.errors.InsufficientPrivilege)),
         harness.login(spec) as session,
@@ -78,7 +78,7 @@ def spec(request: pytest.FixtureRequest, own_harness: EngineHarness) -> UserSpec
     return made(own_harness, readonly() if request.param == "reader" else writer())
 
 
-def test_an_open_alter_role_of_oneself(own_harness: EngineHarness, spec: UserSpec) -> None:
+def test_a_user_with_an_open_alter_role_is_ended(own_harness: EngineHarness, spec: UserSpec) -> None:
     locking, other = own_harness.login(spec), own_harness.login(spec)
     lock_itself(locking, spec)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
@@ -87,7 +87,7 @@ def test_an_open_alter_role_of_oneself(own_harness: EngineHarness, spec: UserSpe
 
 
 @pytest.mark.parametrize("hidden_behind", [None, "shop_writer"])
-def test_a_prepared_alter_role_of_oneself(own_harness: EngineHarness, hidden_behind: str | None) -> None:
+def test_a_user_with_a_prepared_alter_role_is_ended(own_harness: EngineHarness, hidden_behind: str | None) -> None:
     spec = made(own_harness, writer())
     prepare_itself(own_harness, spec, hidden_behind=hidden_behind)
     other = own_harness.login(spec)
@@ -98,8 +98,8 @@ def test_a_prepared_alter_role_of_oneself(own_harness: EngineHarness, hidden_beh
         assert any("the prepared transaction" in note and "shop_writer" in note for note in removal.notes)
 
 
-def test_a_storm_of_alter_role_of_oneself(own_harness: EngineHarness) -> None:
-    """Sessions that change the password and log in again without a pause."""
+def test_a_user_in_a_storm_of_alter_role_is_ended(own_harness: EngineHarness) -> None:
+    """Several sessions change the password and log in again without a pause."""
     spec, is_over, opened = made(own_harness, readonly()), threading.Event(), list[psycopg.Connection[Any]]()
     threads = [threading.Thread(target=storm, args=(own_harness, spec, is_over, opened)) for _ in range(STORM_SESSIONS)]
     for thread in threads:
@@ -132,14 +132,14 @@ def storm(
 
 
 def verifier_again(harness: EngineHarness, spec: UserSpec) -> str:
-    """The same password again, so that the next login works."""
+    """The verifier of the present password, so that the next login works."""
     with harness.superuser() as c:
         made = c.pgconn.encrypt_password(spec.password.encode(), spec.username.encode(), b"scram-sha-256")
     return made.decode()
 
 
-def test_a_password_and_an_expiry_do_not_wait_either(own_harness: EngineHarness) -> None:
-    """The session that holds the lock ends, the others live on."""
+def test_set_password_and_set_expiry_end_the_session_with_the_lock(own_harness: EngineHarness) -> None:
+    """The session that holds the lock is ended. The others live on."""
     spec, adapter = made(own_harness, readonly()), own_harness.adapter()
     other = own_harness.login(spec)
     locking = own_harness.login(spec)
@@ -157,28 +157,28 @@ def test_a_password_and_an_expiry_do_not_wait_either(own_harness: EngineHarness)
 
 
 def prepare_as_the_level(harness: EngineHarness, spec: UserSpec, gid: str) -> None:
-    """A transaction that belongs to the level's role and holds the user's role locked."""
+    """Prepare a transaction as the level's role that holds a lock on the user's role."""
     with harness.login(spec) as session:
         session.execute("BEGIN; SET LOCAL ROLE shop_writer")
         session.execute(f"SELECT pg_get_object_address('role', '{{{spec.username}}}', '{{}}')".encode())
         session.execute(f"PREPARE TRANSACTION '{gid}'".encode())
 
 
-def test_what_is_prepared_in_the_last_moment_is_rolled_back_and_named(
+def test_a_transaction_prepared_during_the_revocation_is_rolled_back(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the first look for prepared transactions, and before the user lost the role it prepared this one as."""
-    spec, looked = made(own_harness, writer()), list[str]()
+    """The user prepares it after the first search for prepared transactions, and before it loses the level's role."""
+    spec, revoked = made(own_harness, writer()), list[str]()
     real = revoke.revoke_memberships
 
-    def just_before(connection: connections.Connection, username: str) -> None:
-        looked.append(username)
+    def just_before(connection: connections.PostgreSQLConnection, username: str) -> None:
+        revoked.append(username)
         prepare_as_the_level(own_harness, spec, f"late {username}")
         real(connection, username)
 
     monkeypatch.setattr(revoke, "revoke_memberships", just_before)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
-    assert looked == [spec.username]
+    assert revoked == [spec.username]
     assert_is_gone(own_harness, spec)
     assert prepared(own_harness) == []
     assert any(f"'late {spec.username}' of shop_writer in {own_harness.database}" in note for note in removal.notes)
@@ -186,7 +186,7 @@ def test_what_is_prepared_in_the_last_moment_is_rolled_back_and_named(
 
 @pytest.fixture
 def stuck(own_harness: EngineHarness) -> Iterator[tuple[UserSpec, psycopg.Connection[Any]]]:
-    """A session that does not react, as one in a function that looks for no interrupt, with its own role locked."""
+    """A frozen session with a lock on the user's role. A function that ignores interrupts behaves like it."""
     spec = made(own_harness, readonly())
     session = own_harness.login(spec)
     lock_itself(session, spec)
@@ -198,12 +198,12 @@ def stuck(own_harness: EngineHarness) -> Iterator[tuple[UserSpec, psycopg.Connec
     session.close()
 
 
-def test_a_session_that_does_not_react_is_named_with_what_ends_it(
+def test_an_unresponsive_session_is_named_with_a_remedy(
     own_harness: EngineHarness, stuck: tuple[UserSpec, psycopg.Connection[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, session = stuck
     pid = session.info.backend_pid
-    monkeypatch.setattr(locks, "HELD_UP_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "BLOCKED_SECONDS", 1.0)
     with pytest.raises(Blocked, match=f"told to end and do not.*processes {pid}$|processes {pid};") as held:
         own_harness.adapter().drop_user(spec.username, spec.level)
     assert (held.value.remedy or "").endswith(f"kill {pid}")
@@ -214,7 +214,7 @@ def test_a_session_that_does_not_react_is_named_with_what_ends_it(
 
 @pytest.fixture
 def locked_by_a_stranger(own_harness: EngineHarness) -> Iterator[tuple[UserSpec, int]]:
-    """A superuser's open transaction, which the bot may not end."""
+    """A user whose role is locked by a superuser's open transaction, which the bot may not end."""
     spec = made(own_harness, readonly())
     stranger = own_harness.superuser()
     stranger.execute("BEGIN")
@@ -223,12 +223,12 @@ def locked_by_a_stranger(own_harness: EngineHarness) -> Iterator[tuple[UserSpec,
     stranger.close()
 
 
-def test_a_stranger_who_holds_the_lock_is_named(
+def test_a_superuser_with_the_lock_is_named(
     own_harness: EngineHarness, locked_by_a_stranger: tuple[UserSpec, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meanwhile the sessions are dead and the rights are gone: a login that still works opens nothing."""
+    """Meanwhile the sessions are dead and the rights are revoked: a login that still works gives no access."""
     spec, pid = locked_by_a_stranger
-    monkeypatch.setattr(locks, "HELD_UP_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "BLOCKED_SECONDS", 1.0)
     session = own_harness.login(spec)
     with pytest.raises(Blocked, match=f"session {pid} of") as held:
         own_harness.adapter().drop_user(spec.username, spec.level)
@@ -241,8 +241,8 @@ def test_a_stranger_who_holds_the_lock_is_named(
     assert_is_gone(own_harness, spec)
 
 
-def test_a_user_whose_mark_was_lost_is_ended(own_harness: EngineHarness) -> None:
-    """Comments on roles are lost by a dump without them."""
+def test_a_user_without_a_mark_is_ended(own_harness: EngineHarness) -> None:
+    """A dump without comments loses the marks."""
     spec = made(own_harness, readonly())
     session = own_harness.login(spec)
     with own_harness.superuser() as c:
@@ -251,24 +251,24 @@ def test_a_user_whose_mark_was_lost_is_ended(own_harness: EngineHarness) -> None
     assert_is_gone(own_harness, spec, session)
 
 
-def test_a_holder_that_is_gone_is_not_ended_again(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its process number may be somebody else's by then."""
-    looks = [[locks.Holder(name="ada", pid=4711)], [], []]
-    told = list[object]()
-    monkeypatch.setattr(locks, "holders", lambda *_: looks.pop(0))
-    monkeypatch.setattr(locks, "value", lambda _connection, _query, values: told.append(values) or True)
+def test_a_holder_that_is_gone_is_ended_only_once(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another session may have its process id by then."""
+    readings = [[locks.LockHolder(name="ada", pid=4711)], [], []]
+    ended = list[object]()
+    monkeypatch.setattr(locks, "holders", lambda *_: readings.pop(0))
+    monkeypatch.setattr(locks, "value", lambda _connection, _query, values: ended.append(values) or True)
     server = own_harness.adapter().server
-    watch = locks.Watch(server, 1, locks.anybody)
+    watch = locks.LockWatch(server, 1, locks.any_holder)
     with server.session() as connection:
-        while looks:
-            watch.look(connection)
-    assert told == [(4711,)]
+        while readings:
+            watch.end_holders(connection)
+    assert ended == [(4711,)]
     assert [holder.pid for holder in watch.seen] == [4711]
 
 
-def test_the_lock_limit_of_the_session_comes_back(own_harness: EngineHarness) -> None:
+def test_the_lock_timeout_is_restored(own_harness: EngineHarness) -> None:
     server = own_harness.adapter().server
     with server.session() as connection:
-        locks.insist(server, connection, lambda: connection.execute("SELECT 1"), may_end=locks.nobody)
+        locks.run_unblocked(server, connection, lambda: connection.execute("SELECT 1"), may_end=locks.no_holder)
         limit = connections.value(connection, "SELECT current_setting('lock_timeout')")
-        assert limit == f"{connections.LOCK_SECONDS}s"
+        assert limit == f"{connections.LOCK_TIMEOUT_SECONDS}s"

@@ -1,4 +1,4 @@
-"""The server's own job: set up by the documented file, measured by ``check``, and ending sessions with dbaccess gone."""
+"""The pg_cron job: the documented file sets it up, ``check`` measures it, and it ends sessions while dbaccess is down."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tests.servers.postgresql import PostgresServer, psql
 
 SETUP = Path(__file__).resolve().parents[3] / "docs" / "postgresql-reaper.sql"
 LONG_AGO = -180.0
-"""Seconds: an end that was before the job's own patience."""
+"""Seconds from now to an expiry that is older than the job's delay of two minutes."""
 PINNED_PATH = "pg_catalog, pg_temp"
 A_RUN = 75.0
-"""Seconds: pg_cron 1.4 starts jobs at full minutes."""
+"""Seconds within which a job runs: pg_cron 1.4 starts jobs at full minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +36,17 @@ def server() -> Iterator[PostgresServer]:
 
 
 def set_up(harness: EngineHarness) -> None:
-    """As the file says."""
+    """Run the setup file as it documents."""
     names = ["-v", f"login={harness.bot}", "-v", f"role={harness.owner or harness.bot}"]
-    words = [str(psql()), "-X", "-q", "-d", harness.server.superuser_url(), *names, "-f", str(SETUP)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    arguments = [str(psql()), "-X", "-q", "-d", harness.server.superuser_url(), *names, "-f", str(SETUP)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stderr
 
 
 @pytest.fixture(scope="module", params=["admin role", "own login"])
 def harness(request: pytest.FixtureRequest, server: PostgresServer) -> EngineHarness:
-    """Set up twice, as it may be."""
+    """A harness with the job. The setup runs twice, because it may be repeated."""
     found = build(server, with_owner=request.param == "admin role")
     set_up(found)
     set_up(found)
@@ -70,22 +70,22 @@ def command(harness: EngineHarness) -> str:
 
 
 def run_now(harness: EngineHarness, *, search_path: str = PINNED_PATH) -> None:
-    """What the job runs, as whom it runs, where it runs. ``search_path`` takes the place of the one that it sets."""
+    """Run the job's statement with its role and in its database. ``search_path`` replaces the one that the statement sets."""
     statements = command(harness)
     assert f"search_path = {PINNED_PATH};" in statements
     with psycopg.connect(harness.server.url(harness.bot, BOT_PASSWORD), autocommit=True) as c:
         c.execute(statements.replace(PINNED_PATH, search_path).encode())
 
 
-def about(harness: EngineHarness, words: str = "") -> tuple[Enforced, list[Finding]]:
+def about(harness: EngineHarness, text: str = "") -> tuple[Enforced, list[Finding]]:
     health = harness.adapter().check([readonly()])
     assert health.problems == ()
     return health.enforced, [
-        f for f in health.findings if "session" in f.what or reaper.JOB in f.what if words in f.what
+        f for f in health.findings if "session" in f.what or reaper.JOB in f.what if text in f.what
     ]
 
 
-def test_it_ends_sessions_of_users_past_their_end(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+def test_the_job_ends_sessions_of_expired_users(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     spec, login = session
     run_now(harness)
     assert login.is_alive()
@@ -97,13 +97,13 @@ def test_it_ends_sessions_of_users_past_their_end(harness: EngineHarness, sessio
     wait_until(lambda: not login.is_alive())
 
 
-def test_it_touches_nobody_else(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
-    """Users that a DBA made with an end, kept roles, another bot's, and the bot itself."""
+def test_the_job_ends_no_other_sessions(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+    """Expired roles without a mark of a user: one of a DBA, a managed role, and one with a similar mark."""
     spec, login = session
     harness.adapter().set_expiry(spec.username, LONG_AGO)
     others = {
         "plain": "a word",
-        "kept": f"dbaccess ledger={harness.ledger} level=x",
+        "managed": f"dbaccess ledger={harness.ledger} level=x",
         "marked": "xdbaccess ledger=a request=1",
     }
     found: dict[str, psycopg.Connection[Any]] = {}
@@ -124,7 +124,9 @@ def test_it_touches_nobody_else(harness: EngineHarness, session: tuple[UserSpec,
         connection.close()
 
 
-def test_one_it_may_not_end_does_not_spare_the_rest(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+def test_a_session_that_the_job_may_not_end_does_not_stop_it(
+    harness: EngineHarness, session: tuple[UserSpec, Login]
+) -> None:
     spec, login = session
     other = build(harness.server)
     foreign = other.spec(readonly())
@@ -138,7 +140,7 @@ def test_one_it_may_not_end_does_not_spare_the_rest(harness: EngineHarness, sess
     other.adapter().drop_user(foreign.username, foreign.level)
 
 
-def test_nothing_planted_in_its_database_runs(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
+def test_the_job_runs_no_planted_function(harness: EngineHarness, session: tuple[UserSpec, Login]) -> None:
     spec, login = session
     with harness.superuser("postgres") as c:
         c.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
@@ -152,7 +154,7 @@ def test_nothing_planted_in_its_database_runs(harness: EngineHarness, session: t
     try:
         harness.adapter().set_expiry(spec.username, LONG_AGO)
         run_now(harness, search_path="public, pg_catalog")
-        assert login.is_alive(), "what was planted is in the way of a job that looks in public first"
+        assert login.is_alive(), "a job that searches public first runs the planted objects"
         run_now(harness)
         wait_until(lambda: not login.is_alive())
     finally:
@@ -161,20 +163,20 @@ def test_nothing_planted_in_its_database_runs(harness: EngineHarness, session: t
             c.execute("DROP OPERATOR public.= (oid, oid); DROP FUNCTION public.planted")
 
 
-def test_the_file_runs_what_check_looks_for() -> None:
+def test_the_setup_file_has_the_statement_that_check_expects() -> None:
     assert reaper.COMMAND in SETUP.read_text()
     assert f"'{reaper.JOB}', '{reaper.SCHEDULE}'" in SETUP.read_text()
 
 
-def test_without_the_job_only_the_login_ends(server: PostgresServer) -> None:
+def test_without_the_job_the_server_ends_only_the_login(server: PostgresServer) -> None:
     bare = build(server)
     enforced, (finding,) = about(bare)
     assert (enforced, finding.is_ok) == (Enforced.LOGIN, True)
     assert reaper.SETUP in finding.what
 
 
-def test_it_is_really_run_and_measured(server: PostgresServer) -> None:
-    """Nobody but the server ends this session."""
+def test_pg_cron_runs_the_job_and_check_measures_it(server: PostgresServer) -> None:
+    """Only the server ends this session."""
     harness = build(server)
     set_up(harness)
     spec = harness.spec(readonly(), remaining=LONG_AGO + 181)
@@ -184,9 +186,9 @@ def test_it_is_really_run_and_measured(server: PostgresServer) -> None:
         wait_until(lambda: not Login(connection).is_alive(), within=A_RUN)
     wait_until(lambda: about(harness)[0] is Enforced.SESSIONS)
     (finding,) = about(harness)[1]
-    assert finding.what == "the server itself ends open sessions 2 to 3 minutes after their end"
+    assert finding.what == "the server itself ends open sessions 2 to 3 minutes after their expiry"
     harness.adapter().drop_user(spec.username, spec.level)
-    _is_measured(harness)
+    _assert_each_problem_is_measured(harness)
 
 
 SPOILED = {
@@ -204,24 +206,24 @@ SPOILED = {
 }
 
 
-def _is_measured(harness: EngineHarness) -> None:
-    """Each thing that is not so takes the promise back. The job is kept from running meanwhile."""
+def _assert_each_problem_is_measured(harness: EngineHarness) -> None:
+    """Each problem with the job withdraws the promise. The job does not run meanwhile."""
     mine = sql.SQL("jobid = (SELECT jobid FROM cron.job WHERE username = {})").format(sql.Literal(harness.bot))
-    for words, (spoil, remedy) in SPOILED.items():
+    for text, (spoil, remedy) in SPOILED.items():
         with harness.superuser("postgres") as c:
             c.execute(sql.SQL("UPDATE cron.job SET schedule = '0 0 1 1 *' WHERE {}").format(mine))
-            assert about(harness)[0] is Enforced.SESSIONS, f"before it {words}"
+            assert about(harness)[0] is Enforced.SESSIONS, f"before: {text}"
             c.execute(sql.SQL("{} WHERE {}").format(sql.SQL(spoil), mine))
             enforced, (finding,) = about(harness)
             assert (enforced, finding.is_ok) == (Enforced.LOGIN, False)
-            assert words in finding.what
+            assert text in finding.what
             if remedy is None:
                 c.execute((finding.remedy or "").encode())
             else:
                 c.execute(sql.SQL("{} WHERE {}").format(sql.SQL(remedy), mine))
 
 
-def test_standbys_are_not_promised_for(harness: EngineHarness) -> None:
+def test_with_standbys_the_server_ends_only_the_login(harness: EngineHarness) -> None:
     with harness.superuser("postgres") as c:
         job = "SELECT jobid, 1000000 + jobid, 'succeeded', now(), now(), username FROM cron.job WHERE username = %s"
         c.execute(

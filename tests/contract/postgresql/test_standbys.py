@@ -1,4 +1,4 @@
-"""Sessions on streaming standbys: ended there, counted and named; a death after each step."""
+"""Sessions on streaming standbys are ended, counted and named, also after a crash at each step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.contract.postgresql.harness import (
     readonly,
     support,
 )
-from tests.contract.postgresql.pair import Pair, login_at, opened
+from tests.contract.postgresql.standby_pair import Pair, login_at, opened
 from tests.servers.postgresql import PostgresServer
 
 
@@ -31,7 +31,7 @@ def harness(paired: EngineHarness) -> EngineHarness:
     return paired
 
 
-def test_a_session_on_the_standby_ends(harness: EngineHarness, pair: Pair) -> None:
+def test_sessions_on_both_servers_are_ended(harness: EngineHarness, pair: Pair) -> None:
     expect_within(1.0, lambda: end_with_sessions_on_both(harness, pair))
 
 
@@ -55,7 +55,7 @@ def end_with_sessions_on_both(harness: EngineHarness, pair: Pair) -> float:
     return took
 
 
-def test_what_runs_on_the_standby_ends(harness: EngineHarness, pair: Pair) -> None:
+def test_a_running_statement_on_the_standby_is_ended(harness: EngineHarness, pair: Pair) -> None:
     expect_within(1.0, lambda: end_with_work(harness, pair))
 
 
@@ -77,7 +77,7 @@ def end_with_work(harness: EngineHarness, pair: Pair) -> float:
     return ended[0] - began
 
 
-def test_a_storm_of_logins_on_the_standby(harness: EngineHarness, pair: Pair) -> None:
+def test_a_user_in_a_storm_of_logins_on_the_standby_is_ended(harness: EngineHarness, pair: Pair) -> None:
     for _ in range(3):
         spec, first = opened(harness, pair)
         sessions, is_over = [first], threading.Event()
@@ -106,7 +106,7 @@ def storm(harness: EngineHarness, pair: Pair, spec: UserSpec, sessions: list[Log
 
 
 def sessions_left(standby: PostgresServer) -> list[tuple[Any, ...]]:
-    """Of users that begin as a bench's do, and of users that are no more."""
+    """The sessions of users with a harness's prefix, and of users that were dropped."""
     with standby.admin() as c:
         return c.execute(
             "SELECT pid, usename FROM pg_stat_activity a WHERE usesysid IS NOT NULL AND"
@@ -114,7 +114,7 @@ def sessions_left(standby: PostgresServer) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def test_drop_killed_after_each_statement(pair: Pair) -> None:
+def test_drop_is_completed_after_a_crash_at_each_statement(pair: Pair) -> None:
     harness = replace(build(pair.primary), standbys=(pair.standby,))
     pair.catch_up()
     spec, _ = opened(harness, pair)
@@ -129,7 +129,7 @@ def test_drop_killed_after_each_statement(pair: Pair) -> None:
         assert not harness.role_exists(spec.username), f"after step {step}"
 
 
-def test_an_absent_user_is_looked_for_there_too(harness: EngineHarness, pair: Pair) -> None:
+def test_open_sessions_of_an_absent_user_on_the_standby_are_reported(harness: EngineHarness, pair: Pair) -> None:
     spec, there = opened(harness, pair)
     with harness.superuser() as c:
         c.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(spec.username)))
@@ -142,7 +142,7 @@ def test_an_absent_user_is_looked_for_there_too(harness: EngineHarness, pair: Pa
     wait_until(lambda: not there.is_alive())
 
 
-def test_a_standby_is_not_asked_to_make_or_end_users(harness: EngineHarness, pair: Pair) -> None:
+def test_a_standby_as_primary_is_server_down(harness: EngineHarness, pair: Pair) -> None:
     spec, _ = opened(harness, pair)
     swapped = Secrets(admin_url=harness.secrets().replicas[0], replicas=(harness.secrets().admin_url,))
     with pytest.raises(ServerDown, match="standby now"):

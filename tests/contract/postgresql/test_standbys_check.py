@@ -1,4 +1,4 @@
-"""What ``check`` says of standbys."""
+"""The findings of ``check`` about standbys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.contract.postgresql.harness import (
     make_login,
     readonly,
 )
-from tests.contract.postgresql.pair import Pair, had_here, opened
+from tests.contract.postgresql.standby_pair import Pair, had_here, opened
 from tests.servers import postgresql as servers
 
 
@@ -27,12 +27,12 @@ def harness(paired: EngineHarness) -> EngineHarness:
 
 
 def check(harness: EngineHarness) -> tuple[list[str], list[str]]:
-    """What is wrong with standbys, fatal or not."""
+    """The problems, and the warnings about standbys."""
     health = harness.adapter().check([readonly()])
     return [f.what for f in health.problems], [f.what for f in health.warnings if "standby" in f.what]
 
 
-def test_check_of_a_healthy_standby(harness: EngineHarness, pair: Pair) -> None:
+def test_check_accepts_a_healthy_standby(harness: EngineHarness, pair: Pair) -> None:
     health = harness.adapter().check([readonly()])
     assert check(harness) == ([], [])
     assert any("env:STANDBY_1 answers" in f.what for f in health.findings)
@@ -47,26 +47,26 @@ def test_check_names_a_standby_that_is_down(harness: EngineHarness, pair: Pair) 
     assert problem.startswith("the standby behind env:STANDBY_1: no connection")
 
 
-def test_check_names_one_that_is_no_standby(harness: EngineHarness, pair: Pair) -> None:
+def test_check_names_a_server_that_is_no_standby(harness: EngineHarness, pair: Pair) -> None:
     (problem,), _ = check(replace(harness, standbys=(pair.primary,)))
     assert problem == "the standby behind env:STANDBY_1 is no standby: it accepts writes of its own"
 
 
-def test_check_says_that_a_standby_waits(harness: EngineHarness, pair: Pair) -> None:
+def test_check_warns_of_a_paused_or_delayed_standby(harness: EngineHarness, pair: Pair) -> None:
     with pair.lagging():
-        assert any("env:STANDBY_1 has paused" in words for words in check(harness)[1])
+        assert any("env:STANDBY_1 has paused" in text for text in check(harness)[1])
     with pair.standby.admin() as c:
         c.execute("ALTER SYSTEM SET recovery_min_apply_delay = '5min'")
         c.execute("SELECT pg_reload_conf()")
         try:
-            wait_until(lambda: any("is kept 5min behind" in words for words in check(harness)[1]))
+            wait_until(lambda: any("is kept 5min behind" in text for text in check(harness)[1]))
         finally:
             c.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
             c.execute("SELECT pg_reload_conf()")
 
 
-def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> None:
-    """Where the bot acts as its own login, only that one is a member of the users it makes."""
+def test_another_login_on_the_standby_needs_pg_signal_backend(pair: Pair) -> None:
+    """Where the bot acts as its own login, only that login is a member of the users that it creates."""
     harness = build(pair.primary, with_owner=False)
     second = f"second_{harness.bot}"
     with pair.primary.admin() as c:
@@ -81,12 +81,12 @@ def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> No
     spec, there = opened(harness, pair)
     (problem,) = adapter.check([readonly()]).problems
     assert problem.what == "the standby behind env:STANDBY_1: the bot may not end sessions there"
-    with pytest.raises(Rejected, match="may not end the user's sessions") as no:
+    with pytest.raises(Rejected, match="may not end the user's sessions") as rejected:
         adapter.drop_user(spec.username, spec.level)
-    assert no.value.remedy == f"GRANT pg_signal_backend TO {second};"
-    assert (problem.remedy or "").startswith(no.value.remedy)
+    assert rejected.value.remedy == f"GRANT pg_signal_backend TO {second};"
+    assert (problem.remedy or "").startswith(rejected.value.remedy)
     with pair.primary.admin() as c:
-        c.execute(no.value.remedy.encode())
+        c.execute(rejected.value.remedy.encode())
     pair.catch_up()
     assert not adapter.check([readonly()]).problems
     assert adapter.drop_user(spec.username, spec.level).sessions_ended == 1
@@ -94,7 +94,7 @@ def test_another_login_on_the_standby_needs_a_right_of_its_own(pair: Pair) -> No
 
 
 def test_a_logical_subscriber_is_no_standby() -> None:
-    """It has users of its own and none of this server's; nothing is to be named for it."""
+    """A logical subscriber has none of this server's users, so it is no replica to name."""
     with had_here(lambda: servers.start(15, extra="wal_level = logical\n")) as server:
         harness = build(server)
         reads = [str(servers.binaries(15) / "pg_recvlogical"), "-d", server.superuser_url(), "-S", "subscriber"]

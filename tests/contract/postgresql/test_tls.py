@@ -1,4 +1,4 @@
-"""TLS as it is configured, against a server that speaks it."""
+"""The configured TLS modes against a server with TLS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def speaks_tls(harness: EngineHarness, tls: Tls) -> bool:
         return bool(connection.pgconn.ssl_in_use)
 
 
-def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
+def test_valid_tls_modes_connect(secured: EngineHarness, pem: Certificates) -> None:
     known = str(pem.ca)
     for tls in (
         Tls(mode="verify-full", ca=known),
@@ -45,18 +45,18 @@ def test_what_is_let_through(secured: EngineHarness, pem: Certificates) -> None:
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
-def test_what_is_not(secured: EngineHarness, pem: Certificates, mode: str) -> None:
+def test_an_unknown_authority_is_rejected(secured: EngineHarness, pem: Certificates, mode: str) -> None:
     for ca in (str(pem.stranger), "/nowhere/ca.pem"):
-        with pytest.raises(Rejected, match=r"put tls in databases\.yml right"):
+        with pytest.raises(Rejected, match=r"correct tls in databases\.yml"):
             secured.adapter(tls=Tls(mode=mode, ca=ca)).identity()
 
 
-def test_a_server_without_it(postgresql18: servers.PostgresServer) -> None:
-    with pytest.raises(Rejected, match=r"put tls in databases\.yml right"):
+def test_a_server_without_tls_is_rejected(postgresql18: servers.PostgresServer) -> None:
+    with pytest.raises(Rejected, match=r"correct tls in databases\.yml"):
         build(postgresql18).adapter(tls=Tls(mode="require")).identity()
 
 
-def test_users_log_in_over_it(secured: EngineHarness, pem: Certificates) -> None:
+def test_users_log_in_over_tls(secured: EngineHarness, pem: Certificates) -> None:
     adapter, spec = secured.adapter(tls=Tls(mode="verify-ca", ca=str(pem.ca))), secured.spec(readonly())
     adapter.create_user(spec)
     login = adapter.login(spec.username, spec.password, spec.level)

@@ -1,4 +1,4 @@
-"""Benches: a Redis 7 with an ACL file, one that keeps users in its configuration, a Redis 8, a Valkey, and a primary with its replica."""
+"""Harnesses: Redis 7 with an ACL file, Redis 7 that saves users in its configuration file, Redis 8, Valkey, and a primary with its replica."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def redis7() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def redis7_config() -> Iterator[RedisServer]:
-    yield from had(lambda: servers.start(REDIS, keeps="config"))
+    yield from had(lambda: servers.start(REDIS, saves_in="config"))
 
 
 @pytest.fixture(scope="session")
@@ -61,19 +61,19 @@ def pair(redis7: RedisServer, redis7_replica: RedisServer) -> EngineHarness:
     return EngineHarness((redis7, redis7_replica))
 
 
-KINDS = {f"{f.name} {keeps}": (f, keeps) for f in (REDIS, VALKEY) for keeps in ("aclfile", "config")}
+KINDS = {f"{f.name} {place}": (f, place) for f in (REDIS, VALKEY) for place in ("aclfile", "config")}
 
 
 @pytest.fixture(params=KINDS)
 def own(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server that a test may spoil."""
-    flavour, keeps = KINDS[request.param]
-    yield from had(lambda: servers.start(flavour, keeps=keeps))
+    """A server of the test's own, which it may break."""
+    flavour, place = KINDS[request.param]
+    yield from had(lambda: servers.start(flavour, saves_in=place))
 
 
 @pytest.fixture
 def started() -> Iterator[Callable[..., RedisServer]]:
-    """Starts such servers as a test needs them."""
+    """Starts servers of the test's own, which end with it."""
     running = list[Iterator[RedisServer]]()
 
     def start(flavour: servers.Flavour = REDIS, **how: Any) -> RedisServer:

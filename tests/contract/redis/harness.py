@@ -1,4 +1,4 @@
-"""Redis servers set up as a team would: no open default account, and a bot with the rights that ``check`` looks for and none on keys."""
+"""Redis servers set up for production: the default account is closed, and the bot has the rights that ``check`` asks for and none on keys."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ WRITING = Level(name="readwrite", roles=("readwrite",))
 NARROW = Level(name="support", grants=(Grant(on=("shop:customers*",), privileges=("@read",)),))
 
 
-class Noted(Redis):
-    """Notes the passwords: the command for a person asks for it, and so somebody must know it."""
+class RecordingRedis(Redis):
+    """Records the passwords of the users it creates. The pasted command prompts for the password, so the test must know it."""
 
     passwords: dict[str, str]
 
@@ -56,35 +56,35 @@ class Noted(Redis):
 
 @dataclass
 class Session:
-    """A login of a temporary user. ``ask`` never connects again."""
+    """A login of a temporary user that never connects again."""
 
     connection: Any
     is_open: bool = True
 
-    def ask(self, *words: str | int) -> Any:
+    def execute(self, *arguments: str | int) -> Any:
         assert self.is_open
         try:
-            self.connection.send_command(*words, check_health=False)
+            self.connection.send_command(*arguments, check_health=False)
             return self.connection.read_response()
         except NoPermissionError as error:
             raise Denied(str(error)) from None
 
     def read(self) -> int:
-        return int(self.ask("HLEN", "shop:customers"))
+        return int(self.execute("HLEN", "shop:customers"))
 
     def read_beside(self) -> int:
-        return int(self.ask("HLEN", "shop:orders"))
+        return int(self.execute("HLEN", "shop:orders"))
 
     def write(self) -> None:
-        self.ask("HSET", "shop:orders", "1", "1")
+        self.execute("HSET", "shop:orders", "1", "1")
 
     def work(self, seconds: float) -> None:
-        self.ask("XREAD", "BLOCK", int(seconds * 1000), "STREAMS", "shop:customers:news", "$")
+        self.execute("XREAD", "BLOCK", int(seconds * 1000), "STREAMS", "shop:customers:news", "$")
 
     def is_alive(self) -> bool:
         if self.is_open:
             try:
-                self.ask("PING")
+                self.execute("PING")
             except (RedisError, OSError):
                 self.close()
         return self.is_open
@@ -96,7 +96,7 @@ class Session:
 
 @dataclass
 class EngineHarness:
-    """Nodes with a bot on each. Names are its own, so that benches share servers. As ``adapters.contract`` asks for it."""
+    """Implements ``adapters.harness.EngineHarness`` for nodes with a bot on each. Its names are unique, so that harnesses can share servers."""
 
     nodes: tuple[RedisServer, ...]
     bot: str = field(default_factory=lambda: f"bot_{secrets.token_hex(3)}")
@@ -119,12 +119,12 @@ class EngineHarness:
         return self.nodes[0]
 
     def fill(self) -> None:
-        """What there is to read; the servers keep no data over a restart."""
+        """Write the keys that levels read. The servers save no data over a restart."""
         if self.server.run("INFO", "replication")["role"] == "slave":
             return
         for key in ("shop:customers", "shop:orders"):
-            words = [str(word) for n in range(CUSTOMERS) for word in (n, f"{key} {n}")]
-            self.server.run("HSET", key, *words)
+            arguments = [str(word) for n in range(CUSTOMERS) for word in (n, f"{key} {n}")]
+            self.server.run("HSET", key, *arguments)
 
     def target(self, **changes: object) -> Target:
         found = Target(
@@ -144,9 +144,9 @@ class EngineHarness:
 
     def adapter(
         self, *, ledger: str | None = None, identity: str | None = None, bot: str | None = None, **changes: object
-    ) -> Noted:
+    ) -> RecordingRedis:
         target = self.target(ledger=ledger or self.ledger, identity=identity, **changes)
-        found = Noted(target, self.urls(bot))
+        found = RecordingRedis(target, self.urls(bot))
         found.passwords = self.passwords
         return found
 
@@ -156,7 +156,7 @@ class EngineHarness:
         password = secrets.token_hex(16)
         return UserSpec(username=name, password=password, level=level, remaining=remaining, request_id=number)
 
-    def lacking(self) -> dict[str, Noted]:
+    def lacking(self) -> dict[str, RecordingRedis]:
         found = {}
         for right in LACKING:
             bot = f"{self.bot}_{right.replace('|', '_')}"
@@ -196,11 +196,11 @@ class EngineHarness:
         return Session(connection)
 
     def login_by(self, command: str) -> str:
-        _, *words = shlex.split(command)
+        _, *arguments = shlex.split(command)
         client = servers.command(self.server.flavour, self.server.flavour.client)
-        known = self.passwords[words[words.index("--user") + 1]]
+        known = self.passwords[arguments[arguments.index("--user") + 1]]
         done = subprocess.run(
-            [*client, *words, "CLIENT", "INFO"],
+            [*client, *arguments, "CLIENT", "INFO"],
             input=known + "\n",
             capture_output=True,
             text=True,
@@ -228,9 +228,9 @@ class EngineHarness:
 
 
 def make_bot(node: RedisServer, name: str, rights: list[str]) -> None:
-    words = ["reset", "on", f">{BOT_PASSWORD}", "resetchannels", *(f"+{right}" for right in rights)]
-    node.run("ACL", "SETUSER", name, *words)
-    if node.keeps == "aclfile":
+    arguments = ["reset", "on", f">{BOT_PASSWORD}", "resetchannels", *(f"+{right}" for right in rights)]
+    node.run("ACL", "SETUSER", name, *arguments)
+    if node.saves_in == "aclfile":
         node.run("ACL", "SAVE")
-    elif node.keeps == "config":
+    elif node.saves_in == "config":
         node.run("CONFIG", "REWRITE")

@@ -1,4 +1,4 @@
-"""Servers whose commands were renamed or disabled, and the names, passwords and addresses that a server allows."""
+"""Servers with renamed or disabled commands, and unusual passwords, addresses and key patterns."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from tests.servers.redis import PASSWORD, REDIS, TESTER, VALKEY, Flavour, RedisS
 
 FANCY = "p@ss/w:rd#1?x%zz&+ é"
 DISABLED = 'rename-command {} ""\n'
-KEEPS = ("aclfile", "config")
+PLACES = ("aclfile", "config")
 WITHOUT_CONFIG = {"disabled": 'rename-command CONFIG ""\n', "renamed": 'rename-command CONFIG "cfg-9f"\n'}
 HARMLESS = {
     "plain": "",
-    "what the bot needs not": "".join(f'rename-command {c} ""\n' for c in ("FLUSHALL", "DEBUG", "KEYS", "SHUTDOWN")),
-    "channels for everybody": "acl-pubsub-default allchannels\n",
-    "no log of refusals": "acllog-max-len 0\n",
+    "commands that the bot does not need are disabled": "".join(
+        f'rename-command {c} ""\n' for c in ("FLUSHALL", "DEBUG", "KEYS", "SHUTDOWN")
+    ),
+    "channels are allowed for everybody": "acl-pubsub-default allchannels\n",
+    "refusals are not logged": "acllog-max-len 0\n",
 }
 
 
@@ -35,12 +37,12 @@ def flavour(request: pytest.FixtureRequest) -> Flavour:
 def as_administrator(
     harness: EngineHarness, server: RedisServer, user: str = TESTER, password: str = PASSWORD
 ) -> Redis:
-    """A bot that logs in by an administrator's account, as many do."""
+    """An adapter that logs in with an administrator's account."""
     return Redis(harness.target(), Secrets(admin_url=server.url(user, quote(password, safe=""))))
 
 
-def expect_life(harness: EngineHarness, adapter: Redis, level: Level = READING) -> None:
-    """A grant from its beginning to its end, with a new password on the way."""
+def assert_grant_works(harness: EngineHarness, adapter: Redis, level: Level = READING) -> None:
+    """Create a user, log in, change the password, drop the user."""
     assert adapter.check([level]).problems == ()
     spec = harness.spec(level)
     adapter.create_user(spec)
@@ -52,18 +54,18 @@ def expect_life(harness: EngineHarness, adapter: Redis, level: Level = READING) 
     assert not harness.has_user(spec.username)
 
 
-def outcome(harness: EngineHarness, adapter: Redis) -> tuple[AdapterError | None, bool]:
-    """What a grant ends in, and whether its user is there afterwards."""
+def try_to_create(harness: EngineHarness, adapter: Redis) -> tuple[AdapterError | None, bool]:
+    """The error of a create, None without one, and whether the user exists afterwards."""
     spec = harness.spec(READING)
     try:
         adapter.create_user(spec)
-    except AdapterError as trouble:
-        return trouble, harness.has_user(spec.username)
+    except AdapterError as error:
+        return error, harness.has_user(spec.username)
     return None, harness.has_user(spec.username)
 
 
-def unsaved(server: RedisServer, bot: str, rights: list[str]) -> EngineHarness:
-    """A bench whose bot was not saved: this server cannot save, or lacks what a bench is made by."""
+def make_harness(server: RedisServer, bot: str, rights: list[str]) -> EngineHarness:
+    """A harness for a server on which the ordinary one cannot be made: it cannot save users, or lacks a command. The bot is not saved."""
     harness = EngineHarness.__new__(EngineHarness)
     harness.nodes, harness.bot, harness.ledger, harness.prefix, harness.passwords = (
         (server,),
@@ -78,94 +80,94 @@ def unsaved(server: RedisServer, bot: str, rights: list[str]) -> EngineHarness:
 
 
 def without_config(server: RedisServer) -> EngineHarness:
-    return unsaved(server, "dbaccess", [right for right in RIGHTS if right != "config|rewrite"])
+    return make_harness(server, "dbaccess", [right for right in RIGHTS if right != "config|rewrite"])
 
 
-@pytest.mark.parametrize("keeps", KEEPS)
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("what", HARMLESS)
-def test_settings_that_change_nothing_for_us(
-    flavour: Flavour, started: Callable[..., RedisServer], keeps: str, what: str
+def test_harmless_settings_change_nothing(
+    flavour: Flavour, started: Callable[..., RedisServer], place: str, what: str
 ) -> None:
-    harness = EngineHarness((started(flavour, keeps=keeps, extra=HARMLESS[what]),))
-    expect_life(harness, harness.adapter())
+    harness = EngineHarness((started(flavour, saves_in=place, extra=HARMLESS[what]),))
+    assert_grant_works(harness, harness.adapter())
 
 
 @pytest.mark.parametrize("how", WITHOUT_CONFIG)
-def test_no_config_where_users_are_kept_in_a_file_of_their_own(
+def test_server_with_an_acl_file_does_not_need_config(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
     harness = EngineHarness((started(flavour, extra=WITHOUT_CONFIG[how]),))
-    expect_life(harness, harness.adapter())
+    assert_grant_works(harness, harness.adapter())
 
 
 @pytest.mark.parametrize("how", WITHOUT_CONFIG)
-@open_fault("U6", "users cannot be saved there, and doctor only warns, as if another right were missing")
-def test_doctor_says_that_users_cannot_be_saved(
+@open_fault("U6", "users cannot be saved there, and check only warns, as if a right were missing")
+def test_check_has_a_problem_where_users_cannot_be_saved(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
-    harness = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
+    harness = without_config(started(flavour, saves_in="config", extra=WITHOUT_CONFIG[how]))
     found = harness.adapter().check([READING])
-    require(found.warnings, "something is said")
-    assert any("aclfile" in str(finding.remedy) for finding in found.problems), "the one way out is an ACL file"
+    require(found.warnings, "check warns")
+    assert any("aclfile" in str(finding.remedy) for finding in found.problems), "only an ACL file helps"
 
 
 @pytest.mark.parametrize("how", WITHOUT_CONFIG)
-@open_fault("U6", "users cannot be saved there, and a grant is tried over and over, as if the server were away")
-def test_a_grant_is_refused_where_users_cannot_be_saved(
+@open_fault("U6", "users cannot be saved there, and the create is repeated for ever, as if the server were down")
+def test_create_is_rejected_where_users_cannot_be_saved(
     flavour: Flavour, started: Callable[..., RedisServer], how: str
 ) -> None:
-    harness = without_config(started(flavour, keeps="config", extra=WITHOUT_CONFIG[how]))
-    trouble, is_there = outcome(harness, harness.adapter())
-    require(trouble is not None, "no user is given who would be forgotten at a restart")
-    assert isinstance(trouble, Rejected)
-    assert "aclfile" in str(trouble.remedy)
+    harness = without_config(started(flavour, saves_in="config", extra=WITHOUT_CONFIG[how]))
+    error, is_there = try_to_create(harness, harness.adapter())
+    require(error is not None, "no user is created that a restart would forget")
+    assert isinstance(error, Rejected)
+    assert "aclfile" in str(error.remedy)
     assert not is_there
 
 
-def of_administrator(server: RedisServer) -> tuple[EngineHarness, Redis]:
-    """A bench without a bot of its own, for servers on which none can be made, and a bot by the administrator's account."""
-    harness = unsaved(server, TESTER, RIGHTS)
+def administrator_harness(server: RedisServer) -> tuple[EngineHarness, Redis]:
+    """A harness and an adapter that use the administrator's account as the bot."""
+    harness = make_harness(server, TESTER, RIGHTS)
     return harness, as_administrator(harness, server)
 
 
-@pytest.mark.parametrize("keeps", KEEPS)
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("command", ["info", "client"])
-def test_doctor_finds_what_was_disabled(
-    flavour: Flavour, started: Callable[..., RedisServer], keeps: str, command: str
+def test_check_names_a_disabled_command(
+    flavour: Flavour, started: Callable[..., RedisServer], place: str, command: str
 ) -> None:
-    _, adapter = of_administrator(started(flavour, keeps=keeps, extra=DISABLED.format(command)))
+    _, adapter = administrator_harness(started(flavour, saves_in=place, extra=DISABLED.format(command)))
     assert [finding for finding in adapter.check([READING]).problems if command in finding.what]
 
 
 @pytest.mark.parametrize("command", ["info", "client"])
-@open_fault(
-    "U6", "a disabled command is taken for a missing right: the statement that is printed runs and changes nothing"
-)
-def test_the_mend_for_what_was_disabled_helps(
+@open_fault("U6", "a disabled command is reported as a missing right, and the remedy changes nothing")
+def test_remedy_for_a_disabled_command_fixes_it(
     flavour: Flavour, started: Callable[..., RedisServer], command: str
 ) -> None:
     server = started(flavour, extra=DISABLED.format(command))
-    _, adapter = of_administrator(server)
+    _, adapter = administrator_harness(server)
     before = adapter.check([READING]).problems
-    require(before, "doctor says that something is missing")
+    require(before, "check reports a problem")
     for finding in before:
         if str(finding.remedy).startswith("ACL SETUSER"):
             server.run(*str(finding.remedy).split())
     assert not set(before) & set(adapter.check([READING]).problems)
 
 
-def test_nobody_is_made_whose_end_cannot_be_proven(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
-    harness, adapter = of_administrator(started(flavour, extra=DISABLED.format("client")))
-    trouble, is_there = outcome(harness, adapter)
-    assert isinstance(trouble, Rejected)
+def test_create_is_rejected_where_the_end_of_sessions_cannot_be_proven(
+    flavour: Flavour, started: Callable[..., RedisServer]
+) -> None:
+    harness, adapter = administrator_harness(started(flavour, extra=DISABLED.format("client")))
+    error, is_there = try_to_create(harness, adapter)
+    assert isinstance(error, Rejected)
     assert not is_there
 
 
-def test_who_is_there_is_ended_although_it_cannot_be_proven(
+def test_drop_deletes_the_user_where_the_end_of_sessions_cannot_be_proven(
     flavour: Flavour, started: Callable[..., RedisServer]
 ) -> None:
-    """CLIENT was taken out of the server after the grant was made."""
-    harness, adapter = of_administrator(started(flavour, extra=DISABLED.format("client")))
+    """CLIENT was disabled after the user was created."""
+    harness, adapter = administrator_harness(started(flavour, extra=DISABLED.format("client")))
     spec = harness.spec(READING)
     harness.make_foreign_user(spec.username, spec.password)
     session = harness.login(spec.username, spec.password)
@@ -175,26 +177,26 @@ def test_who_is_there_is_ended_although_it_cannot_be_proven(
     assert not harness.has_user(spec.username)
 
 
-def test_nobody_is_made_without_info(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
-    harness, adapter = of_administrator(started(flavour, extra=DISABLED.format("info")))
-    trouble, is_there = outcome(harness, adapter)
-    assert isinstance(trouble, Rejected)
+def test_create_is_rejected_without_info(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
+    harness, adapter = administrator_harness(started(flavour, extra=DISABLED.format("info")))
+    error, is_there = try_to_create(harness, adapter)
+    assert isinstance(error, Rejected)
     assert not is_there
 
 
-def test_an_admin_password_with_special_characters(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
+def test_admin_password_with_special_characters(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
     harness = EngineHarness((started(flavour),))
     harness.server.run("ACL", "SETUSER", "fancy", "on", f">{FANCY}", "~*", "&*", "+@all")
     harness.server.run("ACL", "SAVE")
-    expect_life(harness, as_administrator(harness, harness.server, "fancy", FANCY))
+    assert_grant_works(harness, as_administrator(harness, harness.server, "fancy", FANCY))
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
-def test_over_ipv6(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
+def test_admin_url_with_an_ipv6_address(flavour: Flavour, started: Callable[..., RedisServer]) -> None:
     harness = EngineHarness((started(flavour, extra="bind 127.0.0.1 ::1\n"),))
     url = f"redis://{harness.bot}:{BOT_PASSWORD}@[::1]:{harness.server.port}"
     adapter = Redis(harness.target(), Secrets(admin_url=url))
-    expect_life(harness, adapter)
+    assert_grant_works(harness, adapter)
     assert " -h ::1 " in adapter.endpoint(READING).command
 
 
@@ -202,8 +204,8 @@ def test_over_ipv6(flavour: Flavour, started: Callable[..., RedisServer]) -> Non
     ("on", "privileges"),
     [(("order[0-9]:*", "{tag}:*"), ("@read", "scan")), (("a:*",), ("@READ", "HGET")), (("50%:*", "a|b:*"), ("get",))],
 )
-def test_key_patterns_and_words(
+def test_key_patterns_and_privileges_with_special_characters(
     flavour: Flavour, started: Callable[..., RedisServer], on: tuple[str, ...], privileges: tuple[str, ...]
 ) -> None:
     harness = EngineHarness((started(flavour),))
-    expect_life(harness, harness.adapter(), Level(name="k", grants=(Grant(on=on, privileges=privileges),)))
+    assert_grant_works(harness, harness.adapter(), Level(name="k", grants=(Grant(on=on, privileges=privileges),)))

@@ -1,0 +1,83 @@
+"""The differences between MySQL and MariaDB, as one protocol that each of the two implements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from adapters.base import Finding
+
+if TYPE_CHECKING:
+    from adapters.base import Level, Target
+    from adapters.mysql.connection import MySQLConnection, Server
+    from adapters.mysql.locks import LockHolder
+
+
+class Dialect(Protocol):
+    """One of the two servers.
+
+    ``oldest_version``: major and minor number of the oldest supported version. ``identity``: the variable that identifies the server;
+    ``identity_since``: the releases that introduced it.
+    ``read_only``: the variables that say whether it refuses changes. ``further_limits``: per-user limits that only this server has.
+    ``rights``: what the bot needs on the whole server, each with its purpose; ``kill_right`` is the one of them that ends sessions.
+    ``definer_rights``: any of these lets the bot drop a user who is the definer of an object. ``shows_lock_holders``: the statement
+    that lets the bot see who holds a lock. ``lock_limits``: the variables that limit, in seconds, how long a statement waits for a lock.
+    """
+
+    label: str
+    oldest_version: tuple[int, int]
+    identity: str
+    identity_since: str
+    read_only: tuple[str, ...]
+    further_limits: tuple[str, ...]
+    rights: tuple[tuple[str, str], ...]
+    kill_right: str
+    definer_rights: tuple[str, ...]
+    login_plugin: str
+    shows_lock_holders: str
+    lock_limits: tuple[str, ...]
+
+    def password_clause(self, connection: MySQLConnection, password: str) -> str:
+        """``IDENTIFIED …``, with the form of the password that the server receives."""
+
+    def run_with_lock_limit(self, connection: MySQLConnection, statement: str, seconds: int) -> None:
+        """Run a statement that waits at most so many seconds for a lock."""
+
+    def lock_holders(self, connection: MySQLConnection) -> list[LockHolder] | None:
+        """Connections other than the bot's that hold what ALTER USER, DROP USER or ALTER EVENT waits for. None: the bot cannot see locks."""
+
+    def prepared_transactions(self, connection: MySQLConnection) -> list[str]:
+        """XA transactions that wait to be committed, in the form that XA ROLLBACK takes. Raises the driver's error where the bot may not see them."""
+
+    def set_default_role(self, connection: MySQLConnection, target: Target, username: str, role: str) -> None:
+        """Activate the role from login on. Raises Rejected with what is missing."""
+
+    def accounts(
+        self, connection: MySQLConnection, target: Target, username: str | None
+    ) -> list[tuple[str, str, tuple[str, int] | None]]:
+        """(user, host, mark) for one name, or for all names with the prefix.
+
+        The mark is (ledger, request). It is None unless the account itself carries one. The user can change that mark, so it
+        counts only where the user has no event.
+        """
+
+    def unsafe_setting(self, connection: MySQLConnection) -> tuple[str, str] | None:
+        """A setting of the server that makes new users unsafe, and the statement that changes it; or None."""
+
+    def quoted_role(self, name: str) -> str:
+        """A role in the form that statements take."""
+
+    def is_role(self, connection: MySQLConnection, name: str) -> bool:
+        """Whether the role exists and is not an account that can log in."""
+
+    def role_members(self, connection: MySQLConnection, role: str) -> list[str]:
+        """Accounts and roles that were granted the role, without its creator."""
+
+    def roles_below(self, connection: MySQLConnection, role: str) -> list[str]:
+        """Roles that were granted to this role."""
+
+    def findings(self, server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
+        """Findings of ``check`` that exist on this server only."""
+
+    def login_command(self, host: str, port: int, database: str, tls: str) -> str:
+        """A command to paste, with the placeholders {username} and {password}."""

@@ -1,0 +1,201 @@
+"""The event with which the server itself ends a user: it kills sessions, locks the account, kills again and drops the user.
+
+It fires ``grace`` after the end of the grant, so that dbaccess acts first. It is in the schema ``ops_schema``, where only the bot has the
+EVENT right. Its comment is the mark that names the user's ledger; the user cannot change it. The event stays after it fired, disabled,
+until the user is dropped, so that the receipt can say that the server ended the user.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pymysql
+
+from adapters.base import Blocked, ForeignUser, Rejected, Target
+from adapters.mysql import locks
+from adapters.mysql.connection import MySQLConnection, Row, Server, account, quoted, quoted_if_needed
+from adapters.mysql.errors import SCHEDULER_DISABLED, code
+
+MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
+
+BODY = """BEGIN
+  DECLARE session, newest BIGINT;
+  DECLARE is_locked, since_lock, rounds INT DEFAULT 0;
+  DECLARE living INT DEFAULT 1;
+  SET SESSION lock_wait_timeout = 1;
+  WHILE (living > 0 OR is_locked = 0) AND rounds < 3600 DO
+    BEGIN
+      DECLARE is_done INT DEFAULT 0;
+      DECLARE found CURSOR FOR SELECT id FROM information_schema.processlist WHERE HEX(user) = HEX({name})
+        OR (user = 'unauthenticated user' AND id <= newest AND since_lock > 100);
+      DECLARE CONTINUE HANDLER FOR NOT FOUND SET is_done = 1;
+      DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;
+      OPEN found;
+      kills: LOOP
+        FETCH found INTO session;
+        IF is_done THEN LEAVE kills; END IF;
+        KILL session;
+      END LOOP;
+      CLOSE found;
+    END;
+    IF is_locked = 0 THEN
+      BEGIN
+        DECLARE CONTINUE HANDLER FOR 1205 SET is_locked = 0;
+        SET is_locked = 1;
+        ALTER USER IF EXISTS {account} ACCOUNT LOCK;
+      END;
+      SELECT MAX(id) INTO newest FROM information_schema.processlist WHERE user = 'unauthenticated user';
+    ELSE
+      SET since_lock = since_lock + 1;
+      DO SLEEP(0.01);
+    END IF;
+    SELECT COUNT(*) INTO living FROM information_schema.processlist WHERE HEX(user) = HEX({name})
+      OR (user = 'unauthenticated user' AND id <= newest);
+    SET rounds = rounds + 1;
+  END WHILE;
+  SET living = 1;
+  WHILE living > 0 AND rounds < 7200 DO
+    BEGIN
+      DECLARE CONTINUE HANDLER FOR 1205 SET living = 1;
+      SET living = 0;
+      DROP USER IF EXISTS {account};
+    END;
+    SET rounds = rounds + 1;
+  END WHILE;
+END"""
+"""Kill, lock, kill until no session is left, drop.
+
+The kill comes first because a session may hold the lock that ALTER USER waits for. If the account is not locked within a second
+(1205), the event kills again and repeats it. Names are compared by HEX because the process list compares them without case. 1094 is
+a session that ended by itself after it was read. Logins that were half open at the lock get at least a second and are then killed
+(see ``sessions``)."""
+
+COLUMNS = (
+    "event_name, event_comment, execute_at, last_executed, time_zone FROM information_schema.events WHERE event_schema"
+)
+COLUMNS_WHERE_DISABLED = "name, comment, execute_at, last_executed, time_zone FROM mysql.event WHERE db"
+"""MariaDB with event_scheduler=DISABLED answers no query about events, but its table can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpiryEvent:
+    """The event of a user. ``fires_at`` and ``fired_at`` are by the server's clock. ``ledger`` and ``request_id`` are its mark."""
+
+    username: str
+    ledger: str | None
+    request_id: int | None
+    fires_at: datetime | None
+    fired_at: datetime | None
+
+
+def find(connection: MySQLConnection, target: Target, username: str | None = None) -> dict[str, ExpiryEvent]:
+    """Events by user name, of one name or of all names with the prefix. Empty where the server shows events to nobody."""
+    return {row[0]: _event(*row) for row in _rows(connection, target, username)}
+
+
+def _rows(connection: MySQLConnection, target: Target, username: str | None) -> list[Row]:
+    try:
+        return connection.run(_query(COLUMNS, connection, target, username))
+    except pymysql.MySQLError as error:
+        if code(error) != SCHEDULER_DISABLED:
+            raise
+    try:
+        return connection.run(_query(COLUMNS_WHERE_DISABLED, connection, target, username))
+    except pymysql.MySQLError:
+        return []
+
+
+def _query(columns: str, connection: MySQLConnection, target: Target, username: str | None) -> str:
+    name, prefix = columns.partition(",")[0], connection.literal(target.prefix)
+    condition = (
+        f"LEFT({name}, {len(target.prefix)}) = {prefix}"
+        if username is None
+        else f"{name} = {connection.literal(username)}"
+    )
+    return f"SELECT {columns} = {connection.literal(target.ops_schema)} AND {condition}"
+
+
+def _event(name: str, comment: str, at: datetime | None, last: datetime | None, zone: str) -> ExpiryEvent:
+    """The bot creates events in UTC. The times of an event in another zone are not read."""
+    mark = MARK.fullmatch(comment or "")
+    is_utc = zone == "+00:00"
+    return ExpiryEvent(
+        username=name,
+        ledger=mark[1] if mark else None,
+        request_id=int(mark[2]) if mark else None,
+        fires_at=at.replace(tzinfo=UTC) if at and is_utc else None,
+        fired_at=last.replace(tzinfo=UTC) if last and is_utc else None,
+    )
+
+
+def set_up(server: Server, connection: MySQLConnection, username: str, *, request_id: int, at: datetime) -> None:
+    """Create the event or move it to ``at``, then read it back: the server accepts a time in the past and drops the event without an error.
+
+    Raises ForeignUser where the event carries another ledger's mark, and Rejected where the server keeps no events.
+    """
+    target = server.target
+    known = find(connection, target, username).get(username)
+    if known is not None and known.ledger != target.ledger:
+        raise ForeignUser(username, "its event carries another mark")
+    mark = f"dbaccess ledger={target.ledger} request={request_id}" if known is None else None
+    schedule = f"ON SCHEDULE AT {connection.literal(_whole_second(at))} ON COMPLETION PRESERVE ENABLE"
+    try:
+        statement = _statement(connection, target, username, schedule, mark)
+        locks.run(server, connection, statement, username)
+    except pymysql.MySQLError as error:
+        if code(error) != SCHEDULER_DISABLED:
+            raise
+        remedy = "set event_scheduler = ON in the server's configuration and restart it"
+        raise Rejected("the server creates no events (event_scheduler = DISABLED)", remedy=remedy) from None
+    found = find(connection, target, username).get(username)
+    if found is None or found.fires_at is None:
+        raise Rejected(f"the server did not keep the event {quoted_if_needed(target.ops_schema)}.{username}")
+
+
+def _statement(connection: MySQLConnection, target: Target, username: str, schedule: str, mark: str | None) -> str:
+    """CREATE or ALTER EVENT. ALTER sets the body too, so that an event of an older dbaccess gets the current body."""
+    verb, comment = ("ALTER", "") if mark is None else ("CREATE", f" COMMENT {connection.literal(mark)}")
+    body = BODY.format(account=account(username), name=connection.literal(username))
+    return f"{verb} EVENT {_name(target, username)} {schedule}{comment} DO {body}"
+
+
+def _name(target: Target, username: str) -> str:
+    return f"{quoted(target.ops_schema)}.{quoted(username)}"
+
+
+def _whole_second(at: datetime) -> str:
+    """Rounded up, so that rounding never moves the time into the past."""
+    return (at.astimezone(UTC) + timedelta(seconds=1)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def drop(server: Server, connection: MySQLConnection, username: str) -> list[str]:
+    """Drop the event. Where that fails, the result is a note for the receipt: the event of a dropped user does nothing, so the revocation goes on."""
+    statement = f"DROP EVENT IF EXISTS {_name(server.target, username)}"
+    try:
+        locks.run(server, connection, statement, username)
+    except (pymysql.MySQLError, Blocked) as error:
+        reason = error.what if isinstance(error, Blocked) else str(error.args[-1])
+        return [f"its event was left in {quoted_if_needed(server.target.ops_schema)} ({reason}): {statement};"]
+    return []
+
+
+def is_scheduler_on(connection: MySQLConnection) -> bool:
+    return scheduler(connection) == "ON"
+
+
+def are_visible(connection: MySQLConnection) -> bool:
+    """Whether the server answers queries about events. MariaDB with event_scheduler=DISABLED does not, and creates none; MySQL does both."""
+    try:
+        connection.run("SELECT 1 FROM information_schema.events LIMIT 1")
+    except pymysql.MySQLError as error:
+        if code(error) != SCHEDULER_DISABLED:
+            raise
+        return False
+    return True
+
+
+def scheduler(connection: MySQLConnection) -> str:
+    """ON, OFF or DISABLED."""
+    return str(connection.value("SELECT @@event_scheduler")).upper()

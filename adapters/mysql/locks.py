@@ -1,0 +1,127 @@
+"""Runs statements that may wait for a lock: with a short limit, with the user's own sessions killed, and with the holder named.
+
+ALTER USER and DROP USER wait for LOCK TABLES on the tables of accounts, for FLUSH TABLES WITH READ LOCK, for LOCK INSTANCE FOR BACKUP and for
+BACKUP STAGE (measured on MySQL 9.7 and MariaDB 10.11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pymysql
+
+from adapters.base import Blocked
+from adapters.mysql import sessions
+from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection, Server
+from adapters.mysql.errors import LOCK_TIMEOUTS, code
+
+LIMITS_OF_AN_END = (1, 2, 4)
+"""Seconds, one for each try. They grow, so that a busy server gets more time."""
+
+LIMITS_OF_A_CHANGE = (LOCK_SECONDS, LOCK_SECONDS)
+
+T = TypeVar("T")
+
+NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockHolder:
+    """A connection that holds a lock on ``what``. ``session`` is None for a prepared XA transaction whose connection is gone."""
+
+    session: int | None
+    user: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Retry:
+    """Tries of one step that concerns one user.
+
+    ``ended`` is None for a change of a live user. At an end it collects the ids of the user's sessions, which are all killed.
+    """
+
+    server: Server
+    connection: MySQLConnection
+    username: str
+    ended: set[Any] | None
+
+    def attempt(self, step: str, act: Callable[[int], T]) -> T:
+        """What ``act`` returns. ``act`` gets the lock limit in seconds. Raises Blocked where somebody else holds the lock."""
+        holders: list[LockHolder] | None = None
+        for seconds in LIMITS_OF_A_CHANGE if self.ended is None else LIMITS_OF_AN_END:
+            try:
+                return act(seconds)
+            except pymysql.MySQLError as error:
+                if code(error) not in LOCK_TIMEOUTS:
+                    raise
+            holders = self._kill_own_holders()
+        raise _blocked(self.server, self.connection, step, holders)
+
+    def _kill_own_holders(self) -> list[LockHolder] | None:
+        """All holders. Those of the user itself are killed; at an end all of the user's sessions are."""
+        holders = self.server.dialect.lock_holders(self.connection)
+        own = [holder.session for holder in holders or () if holder.user == self.username and holder.session]
+        sessions.kill(self.connection, own)
+        if self.ended is not None:
+            self.ended.update(own)
+            sessions.kill_all(self.connection, self.username, self.ended)
+        return holders
+
+
+def run(
+    server: Server, connection: MySQLConnection, statement: str, username: str, *, ended: set[Any] | None = None
+) -> None:
+    """Run a statement about ``username``. Raises Blocked where somebody else holds the lock that it waits for.
+
+    A session of the user itself that holds the lock is killed. At an end (``ended``) every session of the user is killed.
+    """
+    retry = _Retry(server=server, connection=connection, username=username, ended=ended)
+    step = " ".join(statement.split()[:2])
+    retry.attempt(step, lambda seconds: server.dialect.run_with_lock_limit(connection, statement, seconds))
+
+
+def read(
+    server: Server, connection: MySQLConnection, query: Callable[[], T], username: str, *, ended: set[Any] | None = None
+) -> T:
+    """The result of ``query``. Raises Blocked where somebody else has locked the tables of accounts against reads. ``ended``: see ``run``."""
+
+    def within(seconds: int) -> T:
+        connection.set_lock_limit(seconds)
+        return query()
+
+    retry = _Retry(server=server, connection=connection, username=username, ended=ended)
+    return retry.attempt("looking for the user", within)
+
+
+def _blocked(server: Server, connection: MySQLConnection, step: str, holders: Sequence[LockHolder] | None) -> Blocked:
+    if holders:
+        held = "; ".join(_held_by(holder) for holder in holders[:NAMED_AT_MOST])
+        remedies = dict.fromkeys(_freed_by(holder) for holder in holders[:NAMED_AT_MOST])
+        return Blocked(f"{step} waits for a lock: {held}", remedy=" ".join(remedies))
+    idle = ", ".join(f"{session} of {user}" for session, user in _idle(connection))
+    guess = f"; connections that are open and idle: {idle}" if idle else ""
+    what = f"{step} waits for a lock, and the server does not say who holds it{guess}"
+    remedy = f"run {server.dialect.shows_lock_holders}, so that dbaccess can name the connection; KILL frees the lock"
+    return Blocked(what, remedy=remedy)
+
+
+def _held_by(holder: LockHolder) -> str:
+    if holder.session is None:
+        return f"a prepared XA transaction holds {holder.what}"
+    return f"connection {holder.session} of {holder.user} holds {holder.what}"
+
+
+def _freed_by(holder: LockHolder) -> str:
+    return "XA RECOVER; XA ROLLBACK …;" if holder.session is None else f"KILL {holder.session};"
+
+
+def _idle(connection: MySQLConnection) -> list[tuple[int, str]]:
+    """Open connections without a running statement. A holder that does nothing is one of these."""
+    query = (
+        "SELECT id, user FROM information_schema.processlist WHERE command = 'Sleep' AND id <> CONNECTION_ID()"
+        f" AND user <> SUBSTRING_INDEX(USER(), '@', 1) ORDER BY time DESC LIMIT {NAMED_AT_MOST}"
+    )
+    return [(int(session), str(user)) for session, user in connection.run(query)]

@@ -1,0 +1,239 @@
+"""Checks a server: version, settings, each right of the bot, each level, the replicas. Every finding has the statement that helps, where one exists.
+
+Nothing is changed on the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from adapters.base import AdapterError, Enforced, Finding, Health, Level, Rejected
+from adapters.mysql import events
+from adapters.mysql.connection import MySQLConnection, Server, quoted_if_needed
+from adapters.mysql.levels import clauses, lasting_privileges, limits_of, managed_role, require_safe_role
+from adapters.mysql.proxies import held_by
+from adapters.mysql.revoke import replicas_of
+from adapters.mysql.users import unsupported_version
+
+
+def ok(what: str) -> Finding:
+    """Nothing to do."""
+    return Finding(is_ok=True, is_fatal=False, what=what)
+
+
+def fatal(what: str, remedy: str | None = None) -> Finding:
+    """A problem: no grant can be made or ended as promised."""
+    return Finding(is_ok=False, is_fatal=True, what=what, remedy=remedy)
+
+
+def warning(what: str, remedy: str | None = None) -> Finding:
+    """More access is open than necessary, or less is certain."""
+    return Finding(is_ok=False, is_fatal=False, what=what, remedy=remedy)
+
+
+def check(server: Server, levels: Sequence[Level]) -> Health:
+    """All findings. A problem does not stop the checks after it, except an unsupported version, on which they may be impossible."""
+    with server.session() as connection:
+        if (unsupported := unsupported_version(server, connection)) is not None:
+            return _health(server, connection, _identity_if_known(server, connection), [fatal(*unsupported)])
+        findings = [*_server(server, connection), *_rights(server, connection)]
+        can_read = has_right(connection, "SELECT") or _has_schema_right(connection, "SELECT", "mysql")
+        findings.append(right(connection, "SELECT", "read accounts and the grants of roles", can_read, "mysql.*"))
+        if can_read:
+            findings += [*_accounts(connection), *_levels(server, connection, levels)]
+        findings += server.dialect.findings(server, connection, levels)
+        findings += _replicas(server, connection)
+        return _health(server, connection, server.identity(connection), findings)
+
+
+def _health(server: Server, connection: MySQLConnection, identity: str, findings: Sequence[Finding]) -> Health:
+    return Health(
+        version=f"{server.dialect.label} {connection.server_version}",
+        identity=identity,
+        enforced=Enforced.SESSIONS if events.is_scheduler_on(connection) else Enforced.NOTHING,
+        findings=tuple(findings),
+    )
+
+
+def _identity_if_known(server: Server, connection: MySQLConnection) -> str:
+    """The identity, or ``unknown`` on a server that is too old to have one."""
+    try:
+        return server.identity(connection)
+    except Rejected:
+        return "unknown"
+
+
+def _server(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
+    read_only = [name for name in server.dialect.read_only if connection.value(f"SELECT @@{name}")]
+    if read_only:
+        yield fatal(f"the server is read-only ({read_only[0]}): a replica", "let the admin URL point to the primary")
+    if events.scheduler(connection) == "DISABLED" and not events.are_visible(connection):
+        remedy = "set event_scheduler = ON in the server's configuration and restart it"
+        yield fatal("the event scheduler is disabled: the event that marks and ends a user cannot be created", remedy)
+    elif events.is_scheduler_on(connection):
+        yield ok("the event scheduler is on: the server ends users by itself, even if dbaccess is down")
+    else:
+        yield warning(
+            "the event scheduler is off: nothing ends a user while dbaccess is down (event_scheduler)",
+            "SET GLOBAL event_scheduler = ON; and event_scheduler = ON in the server's configuration",
+        )
+    plugin = server.dialect.login_plugin
+    query = f"SELECT plugin_status FROM information_schema.plugins WHERE plugin_name = '{plugin}'"
+    if connection.value(query) != "ACTIVE":
+        yield fatal(f"the server does not support logins by {plugin}", f"activate the plugin {plugin}")
+
+
+def whoami(connection: MySQLConnection) -> str:
+    """The bot's account as GRANT takes it: ``'bot'@'%'``."""
+    user, _, host = str(connection.value("SELECT CURRENT_USER()")).rpartition("@")
+    return f"'{user}'@'{host}'"
+
+
+def _grantees(connection: MySQLConnection) -> str:
+    """The bot's account and its active roles, as literals for IN."""
+    found = [whoami(connection)]
+    roles = str(connection.value("SELECT CURRENT_ROLE()") or "NONE")
+    for role in () if roles.upper() == "NONE" else roles.replace("`", "").split(","):
+        name, _, host = role.partition("@")
+        found.append(f"'{name}'@'{host}'")
+    return ", ".join(connection.literal(grantee) for grantee in found)
+
+
+def has_right(connection: MySQLConnection, privilege: str) -> bool:
+    """Whether the bot has the privilege on the whole server."""
+    query = (
+        "SELECT 1 FROM information_schema.user_privileges"
+        f" WHERE grantee IN ({_grantees(connection)}) AND privilege_type = {connection.literal(privilege)}"
+    )
+    return connection.value(query) is not None
+
+
+def right(connection: MySQLConnection, privilege: str, purpose: str, is_held: bool, on: str = "*.*") -> Finding:
+    """The finding about one privilege that the bot needs for ``purpose``."""
+    if is_held:
+        return ok(f"{privilege} on {on}: may {purpose}")
+    remedy = f"GRANT {privilege} ON {on} TO {whoami(connection)};"
+    return fatal(f"{privilege} on {on} is missing: the bot cannot {purpose}", remedy)
+
+
+def _rights(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
+    for privilege, purpose in server.dialect.rights:
+        yield right(connection, privilege, purpose, has_right(connection, privilege))
+    schema = server.target.ops_schema
+    query = f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {connection.literal(schema)}"
+    if connection.value(query) is None:
+        remedy = f"CREATE DATABASE {quoted_if_needed(schema)}; GRANT EVENT ON {quoted_if_needed(schema)}.* TO {whoami(connection)};"
+        yield fatal(f"there is no schema {schema} for the events, or the bot has no EVENT right on it", remedy)
+    else:
+        may = has_right(connection, "EVENT") or _has_schema_right(connection, "EVENT", schema)
+        purpose, on = "create the events with which the server ends users", f"{quoted_if_needed(schema)}.*"
+        yield right(connection, "EVENT", purpose, may, on)
+    known = server.dialect.definer_rights
+    if known and not any(has_right(connection, privilege) for privilege in known):
+        yield warning(
+            "a user who created a view or a routine could be locked but not dropped",
+            f"GRANT {known[0]} ON *.* TO {whoami(connection)};",
+        )
+
+
+def _has_schema_right(connection: MySQLConnection, privilege: str, schema: str, *, grantable: bool = False) -> bool:
+    """Whether the bot has the privilege on a whole database, also by a pattern."""
+    query = (
+        "SELECT 1 FROM information_schema.schema_privileges"
+        f" WHERE grantee IN ({_grantees(connection)}) AND privilege_type = {connection.literal(privilege)}"
+        f" AND {connection.literal(schema)} LIKE table_schema"
+    )
+    if grantable:
+        query += " AND is_grantable = 'YES'"
+    return connection.value(query) is not None
+
+
+def _accounts(connection: MySQLConnection) -> Iterator[Finding]:
+    for host in connection.column("SELECT host FROM mysql.user WHERE user = '' AND host <> ''"):
+        what = f"there is an anonymous account for {host}: logins from there get this account instead of the temporary user's, and fail"
+        yield warning(what, f"DROP USER ''@'{host}';")
+
+
+def _levels(server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
+    for level in levels:
+        try:
+            yield from _level(server, connection, level)
+        except Rejected as error:
+            yield fatal(f"level {level.name}: {error.what}", error.remedy)
+
+
+def _level(server: Server, connection: MySQLConnection, level: Level) -> Iterator[Finding]:
+    limits_of(server, level)
+    for role in level.roles:
+        yield from _role(server, connection, level, role)
+    missing = [
+        (privilege, on)
+        for privileges, on in clauses(server, level)
+        for privilege in privileges.split(", ")
+        if not _may_grant(connection, privilege, on)
+    ]
+    for privilege, on in missing:
+        remedy = f"GRANT {privilege} ON {on} TO {whoami(connection)} WITH GRANT OPTION;"
+        yield fatal(f"level {level.name}: the bot cannot give {privilege} on {on}", remedy)
+    if not missing:
+        role = managed_role(server.target, level) or level.roles[0]
+        yield ok(f"level {level.name}: role {role}, database {server.database_of(level) or 'none'}")
+
+
+def _role(server: Server, connection: MySQLConnection, level: Level, role: str) -> Iterator[Finding]:
+    require_safe_role(server, connection, role)
+    if not _may_grant_role(connection, role):
+        remedy = f"GRANT {quoted_if_needed(role)} TO {whoami(connection)} WITH ADMIN OPTION;"
+        yield fatal(f"level {level.name}: the bot may not give the role {role} (ADMIN OPTION)", remedy)
+    for proxy in held_by(connection, role, server.target.prefix):
+        what = f"level {level.name}: a temporary user gave {role} PROXY, which has no effect"
+        yield warning(what, f"{proxy.revoke};")
+    for lasting in lasting_privileges(server, connection, role):
+        what = f"level {level.name}: {role} has {lasting}: what is created with it goes on without its creator"
+        yield warning(what, f"REVOKE {lasting} FROM {quoted_if_needed(role)};")
+
+
+def _may_grant_role(connection: MySQLConnection, role: str) -> bool:
+    if has_right(connection, "ROLE_ADMIN"):
+        return True
+    query = (
+        "SELECT 1 FROM information_schema.applicable_roles"
+        f" WHERE role_name = {connection.literal(role)} AND is_grantable = 'YES'"
+    )
+    return connection.value(query) is not None
+
+
+def _may_grant(connection: MySQLConnection, privilege: str, on: str) -> bool:
+    """Whether the bot has the privilege with grant option on the server, the database, or the table."""
+    everywhere = (
+        f"SELECT 1 FROM information_schema.user_privileges WHERE grantee IN ({_grantees(connection)})"
+        f" AND privilege_type = {connection.literal(privilege)} AND is_grantable = 'YES'"
+    )
+    schema, _, table = on.partition("`.")
+    name = schema.strip("`").replace("``", "`")
+    unescaped = name.replace("\\", "") if table == "*" else name
+    if connection.value(everywhere) is not None:
+        return True
+    if _has_schema_right(connection, privilege, unescaped, grantable=True):
+        return True
+    on_table = (
+        f"SELECT 1 FROM information_schema.table_privileges WHERE grantee IN ({_grantees(connection)}) AND is_grantable = 'YES'"
+        f" AND privilege_type = {connection.literal(privilege)} AND table_schema = {connection.literal(name)}"
+        f" AND table_name = {connection.literal(table.strip('`'))}"
+    )
+    return connection.value(on_table) is not None
+
+
+def _replicas(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
+    count = replicas_of(connection)
+    if count > len(server.replicas):
+        what = f"{count} replicas read from this server and {len(server.replicas)} are named: sessions on the others would not be ended"
+        yield warning(what, "name them under replicas in databases.yml")
+    kill_right = server.dialect.kill_right
+    for number, (reference, _) in enumerate(server.replicas):
+        try:
+            with server.replica(number) as replica:
+                may = has_right(replica, kill_right)
+                yield right(replica, kill_right, f"end sessions on the replica {reference}", may)
+        except AdapterError as error:
+            yield fatal(f"the replica {reference} cannot be checked: {error}")

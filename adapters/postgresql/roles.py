@@ -1,0 +1,138 @@
+"""Roles of the server: their memberships, and the roles that dbaccess never gives to a temporary user.
+
+The quarantine role owns what ended users leave behind. Nobody can log in as it, and it keeps no privileges.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+import psycopg
+
+from adapters.base import Rejected
+from adapters.postgresql.connection import (
+    PostgreSQLConnection,
+    column,
+    exists,
+    major_version,
+    quoted,
+    quoted_acting_role,
+    run,
+    value,
+)
+
+SETS_MEMBERSHIP_OPTIONS = 16
+"""The first version where a membership has the options INHERIT and SET."""
+QUARANTINE_ROLE = "dbaccess_graveyard"
+DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
+REACHABLE_ROLES = """
+WITH RECURSIVE reached(oid, is_admin) AS (
+  SELECT r.oid, false FROM pg_roles r WHERE r.rolname = %s
+  UNION
+  SELECT m.roleid, m.admin_option FROM pg_auth_members m JOIN reached ON m.member = reached.oid
+)
+SELECT r.rolname, CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolcreaterole THEN 'CREATEROLE' WHEN r.rolreplication THEN 'REPLICATION' END,
+  reached.is_admin FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY r.oid
+"""
+
+
+# Memberships.
+
+
+def become_member(connection: PostgreSQLConnection, role: str) -> None:
+    """Make the bot's role a member of ``role``, so that it can end its sessions, take its objects and roll back its transactions.
+
+    Raises Rejected where the bot may not.
+    """
+    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        return
+    if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:
+        is_member = value(connection, "SELECT pg_has_role(%s, 'USAGE') AND pg_has_role(%s, 'SET')", (role, role))
+        statement: LiteralString = "GRANT {} TO {} WITH INHERIT TRUE, SET TRUE"
+    else:
+        is_member = value(connection, "SELECT pg_has_role(%s, 'MEMBER')", (role,))
+        statement = "GRANT {} TO {}"
+    if is_member:
+        return
+    try:
+        run(connection, statement, role, connection.acting_role)
+    except psycopg.errors.InsufficientPrivilege:
+        remedy = f"GRANT {quoted(role)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
+        raise Rejected(f"the bot may not become a member of {role}", remedy=remedy) from None
+
+
+def memberships(connection: PostgreSQLConnection, role: str) -> list[str]:
+    """The roles that ``role`` is a direct member of."""
+    return column(
+        connection,
+        "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s",
+        (role,),
+    )
+
+
+def members(connection: PostgreSQLConnection, role: str) -> list[str]:
+    """The direct members of ``role`` without the bot's own: the bot needs its membership, and version 16 and later give it one."""
+    return column(
+        connection,
+        "SELECT u.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member"
+        " WHERE r.rolname = %s AND u.rolname NOT IN (current_user, session_user)",
+        (role,),
+    )
+
+
+def revoke_memberships(connection: PostgreSQLConnection, username: str) -> None:
+    """Revoke the user's roles, and the user's role from its members.
+
+    Live sessions lose these rights at once, also while the user's row in ``pg_authid`` is locked.
+    """
+    for role in memberships(connection, username):
+        run(connection, "REVOKE {} FROM {}", role, username)
+    for member in members(connection, username):
+        run(connection, "REVOKE {} FROM {}", username, member)
+
+
+def may_grant(connection: PostgreSQLConnection, role: str) -> bool:
+    """Whether the bot may grant the role.
+
+    On PostgreSQL 15, CREATEROLE may grant every role that is no superuser. Version 16 and later need ADMIN OPTION.
+    """
+    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+        return True
+    if major_version(connection) < SETS_MEMBERSHIP_OPTIONS and value(
+        connection, "SELECT rolcreaterole FROM pg_roles WHERE rolname = current_user"
+    ):
+        return True
+    return bool(value(connection, "SELECT pg_has_role(%s, 'USAGE WITH ADMIN OPTION')", (role,)))
+
+
+# Roles that are never given.
+
+
+def danger_of_role(connection: PostgreSQLConnection, role: str, *, is_quarantine_role: bool = False) -> str | None:
+    """Why the role may never be given to a temporary user, or None. All roles that it can reach by SET ROLE count.
+
+    ``is_quarantine_role``: ``role`` is the quarantine role, which ``check`` examines for the other dangers.
+    """
+    for name, attribute, is_admin in connection.execute(REACHABLE_ROLES, (role,)).fetchall():
+        via = "" if name == role else f" (as a member of {name})"
+        if attribute:
+            return f"the role {role} has {attribute}{via}: a user with this role can outlive the grant"
+        if name in DANGEROUS_ROLES:
+            return f"the role {role} is a member of {name}: that is a shell on the database's host"
+        if name == QUARANTINE_ROLE and not is_quarantine_role:
+            return f"the role {role} is a member of {name}: that opens what other users left behind"
+        if is_admin:
+            return f"the role {role} may give {name} to others (ADMIN OPTION)"
+    return None
+
+
+def refuse_dangerous(connection: PostgreSQLConnection, role: str) -> None:
+    """Raises Rejected for a role that does not exist or must not be given."""
+    if not exists(connection, role):
+        raise Rejected(
+            f"the role {role} does not exist",
+            remedy=f"CREATE ROLE {quoted(role)} NOLOGIN; and grant it what the level promises",
+        )
+    danger = danger_of_role(connection, role)
+    if danger is not None:
+        raise Rejected(danger, remedy="name a role without these in databases.yml")

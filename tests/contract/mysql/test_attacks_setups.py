@@ -1,0 +1,279 @@
+"""Servers with other settings: password policies, partial revokes, unusual modes, a replica that is promoted."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pymysql
+import pytest
+
+from adapters.base import Adapter, AdapterError, Grant, Level, Secrets, UserSpec
+from adapters.harness import wait_until
+from bot.access.password import make_password
+from bot.trial import Step, run_trial
+from tests.conftest import had
+from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness, build
+from tests.contract.mysql.hostile import can_log_in, closed_after_test, create_user, run, try_drop
+from tests.open_faults import open_fault, require
+from tests.servers import mysql as servers
+from tests.servers.mysql import MySQLServer
+
+
+def own_server(flavour: servers.Flavour, *options: str) -> Iterator[EngineHarness]:
+    for server in had(lambda: servers.start(flavour, *options)):
+        yield build(server)
+
+
+def spec_with_real_password(harness: EngineHarness, level: Level) -> UserSpec:
+    return replace(harness.spec(level), password=make_password())
+
+
+def is_granted(harness: EngineHarness, level: Level) -> bool:
+    """Whether create_user and set_password work with passwords as the bot makes them."""
+    spec = spec_with_real_password(harness, level)
+    fresh = make_password()
+    try:
+        harness.adapter().create_user(spec)
+        harness.adapter().set_password(spec.username, fresh)
+    except AdapterError:
+        return False
+    finally:
+        try_drop(harness, spec)
+    return True
+
+
+# Password policies.
+
+
+@pytest.fixture(scope="module")
+def policy() -> Iterator[EngineHarness]:
+    for harness in own_server(servers.MYSQL):
+        harness.server.run("INSTALL COMPONENT 'file://component_validate_password'")
+        yield harness
+
+
+def set_policy(harness: EngineHarness, name: str) -> None:
+    harness.server.run(f"SET GLOBAL validate_password.policy = {name}")
+
+
+def test_password_meets_the_low_policy(policy: EngineHarness) -> None:
+    set_policy(policy, "LOW")
+    assert is_granted(policy, policy.reading)
+
+
+@open_fault("U5", "a password of letters and digits has no special character, so the server refuses every grant")
+@pytest.mark.parametrize("name", ["MEDIUM", "STRONG"])
+def test_password_meets_a_stricter_policy_or_check_reports_it(policy: EngineHarness, name: str) -> None:
+    set_policy(policy, name)
+    health = policy.adapter().check([policy.reading])
+    assert is_granted(policy, policy.reading) or [f for f in health.problems if "password" in f.what]
+
+
+@open_fault("U5", "the trial generates other passwords than grants do, so it succeeds where no grant can be made")
+def test_trial_and_grant_have_the_same_result(policy: EngineHarness) -> None:
+    """Twelve tries each: most of the trial's passwords contain a special character."""
+    set_policy(policy, "MEDIUM")
+    tries = range(12)
+    trials = [_trial_succeeds(policy) for _ in tries]
+    grants = [is_granted(policy, policy.reading) for _ in tries]
+    assert any(trials) == any(grants)
+
+
+def _trial_succeeds(harness: EngineHarness) -> bool:
+    steps = list[Step]()
+    return run_trial(
+        harness.adapter(), harness.reading, prefix=harness.prefix, report=steps.append, stop=threading.Event()
+    )
+
+
+@pytest.fixture(scope="module")
+def checked() -> Iterator[EngineHarness]:
+    yield from own_server(servers.MARIADB)
+
+
+@pytest.mark.parametrize("plugin", ["simple_password_check", "password_reuse_check"])
+def test_password_policy_of_mariadb_is_not_reported_as_a_replica(checked: EngineHarness, plugin: str) -> None:
+    """The plugin cannot check a hash, and refuses it with the error number that a read-only server uses too."""
+    checked.server.run(f"INSTALL SONAME '{plugin}'")
+    try:
+        with pytest.raises(AdapterError) as caught:
+            checked.adapter().create_user(spec_with_real_password(checked, checked.reading))
+        assert "strict-password-validation" in str(caught.value)
+        assert "replica" not in str(caught.value)
+        checked.server.run("SET GLOBAL strict_password_validation = OFF")
+        assert is_granted(checked, checked.reading)
+    finally:
+        checked.server.run("SET GLOBAL strict_password_validation = ON", f"UNINSTALL SONAME '{plugin}'")
+
+
+@open_fault("U5", "no grant can be made on a server that refuses hashes, and check finds nothing")
+def test_check_reports_a_password_policy_of_mariadb(checked: EngineHarness) -> None:
+    checked.server.run("INSTALL SONAME 'simple_password_check'")
+    try:
+        health = checked.adapter().check([checked.reading])
+        assert is_granted(checked, checked.reading) or [f for f in health.problems if "password" in f.what]
+    finally:
+        checked.server.run("UNINSTALL SONAME 'simple_password_check'")
+
+
+# Modes and options.
+
+
+@pytest.fixture(scope="module")
+def unusual_mysql() -> Iterator[EngineHarness]:
+    yield from own_server(
+        servers.MYSQL,
+        "--sql-mode=ANSI,NO_BACKSLASH_ESCAPES",
+        "--activate-all-roles-on-login=ON",
+        "--password-history=5",
+        "--password-reuse-interval=365",
+        "--default-password-lifetime=1",
+        "--password-require-current=ON",
+        "--authentication-policy=caching_sha2_password,,",
+    )
+
+
+@pytest.fixture(scope="module")
+def unusual_mariadb() -> Iterator[EngineHarness]:
+    yield from own_server(
+        servers.MARIADB,
+        "--sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH",
+        "--default-password-lifetime=1",
+        "--disconnect-on-expired-password=ON",
+        "--event-scheduler=OFF",
+    )
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def unusual(request: pytest.FixtureRequest) -> EngineHarness:
+    found: EngineHarness = request.getfixturevalue(f"unusual_{request.param}")
+    return found
+
+
+def test_grants_work_under_unusual_modes_and_password_rules(unusual: EngineHarness) -> None:
+    for level in (unusual.reading, unusual.narrow):
+        assert unusual.adapter().check([level]).problems == ()
+        spec = create_user(unusual, level)
+        session = closed_after_test(unusual.server.connect(spec.username, spec.password))
+        assert run(session, f"SELECT COUNT(*) FROM {unusual.database}.customers") == [(100,)]
+        unusual.adapter().set_password(spec.username, make_password())
+        assert not unusual.adapter().drop_user(spec.username, level).was_absent
+        assert not unusual.has_user(spec.username)
+
+
+def whole(harness: EngineHarness) -> Level:
+    return Level(name="whole", grants=(Grant(on=(f"{harness.database}.*",), privileges=("SELECT",)),))
+
+
+@open_fault("U6", "under partial_revokes a database name has no wildcards, and the escaped _ matches no database")
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_level_on_a_whole_database_works_under_partial_revokes(unusual_mysql: EngineHarness, everywhere: bool) -> None:
+    """The shop's name contains a ``_``."""
+    harness = build(unusual_mysql.server)
+    harness.server.run("SET GLOBAL partial_revokes = ON")
+    on = "*.*" if everywhere else f"`{harness.database}`.*"
+    harness.server.run(f"GRANT SELECT ON {on} TO `{harness.bot}`@`%` WITH GRANT OPTION")
+    spec = spec_with_real_password(harness, whole(harness))
+    try:
+        harness.adapter().create_user(spec)
+        session = closed_after_test(harness.server.connect(spec.username, spec.password))
+        found = run(session, f"SELECT COUNT(*) FROM `{harness.database}`.customers")
+    except (AdapterError, pymysql.MySQLError) as error:
+        raise AssertionError(f"the level gives no access: {error}") from None
+    finally:
+        try_drop(harness, spec)
+        harness.server.run("SET GLOBAL partial_revokes = OFF")
+    assert found == [(100,)]
+
+
+# A replica that is promoted.
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def promotable(request: pytest.FixtureRequest) -> Iterator[tuple[EngineHarness, MySQLServer]]:
+    """A primary, and a replica that follows it by GTID."""
+    is_mysql = request.param == "mysql"
+    flavour = servers.MYSQL if is_mysql else servers.MARIADB
+    further = ("--gtid-mode=ON", "--enforce-gtid-consistency=ON") if is_mysql else ()
+    servers_started = list[MySQLServer]()
+    try:
+        for number in (1, 2):
+            servers_started.append(servers.start(flavour, f"--server-id={number}", "--log-bin=b", *further))
+    except servers.NoServer as missing:
+        if os.environ.get("REQUIRE_SERVERS"):
+            raise
+        pytest.skip(str(missing))
+    primary, replica = servers_started
+    follow(primary, replica, is_mysql=is_mysql)
+    yield build(primary), replica
+    for server in servers_started:
+        server.remove()
+
+
+def follow(primary: MySQLServer, replica: MySQLServer, *, is_mysql: bool) -> None:
+    keyword, reset = ("SOURCE", "RESET BINARY LOGS AND GTIDS") if is_mysql else ("MASTER", "RESET MASTER")
+    where = f"{keyword}_HOST='127.0.0.1', {keyword}_PORT={primary.port}, {keyword}_USER='{servers.ROOT}', {keyword}_PASSWORD='{servers.PASSWORD}'"
+    primary.run(reset)
+    if is_mysql:
+        start = (
+            f"CHANGE REPLICATION SOURCE TO {where}, SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1",
+            "START REPLICA",
+        )
+    else:
+        start = f"CHANGE MASTER TO {where}, MASTER_USE_GTID=slave_pos", "START SLAVE"
+    replica.run(reset, *start, "SET GLOBAL read_only = 1")
+
+
+def promote(replica: MySQLServer, *, is_mysql: bool) -> None:
+    keyword = "REPLICA" if is_mysql else "SLAVE"
+    further = ("SET GLOBAL super_read_only = 0",) if is_mysql else ()
+    replica.run(f"STOP {keyword}", f"RESET {keyword} ALL", *further, "SET GLOBAL read_only = 0")
+
+
+@open_fault(
+    "U1",
+    "the promoted server has another identity and its events stay disabled: nothing ends the user, and check finds no problem",
+)
+def test_end_survives_a_failover(promotable: tuple[EngineHarness, MySQLServer]) -> None:
+    """The bot or the server ends the user, or at least ``check`` reports that neither will."""
+    harness, replica = promotable
+    identity = harness.adapter().identity()
+    spec = create_user(harness, harness.reading, remaining=5.0)
+    wait_until(lambda: bool(replica.query("SELECT 1 FROM mysql.user WHERE user = %s", spec.username)))
+    wait_until(
+        lambda: bool(replica.query("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username))
+    )
+    harness.server.stop()
+    promote(replica, is_mysql=not harness.is_mariadb)
+    secrets = Secrets(admin_url=replica.url(harness.bot, BOT_PASSWORD, harness.database))
+    promoted = replace(harness, server=replica)
+    require(can_log_in(promoted, spec.username, spec.password), "the user exists on the promoted server")
+    after = harness.engine(harness.target(identity=identity), secrets)
+    is_ended = is_dropped(after, spec)
+    due = "SELECT COUNT(*) FROM information_schema.events WHERE execute_at > UTC_TIMESTAMP()"
+    wait_until(lambda: replica.query(due) == [(0,)], within=60)
+    health = harness.engine(harness.target(), secrets).check([harness.reading])
+    named = [f for f in (*health.problems, *health.warnings) if "event" in f.what]
+    assert is_ended or named or cannot_log_in_soon(promoted, spec)
+
+
+def is_dropped(adapter: Adapter, spec: UserSpec) -> bool:
+    try:
+        adapter.drop_user(spec.username, spec.level)
+    except AdapterError:
+        return False
+    return True
+
+
+def cannot_log_in_soon(harness: EngineHarness, spec: UserSpec) -> bool:
+    """Whether the login is refused within ten seconds, in which the server's own event may act."""
+    deadline = time.monotonic() + 10
+    while can_log_in(harness, spec.username, spec.password):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
