@@ -101,7 +101,7 @@ def _error_block_id(error: AccessError, view: dict[str, Any]) -> str:
 
 
 def _errors(view: dict[str, Any], block_id: str, text: str) -> dict[str, Any]:
-    """An error at its field. A form without that field shows it at **Why**, because Slack ignores errors at unknown blocks."""
+    """An error at its field. A form without that field shows it at **Why**."""
     block_ids = {str(block.get("block_id")) for block in view.get("blocks", ())}
     known_id = block_id if block_id in block_ids else ids.WHY
     return {"response_action": "errors", "errors": {known_id: truncate(text, ERROR_MAX)}}

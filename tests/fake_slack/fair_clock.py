@@ -37,8 +37,6 @@ def _waits() -> dict[str, int]:
     """Return the nanoseconds that each thread waited: the second number of ``schedstat``."""
     found = {}
     for thread in THREADS.iterdir() if THREADS.is_dir() else ():
-        with suppress(
-            OSError, ValueError, IndexError
-        ):  # the thread has just ended, or this system does not report waits
+        with suppress(OSError, ValueError, IndexError):  # the thread has ended, or waits are not reported
             found[thread.name] = int((thread / "schedstat").read_text().split()[1])
     return found

@@ -103,7 +103,7 @@ async def test_break_glass_is_granted_and_signed_off(with_groups: SlackEnvironme
     with_groups.environment.policy["rules"].append(BREAK_GLASS_RULE)
     with_groups.environment.write()
     await with_groups.slack.command(ADA, "breakglass shop readonly 30m everything is down")
-    await with_groups.expect_reply(ADA, "Break-glass access #1 is being prepared")
+    await with_groups.expect_reply(ADA, "Break-glass access is being prepared: #1")
     await with_groups.expect_dm(ADA, "is ready")
     assert "Extend" not in str(with_groups.slack.dm(ADA))
     (card,) = await with_groups.slack.wait("a card", lambda: with_groups.slack.messages(CARDS))
@@ -135,7 +135,7 @@ async def test_break_glass_without_sign_off_blocks_the_next_one(with_groups: Sla
     await with_groups.slack.command(SECOND, "review 1")
     await with_groups.expect_reply(SECOND, "#1 is signed off")
     await with_groups.slack.command(ADA, "breakglass shop readonly 30m everything is down again")
-    await with_groups.expect_reply(ADA, "Break-glass access #2 is being prepared")
+    await with_groups.expect_reply(ADA, "Break-glass access is being prepared: #2")
 
 
 async def test_form_requires_a_ticket_if_the_rule_does(with_groups: SlackEnvironment) -> None:

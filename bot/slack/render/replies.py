@@ -95,7 +95,7 @@ def request_reply(outcome: RequestOutcome) -> RenderedMessage:
     request = outcome.request
     if request.kind is RequestKind.BREAK_GLASS and request.state is State.PENDING:
         return text_reply(
-            f"Break-glass access #{request.id} is being prepared. The reviewers are notified first; once one of them was reached, the credentials come in a message of their own."
+            f"Break-glass access is being prepared: #{request.id}. As soon as one of your reviewers is notified, the credentials come in a message of their own."
         )
     if request.state is State.APPLIED:
         return text_reply(f"#{request.id} was approved by the policy: #{request.parent_id} has more time.")

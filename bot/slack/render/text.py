@@ -100,5 +100,5 @@ def local_time(at: datetime) -> str:
 
 
 def utc_datetime(at: datetime) -> str:
-    """Date and time in UTC for ``text``, because screen readers do not read Slack's date format."""
+    """Date and time in UTC, for ``text``, which screen readers read."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
