@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from bot.access import journal
+from bot.access import log_events
 from bot.access.context import Context
 from bot.access.files import Files
 from bot.access.ports import Person
@@ -69,7 +69,7 @@ def operator() -> Person:
 
 
 @asynccontextmanager
-async def offline(settings: Settings) -> AsyncIterator[Context]:
+async def command_line_context(settings: Settings) -> AsyncIterator[Context]:
     """The verbs for the command line, on a ledger that exists. Raises SchemaMissing, StoreUnavailable."""
     context = build_context(settings)
     try:
@@ -200,7 +200,7 @@ class App:
 
     def _on_connected(self, workspace: str) -> None:
         if self.context.files.config is not None:
-            journal.ready(self.context.files, workspace=workspace, ledger=self.context.ledger.place)
+            log_events.bot_ready(self.context.files, workspace=workspace, ledger=self.context.ledger.place)
 
     async def _until_nothing_lives(self) -> None:
         while not self.stop.is_set() and await self._may_have_ends():

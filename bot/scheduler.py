@@ -10,7 +10,7 @@ from bot.jobs.runner import Runner
 from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
 from bot.monitors.members import check_members
-from bot.monitors.servers import measure
+from bot.monitors.servers import measure_servers
 
 NET_SECONDS = 30
 FILES_SECONDS = 5
@@ -25,7 +25,7 @@ def build_scheduler(runner: Runner) -> AsyncIOScheduler:
     )
     scheduler.add_job(runner.nudge, "interval", seconds=NET_SECONDS, id="net")
     scheduler.add_job(
-        measure,
+        measure_servers,
         "interval",
         seconds=SERVERS_SECONDS,
         args=[runner.context],

@@ -15,7 +15,7 @@ NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has 
 NO_DIRECTORY = "Slack did not answer who you are, so nothing was done. Please try again."
 
 
-class DirectorySilent(Refused):
+class IdentityUnavailable(Refused):
     """Slack did not say who acts."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Context:
     engines: Engines
     prefix: str
 
-    def in_force(self) -> Config:
+    def config_in_force(self) -> Config:
         """The configuration to judge by, as the files are now. Raises Refused where none was ever good."""
         self.files.refresh()
         if self.files.config is None:
@@ -45,14 +45,14 @@ class Context:
         try:
             person = await self.directory.person(person_id)
         except DirectoryUnavailable:
-            raise DirectorySilent from None
+            raise IdentityUnavailable from None
         if not person.is_member:
             raise Refused(f"Only members of this workspace can use dbaccess ({person.why_not}).")
         return person
 
-    async def giver(self, person_id: str) -> Person:
+    async def member_for_own_end(self, person_id: str) -> Person:
         """Who gives their own grant back. As ``member``, but a directory that does not answer stops nobody: it is an end, and Slack says whose click it is."""
         try:
             return await self.member(person_id)
-        except DirectorySilent:
+        except IdentityUnavailable:
             return Person(id=person_id, name=person_id, is_member=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.base import make_username
-from bot.access import gathering, journal
+from bot.access import log_events, membership_facts
 from bot.access.context import Context
-from bot.access.descriptions import what_happened, why_not
+from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
 from bot.databases import target
@@ -43,7 +43,7 @@ async def approve(context: Context, person: Person, request: Request) -> Request
             return await context.ledger.advance(request.id, command)
         except NotPossible as lost:
             if lost.obstacle not in STAGES_CHANGED:
-                raise TooLate(why_not(lost)) from None
+                raise TooLate(describe_obstacle(lost)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
 
 
@@ -64,8 +64,8 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     try:
         denied = await context.ledger.advance(request.id, command)
     except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
-    journal.denied(denied, person)
+        raise TooLate(describe_obstacle(lost)) from None
+    log_events.request_denied(denied, person)
     return denied
 
 
@@ -73,9 +73,9 @@ async def _evaluated(context: Context, person: Person, request: Request, *, is_a
     """The stage this person may decide now. Closes the request where the policy changed under it."""
     decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:
-        raise TooLate(what_happened(request, decisions))
-    config = context.in_force()
-    facts, grant = await gathering.gather(context, config), await grant_of(context, request)
+        raise TooLate(describe_state(request, decisions))
+    config = context.config_in_force()
+    facts, grant = await membership_facts.gather(context, config), await extended_grant(context, request)
     now = await context.ledger.now()
     answer = authorization.may_decide(
         config, request, decisions, person.id, facts, at=now, grant=grant, is_approval=is_approval
@@ -87,11 +87,11 @@ async def _evaluated(context: Context, person: Person, request: Request, *, is_a
     await context.ledger.record(
         AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"}
     )
-    journal.click_refused(person, "decide", request.id)
+    log_events.click_refused(person, "decide", request.id)
     raise Refused(answer.reason)
 
 
-async def grant_of(context: Context, request: Request) -> Request | None:
+async def extended_grant(context: Context, request: Request) -> Request | None:
     """The grant an extension is about; None for whatever is no extension."""
     return None if request.parent_id is None else await context.ledger.request(request.parent_id)
 
@@ -100,8 +100,8 @@ async def _outdate(context: Context, request: Request, what: str) -> AccessError
     try:
         request = await context.ledger.advance(request.id, OutdateRequest(actor="policy", note=what))
     except NotPossible as lost:
-        return TooLate(why_not(lost))
-    return TooLate(what_happened(request, ()))
+        return TooLate(describe_obstacle(lost))
+    return TooLate(describe_state(request, ()))
 
 
 async def _decision(
@@ -120,7 +120,7 @@ async def _decision(
 
 def _policy_in_force(context: Context) -> Json:
     """The digest of the policy that the click was judged by, beside that of the ask."""
-    return {"policy_in_force": context.in_force().digest}
+    return {"policy_in_force": context.config_in_force().digest}
 
 
 def _approval(
@@ -136,7 +136,7 @@ def _approval(
 def _last_approval(context: Context, request: Request, decision: Decision | None) -> ApproveRequest | ApplyExtension:
     """Freezes the username and the way to the server. Raises OutOfDate where the database is not configured any more."""
     actor, facts = decision.person_id if decision else "policy", _policy_in_force(context)
-    entry = context.in_force().databases.get(request.database)
+    entry = context.config_in_force().databases.get(request.database)
     if entry is None:
         raise OutOfDate
     if request.kind is RequestKind.EXTENSION:
@@ -149,7 +149,7 @@ def _last_approval(context: Context, request: Request, decision: Decision | None
 # Where nobody is asked.
 
 
-async def approve_alone(context: Context, request: Request) -> Request:
+async def approve_by_policy(context: Context, request: Request) -> Request:
     """Approve what the policy asks nobody about: judged once more, by today's policy.
 
     Raises Refused and TooLate as a click would; where somebody was faster, what is true is the answer.
@@ -157,8 +157,8 @@ async def approve_alone(context: Context, request: Request) -> Request:
     request = await context.ledger.request(request.id)
     if request.state is not State.PENDING or request.terms.stages:
         return request
-    config, grant = context.in_force(), await grant_of(context, request)
-    today = authorization.asked_today(config, request, await gathering.gather(context, config), grant=grant)
+    config, grant = context.config_in_force(), await extended_grant(context, request)
+    today = authorization.asked_today(config, request, await membership_facts.gather(context, config), grant=grant)
     if isinstance(today, authorization.Outdated):
         raise await _outdate(context, request, today.what)
     if isinstance(today, asking.Refused):
@@ -168,4 +168,4 @@ async def approve_alone(context: Context, request: Request) -> Request:
     except NotPossible as lost:
         if lost.obstacle is Obstacle.STATE:
             return lost.request
-        raise TooLate(why_not(lost)) from None
+        raise TooLate(describe_obstacle(lost)) from None

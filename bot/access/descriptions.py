@@ -47,7 +47,7 @@ def _left_behind(receipt: Receipt) -> list[str]:
     return [f"{count(len(objects), 'object')} kept by {receipt.left_with} ({names})"]
 
 
-def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
+def describe_state(request: Request, decisions: Sequence[Decision]) -> str:
     """Said to whoever was slower: who decided, or why it is over."""
     shown = f"#{request.id}"
     decider = next((d for d in reversed(decisions) if d.verdict in (Verdict.APPROVE, Verdict.DENY)), None)
@@ -66,7 +66,7 @@ def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
     }[request.state]
 
 
-def why_not(lost: NotPossible) -> str:
+def describe_obstacle(lost: NotPossible) -> str:
     """A move that lost its race, said to the person who made it."""
     shown = f"#{lost.request.id}"
     special = {
@@ -77,4 +77,4 @@ def why_not(lost: NotPossible) -> str:
         Obstacle.REVIEWED: f"{shown} was signed off before.",
         Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
     }
-    return special.get(lost.obstacle) or what_happened(lost.request, lost.decisions)
+    return special.get(lost.obstacle) or describe_state(lost.request, lost.decisions)

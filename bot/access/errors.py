@@ -41,7 +41,7 @@ class TooLate(AccessError):
         self.at = at
 
 
-class Unknown(AccessError):
+class UnknownRequest(AccessError):
     """There is no such request, or it is not theirs to see: the two look the same."""
 
     def __init__(self, shown: str) -> None:

@@ -14,7 +14,7 @@ class Files:
         self.folder = folder
         self.config: Config | None = None
         self.problems: ConfigError | None = None
-        self.is_news = False
+        self.has_news = False
         self._seen: tuple[tuple[int, int], ...] | None = None
 
     def forget(self) -> None:
@@ -26,7 +26,7 @@ class Files:
         stamp = tuple(_stamp(self.folder / name) for name in ("databases.yml", "policy.yml"))
         if stamp == self._seen:
             return
-        self._seen, self.is_news = stamp, True
+        self._seen, self.has_news = stamp, True
         try:
             self.config, self.problems = load(self.folder), None
         except ConfigError as mistake:

@@ -7,11 +7,11 @@ import string
 
 from adapters.base import Adapter, AdapterError, Endpoint
 from bot.access.context import Context
-from bot.access.descriptions import what_happened, why_not
-from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.descriptions import describe_obstacle, describe_state
+from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import Person
-from bot.access.results import Shown
 from bot.access.targets import level_of, target_of
+from bot.access.use_case_types import ShownPassword
 from storage.audit_log import AuditKind
 from storage.commands import ShowPassword
 from storage.errors import NotPossible
@@ -26,10 +26,10 @@ PASSWORD_LENGTH = 32
 async def renew(context: Context, person: Person, request: Request) -> None:
     """The requester asks for a new password; it appears in the credential message. Raises Unknown for all others, TooLate after the end."""
     if request.requester_id != person.id:
-        raise Unknown(f"#{request.id}")
+        raise UnknownRequest(f"#{request.id}")
     request = await context.ledger.request(request.id)
     if request.terms.delivery == "reveal" or not await _is_usable(context, request):
-        raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
+        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
     plan = TaskPlan(
         kind=TaskKind.RENEW_PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
     )
@@ -39,12 +39,12 @@ async def renew(context: Context, person: Person, request: Request) -> None:
 async def revealable(context: Context, person: Person, request: Request) -> Request:
     """The live grant whose password is shown on demand, for its requester. Raises Unknown, Refused, TooLate."""
     if request.requester_id != person.id:
-        raise Unknown(f"#{request.id}")
+        raise UnknownRequest(f"#{request.id}")
     request = await context.ledger.request(request.id)
     if request.terms.delivery != "reveal":
         raise Refused(f"The password of #{request.id} is in its credential message.")
     if not await _is_usable(context, request):
-        raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
+        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
     return request
 
 
@@ -54,7 +54,7 @@ async def _is_usable(context: Context, request: Request) -> bool:
     return request.state is State.ACTIVE and is_before_end
 
 
-async def reveal(context: Context, person: Person, request: Request) -> Shown:
+async def reveal(context: Context, person: Person, request: Request) -> ShownPassword:
     """Set a fresh password and hand it to whoever shows it; on the record before it is seen. Open sessions live on."""
     request = await revealable(context, person, request)
     assert request.username is not None, "an active grant has its user"
@@ -71,9 +71,9 @@ async def reveal(context: Context, person: Person, request: Request) -> Shown:
     try:
         request = await context.ledger.advance(request.id, ShowPassword(actor=person.id))
     except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
+        raise TooLate(describe_obstacle(lost)) from None
     shown = [e for e in await context.ledger.history(request.id) if e.kind == AuditKind.PASSWORD_SHOWN]
-    return Shown(request=request, endpoint=endpoint, times=len(shown), password=fresh)
+    return ShownPassword(request=request, endpoint=endpoint, times=len(shown), password=fresh)
 
 
 def make_password() -> str:

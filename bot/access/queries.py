@@ -7,10 +7,10 @@ import asyncio
 from adapters.base import AdapterError
 from bot.access import membership
 from bot.access.context import Context
-from bot.access.errors import OutOfDate, Refused, Unknown
+from bot.access.errors import OutOfDate, Refused, UnknownRequest
 from bot.access.ports import Person
-from bot.access.results import StatusView, Typed
 from bot.access.targets import target_of
+from bot.access.use_case_types import RequestInput, StatusView
 from bot.policy import asking, authorization, evaluation
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from storage.audit_log import AuditKind
@@ -62,13 +62,13 @@ async def visible(context: Context, person: Person, request_id: int) -> Request:
     try:
         request = await context.ledger.request(request_id)
     except NoSuchRequest:
-        raise Unknown(f"#{request_id}") from None
+        raise UnknownRequest(f"#{request_id}") from None
     if person.is_operator or request.requester_id == person.id:
         return request
     decisions = await context.ledger.decisions(request_id)
-    config = context.in_force()
+    config = context.config_in_force()
     if not authorization.may_see(config, request, decisions, person.id, await membership.facts(context, config)):
-        raise Unknown(f"#{request_id}")
+        raise UnknownRequest(f"#{request_id}")
     return request
 
 
@@ -111,28 +111,28 @@ async def listing(
 async def _may_see(context: Context, person: Person, request: Request) -> bool:
     try:
         await visible(context, person, request.id)
-    except (Unknown, Refused):
+    except (UnknownRequest, Refused):
         return False
     return True
 
 
 async def databases(context: Context, person: Person) -> tuple[CatalogEntry, ...]:
     """What this person may ask for by today's policy."""
-    config = context.in_force()
+    config = context.config_in_force()
     return catalog_entries(config, person.id, await membership.facts(context, config))
 
 
 def levels(context: Context, database: str) -> tuple[str, ...]:
     """The names of a database's levels, whoever may have them; none where there is no such database."""
-    entry = context.in_force().databases.get(database)
+    entry = context.config_in_force().databases.get(database)
     return tuple(entry.levels) if entry else ()
 
 
 async def explain(
-    context: Context, person: Person, typed: Typed, *, other: str | None = None
+    context: Context, person: Person, typed: RequestInput, *, other: str | None = None
 ) -> asking.Allowed | asking.Refused | asking.Missing:
     """Which rule answers, and why; nothing is requested. Others' answers are for approvers of that database and admins."""
-    config, asker = context.in_force(), other or person.id
+    config, asker = context.config_in_force(), other or person.id
     now = await context.ledger.now()
     tally = await context.ledger.usage(asker, typed.database, now=now) if typed.database else None
     facts = await membership.facts(context, config, tally=tally)

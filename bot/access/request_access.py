@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bot.access import gathering, journal
+from bot.access import log_events, membership_facts
 from bot.access.context import NO_DIRECTORY, Context
-from bot.access.decide import approve_alone
-from bot.access.descriptions import why_not
-from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.decide import approve_by_policy
+from bot.access.descriptions import describe_obstacle
+from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import DirectoryUnavailable, Person
-from bot.access.results import FormNeeded, RequestOutcome, Typed
+from bot.access.use_case_types import FormNeeded, RequestInput, RequestOutcome
 from bot.policy import asking, evaluation
 from bot.policy.catalog import catalog_entries
 from bot.policy.facts import Facts
@@ -25,20 +25,20 @@ ROUNDS = 5
 
 
 async def request_access(
-    context: Context, person: Person, typed: Typed, *, grant: Request | None = None
+    context: Context, person: Person, typed: RequestInput, *, grant: Request | None = None
 ) -> RequestOutcome:
     """Judge the ask by today's policy and put it on the record; what needs nobody's approval is approved at once.
 
     ``grant`` is what an extension is about. Raises Refused, FormNeeded, or TooLate where the grant has just ended.
     """
     for _ in range(ROUNDS):
-        config = context.in_force()
-        facts = await gathering.gather_about(context, config, person, typed.database)
+        config = context.config_in_force()
+        facts = await membership_facts.gather_about(context, config, person, typed.database)
         question = await _question(context, person, typed, grant)
         try:
             answer = await _allowed(context, config, question, facts, typed)
         except Refused as no:
-            journal.refused(person, str(no), database=typed.database, level=typed.level)
+            log_events.request_refused(person, str(no), database=typed.database, level=typed.level)
             raise
         try:
             request, is_new = await context.ledger.submit(
@@ -47,7 +47,7 @@ async def request_access(
         except LimitReached:
             continue
         except NotPossible as lost:
-            raise TooLate(why_not(lost)) from None
+            raise TooLate(describe_obstacle(lost)) from None
         return await _granted_at_once(context, RequestOutcome(request=request, is_new=is_new))
     raise Refused("Too much is asked at once; please try again.")
 
@@ -58,7 +58,7 @@ def _still(config: Config, question: asking.PolicyQuestion, facts: Facts) -> Cal
 
 
 async def _allowed(
-    context: Context, config: Config, question: asking.PolicyQuestion, facts: Facts, typed: Typed
+    context: Context, config: Config, question: asking.PolicyQuestion, facts: Facts, typed: RequestInput
 ) -> asking.Allowed:
     answer = evaluation.may_ask(config, question, facts)
     if isinstance(answer, asking.Missing):
@@ -66,7 +66,7 @@ async def _allowed(
         raise FormNeeded(typed, mine, answer.what, grant=question.grant)
     if isinstance(answer, asking.Refused):
         if answer.about == "people":
-            await gathering.report_refusal(context, answer)
+            await membership_facts.report_refusal(context, answer)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
     return answer
 
@@ -76,12 +76,14 @@ async def _granted_at_once(context: Context, asked: RequestOutcome) -> RequestOu
     if asked.request.terms.stages or asked.request.kind is RequestKind.BREAK_GLASS:
         return asked
     try:
-        return replace(asked, request=await approve_alone(context, asked.request))
+        return replace(asked, request=await approve_by_policy(context, asked.request))
     except Refused as no:
         return replace(asked, not_yet=str(no))  # a refusal would say that nothing was stored
 
 
-async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> asking.PolicyQuestion:
+async def _question(
+    context: Context, person: Person, typed: RequestInput, grant: Request | None
+) -> asking.PolicyQuestion:
     return asking.PolicyQuestion(
         person_id=person.id,
         database=typed.database,
@@ -95,7 +97,7 @@ async def _question(context: Context, person: Person, typed: Typed, grant: Reque
 
 
 async def _draft(
-    context: Context, person: Person, typed: Typed, answer: asking.Allowed, grant: Request | None
+    context: Context, person: Person, typed: RequestInput, answer: asking.Allowed, grant: Request | None
 ) -> Draft:
     assert typed.database is not None, "judged as complete"
     return Draft(
@@ -124,10 +126,10 @@ async def cancel(context: Context, person: Person, request_id: int) -> Request:
     try:
         request = await context.ledger.request(request_id)
     except NoSuchRequest:
-        raise Unknown(f"#{request_id}") from None
+        raise UnknownRequest(f"#{request_id}") from None
     if request.requester_id != person.id:
-        raise Unknown(f"#{request_id}")
+        raise UnknownRequest(f"#{request_id}")
     try:
         return await context.ledger.advance(request_id, CancelRequest(actor=person.id))
     except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
+        raise TooLate(describe_obstacle(lost)) from None

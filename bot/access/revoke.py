@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bot.access import gathering, journal
+from bot.access import log_events, membership_facts
 from bot.access.context import Context
-from bot.access.descriptions import what_happened, why_not
-from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.descriptions import describe_obstacle, describe_state
+from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import Person
 from bot.policy import authorization
 from bot.policy.facts import NOTHING_KNOWN
@@ -19,7 +19,7 @@ async def done(context: Context, person: Person, request_id: int) -> Request:
     """The requester gives their grant back early. Raises Unknown for everybody else, TooLate where it is over."""
     request = await _find(context, request_id)
     if request.requester_id != person.id:
-        raise Unknown(f"#{request_id}")
+        raise UnknownRequest(f"#{request_id}")
     return await _end(context, request, person, Cause.DONE)
 
 
@@ -34,15 +34,15 @@ async def revoke(context: Context, person: Person, request_id: int) -> Request:
 async def _may_revoke(context: Context, person: Person, request: Request) -> None:
     context.files.refresh()
     config, decisions = context.files.config, await context.ledger.decisions(request.id)
-    facts = await gathering.gather(context, config) if config else NOTHING_KNOWN
+    facts = await membership_facts.gather(context, config) if config else NOTHING_KNOWN
     if config is not None and authorization.may_revoke(config, request, decisions, person.id, facts):
         return
     await context.ledger.record(
         AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "revoke"}
     )
-    journal.click_refused(person, "revoke", request.id)
+    log_events.click_refused(person, "revoke", request.id)
     if config is None or not authorization.may_see(config, request, decisions, person.id, facts):
-        raise Unknown(f"#{request.id}")
+        raise UnknownRequest(f"#{request.id}")
     raise Refused(
         f"Only those who can approve #{request.id} and admins can revoke it. To give back your own, use I'm done."
     )
@@ -60,14 +60,14 @@ async def declare_gone(context: Context, person: Person, request_id: int, reason
     try:
         return await context.ledger.advance(request_id, confirm)
     except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
+        raise TooLate(describe_obstacle(lost)) from None
 
 
 async def _find(context: Context, request_id: int) -> Request:
     try:
         return await context.ledger.request(request_id)
     except NoSuchRequest:
-        raise Unknown(f"#{request_id}") from None
+        raise UnknownRequest(f"#{request_id}") from None
 
 
 async def _end(context: Context, request: Request, person: Person, cause: Cause) -> Request:
@@ -80,4 +80,4 @@ async def _end(context: Context, request: Request, person: Person, cause: Cause)
 def _not_live(lost: NotPossible) -> str:
     if lost.request.state is State.PENDING:
         return f"#{lost.request.id} is still waiting: there is nothing to end."
-    return what_happened(lost.request, lost.decisions)
+    return describe_state(lost.request, lost.decisions)

@@ -22,7 +22,7 @@ def level_of(request: Request) -> Level:
     return Level.from_json(request.terms.level)
 
 
-def one_each(targets: Iterable[Target]) -> list[Target]:
+def unique_servers(targets: Iterable[Target]) -> list[Target]:
     """One target of each server: the first of those that share engine, address and where their users are kept."""
     found: dict[tuple[str, str, str | None, str], Target] = {}
     for one in targets:
@@ -30,7 +30,7 @@ def one_each(targets: Iterable[Target]) -> list[Target]:
     return list(found.values())
 
 
-def configured(context: Context) -> list[Target]:
+def configured_targets(context: Context) -> list[Target]:
     """The targets of all databases in force."""
     config = context.files.config
     return [

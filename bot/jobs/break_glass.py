@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.access import gathering
+from bot.access import membership_facts
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.decide import approve_alone
+from bot.access.decide import approve_by_policy
 from bot.access.errors import AccessError, Refused
 from bot.access.ports import Delayed, Undeliverable
 from bot.jobs.job import JobContext, Retry
@@ -29,8 +29,8 @@ async def grant_break_glass(context: Context, job: JobContext) -> None:
     request = await job.request()
     if request.state is not State.PENDING:
         return
-    config = context.in_force()
-    facts = await gathering.gather(context, config)
+    config = context.config_in_force()
+    facts = await membership_facts.gather(context, config)
     for wanted in (authorization.reviewers(config, request, facts), _admins(config, request, facts)):
         if await _reaches(context, job, request, wanted):
             await _grant(context, request)
@@ -78,7 +78,7 @@ async def _posted(context: Context, job: JobContext, request: Request, copies: S
 async def _grant(context: Context, request: Request) -> None:
     """Today's policy is asked once more. Where it is silent about somebody, this is tried again until the request lapses."""
     try:
-        await approve_alone(context, request)
+        await approve_by_policy(context, request)
     except Refused as no:
         raise Retry(str(no)) from None
     except AccessError:

@@ -9,15 +9,15 @@ from bot.access.password import make_password
 from bot.access.targets import level_of, target_of
 from bot.engines import Share
 from bot.jobs.job import JobContext
-from bot.notifications.credentials import credentials, deliver
+from bot.notifications.credentials import credentials_notice, deliver
 from storage.commands import RenewPassword, Repair
 from storage.errors import NotPossible
 from storage.records import Purpose, Request, State
 from storage.transitions import Obstacle
 
 
-async def password(context: Context, job: JobContext) -> None:
-    """Effect of the ``password`` task: asked for by the requester, or the ``remedy`` of an active grant."""
+async def renew_password(context: Context, job: JobContext) -> None:
+    """Effect of the ``renew_password`` task: asked for by the requester, or the ``remedy`` of an active grant."""
     request = await job.request()
     if request.state is State.ACTIVE:
         await _set_fresh_password(context, job, request, is_repair=bool(job.payload.get("mends")))
@@ -41,7 +41,7 @@ async def _set_fresh_password(context: Context, job: JobContext, request: Reques
     if (await job.request()).state is not State.ACTIVE:
         return  # it is being ended: the revoke behind us in this lock key takes user and message
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
-    await deliver(job, request, message, credentials(request, endpoint, fresh))
+    await deliver(job, request, message, credentials_notice(request, endpoint, fresh))
     try:
         await job.advance(request, Repair(actor="bot") if is_repair else RenewPassword(actor=request.requester_id))
     except NotPossible as lost:

@@ -17,15 +17,15 @@ from adapters.base import (
     ServerDown,
     UserSpec,
 )
-from bot.access import journal
+from bot.access import log_events
 from bot.access.context import Context
 from bot.access.password import make_password
 from bot.access.ports import Delayed, DirectoryUnavailable, Posted, Undeliverable
 from bot.access.targets import level_of, target_of
 from bot.engines import Share
 from bot.jobs.job import JobContext, Retry, backoff
-from bot.notifications.credentials import credentials, deliver
-from bot.notifications.messages import remember
+from bot.notifications.credentials import credentials_notice, deliver
+from bot.notifications.messages import record_posted
 from bot.notifications.notices import PreparingNotice
 from storage.commands import ActivateGrant, FailGrant, RetryProvision, RevokeGrant, StartGrant
 from storage.errors import NotPossible
@@ -76,7 +76,7 @@ async def _announce(context: Context, job: JobContext, request: Request) -> Mess
         return message
     await job.hold()
     posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
-    return await remember(context, message, posted, request)
+    return await record_posted(context, message, posted, request)
 
 
 async def _explain_delay(context: Context, job: JobContext, request: Request, trouble: str) -> None:
@@ -167,9 +167,11 @@ async def _make(context: Context, job: JobContext, request: Request, message: Me
     )
     if (await job.request()).state is not State.APPROVED:
         return  # it was ended meanwhile: its revoke is next in this lock key and finds the user
-    await deliver(job, request, message, credentials(request, endpoint, password))
+    await deliver(job, request, message, credentials_notice(request, endpoint, password))
     try:
-        journal.live(await job.advance(request, ActivateGrant(actor="bot", facts={"username": request.username})))
+        log_events.grant_live(
+            await job.advance(request, ActivateGrant(actor="bot", facts={"username": request.username}))
+        )
     except NotPossible as lost:
         if lost.obstacle is Obstacle.LOCKED_DOWN:
             await job.advance(request, RevokeGrant(actor="lockdown", cause=Cause.LOCKDOWN))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adapters.base import AdapterError, ForeignUser
 from bot.access.context import Context
 from bot.jobs.job import JobContext
-from bot.jobs.revoke import again, drop
+from bot.jobs.revoke import drop_user, retry_after_alert
 from storage.commands import Repair
 from storage.records import ReceiptOutcome, Request, State, TaskKind
 from storage.transitions import TaskPlan
@@ -23,11 +23,11 @@ async def repair(context: Context, job: JobContext) -> None:
         await _plan(job, TaskKind.RENEW_PASSWORD)
     elif request.state is State.REVOKED and request.started_at is not None and not _is_declared_gone(request):
         try:
-            removal = await drop(context, job, request)
+            removal = await drop_user(context, job, request)
         except ForeignUser:
             return
         except AdapterError as trouble:
-            raise await again(context, job, request, trouble) from None
+            raise await retry_after_alert(context, job, request, trouble) from None
         await _plan(job, TaskKind.CLOSE_CREDENTIALS)
         if not removal.was_absent:
             await job.advance(request, Repair(actor="bot", facts={"sessions_ended": removal.sessions_ended}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from adapters.base import AdapterError, Blocked, ForeignUser, Rejected, Removal, ServerDown, WrongServer
-from bot.access import journal
+from bot.access import log_events
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.targets import level_of, target_of
@@ -23,7 +23,7 @@ from storage.transitions import Obstacle, latest_end
 NOTHING_CREATED = Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
 
 
-async def end(context: Context, job: JobContext) -> None:
+async def revoke(context: Context, job: JobContext) -> None:
     """Effect of the ``revoke`` task, written with the approval: due at the end, or now when it is ended early."""
     request = await job.request()
     if request.state in (State.APPROVED, State.ACTIVE):
@@ -31,7 +31,9 @@ async def end(context: Context, job: JobContext) -> None:
     if request.state is not State.REVOKING:
         return
     receipt = await _proven(context, job, request)
-    journal.ended(await job.advance(request, ConfirmRevocation(actor="bot", receipt=receipt, facts=_facts(receipt))))
+    log_events.grant_ended(
+        await job.advance(request, ConfirmRevocation(actor="bot", receipt=receipt, facts=_facts(receipt)))
+    )
 
 
 async def _by_the_clock(job: JobContext, request: Request) -> Request:
@@ -59,11 +61,11 @@ async def _proven(context: Context, job: JobContext, request: Request) -> Receip
     if request.started_at is None:
         return NOTHING_CREATED  # START is in the ledger before the first statement that creates anything
     try:
-        removal = await drop(context, job, request)
+        removal = await drop_user(context, job, request)
     except ForeignUser as foreign:
         return await _foreign(context, job, request, foreign)
     except AdapterError as trouble:
-        raise await again(context, job, request, trouble) from None
+        raise await retry_after_alert(context, job, request, trouble) from None
     lands_until = _lands_until(request)
     if lands_until is not None and await context.ledger.now() < lands_until:
         raise Retry("a create whose answer was lost may still land", at=lands_until)
@@ -73,10 +75,10 @@ async def _proven(context: Context, job: JobContext, request: Request) -> Receip
             request,
             f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.",
         )
-    return verified(removal)
+    return verified_receipt(removal)
 
 
-async def drop(context: Context, job: JobContext, request: Request) -> Removal:
+async def drop_user(context: Context, job: JobContext, request: Request) -> Removal:
     """Take the user away and read back. Raises AdapterError, ClaimLost."""
     assert request.username is not None, "frozen at the approval"
     username, level = request.username, level_of(request)
@@ -86,7 +88,7 @@ async def drop(context: Context, job: JobContext, request: Request) -> Removal:
     )
 
 
-def verified(removal: Removal) -> Receipt:
+def verified_receipt(removal: Removal) -> Receipt:
     """The receipt of what the server showed."""
     return Receipt(
         outcome=ReceiptOutcome.VERIFIED,
@@ -118,12 +120,12 @@ def _lands_until(request: Request) -> datetime | None:
 async def _foreign(context: Context, job: JobContext, request: Request, foreign: ForeignUser) -> Receipt:
     """A user of that name that is not ours is never touched. Where we never made one, there is nothing of ours to end."""
     if request.activated_at is not None:
-        raise await again(context, job, request, foreign)
+        raise await retry_after_alert(context, job, request, foreign)
     await raise_alert(context, request, f"#{request.id} failed: {foreign}. It was not touched.")
     return NOTHING_CREATED
 
 
-async def again(context: Context, job: JobContext, request: Request, trouble: AdapterError) -> Retry:
+async def retry_after_alert(context: Context, job: JobContext, request: Request, trouble: AdapterError) -> Retry:
     """The error that puts an end back, after an alert where one is due."""
     next_try = await context.ledger.now() + backoff(job.tries)
     if is_alert_due(job.tries) or (job.tries == 1 and isinstance(trouble, WrongServer | ForeignUser)):

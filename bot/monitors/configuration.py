@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.access import journal
+from bot.access import log_events
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from storage.audit_log import AuditKind
@@ -14,11 +14,11 @@ async def announce_files(context: Context, *, is_start: bool = False) -> None:
     """Put a changed configuration on the record, and a broken one before those who look after it."""
     files = context.files
     files.refresh()
-    if not files.is_news:
+    if not files.has_news:
         return
-    files.is_news = False
+    files.has_news = False
     if not is_start:
-        journal.reloaded(files)
+        log_events.configuration_reloaded(files)
     if files.problems is not None:
         await context.ledger.record(
             AuditKind.POLICY_REFUSED, actor="files", facts={"problems": len(files.problems.problems)}

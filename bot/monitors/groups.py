@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from bot.access.alerts import planned
+from bot.access.alerts import plan_alert
 from bot.access.context import Context
 from bot.access.membership import NAME_MAX
 from bot.access.ports import DirectoryUnavailable
@@ -39,7 +39,7 @@ async def _follow(context: Context, name: str, people: frozenset[str]) -> None:
     changes = [f"{word} {await _names(context, who)}" for word, who in (("added", added), ("removed", removed)) if who]
     words = f"The group {name}, which the policy names, was changed in Slack: {'; '.join(changes)}."
     step = "If nobody meant that: put the group right in Slack, and see dbaccess list for what was granted since."
-    alert, plan = planned(words, await context.ledger.now(), steps=(step,))
+    alert, plan = plan_alert(words, await context.ledger.now(), steps=(step,))
     change = (AuditKind.GROUP_CHANGED, "slack", {"group": name, "added": added, "removed": removed})
     await context.ledger.remember(key, after, was=before, events=(change, alert), plan=plan)
 

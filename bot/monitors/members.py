@@ -17,10 +17,10 @@ async def check_members(context: Context) -> None:
     """Everybody who has or wants access is still one of us: events get lost, so this is asked again and again."""
     there = (*await context.ledger.live_grants(), *await context.ledger.pending_requests())
     for person_id in sorted({request.requester_id for request in there}):
-        await left(context, person_id)
+        await end_access_of_former_member(context, person_id)
 
 
-async def left(context: Context, person_id: str) -> None:
+async def end_access_of_former_member(context: Context, person_id: str) -> None:
     """End what somebody has who is no longer a full member, and close what they wait for. No answer ends nothing."""
     live = await context.ledger.live_grants(person_id=person_id)
     waiting = await context.ledger.pending_requests(person_id=person_id)

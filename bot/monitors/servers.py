@@ -13,7 +13,7 @@ import structlog
 
 from adapters.base import AdapterError, Level, ManagedUser, Removal, Target
 from bot.access.context import Context
-from bot.access.targets import configured, one_each
+from bot.access.targets import configured_targets, unique_servers
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Request, State
@@ -64,7 +64,7 @@ async def find_strays(context: Context) -> SweepResult:
     """Each server is asked once. The ledger is read before and after, so that what begins or ends meanwhile is no stray."""
     before = await context.ledger.live_grants()
     frozen = [Target.from_json(request.target) for request in before if request.target]
-    servers = one_each([*configured(context), *frozen])
+    servers = unique_servers([*configured_targets(context), *frozen])
     listed, unanswered = dict[Target, list[ManagedUser]](), dict[str, str]()
     for server in servers:
         try:
@@ -99,7 +99,7 @@ def _missing(
         if request.id not in active or request.state is not State.ACTIVE or not request.target or not request.username:
             continue
         own = Target.from_json(request.target)
-        server = next((s for s in listed if len(one_each([s, own])) == 1), None)
+        server = next((s for s in listed if len(unique_servers([s, own])) == 1), None)
         if server is not None and request.username not in {user.username for user in listed[server]}:
             found.append(
                 Stray(kind=StrayKind.MISSING, target=own, username=request.username, request_id=request.id, ledger=None)
@@ -107,9 +107,9 @@ def _missing(
     return found
 
 
-async def measure(context: Context) -> None:
+async def measure_servers(context: Context) -> None:
     """What each server really ends by itself, for the cards. One that does not answer keeps what was last measured."""
-    for one in one_each(configured(context)):
+    for one in unique_servers(configured_targets(context)):
         try:
             health = await context.engines.measure(one)
         except AdapterError as error:

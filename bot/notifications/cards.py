@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 import structlog
 
-from bot.access import gathering, membership
+from bot.access import membership, membership_facts
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.decide import grant_of
+from bot.access.decide import extended_grant
 from bot.access.ports import DirectoryUnavailable, MessageGone, Undeliverable
 from bot.jobs.job import JobContext
-from bot.notifications.messages import place_of, post_to_requester, remember
-from bot.notifications.notices import CardNotice, TurnNotice
+from bot.notifications.messages import place_of, post_to_requester, record_posted
+from bot.notifications.notices import CardNotice, StateChangeNotice
 from bot.policy import authorization
 from bot.policy.model import TICKET
 from storage.records import Decision, Message, Purpose, Request, RequestKind, State
@@ -31,7 +31,7 @@ CARDS = (Purpose.CARD, Purpose.CARD_COPY)
 log = structlog.get_logger(__name__)
 
 
-async def card(context: Context, request: Request) -> CardNotice:
+async def card_notice(context: Context, request: Request) -> CardNotice:
     """The card as it stands now."""
     engine, admin_url = _server(context, request)
     decisions = await context.ledger.decisions(request.id)
@@ -40,7 +40,7 @@ async def card(context: Context, request: Request) -> CardNotice:
         decisions=decisions,
         waits_for=await waits_for(context, request, decisions),
         ticket_url=_ticket_url(context, request),
-        grant=await grant_of(context, request),
+        grant=await extended_grant(context, request),
         enforced=context.engines.enforces(engine, admin_url).value,
         engine=context.engines.label(engine),
         reaches=str(request.terms.level.get("description") or ""),
@@ -102,8 +102,8 @@ async def _to_those_outside(context: Context, job: JobContext, request: Request)
 
 async def post_card_copy(context: Context, job: JobContext, message: Message, request: Request) -> None:
     await job.hold()
-    posted = await context.messenger.post(message.channel, await card(context, request))
-    await remember(context, message, posted, request)
+    posted = await context.messenger.post(message.channel, await card_notice(context, request))
+    await record_posted(context, message, posted, request)
 
 
 async def _to_approvers(context: Context, job: JobContext, request: Request, closed: Undeliverable) -> None:
@@ -111,7 +111,7 @@ async def _to_approvers(context: Context, job: JobContext, request: Request, clo
     if request.state is State.PENDING:
         reached = await _copies(context, job, request, set(sorted(await _approvers(context, request))[:COPIES_MAX]))
         await post_to_requester(
-            context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached)))
+            context, request, StateChangeNotice(request=request, trouble=_closed_words(request, any(reached)))
         )
     await _alert_about_channel(context, request, closed)
 
@@ -143,7 +143,7 @@ async def _approvers(context: Context, request: Request) -> set[str]:
     stage = open_stage(request, await context.ledger.decisions(request.id))
     if config is None or stage is None:
         return set()
-    now, facts = await context.ledger.now(), await gathering.gather(context, config)
+    now, facts = await context.ledger.now(), await membership_facts.gather(context, config)
     return set(authorization.who_is_asked(config, request, facts, at=now, stage=stage))
 
 
@@ -179,7 +179,7 @@ async def update_card(context: Context, job: JobContext) -> None:
 async def _redraw_card(context: Context, job: JobContext, message: Message, request: Request) -> None:
     await job.hold()
     try:
-        await context.messenger.redraw(place_of(message), await card(context, request))
+        await context.messenger.redraw(place_of(message), await card_notice(context, request))
     except MessageGone:
         await context.ledger.message_gone(message.id)
         if not request.state.is_over:

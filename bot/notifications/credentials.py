@@ -8,14 +8,14 @@ from adapters.base import Endpoint
 from bot.access.context import Context
 from bot.access.ports import MessageGone, Posted, Undeliverable
 from bot.jobs.job import JobContext
-from bot.notifications.messages import place_of, remember
+from bot.notifications.messages import place_of, record_posted
 from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from storage.records import Message, Purpose, Request, State
 
 log = structlog.get_logger(__name__)
 
 
-def credentials(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
+def credentials_notice(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
     """What the message holds: the password only where the rule delivers it there."""
     shown = password if request.terms.delivery == "dm" else None
     return CredentialsNotice(request=request, endpoint=endpoint, password=shown)
@@ -37,7 +37,7 @@ async def deliver(job: JobContext, request: Request, message: Message, notice: C
             await context.ledger.message_rendered(message.id, request.version)
             return
     posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
-    await remember(context, message, posted, request)
+    await record_posted(context, message, posted, request)
     await job.hold()
     await job.unless_ending(context.messenger.redraw(posted, notice))
 

@@ -17,8 +17,8 @@ FEED_PAUSE = timedelta(seconds=1)
 UNSHOWN = frozenset({AuditKind.NOTED, AuditKind.CLICK_REFUSED})
 
 
-async def feed(context: Context, job: JobContext) -> None:
-    """Effect of ``feed``: the lines that wait share a message. Without a channel the cursor stays; nothing is lost."""
+async def post_feed(context: Context, job: JobContext) -> None:
+    """Effect of ``post_feed``: the lines that wait share a message. Without a channel the cursor stays; nothing is lost."""
     channel = context.files.config.policy.audit_channel if context.files.config else None
     if channel is None:
         return

@@ -8,13 +8,13 @@ import structlog
 
 from bot.access.context import Context
 from bot.access.ports import MessageGone, Notice, Posted, Undeliverable
-from bot.notifications.notices import TurnNotice
+from bot.notifications.notices import StateChangeNotice
 from storage.records import Message, Request
 
 log = structlog.get_logger(__name__)
 
 
-async def remember(context: Context, message: Message, posted: Posted, request: Request) -> Message:
+async def record_posted(context: Context, message: Message, posted: Posted, request: Request) -> Message:
     """Write down where a message is, so that any replica can redraw it."""
     await context.ledger.message_posted(message.id, channel=posted.channel, ts=posted.ts, version=request.version)
     return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
@@ -25,7 +25,7 @@ def place_of(message: Message) -> Posted:
     return Posted(channel=message.channel, ts=message.ts)
 
 
-async def post_to_requester(context: Context, request: Request, notice: TurnNotice) -> None:
+async def post_to_requester(context: Context, request: Request, notice: StateChangeNotice) -> None:
     try:
         await context.messenger.post(request.requester_id, notice)
     except Undeliverable as closed:

@@ -87,7 +87,7 @@ class ClosedNotice(Notice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnNotice(Notice):
+class StateChangeNotice(Notice):
     """One line to the requester at a turn: denied, lapsed, outdated, cancelled, failed, ended. ``decision`` where someone decided."""
 
     request: Request

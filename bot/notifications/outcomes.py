@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bot.access import gathering
+from bot.access import membership_facts
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.decide import grant_of
-from bot.access.gathering import gather_in_force
+from bot.access.decide import extended_grant
+from bot.access.membership_facts import gather_in_force
 from bot.durations import format_duration
 from bot.jobs.job import JobContext
 from bot.notifications.cards import COPIES_MAX
 from bot.notifications.messages import post_or_warn, post_to_requester
-from bot.notifications.notices import GrantedNotice, TurnNotice
+from bot.notifications.notices import GrantedNotice, StateChangeNotice
 from bot.policy import authorization
 from bot.policy.model import CHANNEL
 from storage.records import Request, RequestKind, Verdict
 
 
-async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
+async def announce_break_glass(context: Context, request: Request) -> frozenset[str]:
     """The alert channel hears of it; those who would have been asked are named, to be told one by one."""
     config = context.files.config
     what = f"{request.level} on {request.database} for {format_duration(request.effective_duration)}"
@@ -31,7 +31,7 @@ async def tell_loudly(context: Context, request: Request) -> frozenset[str]:
     )
     if config is None:
         return frozenset()
-    return authorization.would_be_asked(config, request, await gathering.gather(context, config))
+    return authorization.would_be_asked(config, request, await membership_facts.gather(context, config))
 
 
 async def notify_requester(context: Context, job: JobContext) -> None:
@@ -39,16 +39,16 @@ async def notify_requester(context: Context, job: JobContext) -> None:
     request = await job.request()
     denied = [d for d in await context.ledger.decisions(request.id) if d.verdict is Verdict.DENY]
     await job.hold()
-    grant = await grant_of(context, request)
+    grant = await extended_grant(context, request)
     await post_to_requester(
-        context, request, TurnNotice(request=request, decision=denied[-1] if denied else None, grant=grant)
+        context, request, StateChangeNotice(request=request, decision=denied[-1] if denied else None, grant=grant)
     )
 
 
 async def notify(context: Context, job: JobContext) -> None:
     """Effect of ``notify``: those whom the rule tells, and does not ask, hear of what was given."""
     request = await job.request()
-    loud = await tell_loudly(context, request) if request.kind is RequestKind.BREAK_GLASS else frozenset()
+    loud = await announce_break_glass(context, request) if request.kind is RequestKind.BREAK_GLASS else frozenset()
     notice = GrantedNotice(request=request, decisions=await context.ledger.decisions(request.id))
     for place in await _places(context, (*request.terms.notify, *sorted(loud)), but=request.requester_id):
         await job.hold()

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import structlog
 
-from bot.access import gathering
+from bot.access import membership_facts
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.gathering import gather_in_force
+from bot.access.membership_facts import gather_in_force
 from bot.access.ports import Notice, Undeliverable
 from bot.jobs.job import JobContext, Retry
 from bot.notifications.cards import post_copies, waits_for
@@ -69,7 +69,7 @@ async def escalate(context: Context, job: JobContext) -> None:
     await post_copies(context, job, request, facts.people(wider) - asked - {request.requester_id})
 
 
-async def warn(context: Context, job: JobContext) -> None:
+async def warn_before_end(context: Context, job: JobContext) -> None:
     """Effect of ``warn_before_end``: the requester hears of the end in time to ask for more, or to give it back."""
     request = await job.request()
     if request.state is not State.ACTIVE or request.expires_at is None:
@@ -103,4 +103,8 @@ async def review_overdue(context: Context, job: JobContext) -> None:
 
 async def _reviewers(context: Context, request: Request) -> frozenset[str]:
     config = context.files.config
-    return authorization.reviewers(config, request, await gathering.gather(context, config)) if config else frozenset()
+    return (
+        authorization.reviewers(config, request, await membership_facts.gather(context, config))
+        if config
+        else frozenset()
+    )

@@ -12,9 +12,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access import decide, extend, password, queries, request_access, review, revoke
 from bot.access.context import Context
-from bot.access.errors import AccessError, Unknown
+from bot.access.errors import AccessError, UnknownRequest
 from bot.access.ports import Person
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from bot.slack import ids
 from bot.slack.interaction import Interaction, Listener, guarded
 from bot.slack.render import form_layouts, replies
@@ -57,7 +57,7 @@ async def on_done(interaction: Interaction, person: Person) -> None:
 async def on_extend(interaction: Interaction, person: Person) -> None:
     grant = await extend.extendable(interaction.context, person, (await _clicked(interaction)).id)
     await interaction.open(
-        form_layouts.extension_form(grant, await queries.databases(interaction.context, person), Typed())
+        form_layouts.extension_form(grant, await queries.databases(interaction.context, person), RequestInput())
     )
 
 
@@ -94,8 +94,8 @@ async def on_show_password(interaction: Interaction, person: Person) -> None:
 async def on_ask_again(interaction: Interaction, person: Person) -> None:
     request = await _clicked(interaction)
     if request.requester_id != person.id:
-        raise Unknown(f"#{request.id}")
-    typed = Typed(
+        raise UnknownRequest(f"#{request.id}")
+    typed = RequestInput(
         database=request.database, level=request.level, duration=request.terms.duration, reason=request.reason
     )
     catalog_entries = await queries.databases(interaction.context, person)

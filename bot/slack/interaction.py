@@ -17,7 +17,7 @@ from bot.access import queries
 from bot.access.context import Context
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.access.results import FormNeeded
+from bot.access.use_case_types import FormNeeded
 from bot.slack import ids, parse
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
@@ -129,7 +129,7 @@ def guarded(context: Context, listener: Listener, *, is_recorded: bool = True) -
 
 
 async def _answered(call: Interaction, listener: Listener) -> None:
-    find = call.context.giver if call.gives_back else call.context.member
+    find = call.context.member_for_own_end if call.gives_back else call.context.member
     try:
         await listener(call, await find(user_of(call.body)))
     except FormNeeded as needed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.access.errors import NotUnderstood
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from bot.durations import LOOKS_LIKE, parse_duration
 from bot.slack.render.text import clean, unescape
 
@@ -50,7 +50,7 @@ def mentioned(word: str) -> str | None:
     return found[1] if found else None
 
 
-def ask(rest: Sequence[str], levels: Callable[[str], Collection[str]]) -> Typed:
+def ask(rest: Sequence[str], levels: Callable[[str], Collection[str]]) -> RequestInput:
     """``[DATABASE [LEVEL] [DURATION] [REASON…]]``; ``levels`` gives those a database has. Raises NotUnderstood.
 
     After the database a word is a level where the database has such a one, or where a duration follows it; a word that
@@ -63,17 +63,17 @@ def ask(rest: Sequence[str], levels: Callable[[str], Collection[str]]) -> Typed:
     if len(left) > 1 and UNITS.fullmatch(left[1]) and not _is_a_duration(left[0]):
         raise NotUnderstood(f"{left[0]} {left[1]}", LOOKS_LIKE)
     duration = _duration(left.pop(0)) if left and LOOKS_LIKE_A_DURATION.fullmatch(left[0]) else None
-    return Typed(database=database, level=level, duration=duration, reason=" ".join(left) or None)
+    return RequestInput(database=database, level=level, duration=duration, reason=" ".join(left) or None)
 
 
-def extend(rest: Sequence[str]) -> tuple[int, Typed]:
+def extend(rest: Sequence[str]) -> tuple[int, RequestInput]:
     """``ID [DURATION] [REASON…]``. Raises NotUnderstood."""
     left = list(rest[1:])
     duration = _duration(left.pop(0)) if left and LOOKS_LIKE_A_DURATION.fullmatch(left[0]) else None
-    return request_id(rest[:1], "extend"), Typed(duration=duration, reason=" ".join(left) or None)
+    return request_id(rest[:1], "extend"), RequestInput(duration=duration, reason=" ".join(left) or None)
 
 
-def explain(rest: Sequence[str]) -> tuple[Typed, str | None]:
+def explain(rest: Sequence[str]) -> tuple[RequestInput, str | None]:
     """``DATABASE [LEVEL] [DURATION] [@user]`` and the person. There is no reason, so any word may be a level. Raises NotUnderstood."""
     others = [found for word in rest if (found := mentioned(word))]
     left = [word for word in rest if mentioned(word) is None]

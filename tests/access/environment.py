@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from bot.access import decide, request_access, results
+from bot.access import decide, request_access, use_case_types
 from bot.access.context import Context
 from bot.access.files import Files
 from bot.access.ports import DeliveryError, DirectoryUnavailable, MessageGone, Notice, Person, Posted
@@ -212,7 +212,7 @@ class AccessEnvironment:
         return await self.context.member(person_id)
 
     async def ask(self, who: str = ADA, *, duration: timedelta = HOUR, reason: str = "looking at a refund") -> Request:
-        typed = results.Typed(database="shop", level="readonly", duration=duration, reason=reason)
+        typed = use_case_types.RequestInput(database="shop", level="readonly", duration=duration, reason=reason)
         asked = await request_access.request_access(self.context, await self.person(who), typed)
         await self.drain()
         return await self.ledger.request(asked.request.id)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from adapters.base import Adapter, Removal, ServerDown
-from bot.access import request_access, results
+from bot.access import request_access, use_case_types
 from bot.access.ports import Delayed, Notice
 from bot.engines import Engines
 from bot.jobs.registry import JOBS
@@ -137,7 +137,9 @@ class Fleet:
         ada = await environment.person(ADA)
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = results.Typed(database=database, level="readonly", duration=lasts, reason="looking at a refund")
+            typed = use_case_types.RequestInput(
+                database=database, level="readonly", duration=lasts, reason="looking at a refund"
+            )
             asked.append((await request_access.request_access(environment.context, ada, typed)).request)
         await environment.drain()
         found = [await environment.now(request) for request in asked]
@@ -182,6 +184,8 @@ async def waiting_requests(environment: AccessEnvironment, count: int) -> None:
     ada = await environment.person(ADA)
     for n in range(count):
         lasts = timedelta(hours=1, seconds=n)
-        typed = results.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
+        typed = use_case_types.RequestInput(
+            database="shop", level="readonly", duration=lasts, reason="looking at a refund"
+        )
         await request_access.request_access(environment.context, ada, typed)
     await environment.drain()

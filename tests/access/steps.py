@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from bot.access import request_access, results
+from bot.access import request_access, use_case_types
 from bot.access.errors import AccessError
 from bot.notifications.notices import AlertNotice
 from storage.audit_log import AuditKind
@@ -32,7 +32,7 @@ def load_now(environment: AccessEnvironment) -> None:
 
 
 async def break_the_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
-    typed = results.Typed(
+    typed = use_case_types.RequestInput(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
     asked = await request_access.request_access(environment.context, await environment.person(who), typed)

@@ -8,7 +8,7 @@ import pytest
 
 from bot.access import decide, queries, request_access
 from bot.access.errors import OutOfDate, Refused, TooLate
-from bot.notifications.notices import CardNotice, CredentialsNotice, TurnNotice
+from bot.notifications.notices import CardNotice, CredentialsNotice, StateChangeNotice
 from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, ADMIN, CARDS, GUEST, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
@@ -30,7 +30,7 @@ async def test_the_whole_life(environment: AccessEnvironment) -> None:
     assert ended.receipt.sessions_ended == 1
     assert environment.messenger.on(CARDS, CardNotice)[0].request.state is State.REVOKED
     assert not environment.messenger.on(ADA, CredentialsNotice)
-    assert environment.messenger.on(ADA, TurnNotice)[-1].request.state is State.REVOKED
+    assert environment.messenger.on(ADA, StateChangeNotice)[-1].request.state is State.REVOKED
     assert await environment.ledger.tasks() == ()
 
 
@@ -129,7 +129,7 @@ async def test_what_changed_since_the_card_is_outdated_and_both_are_told(
         await environment.approve(request, LEAD)
     await environment.drain()
     assert (await environment.now(request)).state is State.OUTDATED
-    assert environment.messenger.on(ADA, TurnNotice)[-1].request.state is State.OUTDATED
+    assert environment.messenger.on(ADA, StateChangeNotice)[-1].request.state is State.OUTDATED
     assert environment.server.users == {}
 
 
@@ -137,7 +137,7 @@ async def test_deny_says_why(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     await decide.deny(environment.context, await environment.person(LEAD), request, "not before the freeze ends")
     await environment.drain()
-    told = environment.messenger.on(ADA, TurnNotice)[-1]
+    told = environment.messenger.on(ADA, StateChangeNotice)[-1]
     assert told.decision is not None
     assert told.decision.reason == "not before the freeze ends"
     with pytest.raises(TooLate, match="was denied by @lead"):

@@ -10,7 +10,7 @@ import pytest
 
 from bot.access import extend, password, review
 from bot.access.errors import Refused, TooLate
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from storage.audit_log import AuditKind
 from storage.records import Request, State
 from tests.access.environment import ADA, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
@@ -22,7 +22,7 @@ LEADS, DBAS = "S0LEADS", "S0DBAS"
 
 async def more_time(environment: AccessEnvironment, grant: Request, duration: timedelta = HOUR) -> Request:
     """The request for it."""
-    typed = Typed(duration=duration, reason="longer please")
+    typed = RequestInput(duration=duration, reason="longer please")
     return (await extend.extend(environment.context, await environment.person(ADA), grant.id, typed)).request
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bot.access import decide, request_access, review
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from storage.records import Request, State
 from tests.access.environment import ADA, ADMIN, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.steps import GLASS, break_the_glass, change_during_lookup, load_now, put_in_force, refusal_of
@@ -93,7 +93,7 @@ async def test_a_database_moved_during_the_click_is_not_given_the_old_level(envi
 @open_fault("R2", "judged by the policy that asks nobody, granted under the one that asks somebody")
 async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(environment: AccessEnvironment) -> None:
     put_in_force(environment, approvals=[])
-    typed = Typed(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
+    typed = RequestInput(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
     ada = await environment.person(ADA)
     change_during_lookup(
         environment, lambda: swap(environment, approvals=[{"from": [LEAD, SECOND]}])
@@ -209,7 +209,7 @@ def by_rename(folder: Path) -> Callable[[str], None]:
 async def comes_into_force(environment: AccessEnvironment, requester: str) -> bool:
     """Look at the files as the bot does, again and again; the clock turns too."""
     for _ in range(LOOKS):
-        if requester in environment.context.in_force().policy.rules[0].requesters:
+        if requester in environment.context.config_in_force().policy.rules[0].requesters:
             return True
         environment.clock.at += HOUR / 3600
         await asyncio.sleep(0.1)

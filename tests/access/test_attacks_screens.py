@@ -8,7 +8,7 @@ import pytest
 
 from bot.access.errors import Refused
 from bot.access.ports import Delayed, Notice
-from bot.access.results import FormNeeded
+from bot.access.use_case_types import FormNeeded
 from bot.notifications.notices import GrantedNotice
 from storage.audit_log import AuditKind
 from tests.access.environment import HOUR, STRANGER, AccessEnvironment

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bot.access import extend, request_access, results, review, revoke
+from bot.access import extend, request_access, review, revoke, use_case_types
 from bot.access.errors import Refused, TooLate
 from bot.access.ports import Delayed, Notice, Undeliverable
 from bot.notifications.notices import AlertNotice, CardNotice, GrantedNotice, ReviewNotice
@@ -28,7 +28,7 @@ async def environment(environment: AccessEnvironment) -> AccessEnvironment:
 
 
 async def broken(environment: AccessEnvironment, who: str = ADA) -> Request:
-    typed = results.Typed(
+    typed = use_case_types.RequestInput(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
     asked = await request_access.request_access(environment.context, await environment.person(who), typed)
@@ -102,7 +102,7 @@ async def test_it_is_never_extended(environment: AccessEnvironment) -> None:
             environment.context,
             await environment.person(ADA),
             request.id,
-            results.Typed(duration=HOUR, reason="not yet done"),
+            use_case_types.RequestInput(duration=HOUR, reason="not yet done"),
         )
 
 
@@ -171,7 +171,7 @@ async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(environme
 async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
     ada = await environment.person(ADA)
     typed = [
-        results.Typed(
+        use_case_types.RequestInput(
             database="shop",
             level="readonly",
             duration=n * HOUR / 4,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.access import extend, request_access, results
+from bot.access import extend, request_access, use_case_types
 from bot.notifications.notices import CardNotice, ClosedNotice, CredentialsNotice
 from storage.records import Request, RequestKind, State, TaskKind
 from tests.access.environment import ADA, HOUR, SECOND, AccessEnvironment, Killed
@@ -43,7 +43,7 @@ async def begun(environment: AccessEnvironment, part: str) -> Request:
     if part == "breaking the glass":
         environment.policy["rules"].append(GLASS)
         environment.write()
-        typed = results.Typed(
+        typed = use_case_types.RequestInput(
             database="shop", level="readonly", reason="everything is down", kind=RequestKind.BREAK_GLASS
         )
         return (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
@@ -53,7 +53,7 @@ async def begun(environment: AccessEnvironment, part: str) -> Request:
         environment.clock.at += (await environment.now(request)).terms.duration
     if part == "extending":
         await environment.drain()
-        typed = results.Typed(duration=HOUR, reason="the refund takes longer")
+        typed = use_case_types.RequestInput(duration=HOUR, reason="the refund takes longer")
         more = await extend.extend(environment.context, await environment.person(ADA), request.id, typed)
         await environment.approve(more.request)
     return request

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bot.access import decide, extend, revoke
-from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.results import FormNeeded, Typed
-from bot.notifications.notices import AlertNotice, CardNotice, TurnNotice
+from bot.access.errors import Refused, TooLate, UnknownRequest
+from bot.access.use_case_types import FormNeeded, RequestInput
+from bot.notifications.notices import AlertNotice, CardNotice, StateChangeNotice
 from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, AccessEnvironment
@@ -21,7 +21,7 @@ WHY = "the refund takes longer"
 async def more(
     environment: AccessEnvironment, grant: Request, who: str = ADA, duration: timedelta | None = HOUR
 ) -> Request:
-    typed = Typed(duration=duration, reason=WHY)
+    typed = RequestInput(duration=duration, reason=WHY)
     asked = await extend.extend(environment.context, await environment.person(who), grant.id, typed)
     await environment.drain()
     return await environment.now(asked.request)
@@ -44,7 +44,7 @@ async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_liv
     assert grant.expires_at is not None
     assert after.expires_at == grant.expires_at + HOUR == server_end(environment, grant)
     assert session in environment.server.sessions
-    told = [n for n in environment.messenger.on(ADA, TurnNotice) if n.request.id == asked.id]
+    told = [n for n in environment.messenger.on(ADA, StateChangeNotice) if n.request.id == asked.id]
     assert [n.grant.expires_at for n in told if n.grant] == [after.expires_at]
     await environment.turn(minutes=90)
     assert (await environment.now(grant)).state is State.ACTIVE
@@ -55,10 +55,10 @@ async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_liv
 
 async def test_only_its_requester_and_only_while_it_lives(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await more(environment, grant, STRANGER)
     asked = await more(environment, grant)
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await more(environment, asked)
     await revoke.done(environment.context, await environment.person(ADA), grant.id)
     await environment.drain()
@@ -93,7 +93,7 @@ async def test_the_whole_life_of_a_grant_is_bounded(environment: AccessEnvironme
 async def test_a_reason_is_needed(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     with pytest.raises(FormNeeded) as needed:
-        await extend.extend(environment.context, await environment.person(ADA), grant.id, Typed(duration=HOUR))
+        await extend.extend(environment.context, await environment.person(ADA), grant.id, RequestInput(duration=HOUR))
     assert needed.value.grant == grant
 
 

@@ -35,7 +35,7 @@ async def changes(environment: AccessEnvironment) -> list[dict[str, object]]:
 
 async def test_who_left_loses_what_is_live_and_what_waits(environment: AccessEnvironment) -> None:
     grant, waiting = await environment.granted(), await environment.ask(reason="another one, later")
-    await members.left(environment.context, ADA)
+    await members.end_access_of_former_member(environment.context, ADA)
     assert (await environment.now(grant)).state is State.ACTIVE
     environment.people.leaves(ADA)
     await members.check_members(environment.context)

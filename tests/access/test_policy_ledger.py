@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bot.access import decide, request_access, results
+from bot.access import decide, request_access, use_case_types
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.access.results import FormNeeded
+from bot.access.use_case_types import FormNeeded
 from bot.policy.asking import Allowed, PolicyQuestion
 from bot.policy.evaluation import may_ask
 from bot.policy.facts import Facts
@@ -76,7 +76,7 @@ async def assert_asked_as_judged(
         return  # the checks would not let this policy be in force
     facts = Facts(members=world.facts.members, tally=UsageCounts())
     judged = may_ask(config, replace(wanted, at=environment.clock()), facts)
-    typed = results.Typed(
+    typed = use_case_types.RequestInput(
         database=wanted.database,
         level=wanted.level,
         duration=wanted.duration,

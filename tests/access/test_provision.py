@@ -10,11 +10,11 @@ import pytest
 
 from adapters.base import Blocked, Rejected
 from bot.access import password, revoke
-from bot.access.errors import TooLate, Unknown
+from bot.access.errors import TooLate, UnknownRequest
 from bot.access.ports import Delayed, DeliveryError, Notice, Undeliverable
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import LEASE, Runner
-from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, TurnNotice
+from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, StateChangeNotice
 from storage.records import Cause, Receipt, ReceiptOutcome, State
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.fake_engine import User
@@ -46,7 +46,7 @@ async def test_it_fails_after_provision_within_and_nothing_was_made(environment:
     assert (failed.state, failed.ended_because) == (State.REVOKED, Cause.FAILED)
     assert failed.receipt == Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
     assert isinstance(environment.message(), ClosedNotice)
-    assert environment.messenger.on(ADA, TurnNotice)[-1].request.ended_because is Cause.FAILED
+    assert environment.messenger.on(ADA, StateChangeNotice)[-1].request.ended_because is Cause.FAILED
 
 
 async def test_who_left_before_the_start_gets_nothing(environment: AccessEnvironment) -> None:
@@ -138,7 +138,7 @@ async def test_a_new_password_ends_the_old_one_and_sessions_live_on(environment:
 
 async def test_a_new_password_is_for_the_requester_of_a_live_grant(environment: AccessEnvironment) -> None:
     request = await environment.granted()
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await password.renew(environment.context, await environment.person(LEAD), request)
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     with pytest.raises(TooLate):
@@ -317,7 +317,7 @@ async def test_a_closed_channel_asks_the_approvers_and_tells_the_requester(envir
     request = await environment.ask()
     assert environment.messenger.on(LEAD)
     assert environment.messenger.on(SECOND)
-    assert "asked the approvers directly" in str(environment.messenger.on(ADA, TurnNotice)[0].trouble)
+    assert "asked the approvers directly" in str(environment.messenger.on(ADA, StateChangeNotice)[0].trouble)
     assert "Invite the bot" in str(environment.messenger.on(ALERTS, AlertNotice)[0].steps)
     await environment.approve(request, LEAD)
     await environment.drain()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.access import password
-from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.notifications.notices import CredentialsNotice
 from storage.audit_log import AuditKind
 from storage.records import Cause, State
@@ -23,7 +23,7 @@ async def test_shown_to_its_requester_alone_counted_and_on_the_record(environmen
     request = await environment.granted()
     (message,) = environment.messenger.on(ADA, CredentialsNotice)
     assert message.password is None
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await password.reveal(environment.context, await environment.person(LEAD), request)
     first = await password.reveal(environment.context, await environment.person(ADA), request)
     session = environment.server.login(str(request.username), first.password)

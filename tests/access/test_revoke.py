@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bot.access import queries, revoke
-from bot.access.errors import OutOfDate, Refused, TooLate, Unknown
+from bot.access.errors import OutOfDate, Refused, TooLate, UnknownRequest
 from bot.access.ports import Person
 from storage.records import Cause, State
 from tests.access.environment import ADA, ADMIN, LEAD, SECOND, STRANGER, AccessEnvironment
@@ -29,7 +29,7 @@ async def test_a_stranger_neither_sees_nor_ends_it(environment: AccessEnvironmen
     request = await environment.granted()
     stranger = await environment.person(STRANGER)
     for verb in (revoke.revoke, revoke.done, queries.status):
-        with pytest.raises(Unknown):
+        with pytest.raises(UnknownRequest):
             await verb(environment.context, stranger, request.id)
     assert await queries.listing(environment.context, stranger, database="shop") == ()
     assert environment.login(request) is not None, "nothing was ended"
@@ -39,7 +39,7 @@ async def test_the_requester_ends_their_own_with_done_alone(environment: AccessE
     request = await environment.granted()
     with pytest.raises(Refused):
         await revoke.revoke(environment.context, await environment.person(ADA), request.id)
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await revoke.done(environment.context, await environment.person(LEAD), request.id)
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     await environment.drain()

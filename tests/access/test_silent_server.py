@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bot.access import request_access, results
+from bot.access import request_access, use_case_types
 from bot.engines import Engines
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
@@ -101,7 +101,9 @@ class Place:
         environment, asked = self.environment, []
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = results.Typed(database=database, level=READS, duration=lasts, reason="looking at a refund")
+            typed = use_case_types.RequestInput(
+                database=database, level=READS, duration=lasts, reason="looking at a refund"
+            )
             asked.append(
                 (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
             )

@@ -45,7 +45,7 @@ async def test_what_stands_on_one_side_only(environment: AccessEnvironment) -> N
 
 
 async def test_only_orphans_of_our_own_are_ended(environment: AccessEnvironment) -> None:
-    environment.context.in_force()
+    environment.context.config_in_force()
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
     found = {stray.kind: stray for stray in (await servers.find_strays(environment.context)).strays}
@@ -117,9 +117,9 @@ async def test_cards_promise_what_was_measured(environment: AccessEnvironment) -
     engines = environment.context.engines
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.LOGIN
     environment.server.enforced = Enforced.SESSIONS
-    await servers.measure(environment.context)
+    await servers.measure_servers(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS
     assert engines.enforces(target["engine"], "env:ANOTHER") is Enforced.LOGIN
     environment.server.is_up = False
-    await servers.measure(environment.context)
+    await servers.measure_servers(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last that was measured"

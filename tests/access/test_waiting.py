@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import request_access, results
+from bot.access import request_access, use_case_types
 from bot.access.errors import Refused
 from bot.notifications.notices import AlertNotice, CardNotice, EndingSoonNotice, GrantedNotice, ReminderNotice
 from storage.audit_log import AuditKind
@@ -230,7 +230,7 @@ async def test_a_silent_group_is_said_also_where_the_level_was_left_out(environm
         await request_access.request_access(
             environment.context,
             await environment.person(ADA),
-            results.Typed(database="shop", reason="looking at a refund"),
+            use_case_types.RequestInput(database="shop", reason="looking at a refund"),
         )
 
 
@@ -238,7 +238,9 @@ async def test_asks_at_once_never_pass_the_cap(environment: AccessEnvironment) -
     rule(environment, approvals=[], automatic={"per_person_per_day": 2})
     ada = await environment.person(ADA)
     typed = [
-        results.Typed(database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund")
+        use_case_types.RequestInput(
+            database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund"
+        )
         for n in range(6)
     ]
     asked = await asyncio.gather(

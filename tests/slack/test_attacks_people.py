@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import alerts, gathering
+from bot.access import alerts, membership_facts
 from bot.monitors import groups as group_monitor
 from storage.audit_log import AuditKind
 from storage.records import State
@@ -118,7 +118,7 @@ async def test_audit_lines_wait_while_their_channel_is_shared_with_others(slack_
     await slack_environment.ask("shop readonly 1h Jane Doe's refunds")
     assert not await comes(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
-    slack_environment.environment.clock.at += gathering.ALERT_PAUSE  # whatever was kept in mind is old
+    slack_environment.environment.clock.at += membership_facts.ALERT_PAUSE  # whatever was kept in mind is old
     slack_environment.environment.runner.nudge()
     await slack_environment.slack.wait(
         "the lines come", lambda: "Jane Doe" in str(slack_environment.slack.messages(AUDIT))

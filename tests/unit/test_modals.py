@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.access.errors import NotUnderstood
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from bot.policy.catalog import CatalogEntry
 from bot.slack.render import form_layouts
 from tests.fake_slack import blockkit
@@ -29,7 +29,7 @@ READ = CatalogEntry(
 WRITE = replace(READ, level="readwrite", level_description="Write orders", max_duration=2 * HOUR)
 USERS = replace(READ, database="users", description="", level_description="Read users", max_duration=HOUR / 2)
 CATALOG = (READ, WRITE, USERS)
-REQUEST_AGAIN = Typed(database="orders-prod", level="readwrite", duration=timedelta(minutes=7), reason="refund")
+REQUEST_AGAIN = RequestInput(database="orders-prod", level="readwrite", duration=timedelta(minutes=7), reason="refund")
 
 
 def field(form: dict[str, Any], label: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def picked(form: dict[str, Any], **labels: str) -> dict[str, Any]:
 
 
 def test_an_empty_form_offers_everything_and_chooses_nothing() -> None:
-    form = form_layouts.request_form(CATALOG, Typed())
+    form = form_layouts.request_form(CATALOG, RequestInput())
     assert values(form, "Database") == ["orders-prod", "users"]
     assert values(form, "Level") == ["readonly", "readwrite"]
     assert initial(form, "Database") is None
@@ -74,12 +74,12 @@ def test_what_a_level_means_is_said_only_where_it_is_sure() -> None:
     def labels(form: dict[str, Any]) -> list[str]:
         return [o["text"]["text"] for o in field(form, "Level")["element"]["options"]]
 
-    assert labels(form_layouts.request_form(CATALOG, Typed())) == ["readonly", "readwrite — Write orders"]
-    assert labels(form_layouts.request_form(CATALOG, Typed(database="users"))) == ["readonly — Read users"]
+    assert labels(form_layouts.request_form(CATALOG, RequestInput())) == ["readonly", "readwrite — Write orders"]
+    assert labels(form_layouts.request_form(CATALOG, RequestInput(database="users"))) == ["readonly — Read users"]
 
 
 def test_the_levels_and_times_are_the_databases() -> None:
-    form = form_layouts.request_form(CATALOG, Typed(database="users"))
+    form = form_layouts.request_form(CATALOG, RequestInput(database="users"))
     assert initial(form, "Database") == "users"
     assert values(form, "Level") == ["readonly"]
     assert initial(form, "Level") == "readonly"
@@ -99,13 +99,13 @@ def test_asked_again_it_is_filled_in() -> None:
 def test_what_was_not_touched_counts_as_it_was_shown() -> None:
     form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
     assert form_layouts.chosen(picked(form, Why="refund")) == REQUEST_AGAIN
-    assert form_layouts.chosen(picked(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
+    assert form_layouts.chosen(picked(form, Level="readonly", For_how_long="1h", Why="x")) == RequestInput(
         database="orders-prod", level="readonly", duration=HOUR, reason="x"
     )
 
 
 def test_the_level_that_is_shown_counts_where_the_form_did_not_follow_the_database() -> None:
-    form = form_layouts.request_form(CATALOG, Typed(database="orders-prod", level="readwrite"))
+    form = form_layouts.request_form(CATALOG, RequestInput(database="orders-prod", level="readwrite"))
     seen = form_layouts.chosen(picked(form, Database="users", Level="readonly", Why="x"))
     assert (seen.database, seen.level) == ("users", "readonly")
 
@@ -118,26 +118,33 @@ def test_the_metadata_holds_no_text_of_a_person() -> None:
 
 @pytest.mark.parametrize("metadata", ["", "{", "[]", "null", '{"database": "orders-prod"}'])
 def test_a_form_without_its_metadata_is_still_read(metadata: str) -> None:
-    form = form_layouts.request_form(CATALOG, Typed())
+    form = form_layouts.request_form(CATALOG, RequestInput())
     seen = form_layouts.chosen({**picked(form, Database="users", Why="  x  "), "private_metadata": metadata})
     assert (seen.database, seen.level, seen.reason) == ("users", None, "x")
 
 
 def test_an_empty_reason_is_none() -> None:
-    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
-    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
+    assert form_layouts.chosen(picked(form_layouts.request_form(CATALOG, RequestInput()), Why=" \n ")).reason is None
+    assert (
+        form_layouts.chosen(picked(form_layouts.request_form(CATALOG, RequestInput()), Why="\x00 \ud800")).reason
+        is None
+    )
 
 
 def test_what_no_ledger_can_keep_is_not_taken_from_a_form() -> None:
     """PostgreSQL refuses the character 0, and UTF-8 half a pair: the ask would fail as if the ledger were away."""
     assert (
-        form_layouts.chosen(picked(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
+        form_layouts.chosen(picked(form_layouts.request_form(CATALOG, RequestInput()), Why="re\x00fund\ud800")).reason
         == "refund"
     )
 
 
 def test_a_forged_duration_is_not_understood() -> None:
-    form = {**form_layouts.request_form(CATALOG, Typed()), "private_metadata": '{"duration": "for ever"}', "state": {}}
+    form = {
+        **form_layouts.request_form(CATALOG, RequestInput()),
+        "private_metadata": '{"duration": "for ever"}',
+        "state": {},
+    }
     with pytest.raises(NotUnderstood, match="for ever"):
         form_layouts.chosen(form)
 
@@ -145,7 +152,7 @@ def test_a_forged_duration_is_not_understood() -> None:
 @pytest.mark.parametrize("number", [100, 101, 999, 1500])
 def test_many_databases_are_all_to_be_found_as_far_as_slack_allows(number: int) -> None:
     catalog_entries = [replace(READ, database=f"{n:04}-{'x' * 35}", description="d" * 200) for n in range(number)]
-    form = form_layouts.request_form(catalog_entries, Typed(database=catalog_entries[-1].database))
+    form = form_layouts.request_form(catalog_entries, RequestInput(database=catalog_entries[-1].database))
     assert blockkit.problems_of_view(form) == []
     element = field(form, "Database")["element"]
     options = [o for g in element.get("option_groups", [element]) for o in g["options"]]
@@ -163,14 +170,14 @@ def test_deny_asks_why() -> None:
 
 def test_an_error_about_the_level_has_its_place() -> None:
     for database in (None, "users"):
-        form = form_layouts.request_form(CATALOG, Typed(database=database))
+        form = form_layouts.request_form(CATALOG, RequestInput(database=database))
         assert form_layouts.level_block_of(form) == field(form, "Level")["block_id"]
 
 
 @pytest.mark.parametrize("catalog_entries", [CATALOG, (), (replace(READ, wants_ticket=True),)])
 def test_more_time_asks_how_long_and_why(catalog_entries: tuple[CatalogEntry, ...]) -> None:
     grant = replace(request("refund", State.ACTIVE), database="orders-prod", level="readonly")
-    form = form_layouts.extension_form(grant, catalog_entries, Typed())
+    form = form_layouts.extension_form(grant, catalog_entries, RequestInput())
     assert blockkit.problems_of_view(form) == []
     labels = [b["label"]["text"] for b in form["blocks"] if b["type"] == "input"]
     assert labels == ["For how long", "Why", *(["Ticket"] if any(o.wants_ticket for o in catalog_entries) else [])]
@@ -194,7 +201,7 @@ def test_the_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: st
 
 
 def test_a_ticket_may_be_left_out_where_only_some_rules_ask_for_one() -> None:
-    form = form_layouts.request_form((READ, replace(WRITE, wants_ticket=True)), Typed())
+    form = form_layouts.request_form((READ, replace(WRITE, wants_ticket=True)), RequestInput())
     assert field(form, "Ticket")["optional"] is True
     assert blockkit.problems_of_view(form) == []
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from bot.access.errors import NotUnderstood
-from bot.access.results import FormNeeded, Typed
+from bot.access.use_case_types import FormNeeded, RequestInput
 from bot.durations import format_duration, parse_duration, short_duration
 from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX
@@ -26,7 +26,7 @@ METADATA_REASON = 1000
 TICKET_MAX = 100
 
 
-def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, problem: str = "") -> Block:
+def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *, problem: str = "") -> Block:
     """Database, Level, For how long, Why. Levels follow the database where one is chosen; everything is judged again on **Ask**."""
     databases = list(dict.fromkeys(o.database for o in catalog_entries))
     chosen = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
@@ -75,7 +75,7 @@ def form_for(needed: FormNeeded) -> Block:
     )
 
 
-def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: Typed) -> Block:
+def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> Block:
     """For how long more, and Why. What may be asked for in all is judged on **Ask**."""
     about = [o for o in catalog_entries if (o.database, o.level) == (grant.database, grant.level)]
     ends = f" It ends {moment(grant.expires_at)}." if grant.expires_at else ""
@@ -165,24 +165,24 @@ def _level_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
     return {level: f"{level} — {alike[level]}" if alike.get(level) else level for level in meant}
 
 
-def _level(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
+def _level(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
     levels = list(dict.fromkeys(o.level for o in catalog_entries))
     return typed.level if typed.level in levels else (levels[0] if len(levels) == 1 else None)
 
 
-def _durations(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> list[str]:
+def _durations(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> list[str]:
     longest = max((o.max_duration for o in catalog_entries), default=timedelta(hours=1))
     usual = {d for d in USUAL if d <= longest} | {o.duration for o in catalog_entries} | {longest}
     return [short_duration(d) for d in sorted(usual | ({typed.duration} if typed.duration else set()))]
 
 
-def _duration(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
+def _duration(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
     if typed.duration:
         return short_duration(typed.duration)
     return short_duration(min(o.duration for o in catalog_entries)) if catalog_entries else None
 
 
-def _why(typed: Typed) -> Block:
+def _why(typed: RequestInput) -> Block:
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
     if typed.reason:
         element["initial_value"] = cut(typed.reason, METADATA_REASON)
@@ -220,13 +220,13 @@ def deny_form(request: Request) -> Block:
 # What was submitted.
 
 
-def chosen(view: Mapping[str, Any]) -> Typed:
+def chosen(view: Mapping[str, Any]) -> RequestInput:
     """The form's state. A client that does not submit what was not touched gets the value the form was opened with. Raises NotUnderstood."""
     state, opened = view.get("state", {}).get("values", {}), _opened(view)
     database = _picked(state, ids.DATABASE) or opened.get("database")
     level = _picked(state, _level_block_in(state, database)) or opened.get("level")
     duration = _picked(state, ids.DURATION) or opened.get("duration")
-    return Typed(database=database, level=level, duration=_parsed(duration), reason=_reason(view))
+    return RequestInput(database=database, level=level, duration=_parsed(duration), reason=_reason(view))
 
 
 def _reason(view: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from bot.notifications.notices import (
     GrantedNotice,
     ReminderNotice,
     ReviewNotice,
-    TurnNotice,
+    StateChangeNotice,
 )
 from bot.slack import ids
 from bot.slack.render import cards, credentials, feed
@@ -41,7 +41,7 @@ render.register(feed.lines)
 
 
 @render.register
-def turn(notice: TurnNotice) -> RenderedMessage:
+def turn(notice: StateChangeNotice) -> RenderedMessage:
     """One line to the requester, and a way on where there is one."""
     request = notice.request
     line, quoted = _turn_words(notice)
@@ -53,7 +53,7 @@ def turn(notice: TurnNotice) -> RenderedMessage:
     return RenderedMessage(text=cut(f"{line} {one_line(quoted, REASON_IN_TEXT)}".strip(), TEXT_MAX), blocks=blocks)
 
 
-def _turn_words(notice: TurnNotice) -> tuple[str, str]:
+def _turn_words(notice: StateChangeNotice) -> tuple[str, str]:
     request, thing = notice.request, what(notice.request)
     if notice.trouble:
         return escape(notice.trouble), ""
@@ -76,7 +76,7 @@ def _turn_words(notice: TurnNotice) -> tuple[str, str]:
     return ended.get(request.state, f"Your request #{request.id} is {request.state}."), ""
 
 
-def _applied(notice: TurnNotice) -> str:
+def _applied(notice: StateChangeNotice) -> str:
     request, grant = notice.request, notice.grant
     until = f" It now ends {moment(grant.expires_at)}." if grant and grant.expires_at else ""
     return f"#{request.id} was approved: your access #{request.parent_id} to {what(request)} has more time.{until} Open sessions live on."

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bot.access.descriptions import count, what_happened
+from bot.access.descriptions import count, describe_state
 from bot.access.errors import AccessError, Refused
-from bot.access.results import RequestOutcome, StatusView
+from bot.access.use_case_types import RequestOutcome, StatusView
 from bot.durations import format_duration
 from bot.policy.asking import Answer
 from bot.policy.catalog import CatalogEntry
@@ -103,7 +103,7 @@ def asked(answer: RequestOutcome) -> RenderedMessage:
             f"Request #{request.id} was approved by the policy. The credentials come in a message of their own."
         )
     if request.state is not State.PENDING:
-        return said(what_happened(request, ()))
+        return said(describe_state(request, ()))
     cancel = actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}"))
     if answer.not_yet is not None:
         return _written(

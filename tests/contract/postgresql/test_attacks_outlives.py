@@ -200,11 +200,11 @@ def test_rights_given_to_a_friend_are_undone_or_told(attack: Attack, privilege: 
 
 
 def test_rights_given_to_another_temporary_user_end_with_it(attack: Attack) -> None:
-    giver, taker = attack.user(owner(attack)), attack.user(readonly())
-    must(attack.session(giver), f"GRANT UPDATE ON shop.orders TO {taker.username}")
+    member_for_own_end, taker = attack.user(owner(attack)), attack.user(readonly())
+    must(attack.session(member_for_own_end), f"GRANT UPDATE ON shop.orders TO {taker.username}")
     session = attack.session(taker)
     require(can(session, WRITES), "the other user writes by it")
-    attack.assert_ended(giver, attack.end(giver))
+    attack.assert_ended(member_for_own_end, attack.end(member_for_own_end))
     attack.assert_ended(taker, attack.end(taker), session)
 
 

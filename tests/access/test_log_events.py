@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bot import logs
-from bot.access import decide, request_access, results, review, revoke
+from bot.access import decide, request_access, review, revoke, use_case_types
 from bot.access.errors import AccessError
 from tests.access.environment import ADA, LEAD, STRANGER, AccessEnvironment
 
@@ -48,7 +48,9 @@ async def test_denied(environment: AccessEnvironment) -> None:
 async def test_refused(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     stranger = await environment.person(STRANGER)
-    typed = results.Typed(database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund")
+    typed = use_case_types.RequestInput(
+        database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund"
+    )
     waiting = await environment.ask(LEAD)
     with capture_logs() as logged:
         for verb in (

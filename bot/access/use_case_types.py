@@ -11,7 +11,7 @@ from storage.records import AuditEvent, Decision, Request, RequestKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Typed:
+class RequestInput:
     """An ask as it was typed, or as the form had it; what is None was left out."""
 
     database: str | None = None
@@ -37,7 +37,12 @@ class FormNeeded(Exception):
     """Something was left out that only the form can ask for; ``typed`` fills it in. ``grant``: what more time is asked for."""
 
     def __init__(
-        self, typed: Typed, catalog_entries: tuple[CatalogEntry, ...], missing: str, *, grant: Request | None = None
+        self,
+        typed: RequestInput,
+        catalog_entries: tuple[CatalogEntry, ...],
+        missing: str,
+        *,
+        grant: Request | None = None,
     ) -> None:
         super().__init__(f"{missing} is missing")
         self.typed = typed
@@ -57,7 +62,7 @@ class StatusView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ShownPassword:
     """A password on its way to the one person it is for. Lives for one call; ``times`` counts how often one was shown."""
 
     request: Request
