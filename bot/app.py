@@ -151,7 +151,7 @@ class App:
 
     async def _serve(self) -> None:
         self._stop_on_signals()
-        health = HealthServer(self.context.ledger, self.not_well)
+        health = HealthServer(self.context.ledger, self.unready_reasons)
         scheduler = build_scheduler(self.runner)
         running = asyncio.create_task(self.runner.run(self.stop))
         try:
@@ -217,7 +217,7 @@ class App:
         self.context.files.forget()
         self._reading = asyncio.ensure_future(announce_files(self.context))
 
-    async def not_well(self) -> Mapping[str, str]:
+    async def unready_reasons(self) -> Mapping[str, str]:
         """What keeps the bot from its work, by name."""
         wrong = {}
         try:

@@ -23,7 +23,7 @@ def build_scheduler(runner: Runner) -> AsyncIOScheduler:
     scheduler = AsyncIOScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
     )
-    scheduler.add_job(runner.nudge, "interval", seconds=NET_SECONDS, id="net")
+    scheduler.add_job(runner.wake, "interval", seconds=NET_SECONDS, id="net")
     scheduler.add_job(
         measure_servers,
         "interval",

@@ -1,4 +1,7 @@
-"""Ask for more time on a live grant. The request is one of its own; the grant lives on. ``bot.jobs.move_expiry`` moves the end on the server."""
+"""Ask for more time on a live grant.
+
+An extension is a request of its own; the grant stays live meanwhile. ``bot.jobs.move_expiry`` moves the expiry on the server.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from storage.records import Request, RequestKind, State
 
 
 async def extendable(context: Context, person: Person, request_id: int) -> Request:
-    """The live grant, for its requester. Raises Unknown for everybody else, TooLate where it is not live."""
+    """The live grant, for its requester.
+
+    Raises UnknownRequest for everybody else, Refused while it is being provisioned, TooLate after its end.
+    """
     try:
         grant = await context.ledger.request(request_id)
     except NoSuchRequest:
@@ -29,8 +35,8 @@ async def extendable(context: Context, person: Person, request_id: int) -> Reque
     return grant
 
 
-async def extend(context: Context, person: Person, request_id: int, typed: RequestInput) -> RequestOutcome:
-    """Ask for more time: ``typed`` has the duration and the reason. Raises as ``request_access.request_access`` does, and as ``extendable``."""
+async def extend(context: Context, person: Person, request_id: int, wanted: RequestInput) -> RequestOutcome:
+    """Submit an extension: ``wanted`` has the duration and the reason. Raises what ``extendable`` and ``request_access`` raise."""
     grant = await extendable(context, person, request_id)
-    wanted = replace(typed, kind=RequestKind.EXTENSION, database=grant.database, level=grant.level)
+    wanted = replace(wanted, kind=RequestKind.EXTENSION, database=grant.database, level=grant.level)
     return await request_access(context, person, wanted, grant=grant)

@@ -115,6 +115,6 @@ def _life_lines(request: Request) -> list[str]:
 def number(text: str) -> int:
     """``42`` or ``#42``; anything else is wrong use."""
     digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= queries.NUMBER_MAX):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= queries.REQUEST_ID_MAX_DIGITS):
         raise common.wrong_use(f"{text} is no request's number; it looks like 42 or #42.")
     return int(digits)

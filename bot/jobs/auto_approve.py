@@ -11,6 +11,6 @@ from bot.jobs.job import JobContext
 
 
 async def auto_approve(context: Context, job: JobContext) -> None:
-    """Job of ``auto_approve``. The command approves such a request itself; this task does it where the process died in between."""
+    """Job of ``auto_approve``. The use case approves such a request at once; this task does it where the process died in between."""
     with suppress(AccessError):
         await approve_by_policy(context, await job.request())

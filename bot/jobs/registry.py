@@ -1,4 +1,4 @@
-"""Which effect runs for which task. A kind without an effect has none yet, and nothing plans it."""
+"""Which job runs for which kind of task. No transition plans a task of a kind without a job."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ from storage.records import State
 
 
 async def time_out(context: Context, job: JobContext) -> None:
-    """Effect of the ``lapse`` task: the time to decide is over."""
+    """Job of ``time_out``: the time to decide is over, or the grant to be extended has ended."""
     request = await job.request()
     if request.state.is_over or request.state.is_live:
         return
     grant = await extended_grant(context, request)
-    over = grant is not None and grant.state is not State.ACTIVE
-    note = f"the access #{request.parent_id} that it would have extended has ended." if over else None
+    has_grant_ended = grant is not None and grant.state is not State.ACTIVE
+    note = f"the access #{request.parent_id} that it would have extended has ended." if has_grant_ended else None
     await job.advance(request, TimeOutRequest(actor="clock", note=note))

@@ -14,9 +14,9 @@ async def announce_files(context: Context, *, is_start: bool = False) -> None:
     """Put a changed configuration on the record, and a broken one before those who look after it."""
     files = context.files
     files.refresh()
-    if not files.has_news:
+    if not files.is_unannounced:
         return
-    files.has_news = False
+    files.is_unannounced = False
     if not is_start:
         log_events.configuration_reloaded(files)
     if files.problems is not None:

@@ -37,7 +37,7 @@ async def end_access_of_former_member(context: Context, person_id: str) -> None:
 
 
 async def _taken_back(context: Context, request: Request, person: Person) -> None:
-    note = f"the requester is no longer a member of the workspace ({person.why_not})."
+    note = f"the requester is no longer a member of the workspace ({person.not_member_reason})."
     command = (
         OutdateRequest(actor="directory", note=note)
         if request.state is State.PENDING

@@ -25,7 +25,7 @@ async def alert(context: Context, job: JobContext) -> None:
     )
     log.error("alert", what=notice.what, steps=notice.steps)
     policy = context.files.config.policy if context.files.config else None
-    await job.hold()
+    await job.check_claim()
     if policy is None or not await _reaches(context, [policy.alert_channel] if policy.alert_channel else [], notice):
         await _reaches(context, list(policy.admins) if policy else [], notice)
 

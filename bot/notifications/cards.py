@@ -101,7 +101,7 @@ async def _to_those_outside(context: Context, job: JobContext, request: Request)
 
 
 async def post_card_copy(context: Context, job: JobContext, message: Message, request: Request) -> None:
-    await job.hold()
+    await job.check_claim()
     posted = await context.messenger.post(message.channel, await card_notice(context, request))
     await record_posted(context, message, posted, request)
 
@@ -177,9 +177,9 @@ async def update_card(context: Context, job: JobContext) -> None:
 
 
 async def _redraw_card(context: Context, job: JobContext, message: Message, request: Request) -> None:
-    await job.hold()
+    await job.check_claim()
     try:
-        await context.messenger.redraw(place_of(message), await card_notice(context, request))
+        await context.messenger.update(place_of(message), await card_notice(context, request))
     except MessageGone:
         await context.ledger.message_gone(message.id)
         if not request.state.is_over:

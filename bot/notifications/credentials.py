@@ -27,19 +27,19 @@ async def deliver(job: JobContext, request: Request, message: Message, notice: C
     Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
     """
     context = job.context
-    await job.hold()
+    await job.check_claim()
     if message.ts is not None:
         try:
-            await job.unless_ending(context.messenger.redraw(Posted(channel=message.channel, ts=message.ts), notice))
+            await job.unless_ending(context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice))
         except MessageGone:
-            await job.hold()
+            await job.check_claim()
         else:
             await context.ledger.message_rendered(message.id, request.version)
             return
     posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
     await record_posted(context, message, posted, request)
-    await job.hold()
-    await job.unless_ending(context.messenger.redraw(posted, notice))
+    await job.check_claim()
+    await job.unless_ending(context.messenger.update(posted, notice))
 
 
 async def close_credentials(context: Context, job: JobContext) -> None:
@@ -49,9 +49,9 @@ async def close_credentials(context: Context, job: JobContext) -> None:
         return
     for message in await context.ledger.messages(request.id, Purpose.CREDENTIALS):
         if message.ts is not None and message.version < request.version:
-            await job.hold()
+            await job.check_claim()
             try:
-                await job.unless_ending(context.messenger.redraw(place_of(message), ClosedNotice(request=request)))
+                await job.unless_ending(context.messenger.update(place_of(message), ClosedNotice(request=request)))
             except Undeliverable as closed:
                 log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
             else:

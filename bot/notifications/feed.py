@@ -30,7 +30,7 @@ async def post_feed(context: Context, job: JobContext) -> None:
         return
     shown = [event for event in events if event.kind not in UNSHOWN]
     if shown:
-        await job.hold()
+        await job.check_claim()
         await _post_feed(context, channel, shown)
         await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
     await context.ledger.set_cursor("feed", events[-1].id)

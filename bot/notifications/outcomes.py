@@ -38,7 +38,7 @@ async def notify_requester(context: Context, job: JobContext) -> None:
     """Effect of ``tell``: one line to the requester about the turn the request took."""
     request = await job.request()
     denied = [d for d in await context.ledger.decisions(request.id) if d.verdict is Verdict.DENY]
-    await job.hold()
+    await job.check_claim()
     grant = await extended_grant(context, request)
     await post_to_requester(
         context, request, StateChangeNotice(request=request, decision=denied[-1] if denied else None, grant=grant)
@@ -51,7 +51,7 @@ async def notify(context: Context, job: JobContext) -> None:
     loud = await announce_break_glass(context, request) if request.kind is RequestKind.BREAK_GLASS else frozenset()
     notice = GrantedNotice(request=request, decisions=await context.ledger.decisions(request.id))
     for place in await _places(context, (*request.terms.notify, *sorted(loud)), but=request.requester_id):
-        await job.hold()
+        await job.check_claim()
         await post_or_warn(context, place, notice)
 
 

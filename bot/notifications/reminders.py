@@ -35,7 +35,7 @@ async def remind(context: Context, job: JobContext) -> None:
     if request.state is not State.PENDING or request.terms.remind_after is None:
         return
     now = await context.ledger.now()
-    await job.hold()
+    await job.check_claim()
     await _beside_the_cards(context, request, await _reminder(context, request))
     await context.ledger.record(AuditKind.REMINDED, actor="clock", request_id=request.id)
     pause = request.terms.remind_after * 2 ** min(job.tries, DOUBLED_AT_MOST)
@@ -61,7 +61,7 @@ async def escalate(context: Context, job: JobContext) -> None:
     if request.state is not State.PENDING or request.terms.escalation is None:
         return
     wider = list(request.terms.escalation.to)
-    await job.hold()
+    await job.check_claim()
     request = await job.advance(request, Escalate(actor="clock", facts={"to": wider}))  # cards are updated to name them
     await _beside_the_cards(context, request, await _reminder(context, request, is_escalation=True))
     facts = await gather_in_force(context)
@@ -76,7 +76,7 @@ async def warn_before_end(context: Context, job: JobContext) -> None:
         return
     if await context.ledger.now() < (due := warn_at(request)):
         raise Retry("its end was moved", at=due)
-    await job.hold()
+    await job.check_claim()
     await post_or_warn(context, request.requester_id, EndingSoonNotice(request=request))
 
 
@@ -93,7 +93,7 @@ async def review_overdue(context: Context, job: JobContext) -> None:
         steps=(f"See what was done with it: dbaccess show {request.id}", f"Sign it off: /dbaccess review {request.id}"),
     )
     for person_id in sorted(await _reviewers(context, request)):
-        await job.hold()
+        await job.check_claim()
         try:
             await context.messenger.post(person_id, ReviewNotice(request=request))
         except Undeliverable as closed:

@@ -40,7 +40,7 @@ async def on_approve(interaction: Interaction, person: Person) -> None:
 
 async def on_deny(interaction: Interaction, person: Person) -> None:
     request = await _clicked(interaction)
-    await decide.may_deny(interaction.context, person, request)
+    await decide.check_may_deny(interaction.context, person, request)
     await interaction.open(form_layouts.deny_form(request))
 
 

@@ -132,9 +132,11 @@ class SlackDirectory:
         try:
             user = _user(await self._call("users.info", user=person_id))
         except NoSuchPerson:
-            return Person(id=person_id, name=person_id, is_member=False, why_not="unknown here")
-        why_not = why_not_a_member(user, home)
-        return Person(id=person_id, name=_name(user), is_member=not why_not, why_not=why_not)
+            return Person(id=person_id, name=person_id, is_member=False, not_member_reason="unknown here")
+        not_member_reason = why_not_a_member(user, home)
+        return Person(
+            id=person_id, name=_name(user), is_member=not not_member_reason, not_member_reason=not_member_reason
+        )
 
     async def _call(self, method: str, **arguments: str) -> Any:
         try:

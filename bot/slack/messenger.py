@@ -46,7 +46,7 @@ class SlackMessenger:
         found = await self._call("chat.postMessage", channel, notice, unfurl_links=False, unfurl_media=False, **more)
         return Posted(channel=str(found["channel"]), ts=str(found["ts"]))
 
-    async def redraw(self, posted: Posted, notice: Notice) -> None:
+    async def update(self, posted: Posted, notice: Notice) -> None:
         """Text and blocks together: text alone would remove the blocks, blocks alone leave the notification empty."""
         await self._call("chat.update", posted.channel, notice, ts=posted.ts)
 

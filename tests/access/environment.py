@@ -67,7 +67,9 @@ class People:
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
             raise DirectoryUnavailable("no answer")
-        return self.known.get(person_id) or Person(id=person_id, name=person_id, is_member=False, why_not="a guest")
+        return self.known.get(person_id) or Person(
+            id=person_id, name=person_id, is_member=False, not_member_reason="a guest"
+        )
 
     async def team_id(self) -> str:
         return "T0TEAM"
@@ -94,7 +96,7 @@ class People:
         return
 
     def leaves(self, person_id: str) -> None:
-        self.known[person_id] = Person(id=person_id, name=person_id, is_member=False, why_not="deactivated")
+        self.known[person_id] = Person(id=person_id, name=person_id, is_member=False, not_member_reason="deactivated")
 
 
 @dataclass
@@ -116,14 +118,14 @@ class RecordingMessenger:
         self.step(f"after post {type(notice).__name__}")
         return posted
 
-    async def redraw(self, posted: Posted, notice: Notice) -> None:
-        self.step(f"before redraw {type(notice).__name__}")
+    async def update(self, posted: Posted, notice: Notice) -> None:
+        self.step(f"before update {type(notice).__name__}")
         if error := self.refuse(posted.channel, notice):
             raise error
         if (posted.channel, posted.ts) not in self.shown:
             raise MessageGone("message_not_found")
         self.shown[posted.channel, posted.ts] = notice
-        self.step(f"after redraw {type(notice).__name__}")
+        self.step(f"after update {type(notice).__name__}")
 
     def on(self, channel: str, kind: type[Any] | None = None) -> list[Any]:
         return [n for (c, _), n in self.shown.items() if c == channel and (kind is None or isinstance(n, kind))]
@@ -212,8 +214,8 @@ class AccessEnvironment:
         return await self.context.member(person_id)
 
     async def ask(self, who: str = ADA, *, duration: timedelta = HOUR, reason: str = "looking at a refund") -> Request:
-        typed = use_case_types.RequestInput(database="shop", level="readonly", duration=duration, reason=reason)
-        asked = await request_access.request_access(self.context, await self.person(who), typed)
+        wanted = use_case_types.RequestInput(database="shop", level="readonly", duration=duration, reason=reason)
+        asked = await request_access.request_access(self.context, await self.person(who), wanted)
         await self.drain()
         return await self.ledger.request(asked.request.id)
 

@@ -119,17 +119,17 @@ class Fleet:
         environment.write()
 
     def slack_may_hang(self) -> None:
-        post, redraw = self.environment.messenger.post, self.environment.messenger.redraw
+        post, update = self.environment.messenger.post, self.environment.messenger.update
 
         async def slow_post(channel: str, notice: Notice, *, thread: str | None = None) -> Any:
             await self.slack.call(type(notice).__name__)
             return await post(channel, notice, thread=thread)
 
-        async def slow_redraw(posted: Any, notice: Notice) -> None:
+        async def slow_update(posted: Any, notice: Notice) -> None:
             await self.slack.call(type(notice).__name__)
-            await redraw(posted, notice)
+            await update(posted, notice)
 
-        self.environment.messenger.post, self.environment.messenger.redraw = slow_post, slow_redraw  # type: ignore[method-assign]
+        self.environment.messenger.post, self.environment.messenger.update = slow_post, slow_update  # type: ignore[method-assign]
 
     async def granted(self, database: str, count: int = 1, *, minutes: int = 30) -> list[Request]:
         """Live grants that all end at the same time; each asks for a second more, and gets one less of waiting."""
@@ -137,10 +137,10 @@ class Fleet:
         ada = await environment.person(ADA)
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = use_case_types.RequestInput(
+            wanted = use_case_types.RequestInput(
                 database=database, level="readonly", duration=lasts, reason="looking at a refund"
             )
-            asked.append((await request_access.request_access(environment.context, ada, typed)).request)
+            asked.append((await request_access.request_access(environment.context, ada, wanted)).request)
         await environment.drain()
         found = [await environment.now(request) for request in asked]
         require({one.state for one in found} == {State.ACTIVE}, "all are granted")
@@ -184,8 +184,8 @@ async def waiting_requests(environment: AccessEnvironment, count: int) -> None:
     ada = await environment.person(ADA)
     for n in range(count):
         lasts = timedelta(hours=1, seconds=n)
-        typed = use_case_types.RequestInput(
+        wanted = use_case_types.RequestInput(
             database="shop", level="readonly", duration=lasts, reason="looking at a refund"
         )
-        await request_access.request_access(environment.context, ada, typed)
+        await request_access.request_access(environment.context, ada, wanted)
     await environment.drain()

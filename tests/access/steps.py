@@ -32,10 +32,10 @@ def load_now(environment: AccessEnvironment) -> None:
 
 
 async def break_the_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
-    typed = use_case_types.RequestInput(
+    wanted = use_case_types.RequestInput(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
-    asked = await request_access.request_access(environment.context, await environment.person(who), typed)
+    asked = await request_access.request_access(environment.context, await environment.person(who), wanted)
     await environment.drain()
     return await environment.now(asked.request)
 

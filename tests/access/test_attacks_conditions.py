@@ -22,8 +22,8 @@ LEADS, DBAS = "S0LEADS", "S0DBAS"
 
 async def more_time(environment: AccessEnvironment, grant: Request, duration: timedelta = HOUR) -> Request:
     """The request for it."""
-    typed = RequestInput(duration=duration, reason="longer please")
-    return (await extend.extend(environment.context, await environment.person(ADA), grant.id, typed)).request
+    wanted = RequestInput(duration=duration, reason="longer please")
+    return (await extend.extend(environment.context, await environment.person(ADA), grant.id, wanted)).request
 
 
 # Stages of today (R11).

@@ -93,12 +93,12 @@ async def test_a_database_moved_during_the_click_is_not_given_the_old_level(envi
 @open_fault("R2", "judged by the policy that asks nobody, granted under the one that asks somebody")
 async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(environment: AccessEnvironment) -> None:
     put_in_force(environment, approvals=[])
-    typed = RequestInput(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
+    wanted = RequestInput(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
     ada = await environment.person(ADA)
     change_during_lookup(
         environment, lambda: swap(environment, approvals=[{"from": [LEAD, SECOND]}])
     )  # the second lookup is the approval's
-    await refusal_of(request_access.request_access(environment.context, ada, typed))
+    await refusal_of(request_access.request_access(environment.context, ada, wanted))
     require(environment.policy["rules"][0]["approvals"], "the approval asked Slack again")
     await environment.drain()
     assert not [r for r in await environment.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]

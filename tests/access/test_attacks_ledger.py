@@ -38,7 +38,7 @@ class Connected:
     is_well = True
 
 
-async def not_well(environment: AccessEnvironment) -> set[str]:
+async def unready_reasons(environment: AccessEnvironment) -> set[str]:
     """What /readyz would name, but for Slack."""
     settings = Settings(
         slack_bot_token=SecretStr("xoxb-1"),
@@ -48,7 +48,7 @@ async def not_well(environment: AccessEnvironment) -> set[str]:
     )
     app = App(settings)
     app.context, app._connection = environment.context, Connected()  # type: ignore[assignment]
-    return set(await app.not_well())
+    return set(await app.unready_reasons())
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def read_only(ledger: Ledger) -> Iterator[None]:
 
 async def test_a_bot_at_work_is_ready(environment: AccessEnvironment) -> None:
     await environment.granted()
-    assert await not_well(environment) == set()
+    assert await unready_reasons(environment) == set()
 
 
 @open_fault("R8", "only reading is tried: /readyz says 200 while nothing can be written")
@@ -83,7 +83,7 @@ async def test_a_ledger_that_takes_no_write_makes_the_bot_not_ready(environment:
         with pytest.raises(LedgerError):
             await environment.drain()
         require(environment.server.users, "the end cannot be carried out")
-        named = await not_well(environment)
+        named = await unready_reasons(environment)
     await environment.drain()
     require((await environment.now(request)).state is State.REVOKED, "it ends once there is room")
     assert named
@@ -95,7 +95,7 @@ async def test_an_overdue_end_makes_the_bot_not_ready(environment: AccessEnviron
     environment.server.is_up = False
     await environment.turn(hours=1, minutes=3)
     require(environment.server.users, "the end cannot be carried out")
-    assert await not_well(environment)
+    assert await unready_reasons(environment)
 
 
 # Clocks (R15).

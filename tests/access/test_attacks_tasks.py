@@ -64,7 +64,7 @@ async def assert_ends_all_the_same(environment: AccessEnvironment, kind: str, pa
     async with at_work(environment) as running:
         await until_ended(environment, first, running)
         environment.clock.at += 4 * HOUR
-        environment.runner.nudge()
+        environment.runner.wake()
         await until_ended(environment, later, running)
         assert not running.done(), "the runner lives"
         assert environment.server.users == {}, "and both ends were carried out"

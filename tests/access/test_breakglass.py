@@ -28,10 +28,10 @@ async def environment(environment: AccessEnvironment) -> AccessEnvironment:
 
 
 async def broken(environment: AccessEnvironment, who: str = ADA) -> Request:
-    typed = use_case_types.RequestInput(
+    wanted = use_case_types.RequestInput(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
-    asked = await request_access.request_access(environment.context, await environment.person(who), typed)
+    asked = await request_access.request_access(environment.context, await environment.person(who), wanted)
     await environment.drain()
     return await environment.now(asked.request)
 
@@ -170,7 +170,7 @@ async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(environme
 
 async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
     ada = await environment.person(ADA)
-    typed = [
+    wanted = [
         use_case_types.RequestInput(
             database="shop",
             level="readonly",
@@ -181,7 +181,7 @@ async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
         for n in (1, 2, 3)
     ]
     asked = await asyncio.gather(
-        *(request_access.request_access(environment.context, ada, one) for one in typed), return_exceptions=True
+        *(request_access.request_access(environment.context, ada, one) for one in wanted), return_exceptions=True
     )
     assert sum(isinstance(one, Refused) for one in asked) == 2
     await environment.drain()

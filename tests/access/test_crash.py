@@ -43,18 +43,18 @@ async def begun(environment: AccessEnvironment, part: str) -> Request:
     if part == "breaking the glass":
         environment.policy["rules"].append(GLASS)
         environment.write()
-        typed = use_case_types.RequestInput(
+        wanted = use_case_types.RequestInput(
             database="shop", level="readonly", reason="everything is down", kind=RequestKind.BREAK_GLASS
         )
-        return (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
+        return (await request_access.request_access(environment.context, await environment.person(ADA), wanted)).request
     request = await environment.approve(await environment.ask())
     if part == "ending":
         await environment.drain()
         environment.clock.at += (await environment.now(request)).terms.duration
     if part == "extending":
         await environment.drain()
-        typed = use_case_types.RequestInput(duration=HOUR, reason="the refund takes longer")
-        more = await extend.extend(environment.context, await environment.person(ADA), request.id, typed)
+        wanted = use_case_types.RequestInput(duration=HOUR, reason="the refund takes longer")
+        more = await extend.extend(environment.context, await environment.person(ADA), request.id, wanted)
         await environment.approve(more.request)
     return request
 

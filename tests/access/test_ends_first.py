@@ -177,7 +177,7 @@ async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_
 ) -> None:
     request = await environment.granted()
     environment.clock.at += HOUR
-    monkeypatch.setattr(runner, "STORE_PAUSE", 0.01)
+    monkeypatch.setattr(runner, "LEDGER_PAUSE_SECONDS", 0.01)
     fail_once(environment, monkeypatch)
     stop = asyncio.Event()
     running = asyncio.create_task(environment.runner.run(stop))

@@ -21,8 +21,8 @@ WHY = "the refund takes longer"
 async def more(
     environment: AccessEnvironment, grant: Request, who: str = ADA, duration: timedelta | None = HOUR
 ) -> Request:
-    typed = RequestInput(duration=duration, reason=WHY)
-    asked = await extend.extend(environment.context, await environment.person(who), grant.id, typed)
+    wanted = RequestInput(duration=duration, reason=WHY)
+    asked = await extend.extend(environment.context, await environment.person(who), grant.id, wanted)
     await environment.drain()
     return await environment.now(asked.request)
 

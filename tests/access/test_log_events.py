@@ -48,13 +48,13 @@ async def test_denied(environment: AccessEnvironment) -> None:
 async def test_refused(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     stranger = await environment.person(STRANGER)
-    typed = use_case_types.RequestInput(
+    wanted = use_case_types.RequestInput(
         database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund"
     )
     waiting = await environment.ask(LEAD)
     with capture_logs() as logged:
         for verb in (
-            request_access.request_access(environment.context, stranger, typed),
+            request_access.request_access(environment.context, stranger, wanted),
             decide.approve(environment.context, stranger, waiting),
             revoke.revoke(environment.context, stranger, request.id),
             review.sign_off(environment.context, stranger, request),

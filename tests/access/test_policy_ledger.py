@@ -76,7 +76,7 @@ async def assert_asked_as_judged(
         return  # the checks would not let this policy be in force
     facts = Facts(members=world.facts.members, tally=UsageCounts())
     judged = may_ask(config, replace(wanted, at=environment.clock()), facts)
-    typed = use_case_types.RequestInput(
+    wanted = use_case_types.RequestInput(
         database=wanted.database,
         level=wanted.level,
         duration=wanted.duration,
@@ -85,7 +85,7 @@ async def assert_asked_as_judged(
     )
     try:
         asked = await request_access.request_access(
-            environment.context, await environment.person(wanted.person_id), typed
+            environment.context, await environment.person(wanted.person_id), wanted
         )
     except (AccessError, FormNeeded):
         assert not isinstance(judged, Allowed)

@@ -84,7 +84,7 @@ async def test_no_secret_is_written_down_whatever_fails(
         "before create",
         "after create",
         "after set_password",
-        "after redraw CredentialsNotice",
+        "after update CredentialsNotice",
         "after drop",
     } <= failed
     interaction = log.getvalue()

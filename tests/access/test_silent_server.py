@@ -101,11 +101,13 @@ class Place:
         environment, asked = self.environment, []
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = use_case_types.RequestInput(
+            wanted = use_case_types.RequestInput(
                 database=database, level=READS, duration=lasts, reason="looking at a refund"
             )
             asked.append(
-                (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
+                (
+                    await request_access.request_access(environment.context, await environment.person(ADA), wanted)
+                ).request
             )
         await environment.drain()
         found = [await environment.now(request) for request in asked]

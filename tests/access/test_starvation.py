@@ -34,7 +34,7 @@ async def expect_an_end_while_it_hangs(fleet: Fleet, good: Request, hang: Hang, 
         await expect("it hangs", lambda: at_once(lambda: hang.inside >= held))
         await raise_alert(environment.context, None, "the disk is full")
         environment.clock.at += HOUR
-        environment.runner.nudge()
+        environment.runner.wake()
         await expect("the end of the good grant", lambda: fleet.is_over(good))
         assert hang.inside >= held, "nothing was let go meanwhile"
         assert str(good.username) not in environment.server.users
@@ -182,7 +182,7 @@ async def expect_an_end_by_hand(fleet: Fleet, request: Request, seen: Callable[[
         await revoke.revoke(environment.context, Person(id="cli:root", name="root", is_member=True), request.id)
         await expect("the user is gone", lambda: at_once(lambda: str(request.username) not in environment.server.users))
         environment.clock.at += timedelta(minutes=1)  # a create whose answer was lost would have landed by now
-        environment.runner.nudge()
+        environment.runner.wake()
         await expect("it is confirmed", lambda: fleet.is_over(request))
 
 

@@ -237,14 +237,14 @@ async def test_a_silent_group_is_said_also_where_the_level_was_left_out(environm
 async def test_asks_at_once_never_pass_the_cap(environment: AccessEnvironment) -> None:
     rule(environment, approvals=[], automatic={"per_person_per_day": 2})
     ada = await environment.person(ADA)
-    typed = [
+    wanted = [
         use_case_types.RequestInput(
             database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund"
         )
         for n in range(6)
     ]
     asked = await asyncio.gather(
-        *(request_access.request_access(environment.context, ada, one) for one in typed), return_exceptions=True
+        *(request_access.request_access(environment.context, ada, one) for one in wanted), return_exceptions=True
     )
     assert sum(isinstance(one, Refused) for one in asked) == 4
     await environment.drain()

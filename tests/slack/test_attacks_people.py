@@ -119,7 +119,7 @@ async def test_audit_lines_wait_while_their_channel_is_shared_with_others(slack_
     assert not await comes(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
     slack_environment.environment.clock.at += membership_facts.ALERT_PAUSE  # whatever was kept in mind is old
-    slack_environment.environment.runner.nudge()
+    slack_environment.environment.runner.wake()
     await slack_environment.slack.wait(
         "the lines come", lambda: "Jane Doe" in str(slack_environment.slack.messages(AUDIT))
     )

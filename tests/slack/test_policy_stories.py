@@ -33,7 +33,7 @@ def change(slack_environment: SlackEnvironment, **keys: Any) -> None:
 
 def turn(slack_environment: SlackEnvironment, **by: float) -> None:
     slack_environment.environment.clock.at += timedelta(**by)
-    slack_environment.environment.runner.nudge()
+    slack_environment.environment.runner.wake()
 
 
 async def alerted(slack_environment: SlackEnvironment, words: str) -> None:

@@ -45,7 +45,7 @@ def directory(slack: StubWebApi, clock: Clock) -> SlackDirectory:
 
 async def test_a_member_is_ours(directory: SlackDirectory) -> None:
     ada = await directory.person("U0ADA")
-    assert (ada.is_member, ada.name, ada.why_not) == (True, "Ada", "")
+    assert (ada.is_member, ada.name, ada.not_member_reason) == (True, "Ada", "")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def test_a_member_is_ours(directory: SlackDirectory) -> None:
 async def test_nobody_else_is(slack: StubWebApi, directory: SlackDirectory, about: dict[str, Any], why: str) -> None:
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
     seen = await directory.person("U0ADA")
-    assert (seen.is_member, seen.why_not) == (False, why)
+    assert (seen.is_member, seen.not_member_reason) == (False, why)
 
 
 @pytest.mark.parametrize(

@@ -52,14 +52,14 @@ async def slack() -> AsyncIterator[StubWebApi]:
 
 
 async def failure(slack: StubWebApi, answer: object) -> DeliveryError:
-    """What comes of posting and of redrawing: the same."""
+    """``post`` and ``update`` raise the same errors."""
     slack.answers = {"chat.postMessage": answer, "chat.update": answer}
     messenger = SlackMessenger(web_client("xoxb-1", slack.url))
-    with pytest.raises(DeliveryError) as redrawn:
-        await messenger.redraw(AT, NOTICE)
+    with pytest.raises(DeliveryError) as updated:
+        await messenger.update(AT, NOTICE)
     with pytest.raises(DeliveryError) as posted:
         await messenger.post("C1", NOTICE)
-    assert type(posted.value) is type(redrawn.value)
+    assert type(posted.value) is type(updated.value)
     assert slack.times("chat.postMessage") == slack.times("chat.update") == 1, "nothing is sent twice"
     return posted.value
 
@@ -73,9 +73,9 @@ async def test_a_dm_is_where_slack_says_it_is(slack: StubWebApi) -> None:
     assert not {"parse", "link_names", "username", "icon_url", "icon_emoji", "metadata"} & set(sent)
 
 
-async def test_a_message_is_redrawn_with_text_and_blocks(slack: StubWebApi) -> None:
+async def test_update_sends_text_and_blocks(slack: StubWebApi) -> None:
     slack.answers["chat.update"] = {"ok": True, "channel": "D0ADA", "ts": "1.2"}
-    await SlackMessenger(web_client("xoxb-1", slack.url)).redraw(AT, NOTICE)
+    await SlackMessenger(web_client("xoxb-1", slack.url)).update(AT, NOTICE)
     (_, sent) = slack.asked[0]
     assert (sent["channel"], sent["ts"]) == ("D0ADA", "1.2")
     assert sent["text"]
@@ -136,7 +136,7 @@ async def test_no_error_and_no_log_holds_a_word_of_the_message(slack: StubWebApi
     )
     secret = CredentialsNotice(request=request("why", State.ACTIVE), endpoint=endpoint, password=SECRET)
     with structlog.testing.capture_logs() as logged, pytest.raises(DeliveryError) as wrong:
-        await SlackMessenger(web_client("xoxb-1", slack.url)).redraw(AT, secret)
+        await SlackMessenger(web_client("xoxb-1", slack.url)).update(AT, secret)
     assert SECRET not in str(logged) + str(wrong.value) + repr(wrong.value) + repr(wrong.value.__context__)
 
 

@@ -26,10 +26,10 @@ METADATA_REASON = 1000
 TICKET_MAX = 100
 
 
-def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *, problem: str = "") -> Block:
+def request_form(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput, *, problem: str = "") -> Block:
     """Database, Level, For how long, Why. Levels follow the database where one is chosen; everything is judged again on **Ask**."""
     databases = list(dict.fromkeys(o.database for o in catalog_entries))
-    chosen = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
+    chosen = wanted.database if wanted.database in databases else (databases[0] if len(databases) == 1 else None)
     about = [o for o in catalog_entries if chosen is None or o.database == chosen]
     blocks: list[Block] = [section(f":warning: {escape(problem)}")] if problem else []
     if len(databases) > DATABASES_MAX:
@@ -41,9 +41,9 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *
             **_select("Database", ids.DATABASE, databases, chosen, _database_labels(catalog_entries)),
             "dispatch_action": True,
         },
-        _select("Level", _level_block(chosen), [o.level for o in about], _level(about, typed), _level_labels(about)),
-        _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
-        _why(typed),
+        _select("Level", _level_block(chosen), [o.level for o in about], _level(about, wanted), _level_labels(about)),
+        _select("For how long", ids.DURATION, _durations(about, wanted), _duration(about, wanted), {}),
+        _why(wanted),
         *_ticket(about),
         context(
             "Your request goes to the people the policy names. What was asked for is what is given, and for no longer."
@@ -56,7 +56,7 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
         "private_metadata": json.dumps(
-            {"database": chosen, "level": _level(about, typed), "duration": _duration(about, typed)}
+            {"database": chosen, "level": _level(about, wanted), "duration": _duration(about, wanted)}
         ),
         "blocks": blocks,
     }
@@ -65,17 +65,17 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *
 def form_for(needed: FormNeeded) -> Block:
     """The form that asks for what was left out."""
     if needed.grant is not None:
-        return extension_form(needed.grant, needed.catalog_entries, needed.typed)
-    if needed.typed.kind is RequestKind.BREAK_GLASS:
+        return extension_form(needed.grant, needed.catalog_entries, needed.wanted)
+    if needed.wanted.kind is RequestKind.BREAK_GLASS:
         return nothing_form("Break-glass is typed whole: /dbaccess breakglass DATABASE LEVEL 30m REASON")
     return (
-        request_form(needed.catalog_entries, needed.typed)
+        request_form(needed.catalog_entries, needed.wanted)
         if needed.catalog_entries
         else nothing_form("There is nothing you may ask for.")
     )
 
 
-def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> Block:
+def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> Block:
     """For how long more, and Why. What may be asked for in all is judged on **Ask**."""
     about = [o for o in catalog_entries if (o.database, o.level) == (grant.database, grant.level)]
     ends = f" It ends {moment(grant.expires_at)}." if grant.expires_at else ""
@@ -86,11 +86,11 @@ def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], type
         "title": plain(f"Extend #{grant.id}", 24),
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
-        "private_metadata": json.dumps({"grant": grant.token, "duration": _duration(about, typed)}),
+        "private_metadata": json.dumps({"grant": grant.token, "duration": _duration(about, wanted)}),
         "blocks": [
             section(line),
-            _select("For how long", ids.DURATION, _durations(about, typed), _duration(about, typed), {}),
-            _why(typed),
+            _select("For how long", ids.DURATION, _durations(about, wanted), _duration(about, wanted), {}),
+            _why(wanted),
             *_ticket(about),
         ],
     }
@@ -165,27 +165,27 @@ def _level_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
     return {level: f"{level} — {alike[level]}" if alike.get(level) else level for level in meant}
 
 
-def _level(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
+def _level(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> str | None:
     levels = list(dict.fromkeys(o.level for o in catalog_entries))
-    return typed.level if typed.level in levels else (levels[0] if len(levels) == 1 else None)
+    return wanted.level if wanted.level in levels else (levels[0] if len(levels) == 1 else None)
 
 
-def _durations(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> list[str]:
+def _durations(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> list[str]:
     longest = max((o.max_duration for o in catalog_entries), default=timedelta(hours=1))
     usual = {d for d in USUAL if d <= longest} | {o.duration for o in catalog_entries} | {longest}
-    return [short_duration(d) for d in sorted(usual | ({typed.duration} if typed.duration else set()))]
+    return [short_duration(d) for d in sorted(usual | ({wanted.duration} if wanted.duration else set()))]
 
 
-def _duration(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
-    if typed.duration:
-        return short_duration(typed.duration)
+def _duration(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> str | None:
+    if wanted.duration:
+        return short_duration(wanted.duration)
     return short_duration(min(o.duration for o in catalog_entries)) if catalog_entries else None
 
 
-def _why(typed: RequestInput) -> Block:
+def _why(wanted: RequestInput) -> Block:
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
-    if typed.reason:
-        element["initial_value"] = cut(typed.reason, METADATA_REASON)
+    if wanted.reason:
+        element["initial_value"] = cut(wanted.reason, METADATA_REASON)
     hint = plain("What should an auditor read in a year?", 2000)
     return {"type": "input", "block_id": ids.WHY, "label": plain("Why", 2000), "hint": hint, "element": element}
 
