@@ -13,7 +13,7 @@ JOBS: dict[TaskKind, Job] = {
     TaskKind.POST_CARD: cards.post_card,
     TaskKind.UPDATE_CARD: cards.update_card,
     TaskKind.NOTIFY_REQUESTER: outcomes.notify_requester,
-    TaskKind.ALERT: alerts.alert,
+    TaskKind.ALERT: alerts.send_alert,
     TaskKind.AUDIT_FEED: feed.post_feed,
     TaskKind.TIME_OUT: time_out.time_out,
     TaskKind.REMIND: reminders.remind,

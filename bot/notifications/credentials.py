@@ -1,4 +1,4 @@
-"""The credential message: fill it, and take the password away when the grant ends."""
+"""The credential message: fill it, and remove the password when the grant ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 def credentials_notice(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
-    """What the message holds: the password only where the rule delivers it there."""
+    """The content of the credential message. It holds the password only where the rule delivers by ``dm``."""
     shown = password if request.terms.delivery == "dm" else None
     return CredentialsNotice(request=request, endpoint=endpoint, password=shown)
 
@@ -24,7 +24,8 @@ def credentials_notice(request: Request, endpoint: Endpoint, password: str) -> C
 async def deliver(job: JobContext, request: Request, message: Message, notice: CredentialsNotice) -> None:
     """Put the credentials into the credential message.
 
-    Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
+    Where that message was deleted, a new one is posted without them, recorded, and then filled: a message that the ledger
+    does not know must never hold a password. Raises Retry as soon as the end of the grant is due.
     """
     context = job.context
     await job.check_claim()
@@ -43,7 +44,7 @@ async def deliver(job: JobContext, request: Request, message: Message, notice: C
 
 
 async def close_credentials(context: Context, job: JobContext) -> None:
-    """Effect of ``close_credentials``: the password goes from the message; later the receipt comes."""
+    """Job of ``close_credentials``: remove the password from the message; after the end, show the receipt there."""
     request = await job.request()
     if request.state not in (State.REVOKING, State.REVOKED):
         return
@@ -52,7 +53,7 @@ async def close_credentials(context: Context, job: JobContext) -> None:
             await job.check_claim()
             try:
                 await job.unless_ending(context.messenger.update(place_of(message), ClosedNotice(request=request)))
-            except Undeliverable as closed:
-                log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
+            except Undeliverable as error:
+                log.warning("credentials_undeliverable", request=request.id, reason=str(error))
             else:
                 await context.ledger.message_rendered(message.id, request.version)

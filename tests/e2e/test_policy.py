@@ -58,7 +58,7 @@ def test_break_glass_and_sign_off(world: World) -> None:
     message = world.dm_says("is ready (#1)")
     with psycopg.connect(pasted(message), autocommit=True) as session:
         assert session.execute("SELECT 1").fetchone() == (1,)
-    wait("an alert", lambda: any("broke the glass" in text_of(m) for m in world.slack.messages(ALERTS)))
+    wait("an alert", lambda: any("used break-glass access" in text_of(m) for m in world.slack.messages(ALERTS)))
     card = wait(
         "the card",
         lambda: next((m for m in world.slack.messages(CARDS) if "Break-glass access #1" in text_of(m)), None),

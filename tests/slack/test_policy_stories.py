@@ -105,7 +105,7 @@ async def test_break_glass_with_review(ruled: SlackEnvironment) -> None:
     assert "Extend" not in str(ruled.slack.dm(ADA))
     (card,) = await ruled.slack.wait("a card", lambda: ruled.slack.messages(CARDS))
     await ruled.expect_card(card["ts"], "Break-glass access #1")
-    await alerted(ruled, "@ada broke the glass: #1")
+    await alerted(ruled, "@ada used break-glass access: #1")
     await ruled.expect_dm(LEAD, "was given")
     mine = await ruled.expect_dm(SECOND, "Sign off")
     await ruled.slack.click(ADA, ruled.card(card["ts"]), "Sign off")
