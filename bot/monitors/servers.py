@@ -51,7 +51,7 @@ class Stray:
         if self.kind is StrayKind.MISSING:
             return f"{self.username} of live grant #{self.request_id} is not on the server of {self.target.name}"
         whose = f"of ledger {self.ledger}" if self.ledger else "without a mark"
-        return f"{self.username} on the server of {self.target.name} is {whose}: not ours, not touched"
+        return f"{self.username} on the server of {self.target.name} is {whose}: a foreign user, not touched"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class Clock:
 
 
 @dataclass
-class People:
+class FakeDirectory:
     """``bot.access.ports.Directory``."""
 
     known: dict[str, Person] = field(
@@ -144,7 +144,7 @@ class AccessEnvironment:
     def __post_init__(self) -> None:
         self.server = FakeServer(clock=self.clock, step=self.step)
         self.messenger = RecordingMessenger(step=self.step)
-        self.people = People()
+        self.people = FakeDirectory()
         self.policy = {
             "admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "defaults": {"channel": CARDS},
             "rules": [{"name": "shop", "requesters": [ADA, LEAD], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": [LEAD, SECOND], "count": 1}]}],

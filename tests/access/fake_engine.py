@@ -100,7 +100,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             if self.target.identity not in (None, server.identity):
                 raise WrongServer(expected=str(self.target.identity), found=server.identity)
 
-        def _ours(self, username: str, *, to_end: bool = False) -> User | None:
+        def _own_user(self, username: str, *, to_end: bool = False) -> User | None:
             if not username_pattern(self.target.prefix).fullmatch(username):
                 raise Rejected(f"{username!r} is no name dbaccess makes")
             user = server.users.get(username)
@@ -127,7 +127,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             self._reach("create")
             if server.rejects is not None:
                 raise server.rejects
-            self._ours(spec.username)
+            self._own_user(spec.username)
             if server.roles is not None and not server.roles.issuperset(spec.level.roles):
                 raise Rejected("there is no such role")
             user = User(
@@ -154,7 +154,7 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def set_password(self, username: str, password: str) -> None:
             self._reach("set_password")
-            user = self._ours(username)
+            user = self._own_user(username)
             if user is None:
                 raise Rejected(f"there is no user {username}")
             user.password = password
@@ -162,7 +162,7 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def set_expiry(self, username: str, remaining: float) -> None:
             self._reach("set_expiry")
-            user = self._ours(username)
+            user = self._own_user(username)
             if user is None:
                 raise Rejected(f"there is no user {username}")
             user.expires_at = server.clock() + timedelta(seconds=remaining)
@@ -171,7 +171,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             self._reach("drop")
             if server.holds_up is not None:
                 raise server.holds_up
-            user = self._ours(username, to_end=True)
+            user = self._own_user(username, to_end=True)
             with server.turn:
                 ended = [n for n, name in server.sessions.items() if name == username]
                 for number in ended:

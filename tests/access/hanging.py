@@ -88,7 +88,7 @@ def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
 
 
 @dataclass
-class Fleet:
+class HangingServers:
     """The house, further servers beside it, and what may hang. ``servers`` share one engine and one memory."""
 
     environment: AccessEnvironment

@@ -12,7 +12,7 @@ from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 
-GLASS: Mapping[str, Any] = {
+BREAK_GLASS_RULE: Mapping[str, Any] = {
     "name": "break glass", "break_glass": True, "requesters": [ADA, LEAD], "databases": ["*"], "levels": ["*"],
     "max_duration": "1h", "approvals": [], "review": {"from": [SECOND, ADA], "within": "24h"},
 }  # fmt: skip
@@ -31,7 +31,7 @@ def load_now(environment: AccessEnvironment) -> None:
     environment.context.files.refresh()
 
 
-async def break_the_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
+async def use_break_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
     wanted = use_case_types.RequestInput(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )

@@ -14,7 +14,7 @@ from bot.access.use_case_types import RequestInput
 from storage.audit_log import AuditKind
 from storage.records import Request, State
 from tests.access.environment import ADA, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
-from tests.access.steps import GLASS, break_the_glass, put_in_force, recorded, refusal_of
+from tests.access.steps import BREAK_GLASS_RULE, put_in_force, recorded, refusal_of, use_break_glass
 from tests.open_faults import open_fault, require
 
 LEADS, DBAS = "S0LEADS", "S0DBAS"
@@ -38,7 +38,7 @@ async def staged(environment: AccessEnvironment) -> AccessEnvironment:
 
 
 @open_fault("R11", "with the stages swapped, two leads have approved and no DBA")
-async def test_an_approval_does_not_count_for_another_stage(staged: AccessEnvironment) -> None:
+async def test_approval_does_not_count_for_another_stage(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [DBAS]}, {"from": [LEADS]}])
     await refusal_of(staged.approve(request, STRANGER))
@@ -46,14 +46,14 @@ async def test_an_approval_does_not_count_for_another_stage(staged: AccessEnviro
 
 
 @open_fault("R11", "the approval of a stage that names nobody of then counts on")
-async def test_an_approval_falls_with_the_name_by_which_it_was_given(staged: AccessEnvironment) -> None:
+async def test_approval_is_dropped_when_its_approver_leaves_the_stage(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [STRANGER, "U0FURTHER"]}, {"from": [DBAS]}])
     await refusal_of(staged.approve(request, SECOND))
     assert (await staged.now(request)).state in (State.PENDING, State.OUTDATED)
 
 
-async def test_an_approval_stays_where_its_stage_still_names_the_group(staged: AccessEnvironment) -> None:
+async def test_approval_stays_while_its_stage_names_the_group(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [LEADS, "U0FURTHER"]}, {"from": [DBAS]}])
     assert (await staged.approve(request, SECOND)).state is State.APPROVED
@@ -68,7 +68,7 @@ async def test_an_approval_stays_where_its_stage_still_names_the_group(staged: A
     ids=lambda moved: next(iter(moved)),
 )
 @open_fault("R18", "it is granted on whatever server the name means by then")
-async def test_a_request_is_out_of_date_where_its_database_means_another_server(
+async def test_request_is_outdated_when_its_database_gets_another_server(
     environment: AccessEnvironment, moved: dict[str, Any]
 ) -> None:
     request = await environment.ask()
@@ -79,7 +79,7 @@ async def test_a_request_is_out_of_date_where_its_database_means_another_server(
 
 
 @open_fault("R18", "the click of somebody who decides nothing closes the request")
-async def test_a_stranger_does_not_close_a_request_by_clicking(environment: AccessEnvironment) -> None:
+async def test_click_of_a_stranger_does_not_close_the_request(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     put_in_force(environment, approvals=[{"from": [LEAD, SECOND], "count": 2}])
     refused = await refusal_of(environment.approve(request, STRANGER))
@@ -89,7 +89,7 @@ async def test_a_stranger_does_not_close_a_request_by_clicking(environment: Acce
 
 
 @open_fault("R18", "waiting requests do not count: four waiting requests become four live grants")
-async def test_waiting_requests_count_in_what_one_person_may_have(environment: AccessEnvironment) -> None:
+async def test_pending_requests_count_in_the_limit_of_a_person(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_person": 1}
     put_in_force(environment)
     for more in range(4):
@@ -101,7 +101,7 @@ async def test_waiting_requests_count_in_what_one_person_may_have(environment: A
 
 
 @open_fault("R18", "the limit of a database is not looked at when its requests are approved")
-async def test_a_vote_that_would_pass_the_limit_of_a_database_is_told_to_wait(environment: AccessEnvironment) -> None:
+async def test_approval_beyond_the_limit_of_a_database_is_refused_for_now(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_database": 1}
     put_in_force(environment)
     first, second = await environment.ask(ADA), await environment.ask(LEAD)
@@ -133,7 +133,7 @@ async def test_no_password_is_renewed_after_the_end(environment: AccessEnvironme
 
 
 @open_fault("R14", "the requester is looked at before a grant and not before more time")
-async def test_who_left_gets_no_more_time(environment: AccessEnvironment) -> None:
+async def test_former_member_gets_no_extension(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more_time(environment, grant)
     environment.people.leaves(ADA)
@@ -143,11 +143,11 @@ async def test_who_left_gets_no_more_time(environment: AccessEnvironment) -> Non
 
 
 @open_fault("R14", "signed off before anything was done, what is done then needs no review")
-async def test_what_was_signed_off_before_it_began_is_reviewed_all_the_same(environment: AccessEnvironment) -> None:
-    environment.policy["rules"].append(dict(GLASS))
+async def test_sign_off_before_the_start_does_not_replace_the_review(environment: AccessEnvironment) -> None:
+    environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)
     environment.server.is_up = False
-    request = await break_the_glass(environment)
+    request = await use_break_glass(environment)
     require(request.state is State.APPROVED, "it waits for the server")
     await refusal_of(review.sign_off(environment.context, await environment.person(SECOND), request))
     environment.server.is_up = True
@@ -157,7 +157,7 @@ async def test_what_was_signed_off_before_it_began_is_reviewed_all_the_same(envi
     assert begun.needs_review
 
 
-async def test_more_time_asked_for_twice_at_once_does_not_pass_the_whole_life(environment: AccessEnvironment) -> None:
+async def test_concurrent_extensions_stay_within_max_total(environment: AccessEnvironment) -> None:
     put_in_force(environment, max_total="2h")
     grant = await environment.granted()
     asked = [await more_time(environment, grant), await more_time(environment, grant, timedelta(minutes=59))]

@@ -15,7 +15,14 @@ from bot.access import decide, request_access, review
 from bot.access.use_case_types import RequestInput
 from storage.records import Request, State
 from tests.access.environment import ADA, ADMIN, HOUR, LEAD, SECOND, AccessEnvironment
-from tests.access.steps import GLASS, break_the_glass, change_during_lookup, load_now, put_in_force, refusal_of
+from tests.access.steps import (
+    BREAK_GLASS_RULE,
+    change_during_lookup,
+    load_now,
+    put_in_force,
+    refusal_of,
+    use_break_glass,
+)
 from tests.open_faults import open_fault, require
 
 LOOKS = 25
@@ -60,7 +67,7 @@ def swap(environment: AccessEnvironment, **keys: Any) -> None:
 
 
 @open_fault("R2", "the vote of somebody who is no approver any more counts, and the record names the new policy")
-async def test_an_approver_taken_out_during_the_click_does_not_approve(environment: AccessEnvironment) -> None:
+async def test_approver_removed_during_the_click_does_not_approve(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
     await refusal_of(environment.approve(request, LEAD))
@@ -69,7 +76,7 @@ async def test_an_approver_taken_out_during_the_click_does_not_approve(environme
 
 
 @open_fault("R2", "the denial of somebody who is no approver any more counts")
-async def test_an_approver_taken_out_during_the_click_does_not_deny(environment: AccessEnvironment) -> None:
+async def test_approver_removed_during_the_click_does_not_deny(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
     await refusal_of(decide.deny(environment.context, await environment.person(LEAD), request, "not today"))
@@ -77,7 +84,7 @@ async def test_an_approver_taken_out_during_the_click_does_not_deny(environment:
 
 
 @open_fault("R2", "the old level is granted on the new server")
-async def test_a_database_moved_during_the_click_is_not_given_the_old_level(environment: AccessEnvironment) -> None:
+async def test_database_moved_during_the_click_does_not_get_the_old_level(environment: AccessEnvironment) -> None:
     request = await environment.ask()
 
     def moves() -> None:
@@ -91,7 +98,7 @@ async def test_a_database_moved_during_the_click_is_not_given_the_old_level(envi
 
 
 @open_fault("R2", "judged by the policy that asks nobody, granted under the one that asks somebody")
-async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(environment: AccessEnvironment) -> None:
+async def test_rule_that_gains_approvers_during_automatic_approval_applies(environment: AccessEnvironment) -> None:
     put_in_force(environment, approvals=[])
     wanted = RequestInput(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
     ada = await environment.person(ADA)
@@ -105,14 +112,14 @@ async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(
 
 
 @open_fault("R2", "the signature of somebody who is no reviewer any more counts")
-async def test_a_reviewer_taken_out_during_the_click_does_not_sign_off(environment: AccessEnvironment) -> None:
-    environment.policy["rules"].append(dict(GLASS))
+async def test_reviewer_removed_during_the_click_does_not_sign_off(environment: AccessEnvironment) -> None:
+    environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)
-    request = await break_the_glass(environment)
+    request = await use_break_glass(environment)
     require(request.state is State.ACTIVE, "the glass is broken")
 
     def replaced() -> None:
-        environment.policy["rules"][1] = {**GLASS, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
+        environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
         put_in_force(environment)
 
     change_during_lookup(environment, replaced)
@@ -133,7 +140,7 @@ def write_in_place(environment: AccessEnvironment, text: str) -> None:
 
 
 @open_fault("R3", "the half file is valid YAML and in force at once: one stage is left")
-async def test_the_first_half_of_a_policy_is_not_in_force(environment: AccessEnvironment) -> None:
+async def test_half_written_policy_is_not_in_force(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)
     require(await stages(environment, await environment.ask()) == 2, "the whole file asks for two stages")
@@ -143,7 +150,7 @@ async def test_the_first_half_of_a_policy_is_not_in_force(environment: AccessEnv
 
 
 @open_fault("R3", "without the line that makes it break-glass, the rule approves everything at once")
-async def test_half_of_a_break_glass_rule_gives_nothing(environment: AccessEnvironment) -> None:
+async def test_half_written_break_glass_rule_grants_nothing(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)
     write_in_place(environment, APPROVED_AT_ONCE)
@@ -153,7 +160,7 @@ async def test_half_of_a_break_glass_rule_gives_nothing(environment: AccessEnvir
 
 
 @open_fault("R3", "a click under the half file closes the request as out of date")
-async def test_a_policy_that_is_being_written_closes_no_request(environment: AccessEnvironment) -> None:
+async def test_half_written_policy_closes_no_request(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)
     request = await environment.ask()
@@ -164,7 +171,7 @@ async def test_a_policy_that_is_being_written_closes_no_request(environment: Acc
 
 
 @open_fault("R3", "the cut file is in force although its last line, the end mark, is missing")
-async def test_a_policy_that_once_had_an_end_mark_is_not_in_force_without_it(environment: AccessEnvironment) -> None:
+async def test_policy_that_lost_its_end_mark_is_not_in_force(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES + "...\n")
     load_now(environment)
     require(await stages(environment, await environment.ask()) == 2, "the whole file asks for two stages")
@@ -218,7 +225,7 @@ async def comes_into_force(environment: AccessEnvironment, requester: str) -> bo
 
 @pytest.mark.parametrize("way", [by_symlink, by_rename])
 @open_fault("R4", "a file of the same size and time is never read")
-async def test_a_policy_of_the_same_size_and_time_is_read(
+async def test_changed_policy_of_the_same_size_and_time_is_loaded(
     environment: AccessEnvironment, way: Callable[[Path], Callable[[str], None]]
 ) -> None:
     replace, text = way(environment.folder), yaml.safe_dump(environment.policy)

@@ -70,13 +70,13 @@ def read_only(ledger: Ledger) -> Iterator[None]:
         event.remove(pool, "checkout", refuse)
 
 
-async def test_a_bot_at_work_is_ready(environment: AccessEnvironment) -> None:
+async def test_running_bot_is_ready(environment: AccessEnvironment) -> None:
     await environment.granted()
     assert await unready_reasons(environment) == set()
 
 
 @open_fault("R8", "only reading is tried: /readyz says 200 while nothing can be written")
-async def test_a_ledger_that_takes_no_write_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
+async def test_read_only_ledger_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at += 3 * HOUR
     with read_only(environment.ledger):
@@ -90,7 +90,7 @@ async def test_a_ledger_that_takes_no_write_makes_the_bot_not_ready(environment:
 
 
 @open_fault("R8", "an end that is overdue does not make the bot not ready")
-async def test_an_overdue_end_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
+async def test_overdue_end_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
     await environment.granted()
     environment.server.is_up = False
     await environment.turn(hours=1, minutes=3)
@@ -102,7 +102,7 @@ async def test_an_overdue_end_makes_the_bot_not_ready(environment: AccessEnviron
 
 
 @open_fault("R15", "an hour lasts a day and an hour, and nobody is told")
-async def test_a_clock_that_is_set_back_is_told(environment: AccessEnvironment) -> None:
+async def test_clock_set_back_raises_an_alert(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at -= timedelta(days=1)
     await environment.turn(hours=3)
@@ -110,7 +110,7 @@ async def test_a_clock_that_is_set_back_is_told(environment: AccessEnvironment) 
 
 
 @open_fault("R15", "what was granted while the clock was ahead lives a day longer, and nobody is told")
-async def test_a_clock_that_was_ahead_and_is_set_right_is_told(environment: AccessEnvironment) -> None:
+async def test_clock_corrected_backwards_raises_an_alert(environment: AccessEnvironment) -> None:
     environment.clock.at += timedelta(days=1)
     request = await environment.granted()
     environment.clock.at -= timedelta(days=1)
@@ -119,9 +119,7 @@ async def test_a_clock_that_was_ahead_and_is_set_right_is_told(environment: Acce
 
 
 @pytest.mark.parametrize("days", [1, 400])
-async def test_a_clock_that_jumps_ahead_while_a_user_is_made_leaves_nobody(
-    environment: AccessEnvironment, days: int
-) -> None:
+async def test_clock_jump_during_create_leaves_no_user(environment: AccessEnvironment, days: int) -> None:
     request = await environment.approve(await environment.ask())
 
     def step(name: str) -> None:
@@ -179,27 +177,27 @@ async def lost(environment: AccessEnvironment, tmp_path: Path) -> Request:
 
 
 @open_fault("R10", "a grant that was revoked is given again")
-async def test_what_was_revoked_does_not_come_back(environment: AccessEnvironment, lost: Request) -> None:
+async def test_restored_ledger_does_not_grant_a_revoked_request(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     assert list(environment.server.users) == [lost.username]
 
 
 @open_fault("R10", "nobody is told that the ledger is older than its servers")
-async def test_a_ledger_older_than_its_servers_is_an_alert(environment: AccessEnvironment, lost: Request) -> None:
+async def test_ledger_older_than_its_servers_raises_an_alert(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     require(lost.username in environment.server.users, "its user is there")
     assert alerts(environment)
 
 
 @open_fault("R10", "a number is given a second time")
-async def test_no_number_is_given_twice(environment: AccessEnvironment, lost: Request) -> None:
+async def test_restored_ledger_reuses_no_request_id(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     await refusal_of(environment.ask(reason="a new one"))
     assert lost.id not in [r.id for r in await environment.ledger.requests()]
 
 
 @open_fault("R10", "the card of a request that the ledger does not know is taken for one of another ledger")
-async def test_a_card_with_a_higher_number_stops_granting(environment: AccessEnvironment, tmp_path: Path) -> None:
+async def test_card_with_a_higher_id_stops_granting(environment: AccessEnvironment, tmp_path: Path) -> None:
     first = await environment.ask()
     copy = copied(environment, tmp_path / "copy.db")
     second = await environment.ask(duration=2 * HOUR)
@@ -239,7 +237,7 @@ def running(store: str) -> Iterator[str]:
 
 
 @open_fault("R18", "the second process locks a new file of the same name, and both run")
-async def test_a_lock_file_that_is_removed_lets_no_second_bot_run(environment: AccessEnvironment) -> None:
+async def test_removed_lock_file_does_not_allow_a_second_bot(environment: AccessEnvironment) -> None:
     with running(environment.store) as first:
         require(first == "True", "the first one runs")
         with running(environment.store) as second:
@@ -250,7 +248,9 @@ async def test_a_lock_file_that_is_removed_lets_no_second_bot_run(environment: A
 
 
 @open_fault("R18", "the lock is that of a name: through a hard link a second bot runs")
-async def test_a_hard_link_to_the_ledger_lets_no_second_bot_run(environment: AccessEnvironment, tmp_path: Path) -> None:
+async def test_hard_link_to_the_ledger_does_not_allow_a_second_bot(
+    environment: AccessEnvironment, tmp_path: Path
+) -> None:
     await environment.ledger.close()  # everything is in the one file now
     os.link(environment.ledger.path, tmp_path / "other.db")
     with running(environment.store) as first:

@@ -72,17 +72,17 @@ async def assert_ends_all_the_same(environment: AccessEnvironment, kind: str, pa
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON], ids=["unknown kind", "no JSON"])
 @open_fault("R9", "the runner dies, and with it every end; at each start again")
-async def test_a_task_that_cannot_be_read_stops_no_end(environment: AccessEnvironment, kind: str, payload: str) -> None:
+async def test_unreadable_task_stops_no_end(environment: AccessEnvironment, kind: str, payload: str) -> None:
     await assert_ends_all_the_same(environment, kind, payload)
 
 
-async def test_a_task_whose_payload_means_nothing_stops_no_end(environment: AccessEnvironment) -> None:
+async def test_task_with_invalid_payload_stops_no_end(environment: AccessEnvironment) -> None:
     await assert_ends_all_the_same(environment, *LIST)
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON, LIST], ids=["unknown kind", "no JSON", "list"])
 @open_fault("R9", "nobody is told of it")
-async def test_a_task_that_cannot_be_read_is_an_alert(environment: AccessEnvironment, kind: str, payload: str) -> None:
+async def test_unreadable_task_raises_an_alert(environment: AccessEnvironment, kind: str, payload: str) -> None:
     await put_task(environment, kind, payload)
     environment.clock.at += HOUR
     with suppress(Exception):  # what is told counts, not how it fails
@@ -90,7 +90,7 @@ async def test_a_task_that_cannot_be_read_is_an_alert(environment: AccessEnviron
     assert alerts(environment), "somebody is told"
 
 
-async def test_a_request_that_cannot_be_read_stops_nobody_elses_end(environment: AccessEnvironment) -> None:
+async def test_unreadable_request_stops_no_other_end(environment: AccessEnvironment) -> None:
     mine, other = await environment.granted(), await environment.ask(LEAD)
     async with environment.ledger.writing() as tx:
         await tx.execute(text("UPDATE requests SET terms = '{}' WHERE id = :id"), {"id": other.id})

@@ -14,7 +14,7 @@ from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 
-GLASS = {
+BREAK_GLASS_RULE = {
     "name": "break glass", "break_glass": True, "requesters": [ADA, LEAD], "databases": ["*"], "levels": ["*"],
     "max_duration": "1h", "review": {"from": [SECOND, ADA], "within": "24h"},
 }  # fmt: skip
@@ -22,7 +22,7 @@ GLASS = {
 
 @pytest.fixture
 async def environment(environment: AccessEnvironment) -> AccessEnvironment:
-    environment.policy["rules"].append(GLASS)
+    environment.policy["rules"].append(BREAK_GLASS_RULE)
     environment.write()
     return environment
 
@@ -44,7 +44,7 @@ def alerts(environment: AccessEnvironment) -> list[str]:
     return [notice.what for notice in environment.messenger.on(ALERTS, AlertNotice)]
 
 
-async def test_access_first_and_everybody_is_told(environment: AccessEnvironment) -> None:
+async def test_break_glass_is_granted_at_once_and_everybody_is_notified(environment: AccessEnvironment) -> None:
     request = await broken(environment)
     assert request.state is State.ACTIVE
     assert [n.request.kind for n in environment.messenger.on(CARDS, CardNotice)] == [RequestKind.BREAK_GLASS]
@@ -57,7 +57,7 @@ async def test_access_first_and_everybody_is_told(environment: AccessEnvironment
     }
 
 
-async def test_it_is_signed_off_by_someone_else_and_once(environment: AccessEnvironment) -> None:
+async def test_sign_off_needs_another_person_and_happens_once(environment: AccessEnvironment) -> None:
     request = await broken(environment)
     for who, words in ((ADA, "your own"), (LEAD, "Only"), (STRANGER, "Only"), (ADMIN, "Only")):
         with pytest.raises(Refused, match=words):
@@ -71,7 +71,7 @@ async def test_it_is_signed_off_by_someone_else_and_once(environment: AccessEnvi
     assert not any("not signed off" in told for told in alerts(environment))
 
 
-async def test_until_it_is_signed_off_there_is_no_other(environment: AccessEnvironment) -> None:
+async def test_unsigned_break_glass_blocks_another(environment: AccessEnvironment) -> None:
     request = await broken(environment)
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     await environment.drain()
@@ -82,7 +82,7 @@ async def test_until_it_is_signed_off_there_is_no_other(environment: AccessEnvir
     assert (await broken(environment)).state is State.ACTIVE
 
 
-async def test_a_review_that_is_overdue_is_an_alert_every_day(environment: AccessEnvironment) -> None:
+async def test_overdue_review_raises_an_alert_every_day(environment: AccessEnvironment) -> None:
     request = await broken(environment)
     await environment.turn(hours=23, minutes=59)
     assert not any("not signed off" in told for told in alerts(environment))
@@ -95,7 +95,7 @@ async def test_a_review_that_is_overdue_is_an_alert_every_day(environment: Acces
     assert sum("not signed off" in told for told in alerts(environment)) == 3
 
 
-async def test_it_is_never_extended(environment: AccessEnvironment) -> None:
+async def test_break_glass_cannot_be_extended(environment: AccessEnvironment) -> None:
     request = await broken(environment)
     with pytest.raises(Refused, match="never extended"):
         await extend.extend(
@@ -106,22 +106,22 @@ async def test_it_is_never_extended(environment: AccessEnvironment) -> None:
         )
 
 
-async def test_ordinary_rules_and_break_glass_do_not_answer_for_each_other(environment: AccessEnvironment) -> None:
+async def test_ordinary_rules_do_not_apply_to_break_glass(environment: AccessEnvironment) -> None:
     with pytest.raises(Refused, match="You may not break the glass for shop"):
         await broken(environment, SECOND)
-    environment.policy["rules"] = [GLASS]
+    environment.policy["rules"] = [BREAK_GLASS_RULE]
     environment.write()
     with pytest.raises(Refused, match="You may not ask for shop"):
         await environment.ask()
 
 
-async def test_an_admin_is_reached_where_no_reviewer_is(environment: AccessEnvironment) -> None:
+async def test_admin_is_notified_where_no_reviewer_is_reached(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("closed") if place == SECOND else None
     assert (await broken(environment)).state is State.ACTIVE
     assert environment.messenger.on(ADMIN, CardNotice)
 
 
-async def test_where_nobody_can_be_told_nothing_is_given(environment: AccessEnvironment) -> None:
+async def test_break_glass_is_denied_where_nobody_can_be_notified(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("closed") if place in (SECOND, ADMIN, CARDS) else None
     request = await broken(environment)
     assert request.state is State.DENIED
@@ -130,7 +130,7 @@ async def test_where_nobody_can_be_told_nothing_is_given(environment: AccessEnvi
     assert any("neither a reviewer nor an admin" in told for told in alerts(environment))
 
 
-async def test_a_slow_slack_is_waited_for_and_gives_nothing_meanwhile(environment: AccessEnvironment) -> None:
+async def test_break_glass_waits_for_a_slow_slack(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Delayed("slow") if place == SECOND else None
     request = await broken(environment)
     assert request.state is State.PENDING
@@ -140,14 +140,14 @@ async def test_a_slow_slack_is_waited_for_and_gives_nothing_meanwhile(environmen
     assert (await environment.now(request)).state is State.ACTIVE
 
 
-async def test_it_is_not_counted_in_the_limits(environment: AccessEnvironment) -> None:
+async def test_break_glass_is_not_counted_in_the_limits(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_person": 1}
     environment.write()
     await broken(environment)
     assert (await environment.granted()).state is State.ACTIVE
 
 
-async def test_one_that_was_never_given_needs_no_review(environment: AccessEnvironment) -> None:
+async def test_break_glass_never_granted_needs_no_review(environment: AccessEnvironment) -> None:
     environment.server.is_up = False
     request = await broken(environment)
     await environment.turn(hours=2)
@@ -160,15 +160,15 @@ async def test_one_that_was_never_given_needs_no_review(environment: AccessEnvir
     assert (await broken(environment)).state is State.ACTIVE
 
 
-async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(environment: AccessEnvironment) -> None:
-    environment.policy["rules"][1] = {**GLASS, "review": {"from": [SECOND, LEAD, ADMIN], "within": "24h"}}
+async def test_one_notified_reviewer_is_enough_while_slack_delays_others(environment: AccessEnvironment) -> None:
+    environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": [SECOND, LEAD, ADMIN], "within": "24h"}}
     environment.write()
     environment.messenger.refuse = lambda place, _: Delayed("slow") if place in (SECOND, ADMIN) else None
     assert (await broken(environment)).state is State.ACTIVE
     assert environment.messenger.on(LEAD, CardNotice)
 
 
-async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
+async def test_concurrent_break_glass_requests_are_one(environment: AccessEnvironment) -> None:
     ada = await environment.person(ADA)
     wanted = [
         use_case_types.RequestInput(
@@ -188,17 +188,17 @@ async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
     assert len(await environment.ledger.live_grants()) == 1
 
 
-async def test_a_closed_channel_is_alerted_and_the_reviewer_has_the_card(environment: AccessEnvironment) -> None:
+async def test_closed_channel_raises_an_alert_and_reviewer_gets_the_card(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("not_in_channel") if place == CARDS else None
     assert (await broken(environment)).state is State.ACTIVE
     assert environment.messenger.on(SECOND, CardNotice)
     assert any("cannot be posted in C0CARDS" in told for told in alerts(environment))
 
 
-async def test_access_waits_for_one_reviewer_and_not_for_all(environment: AccessEnvironment) -> None:
+async def test_break_glass_waits_for_one_reviewer_only(environment: AccessEnvironment) -> None:
     """In an emergency the first who was told is enough; the others have their card right after."""
     reviewers = (SECOND, LEAD, ADMIN, STRANGER)
-    environment.policy["rules"][1] = {**GLASS, "review": {"from": list(reviewers), "within": "24h"}}
+    environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": list(reviewers), "within": "24h"}}
     environment.write()
     told: dict[str, State] = {}
 
@@ -212,7 +212,7 @@ async def test_access_waits_for_one_reviewer_and_not_for_all(environment: Access
     assert [state for who, state in told.items() if who in reviewers].count(State.PENDING) == 1
 
 
-async def test_what_a_person_wrote_stands_apart_from_the_facts_of_the_record(environment: AccessEnvironment) -> None:
+async def test_personal_text_is_stored_apart_from_audit_facts(environment: AccessEnvironment) -> None:
     """It can be erased one day; the facts are for ever."""
     await broken(environment)
     await environment.drain()

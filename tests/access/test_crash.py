@@ -13,7 +13,7 @@ from storage.records import Request, RequestKind, State, TaskKind
 from tests.access.environment import ADA, HOUR, SECOND, AccessEnvironment, Killed
 from tests.soak import SOAK
 
-GLASS = {
+BREAK_GLASS_RULE = {
     "name": "break glass", "break_glass": True, "requesters": [ADA], "databases": ["*"], "levels": ["*"],
     "review": {"from": [SECOND], "within": "24h"},
 }  # fmt: skip
@@ -41,7 +41,7 @@ def killable(environment: AccessEnvironment) -> None:
 async def begun(environment: AccessEnvironment, part: str) -> Request:
     """Up to where death may come; what is left to do is on disk."""
     if part == "breaking the glass":
-        environment.policy["rules"].append(GLASS)
+        environment.policy["rules"].append(BREAK_GLASS_RULE)
         environment.write()
         wanted = use_case_types.RequestInput(
             database="shop", level="readonly", reason="everything is down", kind=RequestKind.BREAK_GLASS
@@ -102,7 +102,9 @@ async def lived(folder: Path, kill_at: int, part: str) -> bool:
 
 
 @pytest.mark.parametrize("part", ["granting", "ending", "extending", "breaking the glass"])
-async def test_killed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+async def test_process_killed_at_every_step_leaves_no_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
     monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
     for kill_at in count(1, STRIDES.get(part, 1) if SOAK == 1 else 1):
         if not await lived(tmp_path / f"{part}{kill_at}", kill_at, part):

@@ -48,7 +48,7 @@ def broken_engine(environment: AccessEnvironment, breaks: Callable[[], bool]) ->
     environment.runner = Runner(environment.context, JOBS)
 
 
-async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(environment: AccessEnvironment) -> None:
+async def test_unexpected_adapter_error_is_retried_and_alerted(environment: AccessEnvironment) -> None:
     is_broken = False
     broken_engine(environment, lambda: is_broken)
     request = await environment.granted()
@@ -64,7 +64,7 @@ async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(enviro
     assert environment.server.users == {}
 
 
-async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: AccessEnvironment) -> None:
+async def test_every_adapter_failure_is_an_adapter_error(environment: AccessEnvironment) -> None:
     """Also at a question: one server that fails by a mistake stops no look at the others."""
     request = await environment.granted()
     broken_engine(environment, lambda: True)
@@ -75,7 +75,7 @@ async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: Acce
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
-async def test_an_end_that_fails_by_a_mistake_of_ours_is_told(environment: AccessEnvironment) -> None:
+async def test_end_that_fails_by_a_fault_of_dbaccess_raises_an_alert(environment: AccessEnvironment) -> None:
     """A row that cannot be read, from a later version for one: nothing can be done, and somebody must know."""
     request = await environment.granted()
     async with environment.ledger.writing() as tx:
@@ -86,7 +86,7 @@ async def test_an_end_that_fails_by_a_mistake_of_ours_is_told(environment: Acces
     assert any(f"Cannot end #{request.id}" in what and "TypeError" in what for what in told), told
 
 
-async def test_ended_by_hand_in_the_moment_its_time_is_over(
+async def test_grant_ended_by_a_person_at_its_expiry_is_revoked(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clock's task finds the grant live; before it moves it, somebody ended it. There is one task, and it must not be thrown away."""
@@ -111,7 +111,7 @@ async def test_ended_by_hand_in_the_moment_its_time_is_over(
 
 
 @pytest.mark.parametrize("minutes", [1, 59])
-async def test_a_clock_set_back_in_the_middle_loses_no_end(
+async def test_clock_set_back_during_an_end_loses_no_end(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
     """The task was due; when its transition is evaluated, the end lies ahead again."""
@@ -131,7 +131,7 @@ async def test_a_clock_set_back_in_the_middle_loses_no_end(
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_a_database_that_is_no_longer_named_is_still_ended(environment: AccessEnvironment) -> None:
+async def test_grant_on_a_removed_database_is_ended(environment: AccessEnvironment) -> None:
     """Removed from databases.yml, with a policy that cannot be read beside it."""
     request = await environment.granted()
     environment.databases["databases"] = {
@@ -145,7 +145,7 @@ async def test_a_database_that_is_no_longer_named_is_still_ended(environment: Ac
     assert environment.server.users == {}
 
 
-async def test_the_sweep_asks_the_servers_that_answer(
+async def test_sweep_checks_the_servers_that_answer(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One adapter that fails by a mistake, one that works: the orphan on the second is found."""
@@ -172,7 +172,7 @@ async def test_the_sweep_asks_the_servers_that_answer(
 # The ledger away for a moment.
 
 
-async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_moment(
+async def test_end_does_not_wait_for_its_lease_after_a_ledger_failure(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = await environment.granted()
@@ -208,7 +208,7 @@ async def is_revoked(environment: AccessEnvironment, request: Request) -> bool:
 # What a lost claim may have left.
 
 
-async def test_a_user_that_may_have_come_back_and_cannot_be_looked_for_is_told(environment: AccessEnvironment) -> None:
+async def test_failing_repair_of_an_ended_user_raises_an_alert(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await environment.turn(hours=2)
     require((await environment.now(request)).state is State.REVOKED, "the grant is over")

@@ -151,7 +151,7 @@ BY_HANDLE = World(
 @given(CASES, CLICKS)
 @example((BY_HANDLE, PLAIN), ["U02BOB"])
 @CALM
-def test_what_is_done_is_what_was_judged(
+def test_ledger_matches_the_evaluation_of_random_policies(
     template: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[World, PolicyQuestion], clicks: list[str]
 ) -> None:
     world, wanted = case

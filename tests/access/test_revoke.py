@@ -14,7 +14,7 @@ from tests.access.environment import ADA, ADMIN, LEAD, SECOND, STRANGER, AccessE
 
 
 @pytest.mark.parametrize("who", [LEAD, SECOND, ADMIN])
-async def test_approvers_and_admins_end_a_grant(environment: AccessEnvironment, who: str) -> None:
+async def test_approvers_and_admins_revoke_a_grant(environment: AccessEnvironment, who: str) -> None:
     request = await environment.granted()
     session = environment.login(request)
     await revoke.revoke(environment.context, await environment.person(who), request.id)
@@ -25,7 +25,7 @@ async def test_approvers_and_admins_end_a_grant(environment: AccessEnvironment, 
     assert (ended.state, ended.ended_because, ended.ended_by) == (State.REVOKED, Cause.REVOKED, who)
 
 
-async def test_a_stranger_neither_sees_nor_ends_it(environment: AccessEnvironment) -> None:
+async def test_stranger_neither_sees_nor_revokes_a_grant(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     stranger = await environment.person(STRANGER)
     for verb in (revoke.revoke, revoke.done, queries.status):
@@ -35,7 +35,7 @@ async def test_a_stranger_neither_sees_nor_ends_it(environment: AccessEnvironmen
     assert environment.login(request) is not None, "nothing was ended"
 
 
-async def test_the_requester_ends_their_own_with_done_alone(environment: AccessEnvironment) -> None:
+async def test_requester_ends_own_grant_with_done_only(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     with pytest.raises(Refused):
         await revoke.revoke(environment.context, await environment.person(ADA), request.id)
@@ -46,7 +46,7 @@ async def test_the_requester_ends_their_own_with_done_alone(environment: AccessE
     assert environment.server.users == {}
 
 
-async def test_ended_by_many_at_once_it_ends_once(environment: AccessEnvironment) -> None:
+async def test_concurrent_revocations_are_one(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     people = [await environment.person(who) for who in (LEAD, SECOND, ADMIN)]
     answers = await asyncio.gather(
@@ -60,9 +60,7 @@ async def test_ended_by_many_at_once_it_ends_once(environment: AccessEnvironment
         await revoke.revoke(environment.context, people[0], request.id)
 
 
-async def test_the_command_line_asks_slack_for_nothing(
-    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_operator_revokes_without_slack(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has it may end everything; a Slack that hangs, or a policy that is broken, has no say."""
     request = await environment.granted()
 
@@ -77,13 +75,13 @@ async def test_the_command_line_asks_slack_for_nothing(
     assert environment.server.users == {}
 
 
-async def test_what_waits_cannot_be_ended(environment: AccessEnvironment) -> None:
+async def test_pending_request_cannot_be_revoked(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     with pytest.raises(TooLate, match="still waiting"):
         await revoke.done(environment.context, await environment.person(ADA), request.id)
 
 
-async def test_status_shows_the_sessions_and_survives_a_silent_server(environment: AccessEnvironment) -> None:
+async def test_status_shows_sessions_and_works_without_the_server(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.login(request)
     environment.login(request)
@@ -95,7 +93,7 @@ async def test_status_shows_the_sessions_and_survives_a_silent_server(environmen
 
 
 @pytest.mark.parametrize("token", ["", ".", "1", "1.", "1.wrong", "-1.x", "9" * 30 + ".x", "²." + "x" * 16, "999.x"])
-async def test_a_button_that_is_not_ours_does_nothing(environment: AccessEnvironment, token: str) -> None:
+async def test_button_of_another_app_does_nothing(environment: AccessEnvironment, token: str) -> None:
     await environment.ask()
     with pytest.raises(OutOfDate):
         await queries.by_token(environment.context, token)

@@ -63,9 +63,7 @@ def fail_once_everywhere(environment: AccessEnvironment, failed: set[str]) -> No
     environment.server.step = environment.messenger.step = step
 
 
-async def test_no_secret_is_written_down_whatever_fails(
-    environment: AccessEnvironment, log: io.StringIO, made: list[str]
-) -> None:
+async def test_no_failure_writes_a_secret(environment: AccessEnvironment, log: io.StringIO, made: list[str]) -> None:
     request = await environment.approve(await environment.ask())
     failed: set[str] = set()
     fail_once_everywhere(environment, failed)

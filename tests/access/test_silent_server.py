@@ -154,9 +154,7 @@ def is_dead(session: psycopg.Connection[tuple[object, ...]]) -> bool:
 
 
 @pytest.mark.timeout(600)
-async def test_a_grant_ends_in_time_while_another_database_is_silent(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_grant_ends_in_time_while_another_server_hangs(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     environment, harness = place.environment, place.harness
     await place.granted("silent", EXPIRED, minutes=30)
     (good,) = await place.granted("shop", 1, minutes=60)
@@ -187,7 +185,7 @@ async def test_a_grant_ends_in_time_while_another_database_is_silent(
     assert [r.id for r in over] == [good.id], "the others are not over, and the bot knows it"
 
 
-async def test_revoke_at_the_command_line_ends_what_answers(place: Place) -> None:
+async def test_command_line_revokes_on_servers_that_answer(place: Place) -> None:
     """No bot runs. Those on the silent server come first, and are more than there are slots; their server is away for all of the time."""
     environment = place.environment
     silent = await place.granted("silent", 10, minutes=30)

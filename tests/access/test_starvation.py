@@ -23,11 +23,11 @@ from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNoti
 from storage.records import Priority, Request, State, TaskKind
 from storage.slots import ON_SERVER, PRIORITIES
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
-from tests.access.hanging import FOR_EVER, Fleet, Hang, at_once, expect, waiting_requests
+from tests.access.hanging import FOR_EVER, Hang, HangingServers, at_once, expect, waiting_requests
 from tests.open_faults import open_fault, require
 
 
-async def expect_an_end_while_it_hangs(fleet: Fleet, good: Request, hang: Hang, *, held: int) -> None:
+async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, hang: Hang, *, held: int) -> None:
     """The good grant is over, and an alert is shown, while at least ``held`` calls hang, and went on hanging all the time."""
     environment = fleet.environment
     async with fleet.running():
@@ -47,7 +47,7 @@ async def expect_an_end_while_it_hangs(fleet: Fleet, good: Request, hang: Hang, 
 
 
 @pytest.mark.parametrize(("servers", "each"), [(1, 24), (8, 5)], ids=["one server", "eight servers"])
-async def test_an_end_comes_while_ends_hang_on_dead_servers(fleet: Fleet, servers: int, each: int) -> None:
+async def test_end_is_in_time_while_ends_hang_on_dead_servers(fleet: HangingServers, servers: int, each: int) -> None:
     """Many more expired grants than any runner has slots; all of them come before the good one, by number and by time."""
     fleet.build(servers)
     dead = [one for n in range(servers) for one in await fleet.granted(f"far{n}", each)]
@@ -59,7 +59,7 @@ async def test_an_end_comes_while_ends_hang_on_dead_servers(fleet: Fleet, server
     assert {(await fleet.environment.now(one)).state for one in dead} <= {State.ACTIVE, State.REVOKING}
 
 
-async def test_a_fresh_end_comes_while_others_of_the_same_server_hang_again_and_again(fleet: Fleet) -> None:
+async def test_new_end_is_in_time_while_retries_hang_on_the_same_server(fleet: HangingServers) -> None:
     """One server, whose users hold up their own ends: those were tried before, and leave the slots of the first tries alone."""
     fleet.build()
     hostile = await fleet.granted("shop", 12)
@@ -76,7 +76,7 @@ async def test_a_fresh_end_comes_while_others_of_the_same_server_hang_again_and_
     await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=retries)
 
 
-async def test_an_end_that_came_too_early_once_waits_behind_nobodys_retries(fleet: Fleet) -> None:
+async def test_end_that_ran_too_early_does_not_wait_behind_retries(fleet: HangingServers) -> None:
     """A password that must be shown within its time: the end is looked at then, finds it shown, and comes again at its own time."""
     fleet.build()
     environment = fleet.environment
@@ -102,7 +102,7 @@ async def test_an_end_that_came_too_early_once_waits_behind_nobodys_retries(flee
 
 
 @open_fault("R1", "all of them are first tries, four at a time, and the one behind them waits until those gave up")
-async def test_an_end_comes_while_others_of_the_same_server_hang_at_their_first_try(fleet: Fleet) -> None:
+async def test_end_is_in_time_while_first_tries_hang_on_the_same_server(fleet: HangingServers) -> None:
     """Twelve users hold up their own ends, which all fall due just before that of somebody who does not."""
     fleet.build()
     hostile = await fleet.granted("shop", 12)
@@ -113,7 +113,7 @@ async def test_an_end_comes_while_others_of_the_same_server_hang_at_their_first_
         await expect("the end of the good grant", lambda: fleet.is_over(good), within=10)
 
 
-async def test_an_end_comes_while_grants_and_questions_hang_on_its_own_server(fleet: Fleet) -> None:
+async def test_end_is_in_time_while_grants_and_queries_hang_on_its_server(fleet: HangingServers) -> None:
     """What people ask of a server, and what is being made on it, has threads of its own there."""
     fleet.build()
     environment = fleet.environment
@@ -141,7 +141,7 @@ def test_no_claimed_task_waits_for_a_thread() -> None:
 # Slack that hangs.
 
 
-async def test_an_end_comes_while_slack_hangs(fleet: Fleet) -> None:
+async def test_end_is_in_time_while_slack_hangs(fleet: HangingServers) -> None:
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -152,7 +152,7 @@ async def test_an_end_comes_while_slack_hangs(fleet: Fleet) -> None:
     await expect_an_end_while_it_hangs(fleet, good, fleet.slack, held=firsts)
 
 
-async def test_an_end_and_an_alert_come_in_the_midst_of_a_flood_of_reminders(fleet: Fleet) -> None:
+async def test_end_and_alert_are_in_time_during_many_reminders(fleet: HangingServers) -> None:
     """One person's many requests are reminded of at once; Slack takes these slowly. Neither end nor alert waits for them."""
     fleet.build()
     fleet.slack_may_hang()
@@ -168,13 +168,13 @@ async def test_an_end_and_an_alert_come_in_the_midst_of_a_flood_of_reminders(fle
 # Slack that hangs in the lock key of the very grant that is ended.
 
 
-async def approved(fleet: Fleet) -> Request:
+async def approved(fleet: HangingServers) -> Request:
     request = await fleet.environment.approve(await fleet.environment.ask(LEAD), SECOND)
     assert request.state is State.APPROVED
     return request
 
 
-async def expect_an_end_by_hand(fleet: Fleet, request: Request, seen: Callable[[], bool]) -> None:
+async def expect_an_end_by_hand(fleet: HangingServers, request: Request, seen: Callable[[], bool]) -> None:
     """It hangs in Slack; then somebody ends the grant; then the user is gone, while all that is said of it hangs."""
     environment = fleet.environment
     async with fleet.running():
@@ -187,7 +187,7 @@ async def expect_an_end_by_hand(fleet: Fleet, request: Request, seen: Callable[[
 
 
 @pytest.mark.parametrize("notice", [PreparingNotice, CredentialsNotice], ids=["before the user", "with the password"])
-async def test_a_grant_is_ended_while_its_credential_message_hangs(fleet: Fleet, notice: type[Notice]) -> None:
+async def test_grant_is_ended_while_its_credential_message_hangs(fleet: HangingServers, notice: type[Notice]) -> None:
     """The message is announced empty, then filled. Where it hangs, no end of this grant waits for it."""
     fleet.build()
     fleet.slack_may_hang()
@@ -201,7 +201,7 @@ async def test_a_grant_is_ended_while_its_credential_message_hangs(fleet: Fleet,
     assert not fleet.environment.messenger.on(LEAD, CredentialsNotice)
 
 
-async def test_a_grant_is_ended_while_a_new_password_hangs(fleet: Fleet) -> None:
+async def test_grant_is_ended_while_a_new_password_hangs(fleet: HangingServers) -> None:
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -210,7 +210,7 @@ async def test_a_grant_is_ended_while_a_new_password_hangs(fleet: Fleet) -> None
     await expect_an_end_by_hand(fleet, good, lambda: True)
 
 
-async def test_a_grant_is_ended_while_the_directory_hangs(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_grant_is_ended_while_the_directory_hangs(fleet: HangingServers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the requester is still a member is asked before the start."""
     fleet.build()
     request = await approved(fleet)
@@ -224,7 +224,7 @@ async def test_a_grant_is_ended_while_the_directory_hangs(fleet: Fleet, monkeypa
     await expect_an_end_by_hand(fleet, request, lambda: True)
 
 
-async def test_an_end_is_tried_again_while_the_closing_of_its_message_hangs(fleet: Fleet) -> None:
+async def test_end_is_retried_while_closing_its_message_hangs(fleet: HangingServers) -> None:
     """The first try fails. Then the message is overwritten, which hangs in the same lock key; the second try waits for it no longer."""
     fleet.build()
     fleet.slack_may_hang()

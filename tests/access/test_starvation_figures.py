@@ -15,7 +15,7 @@ import pytest
 from bot.access.ports import Delayed, Notice
 from storage.records import Request, State
 from tests.access.environment import CARDS
-from tests.access.hanging import Fleet, expect, waiting_requests
+from tests.access.hanging import HangingServers, expect, waiting_requests
 from tests.soak import soak_only
 
 LATE_AT_MOST = 2.0
@@ -25,7 +25,7 @@ TO_GO = 30
 """Seconds the good grant has left when the clock begins to run: by then all that hangs is in full swing."""
 
 
-async def how_late(fleet: Fleet, good: Request) -> float:
+async def how_late(fleet: HangingServers, good: Request) -> float:
     """Seconds from the end of the good grant to the moment when its user was gone, both on the clock of the house."""
     environment = fleet.environment
     environment.clock.run()
@@ -49,8 +49,8 @@ def told(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
 @soak_only
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("servers", "each"), [(1, 60), (20, 8)])
-async def test_ends_hang_ten_seconds_each(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str], servers: int, each: int
+async def test_end_is_in_time_while_other_ends_take_ten_seconds(
+    fleet: HangingServers, capsys: pytest.CaptureFixture[str], servers: int, each: int
 ) -> None:
     fleet.build(servers)
     for n in range(servers):
@@ -65,7 +65,9 @@ async def test_ends_hang_ten_seconds_each(
 
 @soak_only
 @pytest.mark.timeout(600)
-async def test_slack_hangs_fifteen_seconds_a_call(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_end_is_in_time_while_slack_takes_fifteen_seconds_a_call(
+    fleet: HangingServers, capsys: pytest.CaptureFixture[str]
+) -> None:
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -79,8 +81,8 @@ async def test_slack_hangs_fifteen_seconds_a_call(fleet: Fleet, capsys: pytest.C
 
 @soak_only
 @pytest.mark.timeout(600)
-async def test_three_hundred_requests_of_one_person(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+async def test_end_is_in_time_with_three_hundred_pending_requests(
+    fleet: HangingServers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their reminders are due at once; Slack takes one message a second in the channel, and asks all others to wait."""
     fleet.build()

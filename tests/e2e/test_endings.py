@@ -197,7 +197,9 @@ def test_broken_files_with_a_live_grant_end_it_and_grant_nothing(world: World) -
     assert not world.is_ready()
     world.slack.command(SECOND, CARDS, "request shop readonly 1h looking at a refund")
     world.told("dbaccess grants nothing at the moment", SECOND)
-    assert "live grants are ended, nothing is granted" in world.log(), "which channel is for alerts stands in the file that is broken"
+    assert "live grants are ended, nothing is granted" in world.log(), (
+        "which channel is for alerts stands in the file that is broken"
+    )
     assert world.stop() == 0
     world.cli("run", expect=1)
 

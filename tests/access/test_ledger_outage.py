@@ -63,7 +63,7 @@ async def ends(environment: AccessEnvironment, request: Request) -> None:
 
 
 @pytest.mark.timeout(900)
-async def test_away_at_each_transaction(environment: AccessEnvironment) -> None:
+async def test_ledger_failure_at_each_transaction_leaves_no_access(environment: AccessEnvironment) -> None:
     for number in count(1, STRIDE):
         request = await environment.ask(reason=f"looking at number {number}", duration=HOUR + HOUR * number / 3600)
         begun = await live_through(environment, request, number)
