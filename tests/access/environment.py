@@ -1,4 +1,4 @@
-"""A house to live in: a real ledger and policy, a server in memory, people, messages that are remembered, a clock that is turned."""
+"""The test environment: a real ledger and policy, a fake server, a fake directory, a recording messenger, and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ HOUR = timedelta(hours=1)
 
 
 class Killed(BaseException):
-    """The process died here."""
+    """Stands for the death of the process at this step."""
 
 
 @dataclass
 class Clock:
-    """Turned by the test; or, once it ``runs``, real time from then on."""
+    """A clock that the test sets. After ``run`` it goes on in real time."""
 
     at: datetime = BEGIN
     started: float | None = None
@@ -51,7 +51,7 @@ class Clock:
 
 @dataclass
 class FakeDirectory:
-    """``bot.access.ports.Directory``."""
+    """A ``bot.access.ports.Directory`` in memory. ``is_silent``: it answers nothing."""
 
     known: dict[str, Person] = field(
         default_factory=lambda: {i: Person(id=i, name=n, is_member=True) for i, n in PEOPLE.items()}
@@ -62,7 +62,7 @@ class FakeDirectory:
     silent_groups: set[str] = field(default_factory=set)
     handles: dict[str, str] = field(default_factory=dict)
     silent_handles: set[str] = field(default_factory=set)
-    """Slack told their members a moment ago, and now does not say which group they are."""
+    """Handles whose members are known, but which Slack does not resolve to a group now."""
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
@@ -101,7 +101,7 @@ class FakeDirectory:
 
 @dataclass
 class RecordingMessenger:
-    """``bot.access.ports.Messenger`` that remembers what each message shows now. ``refuse`` gives an error for a place and notice, or None."""
+    """A ``bot.access.ports.Messenger`` that records what each message shows now. ``refuse`` returns the error for a place and notice, or None."""
 
     step: Callable[[str], None]
     shown: dict[tuple[str, str], Notice] = field(default_factory=dict)
@@ -176,7 +176,7 @@ class AccessEnvironment:
         (self.folder / "databases.yml").write_text(yaml.safe_dump(self.databases))
 
     def step(self, _name: str) -> None:
-        """Every step outside passes here, before and after; at ``kill_at`` the process dies."""
+        """Called before and after every step outside the ledger. At number ``kill_at`` the process dies."""
         self.steps += 1
         if self.steps == self.kill_at:
             raise Killed
@@ -189,17 +189,17 @@ class AccessEnvironment:
         await self.ledger.close()
 
     async def restart(self) -> None:
-        """As after SIGKILL: a new worker, leases freed."""
+        """A restart after SIGKILL: a new worker, and leases that are free."""
         self.kill_at = -1
         self.runner = Runner(self.context, JOBS)
         await self.ledger.free_leases()
 
     async def drain(self) -> None:
-        """What is due now, and the feed's next second."""
+        """Run all tasks that are due now."""
         await self.runner.drain()
 
     async def turn(self, **by: float) -> None:
-        """Turn the clock, stopping at every task on the way, as the real runner would."""
+        """Move the clock forward, and stop at every due task on the way, as the real runner does."""
         until = self.clock.at + timedelta(**by)
         for _ in range(500):
             await self.drain()
@@ -242,7 +242,7 @@ class AccessEnvironment:
         return self.server.login(str(request.username), notice.password)
 
     def message(self, who: str = ADA) -> Notice:
-        """The credential message as it is now."""
+        """What the credential message shows now."""
         return next(
             n for n in self.messenger.on(who) if isinstance(n, PreparingNotice | CredentialsNotice | ClosedNotice)
         )

@@ -1,4 +1,4 @@
-"""A database server in memory, and the adapter to it: logins, sessions, marks, outages, statements that land late."""
+"""A database server in memory and its adapter: logins, sessions, marks, outages, and statements that take effect late."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class User:
 
 @dataclass
 class FakeServer:
-    """``step`` is called before and after each verb; ``gate`` holds a create in the server until it is opened.
+    """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
-    ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are those there are, None where any will do; ``lacks`` the rights the bot has not.
+    ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
     """
 
     clock: Callable[[], datetime]
@@ -66,7 +66,7 @@ class FakeServer:
     _number: int = 0
 
     def login(self, username: str, password: str) -> int | None:
-        """A session's number, or None where the login is refused."""
+        """The number of the new session. None where the login is refused."""
         with self.turn:
             user = self.users.get(username)
             if user is None or user.password != password or user.expires_at <= self.clock():
@@ -76,7 +76,7 @@ class FakeServer:
             return self._number
 
     def land(self) -> None:
-        """What was still on its way in the server happens now."""
+        """The statements that are still on their way take effect now."""
         for late in self.in_flight:
             late()
         self.in_flight.clear()

@@ -1,4 +1,4 @@
-"""Steps that the tests of attacks share: put files in force, break the glass, read what was told, catch a refusal."""
+"""Steps that the attack tests share: load configuration files, use break-glass access, read alerts, catch a refusal."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BREAK_GLASS_RULE: Mapping[str, Any] = {
 
 
 def put_in_force(environment: AccessEnvironment, **keys: Any) -> None:
-    """Change the first rule, write both files, and load them now, as a SIGHUP does."""
+    """Change the first rule, write both files, and load them now, as on SIGHUP."""
     environment.policy["rules"][0].update(keys)
     environment.write()
     load_now(environment)
 
 
 def load_now(environment: AccessEnvironment) -> None:
-    """What a SIGHUP does."""
+    """Load the files now, as on SIGHUP."""
     environment.context.files.forget()
     environment.context.files.refresh()
 
@@ -45,12 +45,12 @@ def alerts(environment: AccessEnvironment, place: str = ALERTS) -> list[str]:
 
 
 async def recorded(environment: AccessEnvironment, kind: AuditKind) -> list[Mapping[str, Any]]:
-    """The facts of all events of a kind."""
+    """The facts of all audit events of a kind."""
     return [event.facts for event in await environment.ledger.events_after(0, limit=1000) if event.kind == kind]
 
 
 async def refusal_of(verb: Awaitable[object]) -> AccessError | None:
-    """The no that a person got; None where the verb was done."""
+    """The error that a use case raises; None where it succeeds."""
     try:
         await verb
     except AccessError as no:
@@ -59,7 +59,7 @@ async def refusal_of(verb: Awaitable[object]) -> AccessError | None:
 
 
 def change_during_lookup(environment: AccessEnvironment, change: Callable[[], None]) -> None:
-    """Once, while Slack is asked who is in which group, ``change`` happens."""
+    """Call ``change`` once, during the next lookup of groups in Slack."""
     members, left = environment.people.members, [change]
 
     async def asked(names: Collection[str]) -> Mapping[str, frozenset[str]]:

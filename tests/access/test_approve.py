@@ -1,4 +1,4 @@
-"""Asking and deciding: who may, who may not, and who was slower."""
+"""Requests and decisions: who may make them, who may not, and what the slower of two callers gets."""
 
 from __future__ import annotations
 

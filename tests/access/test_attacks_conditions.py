@@ -1,4 +1,4 @@
-"""Moves that lack one of their conditions: stages that changed places, an end that is late, people who left, a start that was not."""
+"""Transitions whose guards do not hold: swapped stages, a late end, former members, a grant that never started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEADS, DBAS = "S0LEADS", "S0DBAS"
 
 
 async def more_time(environment: AccessEnvironment, grant: Request, duration: timedelta = HOUR) -> Request:
-    """The request for it."""
+    """A pending request for the database."""
     wanted = RequestInput(duration=duration, reason="longer please")
     return (await extend.extend(environment.context, await environment.person(ADA), grant.id, wanted)).request
 
@@ -31,7 +31,7 @@ async def more_time(environment: AccessEnvironment, grant: Request, duration: ti
 
 @pytest.fixture
 async def staged(environment: AccessEnvironment) -> AccessEnvironment:
-    """First a lead, then a DBA."""
+    """A rule with two stages: first a lead, then a DBA."""
     environment.people.groups = {LEADS: {LEAD, STRANGER}, DBAS: {SECOND}}
     put_in_force(environment, approvals=[{"from": [LEADS]}, {"from": [DBAS]}])
     return environment

@@ -1,4 +1,4 @@
-"""A configuration that changes in the middle of a verb, that is written halfway, or that looks unchanged from outside."""
+"""A configuration that changes during a use case, that is half written, or whose change does not show in size and time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.access.steps import (
 from tests.open_faults import open_fault, require
 
 LOOKS = 25
-"""Looks at the files, a tenth of a second apart, until a change of them has to be in force."""
+"""How many checks of the files, a tenth of a second apart, until a change must be in force."""
 
 TWO_STAGES = """\
 admins: [U0ADMIN]
@@ -62,7 +62,7 @@ APPROVED_AT_ONCE = BREAK_GLASS[: BREAK_GLASS.index("    break_glass")]
 
 
 def swap(environment: AccessEnvironment, **keys: Any) -> None:
-    """While Slack is asked, the first rule changes, and the change is loaded: any other listener does that."""
+    """The first rule changes during a Slack lookup, and another listener loads the change."""
     change_during_lookup(environment, lambda: put_in_force(environment, **keys))
 
 
@@ -116,7 +116,7 @@ async def test_reviewer_removed_during_the_click_does_not_sign_off(environment: 
     environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)
     request = await use_break_glass(environment)
-    require(request.state is State.ACTIVE, "the glass is broken")
+    require(request.state is State.ACTIVE, "break-glass access is granted")
 
     def replaced() -> None:
         environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
@@ -135,7 +135,7 @@ async def stages(environment: AccessEnvironment, request: Request) -> int:
 
 
 def write_in_place(environment: AccessEnvironment, text: str) -> None:
-    """As an editor or a copy does it: there is a moment when only this much is there."""
+    """Write only a part of the file, as an editor or a copy does for a moment."""
     (environment.folder / "policy.yml").write_text(text)
 
 
@@ -186,7 +186,7 @@ async def test_policy_that_lost_its_end_mark_is_not_in_force(environment: Access
 
 
 def by_symlink(folder: Path) -> Callable[[str], None]:
-    """As a ConfigMap does it: a link to a folder is replaced."""
+    """Replace a link to a folder, as a ConfigMap does."""
     numbers = iter(range(100))
 
     def replace(text: str) -> None:
@@ -203,7 +203,7 @@ def by_symlink(folder: Path) -> Callable[[str], None]:
 
 
 def by_rename(folder: Path) -> Callable[[str], None]:
-    """As a tool does it that keeps times: write beside it, then rename."""
+    """Write another file with the same times and rename it, as some tools do."""
 
     def replace(text: str) -> None:
         (folder / "policy.new").write_text(text)
@@ -214,7 +214,7 @@ def by_rename(folder: Path) -> Callable[[str], None]:
 
 
 async def comes_into_force(environment: AccessEnvironment, requester: str) -> bool:
-    """Look at the files as the bot does, again and again; the clock turns too."""
+    """Check the files again and again, as the bot does, while the clock moves."""
     for _ in range(LOOKS):
         if requester in environment.context.config_in_force().policy.rules[0].requesters:
             return True

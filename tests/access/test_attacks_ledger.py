@@ -1,4 +1,4 @@
-"""A ledger that cannot be written, that is older than its servers, or that has a twin; and clocks that are wrong."""
+"""A ledger that cannot be written, that is older than its servers, or that has a copy; and wrong clocks."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.open_faults import open_fault, require
 
 
 class Connected:
-    """Slack is there."""
+    """A Slack connection that is up."""
 
     is_well = True
 
 
 async def unready_reasons(environment: AccessEnvironment) -> set[str]:
-    """What /readyz would name, but for Slack."""
+    """The components that /readyz reports as not ready, without Slack."""
     settings = Settings(
         slack_bot_token=SecretStr("xoxb-1"),
         slack_app_token=SecretStr("xapp-1"),
@@ -53,7 +53,7 @@ async def unready_reasons(environment: AccessEnvironment) -> set[str]:
 
 @contextmanager
 def read_only(ledger: Ledger) -> Iterator[None]:
-    """SQLite takes no write, as on a full or a read-only disk; reading goes on."""
+    """SQLite refuses writes, as on a full or read-only disk. Reads still work."""
 
     def refuse(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute("PRAGMA query_only = ON")
@@ -138,7 +138,7 @@ async def test_clock_jump_during_create_leaves_no_user(environment: AccessEnviro
 
 
 def copied(environment: AccessEnvironment, to: Path) -> Path:
-    """A copy of the file as it is now."""
+    """A copy of the ledger file as it is now."""
     with sqlite3.connect(environment.ledger.path) as source, sqlite3.connect(to) as target:
         source.backup(target)
     source.close()
@@ -147,7 +147,7 @@ def copied(environment: AccessEnvironment, to: Path) -> Path:
 
 
 async def put_back(environment: AccessEnvironment, copy: Path) -> None:
-    """The copy takes the ledger's place, and the bot is started on it."""
+    """Replace the ledger with its copy and start the bot on it."""
     await environment.ledger.close()
     for suffix in ("", "-wal", "-shm"):
         Path(f"{environment.ledger.path}{suffix}").unlink(missing_ok=True)
@@ -161,7 +161,7 @@ async def put_back(environment: AccessEnvironment, copy: Path) -> None:
 
 @pytest.fixture
 async def lost(environment: AccessEnvironment, tmp_path: Path) -> Request:
-    """The second request, live, of which the restored ledger knows nothing: its copy has the first one, approved."""
+    """A live second request that the restored ledger does not have. The restored ledger has the first request, approved."""
     first = await environment.approve(await environment.ask())
     copy = copied(environment, tmp_path / "copy.db")
     await environment.drain()
@@ -185,7 +185,7 @@ async def test_restored_ledger_does_not_grant_a_revoked_request(environment: Acc
 @open_fault("R10", "nobody is told that the ledger is older than its servers")
 async def test_ledger_older_than_its_servers_raises_an_alert(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
-    require(lost.username in environment.server.users, "its user is there")
+    require(lost.username in environment.server.users, "its user exists")
     assert alerts(environment)
 
 
@@ -227,7 +227,7 @@ asyncio.run(run())
 
 @contextmanager
 def running(store: str) -> Iterator[str]:
-    """A process that wants to be the only one; what it was told, or nothing where it could not even open the ledger."""
+    """Start a process that claims the sole run. Yields its answer, or an empty text where it could not open the ledger."""
     with subprocess.Popen(
         [sys.executable, "-c", RUNS, store], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:  # fmt: skip

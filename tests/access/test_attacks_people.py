@@ -1,4 +1,4 @@
-"""Who is told, and who decides, where names stand for people: groups, addresses, members that come and go."""
+"""Who is notified and who decides where the policy names groups and addresses, and where members come and go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEADS, BOSS = "S0LEADS", "boss@example.com"
 
 
 def is_a_place(name: str) -> bool:
-    """Slack posts into channels and to people, and to nothing else."""
+    """Slack posts to channels and people only."""
     return name[0] in "CDU"
 
 
@@ -42,7 +42,7 @@ async def test_alert_reaches_admins_named_by_group_or_address(
     put_in_force(environment)
     only_real_places(environment)
     request = await use_break_glass(environment)
-    require(request.state is State.ACTIVE, "the glass is broken")
+    require(request.state is State.ACTIVE, "break-glass access is granted")
     assert alerts(environment, person)
 
 
@@ -64,7 +64,7 @@ async def test_undelivered_alert_stays_due(environment: AccessEnvironment) -> No
 
 @pytest.fixture
 async def led(environment: AccessEnvironment) -> AccessEnvironment:
-    """A group approves; it was looked at once."""
+    """An environment where a group approves, after one check of the groups."""
     environment.people.groups = {LEADS: {LEAD}, BOSS: {LEAD}}
     put_in_force(environment, approvals=[{"from": [LEADS]}])
     await groups.check_groups(environment.context)

@@ -1,4 +1,4 @@
-"""What people type and what is told: nothing is something that draws nothing, and what happened once is told once."""
+"""Text that people type, and messages: invisible text counts as empty, and one event makes one message."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_invisible_reason_is_refused(environment: AccessEnvironment, chara
 
 
 async def _asked(environment: AccessEnvironment, reason: str) -> None:
-    """Where the form is needed to give a reason, that is a no too."""
+    """A form that asks for the reason counts as a refusal too."""
     try:
         await environment.ask(reason=reason)
     except FormNeeded as needed:
@@ -63,7 +63,7 @@ async def test_break_glass_is_granted_once_and_alerted_once(environment: AccessE
     environment.messenger.refuse = slow
     await use_break_glass(environment)
     await environment.turn(minutes=5)
-    require(tries > 4, "it was tried again, and told in the end")
+    require(tries > 4, "it was retried and notified in the end")
     assert len([told for told in alerts(environment) if "used break-glass access" in told]) == 1
 
 
@@ -94,7 +94,7 @@ FORGED = "2026-11-23 10:00  request.approved  U0SECOND"
 
 @open_fault("R16", "a line break in a reason begins a line of the history")
 async def test_reason_cannot_forge_a_line_on_the_command_line(environment: AccessEnvironment) -> None:
-    """The form of a request takes line breaks."""
+    """The request form accepts line breaks."""
     request = await environment.ask(reason=f"looking at a refund\n  {FORGED}")
     shown, _ = await asyncio.to_thread(Desk(environment.folder).run, "show", str(request.id))
     require("looking at a refund" in shown, "the reason is shown")

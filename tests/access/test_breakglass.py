@@ -1,4 +1,4 @@
-"""Access first, review after: loud, one at a time, never extended, and signed off by someone else."""
+"""Break-glass access: granted first, reviewed afterwards, announced to everybody, one at a time, never extended, signed off by another person."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ async def test_break_glass_is_granted_at_once_and_everybody_is_notified(environm
     request = await broken(environment)
     assert request.state is State.ACTIVE
     assert [n.request.kind for n in environment.messenger.on(CARDS, CardNotice)] == [RequestKind.BREAK_GLASS]
-    assert environment.messenger.on(SECOND, CardNotice), "the reviewer has a card of their own"
-    assert not environment.messenger.on(ADA, CardNotice), "the requester is no reviewer of their own"
-    assert environment.messenger.on(LEAD, GrantedNotice), "who would have been asked is told"
+    assert environment.messenger.on(SECOND, CardNotice), "the reviewer has a copy of the card"
+    assert not environment.messenger.on(ADA, CardNotice), "the requester is no reviewer of the own access"
+    assert environment.messenger.on(LEAD, GrantedNotice), "people who would have been asked are notified"
     assert any("@ada used break-glass access: #1" in told for told in alerts(environment))
     assert {e.facts.get("kind") for e in await environment.ledger.history(request.id) if e.facts.get("state")} == {
         "break-glass"
@@ -77,7 +77,7 @@ async def test_unsigned_break_glass_blocks_another(environment: AccessEnvironmen
     await environment.drain()
     with pytest.raises(Refused, match="#1 has not been signed off"):
         await broken(environment)
-    assert (await broken(environment, LEAD)).state is State.ACTIVE, "others are not held up"
+    assert (await broken(environment, LEAD)).state is State.ACTIVE, "other requesters are not blocked"
     await sign_off(environment, request)
     assert (await broken(environment)).state is State.ACTIVE
 
@@ -196,7 +196,7 @@ async def test_closed_channel_raises_an_alert_and_reviewer_gets_the_card(environ
 
 
 async def test_break_glass_waits_for_one_reviewer_only(environment: AccessEnvironment) -> None:
-    """In an emergency the first who was told is enough; the others have their card right after."""
+    """One notified reviewer is enough for the grant. The others get their cards right after it."""
     reviewers = (SECOND, LEAD, ADMIN, STRANGER)
     environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": list(reviewers), "within": "24h"}}
     environment.write()
@@ -213,7 +213,7 @@ async def test_break_glass_waits_for_one_reviewer_only(environment: AccessEnviro
 
 
 async def test_personal_text_is_stored_apart_from_audit_facts(environment: AccessEnvironment) -> None:
-    """It can be erased one day; the facts are for ever."""
+    """The text can be erased later; the facts stay for ever."""
     await broken(environment)
     await environment.drain()
     assert "everything is down" not in str([e.facts for e in await environment.ledger.events_after(0, limit=1000)])

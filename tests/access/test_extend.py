@@ -1,4 +1,4 @@
-"""More time for a live grant: asked, approved, moved in the ledger and on the server; and what meets its end."""
+"""Extensions of a live grant: requested, approved, applied in the ledger and on the server; and extensions close to the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log events of what the bot does, and their lines at a terminal."""
+"""The log events of the use cases, and their lines at a terminal."""
 
 from __future__ import annotations
 

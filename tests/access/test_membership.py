@@ -1,4 +1,4 @@
-"""People who leave and groups that change: followed by Slack's events, and by looking again where an event was lost."""
+"""Former members and changed groups: seen by Slack's events, and by periodic checks where an event was lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cards, copies, feed and alerts: who is told, in what order, and what happens to a channel that is closed."""
+"""Cards, copies, audit feed and alerts: who is notified, in which order, and what happens where a channel is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time brings to a request that waits, and who is told without being asked."""
+"""Pending requests: stages, reminders, escalation, limits, and who is notified."""
 
 from __future__ import annotations
 

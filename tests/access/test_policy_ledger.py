@@ -1,4 +1,4 @@
-"""Random policies, people and clicks through the verbs and a real ledger: what is done is what was judged, and a refusal leaves nothing."""
+"""Random policies, people and clicks on a real ledger: the use cases do what the evaluation says, and a refusal stores nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), min_size=3, max_siz
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty ledger, made once."""
+    """An empty ledger, created once and copied."""
     folder = tmp_path_factory.mktemp("template")
     environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
 
@@ -145,7 +145,7 @@ BY_HANDLE = World(
     },
     facts=Facts(members={"@three": frozenset({PEOPLE[0]})}),
 )
-"""Whoever is in a group by its handle may ask: such a world is drawn in one run of several."""
+"""Requesters named by a handle are drawn in some of the runs only."""
 
 
 @given(CASES, CLICKS)

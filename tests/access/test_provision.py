@@ -1,4 +1,4 @@
-"""From approval to credentials, and what happens when something on the way does not answer."""
+"""From the approval to the credentials, and what happens where the server or Slack does not answer."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ async def test_end_is_retried_and_its_alert_says_what_to_do(environment: AccessE
     alerts = environment.messenger.on(ALERTS, AlertNotice)
     assert "Cannot end #1: shop does not answer" in alerts[0].what
     assert any(f"block the login of {request.username}" in step for step in alerts[0].steps)
-    assert isinstance(environment.message(), ClosedNotice), "the password goes also while the server is away"
+    assert isinstance(environment.message(), ClosedNotice), "the password is removed while the server is down"
     await environment.turn(hours=30)
     assert (await environment.now(request)).state is State.REVOKING
     environment.server.is_up = True
@@ -270,7 +270,7 @@ async def test_blocked_end_names_the_holder_of_the_lock(
 
 
 async def test_user_without_its_mark_is_ended(environment: AccessEnvironment) -> None:
-    """The ledger froze its name and recorded its start: a mark that cannot be read keeps no user alive."""
+    """The ledger has its frozen name and its start. A mark that cannot be read does not keep a user alive."""
     request = await environment.granted()
     environment.server.users[str(request.username)].ledger = None
     await revoke.done(environment.context, await environment.person(ADA), request.id)

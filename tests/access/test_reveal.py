@@ -1,4 +1,4 @@
-"""Delivery ``reveal``: the password is nowhere until its requester has it shown; a grant at which nobody looks ends."""
+"""Delivery ``reveal``: the password exists only when its requester has it shown. A grant whose password is never shown ends."""
 
 from __future__ import annotations
 

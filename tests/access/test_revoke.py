@@ -1,4 +1,4 @@
-"""Who may end a grant, who may see it, and that it is over once and for all."""
+"""Who may revoke a grant, who may see it, and that it ends once."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ async def test_concurrent_revocations_are_one(environment: AccessEnvironment) ->
     assert sum(isinstance(a, TooLate) for a in answers) == 2
     await environment.drain()
     events = [event.kind for event in await environment.ledger.history(request.id)]
-    assert len(events) == len(set(events)), "each turn is on the record once"
+    assert len(events) == len(set(events)), "each transition is recorded once"
     with pytest.raises(TooLate, match="has ended"):
         await revoke.revoke(environment.context, people[0], request.id)
 
 
 async def test_operator_revokes_without_slack(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has it may end everything; a Slack that hangs, or a policy that is broken, has no say."""
+    """An operator may end every grant, even while Slack hangs or the policy is invalid."""
     request = await environment.granted()
 
     async def never(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""A password is shown in one message and is nowhere else: not in the ledger's file, not in a log, whatever fails."""
+"""A password is in one message and nowhere else: neither in the ledger file nor in a log, whatever fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADMIN_PASSWORD = "ShopAdminSecret"
 
 @pytest.fixture(params=["json", "console"])
 def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
-    """Everything the process logs, as it is set up for real, in each form, at its most talkative."""
+    """Everything that the process logs, with the real setup, in each format, at the level debug."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     interaction = io.StringIO()
@@ -39,7 +39,7 @@ def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every password that was ever made."""
+    """Every password that was created."""
     found: list[str] = []
     real = password.make_password
 
@@ -53,7 +53,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def fail_once_everywhere(environment: AccessEnvironment, failed: set[str]) -> None:
-    """Each step outside raises, the first time it is reached, what nobody foresaw."""
+    """Each step outside raises an unexpected error the first time it is reached."""
 
     def step(name: str) -> None:
         if name not in failed:

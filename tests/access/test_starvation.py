@@ -1,4 +1,4 @@
-"""Nothing starves the end of a grant: no server that hangs, no Slack that hangs, no flood of other work.
+"""Nothing starves the end of a grant: neither a hanging server, nor a hanging Slack, nor many other tasks.
 
 What hangs here is held by the test, and is let go when the test is over. So the order is certain and nothing waits for
 a time: the end that is looked at comes while everything else still hangs.
@@ -28,7 +28,7 @@ from tests.open_faults import open_fault, require
 
 
 async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, hang: Hang, *, held: int) -> None:
-    """The good grant is over, and an alert is shown, while at least ``held`` calls hang, and went on hanging all the time."""
+    """Expect the end of the good grant and an alert, while at least ``held`` calls hang all the time."""
     environment = fleet.environment
     async with fleet.running():
         await expect("it hangs", lambda: at_once(lambda: hang.inside >= held))
@@ -36,11 +36,11 @@ async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, han
         environment.clock.at += HOUR
         environment.runner.wake()
         await expect("the end of the good grant", lambda: fleet.is_over(good))
-        assert hang.inside >= held, "nothing was let go meanwhile"
+        assert hang.inside >= held, "nothing was released meanwhile"
         assert str(good.username) not in environment.server.users
         if hang is fleet.server or not hang.holds(AlertNotice.__name__):
             await expect("the alert", lambda: at_once(lambda: bool(environment.messenger.on(ALERTS, AlertNotice))))
-            assert hang.inside >= held, "nor while the alert was on its way"
+            assert hang.inside >= held, "nothing was released before the alert"
 
 
 # Servers that hang.
@@ -48,7 +48,7 @@ async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, han
 
 @pytest.mark.parametrize(("servers", "each"), [(1, 24), (8, 5)], ids=["one server", "eight servers"])
 async def test_end_is_in_time_while_ends_hang_on_dead_servers(fleet: HangingServers, servers: int, each: int) -> None:
-    """Many more expired grants than any runner has slots; all of them come before the good one, by number and by time."""
+    """Many more expired grants than the runner has slots. All of them come before the good one, by id and by time."""
     fleet.build(servers)
     dead = [one for n in range(servers) for one in await fleet.granted(f"far{n}", each)]
     (good,) = await fleet.granted("shop", minutes=60)
@@ -60,7 +60,7 @@ async def test_end_is_in_time_while_ends_hang_on_dead_servers(fleet: HangingServ
 
 
 async def test_new_end_is_in_time_while_retries_hang_on_the_same_server(fleet: HangingServers) -> None:
-    """One server, whose users hold up their own ends: those were tried before, and leave the slots of the first tries alone."""
+    """The users of one server block their own ends. Those ends are retries, which do not use the slots of first tries."""
     fleet.build()
     hostile = await fleet.granted("shop", 12)
     (good,) = await fleet.granted("shop", minutes=60)
@@ -69,7 +69,7 @@ async def test_new_end_is_in_time_while_retries_hang_on_the_same_server(fleet: H
     fleet.environment.clock.at += timedelta(minutes=45)
     await fleet.environment.drain()
     tried = [t for t in await fleet.environment.ledger.tasks() if t.kind is TaskKind.REVOKE and t.attempts]
-    require(len(tried) == len(hostile), "each was tried once and held up")
+    require(len(tried) == len(hostile), "each was tried once and blocked")
     fleet.server.seconds = FOR_EVER
     fleet.environment.clock.at += timedelta(minutes=5)
     _, retries = SLOTS[False, Priority.SAFETY]
@@ -77,7 +77,7 @@ async def test_new_end_is_in_time_while_retries_hang_on_the_same_server(fleet: H
 
 
 async def test_end_that_ran_too_early_does_not_wait_behind_retries(fleet: HangingServers) -> None:
-    """A password that must be shown within its time: the end is looked at then, finds it shown, and comes again at its own time."""
+    """The revoke task runs when the time to show the password is over, finds it shown, and is due again at the expiry."""
     fleet.build()
     environment = fleet.environment
     environment.policy["rules"][0] |= {"delivery": "reveal", "claim_within": "20m"}
@@ -103,7 +103,7 @@ async def test_end_that_ran_too_early_does_not_wait_behind_retries(fleet: Hangin
 
 @open_fault("R1", "all of them are first tries, four at a time, and the one behind them waits until those gave up")
 async def test_end_is_in_time_while_first_tries_hang_on_the_same_server(fleet: HangingServers) -> None:
-    """Twelve users hold up their own ends, which all fall due just before that of somebody who does not."""
+    """Twelve users block their own ends, which are all due just before the end of another user."""
     fleet.build()
     hostile = await fleet.granted("shop", 12)
     (good,) = await fleet.granted("shop", minutes=31)
@@ -114,7 +114,7 @@ async def test_end_is_in_time_while_first_tries_hang_on_the_same_server(fleet: H
 
 
 async def test_end_is_in_time_while_grants_and_queries_hang_on_its_server(fleet: HangingServers) -> None:
-    """What people ask of a server, and what is being made on it, has threads of its own there."""
+    """Queries and grants have threads of their own for each server."""
     fleet.build()
     environment = fleet.environment
     (good,) = await fleet.granted("shop", minutes=60)
@@ -153,7 +153,7 @@ async def test_end_is_in_time_while_slack_hangs(fleet: HangingServers) -> None:
 
 
 async def test_end_and_alert_are_in_time_during_many_reminders(fleet: HangingServers) -> None:
-    """One person's many requests are reminded of at once; Slack takes these slowly. Neither end nor alert waits for them."""
+    """Many reminders are due at once, and Slack takes them slowly. Neither end nor alert waits for them."""
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -175,7 +175,7 @@ async def approved(fleet: HangingServers) -> Request:
 
 
 async def expect_an_end_by_hand(fleet: HangingServers, request: Request, seen: Callable[[], bool]) -> None:
-    """It hangs in Slack; then somebody ends the grant; then the user is gone, while all that is said of it hangs."""
+    """A job hangs in Slack, then a person ends the grant. The user is dropped while every message still hangs."""
     environment = fleet.environment
     async with fleet.running():
         await expect("it hangs", lambda: at_once(lambda: fleet.slack.inside > 0 and seen()))
@@ -188,7 +188,7 @@ async def expect_an_end_by_hand(fleet: HangingServers, request: Request, seen: C
 
 @pytest.mark.parametrize("notice", [PreparingNotice, CredentialsNotice], ids=["before the user", "with the password"])
 async def test_grant_is_ended_while_its_credential_message_hangs(fleet: HangingServers, notice: type[Notice]) -> None:
-    """The message is announced empty, then filled. Where it hangs, no end of this grant waits for it."""
+    """The message is posted empty, then filled. The end of this grant waits for neither of them."""
     fleet.build()
     fleet.slack_may_hang()
     request = await approved(fleet)
@@ -211,7 +211,7 @@ async def test_grant_is_ended_while_a_new_password_hangs(fleet: HangingServers) 
 
 
 async def test_grant_is_ended_while_the_directory_hangs(fleet: HangingServers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the requester is still a member is asked before the start."""
+    """The membership of the requester is looked up before START."""
     fleet.build()
     request = await approved(fleet)
     fleet.slack.holds = lambda _what: True
@@ -225,7 +225,7 @@ async def test_grant_is_ended_while_the_directory_hangs(fleet: HangingServers, m
 
 
 async def test_end_is_retried_while_closing_its_message_hangs(fleet: HangingServers) -> None:
-    """The first try fails. Then the message is overwritten, which hangs in the same lock key; the second try waits for it no longer."""
+    """The first try fails. Then updating the message hangs under the same lock key. The second try does not wait for it."""
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)

@@ -1,4 +1,4 @@
-"""How late an end is among much that hangs, with the figures of real outages. Real time, real back-off; minutes long.
+"""How late an end is while many calls hang, with the figures of real outages. In real time with real back-off; takes minutes.
 
 Each test prints what it measured.
 """
@@ -19,14 +19,14 @@ from tests.access.hanging import HangingServers, expect, waiting_requests
 from tests.soak import soak_only
 
 LATE_AT_MOST = 2.0
-"""Seconds after its end at which a grant must be over."""
+"""Seconds after its expiry at which a grant must be over."""
 
 TO_GO = 30
-"""Seconds the good grant has left when the clock begins to run: by then all that hangs is in full swing."""
+"""Seconds that the good grant has left when the clock starts to run."""
 
 
 async def how_late(fleet: HangingServers, good: Request) -> float:
-    """Seconds from the end of the good grant to the moment when its user was gone, both on the clock of the house."""
+    """Seconds from the expiry of the good grant until its user was gone, by the clock of the test environment."""
     environment = fleet.environment
     environment.clock.run()
     async with fleet.running():
@@ -84,7 +84,7 @@ async def test_end_is_in_time_while_slack_takes_fifteen_seconds_a_call(
 async def test_end_is_in_time_with_three_hundred_pending_requests(
     fleet: HangingServers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their reminders are due at once; Slack takes one message a second in the channel, and asks all others to wait."""
+    """All reminders are due at once. Slack takes one message a second in the channel and delays all others."""
     fleet.build()
     environment = fleet.environment
     (good,) = await fleet.granted("shop", minutes=60)

@@ -1,4 +1,4 @@
-"""Users on the servers against the ledger: who is an orphan, who is somebody else's, whose user is gone, and what begins or ends meanwhile."""
+"""The sweep compares users on servers with the ledger: orphans, foreign users, missing users, and grants that begin or end meanwhile."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_sweep_ends_only_orphans_of_this_ledger(environment: AccessEnviron
 
 
 async def test_approved_grant_without_its_user_is_no_stray(environment: AccessEnvironment) -> None:
-    """Its user may be made at any moment, and is not missed before."""
+    """Its user may be created at any moment and is not missing before that."""
     await decide.approve(environment.context, await environment.person(LEAD), await environment.ask())
     assert await strays(environment) == {}
     (live,) = await environment.ledger.live_grants()
@@ -76,7 +76,7 @@ async def test_grant_that_ends_during_the_sweep_is_no_stray(environment: AccessE
     before = environment.ledger.live_grants
 
     async def then_gone() -> tuple[Request, ...]:
-        """The second look finds nothing live any more."""
+        """The second read finds no live grant."""
         environment.ledger.live_grants = nothing  # type: ignore[method-assign]
         return await before()
 
@@ -97,7 +97,7 @@ async def test_sweep_reports_a_server_without_an_answer(environment: AccessEnvir
 
 
 async def test_sweep_checks_a_removed_database_with_live_grants(environment: AccessEnvironment) -> None:
-    """By the target that is frozen in its live grant."""
+    """Its live grant holds the frozen target."""
     await environment.granted()
     put(environment, ORPHAN, environment.ledger.id)
     config = environment.context.files.config
@@ -110,7 +110,7 @@ async def test_sweep_checks_a_removed_database_with_live_grants(environment: Acc
 
 
 async def test_cards_show_what_the_server_enforces(environment: AccessEnvironment) -> None:
-    """Before it was measured: what such a server does without any set-up."""
+    """Before the first measurement, the card shows what such a server enforces without any setup."""
     request = await environment.granted()
     target = request.target
     assert target is not None
@@ -122,4 +122,4 @@ async def test_cards_show_what_the_server_enforces(environment: AccessEnvironmen
     assert engines.enforces(target["engine"], "env:ANOTHER") is Enforced.LOGIN
     environment.server.is_up = False
     await servers.measure_servers(environment.context)
-    assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last that was measured"
+    assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last measured result"
