@@ -36,11 +36,7 @@ async def request_access(
         config = context.config_in_force()
         facts = await membership_facts.gather_for_request(context, config, person, wanted.database)
         question = await _question(context, person, wanted, grant)
-        try:
-            answer = await _allowed(context, config, question, facts, wanted)
-        except Refused as error:
-            log_events.request_refused(person, str(error), database=wanted.database, level=wanted.level)
-            raise
+        answer = await _allowed(context, config, question, facts, person=person, wanted=wanted)
         try:
             request, is_new = await context.ledger.submit(
                 await _draft(context, person, wanted, answer, grant), is_allowed=_still_allowed(config, question, facts)
@@ -59,8 +55,14 @@ def _still_allowed(config: Config, question: asking.PolicyQuestion, facts: Facts
 
 
 async def _allowed(
-    context: Context, config: Config, question: asking.PolicyQuestion, facts: Facts, wanted: RequestInput
+    context: Context,
+    config: Config,
+    question: asking.PolicyQuestion,
+    facts: Facts,
+    person: Person,
+    wanted: RequestInput,
 ) -> asking.Allowed:
+    """The terms of the request. Raises FormNeeded where something is missing, Refused where the policy says no."""
     answer = evaluation.may_ask(config, question, facts)
     if isinstance(answer, asking.Missing):
         mine = catalog_entries(config, question.person_id, facts, question.kind)
@@ -68,6 +70,7 @@ async def _allowed(
     if isinstance(answer, asking.Refused):
         if answer.about == "people":
             await membership_facts.alert_about_refusal(context, answer)
+        log_events.request_refused(person, answer.reason, database=wanted.database, level=wanted.level)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
     return answer
 

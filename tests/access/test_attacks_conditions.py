@@ -37,7 +37,7 @@ async def staged(environment: AccessEnvironment) -> AccessEnvironment:
     return environment
 
 
-@open_fault("R11", "with the stages swapped, two leads have approved and no DBA")
+@open_fault("R11", "with swapped stages, two leads have approved and no DBA")
 async def test_approval_does_not_count_for_another_stage(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [DBAS]}, {"from": [LEADS]}])
@@ -45,7 +45,7 @@ async def test_approval_does_not_count_for_another_stage(staged: AccessEnvironme
     assert (await staged.now(request)).state in (State.PENDING, State.OUTDATED)
 
 
-@open_fault("R11", "the approval of a stage that names nobody of then counts on")
+@open_fault("R11", "the approval still counts after its stage names other people")
 async def test_approval_is_dropped_when_its_approver_leaves_the_stage(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [STRANGER, "U0FURTHER"]}, {"from": [DBAS]}])
@@ -67,7 +67,7 @@ async def test_approval_stays_while_its_stage_names_the_group(staged: AccessEnvi
     [{"admin_url": "env:OTHER_ADMIN_URL"}, {"admin_role": "superowner"}, {"replicas": ["env:OTHER_REPLICA_URL"]}],
     ids=lambda moved: next(iter(moved)),
 )
-@open_fault("R18", "it is granted on whatever server the name means by then")
+@open_fault("R18", "it is granted on the server that the name means now")
 async def test_request_is_outdated_when_its_database_gets_another_server(
     environment: AccessEnvironment, moved: dict[str, Any]
 ) -> None:
@@ -78,7 +78,7 @@ async def test_request_is_outdated_when_its_database_gets_another_server(
     assert (await environment.now(request)).state is State.OUTDATED
 
 
-@open_fault("R18", "the click of somebody who decides nothing closes the request")
+@open_fault("R18", "the click of a person without a right to decide closes the request")
 async def test_click_of_a_stranger_does_not_close_the_request(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     put_in_force(environment, approvals=[{"from": [LEAD, SECOND], "count": 2}])
@@ -88,7 +88,7 @@ async def test_click_of_a_stranger_does_not_close_the_request(environment: Acces
     assert len(await recorded(environment, AuditKind.CLICK_REFUSED)) == 1
 
 
-@open_fault("R18", "waiting requests do not count: four waiting requests become four live grants")
+@open_fault("R18", "pending requests do not count: four pending requests become four live grants")
 async def test_pending_requests_count_in_the_limit_of_a_person(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_person": 1}
     put_in_force(environment)
@@ -100,7 +100,7 @@ async def test_pending_requests_count_in_the_limit_of_a_person(environment: Acce
     assert len(await environment.ledger.live_grants(person_id=ADA)) == 1
 
 
-@open_fault("R18", "the limit of a database is not looked at when its requests are approved")
+@open_fault("R18", "the limit of a database is not checked when its requests are approved")
 async def test_approval_beyond_the_limit_of_a_database_is_refused_for_now(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_database": 1}
     put_in_force(environment)
@@ -132,7 +132,7 @@ async def test_no_password_is_renewed_after_the_end(environment: AccessEnvironme
     )
 
 
-@open_fault("R14", "the requester is looked at before a grant and not before more time")
+@open_fault("R14", "the membership of the requester is checked before a grant and not before an extension")
 async def test_former_member_gets_no_extension(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more_time(environment, grant)
@@ -142,7 +142,7 @@ async def test_former_member_gets_no_extension(environment: AccessEnvironment) -
     assert (await environment.now(grant)).expires_at == grant.expires_at
 
 
-@open_fault("R14", "signed off before anything was done, what is done then needs no review")
+@open_fault("R14", "a sign-off before the start replaces the review of what is done afterwards")
 async def test_sign_off_before_the_start_does_not_replace_the_review(environment: AccessEnvironment) -> None:
     environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)

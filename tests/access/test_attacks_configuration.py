@@ -66,7 +66,7 @@ def swap(environment: AccessEnvironment, **keys: Any) -> None:
     change_during_lookup(environment, lambda: put_in_force(environment, **keys))
 
 
-@open_fault("R2", "the vote of somebody who is no approver any more counts, and the record names the new policy")
+@open_fault("R2", "the approval of a former approver counts, and the audit log names the new policy")
 async def test_approver_removed_during_the_click_does_not_approve(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
@@ -75,7 +75,7 @@ async def test_approver_removed_during_the_click_does_not_approve(environment: A
     assert await environment.ledger.decisions(request.id) == ()
 
 
-@open_fault("R2", "the denial of somebody who is no approver any more counts")
+@open_fault("R2", "the denial of a former approver counts")
 async def test_approver_removed_during_the_click_does_not_deny(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
@@ -97,7 +97,7 @@ async def test_database_moved_during_the_click_does_not_get_the_old_level(enviro
     assert (await environment.now(request)).state is State.OUTDATED
 
 
-@open_fault("R2", "judged by the policy that asks nobody, granted under the one that asks somebody")
+@open_fault("R2", "evaluated by the policy without approvers, granted under the policy with approvers")
 async def test_rule_that_gains_approvers_during_automatic_approval_applies(environment: AccessEnvironment) -> None:
     put_in_force(environment, approvals=[])
     wanted = RequestInput(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
@@ -111,7 +111,7 @@ async def test_rule_that_gains_approvers_during_automatic_approval_applies(envir
     assert not [r for r in await environment.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
 
 
-@open_fault("R2", "the signature of somebody who is no reviewer any more counts")
+@open_fault("R2", "the sign-off of a former reviewer counts")
 async def test_reviewer_removed_during_the_click_does_not_sign_off(environment: AccessEnvironment) -> None:
     environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)
@@ -139,7 +139,7 @@ def write_in_place(environment: AccessEnvironment, text: str) -> None:
     (environment.folder / "policy.yml").write_text(text)
 
 
-@open_fault("R3", "the half file is valid YAML and in force at once: one stage is left")
+@open_fault("R3", "the half-written file is valid YAML and in force at once: one stage is left")
 async def test_half_written_policy_is_not_in_force(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)
@@ -159,7 +159,7 @@ async def test_half_written_break_glass_rule_grants_nothing(environment: AccessE
     assert environment.server.users == {}
 
 
-@open_fault("R3", "a click under the half file closes the request as out of date")
+@open_fault("R3", "a click during the half-written file closes the request as out of date")
 async def test_half_written_policy_closes_no_request(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)

@@ -75,7 +75,7 @@ async def test_running_bot_is_ready(environment: AccessEnvironment) -> None:
     assert await unready_reasons(environment) == set()
 
 
-@open_fault("R8", "only reading is tried: /readyz says 200 while nothing can be written")
+@open_fault("R8", "only reads are tried: /readyz says 200 while the ledger cannot be written")
 async def test_read_only_ledger_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at += 3 * HOUR
@@ -89,7 +89,7 @@ async def test_read_only_ledger_makes_the_bot_not_ready(environment: AccessEnvir
     assert named
 
 
-@open_fault("R8", "an end that is overdue does not make the bot not ready")
+@open_fault("R8", "an overdue end does not make the bot not ready")
 async def test_overdue_end_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
     await environment.granted()
     environment.server.is_up = False
@@ -101,7 +101,7 @@ async def test_overdue_end_makes_the_bot_not_ready(environment: AccessEnvironmen
 # Clocks (R15).
 
 
-@open_fault("R15", "an hour lasts a day and an hour, and nobody is told")
+@open_fault("R15", "an hour lasts a day and an hour, and no alert is raised")
 async def test_clock_set_back_raises_an_alert(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at -= timedelta(days=1)
@@ -109,7 +109,7 @@ async def test_clock_set_back_raises_an_alert(environment: AccessEnvironment) ->
     assert (await environment.now(request)).state is State.REVOKED or alerts(environment)
 
 
-@open_fault("R15", "what was granted while the clock was ahead lives a day longer, and nobody is told")
+@open_fault("R15", "a grant made while the clock was ahead lasts a day longer, and no alert is raised")
 async def test_clock_corrected_backwards_raises_an_alert(environment: AccessEnvironment) -> None:
     environment.clock.at += timedelta(days=1)
     request = await environment.granted()
@@ -176,20 +176,20 @@ async def lost(environment: AccessEnvironment, tmp_path: Path) -> Request:
     return second
 
 
-@open_fault("R10", "a grant that was revoked is given again")
+@open_fault("R10", "a revoked grant is granted again")
 async def test_restored_ledger_does_not_grant_a_revoked_request(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     assert list(environment.server.users) == [lost.username]
 
 
-@open_fault("R10", "nobody is told that the ledger is older than its servers")
+@open_fault("R10", "no alert says that the ledger is older than its servers")
 async def test_ledger_older_than_its_servers_raises_an_alert(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     require(lost.username in environment.server.users, "its user exists")
     assert alerts(environment)
 
 
-@open_fault("R10", "a number is given a second time")
+@open_fault("R10", "a request id is used a second time")
 async def test_restored_ledger_reuses_no_request_id(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     await refusal_of(environment.ask(reason="a new one"))
@@ -247,7 +247,7 @@ async def test_removed_lock_file_does_not_allow_a_second_bot(environment: Access
             assert third != "True"
 
 
-@open_fault("R18", "the lock is that of a name: through a hard link a second bot runs")
+@open_fault("R18", "the lock belongs to a file name: a second bot runs through a hard link")
 async def test_hard_link_to_the_ledger_does_not_allow_a_second_bot(
     environment: AccessEnvironment, tmp_path: Path
 ) -> None:

@@ -71,7 +71,7 @@ async def led(environment: AccessEnvironment) -> AccessEnvironment:
     return environment
 
 
-@open_fault("R7", "groups are compared only when Slack sends an event: nothing is on record")
+@open_fault("R7", "groups are compared only when Slack sends an event: nothing is recorded")
 async def test_short_group_membership_of_an_approver_is_recorded(led: AccessEnvironment) -> None:
     request = await led.ask()
     led.people.groups[LEADS] = {LEAD, STRANGER}  # Slack's events are late
@@ -83,14 +83,14 @@ async def test_short_group_membership_of_an_approver_is_recorded(led: AccessEnvi
     assert any("stranger" in told for told in alerts(led))
 
 
-@open_fault("R7", "the record of a decision does not say by which group or address the person could decide")
+@open_fault("R7", "the audit event of a decision does not say by which group or address the person could decide")
 async def test_decision_records_the_membership_it_used(led: AccessEnvironment) -> None:
     await led.approve(await led.ask(), LEAD)
     (facts,) = await recorded(led, AuditKind.APPROVED)
     assert LEADS in str(facts)
 
 
-@open_fault("R7", "addresses are not followed")
+@open_fault("R7", "changes of addresses are not recorded")
 async def test_address_that_moves_to_another_person_is_recorded_and_alerted(led: AccessEnvironment) -> None:
     put_in_force(led, approvals=[{"from": [BOSS, SECOND]}])
     await led.ask()

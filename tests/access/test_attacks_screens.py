@@ -49,7 +49,7 @@ async def test_joiners_between_visible_characters_stay(environment: AccessEnviro
     assert request.reason == "\U0001f469\u200d\U0001f4bb looks at a refund"
 
 
-@open_fault("R16", "each try to tell the others raises the alert again: five of them")
+@open_fault("R16", "each retry of the notifications raises the alert again, five times")
 async def test_break_glass_is_granted_once_and_alerted_once(environment: AccessEnvironment) -> None:
     environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)
@@ -67,7 +67,7 @@ async def test_break_glass_is_granted_once_and_alerted_once(environment: AccessE
     assert len([told for told in alerts(environment) if "used break-glass access" in told]) == 1
 
 
-@open_fault("R16", "typed again a moment later, it is granted again")
+@open_fault("R16", "the same command a moment later is granted again")
 async def test_request_repeated_after_a_moment_is_one_grant(environment: AccessEnvironment) -> None:
     put_in_force(environment, approvals=[])
     await environment.ask()
@@ -92,7 +92,7 @@ async def test_request_for_another_duration_is_another_request(environment: Acce
 FORGED = "2026-11-23 10:00  request.approved  U0SECOND"
 
 
-@open_fault("R16", "a line break in a reason begins a line of the history")
+@open_fault("R16", "a line break in a reason starts a new line of the history")
 async def test_reason_cannot_forge_a_line_on_the_command_line(environment: AccessEnvironment) -> None:
     """The request form accepts line breaks."""
     request = await environment.ask(reason=f"looking at a refund\n  {FORGED}")

@@ -71,7 +71,7 @@ async def assert_ends_all_the_same(environment: AccessEnvironment, kind: str, pa
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON], ids=["unknown kind", "no JSON"])
-@open_fault("R9", "the runner dies, and with it every end; at each start again")
+@open_fault("R9", "the runner dies at each start, so no grant ends")
 async def test_unreadable_task_stops_no_end(environment: AccessEnvironment, kind: str, payload: str) -> None:
     await assert_ends_all_the_same(environment, kind, payload)
 
@@ -81,7 +81,7 @@ async def test_task_with_invalid_payload_stops_no_end(environment: AccessEnviron
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON, LIST], ids=["unknown kind", "no JSON", "list"])
-@open_fault("R9", "nobody is told of it")
+@open_fault("R9", "no alert is raised")
 async def test_unreadable_task_raises_an_alert(environment: AccessEnvironment, kind: str, payload: str) -> None:
     await put_task(environment, kind, payload)
     environment.clock.at += HOUR

@@ -21,7 +21,7 @@ NARROW = Level(name="support", grants=(Grant(on=("customers",), privileges=("SEL
 
 
 class Session(FakeLogin):
-    """A server with tables and a role."""
+    """A session that runs statements under its roles and grants."""
 
     def _may(self, table: str, *, writes: bool = False) -> None:
         user = self.server.users[self.server.sessions[self.number]]

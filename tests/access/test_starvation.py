@@ -101,7 +101,7 @@ async def test_end_that_ran_too_early_does_not_wait_behind_retries(fleet: Hangin
     await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=retries)
 
 
-@open_fault("R1", "all of them are first tries, four at a time, and the one behind them waits until those gave up")
+@open_fault("R1", "all of them are first tries, four at a time, and the end behind them waits until they fail")
 async def test_end_is_in_time_while_first_tries_hang_on_the_same_server(fleet: HangingServers) -> None:
     """Twelve users block their own ends, which are all due just before the end of another user."""
     fleet.build()

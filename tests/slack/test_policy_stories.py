@@ -100,7 +100,7 @@ async def test_break_glass_with_review(ruled: SlackEnvironment) -> None:
     ruled.environment.policy["rules"].append(GLASS)
     ruled.environment.write()
     await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down")
-    await ruled.expect_told(ADA, "The glass is being broken: #1")
+    await ruled.expect_told(ADA, "Break-glass access is being prepared: #1")
     await ruled.expect_dm(ADA, "is ready")
     assert "Extend" not in str(ruled.slack.dm(ADA))
     (card,) = await ruled.slack.wait("a card", lambda: ruled.slack.messages(CARDS))
@@ -132,7 +132,7 @@ async def test_break_glass_without_review(ruled: SlackEnvironment) -> None:
     await ruled.slack.command(SECOND, "review 1")
     await ruled.expect_told(SECOND, "#1 is signed off")
     await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down again")
-    await ruled.expect_told(ADA, "The glass is being broken: #2")
+    await ruled.expect_told(ADA, "Break-glass access is being prepared: #2")
 
 
 async def test_a_ticket_is_asked_for_in_the_form(ruled: SlackEnvironment) -> None:

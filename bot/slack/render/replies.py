@@ -94,7 +94,7 @@ def asked(answer: RequestOutcome) -> RenderedMessage:
     request = answer.request
     if request.kind is RequestKind.BREAK_GLASS and request.state is State.PENDING:
         return said(
-            f"The glass is being broken: #{request.id}. Your reviewers are told first; once one of them has been, the credentials come in a message of their own."
+            f"Break-glass access is being prepared: #{request.id}. As soon as one of your reviewers is notified, the credentials come in a message of their own."
         )
     if request.state is State.APPLIED:
         return said(f"#{request.id} was approved by the policy: #{request.parent_id} has more time.")
