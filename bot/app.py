@@ -229,7 +229,7 @@ class App:
         if self._connection is None or not self._connection.is_well:
             reasons["slack"] = "not connected"
         if self.context.files.config is None:
-            reasons["configuration"] = "has mistakes; nothing is granted, live grants are ended"
+            reasons["configuration"] = "has errors; nothing is granted, live grants are ended"
         elif self.context.files.problems is not None:
-            reasons["configuration"] = "changed files have mistakes; the last good ones are in force"
+            reasons["configuration"] = "changed files have errors; the last good configuration is in force"
         return reasons

@@ -11,7 +11,7 @@ from bot.engines import Engines
 from bot.policy.loader import Config
 from storage.ledger import Ledger
 
-NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has mistakes. Its administrators find them by dbaccess policy check."
+NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has errors. An administrator can list them with dbaccess policy check."
 NO_DIRECTORY = "Slack did not answer who you are, so nothing was done. Please try again."
 
 

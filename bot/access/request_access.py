@@ -46,7 +46,7 @@ async def request_access(
         except NotPossible as error:
             raise TooLate(describe_obstacle(error)) from None
         return await _approve_without_approvers(context, RequestOutcome(request=request, is_new=is_new))
-    raise Refused("Too much is asked at once; please try again.")
+    raise Refused("Too many requests at the same time; please try again.")
 
 
 def _still_allowed(config: Config, question: asking.PolicyQuestion, facts: Facts) -> Callable[[UsageCounts], bool]:
@@ -59,6 +59,7 @@ async def _allowed(
     config: Config,
     question: asking.PolicyQuestion,
     facts: Facts,
+    *,
     person: Person,
     wanted: RequestInput,
 ) -> asking.Allowed:

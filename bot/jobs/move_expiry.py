@@ -46,5 +46,5 @@ async def _alert(context: Context, grant: Request, reason: str) -> None:
         context,
         grant,
         f"The end of #{grant.id} was moved, but not on the server: {reason}.",
-        steps=("The server may end it at its former end; the requester can ask anew.",),
+        steps=("The server may end it at its former end; the requester can request access again.",),
     )

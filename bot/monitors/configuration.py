@@ -26,7 +26,7 @@ async def announce_files(context: Context, *, is_start: bool = False) -> None:
         await raise_alert(
             context,
             None,
-            "The changed configuration has mistakes and is not in force.",
+            "The changed configuration has errors and is not in force.",
             steps=_problem_lines(str(files.problems)),
         )
     elif files.config is not None:

@@ -43,7 +43,7 @@ async def _record_change(context: Context, name: str, members: frozenset[str]) -
         f"{verb} {await _names(context, people)}" for verb, people in (("added", added), ("removed", removed)) if people
     ]
     what = f"The group {name}, which the policy names, was changed in Slack: {'; '.join(changes)}."
-    step = "If nobody meant that: put the group right in Slack, and see dbaccess list for what was granted since."
+    step = "If this change is wrong: correct the group in Slack, and see dbaccess list for what was granted since."
     alert, plan = plan_alert(what, await context.ledger.now(), steps=(step,))
     event = (AuditKind.GROUP_CHANGED, "slack", {"group": name, "added": added, "removed": removed})
     await context.ledger.remember(key, after, was=before, events=(event, alert), plan=plan)
