@@ -6,8 +6,6 @@ person sees only the reference.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 
 class AccessError(Exception):
     """Base class. Its text is one or more sentences for the person who clicked or typed."""
@@ -36,10 +34,6 @@ class Refused(AccessError):
 
 class TooLate(AccessError):
     """Another person, or a time limit, was first. The text says what happened."""
-
-    def __init__(self, happened: str, *, at: datetime | None = None) -> None:
-        super().__init__(happened)
-        self.at = at
 
 
 class UnknownRequest(AccessError):

@@ -116,5 +116,4 @@ class AlertNotice(Notice):
     what: str
     since: datetime | None = None
     tries: int = 0
-    next_try: datetime | None = None
     steps: tuple[str, ...] = ()

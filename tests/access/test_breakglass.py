@@ -27,7 +27,7 @@ async def environment(environment: AccessEnvironment) -> AccessEnvironment:
     return environment
 
 
-async def broken(environment: AccessEnvironment, who: str = ADA) -> Request:
+async def used_break_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
     wanted = use_case_types.RequestInput(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
@@ -45,7 +45,7 @@ def alerts(environment: AccessEnvironment) -> list[str]:
 
 
 async def test_break_glass_is_granted_at_once_and_everybody_is_notified(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     assert request.state is State.ACTIVE
     assert [n.request.kind for n in environment.messenger.on(CARDS, CardNotice)] == [RequestKind.BREAK_GLASS]
     assert environment.messenger.on(SECOND, CardNotice), "the reviewer has a copy of the card"
@@ -58,7 +58,7 @@ async def test_break_glass_is_granted_at_once_and_everybody_is_notified(environm
 
 
 async def test_sign_off_needs_another_person_and_happens_once(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     for who, words in ((ADA, "your own"), (LEAD, "Only"), (STRANGER, "Only"), (ADMIN, "Only")):
         with pytest.raises(Refused, match=words):
             await sign_off(environment, request, who)
@@ -72,18 +72,18 @@ async def test_sign_off_needs_another_person_and_happens_once(environment: Acces
 
 
 async def test_unsigned_break_glass_blocks_another(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     await environment.drain()
     with pytest.raises(Refused, match="#1 has not been signed off"):
-        await broken(environment)
-    assert (await broken(environment, LEAD)).state is State.ACTIVE, "other requesters are not blocked"
+        await used_break_glass(environment)
+    assert (await used_break_glass(environment, LEAD)).state is State.ACTIVE, "other requesters are not blocked"
     await sign_off(environment, request)
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
 
 
 async def test_overdue_review_raises_an_alert_every_day(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     await environment.turn(hours=23, minutes=59)
     assert not any("not signed off" in told for told in alerts(environment))
     await environment.turn(hours=49)
@@ -96,7 +96,7 @@ async def test_overdue_review_raises_an_alert_every_day(environment: AccessEnvir
 
 
 async def test_break_glass_cannot_be_extended(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     with pytest.raises(Refused, match="never extended"):
         await extend.extend(
             environment.context,
@@ -108,7 +108,7 @@ async def test_break_glass_cannot_be_extended(environment: AccessEnvironment) ->
 
 async def test_ordinary_rules_do_not_apply_to_break_glass(environment: AccessEnvironment) -> None:
     with pytest.raises(Refused, match="You may not break the glass for shop"):
-        await broken(environment, SECOND)
+        await used_break_glass(environment, SECOND)
     environment.policy["rules"] = [BREAK_GLASS_RULE]
     environment.write()
     with pytest.raises(Refused, match="You may not ask for shop"):
@@ -117,13 +117,13 @@ async def test_ordinary_rules_do_not_apply_to_break_glass(environment: AccessEnv
 
 async def test_admin_is_notified_where_no_reviewer_is_reached(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("closed") if place == SECOND else None
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert environment.messenger.on(ADMIN, CardNotice)
 
 
 async def test_break_glass_is_denied_where_nobody_can_be_notified(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("closed") if place in (SECOND, ADMIN, CARDS) else None
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     assert request.state is State.DENIED
     assert "Nobody who could review it" in str(request.ended_note)
     assert environment.server.users == {}
@@ -132,7 +132,7 @@ async def test_break_glass_is_denied_where_nobody_can_be_notified(environment: A
 
 async def test_break_glass_waits_for_a_slow_slack(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Delayed("slow") if place == SECOND else None
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     assert request.state is State.PENDING
     assert environment.server.users == {}
     environment.messenger.refuse = lambda _place, _notice: None
@@ -143,13 +143,13 @@ async def test_break_glass_waits_for_a_slow_slack(environment: AccessEnvironment
 async def test_break_glass_is_not_counted_in_the_limits(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_person": 1}
     environment.write()
-    await broken(environment)
+    await used_break_glass(environment)
     assert (await environment.granted()).state is State.ACTIVE
 
 
 async def test_break_glass_never_granted_needs_no_review(environment: AccessEnvironment) -> None:
     environment.server.is_up = False
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     await environment.turn(hours=2)
     request = await environment.now(request)
     assert request.state is State.REVOKED
@@ -157,14 +157,14 @@ async def test_break_glass_never_granted_needs_no_review(environment: AccessEnvi
     with pytest.raises(TooLate, match="never given"):
         await sign_off(environment, request)
     environment.server.is_up = True
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
 
 
 async def test_one_notified_reviewer_is_enough_while_slack_delays_others(environment: AccessEnvironment) -> None:
     environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": [SECOND, LEAD, ADMIN], "within": "24h"}}
     environment.write()
     environment.messenger.refuse = lambda place, _: Delayed("slow") if place in (SECOND, ADMIN) else None
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert environment.messenger.on(LEAD, CardNotice)
 
 
@@ -190,7 +190,7 @@ async def test_concurrent_break_glass_requests_are_one(environment: AccessEnviro
 
 async def test_closed_channel_raises_an_alert_and_reviewer_gets_the_card(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("not_in_channel") if place == CARDS else None
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert environment.messenger.on(SECOND, CardNotice)
     assert any("cannot be posted in C0CARDS" in told for told in alerts(environment))
 
@@ -207,13 +207,13 @@ async def test_break_glass_waits_for_one_reviewer_only(environment: AccessEnviro
             told.setdefault(place, notice.request.state)
 
     environment.messenger.refuse = posted
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert sorted(who for who in told if who in reviewers) == sorted(reviewers)
     assert [state for who, state in told.items() if who in reviewers].count(State.PENDING) == 1
 
 
 async def test_personal_text_is_stored_apart_from_audit_facts(environment: AccessEnvironment) -> None:
     """The text can be erased later; the facts stay for ever."""
-    await broken(environment)
+    await used_break_glass(environment)
     await environment.drain()
     assert "everything is down" not in str([e.facts for e in await environment.ledger.events_after(0, limit=1000)])

@@ -131,7 +131,7 @@ async def test_task_approves_a_request_after_a_crash(
         raise ConnectionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(request_access, "approve_alone", dies)
+        broken.setattr(request_access, "approve_by_policy", dies)
         with pytest.raises(ConnectionError):
             await environment.ask()
     await environment.drain()

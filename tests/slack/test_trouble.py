@@ -72,7 +72,7 @@ async def test_a_request_that_was_granted_is_said_to_be_made(
 ) -> None:
     slack_environment.environment.policy["rules"][0]["approvals"] = []
     slack_environment.environment.write()
-    fail_before(monkeypatch, request_access, "approve_alone")
+    fail_before(monkeypatch, request_access, "approve_by_policy")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_trouble(slack_environment, ADA, "Your request was made (#1).")
     await slack_environment.expect_dm(ADA, "is ready")
@@ -165,7 +165,7 @@ async def test_a_request_that_the_policy_closed_is_not_nothing(
     def failing(*_about: Any) -> str:
         raise Unforeseen
 
-    monkeypatch.setattr(decide, "what_happened", failing)
+    monkeypatch.setattr(decide, "describe_state", failing)
     await slack_environment.slack.click(LEAD, card, "Approve")
     await expect_trouble(slack_environment, LEAD, "")
     assert (await slack_environment.request()).state is State.OUTDATED
@@ -236,7 +236,7 @@ async def test_a_request_that_waits_for_the_policy_does_not_say_that_nothing_was
     slack_environment.environment.policy["rules"][0]["approvals"] = []
     slack_environment.environment.write()
     silent = "Slack did not say who is in S0LEADS, and no answer is a no."
-    fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
+    fail_before(monkeypatch, request_access, "approve_by_policy", request_access.Refused(silent, about="people"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     said = await slack_environment.expect_told(ADA, "Your request was made (#1).")
     assert silent in said
