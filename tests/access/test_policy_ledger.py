@@ -41,7 +41,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ledger.db"
 
 
-async def assert_done_as_judged(world: World, wanted: PolicyQuestion, clicks: list[str], folder: Path) -> None:
+async def assert_run_matches_evaluation(
+    world: World, question: PolicyQuestion, clicks: list[str], folder: Path
+) -> None:
     environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
     environment.people.known = {
         who: Person(id=who, name=who.lower(), is_member=True) for who in [*PEOPLE, "U99STRANGER"]
@@ -62,39 +64,39 @@ async def assert_done_as_judged(world: World, wanted: PolicyQuestion, clicks: li
     environment.write()
     await environment.open()
     try:
-        await assert_asked_as_judged(environment, world, wanted, clicks)
+        await assert_request_matches_evaluation(environment, world, question, clicks)
     finally:
         await environment.close()
 
 
-async def assert_asked_as_judged(
-    environment: AccessEnvironment, world: World, wanted: PolicyQuestion, clicks: list[str]
+async def assert_request_matches_evaluation(
+    environment: AccessEnvironment, world: World, question: PolicyQuestion, clicks: list[str]
 ) -> None:
     environment.context.files.refresh()
     config = environment.context.files.config
     if config is None:
-        return  # the checks would not let this policy be in force
+        return  # the validation refuses this policy
     facts = Facts(members=world.facts.members, tally=UsageCounts())
-    judged = may_ask(config, replace(wanted, at=environment.clock()), facts)
-    wanted = use_case_types.RequestInput(
-        database=wanted.database,
-        level=wanted.level,
-        duration=wanted.duration,
-        reason=wanted.reason,
-        kind=wanted.kind,
+    expected = may_ask(config, replace(question, at=environment.clock()), facts)
+    request_input = use_case_types.RequestInput(
+        database=question.database,
+        level=question.level,
+        duration=question.duration,
+        reason=question.reason,
+        kind=question.kind,
     )
     try:
-        asked = await request_access.request_access(
-            environment.context, await environment.person(wanted.person_id), wanted
+        outcome = await request_access.request_access(
+            environment.context, await environment.person(question.person_id), request_input
         )
     except (AccessError, FormNeeded):
-        assert not isinstance(judged, Allowed)
+        assert not isinstance(expected, Allowed)
         assert await environment.ledger.requests() == ()
         assert [task for task in await environment.ledger.tasks() if task.request_id is not None] == []
         return
-    assert isinstance(judged, Allowed)
-    assert asked.request.terms == judged.terms
-    await assert_clicks_count_once(environment, asked.request, clicks)
+    assert isinstance(expected, Allowed)
+    assert outcome.request.terms == expected.terms
+    await assert_clicks_count_once(environment, outcome.request, clicks)
 
 
 async def assert_clicks_count_once(environment: AccessEnvironment, request: Request, clicks: list[str]) -> None:
@@ -154,8 +156,8 @@ BY_HANDLE = World(
 def test_ledger_matches_the_evaluation_of_random_policies(
     template: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[World, PolicyQuestion], clicks: list[str]
 ) -> None:
-    world, wanted = case
+    world, question = case
     monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
     with TemporaryDirectory() as name:
         shutil.copy(template, Path(name) / "ledger.db")
-        asyncio.run(assert_done_as_judged(timeless(world), replace(wanted, at=None), clicks, Path(name)))
+        asyncio.run(assert_run_matches_evaluation(timeless(world), replace(question, at=None), clicks, Path(name)))
