@@ -31,12 +31,12 @@ DRAWS_NOTHING = {
 @pytest.mark.parametrize("character", DRAWS_NOTHING.values(), ids=DRAWS_NOTHING.keys())
 @open_fault("R16", "an auditor reads an empty reason")
 async def test_invisible_reason_is_refused(environment: AccessEnvironment, character: str) -> None:
-    refused = await refusal_of(_asked(environment, character * 10))
+    refused = await refusal_of(_request(environment, character * 10))
     assert refused is not None
     assert await environment.ledger.requests() == ()
 
 
-async def _asked(environment: AccessEnvironment, reason: str) -> None:
+async def _request(environment: AccessEnvironment, reason: str) -> None:
     """A form that asks for the reason counts as a refusal too."""
     try:
         await environment.ask(reason=reason)

@@ -41,7 +41,7 @@ async def how_late(fleet: HangingServers, good: Request) -> float:
     return (gone_at - due).total_seconds()
 
 
-def told(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
+def print_delay(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
     with capsys.disabled():
         print(f"\n{what}: the end came {late:.2f} s after its time")  # noqa: T201
 
@@ -59,7 +59,7 @@ async def test_end_is_in_time_while_other_ends_take_ten_seconds(
     fleet.server.holds, fleet.server.seconds = (lambda what: what.startswith("env:FAR")), 10.0
     fleet.environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
     late = await how_late(fleet, good)
-    told(capsys, f"{each} expired grants on each of {servers} servers that hang 10 s a call", late)
+    print_delay(capsys, f"{each} expired grants on each of {servers} servers that hang 10 s a call", late)
     assert late < LATE_AT_MOST
 
 
@@ -75,7 +75,7 @@ async def test_end_is_in_time_while_slack_takes_fifteen_seconds_a_call(
     fleet.slack.holds, fleet.slack.seconds = (lambda _notice: True), 15.0
     fleet.environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
     late = await how_late(fleet, good)
-    told(capsys, "60 waiting requests and a Slack that hangs 15 s a call", late)
+    print_delay(capsys, "60 waiting requests and a Slack that hangs 15 s a call", late)
     assert late < LATE_AT_MOST
 
 
@@ -102,6 +102,6 @@ async def test_end_is_in_time_with_three_hundred_pending_requests(
     monkeypatch.setattr(environment.messenger, "post", paced)
     environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
     late = await how_late(fleet, good)
-    told(capsys, "300 reminders at once, one message a second", late)
+    print_delay(capsys, "300 reminders at once, one message a second", late)
     assert (await environment.now(good)).state is State.REVOKED
     assert late < LATE_AT_MOST

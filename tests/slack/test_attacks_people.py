@@ -12,7 +12,7 @@ from bot.monitors import groups as group_monitor
 from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.environment import ALERTS, AUDIT, CARDS
-from tests.access.steps import GLASS, load_now, put_in_force
+from tests.access.steps import BREAK_GLASS_RULE, load_now, put_in_force
 from tests.open_faults import open_fault
 from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, SECOND, STRANGER, SlackEnvironment
 
@@ -57,7 +57,7 @@ async def test_break_glass_is_not_given_where_only_a_guest_could_be_told(
     slack_environment.slack.workspace.add_group(DBAS, "dbas", reviewer)
     slack_environment.environment.policy["admins"] = [GONE]
     slack_environment.environment.policy["rules"].append(
-        {**GLASS, "requesters": [ADA], "review": {"from": [DBAS], "within": "24h"}}
+        {**BREAK_GLASS_RULE, "requesters": [ADA], "review": {"from": [DBAS], "within": "24h"}}
     )
     put_in_force(slack_environment.environment)
     await slack_environment.slack.command(ADA, "breakglass shop readonly 30m everything is down")

@@ -12,7 +12,7 @@ from storage.records import State
 from tests.access.environment import ALERTS, CARDS
 from tests.slack.conftest import ADA, LEAD, SECOND, STRANGER, SlackEnvironment
 
-GLASS = {
+BREAK_GLASS_RULE = {
     "name": "break glass", "break_glass": True, "requesters": [ADA], "databases": ["*"], "levels": ["*"],
     "max_duration": "1h", "approvals": [], "review": {"from": ["S0DBA"], "within": "24h"},
 }  # fmt: skip
@@ -97,7 +97,7 @@ async def test_more_time(ruled: SlackEnvironment) -> None:
 
 
 async def test_break_glass_with_review(ruled: SlackEnvironment) -> None:
-    ruled.environment.policy["rules"].append(GLASS)
+    ruled.environment.policy["rules"].append(BREAK_GLASS_RULE)
     ruled.environment.write()
     await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down")
     await ruled.expect_told(ADA, "Break-glass access is being prepared: #1")
@@ -116,7 +116,7 @@ async def test_break_glass_with_review(ruled: SlackEnvironment) -> None:
 
 
 async def test_break_glass_without_review(ruled: SlackEnvironment) -> None:
-    ruled.environment.policy["rules"].append(GLASS)
+    ruled.environment.policy["rules"].append(BREAK_GLASS_RULE)
     ruled.environment.write()
     await ruled.slack.command(ADA, "breakglass shop readonly 30m everything is down")
     await ruled.expect_dm(ADA, "is ready")
