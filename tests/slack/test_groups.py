@@ -48,7 +48,7 @@ async def test_a_group_emptied_between_card_and_click(led: SlackEnvironment) -> 
     assert (await led.request()).state is State.PENDING
     await led.slack.command(ADA, "request shop readonly 2h looking at another refund")
     await led.expect_told(ADA, "Nobody could approve this")
-    await alerted(led, "An ask was refused because of who is in S0LEADS")
+    await alerted(led, "A request was refused because of who is in S0LEADS")
 
 
 @pytest.mark.parametrize("trouble", ["fails", "limited", "slow", "disabled", "gone"])
