@@ -1,7 +1,6 @@
-"""Composition root: builds everything once, starts it in order, stops it in the opposite one.
+"""Composition root: builds everything once, starts it in order, and stops it in reverse order.
 
-What must not wait for anything else starts first: the runner ends grants also while Slack is away and while the
-files are broken.
+The runner starts first. It ends grants even while Slack is down or the configuration is invalid.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from bot.access import journal
+from bot.access import log_events
 from bot.access.context import Context
 from bot.access.files import Files
 from bot.access.ports import Person
@@ -35,18 +34,19 @@ from storage.errors import LedgerError, LedgerInUse, SchemaMismatch
 from storage.ledger import Ledger
 
 NO_TOKEN = "xoxb-none"  # noqa: S105 - no token: every call is refused by Slack
-STILL_LIVE = "the configuration has mistakes and grants live: staying up to end them, granting nothing"
-CANNOT_GRANT = "nothing can be granted and grants live: staying up to end them"
+
+ENDS_ONLY = "live grants are ended, nothing is granted"
+"""The mode of a bot that cannot grant: it stays up until all grants have ended."""
 
 log = structlog.get_logger(__name__)
 
 
 class CannotStart(Exception):
-    """The bot cannot run as it is set up; the text says what to do, a line each."""
+    """The bot cannot run with these settings or files. The text says what to do, one line for each problem."""
 
 
 def build_context(settings: Settings) -> Context:
-    """Everything the verbs need; opens nothing."""
+    """What use cases and jobs need. Nothing is opened or connected."""
     token = settings.slack_bot_token.get_secret_value() if settings.slack_bot_token else NO_TOKEN
     client = web_client(token, settings.slack_api_url)
     return Context(
@@ -60,7 +60,7 @@ def build_context(settings: Settings) -> Context:
 
 
 def operator() -> Person:
-    """Whoever runs the command line, as the audit shows them; a user without a name (some containers) by number."""
+    """The person who runs the command line, as the audit log shows them. Without a user name (some containers): the user's number."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -69,8 +69,8 @@ def operator() -> Person:
 
 
 @asynccontextmanager
-async def offline(settings: Settings) -> AsyncIterator[Context]:
-    """The verbs for the command line, on a ledger that exists. Raises SchemaMismatch, LedgerUnavailable."""
+async def command_line_context(settings: Settings) -> AsyncIterator[Context]:
+    """A context for the command line, on a ledger that exists already. Raises SchemaMismatch, LedgerUnavailable."""
     context = build_context(settings)
     try:
         await context.ledger.open(create=False)
@@ -90,12 +90,13 @@ class App:
         self.runner = Runner(self.context, JOBS)
         self.stop = asyncio.Event()
         self._connection: SocketConnection | None = None
-        self._reading: asyncio.Future[None] | None = None
+        self._reload: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Until told to stop. Raises CannotStart, LedgerInUse, SchemaMismatch, SettingsError, CannotListen.
+        """Run until ``stop`` is set. Raises CannotStart, LedgerInUse, SchemaMismatch, SettingsError, CannotListen.
 
-        Whatever keeps the bot from granting is raised at once where nothing is live; else when nothing is any more.
+        An error that only prevents grants is raised at once where nothing is left to end. Otherwise the bot first ends what
+        is live, and raises the error then.
         """
         ledger = self.context.ledger
         try:
@@ -111,7 +112,7 @@ class App:
             await ledger.close()
 
     async def _open(self) -> None:
-        """Without tokens no ledger is made; one that is there may have grants to be ended."""
+        """Open the ledger. Without tokens no ledger is created, but an existing one may have grants to end."""
         try:
             check_slack_settings(self.settings)
         except SettingsError:
@@ -123,17 +124,17 @@ class App:
         await self.context.ledger.open(create=self.context.ledger.is_sqlite)
 
     async def _has_ends(self) -> bool:
-        """Something is live, or what a lost claim may have left on a server is still to be taken away."""
+        """Whether a grant is live, or a task that drops or repairs a user is left."""
         if await self.context.ledger.live_grants():
             return True
         return any(task.kind in ENDS for task in await self.context.ledger.tasks())
 
     async def _may_have_ends(self) -> bool:
-        """A ledger that does not answer at this moment may have some."""
+        """As ``_has_ends``. A ledger that does not answer now may have some."""
         try:
             return await self._has_ends()
         except LedgerError:
-            log.exception("the ledger does not answer")
+            log.exception("ledger_unavailable")
             await asyncio.sleep(RETRY_SECONDS)
             return True
 
@@ -145,17 +146,17 @@ class App:
         if context.files.problems is not None:
             if not await self._has_ends():
                 raise CannotStart(str(context.files.problems))
-            log.error(STILL_LIVE, problems=str(context.files.problems).splitlines())
+            log.error("configuration_invalid", mode=ENDS_ONLY, problems=str(context.files.problems).splitlines())
         await context.ledger.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
         await announce_files(context, is_start=True)
 
     async def _serve(self) -> None:
         self._stop_on_signals()
-        health = HealthServer(self.context.ledger, self.not_well)
+        health = HealthServer(self.context.ledger, self.unready_reasons)
         scheduler = build_scheduler(self.runner)
         running = asyncio.create_task(self.runner.run(self.stop))
         try:
-            await asyncio.gather(self._granting(health, scheduler), running)
+            await asyncio.gather(self._serve_grants(health, scheduler), running)
         finally:
             self.stop.set()
             if scheduler.running:
@@ -163,29 +164,29 @@ class App:
             await asyncio.gather(running, return_exceptions=True)
             await health.stop()
             await asyncio.to_thread(self.context.engines.close)
-        log.info("stopped")
+        log.info("bot_stopped")
 
-    async def _granting(self, health: HealthServer, scheduler: AsyncIOScheduler) -> None:
-        """All that new grants need. Without it the runner, which is at work already, ends those that live; then this raises."""
+    async def _serve_grants(self, health: HealthServer, scheduler: AsyncIOScheduler) -> None:
+        """Start what new grants need: settings, health server, scheduler, Slack. Where that fails, wait until all grants have ended, then raise."""
         try:
             check_slack_settings(self.settings)
             await health.start(self.settings.http_host, self.settings.http_port)
             scheduler.start()
             await self._listen()
-        except (SettingsError, CannotListen, TokenRefused) as no:
-            reason = CannotStart(str(no)) if isinstance(no, TokenRefused) else no
+        except (SettingsError, CannotListen, TokenRefused) as error:
+            reason = CannotStart(str(error)) if isinstance(error, TokenRefused) else error
             if not self.stop.is_set() and await self._may_have_ends():
-                log.error(CANNOT_GRANT, why=str(no))  # noqa: TRY400 - the words say it all
-                await self._until_nothing_lives()
+                log.error("grants_unavailable", mode=ENDS_ONLY, reason=str(error))  # noqa: TRY400 - the reason is enough
+                await self._wait_until_all_ended()
             self.stop.set()
             raise reason from None
 
     async def _listen(self) -> None:
-        """Keep the connection to Slack until the stop. Raises TokenRefused; any other failure of it must not stop the ends."""
+        """Keep the connection to Slack. Raises TokenRefused. Any other failure is tried again: it must not stop the ends."""
         token = self.settings.slack_app_token
         assert token is not None, "checked by check_slack_settings"
         directory = self.context.directory
-        assert isinstance(directory, SlackDirectory), "built above"
+        assert isinstance(directory, SlackDirectory), "set by build_context"
         self._connection = SocketConnection(
             build_bolt_app(directory.client, self.context),
             token.get_secret_value(),
@@ -197,14 +198,14 @@ class App:
             except TokenRefused:
                 raise
             except Exception:
-                log.exception("the connection to Slack failed; it is built anew")
+                log.exception("slack_connection_failed")
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _on_connected(self, workspace: str) -> None:
         if self.context.files.config is not None:
-            journal.ready(self.context.files, workspace=workspace, ledger=self.context.ledger.place)
+            log_events.bot_ready(self.context.files, workspace=workspace, ledger=self.context.ledger.place)
 
-    async def _until_nothing_lives(self) -> None:
+    async def _wait_until_all_ended(self) -> None:
         while not self.stop.is_set() and await self._may_have_ends():
             await self.context.ledger.wait_for_commit(5, reader="end")
 
@@ -212,25 +213,25 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._read_again)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_files)
 
-    def _read_again(self) -> None:
-        """SIGHUP: read the files now, whether they changed or not; without it a change is seen within seconds."""
+    def _reload_files(self) -> None:
+        """On SIGHUP: load the files now, changed or not. Without the signal a change is seen within seconds."""
         self.context.files.forget()
-        self._reading = asyncio.ensure_future(announce_files(self.context))
+        self._reload = asyncio.ensure_future(announce_files(self.context))
 
-    async def not_well(self) -> Mapping[str, str]:
-        """What keeps the bot from its work, by name."""
-        wrong = {}
+    async def unready_reasons(self) -> Mapping[str, str]:
+        """Why the bot is not ready, by component. Empty where it is ready."""
+        reasons = {}
         try:
             await self.context.ledger.now()
             await self.context.ledger.cursor("feed")
         except LedgerError as error:
-            wrong["store"] = str(error)
+            reasons["store"] = str(error)
         if self._connection is None or not self._connection.is_connected:
-            wrong["slack"] = "not connected"
+            reasons["slack"] = "not connected"
         if self.context.files.config is None:
-            wrong["configuration"] = "has mistakes; nothing is granted, live grants are ended"
+            reasons["configuration"] = "has errors; nothing is granted, live grants are ended"
         elif self.context.files.problems is not None:
-            wrong["configuration"] = "changed files have mistakes; the last good ones are in force"
-        return wrong
+            reasons["configuration"] = "changed files have errors; the last good configuration is in force"
+        return reasons

@@ -1,4 +1,4 @@
-"""Periodic work on APScheduler: a net under the runner, and a look at the files. Never one job per grant."""
+"""Periodic checks on APScheduler: it wakes the runner and runs the monitors. No grant has a job here."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from bot.jobs.runner import Runner
 from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
 from bot.monitors.members import check_members
-from bot.monitors.servers import measure
+from bot.monitors.servers import measure_servers
 
-NET_SECONDS = 30
+WAKE_SECONDS = 30
+"""The runner wakes by itself; this covers a wake-up that got lost."""
 FILES_SECONDS = 5
 SERVERS_SECONDS = 3600
-PEOPLE_SECONDS = 300
+MEMBERSHIP_SECONDS = 300
 
 
 def build_scheduler(runner: Runner) -> AsyncIOScheduler:
-    """Not started yet. A tick that is late is done, never skipped: the default grace of APScheduler is one second."""
+    """The scheduler, not started yet. A late run is done, never skipped: by default APScheduler skips it after one second."""
     scheduler = AsyncIOScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
     )
-    scheduler.add_job(runner.nudge, "interval", seconds=NET_SECONDS, id="net")
+    scheduler.add_job(runner.wake, "interval", seconds=WAKE_SECONDS, id="wake")
     scheduler.add_job(
-        measure,
+        measure_servers,
         "interval",
         seconds=SERVERS_SECONDS,
         args=[runner.context],
         id="servers",
         next_run_time=datetime.now(UTC),
     )
-    for look in (check_groups, check_members):
+    for check in (check_groups, check_members):
         scheduler.add_job(
-            look,
+            check,
             "interval",
-            seconds=PEOPLE_SECONDS,
+            seconds=MEMBERSHIP_SECONDS,
             args=[runner.context],
-            id=look.__name__,
+            id=check.__name__,
             next_run_time=datetime.now(UTC),
         )
     scheduler.add_job(announce_files, "interval", seconds=FILES_SECONDS, args=[runner.context], id="files")

@@ -1,4 +1,4 @@
-"""What every verb is given: the ledger, the files in force, people, messages, engines."""
+"""What every use case and job gets: the ledger, the configuration, the directory, the messenger, the engines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bot.engines import Engines
 from bot.policy.config import Config
 from storage.ledger import Ledger
 
-NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has mistakes. Its administrators find them by dbaccess policy check."
+NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has errors. An administrator can list them with dbaccess policy check."
 NO_DIRECTORY = "Slack did not answer who you are, so nothing was done. Please try again."
 
 
-class DirectorySilent(Refused):
-    """Slack did not say who acts."""
+class IdentityUnavailable(Refused):
+    """Slack did not answer who the acting person is."""
 
     def __init__(self) -> None:
         super().__init__(NO_DIRECTORY)
@@ -24,7 +24,7 @@ class DirectorySilent(Refused):
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Built once in ``bot.app``. ``prefix`` begins the names of the users we make."""
+    """Built once in ``bot.app``. ``prefix`` starts the name of every managed user."""
 
     ledger: Ledger
     files: Files
@@ -33,26 +33,32 @@ class Context:
     engines: Engines
     prefix: str
 
-    def in_force(self) -> Config:
-        """The configuration to judge by, as the files are now. Raises Refused where none was ever good."""
+    def config_in_force(self) -> Config:
+        """The configuration in force, after a look at the files. Raises Refused where no version of the files was ever valid."""
         self.files.refresh()
         if self.files.config is None:
             raise Refused(NOTHING_GRANTED)
         return self.files.config
 
     async def member(self, person_id: str) -> Person:
-        """Who acts, as the directory knows them now. Raises Refused for all but our own full members."""
+        """The acting person, as the directory knows them now.
+
+        Raises IdentityUnavailable where the directory does not answer, and Refused for everybody who is not a full member of the workspace.
+        """
         try:
             person = await self.directory.person(person_id)
         except DirectoryUnavailable:
-            raise DirectorySilent from None
+            raise IdentityUnavailable from None
         if not person.is_member:
-            raise Refused(f"Only members of this workspace can use dbaccess ({person.why_not}).")
+            raise Refused(f"Only members of this workspace can use dbaccess ({person.not_member_reason}).")
         return person
 
-    async def giver(self, person_id: str) -> Person:
-        """Who gives their own grant back. As ``member``, but a directory that does not answer stops nobody: it is an end, and Slack says whose click it is."""
+    async def member_for_own_end(self, person_id: str) -> Person:
+        """The person who ends their own grant. As ``member``, but works without the directory.
+
+        An end never waits for Slack. The click itself proves who the person is.
+        """
         try:
             return await self.member(person_id)
-        except DirectorySilent:
+        except IdentityUnavailable:
             return Person(id=person_id, name=person_id, is_member=True)

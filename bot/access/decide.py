@@ -1,7 +1,8 @@
-"""Approve and deny: the click is judged by today's policy, with the people of today.
+"""Approve or deny a request.
 
-Facts are gathered before the transaction; the ledger then decides the race. Whoever was slower learns
-what happened instead.
+Each decision is authorized by the policy in force and by the group membership at that moment. The facts are gathered
+before the ledger's transaction. The transaction decides races: the slower caller gets a ``TooLate`` that says what
+happened instead.
 """
 
 from __future__ import annotations
@@ -9,73 +10,111 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.base import make_username
-from bot.access import gathering, journal
+from bot.access import log_events, membership_facts
 from bot.access.context import Context
-from bot.access.descriptions import what_happened, why_not
+from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
 from bot.databases import target
 from bot.policy import authorization, questions
-from storage.audit_log import AuditKind
 from storage.commands import ApplyExtension, ApproveRequest, ApproveStage, DenyRequest, OutdateRequest
 from storage.errors import NotPossible
 from storage.records import Decision, Json, Request, RequestKind, State, Verdict
 from storage.transitions import Obstacle, open_stage
 
 REASON_MAX = 1000
-ROUNDS = 20
-"""How often an approval is authorized again because other approvals came in between."""
+"""The longest reason of a denial, in characters."""
+
+APPROVE_ATTEMPTS = 20
+"""How often an approval is authorized again after another approval came in between."""
 
 STAGES_CHANGED = frozenset({Obstacle.STAGE_MOVED_ON, Obstacle.STAGES_OPEN, Obstacle.STAGES_COMPLETE})
+"""Obstacles after which the approval is authorized again: another approval was counted first."""
 
 
 async def approve(context: Context, person: Person, request: Request) -> Request:
-    """Count this person's approval. The request afterwards is PENDING (more are needed) or APPROVED.
+    """Count this person's approval.
 
-    Raises Refused (not theirs to decide), TooLate (decided, lapsed, or outdated by a change of the policy).
+    Returns the request afterwards: PENDING where more approvals are needed, APPROVED (an extension: APPLIED) after the
+    last one. Raises Refused where this person may not approve, and TooLate where the request is decided, has lapsed,
+    or is outdated by a change of the policy.
     """
-    for _ in range(ROUNDS):
+    for _ in range(APPROVE_ATTEMPTS):
         request = await context.ledger.request(request.id)
-        stage = await _evaluated(context, person, request)
+        stage = await _authorized_stage(context, person, request)
         decision = await _decision(context, person, request, Verdict.APPROVE, stage)
-        command = _approval(context, request, await context.ledger.decisions(request.id), decision)
+        command = _approval_command(context, request, await context.ledger.decisions(request.id), decision)
         try:
             return await context.ledger.advance(request.id, command)
-        except NotPossible as lost:
-            if lost.obstacle not in STAGES_CHANGED:
-                raise TooLate(why_not(lost)) from None
+        except NotPossible as error:
+            if error.obstacle not in STAGES_CHANGED:
+                raise TooLate(describe_obstacle(error)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
 
 
-async def may_deny(context: Context, person: Person, request: Request) -> None:
-    """Asked before the form of Deny is opened. Raises as ``deny`` would."""
-    await _evaluated(context, person, await context.ledger.request(request.id), is_approval=False)
+async def check_may_deny(context: Context, person: Person, request: Request) -> None:
+    """Check that this person may deny, before the form for the reason opens. Raises what ``deny`` would raise."""
+    await _authorized_stage(context, person, await context.ledger.request(request.id), is_approval=False)
 
 
 async def deny(context: Context, person: Person, request: Request, reason: str) -> Request:
-    """Refuse the request, with a reason for the requester. Anyone who may approve may deny."""
+    """Deny the request. The requester gets the ``reason`` (1 to ``REASON_MAX`` characters).
+
+    Everybody who may approve may deny. Returns the DENIED request. Raises Refused and TooLate as ``approve`` does.
+    """
     reason = reason.strip()
     if not reason or len(reason) > REASON_MAX:
         raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
     request = await context.ledger.request(request.id)
-    stage = await _evaluated(context, person, request, is_approval=False)
+    stage = await _authorized_stage(context, person, request, is_approval=False)
     decision = await _decision(context, person, request, Verdict.DENY, stage, reason=reason)
     command = DenyRequest(actor=person.id, decision=decision, note=reason, text=reason, facts=_policy_in_force(context))
     try:
         denied = await context.ledger.advance(request.id, command)
-    except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
-    journal.denied(denied, person)
+    except NotPossible as error:
+        raise TooLate(describe_obstacle(error)) from None
+    log_events.request_denied(denied, person)
     return denied
 
 
-async def _evaluated(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
-    """The stage this person may decide now. Closes the request where the policy changed under it."""
+async def approve_by_policy(context: Context, request: Request) -> Request:
+    """Approve a request for which the policy names no approvers. The policy in force is evaluated once more.
+
+    Returns the request as it is afterwards, also where another process changed its state first. Raises Refused where
+    the policy does not allow the request any more, and TooLate where it is outdated.
+    """
+    request = await context.ledger.request(request.id)
+    if request.state is not State.PENDING or request.terms.stages:
+        return request
+    config, grant = context.config_in_force(), await extended_grant(context, request)
+    today = authorization.reevaluate(config, request, await membership_facts.gather(context, config), grant=grant)
+    if isinstance(today, authorization.Outdated):
+        raise await _outdate(context, request, today.what)
+    if isinstance(today, questions.NotAllowed):
+        raise Refused(today.reason, about=today.about)
+    try:
+        return await context.ledger.advance(request.id, _final_approval(context, request, None))
+    except NotPossible as error:
+        if error.obstacle is Obstacle.STATE:
+            return error.request
+        raise TooLate(describe_obstacle(error)) from None
+
+
+async def extended_grant(context: Context, request: Request) -> Request | None:
+    """The grant that an extension would extend. None where ``request`` is no extension."""
+    return None if request.parent_id is None else await context.ledger.request(request.parent_id)
+
+
+# Authorization.
+
+
+async def _authorized_stage(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
+    """The number of the stage that this person may decide now. Closes the request where the policy has outdated it."""
     decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:
-        raise TooLate(what_happened(request, decisions))
-    config = context.in_force()
-    facts, grant = await gathering.gather(context, config), await grant_of(context, request)
+        raise TooLate(describe_state(request, decisions))
+    config = context.config_in_force()
+    facts, grant = await membership_facts.gather(context, config), await extended_grant(context, request)
     now = await context.ledger.now()
     answer = authorization.may_decide(
         config, request, decisions, person.id, facts, at=now, grant=grant, is_approval=is_approval
@@ -84,24 +123,20 @@ async def _evaluated(context: Context, person: Person, request: Request, *, is_a
         return answer.stage
     if isinstance(answer, authorization.Outdated):
         raise await _outdate(context, request, answer.what)
-    await context.ledger.record(
-        AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "decide"}
-    )
-    journal.click_refused(person, "decide", request.id)
+    await log_events.click_refused(context, person, "decide", request.id)
     raise Refused(answer.reason)
 
 
-async def grant_of(context: Context, request: Request) -> Request | None:
-    """The grant an extension is about; None for whatever is no extension."""
-    return None if request.parent_id is None else await context.ledger.request(request.parent_id)
-
-
-async def _outdate(context: Context, request: Request, what: str) -> AccessError:
+async def _outdate(context: Context, request: Request, reason: str) -> AccessError:
+    """Close a request that today's policy answers differently. Returns the error for the caller to raise."""
     try:
-        request = await context.ledger.advance(request.id, OutdateRequest(actor="policy", note=what))
-    except NotPossible as lost:
-        return TooLate(why_not(lost))
-    return TooLate(what_happened(request, ()))
+        request = await context.ledger.advance(request.id, OutdateRequest(actor="policy", note=reason))
+    except NotPossible as error:
+        return TooLate(describe_obstacle(error))
+    return TooLate(describe_state(request, ()))
+
+
+# Commands.
 
 
 async def _decision(
@@ -119,53 +154,31 @@ async def _decision(
 
 
 def _policy_in_force(context: Context) -> Json:
-    """The digest of the policy that the click was judged by, beside that of the ask."""
-    return {"policy_in_force": context.in_force().digest}
+    """The digest of the policy that authorized the decision. The request itself holds the digest at its submission."""
+    return {"policy_in_force": context.config_in_force().digest}
 
 
-def _approval(
-    context: Context, request: Request, made: tuple[Decision, ...], decision: Decision
+def _approval_command(
+    context: Context, request: Request, earlier: tuple[Decision, ...], decision: Decision
 ) -> ApproveStage | ApproveRequest | ApplyExtension:
-    """The command of this approval: the last one that is needed, or one of several."""
-    last = _last_approval(context, request, decision)
-    if open_stage(request, (*made, decision)) is None:
-        return last
-    return ApproveStage(actor=last.actor, decision=decision, facts=last.facts)
+    """The command for this approval: ``ApproveStage`` where more approvals are needed after it."""
+    final = _final_approval(context, request, decision)
+    if open_stage(request, (*earlier, decision)) is None:
+        return final
+    return ApproveStage(actor=final.actor, decision=decision, facts=final.facts)
 
 
-def _last_approval(context: Context, request: Request, decision: Decision | None) -> ApproveRequest | ApplyExtension:
-    """Freezes the username and the way to the server. Raises OutOfDate where the database is not configured any more."""
+def _final_approval(context: Context, request: Request, decision: Decision | None) -> ApproveRequest | ApplyExtension:
+    """The command of the last approval. It freezes the username and the target. ``decision`` is None where the policy approves.
+
+    Raises OutOfDate where the database is no longer configured.
+    """
     actor, facts = decision.person_id if decision else "policy", _policy_in_force(context)
-    entry = context.in_force().databases.get(request.database)
+    entry = context.config_in_force().databases.get(request.database)
     if entry is None:
         raise OutOfDate
     if request.kind is RequestKind.EXTENSION:
         return ApplyExtension(actor=actor, decision=decision, facts=facts)
-    found = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)
-    name = make_username(context.prefix, request_id=request.id, who=request.requester_name, key=request.key)
-    return ApproveRequest(actor=actor, decision=decision, username=name, target=asdict(found), facts=facts)
-
-
-# Where nobody is asked.
-
-
-async def approve_alone(context: Context, request: Request) -> Request:
-    """Approve what the policy asks nobody about: judged once more, by today's policy.
-
-    Raises Refused and TooLate as a click would; where somebody was faster, what is true is the answer.
-    """
-    request = await context.ledger.request(request.id)
-    if request.state is not State.PENDING or request.terms.stages:
-        return request
-    config, grant = context.in_force(), await grant_of(context, request)
-    today = authorization.reevaluate(config, request, await gathering.gather(context, config), grant=grant)
-    if isinstance(today, authorization.Outdated):
-        raise await _outdate(context, request, today.what)
-    if isinstance(today, questions.NotAllowed):
-        raise Refused(today.reason, about=today.about)
-    try:
-        return await context.ledger.advance(request.id, _last_approval(context, request, None))
-    except NotPossible as lost:
-        if lost.obstacle is Obstacle.STATE:
-            return lost.request
-        raise TooLate(why_not(lost)) from None
+    frozen = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)
+    username = make_username(context.prefix, request_id=request.id, who=request.requester_name, key=request.key)
+    return ApproveRequest(actor=actor, decision=decision, username=username, target=asdict(frozen), facts=facts)

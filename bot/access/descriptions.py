@@ -1,4 +1,4 @@
-"""Sentences that more than one place says. Plain text: whoever shows them escapes them."""
+"""Sentences about requests that several places show. They are plain text: the place that shows them escapes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def count(number: int, noun: str) -> str:
 
 
 def describe_receipt(receipt: Receipt) -> str:
-    """What the receipt proves, as one paragraph; the caller adds the time of reading back."""
+    """What the receipt proves, as one paragraph. The caller adds the time of reading back."""
     if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
         return f"Declared gone by an administrator: {receipt.reason}. Nothing was read back from the server."
     if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
@@ -47,8 +47,8 @@ def _left_behind(receipt: Receipt) -> list[str]:
     return [f"{count(len(objects), 'object')} kept by {receipt.left_with} ({names})"]
 
 
-def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
-    """Said to whoever was slower: who decided, or why it is over."""
+def describe_state(request: Request, decisions: Sequence[Decision]) -> str:
+    """The state of a request as a sentence, with who decided or why it ended. For a caller who lost a race."""
     shown = f"#{request.id}"
     decider = next((d for d in reversed(decisions) if d.verdict in (Verdict.APPROVE, Verdict.DENY)), None)
     by = f" by @{decider.person_name}" if decider else ""
@@ -66,10 +66,10 @@ def what_happened(request: Request, decisions: Sequence[Decision]) -> str:
     }[request.state]
 
 
-def why_not(lost: NotPossible) -> str:
-    """A move that lost its race, said to the person who made it."""
-    shown = f"#{lost.request.id}"
-    special = {
+def describe_obstacle(error: NotPossible) -> str:
+    """Why a transition was not possible, as a sentence for the person who wanted it."""
+    shown = f"#{error.request.id}"
+    sentences = {
         Obstacle.TIMED_OUT: f"{shown} has lapsed: nobody decided in time.",
         Obstacle.ALREADY_DECIDED: f"You have decided {shown} before. A person decides once.",
         Obstacle.GRANT_ENDED: f"{shown} is too late: the access it would have extended has ended.",
@@ -77,4 +77,4 @@ def why_not(lost: NotPossible) -> str:
         Obstacle.REVIEWED: f"{shown} was signed off before.",
         Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
     }
-    return special.get(lost.obstacle) or what_happened(lost.request, lost.decisions)
+    return sentences.get(error.obstacle) or describe_state(error.request, error.decisions)

@@ -1,20 +1,18 @@
-"""Answers to a person who asked for something that is not to be had.
+"""Errors that answer a person: the request, click or command cannot be done.
 
-The text of an ``AccessError`` is for that person and is shown as it stands; everything else that goes wrong is
-logged under a reference, and the person is told the reference.
+The text of an ``AccessError`` is shown to that person as it is. Every other error is logged under a reference, and the
+person sees only the reference.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-
 
 class AccessError(Exception):
-    """Base; ``str`` of it is a sentence for the person who clicked or typed."""
+    """Base class. Its text is one or more sentences for the person who clicked or typed."""
 
 
 class NotUnderstood(AccessError):
-    """What was typed cannot be read; says what would be right."""
+    """The text that was ``typed`` cannot be parsed. ``right`` says what would be accepted."""
 
     def __init__(self, typed: str, right: str) -> None:
         super().__init__(f"I did not understand “{typed}”. {right}")
@@ -22,9 +20,10 @@ class NotUnderstood(AccessError):
 
 
 class Refused(AccessError):
-    """Understood, and the answer is no. ``about`` is what of the ask it is about: what, duration, reason, ticket, hours, limits or people.
+    """The answer is no.
 
-    ``whom``: who can be asked about it, as the policy names them.
+    ``about`` names the part of the request that is refused: what, duration, reason, ticket, hours, limits or people.
+    ``whom`` lists who can be asked about it, as the policy names them.
     """
 
     def __init__(self, reason: str, *, about: str = "what", whom: tuple[str, ...] = ()) -> None:
@@ -34,22 +33,18 @@ class Refused(AccessError):
 
 
 class TooLate(AccessError):
-    """Somebody or the clock was faster; says what happened."""
-
-    def __init__(self, happened: str, *, at: datetime | None = None) -> None:
-        super().__init__(happened)
-        self.at = at
+    """Another person, or a time limit, was first. The text says what happened."""
 
 
-class Unknown(AccessError):
-    """There is no such request, or it is not theirs to see: the two look the same."""
+class UnknownRequest(AccessError):
+    """The request does not exist, or this person may not see it. Both cases have the same text on purpose."""
 
     def __init__(self, shown: str) -> None:
         super().__init__(f"There is no request {shown} that you may see.")
 
 
 class OutOfDate(AccessError):
-    """The button belongs to another or an older ledger."""
+    """The button belongs to another ledger, or to an earlier state of this one."""
 
     def __init__(self) -> None:
         super().__init__("This card is out of date.")

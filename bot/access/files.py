@@ -1,4 +1,4 @@
-"""The configuration in force: loaded as a whole, swapped at once, the last good one kept."""
+"""The configuration files. They are loaded and replaced as a whole; the last valid version stays in force."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from bot.policy.loader import ConfigError, load
 
 
 class Files:
-    """databases.yml and policy.yml as they are in force; ``problems`` says what is wrong with those on disk."""
+    """``config`` is the version in force, ``problems`` is what is wrong with the files on disk.
+
+    ``is_unannounced``: the files changed and ``bot.monitors.configuration`` has not recorded it yet.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config: Config | None = None
         self.problems: ConfigError | None = None
-        self.is_news = False
+        self.is_unannounced = False
         self._seen: tuple[tuple[int, int], ...] | None = None
 
     def forget(self) -> None:
-        """Read them at the next look, whether they seem to have changed or not."""
+        """Load the files at the next ``refresh``, even where their times and sizes are the same."""
         self._seen = None
 
     def refresh(self) -> None:
-        """Load again what changed on disk since the last look; a change that is broken leaves what is in force."""
+        """Load the files where they changed on disk. Invalid files set ``problems`` and leave ``config`` as it is."""
         stamp = tuple(_stamp(self.folder / name) for name in ("databases.yml", "policy.yml"))
         if stamp == self._seen:
             return
-        self._seen, self.is_news = stamp, True
+        self._seen, self.is_unannounced = stamp, True
         try:
             self.config, self.problems = load(self.folder), None
-        except ConfigError as mistake:
-            self.problems = mistake
+        except ConfigError as error:
+            self.problems = error
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""Who is in which group and has which address now. Every function here reads and writes nothing.
+"""Who is in which group, and who has which address, now. The functions only read.
 
-A failed lookup never grants access: a group or an address without an answer is left out.
+A failed lookup never grants access: a group or an address without an answer is left out of the result.
 """
 
 from __future__ import annotations
@@ -20,37 +20,40 @@ NAME_MAX = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Handle:
-    """A handle that the policy names. ``first``: the group it meant when it was pinned. ``group``: the one it means now; None without an answer."""
+    """A handle that the policy names.
+
+    ``first`` is the group it meant when it was pinned. ``group`` is the group it means now; None without an answer.
+    """
 
     name: str
     group: str | None
     first: str | None
 
     @property
-    def is_the_same(self) -> bool:
-        """The group that had the handle first is the one the policy means. False without an answer: its members were perhaps told by an earlier one."""
+    def is_unchanged(self) -> bool:
+        """Whether the handle means the group it was pinned to. False without an answer: the known members may be of another group."""
         return self.group is not None and self.first in (None, self.group)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """``members`` by name, without names that gave no answer and without handles that mean another group than before."""
+    """``members`` by name of group or address. Names without an answer, and handles that mean another group than before, are left out."""
 
     members: Mapping[str, frozenset[str]]
     handles: tuple[Handle, ...]
 
 
 def pin_of(handle: str) -> str:
-    """The name under which the ledger remembers the first group of a handle."""
+    """The key under which the ledger remembers the first group of a handle."""
     return f"pin:{handle}"[:NAME_MAX]
 
 
 async def read(context: Context, config: Config) -> Membership:
-    """Who is in every group, and has every address, that the policy names."""
+    """Who is in each group and has each address that the policy names."""
     members = dict(await context.directory.members(config.directory_names))
     handles = await _handles(context, config)
     for handle in handles:
-        if not handle.is_the_same:
+        if not handle.is_unchanged:
             members.pop(handle.name, None)
     return Membership(members=members, handles=handles)
 
@@ -67,12 +70,12 @@ async def _handles(context: Context, config: Config) -> tuple[Handle, ...]:
 
 
 async def facts(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
-    """As ``gathering.gather``, for questions that must change nothing."""
+    """As ``membership_facts.gather``, for queries: it writes nothing."""
     return Facts(members=(await read(context, config)).members, usage=tally)
 
 
 async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]:
-    """Handles and addresses as the ids that Slack mentions, where it says which; the rest as the policy names them."""
+    """The names as Slack can mention them: handles and addresses as ids where Slack knows them, everything else unchanged."""
     listed = list(names)
     ids = dict(await context.directory.group_ids([name for name in listed if name.startswith("@")]))
     addresses = [name for name in listed if EMAIL.fullmatch(name)]
@@ -82,7 +85,7 @@ async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]
 
 
 async def remembered_groups(context: Context) -> dict[str, frozenset[str]]:
-    """Who was in each group when the bot last looked: for what is judged without Slack."""
+    """Who was in each group at the last check of ``bot.monitors.groups``, for evaluations without Slack."""
     found: dict[str, frozenset[str]] = {}
     for name in await context.ledger.seen_names("group:"):
         if (people := await context.ledger.seen(name)) is not None:

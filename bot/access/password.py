@@ -1,4 +1,4 @@
-"""Ask for a new password for a live grant, or have one shown. The old one ends, open sessions live on."""
+"""A new password for a live grant: in its credential message, or shown once. The old password stops working; open sessions stay open."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import string
 
 from adapters.base import Adapter, AdapterError, Endpoint
 from bot.access.context import Context
-from bot.access.descriptions import what_happened, why_not
-from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.descriptions import describe_obstacle, describe_state
+from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import Person
-from bot.access.results import Shown
 from bot.access.targets import level_of, target_of
+from bot.access.use_case_types import ShownPassword
 from storage.audit_log import AuditKind
 from storage.commands import ShowPassword
 from storage.errors import NotPossible
@@ -24,12 +24,15 @@ PASSWORD_LENGTH = 32
 
 
 async def renew(context: Context, person: Person, request: Request) -> None:
-    """The requester asks for a new password; it appears in the credential message. Raises Unknown for all others, TooLate after the end."""
+    """Plan the task that sets a new password and shows it in the credential message.
+
+    Raises UnknownRequest for everybody but the requester, and TooLate where the grant is not live or its rule delivers by ``reveal``.
+    """
     if request.requester_id != person.id:
-        raise Unknown(f"#{request.id}")
+        raise UnknownRequest(f"#{request.id}")
     request = await context.ledger.request(request.id)
     if request.terms.delivery == "reveal" or not await _is_usable(context, request):
-        raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
+        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
     plan = TaskPlan(
         kind=TaskKind.RENEW_PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
     )
@@ -37,45 +40,51 @@ async def renew(context: Context, person: Person, request: Request) -> None:
 
 
 async def revealable(context: Context, person: Person, request: Request) -> Request:
-    """The live grant whose password is shown on demand, for its requester. Raises Unknown, Refused, TooLate."""
+    """The live grant whose rule delivers by ``reveal``, for its requester.
+
+    Raises UnknownRequest for everybody else, Refused where the rule delivers by message, TooLate where the grant is not live.
+    """
     if request.requester_id != person.id:
-        raise Unknown(f"#{request.id}")
+        raise UnknownRequest(f"#{request.id}")
     request = await context.ledger.request(request.id)
     if request.terms.delivery != "reveal":
         raise Refused(f"The password of #{request.id} is in its credential message.")
     if not await _is_usable(context, request):
-        raise TooLate(what_happened(request, await context.ledger.decisions(request.id)))
+        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
     return request
 
 
 async def _is_usable(context: Context, request: Request) -> bool:
-    """Active and before its end: a revocation may be late."""
+    """ACTIVE and before its end. The state alone is not enough: a revocation may be late."""
     is_before_end = request.expires_at is not None and await context.ledger.now() < request.expires_at
     return request.state is State.ACTIVE and is_before_end
 
 
-async def reveal(context: Context, person: Person, request: Request) -> Shown:
-    """Set a fresh password and hand it to whoever shows it; on the record before it is seen. Open sessions live on."""
+async def reveal(context: Context, person: Person, request: Request) -> ShownPassword:
+    """Set a new password and return it, to be shown once. The audit event is written before anybody sees it.
+
+    Raises what ``revealable`` raises, and Refused where the server does not take the password.
+    """
     request = await revealable(context, person, request)
     assert request.username is not None, "an active grant has its user"
-    username, level, fresh = request.username, level_of(request), make_password()
+    username, level, password = request.username, level_of(request), make_password()
 
-    def renewed(adapter: Adapter) -> Endpoint:
-        adapter.set_password(username, fresh)
+    def set_password(adapter: Adapter) -> Endpoint:
+        adapter.set_password(username, password)
         return adapter.endpoint(level)
 
     try:
-        endpoint = await context.engines.call(target_of(request), renewed)
-    except AdapterError as trouble:
-        raise Refused(f"No password for #{request.id} now: {trouble}. Please try again.") from None
+        endpoint = await context.engines.call(target_of(request), set_password)
+    except AdapterError as error:
+        raise Refused(f"No password for #{request.id} now: {error}. Please try again.") from None
     try:
         request = await context.ledger.advance(request.id, ShowPassword(actor=person.id))
-    except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
+    except NotPossible as error:
+        raise TooLate(describe_obstacle(error)) from None
     shown = [e for e in await context.ledger.history(request.id) if e.kind == AuditKind.PASSWORD_SHOWN]
-    return Shown(request=request, endpoint=endpoint, times=len(shown), password=fresh)
+    return ShownPassword(request=request, endpoint=endpoint, times=len(shown), password=password)
 
 
 def make_password() -> str:
-    """190 bits of letters and digits: nothing to quote in a URL, a shell or SQL."""
+    """32 random letters and digits (190 bits). They need no quoting in a URL, a shell or SQL."""
     return "".join(secrets.choice(ALPHABET) for _ in range(PASSWORD_LENGTH))

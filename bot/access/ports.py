@@ -1,6 +1,6 @@
-"""What the verbs need from Slack, said without Slack: who people are, and where to say things.
+"""What the use cases and jobs need from Slack, as protocols: the directory and the messenger.
 
-``Notice`` names *what* is to be shown; how it looks is ``bot.slack.render``'s affair alone.
+A ``Notice`` is *what* a message shows. ``bot.slack.render`` alone decides how it looks.
 """
 
 from __future__ import annotations
@@ -12,70 +12,77 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Someone as the directory knows them now. ``is_member``: a full member of our own workspace or organisation, active, no guest, no bot."""
+    """A person as the directory knows them now.
+
+    ``is_member``: an active full member of this workspace or organisation, no guest and no bot. ``not_member_reason`` says
+    why not, in a few words.
+    """
 
     id: str
     name: str
     is_member: bool
-    why_not: str = ""
+    not_member_reason: str = ""
 
     @property
     def is_operator(self) -> bool:
-        """The command line: whoever may run it has the store and the configuration in hand."""
+        """The person uses the command line. Whoever can run it controls the ledger and the configuration already."""
         return self.id.startswith("cli:")
 
 
 class DirectoryUnavailable(Exception):
-    """The directory gave no answer. Whoever asked must take that as a no."""
+    """The directory gave no answer. The caller must treat that as a no."""
 
 
 class Directory(Protocol):
-    """People, as Slack has them; answers are at most 60 s old."""
+    """People and groups, as Slack has them. Answers about people are at most 60 seconds old."""
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
-        """Raises DirectoryUnavailable; an unknown id is a Person that is not ours."""
+        """The person with this id; an unknown id gives a Person that is no member. ``fresh``: do not answer from the cache.
+
+        Raises DirectoryUnavailable.
+        """
 
     async def team_id(self) -> str:
-        """Our own workspace. Raises DirectoryUnavailable while Slack was never reached."""
+        """The id of this workspace. Raises DirectoryUnavailable until Slack was reached once."""
 
     async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
-        """Those of ``people`` who are not in the channel and would not see what is posted there. Raises DirectoryUnavailable."""
+        """Those of ``people`` who are not in the channel and so do not see its messages. Raises DirectoryUnavailable."""
 
     async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Who is in each of these groups (``S…`` ids, ``@handles``) or has this e-mail address: one person, or nobody.
+        """Who is in each of these groups (``S…`` ids, ``@handles``), or has this e-mail address (one person, or nobody).
 
-        A name that got no answer is missing in the result: whoever reads it takes that as unknown, never as nobody.
-        Never raises. Groups are at most a minute old; an address is believed for some minutes.
+        A name without an answer is missing in the result: that means unknown, never nobody. Never raises. Groups are at
+        most one minute old, addresses some minutes.
         """
 
     async def group_ids(self, handles: Collection[str]) -> Mapping[str, str]:
-        """``@handle`` → the id of the group that has it now; handles that gave no answer, or that nobody has, are missing."""
+        """``@handle`` → the id of the group that has it now. Handles without an answer or without a group are missing."""
 
     def forget(self, person_id: str) -> None:
-        """What is known of this person is old: ask again next time."""
+        """Drop what is cached about this person."""
 
     def forget_groups(self) -> None:
-        """Groups changed: ask again next time."""
+        """Drop what is cached about groups."""
 
 
 class DeliveryError(Exception):
-    """A message could not be shown. The sentence holds no text of the message."""
+    """A message could not be posted or updated. The error text holds no text of the message."""
 
 
 class Delayed(DeliveryError):
-    """Try again, not before ``retry_after`` seconds where Slack named a time."""
+    """A retry may help. ``retry_after`` is the pause in seconds that Slack asked for; None where it named none."""
 
-    def __init__(self, why: str, *, retry_after: float | None = None) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(reason)
         self.retry_after = retry_after
 
 
 class Undeliverable(DeliveryError):
-    """It will not help to try again: no such channel, not a member, archived, messages closed."""
+    """A retry does not help: no such channel, the bot is not in it, it is archived, or the person takes no messages."""
 
 
 class MessageGone(Undeliverable):
-    """The message to be redrawn was deleted."""
+    """The message to be updated was deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +95,14 @@ class Posted:
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """What is to be shown. ``bot.notifications.notices`` has one class for each kind."""
+    """What a message shows. ``bot.notifications.notices`` has one class for each kind."""
 
 
 class Messenger(Protocol):
-    """The only way anything is said. Raises Delayed, Undeliverable or MessageGone and nothing else."""
+    """Posts and updates messages. Its methods raise Delayed, Undeliverable or MessageGone and nothing else."""
 
     async def post(self, channel: str, notice: Notice, *, thread: str | None = None) -> Posted:
-        """Show it in a channel, in the ``thread`` of a message there, or in the bot's DM with a person when given a person's id."""
+        """Post to a channel, to the ``thread`` of a message there, or, given a person's id as ``channel``, to the DM with that person."""
 
     async def update(self, posted: Posted, notice: Notice) -> None:
-        """Replace what a message shows, in place."""
+        """Replace the content of a message."""

@@ -1,4 +1,4 @@
-"""Questions: list, status, databases, explain, and who may see the answers. Nothing here changes anything."""
+"""The read-only use cases: list, status, databases, explain, and who may see their answers. They change nothing."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import asyncio
 from adapters.base import AdapterError
 from bot.access import membership
 from bot.access.context import Context
-from bot.access.errors import OutOfDate, Refused, Unknown
+from bot.access.errors import OutOfDate, Refused, UnknownRequest
 from bot.access.ports import Person
-from bot.access.results import StatusView, Typed
 from bot.access.targets import target_of
+from bot.access.use_case_types import RequestInput, StatusView
 from bot.policy import authorization, evaluation, questions
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from storage.audit_log import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
 from storage.records import AuditEvent, Request, State
 
-NUMBER_MAX = 18
+REQUEST_ID_MAX_DIGITS = 18
 POLICY = "policy"
-"""The actor of what follows from the policy alone."""
-ACTIVITY_WITHIN = 2.0
-"""Seconds to wait for a server's count of sessions: an answer in Slack is not kept waiting for it."""
+"""The actor of audit events that follow from the policy alone."""
+ACTIVITY_TIMEOUT_SECONDS = 2.0
+"""How long to wait for a server's count of sessions. The answer in Slack comes without it after that."""
 
 
 async def last_event(context: Context) -> int | None:
-    """Where the record ends now; None where the ledger does not answer. For ``changes_since``."""
+    """The number of the newest audit event, for ``changes_since``. None where the ledger does not answer."""
     try:
         return await context.ledger.last_event()
     except LedgerError:
@@ -33,20 +33,20 @@ async def last_event(context: Context) -> int | None:
 
 
 async def changes_since(context: Context, person_id: str, last: int | None) -> tuple[AuditEvent, ...] | None:
-    """What this person changed after the event ``last``, and what the policy changed, which may be part of it. None: nobody knows."""
+    """The changes of this person, and those of the policy, after the event ``last``. None where that is not known."""
     if last is None:
         return None
     try:
         events = await context.ledger.events_by((person_id, POLICY), after=last)
-    except Exception:  # noqa: BLE001 - asked in trouble: whatever goes wrong here too, nothing is certain
+    except Exception:  # noqa: BLE001 - called after another failure: any further error means that the changes are not known
         return None
     return tuple(event for event in events if event.kind != AuditKind.CLICK_REFUSED)
 
 
 async def by_token(context: Context, token: str) -> Request:
-    """The request of a button's value ``42.<key>``. Raises OutOfDate for another or an older ledger's."""
+    """The request of a button, whose value is ``42.<key>``. Raises OutOfDate where this ledger has no request with that id and key."""
     number, _, key = token.partition(".")
-    if not (number.isascii() and number.isdigit() and len(number) <= NUMBER_MAX):
+    if not (number.isascii() and number.isdigit() and len(number) <= REQUEST_ID_MAX_DIGITS):
         raise OutOfDate
     try:
         request = await context.ledger.request(int(number))
@@ -58,22 +58,22 @@ async def by_token(context: Context, token: str) -> Request:
 
 
 async def visible(context: Context, person: Person, request_id: int) -> Request:
-    """The request, for its requester, those who decided or could, and admins. Raises Unknown for all others."""
+    """The request, for its requester, for people who decided or could decide it, and for admins. Raises UnknownRequest for all others."""
     try:
         request = await context.ledger.request(request_id)
     except NoSuchRequest:
-        raise Unknown(f"#{request_id}") from None
+        raise UnknownRequest(f"#{request_id}") from None
     if person.is_operator or request.requester_id == person.id:
         return request
     decisions = await context.ledger.decisions(request_id)
-    config = context.in_force()
+    config = context.config_in_force()
     if not authorization.may_see(config, request, decisions, person.id, await membership.facts(context, config)):
-        raise Unknown(f"#{request_id}")
+        raise UnknownRequest(f"#{request_id}")
     return request
 
 
 async def status(context: Context, person: Person, request_id: int) -> StatusView:
-    """State, who decided, sessions seen. Raises Unknown."""
+    """The request with its decisions, audit events and open sessions. Raises UnknownRequest."""
     request = await visible(context, person, request_id)
     return StatusView(
         request=request,
@@ -84,13 +84,13 @@ async def status(context: Context, person: Person, request_id: int) -> StatusVie
 
 
 async def sessions(context: Context, request: Request) -> int | None:
-    """How many sessions the user has now, or None where there is no answer within ``ACTIVITY_WITHIN``."""
+    """How many sessions the user has now. None where the server does not answer within ``ACTIVITY_TIMEOUT_SECONDS``."""
     if request.state is not State.ACTIVE or request.username is None:
         return None
     username = request.username
-    asked = context.engines.call(target_of(request), lambda adapter: adapter.activity([username]))
+    call = context.engines.call(target_of(request), lambda adapter: adapter.activity([username]))
     try:
-        seen = await asyncio.wait_for(asked, ACTIVITY_WITHIN)
+        seen = await asyncio.wait_for(call, ACTIVITY_TIMEOUT_SECONDS)
     except (AdapterError, TimeoutError):
         return None
     return sum(a.sessions for a in seen if a.username == username)
@@ -99,7 +99,10 @@ async def sessions(context: Context, request: Request) -> int | None:
 async def listing(
     context: Context, person: Person, *, database: str | None = None, other: str | None = None
 ) -> tuple[Request, ...]:
-    """Waiting requests and live grants: one's own, or of a database or a person, as far as they are this person's to see."""
+    """Pending requests and live grants that this person may see, by id.
+
+    They are those of the person ``other`` and of the ``database``; without both, the person's own.
+    """
     if database is None and other is None:
         other = person.id
     waiting = await context.ledger.pending_requests(person_id=other, database=database)
@@ -111,40 +114,43 @@ async def listing(
 async def _may_see(context: Context, person: Person, request: Request) -> bool:
     try:
         await visible(context, person, request.id)
-    except (Unknown, Refused):
+    except (UnknownRequest, Refused):
         return False
     return True
 
 
 async def databases(context: Context, person: Person) -> tuple[CatalogEntry, ...]:
-    """What this person may ask for by today's policy."""
-    config = context.in_force()
+    """The databases and levels that this person may request by the policy in force."""
+    config = context.config_in_force()
     return catalog_entries(config, person.id, await membership.facts(context, config))
 
 
 def levels(context: Context, database: str) -> tuple[str, ...]:
-    """The names of a database's levels, whoever may have them; none where there is no such database."""
-    entry = context.in_force().databases.get(database)
+    """The names of all access levels of a database. Empty where the database is not configured."""
+    entry = context.config_in_force().databases.get(database)
     return tuple(entry.levels) if entry else ()
 
 
 async def explain(
-    context: Context, person: Person, typed: Typed, *, other: str | None = None
+    context: Context, person: Person, wanted: RequestInput, *, other: str | None = None
 ) -> questions.Allowed | questions.NotAllowed | questions.MissingPart:
-    """Which rule answers, and why; nothing is requested. Others' answers are for approvers of that database and admins."""
-    config, asker = context.in_force(), other or person.id
+    """Which rule answers this request of ``person`` (or of ``other``), and why. Nothing is requested.
+
+    Raises Refused where the person asks for ``other`` and is neither an approver of that database nor an admin.
+    """
+    config, requester_id = context.config_in_force(), other or person.id
     now = await context.ledger.now()
-    tally = await context.ledger.usage(asker, typed.database, now=now) if typed.database else None
+    tally = await context.ledger.usage(requester_id, wanted.database, now=now) if wanted.database else None
     facts = await membership.facts(context, config, tally=tally)
-    if asker != person.id and not authorization.may_see_others(config, person.id, typed.database, facts):
+    if requester_id != person.id and not authorization.may_see_others(config, person.id, wanted.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")
     question = questions.PolicyQuestion(
-        person_id=asker,
-        database=typed.database,
-        level=typed.level,
-        duration=typed.duration,
-        reason=typed.reason,
-        kind=typed.kind,
+        person_id=requester_id,
+        database=wanted.database,
+        level=wanted.level,
+        duration=wanted.duration,
+        reason=wanted.reason,
+        kind=wanted.kind,
         at=now,
         needs_reason=False,
     )

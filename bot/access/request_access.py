@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bot.access import gathering, journal
+from bot.access import log_events, membership_facts
 from bot.access.context import NO_DIRECTORY, Context
-from bot.access.decide import approve_alone
-from bot.access.descriptions import why_not
-from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.decide import approve_by_policy
+from bot.access.descriptions import describe_obstacle
+from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import DirectoryUnavailable, Person
-from bot.access.results import FormNeeded, RequestOutcome, Typed
+from bot.access.use_case_types import FormNeeded, RequestInput, RequestOutcome
 from bot.policy import evaluation, questions
 from bot.policy.catalog import catalog_entries
 from bot.policy.config import Config
@@ -20,101 +20,108 @@ from storage.commands import CancelRequest
 from storage.errors import LimitReached, NoSuchRequest, NotPossible
 from storage.records import Draft, Request, RequestKind, UsageCounts
 
-ROUNDS = 5
-"""How often an ask is judged anew because others asked meanwhile."""
+SUBMIT_ATTEMPTS = 5
+"""How often a request is evaluated again because another request used up a limit meanwhile."""
 
 
 async def request_access(
-    context: Context, person: Person, typed: Typed, *, grant: Request | None = None
+    context: Context, person: Person, wanted: RequestInput, *, grant: Request | None = None
 ) -> RequestOutcome:
-    """Judge the ask by today's policy and put it on the record; what needs nobody's approval is approved at once.
+    """Evaluate the request by the policy in force and submit it. A request that needs no approval is approved at once.
 
-    ``grant`` is what an extension is about. Raises Refused, FormNeeded, or TooLate where the grant has just ended.
+    ``grant`` is the grant to be extended; None for access and break-glass. Raises Refused where the policy or a limit does
+    not allow it, FormNeeded where something is missing, TooLate where the grant to be extended has just ended.
     """
-    for _ in range(ROUNDS):
-        config = context.in_force()
-        facts = await gathering.gather_about(context, config, person, typed.database)
-        question = await _question(context, person, typed, grant)
-        try:
-            answer = await _allowed(context, config, question, facts, typed)
-        except Refused as no:
-            journal.refused(person, str(no), database=typed.database, level=typed.level)
-            raise
+    for _ in range(SUBMIT_ATTEMPTS):
+        config = context.config_in_force()
+        facts = await membership_facts.gather_for_request(context, config, person, wanted.database)
+        question = await _question(context, person, wanted, grant)
+        answer = await _allowed(context, config, question, facts, person=person, wanted=wanted)
         try:
             request, is_new = await context.ledger.submit(
-                await _draft(context, person, typed, answer, grant), is_allowed=_still(config, question, facts)
+                await _draft(context, person, wanted, answer, grant), is_allowed=_still_allowed(config, question, facts)
             )
         except LimitReached:
             continue
-        except NotPossible as lost:
-            raise TooLate(why_not(lost)) from None
-        return await _granted_at_once(context, RequestOutcome(request=request, is_new=is_new))
-    raise Refused("Too much is asked at once; please try again.")
+        except NotPossible as error:
+            raise TooLate(describe_obstacle(error)) from None
+        return await _approve_without_approvers(context, RequestOutcome(request=request, is_new=is_new))
+    raise Refused("Too many requests at the same time; please try again.")
 
 
-def _still(config: Config, question: questions.PolicyQuestion, facts: Facts) -> Callable[[UsageCounts], bool]:
-    """The answer with what the ledger counts in the very transaction that writes the ask."""
+def _still_allowed(config: Config, question: questions.PolicyQuestion, facts: Facts) -> Callable[[UsageCounts], bool]:
+    """A check for the transaction that writes the request: still allowed, with the counts of that transaction."""
     return lambda tally: isinstance(
         evaluation.evaluate(config, question, replace(facts, usage=tally)), questions.Allowed
     )
 
 
 async def _allowed(
-    context: Context, config: Config, question: questions.PolicyQuestion, facts: Facts, typed: Typed
+    context: Context,
+    config: Config,
+    question: questions.PolicyQuestion,
+    facts: Facts,
+    *,
+    person: Person,
+    wanted: RequestInput,
 ) -> questions.Allowed:
+    """The terms of the request. Raises FormNeeded where something is missing, Refused where the policy says no."""
     answer = evaluation.evaluate(config, question, facts)
     if isinstance(answer, questions.MissingPart):
         mine = catalog_entries(config, question.person_id, facts, question.kind)
-        raise FormNeeded(typed, mine, answer.part, grant=question.grant)
+        raise FormNeeded(wanted, mine, answer.part, grant=question.grant)
     if isinstance(answer, questions.NotAllowed):
         if answer.about == "people":
-            await gathering.report_refusal(context, answer)
+            await membership_facts.alert_about_refusal(context, answer)
+        log_events.request_refused(person, answer.reason, database=wanted.database, level=wanted.level)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
     return answer
 
 
-async def _granted_at_once(context: Context, asked: RequestOutcome) -> RequestOutcome:
-    """Nobody is asked where the policy names nobody. Break-glass waits until somebody was told."""
-    if asked.request.terms.stages or asked.request.kind is RequestKind.BREAK_GLASS:
-        return asked
+async def _approve_without_approvers(context: Context, outcome: RequestOutcome) -> RequestOutcome:
+    """Approve at once where the policy names no approvers. A break-glass request first waits until a reviewer is notified."""
+    if outcome.request.terms.stages or outcome.request.kind is RequestKind.BREAK_GLASS:
+        return outcome
     try:
-        return replace(asked, request=await approve_alone(context, asked.request))
-    except Refused as no:
-        return replace(asked, not_yet=str(no))  # a refusal would say that nothing was stored
+        return replace(outcome, request=await approve_by_policy(context, outcome.request))
+    except Refused as error:
+        return replace(outcome, not_yet=str(error))  # raising it would say that nothing was stored
 
 
-async def _question(context: Context, person: Person, typed: Typed, grant: Request | None) -> questions.PolicyQuestion:
+async def _question(
+    context: Context, person: Person, wanted: RequestInput, grant: Request | None
+) -> questions.PolicyQuestion:
     return questions.PolicyQuestion(
         person_id=person.id,
-        database=typed.database,
-        level=typed.level,
-        duration=typed.duration,
-        reason=typed.reason,
-        kind=typed.kind,
+        database=wanted.database,
+        level=wanted.level,
+        duration=wanted.duration,
+        reason=wanted.reason,
+        kind=wanted.kind,
         at=await context.ledger.now(),
         grant=grant,
     )
 
 
 async def _draft(
-    context: Context, person: Person, typed: Typed, answer: questions.Allowed, grant: Request | None
+    context: Context, person: Person, wanted: RequestInput, answer: questions.Allowed, grant: Request | None
 ) -> Draft:
-    assert typed.database is not None, "judged as complete"
+    assert wanted.database is not None, "evaluated as complete"
     return Draft(
-        kind=typed.kind,
-        team_id=await _team(context),
+        kind=wanted.kind,
+        team_id=await _team_id(context),
         requester_id=person.id,
         requester_name=person.name,
-        database=typed.database,
+        database=wanted.database,
         level=str(answer.terms.level["name"]),
-        reason=(typed.reason or "").strip(),
+        reason=(wanted.reason or "").strip(),
         terms=answer.terms,
         ticket=answer.ticket,
         parent_id=grant.id if grant else None,
     )
 
 
-async def _team(context: Context) -> str:
+async def _team_id(context: Context) -> str:
     try:
         return await context.directory.team_id()
     except DirectoryUnavailable:
@@ -122,14 +129,17 @@ async def _team(context: Context) -> str:
 
 
 async def cancel(context: Context, person: Person, request_id: int) -> Request:
-    """The requester withdraws what nobody has decided. Raises Unknown for everybody else, TooLate where it was decided."""
+    """Withdraw a pending request. Returns it CANCELLED.
+
+    Raises UnknownRequest for everybody but the requester, and TooLate where it is decided.
+    """
     try:
         request = await context.ledger.request(request_id)
     except NoSuchRequest:
-        raise Unknown(f"#{request_id}") from None
+        raise UnknownRequest(f"#{request_id}") from None
     if request.requester_id != person.id:
-        raise Unknown(f"#{request_id}")
+        raise UnknownRequest(f"#{request_id}")
     try:
         return await context.ledger.advance(request_id, CancelRequest(actor=person.id))
-    except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
+    except NotPossible as error:
+        raise TooLate(describe_obstacle(error)) from None

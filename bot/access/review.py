@@ -1,33 +1,28 @@
-"""Sign off a break-glass grant."""
+"""Sign off a break-glass grant: a reviewer confirms that the access was in order."""
 
 from __future__ import annotations
 
-import structlog
-
-from bot.access import gathering, journal
+from bot.access import log_events, membership_facts
 from bot.access.context import Context
-from bot.access.descriptions import why_not
+from bot.access.descriptions import describe_obstacle
 from bot.access.errors import Refused, TooLate
 from bot.access.ports import Person
 from bot.policy import authorization
-from storage.audit_log import AuditKind
 from storage.commands import SignOff
 from storage.errors import NotPossible
 from storage.records import Decision, Request, RequestKind, Verdict
 
-log = structlog.get_logger(__name__)
-
 
 async def sign_off(context: Context, person: Person, request: Request) -> Request:
-    """Someone else answers for what was done. Raises Refused where it is not theirs to do, TooLate where it was done."""
-    request, config = await context.ledger.request(request.id), context.in_force()
-    no = authorization.may_review(config, request, person.id, await gathering.gather(context, config))
-    if no is not None:
-        await context.ledger.record(
-            AuditKind.CLICK_REFUSED, actor=person.id, request_id=request.id, facts={"verb": "review"}
-        )
-        journal.click_refused(person, "review", request.id)
-        raise Refused(no.reason)
+    """Record the sign-off of a reviewer, who is never the requester.
+
+    Raises Refused where this person is no reviewer, and TooLate where it is signed off already or was never granted.
+    """
+    request, config = await context.ledger.request(request.id), context.config_in_force()
+    refusal = authorization.may_review(config, request, person.id, await membership_facts.gather(context, config))
+    if refusal is not None:
+        await log_events.click_refused(context, person, "review", request.id)
+        raise Refused(refusal.reason)
     if request.kind is RequestKind.BREAK_GLASS and not request.needs_review and request.reviewed_at is None:
         raise TooLate(f"#{request.id} was never given: there is nothing to sign off.")
     decision = Decision(
@@ -40,5 +35,5 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
     )
     try:
         return await context.ledger.advance(request.id, SignOff(actor=person.id, decision=decision))
-    except NotPossible as lost:
-        raise TooLate(why_not(lost)) from None
+    except NotPossible as error:
+        raise TooLate(describe_obstacle(error)) from None

@@ -1,4 +1,4 @@
-"""Where the user of a grant is: server and level as they were frozen, and the servers of all databases in force."""
+"""Targets and levels: those frozen in a request, and those of the configured databases."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from storage.records import Request
 
 
 def target_of(request: Request) -> Target:
-    """The server as it was frozen; with the identity it had at the start every connection is checked."""
+    """The target as it was frozen at the approval. Its identity, frozen at START, is checked at every connection."""
     assert request.target is not None, "an approved request has its target"
     return replace(Target.from_json(request.target), identity=request.identity)
 
 
 def level_of(request: Request) -> Level:
-    """The level as it was on the card."""
+    """The access level as it was frozen at the submission."""
     return Level.from_json(request.terms.level)
 
 
-def one_each(targets: Iterable[Target]) -> list[Target]:
-    """One target of each server: the first of those that share engine, address and where their users are kept."""
+def unique_servers(targets: Iterable[Target]) -> list[Target]:
+    """One target for each server: the first of those with the same engine, address, admin role and schema of dbaccess."""
     found: dict[tuple[str, str, str | None, str], Target] = {}
     for one in targets:
         found.setdefault((one.engine, one.admin_url, one.admin_role, one.ops_schema), one)
     return list(found.values())
 
 
-def configured(context: Context) -> list[Target]:
-    """The targets of all databases in force."""
+def configured_targets(context: Context) -> list[Target]:
+    """The targets of all databases in the configuration in force."""
     config = context.files.config
     return [
         target(name, entry, prefix=context.prefix, ledger=context.ledger.id)

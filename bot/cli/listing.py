@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bot.access import queries
 from bot.access.descriptions import describe_receipt
-from bot.app import offline, operator
+from bot.app import command_line_context, operator
 from bot.cli import common
 from bot.durations import format_duration
 from storage.records import AuditEvent, Decision, Request
@@ -38,7 +38,7 @@ def list_requests(
 
 
 async def _fetch_requests(*, all_: bool, database: str | None, person: str | None) -> tuple[Request, ...]:
-    async with offline(common.quiet_settings()) as context:
+    async with command_line_context(common.quiet_settings()) as context:
         if all_:
             return await context.ledger.requests(person_id=person, database=database)
         live = await context.ledger.live_grants(person_id=person, database=database)
@@ -86,7 +86,7 @@ def show(
 
 
 async def _fetch_request(request_id: int) -> tuple[Request, tuple[Decision, ...], tuple[AuditEvent, ...]]:
-    async with offline(common.quiet_settings()) as context:
+    async with command_line_context(common.quiet_settings()) as context:
         request = await queries.visible(context, operator(), request_id)
         return request, await context.ledger.decisions(request_id), await context.ledger.history(request_id)
 
@@ -117,6 +117,6 @@ def _grant_lines(request: Request) -> list[str]:
 def parse_request_number(text: str) -> int:
     """Parse ``42`` or ``#42``. Anything else is wrong usage."""
     digits = text.removeprefix("#")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= queries.NUMBER_MAX):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= queries.REQUEST_ID_MAX_DIGITS):
         raise common.usage_error(f"{text} is not a request number; it looks like 42 or #42.")
     return int(digits)

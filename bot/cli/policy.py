@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.access.membership import remembered_groups
-from bot.app import offline
+from bot.app import command_line_context
 from bot.cli import common
 from bot.cli.listing import PIPED_WIDTH
 from bot.durations import parse_duration, parse_moment
@@ -200,7 +200,7 @@ def replay(
 
 
 async def _replayed(config: Config, since: timedelta) -> tuple[ReplayResult, ...]:
-    async with offline(common.quiet_settings()) as context:
+    async with command_line_context(common.quiet_settings()) as context:
         begin = await context.ledger.now() - since
         found = [r for r in await context.ledger.requests() if r.requested_at >= begin or r.is_live]
         past = [

@@ -17,7 +17,7 @@ from bot.access import revoke as verbs
 from bot.access.context import Context
 from bot.access.descriptions import describe_receipt
 from bot.access.errors import AccessError, TooLate
-from bot.app import offline, operator
+from bot.app import command_line_context, operator
 from bot.cli import common
 from bot.cli.listing import parse_request_number
 from bot.jobs.registry import JOBS
@@ -73,7 +73,7 @@ async def _revoke(
 ) -> tuple[list[Request], list[str]]:
     """End the grants. Returns those that ended or are ending, and the refusals. A refusal does not stop the others."""
     refused: list[str] = []
-    async with offline(common.quiet_settings(to_end=True)) as context:
+    async with command_line_context(common.quiet_settings(to_end=True)) as context:
         if not numbers:
             numbers = sorted(r.id for r in await context.ledger.live_grants(person_id=person, database=database))
         begun = []

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.base import AdapterError
-from bot.app import offline, operator
+from bot.app import command_line_context, operator
 from bot.cli import common
 from bot.monitors import servers
 
@@ -37,7 +37,7 @@ def sweep(
 async def _sweep(*, fix: bool) -> tuple[servers.SweepResult, dict[str, str]]:
     """By username, what became of it."""
     ended: dict[str, str] = {}
-    async with offline(common.quiet_settings(to_end=True)) as context:
+    async with command_line_context(common.quiet_settings(to_end=True)) as context:
         found = await servers.find_strays(context)
         for stray in found.strays if fix else ():
             if stray.kind is not servers.StrayKind.ORPHAN:

@@ -1,4 +1,4 @@
-"""Move the end of a live grant on its server, after an extension was applied."""
+"""Move the expiry of a live grant on its server after an extension was applied."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bot.engines import Share
 from bot.jobs.job import JobContext
 from storage.records import Request, State
 
-ALERT_AT = 3
+ALERT_AT_TRY = 3
 
 
 async def move_expiry(context: Context, job: JobContext) -> None:
-    """Effect of ``move_expiry``, in the grant's own lock key: the server's end follows the ledger's. Sessions live on.
+    """Job of ``move_expiry``, under the lock key of the grant's user. Open sessions stay open.
 
-    Until it is done the server may end the grant earlier than the ledger, never later.
+    Until it is done, the server may end the grant earlier than the ledger, never later.
     """
     grant = await job.request()
     if grant.state is not State.ACTIVE or grant.username is None or grant.expires_at is None:
@@ -26,25 +26,25 @@ async def move_expiry(context: Context, job: JobContext) -> None:
     username, remaining = grant.username, grant.expires_at - await context.ledger.now()
     if remaining <= timedelta(0):
         return
-    await job.hold()
+    await job.check_claim()
     try:
         await context.engines.call(
             target_of(grant),
             lambda adapter: adapter.set_expiry(username, remaining.total_seconds()),
             share=Share.GRANTS,
         )
-    except ServerDown as away:
-        if job.tries == ALERT_AT:
-            await _alert(context, grant, f"{grant.database} does not answer ({away})")
+    except ServerDown as error:
+        if job.tries == ALERT_AT_TRY:
+            await _alert(context, grant, f"{grant.database} does not answer ({error})")
         raise
-    except (Rejected, ForeignUser) as no:
-        await _alert(context, grant, str(no))
+    except (Rejected, ForeignUser) as error:
+        await _alert(context, grant, str(error))
 
 
-async def _alert(context: Context, grant: Request, why: str) -> None:
+async def _alert(context: Context, grant: Request, reason: str) -> None:
     await raise_alert(
         context,
         grant,
-        f"The end of #{grant.id} was moved, but not on the server: {why}.",
-        steps=("The server may end it at its former end; the requester can ask anew.",),
+        f"The end of #{grant.id} was moved, but not on the server: {reason}.",
+        steps=("The server may end it at its former end; the requester can request access again.",),
     )

@@ -9,41 +9,41 @@ from bot.access.password import make_password
 from bot.access.targets import level_of, target_of
 from bot.engines import Share
 from bot.jobs.job import JobContext
-from bot.notifications.credentials import credentials, deliver
+from bot.notifications.credentials import credentials_notice, deliver
 from storage.commands import RenewPassword, Repair
 from storage.errors import NotPossible
 from storage.records import Purpose, Request, State
 from storage.transitions import Obstacle
 
 
-async def password(context: Context, job: JobContext) -> None:
-    """Effect of the ``password`` task: asked for by the requester, or the ``remedy`` of an active grant."""
+async def renew_password(context: Context, job: JobContext) -> None:
+    """Job of ``renew_password``. The requester asked for it, or the ``repair`` of an active grant needs it."""
     request = await job.request()
     if request.state is State.ACTIVE:
-        await _set_fresh_password(context, job, request, is_repair=bool(job.payload.get("mends")))
+        await _set_new_password(context, job, request, is_repair=bool(job.payload.get("mends")))
 
 
-async def _set_fresh_password(context: Context, job: JobContext, request: Request, *, is_repair: bool) -> None:
-    """Set it on the server, then show it in the credential message. A retry sets another one, so the message is never behind for long."""
+async def _set_new_password(context: Context, job: JobContext, request: Request, *, is_repair: bool) -> None:
+    """Set a new password on the server, then show it in the credential message. A retry sets another one and shows that."""
     assert request.username is not None, "an active grant has its user"
-    username, level, fresh = request.username, level_of(request), make_password()
+    username, level, password = request.username, level_of(request), make_password()
 
-    def renewed(adapter: Adapter) -> Endpoint:
-        adapter.set_password(username, fresh)
+    def set_password(adapter: Adapter) -> Endpoint:
+        adapter.set_password(username, password)
         return adapter.endpoint(level)
 
-    await job.hold()
+    await job.check_claim()
     try:
-        endpoint = await context.engines.call(target_of(request), renewed, share=Share.GRANTS)
-    except Rejected as no:
-        await raise_alert(context, request, f"No new password for #{request.id} on {request.database}: {no}.")
+        endpoint = await context.engines.call(target_of(request), set_password, share=Share.GRANTS)
+    except Rejected as error:
+        await raise_alert(context, request, f"No new password for #{request.id} on {request.database}: {error}.")
         return
     if (await job.request()).state is not State.ACTIVE:
-        return  # it is being ended: the revoke behind us in this lock key takes user and message
+        return  # it is being ended: the revoke task of this lock key drops the user and closes the message
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
-    await deliver(job, request, message, credentials(request, endpoint, fresh))
+    await deliver(job, request, message, credentials_notice(request, endpoint, password))
     try:
         await job.advance(request, Repair(actor="bot") if is_repair else RenewPassword(actor=request.requester_id))
-    except NotPossible as lost:
-        if lost.obstacle not in (Obstacle.STATE, Obstacle.ENDED):
+    except NotPossible as error:
+        if error.obstacle not in (Obstacle.STATE, Obstacle.ENDED):
             raise

@@ -1,7 +1,9 @@
-"""Provisioning: message first, then the server, the clock, the user, the message filled, the grant active.
+"""Create the database user of an approved grant and deliver its credentials.
 
-Every step may be the last one before a crash; the task is then claimed again and starts from what is on
-disk. A password lives in ``_make`` and nowhere else: a retry makes a new one and overwrites the message.
+The order of the steps: post the credential message (empty), reach the server, START (the expiry is written once),
+create the user, fill the message, ACTIVATE. A crash may follow each step. The task is then claimed again and continues
+from the state in the ledger. The password exists in ``_create_and_deliver`` only: a retry makes a new password and
+overwrites the message.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ from adapters.base import (
     ServerDown,
     UserSpec,
 )
-from bot.access import journal
+from bot.access import log_events
 from bot.access.context import Context
 from bot.access.password import make_password
 from bot.access.ports import Delayed, DirectoryUnavailable, Posted, Undeliverable
 from bot.access.targets import level_of, target_of
 from bot.engines import Share
 from bot.jobs.job import JobContext, Retry, backoff
-from bot.notifications.credentials import credentials, deliver
-from bot.notifications.messages import remember
+from bot.notifications.credentials import credentials_notice, deliver
+from bot.notifications.messages import record_posted
 from bot.notifications.notices import PreparingNotice
 from storage.commands import ActivateGrant, FailGrant, RetryProvision, RevokeGrant, StartGrant
 from storage.errors import NotPossible
@@ -34,53 +36,57 @@ from storage.transitions import FILL_WITHIN, Obstacle
 
 
 async def provision(context: Context, job: JobContext) -> None:
-    """Effect of the ``provision`` task: from APPROVED to ACTIVE, or to the end where that cannot be."""
+    """Job of ``provision``: takes a request from APPROVED to ACTIVE, or ends it where that is not possible."""
     request = await job.request()
     if request.state is not State.APPROVED:
         return
-    if (note := await _hopeless(context, request)) is not None:
-        await fail(job, request, note)
+    if (note := await _reason_to_give_up(context, request)) is not None:
+        await _fail(job, request, note)
         return
     try:
-        message = await _announce(context, job, request)
+        message = await _post_credential_message(context, job, request)
         started = await _start(context, job, request)
         if started is not None:
-            await _make(context, job, started, message)
-    except Undeliverable as closed:
-        await fail(job, request, f"Its credentials cannot be delivered: {closed}.")
-    except (Rejected, ForeignUser) as no:
-        await fail(job, request, f"The database said no: {no}.")
+            await _create_and_deliver(context, job, started, message)
+    except Undeliverable as error:
+        await _fail(job, request, f"Its credentials cannot be delivered: {error}.")
+    except (Rejected, ForeignUser) as error:
+        await _fail(job, request, f"The database said no: {error}.")
 
 
-async def _hopeless(context: Context, request: Request) -> str | None:
-    """Why it makes no sense to try (again), in words, or None."""
+async def _reason_to_give_up(context: Context, request: Request) -> str | None:
+    """Why another try is pointless, as a sentence for the requester. None where the job goes on."""
     now = await context.ledger.now()
     if request.started_at is None:
-        within = request.start_before is None or now < request.start_before
-        return None if within else f"{request.database} could not be reached in time, so nothing was granted."
-    late = now >= request.started_at + FILL_WITHIN
-    return "The credentials could not be delivered in time, so the access was taken back." if late else None
+        is_in_time = request.start_before is None or now < request.start_before
+        return None if is_in_time else _not_reached_in_time(request)
+    is_late = now >= request.started_at + FILL_WITHIN
+    return "The credentials could not be delivered in time, so the access was taken back." if is_late else None
 
 
-async def fail(job: JobContext, request: Request, note: str) -> None:
-    """End what cannot be completed; the drop follows, and both sides are told."""
+def _not_reached_in_time(request: Request) -> str:
+    return f"{request.database} could not be reached in time, so nothing was granted."
+
+
+async def _fail(job: JobContext, request: Request, note: str) -> None:
+    """End a grant that cannot be completed. ``note`` says why to the requester; a ``revoke`` task drops the user."""
     await job.advance(request, FailGrant(actor="bot", note=note, text=note))
 
 
-# Message first: it proves that the credentials can be delivered before there are any.
+# The message comes first. It proves that the credentials can be delivered before they exist.
 
 
-async def _announce(context: Context, job: JobContext, request: Request) -> Message:
+async def _post_credential_message(context: Context, job: JobContext, request: Request) -> Message:
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         return message
-    await job.hold()
+    await job.check_claim()
     posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
-    return await remember(context, message, posted, request)
+    return await record_posted(context, message, posted, request)
 
 
 async def _explain_delay(context: Context, job: JobContext, request: Request, trouble: str) -> None:
-    """Redraw the message while the server does not answer; that it cannot be shown is no reason to stop."""
+    """Show in the credential message why it takes longer. A failure to show it does not stop the job."""
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         try:
@@ -90,93 +96,102 @@ async def _explain_delay(context: Context, job: JobContext, request: Request, tr
             return
 
 
-# The clock starts when the server is reached, not at the approval.
+# The time of the grant starts when the server is reached, not at the approval.
 
 
 async def _start(context: Context, job: JobContext, request: Request) -> Request | None:
-    """The request with its clock running, or None where it ends instead."""
-    identity = await _reach(context, job, request)
-    settled = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
+    """The request with its ``expires_at`` set. None where START was refused."""
+    identity = await _server_identity(context, job, request)
+    unsettled_until = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
     facts: Json = {"try": job.tries}
     if request.expires_at is not None:
-        return await job.advance(request, RetryProvision(actor="bot", unsettled_until=settled, facts=facts))
+        return await job.advance(request, RetryProvision(actor="bot", unsettled_until=unsettled_until, facts=facts))
     start = StartGrant(
         actor="bot",
         identity=identity,
-        unsettled_until=settled,
+        unsettled_until=unsettled_until,
         requester_is_member=await _is_member(job, request),
         facts=facts,
     )
     try:
         return await job.advance(request, start)
-    except NotPossible as lost:
-        await _not_started(job, request, lost)
+    except NotPossible as error:
+        await _end_unstarted(job, request, error)
         return None
 
 
-async def _not_started(job: JobContext, request: Request, lost: NotPossible) -> None:
-    causes = {Obstacle.NOT_A_MEMBER: Cause.LEFT, Obstacle.LOCKED_DOWN: Cause.LOCKDOWN}
-    if lost.obstacle in causes:
-        actor = "directory" if lost.obstacle is Obstacle.NOT_A_MEMBER else "lockdown"
-        await job.advance(request, RevokeGrant(actor=actor, cause=causes[lost.obstacle]))
-    elif lost.obstacle is Obstacle.TOO_LATE:
-        await fail(job, request, f"{request.database} could not be reached in time, so nothing was granted.")
-    elif lost.obstacle is not Obstacle.STATE:
-        raise lost
+async def _end_unstarted(job: JobContext, request: Request, error: NotPossible) -> None:
+    """End a grant whose START was refused. Raises ``error`` where its obstacle is unexpected."""
+    match error.obstacle:
+        case Obstacle.NOT_A_MEMBER:
+            await job.advance(request, RevokeGrant(actor="directory", cause=Cause.LEFT))
+        case Obstacle.LOCKED_DOWN:
+            await job.advance(request, RevokeGrant(actor="lockdown", cause=Cause.LOCKDOWN))
+        case Obstacle.TOO_LATE:
+            await _fail(job, request, _not_reached_in_time(request))
+        case Obstacle.STATE:
+            return  # somebody ended it meanwhile
+        case _:
+            raise error
 
 
-async def _reach(context: Context, job: JobContext, request: Request) -> str:
-    """The server's identity. Where it does not answer the requester is told, and it is tried until provision_within is over."""
-    await job.hold()
+async def _server_identity(context: Context, job: JobContext, request: Request) -> str:
+    """The identity that the server reports. Raises Retry while it is down; the retries stop when ``provision_within`` is over."""
+    await job.check_claim()
     try:
         return await context.engines.call(target_of(request), lambda adapter: adapter.identity(), share=Share.GRANTS)
-    except ServerDown as silent:
+    except ServerDown as error:
         trouble = f"{request.database} does not answer. I keep trying; your time starts when it does."
         await _explain_delay(context, job, request, trouble)
         at = await context.ledger.now() + backoff(job.tries)
         if request.started_at is None and request.start_before is not None:
             at = min(at, request.start_before)
-        raise Retry(str(silent), at=at) from None
+        raise Retry(str(error), at=at) from None
 
 
 async def _is_member(job: JobContext, request: Request) -> bool:
-    looked_up = job.context.directory.person(request.requester_id, fresh=True)
+    lookup = job.context.directory.person(request.requester_id, fresh=True)
     try:
-        return (await job.unless_ending(looked_up)).is_member
+        return (await job.unless_ending(lookup)).is_member
     except DirectoryUnavailable:
         raise Retry("Slack did not say whether the requester is still a member") from None
 
 
-# The user, and the only function in which its password exists.
+# The password exists in this function only.
 
 
-async def _make(context: Context, job: JobContext, request: Request, message: Message) -> None:
+async def _create_and_deliver(context: Context, job: JobContext, request: Request, message: Message) -> None:
     assert request.username is not None, "frozen at the approval"
     assert request.expires_at is not None, "written at START"
     remaining = (request.expires_at - await context.ledger.now()).total_seconds()
     if remaining <= 0:
-        return  # the revoke task behind us in this lock key is due
+        return  # the revoke task is due and runs next under this lock key
     level = level_of(request)
     password = make_password()
     spec = UserSpec(
         username=request.username, password=password, level=level, remaining=remaining, request_id=request.id
     )
-    await job.hold()
+    await job.check_claim()
     endpoint = await context.engines.call(
-        target_of(request), lambda adapter: _create(adapter, spec), share=Share.GRANTS
+        target_of(request), lambda adapter: _create_user(adapter, spec), share=Share.GRANTS
     )
     if (await job.request()).state is not State.APPROVED:
-        return  # it was ended meanwhile: its revoke is next in this lock key and finds the user
-    await deliver(job, request, message, credentials(request, endpoint, password))
-    try:
-        journal.live(await job.advance(request, ActivateGrant(actor="bot", facts={"username": request.username})))
-    except NotPossible as lost:
-        if lost.obstacle is Obstacle.LOCKED_DOWN:
-            await job.advance(request, RevokeGrant(actor="lockdown", cause=Cause.LOCKDOWN))
-        elif lost.obstacle not in (Obstacle.STATE, Obstacle.ENDED):
-            raise
+        return  # it was ended meanwhile; the revoke task runs next under this lock key and drops the user
+    await deliver(job, request, message, credentials_notice(request, endpoint, password))
+    await _activate(job, request)
 
 
-def _create(adapter: Adapter, spec: UserSpec) -> Endpoint:
+def _create_user(adapter: Adapter, spec: UserSpec) -> Endpoint:
     adapter.create_user(spec)
     return adapter.endpoint(spec.level)
+
+
+async def _activate(job: JobContext, request: Request) -> None:
+    activate = ActivateGrant(actor="bot", facts={"username": request.username})
+    try:
+        log_events.grant_live(await job.advance(request, activate))
+    except NotPossible as error:
+        if error.obstacle is Obstacle.LOCKED_DOWN:
+            await job.advance(request, RevokeGrant(actor="lockdown", cause=Cause.LOCKDOWN))
+        elif error.obstacle not in (Obstacle.STATE, Obstacle.ENDED):
+            raise

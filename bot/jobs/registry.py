@@ -1,4 +1,4 @@
-"""Which effect runs for which task. A kind without an effect has none yet, and nothing plans it."""
+"""Which job runs for which kind of task. No transition plans a task of a kind without a job."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ JOBS: dict[TaskKind, Job] = {
     TaskKind.POST_CARD: cards.post_card,
     TaskKind.UPDATE_CARD: cards.update_card,
     TaskKind.NOTIFY_REQUESTER: outcomes.notify_requester,
-    TaskKind.ALERT: alerts.alert,
-    TaskKind.AUDIT_FEED: feed.feed,
+    TaskKind.ALERT: alerts.send_alert,
+    TaskKind.AUDIT_FEED: feed.post_feed,
     TaskKind.TIME_OUT: time_out.time_out,
     TaskKind.REMIND: reminders.remind,
     TaskKind.ESCALATE: reminders.escalate,
     TaskKind.NOTIFY: outcomes.notify,
-    TaskKind.WARN_BEFORE_END: reminders.warn,
+    TaskKind.WARN_BEFORE_END: reminders.warn_before_end,
     TaskKind.PROVISION: provision.provision,
-    TaskKind.RENEW_PASSWORD: password.password,
+    TaskKind.RENEW_PASSWORD: password.renew_password,
     TaskKind.CLOSE_CREDENTIALS: credentials.close_credentials,
-    TaskKind.REVOKE: revoke.end,
+    TaskKind.REVOKE: revoke.revoke,
     TaskKind.MOVE_EXPIRY: move_expiry.move_expiry,
     TaskKind.REVIEW: reminders.review_overdue,
     TaskKind.REPAIR: repair.repair,

@@ -1,11 +1,10 @@
-"""The runner: claims what is due by lease, runs its effect, marks it done or backs off.
+"""Run tasks: claim each due task under a lease, run its job, and finish it or put it back.
 
-It sleeps until the earliest due task and is woken by every commit, of another process too. What a crash
-leaves behind is claimed again when its lease runs out; a task that is late is done, never skipped.
+The runner sleeps until the earliest task is due; every commit wakes it, also one of another process. After a crash the
+lease runs out and the task is claimed again. A late task runs late; it is never skipped.
 
-Each target server has slots of its own, and so has Slack; in each of these pools the ends of grants and the alerts have
-slots that nothing else can take. A pool that hangs fills its own slots and nobody else's: what it has no slot for
-is not claimed.
+Slack and each target server have a pool of slots of their own. In each pool, ends of grants and alerts have slots
+reserved. A pool that hangs fills its own slots only: the runner does not claim a task that has no free slot.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 LEASE = timedelta(seconds=90)
-"""Outlasts every adapter time limit, so that only a worker that is truly gone loses its claim."""
+"""Longer than every adapter time limit: a worker loses its claim only when it has stopped."""
 
 SLOTS: Mapping[tuple[bool, Priority], tuple[int, int]] = {
     (False, Priority.SAFETY): (4, 4),
@@ -45,92 +44,92 @@ SLOTS: Mapping[tuple[bool, Priority], tuple[int, int]] = {
     (True, Priority.DECISION): (4, 2),
     (True, Priority.BACKGROUND): (2, 1),
 }
-"""By "the pool is Slack's" and priority: how many tasks run at a time that were never tried, and how many that were.
+"""(Is it the pool of Slack, priority) → (how many first tries, how many retries) run at a time.
 
-Those two never wait for each other: ends that are held up again and again leave the slots of a fresh one alone. On a server
-they are no more than its threads (``bot.engines.WORKERS``), so that no claimed task waits in memory.
+First tries and retries have separate slots: ends that fail again and again never take the slot of a new end. The slots
+of a server are no more than its threads (``bot.engines.WORKERS``), so that no claimed task waits in memory.
 """
 
-LONGEST_SLEEP = 30.0
-SHORTEST_SLEEP = 0.02
-"""What is due and was not to be claimed is another worker's at this moment."""
-STORE_PAUSE = 1.0
+LONGEST_SLEEP_SECONDS = 30.0
+SHORTEST_SLEEP_SECONDS = 0.02
+"""Used where a task is due and cannot be claimed: another worker is claiming it at this moment."""
+LEDGER_PAUSE_SECONDS = 1.0
 
 ENDS = frozenset({TaskKind.REVOKE, TaskKind.REPAIR})
-"""Tasks that take a user away."""
+"""Kinds of tasks that drop a user."""
 
 log = structlog.get_logger(__name__)
 
 
 def slots_for(slot: Slot) -> int:
-    """How many tasks may be in slots of this kind at a time."""
+    """How many tasks may run at a time in slots of this kind."""
     return SLOTS[slot.pool == SLACK, slot.priority][slot.is_retry]
 
 
 class Runner:
-    """``run`` until told to stop, or ``drain`` what is due now."""
+    """Runs jobs: ``run`` until it is stopped, or ``drain`` the tasks that are due now."""
 
-    def __init__(self, context: Context, effects: Mapping[TaskKind, Job], *, lease: timedelta = LEASE) -> None:
+    def __init__(self, context: Context, jobs: Mapping[TaskKind, Job], *, lease: timedelta = LEASE) -> None:
         self.context = context
         self.ledger = context.ledger
-        self.effects = effects
+        self.jobs = jobs
         self.lease = lease
         self.worker = secrets.token_hex(4)
         self._busy: dict[asyncio.Task[None], Slot] = {}
-        self._nudge = asyncio.Event()
+        self._woken = asyncio.Event()
 
-    def nudge(self) -> None:
-        """Look again now; the net under the runner calls this."""
-        self._nudge.set()
+    def wake(self) -> None:
+        """Look for due tasks now."""
+        self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set, then let what was begun end. A store that fails is tried again for ever."""
+        """Run due tasks until ``stop`` is set, then wait for the running jobs. A ledger that fails is tried again, without limit."""
         try:
             while not stop.is_set():
-                await self._one_round(stop)
+                await self._run_round(stop)
         except Exception:
-            await self._finish_all()
+            await self._wait_for_running()
             raise
-        await self._finish_all()
+        await self._wait_for_running()
 
-    async def _one_round(self, stop: asyncio.Event) -> None:
+    async def _run_round(self, stop: asyncio.Event) -> None:
         try:
-            await self._fill()
+            await self._start_due_tasks()
             await self._sleep(stop)
         except LedgerError:
-            log.exception("the ledger does not answer")
-            await asyncio.sleep(STORE_PAUSE)
+            log.exception("ledger_unavailable")
+            await asyncio.sleep(LEDGER_PAUSE_SECONDS)
 
     async def drain(self) -> int:
-        """Run all that is due now, and what follows from it, one after the other; the number of tasks run."""
+        """Run all tasks that are due now, and the tasks that follow from them, one after the other. Returns how many ran."""
         count = 0
         while (claim := await self.ledger.claim(self.worker, self.lease)) is not None:
-            await self._perform(claim)
+            await self._run_task(claim)
             count += 1
         return count
 
-    def _full(self) -> list[Slot]:
-        """The slots of which none is free."""
+    def _full_slots(self) -> list[Slot]:
+        """The kinds of slots of which none is free."""
         return [slot for slot, count in Counter(self._busy.values()).items() if count >= slots_for(slot)]
 
-    async def _fill(self) -> None:
-        while (claim := await self.ledger.claim(self.worker, self.lease, full=self._full())) is not None:
-            task = asyncio.create_task(self._perform(claim))
+    async def _start_due_tasks(self) -> None:
+        while (claim := await self.ledger.claim(self.worker, self.lease, full=self._full_slots())) is not None:
+            task = asyncio.create_task(self._run_task(claim))
             self._busy[task] = claim.slot
-            task.add_done_callback(self._done)
+            task.add_done_callback(self._on_done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         del self._busy[task]
-        self.nudge()
+        self.wake()
 
     async def _sleep(self, stop: asyncio.Event) -> None:
-        seconds = LONGEST_SLEEP
-        due = await self.ledger.next_due(full=self._full())
+        seconds = LONGEST_SLEEP_SECONDS
+        due = await self.ledger.next_due(full=self._full_slots())
         if due is not None:
-            seconds = max(SHORTEST_SLEEP, min(seconds, (due - await self.ledger.now()).total_seconds()))
+            seconds = max(SHORTEST_SLEEP_SECONDS, min(seconds, (due - await self.ledger.now()).total_seconds()))
         waits = [
             asyncio.ensure_future(self.ledger.wait_for_commit(seconds)),
-            asyncio.ensure_future(self._nudge.wait()),
+            asyncio.ensure_future(self._woken.wait()),
             asyncio.ensure_future(stop.wait()),
         ]
         try:
@@ -139,32 +138,35 @@ class Runner:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-            self._nudge.clear()
+            self._woken.clear()
 
-    async def _finish_all(self) -> None:
+    async def _wait_for_running(self) -> None:
         if self._busy:
             await asyncio.wait(self._busy)
 
-    async def _perform(self, claim: Claim) -> None:
-        """One task. The only broad catch of the program: whatever happens, the task is done, put back, or another's."""
+    async def _run_task(self, claim: Claim) -> None:
+        """Run one task. Afterwards it is finished, put back, or claimed by another worker, whatever its job raised."""
         job = JobContext(self.context, claim)
         try:
-            await self._held(job)
+            await self._run_under_lease(job)
         except LedgerError:
-            log.exception("the ledger failed under a task; it is put back", task=claim.task.kind)
-            await self._put_back_when_it_answers(claim)
+            log.exception("task_interrupted", task=claim.task.kind, request=claim.task.request_id)
+            await self._put_back_after_ledger_failure(claim)
 
-    async def _held(self, job: JobContext) -> None:
+    async def _run_under_lease(self, job: JobContext) -> None:
         try:
-            async with self._renewed(job.claim):
-                await self._effect(job)
-        except (ClaimLost, NotPossible) as lost:
-            await self._lost(job.claim, lost)
+            async with self._lease_renewed(job.claim):
+                await self._run_job(job)
+        except (ClaimLost, NotPossible) as error:
+            await self._on_claim_lost(job.claim, error)
 
-    async def _put_back_when_it_answers(self, claim: Claim) -> None:
-        """At once, so that an end does not wait for its lease to run out. Given up when it has run out, or the task is another's."""
-        for _ in range(int(self.lease.total_seconds() / STORE_PAUSE)):
-            await asyncio.sleep(STORE_PAUSE)
+    async def _put_back_after_ledger_failure(self, claim: Claim) -> None:
+        """Put the task back as soon as the ledger answers, so that an end does not wait for its lease to run out.
+
+        Gives up when the lease has run out, or when another worker has the task.
+        """
+        for _ in range(int(self.lease.total_seconds() / LEDGER_PAUSE_SECONDS)):
+            await asyncio.sleep(LEDGER_PAUSE_SECONDS)
             with suppress(LedgerError):
                 try:
                     task = claim.task
@@ -175,67 +177,69 @@ class Runner:
                     return
                 return
 
-    async def _effect(self, job: JobContext) -> None:
+    async def _run_job(self, job: JobContext) -> None:
+        """Run the job. Errors of the ledger are raised; this is the only place that catches every other error."""
         claim, task = job.claim, job.claim.task
         try:
-            await self.effects[task.kind](self.context, job)
-        except Retry as again:
-            at = again.at or await self.ledger.now() + backoff(task.attempts)
-            await self.ledger.reschedule(claim, due_at=at, error=str(again), is_untried=again.is_untried)
-        except Delayed as delayed:
-            pause = timedelta(seconds=delayed.retry_after) if delayed.retry_after else backoff(task.attempts)
-            await self.ledger.reschedule(claim, due_at=await self.ledger.now() + pause, error=str(delayed))
-        except ServerDown as silent:
-            await self.ledger.reschedule(
-                claim, due_at=await self.ledger.now() + backoff(task.attempts), error=str(silent)
-            )
+            await self.jobs[task.kind](self.context, job)
+        except Retry as retry:
+            at = retry.at or await self.ledger.now() + backoff(task.attempts)
+            await self.ledger.reschedule(claim, due_at=at, error=str(retry), is_untried=retry.is_untried)
+        except Delayed as error:
+            pause = timedelta(seconds=error.retry_after) if error.retry_after else backoff(task.attempts)
+            await self._put_back_after(claim, pause, str(error))
+        except ServerDown as error:
+            await self._put_back_after(claim, backoff(task.attempts), str(error))
         except NoSuchRequest:
             await self.ledger.finish(claim)
         except LedgerError:
             raise
-        except Exception as unforeseen:  # noqa: BLE001 - see _perform
-            await self._failed(claim, unforeseen)
+        except Exception as error:  # noqa: BLE001 - a fault in one job must not stop the runner
+            await self._on_unexpected_error(claim, error)
         else:
             await self.ledger.finish(claim)
 
-    async def _failed(self, claim: Claim, unforeseen: Exception) -> None:
-        """A mistake of ours. It is tried again like any other trouble; of an end that fails again and again somebody is told."""
+    async def _put_back_after(self, claim: Claim, pause: timedelta, error: str) -> None:
+        await self.ledger.reschedule(claim, due_at=await self.ledger.now() + pause, error=error)
+
+    async def _on_unexpected_error(self, claim: Claim, error: Exception) -> None:
+        """A fault in dbaccess itself. The task is put back; an end that fails again and again raises an alert."""
         task, reference = claim.task, secrets.token_hex(4).upper()
-        log.error("a task failed", task=task.kind, request=task.request_id, reference=reference, exc_info=unforeseen)
-        words = f"{type(unforeseen).__name__}, reference {reference}"
+        log.error("task_failed", task=task.kind, request=task.request_id, reference=reference, exc_info=error)
+        summary = f"{type(error).__name__}, reference {reference}"
         if task.kind in ENDS and is_alert_due(task.attempts):
-            what = f"Cannot end #{task.request_id}: dbaccess failed with {words}."
+            what = f"Cannot end #{task.request_id}: dbaccess failed with {summary}."
             steps = ("End it by hand on its server. The log has more under the reference.",)
             await raise_alert(self.context, None, what, tries=task.attempts, steps=steps)
-        await self.ledger.reschedule(claim, due_at=await self.ledger.now() + backoff(task.attempts), error=words)
+        await self._put_back_after(claim, backoff(task.attempts), summary)
 
-    async def _lost(self, claim: Claim, lost: ClaimLost | NotPossible) -> None:
-        """Another worker has the task, or the state moved on: nothing more outside; what we left there is looked at in turn."""
+    async def _on_claim_lost(self, claim: Claim, error: ClaimLost | NotPossible) -> None:
+        """Another worker has the task, or the state has moved on. A ``repair`` task checks what this run left on the server."""
         task = claim.task
-        log.warning("a claim was lost", task=task.kind, request=task.request_id)
+        log.warning("claim_lost", task=task.kind, request=task.request_id)
         if task.lock_key.startswith("db:"):
             plan = TaskPlan(
                 kind=TaskKind.REPAIR, lock_key=task.lock_key, due_at=await self.ledger.now(), is_single=True
             )
             await self.ledger.add_task(plan, request_id=task.request_id)
-        if isinstance(lost, NotPossible) and lost.obstacle is not Obstacle.CLAIM_LOST:
-            if task.kind is TaskKind.REVOKE and lost.request.is_live:
-                await self.ledger.reschedule(claim, due_at=await self.ledger.now(), error=str(lost.obstacle))
+        if isinstance(error, NotPossible) and error.obstacle is not Obstacle.CLAIM_LOST:
+            if task.kind is TaskKind.REVOKE and error.request.is_live:
+                await self.ledger.reschedule(claim, due_at=await self.ledger.now(), error=str(error.obstacle))
             else:
                 await self.ledger.finish(claim)
 
     @asynccontextmanager
-    async def _renewed(self, claim: Claim) -> AsyncIterator[None]:
-        """Renew the lease at every third of it while the effect lives."""
-        renewing = asyncio.create_task(self._renew(claim))
+    async def _lease_renewed(self, claim: Claim) -> AsyncIterator[None]:
+        """Renew the lease, three times within its length, while the job runs."""
+        renewal = asyncio.create_task(self._renew_lease(claim))
         try:
             yield
         finally:
-            renewing.cancel()
+            renewal.cancel()
             with suppress(asyncio.CancelledError):
-                await renewing
+                await renewal
 
-    async def _renew(self, claim: Claim) -> None:
+    async def _renew_lease(self, claim: Claim) -> None:
         while True:
             await asyncio.sleep(self.lease.total_seconds() / 3)
             with suppress(LedgerError):

@@ -1,4 +1,4 @@
-"""Look again at the people who have or want access: who left the workspace loses it."""
+"""Check that everybody with a grant or a pending request is still a member of the workspace. Former members lose both."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ log = structlog.get_logger(__name__)
 
 
 async def check_members(context: Context) -> None:
-    """Everybody who has or wants access is still one of us: events get lost, so this is asked again and again."""
-    there = (*await context.ledger.live_grants(), *await context.ledger.pending_requests())
-    for person_id in sorted({request.requester_id for request in there}):
-        await left(context, person_id)
+    """Check every requester of a live grant or a pending request. Events from Slack get lost, so this runs again and again."""
+    requests = (*await context.ledger.live_grants(), *await context.ledger.pending_requests())
+    for person_id in sorted({request.requester_id for request in requests}):
+        await end_access_of_former_member(context, person_id)
 
 
-async def left(context: Context, person_id: str) -> None:
-    """End what somebody has who is no longer a full member, and close what they wait for. No answer ends nothing."""
+async def end_access_of_former_member(context: Context, person_id: str) -> None:
+    """End the grants and close the pending requests of a person who is no longer a full member. A failed lookup ends nothing."""
     live = await context.ledger.live_grants(person_id=person_id)
-    waiting = await context.ledger.pending_requests(person_id=person_id)
-    if not live and not waiting:
+    pending = await context.ledger.pending_requests(person_id=person_id)
+    if not live and not pending:
         return
     try:
         person = await context.directory.person(person_id, fresh=True)
-    except DirectoryUnavailable as silent:
-        log.warning("Slack does not say whether somebody is still a member", person=person_id, why=str(silent))
+    except DirectoryUnavailable as error:
+        log.warning("membership_unknown", person=person_id, reason=str(error))
         return
     if not person.is_member:
-        for request in (*waiting, *(r for r in live if r.state is not State.REVOKING)):
-            await _taken_back(context, request, person)
+        for request in (*pending, *(r for r in live if r.state is not State.REVOKING)):
+            await _end_access(context, request, person)
 
 
-async def _taken_back(context: Context, request: Request, person: Person) -> None:
-    note = f"the requester is no longer a member of the workspace ({person.why_not})."
+async def _end_access(context: Context, request: Request, person: Person) -> None:
+    note = f"the requester is no longer a member of the workspace ({person.not_member_reason})."
     command = (
         OutdateRequest(actor="directory", note=note)
         if request.state is State.PENDING
@@ -45,5 +45,5 @@ async def _taken_back(context: Context, request: Request, person: Person) -> Non
     )
     try:
         await context.ledger.advance(request.id, command)
-    except NotPossible as lost:
-        log.info("somebody who left has lost it already", request=request.id, why=str(lost.obstacle))
+    except NotPossible as error:
+        log.info("revocation_skipped", request=request.id, reason=str(error.obstacle))

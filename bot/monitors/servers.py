@@ -1,6 +1,7 @@
-"""Look again at the servers: what each ends by itself, and its users against the ledger.
+"""Check the servers: what each of them ends by itself, and whether its users match the ledger.
 
-The sweep finds users without a live grant, and live grants whose user is gone. Each server is asked once, however many databases it has.
+The sweep finds managed users without a live grant, and live grants without their user. Each server is queried once,
+however many databases it has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import structlog
 
 from adapters.base import AdapterError, Level, ManagedUser, Removal, Target
 from bot.access.context import Context
-from bot.access.targets import configured, one_each
+from bot.access.targets import configured_targets, unique_servers
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Request, State
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class StrayKind(StrEnum):
-    """What a user or grant is to the ledger."""
+    """How a user on a server and the ledger differ."""
 
     ORPHAN = "orphan"
     MISSING = "missing"
@@ -31,7 +32,10 @@ class StrayKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Stray:
-    """Something that stands on one side only. ``ledger`` is what the user's mark names."""
+    """A managed user without a live grant, a foreign user, or a live grant without its user.
+
+    ``ledger`` is the ledger that the user's mark names; None without a mark.
+    """
 
     kind: StrayKind
     target: Target
@@ -41,18 +45,18 @@ class Stray:
 
     @property
     def what(self) -> str:
-        """In words."""
+        """The difference as a sentence."""
         if self.kind is StrayKind.ORPHAN:
             return f"{self.username} is on the server of {self.target.name} and no live grant has it"
         if self.kind is StrayKind.MISSING:
             return f"{self.username} of live grant #{self.request_id} is not on the server of {self.target.name}"
         whose = f"of ledger {self.ledger}" if self.ledger else "without a mark"
-        return f"{self.username} on the server of {self.target.name} is {whose}: not ours, not touched"
+        return f"{self.username} on the server of {self.target.name} is {whose}: a foreign user, not touched"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """What a sweep saw. ``unanswered``: by database, why its server was not looked at."""
+    """What a sweep found. ``unanswered``: by name of the database, why its server was not checked."""
 
     servers: int
     users: int
@@ -61,10 +65,10 @@ class SweepResult:
 
 
 async def find_strays(context: Context) -> SweepResult:
-    """Each server is asked once. The ledger is read before and after, so that what begins or ends meanwhile is no stray."""
+    """Compare the users of all servers with the ledger. The ledger is read before and after, so a grant that begins or ends meanwhile is no stray."""
     before = await context.ledger.live_grants()
     frozen = [Target.from_json(request.target) for request in before if request.target]
-    servers = one_each([*configured(context), *frozen])
+    servers = unique_servers([*configured_targets(context), *frozen])
     listed, unanswered = dict[Target, list[ManagedUser]](), dict[str, str]()
     for server in servers:
         try:
@@ -92,14 +96,14 @@ def _stray(server: Target, user: ManagedUser, ledger: str) -> Stray:
 def _missing(
     listed: Mapping[Target, list[ManagedUser]], before: tuple[Request, ...], after: tuple[Request, ...]
 ) -> list[Stray]:
-    """ACTIVE all the while, on a server that answered, and not on it."""
+    """Grants that were ACTIVE before and after, whose server answered and does not have their user."""
     active = {request.id for request in before if request.state is State.ACTIVE}
     found = []
     for request in after:
         if request.id not in active or request.state is not State.ACTIVE or not request.target or not request.username:
             continue
         own = Target.from_json(request.target)
-        server = next((s for s in listed if len(one_each([s, own])) == 1), None)
+        server = next((s for s in listed if len(unique_servers([s, own])) == 1), None)
         if server is not None and request.username not in {user.username for user in listed[server]}:
             found.append(
                 Stray(kind=StrayKind.MISSING, target=own, username=request.username, request_id=request.id, ledger=None)
@@ -107,25 +111,23 @@ def _missing(
     return found
 
 
-async def measure(context: Context) -> None:
-    """What each server really ends by itself, for the cards. One that does not answer keeps what was last measured."""
-    for one in one_each(configured(context)):
+async def measure_servers(context: Context) -> None:
+    """Measure what each server ends by itself, for the cards. A server that does not answer keeps its last result."""
+    for one in unique_servers(configured_targets(context)):
         try:
             health = await context.engines.measure(one)
         except AdapterError as error:
-            log.warning("a server could not be looked at", database=one.name, error=str(error))
+            log.warning("server_check_failed", database=one.name, error=str(error))
         else:
-            log.info(
-                "a server was looked at", database=one.name, version=health.version, enforced=health.enforced.value
-            )
+            log.info("server_checked", database=one.name, version=health.version, enforced=health.enforced.value)
 
 
 async def end_stray(context: Context, stray: Stray, *, actor: str) -> Removal:
-    """Take an orphan of our own ledger away. Raises AdapterError."""
-    assert stray.kind is StrayKind.ORPHAN, "nobody else's is ever touched"
-    receipt = await context.engines.call(
+    """Drop an orphan: a managed user of this ledger without a live grant. ``actor`` is for the audit log. Raises AdapterError."""
+    assert stray.kind is StrayKind.ORPHAN, "a foreign user is never touched"
+    removal = await context.engines.call(
         stray.target, lambda adapter: adapter.drop_user(stray.username, Level(name="sweep")), share=Share.ENDS
     )
-    facts = {"database": stray.target.name, "username": stray.username, "sessions_ended": receipt.sessions_ended}
+    facts = {"database": stray.target.name, "username": stray.username, "sessions_ended": removal.sessions_ended}
     await context.ledger.record(AuditKind.SWEPT, actor=actor, facts=facts)
-    return receipt
+    return removal

@@ -1,4 +1,4 @@
-"""Send alerts: to the alert channel, else to the admins, and to the log in any case."""
+"""Send alerts to the alert channel; where that fails, to each admin. Every alert is also in the log."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bot.notifications.notices import AlertNotice
 log = structlog.get_logger(__name__)
 
 
-async def alert(context: Context, job: JobContext) -> None:
-    """Effect of ``alert``: what is wrong, since when, what was tried, what to do now."""
+async def send_alert(context: Context, job: JobContext) -> None:
+    """Job of ``alert``: what is wrong, since when, how often it was tried, what to do now."""
     payload = job.payload
     notice = AlertNotice(
         what=payload["what"],
@@ -23,20 +23,23 @@ async def alert(context: Context, job: JobContext) -> None:
         tries=payload.get("tries", 0),
         steps=tuple(payload.get("steps", ())),
     )
-    log.error("alert", what=notice.what, steps=notice.steps)
+    log.error("alert_raised", what=notice.what, steps=notice.steps)
     policy = context.files.config.policy if context.files.config else None
-    await job.hold()
-    if policy is None or not await _reaches(context, [policy.alert_channel] if policy.alert_channel else [], notice):
-        await _reaches(context, list(policy.admins) if policy else [], notice)
+    await job.check_claim()
+    if policy is None:
+        return
+    if not await _is_posted(context, [policy.alert_channel] if policy.alert_channel else [], notice):
+        await _is_posted(context, list(policy.admins), notice)
 
 
-async def _reaches(context: Context, places: list[str], notice: AlertNotice) -> bool:
-    reached = False
+async def _is_posted(context: Context, places: list[str], notice: AlertNotice) -> bool:
+    """Post to all places. True where at least one of them took the alert."""
+    is_posted = False
     for place in places:
         try:
             await context.messenger.post(place, notice)
-        except Undeliverable as closed:
-            log.warning("an alert cannot be delivered", place=place, why=str(closed))
+        except Undeliverable as error:
+            log.warning("alert_undeliverable", place=place, reason=str(error))
         else:
-            reached = True
-    return reached
+            is_posted = True
+    return is_posted

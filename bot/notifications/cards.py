@@ -1,6 +1,6 @@
-"""The approval card: post it, copy it to approvers, redraw it.
+"""The approval card: post it, copy it to approvers, update it.
 
-Messages are drawn from the rows at send time, so a redraw that comes late or twice shows the same.
+A card is rendered from the ledger when it is sent. An update that comes late or twice shows the same.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from urllib.parse import quote
 
 import structlog
 
-from bot.access import gathering, membership
+from bot.access import membership, membership_facts
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.decide import grant_of
+from bot.access.decide import extended_grant
 from bot.access.ports import DirectoryUnavailable, MessageGone, Undeliverable
 from bot.jobs.job import JobContext
-from bot.notifications.messages import place_of, post_to_requester, remember
-from bot.notifications.notices import CardNotice, TurnNotice
+from bot.notifications.messages import place_of, post_to_requester, record_posted
+from bot.notifications.notices import CardNotice, StateChangeNotice
 from bot.policy import authorization
 from bot.policy.model import TICKET_PLACEHOLDER
 from storage.records import Decision, Message, Purpose, Request, RequestKind, State
 from storage.transitions import open_stage
 
 COPIES_MAX = 50
-"""Nobody gets a card of their own beyond so many: the card is in the channel, and Slack takes about one message a second."""
+"""At most this many people get a copy of the card: Slack takes about one message a second, and the card is in the channel."""
 
 CARDS = (Purpose.CARD, Purpose.CARD_COPY)
 
 log = structlog.get_logger(__name__)
 
 
-async def card(context: Context, request: Request) -> CardNotice:
-    """The card as it stands now."""
-    engine, admin_url = _server(context, request)
+async def card_notice(context: Context, request: Request) -> CardNotice:
+    """The card of the request as it is now."""
+    engine, admin_url = _engine_and_url(context, request)
     decisions = await context.ledger.decisions(request.id)
     return CardNotice(
         request=request,
         decisions=decisions,
         waits_for=await waits_for(context, request, decisions),
         ticket_url=_ticket_url(context, request),
-        grant=await grant_of(context, request),
+        grant=await extended_grant(context, request),
         enforced=context.engines.enforces(engine, admin_url).value,
         engine=context.engines.label(engine),
         reaches=str(request.terms.level.get("description") or ""),
@@ -48,7 +48,7 @@ async def card(context: Context, request: Request) -> CardNotice:
 
 
 async def waits_for(context: Context, request: Request, decisions: tuple[Decision, ...]) -> tuple[str, ...]:
-    """Who may decide now, as the policy names them today."""
+    """Who may decide the open stage now, as the policy in force names them; groups and addresses as Slack can mention them."""
     stage, config = open_stage(request, decisions), context.files.config
     if stage is None:
         return ()
@@ -64,8 +64,8 @@ def _ticket_url(context: Context, request: Request) -> str | None:
     return pattern.replace(TICKET_PLACEHOLDER, quote(request.ticket, safe=""))
 
 
-def _server(context: Context, request: Request) -> tuple[str, str]:
-    """Engine and reference of the server: the frozen one, or before the approval today's."""
+def _engine_and_url(context: Context, request: Request) -> tuple[str, str]:
+    """Engine and admin URL reference of the server: frozen after the approval, configured before it."""
     if request.target:
         return str(request.target["engine"]), str(request.target["admin_url"])
     entry = context.files.config.databases.get(request.database) if context.files.config else None
@@ -73,81 +73,86 @@ def _server(context: Context, request: Request) -> tuple[str, str]:
 
 
 async def post_card(context: Context, job: JobContext) -> None:
-    """Effect of ``post_card``: into the rule's channel, or to each approver where the channel is closed to us."""
+    """Job of ``post_card``: post to the rule's channel, or to each approver where the bot cannot post there."""
     request = await job.request()
     for message in await context.ledger.messages(request.id, Purpose.CARD):
         if message.ts is None:
             try:
                 await post_card_copy(context, job, message, request)
-            except Undeliverable as closed:
-                await _to_approvers(context, job, request, closed)
+            except Undeliverable as error:
+                await _post_to_approvers(context, job, request, error)
                 break
     else:
-        await _to_those_outside(context, job, request)
+        await _post_to_approvers_outside(context, job, request)
     if request.kind is RequestKind.BREAK_GLASS:
-        await post_copies(context, job, request, ())  # one reviewer was told before; now the others
+        await post_copies(context, job, request, ())  # one reviewer was notified before the grant, the others now
 
 
-async def _to_those_outside(context: Context, job: JobContext, request: Request) -> None:
+async def _post_to_approvers_outside(context: Context, job: JobContext, request: Request) -> None:
     """Approvers who are not in the channel get the card as a DM, with the same buttons."""
     if request.state is not State.PENDING:
         return
     try:
-        asked = sorted(await _approvers(context, request))
-        outside = await context.directory.outside(request.terms.channel, asked[:COPIES_MAX])
+        approvers = sorted(await _approvers(context, request))
+        outside = await context.directory.outside(request.terms.channel, approvers[:COPIES_MAX])
     except DirectoryUnavailable:
-        return  # the card is in the channel and mentions them
-    await _copies(context, job, request, set(outside))
+        return  # the card in the channel mentions them
+    await _post_first_copies(context, job, request, set(outside))
 
 
 async def post_card_copy(context: Context, job: JobContext, message: Message, request: Request) -> None:
-    await job.hold()
-    posted = await context.messenger.post(message.channel, await card(context, request))
-    await remember(context, message, posted, request)
+    """Post one card and record where it is. Raises Delayed and Undeliverable."""
+    await job.check_claim()
+    posted = await context.messenger.post(message.channel, await card_notice(context, request))
+    await record_posted(context, message, posted, request)
 
 
-async def _to_approvers(context: Context, job: JobContext, request: Request, closed: Undeliverable) -> None:
-    """The channel cannot be written: every approver gets the card as a DM, and the requester learns of it."""
+async def _post_to_approvers(context: Context, job: JobContext, request: Request, error: Undeliverable) -> None:
+    """The bot cannot post in the channel: every approver gets the card as a DM, and the requester is notified."""
     if request.state is State.PENDING:
-        reached = await _copies(context, job, request, set(sorted(await _approvers(context, request))[:COPIES_MAX]))
+        approvers = set(sorted(await _approvers(context, request))[:COPIES_MAX])
+        is_posted = any(await _post_first_copies(context, job, request, approvers))
         await post_to_requester(
-            context, request, TurnNotice(request=request, trouble=_closed_words(request, any(reached)))
+            context, request, StateChangeNotice(request=request, trouble=_describe_closed_channel(request, is_posted))
         )
-    await _alert_about_channel(context, request, closed)
+    await _alert_about_channel(context, request, error)
 
 
-async def _copies(context: Context, job: JobContext, request: Request, membership: set[str]) -> list[bool]:
-    """A card of their own for each; True for those who could be reached. Repeated, it posts only what is missing."""
+async def _post_first_copies(context: Context, job: JobContext, request: Request, person_ids: set[str]) -> list[bool]:
+    """Post a copy to each person. Where copies exist already, as in a retry, post only those that are missing."""
     if await context.ledger.messages(request.id, Purpose.CARD_COPY):
-        membership = set()
-    return await post_copies(context, job, request, membership)
+        person_ids = set()
+    return await post_copies(context, job, request, person_ids)
 
 
-async def post_copies(context: Context, job: JobContext, request: Request, membership: Collection[str]) -> list[bool]:
-    """Further cards, for these people; and those that were begun before and are not posted yet."""
-    for person_id in sorted(membership):
+async def post_copies(context: Context, job: JobContext, request: Request, person_ids: Collection[str]) -> list[bool]:
+    """Post a copy to each of these people, and the copies of earlier tries that are not posted yet.
+
+    Returns for each copy of the request whether it is posted.
+    """
+    for person_id in sorted(person_ids):
         await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
     copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
-    return [await _copy(context, job, copy, request) for copy in copies]
+    return [await _is_copy_posted(context, job, copy, request) for copy in copies]
 
 
-def _closed_words(request: Request, is_reached: bool) -> str:
-    if is_reached:
+def _describe_closed_channel(request: Request, is_posted: bool) -> str:
+    if is_posted:
         return f"The channel for #{request.id} cannot be written, so I asked the approvers directly."
     return f"Nobody could be asked about #{request.id}: neither its channel nor its approvers can be reached. An alert was raised."
 
 
 async def _approvers(context: Context, request: Request) -> set[str]:
-    """Who may decide now in the stage that is open; nobody while no policy is in force."""
+    """The ids of the people who may decide the open stage now. Empty where no policy is in force."""
     config = context.files.config
     stage = open_stage(request, await context.ledger.decisions(request.id))
     if config is None or stage is None:
         return set()
-    now, facts = await context.ledger.now(), await gathering.gather(context, config)
+    now, facts = await context.ledger.now(), await membership_facts.gather(context, config)
     return set(authorization.current_approvers(config, request, facts, at=now, stage=stage))
 
 
-async def _copy(context: Context, job: JobContext, message: Message, request: Request) -> bool:
+async def _is_copy_posted(context: Context, job: JobContext, message: Message, request: Request) -> bool:
     if message.ts is not None:
         return True
     try:
@@ -157,34 +162,33 @@ async def _copy(context: Context, job: JobContext, message: Message, request: Re
     return True
 
 
-async def _alert_about_channel(context: Context, request: Request, closed: Undeliverable) -> None:
-    """Tell those who can invite the bot."""
+async def _alert_about_channel(context: Context, request: Request, error: Undeliverable) -> None:
     steps = (f"Invite the bot to {request.terms.channel}, or name another channel in policy.yml.",)
     await raise_alert(
         context,
         request,
-        f"The card of #{request.id} cannot be posted in {request.terms.channel}: {closed}.",
+        f"The card of #{request.id} cannot be posted in {request.terms.channel}: {error}.",
         steps=steps,
     )
 
 
 async def update_card(context: Context, job: JobContext) -> None:
-    """Effect of ``update_card``: every copy that shows an older version is redrawn in place."""
+    """Job of ``update_card``: update every card and copy that shows an older version of the request."""
     request = await job.request()
     for message in await context.ledger.messages(request.id):
         if message.purpose in CARDS and message.ts is not None and message.version < request.version:
-            await _redraw_card(context, job, message, request)
+            await _update_one_card(context, job, message, request)
 
 
-async def _redraw_card(context: Context, job: JobContext, message: Message, request: Request) -> None:
-    await job.hold()
+async def _update_one_card(context: Context, job: JobContext, message: Message, request: Request) -> None:
+    await job.check_claim()
     try:
-        await context.messenger.update(place_of(message), await card(context, request))
+        await context.messenger.update(place_of(message), await card_notice(context, request))
     except MessageGone:
         await context.ledger.message_deleted(message.id)
         if not request.state.is_over:
             await post_card_copy(context, job, message, request)
-    except Undeliverable as closed:
-        log.warning("a card cannot be redrawn", request=request.id, why=str(closed))
+    except Undeliverable as error:
+        log.warning("card_undeliverable", request=request.id, reason=str(error))
     else:
         await context.ledger.message_rendered(message.id, request.version)

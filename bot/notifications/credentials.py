@@ -1,4 +1,4 @@
-"""The credential message: fill it, and take the password away when the grant ends."""
+"""The credential message: fill it, and remove the password when the grant ends."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from adapters.base import Endpoint
 from bot.access.context import Context
 from bot.access.ports import MessageGone, Posted, Undeliverable
 from bot.jobs.job import JobContext
-from bot.notifications.messages import place_of, remember
+from bot.notifications.messages import place_of, record_posted
 from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from storage.records import Message, Purpose, Request, State
 
 log = structlog.get_logger(__name__)
 
 
-def credentials(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
-    """What the message holds: the password only where the rule delivers it there."""
+def credentials_notice(request: Request, endpoint: Endpoint, password: str) -> CredentialsNotice:
+    """The content of the credential message. It holds the password only where the rule delivers by ``dm``."""
     shown = password if request.terms.delivery == "dm" else None
     return CredentialsNotice(request=request, endpoint=endpoint, password=shown)
 
@@ -24,35 +24,36 @@ def credentials(request: Request, endpoint: Endpoint, password: str) -> Credenti
 async def deliver(job: JobContext, request: Request, message: Message, notice: CredentialsNotice) -> None:
     """Put the credentials into the credential message.
 
-    Where it was deleted a new one is posted first, without them: a message that nobody remembers must never hold a password.
+    Where that message was deleted, a new one is posted without them, recorded, and then filled: a message that the ledger
+    does not know must never hold a password. Raises Retry as soon as the end of the grant is due.
     """
     context = job.context
-    await job.hold()
+    await job.check_claim()
     if message.ts is not None:
         try:
             await job.unless_ending(context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice))
         except MessageGone:
-            await job.hold()
+            await job.check_claim()
         else:
             await context.ledger.message_rendered(message.id, request.version)
             return
     posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
-    await remember(context, message, posted, request)
-    await job.hold()
+    await record_posted(context, message, posted, request)
+    await job.check_claim()
     await job.unless_ending(context.messenger.update(posted, notice))
 
 
 async def close_credentials(context: Context, job: JobContext) -> None:
-    """Effect of ``close_credentials``: the password goes from the message; later the receipt comes."""
+    """Job of ``close_credentials``: remove the password from the message; after the end, show the receipt there."""
     request = await job.request()
     if request.state not in (State.REVOKING, State.REVOKED):
         return
     for message in await context.ledger.messages(request.id, Purpose.CREDENTIALS):
         if message.ts is not None and message.version < request.version:
-            await job.hold()
+            await job.check_claim()
             try:
                 await job.unless_ending(context.messenger.update(place_of(message), ClosedNotice(request=request)))
-            except Undeliverable as closed:
-                log.warning("a credential message cannot be overwritten", request=request.id, why=str(closed))
+            except Undeliverable as error:
+                log.warning("credentials_undeliverable", request=request.id, reason=str(error))
             else:
                 await context.ledger.message_rendered(message.id, request.version)

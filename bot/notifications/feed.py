@@ -1,4 +1,4 @@
-"""The audit channel: a reader of the record with a cursor, at most one message a second."""
+"""The audit channel: shows the audit log from a stored cursor on, with at most one message a second."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from storage.records import AuditEvent
 
 FEED_LINES = 25
 FEED_PAUSE = timedelta(seconds=1)
-UNSHOWN = frozenset({AuditKind.NOTED, AuditKind.CLICK_REFUSED})
+HIDDEN = frozenset({AuditKind.NOTED, AuditKind.CLICK_REFUSED})
 
 
-async def feed(context: Context, job: JobContext) -> None:
-    """Effect of ``feed``: the lines that wait share a message. Without a channel the cursor stays; nothing is lost."""
+async def post_feed(context: Context, job: JobContext) -> None:
+    """Job of ``audit_feed``: post the next lines in one message. Without a channel the cursor stays, so no line is lost."""
     channel = context.files.config.policy.audit_channel if context.files.config else None
     if channel is None:
         return
@@ -28,9 +28,9 @@ async def feed(context: Context, job: JobContext) -> None:
     events = await context.ledger.events_after(await context.ledger.cursor("feed"), limit=FEED_LINES)
     if not events:
         return
-    shown = [event for event in events if event.kind not in UNSHOWN]
+    shown = [event for event in events if event.kind not in HIDDEN]
     if shown:
-        await job.hold()
+        await job.check_claim()
         await _post_feed(context, channel, shown)
         await context.ledger.set_cursor("feed_at", int(now.timestamp() * 1000))
     await context.ledger.set_cursor("feed", events[-1].id)
@@ -43,11 +43,11 @@ async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -
     requests = {request_id: await context.ledger.request(request_id) for request_id in ids}
     try:
         await context.messenger.post(channel, FeedNotice(events=events, requests=requests))
-    except Undeliverable as closed:
+    except Undeliverable as error:
         if not await context.ledger.cursor("feed_closed"):
             await context.ledger.set_cursor("feed_closed", 1)
             steps = (f"Invite the bot to {channel}, or name another audit_channel in policy.yml. No line is lost.",)
-            await raise_alert(context, None, f"The audit channel {channel} cannot be written: {closed}.", steps=steps)
-        raise Retry(f"the audit channel cannot be written: {closed}") from None
+            await raise_alert(context, None, f"The audit channel {channel} cannot be written: {error}.", steps=steps)
+        raise Retry(f"the audit channel cannot be written: {error}") from None
     if await context.ledger.cursor("feed_closed"):
         await context.ledger.set_cursor("feed_closed", 0)

@@ -1,4 +1,4 @@
-"""What the sending jobs share: where a message is, and posts that may fail without stopping the job."""
+"""Shared by the jobs that send messages: where a message is, and posts whose failure does not stop the job."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ import structlog
 
 from bot.access.context import Context
 from bot.access.ports import MessageGone, Notice, Posted, Undeliverable
-from bot.notifications.notices import TurnNotice
+from bot.notifications.notices import StateChangeNotice
 from storage.records import Message, Request
 
 log = structlog.get_logger(__name__)
 
 
-async def remember(context: Context, message: Message, posted: Posted, request: Request) -> Message:
-    """Write down where a message is, so that any replica can redraw it."""
+async def record_posted(context: Context, message: Message, posted: Posted, request: Request) -> Message:
+    """Record where a message is, so that any replica can update it. Returns the message with its place."""
     await context.ledger.message_posted(message.id, channel=posted.channel, ts=posted.ts, version=request.version)
     return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
 
 
 def place_of(message: Message) -> Posted:
+    """Where a posted message is."""
     assert message.ts is not None, "only a posted message has a place"
     return Posted(channel=message.channel, ts=message.ts)
 
 
-async def post_to_requester(context: Context, request: Request, notice: TurnNotice) -> None:
+async def post_to_requester(context: Context, request: Request, notice: StateChangeNotice) -> None:
+    """Post to the requester. A message that cannot be delivered is logged. Raises Delayed."""
     try:
         await context.messenger.post(request.requester_id, notice)
-    except Undeliverable as closed:
-        log.warning("the requester cannot be told", request=request.id, why=str(closed))
+    except Undeliverable as error:
+        log.warning("notice_undeliverable", request=request.id, place=request.requester_id, reason=str(error))
 
 
 async def post_or_warn(context: Context, place: str, notice: Notice, *, thread: str | None = None) -> None:
+    """Post to a channel or person; outside the thread where its first message is gone. Otherwise as ``post_to_requester``."""
     try:
         try:
             await context.messenger.post(place, notice, thread=thread)
         except MessageGone:
             await context.messenger.post(place, notice)
-    except Undeliverable as closed:
-        log.warning("somebody cannot be told", place=place, why=str(closed))
+    except Undeliverable as error:
+        log.warning("notice_undeliverable", place=place, reason=str(error))

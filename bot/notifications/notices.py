@@ -1,4 +1,4 @@
-"""What is to be shown, as data. ``bot.slack.render`` alone decides how it looks."""
+"""The content of messages, as data. ``bot.slack.render`` alone decides how it looks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from storage.records import AuditEvent, Decision, Request
 
 @dataclass(frozen=True, kw_only=True)
 class CardNotice(Notice):
-    """The approval card of a request as it stands. ``waits_for``: who may decide now, as the policy names them.
+    """The approval card of a request.
 
-    ``grant`` is what an extension is about; ``ticket_url`` leads to the ticket where the policy knows the way.
+    ``enforced`` is what the server ends by itself, ``engine`` the name of the engine to show, ``reaches`` the description of
+    the access level. ``waits_for`` lists who may decide now. ``ticket_url`` is None where the policy has no pattern for it.
+    ``grant`` is the grant to be extended, for an extension.
     """
 
     request: Request
@@ -30,7 +32,7 @@ class CardNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class ReminderNotice(Notice):
-    """A request still waits; with ``is_escalation`` others may decide it as well from now on."""
+    """A request is still pending. ``is_escalation``: further approvers may decide it from now on."""
 
     request: Request
     waits_for: tuple[str, ...]
@@ -39,21 +41,21 @@ class ReminderNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class EndingSoonNotice(Notice):
-    """To the requester, a while before the end."""
+    """To the requester: the grant ends soon."""
 
     request: Request
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewNotice(Notice):
-    """To those who sign off: the time to do it is over."""
+    """To the reviewers: the time to sign off is over."""
 
     request: Request
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrantedNotice(Notice):
-    """To those whom the rule tells and does not ask."""
+    """To the people and channels that the rule notifies: access was granted."""
 
     request: Request
     decisions: tuple[Decision, ...]
@@ -61,7 +63,7 @@ class GrantedNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class PreparingNotice(Notice):
-    """The credential message before there is a user. ``trouble``: why it takes longer, in plain words."""
+    """The credential message before the user exists. ``trouble`` is a sentence that says why it takes longer."""
 
     request: Request
     trouble: str | None = None
@@ -69,9 +71,9 @@ class PreparingNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class CredentialsNotice(Notice):
-    """The credential message with its secret: lives for one call, is never stored and never logged.
+    """The credential message with its password. The notice exists for one call; it is never stored or logged.
 
-    Without ``password`` it has all but that: the requester has it shown (delivery ``reveal``).
+    ``password`` is None where the rule delivers by ``reveal``: the requester has it shown.
     """
 
     request: Request
@@ -81,14 +83,17 @@ class CredentialsNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedNotice(Notice):
-    """The credential message when the grant is ending or over: no password, the receipt where there is one."""
+    """The credential message of a grant that is ending or has ended: no password, and the receipt where there is one."""
 
     request: Request
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnNotice(Notice):
-    """One line to the requester at a turn: denied, lapsed, outdated, cancelled, failed, ended. ``decision`` where someone decided."""
+class StateChangeNotice(Notice):
+    """One line to the requester: denied, lapsed, outdated, cancelled, failed or ended.
+
+    ``decision`` is the denial, where a person denied. ``trouble`` replaces the line. ``grant`` is the grant to be extended.
+    """
 
     request: Request
     decision: Decision | None = None
@@ -98,7 +103,7 @@ class TurnNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class FeedNotice(Notice):
-    """Lines of the audit feed that share a message. ``requests`` has those the events speak of, by id."""
+    """Lines of the audit feed in one message. ``requests`` has the requests of the events, by id."""
 
     events: Sequence[AuditEvent]
     requests: dict[int, Request]
@@ -106,10 +111,9 @@ class FeedNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class AlertNotice(Notice):
-    """What is wrong, since when, what was tried, and what to do now, as steps. Plain text, no secret."""
+    """What is wrong, since when, how often it was tried, and what to do now, as steps. Plain text without secrets."""
 
     what: str
     since: datetime | None = None
     tries: int = 0
-    next_try: datetime | None = None
     steps: tuple[str, ...] = ()

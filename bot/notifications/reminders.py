@@ -1,4 +1,4 @@
-"""What time brings while a request waits or a grant lives: reminders with back-off, escalation, the warning before the end, an overdue review."""
+"""Messages at certain times: reminders with back-off, the escalation, the warning before the end, the overdue review."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import structlog
 
-from bot.access import gathering
+from bot.access import membership_facts
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.gathering import gather_in_force
+from bot.access.membership_facts import gather_in_force
 from bot.access.ports import Notice, Undeliverable
 from bot.jobs.job import JobContext, Retry
 from bot.notifications.cards import post_copies, waits_for
@@ -21,34 +21,34 @@ from storage.commands import Escalate
 from storage.records import Purpose, Request, State
 from storage.transitions import warn_at
 
-REVIEW_AGAIN_AFTER = timedelta(hours=24)
+REVIEW_REMINDER_PAUSE = timedelta(hours=24)
 
-DOUBLED_AT_MOST = 6
-"""A reminder comes after 1, 3, 7, 15 … times ``remind_after``; from the seventh on at even distances."""
+MAX_DOUBLINGS = 6
+"""Reminders come after 1, 3, 7, 15 … times ``remind_after``; from the seventh on, the pause stays the same."""
 
 log = structlog.get_logger(__name__)
 
 
 async def remind(context: Context, job: JobContext) -> None:
-    """Effect of ``remind``: whoever can decide is told again, less often each time, until the request is closed."""
+    """Job of ``remind``: remind the people who can decide, with longer and longer pauses, until the request is closed."""
     request = await job.request()
     if request.state is not State.PENDING or request.terms.remind_after is None:
         return
     now = await context.ledger.now()
-    await job.hold()
-    await _beside_the_cards(context, request, await _reminder(context, request))
+    await job.check_claim()
+    await _post_next_to_cards(context, request, await _reminder_notice(context, request))
     await context.ledger.record(AuditKind.REMINDED, actor="clock", request_id=request.id)
-    pause = request.terms.remind_after * 2 ** min(job.tries, DOUBLED_AT_MOST)
+    pause = request.terms.remind_after * 2 ** min(job.tries, MAX_DOUBLINGS)
     raise Retry("until it is decided", at=now + pause)
 
 
-async def _reminder(context: Context, request: Request, *, is_escalation: bool = False) -> ReminderNotice:
+async def _reminder_notice(context: Context, request: Request, *, is_escalation: bool = False) -> ReminderNotice:
     names = await waits_for(context, request, await context.ledger.decisions(request.id))
     return ReminderNotice(request=request, waits_for=names, is_escalation=is_escalation)
 
 
-async def _beside_the_cards(context: Context, request: Request, notice: Notice) -> None:
-    """In the thread of the card; whoever has a copy of their own is told in that conversation."""
+async def _post_next_to_cards(context: Context, request: Request, notice: Notice) -> None:
+    """Post in the thread of the card, and in each conversation that has a copy of it."""
     for message in await context.ledger.messages(request.id):
         if message.ts is not None and message.purpose in (Purpose.CARD, Purpose.CARD_COPY):
             thread = message.ts if message.purpose is Purpose.CARD else None
@@ -56,32 +56,34 @@ async def _beside_the_cards(context: Context, request: Request, notice: Notice) 
 
 
 async def escalate(context: Context, job: JobContext) -> None:
-    """Effect of ``escalate``: from now on others may decide as well; they are mentioned, and get a card of their own."""
+    """Job of ``escalate``: further approvers may decide from now on. They are mentioned and get a copy of the card."""
     request = await job.request()
     if request.state is not State.PENDING or request.terms.escalation is None:
         return
-    wider = list(request.terms.escalation.to)
-    await job.hold()
-    request = await job.advance(request, Escalate(actor="clock", facts={"to": wider}))  # cards are updated to name them
-    await _beside_the_cards(context, request, await _reminder(context, request, is_escalation=True))
+    further = list(request.terms.escalation.to)
+    await job.check_claim()
+    request = await job.advance(
+        request, Escalate(actor="clock", facts={"to": further})
+    )  # its update_card task names them on the cards
+    await _post_next_to_cards(context, request, await _reminder_notice(context, request, is_escalation=True))
     facts = await gather_in_force(context)
-    asked = facts.people(who for stage in request.terms.stages for who in stage.approvers)
-    await post_copies(context, job, request, facts.people(wider) - asked - {request.requester_id})
+    already_asked = facts.people(who for stage in request.terms.stages for who in stage.approvers)
+    await post_copies(context, job, request, facts.people(further) - already_asked - {request.requester_id})
 
 
-async def warn(context: Context, job: JobContext) -> None:
-    """Effect of ``warn_before_end``: the requester hears of the end in time to ask for more, or to give it back."""
+async def warn_before_end(context: Context, job: JobContext) -> None:
+    """Job of ``warn_before_end``: warn the requester in time to ask for more time or to end the access."""
     request = await job.request()
     if request.state is not State.ACTIVE or request.expires_at is None:
         return
     if await context.ledger.now() < (due := warn_at(request)):
         raise Retry("its end was moved", at=due)
-    await job.hold()
+    await job.check_claim()
     await post_or_warn(context, request.requester_id, EndingSoonNotice(request=request))
 
 
 async def review_overdue(context: Context, job: JobContext) -> None:
-    """Effect of ``review``, due when the time to sign off is over: an alert, and the reviewers are asked again, every day."""
+    """Job of ``review``, due when the time to sign off is over: an alert and a message to each reviewer, every day."""
     request = await job.request()
     if not request.needs_review:
         return
@@ -93,14 +95,18 @@ async def review_overdue(context: Context, job: JobContext) -> None:
         steps=(f"See what was done with it: dbaccess show {request.id}", f"Sign it off: /dbaccess review {request.id}"),
     )
     for person_id in sorted(await _reviewers(context, request)):
-        await job.hold()
+        await job.check_claim()
         try:
             await context.messenger.post(person_id, ReviewNotice(request=request))
-        except Undeliverable as closed:
-            log.warning("a reviewer cannot be told", request=request.id, why=str(closed))
-    raise Retry("until it is signed off", at=await context.ledger.now() + REVIEW_AGAIN_AFTER)
+        except Undeliverable as error:
+            log.warning("notice_undeliverable", request=request.id, place=person_id, reason=str(error))
+    raise Retry("until it is signed off", at=await context.ledger.now() + REVIEW_REMINDER_PAUSE)
 
 
 async def _reviewers(context: Context, request: Request) -> frozenset[str]:
     config = context.files.config
-    return authorization.reviewers(config, request, await gathering.gather(context, config)) if config else frozenset()
+    return (
+        authorization.reviewers(config, request, await membership_facts.gather(context, config))
+        if config
+        else frozenset()
+    )

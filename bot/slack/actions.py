@@ -14,9 +14,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access import decide, extend, password, queries, request_access, review, revoke
 from bot.access.context import Context
-from bot.access.errors import AccessError, Unknown
+from bot.access.errors import AccessError, UnknownRequest
 from bot.access.ports import Person
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from bot.slack import ids
 from bot.slack.interaction import BoltListener, Interaction, Listener, bolt_listener
 from bot.slack.render import form_layouts, replies
@@ -42,7 +42,7 @@ async def on_approve(interaction: Interaction, person: Person) -> None:
 
 async def on_deny(interaction: Interaction, person: Person) -> None:
     request = await _clicked_request(interaction)
-    await decide.may_deny(interaction.context, person, request)
+    await decide.check_may_deny(interaction.context, person, request)
     await interaction.open_form(form_layouts.deny_form(request))
 
 
@@ -58,7 +58,7 @@ async def on_done(interaction: Interaction, person: Person) -> None:
 async def on_extend(interaction: Interaction, person: Person) -> None:
     grant = await extend.extendable(interaction.context, person, (await _clicked_request(interaction)).id)
     catalog_entries = await queries.databases(interaction.context, person)
-    await interaction.open_form(form_layouts.extension_form(grant, catalog_entries, Typed()))
+    await interaction.open_form(form_layouts.extension_form(grant, catalog_entries, RequestInput()))
 
 
 async def on_sign_off(interaction: Interaction, person: Person) -> None:
@@ -95,8 +95,8 @@ async def on_request_again(interaction: Interaction, person: Person) -> None:
     """Open the request form with the values of an earlier request of the same person."""
     request = await _clicked_request(interaction)
     if request.requester_id != person.id:
-        raise Unknown(f"#{request.id}")
-    typed = Typed(
+        raise UnknownRequest(f"#{request.id}")
+    typed = RequestInput(
         database=request.database, level=request.level, duration=request.terms.duration, reason=request.reason
     )
     catalog_entries = await queries.databases(interaction.context, person)

@@ -136,9 +136,9 @@ class SlackDirectory:
         try:
             user = _user(await self._call("users.info", user=person_id))
         except NoSuchPerson:
-            return Person(id=person_id, name=person_id, is_member=False, why_not="unknown here")
+            return Person(id=person_id, name=person_id, is_member=False, not_member_reason="unknown here")
         reason = non_member_reason(user, workspace)
-        return Person(id=person_id, name=_name(user), is_member=not reason, why_not=reason)
+        return Person(id=person_id, name=_name(user), is_member=not reason, not_member_reason=reason)
 
     async def _call(self, method: str, **arguments: str) -> Any:
         try:

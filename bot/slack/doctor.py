@@ -149,7 +149,9 @@ async def _person_findings(directory: SlackDirectory, config: Config | None) -> 
         except DirectoryUnavailable as error:
             return [*found, _finding(f"Slack did not say who {who} is ({error})")]
         if not person.is_member:
-            found.append(_finding(f"{who} is named in the policy and cannot act: {person.why_not}", is_fatal=False))
+            found.append(
+                _finding(f"{who} is named in the policy and cannot act: {person.not_member_reason}", is_fatal=False)
+            )
     found = found or [_finding(f"all {len(named)} people the policy names by id are members", is_ok=True)]
     return found + await _group_findings(directory, config)
 

@@ -27,7 +27,7 @@ def register(app: AsyncApp, context: Context) -> None:
     async def on_user_change(event: dict[str, Any]) -> None:
         person_id = str((event.get("user") or {}).get("id") or "")
         context.directory.forget(person_id)
-        await members.left(context, person_id)
+        await members.end_access_of_former_member(context, person_id)
 
     async def on_group_change(event: dict[str, Any]) -> None:
         log.info("group_changed", kind=event.get("type"))

@@ -17,7 +17,7 @@ from bot.access import decide, extend, queries, request_access
 from bot.access.context import Context
 from bot.access.errors import AccessError, NotUnderstood, Refused
 from bot.access.ports import Person
-from bot.access.results import FormNeeded
+from bot.access.use_case_types import FormNeeded
 from bot.slack import ids
 from bot.slack.interaction import BoltListener, report_unexpected, user_of
 from bot.slack.render import form_layouts, replies

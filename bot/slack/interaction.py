@@ -20,7 +20,7 @@ from bot.access import queries
 from bot.access.context import Context
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.access.results import FormNeeded
+from bot.access.use_case_types import FormNeeded
 from bot.slack import ids, parse
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.blocks import Block, RenderedMessage
@@ -135,7 +135,7 @@ def bolt_listener(context: Context, listener: Listener, *, is_audited: bool = Tr
 
 
 async def _run(interaction: Interaction, listener: Listener) -> None:
-    find = interaction.context.giver if interaction.is_giving_back else interaction.context.member
+    find = interaction.context.member_for_own_end if interaction.is_giving_back else interaction.context.member
     try:
         await listener(interaction, await find(user_of(interaction.body)))
     except FormNeeded as needed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.access.errors import NotUnderstood
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from bot.durations import DURATION_HINT, parse_duration
 from bot.slack.render.text import clean, unescape
 
@@ -51,7 +51,7 @@ def mentioned_person(word: str) -> str | None:
     return found[1] if found else None
 
 
-def parse_request(arguments: Sequence[str], levels: Callable[[str], Collection[str]]) -> Typed:
+def parse_request(arguments: Sequence[str], levels: Callable[[str], Collection[str]]) -> RequestInput:
     """Parse ``[DATABASE [LEVEL] [DURATION] [REASON…]]``. ``levels`` returns the level names of a database. Raises NotUnderstood.
 
     The word after the database is the level if the database has that level, or if a duration follows the word.
@@ -64,17 +64,17 @@ def parse_request(arguments: Sequence[str], levels: Callable[[str], Collection[s
     if len(left) > 1 and UNITS.fullmatch(left[1]) and not _is_duration(left[0]):
         raise NotUnderstood(f"{left[0]} {left[1]}", DURATION_HINT)
     duration = _pop_duration(left)
-    return Typed(database=database, level=level, duration=duration, reason=" ".join(left) or None)
+    return RequestInput(database=database, level=level, duration=duration, reason=" ".join(left) or None)
 
 
-def parse_extension(arguments: Sequence[str]) -> tuple[int, Typed]:
+def parse_extension(arguments: Sequence[str]) -> tuple[int, RequestInput]:
     """Parse ``ID [DURATION] [REASON…]``. Raises NotUnderstood."""
     left = list(arguments[1:])
     duration = _pop_duration(left)
-    return parse_request_id(arguments[:1], "extend"), Typed(duration=duration, reason=" ".join(left) or None)
+    return parse_request_id(arguments[:1], "extend"), RequestInput(duration=duration, reason=" ".join(left) or None)
 
 
-def parse_explain(arguments: Sequence[str]) -> tuple[Typed, str | None]:
+def parse_explain(arguments: Sequence[str]) -> tuple[RequestInput, str | None]:
     """Parse ``DATABASE [LEVEL] [DURATION] [@user]`` and return it with the mentioned person's id.
 
     The command has no reason, so any word after the database may be the level. Raises NotUnderstood.

@@ -7,7 +7,7 @@ import pytest
 
 from tests.access.environment import AccessEnvironment
 from tests.access.fake_engine import FakeServer
-from tests.access.hanging import Fleet
+from tests.access.hanging import HangingServers
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 
 @pytest.fixture
-async def fleet(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+async def fleet(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> HangingServers:
     for n in range(20):
         monkeypatch.setenv(f"FAR{n}", f"mysql://bot:FarAdminSecret@localhost/far{n}")
-    return Fleet(environment, FakeServer(clock=environment.clock, identity="far-1"))
+    return HangingServers(environment, FakeServer(clock=environment.clock, identity="far-1"))

@@ -1,4 +1,4 @@
-"""A house to live in: a real ledger and policy, a server in memory, people, messages that are remembered, a clock that is turned."""
+"""The test environment: a real ledger and policy, a fake server, a fake directory, a recording messenger, and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from bot.access import decide, request_access, results
+from bot.access import decide, request_access, use_case_types
 from bot.access.context import Context
 from bot.access.files import Files
 from bot.access.ports import DeliveryError, DirectoryUnavailable, MessageGone, Notice, Person, Posted
@@ -32,12 +32,12 @@ HOUR = timedelta(hours=1)
 
 
 class Killed(BaseException):
-    """The process died here."""
+    """Stands for the death of the process at this step."""
 
 
 @dataclass
 class Clock:
-    """Turned by the test; or, once it ``runs``, real time from then on."""
+    """A clock that the test sets. After ``run`` it goes on in real time."""
 
     at: datetime = BEGIN
     started: float | None = None
@@ -50,8 +50,8 @@ class Clock:
 
 
 @dataclass
-class People:
-    """``bot.access.ports.Directory``."""
+class FakeDirectory:
+    """A ``bot.access.ports.Directory`` in memory. ``is_silent``: it answers nothing."""
 
     known: dict[str, Person] = field(
         default_factory=lambda: {i: Person(id=i, name=n, is_member=True) for i, n in PEOPLE.items()}
@@ -62,12 +62,14 @@ class People:
     silent_groups: set[str] = field(default_factory=set)
     handles: dict[str, str] = field(default_factory=dict)
     silent_handles: set[str] = field(default_factory=set)
-    """Slack told their members a moment ago, and now does not say which group they are."""
+    """Handles whose members are known, but which Slack does not resolve to a group now."""
 
     async def person(self, person_id: str, *, fresh: bool = False) -> Person:
         if self.is_silent:
             raise DirectoryUnavailable("no answer")
-        return self.known.get(person_id) or Person(id=person_id, name=person_id, is_member=False, why_not="a guest")
+        return self.known.get(person_id) or Person(
+            id=person_id, name=person_id, is_member=False, not_member_reason="a guest"
+        )
 
     async def team_id(self) -> str:
         return "T0TEAM"
@@ -94,12 +96,12 @@ class People:
         return
 
     def leaves(self, person_id: str) -> None:
-        self.known[person_id] = Person(id=person_id, name=person_id, is_member=False, why_not="deactivated")
+        self.known[person_id] = Person(id=person_id, name=person_id, is_member=False, not_member_reason="deactivated")
 
 
 @dataclass
 class RecordingMessenger:
-    """``bot.access.ports.Messenger`` that remembers what each message shows now. ``refuse`` gives an error for a place and notice, or None."""
+    """A ``bot.access.ports.Messenger`` that records what each message shows now. ``refuse`` returns the error for a place and notice, or None."""
 
     step: Callable[[str], None]
     shown: dict[tuple[str, str], Notice] = field(default_factory=dict)
@@ -117,13 +119,13 @@ class RecordingMessenger:
         return posted
 
     async def update(self, posted: Posted, notice: Notice) -> None:
-        self.step(f"before redraw {type(notice).__name__}")
+        self.step(f"before update {type(notice).__name__}")
         if error := self.refuse(posted.channel, notice):
             raise error
         if (posted.channel, posted.ts) not in self.shown:
             raise MessageGone("message_not_found")
         self.shown[posted.channel, posted.ts] = notice
-        self.step(f"after redraw {type(notice).__name__}")
+        self.step(f"after update {type(notice).__name__}")
 
     def on(self, channel: str, kind: type[Any] | None = None) -> list[Any]:
         return [n for (c, _), n in self.shown.items() if c == channel and (kind is None or isinstance(n, kind))]
@@ -142,7 +144,7 @@ class AccessEnvironment:
     def __post_init__(self) -> None:
         self.server = FakeServer(clock=self.clock, step=self.step)
         self.messenger = RecordingMessenger(step=self.step)
-        self.people = People()
+        self.people = FakeDirectory()
         self.policy = {
             "admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "defaults": {"channel": CARDS},
             "rules": [{"name": "shop", "requesters": [ADA, LEAD], "databases": ["shop"], "levels": ["*"], "approvals": [{"from": [LEAD, SECOND], "count": 1}]}],
@@ -174,7 +176,7 @@ class AccessEnvironment:
         (self.folder / "databases.yml").write_text(yaml.safe_dump(self.databases))
 
     def step(self, _name: str) -> None:
-        """Every step outside passes here, before and after; at ``kill_at`` the process dies."""
+        """Called before and after every step outside the ledger. At number ``kill_at`` the process dies."""
         self.steps += 1
         if self.steps == self.kill_at:
             raise Killed
@@ -187,17 +189,17 @@ class AccessEnvironment:
         await self.ledger.close()
 
     async def restart(self) -> None:
-        """As after SIGKILL: a new worker, leases freed."""
+        """A restart after SIGKILL: a new worker, and leases that are free."""
         self.kill_at = -1
         self.runner = Runner(self.context, JOBS)
         await self.ledger.free_leases()
 
     async def drain(self) -> None:
-        """What is due now, and the feed's next second."""
+        """Run all tasks that are due now."""
         await self.runner.drain()
 
     async def turn(self, **by: float) -> None:
-        """Turn the clock, stopping at every task on the way, as the real runner would."""
+        """Move the clock forward, and stop at every due task on the way, as the real runner does."""
         until = self.clock.at + timedelta(**by)
         for _ in range(500):
             await self.drain()
@@ -212,8 +214,8 @@ class AccessEnvironment:
         return await self.context.member(person_id)
 
     async def ask(self, who: str = ADA, *, duration: timedelta = HOUR, reason: str = "looking at a refund") -> Request:
-        typed = results.Typed(database="shop", level="readonly", duration=duration, reason=reason)
-        asked = await request_access.request_access(self.context, await self.person(who), typed)
+        wanted = use_case_types.RequestInput(database="shop", level="readonly", duration=duration, reason=reason)
+        asked = await request_access.request_access(self.context, await self.person(who), wanted)
         await self.drain()
         return await self.ledger.request(asked.request.id)
 
@@ -240,7 +242,7 @@ class AccessEnvironment:
         return self.server.login(str(request.username), notice.password)
 
     def message(self, who: str = ADA) -> Notice:
-        """The credential message as it is now."""
+        """What the credential message shows now."""
         return next(
             n for n in self.messenger.on(who) if isinstance(n, PreparingNotice | CredentialsNotice | ClosedNotice)
         )

@@ -1,4 +1,4 @@
-"""A database server in memory, and the adapter to it: logins, sessions, marks, outages, statements that land late."""
+"""A database server in memory and its adapter: logins, sessions, marks, outages, and statements that take effect late."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class User:
 
 @dataclass
 class FakeServer:
-    """``step`` is called before and after each verb; ``gate`` holds a create in the server until it is opened.
+    """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
-    ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are those there are, None where any will do; ``lacks`` the rights the bot has not.
+    ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
     """
 
     clock: Callable[[], datetime]
@@ -66,7 +66,7 @@ class FakeServer:
     _number: int = 0
 
     def login(self, username: str, password: str) -> int | None:
-        """A session's number, or None where the login is refused."""
+        """The number of the new session. None where the login is refused."""
         with self.turn:
             user = self.users.get(username)
             if user is None or user.password != password or user.expires_at <= self.clock():
@@ -76,7 +76,7 @@ class FakeServer:
             return self._number
 
     def land(self) -> None:
-        """What was still on its way in the server happens now."""
+        """The statements that are still on their way take effect now."""
         for late in self.in_flight:
             late()
         self.in_flight.clear()
@@ -100,7 +100,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             if self.target.identity not in (None, server.identity):
                 raise WrongServer(expected=str(self.target.identity), found=server.identity)
 
-        def _ours(self, username: str, *, to_end: bool = False) -> User | None:
+        def _own_user(self, username: str, *, to_end: bool = False) -> User | None:
             if not username_pattern(self.target.prefix).fullmatch(username):
                 raise Rejected(f"{username!r} is no name dbaccess makes")
             user = server.users.get(username)
@@ -127,7 +127,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             self._reach("create")
             if server.rejects is not None:
                 raise server.rejects
-            self._ours(spec.username)
+            self._own_user(spec.username)
             if server.roles is not None and not server.roles.issuperset(spec.level.roles):
                 raise Rejected("there is no such role")
             user = User(
@@ -154,7 +154,7 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def set_password(self, username: str, password: str) -> None:
             self._reach("set_password")
-            user = self._ours(username)
+            user = self._own_user(username)
             if user is None:
                 raise Rejected(f"there is no user {username}")
             user.password = password
@@ -162,7 +162,7 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def set_expiry(self, username: str, remaining: float) -> None:
             self._reach("set_expiry")
-            user = self._ours(username)
+            user = self._own_user(username)
             if user is None:
                 raise Rejected(f"there is no user {username}")
             user.expires_at = server.clock() + timedelta(seconds=remaining)
@@ -171,7 +171,7 @@ def engine(server: FakeServer) -> type[Adapter]:
             self._reach("drop")
             if server.holds_up is not None:
                 raise server.holds_up
-            user = self._ours(username, to_end=True)
+            user = self._own_user(username, to_end=True)
             with server.turn:
                 ended = [n for n, name in server.sessions.items() if name == username]
                 for number in ended:

@@ -1,4 +1,4 @@
-"""Servers and a Slack that hang, held by the test and let go when it is over; and the real runner among them."""
+"""Servers and a Slack that hang until the test releases them, for tests with the real runner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from adapters.base import Adapter, Removal, ServerDown
-from bot.access import request_access, results
+from bot.access import request_access, use_case_types
 from bot.access.ports import Delayed, Notice
 from bot.engines import Engines
 from bot.jobs.registry import JOBS
@@ -24,7 +24,7 @@ from tests.access.fake_engine import FakeServer, engine
 from tests.open_faults import require
 
 PATIENCE = 60.0
-"""Far above what any of this takes, and far below what hangs."""
+"""In seconds: far above what a step takes, and far below what a hanging call takes."""
 
 FOR_EVER = 600.0
 
@@ -33,7 +33,7 @@ READS = {"readonly": {"grants": [{"on": ["a.b"], "privileges": ["SELECT"]}]}}
 
 @dataclass
 class Hang:
-    """A call that comes back when it is let go, with an error. ``holds`` says which; ``seconds``: it comes back by itself."""
+    """Calls that hang and then fail: when they are released, or after ``seconds``. ``holds`` says which calls hang."""
 
     holds: Callable[[str], bool] = lambda _what: False
     seconds: float = FOR_EVER
@@ -42,7 +42,7 @@ class Hang:
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def reach(self, what: str) -> None:
-        """In a thread of its own, as an adapter's call."""
+        """For calls of an adapter, which run in threads."""
         if not self.holds(what):
             return
         with self.turn:
@@ -53,7 +53,7 @@ class Hang:
         raise ServerDown("no connection: timed out")
 
     async def call(self, what: str) -> None:
-        """On the event loop, as a call to Slack."""
+        """For calls to Slack, which run on the event loop."""
         if not self.holds(what):
             return
         self.inside += 1
@@ -70,7 +70,7 @@ class Hang:
 
 
 def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
-    """Asked by the reference of the admin URL, and at a drop by the user's name too."""
+    """An adapter whose calls may hang: by the reference of the admin URL, and for a drop also by the username."""
 
     class Hanging(engine(server)):  # type: ignore[misc]
         label: ClassVar[str] = "HangingSQL"
@@ -88,8 +88,8 @@ def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
 
 
 @dataclass
-class Fleet:
-    """The house, further servers beside it, and what may hang. ``servers`` share one engine and one memory."""
+class HangingServers:
+    """The test environment with further servers, and the calls that hang. The further servers share one engine and one memory."""
 
     environment: AccessEnvironment
     far: FakeServer
@@ -132,13 +132,15 @@ class Fleet:
         self.environment.messenger.post, self.environment.messenger.update = slow_post, slow_update  # type: ignore[method-assign]
 
     async def granted(self, database: str, count: int = 1, *, minutes: int = 30) -> list[Request]:
-        """Live grants that all end at the same time; each asks for a second more, and gets one less of waiting."""
+        """Live grants on one database. Each lasts one second longer than the one before, so that no two requests are the same."""
         environment, asked = self.environment, []
         ada = await environment.person(ADA)
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = results.Typed(database=database, level="readonly", duration=lasts, reason="looking at a refund")
-            asked.append((await request_access.request_access(environment.context, ada, typed)).request)
+            wanted = use_case_types.RequestInput(
+                database=database, level="readonly", duration=lasts, reason="looking at a refund"
+            )
+            asked.append((await request_access.request_access(environment.context, ada, wanted)).request)
         await environment.drain()
         found = [await environment.now(request) for request in asked]
         require({one.state for one in found} == {State.ACTIVE}, "all are granted")
@@ -146,7 +148,7 @@ class Fleet:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The real runner; whatever hangs is let go at the end."""
+        """Run the real runner. Hanging calls are released at the end."""
         stop = asyncio.Event()
         running = asyncio.create_task(self.environment.runner.run(stop))
         try:
@@ -162,7 +164,7 @@ class Fleet:
 
 
 async def expect(what: str, is_so: Callable[[], Awaitable[bool]], within: float = PATIENCE) -> float:
-    """Seconds it took."""
+    """Wait until ``is_so``, at most ``within`` seconds. Returns how many seconds it took."""
     began = time.monotonic()
     while not await is_so():
         assert time.monotonic() - began < within, f"never came: {what}"
@@ -175,13 +177,15 @@ async def at_once(condition: Callable[[], bool]) -> bool:
 
 
 async def waiting_requests(environment: AccessEnvironment, count: int) -> None:
-    """Requests nobody decides, whose reminders all fall due after ten minutes."""
+    """Pending requests whose reminders are all due after ten minutes."""
     environment.policy["defaults"]["remind_after"] = "10m"
     environment.policy["rules"][0]["requesters"] = [LEAD]
     environment.write()
     ada = await environment.person(ADA)
     for n in range(count):
         lasts = timedelta(hours=1, seconds=n)
-        typed = results.Typed(database="shop", level="readonly", duration=lasts, reason="looking at a refund")
-        await request_access.request_access(environment.context, ada, typed)
+        wanted = use_case_types.RequestInput(
+            database="shop", level="readonly", duration=lasts, reason="looking at a refund"
+        )
+        await request_access.request_access(environment.context, ada, wanted)
     await environment.drain()

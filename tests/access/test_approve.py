@@ -1,4 +1,4 @@
-"""Asking and deciding: who may, who may not, and who was slower."""
+"""Requests and decisions: who may make them, who may not, and what the slower of two callers gets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from bot.access import decide, queries, request_access
 from bot.access.errors import OutOfDate, Refused, TooLate
-from bot.notifications.notices import CardNotice, CredentialsNotice, TurnNotice
+from bot.notifications.notices import CardNotice, CredentialsNotice, StateChangeNotice
 from storage.audit_log import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, ADMIN, CARDS, GUEST, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 
 
-async def test_the_whole_life(environment: AccessEnvironment) -> None:
+async def test_grant_runs_from_request_to_revoked(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     assert environment.messenger.on(CARDS, CardNotice)[0].request.state is State.ACTIVE
     session = environment.login(request)
@@ -30,29 +30,29 @@ async def test_the_whole_life(environment: AccessEnvironment) -> None:
     assert ended.receipt.sessions_ended == 1
     assert environment.messenger.on(CARDS, CardNotice)[0].request.state is State.REVOKED
     assert not environment.messenger.on(ADA, CredentialsNotice)
-    assert environment.messenger.on(ADA, TurnNotice)[-1].request.state is State.REVOKED
+    assert environment.messenger.on(ADA, StateChangeNotice)[-1].request.state is State.REVOKED
     assert await environment.ledger.tasks() == ()
 
 
-async def test_nobody_else_may_ask(environment: AccessEnvironment) -> None:
+async def test_person_outside_the_rule_cannot_request(environment: AccessEnvironment) -> None:
     with pytest.raises(Refused, match="There is nothing you may ask for"):
         await environment.ask(STRANGER)
     assert await environment.ledger.requests() == ()
     assert await environment.ledger.tasks() == ()
 
 
-async def test_a_guest_may_nothing(environment: AccessEnvironment) -> None:
+async def test_guest_is_refused(environment: AccessEnvironment) -> None:
     with pytest.raises(Refused, match="Only members of this workspace"):
         await environment.person(GUEST)
 
 
-async def test_no_answer_from_the_directory_means_no(environment: AccessEnvironment) -> None:
+async def test_failed_directory_lookup_refuses(environment: AccessEnvironment) -> None:
     environment.people.is_silent = True
     with pytest.raises(Refused, match="Slack did not answer"):
         await environment.person(ADA)
 
 
-async def test_a_requester_never_approves_their_own(environment: AccessEnvironment) -> None:
+async def test_requester_cannot_approve_own_request(environment: AccessEnvironment) -> None:
     request = await environment.ask(LEAD)
     with pytest.raises(Refused, match="your own request"):
         await environment.approve(request, LEAD)
@@ -60,7 +60,7 @@ async def test_a_requester_never_approves_their_own(environment: AccessEnvironme
 
 
 @pytest.mark.parametrize("who", [STRANGER, ADMIN])
-async def test_only_those_the_rule_names_decide(environment: AccessEnvironment, who: str) -> None:
+async def test_only_approvers_of_the_rule_decide(environment: AccessEnvironment, who: str) -> None:
     request = await environment.ask()
     with pytest.raises(Refused, match="Only the approvers named"):
         await environment.approve(request, who)
@@ -69,7 +69,7 @@ async def test_only_those_the_rule_names_decide(environment: AccessEnvironment, 
     assert environment.server.users == {}
 
 
-async def test_ten_at_once_are_one_decision(environment: AccessEnvironment) -> None:
+async def test_ten_concurrent_approvals_are_one_decision(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     clicks = [environment.approve(request, who) for who in (LEAD, SECOND) * 5]
     done = await asyncio.gather(*clicks, return_exceptions=True)
@@ -80,7 +80,7 @@ async def test_ten_at_once_are_one_decision(environment: AccessEnvironment) -> N
     assert len(await environment.ledger.decisions(request.id)) == 1
 
 
-async def test_two_must_be_two_people(environment: AccessEnvironment) -> None:
+async def test_two_approvals_need_two_people(environment: AccessEnvironment) -> None:
     environment.policy["rules"][0]["approvals"] = [{"from": [LEAD, SECOND], "count": 2}]
     environment.write()
     request = await environment.ask()
@@ -91,14 +91,14 @@ async def test_two_must_be_two_people(environment: AccessEnvironment) -> None:
     assert (await environment.approve(request, SECOND)).state is State.APPROVED
 
 
-async def test_the_second_click_learns_what_happened(environment: AccessEnvironment) -> None:
+async def test_second_click_gets_the_current_state(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     await environment.approve(request, LEAD)
     with pytest.raises(TooLate, match="#1 was approved by @lead a moment ago"):
         await environment.approve(request, SECOND)
 
 
-async def test_an_approver_removed_since_the_card_is_refused(environment: AccessEnvironment) -> None:
+async def test_approver_removed_after_the_card_is_refused(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     environment.policy["rules"][0]["approvals"] = [{"from": [SECOND], "count": 1}]
     environment.write()
@@ -108,7 +108,7 @@ async def test_an_approver_removed_since_the_card_is_refused(environment: Access
 
 
 @pytest.mark.parametrize("change", ["roles", "rule", "count", "gone", "shorter"])
-async def test_what_changed_since_the_card_is_outdated_and_both_are_told(
+async def test_changed_policy_outdates_the_request_and_notifies_both(
     environment: AccessEnvironment, change: str
 ) -> None:
     request = await environment.ask()
@@ -129,22 +129,22 @@ async def test_what_changed_since_the_card_is_outdated_and_both_are_told(
         await environment.approve(request, LEAD)
     await environment.drain()
     assert (await environment.now(request)).state is State.OUTDATED
-    assert environment.messenger.on(ADA, TurnNotice)[-1].request.state is State.OUTDATED
+    assert environment.messenger.on(ADA, StateChangeNotice)[-1].request.state is State.OUTDATED
     assert environment.server.users == {}
 
 
-async def test_deny_says_why(environment: AccessEnvironment) -> None:
+async def test_denial_shows_its_reason(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     await decide.deny(environment.context, await environment.person(LEAD), request, "not before the freeze ends")
     await environment.drain()
-    told = environment.messenger.on(ADA, TurnNotice)[-1]
+    told = environment.messenger.on(ADA, StateChangeNotice)[-1]
     assert told.decision is not None
     assert told.decision.reason == "not before the freeze ends"
     with pytest.raises(TooLate, match="was denied by @lead"):
         await environment.approve(request, SECOND)
 
 
-async def test_cancel_and_lapse(environment: AccessEnvironment) -> None:
+async def test_pending_request_is_cancelled_or_lapses(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     await request_access.cancel(environment.context, await environment.person(ADA), request.id)
     with pytest.raises(TooLate, match="was withdrawn by @ada"):
@@ -157,13 +157,13 @@ async def test_cancel_and_lapse(environment: AccessEnvironment) -> None:
     assert (await environment.now(second)).state is State.LAPSED
 
 
-async def test_the_same_ask_gets_the_same_number_also_at_once(environment: AccessEnvironment) -> None:
+async def test_repeated_request_gets_the_same_id(environment: AccessEnvironment) -> None:
     first, second = await asyncio.gather(environment.ask(), environment.ask())
     assert first.id == second.id
     assert (await environment.ask(duration=2 * HOUR)).id != first.id
 
 
-async def test_a_button_of_another_ledger_is_out_of_date(environment: AccessEnvironment) -> None:
+async def test_button_of_another_ledger_is_out_of_date(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     assert (await queries.by_token(environment.context, request.token)).id == request.id
     for token in (f"{request.id}.0000000000000000", "77.abc", "x", "", f"{request.id}", "9" * 40 + ".a"):
@@ -171,7 +171,7 @@ async def test_a_button_of_another_ledger_is_out_of_date(environment: AccessEnvi
             await queries.by_token(environment.context, token)
 
 
-async def test_the_record_names_the_policy_of_the_ask_and_of_the_click(environment: AccessEnvironment) -> None:
+async def test_audit_log_names_policy_at_request_and_at_decision(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     asked_by = request.terms.policy_digest
     environment.policy["alert_channel"] = "C0OTHER"

@@ -1,4 +1,4 @@
-"""Moves that lack one of their conditions: stages that changed places, an end that is late, people who left, a start that was not."""
+"""Transitions whose guards do not hold: swapped stages, a late end, former members, a grant that never started."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 
 from bot.access import extend, password, review
 from bot.access.errors import Refused, TooLate
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from storage.audit_log import AuditKind
 from storage.records import Request, State
 from tests.access.environment import ADA, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
-from tests.access.steps import GLASS, break_the_glass, put_in_force, recorded, refusal_of
+from tests.access.steps import BREAK_GLASS_RULE, put_in_force, recorded, refusal_of, use_break_glass
 from tests.open_faults import open_fault, require
 
 LEADS, DBAS = "S0LEADS", "S0DBAS"
 
 
 async def more_time(environment: AccessEnvironment, grant: Request, duration: timedelta = HOUR) -> Request:
-    """The request for it."""
-    typed = Typed(duration=duration, reason="longer please")
-    return (await extend.extend(environment.context, await environment.person(ADA), grant.id, typed)).request
+    """A pending request for the database."""
+    wanted = RequestInput(duration=duration, reason="longer please")
+    return (await extend.extend(environment.context, await environment.person(ADA), grant.id, wanted)).request
 
 
 # Stages of today (R11).
@@ -31,29 +31,29 @@ async def more_time(environment: AccessEnvironment, grant: Request, duration: ti
 
 @pytest.fixture
 async def staged(environment: AccessEnvironment) -> AccessEnvironment:
-    """First a lead, then a DBA."""
+    """A rule with two stages: first a lead, then a DBA."""
     environment.people.groups = {LEADS: {LEAD, STRANGER}, DBAS: {SECOND}}
     put_in_force(environment, approvals=[{"from": [LEADS]}, {"from": [DBAS]}])
     return environment
 
 
-@open_fault("R11", "with the stages swapped, two leads have approved and no DBA")
-async def test_an_approval_does_not_count_for_another_stage(staged: AccessEnvironment) -> None:
+@open_fault("R11", "with swapped stages, two leads have approved and no DBA")
+async def test_approval_does_not_count_for_another_stage(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [DBAS]}, {"from": [LEADS]}])
     await refusal_of(staged.approve(request, STRANGER))
     assert (await staged.now(request)).state in (State.PENDING, State.OUTDATED)
 
 
-@open_fault("R11", "the approval of a stage that names nobody of then counts on")
-async def test_an_approval_falls_with_the_name_by_which_it_was_given(staged: AccessEnvironment) -> None:
+@open_fault("R11", "the approval still counts after its stage names other people")
+async def test_approval_is_dropped_when_its_approver_leaves_the_stage(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [STRANGER, "U0FURTHER"]}, {"from": [DBAS]}])
     await refusal_of(staged.approve(request, SECOND))
     assert (await staged.now(request)).state in (State.PENDING, State.OUTDATED)
 
 
-async def test_an_approval_stays_where_its_stage_still_names_the_group(staged: AccessEnvironment) -> None:
+async def test_approval_stays_while_its_stage_names_the_group(staged: AccessEnvironment) -> None:
     request = await staged.approve(await staged.ask(), LEAD)
     put_in_force(staged, approvals=[{"from": [LEADS, "U0FURTHER"]}, {"from": [DBAS]}])
     assert (await staged.approve(request, SECOND)).state is State.APPROVED
@@ -67,8 +67,8 @@ async def test_an_approval_stays_where_its_stage_still_names_the_group(staged: A
     [{"admin_url": "env:OTHER_ADMIN_URL"}, {"admin_role": "superowner"}, {"replicas": ["env:OTHER_REPLICA_URL"]}],
     ids=lambda moved: next(iter(moved)),
 )
-@open_fault("R18", "it is granted on whatever server the name means by then")
-async def test_a_request_is_out_of_date_where_its_database_means_another_server(
+@open_fault("R18", "it is granted on the server that the name means now")
+async def test_request_is_outdated_when_its_database_gets_another_server(
     environment: AccessEnvironment, moved: dict[str, Any]
 ) -> None:
     request = await environment.ask()
@@ -78,8 +78,8 @@ async def test_a_request_is_out_of_date_where_its_database_means_another_server(
     assert (await environment.now(request)).state is State.OUTDATED
 
 
-@open_fault("R18", "the click of somebody who decides nothing closes the request")
-async def test_a_stranger_does_not_close_a_request_by_clicking(environment: AccessEnvironment) -> None:
+@open_fault("R18", "the click of a person without a right to decide closes the request")
+async def test_click_of_a_stranger_does_not_close_the_request(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     put_in_force(environment, approvals=[{"from": [LEAD, SECOND], "count": 2}])
     refused = await refusal_of(environment.approve(request, STRANGER))
@@ -88,8 +88,8 @@ async def test_a_stranger_does_not_close_a_request_by_clicking(environment: Acce
     assert len(await recorded(environment, AuditKind.CLICK_REFUSED)) == 1
 
 
-@open_fault("R18", "waiting requests do not count: four waiting requests become four live grants")
-async def test_waiting_requests_count_in_what_one_person_may_have(environment: AccessEnvironment) -> None:
+@open_fault("R18", "pending requests do not count: four pending requests become four live grants")
+async def test_pending_requests_count_in_the_limit_of_a_person(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_person": 1}
     put_in_force(environment)
     for more in range(4):
@@ -100,8 +100,8 @@ async def test_waiting_requests_count_in_what_one_person_may_have(environment: A
     assert len(await environment.ledger.live_grants(person_id=ADA)) == 1
 
 
-@open_fault("R18", "the limit of a database is not looked at when its requests are approved")
-async def test_a_vote_that_would_pass_the_limit_of_a_database_is_told_to_wait(environment: AccessEnvironment) -> None:
+@open_fault("R18", "the limit of a database is not checked when its requests are approved")
+async def test_approval_beyond_the_limit_of_a_database_is_refused_for_now(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_database": 1}
     put_in_force(environment)
     first, second = await environment.ask(ADA), await environment.ask(LEAD)
@@ -132,8 +132,8 @@ async def test_no_password_is_renewed_after_the_end(environment: AccessEnvironme
     )
 
 
-@open_fault("R14", "the requester is looked at before a grant and not before more time")
-async def test_who_left_gets_no_more_time(environment: AccessEnvironment) -> None:
+@open_fault("R14", "the membership of the requester is checked before a grant and not before an extension")
+async def test_former_member_gets_no_extension(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more_time(environment, grant)
     environment.people.leaves(ADA)
@@ -142,12 +142,12 @@ async def test_who_left_gets_no_more_time(environment: AccessEnvironment) -> Non
     assert (await environment.now(grant)).expires_at == grant.expires_at
 
 
-@open_fault("R14", "signed off before anything was done, what is done then needs no review")
-async def test_what_was_signed_off_before_it_began_is_reviewed_all_the_same(environment: AccessEnvironment) -> None:
-    environment.policy["rules"].append(dict(GLASS))
+@open_fault("R14", "a sign-off before the start replaces the review of what is done afterwards")
+async def test_sign_off_before_the_start_does_not_replace_the_review(environment: AccessEnvironment) -> None:
+    environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)
     environment.server.is_up = False
-    request = await break_the_glass(environment)
+    request = await use_break_glass(environment)
     require(request.state is State.APPROVED, "it waits for the server")
     await refusal_of(review.sign_off(environment.context, await environment.person(SECOND), request))
     environment.server.is_up = True
@@ -157,7 +157,7 @@ async def test_what_was_signed_off_before_it_began_is_reviewed_all_the_same(envi
     assert begun.needs_review
 
 
-async def test_more_time_asked_for_twice_at_once_does_not_pass_the_whole_life(environment: AccessEnvironment) -> None:
+async def test_concurrent_extensions_stay_within_max_total(environment: AccessEnvironment) -> None:
     put_in_force(environment, max_total="2h")
     grant = await environment.granted()
     asked = [await more_time(environment, grant), await more_time(environment, grant, timedelta(minutes=59))]

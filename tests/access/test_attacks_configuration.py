@@ -1,4 +1,4 @@
-"""A configuration that changes in the middle of a verb, that is written halfway, or that looks unchanged from outside."""
+"""A configuration that changes during a use case, that is half written, or whose change does not show in size and time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import pytest
 import yaml
 
 from bot.access import decide, request_access, review
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from storage.records import Request, State
 from tests.access.environment import ADA, ADMIN, HOUR, LEAD, SECOND, AccessEnvironment
-from tests.access.steps import GLASS, break_the_glass, change_during_lookup, load_now, put_in_force, refusal_of
+from tests.access.steps import (
+    BREAK_GLASS_RULE,
+    change_during_lookup,
+    load_now,
+    put_in_force,
+    refusal_of,
+    use_break_glass,
+)
 from tests.open_faults import open_fault, require
 
 LOOKS = 25
-"""Looks at the files, a tenth of a second apart, until a change of them has to be in force."""
+"""How many checks of the files, a tenth of a second apart, until a change must be in force."""
 
 TWO_STAGES = """\
 admins: [U0ADMIN]
@@ -55,12 +62,12 @@ APPROVED_AT_ONCE = BREAK_GLASS[: BREAK_GLASS.index("    break_glass")]
 
 
 def swap(environment: AccessEnvironment, **keys: Any) -> None:
-    """While Slack is asked, the first rule changes, and the change is loaded: any other listener does that."""
+    """The first rule changes during a Slack lookup, and another listener loads the change."""
     change_during_lookup(environment, lambda: put_in_force(environment, **keys))
 
 
-@open_fault("R2", "the vote of somebody who is no approver any more counts, and the record names the new policy")
-async def test_an_approver_taken_out_during_the_click_does_not_approve(environment: AccessEnvironment) -> None:
+@open_fault("R2", "the approval of a former approver counts, and the audit log names the new policy")
+async def test_approver_removed_during_the_click_does_not_approve(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
     await refusal_of(environment.approve(request, LEAD))
@@ -68,8 +75,8 @@ async def test_an_approver_taken_out_during_the_click_does_not_approve(environme
     assert await environment.ledger.decisions(request.id) == ()
 
 
-@open_fault("R2", "the denial of somebody who is no approver any more counts")
-async def test_an_approver_taken_out_during_the_click_does_not_deny(environment: AccessEnvironment) -> None:
+@open_fault("R2", "the denial of a former approver counts")
+async def test_approver_removed_during_the_click_does_not_deny(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
     await refusal_of(decide.deny(environment.context, await environment.person(LEAD), request, "not today"))
@@ -77,7 +84,7 @@ async def test_an_approver_taken_out_during_the_click_does_not_deny(environment:
 
 
 @open_fault("R2", "the old level is granted on the new server")
-async def test_a_database_moved_during_the_click_is_not_given_the_old_level(environment: AccessEnvironment) -> None:
+async def test_database_moved_during_the_click_does_not_get_the_old_level(environment: AccessEnvironment) -> None:
     request = await environment.ask()
 
     def moves() -> None:
@@ -90,29 +97,29 @@ async def test_a_database_moved_during_the_click_is_not_given_the_old_level(envi
     assert (await environment.now(request)).state is State.OUTDATED
 
 
-@open_fault("R2", "judged by the policy that asks nobody, granted under the one that asks somebody")
-async def test_a_rule_that_begins_to_ask_during_an_automatic_approval_is_obeyed(environment: AccessEnvironment) -> None:
+@open_fault("R2", "evaluated by the policy without approvers, granted under the policy with approvers")
+async def test_rule_that_gains_approvers_during_automatic_approval_applies(environment: AccessEnvironment) -> None:
     put_in_force(environment, approvals=[])
-    typed = Typed(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
+    wanted = RequestInput(database="shop", level="readonly", duration=HOUR, reason="looking at a refund")
     ada = await environment.person(ADA)
     change_during_lookup(
         environment, lambda: swap(environment, approvals=[{"from": [LEAD, SECOND]}])
     )  # the second lookup is the approval's
-    await refusal_of(request_access.request_access(environment.context, ada, typed))
+    await refusal_of(request_access.request_access(environment.context, ada, wanted))
     require(environment.policy["rules"][0]["approvals"], "the approval asked Slack again")
     await environment.drain()
     assert not [r for r in await environment.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
 
 
-@open_fault("R2", "the signature of somebody who is no reviewer any more counts")
-async def test_a_reviewer_taken_out_during_the_click_does_not_sign_off(environment: AccessEnvironment) -> None:
-    environment.policy["rules"].append(dict(GLASS))
+@open_fault("R2", "the sign-off of a former reviewer counts")
+async def test_reviewer_removed_during_the_click_does_not_sign_off(environment: AccessEnvironment) -> None:
+    environment.policy["rules"].append(dict(BREAK_GLASS_RULE))
     put_in_force(environment)
-    request = await break_the_glass(environment)
-    require(request.state is State.ACTIVE, "the glass is broken")
+    request = await use_break_glass(environment)
+    require(request.state is State.ACTIVE, "break-glass access is granted")
 
     def replaced() -> None:
-        environment.policy["rules"][1] = {**GLASS, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
+        environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": [ADMIN, LEAD], "within": "24h"}}
         put_in_force(environment)
 
     change_during_lookup(environment, replaced)
@@ -128,12 +135,12 @@ async def stages(environment: AccessEnvironment, request: Request) -> int:
 
 
 def write_in_place(environment: AccessEnvironment, text: str) -> None:
-    """As an editor or a copy does it: there is a moment when only this much is there."""
+    """Write only a part of the file, as an editor or a copy does for a moment."""
     (environment.folder / "policy.yml").write_text(text)
 
 
-@open_fault("R3", "the half file is valid YAML and in force at once: one stage is left")
-async def test_the_first_half_of_a_policy_is_not_in_force(environment: AccessEnvironment) -> None:
+@open_fault("R3", "the half-written file is valid YAML and in force at once: one stage is left")
+async def test_half_written_policy_is_not_in_force(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)
     require(await stages(environment, await environment.ask()) == 2, "the whole file asks for two stages")
@@ -143,7 +150,7 @@ async def test_the_first_half_of_a_policy_is_not_in_force(environment: AccessEnv
 
 
 @open_fault("R3", "without the line that makes it break-glass, the rule approves everything at once")
-async def test_half_of_a_break_glass_rule_gives_nothing(environment: AccessEnvironment) -> None:
+async def test_half_written_break_glass_rule_grants_nothing(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)
     write_in_place(environment, APPROVED_AT_ONCE)
@@ -152,8 +159,8 @@ async def test_half_of_a_break_glass_rule_gives_nothing(environment: AccessEnvir
     assert environment.server.users == {}
 
 
-@open_fault("R3", "a click under the half file closes the request as out of date")
-async def test_a_policy_that_is_being_written_closes_no_request(environment: AccessEnvironment) -> None:
+@open_fault("R3", "a click during the half-written file closes the request as out of date")
+async def test_half_written_policy_closes_no_request(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES)
     load_now(environment)
     request = await environment.ask()
@@ -164,7 +171,7 @@ async def test_a_policy_that_is_being_written_closes_no_request(environment: Acc
 
 
 @open_fault("R3", "the cut file is in force although its last line, the end mark, is missing")
-async def test_a_policy_that_once_had_an_end_mark_is_not_in_force_without_it(environment: AccessEnvironment) -> None:
+async def test_policy_that_lost_its_end_mark_is_not_in_force(environment: AccessEnvironment) -> None:
     write_in_place(environment, TWO_STAGES + "...\n")
     load_now(environment)
     require(await stages(environment, await environment.ask()) == 2, "the whole file asks for two stages")
@@ -179,7 +186,7 @@ async def test_a_policy_that_once_had_an_end_mark_is_not_in_force_without_it(env
 
 
 def by_symlink(folder: Path) -> Callable[[str], None]:
-    """As a ConfigMap does it: a link to a folder is replaced."""
+    """Replace a link to a folder, as a ConfigMap does."""
     numbers = iter(range(100))
 
     def replace(text: str) -> None:
@@ -196,7 +203,7 @@ def by_symlink(folder: Path) -> Callable[[str], None]:
 
 
 def by_rename(folder: Path) -> Callable[[str], None]:
-    """As a tool does it that keeps times: write beside it, then rename."""
+    """Write another file with the same times and rename it, as some tools do."""
 
     def replace(text: str) -> None:
         (folder / "policy.new").write_text(text)
@@ -207,9 +214,9 @@ def by_rename(folder: Path) -> Callable[[str], None]:
 
 
 async def comes_into_force(environment: AccessEnvironment, requester: str) -> bool:
-    """Look at the files as the bot does, again and again; the clock turns too."""
+    """Check the files again and again, as the bot does, while the clock moves."""
     for _ in range(LOOKS):
-        if requester in environment.context.in_force().policy.rules[0].requesters:
+        if requester in environment.context.config_in_force().policy.rules[0].requesters:
             return True
         environment.clock.at += HOUR / 3600
         await asyncio.sleep(0.1)
@@ -218,7 +225,7 @@ async def comes_into_force(environment: AccessEnvironment, requester: str) -> bo
 
 @pytest.mark.parametrize("way", [by_symlink, by_rename])
 @open_fault("R4", "a file of the same size and time is never read")
-async def test_a_policy_of_the_same_size_and_time_is_read(
+async def test_changed_policy_of_the_same_size_and_time_is_loaded(
     environment: AccessEnvironment, way: Callable[[Path], Callable[[str], None]]
 ) -> None:
     replace, text = way(environment.folder), yaml.safe_dump(environment.policy)

@@ -1,4 +1,4 @@
-"""A ledger that cannot be written, that is older than its servers, or that has a twin; and clocks that are wrong."""
+"""A ledger that cannot be written, that is older than its servers, or that has a copy; and wrong clocks."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.open_faults import open_fault, require
 
 
 class Connected:
-    """Slack is there."""
+    """A Slack connection that is up."""
 
     is_well = True
 
 
-async def not_well(environment: AccessEnvironment) -> set[str]:
-    """What /readyz would name, but for Slack."""
+async def unready_reasons(environment: AccessEnvironment) -> set[str]:
+    """The components that /readyz reports as not ready, without Slack."""
     settings = Settings(
         slack_bot_token=SecretStr("xoxb-1"),
         slack_app_token=SecretStr("xapp-1"),
@@ -48,12 +48,12 @@ async def not_well(environment: AccessEnvironment) -> set[str]:
     )
     app = App(settings)
     app.context, app._connection = environment.context, Connected()  # type: ignore[assignment]
-    return set(await app.not_well())
+    return set(await app.unready_reasons())
 
 
 @contextmanager
 def read_only(ledger: Ledger) -> Iterator[None]:
-    """SQLite takes no write, as on a full or a read-only disk; reading goes on."""
+    """SQLite refuses writes, as on a full or read-only disk. Reads still work."""
 
     def refuse(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute("PRAGMA query_only = ON")
@@ -70,47 +70,47 @@ def read_only(ledger: Ledger) -> Iterator[None]:
         event.remove(pool, "checkout", refuse)
 
 
-async def test_a_bot_at_work_is_ready(environment: AccessEnvironment) -> None:
+async def test_running_bot_is_ready(environment: AccessEnvironment) -> None:
     await environment.granted()
-    assert await not_well(environment) == set()
+    assert await unready_reasons(environment) == set()
 
 
-@open_fault("R8", "only reading is tried: /readyz says 200 while nothing can be written")
-async def test_a_ledger_that_takes_no_write_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
+@open_fault("R8", "only reads are tried: /readyz says 200 while the ledger cannot be written")
+async def test_read_only_ledger_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at += 3 * HOUR
     with read_only(environment.ledger):
         with pytest.raises(LedgerError):
             await environment.drain()
         require(environment.server.users, "the end cannot be carried out")
-        named = await not_well(environment)
+        named = await unready_reasons(environment)
     await environment.drain()
     require((await environment.now(request)).state is State.REVOKED, "it ends once there is room")
     assert named
 
 
-@open_fault("R8", "an end that is overdue does not make the bot not ready")
-async def test_an_overdue_end_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
+@open_fault("R8", "an overdue end does not make the bot not ready")
+async def test_overdue_end_makes_the_bot_not_ready(environment: AccessEnvironment) -> None:
     await environment.granted()
     environment.server.is_up = False
     await environment.turn(hours=1, minutes=3)
     require(environment.server.users, "the end cannot be carried out")
-    assert await not_well(environment)
+    assert await unready_reasons(environment)
 
 
 # Clocks (R15).
 
 
-@open_fault("R15", "an hour lasts a day and an hour, and nobody is told")
-async def test_a_clock_that_is_set_back_is_told(environment: AccessEnvironment) -> None:
+@open_fault("R15", "an hour lasts a day and an hour, and no alert is raised")
+async def test_clock_set_back_raises_an_alert(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at -= timedelta(days=1)
     await environment.turn(hours=3)
     assert (await environment.now(request)).state is State.REVOKED or alerts(environment)
 
 
-@open_fault("R15", "what was granted while the clock was ahead lives a day longer, and nobody is told")
-async def test_a_clock_that_was_ahead_and_is_set_right_is_told(environment: AccessEnvironment) -> None:
+@open_fault("R15", "a grant made while the clock was ahead lasts a day longer, and no alert is raised")
+async def test_clock_corrected_backwards_raises_an_alert(environment: AccessEnvironment) -> None:
     environment.clock.at += timedelta(days=1)
     request = await environment.granted()
     environment.clock.at -= timedelta(days=1)
@@ -119,9 +119,7 @@ async def test_a_clock_that_was_ahead_and_is_set_right_is_told(environment: Acce
 
 
 @pytest.mark.parametrize("days", [1, 400])
-async def test_a_clock_that_jumps_ahead_while_a_user_is_made_leaves_nobody(
-    environment: AccessEnvironment, days: int
-) -> None:
+async def test_clock_jump_during_create_leaves_no_user(environment: AccessEnvironment, days: int) -> None:
     request = await environment.approve(await environment.ask())
 
     def step(name: str) -> None:
@@ -140,7 +138,7 @@ async def test_a_clock_that_jumps_ahead_while_a_user_is_made_leaves_nobody(
 
 
 def copied(environment: AccessEnvironment, to: Path) -> Path:
-    """A copy of the file as it is now."""
+    """A copy of the ledger file as it is now."""
     with sqlite3.connect(environment.ledger.path) as source, sqlite3.connect(to) as target:
         source.backup(target)
     source.close()
@@ -149,7 +147,7 @@ def copied(environment: AccessEnvironment, to: Path) -> Path:
 
 
 async def put_back(environment: AccessEnvironment, copy: Path) -> None:
-    """The copy takes the ledger's place, and the bot is started on it."""
+    """Replace the ledger with its copy and start the bot on it."""
     await environment.ledger.close()
     for suffix in ("", "-wal", "-shm"):
         Path(f"{environment.ledger.path}{suffix}").unlink(missing_ok=True)
@@ -163,7 +161,7 @@ async def put_back(environment: AccessEnvironment, copy: Path) -> None:
 
 @pytest.fixture
 async def lost(environment: AccessEnvironment, tmp_path: Path) -> Request:
-    """The second request, live, of which the restored ledger knows nothing: its copy has the first one, approved."""
+    """A live second request that the restored ledger does not have. The restored ledger has the first request, approved."""
     first = await environment.approve(await environment.ask())
     copy = copied(environment, tmp_path / "copy.db")
     await environment.drain()
@@ -178,28 +176,28 @@ async def lost(environment: AccessEnvironment, tmp_path: Path) -> Request:
     return second
 
 
-@open_fault("R10", "a grant that was revoked is given again")
-async def test_what_was_revoked_does_not_come_back(environment: AccessEnvironment, lost: Request) -> None:
+@open_fault("R10", "a revoked grant is granted again")
+async def test_restored_ledger_does_not_grant_a_revoked_request(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     assert list(environment.server.users) == [lost.username]
 
 
-@open_fault("R10", "nobody is told that the ledger is older than its servers")
-async def test_a_ledger_older_than_its_servers_is_an_alert(environment: AccessEnvironment, lost: Request) -> None:
+@open_fault("R10", "no alert says that the ledger is older than its servers")
+async def test_ledger_older_than_its_servers_raises_an_alert(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
-    require(lost.username in environment.server.users, "its user is there")
+    require(lost.username in environment.server.users, "its user exists")
     assert alerts(environment)
 
 
-@open_fault("R10", "a number is given a second time")
-async def test_no_number_is_given_twice(environment: AccessEnvironment, lost: Request) -> None:
+@open_fault("R10", "a request id is used a second time")
+async def test_restored_ledger_reuses_no_request_id(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     await refusal_of(environment.ask(reason="a new one"))
     assert lost.id not in [r.id for r in await environment.ledger.requests()]
 
 
 @open_fault("R10", "the card of a request that the ledger does not know is taken for one of another ledger")
-async def test_a_card_with_a_higher_number_stops_granting(environment: AccessEnvironment, tmp_path: Path) -> None:
+async def test_card_with_a_higher_id_stops_granting(environment: AccessEnvironment, tmp_path: Path) -> None:
     first = await environment.ask()
     copy = copied(environment, tmp_path / "copy.db")
     second = await environment.ask(duration=2 * HOUR)
@@ -229,7 +227,7 @@ asyncio.run(run())
 
 @contextmanager
 def running(store: str) -> Iterator[str]:
-    """A process that wants to be the only one; what it was told, or nothing where it could not even open the ledger."""
+    """Start a process that claims the sole run. Yields its answer, or an empty text where it could not open the ledger."""
     with subprocess.Popen(
         [sys.executable, "-c", RUNS, store], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:  # fmt: skip
@@ -239,7 +237,7 @@ def running(store: str) -> Iterator[str]:
 
 
 @open_fault("R18", "the second process locks a new file of the same name, and both run")
-async def test_a_lock_file_that_is_removed_lets_no_second_bot_run(environment: AccessEnvironment) -> None:
+async def test_removed_lock_file_does_not_allow_a_second_bot(environment: AccessEnvironment) -> None:
     with running(environment.store) as first:
         require(first == "True", "the first one runs")
         with running(environment.store) as second:
@@ -249,8 +247,10 @@ async def test_a_lock_file_that_is_removed_lets_no_second_bot_run(environment: A
             assert third != "True"
 
 
-@open_fault("R18", "the lock is that of a name: through a hard link a second bot runs")
-async def test_a_hard_link_to_the_ledger_lets_no_second_bot_run(environment: AccessEnvironment, tmp_path: Path) -> None:
+@open_fault("R18", "the lock belongs to a file name: a second bot runs through a hard link")
+async def test_hard_link_to_the_ledger_does_not_allow_a_second_bot(
+    environment: AccessEnvironment, tmp_path: Path
+) -> None:
     await environment.ledger.close()  # everything is in the one file now
     os.link(environment.ledger.path, tmp_path / "other.db")
     with running(environment.store) as first:

@@ -1,4 +1,4 @@
-"""Who is told, and who decides, where names stand for people: groups, addresses, members that come and go."""
+"""Who is notified and who decides where the policy names groups and addresses, and where members come and go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bot.notifications.notices import AlertNotice
 from storage.audit_log import AuditKind
 from storage.records import State, TaskKind
 from tests.access.environment import ADMIN, ALERTS, LEAD, SECOND, STRANGER, AccessEnvironment
-from tests.access.steps import GLASS, alerts, break_the_glass, put_in_force, recorded, refusal_of
+from tests.access.steps import BREAK_GLASS_RULE, alerts, put_in_force, recorded, refusal_of, use_break_glass
 from tests.open_faults import open_fault, require
 
 LEADS, BOSS = "S0LEADS", "boss@example.com"
@@ -22,7 +22,7 @@ LEADS, BOSS = "S0LEADS", "boss@example.com"
 
 
 def is_a_place(name: str) -> bool:
-    """Slack posts into channels and to people, and to nothing else."""
+    """Slack posts to channels and people only."""
     return name[0] in "CDU"
 
 
@@ -32,22 +32,22 @@ def only_real_places(environment: AccessEnvironment) -> None:
 
 @pytest.mark.parametrize(("admins", "person"), [("S0ADMINS", ADMIN), ("@admins", ADMIN), (BOSS, LEAD)])
 @open_fault("R6", "the alert is posted to the name itself, reaches nobody and counts as done")
-async def test_an_alert_reaches_admins_that_are_named_by_group_or_address(
+async def test_alert_reaches_admins_named_by_group_or_address(
     environment: AccessEnvironment, admins: str, person: str
 ) -> None:
     environment.people.groups, environment.people.handles = {"S0ADMINS": {ADMIN}, BOSS: {LEAD}}, {"@admins": "S0ADMINS"}
     environment.policy["admins"] = [admins]
     del environment.policy["alert_channel"]
-    environment.policy["rules"].append({**GLASS, "requesters": ["U0ADA"]})
+    environment.policy["rules"].append({**BREAK_GLASS_RULE, "requesters": ["U0ADA"]})
     put_in_force(environment)
     only_real_places(environment)
-    request = await break_the_glass(environment)
-    require(request.state is State.ACTIVE, "the glass is broken")
+    request = await use_break_glass(environment)
+    require(request.state is State.ACTIVE, "break-glass access is granted")
     assert alerts(environment, person)
 
 
 @open_fault("R6", "an alert that reached nobody is done")
-async def test_an_alert_that_reached_nobody_stays_due(environment: AccessEnvironment) -> None:
+async def test_undelivered_alert_stays_due(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, notice: (
         Undeliverable("closed") if place in (ALERTS, ADMIN) and isinstance(notice, AlertNotice) else None
     )
@@ -64,15 +64,15 @@ async def test_an_alert_that_reached_nobody_stays_due(environment: AccessEnviron
 
 @pytest.fixture
 async def led(environment: AccessEnvironment) -> AccessEnvironment:
-    """A group approves; it was looked at once."""
+    """An environment where a group approves, after one check of the groups."""
     environment.people.groups = {LEADS: {LEAD}, BOSS: {LEAD}}
     put_in_force(environment, approvals=[{"from": [LEADS]}])
     await groups.check_groups(environment.context)
     return environment
 
 
-@open_fault("R7", "groups are compared only when Slack sends an event: nothing is on record")
-async def test_an_approval_by_somebody_who_passed_through_the_group_is_on_record(led: AccessEnvironment) -> None:
+@open_fault("R7", "groups are compared only when Slack sends an event: nothing is recorded")
+async def test_short_group_membership_of_an_approver_is_recorded(led: AccessEnvironment) -> None:
     request = await led.ask()
     led.people.groups[LEADS] = {LEAD, STRANGER}  # Slack's events are late
     await led.approve(request, STRANGER)
@@ -83,15 +83,15 @@ async def test_an_approval_by_somebody_who_passed_through_the_group_is_on_record
     assert any("stranger" in told for told in alerts(led))
 
 
-@open_fault("R7", "the record of a decision does not say by which group or address the person could decide")
-async def test_a_decision_records_the_membership_it_used(led: AccessEnvironment) -> None:
+@open_fault("R7", "the audit event of a decision does not say by which group or address the person could decide")
+async def test_decision_records_the_membership_it_used(led: AccessEnvironment) -> None:
     await led.approve(await led.ask(), LEAD)
     (facts,) = await recorded(led, AuditKind.APPROVED)
     assert LEADS in str(facts)
 
 
-@open_fault("R7", "addresses are not followed")
-async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: AccessEnvironment) -> None:
+@open_fault("R7", "changes of addresses are not recorded")
+async def test_address_that_moves_to_another_person_is_recorded_and_alerted(led: AccessEnvironment) -> None:
     put_in_force(led, approvals=[{"from": [BOSS, SECOND]}])
     await led.ask()
     await groups.check_groups(led.context)
@@ -104,5 +104,5 @@ async def test_an_address_that_changes_hands_is_on_record_and_alerted(led: Acces
 
 
 @pytest.mark.parametrize("person_id", ["cli:root", "clock", "policy", "bot", "directory", ""])
-async def test_nobody_in_slack_is_the_command_line_or_the_bot(environment: AccessEnvironment, person_id: str) -> None:
+async def test_slack_id_cannot_impersonate_operator_or_bot(environment: AccessEnvironment, person_id: str) -> None:
     assert isinstance(await refusal_of(environment.context.member(person_id)), Refused)

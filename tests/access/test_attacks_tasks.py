@@ -1,4 +1,4 @@
-"""Rows that this version cannot read: an upgrade that was rolled back, a value that somebody wrote by hand."""
+"""Rows that this version cannot read, after a rolled-back upgrade or a change by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER_KIND, NO_JSON, LIST = ("digest", "{}"), ("alert", "no JSON"), ("alert", "[
 
 
 async def put_task(environment: AccessEnvironment, kind: str, payload: str) -> None:
-    """A task before all others."""
+    """Insert a task that is due before all others."""
     values = {"kind": kind, "lock_key": f"slack:{kind}", "payload": payload, "at": f"{BEGIN:%Y-%m-%d %H:%M:%S.%f}"}
     async with environment.ledger.writing() as tx:
         await tx.execute(
@@ -33,7 +33,7 @@ async def put_task(environment: AccessEnvironment, kind: str, payload: str) -> N
 
 @asynccontextmanager
 async def at_work(environment: AccessEnvironment) -> AsyncIterator[asyncio.Task[None]]:
-    """The runner, as in the bot."""
+    """Run the runner as the bot does."""
     stop = asyncio.Event()
     running = asyncio.create_task(environment.runner.run(stop))
     try:
@@ -46,7 +46,7 @@ async def at_work(environment: AccessEnvironment) -> AsyncIterator[asyncio.Task[
 
 
 async def until_ended(environment: AccessEnvironment, request: Request, running: asyncio.Task[None]) -> None:
-    """Until the grant is over, or the runner is dead, or the time is over."""
+    """Wait until the grant is over, the runner has died, or the time is over."""
     deadline = asyncio.get_running_loop().time() + WITHIN
     while not running.done() and asyncio.get_running_loop().time() < deadline:
         if (await environment.now(request)).state is State.REVOKED:
@@ -55,7 +55,7 @@ async def until_ended(environment: AccessEnvironment, request: Request, running:
 
 
 async def assert_ends_all_the_same(environment: AccessEnvironment, kind: str, payload: str) -> None:
-    """Two ends, one after the other: the first may be claimed before the row is met, the second is not."""
+    """Two ends, one after the other. Only the first may be claimed before the unreadable row."""
     first = await environment.granted()
     later = await environment.approve(await environment.ask(LEAD, duration=4 * HOUR), SECOND)
     await environment.drain()
@@ -64,33 +64,33 @@ async def assert_ends_all_the_same(environment: AccessEnvironment, kind: str, pa
     async with at_work(environment) as running:
         await until_ended(environment, first, running)
         environment.clock.at += 4 * HOUR
-        environment.runner.nudge()
+        environment.runner.wake()
         await until_ended(environment, later, running)
         assert not running.done(), "the runner lives"
         assert environment.server.users == {}, "and both ends were carried out"
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON], ids=["unknown kind", "no JSON"])
-@open_fault("R9", "the runner dies, and with it every end; at each start again")
-async def test_a_task_that_cannot_be_read_stops_no_end(environment: AccessEnvironment, kind: str, payload: str) -> None:
+@open_fault("R9", "the runner dies at each start, so no grant ends")
+async def test_unreadable_task_stops_no_end(environment: AccessEnvironment, kind: str, payload: str) -> None:
     await assert_ends_all_the_same(environment, kind, payload)
 
 
-async def test_a_task_whose_payload_means_nothing_stops_no_end(environment: AccessEnvironment) -> None:
+async def test_task_with_invalid_payload_stops_no_end(environment: AccessEnvironment) -> None:
     await assert_ends_all_the_same(environment, *LIST)
 
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON, LIST], ids=["unknown kind", "no JSON", "list"])
-@open_fault("R9", "nobody is told of it")
-async def test_a_task_that_cannot_be_read_is_an_alert(environment: AccessEnvironment, kind: str, payload: str) -> None:
+@open_fault("R9", "no alert is raised")
+async def test_unreadable_task_raises_an_alert(environment: AccessEnvironment, kind: str, payload: str) -> None:
     await put_task(environment, kind, payload)
     environment.clock.at += HOUR
     with suppress(Exception):  # what is told counts, not how it fails
         await environment.drain()
-    assert alerts(environment), "somebody is told"
+    assert alerts(environment), "an alert is raised"
 
 
-async def test_a_request_that_cannot_be_read_stops_nobody_elses_end(environment: AccessEnvironment) -> None:
+async def test_unreadable_request_stops_no_other_end(environment: AccessEnvironment) -> None:
     mine, other = await environment.granted(), await environment.ask(LEAD)
     async with environment.ledger.writing() as tx:
         await tx.execute(text("UPDATE requests SET terms = '{}' WHERE id = :id"), {"id": other.id})

@@ -1,4 +1,4 @@
-"""Access first, review after: loud, one at a time, never extended, and signed off by someone else."""
+"""Break-glass access: granted first, reviewed afterwards, announced to everybody, one at a time, never extended, signed off by another person."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bot.access import extend, request_access, results, review, revoke
+from bot.access import extend, request_access, review, revoke, use_case_types
 from bot.access.errors import Refused, TooLate
 from bot.access.ports import Delayed, Notice, Undeliverable
 from bot.notifications.notices import AlertNotice, CardNotice, GrantedNotice, ReviewNotice
@@ -14,7 +14,7 @@ from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 
-GLASS = {
+BREAK_GLASS_RULE = {
     "name": "break glass", "break_glass": True, "requesters": [ADA, LEAD], "databases": ["*"], "levels": ["*"],
     "max_duration": "1h", "review": {"from": [SECOND, ADA], "within": "24h"},
 }  # fmt: skip
@@ -22,16 +22,16 @@ GLASS = {
 
 @pytest.fixture
 async def environment(environment: AccessEnvironment) -> AccessEnvironment:
-    environment.policy["rules"].append(GLASS)
+    environment.policy["rules"].append(BREAK_GLASS_RULE)
     environment.write()
     return environment
 
 
-async def broken(environment: AccessEnvironment, who: str = ADA) -> Request:
-    typed = results.Typed(
+async def used_break_glass(environment: AccessEnvironment, who: str = ADA) -> Request:
+    wanted = use_case_types.RequestInput(
         database="shop", level="readonly", duration=HOUR / 2, reason="everything is down", kind=RequestKind.BREAK_GLASS
     )
-    asked = await request_access.request_access(environment.context, await environment.person(who), typed)
+    asked = await request_access.request_access(environment.context, await environment.person(who), wanted)
     await environment.drain()
     return await environment.now(asked.request)
 
@@ -44,21 +44,21 @@ def alerts(environment: AccessEnvironment) -> list[str]:
     return [notice.what for notice in environment.messenger.on(ALERTS, AlertNotice)]
 
 
-async def test_access_first_and_everybody_is_told(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+async def test_break_glass_is_granted_at_once_and_everybody_is_notified(environment: AccessEnvironment) -> None:
+    request = await used_break_glass(environment)
     assert request.state is State.ACTIVE
     assert [n.request.kind for n in environment.messenger.on(CARDS, CardNotice)] == [RequestKind.BREAK_GLASS]
-    assert environment.messenger.on(SECOND, CardNotice), "the reviewer has a card of their own"
-    assert not environment.messenger.on(ADA, CardNotice), "the requester is no reviewer of their own"
-    assert environment.messenger.on(LEAD, GrantedNotice), "who would have been asked is told"
-    assert any("@ada broke the glass: #1" in told for told in alerts(environment))
+    assert environment.messenger.on(SECOND, CardNotice), "the reviewer has a copy of the card"
+    assert not environment.messenger.on(ADA, CardNotice), "the requester is no reviewer of the own access"
+    assert environment.messenger.on(LEAD, GrantedNotice), "people who would have been asked are notified"
+    assert any("@ada used break-glass access: #1" in told for told in alerts(environment))
     assert {e.facts.get("kind") for e in await environment.ledger.history(request.id) if e.facts.get("state")} == {
         "break-glass"
     }
 
 
-async def test_it_is_signed_off_by_someone_else_and_once(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+async def test_sign_off_needs_another_person_and_happens_once(environment: AccessEnvironment) -> None:
+    request = await used_break_glass(environment)
     for who, words in ((ADA, "your own"), (LEAD, "Only"), (STRANGER, "Only"), (ADMIN, "Only")):
         with pytest.raises(Refused, match=words):
             await sign_off(environment, request, who)
@@ -71,19 +71,19 @@ async def test_it_is_signed_off_by_someone_else_and_once(environment: AccessEnvi
     assert not any("not signed off" in told for told in alerts(environment))
 
 
-async def test_until_it_is_signed_off_there_is_no_other(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+async def test_unsigned_break_glass_blocks_another(environment: AccessEnvironment) -> None:
+    request = await used_break_glass(environment)
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     await environment.drain()
     with pytest.raises(Refused, match="#1 has not been signed off"):
-        await broken(environment)
-    assert (await broken(environment, LEAD)).state is State.ACTIVE, "others are not held up"
+        await used_break_glass(environment)
+    assert (await used_break_glass(environment, LEAD)).state is State.ACTIVE, "other requesters are not blocked"
     await sign_off(environment, request)
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
 
 
-async def test_a_review_that_is_overdue_is_an_alert_every_day(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+async def test_overdue_review_raises_an_alert_every_day(environment: AccessEnvironment) -> None:
+    request = await used_break_glass(environment)
     await environment.turn(hours=23, minutes=59)
     assert not any("not signed off" in told for told in alerts(environment))
     await environment.turn(hours=49)
@@ -95,44 +95,44 @@ async def test_a_review_that_is_overdue_is_an_alert_every_day(environment: Acces
     assert sum("not signed off" in told for told in alerts(environment)) == 3
 
 
-async def test_it_is_never_extended(environment: AccessEnvironment) -> None:
-    request = await broken(environment)
+async def test_break_glass_cannot_be_extended(environment: AccessEnvironment) -> None:
+    request = await used_break_glass(environment)
     with pytest.raises(Refused, match="never extended"):
         await extend.extend(
             environment.context,
             await environment.person(ADA),
             request.id,
-            results.Typed(duration=HOUR, reason="not yet done"),
+            use_case_types.RequestInput(duration=HOUR, reason="not yet done"),
         )
 
 
-async def test_ordinary_rules_and_break_glass_do_not_answer_for_each_other(environment: AccessEnvironment) -> None:
-    with pytest.raises(Refused, match="You may not use break-glass access for shop"):
-        await broken(environment, SECOND)
-    environment.policy["rules"] = [GLASS]
+async def test_ordinary_rules_do_not_apply_to_break_glass(environment: AccessEnvironment) -> None:
+    with pytest.raises(Refused, match="You may not break the glass for shop"):
+        await used_break_glass(environment, SECOND)
+    environment.policy["rules"] = [BREAK_GLASS_RULE]
     environment.write()
     with pytest.raises(Refused, match="You may not ask for shop"):
         await environment.ask()
 
 
-async def test_an_admin_is_reached_where_no_reviewer_is(environment: AccessEnvironment) -> None:
+async def test_admin_is_notified_where_no_reviewer_is_reached(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("closed") if place == SECOND else None
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert environment.messenger.on(ADMIN, CardNotice)
 
 
-async def test_where_nobody_can_be_told_nothing_is_given(environment: AccessEnvironment) -> None:
+async def test_break_glass_is_denied_where_nobody_can_be_notified(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("closed") if place in (SECOND, ADMIN, CARDS) else None
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     assert request.state is State.DENIED
     assert "Nobody who could review it" in str(request.ended_note)
     assert environment.server.users == {}
     assert any("neither a reviewer nor an admin" in told for told in alerts(environment))
 
 
-async def test_a_slow_slack_is_waited_for_and_gives_nothing_meanwhile(environment: AccessEnvironment) -> None:
+async def test_break_glass_waits_for_a_slow_slack(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Delayed("slow") if place == SECOND else None
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     assert request.state is State.PENDING
     assert environment.server.users == {}
     environment.messenger.refuse = lambda _place, _notice: None
@@ -140,16 +140,16 @@ async def test_a_slow_slack_is_waited_for_and_gives_nothing_meanwhile(environmen
     assert (await environment.now(request)).state is State.ACTIVE
 
 
-async def test_it_is_not_counted_in_the_limits(environment: AccessEnvironment) -> None:
+async def test_break_glass_is_not_counted_in_the_limits(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_person": 1}
     environment.write()
-    await broken(environment)
+    await used_break_glass(environment)
     assert (await environment.granted()).state is State.ACTIVE
 
 
-async def test_one_that_was_never_given_needs_no_review(environment: AccessEnvironment) -> None:
+async def test_break_glass_never_granted_needs_no_review(environment: AccessEnvironment) -> None:
     environment.server.is_up = False
-    request = await broken(environment)
+    request = await used_break_glass(environment)
     await environment.turn(hours=2)
     request = await environment.now(request)
     assert request.state is State.REVOKED
@@ -157,21 +157,21 @@ async def test_one_that_was_never_given_needs_no_review(environment: AccessEnvir
     with pytest.raises(TooLate, match="never given"):
         await sign_off(environment, request)
     environment.server.is_up = True
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
 
 
-async def test_one_reviewer_is_enough_whoever_else_slack_keeps_waiting(environment: AccessEnvironment) -> None:
-    environment.policy["rules"][1] = {**GLASS, "review": {"from": [SECOND, LEAD, ADMIN], "within": "24h"}}
+async def test_one_notified_reviewer_is_enough_while_slack_delays_others(environment: AccessEnvironment) -> None:
+    environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": [SECOND, LEAD, ADMIN], "within": "24h"}}
     environment.write()
     environment.messenger.refuse = lambda place, _: Delayed("slow") if place in (SECOND, ADMIN) else None
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert environment.messenger.on(LEAD, CardNotice)
 
 
-async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
+async def test_concurrent_break_glass_requests_are_one(environment: AccessEnvironment) -> None:
     ada = await environment.person(ADA)
-    typed = [
-        results.Typed(
+    wanted = [
+        use_case_types.RequestInput(
             database="shop",
             level="readonly",
             duration=n * HOUR / 4,
@@ -181,24 +181,24 @@ async def test_two_at_once_are_one(environment: AccessEnvironment) -> None:
         for n in (1, 2, 3)
     ]
     asked = await asyncio.gather(
-        *(request_access.request_access(environment.context, ada, one) for one in typed), return_exceptions=True
+        *(request_access.request_access(environment.context, ada, one) for one in wanted), return_exceptions=True
     )
     assert sum(isinstance(one, Refused) for one in asked) == 2
     await environment.drain()
     assert len(await environment.ledger.live_grants()) == 1
 
 
-async def test_a_closed_channel_is_alerted_and_the_reviewer_has_the_card(environment: AccessEnvironment) -> None:
+async def test_closed_channel_raises_an_alert_and_reviewer_gets_the_card(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _: Undeliverable("not_in_channel") if place == CARDS else None
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert environment.messenger.on(SECOND, CardNotice)
     assert any("cannot be posted in C0CARDS" in told for told in alerts(environment))
 
 
-async def test_access_waits_for_one_reviewer_and_not_for_all(environment: AccessEnvironment) -> None:
-    """In an emergency the first who was told is enough; the others have their card right after."""
+async def test_break_glass_waits_for_one_reviewer_only(environment: AccessEnvironment) -> None:
+    """One notified reviewer is enough for the grant. The others get their cards right after it."""
     reviewers = (SECOND, LEAD, ADMIN, STRANGER)
-    environment.policy["rules"][1] = {**GLASS, "review": {"from": list(reviewers), "within": "24h"}}
+    environment.policy["rules"][1] = {**BREAK_GLASS_RULE, "review": {"from": list(reviewers), "within": "24h"}}
     environment.write()
     told: dict[str, State] = {}
 
@@ -207,13 +207,13 @@ async def test_access_waits_for_one_reviewer_and_not_for_all(environment: Access
             told.setdefault(place, notice.request.state)
 
     environment.messenger.refuse = posted
-    assert (await broken(environment)).state is State.ACTIVE
+    assert (await used_break_glass(environment)).state is State.ACTIVE
     assert sorted(who for who in told if who in reviewers) == sorted(reviewers)
     assert [state for who, state in told.items() if who in reviewers].count(State.PENDING) == 1
 
 
-async def test_what_a_person_wrote_stands_apart_from_the_facts_of_the_record(environment: AccessEnvironment) -> None:
-    """It can be erased one day; the facts are for ever."""
-    await broken(environment)
+async def test_personal_text_is_stored_apart_from_audit_facts(environment: AccessEnvironment) -> None:
+    """The text can be erased later; the facts stay for ever."""
+    await used_break_glass(environment)
     await environment.drain()
     assert "everything is down" not in str([e.facts for e in await environment.ledger.events_after(0, limit=1000)])

@@ -1,4 +1,4 @@
-"""Killed between any two steps and started again, every request still ends revoked and nobody is left."""
+"""The process is killed between any two steps and started again. Every request still ends revoked, and no user is left."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from bot.access import extend, request_access, results
+from bot.access import extend, request_access, use_case_types
 from bot.notifications.notices import CardNotice, ClosedNotice, CredentialsNotice
 from storage.records import Request, RequestKind, State, TaskKind
 from tests.access.environment import ADA, HOUR, SECOND, AccessEnvironment, Killed
 from tests.soak import SOAK
 
-GLASS = {
+BREAK_GLASS_RULE = {
     "name": "break glass", "break_glass": True, "requesters": [ADA], "databases": ["*"], "levels": ["*"],
     "review": {"from": [SECOND], "within": "24h"},
 }  # fmt: skip
 
-STRIDES = {"extending": 3, "breaking the glass": 3}
-"""These lives are long: every third step dies in `make test`, every one in `make soak`."""
+STRIDES = {"extending": 3, "break-glass": 3}
+"""These runs are long: `make test` kills at every third step, `make soak` at every step."""
 
 LEDGER_STEPS = ("advance", "finish", "message_posted", "message_rendered", "reschedule", "claim")
 
 
 def killable(environment: AccessEnvironment) -> None:
-    """Every call of the ledger is a step too: dead before it, or dead after it committed."""
+    """Every call of the ledger is a step too: the process dies before it, or after its commit."""
     for name in LEDGER_STEPS:
         real = getattr(environment.ledger, name)
 
@@ -39,22 +39,22 @@ def killable(environment: AccessEnvironment) -> None:
 
 
 async def begun(environment: AccessEnvironment, part: str) -> Request:
-    """Up to where death may come; what is left to do is on disk."""
-    if part == "breaking the glass":
-        environment.policy["rules"].append(GLASS)
+    """Run the part in which the process may die. Everything that is left to do is in the ledger."""
+    if part == "break-glass":
+        environment.policy["rules"].append(BREAK_GLASS_RULE)
         environment.write()
-        typed = results.Typed(
+        wanted = use_case_types.RequestInput(
             database="shop", level="readonly", reason="everything is down", kind=RequestKind.BREAK_GLASS
         )
-        return (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
+        return (await request_access.request_access(environment.context, await environment.person(ADA), wanted)).request
     request = await environment.approve(await environment.ask())
     if part == "ending":
         await environment.drain()
         environment.clock.at += (await environment.now(request)).terms.duration
     if part == "extending":
         await environment.drain()
-        typed = results.Typed(duration=HOUR, reason="the refund takes longer")
-        more = await extend.extend(environment.context, await environment.person(ADA), request.id, typed)
+        wanted = use_case_types.RequestInput(duration=HOUR, reason="the refund takes longer")
+        more = await extend.extend(environment.context, await environment.person(ADA), request.id, wanted)
         await environment.approve(more.request)
     return request
 
@@ -68,13 +68,13 @@ async def as_promised(environment: AccessEnvironment, request: Request, part: st
         assert ended.duration is not None
         assert ended.started_at is not None
         assert ended.expires_at - ended.started_at == ended.duration + HOUR
-    if part == "breaking the glass":
-        assert environment.messenger.on(SECOND, CardNotice), "somebody was told"
+    if part == "break-glass":
+        assert environment.messenger.on(SECOND, CardNotice), "somebody was notified"
         assert ended.needs_review
 
 
 async def lived(folder: Path, kill_at: int, part: str) -> bool:
-    """One life with a death in it; True where death came. ``part``: while granting, or while ending."""
+    """One run in which the process dies at step ``kill_at``. True where that step was reached. ``part`` is the part of the run."""
     folder.mkdir()
     environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
     await environment.open()
@@ -101,10 +101,12 @@ async def lived(folder: Path, kill_at: int, part: str) -> bool:
         await environment.close()
 
 
-@pytest.mark.parametrize("part", ["granting", "ending", "extending", "breaking the glass"])
-async def test_killed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+@pytest.mark.parametrize("part", ["granting", "ending", "extending", "break-glass"])
+async def test_process_killed_at_every_step_leaves_no_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
     monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://bot:ShopAdminSecret@localhost/shop")
     for kill_at in count(1, STRIDES.get(part, 1) if SOAK == 1 else 1):
         if not await lived(tmp_path / f"{part}{kill_at}", kill_at, part):
             break
-    assert kill_at > 20, "the deaths were really tried"
+    assert kill_at > 20, "the kills were really tried"

@@ -1,4 +1,4 @@
-"""A check, or a mistake of ours, may refuse a grant. It never refuses, delays or skips an end; and an end that does not come is told."""
+"""A check, or a fault in dbaccess, may refuse a grant. It never refuses, delays or skips an end, and a missing end raises an alert."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OPERATOR = Person(id="cli:root", name="root", is_member=True)
 
 
 def broken_engine(environment: AccessEnvironment, breaks: Callable[[], bool]) -> None:
-    """The house gets an adapter that raises what no adapter should."""
+    """An adapter that raises errors that no adapter should raise."""
 
     class Broken(engine(environment.server)):  # type: ignore[misc]
         def _reach(self, name: str) -> None:
@@ -48,7 +48,7 @@ def broken_engine(environment: AccessEnvironment, breaks: Callable[[], bool]) ->
     environment.runner = Runner(environment.context, JOBS)
 
 
-async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(environment: AccessEnvironment) -> None:
+async def test_unexpected_adapter_error_is_retried_and_alerted(environment: AccessEnvironment) -> None:
     is_broken = False
     broken_engine(environment, lambda: is_broken)
     request = await environment.granted()
@@ -64,8 +64,8 @@ async def test_an_adapter_that_fails_by_a_mistake_is_tried_again_and_told(enviro
     assert environment.server.users == {}
 
 
-async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: AccessEnvironment) -> None:
-    """Also at a question: one server that fails by a mistake stops no look at the others."""
+async def test_every_adapter_failure_is_an_adapter_error(environment: AccessEnvironment) -> None:
+    """An unexpected error of one server does not stop the checks of the others."""
     request = await environment.granted()
     broken_engine(environment, lambda: True)
     with pytest.raises(AdapterError) as caught:
@@ -75,8 +75,8 @@ async def test_every_failure_of_an_adapter_is_an_adapter_error(environment: Acce
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
-async def test_an_end_that_fails_by_a_mistake_of_ours_is_told(environment: AccessEnvironment) -> None:
-    """A row that cannot be read, from a later version for one: nothing can be done, and somebody must know."""
+async def test_end_that_fails_by_a_fault_of_dbaccess_raises_an_alert(environment: AccessEnvironment) -> None:
+    """A row of a later version cannot be read. Nothing can be done, so an alert must say it."""
     request = await environment.granted()
     async with environment.ledger.writing() as tx:
         unread = {**(request.target or {}), "of a later version": True}
@@ -86,10 +86,10 @@ async def test_an_end_that_fails_by_a_mistake_of_ours_is_told(environment: Acces
     assert any(f"Cannot end #{request.id}" in what and "TypeError" in what for what in told), told
 
 
-async def test_ended_by_hand_in_the_moment_its_time_is_over(
+async def test_grant_ended_by_a_person_at_its_expiry_is_revoked(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock's task finds the grant live; before it moves it, somebody ended it. There is one task, and it must not be thrown away."""
+    """The revoke task reads a live grant, then a person ends it first. There is one task, and it must not be lost."""
     request = await environment.approve(
         await environment.ask()
     )  # never started: its end is the last moment it could have had
@@ -111,10 +111,10 @@ async def test_ended_by_hand_in_the_moment_its_time_is_over(
 
 
 @pytest.mark.parametrize("minutes", [1, 59])
-async def test_a_clock_set_back_in_the_middle_loses_no_end(
+async def test_clock_set_back_during_an_end_loses_no_end(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
-    """The task was due; when its transition is evaluated, the end lies ahead again."""
+    """The task was due. When its transition is evaluated, the end is in the future again."""
     request = await environment.approve(await environment.ask())
     assert request.start_before is not None
     environment.clock.at = request.start_before + HOUR
@@ -131,8 +131,8 @@ async def test_a_clock_set_back_in_the_middle_loses_no_end(
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_a_database_that_is_no_longer_named_is_still_ended(environment: AccessEnvironment) -> None:
-    """Removed from databases.yml, with a policy that cannot be read beside it."""
+async def test_grant_on_a_removed_database_is_ended(environment: AccessEnvironment) -> None:
+    """The database is removed from databases.yml, and the policy is invalid."""
     request = await environment.granted()
     environment.databases["databases"] = {
         "other": environment.databases["databases"]["shop"] | {"admin_url": "env:OTHER_URL"}
@@ -145,10 +145,10 @@ async def test_a_database_that_is_no_longer_named_is_still_ended(environment: Ac
     assert environment.server.users == {}
 
 
-async def test_the_sweep_asks_the_servers_that_answer(
+async def test_sweep_checks_the_servers_that_answer(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One adapter that fails by a mistake, one that works: the orphan on the second is found."""
+    """One adapter fails unexpectedly, the other works: the orphan on the second server is found."""
     monkeypatch.setenv("FAR", "mysql://bot:FarAdminSecret@localhost/far")
     far = FakeServer(clock=environment.clock, identity="far-1")
     request = await environment.granted()
@@ -172,12 +172,12 @@ async def test_the_sweep_asks_the_servers_that_answer(
 # The ledger away for a moment.
 
 
-async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_moment(
+async def test_end_does_not_wait_for_its_lease_after_a_ledger_failure(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = await environment.granted()
     environment.clock.at += HOUR
-    monkeypatch.setattr(runner, "STORE_PAUSE", 0.01)
+    monkeypatch.setattr(runner, "LEDGER_PAUSE_SECONDS", 0.01)
     fail_once(environment, monkeypatch)
     stop = asyncio.Event()
     running = asyncio.create_task(environment.runner.run(stop))
@@ -190,7 +190,7 @@ async def test_an_end_does_not_wait_for_its_lease_where_the_ledger_failed_for_a_
 
 
 def fail_once(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first revocation finds no ledger."""
+    """The ledger fails during the first revocation."""
     advance, failures = environment.ledger.advance, [LedgerUnavailable("OperationalError")]
 
     async def failing(request_id: int, command: Command, *rest: Any, **named: Any) -> Any:
@@ -208,7 +208,7 @@ async def is_revoked(environment: AccessEnvironment, request: Request) -> bool:
 # What a lost claim may have left.
 
 
-async def test_a_user_that_may_have_come_back_and_cannot_be_looked_for_is_told(environment: AccessEnvironment) -> None:
+async def test_failing_repair_of_an_ended_user_raises_an_alert(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await environment.turn(hours=2)
     require((await environment.now(request)).state is State.REVOKED, "the grant is over")

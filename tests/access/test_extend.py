@@ -1,4 +1,4 @@
-"""More time for a live grant: asked, approved, moved in the ledger and on the server; and what meets its end."""
+"""Extensions of a live grant: requested, approved, applied in the ledger and on the server; and extensions close to the end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bot.access import decide, extend, revoke
-from bot.access.errors import Refused, TooLate, Unknown
-from bot.access.results import FormNeeded, Typed
-from bot.notifications.notices import AlertNotice, CardNotice, TurnNotice
+from bot.access.errors import Refused, TooLate, UnknownRequest
+from bot.access.use_case_types import FormNeeded, RequestInput
+from bot.notifications.notices import AlertNotice, CardNotice, StateChangeNotice
 from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, AccessEnvironment
@@ -21,8 +21,8 @@ WHY = "the refund takes longer"
 async def more(
     environment: AccessEnvironment, grant: Request, who: str = ADA, duration: timedelta | None = HOUR
 ) -> Request:
-    typed = Typed(duration=duration, reason=WHY)
-    asked = await extend.extend(environment.context, await environment.person(who), grant.id, typed)
+    wanted = RequestInput(duration=duration, reason=WHY)
+    asked = await extend.extend(environment.context, await environment.person(who), grant.id, wanted)
     await environment.drain()
     return await environment.now(asked.request)
 
@@ -31,7 +31,7 @@ def server_end(environment: AccessEnvironment, request: Request) -> Any:
     return environment.server.users[str(request.username)].expires_at
 
 
-async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_lives(
+async def test_extension_moves_the_end_and_keeps_the_session(
     environment: AccessEnvironment,
 ) -> None:
     grant = await environment.granted()
@@ -44,7 +44,7 @@ async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_liv
     assert grant.expires_at is not None
     assert after.expires_at == grant.expires_at + HOUR == server_end(environment, grant)
     assert session in environment.server.sessions
-    told = [n for n in environment.messenger.on(ADA, TurnNotice) if n.request.id == asked.id]
+    told = [n for n in environment.messenger.on(ADA, StateChangeNotice) if n.request.id == asked.id]
     assert [n.grant.expires_at for n in told if n.grant] == [after.expires_at]
     await environment.turn(minutes=90)
     assert (await environment.now(grant)).state is State.ACTIVE
@@ -53,12 +53,12 @@ async def test_the_end_moves_in_the_ledger_and_on_the_server_and_the_session_liv
     assert environment.server.users == {}
 
 
-async def test_only_its_requester_and_only_while_it_lives(environment: AccessEnvironment) -> None:
+async def test_only_the_requester_extends_a_live_grant(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await more(environment, grant, STRANGER)
     asked = await more(environment, grant)
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await more(environment, asked)
     await revoke.done(environment.context, await environment.person(ADA), grant.id)
     await environment.drain()
@@ -68,7 +68,7 @@ async def test_only_its_requester_and_only_while_it_lives(environment: AccessEnv
     assert "has ended" in str((await environment.now(asked)).ended_note)
 
 
-async def test_nobody_extends_for_themselves(environment: AccessEnvironment) -> None:
+async def test_requester_cannot_approve_own_extension(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more(environment, grant)
     with pytest.raises(Refused, match="your own"):
@@ -78,7 +78,7 @@ async def test_nobody_extends_for_themselves(environment: AccessEnvironment) -> 
     assert (await environment.now(grant)).expires_at == grant.expires_at
 
 
-async def test_the_whole_life_of_a_grant_is_bounded(environment: AccessEnvironment) -> None:
+async def test_extension_stays_within_max_total(environment: AccessEnvironment) -> None:
     environment.policy["rules"][0]["max_total"] = "2h30m"
     environment.write()
     grant = await environment.granted()
@@ -90,14 +90,14 @@ async def test_the_whole_life_of_a_grant_is_bounded(environment: AccessEnvironme
     assert (await environment.now(grant)).state is State.ACTIVE
 
 
-async def test_a_reason_is_needed(environment: AccessEnvironment) -> None:
+async def test_extension_needs_a_reason(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     with pytest.raises(FormNeeded) as needed:
-        await extend.extend(environment.context, await environment.person(ADA), grant.id, Typed(duration=HOUR))
+        await extend.extend(environment.context, await environment.person(ADA), grant.id, RequestInput(duration=HOUR))
     assert needed.value.grant == grant
 
 
-async def test_one_that_meets_the_end_loses_cleanly(environment: AccessEnvironment) -> None:
+async def test_extension_approved_after_the_end_is_refused(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more(environment, grant)
     environment.clock.at += HOUR  # the end has come, and nobody has noticed
@@ -108,7 +108,7 @@ async def test_one_that_meets_the_end_loses_cleanly(environment: AccessEnvironme
     assert (await environment.now(asked)).state is State.LAPSED
 
 
-async def test_one_that_comes_a_moment_before_the_end_wins(environment: AccessEnvironment) -> None:
+async def test_extension_approved_just_before_the_end_applies(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more(environment, grant)
     environment.clock.at += HOUR - timedelta(seconds=1)
@@ -119,7 +119,7 @@ async def test_one_that_comes_a_moment_before_the_end_wins(environment: AccessEn
     assert environment.server.users
 
 
-async def test_a_level_that_changed_is_not_extended(environment: AccessEnvironment) -> None:
+async def test_changed_level_is_not_extended(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     environment.databases["databases"]["shop"]["levels"]["readonly"] = {"roles": ["writer"]}
     environment.write()
@@ -127,7 +127,7 @@ async def test_a_level_that_changed_is_not_extended(environment: AccessEnvironme
         await more(environment, grant)
 
 
-async def test_approved_by_the_policy_where_nobody_is_asked(environment: AccessEnvironment) -> None:
+async def test_extension_without_approvers_is_approved_by_the_policy(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     environment.policy["rules"][0]["approvals"] = []
     environment.write()
@@ -135,7 +135,7 @@ async def test_approved_by_the_policy_where_nobody_is_asked(environment: AccessE
     assert (await environment.now(grant)).expires_at == (grant.expires_at or environment.clock.at) + HOUR
 
 
-async def test_a_server_that_is_away_gets_its_end_later(environment: AccessEnvironment) -> None:
+async def test_server_that_is_down_gets_the_new_end_later(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more(environment, grant)
     environment.server.is_up = False
@@ -147,7 +147,7 @@ async def test_a_server_that_is_away_gets_its_end_later(environment: AccessEnvir
     assert server_end(environment, grant) == (await environment.now(grant)).expires_at
 
 
-async def test_the_record_and_the_cards_show_it(environment: AccessEnvironment) -> None:
+async def test_extension_is_in_the_audit_log_and_on_the_cards(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     asked = await more(environment, grant)
     card = next(n for n in environment.messenger.on(CARDS, CardNotice) if n.request.id == asked.id)

@@ -1,4 +1,4 @@
-"""The engine in memory that the verbs are tested with keeps the contract of the real ones."""
+"""The fake engine of these tests passes the contract suite of the real engines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NARROW = Level(name="support", grants=(Grant(on=("customers",), privileges=("SEL
 
 
 class Session(FakeLogin):
-    """With something to do."""
+    """A session that runs statements under its roles and grants."""
 
     def _may(self, table: str, *, writes: bool = False) -> None:
         user = self.server.users[self.server.sessions[self.number]]
@@ -49,7 +49,7 @@ class Session(FakeLogin):
 
 @dataclass
 class EngineHarness:
-    """As the suite asks for it."""
+    """The harness that the contract suite needs."""
 
     server: FakeServer = field(
         default_factory=lambda: FakeServer(clock=lambda: datetime.now(UTC), roles=frozenset({READER, WRITER}))
@@ -116,7 +116,7 @@ class EngineHarness:
         return username in self.server.users
 
     def log_text(self) -> str:
-        """It keeps no log of statements; its users were seen by ``step``."""
+        """The fake server has no statement log; ``step`` records its calls."""
         return "\n".join(self.log)
 
     def stop(self) -> None:
@@ -127,7 +127,7 @@ class EngineHarness:
 
 
 class TestFakeEngine(AdapterContract):
-    """But for a log of statements, which a server in memory has not."""
+    """Without the checks of the statement log, which a fake server does not have."""
 
     @pytest.fixture
     def harness(self) -> EngineHarness:

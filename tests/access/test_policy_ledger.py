@@ -1,4 +1,4 @@
-"""Random policies, people and clicks through the verbs and a real ledger: what is done is what was judged, and a refusal leaves nothing."""
+"""Random policies, people and clicks on a real ledger: the use cases do what the evaluation says, and a refusal stores nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bot.access import decide, request_access, results
+from bot.access import decide, request_access, use_case_types
 from bot.access.errors import AccessError
 from bot.access.ports import Person
-from bot.access.results import FormNeeded
+from bot.access.use_case_types import FormNeeded
 from bot.policy.evaluation import evaluate
 from bot.policy.facts import Facts
 from bot.policy.questions import Allowed, PolicyQuestion
@@ -29,7 +29,7 @@ CLICKS = st.lists(st.sampled_from([*PEOPLE, "U99STRANGER"]), min_size=3, max_siz
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty ledger, made once."""
+    """An empty ledger, created once and copied."""
     folder = tmp_path_factory.mktemp("template")
     environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
 
@@ -41,7 +41,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ledger.db"
 
 
-async def assert_done_as_judged(world: World, wanted: PolicyQuestion, clicks: list[str], folder: Path) -> None:
+async def assert_run_matches_evaluation(
+    world: World, question: PolicyQuestion, clicks: list[str], folder: Path
+) -> None:
     environment = AccessEnvironment(folder=folder, store=f"sqlite+aiosqlite:///{folder}/ledger.db")
     environment.people.known = {
         who: Person(id=who, name=who.lower(), is_member=True) for who in [*PEOPLE, "U99STRANGER"]
@@ -62,39 +64,39 @@ async def assert_done_as_judged(world: World, wanted: PolicyQuestion, clicks: li
     environment.write()
     await environment.open()
     try:
-        await assert_asked_as_judged(environment, world, wanted, clicks)
+        await assert_request_matches_evaluation(environment, world, question, clicks)
     finally:
         await environment.close()
 
 
-async def assert_asked_as_judged(
-    environment: AccessEnvironment, world: World, wanted: PolicyQuestion, clicks: list[str]
+async def assert_request_matches_evaluation(
+    environment: AccessEnvironment, world: World, question: PolicyQuestion, clicks: list[str]
 ) -> None:
     environment.context.files.refresh()
     config = environment.context.files.config
     if config is None:
-        return  # the checks would not let this policy be in force
-    facts = Facts(members=world.facts.members, usage=UsageCounts())
-    judged = evaluate(config, replace(wanted, at=environment.clock()), facts)
-    typed = results.Typed(
-        database=wanted.database,
-        level=wanted.level,
-        duration=wanted.duration,
-        reason=wanted.reason,
-        kind=wanted.kind,
+        return  # the validation refuses this policy
+    facts = Facts(members=world.facts.members, tally=UsageCounts())
+    expected = evaluate(config, replace(question, at=environment.clock()), facts)
+    request_input = use_case_types.RequestInput(
+        database=question.database,
+        level=question.level,
+        duration=question.duration,
+        reason=question.reason,
+        kind=question.kind,
     )
     try:
-        asked = await request_access.request_access(
-            environment.context, await environment.person(wanted.person_id), typed
+        outcome = await request_access.request_access(
+            environment.context, await environment.person(question.person_id), request_input
         )
     except (AccessError, FormNeeded):
-        assert not isinstance(judged, Allowed)
+        assert not isinstance(expected, Allowed)
         assert await environment.ledger.requests() == ()
         assert [task for task in await environment.ledger.tasks() if task.request_id is not None] == []
         return
-    assert isinstance(judged, Allowed)
-    assert asked.request.terms == judged.terms
-    await assert_clicks_count_once(environment, asked.request, clicks)
+    assert isinstance(expected, Allowed)
+    assert outcome.request.terms == expected.terms
+    await assert_clicks_count_once(environment, outcome.request, clicks)
 
 
 async def assert_clicks_count_once(environment: AccessEnvironment, request: Request, clicks: list[str]) -> None:
@@ -145,17 +147,17 @@ BY_HANDLE = World(
     },
     facts=Facts(members={"@three": frozenset({PEOPLE[0]})}),
 )
-"""Whoever is in a group by its handle may ask: such a world is drawn in one run of several."""
+"""Requesters named by a handle are drawn in some of the runs only."""
 
 
 @given(CASES, CLICKS)
 @example((BY_HANDLE, PLAIN), ["U02BOB"])
 @CALM
-def test_what_is_done_is_what_was_judged(
+def test_ledger_matches_the_evaluation_of_random_policies(
     template: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[World, PolicyQuestion], clicks: list[str]
 ) -> None:
-    world, wanted = case
+    world, question = case
     monkeypatch.setenv("SHOP_ADMIN_URL", "postgresql://admin:not-a-secret@db.test/shop")
     with TemporaryDirectory() as name:
         shutil.copy(template, Path(name) / "ledger.db")
-        asyncio.run(assert_done_as_judged(timeless(world), replace(wanted, at=None), clicks, Path(name)))
+        asyncio.run(assert_run_matches_evaluation(timeless(world), replace(question, at=None), clicks, Path(name)))

@@ -1,4 +1,4 @@
-"""From approval to credentials, and what happens when something on the way does not answer."""
+"""From the approval to the credentials, and what happens where the server or Slack does not answer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 
 from adapters.base import Blocked, Rejected
 from bot.access import password, revoke
-from bot.access.errors import TooLate, Unknown
+from bot.access.errors import TooLate, UnknownRequest
 from bot.access.ports import Delayed, DeliveryError, Notice, Undeliverable
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import LEASE, Runner
-from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, TurnNotice
+from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, StateChangeNotice
 from storage.records import Cause, Receipt, ReceiptOutcome, State
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.access.fake_engine import User
 
 
-async def test_an_unreachable_server_gets_the_full_time_on_return(environment: AccessEnvironment) -> None:
+async def test_grant_gets_its_full_time_after_the_server_returns(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     environment.server.is_up = False
     await environment.turn(minutes=20)
@@ -38,7 +38,7 @@ async def test_an_unreachable_server_gets_the_full_time_on_return(environment: A
     assert environment.server.users[str(live.username)].expires_at == live.expires_at
 
 
-async def test_it_fails_after_provision_within_and_nothing_was_made(environment: AccessEnvironment) -> None:
+async def test_grant_fails_after_provision_within_and_no_user_exists(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     environment.server.is_up = False
     await environment.turn(hours=1)
@@ -46,10 +46,10 @@ async def test_it_fails_after_provision_within_and_nothing_was_made(environment:
     assert (failed.state, failed.ended_because) == (State.REVOKED, Cause.FAILED)
     assert failed.receipt == Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
     assert isinstance(environment.message(), ClosedNotice)
-    assert environment.messenger.on(ADA, TurnNotice)[-1].request.ended_because is Cause.FAILED
+    assert environment.messenger.on(ADA, StateChangeNotice)[-1].request.ended_because is Cause.FAILED
 
 
-async def test_who_left_before_the_start_gets_nothing(environment: AccessEnvironment) -> None:
+async def test_member_who_left_before_the_start_gets_no_user(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     environment.people.leaves(ADA)
     await environment.drain()
@@ -57,7 +57,7 @@ async def test_who_left_before_the_start_gets_nothing(environment: AccessEnviron
     assert (await environment.now(request)).ended_because is Cause.LEFT
 
 
-async def test_a_silent_directory_grants_nothing_until_it_speaks(environment: AccessEnvironment) -> None:
+async def test_grant_waits_for_the_directory(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     environment.people.is_silent = True
     await environment.turn(minutes=5)
@@ -67,7 +67,7 @@ async def test_a_silent_directory_grants_nothing_until_it_speaks(environment: Ac
     assert (await environment.now(request)).state is State.ACTIVE
 
 
-async def test_without_a_way_to_deliver_no_user_is_made(environment: AccessEnvironment) -> None:
+async def test_undeliverable_credentials_create_no_user(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     environment.messenger.refuse = lambda _place, notice: (
         Undeliverable("messages_tab_disabled") if isinstance(notice, PreparingNotice) else None
@@ -79,7 +79,7 @@ async def test_without_a_way_to_deliver_no_user_is_made(environment: AccessEnvir
     assert "before create" not in made
 
 
-async def test_credentials_that_cannot_be_shown_are_taken_back_after_five_minutes(
+async def test_grant_with_undelivered_credentials_ends_after_five_minutes(
     environment: AccessEnvironment,
 ) -> None:
     request = await environment.approve(await environment.ask())
@@ -93,7 +93,7 @@ async def test_credentials_that_cannot_be_shown_are_taken_back_after_five_minute
     assert (await environment.now(request)).ended_because is Cause.FAILED
 
 
-async def test_what_the_server_refuses_fails_with_its_words(environment: AccessEnvironment) -> None:
+async def test_rejected_create_fails_the_grant_with_the_server_text(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     environment.server.rejects = Rejected("the role reader does not exist", remedy="CREATE ROLE reader")
     await environment.turn(minutes=1)
@@ -102,7 +102,7 @@ async def test_what_the_server_refuses_fails_with_its_words(environment: AccessE
     assert "the role reader does not exist" in str(failed.ended_note)
 
 
-async def test_a_deleted_message_is_posted_anew(environment: AccessEnvironment) -> None:
+async def test_deleted_credential_message_is_posted_again(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     real_post, lost = environment.messenger.post, []
 
@@ -125,7 +125,7 @@ async def test_a_deleted_message_is_posted_anew(environment: AccessEnvironment) 
 # A new password.
 
 
-async def test_a_new_password_ends_the_old_one_and_sessions_live_on(environment: AccessEnvironment) -> None:
+async def test_new_password_replaces_the_old_one_and_keeps_sessions(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     old, session = environment.credentials().password, environment.login(request)
     await password.renew(environment.context, await environment.person(ADA), request)
@@ -136,16 +136,16 @@ async def test_a_new_password_ends_the_old_one_and_sessions_live_on(environment:
     assert session in environment.server.sessions
 
 
-async def test_a_new_password_is_for_the_requester_of_a_live_grant(environment: AccessEnvironment) -> None:
+async def test_only_the_requester_of_a_live_grant_gets_a_new_password(environment: AccessEnvironment) -> None:
     request = await environment.granted()
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await password.renew(environment.context, await environment.person(LEAD), request)
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     with pytest.raises(TooLate):
         await password.renew(environment.context, await environment.person(ADA), request)
 
 
-async def test_a_password_asked_for_before_the_end_revives_nothing(environment: AccessEnvironment) -> None:
+async def test_new_password_requested_before_the_end_revives_no_user(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await password.renew(environment.context, await environment.person(ADA), request)
     await revoke.revoke(environment.context, await environment.person(LEAD), request.id)
@@ -157,7 +157,7 @@ async def test_a_password_asked_for_before_the_end_revives_nothing(environment: 
 # Statements that land late, claims that were lost.
 
 
-async def test_a_create_that_lands_after_the_end_is_found(environment: AccessEnvironment) -> None:
+async def test_create_that_lands_after_the_end_is_dropped(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     environment.server.loses_answers = True
     await environment.drain()
@@ -171,7 +171,7 @@ async def test_a_create_that_lands_after_the_end_is_found(environment: AccessEnv
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_a_lost_claim_over_a_live_grant_leaves_a_password_that_works(environment: AccessEnvironment) -> None:
+async def test_lost_claim_on_a_live_grant_leaves_a_working_password(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     gate = environment.server.gate = threading.Event()
     hung = asyncio.create_task(environment.runner.drain())
@@ -189,7 +189,7 @@ async def test_a_lost_claim_over_a_live_grant_leaves_a_password_that_works(envir
     assert environment.login(live) is not None, "the message has a password that works"
 
 
-async def test_a_lost_claim_over_an_ended_grant_leaves_no_user(environment: AccessEnvironment) -> None:
+async def test_lost_claim_on_an_ended_grant_leaves_no_user(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     gate = environment.server.gate = threading.Event()
     hung = asyncio.create_task(environment.runner.drain())
@@ -208,7 +208,7 @@ async def test_a_lost_claim_over_an_ended_grant_leaves_no_user(environment: Acce
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_an_end_that_comes_while_the_user_is_made_wins(environment: AccessEnvironment) -> None:
+async def test_end_during_create_wins(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     gate = environment.server.gate = threading.Event()
     making = asyncio.create_task(environment.runner.drain())
@@ -225,7 +225,7 @@ async def test_an_end_that_comes_while_the_user_is_made_wins(environment: Access
 # Ending.
 
 
-async def test_an_end_never_gives_up_and_says_what_to_do(environment: AccessEnvironment) -> None:
+async def test_end_is_retried_and_its_alert_says_what_to_do(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.server.is_up = False
     await revoke.done(environment.context, await environment.person(ADA), request.id)
@@ -233,7 +233,7 @@ async def test_an_end_never_gives_up_and_says_what_to_do(environment: AccessEnvi
     alerts = environment.messenger.on(ALERTS, AlertNotice)
     assert "Cannot end #1: shop does not answer" in alerts[0].what
     assert any(f"block the login of {request.username}" in step for step in alerts[0].steps)
-    assert isinstance(environment.message(), ClosedNotice), "the password goes also while the server is away"
+    assert isinstance(environment.message(), ClosedNotice), "the password is removed while the server is down"
     await environment.turn(hours=30)
     assert (await environment.now(request)).state is State.REVOKING
     environment.server.is_up = True
@@ -242,7 +242,7 @@ async def test_an_end_never_gives_up_and_says_what_to_do(environment: AccessEnvi
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_another_server_at_the_address_is_an_alert_and_no_success(environment: AccessEnvironment) -> None:
+async def test_wrong_server_at_the_address_raises_an_alert(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.server.identity = "server-2"
     await revoke.done(environment.context, await environment.person(ADA), request.id)
@@ -254,7 +254,7 @@ async def test_another_server_at_the_address_is_an_alert_and_no_success(environm
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_an_end_that_is_held_up_names_the_holder_and_does_not_blame_the_server(
+async def test_blocked_end_names_the_holder_of_the_lock(
     environment: AccessEnvironment,
 ) -> None:
     request = await environment.granted()
@@ -269,8 +269,8 @@ async def test_an_end_that_is_held_up_names_the_holder_and_does_not_blame_the_se
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_a_user_that_lost_its_mark_is_ended(environment: AccessEnvironment) -> None:
-    """The ledger froze its name and recorded its start: a mark that cannot be read keeps no user alive."""
+async def test_user_without_its_mark_is_ended(environment: AccessEnvironment) -> None:
+    """The ledger has its frozen name and its start. A mark that cannot be read does not keep a user alive."""
     request = await environment.granted()
     environment.server.users[str(request.username)].ledger = None
     await revoke.done(environment.context, await environment.person(ADA), request.id)
@@ -279,7 +279,7 @@ async def test_a_user_that_lost_its_mark_is_ended(environment: AccessEnvironment
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_a_user_of_another_ledger_is_never_touched(environment: AccessEnvironment) -> None:
+async def test_user_of_another_ledger_is_never_touched(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     foreign = environment.server.users[str(request.username)] = User(
         "theirs", "another", 0, (), environment.clock.at + HOUR
@@ -290,7 +290,7 @@ async def test_a_user_of_another_ledger_is_never_touched(environment: AccessEnvi
     assert "It was not touched" in environment.messenger.on(ALERTS, AlertNotice)[0].what
 
 
-async def test_a_user_somebody_else_dropped_is_an_alert(environment: AccessEnvironment) -> None:
+async def test_user_dropped_by_somebody_else_raises_an_alert(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.server.users.clear()
     await revoke.done(environment.context, await environment.person(ADA), request.id)
@@ -299,7 +299,7 @@ async def test_a_user_somebody_else_dropped_is_an_alert(environment: AccessEnvir
     assert "was already gone" in environment.messenger.on(ALERTS, AlertNotice)[0].what
 
 
-async def test_a_database_gone_from_the_file_is_still_ended(environment: AccessEnvironment) -> None:
+async def test_grant_of_a_deconfigured_database_is_ended(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.databases["databases"]["other"] = environment.databases["databases"].pop("shop")
     environment.policy["rules"][0]["databases"] = ["other"]
@@ -309,7 +309,7 @@ async def test_a_database_gone_from_the_file_is_still_ended(environment: AccessE
     assert (await environment.now(request)).state is State.REVOKED
 
 
-async def test_a_closed_channel_asks_the_approvers_and_tells_the_requester(environment: AccessEnvironment) -> None:
+async def test_closed_channel_sends_cards_to_approvers_and_notifies_requester(environment: AccessEnvironment) -> None:
     def refuse(place: str, _notice: Notice) -> DeliveryError | None:
         return Undeliverable("not_in_channel") if place == "C0CARDS" else None
 
@@ -317,7 +317,7 @@ async def test_a_closed_channel_asks_the_approvers_and_tells_the_requester(envir
     request = await environment.ask()
     assert environment.messenger.on(LEAD)
     assert environment.messenger.on(SECOND)
-    assert "asked the approvers directly" in str(environment.messenger.on(ADA, TurnNotice)[0].trouble)
+    assert "asked the approvers directly" in str(environment.messenger.on(ADA, StateChangeNotice)[0].trouble)
     assert "Invite the bot" in str(environment.messenger.on(ALERTS, AlertNotice)[0].steps)
     await environment.approve(request, LEAD)
     await environment.drain()

@@ -1,11 +1,11 @@
-"""Delivery ``reveal``: the password is nowhere until its requester has it shown; a grant at which nobody looks ends."""
+"""Delivery ``reveal``: the password exists only when its requester has it shown. A grant whose password is never shown ends."""
 
 from __future__ import annotations
 
 import pytest
 
 from bot.access import password
-from bot.access.errors import Refused, TooLate, Unknown
+from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.notifications.notices import CredentialsNotice
 from storage.audit_log import AuditKind
 from storage.records import Cause, State
@@ -19,11 +19,11 @@ async def environment(environment: AccessEnvironment) -> AccessEnvironment:
     return environment
 
 
-async def test_shown_to_its_requester_alone_counted_and_on_the_record(environment: AccessEnvironment) -> None:
+async def test_password_is_shown_to_its_requester_only_and_recorded(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     (message,) = environment.messenger.on(ADA, CredentialsNotice)
     assert message.password is None
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownRequest):
         await password.reveal(environment.context, await environment.person(LEAD), request)
     first = await password.reveal(environment.context, await environment.person(ADA), request)
     session = environment.server.login(str(request.username), first.password)
@@ -40,7 +40,7 @@ async def test_shown_to_its_requester_alone_counted_and_on_the_record(environmen
     assert all(n.password is None for n in environment.messenger.on(ADA, CredentialsNotice))
 
 
-async def test_a_grant_at_which_nobody_looked_ends(environment: AccessEnvironment) -> None:
+async def test_grant_with_unclaimed_password_ends(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await environment.turn(minutes=19)
     assert (await environment.now(request)).state is State.ACTIVE
@@ -51,7 +51,7 @@ async def test_a_grant_at_which_nobody_looked_ends(environment: AccessEnvironmen
         await password.reveal(environment.context, await environment.person(ADA), request)
 
 
-async def test_one_that_was_looked_at_lasts_its_time(environment: AccessEnvironment) -> None:
+async def test_grant_with_shown_password_lasts_its_time(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await password.reveal(environment.context, await environment.person(ADA), request)
     await environment.turn(minutes=59)
@@ -60,7 +60,7 @@ async def test_one_that_was_looked_at_lasts_its_time(environment: AccessEnvironm
     assert (await environment.now(request)).ended_because is Cause.EXPIRED
 
 
-async def test_a_server_that_is_away_shows_nothing(environment: AccessEnvironment) -> None:
+async def test_server_that_is_down_shows_no_password(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.server.is_up = False
     with pytest.raises(Refused, match="try again"):
@@ -68,7 +68,7 @@ async def test_a_server_that_is_away_shows_nothing(environment: AccessEnvironmen
     assert (await environment.now(request)).claimed_at is None
 
 
-async def test_by_dm_there_is_nothing_to_show(environment: AccessEnvironment) -> None:
+async def test_password_delivered_by_dm_cannot_be_shown(environment: AccessEnvironment) -> None:
     environment.policy["rules"][0]["delivery"] = "dm"
     environment.write()
     request = await environment.granted()

@@ -1,4 +1,4 @@
-"""A password is shown in one message and is nowhere else: not in the ledger's file, not in a log, whatever fails."""
+"""A password is in one message and nowhere else: neither in the ledger file nor in a log, whatever fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADMIN_PASSWORD = "ShopAdminSecret"
 
 @pytest.fixture(params=["json", "console"])
 def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
-    """Everything the process logs, as it is set up for real, in each form, at its most talkative."""
+    """Everything that the process logs, with the real setup, in each format, at the level debug."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     interaction = io.StringIO()
@@ -39,7 +39,7 @@ def log(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every password that was ever made."""
+    """Every password that was created."""
     found: list[str] = []
     real = password.make_password
 
@@ -53,7 +53,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def fail_once_everywhere(environment: AccessEnvironment, failed: set[str]) -> None:
-    """Each step outside raises, the first time it is reached, what nobody foresaw."""
+    """Each step outside raises an unexpected error the first time it is reached."""
 
     def step(name: str) -> None:
         if name not in failed:
@@ -63,9 +63,7 @@ def fail_once_everywhere(environment: AccessEnvironment, failed: set[str]) -> No
     environment.server.step = environment.messenger.step = step
 
 
-async def test_no_secret_is_written_down_whatever_fails(
-    environment: AccessEnvironment, log: io.StringIO, made: list[str]
-) -> None:
+async def test_no_failure_writes_a_secret(environment: AccessEnvironment, log: io.StringIO, made: list[str]) -> None:
     request = await environment.approve(await environment.ask())
     failed: set[str] = set()
     fail_once_everywhere(environment, failed)
@@ -84,7 +82,7 @@ async def test_no_secret_is_written_down_whatever_fails(
         "before create",
         "after create",
         "after set_password",
-        "after redraw CredentialsNotice",
+        "after update CredentialsNotice",
         "after drop",
     } <= failed
     interaction = log.getvalue()

@@ -1,4 +1,4 @@
-"""A database that accepts connections and never answers, with the real PostgreSQL adapter and a real server beside it."""
+"""A database that accepts connections and never answers, beside a real server, with the real PostgreSQL adapter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bot.access import request_access, results
+from bot.access import request_access, use_case_types
 from bot.engines import Engines
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
@@ -30,17 +30,17 @@ from tests.servers.postgresql import PostgresServer
 from tests.soak import IS_SOAK
 
 EXPIRED = 60 if IS_SOAK else 16
-"""Far more than a server has slots."""
+"""Far more grants than a server has slots."""
 
 LATE_AT_MOST = 2.0 if IS_SOAK else 30.0
-"""Two seconds is the promise, measured by the soak; elsewhere what counts is that the end does not wait for the others, which take minutes."""
+"""In seconds. `make soak` measures the promise of two seconds. Elsewhere the end only must not wait for the others, which take minutes."""
 
 READS = "readonly"
 
 
 @dataclass
 class Way:
-    """A way to a server, on loopback, that passes everything on until it falls silent: then it accepts, and never answers."""
+    """A TCP proxy to a server on loopback. After it falls silent, it accepts connections and never answers."""
 
     port: int
     is_silent: bool = False
@@ -91,7 +91,7 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 @dataclass
 class Place:
-    """The house on a real server, with two ways to it: ``shop`` straight, ``silent`` through one that can fall silent."""
+    """The test environment on a real server with two databases: ``shop`` is reached directly, ``silent`` through the proxy."""
 
     environment: AccessEnvironment
     harness: EngineHarness
@@ -101,14 +101,18 @@ class Place:
         environment, asked = self.environment, []
         for n in range(count):
             lasts = timedelta(minutes=minutes, seconds=n)
-            typed = results.Typed(database=database, level=READS, duration=lasts, reason="looking at a refund")
+            wanted = use_case_types.RequestInput(
+                database=database, level=READS, duration=lasts, reason="looking at a refund"
+            )
             asked.append(
-                (await request_access.request_access(environment.context, await environment.person(ADA), typed)).request
+                (
+                    await request_access.request_access(environment.context, await environment.person(ADA), wanted)
+                ).request
             )
         await environment.drain()
         found = [await environment.now(request) for request in asked]
         require({one.state for one in found} == {State.ACTIVE}, "all are granted")
-        require(all(self.harness.role_exists(str(one.username)) for one in found), "their users are there")
+        require(all(self.harness.role_exists(str(one.username)) for one in found), "their users exist")
         return found
 
 
@@ -150,9 +154,7 @@ def is_dead(session: psycopg.Connection[tuple[object, ...]]) -> bool:
 
 
 @pytest.mark.timeout(600)
-async def test_a_grant_ends_in_time_while_another_database_is_silent(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_grant_ends_in_time_while_another_server_hangs(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     environment, harness = place.environment, place.harness
     await place.granted("silent", EXPIRED, minutes=30)
     (good,) = await place.granted("shop", 1, minutes=60)
@@ -175,7 +177,7 @@ async def test_a_grant_ends_in_time_while_another_database_is_silent(
         print(f"\n{EXPIRED} expired grants on a silent PostgreSQL: the end came {late:.2f} s after its time")  # noqa: T201
     assert is_dead(session)
     session.close()
-    assert place.way.accepted >= 4, "the silent server was really asked"
+    assert place.way.accepted >= 4, "the silent server was really contacted"
     assert late < LATE_AT_MOST
     stop.set()
     await running
@@ -183,8 +185,8 @@ async def test_a_grant_ends_in_time_while_another_database_is_silent(
     assert [r.id for r in over] == [good.id], "the others are not over, and the bot knows it"
 
 
-async def test_revoke_at_the_command_line_ends_what_answers(place: Place) -> None:
-    """No bot runs. Those on the silent server come first, and are more than there are slots; their server is away for all of the time."""
+async def test_command_line_revokes_on_servers_that_answer(place: Place) -> None:
+    """No bot runs. The grants on the silent server come first and are more than its slots. Their server is silent all the time."""
     environment = place.environment
     silent = await place.granted("silent", 10, minutes=30)
     (good,) = await place.granted("shop", 1, minutes=60)

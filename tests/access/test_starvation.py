@@ -1,4 +1,4 @@
-"""Nothing starves the end of a grant: no server that hangs, no Slack that hangs, no flood of other work.
+"""Nothing starves the end of a grant: neither a hanging server, nor a hanging Slack, nor many other tasks.
 
 What hangs here is held by the test, and is let go when the test is over. So the order is certain and nothing waits for
 a time: the end that is looked at comes while everything else still hangs.
@@ -23,32 +23,32 @@ from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNoti
 from storage.pools import ON_SERVER, PRIORITIES, Priority
 from storage.records import Request, State, TaskKind
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
-from tests.access.hanging import FOR_EVER, Fleet, Hang, at_once, expect, waiting_requests
+from tests.access.hanging import FOR_EVER, Hang, HangingServers, at_once, expect, waiting_requests
 from tests.open_faults import open_fault, require
 
 
-async def expect_an_end_while_it_hangs(fleet: Fleet, good: Request, hang: Hang, *, held: int) -> None:
-    """The good grant is over, and an alert is shown, while at least ``held`` calls hang, and went on hanging all the time."""
+async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, hang: Hang, *, held: int) -> None:
+    """Expect the end of the good grant and an alert, while at least ``held`` calls hang all the time."""
     environment = fleet.environment
     async with fleet.running():
         await expect("it hangs", lambda: at_once(lambda: hang.inside >= held))
         await raise_alert(environment.context, None, "the disk is full")
         environment.clock.at += HOUR
-        environment.runner.nudge()
+        environment.runner.wake()
         await expect("the end of the good grant", lambda: fleet.is_over(good))
-        assert hang.inside >= held, "nothing was let go meanwhile"
+        assert hang.inside >= held, "nothing was released meanwhile"
         assert str(good.username) not in environment.server.users
         if hang is fleet.server or not hang.holds(AlertNotice.__name__):
             await expect("the alert", lambda: at_once(lambda: bool(environment.messenger.on(ALERTS, AlertNotice))))
-            assert hang.inside >= held, "nor while the alert was on its way"
+            assert hang.inside >= held, "nothing was released before the alert"
 
 
 # Servers that hang.
 
 
 @pytest.mark.parametrize(("servers", "each"), [(1, 24), (8, 5)], ids=["one server", "eight servers"])
-async def test_an_end_comes_while_ends_hang_on_dead_servers(fleet: Fleet, servers: int, each: int) -> None:
-    """Many more expired grants than any runner has slots; all of them come before the good one, by number and by time."""
+async def test_end_is_in_time_while_ends_hang_on_dead_servers(fleet: HangingServers, servers: int, each: int) -> None:
+    """Many more expired grants than the runner has slots. All of them come before the good one, by id and by time."""
     fleet.build(servers)
     dead = [one for n in range(servers) for one in await fleet.granted(f"far{n}", each)]
     (good,) = await fleet.granted("shop", minutes=60)
@@ -59,8 +59,8 @@ async def test_an_end_comes_while_ends_hang_on_dead_servers(fleet: Fleet, server
     assert {(await fleet.environment.now(one)).state for one in dead} <= {State.ACTIVE, State.REVOKING}
 
 
-async def test_a_fresh_end_comes_while_others_of_the_same_server_hang_again_and_again(fleet: Fleet) -> None:
-    """One server, whose users hold up their own ends: those were tried before, and leave the slots of the first tries alone."""
+async def test_new_end_is_in_time_while_retries_hang_on_the_same_server(fleet: HangingServers) -> None:
+    """The users of one server block their own ends. Those ends are retries, which do not use the slots of first tries."""
     fleet.build()
     hostile = await fleet.granted("shop", 12)
     (good,) = await fleet.granted("shop", minutes=60)
@@ -69,15 +69,15 @@ async def test_a_fresh_end_comes_while_others_of_the_same_server_hang_again_and_
     fleet.environment.clock.at += timedelta(minutes=45)
     await fleet.environment.drain()
     tried = [t for t in await fleet.environment.ledger.tasks() if t.kind is TaskKind.REVOKE and t.attempts]
-    require(len(tried) == len(hostile), "each was tried once and held up")
+    require(len(tried) == len(hostile), "each was tried once and blocked")
     fleet.server.seconds = FOR_EVER
     fleet.environment.clock.at += timedelta(minutes=5)
     _, retries = SLOTS[False, Priority.SAFETY]
     await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=retries)
 
 
-async def test_an_end_that_came_too_early_once_waits_behind_nobodys_retries(fleet: Fleet) -> None:
-    """A password that must be shown within its time: the end is looked at then, finds it shown, and comes again at its own time."""
+async def test_end_that_ran_too_early_does_not_wait_behind_retries(fleet: HangingServers) -> None:
+    """The revoke task runs when the time to show the password is over, finds it shown, and is due again at the expiry."""
     fleet.build()
     environment = fleet.environment
     environment.policy["rules"][0] |= {"delivery": "reveal", "claim_within": "20m"}
@@ -101,9 +101,9 @@ async def test_an_end_that_came_too_early_once_waits_behind_nobodys_retries(flee
     await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=retries)
 
 
-@open_fault("R1", "all of them are first tries, four at a time, and the one behind them waits until those gave up")
-async def test_an_end_comes_while_others_of_the_same_server_hang_at_their_first_try(fleet: Fleet) -> None:
-    """Twelve users hold up their own ends, which all fall due just before that of somebody who does not."""
+@open_fault("R1", "all of them are first tries, four at a time, and the end behind them waits until they fail")
+async def test_end_is_in_time_while_first_tries_hang_on_the_same_server(fleet: HangingServers) -> None:
+    """Twelve users block their own ends, which are all due just before the end of another user."""
     fleet.build()
     hostile = await fleet.granted("shop", 12)
     (good,) = await fleet.granted("shop", minutes=31)
@@ -113,8 +113,8 @@ async def test_an_end_comes_while_others_of_the_same_server_hang_at_their_first_
         await expect("the end of the good grant", lambda: fleet.is_over(good), within=10)
 
 
-async def test_an_end_comes_while_grants_and_questions_hang_on_its_own_server(fleet: Fleet) -> None:
-    """What people ask of a server, and what is being made on it, has threads of its own there."""
+async def test_end_is_in_time_while_grants_and_queries_hang_on_its_server(fleet: HangingServers) -> None:
+    """Queries and grants have threads of their own for each server."""
     fleet.build()
     environment = fleet.environment
     (good,) = await fleet.granted("shop", minutes=60)
@@ -141,7 +141,7 @@ def test_no_claimed_task_waits_for_a_thread() -> None:
 # Slack that hangs.
 
 
-async def test_an_end_comes_while_slack_hangs(fleet: Fleet) -> None:
+async def test_end_is_in_time_while_slack_hangs(fleet: HangingServers) -> None:
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -152,8 +152,8 @@ async def test_an_end_comes_while_slack_hangs(fleet: Fleet) -> None:
     await expect_an_end_while_it_hangs(fleet, good, fleet.slack, held=firsts)
 
 
-async def test_an_end_and_an_alert_come_in_the_midst_of_a_flood_of_reminders(fleet: Fleet) -> None:
-    """One person's many requests are reminded of at once; Slack takes these slowly. Neither end nor alert waits for them."""
+async def test_end_and_alert_are_in_time_during_many_reminders(fleet: HangingServers) -> None:
+    """Many reminders are due at once, and Slack takes them slowly. Neither end nor alert waits for them."""
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -168,27 +168,27 @@ async def test_an_end_and_an_alert_come_in_the_midst_of_a_flood_of_reminders(fle
 # Slack that hangs in the lock key of the very grant that is ended.
 
 
-async def approved(fleet: Fleet) -> Request:
+async def approved(fleet: HangingServers) -> Request:
     request = await fleet.environment.approve(await fleet.environment.ask(LEAD), SECOND)
     assert request.state is State.APPROVED
     return request
 
 
-async def expect_an_end_by_hand(fleet: Fleet, request: Request, seen: Callable[[], bool]) -> None:
-    """It hangs in Slack; then somebody ends the grant; then the user is gone, while all that is said of it hangs."""
+async def expect_an_end_by_hand(fleet: HangingServers, request: Request, seen: Callable[[], bool]) -> None:
+    """A job hangs in Slack, then a person ends the grant. The user is dropped while every message still hangs."""
     environment = fleet.environment
     async with fleet.running():
         await expect("it hangs", lambda: at_once(lambda: fleet.slack.inside > 0 and seen()))
         await revoke.revoke(environment.context, Person(id="cli:root", name="root", is_member=True), request.id)
         await expect("the user is gone", lambda: at_once(lambda: str(request.username) not in environment.server.users))
         environment.clock.at += timedelta(minutes=1)  # a create whose answer was lost would have landed by now
-        environment.runner.nudge()
+        environment.runner.wake()
         await expect("it is confirmed", lambda: fleet.is_over(request))
 
 
 @pytest.mark.parametrize("notice", [PreparingNotice, CredentialsNotice], ids=["before the user", "with the password"])
-async def test_a_grant_is_ended_while_its_credential_message_hangs(fleet: Fleet, notice: type[Notice]) -> None:
-    """The message is announced empty, then filled. Where it hangs, no end of this grant waits for it."""
+async def test_grant_is_ended_while_its_credential_message_hangs(fleet: HangingServers, notice: type[Notice]) -> None:
+    """The message is posted empty, then filled. The end of this grant waits for neither of them."""
     fleet.build()
     fleet.slack_may_hang()
     request = await approved(fleet)
@@ -201,7 +201,7 @@ async def test_a_grant_is_ended_while_its_credential_message_hangs(fleet: Fleet,
     assert not fleet.environment.messenger.on(LEAD, CredentialsNotice)
 
 
-async def test_a_grant_is_ended_while_a_new_password_hangs(fleet: Fleet) -> None:
+async def test_grant_is_ended_while_a_new_password_hangs(fleet: HangingServers) -> None:
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -210,8 +210,8 @@ async def test_a_grant_is_ended_while_a_new_password_hangs(fleet: Fleet) -> None
     await expect_an_end_by_hand(fleet, good, lambda: True)
 
 
-async def test_a_grant_is_ended_while_the_directory_hangs(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the requester is still a member is asked before the start."""
+async def test_grant_is_ended_while_the_directory_hangs(fleet: HangingServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The membership of the requester is looked up before START."""
     fleet.build()
     request = await approved(fleet)
     fleet.slack.holds = lambda _what: True
@@ -224,8 +224,8 @@ async def test_a_grant_is_ended_while_the_directory_hangs(fleet: Fleet, monkeypa
     await expect_an_end_by_hand(fleet, request, lambda: True)
 
 
-async def test_an_end_is_tried_again_while_the_closing_of_its_message_hangs(fleet: Fleet) -> None:
-    """The first try fails. Then the message is overwritten, which hangs in the same lock key; the second try waits for it no longer."""
+async def test_end_is_retried_while_closing_its_message_hangs(fleet: HangingServers) -> None:
+    """The first try fails. Then updating the message hangs under the same lock key. The second try does not wait for it."""
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)

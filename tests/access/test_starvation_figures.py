@@ -1,4 +1,4 @@
-"""How late an end is among much that hangs, with the figures of real outages. Real time, real back-off; minutes long.
+"""How late an end is while many calls hang, with the figures of real outages. In real time with real back-off; takes minutes.
 
 Each test prints what it measured.
 """
@@ -15,18 +15,18 @@ import pytest
 from bot.access.ports import Delayed, Notice
 from storage.records import Request, State
 from tests.access.environment import CARDS
-from tests.access.hanging import Fleet, expect, waiting_requests
+from tests.access.hanging import HangingServers, expect, waiting_requests
 from tests.soak import soak_only
 
 LATE_AT_MOST = 2.0
-"""Seconds after its end at which a grant must be over."""
+"""Seconds after its expiry at which a grant must be over."""
 
 TO_GO = 30
-"""Seconds the good grant has left when the clock begins to run: by then all that hangs is in full swing."""
+"""Seconds that the good grant has left when the clock starts to run."""
 
 
-async def how_late(fleet: Fleet, good: Request) -> float:
-    """Seconds from the end of the good grant to the moment when its user was gone, both on the clock of the house."""
+async def how_late(fleet: HangingServers, good: Request) -> float:
+    """Seconds from the expiry of the good grant until its user was gone, by the clock of the test environment."""
     environment = fleet.environment
     environment.clock.run()
     async with fleet.running():
@@ -41,7 +41,7 @@ async def how_late(fleet: Fleet, good: Request) -> float:
     return (gone_at - due).total_seconds()
 
 
-def told(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
+def print_delay(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
     with capsys.disabled():
         print(f"\n{what}: the end came {late:.2f} s after its time")  # noqa: T201
 
@@ -49,8 +49,8 @@ def told(capsys: pytest.CaptureFixture[str], what: str, late: float) -> None:
 @soak_only
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("servers", "each"), [(1, 60), (20, 8)])
-async def test_ends_hang_ten_seconds_each(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str], servers: int, each: int
+async def test_end_is_in_time_while_other_ends_take_ten_seconds(
+    fleet: HangingServers, capsys: pytest.CaptureFixture[str], servers: int, each: int
 ) -> None:
     fleet.build(servers)
     for n in range(servers):
@@ -59,13 +59,15 @@ async def test_ends_hang_ten_seconds_each(
     fleet.server.holds, fleet.server.seconds = (lambda what: what.startswith("env:FAR")), 10.0
     fleet.environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
     late = await how_late(fleet, good)
-    told(capsys, f"{each} expired grants on each of {servers} servers that hang 10 s a call", late)
+    print_delay(capsys, f"{each} expired grants on each of {servers} servers that hang 10 s a call", late)
     assert late < LATE_AT_MOST
 
 
 @soak_only
 @pytest.mark.timeout(600)
-async def test_slack_hangs_fifteen_seconds_a_call(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_end_is_in_time_while_slack_takes_fifteen_seconds_a_call(
+    fleet: HangingServers, capsys: pytest.CaptureFixture[str]
+) -> None:
     fleet.build()
     fleet.slack_may_hang()
     (good,) = await fleet.granted("shop", minutes=60)
@@ -73,16 +75,16 @@ async def test_slack_hangs_fifteen_seconds_a_call(fleet: Fleet, capsys: pytest.C
     fleet.slack.holds, fleet.slack.seconds = (lambda _notice: True), 15.0
     fleet.environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
     late = await how_late(fleet, good)
-    told(capsys, "60 waiting requests and a Slack that hangs 15 s a call", late)
+    print_delay(capsys, "60 waiting requests and a Slack that hangs 15 s a call", late)
     assert late < LATE_AT_MOST
 
 
 @soak_only
 @pytest.mark.timeout(600)
-async def test_three_hundred_requests_of_one_person(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+async def test_end_is_in_time_with_three_hundred_pending_requests(
+    fleet: HangingServers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their reminders are due at once; Slack takes one message a second in the channel, and asks all others to wait."""
+    """All reminders are due at once. Slack takes one message a second in the channel and delays all others."""
     fleet.build()
     environment = fleet.environment
     (good,) = await fleet.granted("shop", minutes=60)
@@ -100,6 +102,6 @@ async def test_three_hundred_requests_of_one_person(
     monkeypatch.setattr(environment.messenger, "post", paced)
     environment.clock.at += timedelta(minutes=60, seconds=-TO_GO)
     late = await how_late(fleet, good)
-    told(capsys, "300 reminders at once, one message a second", late)
+    print_delay(capsys, "300 reminders at once, one message a second", late)
     assert (await environment.now(good)).state is State.REVOKED
     assert late < LATE_AT_MOST

@@ -1,4 +1,4 @@
-"""Users on the servers against the ledger: who is an orphan, who is somebody else's, whose user is gone, and what begins or ends meanwhile."""
+"""The sweep compares users on servers with the ledger: orphans, foreign users, missing users, and grants that begin or end meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def strays(environment: AccessEnvironment) -> dict[str, StrayKind]:
     return {stray.username: stray.kind for stray in (await servers.find_strays(environment.context)).strays}
 
 
-async def test_what_stands_on_one_side_only(environment: AccessEnvironment) -> None:
+async def test_sweep_finds_each_kind_of_stray(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
@@ -44,8 +44,8 @@ async def test_what_stands_on_one_side_only(environment: AccessEnvironment) -> N
     assert (found.servers, found.users) == (1, 3)
 
 
-async def test_only_orphans_of_our_own_are_ended(environment: AccessEnvironment) -> None:
-    environment.context.in_force()
+async def test_sweep_ends_only_orphans_of_this_ledger(environment: AccessEnvironment) -> None:
+    environment.context.config_in_force()
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
     found = {stray.kind: stray for stray in (await servers.find_strays(environment.context)).strays}
@@ -61,8 +61,8 @@ async def test_only_orphans_of_our_own_are_ended(environment: AccessEnvironment)
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]
 
 
-async def test_what_is_approved_is_no_stray(environment: AccessEnvironment) -> None:
-    """Its user may be made at any moment, and is not missed before."""
+async def test_approved_grant_without_its_user_is_no_stray(environment: AccessEnvironment) -> None:
+    """Its user may be created at any moment and is not missing before that."""
     await decide.approve(environment.context, await environment.person(LEAD), await environment.ask())
     assert await strays(environment) == {}
     (live,) = await environment.ledger.live_grants()
@@ -70,13 +70,13 @@ async def test_what_is_approved_is_no_stray(environment: AccessEnvironment) -> N
     assert await strays(environment) == {}
 
 
-async def test_what_ends_while_it_looks_is_no_stray(environment: AccessEnvironment) -> None:
+async def test_grant_that_ends_during_the_sweep_is_no_stray(environment: AccessEnvironment) -> None:
     """The ledger is read before the servers and after them."""
     request = await environment.granted()
     before = environment.ledger.live_grants
 
     async def then_gone() -> tuple[Request, ...]:
-        """The second look finds nothing live any more."""
+        """The second read finds no live grant."""
         environment.ledger.live_grants = nothing  # type: ignore[method-assign]
         return await before()
 
@@ -88,7 +88,7 @@ async def test_what_ends_while_it_looks_is_no_stray(environment: AccessEnvironme
     assert await strays(environment) == {}
 
 
-async def test_a_server_that_does_not_answer_is_said_and_nothing_is_concluded(environment: AccessEnvironment) -> None:
+async def test_sweep_reports_a_server_without_an_answer(environment: AccessEnvironment) -> None:
     await environment.granted()
     environment.server.is_up = False
     found = await servers.find_strays(environment.context)
@@ -96,8 +96,8 @@ async def test_a_server_that_does_not_answer_is_said_and_nothing_is_concluded(en
     assert list(found.unanswered) == ["shop"]
 
 
-async def test_a_database_that_was_taken_out_is_still_looked_at(environment: AccessEnvironment) -> None:
-    """By the target that is frozen in its live grant."""
+async def test_sweep_checks_a_removed_database_with_live_grants(environment: AccessEnvironment) -> None:
+    """Its live grant holds the frozen target."""
     await environment.granted()
     put(environment, ORPHAN, environment.ledger.id)
     config = environment.context.files.config
@@ -109,17 +109,17 @@ async def test_a_database_that_was_taken_out_is_still_looked_at(environment: Acc
         environment.context.files.config = config
 
 
-async def test_cards_promise_what_was_measured(environment: AccessEnvironment) -> None:
-    """Before it was measured: what such a server does without any set-up."""
+async def test_cards_show_what_the_server_enforces(environment: AccessEnvironment) -> None:
+    """Before the first measurement, the card shows what such a server enforces without any setup."""
     request = await environment.granted()
     target = request.target
     assert target is not None
     engines = environment.context.engines
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.LOGIN
     environment.server.enforced = Enforced.SESSIONS
-    await servers.measure(environment.context)
+    await servers.measure_servers(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS
     assert engines.enforces(target["engine"], "env:ANOTHER") is Enforced.LOGIN
     environment.server.is_up = False
-    await servers.measure(environment.context)
-    assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last that was measured"
+    await servers.measure_servers(environment.context)
+    assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last measured result"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bot.access import alerts, gathering
+from bot.access import alerts, membership_facts
 from bot.monitors import groups as group_monitor
 from storage.audit_log import AuditKind
 from storage.records import State
 from tests.access.environment import ALERTS, AUDIT, CARDS
-from tests.access.steps import GLASS, load_now, put_in_force
+from tests.access.steps import BREAK_GLASS_RULE, load_now, put_in_force
 from tests.open_faults import open_fault
 from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, SECOND, STRANGER, SlackEnvironment
 
@@ -57,7 +57,7 @@ async def test_break_glass_is_denied_if_no_reviewer_is_a_member(
     slack_environment.slack.workspace.add_group(DBAS, "dbas", reviewer)
     slack_environment.environment.policy["admins"] = [GONE]
     slack_environment.environment.policy["rules"].append(
-        {**GLASS, "requesters": [ADA], "review": {"from": [DBAS], "within": "24h"}}
+        {**BREAK_GLASS_RULE, "requesters": [ADA], "review": {"from": [DBAS], "within": "24h"}}
     )
     put_in_force(slack_environment.environment)
     await slack_environment.slack.command(ADA, "breakglass shop readonly 30m everything is down")
@@ -118,8 +118,8 @@ async def test_audit_lines_wait_while_the_audit_channel_is_shared(slack_environm
     await slack_environment.make_request("shop readonly 1h Jane Doe's refunds")
     assert not await appears_within(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
-    slack_environment.environment.clock.at += gathering.ALERT_PAUSE  # longer than the pause between alerts
-    slack_environment.environment.runner.nudge()
+    slack_environment.environment.clock.at += membership_facts.ALERT_PAUSE  # longer than the pause between alerts
+    slack_environment.environment.runner.wake()
     await slack_environment.slack.wait(
         "the lines come", lambda: "Jane Doe" in str(slack_environment.slack.messages(AUDIT))
     )

@@ -12,7 +12,7 @@ import pytest
 from adapters.base import username_pattern
 from storage.audit_log import AuditKind
 from tests.access.environment import ALERTS, AUDIT, CARDS
-from tests.access.steps import GLASS
+from tests.access.steps import BREAK_GLASS_RULE
 from tests.open_faults import open_fault, require
 from tests.slack.conftest import ADA, GUEST, LEAD, STRANGER, SlackEnvironment
 
@@ -76,7 +76,7 @@ async def test_markup_in_a_reason_is_shown_as_text_in_status(slack_environment: 
 @open_fault("R16", "an alert formats display names")
 async def test_markup_in_a_name_is_shown_as_text_in_an_alert(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.users[ADA]["profile"]["display_name"] = " ".join(MARKUP)
-    slack_environment.environment.policy["rules"].append({**GLASS, "requesters": [ADA]})
+    slack_environment.environment.policy["rules"].append({**BREAK_GLASS_RULE, "requesters": [ADA]})
     slack_environment.environment.write()
     await slack_environment.slack.command(ADA, "breakglass shop readonly 30m everything is down")
     shown = await slack_environment.slack.wait("the alert", lambda: slack_environment.slack.messages(ALERTS))
@@ -141,7 +141,7 @@ async def test_click_of_a_guest_is_audited(slack_environment: SlackEnvironment) 
     assert AuditKind.CLICK_REFUSED in [event.kind for event in events]
 
 
-# Typed and pasted commands (U9).
+# RequestInput and pasted commands (U9).
 
 
 async def parsed_request(slack_environment: SlackEnvironment, typed: str) -> tuple[str, str, timedelta, str]:

@@ -33,7 +33,7 @@ def change_rule(slack_environment: SlackEnvironment, **keys: Any) -> None:
 
 def advance_clock(slack_environment: SlackEnvironment, **by: float) -> None:
     slack_environment.environment.clock.at += timedelta(**by)
-    slack_environment.environment.runner.nudge()
+    slack_environment.environment.runner.wake()
 
 
 async def expect_alert(slack_environment: SlackEnvironment, text: str) -> None:
@@ -108,7 +108,7 @@ async def test_break_glass_is_granted_and_signed_off(with_groups: SlackEnvironme
     assert "Extend" not in str(with_groups.slack.dm(ADA))
     (card,) = await with_groups.slack.wait("a card", lambda: with_groups.slack.messages(CARDS))
     await with_groups.expect_card(card["ts"], "Break-glass access #1")
-    await expect_alert(with_groups, "@ada broke the glass: #1")
+    await expect_alert(with_groups, "@ada used break-glass access: #1")
     await with_groups.expect_dm(LEAD, "was given")
     dm = await with_groups.expect_dm(SECOND, "Sign off")
     await with_groups.slack.click(ADA, with_groups.card(card["ts"]), "Sign off")

@@ -72,7 +72,7 @@ async def test_granted_request_is_reported_as_made(
 ) -> None:
     slack_environment.environment.policy["rules"][0]["approvals"] = []
     slack_environment.environment.write()
-    fail_before(monkeypatch, request_access, "approve_alone")
+    fail_before(monkeypatch, request_access, "approve_by_policy")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "Your request was made (#1).")
     await slack_environment.expect_dm(ADA, "is ready")
@@ -167,7 +167,7 @@ async def test_request_closed_by_the_policy_leaves_nothing_certain(
     def failing(*_arguments: Any) -> str:
         raise UnexpectedError
 
-    monkeypatch.setattr(decide, "what_happened", failing)
+    monkeypatch.setattr(decide, "describe_state", failing)
     await slack_environment.slack.click(LEAD, card, "Approve")
     await expect_error_reply(slack_environment, LEAD, "")
     assert (await slack_environment.request()).state is State.OUTDATED
@@ -238,7 +238,7 @@ async def test_request_that_cannot_be_approved_yet_is_reported_as_made(
     slack_environment.environment.policy["rules"][0]["approvals"] = []
     slack_environment.environment.write()
     silent = "Slack did not say who is in S0LEADS, so access is not given."
-    fail_before(monkeypatch, request_access, "approve_alone", request_access.Refused(silent, about="people"))
+    fail_before(monkeypatch, request_access, "approve_by_policy", request_access.Refused(silent, about="people"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     reply = await slack_environment.expect_reply(ADA, "Your request was made (#1).")
     assert silent in reply

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.base import Endpoint
 from bot.access.ports import Notice
-from bot.access.results import RequestOutcome, StatusView, Typed
+from bot.access.use_case_types import RequestInput, RequestOutcome, StatusView
 from bot.notifications.notices import (
     AlertNotice,
     CardNotice,
@@ -22,7 +22,7 @@ from bot.notifications.notices import (
     PreparingNotice,
     ReminderNotice,
     ReviewNotice,
-    TurnNotice,
+    StateChangeNotice,
 )
 from bot.policy.catalog import CatalogEntry
 from bot.slack.render import form_layouts, replies
@@ -97,7 +97,7 @@ def notices(reason: str) -> list[Notice]:
                 r = request(reason, state, receipt, because)
                 found += [
                     CardNotice(request=r, decisions=votes, enforced="login", engine="PostgreSQL", reaches=reason),
-                    TurnNotice(request=r, decision=votes[-1]),
+                    StateChangeNotice(request=r, decision=votes[-1]),
                     ClosedNotice(request=r),
                 ]
     r = request(reason, State.ACTIVE)
@@ -126,7 +126,7 @@ def notices(reason: str) -> list[Notice]:
         PreparingNotice(request=r),
         PreparingNotice(request=r, trouble=reason),
         CredentialsNotice(request=r, endpoint=endpoint, password=SECRET),
-        TurnNotice(request=r, trouble=reason),
+        StateChangeNotice(request=r, trouble=reason),
     ]
     found += [one for kind in RequestKind for state in State for one in policy_notices(reason, kind, state, votes)]
     found.append(CredentialsNotice(request=r, endpoint=endpoint, password=None))
@@ -165,7 +165,7 @@ def policy_notices(reason: str, kind: RequestKind, state: State, votes: tuple[De
         EndingSoonNotice(request=r),
         GrantedNotice(request=r, decisions=votes),
         ReviewNotice(request=r),
-        TurnNotice(request=r, grant=grant),
+        StateChangeNotice(request=r, grant=grant),
     ]
 
 
@@ -206,7 +206,7 @@ def catalog_entries(number: int) -> tuple[CatalogEntry, ...]:
 @pytest.mark.parametrize("reason", [*WORST, "", None])
 def test_every_form_is_within_slacks_limits(number: int, reason: str | None) -> None:
     for database in (None, "database-0", "gone"):
-        typed = Typed(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
+        typed = RequestInput(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
         assert (
             blockkit.problems_of_view(form_layouts.request_form(catalog_entries(number), typed, problem="x" * 500))
             == []

@@ -45,7 +45,7 @@ def directory(slack: StubWebApi, clock: Clock) -> SlackDirectory:
 
 async def test_full_member_is_a_member(directory: SlackDirectory) -> None:
     ada = await directory.person("U0ADA")
-    assert (ada.is_member, ada.name, ada.why_not) == (True, "Ada", "")
+    assert (ada.is_member, ada.name, ada.not_member_reason) == (True, "Ada", "")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_everyone_else_is_not_a_member(
 ) -> None:
     slack.answers["users.info"] = {"ok": True, "user": {**ADA, **about}}
     seen = await directory.person("U0ADA")
-    assert (seen.is_member, seen.why_not) == (False, why)
+    assert (seen.is_member, seen.not_member_reason) == (False, why)
 
 
 @pytest.mark.parametrize(

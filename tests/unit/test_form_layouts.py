@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.access.errors import NotUnderstood
-from bot.access.results import Typed
+from bot.access.use_case_types import RequestInput
 from bot.policy.catalog import CatalogEntry
 from bot.slack.render import form_layouts
 from tests.fake_slack import blockkit
@@ -29,7 +29,7 @@ READ = CatalogEntry(
 WRITE = replace(READ, level="readwrite", level_description="Write orders", max_duration=2 * HOUR)
 USERS = replace(READ, database="users", description="", level_description="Read users", max_duration=HOUR / 2)
 CATALOG = (READ, WRITE, USERS)
-REQUEST_AGAIN = Typed(database="orders-prod", level="readwrite", duration=timedelta(minutes=7), reason="refund")
+REQUEST_AGAIN = RequestInput(database="orders-prod", level="readwrite", duration=timedelta(minutes=7), reason="refund")
 
 
 def field(form: dict[str, Any], label: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def submit(form: dict[str, Any], **labels: str) -> dict[str, Any]:
 
 
 def test_empty_form_offers_everything_and_selects_nothing() -> None:
-    form = form_layouts.request_form(CATALOG, Typed())
+    form = form_layouts.request_form(CATALOG, RequestInput())
     assert values(form, "Database") == ["orders-prod", "users"]
     assert values(form, "Level") == ["readonly", "readwrite"]
     assert initial(form, "Database") is None
@@ -74,12 +74,12 @@ def test_level_description_is_shown_only_if_it_is_unambiguous() -> None:
     def labels(form: dict[str, Any]) -> list[str]:
         return [o["text"]["text"] for o in field(form, "Level")["element"]["options"]]
 
-    assert labels(form_layouts.request_form(CATALOG, Typed())) == ["readonly", "readwrite — Write orders"]
-    assert labels(form_layouts.request_form(CATALOG, Typed(database="users"))) == ["readonly — Read users"]
+    assert labels(form_layouts.request_form(CATALOG, RequestInput())) == ["readonly", "readwrite — Write orders"]
+    assert labels(form_layouts.request_form(CATALOG, RequestInput(database="users"))) == ["readonly — Read users"]
 
 
 def test_levels_and_durations_are_those_of_the_database() -> None:
-    form = form_layouts.request_form(CATALOG, Typed(database="users"))
+    form = form_layouts.request_form(CATALOG, RequestInput(database="users"))
     assert initial(form, "Database") == "users"
     assert values(form, "Level") == ["readonly"]
     assert initial(form, "Level") == "readonly"
@@ -99,13 +99,13 @@ def test_request_again_fills_in_the_form() -> None:
 def test_untouched_fields_have_their_initial_values() -> None:
     form = form_layouts.request_form(CATALOG, REQUEST_AGAIN)
     assert form_layouts.submitted(submit(form, Why="refund")) == REQUEST_AGAIN
-    assert form_layouts.submitted(submit(form, Level="readonly", For_how_long="1h", Why="x")) == Typed(
+    assert form_layouts.submitted(submit(form, Level="readonly", For_how_long="1h", Why="x")) == RequestInput(
         database="orders-prod", level="readonly", duration=HOUR, reason="x"
     )
 
 
 def test_shown_level_counts_if_the_form_was_not_updated() -> None:
-    form = form_layouts.request_form(CATALOG, Typed(database="orders-prod", level="readwrite"))
+    form = form_layouts.request_form(CATALOG, RequestInput(database="orders-prod", level="readwrite"))
     seen = form_layouts.submitted(submit(form, Database="users", Level="readonly", Why="x"))
     assert (seen.database, seen.level) == ("users", "readonly")
 
@@ -118,26 +118,35 @@ def test_metadata_has_no_text_of_a_person() -> None:
 
 @pytest.mark.parametrize("metadata", ["", "{", "[]", "null", '{"database": "orders-prod"}'])
 def test_form_with_invalid_metadata_is_read(metadata: str) -> None:
-    form = form_layouts.request_form(CATALOG, Typed())
+    form = form_layouts.request_form(CATALOG, RequestInput())
     seen = form_layouts.submitted({**submit(form, Database="users", Why="  x  "), "private_metadata": metadata})
     assert (seen.database, seen.level, seen.reason) == ("users", None, "x")
 
 
 def test_blank_reason_is_none() -> None:
-    assert form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why=" \n ")).reason is None
-    assert form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why="\x00 \ud800")).reason is None
+    assert form_layouts.submitted(submit(form_layouts.request_form(CATALOG, RequestInput()), Why=" \n ")).reason is None
+    assert (
+        form_layouts.submitted(submit(form_layouts.request_form(CATALOG, RequestInput()), Why="\x00 \ud800")).reason
+        is None
+    )
 
 
 def test_characters_that_the_ledger_cannot_store_are_removed() -> None:
     """PostgreSQL refuses NUL, and UTF-8 half a surrogate pair. The request would fail as if the ledger were down."""
     assert (
-        form_layouts.submitted(submit(form_layouts.request_form(CATALOG, Typed()), Why="re\x00fund\ud800")).reason
+        form_layouts.submitted(
+            submit(form_layouts.request_form(CATALOG, RequestInput()), Why="re\x00fund\ud800")
+        ).reason
         == "refund"
     )
 
 
 def test_forged_duration_is_refused() -> None:
-    form = {**form_layouts.request_form(CATALOG, Typed()), "private_metadata": '{"duration": "for ever"}', "state": {}}
+    form = {
+        **form_layouts.request_form(CATALOG, RequestInput()),
+        "private_metadata": '{"duration": "for ever"}',
+        "state": {},
+    }
     with pytest.raises(NotUnderstood, match="for ever"):
         form_layouts.submitted(form)
 
@@ -145,7 +154,7 @@ def test_forged_duration_is_refused() -> None:
 @pytest.mark.parametrize("number", [100, 101, 999, 1500])
 def test_up_to_1000_databases_are_offered(number: int) -> None:
     catalog_entries = [replace(READ, database=f"{n:04}-{'x' * 35}", description="d" * 200) for n in range(number)]
-    form = form_layouts.request_form(catalog_entries, Typed(database=catalog_entries[-1].database))
+    form = form_layouts.request_form(catalog_entries, RequestInput(database=catalog_entries[-1].database))
     assert blockkit.problems_of_view(form) == []
     element = field(form, "Database")["element"]
     options = [o for g in element.get("option_groups", [element]) for o in g["options"]]
@@ -163,14 +172,14 @@ def test_deny_form_has_a_reason_field() -> None:
 
 def test_level_block_id_is_found_in_the_form() -> None:
     for database in (None, "users"):
-        form = form_layouts.request_form(CATALOG, Typed(database=database))
+        form = form_layouts.request_form(CATALOG, RequestInput(database=database))
         assert form_layouts.level_block_id(form) == field(form, "Level")["block_id"]
 
 
 @pytest.mark.parametrize("catalog_entries", [CATALOG, (), (replace(READ, wants_ticket=True),)])
 def test_extension_form_has_duration_reason_and_ticket(catalog_entries: tuple[CatalogEntry, ...]) -> None:
     grant = replace(request("refund", State.ACTIVE), database="orders-prod", level="readonly")
-    form = form_layouts.extension_form(grant, catalog_entries, Typed())
+    form = form_layouts.extension_form(grant, catalog_entries, RequestInput())
     assert blockkit.problems_of_view(form) == []
     labels = [b["label"]["text"] for b in form["blocks"] if b["type"] == "input"]
     assert labels == ["For how long", "Why", *(["Ticket"] if any(o.wants_ticket for o in catalog_entries) else [])]
@@ -194,7 +203,7 @@ def test_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: str | 
 
 
 def test_ticket_is_optional_if_only_some_rules_need_one() -> None:
-    form = form_layouts.request_form((READ, replace(WRITE, wants_ticket=True)), Typed())
+    form = form_layouts.request_form((READ, replace(WRITE, wants_ticket=True)), RequestInput())
     assert field(form, "Ticket")["optional"] is True
     assert blockkit.problems_of_view(form) == []
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from bot.access.results import RequestOutcome, StatusView
+from bot.access.use_case_types import RequestOutcome, StatusView
 from bot.slack.render import replies
 from bot.slack.render.blocks import RenderedMessage
 from storage.records import Decision, Stage, State, Verdict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.access.descriptions import END_REASONS, count, describe_receipt
-from bot.access.results import Shown
+from bot.access.use_case_types import ShownPassword
 from bot.durations import format_duration
 from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from bot.slack import ids
@@ -73,7 +73,7 @@ def _claim_blocks(request: Request) -> list[Block]:
     return [context(f"It ends in {format_duration(request.terms.claim_within)} if nobody has the password shown.")]
 
 
-def password_blocks(shown: Shown) -> list[Block]:
+def password_blocks(shown: ShownPassword) -> list[Block]:
     """Blocks of the form that shows a fresh password and the command to the requester, once."""
     request, endpoint = shown.request, shown.endpoint
     line = (

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from bot.access.errors import NotUnderstood
-from bot.access.results import FormNeeded, Typed
+from bot.access.use_case_types import FormNeeded, RequestInput
 from bot.durations import format_duration, parse_duration, short_duration
 from bot.policy.catalog import CatalogEntry
 from bot.policy.evaluation import REASON_MAX
@@ -29,7 +29,7 @@ METADATA_REASON = 1000
 TICKET_MAX = 100
 
 
-def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, problem: str = "") -> Block:
+def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *, problem: str = "") -> Block:
     """Build the request form. If a database is chosen, levels and durations are those of it. The submission is evaluated again."""
     databases = list(dict.fromkeys(o.database for o in catalog_entries))
     database = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
@@ -74,17 +74,17 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: Typed, *, probl
 def form_for(needed: FormNeeded) -> Block:
     """Return the form that asks for the missing values."""
     if needed.grant is not None:
-        return extension_form(needed.grant, needed.catalog_entries, needed.typed)
-    if needed.typed.kind is RequestKind.BREAK_GLASS:
+        return extension_form(needed.grant, needed.catalog_entries, needed.wanted)
+    if needed.wanted.kind is RequestKind.BREAK_GLASS:
         return message_form("Type break-glass requests in one line: /dbaccess breakglass DATABASE LEVEL 30m REASON")
     return (
-        request_form(needed.catalog_entries, needed.typed)
+        request_form(needed.catalog_entries, needed.wanted)
         if needed.catalog_entries
         else message_form("There is nothing you may ask for.")
     )
 
 
-def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: Typed) -> Block:
+def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> Block:
     """Build the form for more time. The limit of the whole duration is checked at the submission."""
     about = [o for o in catalog_entries if (o.database, o.level) == (grant.database, grant.level)]
     ends = f" It ends {local_datetime(grant.expires_at)}." if grant.expires_at else ""
@@ -174,24 +174,24 @@ def _level_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
     return {level: f"{level} — {common[level]}" if common.get(level) else level for level in descriptions}
 
 
-def _initial_level(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
+def _initial_level(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
     levels = list(dict.fromkeys(o.level for o in catalog_entries))
     return typed.level if typed.level in levels else (levels[0] if len(levels) == 1 else None)
 
 
-def _duration_options(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> list[str]:
+def _duration_options(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> list[str]:
     longest = max((o.max_duration for o in catalog_entries), default=timedelta(hours=1))
     usual = {d for d in USUAL_DURATIONS if d <= longest} | {o.duration for o in catalog_entries} | {longest}
     return [short_duration(d) for d in sorted(usual | ({typed.duration} if typed.duration else set()))]
 
 
-def _initial_duration(catalog_entries: Sequence[CatalogEntry], typed: Typed) -> str | None:
+def _initial_duration(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
     if typed.duration:
         return short_duration(typed.duration)
     return short_duration(min(o.duration for o in catalog_entries)) if catalog_entries else None
 
 
-def _reason_input(typed: Typed) -> Block:
+def _reason_input(typed: RequestInput) -> Block:
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
     if typed.reason:
         element["initial_value"] = truncate(typed.reason, METADATA_REASON)
@@ -229,13 +229,15 @@ def deny_form(request: Request) -> Block:
 # Submitted values.
 
 
-def submitted(view: Mapping[str, Any]) -> Typed:
+def submitted(view: Mapping[str, Any]) -> RequestInput:
     """Return the submitted values. Some clients leave out untouched fields, which get the value the form was opened with. Raises NotUnderstood."""
     state, opened = view.get("state", {}).get("values", {}), _metadata(view)
     database = _selected(state, ids.DATABASE) or opened.get("database")
     level = _selected(state, _submitted_level_block_id(state, database)) or opened.get("level")
     duration = _selected(state, ids.DURATION) or opened.get("duration")
-    return Typed(database=database, level=level, duration=_parse_duration(duration), reason=_submitted_reason(view))
+    return RequestInput(
+        database=database, level=level, duration=_parse_duration(duration), reason=_submitted_reason(view)
+    )
 
 
 def _submitted_reason(view: Mapping[str, Any]) -> str | None:

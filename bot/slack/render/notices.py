@@ -15,7 +15,7 @@ from bot.notifications.notices import (
     GrantedNotice,
     ReminderNotice,
     ReviewNotice,
-    TurnNotice,
+    StateChangeNotice,
 )
 from bot.slack import ids
 from bot.slack.render import cards, credentials, feed
@@ -57,7 +57,7 @@ render.register(feed.feed_message)
 
 
 @render.register
-def outcome_message(notice: TurnNotice) -> RenderedMessage:
+def outcome_message(notice: StateChangeNotice) -> RenderedMessage:
     """Tell the requester what became of the request. **Ask again** follows if a new request can help."""
     request = notice.request
     line, quotation = _outcome_text(notice)
@@ -71,7 +71,7 @@ def outcome_message(notice: TurnNotice) -> RenderedMessage:
     )
 
 
-def _outcome_text(notice: TurnNotice) -> tuple[str, str]:
+def _outcome_text(notice: StateChangeNotice) -> tuple[str, str]:
     request, thing = notice.request, level_and_database(notice.request)
     if notice.trouble:
         return escape(notice.trouble), ""
@@ -94,7 +94,7 @@ def _outcome_text(notice: TurnNotice) -> tuple[str, str]:
     return ended.get(request.state, f"Your request #{request.id} is {request.state}."), ""
 
 
-def _applied_text(notice: TurnNotice) -> str:
+def _applied_text(notice: StateChangeNotice) -> str:
     request, grant = notice.request, notice.grant
     until = f" It now ends {local_datetime(grant.expires_at)}." if grant and grant.expires_at else ""
     return f"#{request.id} was approved: your access #{request.parent_id} to {level_and_database(request)} has more time.{until} Open sessions live on."

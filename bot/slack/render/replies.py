@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bot.access.descriptions import count, what_happened
+from bot.access.descriptions import count, describe_state
 from bot.access.errors import AccessError, Refused
-from bot.access.results import RequestOutcome, StatusView
+from bot.access.use_case_types import RequestOutcome, StatusView
 from bot.durations import format_duration
 from bot.policy.catalog import CatalogEntry
 from bot.policy.explain import explain_evaluation
@@ -104,7 +104,7 @@ def request_reply(outcome: RequestOutcome) -> RenderedMessage:
             f"Request #{request.id} was approved by the policy. The credentials come in a message of their own."
         )
     if request.state is not State.PENDING:
-        return text_reply(what_happened(request, ()))
+        return text_reply(describe_state(request, ()))
     cancel = actions(button("Cancel", ids.CANCEL, request.token, about=f"request {request.id}"))
     if outcome.not_yet is not None:
         return _mrkdwn_reply(

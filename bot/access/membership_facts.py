@@ -1,7 +1,7 @@
-"""Gathers the facts that a decision is evaluated with, and records what is wrong with them.
+"""Look up the facts for a decision, and record what is wrong with them.
 
-``gather`` reads the membership, pins each handle at first sight, and raises an alert where Slack gave no answer or a
-handle means another group than before. ``bot.access.membership`` reads the same and writes nothing.
+``gather`` reads the membership. It pins each handle to its group at first sight. It raises an alert where Slack gave no
+answer, or where a handle means another group than before. ``bot.access.membership`` reads the same and writes nothing.
 """
 
 from __future__ import annotations
@@ -24,40 +24,43 @@ ALERT_PAUSE = timedelta(hours=1)
 
 
 async def gather(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
-    """Who is in every group, and has every address, that the policy names. What gave no answer stays unknown."""
+    """Who is in each group and has each address that the policy names. A name without an answer stays unknown.
+
+    ``tally`` counts what the requester and the database have already; None where limits do not matter.
+    """
     found = await membership.read(context, config)
     for handle in found.handles:
         await _record_handle(context, handle)
-    await _alert_of_silence(context, sorted(config.directory_names - found.members.keys()))
+    await _alert_about_unanswered(context, sorted(config.directory_names - found.members.keys()))
     return Facts(members=found.members, usage=tally)
 
 
 async def gather_in_force(context: Context) -> Facts:
-    """As ``gather`` by the policy in force; nothing is known while there is none."""
+    """As ``gather``, with the policy in force. Without a policy in force nothing is known."""
     config = context.files.config
     return await gather(context, config) if config else NO_FACTS
 
 
-async def gather_about(context: Context, config: Config, person: Person, database: str | None) -> Facts:
-    """The same, with what this person and this database have already: for an ask."""
+async def gather_for_request(context: Context, config: Config, person: Person, database: str | None) -> Facts:
+    """As ``gather``, with the counts of what this person and this database have already."""
     now = await context.ledger.now()
     tally = await context.ledger.usage(person.id, database, now=now) if database else None
     return await gather(context, config, tally=tally)
 
 
-async def report_refusal(context: Context, no: NotAllowed) -> None:
-    """Somebody was refused because of who is in a group: those who look after the policy are told."""
-    names = ", ".join(no.unknown)
+async def alert_about_refusal(context: Context, refusal: NotAllowed) -> None:
+    """Raise an alert: a request was refused because of who is in a group."""
+    names = ", ".join(refusal.unknown)
     await _alert_once(
         context,
         f"refused:{names}",
-        f"An ask was refused because of who is in {names}: {no.reason}",
+        f"A request was refused because of who is in {names}: {refusal.reason}",
         "See in Slack who is in these groups; somebody other than the requester must be able to decide.",
     )
 
 
 async def _record_handle(context: Context, handle: Handle) -> None:
-    """Pin what a handle means at first sight; raise an alert where it means another group now."""
+    """Pin the group of a handle at first sight. Raise an alert where the handle means another group now."""
     if handle.group is None or handle.first == handle.group:
         return
     if handle.first is None:
@@ -71,10 +74,10 @@ async def _record_handle(context: Context, handle: Handle) -> None:
     )
 
 
-async def _alert_of_silence(context: Context, silent: Sequence[str]) -> None:
-    """One alert for each group; one for all addresses, of which there may be hundreds."""
-    addresses = [name for name in silent if EMAIL.fullmatch(name)]
-    for name in [name for name in silent if name not in addresses]:
+async def _alert_about_unanswered(context: Context, unanswered: Sequence[str]) -> None:
+    """One alert for each group, and one for all addresses: there may be hundreds of them."""
+    addresses = [name for name in unanswered if EMAIL.fullmatch(name)]
+    for name in [name for name in unanswered if name not in addresses]:
         await _alert_once(
             context,
             f"silent:{name}",
@@ -92,7 +95,7 @@ async def _alert_of_silence(context: Context, silent: Sequence[str]) -> None:
 
 
 async def _alert_once(context: Context, key: str, what: str, step: str) -> None:
-    """At most one alert an hour about the same thing."""
+    """Raise an alert, at most once an hour for the same ``key``."""
     key, now = f"alerted:{key}"[:NAME_MAX], await context.ledger.now()
     last = await context.ledger.cursor(key)
     if now.timestamp() - last >= ALERT_PAUSE.total_seconds():

@@ -1,4 +1,4 @@
-"""What time brings to a request that waits, and who is told without being asked."""
+"""Pending requests: stages, reminders, escalation, limits, and who is notified."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.access import request_access, results
+from bot.access import request_access, use_case_types
 from bot.access.errors import Refused
 from bot.notifications.notices import AlertNotice, CardNotice, EndingSoonNotice, GrantedNotice, ReminderNotice
 from storage.audit_log import AuditKind
@@ -29,7 +29,7 @@ def rule(environment: AccessEnvironment, **keys: Any) -> None:
     environment.write()
 
 
-async def test_two_stages_in_order_with_different_people(environment: AccessEnvironment) -> None:
+async def test_two_stages_need_different_people_in_order(environment: AccessEnvironment) -> None:
     rule(environment, approvals=[{"from": [LEADS, LEAD]}, {"from": [DBAS, LEADS]}])
     request = await environment.ask()
     with pytest.raises(Refused, match="stage 1 of 2"):
@@ -42,7 +42,7 @@ async def test_two_stages_in_order_with_different_people(environment: AccessEnvi
     assert (await environment.approve(request, SECOND)).state is State.APPROVED
 
 
-async def test_a_group_emptied_between_card_and_click(environment: AccessEnvironment) -> None:
+async def test_emptied_group_cannot_approve(environment: AccessEnvironment) -> None:
     rule(environment, approvals=[{"from": [LEADS]}])
     request = await environment.ask()
     environment.people.groups[LEADS] = set()
@@ -56,7 +56,7 @@ async def test_a_group_emptied_between_card_and_click(environment: AccessEnviron
 
 
 @pytest.mark.parametrize("silent", [True, False])
-async def test_groups_silent_or_empty_give_nobody_access(environment: AccessEnvironment, silent: bool) -> None:
+async def test_groups_without_an_answer_or_members_grant_nothing(environment: AccessEnvironment, silent: bool) -> None:
     rule(environment, approvals=[{"from": [LEADS]}])
     environment.people.groups[LEADS] = set()
     environment.people.silent_groups = {LEADS} if silent else set()
@@ -67,7 +67,7 @@ async def test_groups_silent_or_empty_give_nobody_access(environment: AccessEnvi
     assert "S0LEADS" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
 
 
-async def test_a_silent_group_above_never_lets_a_rule_below_answer(environment: AccessEnvironment) -> None:
+async def test_unanswered_group_of_a_rule_stops_the_rules_below(environment: AccessEnvironment) -> None:
     above = {"name": "contractors", "requesters": ["S0OUT"], "databases": ["shop"], "levels": ["*"], "refuse": "No."}
     environment.policy["rules"].insert(0, above)
     environment.write()
@@ -75,7 +75,7 @@ async def test_a_silent_group_above_never_lets_a_rule_below_answer(environment: 
         await environment.ask()
 
 
-async def test_reminders_come_less_often_each_time(environment: AccessEnvironment) -> None:
+async def test_pauses_between_reminders_grow(environment: AccessEnvironment) -> None:
     rule(environment, remind_after="30m", request_ttl="24h")
     request = await environment.ask()
     reminded = []
@@ -86,7 +86,7 @@ async def test_reminders_come_less_often_each_time(environment: AccessEnvironmen
     assert (await environment.now(request)).state is State.LAPSED
 
 
-async def test_escalation_widens_who_may_decide(environment: AccessEnvironment) -> None:
+async def test_escalation_adds_approvers(environment: AccessEnvironment) -> None:
     rule(environment, approvals=[{"from": [LEADS]}], escalate={"after": "1h", "to": [ONCALL]})
     environment.people.not_in_the_channel = {STRANGER}
     request = await environment.ask()
@@ -101,7 +101,7 @@ async def test_escalation_widens_who_may_decide(environment: AccessEnvironment) 
     assert AuditKind.ESCALATED in [e.kind for e in await environment.ledger.history(request.id)]
 
 
-async def test_the_requester_is_warned_before_the_end(environment: AccessEnvironment) -> None:
+async def test_requester_is_warned_before_the_end(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await environment.turn(minutes=44)
     assert not environment.messenger.on(ADA, EndingSoonNotice)
@@ -109,7 +109,7 @@ async def test_the_requester_is_warned_before_the_end(environment: AccessEnviron
     assert [n.request.id for n in environment.messenger.on(ADA, EndingSoonNotice)] == [request.id]
 
 
-async def test_approved_by_the_policy_up_to_the_cap_and_told(environment: AccessEnvironment) -> None:
+async def test_policy_approves_up_to_the_limit_and_notifies(environment: AccessEnvironment) -> None:
     rule(environment, approvals=[], automatic={"per_person_per_day": 2}, notify=[CARDS, LEADS])
     first = await environment.ask()
     assert (await environment.now(first)).state is State.ACTIVE
@@ -122,7 +122,7 @@ async def test_approved_by_the_policy_up_to_the_cap_and_told(environment: Access
     await environment.ask()
 
 
-async def test_an_ask_that_died_before_the_policy_approved_it(
+async def test_task_approves_a_request_after_a_crash(
     environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rule(environment, approvals=[])
@@ -131,14 +131,14 @@ async def test_an_ask_that_died_before_the_policy_approved_it(
         raise ConnectionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(request_access, "approve_alone", dies)
+        broken.setattr(request_access, "approve_by_policy", dies)
         with pytest.raises(ConnectionError):
             await environment.ask()
     await environment.drain()
     assert [r.state for r in await environment.ledger.requests()] == [State.ACTIVE]
 
 
-async def test_limits_count_and_break_glass_does_not(environment: AccessEnvironment) -> None:
+async def test_limits_do_not_count_break_glass(environment: AccessEnvironment) -> None:
     environment.policy["limits"] = {"live_per_person": 1, "waiting_per_person": 2}
     environment.write()
     await environment.ask(duration=HOUR)
@@ -152,7 +152,7 @@ async def test_limits_count_and_break_glass_does_not(environment: AccessEnvironm
         await environment.ask(duration=3 * HOUR)
 
 
-async def test_hours_are_judged_at_the_ask_and_deciding_hours_at_the_click(environment: AccessEnvironment) -> None:
+async def test_hours_apply_to_request_and_deciding_hours_to_decision(environment: AccessEnvironment) -> None:
     days = {"days": "mon-fri", "from": "08:00", "tz": "Europe/Berlin"}
     rule(environment, hours={**days, "to": "10:30"}, deciding_hours={**days, "to": "12:00"})
     request = await environment.ask()  # Monday 10:00 in Berlin
@@ -166,7 +166,7 @@ async def test_hours_are_judged_at_the_ask_and_deciding_hours_at_the_click(envir
     assert (await environment.approve(request)).state is State.APPROVED
 
 
-async def test_a_ticket_is_found_in_the_reason_and_linked(environment: AccessEnvironment) -> None:
+async def test_ticket_in_the_reason_is_linked(environment: AccessEnvironment) -> None:
     environment.policy["ticket_url"] = "https://tickets.test/{ticket}"
     rule(environment, ticket="[A-Z]+-[0-9]+")
     with pytest.raises(Refused, match="ticket that looks like"):
@@ -176,7 +176,7 @@ async def test_a_ticket_is_found_in_the_reason_and_linked(environment: AccessEnv
     assert environment.messenger.on(CARDS, CardNotice)[-1].ticket_url == "https://tickets.test/PAY-311"
 
 
-async def test_the_clock_of_an_escalation_starts_at_the_ask(environment: AccessEnvironment) -> None:
+async def test_escalation_counts_from_the_request(environment: AccessEnvironment) -> None:
     rule(
         environment,
         approvals=[{"from": [LEADS], "count": 1}, {"from": [DBAS]}],
@@ -205,7 +205,7 @@ async def test_the_clock_of_an_escalation_starts_at_the_ask(environment: AccessE
         {"levels": ["*"], "approvals": [], "automatic": {"per_person_per_day": 1}, "name": "spent"},
     ],
 )
-async def test_what_is_refused_leaves_nothing_behind(environment: AccessEnvironment, keys: dict[str, Any]) -> None:
+async def test_refused_request_stores_nothing(environment: AccessEnvironment, keys: dict[str, Any]) -> None:
     if keys.get("name") == "spent":
         rule(environment, **keys)
         await environment.ask()
@@ -223,26 +223,28 @@ async def test_what_is_refused_leaves_nothing_behind(environment: AccessEnvironm
     assert [t for t in await environment.ledger.tasks() if t.request_id is not None] == before
 
 
-async def test_a_silent_group_is_said_also_where_the_level_was_left_out(environment: AccessEnvironment) -> None:
+async def test_unanswered_group_is_reported_without_a_level(environment: AccessEnvironment) -> None:
     rule(environment, requesters=[LEADS])
     environment.people.silent_groups = {LEADS}
     with pytest.raises(Refused, match="did not say who is in S0LEADS"):
         await request_access.request_access(
             environment.context,
             await environment.person(ADA),
-            results.Typed(database="shop", reason="looking at a refund"),
+            use_case_types.RequestInput(database="shop", reason="looking at a refund"),
         )
 
 
-async def test_asks_at_once_never_pass_the_cap(environment: AccessEnvironment) -> None:
+async def test_concurrent_requests_stay_within_the_limit(environment: AccessEnvironment) -> None:
     rule(environment, approvals=[], automatic={"per_person_per_day": 2})
     ada = await environment.person(ADA)
-    typed = [
-        results.Typed(database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund")
+    wanted = [
+        use_case_types.RequestInput(
+            database="shop", level="readonly", duration=(n + 1) * HOUR, reason="looking at a refund"
+        )
         for n in range(6)
     ]
     asked = await asyncio.gather(
-        *(request_access.request_access(environment.context, ada, one) for one in typed), return_exceptions=True
+        *(request_access.request_access(environment.context, ada, one) for one in wanted), return_exceptions=True
     )
     assert sum(isinstance(one, Refused) for one in asked) == 4
     await environment.drain()

@@ -1,4 +1,4 @@
-"""People who leave and groups that change: followed by Slack's events, and by looking again where an event was lost."""
+"""Former members and changed groups: seen by Slack's events, and by periodic checks where an event was lost."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ async def changes(environment: AccessEnvironment) -> list[dict[str, object]]:
     return [dict(e.facts) for e in events if e.kind == AuditKind.GROUP_CHANGED]
 
 
-async def test_who_left_loses_what_is_live_and_what_waits(environment: AccessEnvironment) -> None:
+async def test_former_member_loses_grants_and_pending_requests(environment: AccessEnvironment) -> None:
     grant, waiting = await environment.granted(), await environment.ask(reason="another one, later")
-    await members.left(environment.context, ADA)
+    await members.end_access_of_former_member(environment.context, ADA)
     assert (await environment.now(grant)).state is State.ACTIVE
     environment.people.leaves(ADA)
     await members.check_members(environment.context)
@@ -47,7 +47,7 @@ async def test_who_left_loses_what_is_live_and_what_waits(environment: AccessEnv
     assert environment.server.users == {}
 
 
-async def test_no_answer_ends_nothing(environment: AccessEnvironment) -> None:
+async def test_failed_lookup_ends_nothing(environment: AccessEnvironment) -> None:
     grant = await environment.granted()
     environment.people.leaves(ADA)
     environment.people.is_silent = True
@@ -55,7 +55,7 @@ async def test_no_answer_ends_nothing(environment: AccessEnvironment) -> None:
     assert (await environment.now(grant)).state is State.ACTIVE
 
 
-async def test_a_group_that_changes_is_on_the_record_once_and_alerted(environment: AccessEnvironment) -> None:
+async def test_group_change_is_recorded_once_and_alerted(environment: AccessEnvironment) -> None:
     await groups.check_groups(environment.context)
     assert await changes(environment) == []
     environment.people.groups[LEADS] = {STRANGER}
@@ -66,7 +66,7 @@ async def test_a_group_that_changes_is_on_the_record_once_and_alerted(environmen
     assert "added @stranger (U0STRANGER); removed @lead (U0LEAD)" in told
 
 
-async def test_a_change_while_the_bot_was_down_is_seen_at_the_next_look(environment: AccessEnvironment) -> None:
+async def test_group_change_during_downtime_is_found_at_the_next_check(environment: AccessEnvironment) -> None:
     await groups.check_groups(environment.context)
     environment.people.groups[LEADS] = set()
     await environment.restart()
@@ -74,7 +74,7 @@ async def test_a_change_while_the_bot_was_down_is_seen_at_the_next_look(environm
     assert len(await changes(environment)) == 1
 
 
-async def test_a_silent_group_did_not_change(environment: AccessEnvironment) -> None:
+async def test_group_without_an_answer_counts_as_unchanged(environment: AccessEnvironment) -> None:
     await groups.check_groups(environment.context)
     environment.people.silent_groups = {LEADS}
     await groups.check_groups(environment.context)
@@ -83,7 +83,7 @@ async def test_a_silent_group_did_not_change(environment: AccessEnvironment) -> 
     assert await changes(environment) == []
 
 
-async def test_a_silent_group_is_alerted_once_an_hour(environment: AccessEnvironment) -> None:
+async def test_group_without_an_answer_is_alerted_once_an_hour(environment: AccessEnvironment) -> None:
     environment.people.silent_groups = {LEADS}
     for _ in range(3):
         await environment.ask()  # SECOND could still decide
@@ -94,7 +94,7 @@ async def test_a_silent_group_is_alerted_once_an_hour(environment: AccessEnviron
     assert "Slack does not say who is in S0LEADS" in (await alerts(environment))[0]
 
 
-async def test_a_handle_that_now_means_another_group_is_refused(environment: AccessEnvironment) -> None:
+async def test_handle_of_another_group_is_refused(environment: AccessEnvironment) -> None:
     environment.people.groups["S0OTHER"] = {STRANGER}
     environment.people.handles = {"@leads": LEADS}
     environment.policy["rules"][0]["approvals"] = [{"from": ["@leads"]}]
@@ -109,7 +109,7 @@ async def test_a_handle_that_now_means_another_group_is_refused(environment: Acc
     assert (await environment.approve(request, LEAD)).state is State.APPROVED
 
 
-async def test_a_handle_that_slack_does_not_resolve_now_is_refused(environment: AccessEnvironment) -> None:
+async def test_unresolved_handle_is_refused(environment: AccessEnvironment) -> None:
     environment.people.groups["S0OTHER"] = {STRANGER}
     environment.people.handles = {"@leads": LEADS}
     environment.policy["rules"][0]["approvals"] = [{"from": ["@leads"]}]
@@ -120,7 +120,7 @@ async def test_a_handle_that_slack_does_not_resolve_now_is_refused(environment: 
         await environment.approve(request, STRANGER)
 
 
-async def test_what_is_no_longer_named_is_forgotten(environment: AccessEnvironment) -> None:
+async def test_group_that_the_policy_drops_is_forgotten(environment: AccessEnvironment) -> None:
     environment.people.handles = {"@leads": LEADS}
     environment.policy["rules"][0]["approvals"] = [{"from": ["@leads", SECOND]}]
     environment.write()
@@ -134,7 +134,7 @@ async def test_what_is_no_longer_named_is_forgotten(environment: AccessEnvironme
     assert await environment.ledger.seen_names("") == ()
 
 
-async def test_handles_and_addresses_are_mentioned_by_their_ids(environment: AccessEnvironment) -> None:
+async def test_handles_and_addresses_are_mentioned_by_id(environment: AccessEnvironment) -> None:
     environment.people.handles = {"@leads": LEADS}
     environment.people.groups["lead@example.com"] = {LEAD}
     environment.policy["rules"][0]["approvals"] = [{"from": ["@leads", "lead@example.com", "@gone", SECOND]}]
@@ -144,7 +144,7 @@ async def test_handles_and_addresses_are_mentioned_by_their_ids(environment: Acc
     assert card.waits_for == (LEADS, LEAD, "@gone", SECOND)
 
 
-async def test_hundreds_of_silent_addresses_are_one_alert(environment: AccessEnvironment) -> None:
+async def test_hundreds_of_unanswered_addresses_are_one_alert(environment: AccessEnvironment) -> None:
     addresses = [f"a{n}@example.com" for n in range(300)]
     environment.policy["rules"][0]["approvals"] = [{"from": [SECOND, *addresses]}]
     environment.write()

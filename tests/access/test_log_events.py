@@ -1,4 +1,4 @@
-"""Log events of what the bot does, and their lines at a terminal."""
+"""The log events of the use cases, and their lines at a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bot import logs
-from bot.access import decide, request_access, results, review, revoke
+from bot.access import decide, request_access, review, revoke, use_case_types
 from bot.access.errors import AccessError
 from tests.access.environment import ADA, LEAD, STRANGER, AccessEnvironment
 
@@ -23,7 +23,7 @@ def lines(logged: list[MutableMapping[str, Any]]) -> list[str]:
     return [shown(entry) for entry in logged if entry["event"] in logs.LINES]
 
 
-async def test_a_grant_and_its_end(environment: AccessEnvironment) -> None:
+async def test_grant_and_end_are_logged(environment: AccessEnvironment) -> None:
     with capture_logs() as logged:
         request = await environment.granted()
         password = environment.credentials().password
@@ -37,7 +37,7 @@ async def test_a_grant_and_its_end(environment: AccessEnvironment) -> None:
     assert password not in str(logged)
 
 
-async def test_denied(environment: AccessEnvironment) -> None:
+async def test_denial_is_logged_without_its_reason(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     with capture_logs() as logged:
         await decide.deny(environment.context, await environment.person(LEAD), request, "not today, secret words")
@@ -45,14 +45,16 @@ async def test_denied(environment: AccessEnvironment) -> None:
     assert "secret words" not in str(logged)
 
 
-async def test_refused(environment: AccessEnvironment) -> None:
+async def test_refusals_are_logged(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     stranger = await environment.person(STRANGER)
-    typed = results.Typed(database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund")
+    wanted = use_case_types.RequestInput(
+        database="shop", level="readonly", duration=timedelta(hours=1), reason="looking at a refund"
+    )
     waiting = await environment.ask(LEAD)
     with capture_logs() as logged:
         for verb in (
-            request_access.request_access(environment.context, stranger, typed),
+            request_access.request_access(environment.context, stranger, wanted),
             decide.approve(environment.context, stranger, waiting),
             revoke.revoke(environment.context, stranger, request.id),
             review.sign_off(environment.context, stranger, request),
@@ -66,7 +68,7 @@ async def test_refused(environment: AccessEnvironment) -> None:
     ]
 
 
-def test_names_do_not_draw_on_the_terminal() -> None:
+def test_names_cannot_control_the_terminal() -> None:
     line = logs.line_of(
         logs.LINES["request_refused"],
         {"who": "a\x1b[2Jda\n#9 live: eve\u202e", "access_level": "{who}", "database": None, "why": "no"},
@@ -74,7 +76,7 @@ def test_names_do_not_draw_on_the_terminal() -> None:
     assert line == "refused: a[2Jda#9 live: eve, {who} on -: no"
 
 
-def test_the_end_has_its_day_where_it_is_another_one() -> None:
+def test_end_on_another_day_shows_its_date() -> None:
     now = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
     assert logs._until(now + timedelta(hours=2), now) == "12:00"
     assert logs._until(now + timedelta(hours=20), now) == "2026-11-24 06:00"

@@ -1,4 +1,4 @@
-"""Cards, copies, feed and alerts: who is told, in what order, and what happens to a channel that is closed."""
+"""Cards, copies, audit feed and alerts: who is notified, in which order, and what happens where a channel is closed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from storage.records import Purpose, State
 from tests.access.environment import ADMIN, ALERTS, AUDIT, CARDS, LEAD, SECOND, AccessEnvironment
 
 
-async def test_approvers_outside_the_channel_get_the_card_themselves(environment: AccessEnvironment) -> None:
+async def test_approvers_outside_the_channel_get_the_card_by_dm(environment: AccessEnvironment) -> None:
     environment.people.not_in_the_channel = {SECOND}
     request = await environment.ask()
     assert environment.messenger.on(SECOND, CardNotice)
@@ -22,7 +22,7 @@ async def test_approvers_outside_the_channel_get_the_card_themselves(environment
     ] == [State.ACTIVE] * 2
 
 
-async def test_a_deleted_card_is_posted_anew_while_the_request_lives(environment: AccessEnvironment) -> None:
+async def test_deleted_card_of_a_live_request_is_posted_again(environment: AccessEnvironment) -> None:
     request = await environment.ask()
     environment.messenger.shown.clear()
     await environment.approve(request, LEAD)
@@ -30,7 +30,7 @@ async def test_a_deleted_card_is_posted_anew_while_the_request_lives(environment
     assert [n.request.state for n in environment.messenger.on(CARDS, CardNotice)] == [State.ACTIVE]
 
 
-async def test_the_feed_has_every_turn_once_and_in_order(environment: AccessEnvironment) -> None:
+async def test_feed_shows_every_event_once_and_in_order(environment: AccessEnvironment) -> None:
     await environment.granted()
     await environment.turn(hours=2)
     told = [e.kind for n in environment.messenger.on(AUDIT, FeedNotice) for e in n.events]
@@ -44,14 +44,14 @@ async def test_the_feed_has_every_turn_once_and_in_order(environment: AccessEnvi
     ]
 
 
-async def test_at_most_one_feed_message_a_second(environment: AccessEnvironment) -> None:
+async def test_feed_posts_at_most_one_message_a_second(environment: AccessEnvironment) -> None:
     await environment.granted()
     assert len(environment.messenger.on(AUDIT, FeedNotice)) == 1
     await environment.turn(seconds=1)
     assert len(environment.messenger.on(AUDIT, FeedNotice)) == 2
 
 
-async def test_a_closed_audit_channel_loses_no_line_and_is_an_alert(environment: AccessEnvironment) -> None:
+async def test_closed_audit_channel_raises_an_alert_and_loses_no_line(environment: AccessEnvironment) -> None:
     def refuse(place: str, _notice: Notice) -> Undeliverable | None:
         return Undeliverable("is_archived") if place == AUDIT else None
 
@@ -67,7 +67,7 @@ async def test_a_closed_audit_channel_loses_no_line_and_is_an_alert(environment:
     assert [kind for kind in told if kind != AuditKind.ALERT][:2] == [AuditKind.REQUESTED, AuditKind.APPROVED]
 
 
-async def test_an_alert_without_a_channel_goes_to_the_admins(environment: AccessEnvironment) -> None:
+async def test_alert_without_a_channel_goes_to_the_admins(environment: AccessEnvironment) -> None:
     environment.messenger.refuse = lambda place, _notice: (
         Undeliverable("channel_not_found") if place in (CARDS, ALERTS) else None
     )
@@ -75,7 +75,7 @@ async def test_an_alert_without_a_channel_goes_to_the_admins(environment: Access
     assert environment.messenger.on(ADMIN, AlertNotice)
 
 
-async def test_a_broken_change_of_the_files_is_an_alert_and_not_in_force(environment: AccessEnvironment) -> None:
+async def test_invalid_configuration_raises_an_alert_and_is_not_in_force(environment: AccessEnvironment) -> None:
     from bot.monitors.configuration import announce_files
 
     await environment.ask()
@@ -91,7 +91,7 @@ async def test_a_broken_change_of_the_files_is_an_alert_and_not_in_force(environ
     assert (await environment.approve(request, LEAD)).state is State.APPROVED
 
 
-async def test_messages_are_on_record_with_the_version_they_show(environment: AccessEnvironment) -> None:
+async def test_ledger_records_the_version_each_message_shows(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await environment.drain()
     (card,) = await environment.ledger.messages(request.id, Purpose.CARD)

@@ -1,4 +1,4 @@
-"""What use cases take and return, as data. Pure: ``bot.slack.render`` draws it without touching the ledger."""
+"""The data that use cases take and return. Pure: ``bot.slack.render`` renders it without the ledger."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from storage.records import AuditEvent, Decision, Request, RequestKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Typed:
-    """An ask as it was typed, or as the form had it; what is None was left out."""
+class RequestInput:
+    """A request as it was typed or filled into the form. None where something was left out."""
 
     database: str | None = None
     level: str | None = None
@@ -23,9 +23,9 @@ class Typed:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOutcome:
-    """``is_new`` is False where the same ask was waiting already: its number is the answer.
+    """The submitted request. ``is_new`` is False where the same request was pending already.
 
-    ``not_yet``: why what needs nobody's approval was stored and not approved.
+    ``not_yet``: why a request that needs no approval was stored and not approved.
     """
 
     request: Request
@@ -34,13 +34,18 @@ class RequestOutcome:
 
 
 class FormNeeded(Exception):
-    """Something was left out that only the form can ask for; ``typed`` fills it in. ``grant``: what more time is asked for."""
+    """Something is missing, and a form asks for it. ``wanted`` fills the form in; ``grant`` is the grant to be extended."""
 
     def __init__(
-        self, typed: Typed, catalog_entries: tuple[CatalogEntry, ...], missing: str, *, grant: Request | None = None
+        self,
+        wanted: RequestInput,
+        catalog_entries: tuple[CatalogEntry, ...],
+        missing: str,
+        *,
+        grant: Request | None = None,
     ) -> None:
         super().__init__(f"{missing} is missing")
-        self.typed = typed
+        self.wanted = wanted
         self.catalog_entries = catalog_entries
         self.missing = missing
         self.grant = grant
@@ -48,7 +53,7 @@ class FormNeeded(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class StatusView:
-    """One request as ``status`` shows it. ``sessions`` is None where the server was not asked or did not answer in time."""
+    """A request as ``status`` shows it. ``sessions`` is None where the server was not asked or did not answer in time."""
 
     request: Request
     decisions: tuple[Decision, ...]
@@ -57,8 +62,8 @@ class StatusView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A password on its way to the one person it is for. Lives for one call; ``times`` counts how often one was shown."""
+class ShownPassword:
+    """A password to be shown once, to its requester. It is never stored. ``times`` counts how often one was shown, this time included."""
 
     request: Request
     endpoint: Endpoint

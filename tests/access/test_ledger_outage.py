@@ -1,4 +1,4 @@
-"""The store is away at one transaction after the other; then all is well again. No access is left without its end."""
+"""The ledger fails at one transaction after the other and then works again. No access is left without its end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.access.environment import ADA, HOUR, AccessEnvironment
 from tests.soak import IS_SOAK
 
 STRIDE = 1 if IS_SOAK else 4
-"""Each transaction in `make soak`, every fourth in `make test`."""
+"""`make soak` fails each transaction, `make test` every fourth."""
 
 
 @contextmanager
 def away_at(ledger: Ledger, number: int) -> Iterator[list[int]]:
-    """The transaction of this number fails; the list counts them."""
+    """Make the transaction with this number fail. The list counts the transactions."""
     writing, begun = ledger.writing, [0]
 
     @asynccontextmanager
@@ -41,7 +41,7 @@ def away_at(ledger: Ledger, number: int) -> Iterator[list[int]]:
 
 
 async def live_through(environment: AccessEnvironment, request: Request, number: int) -> int:
-    """From the click to the grant; how many transactions there were."""
+    """Run from the request to the live grant. Returns the number of transactions."""
     with away_at(environment.ledger, number) as begun:
         with suppress(LedgerError):
             await environment.approve(request)
@@ -52,7 +52,7 @@ async def live_through(environment: AccessEnvironment, request: Request, number:
 
 
 async def ends(environment: AccessEnvironment, request: Request) -> None:
-    """The end, however far it came."""
+    """End the grant, in whatever state it is."""
     await environment.turn(minutes=4)  # leases run out
     if (await environment.now(request)).state is State.PENDING:
         await request_access.cancel(environment.context, await environment.person(ADA), request.id)
@@ -63,7 +63,7 @@ async def ends(environment: AccessEnvironment, request: Request) -> None:
 
 
 @pytest.mark.timeout(900)
-async def test_away_at_each_transaction(environment: AccessEnvironment) -> None:
+async def test_ledger_failure_at_each_transaction_leaves_no_access(environment: AccessEnvironment) -> None:
     for number in count(1, STRIDE):
         request = await environment.ask(reason=f"looking at number {number}", duration=HOUR + HOUR * number / 3600)
         begun = await live_through(environment, request, number)
@@ -71,4 +71,4 @@ async def test_away_at_each_transaction(environment: AccessEnvironment) -> None:
         assert environment.server.users == {}, number
         if begun < number:
             break
-    assert number > 15, "each transaction of a life was reached"
+    assert number > 15, "each transaction of a run was reached"
