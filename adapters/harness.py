@@ -1,4 +1,4 @@
-"""What the contract suite needs from an engine's own tests: a real server with a bot, and logins of its temporary users."""
+"""The protocols that the contract suite needs from an engine's own tests: a real server with a bot, and logins of its temporary users."""
 
 from __future__ import annotations
 

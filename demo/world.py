@@ -1,4 +1,4 @@
-"""What the demo starts: an embedded PostgreSQL with a small shop, local-slack, and the real bot."""
+"""The processes of the demo: an embedded PostgreSQL with a small shop, local-slack, and the real bot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much longer the tests run than usual. ``make soak`` sets ``SOAK``: random tests do ``SOAK`` times their usual rounds, and ``soak_only``
+"""The length of random tests. ``make soak`` sets ``SOAK``: random tests do ``SOAK`` times their usual rounds, and ``soak_only``
 tests run as well.
 """
 

@@ -1,4 +1,4 @@
-"""What is special to MariaDB. The server itself ends logins and sessions only where its event scheduler was switched on."""
+"""The differences of MariaDB. The server itself ends logins and sessions only where its event scheduler was switched on."""
 
 from __future__ import annotations
 

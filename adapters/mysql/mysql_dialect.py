@@ -1,4 +1,4 @@
-"""What is special to MySQL. Its event scheduler is on by default, so the server itself ends logins and sessions."""
+"""The differences of MySQL. Its event scheduler is on by default, so the server itself ends logins and sessions."""
 
 from __future__ import annotations
 

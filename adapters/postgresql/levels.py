@@ -1,4 +1,4 @@
-"""What an access level means on the server: its roles, its database, and the privileges that its grants name.
+"""The meaning of an access level on the server: its roles, its database, and the privileges that its grants name.
 
 A level names existing roles, or grants, for which dbaccess keeps a managed role (``managed_roles``).
 """

@@ -1,4 +1,4 @@
-"""What every use case and job gets: the ledger, the configuration, the directory, the messenger, the engines."""
+"""The context of every use case and job: the ledger, the configuration, the directory, the messenger, the engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in which group, and who has which address, now. The functions only read.
+"""Current members of groups and current owners of addresses. The functions only read.
 
 A failed lookup never grants access: a group or an address without an answer is left out of the result.
 """

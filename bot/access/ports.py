@@ -1,4 +1,4 @@
-"""What the use cases and jobs need from Slack, as protocols: the directory and the messenger.
+"""Protocols of what the use cases and jobs need from Slack: the directory and the messenger.
 
 A ``Notice`` is *what* a message shows. ``bot.slack.render`` alone decides how it looks.
 """

@@ -1,4 +1,4 @@
-"""What the commands share: settings, and output as text or JSON."""
+"""Parts that the commands share: settings, and output as text or JSON."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ async def grant_break_glass(context: Context, job: JobContext) -> None:
 
 
 def _admins(config: Config, request: Request, facts: Facts) -> frozenset[str]:
-    return facts.people(config.policy.admins) - {request.requester_id}
+    return facts.expand(config.policy.admins) - {request.requester_id}
 
 
 async def _notify_one_of(context: Context, job: JobContext, request: Request, people: frozenset[str]) -> bool:

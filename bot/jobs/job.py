@@ -1,4 +1,4 @@
-"""What a job gets (``JobContext``), how it asks for a retry (``Retry``), and the times of retries and alerts."""
+"""The context of a job (``JobContext``), its request for a retry (``Retry``), and the times of retries and alerts."""
 
 from __future__ import annotations
 

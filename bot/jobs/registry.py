@@ -1,4 +1,4 @@
-"""Which job runs for which kind of task. No transition plans a task of a kind without a job."""
+"""The job of each kind of task. No transition plans a task of a kind without a job."""
 
 from __future__ import annotations
 

@@ -66,5 +66,5 @@ async def _places(context: Context, listed: Collection[str], *, without: str) ->
     """The places to post to: channels, and the ids of people and group members, ``without`` one person."""
     channels = [name for name in listed if CHANNEL.fullmatch(name)]
     facts = await gather_in_force(context)
-    people = sorted(facts.people(name for name in listed if name not in channels) - {without})
+    people = sorted(facts.expand(name for name in listed if name not in channels) - {without})
     return channels + people[:COPIES_MAX]

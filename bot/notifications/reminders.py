@@ -67,8 +67,8 @@ async def escalate(context: Context, job: JobContext) -> None:
     )  # its update_card task names them on the cards
     await _post_next_to_cards(context, request, await _reminder_notice(context, request, is_escalation=True))
     facts = await gather_in_force(context)
-    already_asked = facts.people(who for stage in request.terms.stages for who in stage.approvers)
-    await post_copies(context, job, request, facts.people(further) - already_asked - {request.requester_id})
+    already_asked = facts.expand(who for stage in request.terms.stages for who in stage.approvers)
+    await post_copies(context, job, request, facts.expand(further) - already_asked - {request.requester_id})
 
 
 async def warn_before_end(context: Context, job: JobContext) -> None:

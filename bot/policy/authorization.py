@@ -1,4 +1,4 @@
-"""Who may decide, sign off, revoke and see an existing request. Pure.
+"""Authorization: may this person decide, sign off, revoke or see this request? Pure.
 
 Each click is checked against the current policy, with the current people and groups.
 """
@@ -221,7 +221,7 @@ def current_approvers(
     stages = current_stages(config, request)
     chosen = stages if stage is None else stages[stage : stage + 1]
     named = [who for one in chosen for who in one.approvers]
-    return facts.people([*named, *escalation_targets(request, request.terms, at=at)]) - {request.requester_id}
+    return facts.expand([*named, *escalation_targets(request, request.terms, at=at)]) - {request.requester_id}
 
 
 def regular_approvers(config: Config, request: Request, facts: Facts) -> frozenset[str]:
@@ -235,13 +235,13 @@ def regular_approvers(config: Config, request: Request, facts: Facts) -> frozens
     )
     evaluation = evaluate(config, question, Facts(members=facts.members))
     stages = evaluation.terms.stages if isinstance(evaluation, Allowed) else ()
-    return facts.people(who for stage in stages for who in stage.approvers) - {request.requester_id}
+    return facts.expand(who for stage in stages for who in stage.approvers) - {request.requester_id}
 
 
 def reviewers(config: Config, request: Request, facts: Facts) -> frozenset[str]:
     """Who may sign off, without the requester."""
     review = current_review(config, request)
-    return facts.people(review.reviewers if review else ()) - {request.requester_id}
+    return facts.expand(review.reviewers if review else ()) - {request.requester_id}
 
 
 def may_review(config: Config, request: Request, person_id: str, facts: Facts = NO_FACTS) -> NotAllowed | None:

@@ -289,7 +289,7 @@ def _check_approvers(terms: Terms, question: PolicyQuestion, facts: Facts) -> No
     unknown = facts.unknown(dict.fromkeys(named))
     if unknown:
         return None if facts.is_offline else _unknown_approvers(terms, unknown)
-    empty = tuple(name for name in dict.fromkeys(named) if not facts.people([name]))
+    empty = tuple(name for name in dict.fromkeys(named) if not facts.expand([name]))
     why = f" There is nobody in {_listed(empty)}." if empty else ""
     reason = f"Nobody could approve this: too few people may decide it besides you.{why} Rule: {terms.rule}."
     return NotAllowed(reason=reason, about="people", unknown=empty or tuple(dict.fromkeys(named)), rule=terms.rule)

@@ -1,4 +1,4 @@
-"""What an evaluation is given besides the question: current group members and current usage. Pure."""
+"""The facts of an evaluation: current group members and current usage. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Facts:
         found = {self.matches(name, person_id) for name in listed}
         return "in" if "in" in found else "unknown" if "unknown" in found else "out"
 
-    def people(self, listed: Iterable[str]) -> frozenset[str]:
+    def expand(self, listed: Iterable[str]) -> frozenset[str]:
         """Everybody who is certainly among those listed. A person in two groups is one person."""
         found: set[str] = set()
         for name in listed:
@@ -93,5 +93,5 @@ def possible_approvers(
     facts: Facts, stages: Sequence[Stage], *, but: str, also: Iterable[str] = ()
 ) -> list[frozenset[str]]:
     """For each stage, the people who may decide it today. ``also`` may decide every stage; ``but`` (the requester) none."""
-    more = facts.people(also)
-    return [(facts.people(stage.approvers) | more) - {but} for stage in stages]
+    more = facts.expand(also)
+    return [(facts.expand(stage.approvers) | more) - {but} for stage in stages]

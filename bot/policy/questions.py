@@ -1,4 +1,4 @@
-"""What the policy is asked, and what it can answer. Plain values without behaviour."""
+"""Questions to the policy, and its answers. Plain values without behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is notified and who decides where the policy names groups and addresses, and where members come and go."""
+"""Notification and decisions where the policy names groups and addresses, and where members come and go."""
 
 from __future__ import annotations
 

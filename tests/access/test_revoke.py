@@ -1,4 +1,4 @@
-"""Who may revoke a grant, who may see it, and that it ends once."""
+"""Revoking a grant: the people who may do it or see it, and that it ends once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How late an end is while many calls hang, with the figures of real outages. In real time with real back-off; takes minutes.
+"""The delay of an end while many calls hang, with the figures of real outages. In real time with real back-off; takes minutes.
 
 Each test prints what it measured.
 """

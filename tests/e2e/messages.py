@@ -1,4 +1,4 @@
-"""What a person reads in a Slack message, and the buttons that they click."""
+"""Text and buttons of a Slack message, as a person reads and clicks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is notified and who may decide: guests, other organisations, shared channels, and addresses and groups that change."""
+"""Notification and authorization of guests, other organisations, shared channels, and addresses and groups that change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the forms offer, and how a submitted form is read."""
+"""The options of forms, and the reading of a submitted form."""
 
 from __future__ import annotations
 

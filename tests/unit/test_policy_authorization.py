@@ -1,4 +1,4 @@
-"""Whose decision counts: the terms frozen in the request, compared with today's policy."""
+"""Authorization of decisions: the terms frozen in the request, compared with today's policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may request what, and the text of a refusal."""
+"""Evaluation of requests, and the text of a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user leaves behind: prepared transactions, objects defined by the level's role, rights passed on. And sessions that are hard to kill."""
+"""Things that a user leaves behind: prepared transactions, objects defined by the level's role, rights passed on. And sessions that are hard to kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What levels allow, by ``ACL DRYRUN`` and by trying it, and which levels are rejected."""
+"""The commands that levels allow, by ``ACL DRYRUN`` and by trying it, and which levels are rejected."""
 
 from __future__ import annotations
 

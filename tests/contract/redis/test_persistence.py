@@ -1,4 +1,4 @@
-"""What a restart of the server brings back: every live user with its level and end, and never a dropped user or an old password.
+"""A restart of the server brings back every live user with its level and end, and never a dropped user or an old password.
 
 Servers save their users in an ACL file, in their configuration file, or nowhere.
 """
