@@ -6,9 +6,9 @@ What every adapter guarantees:
 
 - It is synchronous; the caller runs it in a thread. It may be called from several threads at once.
 - It holds no connection between calls, and each connection has time limits for connecting and for each statement.
-- Every verb may be repeated after a crash at any point.
+- Every verb (a method of ``Adapter``) may be repeated after a crash at any point.
 - It raises only ``AdapterError``, and no error contains a secret.
-- It imports nothing of the application.
+- It imports nothing from ``bot`` or ``storage``.
 
 Errors::
 
@@ -31,15 +31,15 @@ from enum import StrEnum
 from typing import Any, ClassVar, Protocol, Self
 
 CREATE_LIMIT_SECONDS = 10.0
-"""The time limit of each statement of ``create_user``. After it, a create whose answer was lost has taken effect or never will."""
+"""The time limit of each statement of ``create_user``. After this time, a create statement with a lost answer has run or never runs."""
 
 USERNAME_MAX = 32
-"""The longest username, in characters. It is MySQL's limit, and it applies to every engine so that a name means the same everywhere."""
+"""The longest username, in characters. The limit of MySQL applies to every engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Privileges on objects, as in a level's ``grants``. Both are in the engine's own terms, for example a table and ``SELECT``."""
+    """One entry of a level's ``grants``: privileges on objects, in the terms of the engine, for example ``SELECT`` on a table."""
 
     on: tuple[str, ...]
     privileges: tuple[str, ...]
@@ -49,7 +49,7 @@ class Grant:
 class Level:
     """An access level: ``roles`` that exist on the server, or ``grants`` for which the adapter keeps a managed role.
 
-    ``database`` is set where the level is about another database of the same server than ``Target.connect.database``.
+    ``database`` is set if the level applies to another database of the server than ``Target.connect.database``.
     ``settings`` become settings of the user, for example ``statement_timeout``.
     """
 
@@ -81,7 +81,7 @@ class Tls:
 
 @dataclass(frozen=True, kw_only=True)
 class Connect:
-    """The address that the requester gets, where it differs from the bot's. A part that is None comes from the admin URL and ``Target.tls``."""
+    """The address for the requester, if it differs from the bot's address. The adapter takes a part that is None from the admin URL and ``Target.tls``."""
 
     host: str | None = None
     port: int | None = None
@@ -92,14 +92,14 @@ class Connect:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One database of one server. Each request freezes it, so it contains everything that an adapter needs to find the user later.
+    """One database of one server. The approval freezes it in the request, with everything that an adapter needs later to find the user.
 
     ``admin_url`` and ``replicas`` are references (``env:NAME`` or ``file:/path``) and never secrets. Users are named with
-    ``prefix`` and marked with ``ledger``. ``admin_role`` is a role that the bot switches to, ``ops_schema`` the schema or database for
-    the adapter's own objects, where the engine has them.
+    ``prefix`` and marked with ``ledger``. ``admin_role`` is a role that the bot switches to. ``ops_schema`` is the
+    schema or database for the adapter's own objects, if the engine has such objects.
 
-    ``identity`` is what ``Adapter.identity`` returned when the grant began, and None before that. Once it is set, every
-    connection is checked against it and another server raises WrongServer.
+    ``identity`` is what ``Adapter.identity`` returned at START, and None before START. Once it is set, the adapter
+    compares every connection with it and raises WrongServer for another server.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Target:
 class Secrets:
     """The admin URLs behind a target's references, resolved for one job. They are never printed or stored.
 
-    ``replicas`` has one URL for each of ``Target.replicas``, in the same order. A URL is empty where its reference could not be resolved.
+    ``replicas`` has one URL for each of ``Target.replicas``, in the same order. A URL is empty if its reference could not be resolved.
     """
 
     admin_url: str = field(repr=False)
@@ -152,7 +152,7 @@ class UserSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where the requester logs in, and the command that does it. ``engine`` is the adapter's ``label``."""
+    """The address where the requester logs in, and the command for the login. ``engine`` is the adapter's ``label``."""
 
     host: str
     port: int
@@ -161,7 +161,7 @@ class Endpoint:
     note: str | None
     engine: str
     command: str
-    """It has the placeholders ``{username}`` and, unless it prompts for the password, ``{password}``."""
+    """The command has the placeholder ``{username}``. It also has ``{password}``, unless it prompts for the password."""
 
     def paste(self, username: str, password: str) -> str:
         """The complete command. Usernames and passwords consist of ``[A-Za-z0-9_-]``, so a shell needs no quotes around them."""
@@ -190,8 +190,8 @@ class Removal:
 class ManagedUser:
     """A user on the server whose name matches ``username_pattern``.
 
-    ``ledger`` is the ledger that created the user and ``request_id`` the request in it. They come from the user's mark and are None where it has
-    none. ``expires_at`` is the end that the server or the mark has on record, and None where neither has one.
+    ``ledger`` is the ledger that created the user, and ``request_id`` is the request's number there. Both come from the user's mark. Without a
+    mark, both are None. ``expires_at`` is the end that the server or the mark stores. It is None if neither stores one.
     """
 
     username: str
@@ -204,8 +204,8 @@ class ManagedUser:
 class Activity:
     """What a user does at the moment.
 
-    ``sessions`` counts open sessions on all nodes, ``clients`` are their addresses. ``statements`` is how many statements the server has counted
-    for the user, and None where it does not count.
+    ``sessions`` counts open sessions on all nodes, ``clients`` are their addresses. ``statements`` is the number of statements that the server
+    counted for the user. It is None if the server does not count them.
     """
 
     username: str
@@ -246,12 +246,12 @@ class Health:
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """The findings that prevent new grants. They never prevent a drop that the server allows."""
+        """The findings that prevent new grants. They do not prevent ``drop_user``."""
         return tuple(f for f in self.findings if not f.is_ok and f.is_fatal)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """The findings that make access wider, or its end less certain, than it should be."""
+        """The findings that do not prevent new grants. They make access too wide or its end less certain."""
         return tuple(f for f in self.findings if not f.is_ok and not f.is_fatal)
 
 
@@ -305,7 +305,7 @@ class WrongServer(Rejected):
 class ForeignUser(AdapterError):
     """There is a user of that name with the mark of another ledger, or without a mark.
 
-    No verb touches the user of another ledger. A user without a mark is never changed, and only ``drop_user`` ends it.
+    No verb changes or drops a user of another ledger. Only ``drop_user`` may drop a user without a mark; no verb changes one.
     """
 
     def __init__(self, username: str, found: str) -> None:
@@ -321,7 +321,7 @@ class Login(Protocol):
     """One open login of a temporary user."""
 
     def is_alive(self) -> bool:
-        """Whether the server still answers on this connection. It never connects again. Does not raise."""
+        """Whether the server still answers on this connection. Opens no new connection. Does not raise."""
 
     def close(self) -> None:
         """Close the connection. Does not raise."""
@@ -330,11 +330,11 @@ class Login(Protocol):
 class Adapter(Protocol):
     """The verbs of an engine. Each may be repeated after a crash at any point, and each raises only ``AdapterError``.
 
-    A verb that connects raises ServerDown where the server gives no usable answer, Rejected where it refuses, and WrongServer where its
-    identity is not that of the target. The docstrings below name only further errors.
+    A verb that connects raises ServerDown if the server gives no usable answer, Rejected if the server refuses, and WrongServer if the
+    server's identity is not that of the target. The docstrings below name only further errors.
 
-    ``label`` is the engine's name for people. ``enforces`` is what such a server ends by itself without any set-up; ``Health.enforced`` is
-    what one server really ends.
+    ``label`` is the engine's name that people read. ``enforces`` is what a server of this engine ends by itself without set-up.
+    ``Health.enforced`` is what one checked server ends by itself.
     """
 
     label: ClassVar[str]
@@ -346,17 +346,17 @@ class Adapter(Protocol):
     def check(self, levels: Sequence[Level] = ()) -> Health:
         """Report the version, the identity, each right of the bot, each of ``levels``, and what the server ends by itself. Changes nothing.
 
-        A server that is reachable and not fit for use is no error: its findings say why, each with a remedy.
+        If a reachable server is not fit for use, the verb raises no error. The findings say why, each with a remedy.
         """
 
     def identity(self) -> str:
-        """A string that identifies the server: the same after restarts, and another one on another server.
+        """A string that identifies the server. It stays the same after a restart, and no other server has it.
 
-        Where an engine has no such string, the first call leaves a mark with a random one on the server.
+        If an engine has no such string, the first call stores a random string on the server.
         """
 
     def create_user(self, spec: UserSpec) -> None:
-        """Create the user, or complete or replace it where it exists.
+        """Create the user. If the user exists, complete or replace it.
 
         Afterwards the user can log in with this password, has this level and nothing else, and carries the mark of the ledger. Raises
         ForeignUser for a user of that name with another mark or none, and Rejected for a name that does not match ``username_pattern``
@@ -370,7 +370,7 @@ class Adapter(Protocol):
         """
 
     def set_expiry(self, username: str, remaining: float) -> None:
-        """Move the expiry to the server's clock plus ``remaining`` seconds. A negative value ends the login now, where the server enforces an expiry.
+        """Move the expiry to the server's clock plus ``remaining`` seconds. If the server enforces an expiry, a negative value blocks the login immediately.
 
         Open sessions stay. Raises Rejected where the user is absent, and never creates it. Raises ForeignUser as ``create_user`` does.
         """
@@ -378,16 +378,16 @@ class Adapter(Protocol):
     def drop_user(self, username: str, level: Level) -> Removal:
         """End the user's sessions, block its login, end its sessions on all replicas until none is left, drop it, and read everything back.
 
-        A return means that the user and its sessions are gone; an absent user is success with ``was_absent``. The version of the server
-        and the findings of ``check`` do not matter here.
+        After a return, the user and its sessions are gone. For an absent user, it returns ``was_absent``. It ignores the version of the
+        server and the findings of ``check``.
 
-        The caller guarantees that its ledger started this user on this server, or that ``list_users`` showed the mark of its ledger. So a user
-        whose mark is missing or unreadable is dropped too. Raises ForeignUser where the mark names another ledger, and Blocked where a lock
-        or a session that does not end delays the drop.
+        The caller guarantees one of two facts: its ledger stored START for this user on this server, or ``list_users`` showed the mark of its
+        ledger. So the verb also drops a user whose mark is missing or unreadable. Raises ForeignUser if the mark names another ledger, and
+        Blocked if a lock or a session that does not end delays the drop.
         """
 
     def list_users(self) -> list[ManagedUser]:
-        """All users whose name matches ``username_pattern``, also those of other ledgers and those without a mark."""
+        """All users whose name matches ``username_pattern``, including users of other ledgers and users without a mark."""
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
         """One entry for each name, in the same order. A name without a session or without a user has a count of 0."""
@@ -396,11 +396,11 @@ class Adapter(Protocol):
         """Where a user of this level logs in. Opens no connection."""
 
     def login(self, username: str, password: str, level: Level) -> Login:
-        """Log in as the user at the address of the admin URL. ``doctor --try`` uses it as proof. Raises LoginRefused."""
+        """Log in as the user at the address of the admin URL. ``doctor --try`` tests a temporary user with it. Raises LoginRefused."""
 
 
 def username_pattern(prefix: str) -> re.Pattern[str]:
-    """The names that dbaccess makes: ``<prefix><request>_<who>_<4 of the key>``, at most 32 of ``[a-z0-9_]``.
+    """The names that dbaccess makes: ``<prefix><request>_<who>_<4 of the key>``, at most 32 characters of ``[a-z0-9_]``.
 
     A matching name alone does not show that dbaccess made the user; only the mark does.
     """
@@ -410,8 +410,8 @@ def username_pattern(prefix: str) -> re.Pattern[str]:
 def make_username(prefix: str, *, request_id: int, who: str, key: str) -> str:
     """A username that an administrator can trace to its request.
 
-    ``who`` is any display name: it is put in lower case, other characters than ``[a-z0-9]`` become ``_``, and it is cut to fit. ``key`` is
-    the request's random key, of which the first four characters are used.
+    ``who`` is any display name. The function puts it in lower case, replaces all characters except ``[a-z0-9]`` by ``_``, and shortens it.
+    ``key`` is the request's random key. The username contains its first four characters.
     """
     tail = key[:4]
     person = re.sub(r"[^a-z0-9]+", "_", who.lower()).strip("_") or "user"

@@ -1,7 +1,8 @@
-"""The state machine of a request. Pure.
+"""The state machine of a request. Pure: this module does no I/O.
 
 ``TRANSITIONS`` defines for every transition: source states, target state, guards, written columns, tasks that follow, and what
-happens to related requests. ``interpreter`` executes it for ``Ledger.advance``, in one transaction per transition.
+happens to related requests. ``storage.interpreter`` executes the table for ``Ledger.advance``, in one database transaction
+per transition. A target state of None leaves the state as it is.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ PENDING = frozenset({State.PENDING})
 APPROVED = frozenset({State.APPROVED})
 ACTIVE = frozenset({State.ACTIVE})
 TIMERS = (TaskKind.TIME_OUT, TaskKind.REMIND, TaskKind.ESCALATE, TaskKind.AUTO_APPROVE, TaskKind.GRANT_BREAK_GLASS)
-"""Tasks of a pending request that have nothing left to do once it is decided."""
+"""The tasks of a pending request. A transition that ends PENDING clears them."""
 
 CLOSED = (task_plans.update_card, task_plans.notify_requester)
+"""The tasks that follow when a pending request gets a final state."""
 ENDING = (task_plans.revoke_now, task_plans.close_credentials, task_plans.update_card)
+"""The tasks that follow when a grant begins to end."""
 
 
 def _extend_grant(extension: Request, command: Command) -> Command:

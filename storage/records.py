@@ -1,7 +1,7 @@
-"""The records of the ledger, all frozen. Pure.
+"""The records of the ledger, as immutable dataclasses. Pure: this module does no I/O.
 
 Times are aware UTC, durations are ``timedelta``. Only ``Ledger.submit`` and ``Ledger.advance`` change a stored request. The
-values of the enums are stored.
+ledger stores the values of the enums, so a changed value needs a migration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Json: TypeAlias = Mapping[str, Any]
 
 
 class RequestKind(StrEnum):
-    """What the requester asks for. A grant is the later life of its request and has no row of its own."""
+    """What the requester asks for. A grant is an approved request. It has no row of its own."""
 
     ACCESS = "access"
     BREAK_GLASS = "break-glass"
@@ -24,7 +24,7 @@ class RequestKind(StrEnum):
 
 
 class State(StrEnum):
-    """The state of a request. ``lifecycle.TRANSITIONS`` has every way from one to another."""
+    """The state of a request. ``lifecycle.TRANSITIONS`` lists every change of state."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -44,7 +44,7 @@ class State(StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """The request is final."""
+        """The state is final. It does not change again."""
         return self is not State.PENDING and self not in LIVE
 
 
@@ -87,7 +87,7 @@ class Purpose(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """Everything that must happen outside the ledger. All kinds are retried by the same rule."""
+    """The kind of a task. The runner retries every kind by the same rule."""
 
     POST_CARD = "post_card"
     UPDATE_CARD = "update_card"
@@ -120,7 +120,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Escalation:
-    """``after`` this time since the request, the people in ``to`` may decide as well, in any stage that is open."""
+    """When ``after`` has passed since the request, the people in ``to`` may also decide, in any open stage."""
 
     after: timedelta
     to: tuple[str, ...]
@@ -139,11 +139,11 @@ MAX_TOTAL = timedelta(hours=24)
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What the approval card shows, frozen with the request. The grant gets exactly this.
+    """What the approval card shows. The request stores its terms, and they never change. The grant gets exactly these terms.
 
     ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``, ``database`` (if it
     differs), ``settings``. Each decision compares it with the current entry. People are named as in the policy: Slack ids, e-mail
-    addresses, groups. ``max_total`` limits the whole life of a grant, extensions included.
+    addresses, groups. ``max_total`` is the longest duration of a grant with all its extensions.
     """
 
     rule: str
@@ -176,7 +176,7 @@ class Receipt:
     """Why a grant counts as revoked.
 
     VERIFIED: the server was read back at ``read_back_at`` (the server's clock) and the user is gone; the fields are those of
-    ``adapters.base.Removal``. NOTHING_CREATED: provisioning never started. DECLARED_GONE: an administrator declared that the
+    ``adapters.base.Removal``. NOTHING_CREATED: dbaccess created no user. DECLARED_GONE: an administrator declared that the
     server no longer exists, with ``reason``; nothing was read back.
     """
 
@@ -192,7 +192,7 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A request before it is stored. ``Ledger.submit`` gives it its number, key and times."""
+    """A request before it is stored. ``Ledger.submit`` adds the number, the key and the times."""
 
     kind: RequestKind
     team_id: str
@@ -208,13 +208,13 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Draft):
-    """One request, and the whole life of its grant: the fields of its draft, and what happened since.
+    """One request and its grant: the fields of the draft, and everything that happened later.
 
-    ``key`` is random and part of every button, so that a card of another ledger has no effect here. ``username`` and
-    ``target`` are frozen at approval: if the database is edited or removed later, the user can still be found and removed.
-    Provisioning starts before ``start_before``. START writes ``expires_at``, and only an extension moves it. Until
-    ``unsettled_until``, a create whose answer was lost may still arrive at the server. ``version`` counts the transitions;
-    messages store the version they show.
+    ``key`` is random and part of every button, so a button from another ledger does nothing here. ``username`` and
+    ``target`` are frozen at approval. If the database is edited or removed later, the job ``revoke`` still finds the user.
+    Provisioning starts before ``start_before``. START writes ``expires_at``, and only an extension moves it. If the
+    answer to a create statement is lost, the server may still run the statement until ``unsettled_until``. ``version`` counts the
+    transitions. Each message stores the version that it shows.
     """
 
     id: int
@@ -253,26 +253,26 @@ class Request(Draft):
 
     @property
     def unclaimed_at(self) -> datetime | None:
-        """When an active grant ends because its password was not revealed. None if the rule does not require that, or it was."""
+        """When an active grant ends if nobody reveals its password. None if the rule sets no such limit, or after the reveal."""
         within = self.terms.claim_within
         waits = within is not None and self.activated_at is not None and self.claimed_at is None
         return self.activated_at + within if waits and within and self.activated_at else None
 
     @property
     def needs_review(self) -> bool:
-        """A break-glass grant was given, or may have been given, and is not signed off."""
+        """True for a break-glass grant that may still start or has started, and that nobody has signed off."""
         given = self.state in (State.APPROVED, State.ACTIVE) or self.started_at is not None
         return self.kind is RequestKind.BREAK_GLASS and given and self.reviewed_at is None
 
     @property
     def token(self) -> str:
-        """The whole value of a button."""
+        """The value of each button of this request: its number and its key."""
         return f"{self.id}.{self.key}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One person's verdict on one request. A person decides once per request, over all stages."""
+    """One person's verdict on one request. A person decides at most once per request, in one stage only."""
 
     request_id: int
     person_id: str
@@ -298,7 +298,7 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something to be done outside the ledger, due at a time. One task of a lock key runs at a time."""
+    """Something to be done outside the ledger, due at a time. Tasks with the same lock key run one at a time."""
 
     id: int
     kind: TaskKind
@@ -313,7 +313,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditEvent:
-    """One line of the audit log. ``text`` is personal (a reason, a name) and stored apart; the event holds its digest."""
+    """One line of the audit log. The ledger stores the personal ``text`` (a reason, a name) apart; the event holds its digest."""
 
     id: int
     at: datetime
@@ -326,10 +326,10 @@ class AuditEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageCounts:
-    """What counts towards the policy's limits. The numbers do not include break-glass access.
+    """What counts towards the policy's limits. The counts do not include break-glass access.
 
-    ``automatic``: rule → how many requests of this person it granted automatically in the last 24 hours. ``unreviewed``: the
-    number of a break-glass grant of this person that is not signed off, or that is being given now.
+    ``automatic`` maps a rule to the count of this person's requests that it approved automatically in the last 24 hours.
+    ``unreviewed`` is the request number of a break-glass grant of this person that nobody has signed off. It may still be pending.
     """
 
     live_of_person: int = 0

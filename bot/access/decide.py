@@ -1,8 +1,8 @@
 """Approve or deny a request.
 
-Each decision is authorized by the policy in force and by the group membership at that moment. The facts are gathered
-before the ledger's transaction. The transaction decides races: the slower caller gets a ``TooLate`` that says what
-happened instead.
+Each decision is authorized by the policy in force and by the group membership at that moment. This module looks up
+policy and membership before the ledger's transaction begins. If two callers act at the same time, the transaction
+accepts the first one. The second one gets a ``TooLate`` that says what happened.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ REASON_MAX = 1000
 """The longest reason of a denial, in characters."""
 
 APPROVE_ATTEMPTS = 20
-"""How often an approval is authorized again after another approval came in between."""
+"""How many times ``approve`` tries one approval while other approvals are stored first."""
 
 STAGES_CHANGED = frozenset({Obstacle.STAGE_MOVED_ON, Obstacle.STAGES_OPEN, Obstacle.STAGES_COMPLETE})
-"""Obstacles after which the approval is authorized again: another approval was counted first."""
+"""After these obstacles, ``approve`` tries again: another approval was stored first."""
 
 
 async def approve(context: Context, person: Person, request: Request) -> Request:
     """Count this person's approval.
 
-    Returns the request afterwards: PENDING where more approvals are needed, APPROVED (an extension: APPLIED) after the
-    last one. Raises Refused where this person may not approve, and TooLate where the request is decided, has lapsed,
-    or is outdated by a change of the policy.
+    Returns the request in its new state: PENDING if more approvals are needed, APPROVED after the last one (APPLIED for an
+    extension). Raises Refused if this person may not approve. Raises TooLate if the request is decided, has lapsed, or is
+    outdated by a change of the policy.
     """
     for _ in range(APPROVE_ATTEMPTS):
         request = await context.ledger.request(request.id)
@@ -78,10 +78,10 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
 
 
 async def approve_by_policy(context: Context, request: Request) -> Request:
-    """Approve a request for which the policy names no approvers. The policy in force is evaluated once more.
+    """Approve a request for which the policy names no approvers. Evaluates the policy in force again.
 
-    Returns the request as it is afterwards, also where another process changed its state first. Raises Refused where
-    the policy does not allow the request any more, and TooLate where it is outdated.
+    Returns the request in its new state. If another process changed the state first, returns the request in that state.
+    Raises Refused if the policy no longer allows the request, and TooLate if the request is outdated.
     """
     request = await context.ledger.request(request.id)
     if request.state is not State.PENDING or request.terms.stages:
@@ -101,7 +101,7 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
 
 
 async def extended_grant(context: Context, request: Request) -> Request | None:
-    """The grant that an extension would extend. None where ``request`` is no extension."""
+    """The grant that the extension ``request`` extends. None if ``request`` is not an extension."""
     return None if request.parent_id is None else await context.ledger.request(request.parent_id)
 
 
@@ -109,7 +109,7 @@ async def extended_grant(context: Context, request: Request) -> Request | None:
 
 
 async def _authorized_stage(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
-    """The number of the stage that this person may decide now. Closes the request where the policy has outdated it."""
+    """The number of the stage that this person may decide now. Moves the request to OUTDATED if the policy requires that."""
     decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:
         raise TooLate(describe_state(request, decisions))
@@ -128,7 +128,7 @@ async def _authorized_stage(context: Context, person: Person, request: Request, 
 
 
 async def _outdate(context: Context, request: Request, reason: str) -> AccessError:
-    """Close a request that today's policy answers differently. Returns the error for the caller to raise."""
+    """Move a request to OUTDATED: the policy in force gives another answer. Returns the error for the caller to raise."""
     try:
         request = await context.ledger.advance(request.id, OutdateRequest(actor="policy", note=reason))
     except NotPossible as error:
@@ -154,14 +154,14 @@ async def _decision(
 
 
 def _policy_in_force(context: Context) -> Json:
-    """The digest of the policy that authorized the decision. The request itself holds the digest at its submission."""
+    """The digest of the policy that authorized the decision. The request stores the digest at its submission."""
     return {"policy_in_force": context.config_in_force().digest}
 
 
 def _approval_command(
     context: Context, request: Request, earlier: tuple[Decision, ...], decision: Decision
 ) -> ApproveStage | ApproveRequest | ApplyExtension:
-    """The command for this approval: ``ApproveStage`` where more approvals are needed after it."""
+    """The command for this approval. It is ``ApproveStage`` if the request needs more approvals after it."""
     final = _final_approval(context, request, decision)
     if open_stage(request, (*earlier, decision)) is None:
         return final
@@ -169,9 +169,9 @@ def _approval_command(
 
 
 def _final_approval(context: Context, request: Request, decision: Decision | None) -> ApproveRequest | ApplyExtension:
-    """The command of the last approval. It freezes the username and the target. ``decision`` is None where the policy approves.
+    """The command of the last approval. It freezes the username and the target. ``decision`` is None if the policy approves.
 
-    Raises OutOfDate where the database is no longer configured.
+    Raises OutOfDate if the database is no longer configured.
     """
     actor, facts = decision.person_id if decision else "policy", _policy_in_force(context)
     entry = context.config_in_force().databases.get(request.database)

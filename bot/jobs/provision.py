@@ -1,9 +1,9 @@
 """Create the database user of an approved grant and deliver its credentials.
 
-The order of the steps: post the credential message (empty), reach the server, START (the expiry is written once),
-create the user, fill the message, ACTIVATE. A crash may follow each step. The task is then claimed again and continues
-from the state in the ledger. The password exists in ``_create_and_deliver`` only: a retry makes a new password and
-overwrites the message.
+The order of the steps: post the credential message without credentials, connect to the server, make the transition START
+(it writes the expiry once), create the user, fill the message, make the transition ACTIVATE. If the bot crashes after any
+step, the runner claims the task again, and the job continues from the state in the ledger. Only ``_create_and_deliver``
+holds the password. A retry makes a new password and overwrites the message.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from storage.transitions import FILL_WITHIN, Obstacle
 
 
 async def provision(context: Context, job: JobContext) -> None:
-    """Job of ``provision``: takes a request from APPROVED to ACTIVE, or ends it where that is not possible."""
+    """Job of ``provision``. Moves a request from APPROVED to ACTIVE. If that is not possible, ends the request."""
     request = await job.request()
     if request.state is not State.APPROVED:
         return
@@ -55,7 +55,7 @@ async def provision(context: Context, job: JobContext) -> None:
 
 
 async def _reason_to_give_up(context: Context, request: Request) -> str | None:
-    """Why another try is pointless, as a sentence for the requester. None where the job goes on."""
+    """The reason to stop trying, as a sentence for the requester. None if the job continues."""
     now = await context.ledger.now()
     if request.started_at is None:
         is_in_time = request.start_before is None or now < request.start_before
@@ -69,11 +69,11 @@ def _not_reached_in_time(request: Request) -> str:
 
 
 async def _fail(job: JobContext, request: Request, note: str) -> None:
-    """End a grant that cannot be completed. ``note`` says why to the requester; a ``revoke`` task drops the user."""
+    """End a grant that cannot be completed. The requester reads ``note``. A ``revoke`` task drops the user."""
     await job.advance(request, FailGrant(actor="bot", note=note, text=note))
 
 
-# The message comes first. It proves that the credentials can be delivered before they exist.
+# The job posts the message before the credentials exist. So it knows that it can deliver them.
 
 
 async def _post_credential_message(context: Context, job: JobContext, request: Request) -> Message:
@@ -86,7 +86,7 @@ async def _post_credential_message(context: Context, job: JobContext, request: R
 
 
 async def _explain_delay(context: Context, job: JobContext, request: Request, trouble: str) -> None:
-    """Show in the credential message why it takes longer. A failure to show it does not stop the job."""
+    """Show in the credential message why provisioning is late. If Slack fails, the job continues."""
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         try:
@@ -96,11 +96,11 @@ async def _explain_delay(context: Context, job: JobContext, request: Request, tr
             return
 
 
-# The time of the grant starts when the server is reached, not at the approval.
+# The time of the grant starts when the server answers, not at the approval.
 
 
 async def _start(context: Context, job: JobContext, request: Request) -> Request | None:
-    """The request with its ``expires_at`` set. None where START was refused."""
+    """The request with its ``expires_at`` set. None if a guard refused START."""
     identity = await _server_identity(context, job, request)
     unsettled_until = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
     facts: Json = {"try": job.tries}
@@ -121,7 +121,7 @@ async def _start(context: Context, job: JobContext, request: Request) -> Request
 
 
 async def _end_unstarted(job: JobContext, request: Request, error: NotPossible) -> None:
-    """End a grant whose START was refused. Raises ``error`` where its obstacle is unexpected."""
+    """End a grant whose START was refused. Raises ``error`` if its obstacle is unexpected."""
     match error.obstacle:
         case Obstacle.NOT_A_MEMBER:
             await job.advance(request, RevokeGrant(actor="directory", cause=Cause.LEFT))
@@ -136,7 +136,7 @@ async def _end_unstarted(job: JobContext, request: Request, error: NotPossible) 
 
 
 async def _server_identity(context: Context, job: JobContext, request: Request) -> str:
-    """The identity that the server reports. Raises Retry while it is down; the retries stop when ``provision_within`` is over."""
+    """The identity that the server reports. Raises Retry while the server does not answer. The retries stop at the end of ``provision_within``."""
     await job.check_claim()
     try:
         return await context.engines.call(target_of(request), lambda adapter: adapter.identity(), share=Share.GRANTS)
@@ -157,7 +157,7 @@ async def _is_member(job: JobContext, request: Request) -> bool:
         raise Retry("Slack did not say whether the requester is still a member") from None
 
 
-# The password exists in this function only.
+# Only this function holds the password.
 
 
 async def _create_and_deliver(context: Context, job: JobContext, request: Request, message: Message) -> None:

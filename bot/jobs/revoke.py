@@ -1,7 +1,7 @@
 """End a grant on its server and read back that it has ended.
 
-This job never gives up. It is done when the server was read back, or when an administrator declares the server gone.
-Every other outcome is tried again, with an alert that says what to do by hand.
+This job runs until there is a receipt: the server confirms that the user is gone, dbaccess created no user, or an
+administrator declares the server gone. Every other outcome is retried, and an alert says what to do by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOTHING_CREATED = Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
 
 
 async def revoke(context: Context, job: JobContext) -> None:
-    """Job of ``revoke``. The task is written with the approval. It is due at the end, or at once where the grant is ended early."""
+    """Job of ``revoke``. The approval stores the task. It is due at the end of the grant, or immediately if the grant ends early."""
     request = await job.request()
     if request.state in (State.APPROVED, State.ACTIVE):
         request = await _begin_end_by_clock(job, request)
@@ -37,7 +37,7 @@ async def revoke(context: Context, job: JobContext) -> None:
 
 
 async def _begin_end_by_clock(job: JobContext, request: Request) -> Request:
-    """The request in REVOKING. Raises Retry where its end was moved, or where another caller changed it at this moment."""
+    """The request in REVOKING. Raises Retry if its end was moved, or if another caller is ending it now."""
     try:
         return await job.advance(request, RevokeGrant(actor="clock", cause=_cause_by_clock(request)))
     except NotPossible as error:
@@ -51,7 +51,7 @@ async def _begin_end_by_clock(job: JobContext, request: Request) -> Request:
 
 
 def _cause_by_clock(request: Request) -> Cause:
-    """Which of its time limits ends the grant."""
+    """The time limit that ends the grant."""
     if request.expires_at is None:
         return Cause.NOT_STARTED
     is_unclaimed = request.unclaimed_at is not None and request.unclaimed_at < request.expires_at
@@ -59,7 +59,7 @@ def _cause_by_clock(request: Request) -> Cause:
 
 
 async def _end_on_server(context: Context, job: JobContext, request: Request) -> Receipt:
-    """Drop the user and return the receipt. Raises Retry while the server does not prove the end."""
+    """Drop the user and return the receipt. Raises Retry until the server confirms that the user is gone."""
     if request.started_at is None:
         return NOTHING_CREATED  # START is committed before the first statement that creates a user
     try:
@@ -91,12 +91,12 @@ async def drop_user(context: Context, job: JobContext, request: Request) -> Remo
 
 
 def _create_may_land_until(request: Request) -> datetime | None:
-    """Until when a create whose answer was lost may still create the user. None where the answer came: the grant was activated."""
+    """The time until which a create statement with a lost answer may still create the user. None for an activated grant: its answer came."""
     return request.unsettled_until if request.activated_at is None else None
 
 
 async def _leave_foreign_user(context: Context, job: JobContext, request: Request, error: ForeignUser) -> Receipt:
-    """The receipt where a foreign user has the name: it is never touched. Raises Retry where this grant's user was active."""
+    """The receipt if a foreign user has the username. The job never changes a foreign user. Raises Retry if this grant was active."""
     if request.activated_at is not None:
         raise await retry_with_alert(context, job, request, error)
     await raise_alert(context, request, f"#{request.id} failed: {error}. It was not touched.")
@@ -119,7 +119,7 @@ def _verified_receipt(removal: Removal) -> Receipt:
 
 
 def _audit_facts(receipt: Receipt) -> Json:
-    """The part of the receipt that the audit event holds. The keys are stored and stay as they are."""
+    """The part of the receipt that the audit event stores. The keys are stored, so they never change."""
     if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
         return {"nothing_made": True}
     return {
