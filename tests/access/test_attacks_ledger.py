@@ -35,7 +35,7 @@ from tests.open_faults import open_fault, require
 class Connected:
     """A Slack connection that is up."""
 
-    is_well = True
+    is_connected = True
 
 
 async def unready_reasons(environment: AccessEnvironment) -> set[str]:

@@ -107,7 +107,7 @@ async def test_break_glass_cannot_be_extended(environment: AccessEnvironment) ->
 
 
 async def test_ordinary_rules_do_not_apply_to_break_glass(environment: AccessEnvironment) -> None:
-    with pytest.raises(Refused, match="You may not break the glass for shop"):
+    with pytest.raises(Refused, match="You may not use break-glass access for shop"):
         await used_break_glass(environment, SECOND)
     environment.policy["rules"] = [BREAK_GLASS_RULE]
     environment.write()

@@ -76,7 +76,7 @@ async def assert_request_matches_evaluation(
     config = environment.context.files.config
     if config is None:
         return  # the validation refuses this policy
-    facts = Facts(members=world.facts.members, tally=UsageCounts())
+    facts = Facts(members=world.facts.members, usage=UsageCounts())
     expected = evaluate(config, replace(question, at=environment.clock()), facts)
     request_input = use_case_types.RequestInput(
         database=question.database,

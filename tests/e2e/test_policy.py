@@ -59,7 +59,7 @@ def test_break_glass_and_sign_off(environment: Environment) -> None:
     message = environment.dm_says("is ready (#1)")
     with psycopg.connect(pasted_url(message), autocommit=True) as session:
         assert session.execute("SELECT 1").fetchone() == (1,)
-    wait("an alert", lambda: any("broke the glass" in text_of(m) for m in environment.slack.messages(ALERTS)))
+    wait("an alert", lambda: any("used break-glass access" in text_of(m) for m in environment.slack.messages(ALERTS)))
     card = wait(
         "the card",
         lambda: next((m for m in environment.slack.messages(CARDS) if "Break-glass access #1" in text_of(m)), None),

@@ -48,7 +48,7 @@ async def test_nobody_can_approve_after_the_group_was_emptied(group_approvals: S
     assert (await group_approvals.request()).state is State.PENDING
     await group_approvals.slack.command(ADA, "request shop readonly 2h looking at another refund")
     await group_approvals.expect_reply(ADA, "Nobody could approve this")
-    await expect_alert(group_approvals, "An ask was refused because of who is in S0LEADS")
+    await expect_alert(group_approvals, "A request was refused because of who is in S0LEADS")
 
 
 @pytest.mark.parametrize("trouble", ["fails", "limited", "slow", "disabled", "gone"])

@@ -119,7 +119,7 @@ async def test_doctor_reports_a_deactivated_approver(practice: Practice) -> None
 
 async def test_doctor_reports_an_unreachable_database(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_ADMIN_URL", f"postgresql://bot:{BOT_PASSWORD}@127.0.0.1:1/shop")
-    finding = await practice.expect_complaint("cannot be asked")
+    finding = await practice.expect_complaint("cannot be checked")
     assert BOT_PASSWORD not in finding.what
 
 
