@@ -38,7 +38,7 @@ USERNAME_MAX = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grant:
+class PrivilegeGrant:
     """One entry of a level's ``grants``: privileges on objects, in the terms of the engine, for example ``SELECT`` on a table."""
 
     on: tuple[str, ...]
@@ -55,7 +55,7 @@ class Level:
 
     name: str
     roles: tuple[str, ...] = ()
-    grants: tuple[Grant, ...] = ()
+    grants: tuple[PrivilegeGrant, ...] = ()
     database: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
@@ -66,7 +66,7 @@ class Level:
         parts = dict(value)
         parts["roles"] = tuple(parts.get("roles") or ())
         parts["grants"] = tuple(
-            Grant(on=tuple(g["on"]), privileges=tuple(g["privileges"])) for g in parts.get("grants") or ()
+            PrivilegeGrant(on=tuple(g["on"]), privileges=tuple(g["privileges"])) for g in parts.get("grants") or ()
         )
         return cls(**parts)
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from adapters.base import Connect, Grant, Level, Rejected, Target, Tls
+from adapters.base import Connect, Level, PrivilegeGrant, Rejected, Target, Tls
 from bot.durations import parse_duration
 
 REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/\S+", re.ASCII)
@@ -154,7 +154,7 @@ def level(name: str, entry: DatabaseEntry) -> Level:
         name=name,
         description=found.description,
         roles=tuple(found.roles),
-        grants=tuple(Grant(on=tuple(g.on), privileges=tuple(g.privileges)) for g in found.grants),
+        grants=tuple(PrivilegeGrant(on=tuple(g.on), privileges=tuple(g.privileges)) for g in found.grants),
         database=found.database,
         settings=dict(entry.settings),
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.base import Grant, Level, Rejected, ServerDown, Target
+from adapters.base import Level, PrivilegeGrant, Rejected, ServerDown, Target
 from adapters.mysql.connection import MySQLConnection, Server, quoted, quoted_if_needed
 from adapters.mysql.sessions import kill
 
@@ -260,7 +260,7 @@ def clauses(server: Server, level: Level) -> list[tuple[str, str]]:
     return [(_privileges(grant, on), _object(server, level, on)) for grant in level.grants for on in grant.on]
 
 
-def _privileges(grant: Grant, on: str) -> str:
+def _privileges(grant: PrivilegeGrant, on: str) -> str:
     """``on`` with a ``*`` is a whole database, on which more privileges exist than on a table."""
     privileges = sorted({privilege.upper() for privilege in grant.privileges})
     allowed = PRIVILEGES if on.endswith("*") else PRIVILEGES - NOT_ON_TABLES

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from adapters.base import Grant, Level, Rejected, Target
+from adapters.base import Level, PrivilegeGrant, Rejected, Target
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, column, major_version, quoted, value
 
 TABLE_PRIVILEGES = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"})
@@ -70,7 +70,7 @@ def roles_of(target: Target, level: Level) -> list[str]:
 # The privileges that grants name.
 
 
-def expand_grants(connection: PostgreSQLConnection, grants: tuple[Grant, ...]) -> set[Privilege]:
+def expand_grants(connection: PostgreSQLConnection, grants: tuple[PrivilegeGrant, ...]) -> set[Privilege]:
     """The privileges that the grants name now: on ``schema.table``, on each present table of ``schema.*``, or on ``schema``.
 
     Raises Rejected for a schema, table or privilege that does not exist.
@@ -110,7 +110,7 @@ def _may_grant(connection: PostgreSQLConnection, privilege: Privilege) -> bool:
     return bool(value(connection, "SELECT has_table_privilege(%s, %s)", (name, grantable)))
 
 
-def _privilege_names(grant: Grant, known: frozenset[str], on: str) -> set[str]:
+def _privilege_names(grant: PrivilegeGrant, known: frozenset[str], on: str) -> set[str]:
     names = {privilege.upper() for privilege in grant.privileges}
     if unknown := names - known:
         raise Rejected(f"{min(unknown)} is no privilege on {on}", remedy=f"there are {', '.join(sorted(known))}")

@@ -43,7 +43,6 @@ class Workspace:
 
     team_id: str
     enterprise_id: str | None
-    bot_user_id: str
     scopes: tuple[str, ...]
 
 
@@ -66,7 +65,6 @@ class SlackDirectory:
             self._workspace = Workspace(
                 team_id=str(answer["team_id"]),
                 enterprise_id=answer.get("enterprise_id") or None,
-                bot_user_id=str(answer.get("user_id") or ""),
                 scopes=tuple(s.strip() for s in scopes.split(",") if s.strip()),
             )
         return self._workspace

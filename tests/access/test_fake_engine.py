@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from adapters.base import Adapter, Grant, Level, LoginRefused, Secrets, Target, Tls
+from adapters.base import Adapter, Level, LoginRefused, PrivilegeGrant, Secrets, Target, Tls
 from adapters.contract import AdapterContract, Denied, Died
 from tests.access.fake_engine import FakeLogin, FakeServer, User, engine
 
 READER, WRITER, ADMIN_URL = "reader", "writer", "fake://bot:BotSecret0Login@db"
 READING, WRITING = Level(name="readonly", roles=(READER,)), Level(name="write", roles=(WRITER,))
-NARROW = Level(name="support", grants=(Grant(on=("customers",), privileges=("SELECT",)),))
+NARROW = Level(name="support", grants=(PrivilegeGrant(on=("customers",), privileges=("SELECT",)),))
 
 
 class Session(FakeLogin):

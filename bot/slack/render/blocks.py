@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from bot.slack.render.text import SECTION_MAX, clean, escape, mrkdwn, plain, truncate
 
 Block: TypeAlias = dict[str, Any]
-HEADER_MAX, BUTTON_MAX, OPTION_MAX = 150, 75, 75
+HEADER_MAX, BUTTON_MAX = 150, 75
 QUOTE_MAX = 1500
 FIELDS_MAX = 10
 

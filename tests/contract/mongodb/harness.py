@@ -13,7 +13,7 @@ import pymongo
 import pytest
 from pymongo.errors import OperationFailure, PyMongoError
 
-from adapters.base import Connect, Grant, Level, LoginRefused, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
 from adapters.harness import Denied, Died
 from adapters.mongodb import MongoDB
 from adapters.mongodb.connection import MongoDBConnection
@@ -26,7 +26,7 @@ ON_APP = ("grantRole", "revokeRole", "createRole", "dropRole", "viewRole")
 ON_CLUSTER = ("killAnySession", "killop", "inprog")
 ON_ROUTERS = ("invalidateUserCache",)
 READING, WRITING = Level(name="readonly", roles=("read",)), Level(name="write", roles=("readWrite",))
-NARROW = Level(name="support", grants=(Grant(on=("customers",), privileges=("find",)),))
+NARROW = Level(name="support", grants=(PrivilegeGrant(on=("customers",), privileges=("find",)),))
 NO_LOGIN, NOT_ALLOWED = "requires authentication", 13
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from adapters.base import Connect, ForeignUser, Grant, Level, LoginRefused, Rejected, Secrets, ServerDown, Tls
+from adapters.base import Connect, ForeignUser, Level, LoginRefused, PrivilegeGrant, Rejected, Secrets, ServerDown, Tls
 from adapters.harness import Denied, wait_until
 from adapters.mongodb import MongoDB
 from adapters.mongodb.levels import managed_role
@@ -232,14 +232,16 @@ def test_a_harmless_custom_role_is_given(shop: MongoDBHarness) -> None:
 @pytest.mark.parametrize("action", ["createUser", "grantRole", "anyAction", "dropDatabase", "", "$where", "find; drop"])
 def test_a_level_cannot_give_this_action(shop: MongoDBHarness, action: str) -> None:
     with pytest.raises(Rejected, match="cannot give"):
-        shop.adapter().create_user(shop.spec(Level(name="x", grants=(Grant(on=("customers",), privileges=(action,)),))))
+        shop.adapter().create_user(
+            shop.spec(Level(name="x", grants=(PrivilegeGrant(on=("customers",), privileges=(action,)),)))
+        )
 
 
 def test_a_level_cannot_reach_system_collections(shop: MongoDBHarness) -> None:
     for level in (
-        Level(name="x", grants=(Grant(on=("system.profile",), privileges=("find",)),)),
-        Level(name="x", grants=(Grant(on=("system.users",), privileges=("find",)),), database="admin"),
-        Level(name="x", grants=(Grant(on=("*",), privileges=("find",)),), database="admin"),
+        Level(name="x", grants=(PrivilegeGrant(on=("system.profile",), privileges=("find",)),)),
+        Level(name="x", grants=(PrivilegeGrant(on=("system.users",), privileges=("find",)),), database="admin"),
+        Level(name="x", grants=(PrivilegeGrant(on=("*",), privileges=("find",)),), database="admin"),
     ):
         with pytest.raises(Rejected, match="cannot give anything"):
             shop.adapter().create_user(shop.spec(level))

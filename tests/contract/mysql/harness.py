@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pymysql
 import pytest
 
-from adapters.base import Connect, Grant, Level, LoginRefused, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
 from adapters.harness import Denied, Died
 from adapters.mysql import MariaDB, MySQL, MySQLFamily
 from adapters.mysql.connection import MySQLConnection
@@ -75,7 +75,7 @@ class EngineHarness:
 
     @property
     def narrow(self) -> Level:
-        return Level(name="support", grants=(Grant(on=("customers",), privileges=("SELECT",)),))
+        return Level(name="support", grants=(PrivilegeGrant(on=("customers",), privileges=("SELECT",)),))
 
     def target(self, **changes: object) -> Target:
         found = Target(

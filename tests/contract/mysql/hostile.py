@@ -10,7 +10,7 @@ from typing import Any
 import pymysql
 from pymysql.connections import Connection
 
-from adapters.base import AdapterError, Finding, Grant, Level, UserSpec
+from adapters.base import AdapterError, Finding, Level, PrivilegeGrant, UserSpec
 from tests.contract.mysql.harness import EngineHarness
 from tests.open_faults import require
 
@@ -157,7 +157,7 @@ def is_locked(harness: EngineHarness, username: str) -> bool:
 
 
 def level_with(*privileges: str, on: str = "*") -> Level:
-    return Level(name="wide", grants=(Grant(on=(on,), privileges=privileges),))
+    return Level(name="wide", grants=(PrivilegeGrant(on=(on,), privileges=privileges),))
 
 
 def grant_to_bot(harness: EngineHarness, *privileges: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from adapters.base import AdapterError, Grant, Level, Rejected
+from adapters.base import AdapterError, Level, PrivilegeGrant, Rejected
 from adapters.harness import wait_until
 from adapters.mysql.levels import danger, managed_role
 from tests.contract.mysql.harness import EngineHarness
@@ -121,8 +121,8 @@ def test_view_defined_by_a_managed_role_does_not_work_after_the_end(own_harness:
     level = Level(
         name="views",
         grants=(
-            Grant(on=(f"{own_harness.database}.*",), privileges=("SELECT",)),
-            Grant(on=(f"{scratch}.*",), privileges=("CREATE VIEW", "SELECT")),
+            PrivilegeGrant(on=(f"{own_harness.database}.*",), privileges=("SELECT",)),
+            PrivilegeGrant(on=(f"{scratch}.*",), privileges=("CREATE VIEW", "SELECT")),
         ),
     )
     for given, place in (("SELECT", escaped(own_harness)), ("CREATE VIEW, SELECT", scratch.replace("_", "\\_"))):
@@ -203,7 +203,7 @@ def test_names_that_need_quotes_work_in_levels(own_harness: EngineHarness, datab
         f"GRANT SELECT ON {quoted}.`order` TO {bot} WITH GRANT OPTION",
     )
     for on in (f"{name}.*", f"{name}.order"):
-        level = Level(name="odd", grants=(Grant(on=(on,), privileges=("SELECT",)),))
+        level = Level(name="odd", grants=(PrivilegeGrant(on=(on,), privileges=("SELECT",)),))
         assert own_harness.adapter().check([level]).problems == ()
         spec = create_user(own_harness, level)
         assert run(

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pymysql
 import pytest
 
-from adapters.base import Adapter, AdapterError, Grant, Level, Secrets, UserSpec
+from adapters.base import Adapter, AdapterError, Level, PrivilegeGrant, Secrets, UserSpec
 from adapters.harness import wait_until
 from bot.access.password import make_password
 from bot.trial import Step, run_trial
@@ -166,7 +166,7 @@ def test_grants_work_under_unusual_modes_and_password_rules(unusual: EngineHarne
 
 
 def whole(harness: EngineHarness) -> Level:
-    return Level(name="whole", grants=(Grant(on=(f"{harness.database}.*",), privileges=("SELECT",)),))
+    return Level(name="whole", grants=(PrivilegeGrant(on=(f"{harness.database}.*",), privileges=("SELECT",)),))
 
 
 @open_fault("U6", "under partial_revokes a database name has no wildcards, and the escaped _ matches no database")

@@ -9,9 +9,9 @@ import pytest
 
 from adapters.base import (
     ForeignUser,
-    Grant,
     Level,
     LoginRefused,
+    PrivilegeGrant,
     Rejected,
 )
 from adapters.harness import Denied, wait_until
@@ -38,8 +38,8 @@ def test_underscore_in_a_database_name_is_no_wildcard(own_harness: EngineHarness
 def test_hostile_names_in_levels_are_quoted_or_refused(harness: EngineHarness, name: str) -> None:
     for level in (
         Level(name="x", roles=(name,)),
-        Level(name="x", grants=(Grant(on=(name,), privileges=("SELECT",)),)),
-        Level(name="x", grants=(Grant(on=("customers",), privileges=(name,)),)),
+        Level(name="x", grants=(PrivilegeGrant(on=(name,), privileges=("SELECT",)),)),
+        Level(name="x", grants=(PrivilegeGrant(on=("customers",), privileges=(name,)),)),
     ):
         spec = harness.spec(level)
         with pytest.raises(Rejected):

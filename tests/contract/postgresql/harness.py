@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from adapters.base import Connect, Grant, Level, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Connect, Level, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
 from adapters.contract import Denied, Died, LoginRefused
 from adapters.postgresql import PostgreSQL
 from tests.servers.postgresql import PostgresServer, psql
@@ -234,7 +234,7 @@ def writer() -> Level:
 
 
 def support() -> Level:
-    return Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
+    return Level(name="support", grants=(PrivilegeGrant(on=("shop.customers",), privileges=("SELECT",)),))
 
 
 def make_login(connection: psycopg.Connection[Any], name: str) -> None:

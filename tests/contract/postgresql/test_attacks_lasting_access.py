@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from adapters.base import Grant, Level, UserSpec
+from adapters.base import Level, PrivilegeGrant, UserSpec
 from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.attacks import Attack, Session, refusal, run_setup, succeeds
 from tests.contract.postgresql.harness import readonly, support, writer
@@ -266,8 +266,8 @@ def follower(attack: Attack) -> Level:
     attack.as_superuser(f"GRANT TRIGGER, SELECT ON shop.orders TO {holder} WITH GRANT OPTION")
     attack.as_superuser(f"GRANT CREATE ON SCHEMA shop TO {holder} WITH GRANT OPTION")
     attack.as_superuser("CREATE TABLE shop.ran (who text); GRANT INSERT ON shop.ran TO PUBLIC")
-    orders = Grant(on=("shop.orders",), privileges=("TRIGGER", "SELECT"))
-    return Level(name="follow", grants=(orders, Grant(on=("shop",), privileges=("CREATE",))))
+    orders = PrivilegeGrant(on=("shop.orders",), privileges=("TRIGGER", "SELECT"))
+    return Level(name="follow", grants=(orders, PrivilegeGrant(on=("shop",), privileges=("CREATE",))))
 
 
 @open_fault("C6", "the ended user's trigger runs as the role that writes, and the receipt does not name it")

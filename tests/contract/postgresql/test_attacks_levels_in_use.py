@@ -9,17 +9,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from adapters.base import Grant, Level, Rejected, UserSpec
+from adapters.base import Level, PrivilegeGrant, Rejected, UserSpec
 from bot.access.password import make_password
 from tests.conftest import had
 from tests.contract.postgresql.harness import EngineHarness, build, readonly
 from tests.open_faults import open_fault, require
 from tests.servers import postgresql as servers
 
-WHOLE_SHOP = Level(name="shopall", grants=(Grant(on=("shop.*",), privileges=("SELECT",)),))
-WITH_EXTENSION = Level(name="everything", grants=(Grant(on=("public.*",), privileges=("SELECT",)),))
-BILLS = Level(name="bills", grants=(Grant(on=("billing.bills",), privileges=("SELECT",)),))
-NOTES = Level(name="notes", grants=(Grant(on=("shop.notes",), privileges=("SELECT", "INSERT")),))
+WHOLE_SHOP = Level(name="shopall", grants=(PrivilegeGrant(on=("shop.*",), privileges=("SELECT",)),))
+WITH_EXTENSION = Level(name="everything", grants=(PrivilegeGrant(on=("public.*",), privileges=("SELECT",)),))
+BILLS = Level(name="bills", grants=(PrivilegeGrant(on=("billing.bills",), privileges=("SELECT",)),))
+NOTES = Level(name="notes", grants=(PrivilegeGrant(on=("shop.notes",), privileges=("SELECT", "INSERT")),))
 TOOLS_CONNECTIONS = 8
 """The connections of a program with an editor, a tree of tables and results in tabs."""
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from adapters.base import Grant, Level, Rejected
+from adapters.base import Level, PrivilegeGrant, Rejected
 from tests.contract.postgresql.harness import EngineHarness, build, readonly
 from tests.open_faults import open_fault, require
 from tests.servers.postgresql import PostgresServer, psql
@@ -52,7 +52,7 @@ def bare(postgresql: PostgresServer) -> EngineHarness:
 
 
 def names_level(*on: str) -> Level:
-    return Level(name="names", grants=(Grant(on=on, privileges=("SELECT",)),))
+    return Level(name="names", grants=(PrivilegeGrant(on=on, privileges=("SELECT",)),))
 
 
 def make_odd_schemas(harness: EngineHarness, *, given: bool) -> None:
@@ -238,7 +238,7 @@ def closed_database(harness: EngineHarness, name: str) -> Iterator[str]:
     with harness.superuser() as c:
         c.execute(sql.SQL("CREATE DATABASE {}").format(named))
         c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
-        level = Level(name="odd", grants=(Grant(on=("public",), privileges=("USAGE",)),), database=name)
+        level = Level(name="odd", grants=(PrivilegeGrant(on=("public",), privileges=("USAGE",)),), database=name)
         found = [finding for finding in harness.adapter().check([level]).problems if "be examined" in finding.what]
         require(found, "check reports that it cannot examine the database")
         try:

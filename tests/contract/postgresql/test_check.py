@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from adapters.base import Finding, Grant, Level, Rejected
+from adapters.base import Finding, Level, PrivilegeGrant, Rejected
 from adapters.contract import wait_until
 from tests.contract.postgresql.harness import EngineHarness, make_login, readonly, support, writer
 from tests.servers.postgresql import PostgresServer, binaries
@@ -104,9 +104,12 @@ def test_check_finds_the_problem_and_its_remedy_works(
         (Level(name="x", roles=("no_such",)), "no_such does not exist"),
         (Level(name="x", roles=("postgres",)), "postgres has SUPERUSER"),
         (Level(name="x", roles=("pg_read_server_files",)), "a shell"),
-        (Level(name="x", grants=(Grant(on=("shop.nothing",), privileges=("SELECT",)),)), "no table shop.nothing"),
-        (Level(name="x", grants=(Grant(on=("nowhere",), privileges=("USAGE",)),)), "no schema nowhere"),
-        (Level(name="x", grants=(Grant(on=("shop.orders",), privileges=("EAT",)),)), "EAT is no privilege"),
+        (
+            Level(name="x", grants=(PrivilegeGrant(on=("shop.nothing",), privileges=("SELECT",)),)),
+            "no table shop.nothing",
+        ),
+        (Level(name="x", grants=(PrivilegeGrant(on=("nowhere",), privileges=("USAGE",)),)), "no schema nowhere"),
+        (Level(name="x", grants=(PrivilegeGrant(on=("shop.orders",), privileges=("EAT",)),)), "EAT is no privilege"),
         (Level(name="x", roles=("shop_reader",), database="no_such_db"), "no database no_such_db"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from adapters.base import Grant, Level, Removal, UserSpec
+from adapters.base import Level, PrivilegeGrant, Removal, UserSpec
 from adapters.contract import Died
 from tests.contract.postgresql.harness import EngineHarness, build, dies_after
 from tests.servers.postgresql import PostgresServer
@@ -30,7 +30,7 @@ def both() -> Level:
     return Level(
         name="both",
         roles=("shop_writer",),
-        grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),),
+        grants=(PrivilegeGrant(on=("shop.customers",), privileges=("SELECT",)),),
         settings={"statement_timeout": "5min"},
     )
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from adapters.base import Connect, Grant, Level, LoginRefused, Secrets
+from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets
 from adapters.postgresql import PostgreSQL
 from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build, readonly, support
@@ -54,7 +54,7 @@ def by_role(harness: EngineHarness) -> Level:
 
 
 def by_grants(harness: EngineHarness) -> Level:
-    grants = (Grant(on=("stock.parts",), privileges=("SELECT",)),)
+    grants = (PrivilegeGrant(on=("stock.parts",), privileges=("SELECT",)),)
     return Level(name="parts", grants=grants, database=harness.other)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from adapters.base import CREATE_LIMIT_SECONDS, Blocked, Grant, Level, Rejected, ServerDown
+from adapters.base import CREATE_LIMIT_SECONDS, Blocked, Level, PrivilegeGrant, Rejected, ServerDown
 from adapters.postgresql import connection as connections
 from adapters.postgresql import users
 from tests.contract.postgresql.harness import EngineHarness, build, readonly, writer
@@ -157,7 +157,7 @@ def test_a_slow_create_leaves_no_user(own_harness: EngineHarness, monkeypatch: p
 
 def test_a_create_gives_up_on_a_held_lock_in_time(own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "LOCK_TIMEOUT_SECONDS", 1)
-    level = Level(name="support", grants=(Grant(on=("shop.customers",), privileges=("SELECT",)),))
+    level = Level(name="support", grants=(PrivilegeGrant(on=("shop.customers",), privileges=("SELECT",)),))
     spec, adapter = own_harness.spec(level), own_harness.adapter()
     with own_harness.superuser() as c:
         c.execute("BEGIN; LOCK TABLE pg_auth_members IN EXCLUSIVE MODE")

@@ -8,13 +8,13 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from adapters.base import Connect, Grant, Level, Rejected
+from adapters.base import Connect, Level, PrivilegeGrant, Rejected
 from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.harness import EngineHarness, readonly, support, writer
 
 
 def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str = "support") -> Level:
-    return Level(name=name, grants=(Grant(on=on, privileges=privileges),))
+    return Level(name=name, grants=(PrivilegeGrant(on=on, privileges=privileges),))
 
 
 def managed_roles(harness: EngineHarness, stem: str) -> list[str]:
@@ -83,8 +83,8 @@ def test_a_level_with_schema_privileges_works(own_harness: EngineHarness) -> Non
     level = Level(
         name="wide",
         grants=(
-            Grant(on=("shop.*",), privileges=("select", "INSERT")),
-            Grant(on=("shop",), privileges=("USAGE", "CREATE")),
+            PrivilegeGrant(on=("shop.*",), privileges=("select", "INSERT")),
+            PrivilegeGrant(on=("shop",), privileges=("USAGE", "CREATE")),
         ),
     )
     spec, adapter = own_harness.spec(level), own_harness.adapter()

@@ -14,7 +14,7 @@ import pytest
 from redis.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, RedisError
 
-from adapters.base import Grant, Level, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Level, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
 from adapters.contract import Denied, Died, LoginRefused
 from adapters.redis import Redis
 from tests.servers import redis as servers
@@ -41,7 +41,7 @@ CUSTOMERS = 1000
 
 READING = Level(name="readonly", roles=("readonly",))
 WRITING = Level(name="readwrite", roles=("readwrite",))
-NARROW = Level(name="support", grants=(Grant(on=("shop:customers*",), privileges=("@read",)),))
+NARROW = Level(name="support", grants=(PrivilegeGrant(on=("shop:customers*",), privileges=("@read",)),))
 
 
 class RecordingRedis(Redis):

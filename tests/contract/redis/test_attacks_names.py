@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from adapters.base import AdapterError, Grant, Level, Rejected, Secrets
+from adapters.base import AdapterError, Level, PrivilegeGrant, Rejected, Secrets
 from adapters.redis import Redis
 from tests.contract.redis.harness import BOT_PASSWORD, READING, RIGHTS, EngineHarness
 from tests.open_faults import open_fault, require
@@ -208,4 +208,6 @@ def test_key_patterns_and_privileges_with_special_characters(
     flavour: Flavour, started: Callable[..., RedisServer], on: tuple[str, ...], privileges: tuple[str, ...]
 ) -> None:
     harness = EngineHarness((started(flavour),))
-    assert_grant_works(harness, harness.adapter(), Level(name="k", grants=(Grant(on=on, privileges=privileges),)))
+    assert_grant_works(
+        harness, harness.adapter(), Level(name="k", grants=(PrivilegeGrant(on=on, privileges=privileges),))
+    )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from adapters.base import Finding, Grant, Level, Rejected
+from adapters.base import Finding, Level, PrivilegeGrant, Rejected
 from adapters.redis import findings
 from adapters.redis.nodes import Session
 from tests.contract.redis.harness import (
@@ -135,9 +135,9 @@ def test_bot_that_uses_the_default_account_works_with_a_warning(harness: EngineH
     ("level", "expected"),
     [
         (Level(name="x", roles=("orders_reader",)), "roles: [readonly] or [readwrite]"),
-        (Level(name="x", grants=(Grant(on=("a",), privileges=("hgett",)),)), "knows no command hgett"),
-        (Level(name="x", grants=(Grant(on=("a",), privileges=("keys",)),)), "'keys'"),
-        (Level(name="x", grants=(Grant(on=("a",), privileges=("SELECT",)),)), None),
+        (Level(name="x", grants=(PrivilegeGrant(on=("a",), privileges=("hgett",)),)), "knows no command hgett"),
+        (Level(name="x", grants=(PrivilegeGrant(on=("a",), privileges=("keys",)),)), "'keys'"),
+        (Level(name="x", grants=(PrivilegeGrant(on=("a",), privileges=("SELECT",)),)), None),
         (Level(name="x", roles=("readonly",), database="orders"), "'orders' is no database"),
         (Level(name="x", roles=("readonly",), settings={"timeout": "5"}), "no setting timeout"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ResponseError
 
-from adapters.base import Grant, Level, Rejected
+from adapters.base import Level, PrivilegeGrant, Rejected
 from adapters.contract import Denied
 from adapters.redis.levels import PATTERN, REFUSED, rules_of
 from tests.contract.redis.harness import NARROW, READING, WRITING, EngineHarness
@@ -25,7 +25,7 @@ COMMANDS = [command.split() for command in CRITICAL.replace("\n", "").split("|")
 EVERYTHING = tuple(
     "@read @write @keyspace @string @hash @list @set @sortedset @bitmap @hyperloglog @geo @stream @blocking".split()  # noqa: SIM905
 )
-WIDE = Level(name="wide", grants=(Grant(on=("*",), privileges=EVERYTHING),))
+WIDE = Level(name="wide", grants=(PrivilegeGrant(on=("*",), privileges=EVERYTHING),))
 
 
 def create_user(harness: EngineHarness, level: Level) -> str:
@@ -96,7 +96,7 @@ def dry_run(node: RedisServer, username: str, command: list[str]) -> str:
 @pytest.mark.parametrize("name", sorted(REFUSED.split()))
 def test_refused_command_in_a_grant_is_rejected(name: str) -> None:
     for privilege in (name, name.upper(), f"{name}|x"):
-        level = Level(name="bad", grants=(Grant(on=("a*",), privileges=("@read", privilege)),))
+        level = Level(name="bad", grants=(PrivilegeGrant(on=("a*",), privileges=("@read", privilege)),))
         with pytest.raises(Rejected, match=r"not given to temporary users"):
             rules_of(level)
 
@@ -106,7 +106,7 @@ def test_refused_command_in_a_grant_is_rejected(name: str) -> None:
     ["@all", "@dangerous", "@admin", "@scripting", "@pubsub", "@fast", "@slow", "@connection"],
 )
 def test_category_that_is_not_about_keys_is_rejected(word: str) -> None:
-    level = Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),))
+    level = Level(name="bad", grants=(PrivilegeGrant(on=("a*",), privileges=(word,)),))
     with pytest.raises(Rejected, match=r"is not given; one of @"):
         rules_of(level)
 
@@ -115,7 +115,7 @@ def test_category_that_is_not_about_keys_is_rejected(word: str) -> None:
     "word", ["-get", "+get", "get set", "~*", ">x", "#" + "0" * 64, "", "(get", "get)", "get\n", "%R~*"]
 )
 def test_acl_rule_in_a_privilege_is_rejected(pair: EngineHarness, word: str) -> None:
-    spec = pair.spec(Level(name="bad", grants=(Grant(on=("a*",), privileges=(word,)),)))
+    spec = pair.spec(Level(name="bad", grants=(PrivilegeGrant(on=("a*",), privileges=(word,)),)))
     with pytest.raises(Rejected):
         pair.adapter().create_user(spec)
     assert not pair.has_user(spec.username)
@@ -123,7 +123,7 @@ def test_acl_rule_in_a_privilege_is_rejected(pair: EngineHarness, word: str) -> 
 
 @pytest.mark.parametrize("pattern", ["a b", "a\nb", "a)", "(a", 'a"', "a'", "a\\", "ä*", "", "a\0", "\t", "a`b"])
 def test_key_pattern_that_a_file_could_not_hold_is_rejected(pair: EngineHarness, pattern: str) -> None:
-    spec = pair.spec(Level(name="bad", grants=(Grant(on=("ok:*", pattern), privileges=("@read",)),)))
+    spec = pair.spec(Level(name="bad", grants=(PrivilegeGrant(on=("ok:*", pattern), privileges=("@read",)),)))
     with pytest.raises(Rejected, match="key pattern"):
         pair.adapter().create_user(spec)
     assert not pair.has_user(spec.username)
@@ -135,10 +135,10 @@ def test_key_pattern_that_a_file_could_not_hold_is_rejected(pair: EngineHarness,
         Level(name="x"),
         Level(name="x", roles=("admin",)),
         Level(name="x", roles=("readonly", "+@all")),
-        Level(name="x", grants=(Grant(on=(), privileges=("@read",)),)),
-        Level(name="x", grants=(Grant(on=("a",), privileges=()),)),
+        Level(name="x", grants=(PrivilegeGrant(on=(), privileges=("@read",)),)),
+        Level(name="x", grants=(PrivilegeGrant(on=("a",), privileges=()),)),
         Level(name="x", roles=("readonly",), settings={"statement_timeout": "5min"}),
-        Level(name="x", grants=(Grant(on=("a",), privileges=("nosuchcommand",)),)),
+        Level(name="x", grants=(PrivilegeGrant(on=("a",), privileges=("nosuchcommand",)),)),
     ],
 )
 def test_invalid_level_is_rejected_and_creates_nobody(harness: EngineHarness, level: Level) -> None:
@@ -149,7 +149,10 @@ def test_invalid_level_is_rejected_and_creates_nobody(harness: EngineHarness, le
 
 
 def test_each_grant_of_a_level_covers_its_own_keys_only(harness: EngineHarness) -> None:
-    reads, writes = Grant(on=("r:*",), privileges=("@read",)), Grant(on=("w:*",), privileges=("get", "SET"))
+    reads, writes = (
+        PrivilegeGrant(on=("r:*",), privileges=("@read",)),
+        PrivilegeGrant(on=("w:*",), privileges=("get", "SET")),
+    )
     spec = harness.spec(Level(name="two", grants=(reads, writes)))
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
@@ -169,7 +172,7 @@ def test_each_grant_of_a_level_covers_its_own_keys_only(harness: EngineHarness) 
 
 
 def test_level_with_roles_and_grants_allows_both(harness: EngineHarness) -> None:
-    level = Level(name="both", roles=("readonly",), grants=(Grant(on=("w:*",), privileges=("set",)),))
+    level = Level(name="both", roles=("readonly",), grants=(PrivilegeGrant(on=("w:*",), privileges=("set",)),))
     spec = harness.spec(level)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
@@ -189,7 +192,7 @@ def test_narrow_level_shows_names_of_other_keys_only_if_it_lists_scan(harness: E
         with pytest.raises(Denied):
             session.execute(*arguments)
     session.close()
-    named = Level(name="names", grants=(Grant(on=("shop:customers*",), privileges=("@read", "scan")),))
+    named = Level(name="names", grants=(PrivilegeGrant(on=("shop:customers*",), privileges=("@read", "scan")),))
     spec = harness.spec(named)
     harness.adapter().create_user(spec)
     session = harness.login(spec.username, spec.password)
@@ -216,7 +219,7 @@ def test_every_accepted_key_pattern_survives_a_restart(own: RedisServer) -> None
     characters = [chr(n) for n in range(32, 127) if PATTERN.fullmatch(chr(n))]
     assert len(characters) > 80
     patterns = ("".join(characters), *(f"{c}x{c}" for c in characters))
-    spec = harness.spec(Level(name="odd", grants=(Grant(on=patterns, privileges=("@read",)),)))
+    spec = harness.spec(Level(name="odd", grants=(PrivilegeGrant(on=patterns, privileges=("@read",)),)))
     harness.adapter().create_user(spec)
     before = own.run("ACL", "GETUSER", spec.username)
     own.restart()
