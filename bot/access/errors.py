@@ -12,11 +12,11 @@ class AccessError(Exception):
 
 
 class NotUnderstood(AccessError):
-    """The text that was ``typed`` cannot be parsed. ``right`` says what would be accepted."""
+    """The text that was ``wanted`` cannot be parsed. ``right`` says what would be accepted."""
 
-    def __init__(self, typed: str, right: str) -> None:
-        super().__init__(f"I did not understand “{typed}”. {right}")
-        self.typed = typed
+    def __init__(self, wanted: str, right: str) -> None:
+        super().__init__(f"I did not understand “{wanted}”. {right}")
+        self.wanted = wanted
 
 
 class Refused(AccessError):

@@ -96,12 +96,12 @@ async def on_request_again(interaction: Interaction, person: Person) -> None:
     request = await _clicked_request(interaction)
     if request.requester_id != person.id:
         raise UnknownRequest(f"#{request.id}")
-    typed = RequestInput(
+    wanted = RequestInput(
         database=request.database, level=request.level, duration=request.terms.duration, reason=request.reason
     )
     catalog_entries = await queries.databases(interaction.context, person)
     await interaction.open_form(
-        form_layouts.request_form(catalog_entries, typed)
+        form_layouts.request_form(catalog_entries, wanted)
         if catalog_entries
         else form_layouts.message_form("There is nothing you may ask for.")
     )

@@ -48,14 +48,14 @@ async def on_breakglass(interaction: Interaction, person: Person) -> None:
 
 async def _request(interaction: Interaction, person: Person, kind: RequestKind) -> None:
     context = interaction.context
-    typed = parse.parse_request(_arguments(interaction), lambda database: queries.levels(context, database))
-    outcome = await request_access.request_access(context, person, replace(typed, kind=kind))
+    wanted = parse.parse_request(_arguments(interaction), lambda database: queries.levels(context, database))
+    outcome = await request_access.request_access(context, person, replace(wanted, kind=kind))
     await interaction.reply(replies.request_reply(outcome))
 
 
 async def on_extend(interaction: Interaction, person: Person) -> None:
-    request_id, typed = parse.parse_extension(_arguments(interaction))
-    outcome = await extend.extend(interaction.context, person, request_id, typed)
+    request_id, wanted = parse.parse_extension(_arguments(interaction))
+    outcome = await extend.extend(interaction.context, person, request_id, wanted)
     await interaction.reply(replies.request_reply(outcome))
 
 
@@ -103,8 +103,8 @@ async def on_databases(interaction: Interaction, person: Person) -> None:
 
 
 async def on_explain(interaction: Interaction, person: Person) -> None:
-    typed, other = parse.parse_explain(_arguments(interaction))
-    answer = await queries.explain(interaction.context, person, typed, other=other)
+    wanted, other = parse.parse_explain(_arguments(interaction))
+    answer = await queries.explain(interaction.context, person, wanted, other=other)
     await interaction.reply(replies.explain_reply(answer))
 
 

@@ -32,7 +32,7 @@ def split_command(text: str) -> CommandText:
     Slack's escaping is undone once. Mentions keep their escaped form, so that a typed ``&lt;@U1&gt;`` never becomes a mention.
     Control characters are removed here because PostgreSQL cannot store NUL and UTF-8 cannot encode half a surrogate pair.
     """
-    parts = [part for typed in text.split() if (part := clean(typed))]
+    parts = [part for wanted in text.split() if (part := clean(wanted))]
     arguments = tuple(p if MENTION.fullmatch(p) else unescape(p) for p in parts[1:])
     return CommandText(verb=(parts[0].lower() if parts else "help"), arguments=arguments)
 
@@ -81,12 +81,12 @@ def parse_explain(arguments: Sequence[str]) -> tuple[RequestInput, str | None]:
     """
     others = [found for word in arguments if (found := mentioned_person(word))]
     left = [word for word in arguments if mentioned_person(word) is None]
-    typed = parse_request(left, lambda _database: left[1:2] if not DURATION_LIKE.fullmatch("".join(left[1:2])) else ())
-    if typed.reason or len(others) > 1:
+    wanted = parse_request(left, lambda _database: left[1:2] if not DURATION_LIKE.fullmatch("".join(left[1:2])) else ())
+    if wanted.reason or len(others) > 1:
         raise NotUnderstood(
             " ".join(("explain", *arguments)), "It looks like /dbaccess explain DATABASE LEVEL 2h @user."
         )
-    return typed, others[0] if others else None
+    return wanted, others[0] if others else None
 
 
 def _precedes_duration(words: Sequence[str]) -> bool:

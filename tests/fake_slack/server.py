@@ -254,9 +254,9 @@ class FakeSlack:
             await self.deliver("interactive", payload, retry=1)
         return outcome
 
-    async def submit(self, user: str, view: dict[str, Any], **typed: str) -> Outcome:
-        """Submit the form with ``typed`` values by field label (``why=``, ``for_how_long=``)."""
-        values = _form_state(view, {name.replace("_", " "): value for name, value in typed.items()})
+    async def submit(self, user: str, view: dict[str, Any], **wanted: str) -> Outcome:
+        """Submit the form with ``wanted`` values by field label (``why=``, ``for_how_long=``)."""
+        values = _form_state(view, {name.replace("_", " "): value for name, value in wanted.items()})
         team = self.workspace.users[user]["team_id"]
         payload = {
             "type": "view_submission", "user": self._acting_user(user), "team": {"id": team, "domain": "x"}, "api_app_id": APP, "enterprise": None,
@@ -346,10 +346,10 @@ def _find_button(message: dict[str, Any], label: str) -> tuple[dict[str, Any], d
     raise WaitTimeout(f"a button {label} on {json.dumps(message)[:500]}")
 
 
-def _form_state(view: dict[str, Any], typed: dict[str, str]) -> dict[str, Any]:
+def _form_state(view: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
     """Return the state as Slack sends it: typed values, and the initial values of untouched fields."""
     values: dict[str, Any] = {}
-    left = dict(typed)
+    left = dict(wanted)
     for block in view["blocks"]:
         if block["type"] != "input":
             continue

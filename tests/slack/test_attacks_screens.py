@@ -144,9 +144,9 @@ async def test_click_of_a_guest_is_audited(slack_environment: SlackEnvironment) 
 # RequestInput and pasted commands (U9).
 
 
-async def parsed_request(slack_environment: SlackEnvironment, typed: str) -> tuple[str, str, timedelta, str]:
+async def parsed_request(slack_environment: SlackEnvironment, wanted: str) -> tuple[str, str, timedelta, str]:
     """Send the command and return database, level, duration and reason of its request. Fails if there is no request."""
-    await slack_environment.slack.command(ADA, typed)
+    await slack_environment.slack.command(ADA, wanted)
     await slack_environment.slack.wait(
         "a card, an answer or a form",
         lambda: (
@@ -164,7 +164,7 @@ EXPECTED = ("shop", "readonly", HOUR, "looking at a refund")
 
 
 @pytest.mark.parametrize(
-    "typed",
+    "wanted",
     [
         "request\u00a0shop\u00a0readonly\u00a01h\u00a0looking at a refund",
         "request shop readonly 1h\nlooking at a refund",
@@ -173,12 +173,12 @@ EXPECTED = ("shop", "readonly", HOUR, "looking at a refund")
     ],
     ids=["no-break spaces", "line break", "capitals", "change of direction"],
 )
-async def test_unusual_spacing_and_case_are_understood(slack_environment: SlackEnvironment, typed: str) -> None:
-    assert await parsed_request(slack_environment, typed) == EXPECTED
+async def test_unusual_spacing_and_case_are_understood(slack_environment: SlackEnvironment, wanted: str) -> None:
+    assert await parsed_request(slack_environment, wanted) == EXPECTED
 
 
 @pytest.mark.parametrize(
-    "typed",
+    "wanted",
     [
         "request shop\u200b readonly 1h looking at a refund",
         "\ufeffrequest shop readonly 1h looking at a refund",
@@ -189,15 +189,17 @@ async def test_unusual_spacing_and_case_are_understood(slack_environment: SlackE
     ids=["zero width space", "byte order mark", "word joiner", "soft hyphen", "zero width joiner"],
 )
 @open_fault("U9", "invisible characters are taken for a part of the name")
-async def test_invisible_characters_are_dropped_from_a_command(slack_environment: SlackEnvironment, typed: str) -> None:
-    assert await parsed_request(slack_environment, typed) == EXPECTED
+async def test_invisible_characters_are_dropped_from_a_command(
+    slack_environment: SlackEnvironment, wanted: str
+) -> None:
+    assert await parsed_request(slack_environment, wanted) == EXPECTED
 
 
 @pytest.mark.parametrize("span", ["2 hours", "2h,", "for 2h", "(2h)"])
 @open_fault("U9", "the duration is not understood, or is taken for the reason")
 async def test_common_spellings_of_a_duration_are_understood(slack_environment: SlackEnvironment, span: str) -> None:
-    typed = f"request shop readonly {span} looking at a refund"
-    assert await parsed_request(slack_environment, typed) == ("shop", "readonly", 2 * HOUR, "looking at a refund")
+    wanted = f"request shop readonly {span} looking at a refund"
+    assert await parsed_request(slack_environment, wanted) == ("shop", "readonly", 2 * HOUR, "looking at a refund")
 
 
 @open_fault("U9", "10min is not understood")

@@ -135,7 +135,7 @@ async def test_form_shows_its_errors_and_makes_a_request(slack_environment: Slac
 
 
 async def test_wrong_commands_are_answered_with_the_right_usage(slack_environment: SlackEnvironment) -> None:
-    for typed, words in (
+    for wanted, words in (
         (
             "request shop readonly tow hours please",
             "I did not understand “tow hours”. A duration looks like 30m, 2h or 1h30m.",
@@ -150,7 +150,7 @@ async def test_wrong_commands_are_answered_with_the_right_usage(slack_environmen
         ("databases", "up to 8 h"),
         ("explain shop readonly 2h", "Allowed to ask."),
     ):
-        await slack_environment.slack.command(ADA, typed)
+        await slack_environment.slack.command(ADA, wanted)
         await slack_environment.expect_reply(ADA, words)
     assert await slack_environment.environment.ledger.requests() == ()
 

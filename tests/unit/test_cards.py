@@ -206,9 +206,9 @@ def catalog_entries(number: int) -> tuple[CatalogEntry, ...]:
 @pytest.mark.parametrize("reason", [*WORST, "", None])
 def test_every_form_is_within_slacks_limits(number: int, reason: str | None) -> None:
     for database in (None, "database-0", "gone"):
-        typed = RequestInput(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
+        wanted = RequestInput(database=database, level="level-1", duration=timedelta(minutes=7), reason=reason)
         assert (
-            blockkit.problems_of_view(form_layouts.request_form(catalog_entries(number), typed, problem="x" * 500))
+            blockkit.problems_of_view(form_layouts.request_form(catalog_entries(number), wanted, problem="x" * 500))
             == []
         )
     assert blockkit.problems_of_view(form_layouts.deny_form(request(reason or "x", State.PENDING))) == []

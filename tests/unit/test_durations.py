@@ -14,7 +14,7 @@ LENGTHS = st.integers(int(SHORTEST.total_seconds()), int(LONGEST.total_seconds()
 
 
 @pytest.mark.parametrize(
-    ("typed", "seconds"),
+    ("wanted", "seconds"),
     [
         ("45s", 45),
         ("30m", 1800),
@@ -26,12 +26,12 @@ LENGTHS = st.integers(int(SHORTEST.total_seconds()), int(LONGEST.total_seconds()
         ("90m", 5400),
     ],
 )
-def test_typed_durations_are_parsed(typed: str, seconds: int) -> None:
-    assert parse_duration(typed) == timedelta(seconds=seconds)
+def test_typed_durations_are_parsed(wanted: str, seconds: int) -> None:
+    assert parse_duration(wanted) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
-    "typed",
+    "wanted",
     [
         "",
         " ",
@@ -54,9 +54,9 @@ def test_typed_durations_are_parsed(typed: str, seconds: int) -> None:
         "9" * 5000 + "s",
     ],
 )
-def test_invalid_durations_are_refused_with_a_hint(typed: str) -> None:
+def test_invalid_durations_are_refused_with_a_hint(wanted: str) -> None:
     with pytest.raises(ValueError, match="A duration looks like 30m, 2h or 1h30m"):
-        parse_duration(typed)
+        parse_duration(wanted)
 
 
 @pytest.mark.parametrize(

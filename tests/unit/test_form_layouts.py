@@ -198,8 +198,8 @@ def test_extension_form_has_duration_reason_and_ticket(catalog_entries: tuple[Ca
     ],
 )
 def test_ticket_becomes_part_of_the_reason(why: str, ticket: str, reason: str | None) -> None:
-    typed = {"why": {"value": {"value": why}}, "ticket": {"value": {"value": ticket}}}
-    assert form_layouts.submitted({"state": {"values": typed}}).reason == reason
+    wanted = {"why": {"value": {"value": why}}, "ticket": {"value": {"value": ticket}}}
+    assert form_layouts.submitted({"state": {"values": wanted}}).reason == reason
 
 
 def test_ticket_is_optional_if_only_some_rules_need_one() -> None:

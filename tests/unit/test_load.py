@@ -41,9 +41,9 @@ def test_errors_of_both_files_are_reported_together_in_order(tmp_path: Path) -> 
 def test_path_is_shown_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, policy="rules: {}")
     monkeypatch.chdir(tmp_path.parent)
-    with pytest.raises(ConfigError) as mistakes:
+    with pytest.raises(ConfigError) as problems:
         load(Path(tmp_path.name))
-    assert str(mistakes.value) == f"{tmp_path.name}/policy.yml:1: error: rules: has the wrong form; it must be a list"
+    assert str(problems.value) == f"{tmp_path.name}/policy.yml:1: error: rules: has the wrong form; it must be a list"
 
 
 def test_invalid_database_is_still_a_known_name_in_the_policy(tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_levels_of_an_invalid_database_are_not_reported_as_unknown(tmp_path: Pat
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as mistakes:
+    with pytest.raises(ConfigError) as problems:
         load(tmp_path)
-    lines = str(mistakes.value).splitlines()
+    lines = str(problems.value).splitlines()
     assert [line.split(": error: ")[0] for line in lines] == [
         f"{tmp_path}/databases.yml:1",
         f"{tmp_path}/policy.yml:1",
@@ -121,10 +121,10 @@ def bomb() -> str:
 def test_hostile_files_are_refused_quickly(content: str, words: str, tmp_path: Path) -> None:
     write_config(tmp_path, policy=content)
     start = time.process_time()
-    with pytest.raises(ConfigError) as mistakes:
+    with pytest.raises(ConfigError) as problems:
         load(tmp_path)
     assert time.process_time() - start < QUICK
-    (problem,) = mistakes.value.problems
+    (problem,) = problems.value.problems
     assert words in problem.what
 
 

@@ -124,13 +124,13 @@ def write(folder: Path, chance: random.Random) -> None:
 
 @pytest.mark.timeout(1800)
 def test_random_files_load_or_are_reported_as_invalid(tmp_path: Path) -> None:
-    mistakes = 0
+    problems = 0
     for seed in range(rounds(FILES)):
         write(tmp_path, random.Random(seed))
         try:
             load(tmp_path)
         except ConfigError:
-            mistakes += 1
+            problems += 1
         except Exception as unforeseen:  # noqa: BLE001 - that there is none is what is tested
             pytest.fail(f"seed {seed}: {type(unforeseen).__name__}: {str(unforeseen)[:200]}")
-    assert 0 < mistakes < rounds(FILES), "some files are good and some are not"
+    assert 0 < problems < rounds(FILES), "some files are good and some are not"

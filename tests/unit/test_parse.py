@@ -14,8 +14,8 @@ LEVELS = {"orders-prod": ("readonly", "readwrite"), "users": ("support",)}
 
 
 def parsed(text: str) -> tuple[str | None, str | None, timedelta | None, str | None]:
-    typed = parse.parse_request(parse.split_command(text).arguments, lambda database: LEVELS.get(database, ()))
-    return typed.database, typed.level, typed.duration, typed.reason
+    wanted = parse.parse_request(parse.split_command(text).arguments, lambda database: LEVELS.get(database, ()))
+    return wanted.database, wanted.level, wanted.duration, wanted.reason
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_only_a_mention_is_a_person() -> None:
     ],
 )
 def test_explain_is_parsed(rest: str, level: str | None, duration: timedelta | None, other: str | None) -> None:
-    typed, about = parse.parse_explain(rest.split())
-    assert (typed.database, typed.level, typed.duration, about) == ("orders-prod", level, duration, other)
+    wanted, about = parse.parse_explain(rest.split())
+    assert (wanted.database, wanted.level, wanted.duration, about) == ("orders-prod", level, duration, other)
 
 
 @pytest.mark.parametrize("rest", ["orders-prod readonly 1h because", "orders-prod readonly what", "x <@U1> <@U2>"])

@@ -24,7 +24,7 @@ from bot.slack.render.text import (
 
 
 @pytest.mark.parametrize(
-    ("typed", "shown"),
+    ("wanted", "shown"),
     [
         ("<!channel> & <@U1>", "&lt;!channel&gt; &amp; &lt;@U1&gt;"),
         ("<https://evil.example|bank>", "&lt;https://evil.example|bank&gt;"),
@@ -35,33 +35,33 @@ from bot.slack.render.text import (
         ("Zürich, 東京 and 👩‍💻", "Zürich, 東京 and 👩‍💻"),
     ],
 )
-def test_escape_disables_markup_of_people(typed: str, shown: str) -> None:
-    assert escape(typed) == shown
+def test_escape_disables_markup_of_people(wanted: str, shown: str) -> None:
+    assert escape(wanted) == shown
 
 
 @given(st.text(max_size=300))
-def test_escaped_text_has_no_brackets_and_can_be_unescaped(typed: str) -> None:
-    escaped = escape(typed)
+def test_escaped_text_has_no_brackets_and_can_be_unescaped(wanted: str) -> None:
+    escaped = escape(wanted)
     assert "<" not in escaped
     assert ">" not in escaped
-    assert unescape(escaped) == clean(typed)
+    assert unescape(escaped) == clean(wanted)
 
 
 @pytest.mark.parametrize(
-    ("arrived", "typed"),
+    ("arrived", "wanted"),
     [
         ("a &lt; b &amp;&amp; c &gt; d", "a < b && c > d"),
         ("&amp;lt;!channel&amp;gt;", "&lt;!channel&gt;"),
         ("&amp;copy; &copy; &quot;q&quot; &#39;", "&copy; &copy; &quot;q&quot; &#39;"),
     ],
 )
-def test_unescape_undoes_escaping_exactly_once(arrived: str, typed: str) -> None:
-    assert unescape(arrived) == typed
+def test_unescape_undoes_escaping_exactly_once(arrived: str, wanted: str) -> None:
+    assert unescape(arrived) == wanted
 
 
 @given(st.text(alphabet="&<>ab", max_size=80), st.integers(min_value=1, max_value=100))
-def test_truncate_never_splits_an_entity(typed: str, length: int) -> None:
-    escaped = escape(typed)
+def test_truncate_never_splits_an_entity(wanted: str, length: int) -> None:
+    escaped = escape(wanted)
     short = truncate(escaped, length)
     assert len(short) <= length
     kept = short.removesuffix("…") if short != escaped else short

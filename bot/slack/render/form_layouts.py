@@ -29,10 +29,10 @@ METADATA_REASON = 1000
 TICKET_MAX = 100
 
 
-def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *, problem: str = "") -> Block:
+def request_form(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput, *, problem: str = "") -> Block:
     """Build the request form. If a database is chosen, levels and durations are those of it. The submission is evaluated again."""
     databases = list(dict.fromkeys(o.database for o in catalog_entries))
-    database = typed.database if typed.database in databases else (databases[0] if len(databases) == 1 else None)
+    database = wanted.database if wanted.database in databases else (databases[0] if len(databases) == 1 else None)
     about = [o for o in catalog_entries if database is None or o.database == database]
     blocks: list[Block] = [section(f":warning: {escape(problem)}")] if problem else []
     if len(databases) > DATABASES_MAX:
@@ -48,11 +48,11 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *
             "Level",
             _level_block_id(database),
             [o.level for o in about],
-            _initial_level(about, typed),
+            _initial_level(about, wanted),
             _level_labels(about),
         ),
-        _select("For how long", ids.DURATION, _duration_options(about, typed), _initial_duration(about, typed), {}),
-        _reason_input(typed),
+        _select("For how long", ids.DURATION, _duration_options(about, wanted), _initial_duration(about, wanted), {}),
+        _reason_input(wanted),
         *_ticket_input(about),
         context(
             "Your request goes to the people the policy names. What was asked for is what is given, and for no longer."
@@ -65,7 +65,7 @@ def request_form(catalog_entries: Sequence[CatalogEntry], typed: RequestInput, *
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
         "private_metadata": json.dumps(
-            {"database": database, "level": _initial_level(about, typed), "duration": _initial_duration(about, typed)}
+            {"database": database, "level": _initial_level(about, wanted), "duration": _initial_duration(about, wanted)}
         ),
         "blocks": blocks,
     }
@@ -84,7 +84,7 @@ def form_for(needed: FormNeeded) -> Block:
     )
 
 
-def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> Block:
+def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> Block:
     """Build the form for more time. The limit of the whole duration is checked at the submission."""
     about = [o for o in catalog_entries if (o.database, o.level) == (grant.database, grant.level)]
     ends = f" It ends {local_datetime(grant.expires_at)}." if grant.expires_at else ""
@@ -95,11 +95,13 @@ def extension_form(grant: Request, catalog_entries: Sequence[CatalogEntry], type
         "title": plain(f"Extend #{grant.id}", 24),
         "submit": plain("Ask", 24),
         "close": plain("Cancel", 24),
-        "private_metadata": json.dumps({"grant": grant.token, "duration": _initial_duration(about, typed)}),
+        "private_metadata": json.dumps({"grant": grant.token, "duration": _initial_duration(about, wanted)}),
         "blocks": [
             section(line),
-            _select("For how long", ids.DURATION, _duration_options(about, typed), _initial_duration(about, typed), {}),
-            _reason_input(typed),
+            _select(
+                "For how long", ids.DURATION, _duration_options(about, wanted), _initial_duration(about, wanted), {}
+            ),
+            _reason_input(wanted),
             *_ticket_input(about),
         ],
     }
@@ -174,27 +176,27 @@ def _level_labels(catalog_entries: Sequence[CatalogEntry]) -> dict[str, str]:
     return {level: f"{level} — {common[level]}" if common.get(level) else level for level in descriptions}
 
 
-def _initial_level(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
+def _initial_level(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> str | None:
     levels = list(dict.fromkeys(o.level for o in catalog_entries))
-    return typed.level if typed.level in levels else (levels[0] if len(levels) == 1 else None)
+    return wanted.level if wanted.level in levels else (levels[0] if len(levels) == 1 else None)
 
 
-def _duration_options(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> list[str]:
+def _duration_options(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> list[str]:
     longest = max((o.max_duration for o in catalog_entries), default=timedelta(hours=1))
     usual = {d for d in USUAL_DURATIONS if d <= longest} | {o.duration for o in catalog_entries} | {longest}
-    return [short_duration(d) for d in sorted(usual | ({typed.duration} if typed.duration else set()))]
+    return [short_duration(d) for d in sorted(usual | ({wanted.duration} if wanted.duration else set()))]
 
 
-def _initial_duration(catalog_entries: Sequence[CatalogEntry], typed: RequestInput) -> str | None:
-    if typed.duration:
-        return short_duration(typed.duration)
+def _initial_duration(catalog_entries: Sequence[CatalogEntry], wanted: RequestInput) -> str | None:
+    if wanted.duration:
+        return short_duration(wanted.duration)
     return short_duration(min(o.duration for o in catalog_entries)) if catalog_entries else None
 
 
-def _reason_input(typed: RequestInput) -> Block:
+def _reason_input(wanted: RequestInput) -> Block:
     element: Block = {"type": "plain_text_input", "action_id": ids.VALUE, "multiline": True, "max_length": REASON_MAX}
-    if typed.reason:
-        element["initial_value"] = truncate(typed.reason, METADATA_REASON)
+    if wanted.reason:
+        element["initial_value"] = truncate(wanted.reason, METADATA_REASON)
     hint = plain("What should an auditor read in a year?", 2000)
     return {"type": "input", "block_id": ids.WHY, "label": plain("Why", 2000), "hint": hint, "element": element}
 
