@@ -170,7 +170,7 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What ``drop_user`` did and then read back from the server.
+    """The result of ``drop_user``, as read back from the server.
 
     ``was_absent`` is True where there was no such user when the drop began. ``sessions_ended`` counts distinct sessions.
     ``left_behind`` names the objects that the user made (``schema.name (table)``), and ``left_with`` is their owner now.
@@ -202,7 +202,7 @@ class ManagedUser:
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """What a user does at the moment.
+    """The present activity of a user.
 
     ``sessions`` counts open sessions on all nodes, ``clients`` are their addresses. ``statements`` is the number of statements that the server
     counted for the user. It is None if the server does not count them.
@@ -215,7 +215,7 @@ class Activity:
 
 
 class Enforced(StrEnum):
-    """What the server itself ends at a user's expiry, without the bot: nothing, new logins, or logins and open sessions."""
+    """The server's own end of a user at its expiry, without the bot: nothing, new logins, or logins and open sessions."""
 
     NOTHING = "nothing"
     LOGIN = "login"
@@ -393,7 +393,7 @@ class Adapter(Protocol):
         """One entry for each name, in the same order. A name without a session or without a user has a count of 0."""
 
     def endpoint(self, level: Level) -> Endpoint:
-        """Where a user of this level logs in. Opens no connection."""
+        """Returns the address where a user of this level logs in. Opens no connection."""
 
     def login(self, username: str, password: str, level: Level) -> Login:
         """Log in as the user at the address of the admin URL. ``doctor --try`` tests a temporary user with it. Raises LoginRefused."""

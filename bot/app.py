@@ -46,7 +46,7 @@ class CannotStart(Exception):
 
 
 def build_context(settings: Settings) -> Context:
-    """What use cases and jobs need. Nothing is opened or connected."""
+    """Builds the context of use cases and jobs. Nothing is opened or connected."""
     token = settings.slack_bot_token.get_secret_value() if settings.slack_bot_token else NO_TOKEN
     client = web_client(token, settings.slack_api_url)
     return Context(
@@ -221,7 +221,7 @@ class App:
         self._reload = asyncio.ensure_future(announce_files(self.context))
 
     async def unready_reasons(self) -> Mapping[str, str]:
-        """Why the bot is not ready, by component. Empty where it is ready."""
+        """The reasons why the bot is not ready, by component. Empty where it is ready."""
         reasons = {}
         try:
             await self.context.ledger.now()

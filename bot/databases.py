@@ -102,7 +102,7 @@ class TlsEntry(StrictModel):
 
 
 class ConnectEntry(StrictModel):
-    """What the requester connects to. ``host`` becomes part of a command that is pasted into a shell, so it is checked."""
+    """The address that the requester connects to. ``host`` becomes part of a command that is pasted into a shell, so it is checked."""
 
     host: Annotated[str, _matching(HOST, "a host is a name or an address, such as orders.db.internal")] | None = None
     port: int | None = Field(default=None, ge=1, le=65535)

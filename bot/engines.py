@@ -24,7 +24,7 @@ GROUP = "dbaccess.engines"
 
 
 class Share(StrEnum):
-    """What a call to a server is for. Each share has its own threads per server, so that no end waits for anything else."""
+    """The purpose of a call to a server. Each share has its own threads per server, so that no end waits for anything else."""
 
     ENDS = "ends"
     GRANTS = "grants"
@@ -86,7 +86,7 @@ class Engines:
         return found.label if found else engine
 
     def enforces(self, engine: str, admin_url: str | None = None) -> Enforced:
-        """What the server itself enforces, as last measured. Before the first measurement: what the engine enforces without set-up."""
+        """The server's own enforcement, as last measured. Before the first measurement: what the engine enforces without set-up."""
         if admin_url is not None and (measured := self._measured.get((engine, admin_url))) is not None:
             return measured
         found = self._classes.get(engine)

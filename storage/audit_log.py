@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class AuditKind(StrEnum):
-    """What an audit event can say."""
+    """The kinds of audit events."""
 
     REQUESTED = "request.asked"
     DECIDED = "request.decided"

@@ -16,7 +16,7 @@ from storage.transitions import Transition
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Who makes the transition, and what the audit event says about it.
+    """The actor of a transition, and its part of the audit event.
 
     ``actor`` is a Slack user id, ``cli:<name>``, or a part of the bot (``bot``, ``clock``, ``policy``, ``directory``, ``lockdown``).
     ``facts`` and ``text`` go into the audit event; ``text`` holds personal data and is stored apart from it.

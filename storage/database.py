@@ -64,7 +64,7 @@ class Database:
 
     @property
     def place(self) -> str:
-        """Where the ledger is, as text for people: the file, or the database and its host."""
+        """The location of the ledger, as text for people: the file, or the database and its host."""
         return str(self.path) if self.is_sqlite else f"{self.url.database} on {self.url.host or 'this machine'}"
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ Json: TypeAlias = Mapping[str, Any]
 
 
 class RequestKind(StrEnum):
-    """What the requester asks for. A grant is an approved request. It has no row of its own."""
+    """The kind of a request. A grant is an approved request. It has no row of its own."""
 
     ACCESS = "access"
     BREAK_GLASS = "break-glass"
@@ -52,7 +52,7 @@ LIVE = frozenset({State.APPROVED, State.ACTIVE, State.REVOKING})
 
 
 class Cause(StrEnum):
-    """Why a request or grant ended: the value of ``ended_because``."""
+    """The reason for the end of a request or grant: the value of ``ended_because``."""
 
     EXPIRED = "expired"
     DONE = "done"
@@ -71,7 +71,7 @@ class Cause(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What one person decided about one request."""
+    """The content of one person's decision about one request."""
 
     APPROVE = "approve"
     DENY = "deny"
@@ -120,7 +120,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Escalation:
-    """When ``after`` has passed since the request, the people in ``to`` may also decide, in any open stage."""
+    """``after`` the request, the people in ``to`` may also decide, in any open stage."""
 
     after: timedelta
     to: tuple[str, ...]
@@ -128,7 +128,7 @@ class Escalation:
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """Who signs off a break-glass grant, and within what time of its start."""
+    """The reviewers of a break-glass grant, and the time they have from its start."""
 
     reviewers: tuple[str, ...]
     within: timedelta
@@ -139,7 +139,7 @@ MAX_TOTAL = timedelta(hours=24)
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What the approval card shows. The request stores its terms, and they never change. The grant gets exactly these terms.
+    """The content of the approval card. The request stores its terms, and they never change. The grant gets exactly these terms.
 
     ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``, ``database`` (if it
     differs), ``settings``. Each decision compares it with the current entry. People are named as in the policy: Slack ids, e-mail
@@ -164,7 +164,7 @@ class Terms:
 
 
 class ReceiptOutcome(StrEnum):
-    """What proves that a grant is over."""
+    """The proof that a grant is over."""
 
     VERIFIED = "verified"
     NOTHING_CREATED = "nothing created"
@@ -173,7 +173,7 @@ class ReceiptOutcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """Why a grant counts as revoked.
+    """The stored proof that a grant is revoked.
 
     VERIFIED: the server was read back at ``read_back_at`` (the server's clock) and the user is gone; the fields are those of
     ``adapters.base.Removal``. NOTHING_CREATED: dbaccess created no user. DECLARED_GONE: an administrator declared that the
@@ -253,7 +253,7 @@ class Request(Draft):
 
     @property
     def unclaimed_at(self) -> datetime | None:
-        """When an active grant ends if nobody reveals its password. None if the rule sets no such limit, or after the reveal."""
+        """The time at which an active grant ends if nobody reveals its password. None if the rule sets no such limit, or after the reveal."""
         within = self.terms.claim_within
         waits = within is not None and self.activated_at is not None and self.claimed_at is None
         return self.activated_at + within if waits and within and self.activated_at else None
@@ -326,7 +326,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageCounts:
-    """What counts towards the policy's limits. The counts do not include break-glass access.
+    """The counts for the policy's limits. They do not include break-glass access.
 
     ``automatic`` maps a rule to the count of this person's requests that it approved automatically in the last 24 hours.
     ``unreviewed`` is the request number of a break-glass grant of this person that nobody has signed off. It may still be pending.

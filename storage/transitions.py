@@ -50,7 +50,7 @@ class Transition(StrEnum):
 
 
 class Obstacle(StrEnum):
-    """Why a transition was not possible."""
+    """The reason why a transition was not possible."""
 
     STATE = "the request is in another state"
     WRONG_KIND = "this transition is for another kind of request"
@@ -116,7 +116,7 @@ TaskPlanner: TypeAlias = Callable[[Request, datetime], TaskPlan | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Cascade:
-    """What a transition does to ``related`` requests in the same transaction.
+    """The effect of a transition on ``related`` requests, in the same transaction.
 
     ``command`` makes their transition from this request (as it is afterwards) and its command; ``tasks`` are planned for them.
     """

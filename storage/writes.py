@@ -83,7 +83,7 @@ def review(_before: Request, _command: object, now: datetime) -> Columns:
 
 
 def cause(_before: Request, command: EndCommand, _now: datetime) -> Columns:
-    """Why the request or grant ends, and who ended it."""
+    """The reason for the end, and the person or part of the bot that ended it."""
     return {"ended_because": command.cause, "ended_by": command.actor, "ended_note": command.note}
 
 

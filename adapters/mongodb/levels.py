@@ -117,7 +117,7 @@ def refuse_dangerous(connection: MongoDBConnection, role: dict[str, str]) -> Non
 
 
 def danger_of(role: dict[str, Any]) -> str | None:
-    """What makes the role too dangerous for a temporary user, with all it inherits; None for a harmless role."""
+    """The reason why the role is too dangerous for a temporary user, with all it inherits; None for a harmless role."""
     for below in role.get("inheritedRoles", ()):
         if below["role"] in BUILT_IN - ALLOWED_ROLES:
             return f"holds {below['role']}@{below['db']}"

@@ -32,7 +32,7 @@ ENFORCING_REMEDY = "use a server that enforces roles"
 
 
 def unsupported(build_info: dict[str, Any]) -> tuple[str, str] | None:
-    """Why this server gets no new grants, and the remedy. None for a supported server.
+    """The reason why this server gets no new grants, and the remedy. None for a supported server.
 
     ``build_info`` is the reply of ``buildInfo``. A version that cannot be read counts as unsupported.
     """

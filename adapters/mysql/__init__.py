@@ -86,7 +86,7 @@ class MySQLFamily:
         return sessions.activity(self.server, usernames)
 
     def endpoint(self, level: Level) -> Endpoint:
-        """Where the requester logs in. The command contains the password, as users of these clients expect."""
+        """The address where the requester logs in. The command contains the password, as users of these clients expect."""
         configured, address = self.target.connect, self.server.address
         host, port = configured.host or address.host, configured.port or address.port
         database = self.server.database_of(level) or ""

@@ -49,7 +49,7 @@ class _Retry:
     ended: set[Any] | None
 
     def attempt(self, step: str, act: Callable[[int], T]) -> T:
-        """What ``act`` returns. ``act`` gets the lock limit in seconds. Raises Blocked where somebody else holds the lock."""
+        """Returns the result of ``act``. ``act`` gets the lock limit in seconds. Raises Blocked where somebody else holds the lock."""
         holders: list[LockHolder] | None = None
         for seconds in LIMITS_OF_A_CHANGE if self.ended is None else LIMITS_OF_AN_END:
             try:

@@ -172,7 +172,7 @@ def _drop_managed_role(server: Server, connection: MySQLConnection, level: Level
 
 @contextmanager
 def _replica_sessions_killed_on_error(server: Server, username: str) -> Iterator[None]:
-    """Where the end fails on the primary, kill the sessions on all replicas that answer, then raise."""
+    """If the end fails on the primary, kill the sessions on all replicas that answer, then raise."""
     try:
         yield
     except ForeignUser:
@@ -215,7 +215,7 @@ def _unnamed_replicas(connection: MySQLConnection) -> list[str]:
 
 
 def replicas_of(connection: MySQLConnection) -> int:
-    """How many servers read the binary log of this one now."""
+    """The number of servers that read the binary log of this one now."""
     query = "SELECT count(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
     return int(connection.value(query) or 0)
 

@@ -207,7 +207,7 @@ def major_version(connection: PostgreSQLConnection) -> int:
 
 
 def unsupported_version(connection: PostgreSQLConnection) -> str | None:
-    """Why the server's version gets no new grants, or None. Users on such a server are still ended."""
+    """The reason why the server's version gets no new grants, or None. Users on such a server are still ended."""
     version = major_version(connection)
     if version >= SUPPORTED_SINCE:
         return None

@@ -44,7 +44,7 @@ SELECT status, left(return_message, 200), start_time > clock_timestamp() - %s::i
 def enforced(
     server: PostgreSQLServer, databases: Sequence[str], *, has_standbys: bool
 ) -> tuple[Enforced, list[Finding]]:
-    """What this server ends by itself, as measured now, with the findings about it."""
+    """The server's own enforcement, as measured now, with the findings about it."""
     for database in dict.fromkeys([server.database, USUAL_DATABASE, *databases]):
         try:
             with server.session(database) as connection:

@@ -48,7 +48,7 @@ from adapters.postgresql.users import find
 
 @dataclass
 class RevocationReport:
-    """What the revocation has done so far. ``on_standbys`` has the ended sessions of each standby, by its reference."""
+    """The progress of a revocation. ``on_standbys`` has the ended sessions of each standby, by its reference."""
 
     sessions: set[SessionKey] = field(default_factory=set)
     on_standbys: dict[str, set[SessionKey]] = field(default_factory=dict)

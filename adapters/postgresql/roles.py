@@ -109,7 +109,7 @@ def may_grant(connection: PostgreSQLConnection, role: str) -> bool:
 
 
 def danger_of_role(connection: PostgreSQLConnection, role: str, *, is_quarantine_role: bool = False) -> str | None:
-    """Why the role may never be given to a temporary user, or None. All roles that it can reach by SET ROLE count.
+    """The reason why the role may never be given to a temporary user, or None. All roles that it can reach by SET ROLE count.
 
     ``is_quarantine_role``: ``role`` is the quarantine role, which ``check`` examines for the other dangers.
     """

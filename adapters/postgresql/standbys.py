@@ -143,7 +143,7 @@ class SessionsToEnd:
 
 @dataclass(kw_only=True)
 class StandbyReport:
-    """What was done on one standby: the ended sessions, and notes for the receipt."""
+    """The result on one standby: the ended sessions, and notes for the receipt."""
 
     reference: str
     sessions: set[SessionKey] = field(default_factory=set)
@@ -193,7 +193,7 @@ def end_sessions(standby: Standby, user: SessionsToEnd) -> StandbyReport:
 
 
 def _obstacle(connection: PostgreSQLConnection, username: str, blocked_at: str) -> AdapterError | None:
-    """Why the user may still log in on this standby, or None where no login can succeed any more."""
+    """The reason why the user may still log in on this standby, or None where no login can succeed any more."""
     may_log_in = value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (username,))
     if not value(connection, "SELECT pg_is_in_recovery()"):
         remedy = f"point its address back to a standby; where it was made a server of its own, there: DROP ROLE {quoted(username)};"

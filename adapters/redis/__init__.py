@@ -64,7 +64,7 @@ from adapters.redis.users import (
 
 
 class NodeReport(NamedTuple):
-    """What ``check`` found on one node. ``mark`` is the node's identity, None where it has none or it was not read."""
+    """The findings of ``check`` on one node. ``mark`` is the node's identity, None where it has none or it was not read."""
 
     version: str
     mark: str | None

@@ -95,7 +95,7 @@ def right_findings(session: Session) -> Iterator[Finding]:
 
 
 def server_findings(session: Session, nodes: Sequence[Node]) -> Iterator[Finding]:
-    """What the server is and how it is set up. ``nodes`` are all nodes of the target."""
+    """Findings about the server and its set-up. ``nodes`` are all nodes of the target."""
     node, server = session.node, session.info("server")
     if server.get("redis_mode", server.get("server_mode")) == "sentinel":
         yield fatal(f"{node} is a Sentinel and holds no data", "name the servers it watches in admin_url and replicas")

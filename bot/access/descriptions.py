@@ -29,7 +29,7 @@ def count(number: int, noun: str) -> str:
 
 
 def describe_receipt(receipt: Receipt) -> str:
-    """What the receipt proves, as one paragraph. The caller adds the time of reading back."""
+    """Describes the proof in the receipt, as one paragraph. The caller adds the time of reading back."""
     if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
         return f"Declared gone by an administrator: {receipt.reason}. Nothing was read back from the server."
     if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
@@ -67,7 +67,7 @@ def describe_state(request: Request, decisions: Sequence[Decision]) -> str:
 
 
 def describe_obstacle(error: NotPossible) -> str:
-    """Why a transition was not possible, as a sentence for the person who wanted it."""
+    """Explains an obstacle in a sentence, for the person who wanted the transition."""
     shown = f"#{error.request.id}"
     sentences = {
         Obstacle.TIMED_OUT: f"{shown} has lapsed: nobody decided in time.",

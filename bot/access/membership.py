@@ -49,7 +49,7 @@ def pin_of(handle: str) -> str:
 
 
 async def read(context: Context, config: Config) -> Membership:
-    """Who is in each group and has each address that the policy names."""
+    """The members of each group, and the owner of each address, that the policy names."""
     members = dict(await context.directory.members(config.directory_names))
     handles = await _handles(context, config)
     for handle in handles:
@@ -85,7 +85,7 @@ async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]
 
 
 async def remembered_groups(context: Context) -> dict[str, frozenset[str]]:
-    """Who was in each group at the last check of ``bot.monitors.groups``, for evaluations without Slack."""
+    """The members of each group at the last check of ``bot.monitors.groups``, for evaluations without Slack."""
     found: dict[str, frozenset[str]] = {}
     for name in await context.ledger.seen_names("group:"):
         if (people := await context.ledger.seen(name)) is not None:

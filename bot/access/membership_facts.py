@@ -24,7 +24,7 @@ ALERT_PAUSE = timedelta(hours=1)
 
 
 async def gather(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
-    """Who is in each group and has each address that the policy names. A name without an answer stays unknown.
+    """The members of each group, and the owner of each address, that the policy names. A name without an answer stays unknown.
 
     ``tally`` counts what the requester and the database have already; None where limits do not matter.
     """

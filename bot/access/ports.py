@@ -49,7 +49,7 @@ class Directory(Protocol):
         """Those of ``people`` who are not in the channel and so do not see its messages. Raises DirectoryUnavailable."""
 
     async def members(self, names: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Who is in each of these groups (``S…`` ids, ``@handles``), or has this e-mail address (one person, or nobody).
+        """The members of each of these groups (``S…`` ids, ``@handles``), or the owner of each e-mail address (one person, or nobody).
 
         A name without an answer is missing in the result: that means unknown, never nobody. Never raises. Groups are at
         most one minute old, addresses some minutes.
@@ -87,7 +87,7 @@ class MessageGone(Undeliverable):
 
 @dataclass(frozen=True, kw_only=True)
 class Posted:
-    """Where a message is: a channel (``C…``, or ``D…`` for a DM) and its ts."""
+    """The place of a message: a channel (``C…``, or ``D…`` for a DM) and its ts."""
 
     channel: str
     ts: str
@@ -95,7 +95,7 @@ class Posted:
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """What a message shows. ``bot.notifications.notices`` has one class for each kind."""
+    """The content of a message. ``bot.notifications.notices`` has one class for each kind."""
 
 
 class Messenger(Protocol):

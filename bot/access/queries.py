@@ -84,7 +84,7 @@ async def status(context: Context, person: Person, request_id: int) -> StatusVie
 
 
 async def sessions(context: Context, request: Request) -> int | None:
-    """How many sessions the user has now. None where the server does not answer within ``ACTIVITY_TIMEOUT_SECONDS``."""
+    """The number of sessions that the user has now. None where the server does not answer within ``ACTIVITY_TIMEOUT_SECONDS``."""
     if request.state is not State.ACTIVE or request.username is None:
         return None
     username = request.username
@@ -134,7 +134,7 @@ def levels(context: Context, database: str) -> tuple[str, ...]:
 async def explain(
     context: Context, person: Person, wanted: RequestInput, *, other: str | None = None
 ) -> questions.Allowed | questions.NotAllowed | questions.MissingPart:
-    """Which rule answers this request of ``person`` (or of ``other``), and why. Nothing is requested.
+    """The rule that answers this request of ``person`` (or of ``other``), and why. Nothing is requested.
 
     Raises Refused where the person asks for ``other`` and is neither an approver of that database nor an admin.
     """

@@ -50,7 +50,7 @@ class JobContext:
 
     @property
     def tries(self) -> int:
-        """How many times this task has run, this run included."""
+        """The number of times that this task has run, this run included."""
         return self.claim.task.attempts
 
     async def request(self) -> Request:

@@ -62,7 +62,7 @@ log = structlog.get_logger(__name__)
 
 
 def slots_for(slot: Slot) -> int:
-    """How many tasks may run at a time in slots of this kind."""
+    """The number of tasks that may run at a time in slots of this kind."""
     return SLOTS[slot.pool == SLACK, slot.priority][slot.is_retry]
 
 

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class StrayKind(StrEnum):
-    """How a user on a server and the ledger differ."""
+    """The difference between a user on a server and the ledger."""
 
     ORPHAN = "orphan"
     MISSING = "missing"
@@ -56,7 +56,7 @@ class Stray:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """What a sweep found. ``unanswered``: by name of the database, why its server was not checked."""
+    """The result of a sweep. ``unanswered``: by name of the database, why its server was not checked."""
 
     servers: int
     users: int

@@ -48,7 +48,7 @@ async def card_notice(context: Context, request: Request) -> CardNotice:
 
 
 async def waits_for(context: Context, request: Request, decisions: tuple[Decision, ...]) -> tuple[str, ...]:
-    """Who may decide the open stage now, as the policy in force names them; groups and addresses as Slack can mention them."""
+    """The people who may decide the open stage now, as the policy in force names them; groups and addresses as Slack can mention them."""
     stage, config = open_stage(request, decisions), context.files.config
     if stage is None:
         return ()

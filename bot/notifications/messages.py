@@ -21,7 +21,7 @@ async def record_posted(context: Context, message: Message, posted: Posted, requ
 
 
 def place_of(message: Message) -> Posted:
-    """Where a posted message is."""
+    """The place of a posted message."""
     assert message.ts is not None, "only a posted message has a place"
     return Posted(channel=message.channel, ts=message.ts)
 

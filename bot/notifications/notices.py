@@ -111,7 +111,7 @@ class FeedNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class AlertNotice(Notice):
-    """What is wrong, since when, how often it was tried, and what to do now, as steps. Plain text without secrets."""
+    """The problem, since when, how often it was tried, and what to do now, as steps. Plain text without secrets."""
 
     what: str
     since: datetime | None = None

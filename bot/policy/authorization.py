@@ -209,7 +209,7 @@ def current_stages(config: Config, request: Request) -> tuple[Stage, ...]:
 
 
 def current_review(config: Config, request: Request) -> Review | None:
-    """Who signs off a break-glass grant, by the rule of today. Where the rule is gone, by the rule at the time of the request."""
+    """The reviewers of a break-glass grant, by the rule of today. Where the rule is gone, by the rule at the time of the request."""
     rule = current_rule(config, request)
     return (rule.review if rule else None) or request.terms.review
 
@@ -217,7 +217,7 @@ def current_review(config: Config, request: Request) -> Review | None:
 def current_approvers(
     config: Config, request: Request, facts: Facts, *, at: datetime, stage: int | None = None
 ) -> frozenset[str]:
-    """Who may decide now, in one stage or in all, without the requester."""
+    """The people who may decide now, in one stage or in all, without the requester."""
     stages = current_stages(config, request)
     chosen = stages if stage is None else stages[stage : stage + 1]
     named = [who for one in chosen for who in one.approvers]
@@ -239,7 +239,7 @@ def regular_approvers(config: Config, request: Request, facts: Facts) -> frozens
 
 
 def reviewers(config: Config, request: Request, facts: Facts) -> frozenset[str]:
-    """Who may sign off, without the requester."""
+    """The people who may sign off, without the requester."""
     review = current_review(config, request)
     return facts.expand(review.reviewers if review else ()) - {request.requester_id}
 

@@ -34,7 +34,7 @@ def catalog_entries(
     *,
     database: str | None = None,
 ) -> tuple[CatalogEntry, ...]:
-    """What the person may request, in the order of databases.yml.
+    """The levels that the person may request, in the order of databases.yml.
 
     The catalog leaves out what a rule refuses outright, and what depends on a group with unknown members.
     """

@@ -16,7 +16,7 @@ from storage.transitions import open_stage
 
 
 class ReplayOutcome(StrEnum):
-    """What the other policy answers. The values are part of the JSON output."""
+    """The answer of the other policy. The values are part of the JSON output."""
 
     SAME = "as before"
     REFUSED = "refused"

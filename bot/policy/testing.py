@@ -40,7 +40,7 @@ class PolicyTestResult:
 
     @property
     def difference(self) -> str:
-        """What was expected and what came, in one line; empty where the test passed."""
+        """The expected and the actual result, in one line; empty where the test passed."""
         if self.passed:
             return ""
         wanted = f"{self.entry.expect}{f' by “{self.entry.rule}”' if self.entry.rule else ''}"

@@ -219,7 +219,7 @@ def warnings(
     rules: tuple[Rule, ...],
     databases: Mapping[str, DatabaseEntry],
 ) -> Iterator[Problem]:
-    """What deserves attention. Warnings do not stop the files from coming into force."""
+    """The warnings. They do not stop the files from coming into force."""
     yield from _handle_warnings(policy_file, policy)
     above: dict[str, list[Rule]] = {name: [] for name in databases}
     for number, rule in enumerate(rules):

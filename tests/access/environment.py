@@ -242,7 +242,7 @@ class AccessEnvironment:
         return self.server.login(str(request.username), notice.password)
 
     def message(self, who: str = ADA) -> Notice:
-        """What the credential message shows now."""
+        """The present content of the credential message."""
         return next(
             n for n in self.messenger.on(who) if isinstance(n, PreparingNotice | CredentialsNotice | ClosedNotice)
         )
