@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,20 +23,49 @@ LIVE, EXTENSION, WAITING = 5, 6, 7
 """Ids of requests in the dump. 1 to 3 are revoked: verified, declared gone, never started. 4 is denied."""
 
 
-@pytest.fixture
-async def old(ledger_url: str) -> AsyncIterator[Ledger]:
-    """The ledger of version 0.1.0, migrated."""
+def restore(ledger_url: str, change: str = "") -> None:
+    """The ledger of version 0.1.0, before the migration. ``change`` is one statement that is run on it."""
     if ledger_url.startswith("sqlite"):
         connection = sqlite3.connect(ledger_url.removeprefix("sqlite+aiosqlite:///"))
-        connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text())
+        connection.executescript((DUMPS / "0.1.0.sqlite.sql").read_text() + change)
         connection.close()
-    else:
-        with psycopg.connect(ledger_url.replace("+psycopg", ""), autocommit=True) as server:
-            server.execute((DUMPS / "0.1.0.postgresql.sql").read_bytes())
+        return
+    with psycopg.connect(ledger_url.replace("+psycopg", ""), autocommit=True) as server:
+        server.execute((DUMPS / "0.1.0.postgresql.sql").read_bytes())
+        if change:
+            server.execute(change.encode())
+
+
+@asynccontextmanager
+async def migrated(ledger_url: str) -> AsyncIterator[Ledger]:
     ledger = Ledger(ledger_url, clock=TurnableClock(MADE_AT + timedelta(hours=1)))
     await ledger.open(create=True)
     yield ledger
     await ledger.close()
+
+
+@pytest.fixture
+async def old(ledger_url: str) -> AsyncIterator[Ledger]:
+    """The ledger of version 0.1.0, migrated."""
+    restore(ledger_url)
+    async with migrated(ledger_url) as ledger:
+        yield ledger
+
+
+async def test_pending_break_glass_request_gets_the_task_that_grants_it(ledger_url: str) -> None:
+    """In version 0.1.0, posting its card granted it."""
+    restore(ledger_url, f"UPDATE requests SET kind = 'break-glass' WHERE id = {WAITING}")
+    async with migrated(ledger_url) as ledger:
+        found = [task for task in await ledger.tasks() if task.kind is TaskKind.GRANT_BREAK_GLASS]
+        assert [(task.request_id, task.lock_key, dict(task.payload)) for task in found] == [
+            (WAITING, f"slack:{WAITING}", {})
+        ]
+        assert found[0].due_at <= await ledger.now()
+
+
+async def test_no_other_request_gets_such_a_task(old: Ledger) -> None:
+    kinds = {task.kind for task in await old.tasks()}
+    assert not kinds & {TaskKind.AUTO_APPROVE, TaskKind.GRANT_BREAK_GLASS}
 
 
 async def test_requests_have_the_same_states_and_receipts(old: Ledger) -> None:

@@ -1,5 +1,6 @@
 """Columns get the names that the code uses; what queries filter on becomes a column; receipts get their outcome.
 
+Automatic approval and break-glass access become tasks of their own: a pending request that waits for one gets its task.
 A row that cannot be read keeps NULL in the new columns: it must not keep the bot from starting, since other grants have to end.
 """
 
@@ -35,6 +36,26 @@ def upgrade() -> None:
     for column in ADDED:
         op.add_column("requests", column)
     _fill()
+    _plan_grants()
+
+
+def _plan_grants() -> None:
+    requests = sa.table(
+        "requests", sa.column("id"), sa.column("kind"), sa.column("requested_at"), sa.column("state"),
+        sa.column("is_automatic", sa.Boolean()),
+    )  # fmt: skip
+    tasks = sa.table(
+        "tasks", sa.column("payload", sa.JSON()),
+        *map(sa.column, ("kind", "lock_key", "request_id", "due_at", "created_at", "attempts")),
+    )  # fmt: skip
+    waits = sa.or_(requests.c.kind == "break-glass", requests.c.is_automatic)
+    connection = op.get_bind()
+    found = connection.execute(sa.select(requests).where(requests.c.state == "pending", waits)).mappings().all()
+    for row in found:
+        kind = "grant_break_glass" if row["kind"] == "break-glass" else "auto_approve"
+        at = row["requested_at"]  # past, so due at once
+        values = {"kind": kind, "lock_key": f"slack:{row['id']}", "request_id": row["id"], "payload": {}}
+        connection.execute(sa.insert(tasks).values(**values, due_at=at, created_at=at, attempts=0))
 
 
 def _fill() -> None:
