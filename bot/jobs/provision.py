@@ -2,8 +2,8 @@
 
 The order of the steps: post the credential message without credentials, connect to the server, make the transition START
 (it writes the expiry once), create the user, fill the message, make the transition ACTIVATE. If the bot crashes after any
-step, the runner claims the task again, and the job continues from the state in the ledger. Only ``_create_and_deliver``
-holds the password. A retry makes a new password and overwrites the message.
+step, the runner claims the task again, and the job continues from the state in the ledger. The password is made in
+``_create_and_deliver`` and ends with it. A retry makes a new password and overwrites the message.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ async def _is_member(job: JobContext, request: Request) -> bool:
         raise Retry("Slack did not say whether the requester is still a member") from None
 
 
-# Only this function holds the password.
+# The password is made here and ends with this call.
 
 
 async def _create_and_deliver(context: Context, job: JobContext, request: Request, message: Message) -> None:
