@@ -25,21 +25,21 @@ numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def kept(postgresql15: PostgresServer) -> PostgresServer:
+def ledger_server_of_the_pooler(postgresql15: PostgresServer) -> PostgresServer:
     with postgresql15.admin() as c:
         c.execute(f"CREATE ROLE {KEEPER} LOGIN PASSWORD '{KEEPER_PASSWORD}'".encode())
     return postgresql15
 
 
 @pytest.fixture(scope="module", params=["session", "transaction"])
-def pooler(request: pytest.FixtureRequest, kept: PostgresServer) -> Iterator[PgBouncer]:
-    yield from had(lambda: pgbouncer.start(kept, request.param, users={KEEPER: KEEPER_PASSWORD}))
+def pooler(request: pytest.FixtureRequest, ledger_server_of_the_pooler: PostgresServer) -> Iterator[PgBouncer]:
+    yield from had(lambda: pgbouncer.start(ledger_server_of_the_pooler, request.param, users={KEEPER: KEEPER_PASSWORD}))
 
 
 @pytest.fixture
-def ledger_url(kept: PostgresServer, pooler: PgBouncer) -> str:
+def ledger_url(ledger_server_of_the_pooler: PostgresServer, pooler: PgBouncer) -> str:
     database = f"kept_{pooler.mode}_{next(numbers)}"
-    with kept.admin() as c:
+    with ledger_server_of_the_pooler.admin() as c:
         c.execute(f"CREATE DATABASE {database} OWNER {KEEPER}".encode())
     return pooler.url(KEEPER, KEEPER_PASSWORD, database).replace("postgresql://", "postgresql+psycopg://")
 
