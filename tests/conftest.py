@@ -54,7 +54,7 @@ def _is_there(version: int) -> bool:
 
 
 class Server(Protocol):
-    """What the servers of all engines have in common."""
+    """The common part of the servers of all engines."""
 
     def remove(self) -> None:
         """Stop the server and remove its files."""

@@ -1,4 +1,4 @@
-"""The tests that every adapter must pass. They judge by logging in as the temporary user on a real server.
+"""The tests that every adapter must pass. They check by logging in as the temporary user on a real server.
 
 A package that brings an engine subclasses ``AdapterContract`` in its own tests and gives it a fixture ``harness``, an
 ``adapters.harness.EngineHarness``. The suite needs pytest and a server, and nothing of the application::

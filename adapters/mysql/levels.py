@@ -23,17 +23,17 @@ PRIVILEGES = frozenset(
         "CREATE VIEW", "SHOW VIEW", "CREATE TEMPORARY TABLES", "LOCK TABLES", "EXECUTE",
     }
 )  # fmt: skip
-"""What a level may grant. EVENT, TRIGGER and CREATE ROUTINE are left out because what they create runs on after the user is gone; the rest administers servers."""
+"""Privileges that a level may grant. EVENT, TRIGGER and CREATE ROUTINE are left out because what they create runs on after the user is gone; the rest administers servers."""
 
 NOT_ON_TABLES = frozenset({"CREATE TEMPORARY TABLES", "LOCK TABLES", "EXECUTE"})
 ON_WHOLE_SERVER = frozenset(
     {"SELECT", "SHOW VIEW", "SHOW DATABASES", "EXECUTE", "CREATE TEMPORARY TABLES", "REFERENCES", "SHOW_ROUTINE", "SHOW CREATE ROUTINE"}
 )  # fmt: skip
-"""What a role may have on ``*.*``. With more, a user could outlive the grant, end the sessions of others, write the tables of accounts, or lock them:
+"""Privileges that a role may have on ``*.*``. With more, a user could outlive the grant, end the sessions of others, write the tables of accounts, or lock them:
 LOCK TABLES on ``mysql.user`` and BACKUP_ADMIN hold up the end of every user. On single databases these privileges are safe."""
 
 READS = frozenset({"SELECT", "SHOW VIEW"})
-"""What a role may have on the server's own schema and on ``ops_schema``, which contains the users' events."""
+"""Privileges that a role may have on the server's own schema and on ``ops_schema``, which contains the users' events."""
 
 SYSTEM = "mysql"
 LASTING_PRIVILEGES = frozenset({"EVENT", "TRIGGER", "CREATE ROUTINE", "ALTER ROUTINE"})

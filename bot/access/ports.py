@@ -25,7 +25,7 @@ class Person:
 
     @property
     def is_operator(self) -> bool:
-        """The person uses the command line. Whoever can run it controls the ledger and the configuration already."""
+        """The person uses the command line. A person who can run it controls the ledger and the configuration already."""
         return self.id.startswith("cli:")
 
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from storage.records import Request, RequestKind, Terms
 
 Subject: TypeAlias = Literal["what", "duration", "reason", "ticket", "hours", "limits", "people"]
-"""What a refusal is about. Forms show the refusal at the field of this subject."""
+"""The subject of a refusal. Forms show the refusal at the field of this subject."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ async def test_approval_stays_while_its_stage_names_the_group(staged: AccessEnvi
     assert (await staged.approve(request, SECOND)).state is State.APPROVED
 
 
-# What the ask was about means the same at the click (R18).
+# The subject of a request means the same at the click (R18).
 
 
 @pytest.mark.parametrize(

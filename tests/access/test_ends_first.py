@@ -205,7 +205,7 @@ async def is_revoked(environment: AccessEnvironment, request: Request) -> bool:
     return (await environment.now(request)).state is State.REVOKED
 
 
-# What a lost claim may have left.
+# Leftovers of a lost claim.
 
 
 async def test_failing_repair_of_an_ended_user_raises_an_alert(environment: AccessEnvironment) -> None:

@@ -1,6 +1,6 @@
 """Nothing starves the end of a grant: neither a hanging server, nor a hanging Slack, nor many other tasks.
 
-What hangs here is held by the test, and is let go when the test is over. So the order is certain and nothing waits for
+The tests hold the calls that hang, and release them at the end. So the order is certain and nothing waits for
 a time: the end that is looked at comes while everything else still hangs.
 """
 

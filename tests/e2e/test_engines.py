@@ -31,7 +31,7 @@ LEVELS = {"readonly": "Read the shop", "write": "Change the shop"}
 
 
 class EngineHarness(Protocol):
-    """What these tests need of the harness of any engine."""
+    """The part of an engine's harness that these tests need."""
 
     def login(self, username: str, password: str) -> Session: ...
     def login_by(self, command: str) -> str: ...

@@ -302,7 +302,7 @@ class FakeSlack:
         person = self.workspace.users[user]
         return {"id": user, "username": person["name"], "name": person["name"], "team_id": person["team_id"]}
 
-    # What people see.
+    # The view of people.
 
     def messages(self, channel: str) -> list[dict[str, Any]]:
         return [json.loads(json.dumps(m)) for m in self.workspace.messages.get(channel, {}).values()]

@@ -63,7 +63,7 @@ def allowed(answer: Evaluation) -> Allowed:
     return answer
 
 
-# Which rule answers.
+# The rule that answers.
 
 
 def test_allowed_request_carries_the_terms_of_its_rule(config: Config) -> None:

@@ -56,7 +56,7 @@ CHANGE_TEXTS: dict[str, str] = {
     AuditKind.REVOKING: "#{} is being ended.",
     AuditKind.SIGNED_OFF: "#{} was signed off.",
 }
-"""What the reply to an unexpected error says about the person's own audit events."""
+"""The part of the reply to an unexpected error about the person's own audit events."""
 PLANNED_COMMANDS = ("pending", "report", "lockdown", "unlock")
 
 

@@ -65,7 +65,7 @@ def secured() -> Iterator[Secured]:
 
 
 def output_of(client: Flavour, options: list[str], home: Path) -> str:
-    """What the client prints: its errors, or the account it logged in as. MariaDB's client is not installed, so it gets the folder of its plugins."""
+    """The output of the client: its errors, or the account it logged in as. MariaDB's client is not installed, so it gets the folder of its plugins."""
     environment, own = {"HOME": str(home)}, ["--no-defaults"]
     if client is mysql.MARIADB:
         root = client.root()

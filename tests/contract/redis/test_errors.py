@@ -31,7 +31,7 @@ def driver_errors() -> list[type[RedisError]]:
 
 
 def translated(harness: EngineHarness, error: BaseException) -> AdapterError:
-    """What a session raises when the driver raises ``error``."""
+    """The error that a session raises when the driver raises ``error``."""
     with pytest.raises(AdapterError) as caught, harness.adapter().nodes[0].session():
         raise error
     return caught.value
