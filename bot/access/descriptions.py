@@ -66,6 +66,11 @@ def describe_state(request: Request, decisions: Sequence[Decision]) -> str:
     }[request.state]
 
 
+def describe_end(request: Request) -> str:
+    """Says that the end of a grant has come, where its revocation is late."""
+    return f"#{request.id} has reached its end."
+
+
 def describe_obstacle(error: NotPossible) -> str:
     """Explains an obstacle in a sentence, for the person who wanted the transition."""
     shown = f"#{error.request.id}"
@@ -74,6 +79,7 @@ def describe_obstacle(error: NotPossible) -> str:
         Obstacle.ALREADY_DECIDED: f"You have decided {shown} before. A person decides once.",
         Obstacle.GRANT_ENDED: f"{shown} is too late: the access it would have extended has ended.",
         Obstacle.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
+        Obstacle.ENDED: describe_end(error.request),
         Obstacle.REVIEWED: f"{shown} was signed off before.",
         Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
     }

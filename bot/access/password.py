@@ -7,7 +7,7 @@ import string
 
 from adapters.base import Adapter, AdapterError, Endpoint
 from bot.access.context import Context
-from bot.access.descriptions import describe_obstacle, describe_state
+from bot.access.descriptions import describe_end, describe_obstacle, describe_state
 from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import Person
 from bot.access.targets import level_of, target_of
@@ -31,8 +31,9 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     if request.requester_id != person.id:
         raise UnknownRequest(f"#{request.id}")
     request = await context.ledger.request(request.id)
-    if request.terms.delivery == "reveal" or not await _is_usable(context, request):
+    if request.terms.delivery == "reveal":
         raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
+    await _check_usable(context, request)
     plan = TaskPlan(
         kind=TaskKind.RENEW_PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
     )
@@ -49,15 +50,16 @@ async def revealable(context: Context, person: Person, request: Request) -> Requ
     request = await context.ledger.request(request.id)
     if request.terms.delivery != "reveal":
         raise Refused(f"The password of #{request.id} is in its credential message.")
-    if not await _is_usable(context, request):
-        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
+    await _check_usable(context, request)
     return request
 
 
-async def _is_usable(context: Context, request: Request) -> bool:
-    """ACTIVE and before its end. The state alone is not enough: a revocation may be late."""
-    is_before_end = request.expires_at is not None and await context.ledger.now() < request.expires_at
-    return request.state is State.ACTIVE and is_before_end
+async def _check_usable(context: Context, request: Request) -> None:
+    """Raises TooLate unless the grant is ACTIVE and before its end. The state alone is not enough: a revocation may be late."""
+    if request.state is not State.ACTIVE:
+        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
+    if request.expires_at is None or await context.ledger.now() >= request.expires_at:
+        raise TooLate(describe_end(request))
 
 
 async def reveal(context: Context, person: Person, request: Request) -> ShownPassword:

@@ -109,7 +109,7 @@ async def post_card_copy(context: Context, job: JobContext, message: Message, re
 
 async def _post_to_approvers(context: Context, job: JobContext, request: Request, error: Undeliverable) -> None:
     """The bot cannot post in the channel: every approver gets the card as a DM, and the requester is notified."""
-    if request.state is State.PENDING:
+    if request.state is State.PENDING and request.terms.stages:  # nobody is asked about other requests
         approvers = set(sorted(await _approvers(context, request))[:COPIES_MAX])
         is_posted = any(await _post_first_copies(context, job, request, approvers))
         await post_to_requester(

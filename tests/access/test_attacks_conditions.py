@@ -118,18 +118,18 @@ async def test_no_password_is_shown_after_the_end(environment: AccessEnvironment
     request = await environment.granted()
     await password.reveal(environment.context, await environment.person(ADA), request)
     environment.clock.at += 2 * HOUR  # its end has not been carried out yet
-    assert isinstance(
-        await refusal_of(password.reveal(environment.context, await environment.person(ADA), request)), TooLate
-    )
+    refusal = await refusal_of(password.reveal(environment.context, await environment.person(ADA), request))
+    assert isinstance(refusal, TooLate)
+    assert str(refusal) == f"#{request.id} has reached its end."
     assert len(await recorded(environment, AuditKind.PASSWORD_SHOWN)) == 1
 
 
 async def test_no_password_is_renewed_after_the_end(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.clock.at += 2 * HOUR
-    assert isinstance(
-        await refusal_of(password.renew(environment.context, await environment.person(ADA), request)), TooLate
-    )
+    refusal = await refusal_of(password.renew(environment.context, await environment.person(ADA), request))
+    assert isinstance(refusal, TooLate)
+    assert str(refusal) == f"#{request.id} has reached its end."
 
 
 @open_fault("R14", "the membership of the requester is checked before a grant and not before an extension")

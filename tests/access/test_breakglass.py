@@ -8,7 +8,7 @@ import pytest
 
 from bot.access import extend, request_access, review, revoke, use_case_types
 from bot.access.errors import Refused, TooLate
-from bot.access.ports import Delayed, Notice, Undeliverable
+from bot.access.ports import Delayed, DeliveryError, Notice, Undeliverable
 from bot.notifications.notices import AlertNotice, CardNotice, GrantedNotice, ReviewNotice
 from storage.audit_log import AuditKind
 from storage.records import Request, RequestKind, State
@@ -138,6 +138,19 @@ async def test_break_glass_waits_for_a_slow_slack(environment: AccessEnvironment
     environment.messenger.refuse = lambda _place, _notice: None
     await environment.turn(minutes=2)
     assert (await environment.now(request)).state is State.ACTIVE
+
+
+async def test_nobody_is_said_to_be_asked_about_break_glass(environment: AccessEnvironment) -> None:
+    """While a reviewer's message is delayed, a closed channel is an alert, and no message to the requester about approvers."""
+
+    def refuse(place: str, _notice: Notice) -> DeliveryError | None:
+        return Delayed("slow") if place == SECOND else Undeliverable("closed") if place == CARDS else None
+
+    environment.messenger.refuse = refuse
+    request = await used_break_glass(environment)
+    assert request.state is State.PENDING
+    assert environment.messenger.on(ALERTS)
+    assert environment.messenger.on(ADA) == []
 
 
 async def test_break_glass_is_not_counted_in_the_limits(environment: AccessEnvironment) -> None:
