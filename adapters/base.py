@@ -14,7 +14,7 @@ Errors::
 
     AdapterError
      ├─ ServerDown       no usable answer: try again later
-     │   └─ Blocked      the server answers, but a lock or a session that does not end delays this step
+     ├─ Blocked          the server answers, but a lock or a session that does not end delays this step
      ├─ Rejected         the server or the adapter refuses, and will refuse again
      │   └─ WrongServer  the server is not the one on which the grant was made
      ├─ ForeignUser      the user has the mark of another ledger, or no mark
@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, Self
+
+from adapters.level_state import LevelState
 
 CREATE_LIMIT_SECONDS = 10.0
 """The time limit of each statement of ``create_user``. After this time, a create statement with a lost answer has run or never runs."""
@@ -50,7 +52,8 @@ class Level:
     """An access level: ``roles`` that exist on the server, or ``grants`` for which the adapter keeps a managed role.
 
     ``database`` is set if the level applies to another database of the server than ``Target.connect.database``.
-    ``settings`` become settings of the user, for example ``statement_timeout``.
+    ``settings`` become settings of the user, for example ``statement_timeout``. ``set_role``: the user may act as the level's roles
+    (PostgreSQL 16 and later, where a user may not by default).
     """
 
     name: str
@@ -58,6 +61,7 @@ class Level:
     grants: tuple[PrivilegeGrant, ...] = ()
     database: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    set_role: bool = False
     description: str = ""
 
     @classmethod
@@ -271,15 +275,15 @@ class ServerDown(AdapterError):
         self.is_ambiguous = is_ambiguous
 
 
-class Blocked(ServerDown):
+class Blocked(AdapterError):
     """The server answers, but a lock of another session, or a killed session that has not ended, delays this step. Other users are not affected.
 
     ``what`` names that session where the server shows it. ``remedy`` is the statement that ends the delay, where there is one.
     """
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
-        super().__init__(what)
-        self.args = (f"{what}; {remedy}" if remedy else what,)
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what = what
         self.remedy = remedy
 
 
@@ -355,6 +359,12 @@ class Adapter(Protocol):
         If an engine has no such string, the first call stores a random string on the server.
         """
 
+    def level_state(self, level: Level) -> LevelState:
+        """Describe what a user of this level could change in a way that outlives the user. Empty where the engine has nothing of the kind.
+
+        The application stores it before the user is created and passes it to ``drop_user``.
+        """
+
     def create_user(self, spec: UserSpec) -> None:
         """Create the user. If the user exists, complete or replace it.
 
@@ -375,15 +385,21 @@ class Adapter(Protocol):
         Open sessions stay. Raises Rejected where the user is absent, and never creates it. Raises ForeignUser as ``create_user`` does.
         """
 
-    def drop_user(self, username: str, level: Level) -> Removal:
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """End the user's sessions, block its login, end its sessions on all replicas until none is left, drop it, and read everything back.
 
         After a return, the user and its sessions are gone. For an absent user, it returns ``was_absent``. It ignores the version of the
-        server and the findings of ``check``.
+        server and the findings of ``check``. ``before`` is the level's state before the user was created; the notes name the differences.
 
         The caller guarantees one of two facts: its ledger stored START for this user on this server, or ``list_users`` showed the mark of its
         ledger. So the verb also drops a user whose mark is missing or unreadable. Raises ForeignUser if the mark names another ledger, and
         Blocked if a lock or a session that does not end delays the drop.
+        """
+
+    def drop_leftovers(self) -> list[str]:
+        """Drop what ended users left on the server and what nobody needs any more, such as managed roles without a user.
+
+        Returns a sentence for each thing that was dropped. An error on one thing does not stop the others. No end needs this verb.
         """
 
     def list_users(self) -> list[ManagedUser]:

@@ -23,6 +23,7 @@ from adapters.base import (
     UserSpec,
     username_pattern,
 )
+from adapters.level_state import LevelState
 from adapters.mongodb import rights, sessions, users
 from adapters.mongodb.connection import DEFAULT_PORT, UNMARKED, MongoDBLogin, Server, identity, log_in, mark
 from adapters.mongodb.levels import level_database
@@ -59,6 +60,10 @@ class MongoDB:
                 refuse_unenforced_roles(self.server)
             return mark(connection, self.server.users)
 
+    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
+        """Empty: nothing is described yet."""
+        return LevelState()
+
     def create_user(self, spec: UserSpec) -> None:
         """One command: the user has all its roles, or does not exist. Raises Rejected on a server before 7.0."""
         users.create(self.server, spec)
@@ -71,9 +76,13 @@ class MongoDB:
         """Writes the end into the mark for people to read: the server does not act on it."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level) -> Removal:
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - the states are not compared yet
         """See ``users.drop``. Works on servers of every version."""
         return users.drop(self.server, username, level)
+
+    def drop_leftovers(self) -> list[str]:
+        """Nothing: no leftovers are dropped yet."""
+        return []
 
     def list_users(self) -> list[ManagedUser]:
         """All users whose names dbaccess makes, of every ledger: the caller compares ``ledger``. Works on servers of every version."""

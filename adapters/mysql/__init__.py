@@ -23,6 +23,7 @@ from adapters.base import (
     UserSpec,
     username_pattern,
 )
+from adapters.level_state import LevelState
 from adapters.mysql import revoke, rights, sessions, users
 from adapters.mysql.connection import MySQLLogin, Server, log_in_as
 from adapters.mysql.dialect import Dialect
@@ -54,6 +55,10 @@ class MySQLFamily:
         with self.server.session() as connection:
             return self.server.identity(connection)
 
+    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
+        """Empty: nothing is described yet."""
+        return LevelState()
+
     def create_user(self, spec: UserSpec) -> None:
         """Create the account locked; unlock it in the last step."""
         users.create(self.server, spec)
@@ -66,9 +71,13 @@ class MySQLFamily:
         """Move the event to ``remaining`` seconds from now, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level) -> Removal:
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - the states are not compared yet
         """See ``revoke``. The server's version is not looked at."""
         return revoke.drop(self.server, username, level)
+
+    def drop_leftovers(self) -> list[str]:
+        """Nothing: no leftovers are dropped yet."""
+        return []
 
     def list_users(self) -> list[ManagedUser]:
         """All users whose name matches the pattern; the caller compares ``ledger``. The server's version is not looked at."""

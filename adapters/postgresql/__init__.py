@@ -24,6 +24,7 @@ from adapters.base import (
     UserSpec,
     username_pattern,
 )
+from adapters.level_state import LevelState
 from adapters.postgresql import revoke, rights, standbys, users
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.levels import level_database
@@ -51,6 +52,10 @@ class PostgreSQL:
         with self.server.session() as connection:
             return identity(connection)
 
+    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
+        """Empty: nothing is described yet."""
+        return LevelState()
+
     def create_user(self, spec: UserSpec) -> None:
         """See ``users.create``: one transaction creates the complete user, or none."""
         users.create(self.server, spec)
@@ -63,9 +68,13 @@ class PostgreSQL:
         """Sets VALID UNTIL, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level) -> Removal:
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - the states are not compared yet
         """See ``revoke.drop``."""
         return revoke.drop(self.server, username, level)
+
+    def drop_leftovers(self) -> list[str]:
+        """Nothing: no leftovers are dropped yet."""
+        return []
 
     def list_users(self) -> list[ManagedUser]:
         """All users whose name matches the pattern. The caller decides by ``ledger`` whose they are."""

@@ -37,6 +37,7 @@ from adapters.base import (
     WrongServer,
     username_pattern,
 )
+from adapters.level_state import LevelState
 from adapters.redis.findings import (
     fatal,
     level_findings,
@@ -135,6 +136,10 @@ class Redis:
         _refuse_unsupported(session)
         return mark_server(session)
 
+    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
+        """Empty: nothing is described yet."""
+        return LevelState()
+
     def create_user(self, spec: UserSpec) -> None:
         """Creates the user on every node, or after an error on some. On each node one atomic statement sets all of the user."""
         rules = rules_of(spec.level)
@@ -160,7 +165,7 @@ class Redis:
         """Adds a mark with the new end. The last mark is the valid one."""
         self._update_user(username, lambda session, user: (self._mark_rule(session, user.request_id or 0, remaining),))
 
-    def drop_user(self, username: str, level: Level) -> Removal:  # noqa: ARG002 - a Redis user leaves nothing that depends on its level
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - a Redis user leaves nothing that depends on its level
         """Drops the user on every node that answers. Errors of the other nodes are raised at the end. The server's version does not matter."""
         was_absent, ended, errors, read_back_at = True, 0, list[AdapterError](), datetime.now(UTC)
         for number, node in enumerate(self.nodes):
@@ -180,6 +185,10 @@ class Redis:
         return Removal(
             was_absent=was_absent, sessions_ended=ended, left_behind=(), left_with=None, read_back_at=read_back_at
         )
+
+    def drop_leftovers(self) -> list[str]:
+        """Nothing: no leftovers are dropped yet."""
+        return []
 
     def list_users(self) -> list[ManagedUser]:
         """The users of all nodes. A user of several nodes is listed once, with the mark of this ledger if it has that mark on any node."""

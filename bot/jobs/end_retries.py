@@ -20,7 +20,7 @@ async def retry_with_alert(context: Context, job: JobContext, request: Request, 
 
 def _problem(request: Request, error: AdapterError) -> str:
     """The sentence of the alert. A lock that somebody holds is not reported as a server that is down."""
-    if isinstance(error, ServerDown) and not isinstance(error, Blocked):
+    if isinstance(error, ServerDown):
         return f"Cannot end #{request.id}: {request.database} does not answer ({error})."
     reason = error.what if isinstance(error, Blocked) else str(error)
     return f"Cannot end #{request.id} on {request.database}: {reason}."

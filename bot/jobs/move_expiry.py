@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from adapters.base import ForeignUser, Rejected, ServerDown
+from adapters.base import Blocked, ForeignUser, Rejected, ServerDown
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.targets import target_of
@@ -33,9 +33,10 @@ async def move_expiry(context: Context, job: JobContext) -> None:
             lambda adapter: adapter.set_expiry(username, remaining.total_seconds()),
             share=Share.GRANTS,
         )
-    except ServerDown as error:
+    except (ServerDown, Blocked) as error:
         if job.tries == ALERT_AT_TRY:
-            await _alert(context, grant, f"{grant.database} does not answer ({error})")
+            reason = str(error) if isinstance(error, Blocked) else f"{grant.database} does not answer ({error})"
+            await _alert(context, grant, reason)
         raise
     except (Rejected, ForeignUser) as error:
         await _alert(context, grant, str(error))

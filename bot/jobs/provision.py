@@ -13,6 +13,7 @@ from datetime import timedelta
 from adapters.base import (
     CREATE_LIMIT_SECONDS,
     Adapter,
+    Blocked,
     Endpoint,
     ForeignUser,
     Rejected,
@@ -140,7 +141,7 @@ async def _server_identity(context: Context, job: JobContext, request: Request) 
     await job.check_claim()
     try:
         return await context.engines.call(target_of(request), lambda adapter: adapter.identity(), share=Share.GRANTS)
-    except ServerDown as error:
+    except (ServerDown, Blocked) as error:
         trouble = f"{request.database} does not answer. I keep trying; your time starts when it does."
         await _explain_delay(context, job, request, trouble)
         at = await context.ledger.now() + backoff(job.tries)

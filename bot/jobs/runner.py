@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from adapters.base import ServerDown
+from adapters.base import Blocked, ServerDown
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.ports import Delayed
@@ -188,7 +188,7 @@ class Runner:
         except Delayed as error:
             pause = timedelta(seconds=error.retry_after) if error.retry_after else backoff(task.attempts)
             await self._put_back_after(claim, pause, str(error))
-        except ServerDown as error:
+        except (ServerDown, Blocked) as error:
             await self._put_back_after(claim, backoff(task.attempts), str(error))
         except NoSuchRequest:
             await self.ledger.finish(claim)

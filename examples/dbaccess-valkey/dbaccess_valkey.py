@@ -40,6 +40,7 @@ from adapters.base import (
     scrub,
     username_pattern,
 )
+from adapters.level_state import LevelState
 
 TIMEOUT_SECONDS = 8
 OLDEST_SUPPORTED = 8
@@ -141,6 +142,10 @@ class Valkey:
         remedy = f"ACL SETUSER {self._user} +{name}"
         return Finding(is_ok=False, is_fatal=True, what=f"{self._user} may not run {name}", remedy=remedy)
 
+    def level_state(self, level: Level) -> LevelState:
+        """Empty: nothing is described yet."""
+        return LevelState()
+
     def create_user(self, spec: UserSpec) -> None:
         """SETUSER is atomic. ``reset`` replaces a user that exists."""
         with self._session(spec.password) as call:
@@ -167,7 +172,7 @@ class Valkey:
             call("ACL", "SETUSER", username, "clearselectors", self._mark_rule(call, found.request_id or 0, remaining))
             call("ACL", "SAVE")
 
-    def drop_user(self, username: str, level: Level) -> Removal:
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """DELUSER ends the login and all sessions. Both are then read back."""
         del level
         with self._session() as call:
@@ -181,6 +186,10 @@ class Valkey:
             return Removal(
                 was_absent=found is None, sessions_ended=len(sessions), left_behind=(), left_with=None, read_back_at=_now(call),
             )  # fmt: skip
+
+    def drop_leftovers(self) -> list[str]:
+        """Nothing: no leftovers are dropped yet."""
+        return []
 
     def list_users(self) -> list[ManagedUser]:
         """Also those of other ledgers; the caller decides by ``ledger``."""

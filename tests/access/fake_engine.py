@@ -29,6 +29,7 @@ from adapters.base import (
     WrongServer,
     username_pattern,
 )  # fmt: skip
+from adapters.level_state import LevelState
 
 
 @dataclass
@@ -167,7 +168,13 @@ def engine(server: FakeServer) -> type[Adapter]:
                 raise Rejected(f"there is no user {username}")
             user.expires_at = server.clock() + timedelta(seconds=remaining)
 
-        def drop_user(self, username: str, level: Level) -> Removal:
+        def level_state(self, level: Level) -> LevelState:
+            return LevelState()
+
+        def drop_leftovers(self) -> list[str]:
+            return []
+
+        def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
             self._reach("drop")
             if server.holds_up is not None:
                 raise server.holds_up

@@ -79,9 +79,9 @@ def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
             hang.reach(self.target.admin_url)
             super()._reach(name)
 
-        def drop_user(self, username: str, level: Any) -> Removal:
+        def drop_user(self, username: str, level: Any, before: Any = None) -> Removal:
             hang.reach(username)
-            found: Removal = super().drop_user(username, level)
+            found: Removal = super().drop_user(username, level, before)
             return found
 
     return Hanging

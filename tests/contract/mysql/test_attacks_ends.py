@@ -172,7 +172,7 @@ def test_new_password_names_another_connection_that_holds_the_lock(own_harness: 
     spec = create_user(own_harness, own_harness.reading)
     with metadata_locks_shown(own_harness), closing(closed_after_test(own_harness.server.admin())) as backup:
         hold(own_harness, backup, "accounts")
-        with pytest.raises(ServerDown, match=f"KILL {backup.thread_id()};"):
+        with pytest.raises(Blocked, match=f"KILL {backup.thread_id()};"):
             own_harness.adapter().set_password(spec.username, "Another0Password0Long")
     own_harness.adapter().drop_user(spec.username, spec.level)
 
