@@ -25,7 +25,7 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.level_state import LevelState
-from adapters.postgresql import revoke, rights, standbys, users
+from adapters.postgresql import held, left_behind, managed_roles, revoke, rights, standbys, users
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.sessions import PostgreSQLLogin, log_in
@@ -68,16 +68,21 @@ class PostgreSQL:
         """Sets VALID UNTIL, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - the states are not compared yet
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """See ``revoke.drop``."""
-        return revoke.drop(self.server, username, level)
+        return revoke.drop(self.server, username, level, before)
 
     def drop_leftovers(self) -> list[str]:
-        """Nothing: no leftovers are dropped yet."""
-        return []
+        """Drops left roles of this ledger that own nothing any more, and managed roles without a user."""
+        with self.server.session() as connection:
+            return [
+                *left_behind.drop_empty(self.server, connection),
+                *managed_roles.drop_all_unused(self.server, connection),
+            ]
 
     def list_users(self) -> list[ManagedUser]:
         """All users whose name matches the pattern. The caller decides by ``ledger`` whose they are."""
+        held.ensure(self.server)
         with self.server.session() as connection:
             rows = connection.execute(
                 "SELECT rolname, shobj_description(oid, 'pg_authid'), "

@@ -1,8 +1,7 @@
-"""Connections to the server that no object of a temporary user can influence.
+"""Connections to the server that nothing of a temporary user can influence.
 
-Every connection starts with ``search_path=pg_catalog``. Without it, an operator that a temporary user creates in ``public`` is
-run by the statement that counts the user's sessions. psycopg quotes the identifiers and binds the values. Every statement has a
-time limit on the server, and every answer has a time limit here.
+Each connection pins the settings that its statements depend on and reads them back (``pins``). psycopg quotes the identifiers and binds
+the values. Every statement has a time limit on the server, and every answer has a time limit here.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ import os
 import re
 import socket
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, LiteralString, TypeAlias, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
@@ -23,15 +21,20 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Secrets, Target, WrongServer
-from adapters.postgresql.errors import refused_role, translated_errors
+from adapters.base import CREATE_LIMIT_SECONDS, AdapterError, Rejected, Secrets, Target, WrongServer
+from adapters.postgresql.errors import (
+    UNKNOWN_SETTING,
+    UNSUPPORTED_OPTIONS,
+    is_no_answer,
+    refused_role,
+    translated_errors,
+)
+from adapters.postgresql.pins import is_equal, pins, startup_options
+from adapters.postgresql.statements import exists, major_version, quoted, value
 
 RV = TypeVar("RV")
-Statement: TypeAlias = LiteralString | sql.SQL | sql.Composed
-Parameters: TypeAlias = tuple[object, ...] | dict[str, object]
 
 CONNECT_SECONDS = 5
-LOCK_TIMEOUT_SECONDS = 4
 ANSWER_MARGIN_SECONDS = 3.0
 """Seconds that the bot waits for an answer after the server's own time limit."""
 REVOKE_LIMIT_SECONDS = 30.0
@@ -40,22 +43,40 @@ STATEMENT_SECONDS = CREATE_LIMIT_SECONDS / 2
 SUPPORTED_SINCE = 15
 """The first major version with new grants. On an older one a user can grant its own role to others."""
 UPGRADE = f"upgrade the server to PostgreSQL {SUPPORTED_SINCE} or later"
+FIRST_GUESS = SUPPORTED_SINCE
+"""The major version whose settings the first connection to a server pins. The next ones know the server's version."""
+OTHER_DATABASES = ("postgres", "template1")
+"""Roles belong to the whole server, so they can be changed from each of its databases."""
+NO_POOLER = "let the admin URL name the server itself, not the pooler in front of it"
 
 MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
-LOCK_SPACE = 0x64626163
-MANAGED_ROLES_LOCK, LEFT_BEHIND_LOCK = "kept roles", "hand-over"
-"""Names of the advisory locks. They stay the same in all releases, so that two releases exclude each other."""
+
+SET_PINS = (
+    "SELECT pg_catalog.set_config(p.name, p.setting, true)"
+    " FROM pg_catalog.unnest(%s::pg_catalog.text[], %s::pg_catalog.text[]) AS p(name, setting)"
+)
+READ_BACK = (
+    "SELECT pg_catalog.pg_backend_pid(), (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
+    " ARRAY(SELECT pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(%s::pg_catalog.text[]) n)"
+)
+"""Both statements mean the same with every search_path, because no pin holds yet when they run."""
+
+_versions: dict[tuple[str, str], int] = {}
+"""The major versions of the servers that this process has seen, by host and port."""
 
 
 class PostgreSQLConnection(psycopg.Connection[TupleRow]):
-    """A connection that knows its role, also in a failed transaction, and that waits for an answer for a limited time.
+    """A connection that knows its role and its pins, and that waits for an answer for a limited time.
 
     The time limits of the server end a statement. They do not help when the server is frozen or the network loses the answer.
-    ``acting_role`` is the role that the statements run as. ``answer_limit`` is in seconds.
+    ``acting_role`` is the role that the statements run as. ``answer_limit`` is in seconds. ``is_pooled``: a pooler is in between, which may
+    use another connection to the server for each transaction. There every transaction sets ``pinned`` and the role again.
     """
 
     acting_role: str = ""
     answer_limit: float = CREATE_LIMIT_SECONDS
+    is_pooled: bool = False
+    pinned: dict[str, str] = {}
 
     def wait(self, gen: PQGen[RV], *rest: Any, **named: Any) -> RV:
         """Wait like the driver. After ``answer_limit`` seconds the connection is closed, and the driver reports it as lost."""
@@ -71,9 +92,40 @@ class PostgreSQLConnection(psycopg.Connection[TupleRow]):
         with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.fileno())) as opened:
             opened.shutdown(socket.SHUT_RDWR)
 
+    def execute(self, query: Any, params: Any = None, **rest: Any) -> psycopg.Cursor[TupleRow]:
+        """Run the statement, behind a pooler in a transaction that sets the pins first."""
+        if self.is_pooled and self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            with self.transaction():
+                return super().execute(query, params, **rest)
+        return super().execute(query, params, **rest)
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """A transaction. Behind a pooler the outermost one sets the pins and the role before anything else."""
+        is_outermost = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        with super().transaction(savepoint_name, force_rollback) as opened:
+            if self.is_pooled and is_outermost:
+                names, settings = list(self.pinned), list(self.pinned.values())
+                super().execute(SET_PINS, (names, settings))
+                if self.acting_role:
+                    super().execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(self.acting_role)))
+            yield opened
+
+    def set_lock_timeout(self, seconds: float) -> None:
+        """From now on, every statement waits at most so many seconds for a lock."""
+        self.pinned = {**self.pinned, "lock_timeout": f"{int(seconds * 1000)}ms"}
+        if not self.is_pooled:
+            super().execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(int(seconds * 1000))))
+
+    def act_again(self) -> None:
+        """Return to the bot's own role after ``SET ROLE`` to another."""
+        self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self.acting_role)))
+
 
 class PostgreSQLServer:
-    """One PostgreSQL server, reached with the admin URL. It opens a connection for each use and keeps none."""
+    """One PostgreSQL server, reached with the admin URL. It opens a connection for each use."""
 
     def __init__(self, target: Target, secrets: Secrets) -> None:
         self.target = target
@@ -82,7 +134,7 @@ class PostgreSQLServer:
 
     @property
     def database(self) -> str:
-        """The database of the admin URL. Roles are created and advisory locks are taken there."""
+        """The database of the admin URL."""
         return str(self.conninfo.get("dbname") or self.conninfo.get("user") or "postgres")
 
     @property
@@ -90,47 +142,111 @@ class PostgreSQLServer:
         """The role that the admin URL logs in as."""
         return str(self.conninfo.get("user") or "")
 
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The secrets that no error may contain."""
+        return str(self.conninfo.get("password") or ""), self.secrets.admin_url
+
     @contextmanager
     def session(
         self, database: str | None = None, *, limit: float = STATEMENT_SECONDS
     ) -> Iterator[PostgreSQLConnection]:
         """Open an autocommit connection as the admin role.
 
-        ``database`` is the database of the admin URL by default. ``limit`` is the time limit of one statement in seconds.
-        Raises only AdapterError: WrongServer where the server is not the one that the grant was made on.
+        ``database`` is the database of the admin URL by default; where that lets nobody in, another database of the server serves.
+        ``limit`` is the time limit of one statement in seconds. Raises only AdapterError: WrongServer where the server is not the one that
+        the grant was made on.
         """
-        hidden = (str(self.conninfo.get("password") or ""), self.secrets.admin_url)
-        name = database or self.database
-        with translated_errors(hidden, login=self.login, database=name), self._connected(name, limit) as connection:
-            self._check_identity(connection)
-            self._set_admin_role(connection)
+        connection = self._open_anywhere(limit) if database is None else self.open(database, limit)
+        with translated_errors(self.hidden, login=self.login, database=connection.info.dbname), connection:
             yield connection
 
-    @contextmanager
-    def _connected(self, database: str, limit: float) -> Iterator[PostgreSQLConnection]:
-        limits = f"-c statement_timeout={int(limit * 1000)} -c lock_timeout={LOCK_TIMEOUT_SECONDS * 1000}"
-        options = f"{self.conninfo.get('options') or ''} -c search_path=pg_catalog,pg_temp -c timezone=UTC {limits} -c idle_in_transaction_session_timeout={int(limit * 2000)}"
-        settings = {**self.conninfo, "dbname": database, "options": options.strip(), "client_encoding": "UTF8"}
-        with PostgreSQLConnection.connect(**settings, autocommit=True, prepare_threshold=None) as connection:
-            connection.answer_limit = limit + ANSWER_MARGIN_SECONDS
-            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
-                # A name there may hold any bytes. One that UTF-8 cannot read must not stop a revocation.
-                connection.execute("SET client_encoding TO 'LATIN1'")
-            yield connection
+    def _open_anywhere(self, limit: float) -> PostgreSQLConnection:
+        """A connection to the database of the admin URL. Its owner may have closed it, and then to another one."""
+        try:
+            return self.open(self.database, limit)
+        except AdapterError as error:
+            if isinstance(error, WrongServer) or is_no_answer(str(error)):
+                raise
+            for other in OTHER_DATABASES:
+                with suppress(AdapterError):
+                    return self.open(other, limit)
+            raise
 
-    def _check_identity(self, connection: PostgreSQLConnection) -> None:
+    def open(self, database: str, limit: float) -> PostgreSQLConnection:
+        """A connection that the caller closes: pinned, read back, checked to be the right server, and acting as the admin role."""
+        with translated_errors(self.hidden, login=self.login, database=database):
+            connection = self._connected(database, limit)
+            try:
+                self._verify(connection)
+                self._set_admin_role(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    def _connected(self, database: str, limit: float) -> PostgreSQLConnection:
+        """Connect with the pins of the server's version. A connection with those of another version is replaced."""
+        address = (str(self.conninfo.get("host")), str(self.conninfo.get("port")))
+        for _ in range(2):
+            version = _versions.get(address, FIRST_GUESS)
+            try:
+                connection = self._connect(database, limit, version)
+            except psycopg.OperationalError as error:
+                if UNSUPPORTED_OPTIONS.search(str(error)):
+                    return self._connect(database, limit, None)
+                if not UNKNOWN_SETTING.search(str(error)):
+                    raise
+                _versions[address] = SUPPORTED_SINCE - 2
+                continue
+            found = major_version(connection)
+            _versions[address] = found
+            if pins(found, limit=limit) == pins(version, limit=limit):
+                return connection
+            connection.close()
+        return self._connect(database, limit, _versions[address])
+
+    def _connect(self, database: str, limit: float, version: int | None) -> PostgreSQLConnection:
+        """``version`` is None for a pooler that refuses options at the start."""
+        own = str(self.conninfo.get("options") or "")
+        pinned = pins(version, limit=limit) if version is not None else {}
+        options = {"options": f"{own} {startup_options(pinned)}".strip()} if version is not None else {}
+        known = {key: found for key, found in self.conninfo.items() if key != "options"}
+        settings: dict[str, Any] = {**known, "dbname": database, **options, "client_encoding": "UTF8"}
+        connection = PostgreSQLConnection.connect(**settings, autocommit=True, prepare_threshold=None)
+        connection.answer_limit = limit + ANSWER_MARGIN_SECONDS
+        connection.pinned = pinned or pins(major_version(connection), limit=limit)
+        if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+            # A name there may hold any bytes. One that UTF-8 cannot read must not stop a revocation.
+            connection.execute("SET client_encoding TO 'LATIN1'")
+        return connection
+
+    def _verify(self, connection: PostgreSQLConnection) -> None:
+        """Read back the process, the server's identity and the pins. Raises WrongServer, and Rejected where a pin does not hold."""
+        names = list(connection.pinned)
+        row = connection.execute(READ_BACK, (names,)).fetchone()
+        assert row is not None, "a SELECT without FROM has one row"
+        pid, identifier, settings = row
         expected = self.target.identity
-        if expected is not None and (found := identity(connection)) != expected:
-            raise WrongServer(expected=expected, found=found)
+        if expected is not None and str(identifier) != expected:
+            raise WrongServer(expected=expected, found=str(identifier))
+        connection.is_pooled = pid != connection.info.backend_pid
+        wrong = [n for n, found in zip(names, settings, strict=True) if not is_equal(n, connection.pinned[n], found)]
+        if wrong and not connection.is_pooled:
+            raise Rejected(
+                f"the server does not keep the bot's setting of {wrong[0]}",
+                remedy=f"ALTER ROLE {quoted(self.login)} RESET {wrong[0]}; and see options in the admin URL",
+            )
 
     def _set_admin_role(self, connection: PostgreSQLConnection) -> None:
-        role = self.target.admin_role
-        connection.acting_role = role or connection.info.user
-        if role is None:
-            return
+        """Act as the admin role, or as the login itself: a setting of the database may have set another role."""
+        connection.acting_role = self.target.admin_role or connection.info.user
+        if connection.is_pooled:
+            return  # each transaction sets it
         try:
-            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            connection.act_again()
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
+            role = connection.acting_role
             raise refused_role(quoted(role), quoted(self.login), is_there=exists(connection, role)) from None
 
 
@@ -149,61 +265,16 @@ def _conninfo(target: Target, secrets: Secrets) -> dict[str, Any]:
     return {**found, **tls, **keepalives, **limits, "application_name": "dbaccess"}
 
 
-@contextmanager
-def advisory_lock(connection: PostgreSQLConnection, name: str) -> Iterator[None]:
-    """Hold the advisory lock of this name. All bots on a server take turns: half of the parallel statements on one ACL fail."""
-    key = (LOCK_SPACE, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    connection.execute("SELECT pg_advisory_lock(%s, %s)", key)
-    try:
-        yield
-    finally:
-        with suppress(psycopg.Error):  # a lost connection holds no locks any more
-            connection.execute("SELECT pg_advisory_unlock(%s, %s)", key)
-
-
 def identity(connection: PostgreSQLConnection) -> str:
     """``system_identifier``: every role may read it, and it is the same after a restart and on the standbys."""
     return str(value(connection, "SELECT system_identifier FROM pg_control_system()"))
 
 
-def exists(connection: PostgreSQLConnection, role: str) -> bool:
-    return value(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)) is not None
-
-
-def quoted_acting_role(connection: PostgreSQLConnection) -> str:
-    """The role that the statements run as, quoted: the admin role, or the login where there is none."""
-    return quoted(connection.acting_role)
-
-
-def value(connection: PostgreSQLConnection, query: Statement, parameters: Parameters = ()) -> Any:
-    """The first column of the first row, or None."""
-    row = connection.execute(_composed(query), parameters).fetchone()
-    return row[0] if row else None
-
-
-def column(connection: PostgreSQLConnection, query: Statement, parameters: Parameters = ()) -> list[Any]:
-    """The first column of all rows."""
-    return [row[0] for row in connection.execute(_composed(query), parameters).fetchall()]
-
-
-def _composed(query: Statement) -> sql.SQL | sql.Composed:
-    return query if isinstance(query, sql.SQL | sql.Composed) else sql.SQL(query)
-
-
-def run(connection: PostgreSQLConnection, template: LiteralString, *names: str, **literals: object) -> None:
-    """Run a statement that cannot have parameters: ``{}`` takes the quoted identifiers in order, ``{name}`` a quoted literal."""
-    identifiers = [sql.Identifier(name) for name in names]
-    connection.execute(sql.SQL(template).format(*identifiers, **{k: sql.Literal(v) for k, v in literals.items()}))
-
-
-def quoted(name: str) -> str:
-    """An identifier as an administrator pastes it: in quotes only where it needs them."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
-
-
-def major_version(connection: PostgreSQLConnection) -> int:
-    """The major version: 15, 16, 18."""
-    return connection.info.server_version // 10000
+def pooled_finding(connection: PostgreSQLConnection) -> str | None:
+    """The reason why no grant is made over this connection, or None: a pooler answers instead of the server."""
+    if not connection.is_pooled:
+        return None
+    return "the admin URL leads to a connection pooler, which may change the bot's settings between two statements"
 
 
 def unsupported_version(connection: PostgreSQLConnection) -> str | None:
@@ -214,7 +285,9 @@ def unsupported_version(connection: PostgreSQLConnection) -> str | None:
     return f"PostgreSQL {version} is too old: a user can grant its own role to others there"
 
 
-def require_supported(connection: PostgreSQLConnection) -> None:
-    """Raises Rejected where the server's version gets no new grants."""
+def require_fit_for_grants(connection: PostgreSQLConnection) -> None:
+    """Raises Rejected where the server's version gets no new grants, or where a pooler is in between. Ends never call this."""
     if (what := unsupported_version(connection)) is not None:
         raise Rejected(what, remedy=UPGRADE)
+    if (what := pooled_finding(connection)) is not None:
+        raise Rejected(what, remedy=NO_POOLER)

@@ -27,6 +27,15 @@ LOGIN_REFUSED = re.compile(
 )
 NO_DATABASE = re.compile(r"database .* does not exist|not currently accepting connections", re.IGNORECASE)
 NO_CONNECT = re.compile(r"permission denied for database", re.IGNORECASE)
+UNKNOWN_SETTING = re.compile("idle_session_timeout|createrole_self_grant|transaction_timeout")
+"""The message about a setting that the server does not know names it, in every language."""
+UNSUPPORTED_OPTIONS = re.compile(r"unsupported startup parameter")
+"""PgBouncer's message; its language is always English."""
+NO_ANSWER = re.compile(
+    r"refused|timed? ?out|resolve|translate host|unreachable|no route|closed the connection|reset by peer|SSL|certificate",
+    re.IGNORECASE,
+)
+"""Messages of the driver, in English, about a server that did not answer. All others come from the server."""
 NOT_LET_IN = re.compile(r"no pg_hba\.conf entry|pg_hba\.conf rejects", re.IGNORECASE)
 NO_TLS = re.compile(
     r"server does not support SSL|certificate|sslrootcert|sslmode value|SSL error: (?!.*(EOF|reset|closed))",
@@ -45,6 +54,8 @@ def translated_errors(secrets: tuple[str, ...], *, login: str, database: str) ->
         raise translated from None
     except UnicodeError:
         raise Rejected("a name or value cannot be sent in the server's encoding") from None
+    except (NotImplementedError, OverflowError, ValueError) as error:
+        raise Rejected(f"the driver cannot read the server's answer ({type(error).__name__})") from None
     except OSError as error:
         raise ServerDown(f"no connection: {_clean(str(error), secrets)}", is_ambiguous=True) from None
 
@@ -72,6 +83,21 @@ def translate(error: psycopg.Error, secrets: tuple[str, ...], *, login: str, dat
     if state == "42501":
         return Rejected(f"the bot lacks a right: {message}", remedy="run dbaccess doctor: it prints what is missing")
     return Rejected(f"the server refused ({state}): {message}")
+
+
+def is_concurrent_change(error: psycopg.Error) -> bool:
+    """Whether others changed the same rows at the same time, so that the same statement succeeds later."""
+    if isinstance(
+        error, psycopg.errors.UniqueViolation | psycopg.errors.DuplicateObject | psycopg.errors.DeadlockDetected
+    ):
+        return True
+    primary = error.diag.message_primary or ""
+    return isinstance(error, psycopg.errors.InternalError_) and any(part in primary for part in CONCURRENT_CHANGE)
+
+
+def is_no_answer(message: str) -> bool:
+    """Whether the message says that no server answered, as opposed to one that refused the login."""
+    return NO_ANSWER.search(message) is not None
 
 
 def _without_state(error: psycopg.Error, secrets: tuple[str, ...], login: str, database: str) -> AdapterError:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from adapters.base import Level, PrivilegeGrant, Rejected, Target
-from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, column, major_version, quoted, value
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.statements import column, major_version, quoted, value
 
 TABLE_PRIVILEGES = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"})
 MAINTAIN_SINCE = 17

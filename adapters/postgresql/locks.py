@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import LiteralString
 
 import psycopg
-from psycopg import sql
 
 from adapters.base import AdapterError, Blocked
-from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, value
-from adapters.postgresql.errors import CONCURRENT_CHANGE
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.errors import is_concurrent_change
+from adapters.postgresql.pins import LOCK_TIMEOUT_SECONDS
 from adapters.postgresql.prepared import display_name, roll_back_one
 from adapters.postgresql.sessions import unresponsive
+from adapters.postgresql.statements import value
 
 FIRST_WAIT_SECONDS = 0.5
 """Seconds that a step waits for a lock before the watch begins."""
@@ -158,10 +159,10 @@ def _try_step(connection: PostgreSQLConnection, step: Callable[[], object], wait
     with _lock_limit(connection, wait):
         try:
             step()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        except psycopg.errors.LockNotAvailable:
             return False
-        except psycopg.errors.InternalError_ as error:
-            if not any(part in (error.diag.message_primary or "") for part in CONCURRENT_CHANGE):
+        except psycopg.Error as error:
+            if not is_concurrent_change(error):
                 raise
             return False
     return True
@@ -169,12 +170,12 @@ def _try_step(connection: PostgreSQLConnection, step: Callable[[], object], wait
 
 @contextmanager
 def _lock_limit(connection: PostgreSQLConnection, seconds: float) -> Iterator[None]:
-    connection.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(int(seconds * 1000))))
+    connection.set_lock_timeout(seconds)
     try:
         yield
     finally:
         if not connection.broken:
-            connection.execute("RESET lock_timeout")
+            connection.set_lock_timeout(LOCK_TIMEOUT_SECONDS)
 
 
 @contextmanager

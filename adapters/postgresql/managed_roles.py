@@ -1,47 +1,76 @@
 """The managed role of a level with grants: created, made equal to the grants, read back, and dropped when no user has it.
 
-The functions here run under the advisory lock ``MANAGED_ROLES_LOCK``.
+A create and the removal of an unused role exclude each other by a lock on the role itself, which no temporary user can hold: it takes the role's
+owner to comment on it. There is no advisory lock, because everybody may take one.
 """
 
 from __future__ import annotations
 
+import random
 import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
+import psycopg
 from psycopg import sql
 
-from adapters.base import Level, Rejected
-from adapters.postgresql.connection import (
-    MANAGED_ROLES_LOCK,
-    PostgreSQLConnection,
-    PostgreSQLServer,
-    advisory_lock,
-    exists,
-    quoted,
-    quoted_acting_role,
-    run,
-    value,
-)
-from adapters.postgresql.left_behind import LeftBehind, leave_behind
+from adapters.base import AdapterError, Level, Rejected, ServerDown
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.errors import is_concurrent_change
+from adapters.postgresql.left_behind import drop_or_rename
 from adapters.postgresql.levels import Privilege, expand_grants, level_database, managed_role, not_grantable
 from adapters.postgresql.roles import become_member, danger_of_role, members, memberships
+from adapters.postgresql.statements import column, exists, quoted, quoted_acting_role, run, value
 
-MANAGED_ROLE_MARK = re.compile(r"dbaccess ledger=[a-z0-9]+ level=.*", re.DOTALL)
+MANAGED_ROLE_PREFIX = "dbaccess_"
+MANAGED_ROLE_MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) level=.*", re.DOTALL)
+PAUSE_SECONDS = (0.01, 0.2)
+"""The shortest and the longest pause after another bot changed the same rows. Each is chosen by chance, so that two bots do not meet again."""
+
+T = TypeVar("T")
 
 
-def ensure_managed_role(server: PostgreSQLServer, level: Level, role: str) -> None:
-    """Create the role and make its privileges equal to the level's grants.
+def with_retries(action: Callable[[], T], *, until: float) -> T:
+    """Run ``action`` again while others change the same rows, until the monotonic time ``until``. Raises ServerDown then.
 
-    The caller holds the lock until the user is a member of the role. Raises Rejected where the bot cannot give a privilege, or
-    where the role is not one that dbaccess created.
+    Half of the parallel changes of one access control list fail with "tuple concurrently updated" (PostgreSQL 15, 17, 18).
+    """
+    while True:
+        try:
+            return action()
+        except psycopg.Error as error:
+            if not is_concurrent_change(error):
+                raise
+            if time.monotonic() > until:
+                raise ServerDown(f"others kept changing the same rows ({error.diag.message_primary})") from None
+        time.sleep(random.uniform(*PAUSE_SECONDS))  # noqa: S311 - no secret
+
+
+def ensure_exists(connection: PostgreSQLConnection, ledger: str, level: Level, role: str) -> None:
+    """Create the role and commit it, so that another connection can see it. Raises Rejected for a role that somebody else created."""
+    if exists(connection, role):
+        _refuse_foreign_role(connection, role)
+        return
+    with connection.transaction():
+        run(connection, "CREATE ROLE {} NOLOGIN", role)
+        run(connection, "COMMENT ON ROLE {} IS {mark}", role, mark=f"dbaccess ledger={ledger} level={level.name}")
+
+
+def lock(connection: PostgreSQLConnection, role: str) -> None:
+    """Lock the role until the end of the transaction, so that nobody else changes who has it. Writing its own comment again does so."""
+    comment = value(connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,))
+    run(connection, "COMMENT ON ROLE {} IS {mark}", role, mark=comment)
+
+
+def make_equal(server: PostgreSQLServer, level: Level, role: str) -> None:
+    """Make the role's privileges equal to the level's grants. The caller has locked the role.
+
+    Raises Rejected where the bot cannot give a privilege, or where the role is not one that dbaccess created.
     """
     with server.session(level_database(server, level)) as connection, connection.transaction():
         wanted = expand_grants(connection, level.grants)
-        if exists(connection, role):
-            _refuse_foreign_role(connection, role)
-        else:
-            run(connection, "CREATE ROLE {} NOLOGIN", role)
-            mark = f"dbaccess ledger={server.target.ledger} level={level.name}"
-            run(connection, "COMMENT ON ROLE {} IS {mark}", role, mark=mark)
         given = granted_privileges(connection, role)
         for extra in sorted(given - wanted, key=str):
             connection.execute(sql.SQL("REVOKE {} FROM {}").format(extra.clause(), sql.Identifier(role)))
@@ -104,24 +133,52 @@ def granted_privileges(connection: PostgreSQLConnection, role: str) -> set[Privi
     return {Privilege(schema=schema, table=table, name=name) for schema, table, name in rows}
 
 
-def drop_unused_managed_role(
-    server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, left_behind: LeftBehind
-) -> None:
-    """Drop the level's managed role when no user is its member any more.
+# The end of a managed role.
 
-    Objects that a user created as this role are left behind like the user's own, and are added to ``left_behind``.
+
+def drop_unused(server: PostgreSQLServer, connection: PostgreSQLConnection, role: str) -> list[str] | None:
+    """Drop the role when no user has it any more. Objects that a user created as this role stay with it, under another name.
+
+    Returns the notes about such objects, or None where the role is in use or absent.
     """
+    with connection.transaction():
+        oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
+        if oid is None or members(connection, role):
+            return None
+        become_member(connection, role)
+        lock(connection, role)
+        if members(connection, role):
+            return None
+        left = drop_or_rename(server, connection, role, oid, request_id=0)
+    return [f"left behind by {role}: {name}" for name in left.names[:5]] + left.all_notes()
+
+
+def drop_unused_of_level(server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level) -> list[str]:
+    """As ``drop_unused``, for the role of this level. A failure becomes a note: a role without members gives no access."""
     role = managed_role(server.target, level)
     if role is None:
-        return
-    with advisory_lock(connection, MANAGED_ROLES_LOCK):
-        if not exists(connection, role) or members(connection, role):
-            return
-        become_member(connection, role)
-        database = level_database(server, level)
-        if value(connection, "SELECT 1 FROM pg_database WHERE datname = %s", (database,)):
-            with server.session(database) as in_database:
-                for privilege in sorted(granted_privileges(in_database, role), key=str):
-                    in_database.execute(sql.SQL("REVOKE {} FROM {}").format(privilege.clause(), sql.Identifier(role)))
-        leave_behind(server, connection, role, left_behind, lent_roles=())
-        run(connection, "DROP ROLE {}", role)
+        return []
+    try:
+        return drop_unused(server, connection, role) or []
+    except (psycopg.Error, AdapterError) as error:
+        if isinstance(error, psycopg.Error) and is_concurrent_change(error):
+            return []  # somebody else drops it, or a new grant needs it
+        reason = str(error) if isinstance(error, AdapterError) else error.diag.message_primary
+        return [f"The managed role of the level {level.name} has no user any more and could not be dropped: {reason}"]
+
+
+def drop_all_unused(server: PostgreSQLServer, connection: PostgreSQLConnection) -> list[str]:
+    """Drop every managed role of this ledger that no user has. Returns a sentence for each."""
+    dropped = list[str]()
+    names = column(connection, "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (MANAGED_ROLE_PREFIX,))
+    for role in names:
+        comment = value(
+            connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,)
+        )
+        mark = MANAGED_ROLE_MARK.fullmatch(comment or "")
+        if mark is None or mark[1] != server.target.ledger:
+            continue
+        with suppress(psycopg.Error, AdapterError):
+            if drop_unused(server, connection, role) is not None:
+                dropped.append(f"dropped the managed role {role}, which no user had any more")
+    return dropped

@@ -10,17 +10,9 @@ from collections.abc import Sequence
 import psycopg
 
 from adapters.base import Rejected
-from adapters.postgresql.connection import (
-    REVOKE_LIMIT_SECONDS,
-    PostgreSQLConnection,
-    PostgreSQLServer,
-    column,
-    quoted,
-    quoted_acting_role,
-    run,
-    value,
-)
+from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.roles import become_member
+from adapters.postgresql.statements import column, quoted, quoted_acting_role, run, value
 
 PREPARED_BY_USER = """
 SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner FROM pg_prepared_xacts p
@@ -94,9 +86,7 @@ def _roll_back_as_temporary_member(connection: PostgreSQLConnection, owner: str,
     try:
         become_member(connection, owner)
         _roll_back_as(connection, owner, gid)
-        run(connection, "RESET ROLE")
-        if admin != value(connection, "SELECT current_user"):
-            run(connection, "SET ROLE {}", admin)
+        connection.act_again()
     except psycopg.errors.InsufficientPrivilege:
         remedy = f"GRANT {quoted(owner)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
         raise Rejected(f"a prepared transaction of {owner} cannot be rolled back", remedy=remedy) from None

@@ -13,8 +13,9 @@ from typing import LiteralString
 from psycopg import sql
 
 from adapters.base import AdapterError, Enforced, Finding
-from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer, value
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import ok, warning
+from adapters.postgresql.statements import value
 
 SETUP = "docs/postgresql-reaper.sql"
 JOB = "dbaccess reaper"

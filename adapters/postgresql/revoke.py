@@ -1,8 +1,8 @@
-"""Revocation: end sessions, roll back, revoke memberships, block the login, end sessions again, transfer objects, drop, read back.
+"""Revocation: end sessions, roll back, revoke memberships, block the login, end sessions again, drop or rename the role, read back.
 
 Sessions come first, because an open session or a prepared transaction may hold the lock that blocking the login needs. Each step
 is a statement of its own and may be repeated, so the next run finishes after a crash at any point. No step runs code of a temporary
-user. The server's version is not checked: a user on an unsupported server is ended too.
+user, and no step waits for a lock on the user's objects. The server's version is not checked: a user on an unsupported server is ended too.
 """
 
 from __future__ import annotations
@@ -16,23 +16,16 @@ from datetime import UTC
 import psycopg
 
 from adapters.base import AdapterError, Blocked, Level, Rejected, Removal, ServerDown
+from adapters.level_state import LevelState
 from adapters.postgresql import standbys
-from adapters.postgresql.connection import (
-    REVOKE_LIMIT_SECONDS,
-    PostgreSQLConnection,
-    PostgreSQLServer,
-    exists,
-    quoted,
-    quoted_acting_role,
-    run,
-    value,
-)
-from adapters.postgresql.left_behind import LeftBehind, leave_behind
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.held import session_for_end
+from adapters.postgresql.left_behind import LeftBehind, drop_or_rename, left_by
 from adapters.postgresql.levels import roles_of
-from adapters.postgresql.locks import any_holder, no_holder, run_unblocked
-from adapters.postgresql.managed_roles import drop_unused_managed_role
+from adapters.postgresql.locks import any_holder, run_unblocked
+from adapters.postgresql.managed_roles import drop_unused_of_level
 from adapters.postgresql.prepared import note_left_transactions, roll_back
-from adapters.postgresql.roles import QUARANTINE_ROLE, become_member, memberships, revoke_memberships
+from adapters.postgresql.roles import become_member, members_of_members, memberships, revoke_memberships
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -41,9 +34,13 @@ from adapters.postgresql.sessions import (
     end_waiting_logins,
     orphans_note,
     terminate,
+    terminate_role,
     unresponsive,
 )
-from adapters.postgresql.users import find
+from adapters.postgresql.statements import bounded, exists, quoted, quoted_acting_role, run, value
+from adapters.postgresql.users import find, request_of
+
+NAMED_AT_MOST = 5
 
 
 @dataclass
@@ -70,24 +67,32 @@ class RevocationReport:
         ]
 
 
-def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
+@dataclass(frozen=True, kw_only=True)
+class UserToEnd:
+    """The user. ``roles`` are those that it had, and those of its level."""
+
+    username: str
+    oid: int
+    roles: Sequence[str]
+
+
+def drop(server: PostgreSQLServer, username: str, level: Level, before: LevelState | None) -> Removal:
     """End the user and read back that it is gone.
 
     Raises ForeignUser, ServerDown (try again), Blocked (names the holder of the lock) and Rejected (names a remedy).
     """
     report = RevocationReport()
-    with server.session(limit=REVOKE_LIMIT_SECONDS) as connection:
+    with session_for_end(server, username) as connection:
         _refuse_standby(connection, username)
         if server.target.replicas:
             standbys.commit_synchronously(connection)
         found = find(connection, server.target, username, for_removal=True)
         if found is None:
-            report.notes += orphans_note(connection)
-            with _standbys_too(server, connection, username, None, report):
-                pass
+            _end_remains(server, connection, username, report)
         else:
-            _end_user(server, connection, username, oid=found.oid, level=level, report=report)
-        _drop_managed_role(server, connection, level, report)
+            roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
+            _end_user(server, connection, UserToEnd(username=username, oid=found.oid, roles=roles), report)
+        report.notes += drop_unused_of_level(server, connection, level)
         _note_standbys(server, connection, report)
         if found is not None:
             end_sessions(connection, found.oid, report)
@@ -104,53 +109,55 @@ def _refuse_standby(connection: PostgreSQLConnection, username: str) -> None:
     raise ServerDown("this server is a standby now; users are ended on the primary")
 
 
-def _end_user(
-    server: PostgreSQLServer,
-    connection: PostgreSQLConnection,
-    username: str,
-    *,
-    oid: int,
-    level: Level,
-    report: RevocationReport,
+def _end_remains(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, report: RevocationReport
 ) -> None:
-    """End the user. The blocked role stays until every standby has answered: the next run finds the sessions there by its oid."""
-    roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
-    _release_locks(server, connection, username, oid, report, roles=roles)
-    _block(server, connection, username, oid, report)
-    become_member(connection, username)
-    with _standbys_too(server, connection, username, oid, report):
-        end_sessions(connection, oid, report)
+    """The user is absent: an earlier run ended it, or somebody else did. Its sessions on the standbys are ended, and its left role is reported."""
+    report.notes += orphans_note(connection)
+    with _standbys_too(server, connection, username, None, report):
+        pass
+    left = left_by(connection, server.target.ledger, username, server.target.prefix)
+    if left is not None:
+        end_sessions(connection, left.oid, report)
+        report.left_behind = LeftBehind(count=left.objects, owner=left.name)
+
+
+def _end_user(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, user: UserToEnd, report: RevocationReport
+) -> None:
+    """End the user. The blocked role keeps its name until every standby has answered: the next run finds the sessions there by it."""
+    _release_locks(server, connection, user, report)
+    _block(server, connection, user, report)
+    become_member(connection, user.username)
+    with _standbys_too(server, connection, user.username, user.oid, report):
+        end_sessions(connection, user.oid, report)
         if waiting := end_waiting_logins(connection):
             report.notes.append(
                 f"{waiting} logins that waited for a lock were ended. The server does not say whose they were."
             )
-            end_sessions(connection, oid, report)
-        report.notes += roll_back(server, connection, username, oid, roles)
-    report.notes += note_left_transactions(connection, roles)
-    leave_behind(server, connection, username, report.left_behind, lent_roles=roles)
-    run_unblocked(server, connection, lambda: run(connection, "DROP ROLE IF EXISTS {}", username), may_end=no_holder)
-    end_sessions(connection, oid, report)
+            end_sessions(connection, user.oid, report)
+        report.notes += roll_back(server, connection, user.username, user.oid, user.roles)
+    report.notes += note_left_transactions(connection, user.roles)
+    report.notes += _revoke_all_memberships(connection, user)
+    request_id = request_of(connection, server.target, user.username)
+    report.left_behind = drop_or_rename(server, connection, user.username, user.oid, request_id=request_id)
+    end_sessions(connection, user.oid, report)
 
 
 def _release_locks(
-    server: PostgreSQLServer,
-    connection: PostgreSQLConnection,
-    username: str,
-    oid: int,
-    report: RevocationReport,
-    *,
-    roles: Sequence[str],
+    server: PostgreSQLServer, connection: PostgreSQLConnection, user: UserToEnd, report: RevocationReport
 ) -> None:
     """Before the login is blocked: end what may hold a lock on the user's role, and revoke the user's rights.
 
     Each step is tried on its own. A step that fails here runs again after the login is blocked, and there its error counts.
     """
     steps: tuple[Callable[[], object], ...] = (
-        lambda: report.sessions.update(terminate(connection, oid)),
-        lambda: become_member(connection, username),
-        lambda: report.sessions.update(terminate(connection, oid)),
-        lambda: report.notes.extend(roll_back(server, connection, username, oid, roles)),
-        lambda: revoke_memberships(connection, username),
+        lambda: report.sessions.update(terminate(connection, user.oid)),
+        lambda: become_member(connection, user.username),
+        lambda: report.sessions.update(terminate(connection, user.oid)),
+        lambda: report.notes.extend(_end_members(connection, user)),
+        lambda: report.notes.extend(roll_back(server, connection, user.username, user.oid, user.roles)),
+        lambda: revoke_memberships(connection, user.username),
     )
     for step in steps:
         try:
@@ -160,17 +167,47 @@ def _release_locks(
                 raise
 
 
+def _end_members(connection: PostgreSQLConnection, user: UserToEnd) -> list[str]:
+    """Revoke the user's role from its members and end their sessions: after SET ROLE a session keeps the rights of that role.
+
+    Returns a note for the receipt: nobody should be a member of a temporary user.
+    """
+    found = members_of_members(connection, user.oid)
+    if not found:
+        return []
+    revoke_memberships(connection, user.username)
+    ended, refused = 0, list[str]()
+    for member in found:
+        try:
+            ended += len(terminate_role(connection, member))
+        except Rejected:
+            refused.append(member)
+    notes = [f"{bounded(found)} could act as this user: {ended} of their sessions were ended."]
+    for member in refused[:NAMED_AT_MOST]:
+        statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{member}';"
+        notes.append(f"Sessions of {member} may still act as this user. To end them, as a superuser: {statement}")
+    return notes
+
+
+def _revoke_all_memberships(connection: PostgreSQLConnection, user: UserToEnd) -> list[str]:
+    """Revoke what is left of the user's memberships. A note names those that the bot may not revoke: the dropped role has none of them."""
+    refused = revoke_memberships(connection, user.username)
+    if not refused:
+        return []
+    return [f"The bot may not revoke memberships of {user.username}: {bounded(refused)}"]
+
+
 def _block(
-    server: PostgreSQLServer, connection: PostgreSQLConnection, username: str, oid: int, report: RevocationReport
+    server: PostgreSQLServer, connection: PostgreSQLConnection, user: UserToEnd, report: RevocationReport
 ) -> None:
     """Block the login, and end the holders of a lock on the role. Where that fails, the sessions on the standbys are ended anyway."""
     try:
         report.notes += run_unblocked(
-            server, connection, lambda: block_login(connection, username, oid, report), may_end=any_holder
+            server, connection, lambda: block_login(connection, user.username, user.oid, report), may_end=any_holder
         )
     except Blocked:
-        with suppress(AdapterError), _standbys_too(server, connection, username, oid, report):
-            terminate(connection, oid)
+        with suppress(AdapterError), _standbys_too(server, connection, user.username, user.oid, report):
+            terminate(connection, user.oid)
         raise
 
 
@@ -187,19 +224,6 @@ def _standbys_too(
         yield
     for standby_report in reports:
         report.add(standby_report)
-
-
-def _removal(connection: PostgreSQLConnection, username: str, report: RevocationReport, *, was_absent: bool) -> Removal:
-    if exists(connection, username):
-        raise ServerDown(f"the user {username} still exists after it was dropped")
-    return Removal(
-        was_absent=was_absent,
-        sessions_ended=report.sessions_ended,
-        left_behind=tuple(report.left_behind.names),
-        left_with=QUARANTINE_ROLE if report.left_behind.count else None,
-        read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
-        notes=(*report.standby_notes(), *report.notes, *report.left_behind.notes()),
-    )
 
 
 def block_login(connection: PostgreSQLConnection, username: str, oid: int, report: RevocationReport) -> None:
@@ -226,20 +250,21 @@ def end_sessions(connection: PostgreSQLConnection, oid: int, report: RevocationR
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-# The managed role, and notes for the receipt.
+# The receipt.
 
 
-def _drop_managed_role(
-    server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, report: RevocationReport
-) -> None:
-    """Drop the level's managed role where no user has it any more. A failure is a note: a role without members gives no access."""
-    try:
-        drop_unused_managed_role(server, connection, level, report.left_behind)
-    except (psycopg.Error, AdapterError) as error:
-        reason = str(error) if isinstance(error, AdapterError) else error.diag.message_primary
-        report.notes.append(
-            f"The managed role of the level {level.name} has no user any more and could not be dropped: {reason}"
-        )
+def _removal(connection: PostgreSQLConnection, username: str, report: RevocationReport, *, was_absent: bool) -> Removal:
+    if exists(connection, username):
+        raise ServerDown(f"the user {username} still exists after it was dropped")
+    left = report.left_behind
+    return Removal(
+        was_absent=was_absent,
+        sessions_ended=report.sessions_ended,
+        left_behind=tuple(left.names),
+        left_with=left.owner if left.count else None,
+        read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
+        notes=(*report.standby_notes(), *report.notes, *left.all_notes()),
+    )
 
 
 def _note_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection, report: RevocationReport) -> None:

@@ -8,24 +8,26 @@ from datetime import UTC, datetime
 from adapters.base import Finding, Health, Level
 from adapters.postgresql import reaper, standbys
 from adapters.postgresql.connection import (
+    NO_POOLER,
     UPGRADE,
     PostgreSQLConnection,
     PostgreSQLServer,
-    column,
-    exists,
     identity,
-    major_version,
-    quoted,
-    quoted_acting_role,
+    pooled_finding,
     unsupported_version,
-    value,
 )
 from adapters.postgresql.errors import fatal, ok, warning
+from adapters.postgresql.left_behind import left_roles
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.rights_of_levels import check_database, check_role
-from adapters.postgresql.roles import QUARANTINE_ROLE, SETS_MEMBERSHIP_OPTIONS, danger_of_role, may_grant, memberships
+from adapters.postgresql.roles import QUARANTINE_ROLE, SETS_MEMBERSHIP_OPTIONS
+from adapters.postgresql.statements import column, major_version, quoted, quoted_acting_role, value
 
 FREE_CONNECTIONS = 10
+RESERVED_SINCE = 16
+"""The first version where connections can be reserved for a role that is no superuser."""
+LEFT_ROLES_AT_MOST = 20
+"""Roles of ended users that ``check`` names."""
 CLOCK_OFF_SECONDS = 30.0
 
 
@@ -39,7 +41,7 @@ def check(server: PostgreSQLServer, levels: Sequence[Level]) -> Health:
         findings = [
             *_server(server, connection),
             *_bot(connection),
-            *_quarantine_role(connection),
+            *_left_roles(connection),
             *(finding for level in levels for role in level.roles for finding in check_role(connection, level, role)),
             *(finding for database in databases for finding in _open_to_public(connection, database)),
             *_others_open_to_public(connection, databases),
@@ -61,11 +63,14 @@ def check(server: PostgreSQLServer, levels: Sequence[Level]) -> Health:
 def _server(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Iterator[Finding]:
     if (what := unsupported_version(connection)) is not None:
         yield fatal(what, UPGRADE)
+    if (what := pooled_finding(connection)) is not None:
+        yield fatal(what, NO_POOLER)
+    if connection.info.dbname != server.database:
+        yield warning(
+            f"the database {server.database} of the admin URL lets the bot not in; {connection.info.dbname} served instead"
+        )
     if value(connection, "SELECT pg_is_in_recovery()"):
         yield fatal("this server is a standby, and users cannot be created on it", "name the primary in admin_url")
-    elif value(connection, "SELECT current_setting('transaction_read_only')") == "on":
-        remedy = f"ALTER ROLE {quoted(connection.info.user)} RESET default_transaction_read_only;"
-        yield fatal("this server is read-only for the bot, and users cannot be created on it", remedy)
     if unnamed := standbys.unnamed_standbys(server, connection):
         what = f"{unnamed}: sessions on the others are not ended by dbaccess"
         yield warning(what, "name each under replicas in databases.yml")
@@ -80,6 +85,7 @@ def _free_connections(connection: PostgreSQLConnection) -> Iterator[Finding]:
         "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
         " - (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL)",
     )
+    yield from _reserved_connections(connection)
     limit = value(connection, "SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user")
     if free < FREE_CONNECTIONS:
         yield warning(f"only {free} connections of the server are free, and the bot needs some to end access")
@@ -87,6 +93,22 @@ def _free_connections(connection: PostgreSQLConnection) -> Iterator[Finding]:
         login = quoted(connection.info.user)
         remedy = f"ALTER ROLE {login} CONNECTION LIMIT -1;"
         yield warning(f"{login} may have {limit} connections at a time, and ends access slowly with that few", remedy)
+
+
+def _reserved_connections(connection: PostgreSQLConnection) -> Iterator[Finding]:
+    """Whether connections are reserved for the bot, so that it gets in while users fill the others (PostgreSQL 16 and later)."""
+    if major_version(connection) < RESERVED_SINCE:
+        return
+    login = quoted(connection.info.user)
+    is_reserved = value(connection, "SELECT current_setting('reserved_connections')::int > 0")
+    may_use = value(connection, "SELECT pg_has_role(session_user, 'pg_use_reserved_connections', 'USAGE')")
+    if not (is_reserved and may_use):
+        remedy = (
+            f"reserved_connections = 5 in postgresql.conf, a restart, and GRANT pg_use_reserved_connections TO {login};"
+        )
+        yield warning(
+            "no connections are reserved for the bot: users who fill the server delay the end of access", remedy
+        )
 
 
 def _clock(connection: PostgreSQLConnection) -> Iterator[Finding]:
@@ -121,30 +143,22 @@ def _bot(connection: PostgreSQLConnection) -> Iterator[Finding]:
         )
 
 
-def _quarantine_role(connection: PostgreSQLConnection) -> Iterator[Finding]:
-    if not exists(connection, QUARANTINE_ROLE):
-        yield ok(f"{QUARANTINE_ROLE} does not exist yet; the bot creates it when it is first needed")
-        return
-    if value(connection, "SELECT pg_has_role(%s, 'USAGE')", (QUARANTINE_ROLE,)) or may_grant(
-        connection, QUARANTINE_ROLE
-    ):
-        yield ok(f"{QUARANTINE_ROLE} takes what temporary users leave behind")
-    else:
-        remedy = f"GRANT {QUARANTINE_ROLE} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
-        yield fatal(f"the bot is no member of {QUARANTINE_ROLE}, so it cannot leave objects to it", remedy)
-    if (danger := danger_of_role(connection, QUARANTINE_ROLE, is_quarantine_role=True)) is not None:
-        yield fatal(danger, f"ALTER ROLE {QUARANTINE_ROLE} NOSUPERUSER NOCREATEROLE NOREPLICATION;")
-    if value(connection, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", (QUARANTINE_ROLE,)):
-        yield warning(f"somebody can log in as {QUARANTINE_ROLE}", f"ALTER ROLE {QUARANTINE_ROLE} NOLOGIN;")
-    if not value(connection, "SELECT rolinherit FROM pg_roles WHERE rolname = %s", (QUARANTINE_ROLE,)):
-        yield warning(
-            f"{QUARANTINE_ROLE} is NOINHERIT, so functions may not be left to it",
-            f"ALTER ROLE {QUARANTINE_ROLE} INHERIT;",
+def _left_roles(connection: PostgreSQLConnection) -> Iterator[Finding]:
+    """The roles of ended users that own what they left behind, and the role that owned it before each kept its own."""
+    found = [role for role in left_roles(connection) if role.objects]
+    for role in found[:LEFT_ROLES_AT_MOST]:
+        yield ok(f"{role.name} of #{role.request_id}, ended {role.ended}, owns {role.objects} objects")
+    if len(found) > LEFT_ROLES_AT_MOST:
+        yield ok(f"{len(found) - LEFT_ROLES_AT_MOST} more roles of ended users own objects")
+    oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (QUARANTINE_ROLE,))
+    if oid is not None:
+        query = "SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s::oid AND deptype = 'o'"
+        count, of = value(connection, query, (oid,)), QUARANTINE_ROLE
+        remedy = (
+            f"in each database: REASSIGN OWNED BY {of} TO a_role_of_your_team; DROP OWNED BY {of}; then DROP ROLE {of};"
         )
-    for role in memberships(connection, QUARANTINE_ROLE):
-        remedy = f"REVOKE {quoted(role)} FROM {QUARANTINE_ROLE};"
         yield warning(
-            f"{QUARANTINE_ROLE} is a member of {role}: what users left behind could run with its rights", remedy
+            f"{of} owns {count} objects of users that an earlier version ended; nothing is given to it any more", remedy
         )
 
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapters.base import AdapterError, Finding, Level, Rejected
-from adapters.postgresql.connection import (
-    PostgreSQLConnection,
-    PostgreSQLServer,
-    column,
-    exists,
-    quoted,
-    quoted_acting_role,
-    value,
-)
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import fatal, fatal_error, ok, warning
 from adapters.postgresql.levels import expand_grants, level_database, not_grantable
 from adapters.postgresql.roles import danger_of_role, may_grant
+from adapters.postgresql.statements import column, exists, quoted, quoted_acting_role, value
 
 POWERFUL_ROLES = {
     "pg_signal_backend": "end the bot's own sessions during a revocation",

@@ -1,29 +1,29 @@
-"""Roles of the server: their memberships, and the roles that dbaccess never gives to a temporary user.
-
-The quarantine role owns what ended users leave behind. Nobody can log in as it, and it keeps no privileges.
-"""
+"""Roles of the server: their memberships, and the roles that dbaccess never gives to a temporary user."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import LiteralString
 
 import psycopg
 
 from adapters.base import Rejected
-from adapters.postgresql.connection import (
-    PostgreSQLConnection,
+from adapters.postgresql.connection import PostgreSQLConnection
+from adapters.postgresql.statements import (
     column,
     exists,
     major_version,
     quoted,
     quoted_acting_role,
     run,
+    run_raw,
     value,
 )
 
 SETS_MEMBERSHIP_OPTIONS = 16
 """The first version where a membership has the options INHERIT and SET."""
 QUARANTINE_ROLE = "dbaccess_graveyard"
+"""The role that owned what all ended users left behind, before each kept its own. Nothing is given to it any more."""
 DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 REACHABLE_ROLES = """
 WITH RECURSIVE reached(oid, is_admin) AS (
@@ -35,6 +35,24 @@ SELECT r.rolname, CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolcreaterole THE
   reached.is_admin FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY r.oid
 """
 
+
+EDGES = """
+SELECT r.rolname, u.rolname, g.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+  LEFT JOIN pg_roles g ON g.oid = m.grantor
+ WHERE (u.rolname = %(name)s OR r.rolname = %(name)s) AND u.rolname NOT IN (current_user, session_user)
+"""
+"""The memberships of a role and in it, each with its grantor. The bot's own memberships are left out."""
+ACTS_AS = """
+WITH RECURSIVE reached(oid) AS (
+  SELECT m.member FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member
+   WHERE m.roleid = %(oid)s::oid AND u.rolname NOT IN (current_user, session_user) AND NOT u.rolsuper
+  UNION
+  SELECT m.member FROM pg_auth_members m JOIN reached ON m.roleid = reached.oid JOIN pg_roles u ON u.oid = m.member
+   WHERE u.rolname NOT IN (current_user, session_user) AND NOT u.rolsuper
+)
+SELECT DISTINCT r.rolname FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY 1
+"""
+"""Roles that can act as the role, directly or through others, without the bot's own and without superusers."""
 
 # Memberships.
 
@@ -74,21 +92,39 @@ def members(connection: PostgreSQLConnection, role: str) -> list[str]:
     """The direct members of ``role`` without the bot's own: the bot needs its membership, and version 16 and later give it one."""
     return column(
         connection,
-        "SELECT u.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member"
-        " WHERE r.rolname = %s AND u.rolname NOT IN (current_user, session_user)",
+        "SELECT DISTINCT u.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member"
+        " WHERE r.rolname = %s AND u.rolname NOT IN (current_user, session_user) ORDER BY 1",
         (role,),
     )
 
 
-def revoke_memberships(connection: PostgreSQLConnection, username: str) -> None:
-    """Revoke the user's roles, and the user's role from its members.
+def members_of_members(connection: PostgreSQLConnection, oid: int) -> list[str]:
+    """All roles that can act as the role with this oid. Their sessions may have done so with SET ROLE, and keep its rights then."""
+    return column(connection, ACTS_AS, {"oid": oid})
+
+
+def leave_role(connection: PostgreSQLConnection, role: str) -> None:
+    """Take back the bot's own membership in ``role``. The membership that version 16 and later give the role's creator stays."""
+    with suppress(psycopg.Error), connection.transaction():
+        run(connection, "REVOKE {} FROM {}", role, connection.acting_role)
+
+
+def revoke_memberships(connection: PostgreSQLConnection, username: str) -> list[str]:
+    """Revoke the user's roles, and the user's role from its members. Returns the statements that the bot was not allowed to run.
 
     Live sessions lose these rights at once, also while the user's row in ``pg_authid`` is locked.
     """
-    for role in memberships(connection, username):
-        run(connection, "REVOKE {} FROM {}", role, username)
-    for member in members(connection, username):
-        run(connection, "REVOKE {} FROM {}", username, member)
+    edges = connection.execute(EDGES, {"name": username}).fetchall()
+    refused = list[str]()
+    for role, member, grantor in edges:
+        by = f" GRANTED BY {quoted(grantor)}" if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
+        statement = f"REVOKE {quoted(role)} FROM {quoted(member)}{by} CASCADE"
+        try:
+            with connection.transaction():
+                run_raw(connection, statement)
+        except psycopg.errors.InsufficientPrivilege:
+            refused.append(f"{statement};")
+    return refused
 
 
 def may_grant(connection: PostgreSQLConnection, role: str) -> bool:

@@ -12,16 +12,10 @@ from contextlib import suppress
 import psycopg
 
 from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown, scrub
-from adapters.postgresql.connection import (
-    CONNECT_SECONDS,
-    PostgreSQLConnection,
-    PostgreSQLServer,
-    column,
-    quoted_acting_role,
-    value,
-)
+from adapters.postgresql.connection import CONNECT_SECONDS, PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import LOGIN_REFUSED
 from adapters.postgresql.levels import level_database
+from adapters.postgresql.statements import column, quoted_acting_role, value
 
 SESSIONS_WITHIN = 8.0
 """Seconds in which sessions that were told to end must be gone."""
@@ -99,6 +93,12 @@ def terminate(connection: PostgreSQLConnection, oid: int) -> set[SessionKey]:
         remedy = f"GRANT pg_signal_backend TO {quoted_acting_role(connection)};"
         raise Rejected("the bot may not end the user's sessions", remedy=remedy) from None
     return {(pid, began) for pid, began, _ in rows}
+
+
+def terminate_role(connection: PostgreSQLConnection, role: str) -> set[SessionKey]:
+    """As ``terminate``, by the name of the role."""
+    oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
+    return terminate(connection, oid) if oid is not None else set()
 
 
 def end_waiting_logins(connection: PostgreSQLConnection) -> int:

@@ -21,10 +21,6 @@ from adapters.postgresql.connection import (
     PostgreSQLConnection,
     PostgreSQLServer,
     identity,
-    major_version,
-    quoted,
-    quoted_acting_role,
-    value,
 )
 from adapters.postgresql.errors import fatal, fatal_error, ok, warning
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS
@@ -37,6 +33,7 @@ from adapters.postgresql.sessions import (
     terminate,
     unresponsive,
 )
+from adapters.postgresql.statements import major_version, quoted, quoted_acting_role, value
 from adapters.postgresql.users import find
 
 T = TypeVar("T")

@@ -7,7 +7,6 @@ gets no new user, password or expiry.
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import LiteralString
@@ -24,24 +23,19 @@ from adapters.base import (
     UserSpec,
     username_pattern,
 )
+from adapters.postgresql import held
 from adapters.postgresql.connection import (
-    MANAGED_ROLES_LOCK,
     MARK,
     STATEMENT_SECONDS,
     PostgreSQLConnection,
     PostgreSQLServer,
-    advisory_lock,
-    major_version,
-    quoted,
-    quoted_acting_role,
-    require_supported,
-    run,
-    value,
+    require_fit_for_grants,
 )
 from adapters.postgresql.levels import managed_role, roles_of
 from adapters.postgresql.locks import only_sessions_of, run_unblocked
-from adapters.postgresql.managed_roles import ensure_managed_role
+from adapters.postgresql.managed_roles import ensure_exists, lock, make_equal, with_retries
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, become_member, memberships, refuse_dangerous
+from adapters.postgresql.statements import major_version, quoted, quoted_acting_role, run, value
 
 CONNECTION_LIMIT = 5
 EXPIRES_AT: LiteralString = (
@@ -87,6 +81,15 @@ def find(
     return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
 
 
+def request_of(connection: PostgreSQLConnection, target: Target, username: str) -> int:
+    """The number of the user's request, from its mark, or from its name where the mark is lost."""
+    comment = value(
+        connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (username,)
+    )
+    mark = MARK.fullmatch(comment or "")
+    return int(mark[2] if mark is not None else username.removeprefix(target.prefix).split("_")[0])
+
+
 def create(server: PostgreSQLServer, spec: UserSpec) -> None:
     """Create the user in one transaction. Repeated, it completes the user and revokes what the user should not have.
 
@@ -96,16 +99,23 @@ def create(server: PostgreSQLServer, spec: UserSpec) -> None:
     latest = time.monotonic() + CREATE_LIMIT_SECONDS - STATEMENT_SECONDS
     if not username_pattern(server.target.prefix).fullmatch(spec.username):
         raise Rejected(f"{spec.username!r} is no name that dbaccess makes")
-    role = managed_role(server.target, spec.level)
     with server.session() as connection:
-        require_supported(connection)
-        with advisory_lock(connection, MANAGED_ROLES_LOCK) if role else nullcontext():
-            if role:
-                ensure_managed_role(server, spec.level, role)
-            with connection.transaction():
-                _create_or_complete(connection, server.target, spec)
-                if time.monotonic() > latest:
-                    raise ServerDown("the server was too slow to create the user")
+        require_fit_for_grants(connection)
+        with_retries(partial(_create_once, server, connection, spec, latest), until=latest)
+    held.ensure(server)
+
+
+def _create_once(server: PostgreSQLServer, connection: PostgreSQLConnection, spec: UserSpec, latest: float) -> None:
+    role = managed_role(server.target, spec.level)
+    if role:
+        ensure_exists(connection, server.target.ledger, spec.level, role)
+    with connection.transaction():
+        if role:
+            lock(connection, role)
+            make_equal(server, spec.level, role)
+        _create_or_complete(connection, server.target, spec)
+        if time.monotonic() > latest:
+            raise ServerDown("the server was too slow to create the user")
 
 
 def _create_or_complete(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
@@ -211,7 +221,7 @@ def expiry_after(connection: PostgreSQLConnection, remaining: float) -> str:
 def set_password(server: PostgreSQLServer, username: str, password: str) -> None:
     """Change the password. Open sessions live on, except one that holds a lock on the user's role. Raises Rejected where the user is absent."""
     with server.session() as connection:
-        require_supported(connection)
+        require_fit_for_grants(connection)
         found = _existing_user(connection, server.target, username)
         secret = verifier(connection, username, password)
         change = partial(run, connection, "ALTER ROLE {} PASSWORD {verifier}", username, verifier=secret)
@@ -221,7 +231,7 @@ def set_password(server: PostgreSQLServer, username: str, password: str) -> None
 def set_expiry(server: PostgreSQLServer, username: str, remaining: float) -> None:
     """Set VALID UNTIL to ``remaining`` seconds from now. Raises Rejected where the user is absent."""
     with server.session() as connection:
-        require_supported(connection)
+        require_fit_for_grants(connection)
         found = _existing_user(connection, server.target, username)
         until = expiry_after(connection, remaining)
         change = partial(run, connection, "ALTER ROLE {} VALID UNTIL {until}", username, until=until)

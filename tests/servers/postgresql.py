@@ -252,6 +252,10 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+RESERVES_SINCE = 16
+"""The first version where connections can be reserved for a role that is no superuser."""
+
+
 def start(version: int, *, extra: str = "", fsync: bool = False, programs: Path | None = None) -> PostgresServer:
     """Create a cluster and start it. Raises NoServer where this version is not available."""
     programs = programs or binaries(version)
@@ -279,7 +283,8 @@ def start(version: int, *, extra: str = "", fsync: bool = False, programs: Path 
     if done.returncode != 0:
         shutil.rmtree(folder, ignore_errors=True)
         raise NoServer(f"initdb of PostgreSQL {version} failed: {done.stderr[-500:]}")
-    text = CONFIG + ("fsync = on\n" if fsync else "") + extra
+    reserved = "reserved_connections = 3\n" if version >= RESERVES_SINCE else ""
+    text = CONFIG + reserved + ("fsync = on\n" if fsync else "") + extra
     with (folder / "data" / "postgresql.conf").open("a") as config:
         config.write(text)
     return _started(PostgresServer(version=version, folder=folder, port=free_port(), extra=extra, programs=programs))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from adapters.postgresql import held
 from tests.conftest import had
 from tests.contract.postgresql.attacks import Attack
 from tests.contract.postgresql.harness import EngineHarness, build
@@ -71,6 +72,7 @@ def attack(request: pytest.FixtureRequest, attacked: PostgresServer) -> Iterator
 
 @pytest.fixture(autouse=True)
 def _close_sessions() -> Iterator[None]:
-    """Close the sessions that a test left open."""
+    """Close the sessions that a test left open, and the connections that adapters hold."""
     yield
     close_sessions()
+    held.close_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,8 @@ from psycopg import sql
 
 from adapters.base import Connect, Level, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
 from adapters.contract import Denied, Died, LoginRefused
-from adapters.postgresql import PostgreSQL
-from tests.servers.postgresql import PostgresServer, psql
+from adapters.postgresql import PostgreSQL, held
+from tests.servers.postgresql import RESERVES_SINCE, PostgresServer, psql
 
 BOT_PASSWORD = "BotSecret0Login"
 READONLY = "shop_reader"
@@ -149,6 +150,8 @@ def dies_after(step: int | None) -> Iterator[list[str]]:
     original, ran = psycopg.Connection.execute, list[str]()
 
     def execute(self: psycopg.Connection[Any], query: Any, *rest: Any, **named: Any) -> Any:
+        if threading.current_thread().name == held.KEEPER:
+            return original(self, query, *rest, **named)
         if step is not None and len(ran) >= step:
             raise Died
         answer = original(self, query, *rest, **named)
@@ -250,17 +253,19 @@ def build(server: PostgresServer, *, with_owner: bool = True) -> EngineHarness:
     tag = secrets.token_hex(3)
     bot, owner = f"bot_{tag}", f"owner_{tag}" if with_owner else None
     with server.admin() as c:
-        for role in ("shop_owner", "shop_reader", "shop_writer", "dbaccess_graveyard"):
+        for role in ("shop_owner", "shop_reader", "shop_writer"):
             if c.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 c.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
         make_login(c, bot)
+        if server.version >= RESERVES_SINCE:
+            c.execute(sql.SQL("GRANT pg_use_reserved_connections TO {}").format(sql.Identifier(bot)))
         holder = owner or bot
         if owner:
             c.execute(sql.SQL("CREATE ROLE {} NOLOGIN CREATEROLE").format(sql.Identifier(owner)))
             c.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), sql.Identifier(bot)))
         else:
             c.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(sql.Identifier(bot)))
-        for role in ("shop_reader", "shop_writer", "dbaccess_graveyard"):
+        for role in ("shop_reader", "shop_writer"):
             c.execute(sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(role), sql.Identifier(holder)))
         for name in (database, other):
             c.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))

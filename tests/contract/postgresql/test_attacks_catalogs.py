@@ -15,7 +15,7 @@ from adapters.harness import wait_until
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.attacks import Attack, Session, run_setup, succeeds
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 
 SETTINGS = "log_statement = none\nlog_min_duration_statement = -1\n"
 HOLDS_ITS_DATABASE = "SELECT pg_get_object_address('database', ARRAY[current_database()::text], '{}')"
@@ -46,7 +46,6 @@ def of_another_database(attack: Attack) -> PostgreSQL:
 
 
 @pytest.mark.parametrize("catalog", ["pg_authid", "pg_auth_members"])
-@open_fault("H", "each new connection of the bot waits for the catalog, or its statements do")
 def test_a_user_who_waits_for_a_catalog_lock_is_ended(attack: Attack, catalog: str) -> None:
     """One session reads the catalog in an open transaction, and another waits to change it. Every later session waits behind both."""
     spec, watcher = attack.user(readonly()), attack.harness.superuser("postgres")

@@ -15,7 +15,7 @@ from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.attacks import Attack, Session, half_open_login, run_setup, succeeds
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 
 RESERVED = 16
 """The first version where connections can be reserved for a role."""
@@ -54,7 +54,6 @@ def assert_ends_while_full(attack: Attack, spec: UserSpec, session: Session, ada
     assert end.removal is not None, end.error
 
 
-@open_fault("H1", "each connection of the bot fails with 'out of shared memory', and the superuser's too")
 def test_a_full_lock_table_does_not_delay_the_revocation(attack: Attack) -> None:
     adapter = used_before(attack)
     spec = attack.user(readonly(), adapter)
@@ -118,7 +117,6 @@ def is_full(attack: Attack, spec: UserSpec, lines: list[socket.socket]) -> bool:
     return len(lines) > CONNECTIONS and is_closed_to_logins(attack)
 
 
-@open_fault("H2", "each connection of the bot fails with 'too many clients already'")
 @pytest.mark.parametrize("reserved", [False, True], ids=["no reserve", "a reserve"])
 def test_half_open_logins_do_not_delay_the_revocation(attack: Attack, *, reserved: bool) -> None:
     if reserved:

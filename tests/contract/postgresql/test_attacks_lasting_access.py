@@ -46,7 +46,6 @@ def member_of(attack: Attack, spec: UserSpec, role: str) -> Session:
     return friend
 
 
-@open_fault("C1", "the friend's session keeps the level's rights after a clean receipt")
 def test_a_member_of_the_ended_user_loses_its_rights(attack: Attack) -> None:
     spec = attack.user(writer())
     friend = member_of(attack, spec, "shop_writer")
@@ -55,7 +54,6 @@ def test_a_member_of_the_ended_user_loses_its_rights(attack: Attack) -> None:
     assert not succeeds(friend, WRITES), "the friend still writes as the level"
 
 
-@open_fault("C1", "the friend's open transaction is named and delays the revocation as long as it is open")
 def test_an_open_transaction_of_a_member_does_not_delay_the_revocation(attack: Attack) -> None:
     spec = attack.user(writer())
     friend = member_of(attack, spec, spec.username)

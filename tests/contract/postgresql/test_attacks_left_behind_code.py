@@ -7,7 +7,7 @@ import pytest
 from adapters.contract import wait_until
 from tests.contract.postgresql.attacks import Attack, run_setup, succeeds
 from tests.contract.postgresql.harness import writer
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 
 SETTINGS = "autovacuum_naptime = 1s\n"
 AUTOVACUUM = 60.0
@@ -68,14 +68,12 @@ def assert_nothing_taken(team: Attack) -> None:
     assert not succeeds(team.friends_session(), "SELECT words FROM priv.private"), "everybody reads the table"
 
 
-@open_fault("G1", "the trigger runs as the owner of the objects of all ended users")
 def test_a_left_behind_trigger_reads_no_left_behind_table(team: Attack) -> None:
     both_ended(team, TRAP, CASCADE)
     run_setup(team.friends_session(), "DELETE FROM trap.parent WHERE id = 1")
     assert_nothing_taken(team)
 
 
-@open_fault("G1", "the index's function runs as the owner of the objects of all ended users")
 def test_a_left_behind_index_function_reads_no_left_behind_table(team: Attack) -> None:
     both_ended(team, TRAP, INDEX)
     team.as_superuser("ALTER TABLE trap.bait SET (autovacuum_enabled = true)")

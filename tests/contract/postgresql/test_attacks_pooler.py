@@ -13,7 +13,7 @@ from adapters.base import AdapterError, Rejected, Secrets, ServerDown
 from adapters.postgresql import PostgreSQL
 from tests.conftest import had
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, readonly, writer
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 from tests.servers import pgbouncer
 from tests.servers.pgbouncer import PgBouncer
 
@@ -76,9 +76,6 @@ def is_reported(adapter: PostgreSQL) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@open_fault(
-    "U2", "a pooler that refuses the bot's options looks like a server that is down, and is tried again for ever"
-)
 def test_a_pooler_that_refuses_options_is_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
@@ -89,9 +86,6 @@ def test_a_pooler_that_refuses_options_is_reported(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@open_fault(
-    "U2", "the bot does not notice dropped options: it works with the role's own search_path and without time limits"
-)
 def test_settings_that_a_pooler_drops_are_set_or_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
@@ -101,7 +95,6 @@ def test_settings_that_a_pooler_drops_are_set_or_reported(
     assert is_reported(adapter) or {setting: seen_by(adapter, setting) for setting in PINNED} == wanted
 
 
-@open_fault("U2", "through a pooler that drops options the bot runs a temporary user's function, which creates a login")
 def test_a_users_function_never_runs_as_the_bot_through_a_pooler(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer]
 ) -> None:

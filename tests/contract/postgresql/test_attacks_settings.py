@@ -73,27 +73,22 @@ def test_harmless_settings_of_the_database_do_not_delay_the_revocation(attack: A
     assert_ended_after(attack, statement)
 
 
-@pytest.mark.parametrize(
-    "statement", [pytest.param(statement, marks=open_fault("D1", why)) for statement, why in FAILS.items()]
-)
+@pytest.mark.parametrize("statement", FAILS)
 def test_hostile_settings_of_the_database_do_not_delay_the_revocation(attack: Attack, statement: str) -> None:
     assert_ended_after(attack, statement)
 
 
-@open_fault("D1", "without an admin role the bot acts as the role in the database's settings")
 @pytest.mark.parametrize("attack", ["own login"], indirect=True)
 def test_a_role_in_the_settings_of_the_database_does_not_delay_the_revocation(attack: Attack) -> None:
     assert_ended_after(attack, "ALTER DATABASE {d} SET role = 'shop_owner'")
 
 
-@open_fault("D1", "the bot's transactions are ended by the database's time limit")
 def test_a_transaction_timeout_does_not_delay_the_revocation(attack: Attack) -> None:
     if attack.harness.server.version < TRANSACTION_TIMEOUT:
         pytest.skip("PostgreSQL 15 has no such limit")
     assert_ended_after(attack, "ALTER DATABASE {d} SET transaction_timeout = '1ms'")
 
 
-@open_fault("D1", "the bot cannot connect to the database of the admin URL, and tries no other")
 def test_a_database_closed_by_its_owner_does_not_delay_the_revocation(attack: Attack) -> None:
     """The user closes it from another database, which is open to everybody."""
     spec, session = owner_with_things(attack)
@@ -105,7 +100,6 @@ def test_a_database_closed_by_its_owner_does_not_delay_the_revocation(attack: At
     attack.assert_ended(spec, end, session, elsewhere)
 
 
-@open_fault("D1", "the transfer of objects is refused in the level's database, which is read-only")
 def test_a_read_only_database_of_the_level_does_not_delay_the_revocation(attack: Attack) -> None:
     """The admin URL leads to another database of the server."""
     secrets = Secrets(admin_url=attack.harness.server.url(attack.harness.bot, BOT_PASSWORD, "postgres"))
@@ -155,14 +149,12 @@ def dated(request: pytest.FixtureRequest, attack: Attack) -> Iterator[Attack]:
         yield attack
 
 
-@open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
 def test_users_are_ended_with_any_date_style(dated: Attack) -> None:
     spec = dated.user(readonly())
     session = dated.session(spec)
     dated.assert_ended(spec, dated.end(spec), session)
 
 
-@open_fault("D2", "the driver cannot read the server's time stamps: NotImplementedError")
 @pytest.mark.parametrize("verb", ["check", "list_users"])
 def test_the_server_can_be_read_with_any_date_style(dated: Attack, verb: str) -> None:
     """One server that cannot be read must not stop the check of all servers."""

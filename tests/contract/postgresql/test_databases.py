@@ -111,7 +111,7 @@ def test_the_connect_database_may_differ_from_the_admin_urls(two: EngineHarness)
     assert roles_of_ledger(two) == []
 
 
-def test_objects_in_both_databases_go_to_the_quarantine_role(two: EngineHarness) -> None:
+def test_objects_in_both_databases_stay_with_the_renamed_role(two: EngineHarness) -> None:
     level = replace(by_role(two), roles=(clerk(two), "shop_writer"))
     spec, adapter = two.spec(level), two.adapter()
     adapter.create_user(spec)
@@ -127,7 +127,7 @@ def test_objects_in_both_databases_go_to_the_quarantine_role(two: EngineHarness)
     for database, table in ((two.database, "shop.left_here"), (two.other, "stock.left_there")):
         with two.superuser(database) as c:
             owner = c.execute("SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (table,))
-            assert owner.fetchone() == ("dbaccess_graveyard",)
+            assert owner.fetchone() == (f"dbaccess_left_{spec.request_id}_ada",)
             assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
     for connection in (here, there):
         with pytest.raises(psycopg.OperationalError):

@@ -1,0 +1,76 @@
+"""The settings that the bot's statements depend on: set at the start of each connection, and read back.
+
+The owner of a database, the server's configuration or a connection pooler may set others. For example, a date style that the driver
+cannot read stops every verb, and with a search_path of its user's choice a statement runs that user's functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+LOCK_TIMEOUT_SECONDS = 4
+
+FIXED = {
+    "search_path": "pg_catalog, pg_temp",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "local_preload_libraries": "",
+    "quote_all_identifiers": "off",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "createrole_self_grant": "",
+}
+"""Settings with one value for all connections."""
+
+SINCE = {
+    "idle_session_timeout": 14,
+    "createrole_self_grant": 16,
+    "transaction_timeout": 17,
+}
+"""The first major version of each setting that older servers do not know."""
+
+
+def pins(version: int, *, limit: float, lock_timeout: float = LOCK_TIMEOUT_SECONDS) -> dict[str, str]:
+    """The settings for a server of this major version. ``limit`` is the time limit of one statement in seconds."""
+    known = {n: v for n, v in FIXED.items() if SINCE.get(n, 0) <= version}
+    limits = {
+        "statement_timeout": f"{int(limit * 1000)}ms",
+        "lock_timeout": f"{int(lock_timeout * 1000)}ms",
+        "idle_in_transaction_session_timeout": f"{int(limit * 2000)}ms",
+    }
+    return {**known, **limits}
+
+
+def startup_options(settings: Mapping[str, str]) -> str:
+    """The pins as the value of ``options``: they overrule the settings of databases and roles from the first moment on."""
+    return " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def is_equal(name: str, wanted: str, found: str | None) -> bool:
+    """Whether the server's answer means the wanted value. The server writes times with the largest unit that fits."""
+    if found is None:
+        return False
+    if name.endswith("_timeout"):
+        return _milliseconds(found) == _milliseconds(wanted)
+    return _plain(found) == _plain(wanted)
+
+
+def _plain(value: str) -> str:
+    return value.replace(" ", "").replace('"', "").lower()
+
+
+def _milliseconds(value: str) -> float | None:
+    units = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1}
+    number = value.rstrip("adhimns ")
+    unit = value[len(number) :].strip()
+    return float(number) * units[unit] if number.isdigit() and unit in units else None
