@@ -52,8 +52,8 @@ NO_POOLER = "let the admin URL name the server itself, not the pooler in front o
 MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
 
 SET_PINS = (
-    "SELECT pg_catalog.set_config(p.name, p.setting, true)"
-    " FROM pg_catalog.unnest(%s::pg_catalog.text[], %s::pg_catalog.text[]) AS p(name, setting)"
+    "SELECT pg_catalog.set_config(p.name, p.setting, true) FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]),"
+    " pg_catalog.unnest(%s::pg_catalog.text[])) AS p(name, setting)"
 )
 READ_BACK = (
     "SELECT pg_catalog.pg_backend_pid(), (SELECT system_identifier FROM pg_catalog.pg_control_system()),"

@@ -25,7 +25,7 @@ from adapters.postgresql.statements import bounded, column, exists, quoted, run,
 
 LEFT_PREFIX = "dbaccess_left_"
 LEFT_MARK = re.compile(r"dbaccess left ledger=([a-z0-9]+) request=([0-9]+) ended=(\S+)")
-NAMED_AT_MOST = 20
+NAMED_AT_MOST = 50
 """Objects that a receipt names."""
 LOOKED_AT_MOST = 1000
 """Objects of a role in one database that are looked at. A role with more owns lasting objects."""
@@ -96,18 +96,24 @@ class LeftBehind:
 
 
 def drop_or_rename(
-    server: PostgreSQLServer, connection: PostgreSQLConnection, role: str, oid: int, *, request_id: int
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    role: str,
+    oid: int,
+    *,
+    request_id: int,
+    renames_empty: bool = True,
 ) -> LeftBehind:
     """Drop the role if it owns nothing that lasts. Otherwise rename it, so that it keeps what it owns.
 
     No step waits for a lock on an object. A role that cannot be dropped now, for example because somebody else's open transaction names it,
-    is renamed, too. The caller has blocked its login, ended its sessions and revoked its memberships.
+    is renamed, too, unless ``renames_empty`` is False. The caller has blocked its login, ended its sessions and revoked its memberships.
     """
     left = LeftBehind()
     owned = connection.execute(OWNED_BY_DATABASE, (oid,)).fetchall()
     for database, count in owned:
         _add(left, database, count, _names_in(server, connection, database, oid))
-    if left.count == 0 and _dropped(server, connection, role, oid):
+    if left.count == 0 and (_dropped(server, connection, role, oid) or not renames_empty):
         return left
     _disable_subscriptions(server, connection, oid, left)
     left.notes += _revoke_privileges(server, connection, role, oid)

@@ -141,15 +141,15 @@ def drop_unused(server: PostgreSQLServer, connection: PostgreSQLConnection, role
 
     Returns the notes about such objects, or None where the role is in use or absent.
     """
+    oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
+    if oid is None or members(connection, role):
+        return None
+    become_member(connection, role)
     with connection.transaction():
-        oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
-        if oid is None or members(connection, role):
-            return None
-        become_member(connection, role)
         lock(connection, role)
         if members(connection, role):
             return None
-        left = drop_or_rename(server, connection, role, oid, request_id=0)
+        left = drop_or_rename(server, connection, role, oid, request_id=0, renames_empty=False)
     return [f"left behind by {role}: {name}" for name in left.names[:5]] + left.all_notes()
 
 

@@ -36,12 +36,12 @@ SINCE = {
 """The first major version of each setting that older servers do not know."""
 
 
-def pins(version: int, *, limit: float, lock_timeout: float = LOCK_TIMEOUT_SECONDS) -> dict[str, str]:
+def pins(version: int, *, limit: float) -> dict[str, str]:
     """The settings for a server of this major version. ``limit`` is the time limit of one statement in seconds."""
     known = {n: v for n, v in FIXED.items() if SINCE.get(n, 0) <= version}
     limits = {
         "statement_timeout": f"{int(limit * 1000)}ms",
-        "lock_timeout": f"{int(lock_timeout * 1000)}ms",
+        "lock_timeout": f"{int(LOCK_TIMEOUT_SECONDS * 1000)}ms",
         "idle_in_transaction_session_timeout": f"{int(limit * 2000)}ms",
     }
     return {**known, **limits}

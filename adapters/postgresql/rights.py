@@ -154,9 +154,8 @@ def _left_roles(connection: PostgreSQLConnection) -> Iterator[Finding]:
     if oid is not None:
         query = "SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s::oid AND deptype = 'o'"
         count, of = value(connection, query, (oid,)), QUARANTINE_ROLE
-        remedy = (
-            f"in each database: REASSIGN OWNED BY {of} TO a_role_of_your_team; DROP OWNED BY {of}; then DROP ROLE {of};"
-        )
+        give = f"in each database: REASSIGN OWNED BY {of} TO a_role_of_your_team; DROP OWNED BY {of}; then "
+        remedy = f"{give if count else ''}DROP ROLE {of};"
         yield warning(
             f"{of} owns {count} objects of users that an earlier version ended; nothing is given to it any more", remedy
         )

@@ -101,8 +101,8 @@ def create(server: PostgreSQLServer, spec: UserSpec) -> None:
         raise Rejected(f"{spec.username!r} is no name that dbaccess makes")
     with server.session() as connection:
         require_fit_for_grants(connection)
+        held.ensure(server)
         with_retries(partial(_create_once, server, connection, spec, latest), until=latest)
-    held.ensure(server)
 
 
 def _create_once(server: PostgreSQLServer, connection: PostgreSQLConnection, spec: UserSpec, latest: float) -> None:

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import psycopg
 
 from adapters.base import AdapterError, Finding, Level, Removal, UserSpec
-from adapters.postgresql import PostgreSQL
+from adapters.harness import wait_until
+from adapters.postgresql import PostgreSQL, held
 from tests.contract.postgresql.harness import EngineHarness
 from tests.open_faults import require
 
@@ -49,6 +50,11 @@ class Attack:
         (adapter or self.harness.adapter()).create_user(spec)
         ((self.oids[spec.username],),) = self.query("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
         return spec
+
+    def wait_for_held_connection(self) -> None:
+        """Wait until the adapter holds its connection to the server. It opens it when it creates or lists users."""
+        server = self.harness.adapter().server
+        wait_until(lambda: held.is_held(server))
 
     def session(self, spec: UserSpec, database: str | None = None) -> Session:
         return self.stack.enter_context(contextlib.closing(self.harness.login(spec, database)))

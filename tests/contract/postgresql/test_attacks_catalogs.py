@@ -49,6 +49,7 @@ def of_another_database(attack: Attack) -> PostgreSQL:
 def test_a_user_who_waits_for_a_catalog_lock_is_ended(attack: Attack, catalog: str) -> None:
     """One session reads the catalog in an open transaction, and another waits to change it. Every later session waits behind both."""
     spec, watcher = attack.user(readonly()), attack.harness.superuser("postgres")
+    attack.wait_for_held_connection()
     reads, waits = attack.session(spec), attack.session(spec)
     run_setup(reads, "BEGIN")
     run_setup(reads, "SELECT count(*) FROM pg_roles" if catalog == "pg_authid" else f"SELECT count(*) FROM {catalog}")

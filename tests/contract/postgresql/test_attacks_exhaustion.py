@@ -57,6 +57,7 @@ def assert_ends_while_full(attack: Attack, spec: UserSpec, session: Session, ada
 def test_a_full_lock_table_does_not_delay_the_revocation(attack: Attack) -> None:
     adapter = used_before(attack)
     spec = attack.user(readonly(), adapter)
+    attack.wait_for_held_connection()
     attack.stack.callback(wait_until, lambda: not is_closed_to_logins(attack))
     session = attack.session(spec)
     fill_lock_table(session)
@@ -123,6 +124,7 @@ def test_half_open_logins_do_not_delay_the_revocation(attack: Attack, *, reserve
         keep_a_reserve(attack)
     adapter = used_before(attack)
     spec = attack.user(readonly(), adapter)
+    attack.wait_for_held_connection()
     session = attack.session(spec)
     with half_open(attack, spec):
         assert_ends_while_full(attack, spec, session, adapter)

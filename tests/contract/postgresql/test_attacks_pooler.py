@@ -79,10 +79,34 @@ def is_reported(adapter: PostgreSQL) -> bool:
 def test_a_pooler_that_refuses_options_is_reported(
     own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
 ) -> None:
-    error = refusal(through(pooled(mode), own_harness))
-    require(error is None or "options" in str(error), "the pooler refuses the options")
-    assert not isinstance(error, ServerDown), "a later try meets the same refusal"
-    assert error is None or getattr(error, "remedy", None), "it says what to put into the admin URL instead"
+    """No grant is made through it, and check says what to put into the admin URL instead."""
+    adapter, spec = through(pooled(mode), own_harness), own_harness.spec(readonly())
+    (problem,) = adapter.check([readonly()]).problems
+    assert "pooler" in problem.what
+    assert problem.remedy
+    with pytest.raises(Rejected, match="pooler"):
+        adapter.create_user(spec)
+    assert not own_harness.role_exists(spec.username)
+
+
+@pytest.mark.parametrize("extra", ["", DROPS_OPTIONS], ids=["refuses options", "drops options"])
+def test_a_user_is_ended_through_a_pooler_in_transaction_mode(
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer], extra: str
+) -> None:
+    """Each transaction may run on another connection to the server. The end sets what it depends on in each."""
+    spec, straight = own_harness.spec(writer()), own_harness.adapter()
+    straight.create_user(spec)
+    session = own_harness.login(spec)
+    session.execute("CREATE TABLE shop.mine (id int)")
+    session.execute("BEGIN")
+    session.execute(f"ALTER ROLE {spec.username} PASSWORD 'x'".encode())
+    moved = through(pooled("transaction", extra), own_harness, identity=straight.identity())
+    removal = moved.drop_user(spec.username, spec.level)
+    assert removal.sessions_ended == 1
+    assert removal.left_behind == ("shop.mine (table)",)
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
+    assert not own_harness.role_exists(spec.username)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -127,7 +127,7 @@ def test_objects_in_both_databases_stay_with_the_renamed_role(two: EngineHarness
     for database, table in ((two.database, "shop.left_here"), (two.other, "stock.left_there")):
         with two.superuser(database) as c:
             owner = c.execute("SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (table,))
-            assert owner.fetchone() == (f"dbaccess_left_{spec.request_id}_ada",)
+            assert owner.fetchone() == (removal.left_with,)
             assert c.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)
     for connection in (here, there):
         with pytest.raises(psycopg.OperationalError):
