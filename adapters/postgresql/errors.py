@@ -43,6 +43,10 @@ NO_TLS = re.compile(
 )
 
 
+class ConcurrentChange(ServerDown):
+    """Others changed the same rows at the same time. The same statement succeeds later."""
+
+
 @contextmanager
 def translated_errors(secrets: tuple[str, ...], *, login: str, database: str) -> Iterator[None]:
     """Raise what the driver raises in the block as an AdapterError. ``secrets`` are removed; ``login`` and ``database`` go into remedies."""
@@ -76,10 +80,10 @@ def translate(error: psycopg.Error, secrets: tuple[str, ...], *, login: str, dat
         return _without_state(error, secrets, login, database)
     primary = error.diag.message_primary or type(error).__name__
     message = _clean(primary, secrets)
+    if is_concurrent_change(error):
+        return ConcurrentChange(f"the server was busy with the same rows ({message})", is_ambiguous=True)
     if state in RETRY or state.startswith(RETRY_CLASSES):
         return ServerDown(f"the server did not finish ({message})", is_ambiguous=True)
-    if state == "XX000" and any(part in primary for part in CONCURRENT_CHANGE):
-        return ServerDown(f"the server was busy with the same rows ({message})", is_ambiguous=True)
     if state == "42501":
         return Rejected(f"the bot lacks a right: {message}", remedy="run dbaccess doctor: it prints what is missing")
     return Rejected(f"the server refused ({state}): {message}")

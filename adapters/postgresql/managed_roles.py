@@ -18,7 +18,7 @@ from psycopg import sql
 
 from adapters.base import AdapterError, Level, Rejected, ServerDown
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
-from adapters.postgresql.errors import is_concurrent_change
+from adapters.postgresql.errors import ConcurrentChange, is_concurrent_change
 from adapters.postgresql.left_behind import drop_or_rename
 from adapters.postgresql.levels import Privilege, expand_grants, level_database, managed_role, not_grantable
 from adapters.postgresql.roles import become_member, danger_of_role, members, memberships
@@ -33,18 +33,20 @@ T = TypeVar("T")
 
 
 def with_retries(action: Callable[[], T], *, until: float) -> T:
-    """Run ``action`` again while others change the same rows, until the monotonic time ``until``. Raises ServerDown then.
+    """Run ``action`` again while others change the same rows or drop the managed role, until the monotonic time ``until``. Raises ServerDown then.
 
     Half of the parallel changes of one access control list fail with "tuple concurrently updated" (PostgreSQL 15, 17, 18).
     """
     while True:
         try:
             return action()
-        except psycopg.Error as error:
-            if not is_concurrent_change(error):
+        except (psycopg.Error, ConcurrentChange) as error:
+            if not (
+                isinstance(error, ConcurrentChange | psycopg.errors.UndefinedObject) or is_concurrent_change(error)
+            ):
                 raise
             if time.monotonic() > until:
-                raise ServerDown(f"others kept changing the same rows ({error.diag.message_primary})") from None
+                raise ServerDown("others kept changing the same roles and privileges") from None
         time.sleep(random.uniform(*PAUSE_SECONDS))  # noqa: S311 - no secret
 
 
@@ -161,8 +163,10 @@ def drop_unused_of_level(server: PostgreSQLServer, connection: PostgreSQLConnect
     try:
         return drop_unused(server, connection, role) or []
     except (psycopg.Error, AdapterError) as error:
-        if isinstance(error, psycopg.Error) and is_concurrent_change(error):
-            return []  # somebody else drops it, or a new grant needs it
+        if connection.broken:
+            raise
+        if isinstance(error, psycopg.Error) and (is_concurrent_change(error) or not exists(connection, role)):
+            return []  # another end drops it, or a new grant needs it
         reason = str(error) if isinstance(error, AdapterError) else error.diag.message_primary
         return [f"The managed role of the level {level.name} has no user any more and could not be dropped: {reason}"]
 
