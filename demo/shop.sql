@@ -2,10 +2,9 @@
 CREATE ROLE shop_owner NOLOGIN;
 CREATE ROLE shop_reader NOLOGIN;
 CREATE ROLE shop_writer NOLOGIN;
-CREATE ROLE dbaccess_graveyard NOLOGIN;
 CREATE ROLE dbaccess_owner NOLOGIN CREATEROLE;
 CREATE ROLE dbaccess_bot LOGIN IN ROLE dbaccess_owner;
-GRANT shop_reader, shop_writer, dbaccess_graveyard TO dbaccess_owner WITH ADMIN OPTION;
+GRANT shop_reader, shop_writer TO dbaccess_owner WITH ADMIN OPTION;
 
 REVOKE CONNECT, TEMPORARY ON DATABASE shop FROM PUBLIC;
 REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;

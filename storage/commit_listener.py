@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import psycopg
 from sqlalchemy import URL, text
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 CHANNEL = "dbaccess"
 POLL_SECONDS = 0.4
-"""Time between two looks at SQLite's files: a stat, no query."""
+"""Time between two looks at SQLite's files (a stat, no query), or at a PostgreSQL server behind a pooler."""
 
 RETRY_SECONDS = 2.0
 Stamp: TypeAlias = tuple[tuple[int, int], ...]
@@ -100,8 +100,14 @@ class FileCommitListener:
         return
 
 
+async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a pooler answers instead of the server. In transaction mode it gives the connection with the LISTEN to somebody else."""
+    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+    return row != (connection.info.backend_pid,)
+
+
 class PostgreSQLCommitListener:
-    """PostgreSQL: NOTIFY in the transaction, LISTEN on a separate connection."""
+    """PostgreSQL: NOTIFY in the transaction, LISTEN on a separate connection. Behind a pooler it polls."""
 
     def __init__(self, url: URL) -> None:
         self._settings = url.get_dialect()().create_connect_args(url)[1]
@@ -123,11 +129,24 @@ class PostgreSQLCommitListener:
         while True:
             with suppress(psycopg.Error, OSError):
                 async with await psycopg.AsyncConnection.connect(**self._settings, autocommit=True) as connection:
+                    if await _is_pooled(connection):
+                        await self._poll(connection)
                     await connection.execute(f"LISTEN {CHANNEL}")
                     self._readers.wake()  # there may have been commits before LISTEN
                     async for _ in connection.notifies():
                         self._readers.wake()
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Look for new transactions on the server until the connection is lost. Writes to other databases wake the readers in vain."""
+        seen: object = None
+        while True:
+            cursor = await connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+            newest = await cursor.fetchone()
+            if newest != seen:
+                seen = newest
+                self._readers.wake()
+            await asyncio.sleep(POLL_SECONDS)
 
     async def announce(self, tx: AsyncConnection) -> None:
         await tx.execute(text(f"NOTIFY {CHANNEL}"))

@@ -13,7 +13,7 @@ import pytest
 from storage.errors import LedgerError
 from storage.ledger import Ledger
 from tests.conftest import had
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 from tests.servers import pgbouncer
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgresServer
@@ -100,7 +100,6 @@ async def test_a_commit_wakes_another_program(ledger_url: str) -> None:
 
 
 @pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
-@open_fault("U2", "the pooler hands the LISTEN back after its transaction: a commit wakes nobody in another program")
 async def test_a_commit_wakes_another_program_or_the_pooler_is_refused(ledger_url: str) -> None:
     if await is_refused(ledger_url):
         return
