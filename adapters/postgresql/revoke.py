@@ -43,6 +43,7 @@ from adapters.postgresql.sessions import (
     terminate,
     unresponsive,
 )
+from adapters.postgresql.triggers import disarm_triggers
 from adapters.postgresql.users import find
 
 
@@ -127,6 +128,7 @@ def _end_user(
             end_sessions(connection, oid, report)
         report.notes += roll_back(server, connection, username, oid, roles)
     report.notes += note_left_transactions(connection, roles)
+    report.notes += disarm_triggers(server, connection, oid)
     leave_behind(server, connection, username, report.left_behind, lent_roles=roles)
     run_unblocked(server, connection, lambda: run(connection, "DROP ROLE IF EXISTS {}", username), may_end=no_holder)
     end_sessions(connection, oid, report)
