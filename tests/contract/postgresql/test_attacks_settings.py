@@ -117,7 +117,6 @@ def test_a_read_only_database_of_the_level_does_not_delay_the_revocation(attack:
     attack.assert_ended(spec, attack.end(spec, adapter=adapter), session)
 
 
-@open_fault("D1", "check does not report that the level reaches the owner of the admin URL's database")
 def test_check_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
     level = owner_level(attack)
     bad_findings = attack.bad_findings(level)
