@@ -62,6 +62,10 @@ SELECT 'default privileges', format('of %%s%%s: %%s on %%s to %%s', pg_get_userb
   FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace, aclexplode(d.defaclacl) a
  WHERE d.defaclrole = ANY(%(scope)s) AND a.grantee <> ALL(%(ours)s) GROUP BY d.defaclrole, n.nspname, d.defaclobjtype, a.grantee
 UNION ALL
+SELECT 'user mappings', format('for %%s on the server %%s', CASE WHEN u.umuser = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(u.umuser) END, u.srvname)
+  FROM pg_user_mappings u JOIN pg_foreign_server s ON s.oid = u.srvid
+ WHERE (s.srvowner = ANY(%(scope)s) OR u.umuser = ANY(%(scope)s)) AND u.umuser <> ALL(%(ours)s)
+UNION ALL
 SELECT 'prepared transactions', format('%%s of %%s in %%s', encode(replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, 'escape'), p.owner, p.database)
   FROM pg_prepared_xacts p JOIN pg_roles r ON r.rolname = p.owner WHERE r.oid = ANY(%(scope)s)
 """
@@ -89,7 +93,8 @@ FEW_FACTS: LiteralString = (
 )
 """Each row is a kind, the number of its facts, a digest of them, and the facts where there are at most ``most``."""
 
-# Many objects: each row is a kind, what the objects of the group have in common, their number, a digest, and names.
+# Many objects: each row is a kind, what the objects of the group have in common, their number, a digest, the names where they are few,
+# the names of the newest, and how many further ones are newer than the grant.
 
 GRANTS: LiteralString = """
 WITH items(classid, objid, objsubid, item, age) AS (
@@ -117,7 +122,8 @@ SELECT 'grants on ' || CASE WHEN is_column THEN 'columns' ELSE CASE classid WHEN
        number, left(md5(total::text), 8),
        CASE WHEN number <= %(few)s THEN ARRAY(SELECT concat_ws(' ', i.type, i.identity)
          FROM unnest(first, first_columns) s(id, sub), pg_identify_object(classid, s.id, s.sub) i) END,
-       ARRAY(SELECT concat_ws(' ', i.type, i.identity) FROM unnest(newer[1:%(few)s], newer_columns[1:%(few)s]) s(id, sub), pg_identify_object(classid, s.id, s.sub) i)
+       ARRAY(SELECT concat_ws(' ', i.type, i.identity) FROM unnest(newer[1:%(few)s], newer_columns[1:%(few)s]) s(id, sub), pg_identify_object(classid, s.id, s.sub) i),
+       coalesce(cardinality(newer), 0) - %(few)s
   FROM grouped, LATERAL (
     SELECT grantor, grantee, string_agg(privilege_type || CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END, ', ' ORDER BY privilege_type) AS privileges
       FROM aclexplode(ARRAY[item]) GROUP BY 1, 2) acl
@@ -140,13 +146,16 @@ WITH tables AS MATERIALIZED (
   SELECT CASE o.classid WHEN 'pg_proc'::regclass THEN CASE WHEN p.prosecdef THEN 'functions that run as their owner' ELSE 'functions' END WHEN 'pg_class'::regclass THEN 'tables and views'
            WHEN 'pg_largeobject'::regclass THEN 'large objects' ELSE 'other objects' END,
          'of', 'pg_authid'::regclass, o.owner, o.classid, o.objid,
-         nullif(concat_ws(' ', p.xmin::text, f.xmin::text, e.xmin::text, c.relname, c.relnamespace::text,
+         nullif(concat_ws(' ', p.xmin::text, f.xmin::text, e.xmin::text, x.xmin::text, u.xmin::text, y.xmin::text, c.relname, c.relnamespace::text,
            c.reloptions::text, CASE WHEN c.relrowsecurity THEN 'row security' END, CASE WHEN c.relforcerowsecurity THEN 'forced' END), ''),
-         least(o.age, age(p.xmin), age(f.xmin), age(e.xmin))
+         least(o.age, age(p.xmin), age(f.xmin), age(e.xmin), age(x.xmin), age(u.xmin), age(y.xmin), age(c.xmin))
     FROM owned o LEFT JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid
     LEFT JOIN pg_class c ON o.classid = 'pg_class'::regclass AND c.oid = o.objid
     LEFT JOIN pg_foreign_server f ON o.classid = 'pg_foreign_server'::regclass AND f.oid = o.objid
     LEFT JOIN pg_event_trigger e ON o.classid = 'pg_event_trigger'::regclass AND e.oid = o.objid
+    LEFT JOIN pg_operator x ON o.classid = 'pg_operator'::regclass AND x.oid = o.objid
+    LEFT JOIN pg_publication u ON o.classid = 'pg_publication'::regclass AND u.oid = o.objid
+    LEFT JOIN pg_type y ON o.classid = 'pg_type'::regclass AND y.oid = o.objid AND y.typtype = 'd'
    WHERE o.classid <> 'pg_default_acl'::regclass AND c.relpersistence IS DISTINCT FROM 't'
   UNION ALL SELECT 'triggers', 'that call', 'pg_proc'::regclass, tgfoid, 'pg_trigger'::regclass, oid, xmin::text, age(xmin)
     FROM pg_trigger WHERE NOT tgisinternal
@@ -166,12 +175,14 @@ WITH tables AS MATERIALIZED (
     FROM tables t JOIN pg_inherits x ON x.inhparent = t.oid JOIN pg_class c ON c.oid = x.inhrelid AND c.relowner <> t.relowner
   UNION ALL SELECT 'foreign keys from tables with another owner', 'to', 'pg_class'::regclass, x.confrelid, 'pg_constraint'::regclass, x.oid, NULL, age(x.xmin)
     FROM pg_constraint x JOIN pg_class a ON a.oid = x.conrelid JOIN pg_class b ON b.oid = x.confrelid WHERE x.contype = 'f' AND a.relowner <> b.relowner
+  UNION ALL SELECT 'statistics', 'on tables of', 'pg_authid'::regclass, t.relowner, 'pg_statistic_ext'::regclass, x.oid, x.xmin::text, age(x.xmin)
+    FROM tables t JOIN pg_statistic_ext x ON x.stxrelid = t.oid
   UNION ALL SELECT 'published tables', 'of', 'pg_authid'::regclass, t.relowner, 'pg_publication_rel'::regclass, x.oid, x.xmin::text, age(x.xmin)
     FROM tables t JOIN pg_publication_rel x ON x.prrelid = t.oid
   UNION ALL SELECT 'casts', 'that call', 'pg_proc'::regclass, castfunc, 'pg_cast'::regclass, oid, NULL, age(xmin) FROM pg_cast WHERE oid >= 16384
 ), grouped AS (
   SELECT kind, relation, holderclass, holder, classid, count(*) AS number, sum(hashtextextended(coalesce(version, ''), objid::int8)) AS total,
-         array_agg(objid) FILTER (WHERE age BETWEEN 0 AND %(since)s) AS newer, array_agg(version) FILTER (WHERE age BETWEEN 0 AND %(since)s) AS newer_versions,
+         array_agg(objid ORDER BY age, objid) FILTER (WHERE age BETWEEN 0 AND %(since)s) AS newer, array_agg(version ORDER BY age, objid) FILTER (WHERE age BETWEEN 0 AND %(since)s) AS newer_versions,
          (array_agg(objid))[1:%(few)s] AS first, (array_agg(version))[1:%(few)s] AS versions
     FROM found GROUP BY 1, 2, 3, 4, 5
 )
@@ -181,7 +192,8 @@ SELECT kind, concat_ws(' ', relation, CASE WHEN holderclass = 'pg_authid'::regcl
        CASE WHEN number <= %(few)s THEN ARRAY(SELECT concat_ws(' ', i.type, i.identity, '[' || left(md5(s.version), 6) || ']')
          FROM unnest(first, versions) s(id, version), pg_identify_object(classid, s.id, 0) i) END,
        ARRAY(SELECT concat_ws(' ', i.type, i.identity, '[' || left(md5(s.version), 6) || ']')
-         FROM unnest(newer[1:%(few)s], newer_versions[1:%(few)s]) s(id, version), pg_identify_object(classid, s.id, 0) i)
+         FROM unnest(newer[1:%(few)s], newer_versions[1:%(few)s]) s(id, version), pg_identify_object(classid, s.id, 0) i),
+       coalesce(cardinality(newer), 0) - %(few)s
   FROM grouped
 """
 """What the level's roles own, and the code that runs when somebody else uses a table.

@@ -69,13 +69,13 @@ def _state(
     for kind, number, digest, listed in connection.execute(FEW_FACTS, parameters):
         facts += ((kind, fact) for fact in listed or [f"{number} in all [{digest}]"])
     for query in (GRANTS, OBJECTS):
-        for kind, common, number, digest, names, newer in connection.execute(query, parameters):
+        for kind, common, number, digest, names, newer, further in connection.execute(query, parameters):
             folded = f"{number} {common} [{digest}]"
             facts += ((kind, f"{name} ({common})") for name in names or ())
             if names is None:
                 facts.append((kind, folded))
-                facts += ((kind, f"{name} ({common})") for name in _newer(before, kind, folded, newer))
-    return LevelState.of(facts)
+                facts += ((kind, f"{name} ({common})") for name in _newer(before, kind, folded, newer, further))
+    return LevelState.of((kind, " ".join(fact.split())) for kind, fact in facts)
 
 
 def _age(connection: PostgreSQLConnection, before: LevelState | None) -> int:
@@ -84,8 +84,10 @@ def _age(connection: PostgreSQLConnection, before: LevelState | None) -> int:
     return int(value(connection, AGE, (started[0],))) if started and started[0].isdigit() else -1
 
 
-def _newer(before: LevelState | None, kind: str, folded: str, newer: Sequence[str]) -> Iterator[str]:
+def _newer(before: LevelState | None, kind: str, folded: str, newer: Sequence[str], further: int) -> Iterator[str]:
     """The new names of a group with many objects, where the group is not what it was."""
-    same = LevelState.of([(kind, folded)]).kinds[kind][0]
+    same = LevelState.of([(kind, " ".join(folded.split()))]).kinds[kind][0]
     if before is not None and same not in before.kinds.get(kind, ()):
         yield from newer
+        if further > 0:
+            yield f"{further} more newer than the grant"

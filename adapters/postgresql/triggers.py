@@ -37,7 +37,8 @@ SELECT DISTINCT i.type || ' ' || i.identity FROM pg_proc p JOIN pg_depend d ON d
   LEFT JOIN pg_policy y ON d.classid = 'pg_policy'::regclass AND y.oid = d.objid
   LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
   LEFT JOIN pg_index x ON d.classid = 'pg_class'::regclass AND x.indexrelid = d.objid
-  JOIN pg_class c ON c.oid = coalesce(f.adrelid, nullif(k.conrelid, 0), y.polrelid, w.ev_class, x.indrelid) AND c.relowner <> p.proowner,
+  LEFT JOIN pg_statistic_ext z ON d.classid = 'pg_statistic_ext'::regclass AND z.oid = d.objid
+  JOIN pg_class c ON c.oid = coalesce(z.stxrelid, f.adrelid, nullif(k.conrelid, 0), y.polrelid, w.ev_class, x.indrelid) AND c.relowner <> p.proowner,
   pg_identify_object(d.classid, d.objid, d.objsubid) i
  WHERE p.proowner = %s::oid ORDER BY 1 LIMIT 1000
 """

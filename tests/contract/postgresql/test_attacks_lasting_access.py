@@ -13,7 +13,7 @@ import pytest
 from adapters.base import Level, PrivilegeGrant, UserSpec
 from adapters.postgresql.levels import managed_role
 from tests.contract.postgresql.attacks import Attack, Session, refusal, run_setup, succeeds
-from tests.contract.postgresql.harness import readonly, support, writer
+from tests.contract.postgresql.harness import acting_writer, readonly, support, writer
 from tests.open_faults import open_fault, require
 
 WRITES = "UPDATE shop.orders SET customer = 666 WHERE id = 1"
@@ -49,7 +49,7 @@ def member_of(attack: Attack, spec: UserSpec, role: str) -> Session:
 
 @open_fault("C1", "the friend's session keeps the level's rights after a clean receipt")
 def test_a_member_of_the_ended_user_loses_its_rights(attack: Attack) -> None:
-    spec = attack.user(replace(writer(), set_role=True))
+    spec = attack.user(acting_writer())
     friend = member_of(attack, spec, "shop_writer")
     require(succeeds(friend, WRITES), "the friend writes as the level")
     attack.assert_ended(spec, attack.end(spec))
