@@ -26,9 +26,8 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.level_state import LevelState
-from adapters.postgresql import revoke, rights, standbys, users
+from adapters.postgresql import level_state, revoke, rights, standbys, users
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
-from adapters.postgresql.level_state import changes_of_level, level_state
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.sessions import PostgreSQLLogin, log_in
 
@@ -56,7 +55,7 @@ class PostgreSQL:
 
     def level_state(self, level: Level) -> LevelState:
         """See ``level_state.level_state``."""
-        return level_state(self.server, level)
+        return level_state.level_state(self.server, level)
 
     def create_user(self, spec: UserSpec) -> None:
         """See ``users.create``: one transaction creates the complete user, or none."""
@@ -73,7 +72,7 @@ class PostgreSQL:
     def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """See ``revoke.drop``. The level is compared with ``before`` when the user is gone."""
         removal = revoke.drop(self.server, username, level)
-        return replace(removal, notes=(*removal.notes, *changes_of_level(self.server, level, before)))
+        return replace(removal, notes=(*removal.notes, *level_state.changes_of_level(self.server, level, before)))
 
     def drop_leftovers(self) -> list[str]:
         """Nothing: no leftovers are dropped yet."""
