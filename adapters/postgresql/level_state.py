@@ -63,8 +63,6 @@ def _state(
         "few": NAMED_OF_A_GROUP,
         "most": NAMED_OF_A_KIND,
     }
-    if not scope:
-        return LevelState()
     facts = [(STARTED, str(value(connection, NOW)))]
     for kind, number, digest, listed in connection.execute(FEW_FACTS, parameters):
         facts += ((kind, fact) for fact in listed or [f"{number} in all [{digest}]"])
