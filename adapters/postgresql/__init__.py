@@ -7,6 +7,7 @@ new grants; users that exist there are still listed and ended.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 from urllib.parse import quote
@@ -25,7 +26,7 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.level_state import LevelState
-from adapters.postgresql import held, left_behind, managed_roles, revoke, rights, standbys, users
+from adapters.postgresql import held, left_behind, level_state, managed_roles, revoke, rights, standbys, users
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.sessions import PostgreSQLLogin, log_in
@@ -52,9 +53,9 @@ class PostgreSQL:
         with self.server.session() as connection:
             return identity(connection)
 
-    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
-        """Empty: nothing is described yet."""
-        return LevelState()
+    def level_state(self, level: Level) -> LevelState:
+        """See ``level_state.level_state``."""
+        return level_state.level_state(self.server, level)
 
     def create_user(self, spec: UserSpec) -> None:
         """See ``users.create``: one transaction creates the complete user, or none."""
@@ -69,8 +70,9 @@ class PostgreSQL:
         users.set_expiry(self.server, username, remaining)
 
     def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
-        """See ``revoke.drop``."""
-        return revoke.drop(self.server, username, level, before)
+        """See ``revoke.drop``. The level is compared with ``before`` when the user is gone."""
+        removal = revoke.drop(self.server, username, level)
+        return replace(removal, notes=(*removal.notes, *level_state.changes_of_level(self.server, level, before)))
 
     def drop_leftovers(self) -> list[str]:
         """Drops left roles of this ledger that own nothing any more, and managed roles without a user."""

@@ -16,7 +16,6 @@ from datetime import UTC
 import psycopg
 
 from adapters.base import AdapterError, Blocked, Level, Rejected, Removal, ServerDown
-from adapters.level_state import LevelState
 from adapters.postgresql import standbys
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.held import session_for_end
@@ -38,6 +37,7 @@ from adapters.postgresql.sessions import (
     unresponsive,
 )
 from adapters.postgresql.statements import bounded, exists, quoted, quoted_acting_role, run, value
+from adapters.postgresql.triggers import disarm_triggers
 from adapters.postgresql.users import find, request_of
 
 NAMED_AT_MOST = 5
@@ -76,7 +76,7 @@ class UserToEnd:
     roles: Sequence[str]
 
 
-def drop(server: PostgreSQLServer, username: str, level: Level, before: LevelState | None) -> Removal:
+def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
     """End the user and read back that it is gone.
 
     Raises ForeignUser, ServerDown (try again), Blocked (names the holder of the lock) and Rejected (names a remedy).
@@ -139,6 +139,7 @@ def _end_user(
         report.notes += roll_back(server, connection, user.username, user.oid, user.roles)
     report.notes += note_left_transactions(connection, user.roles)
     report.notes += _revoke_all_memberships(connection, user)
+    report.notes += disarm_triggers(server, connection, user.oid)
     request_id = request_of(connection, server.target, user.username)
     report.left_behind = drop_or_rename(server, connection, user.username, user.oid, request_id=request_id)
     end_sessions(connection, user.oid, report)

@@ -7,15 +7,27 @@ from collections.abc import Iterator
 from adapters.base import AdapterError, Finding, Level, Rejected
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import fatal, fatal_error, ok, warning
+from adapters.postgresql.lasting_rights import lasting_rights, owners_reached, secrets_read
 from adapters.postgresql.levels import expand_grants, level_database, not_grantable
-from adapters.postgresql.roles import danger_of_role, may_grant
-from adapters.postgresql.statements import column, exists, quoted, quoted_acting_role, value
+from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, danger_of_role, may_grant
+from adapters.postgresql.statements import exists, major_version, quoted, quoted_acting_role, value
 
 POWERFUL_ROLES = {
     "pg_signal_backend": "end the bot's own sessions during a revocation",
+    "pg_signal_autovacuum_worker": "end the server's own maintenance",
     "pg_create_subscription": "leave a subscription behind that runs without them",
     "pg_maintain": "run functions that others left in indexes",
+    "pg_write_all_data": "write each table of each database that they can connect to",
+    "pg_read_all_stats": "read the statements of other users",
+    "pg_read_all_settings": "read settings that may contain passwords",
+    "pg_checkpoint": "slow the server down with checkpoints",
+    "pg_use_reserved_connections": "take the connections that are reserved for others",
 }
+OWNER_OF_DATABASE = (
+    "SELECT r.rolname FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba"
+    " WHERE d.datname = current_database() AND NOT r.rolsuper AND pg_has_role(%s, r.oid, 'MEMBER')"
+)
+SUPERUSER = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolsuper ORDER BY oid LIMIT 1"
 
 
 def check_role(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
@@ -41,6 +53,13 @@ def _powers(connection: PostgreSQLConnection, level: Level, role: str) -> Iterat
             yield warning(f"level {level.name}: its users are members of {name}, so they can {what}")
     if value(connection, "SELECT rolbypassrls FROM pg_roles WHERE rolname = %s", (role,)):
         yield warning(f"level {level.name}: {role} has BYPASSRLS, so row security does not hold for its users")
+    if owner := value(connection, OWNER_OF_DATABASE, (role,)):
+        database = connection.info.dbname
+        yield warning(
+            f"level {level.name}: its users act as {owner}, the owner of {database}, which the bot connects to: they can change"
+            " settings of the bot's own connections",
+            f"ALTER DATABASE {quoted(database)} OWNER TO {value(connection, SUPERUSER)};",
+        )
 
 
 def check_database(server: PostgreSQLServer, level: Level) -> Iterator[Finding]:
@@ -51,7 +70,7 @@ def check_database(server: PostgreSQLServer, level: Level) -> Iterator[Finding]:
             for role in level.roles:
                 if exists(connection, role):
                     yield from _may_connect(connection, level, role)
-                    yield from _reachable_owners(connection, level, role)
+            yield from _lasting_rights(connection, level)
             yield from _public_schema(connection)
     except AdapterError as error:
         yield fatal_error(error, f"level {level.name}: its database cannot be examined: ")
@@ -84,19 +103,14 @@ def _may_connect(connection: PostgreSQLConnection, level: Level, role: str) -> I
         yield fatal(f"level {level.name}: {role} may not connect to {database}", remedy)
 
 
-def _reachable_owners(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
-    """Owners that the role reaches. A member can grant others rights as the owner, and leave functions behind that run as the owner."""
-    owners = column(
-        connection,
-        "SELECT DISTINCT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid WHERE s.refclassid = 'pg_authid'::regclass"
-        " AND s.deptype = 'o' AND NOT r.rolsuper AND pg_has_role(%s, r.oid, 'MEMBER') ORDER BY 1",
-        (role,),
-    )
-    if owners:
-        yield warning(
-            f"level {level.name}: through {role} its users act as {', '.join(owners)}, which own objects: they can leave things behind"
-            " (rights granted to others, functions that run as the owner)"
-        )
+def _lasting_rights(connection: PostgreSQLConnection, level: Level) -> Iterator[Finding]:
+    """What users of the level can leave behind, or reach beyond the level's database."""
+    for rights in (owners_reached, secrets_read, lasting_rights):
+        for right in rights(connection, level):
+            yield warning(f"level {level.name}: its users can {right.what}", right.remedy)
+    if "role" in level.settings and not level.set_role and major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:
+        what = f"level {level.name}: its users may not act as the role {level.settings['role']} of its settings"
+        yield warning(what, "set_role: true for this level in databases.yml")
 
 
 def _public_schema(connection: PostgreSQLConnection) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ WITH RECURSIVE reached(oid, is_admin) AS (
   SELECT m.roleid, m.admin_option FROM pg_auth_members m JOIN reached ON m.member = reached.oid
 )
 SELECT r.rolname, CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolcreaterole THEN 'CREATEROLE' WHEN r.rolreplication THEN 'REPLICATION' END,
-  reached.is_admin FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY r.oid
+  r.rolcanlogin, reached.is_admin FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY r.oid
 """
 
 
@@ -149,7 +149,7 @@ def danger_of_role(connection: PostgreSQLConnection, role: str, *, is_quarantine
 
     ``is_quarantine_role``: ``role`` is the quarantine role, which ``check`` examines for the other dangers.
     """
-    for name, attribute, is_admin in connection.execute(REACHABLE_ROLES, (role,)).fetchall():
+    for name, attribute, can_log_in, is_admin in connection.execute(REACHABLE_ROLES, (role,)).fetchall():
         via = "" if name == role else f" (as a member of {name})"
         if attribute:
             return f"the role {role} has {attribute}{via}: a user with this role can outlive the grant"
@@ -157,6 +157,8 @@ def danger_of_role(connection: PostgreSQLConnection, role: str, *, is_quarantine
             return f"the role {role} is a member of {name}: that is a shell on the database's host"
         if name == QUARANTINE_ROLE and not is_quarantine_role:
             return f"the role {role} is a member of {name}: that opens what other users left behind"
+        if can_log_in and not is_quarantine_role:
+            return f"the role {role} can log in{via}: a member that acts as it could set its password"
         if is_admin:
             return f"the role {role} may give {name} to others (ADMIN OPTION)"
     return None

@@ -35,13 +35,17 @@ from adapters.postgresql.levels import managed_role, roles_of
 from adapters.postgresql.locks import only_sessions_of, run_unblocked
 from adapters.postgresql.managed_roles import ensure_exists, lock, make_equal, with_retries
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, become_member, memberships, refuse_dangerous
-from adapters.postgresql.statements import major_version, quoted, quoted_acting_role, run, value
+from adapters.postgresql.statements import column, major_version, quoted, quoted_acting_role, run, value
 
 CONNECTION_LIMIT = 5
 EXPIRES_AT: LiteralString = (
     "CASE WHEN rolvaliduntil > '1970-01-01Z' AND rolvaliduntil < '9999-01-01Z' THEN rolvaliduntil END"
 )
 """A blocked role has VALID UNTIL -infinity, which is no datetime. An administrator may have set another such value by hand."""
+GRANTORS: LiteralString = (
+    "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.grantor JOIN pg_roles r ON r.oid = m.roleid"
+    " JOIN pg_roles u ON u.oid = m.member WHERE r.rolname = %s AND u.rolname = %s AND ("
+)
 LIST_SETTINGS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
 
 
@@ -169,8 +173,8 @@ def _set_memberships(
     has = memberships(connection, spec.username)
     for extra in sorted(set(has) - set(wanted)):
         run(connection, "REVOKE {} FROM {}", extra, spec.username)
-    for role in sorted(set(wanted) - set(has)):
-        _grant_role(connection, spec.username, role, is_managed=role == managed)
+    for role in sorted(wanted):
+        _grant_role(connection, spec.username, role, may_set=spec.level.set_role and role != managed)
     found = set(memberships(connection, spec.username))
     if lacking := sorted(set(wanted) - found):
         raise _cannot_grant(connection, lacking[0])
@@ -179,15 +183,24 @@ def _set_memberships(
         raise Rejected(f"somebody made {spec.username} a member of {foreign[0]}", remedy=remedy)
 
 
-def _grant_role(connection: PostgreSQLConnection, username: str, role: str, *, is_managed: bool) -> None:
-    """Grant the role. A managed role is granted without SET, where the server knows that option: nobody needs to act as it."""
-    no_set: LiteralString = (
-        " WITH INHERIT TRUE, SET FALSE" if is_managed and major_version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
-    )
+def _grant_role(connection: PostgreSQLConnection, username: str, role: str, *, may_set: bool) -> None:
+    """Grant the role with these options, also where the user has it with others, and read the options back.
+
+    Where the server knows the option SET, a user may act as a role only if its level says so. Nobody acts as a managed role.
+    """
+    options: LiteralString = ""
+    if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:
+        options = " WITH ADMIN FALSE, INHERIT TRUE, SET " + ("TRUE" if may_set else "FALSE")
     try:
-        run(connection, "GRANT {} TO {}" + no_set, role, username)
+        run(connection, "GRANT {} TO {}" + options, role, username)
     except psycopg.errors.InsufficientPrivilege:
         raise _cannot_grant(connection, role) from None
+    too_much: LiteralString = "m.admin_option" + (" OR m.set_option" if options and not may_set else "")
+    for grantor in column(connection, GRANTORS + too_much + ")", (role, username)):
+        remedy = f"REVOKE {quoted(role)} FROM {quoted(username)} GRANTED BY {quoted(grantor)};"
+        raise Rejected(
+            f"{grantor} gave {username} the role {role} with options that its level does not give", remedy=remedy
+        )
 
 
 def _cannot_grant(connection: PostgreSQLConnection, role: str) -> Rejected:

@@ -13,6 +13,7 @@ import psycopg
 
 from adapters.base import AdapterError, Finding, Level, Removal, UserSpec
 from adapters.harness import wait_until
+from adapters.level_state import LevelState
 from adapters.postgresql import PostgreSQL, held
 from tests.contract.postgresql.harness import EngineHarness
 from tests.open_faults import require
@@ -44,9 +45,12 @@ class Attack:
     harness: EngineHarness
     stack: contextlib.ExitStack
     oids: dict[str, int] = field(default_factory=dict)
+    states: dict[str, LevelState] = field(default_factory=dict)
+    """The state of the level before each user was created. The application keeps it in the ledger."""
 
     def user(self, level: Level, adapter: PostgreSQL | None = None) -> UserSpec:
         spec = self.harness.spec(level)
+        self.states[spec.username] = (adapter or self.harness.adapter()).level_state(level)
         (adapter or self.harness.adapter()).create_user(spec)
         ((self.oids[spec.username],),) = self.query("SELECT oid FROM pg_roles WHERE rolname = %s", spec.username)
         return spec
@@ -94,7 +98,7 @@ class Attack:
         adapter, last = adapter or self.harness.adapter(), End(removal=None)
         for _ in range(tries):
             try:
-                return End(removal=adapter.drop_user(spec.username, spec.level))
+                return End(removal=adapter.drop_user(spec.username, spec.level, self.states.get(spec.username)))
             except Exception as error:  # noqa: BLE001  any error at all is a user that was not ended
                 last = End(removal=None, error=f"{type(error).__name__}: {error}")
         return last

@@ -236,6 +236,11 @@ def writer() -> Level:
     return Level(name="write", roles=("shop_writer",))
 
 
+def acting_writer() -> Level:
+    """A level whose users may act as its role: SET ROLE, on every version."""
+    return Level(name="act", roles=("shop_writer",), set_role=True)
+
+
 def support() -> Level:
     return Level(name="support", grants=(PrivilegeGrant(on=("shop.customers",), privileges=("SELECT",)),))
 

@@ -9,7 +9,7 @@ import psycopg
 
 from adapters.base import UserSpec
 from tests.contract.postgresql.attacks import Attack, Session, refusal, run_setup
-from tests.contract.postgresql.harness import readonly, writer
+from tests.contract.postgresql.harness import acting_writer, readonly, writer
 from tests.open_faults import require
 
 HIDDEN = "held_behind_the_level"
@@ -70,7 +70,7 @@ def test_set_expiry_does_not_wait_for_a_lock_of_the_user(attack: Attack) -> None
 
 def test_a_lock_of_a_transaction_prepared_as_the_level_is_released_or_named(attack: Attack) -> None:
     """The prepared transaction belongs to the level's role and holds a lock on the user's table."""
-    spec = attack.user(writer())
+    spec = attack.user(acting_writer())
     run_setup(attack.session(spec), "CREATE TABLE shop.mine (id int)")
     prepared_as_the_level(attack, spec, "SELECT * FROM shop.mine")
     end = attack.end(spec)
@@ -98,7 +98,7 @@ def test_an_open_grant_of_another_user_is_ended_or_named(attack: Attack) -> None
 
 
 def test_a_user_with_rights_from_another_user_is_ended(attack: Attack) -> None:
-    spec = attack.user(writer())
+    spec = attack.user(acting_writer())
     session = attack.session(spec)
     other = given_by_another(attack, spec, lambda session: session.commit())
     attack.assert_ended(spec, attack.end(spec, tries=1), session)

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from adapters.base import Rejected, Secrets, UserSpec
 from adapters.postgresql import PostgreSQL
-from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, readonly, support, writer
+from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, acting_writer, readonly, support, writer
 from tests.open_faults import open_fault
 
 OWN_THINGS = {
@@ -118,7 +118,7 @@ def run_remedy(harness: EngineHarness, remedy: str) -> None:
 
 @pytest.mark.parametrize("what", OWN_THINGS)
 def test_a_user_is_ended_with_what_it_created_or_granted_to_itself(spent: EngineHarness, what: str) -> None:
-    spec = spent.spec(writer())
+    spec = spent.spec(acting_writer())
     as_superuser(spent, "GRANT CREATE ON DATABASE {database} TO shop_writer; DROP EXTENSION plpgsql", spec)
     with granted(spent, spec) as session:
         for statement in OWN_THINGS[what]:

@@ -12,7 +12,6 @@ from adapters.contract import wait_until
 from adapters.postgresql import PostgreSQL
 from tests.contract.postgresql.attacks import Attack, Session, run_setup
 from tests.contract.postgresql.harness import BOT_PASSWORD, readonly
-from tests.open_faults import open_fault
 from tests.servers.postgresql import PostgresServer
 
 TRANSACTION_TIMEOUT = 17
@@ -111,7 +110,6 @@ def test_a_read_only_database_of_the_level_does_not_delay_the_revocation(attack:
     attack.assert_ended(spec, attack.end(spec, adapter=adapter), session)
 
 
-@open_fault("D1", "check does not report that the level reaches the owner of the admin URL's database")
 def test_check_warns_of_a_level_that_owns_the_bots_database(attack: Attack) -> None:
     level = owner_level(attack)
     bad_findings = attack.bad_findings(level)

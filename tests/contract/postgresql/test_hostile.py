@@ -13,7 +13,7 @@ import pytest
 from adapters.base import Level, UserSpec
 from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS
 from tests.contract.postgresql.conftest import harness_of
-from tests.contract.postgresql.harness import EngineHarness, writer
+from tests.contract.postgresql.harness import EngineHarness, acting_writer, writer
 from tests.servers.postgresql import PostgresServer
 
 PLANTED = """
@@ -103,7 +103,7 @@ def open_harness(own_harness: EngineHarness) -> EngineHarness:
 @pytest.fixture
 def hostile(open_harness: EngineHarness) -> Iterator[tuple[UserSpec, list[psycopg.Connection[Any]]]]:
     """The user and its open sessions."""
-    spec = open_harness.spec(writer())
+    spec = open_harness.spec(acting_writer())
     open_harness.adapter().create_user(spec)
     with contextlib.ExitStack() as stack:
         yield (
@@ -280,7 +280,7 @@ def test_a_user_with_more_objects_than_locks_is_ended(open_harness: EngineHarnes
 
 
 def test_prepared_transactions_are_rolled_back_after_a_restart(open_harness: EngineHarness) -> None:
-    spec = open_harness.spec(writer())
+    spec = open_harness.spec(acting_writer())
     open_harness.adapter().create_user(spec)
     with open_harness.login(spec) as c:
         c.execute("CREATE TYPE public.mood AS ENUM ('good')")

@@ -15,7 +15,7 @@ import pytest
 from adapters.base import Blocked, Level, UserSpec
 from adapters.postgresql import connection as connections
 from adapters.postgresql import locks, revoke
-from tests.contract.postgresql.harness import EngineHarness, readonly, writer
+from tests.contract.postgresql.harness import EngineHarness, acting_writer, readonly
 
 STORM_SESSIONS = 5
 FRESH = "fresh0password0of0the0bot"
@@ -75,7 +75,7 @@ def assert_opens_nothing(harness: EngineHarness, spec: UserSpec) -> None:
 
 @pytest.fixture(params=["reader", "writer"])
 def spec(request: pytest.FixtureRequest, own_harness: EngineHarness) -> UserSpec:
-    return made(own_harness, readonly() if request.param == "reader" else writer())
+    return made(own_harness, readonly() if request.param == "reader" else acting_writer())
 
 
 def test_a_user_with_an_open_alter_role_is_ended(own_harness: EngineHarness, spec: UserSpec) -> None:
@@ -88,7 +88,7 @@ def test_a_user_with_an_open_alter_role_is_ended(own_harness: EngineHarness, spe
 
 @pytest.mark.parametrize("hidden_behind", [None, "shop_writer"])
 def test_a_user_with_a_prepared_alter_role_is_ended(own_harness: EngineHarness, hidden_behind: str | None) -> None:
-    spec = made(own_harness, writer())
+    spec = made(own_harness, acting_writer())
     prepare_itself(own_harness, spec, hidden_behind=hidden_behind)
     other = own_harness.login(spec)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)
@@ -168,7 +168,7 @@ def test_a_transaction_prepared_during_the_revocation_is_rolled_back(
     own_harness: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user prepares it after the first search for prepared transactions, and before it loses the level's role."""
-    spec, revoked = made(own_harness, writer()), list[str]()
+    spec, revoked = made(own_harness, acting_writer()), list[str]()
     real = revoke.revoke_memberships
 
     def just_before(connection: connections.PostgreSQLConnection, username: str) -> None:

@@ -1,0 +1,92 @@
+"""The state of a level on the server, and its changes while a grant was live. Changes nothing.
+
+A user acts with the rights of the level's roles. As a member of an owner it may replace the owner's functions, grant the owner's rights
+to others, and attach code to the owner's tables. The state describes all of it, so that a receipt names what is different at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import psycopg
+
+from adapters.base import AdapterError, Level
+from adapters.level_state import LevelState
+from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.level_facts import AGE, FAST, FEW_FACTS, GRANTS, NOW, OBJECTS, OURS, SCOPE
+from adapters.postgresql.levels import level_database, roles_of
+from adapters.postgresql.statements import column, value
+
+NAMED_OF_A_GROUP = 5
+NAMED_OF_A_KIND = 1000
+FIRST_OWN_OID = 16384
+"""Objects with a smaller oid came with the server."""
+STARTED = "first transaction"
+"""The kind with the server's transaction number at the time of the state. It is no difference; younger objects are newer than the state."""
+COMPARE_SECONDS = 5.0
+
+
+def level_state(server: PostgreSQLServer, level: Level) -> LevelState:
+    """What users of the level could change in a way that outlives them. Raises AdapterError."""
+    with server.session(level_database(server, level)) as connection:
+        return _state(server, connection, level)
+
+
+def changes_of_level(server: PostgreSQLServer, level: Level, before: LevelState | None) -> list[str]:
+    """A sentence for each kind of thing that is different now. ``before`` is the state before the user was created.
+
+    Raises nothing: a state that cannot be read is a sentence too, and no reason to delay an end.
+    """
+    if before is None:
+        return []
+    try:
+        with server.session(level_database(server, level), limit=COMPARE_SECONDS) as connection:
+            now = _state(server, connection, level, before=before)
+    except (psycopg.Error, AdapterError) as error:
+        return [f"The roles of the level {level.name} were not compared with their state before the grant: {error}"]
+    return list(_without_start(before).differences(_without_start(now)))
+
+
+def _without_start(state: LevelState) -> LevelState:
+    return LevelState(kinds={kind: facts for kind, facts in state.kinds.items() if kind != STARTED})
+
+
+def _state(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, *, before: LevelState | None = None
+) -> LevelState:
+    connection.execute(FAST)
+    scope = column(connection, SCOPE, {"roles": roles_of(server.target, level)})
+    parameters: dict[str, object] = {
+        "scope": scope,
+        "has_predefined": any(oid < FIRST_OWN_OID for oid in scope),
+        "ours": column(connection, OURS, {"prefix": server.target.prefix}),
+        "since": _age(connection, before),
+        "few": NAMED_OF_A_GROUP,
+        "most": NAMED_OF_A_KIND,
+    }
+    facts = [(STARTED, str(value(connection, NOW)))]
+    for kind, number, digest, listed in connection.execute(FEW_FACTS, parameters):
+        facts += ((kind, fact) for fact in listed or [f"{number} in all [{digest}]"])
+    for query in (GRANTS, OBJECTS):
+        for kind, common, number, digest, names, newer, further in connection.execute(query, parameters):
+            folded = f"{number} {common} [{digest}]"
+            facts += ((kind, f"{name} ({common})") for name in names or ())
+            if names is None:
+                facts.append((kind, folded))
+                facts += ((kind, f"{name} ({common})") for name in _newer(before, kind, folded, newer, further))
+    return LevelState.of((kind, " ".join(fact.split())) for kind, fact in facts)
+
+
+def _age(connection: PostgreSQLConnection, before: LevelState | None) -> int:
+    """The age of ``before`` in transactions of the server, or -1."""
+    started = before.kinds.get(STARTED, ()) if before else ()
+    return int(value(connection, AGE, (started[0],))) if started and started[0].isdigit() else -1
+
+
+def _newer(before: LevelState | None, kind: str, folded: str, newer: Sequence[str], further: int) -> Iterator[str]:
+    """The new names of a group with many objects, where the group is not what it was."""
+    same = LevelState.of([(kind, " ".join(folded.split()))]).kinds[kind][0]
+    if before is not None and same not in before.kinds.get(kind, ()):
+        yield from newer
+        if further > 0:
+            yield f"{further} more newer than the grant"
