@@ -93,13 +93,9 @@ class HeldConnection:
         for database in dict.fromkeys([OTHER_DATABASES[0], self._server.database]):
             with suppress(AdapterError, psycopg.Error):
                 connection = self._server.open(database, REVOKE_LIMIT_SECONDS)
-                if connection.is_pooled:
-                    connection.close()
-                    return None
-                connection.answer_limit = ANSWER_SECONDS
-                connection.execute(sql.SQL("SET application_name = {}").format(sql.Literal(APPLICATION_NAME)))
-                connection.execute("SET idle_in_transaction_session_timeout = 0")
-                return connection
+                if _is_prepared(connection):
+                    return connection
+                connection.close()
         return None
 
     def _take_locks(self) -> None:
@@ -121,6 +117,8 @@ class HeldConnection:
     def _keep(self) -> None:
         """The keeper: opens the connection, and ends with it or when nobody needs it any more."""
         with self._turn:
+            if self._connection is not None:
+                self._connection.close()
             self._connection = self._opened()
             self._take_locks()
         while self.is_open and time.monotonic() < self._needed_until:
@@ -166,6 +164,19 @@ class HeldConnection:
         with self._turn:
             if self._connection is not None:
                 self._connection.close()
+
+
+def _is_prepared(connection: PostgreSQLConnection) -> bool:
+    """Prepare the connection for a long life. Returns False where it cannot be held."""
+    if connection.is_pooled:
+        return False
+    connection.answer_limit = ANSWER_SECONDS
+    try:
+        connection.execute(sql.SQL("SET application_name = {}").format(sql.Literal(APPLICATION_NAME)))
+        connection.execute("SET idle_in_transaction_session_timeout = 0")
+    except psycopg.Error:
+        return False
+    return True
 
 
 _held: dict[tuple[str, ...], HeldConnection] = {}

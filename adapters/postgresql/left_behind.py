@@ -20,10 +20,9 @@ import psycopg
 from adapters.base import AdapterError
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.pins import LOCK_TIMEOUT_SECONDS
-from adapters.postgresql.roles import become_member, leave_role
+from adapters.postgresql.roles import LEFT_PREFIX, become_member, leave_role
 from adapters.postgresql.statements import bounded, column, exists, quoted, run, run_raw
 
-LEFT_PREFIX = "dbaccess_left_"
 LEFT_MARK = re.compile(r"dbaccess left ledger=([a-z0-9]+) request=([0-9]+) ended=(\S+)")
 NAMED_AT_MOST = 50
 """Objects that a receipt names."""

@@ -22,6 +22,8 @@ from adapters.postgresql.statements import (
 
 SETS_MEMBERSHIP_OPTIONS = 16
 """The first version where a membership has the options INHERIT and SET."""
+LEFT_PREFIX = "dbaccess_left_"
+"""The start of the names of roles that ended users left, with what they own."""
 QUARANTINE_ROLE = "dbaccess_graveyard"
 """The role that owned what all ended users left behind, before each kept its own. Nothing is given to it any more."""
 DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
@@ -144,20 +146,17 @@ def may_grant(connection: PostgreSQLConnection, role: str) -> bool:
 # Roles that are never given.
 
 
-def danger_of_role(connection: PostgreSQLConnection, role: str, *, is_quarantine_role: bool = False) -> str | None:
-    """The reason why the role may never be given to a temporary user, or None. All roles that it can reach by SET ROLE count.
-
-    ``is_quarantine_role``: ``role`` is the quarantine role, which ``check`` examines for the other dangers.
-    """
+def danger_of_role(connection: PostgreSQLConnection, role: str) -> str | None:
+    """The reason why the role may never be given to a temporary user, or None. All roles that it can reach by SET ROLE count."""
     for name, attribute, can_log_in, is_admin in connection.execute(REACHABLE_ROLES, (role,)).fetchall():
         via = "" if name == role else f" (as a member of {name})"
         if attribute:
             return f"the role {role} has {attribute}{via}: a user with this role can outlive the grant"
         if name in DANGEROUS_ROLES:
             return f"the role {role} is a member of {name}: that is a shell on the database's host"
-        if name == QUARANTINE_ROLE and not is_quarantine_role:
+        if name == QUARANTINE_ROLE or name.startswith(LEFT_PREFIX):
             return f"the role {role} is a member of {name}: that opens what other users left behind"
-        if can_log_in and not is_quarantine_role:
+        if can_log_in:
             return f"the role {role} can log in{via}: a member that acts as it could set its password"
         if is_admin:
             return f"the role {role} may give {name} to others (ADMIN OPTION)"

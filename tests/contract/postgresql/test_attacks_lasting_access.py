@@ -41,6 +41,7 @@ CREATE TRIGGER follow_orders BEFORE UPDATE ON shop.orders FOR EACH ROW EXECUTE F
 def member_of(attack: Attack, spec: UserSpec, role: str) -> Session:
     """A colleague made the friend a member of the user, and the friend acts as ``role``."""
     attack.make_friend()
+    attack.as_superuser(f"GRANT pg_signal_backend TO {attack.harness.owner or attack.harness.bot}")
     attack.as_superuser(f"GRANT {spec.username} TO {attack.friend}")
     friend = attack.friends_session()
     run_setup(friend, f"SET ROLE {role}")
@@ -62,6 +63,16 @@ def test_an_open_transaction_of_a_member_does_not_delay_the_revocation(attack: A
         run_setup(friend, statement)
     attack.assert_ended(spec, attack.end(spec))
     assert not succeeds(friend), "the friend's session lives on"
+
+
+def test_sessions_of_members_are_named_where_the_bot_may_not_end_them(attack: Attack) -> None:
+    spec = attack.user(writer())
+    friend = member_of(attack, spec, "shop_writer")
+    attack.as_superuser(f"REVOKE pg_signal_backend FROM {attack.harness.owner or attack.harness.bot}")
+    end = attack.end(spec)
+    attack.assert_ended(spec, end)
+    assert f"WHERE usename = '{attack.friend}'" in end.report_text
+    friend.close()
 
 
 # A version that is not supported: a user can grant its own role to others there. The driver reports an older version than it is.
@@ -127,19 +138,19 @@ def test_users_are_listed_and_ended_on_an_unsupported_version(
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
 
 
-def test_left_behind_objects_are_disarmed_on_an_unsupported_version(
+def test_left_behind_views_reach_nothing_else_on_an_unsupported_version(
     attack: Attack, unsupported: Callable[[], None]
 ) -> None:
-    """A version before 15 cannot run a view with its reader's rights, so the view is closed to everybody."""
+    """The view runs as the role that was left, which has no privileges."""
     attack.make_friend()
     spec = attack.user(writer())
     session, friend = attack.session(spec), attack.friends_session()
-    run_setup(session, "CREATE TABLE shop.mine (id int); CREATE VIEW shop.view_of_mine AS SELECT * FROM shop.mine")
-    run_setup(session, f"GRANT SELECT ON shop.view_of_mine TO PUBLIC, {attack.friend}")
-    require(succeeds(friend, "SELECT * FROM shop.view_of_mine"), "the friend reads the view")
+    run_setup(session, "CREATE VIEW shop.view_of_theirs AS SELECT * FROM shop.customers")
+    run_setup(session, f"GRANT SELECT ON shop.view_of_theirs TO PUBLIC, {attack.friend}")
+    require(succeeds(friend, "SELECT * FROM shop.view_of_theirs"), "the friend reads the view")
     unsupported()
     attack.assert_ended(spec, attack.end(spec, tries=1), session)
-    assert not succeeds(friend, "SELECT * FROM shop.view_of_mine")
+    assert not succeeds(friend, "SELECT * FROM shop.view_of_theirs")
 
 
 # A level whose role can log in, and SET ROLE to a level's role.
