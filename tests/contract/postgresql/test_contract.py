@@ -1,14 +1,35 @@
-"""The contract on PostgreSQL."""
+"""The contract on PostgreSQL, with the hostile acts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from adapters.contract import AdapterContract
+from adapters.contract import AdapterContract, HostileAct
+from adapters.contract.acts import postgresql
 from tests.contract.postgresql.harness import ContractHarness, EngineHarness
+from tests.contract.postgresql.hostile_harness import HostileHarness
+from tests.open_faults import open_fault
+
+OPEN: dict[str, tuple[str, str]] = {}
+"""The acts that the adapter does not withstand yet."""
 
 
 class TestPostgreSQL(AdapterContract):
+    acts = postgresql.ACTS
+
     @pytest.fixture
     def harness(self, harness: EngineHarness) -> ContractHarness:
         return ContractHarness(harness)
+
+    @pytest.fixture
+    def hostile_harness(self, own_harness: EngineHarness) -> Iterator[HostileHarness]:
+        """Every act has databases of its own."""
+        found = HostileHarness(own_harness)
+        yield found
+        found.remove()
+
+    def open_fault(self, act: HostileAct, harness: HostileHarness) -> pytest.MarkDecorator | None:
+        fault = OPEN.get(act.name)
+        return None if fault is None else open_fault(*fault)

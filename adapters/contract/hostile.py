@@ -1,0 +1,339 @@
+"""The contract of ``drop_user`` under hostile acts: whatever a user does with its own login, its end ends it, and others do not notice.
+
+A subclass names its acts in the class attribute ``acts``; the modules in ``adapters.contract.acts`` have acts of several engines.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+
+from adapters.base import Adapter, AdapterError, Blocked, Level, Rejected, Removal, UserSpec
+from adapters.harness import (
+    PATIENCE,
+    HostileHarness,
+    LoginRefused,
+    RawSession,
+    UserSpecs,
+    everything_on,
+)
+
+LATE_SECONDS = 5.0
+"""How much longer a grant or an end of another user may take while an act is running. Far above what a busy machine adds."""
+NOTES_AT_MOST = 20
+LONGEST_TEXT = 3000
+"""Characters of a receipt or an error."""
+FRIENDS_PASSWORD = "FriendSecret0Login"
+
+
+class NotPerformed(Exception):
+    """A step of an act did not work, so the act says nothing about the adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Something that the act left. After the end it must be dead, or the receipt must name it by ``name``."""
+
+    name: str
+    is_alive: Callable[[], bool]
+
+
+@dataclass
+class Scene:
+    """The stage of one act: the hostile user, its sessions, its friend, and an administrator. Everything is closed after the test."""
+
+    harness: HostileHarness
+    stack: ExitStack
+    adapter: Adapter = field(init=False)
+    specs: UserSpecs = field(init=False)
+    spec: UserSpec = field(init=False)
+    sessions: list[RawSession] = field(default_factory=list)
+    passwords: list[str] = field(default_factory=list)
+    users: list[UserSpec] = field(default_factory=list)
+    is_over: threading.Event = field(default_factory=threading.Event)
+    _friend: str = ""
+
+    def __post_init__(self) -> None:
+        self.adapter, self.specs = self.harness.adapter(), UserSpecs(self.harness)
+        self.stack.callback(self._drop_users)
+
+    def user(self, level: Level) -> UserSpec:
+        """Create a temporary user."""
+        spec = self.specs.new(level)
+        self.users.append(spec)
+        self.adapter.create_user(spec)
+        return spec
+
+    def session(self) -> RawSession:
+        """A session of the hostile user. It must not outlive the user."""
+        opened = self._open(self.spec.username, self.spec.password)
+        self.sessions.append(opened)
+        return opened
+
+    def session_of(self, spec: UserSpec) -> RawSession:
+        """A session of another temporary user."""
+        return self._open(spec.username, spec.password)
+
+    def friend_session(self) -> RawSession:
+        """A session of a permanent account without rights."""
+        if not self._friend:
+            self._friend = f"mallory_{self.spec.username[-20:]}"
+            self.harness.make_friend(self._friend, FRIENDS_PASSWORD)
+        return self._open(self._friend, FRIENDS_PASSWORD)
+
+    def administrator(self) -> RawSession:
+        opened = self.harness.administrator()
+        self.stack.callback(opened.close)
+        return opened
+
+    def as_administrator(self, *statements: str) -> None:
+        """Run a set-up that the user cannot run itself."""
+        administrator = self.administrator()
+        for statement in statements:
+            administrator.run(self.filled(statement))
+        administrator.close()
+
+    def filled(self, statement: str) -> str:
+        """The statement with the harness's names, ``{user}``, ``{friend}`` and ``{role}``, the first role of the user's level."""
+        level = self.spec.level if hasattr(self, "spec") else None
+        user = self.spec.username if hasattr(self, "spec") else ""
+        role = level.roles[0] if level and level.roles else ""
+        return statement.format(**self.harness.names, user=user, friend=self._friend, role=role)
+
+    def run(self, session: RawSession, *statements: str) -> None:
+        """Run each statement, filled. Raises NotPerformed."""
+        for statement in statements:
+            text = self.filled(statement)
+            try:
+                session.run(text)
+            except Exception as error:
+                raise NotPerformed(f"{text[:200]}: {error}") from error
+
+    def succeeds(self, session: RawSession, *words: str) -> bool:
+        """Whether the server runs the statement, or the words of the command, filled."""
+        try:
+            session.run(*(self.filled(word) for word in words))
+        except Exception:  # noqa: BLE001 - every error of every driver is a refusal here
+            return False
+        return True
+
+    def in_background(self, once: Callable[[], object]) -> None:
+        """Call ``once`` again and again in a thread until the test is over. Its errors are ignored."""
+
+        def repeat() -> None:
+            while not self.is_over.is_set():
+                with suppress(Exception):
+                    once()
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
+        self.stack.callback(thread.join, PATIENCE)
+        self.stack.callback(self.is_over.set)
+
+    def _open(self, username: str, password: str) -> RawSession:
+        opened = self.harness.raw_session(username, password)
+        self.stack.callback(opened.close)
+        return opened
+
+    def _drop_users(self) -> None:
+        for spec in self.users:
+            with suppress(AdapterError):
+                self.adapter.drop_user(spec.username, spec.level)
+
+
+def reading(scene: Scene) -> Level:
+    return scene.harness.reading
+
+
+def writing(scene: Scene) -> Level:
+    return scene.harness.writing
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostileAct:
+    """One hostile act. ``kind`` groups acts: A delays the end, B the mark, C what outlives the user, E many objects, F locks anyone may take, G code, H connections.
+
+    ``level`` returns the user's level and may run what an administrator has to set up. If the adapter refuses to grant it, the contract is
+    fulfilled. ``perform`` does the act in sessions of the scene and may return probes.
+    """
+
+    kind: str
+    name: str
+    perform: Callable[[Scene], Iterable[Probe] | None]
+    level: Callable[[Scene], Level] = reading
+
+
+def statements(
+    kind: str, name: str, *texts: str, level: Callable[[Scene], Level] = reading, probes: Sequence[Probe] = ()
+) -> HostileAct:
+    """An act that runs these statements in one session, which stays open."""
+
+    def perform(scene: Scene) -> Sequence[Probe]:
+        scene.run(scene.session(), *texts)
+        return probes
+
+    return HostileAct(kind=kind, name=name, perform=perform, level=level)
+
+
+@dataclass
+class Trial:
+    """One act with its end, and the faults that it showed. Each fault is a sentence."""
+
+    scene: Scene
+    act: HostileAct
+    faults: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        scene, adapter = self.scene, self.scene.adapter
+        level = self.act.level(scene)
+        undisturbed = self._timed("an end before the act", self._end_of(scene.user(scene.harness.reading)))
+        bystander = scene.user(scene.harness.reading)
+        before = adapter.level_state(level)
+        try:
+            scene.spec = scene.user(level)
+        except Rejected as refused:
+            self._judge_text(refused)
+            return
+        scene.passwords.append(scene.spec.password)
+        probes = tuple(self.act.perform(scene) or ())
+        self._others_are_served(bystander, within=undisturbed + LATE_SECONDS)
+        removal = self._end(lambda: adapter.drop_user(scene.spec.username, level, before))
+        scene.is_over.set()
+        if removal is not None:
+            self._judge(removal, probes)
+
+    def _end_of(self, spec: UserSpec) -> Callable[[], object]:
+        return lambda: self.scene.adapter.drop_user(spec.username, spec.level)
+
+    def _others_are_served(self, bystander: UserSpec, *, within: float) -> None:
+        """While the act is running, users are listed, one is ended, and another one is created."""
+        scene = self.scene
+        newcomer = scene.specs.new(scene.harness.narrow)
+        scene.users.append(newcomer)
+        for what, verb in (
+            ("the list of users", self._list),
+            ("the end of another user", self._end_of(bystander)),
+            ("a grant to another person", lambda: scene.adapter.create_user(newcomer)),
+        ):
+            took = self._timed(what, verb)
+            if took > within:
+                self.faults.append(f"{what} took {took:.1f} s, and {within:.1f} s are allowed")
+
+    def _list(self) -> None:
+        listed = {user.username: user.ledger for user in self.scene.adapter.list_users()}
+        if listed.get(self.scene.spec.username) != self.scene.harness.ledger:
+            self.faults.append("the list of users shows the user without the mark of its ledger, or not at all")
+
+    def _timed(self, what: str, verb: Callable[[], object]) -> float:
+        """The duration of the verb in seconds. Any error of it is a fault."""
+        began = time.monotonic()
+        try:
+            verb()
+        except Exception as error:  # noqa: BLE001 - any error at all is a fault
+            self.faults.append(f"{what} failed: {_described(error)}")
+            self._judge_text(error)
+        return time.monotonic() - began
+
+    def _end(self, drop: Callable[[], Removal]) -> Removal | None:
+        """The removal. If the first try is Blocked, an administrator runs the remedy, and one more try follows."""
+        try:
+            try:
+                return drop()
+            except Blocked as blocked:
+                self._judge_text(blocked)
+                if not blocked.remedy:
+                    self.faults.append(f"the end is blocked without a remedy: {_described(blocked)}")
+                self._run_remedy(blocked.remedy or "")
+                return drop()
+        except Exception as error:  # noqa: BLE001 - any error at all is a user that was not ended
+            self.faults.append(f"the end failed: {_described(error)}")
+            self._judge_text(error)
+            return None
+
+    def _run_remedy(self, remedy: str) -> None:
+        administrator = self.scene.administrator()
+        for statement in filter(str.strip, remedy.split(";")):
+            with suppress(Exception):
+                administrator.run(statement)
+
+    def _judge(self, removal: Removal, probes: Sequence[Probe]) -> None:
+        scene, username = self.scene, self.scene.spec.username
+        receipt = "\n".join([*removal.left_behind, *removal.notes])
+        if scene.harness.has_user(username):
+            self.faults.append("the user is still there after a receipt")
+        if any(self._logs_in(password) for password in scene.passwords):
+            self.faults.append("the user logs in after a receipt")
+        if alive := sum(session.is_alive() for session in scene.sessions):
+            self.faults.append(f"{alive} sessions of the user live on after a receipt")
+        if (left := scene.adapter.activity([username])[0].sessions) != 0:
+            self.faults.append(f"activity shows {left} sessions after a receipt")
+        for probe in probes:
+            if probe.name not in receipt and probe.is_alive():
+                self.faults.append(f"{probe.name} lives on, and the receipt does not name it: {receipt[:300]}")
+        if len(removal.notes) > NOTES_AT_MOST or len(receipt) > LONGEST_TEXT:
+            self.faults.append(f"the receipt has {len(removal.notes)} notes and {len(receipt)} characters")
+        self._judge_secrets(repr(removal))
+
+    def _logs_in(self, password: str) -> bool:
+        try:
+            self.scene.harness.raw_session(self.scene.spec.username, password).close()
+        except LoginRefused:
+            return False
+        return True
+
+    def _judge_text(self, error: BaseException) -> None:
+        if len(str(error)) > LONGEST_TEXT:
+            self.faults.append(f"an error has {len(str(error))} characters")
+        if not isinstance(error, AdapterError):
+            self.faults.append(f"{type(error).__name__} is no AdapterError")
+        self._judge_secrets(everything_on(error))
+
+    def _judge_secrets(self, text: str) -> None:
+        secrets = (*self.scene.harness.admin_secrets, self.scene.spec.password if self.scene.passwords else "")
+        if any(secret and secret in text for secret in secrets):
+            self.faults.append("a text contains a secret")
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:400]}"
+
+
+class HostileContract:
+    """Part of ``AdapterContract``. A subclass sets ``acts``, and a fixture ``hostile_harness`` where an act may damage the shared harness."""
+
+    acts: ClassVar[Sequence[HostileAct]] = ()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one test for each act."""
+        if "act" in metafunc.fixturenames:
+            ids = [f"{act.kind} {act.name}" for act in self.acts]
+            metafunc.parametrize("act", self.acts, ids=ids)
+
+    @pytest.fixture
+    def hostile_harness(self, harness: Any) -> HostileHarness:
+        """By default the harness of the other tests."""
+        found: HostileHarness = harness
+        return found
+
+    @pytest.fixture
+    def scene(self, hostile_harness: HostileHarness) -> Iterator[Scene]:
+        with ExitStack() as stack:
+            yield Scene(hostile_harness, stack)
+
+    def open_fault(self, act: HostileAct, harness: HostileHarness) -> pytest.MarkDecorator | None:  # noqa: ARG002 - for subclasses
+        """The mark of an act that the adapter does not withstand yet, for example ``pytest.mark.xfail(strict=True)``."""
+        return None
+
+    def test_hostile_user_is_ended(self, request: pytest.FixtureRequest, scene: Scene, act: HostileAct) -> None:
+        if (mark := self.open_fault(act, scene.harness)) is not None:
+            request.applymarker(mark)
+        trial = Trial(scene, act)
+        trial.run()
+        faults = "\n".join(trial.faults)
+        assert not faults, faults
