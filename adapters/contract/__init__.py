@@ -48,7 +48,9 @@ __all__ = [
 ]
 
 
-class AdapterContract(CreatingContract, ChangingContract, DroppingContract, HostileContract, MarkingContract, ServerContract):
+class AdapterContract(
+    CreatingContract, ChangingContract, DroppingContract, HostileContract, MarkingContract, ServerContract
+):
     """The whole contract. A subclass has a fixture ``harness``; it may set a test to None where its engine cannot have the feature."""
 
     @pytest.fixture

@@ -10,23 +10,13 @@ import contextlib
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
-from adapters.base import Level, PrivilegeGrant
-from adapters.contract.hostile import HostileAct, NotPerformed, Probe, Scene, reading, statements, writing
-from adapters.harness import RawSession, wait_until
+from adapters.contract.acts.postgresql_objects import OBJECT_ACTS, owning
+from adapters.contract.hostile import HostileAct, NotPerformed, Scene, statements, writing
+from adapters.harness import wait_until
 
 LOCK_ITSELF = "ALTER ROLE {user} PASSWORD 'x'"
 PROTOCOL_3 = 196_608
-
-
-def owning(scene: Scene) -> Level:
-    """A level of the role that owns the tables."""
-    scene.as_administrator(
-        "GRANT {owner} TO {granter} WITH ADMIN OPTION", 'GRANT CONNECT ON DATABASE "{database}" TO {owner}'
-    )
-    return Level(name="own", roles=(scene.harness.names["owner"],))
 
 
 # A: the user delays its own end.
@@ -111,7 +101,6 @@ FORBIDDEN = (
     "ALTER ROLE {bot} SET search_path = 'x'",
     "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1' PUBLICATION p WITH (connect = false)",
     "SELECT pg_create_logical_replication_slot('x', 'pgoutput')",
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{bot}'",
 )
 
 
@@ -152,9 +141,13 @@ def take_the_bots_advisory_locks(scene: Scene) -> None:
         scene.adapter.drop_user(spec.username, spec.level)
     session = scene.session()
     for arguments, values in set(LOCK_CALL.findall(scene.harness.log_text()[before:])):
-        given = dict(re.findall(r"(\$\d+) = '([^']*)'", values))
-        key = re.sub(r"\$\d+", lambda found, given=given: given[found[0]], arguments)
-        scene.run(session, f"SELECT pg_advisory_lock({key})")
+        scene.run(session, f"SELECT pg_advisory_lock({with_values(arguments, values)})")
+
+
+def with_values(arguments: str, values: str) -> str:
+    """The arguments of a call with the values that the log has for ``$1`` and so on."""
+    given = dict(re.findall(r"(\$\d+) = '([^']*)'", values))
+    return re.sub(r"\$\d+", lambda found: given[found[0]], arguments)
 
 
 def lock_the_levels_tables(scene: Scene) -> None:
@@ -206,7 +199,10 @@ ACTS = [
     statements("A1", "holds the row of its own role", "BEGIN", LOCK_ITSELF),
     HostileAct(kind="A1", name="queues for the row of its own role", perform=queue_for_own_row),
     HostileAct(
-        kind="A1", name="prepares a change of its own role", perform=lambda scene: prepare(scene, LOCK_ITSELF), level=writing
+        kind="A1",
+        name="prepares a change of its own role",
+        perform=lambda scene: prepare(scene, LOCK_ITSELF),
+        level=writing,
     ),
     HostileAct(
         kind="A1",
@@ -220,14 +216,14 @@ ACTS = [
         "changes its own settings in an open transaction",
         "BEGIN",
         "ALTER ROLE {user} SET work_mem = '5MB'",
-        'ALTER ROLE {user} IN DATABASE "{database}" SET work_mem = \'5MB\'',
+        "ALTER ROLE {user} IN DATABASE \"{database}\" SET work_mem = '5MB'",
     ),
     HostileAct(kind="A3", name="prepares a lock on its own table", perform=prepare_lock_on_own_table, level=writing),
     HostileAct(kind="A3", name="is given a right in an open transaction of another user", perform=be_given_a_right),
+    HostileAct(kind="A3", name="lets a friend lock its own table", perform=let_a_friend_lock_own_table, level=writing),
     HostileAct(
-        kind="A3", name="lets a friend lock its own table", perform=let_a_friend_lock_own_table, level=writing
+        kind="A3", name="is given a right in an open transaction of a friend", perform=let_a_friend_give_a_right
     ),
-    HostileAct(kind="A3", name="is given a right in an open transaction of a friend", perform=let_a_friend_give_a_right),
     HostileAct(kind="A", name="ignores every cancellation", perform=ignore_cancellation),
     HostileAct(kind="A", name="leaves an answer unread", perform=leave_an_answer_unread),
     HostileAct(kind="B", name="changes its mark and its limits", perform=change_mark_and_limits, level=writing),
@@ -250,4 +246,5 @@ ACTS = [
     ),
     HostileAct(kind="H1", name="fills the lock table", perform=fill_the_lock_table),
     HostileAct(kind="H2", name="fills the server with half-open logins", perform=fill_with_half_open_logins),
+    *OBJECT_ACTS,
 ]
