@@ -25,8 +25,9 @@ from adapters.base import Adapter, LoginRefused
 from adapters.contract.changing import ChangingContract
 from adapters.contract.creating import CreatingContract
 from adapters.contract.dropping import DroppingContract
-from adapters.contract.hostile import HostileAct, HostileContract, Probe, Scene
+from adapters.contract.hostile import HostileContract
 from adapters.contract.marking import MarkingContract
+from adapters.contract.scene import HostileAct, Probe, Scene
 from adapters.contract.server import ServerContract
 from adapters.harness import Denied, Died, EngineHarness, Session, UserSpecs, everything_on, expect_within, wait_until
 

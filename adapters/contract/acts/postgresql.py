@@ -11,8 +11,9 @@ import re
 import socket
 import struct
 
-from adapters.contract.acts.postgresql_objects import OBJECT_ACTS, owning
-from adapters.contract.hostile import HostileAct, NotPerformed, Scene, statements, writing
+from adapters.contract.acts.postgresql_lasting import LASTING_ACTS, owning
+from adapters.contract.acts.postgresql_objects import OBJECT_ACTS
+from adapters.contract.scene import HostileAct, NotPerformed, Scene, statements, writing
 from adapters.harness import wait_until
 
 LOCK_ITSELF = "ALTER ROLE {user} PASSWORD 'x'"
@@ -246,5 +247,6 @@ ACTS = [
     ),
     HostileAct(kind="H1", name="fills the lock table", perform=fill_the_lock_table),
     HostileAct(kind="H2", name="fills the server with half-open logins", perform=fill_with_half_open_logins),
+    *LASTING_ACTS,
     *OBJECT_ACTS,
 ]
