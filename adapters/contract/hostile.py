@@ -55,7 +55,7 @@ class Trial:
         return lambda: self.scene.adapter.drop_user(spec.username, spec.level)
 
     def _others_are_served(self, bystander: UserSpec, *, within: float) -> None:
-        """While the act is running, users are listed, one is ended, and another one is created."""
+        """While the act is running, users are listed, one is ended, and another one is created. Stops at the first fault."""
         scene = self.scene
         newcomer = scene.specs.new(scene.harness.narrow)
         scene.users.append(newcomer)
@@ -67,6 +67,8 @@ class Trial:
             took = self._timed(what, verb)
             if took > within:
                 self.faults.append(f"{what} took {took:.1f} s, and {within:.1f} s are allowed")
+            if self.faults:
+                return  # the others would wait for the same time limits
 
     def _list(self) -> None:
         listed = {user.username: user.ledger for user in self.scene.adapter.list_users()}
