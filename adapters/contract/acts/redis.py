@@ -16,6 +16,9 @@ from adapters.harness import RawSession, wait_until
 
 # A: sessions that wait, and storms.
 
+STORM = 4
+"""Threads."""
+
 
 def sending(*texts: str, level: Callable[[Scene], Level] = reading, kind: str = "A", name: str) -> HostileAct:
     """Send the commands in one session and read no answer."""
@@ -34,9 +37,9 @@ def log_in_again_and_again(scene: Scene) -> None:
         while True:
             session.run("PING")
 
-    for _ in range(4):
+    for _ in range(STORM):
         scene.in_background(once)
-    wait_until(lambda: len(scene.sessions) > 3)
+    wait_until(lambda: len(scene.sessions) >= STORM)
 
 
 def open_many_sessions(scene: Scene) -> None:
@@ -114,7 +117,8 @@ def run_forbidden_commands(scene: Scene) -> list[Probe]:
 
 # H: a busy server, and a full one.
 
-ELEMENTS, SAMPLE, COMMAND_SECONDS, PACKET = 100_000, 20, 1.0, 100
+ELEMENTS, SAMPLE = 100_000, 20
+BUSY_SESSIONS, COMMAND_SECONDS, PACKET = 2, 0.4, 50
 KEY = "shop:numbers"
 
 
@@ -131,9 +135,9 @@ def heavy_command(scene: Scene, seconds: float) -> list[str]:
 
 
 def keep_the_server_busy(scene: Scene) -> None:
-    """The server runs one command of each session in turn."""
+    """The server runs one command of each session in turn. The bot must need few turns."""
     command = heavy_command(scene, COMMAND_SECONDS)
-    for _ in range(3):
+    for _ in range(BUSY_SESSIONS):
         session = scene.session()
 
         def once(session: RawSession = session) -> None:
@@ -145,8 +149,8 @@ def keep_the_server_busy(scene: Scene) -> None:
 
 def send_many_commands_in_one_packet(scene: Scene) -> None:
     """The server runs all commands of a packet before it looks at another client."""
-    command = heavy_command(scene, COMMAND_SECONDS / 25)
-    for _ in range(2):
+    command = heavy_command(scene, COMMAND_SECONDS / PACKET)
+    for _ in range(BUSY_SESSIONS):
         session = scene.session()
         for _ in range(PACKET):
             session.send(*command)

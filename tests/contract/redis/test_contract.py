@@ -14,7 +14,8 @@ from tests.contract.redis.hostile_harness import HostileHarness
 from tests.open_faults import open_fault
 from tests.servers.redis import REDIS
 
-OPEN: dict[str, tuple[str, str]] = {}
+KEPT_OUT = "the bot cannot connect for as long as the user wants"
+OPEN = {"takes all connections": ("H4", KEPT_OUT), "takes all connections without a login": ("H4", KEPT_OUT)}
 """The acts that the adapter does not withstand yet, each with its kind and with what happens today."""
 
 
