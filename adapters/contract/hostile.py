@@ -41,7 +41,7 @@ class Trial:
         try:
             scene.spec = scene.user(level)
         except Rejected as refused:
-            self._judge_text(refused)
+            self._check_text(refused)
             return
         scene.passwords.append(scene.spec.password)
         probes = tuple(self.act.perform(scene) or ())
@@ -49,7 +49,7 @@ class Trial:
         removal = self._end(lambda: adapter.drop_user(scene.spec.username, level, before))
         scene.is_over.set()
         if removal is not None:
-            self._judge(removal, probes)
+            self._check_removal(removal, probes)
 
     def _end_of(self, spec: UserSpec) -> Callable[[], object]:
         return lambda: self.scene.adapter.drop_user(spec.username, spec.level)
@@ -82,7 +82,7 @@ class Trial:
             verb()
         except Exception as error:  # noqa: BLE001 - any error at all is a fault
             self.faults.append(f"{what} failed: {_described(error)}")
-            self._judge_text(error)
+            self._check_text(error)
         return time.monotonic() - began
 
     def _end(self, drop: Callable[[], Removal]) -> Removal | None:
@@ -91,14 +91,14 @@ class Trial:
             try:
                 return drop()
             except Blocked as blocked:
-                self._judge_text(blocked)
+                self._check_text(blocked)
                 if not blocked.remedy:
                     self.faults.append(f"the end is blocked without a remedy: {_described(blocked)}")
                 self._run_remedy(blocked.remedy or "")
                 return drop()
         except Exception as error:  # noqa: BLE001 - any error at all is a user that was not ended
             self.faults.append(f"the end failed: {_described(error)}")
-            self._judge_text(error)
+            self._check_text(error)
             return None
 
     def _run_remedy(self, remedy: str) -> None:
@@ -107,7 +107,7 @@ class Trial:
             if not self.scene.succeeds(administrator, part):  # the statement may follow a place: ``in shop: …``
                 self.scene.succeeds(administrator, part.partition(": ")[2])
 
-    def _judge(self, removal: Removal, probes: Sequence[Probe]) -> None:
+    def _check_removal(self, removal: Removal, probes: Sequence[Probe]) -> None:
         scene, username = self.scene, self.scene.spec.username
         receipt = "\n".join([*removal.left_behind, *removal.notes])
         if scene.harness.has_user(username):
@@ -123,7 +123,7 @@ class Trial:
                 self.faults.append(f"{probe.name} lives on, and the receipt does not name it: {receipt[:300]}")
         if len(removal.notes) > NOTES_AT_MOST or len(receipt) > LONGEST_TEXT:
             self.faults.append(f"the receipt has {len(removal.notes)} notes and {len(receipt)} characters")
-        self._judge_secrets(repr(removal))
+        self._check_secrets(repr(removal))
 
     def _logs_in(self, password: str) -> bool:
         try:
@@ -132,14 +132,14 @@ class Trial:
             return False
         return True
 
-    def _judge_text(self, error: BaseException) -> None:
+    def _check_text(self, error: BaseException) -> None:
         if len(str(error)) > LONGEST_TEXT:
             self.faults.append(f"an error has {len(str(error))} characters")
         if not isinstance(error, AdapterError):
             self.faults.append(f"{type(error).__name__} is no AdapterError")
-        self._judge_secrets(everything_on(error))
+        self._check_secrets(everything_on(error))
 
-    def _judge_secrets(self, text: str) -> None:
+    def _check_secrets(self, text: str) -> None:
         secrets = (*self.scene.harness.admin_secrets, self.scene.spec.password if self.scene.passwords else "")
         if any(secret and secret in text for secret in secrets):
             self.faults.append("a text contains a secret")
@@ -155,10 +155,11 @@ class HostileContract:
     acts: ClassVar[Sequence[HostileAct]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make one test for each act."""
-        if "act" in metafunc.fixturenames:
-            ids = [f"{act.kind} {act.name}" for act in self.acts]
-            metafunc.parametrize("act", self.acts, ids=ids)
+        """Make one test for each act, or one that is skipped where there is none."""
+        if "act" not in metafunc.fixturenames:
+            return
+        none = pytest.param(None, id="none", marks=pytest.mark.skip(reason="there are no hostile acts for this engine"))
+        metafunc.parametrize("act", [pytest.param(act, id=f"{act.kind} {act.name}") for act in self.acts] or [none])
 
     @pytest.fixture
     def hostile_harness(self, harness: Any) -> HostileHarness:

@@ -1,6 +1,6 @@
 """The stage of a hostile act: its users, sessions and helpers, and the record that describes an act.
 
-The modules in ``adapters.contract.acts`` build their acts from it. ``adapters.contract.hostile`` judges them.
+The modules in ``adapters.contract.acts`` build their acts from it. ``adapters.contract.hostile`` tries them and lists the faults.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def run_forbidden_commands(scene: Scene) -> list[Probe]:
 # H: a busy server, and a full one.
 
 ELEMENTS, SAMPLE = 100_000, 20
-BUSY_SESSIONS, COMMAND_SECONDS, PACKET = 2, 0.4, 50
+BUSY_SESSIONS, COMMAND_SECONDS, PACKET = 2, 0.2, 25
 KEY = "shop:numbers"
 
 
