@@ -1,4 +1,4 @@
-"""Hostile acts on MySQL and MariaDB: locks on accounts and tables, changes of the own account, prepared transactions, definers, full servers.
+"""Hostile acts on MySQL and MariaDB: locks on accounts and tables, changes of the own account, full servers.
 
 The harness's ``names`` are ``shop`` (the database with the tables ``customers`` and ``orders``), ``ops`` (the schema of the bot's events) and
 ``bot`` (the bot's account), all quoted.
@@ -7,21 +7,17 @@ The harness's ``names`` are ``shop`` (the database with the tables ``customers``
 from __future__ import annotations
 
 import re
-import secrets
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from adapters.base import AdapterError, Level, LoginRefused
+from adapters.contract.acts.mysql_lasting import LASTING_ACTS, is_mariadb
 from adapters.contract.scene import HostileAct, NotPerformed, Probe, Scene, statements, writing
 from adapters.harness import PATIENCE, wait_until
 
 ME = "`{user}`@`%`"
-
-
-def is_mariadb(scene: Scene) -> bool:
-    return scene.adapter.label == "MariaDB"
 
 
 def locking(*on_mysql: str, on_mariadb: tuple[str, ...]) -> Callable[[Scene], None]:
@@ -145,100 +141,6 @@ def give_proxy(scene: Scene) -> list[Probe]:
     return [Probe(name="PROXY", is_alive=is_refused)]
 
 
-# C: what outlives the user.
-
-
-def prepare_transaction(scene: Scene) -> list[Probe]:
-    xid = f"x{secrets.token_hex(4)}"
-    session = scene.session()
-    scene.run(
-        session,
-        f"XA START '{xid}','b'",
-        "UPDATE {shop}.orders SET customer = 666 WHERE id = 1",
-        f"XA END '{xid}','b'",
-        f"XA PREPARE '{xid}','b'",
-    )
-    session.close()
-
-    def roll_back() -> None:
-        with suppress(Exception):
-            scene.as_administrator(f"XA ROLLBACK '{xid}','b'")
-
-    scene.stack.callback(roll_back)
-    shown = xid if is_mariadb(scene) else xid.encode().hex()
-    return [Probe(name=shown, is_alive=lambda: xid in str(scene.administrator().run("XA RECOVER")))]
-
-
-def defining(right: str, *texts: str, uses: str) -> HostileAct:
-    """An act that leaves an object defined by the level's role (MariaDB) or the user. A friend uses it with ``uses``."""
-
-    def perform(scene: Scene) -> list[Probe]:
-        friend = scene.friend_session()
-        scene.as_administrator(f"GRANT SELECT, EXECUTE, INSERT ON {scratch(scene)}.* TO `{{friend}}`@`%`")
-        definer = "DEFINER=CURRENT_ROLE" if is_mariadb(scene) else ""
-        session = scene.session()
-        for text in texts:
-            scene.run(session, text.replace("{scratch}", scratch(scene)).replace("{definer}", definer))
-        statement = uses.replace("{scratch}", scratch(scene))
-        if not scene.succeeds(friend, statement):
-            raise NotPerformed(f"the friend cannot run {statement} while the user lives")
-        return [Probe(name="left_one", is_alive=lambda: scene.succeeds(friend, statement))]
-
-    def level(scene: Scene) -> Level:
-        role = scene.harness.writing.roles[0]
-        scene.as_administrator(
-            f"CREATE DATABASE {scratch(scene)}", f"GRANT SELECT, EXECUTE, {right} ON {scratch(scene)}.* TO {role}"
-        )
-        if not is_mariadb(scene):
-            allow_triggers(scene)
-        return scene.harness.writing
-
-    return HostileAct(kind="C4", name=f"defines a {right.rsplit(maxsplit=1)[-1].lower()}", perform=perform, level=level)
-
-
-def allow_triggers(scene: Scene) -> None:
-    """MySQL with a binary log allows triggers and functions of users only with this setting."""
-    scene.as_administrator("SET GLOBAL log_bin_trust_function_creators = 1")
-    scene.stack.callback(scene.as_administrator, "SET GLOBAL log_bin_trust_function_creators = 0")
-
-
-def scratch(scene: Scene) -> str:
-    """A schema in which the level may create objects."""
-    return f"scratch{scene.harness.ledger}"
-
-
-def schedule(scene: Scene) -> list[Probe]:
-    """An event of the user that writes every second."""
-    place = scratch(scene)
-    definer = "DEFINER=CURRENT_ROLE" if is_mariadb(scene) else ""
-    scene.run(
-        scene.session(),
-        f"CREATE TABLE {place}.ran (at DATETIME(6))",
-        f"CREATE {definer} EVENT {place}.left_one ON SCHEDULE EVERY 1 SECOND DO INSERT INTO {place}.ran VALUES (NOW(6))",
-    )
-
-    def count() -> int:
-        ((number,),) = scene.administrator().run(f"SELECT COUNT(*) FROM {place}.ran")
-        return int(number)
-
-    wait_until(lambda: count() > 0)
-
-    def runs() -> bool:
-        before = count()
-        time.sleep(2.5)
-        return count() > before
-
-    return [Probe(name="left_one", is_alive=runs)]
-
-
-def scheduling(scene: Scene) -> Level:
-    role = scene.harness.writing.roles[0]
-    scene.as_administrator(
-        f"CREATE DATABASE {scratch(scene)}", f"GRANT SELECT, INSERT, CREATE, EVENT ON {scratch(scene)}.* TO {role}"
-    )
-    return scene.harness.writing
-
-
 # F: locks that anybody may take.
 
 LOCK_CALL = re.compile(r"GET_LOCK\('([^']+)'")
@@ -339,24 +241,7 @@ ACTS = [
         kind="B1", name="changes its mark, its limits and its passwords", perform=change_own_account, level=writing
     ),
     HostileAct(kind="B2", name="lets others act as itself", perform=give_proxy),
-    HostileAct(kind="C3", name="prepares a transaction", perform=prepare_transaction, level=writing),
-    defining(
-        "CREATE VIEW",
-        "CREATE {definer} VIEW {scratch}.left_one AS SELECT * FROM {shop}.customers",
-        uses="SELECT * FROM {scratch}.left_one",
-    ),
-    defining(
-        "CREATE ROUTINE",
-        "CREATE {definer} PROCEDURE {scratch}.left_one() SQL SECURITY DEFINER UPDATE {shop}.orders SET customer = 777 WHERE id = 2",
-        uses="CALL {scratch}.left_one()",
-    ),
-    defining(
-        "CREATE, TRIGGER",
-        "CREATE TABLE {scratch}.t (id INT)",
-        "CREATE {definer} TRIGGER {scratch}.left_one BEFORE INSERT ON {scratch}.t FOR EACH ROW DELETE FROM {shop}.orders",
-        uses="INSERT INTO {scratch}.t VALUES (1)",
-    ),
-    HostileAct(kind="C4", name="schedules an event", perform=schedule, level=scheduling),
+    *LASTING_ACTS,
     HostileAct(kind="F1", name="takes the locks of the bot", perform=take_the_bots_locks),
     HostileAct(
         kind="F1", name="waits for the locks of the bot", perform=lambda scene: take_the_bots_locks(scene, waiting=4)

@@ -11,9 +11,9 @@ import re
 import socket
 import struct
 
-from adapters.contract.acts.postgresql_lasting import LASTING_ACTS, owning
+from adapters.contract.acts.postgresql_lasting import LASTING_ACTS, exists, owning
 from adapters.contract.acts.postgresql_objects import OBJECT_ACTS
-from adapters.contract.scene import HostileAct, NotPerformed, Scene, statements, writing
+from adapters.contract.scene import HostileAct, NotPerformed, Probe, Scene, statements, writing
 from adapters.harness import wait_until
 
 LOCK_ITSELF = "ALTER ROLE {user} PASSWORD 'x'"
@@ -74,6 +74,20 @@ def let_a_friend_give_a_right(scene: Scene) -> None:
     friend = scene.friend_session()
     scene.as_administrator("CREATE SCHEMA friends AUTHORIZATION {friend}")
     scene.run(friend, "CREATE TABLE friends.t (id int)", "BEGIN", "GRANT SELECT ON friends.t TO {user}")
+
+
+def be_given_a_right_by_a_friend(scene: Scene) -> None:
+    """A permanent account grants a right on its own table."""
+    friend = scene.friend_session()
+    scene.as_administrator("CREATE SCHEMA friends AUTHORIZATION {friend}")
+    scene.run(friend, "CREATE TABLE friends.t (id int)", "GRANT SELECT ON friends.t TO {user}")
+
+
+def prepare_a_write(scene: Scene) -> list[Probe]:
+    prepare(scene, "UPDATE {orders} SET customer = 666 WHERE id = 1", as_role=True)
+    return [
+        exists(scene, scene.filled("held by {user}"), "SELECT 1 FROM pg_prepared_xacts WHERE gid = 'held by {user}'")
+    ]
 
 
 def ignore_cancellation(scene: Scene) -> None:
@@ -225,6 +239,8 @@ ACTS = [
     HostileAct(
         kind="A3", name="is given a right in an open transaction of a friend", perform=let_a_friend_give_a_right
     ),
+    HostileAct(kind="A3", name="is given a right by a friend", perform=be_given_a_right_by_a_friend),
+    HostileAct(kind="C3", name="prepares a write as the role of its level", perform=prepare_a_write, level=writing),
     HostileAct(kind="A", name="ignores every cancellation", perform=ignore_cancellation),
     HostileAct(kind="A", name="leaves an answer unread", perform=leave_an_answer_unread),
     HostileAct(kind="B", name="changes its mark and its limits", perform=change_mark_and_limits, level=writing),

@@ -26,6 +26,7 @@ OPEN_ON_MARIADB = {
     "defines a routine": ("C4", WORKS_ON),
     "defines a trigger": ("C4", WORKS_ON),
     "schedules an event": ("C4", WORKS_ON),
+    "is running an endless event as the role of its level": ("C4", WORKS_ON),
 }
 RACES_ON_MYSQL = {
     "changes its password again and again": "A: the end gives up after 10 s behind the lock of the cache of accounts"

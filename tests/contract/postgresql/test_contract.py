@@ -18,6 +18,7 @@ OPEN = {
     "takes the advisory locks of the bot": ("F2", "a grant with a managed role waits for the lock: lock timeout"),
     "grants a right on a table of its level in an open transaction": ("F2", WAITS),
     "grants a right on the schema of its level in an open transaction": ("F2", WAITS),
+    "is given a right by a friend": ("A3", "the end is Rejected until a superuser revokes the right"),
     "fills the lock table": ("H1", "each connection of the bot fails with 'out of shared memory'"),
     "fills the server with half-open logins": (
         "H2",
