@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 
+import pytest
+
 from adapters.base import Level
 from adapters.contract.scene import HostileAct, NotPerformed, Probe, Scene, writing
 from adapters.harness import wait_until
@@ -95,8 +97,9 @@ ENDLESS = (
 
 def schedule(scene: Scene, body: str = EVERY_SECOND, *, as_role: bool = True) -> list[Probe]:
     """An event of the level's role (MariaDB) or the user that writes."""
-    place = scratch(scene)
-    definer = "DEFINER=CURRENT_ROLE" if as_role and is_mariadb(scene) else ""
+    if not as_role and is_mariadb(scene):
+        pytest.skip("an event of the user itself has no rights there, because a user's rights come from its role")
+    place, definer = scratch(scene), "DEFINER=CURRENT_ROLE" if is_mariadb(scene) else ""
     scene.run(
         scene.session(),
         f"CREATE TABLE {place}.ran (at DATETIME(6))",
