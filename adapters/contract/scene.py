@@ -1,4 +1,4 @@
-"""The stage of a hostile act: its users, sessions and helpers, and the record that describes an act.
+"""The scene of a hostile act: its users and sessions, and the record that describes an act.
 
 The modules in ``adapters.contract.acts`` build their acts from it. ``adapters.contract.hostile`` tries them and lists the faults.
 """
@@ -30,7 +30,7 @@ class Probe:
 
 @dataclass
 class Scene:
-    """The stage of one act: the hostile user, its sessions, its friend, and an administrator. Everything is closed after the test."""
+    """What one act has at hand: the hostile user, its sessions, its friend, and an administrator. Everything is closed after the test."""
 
     harness: HostileHarness
     stack: ExitStack
