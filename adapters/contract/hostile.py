@@ -17,8 +17,6 @@ from adapters.base import AdapterError, Blocked, LoginRefused, Rejected, Removal
 from adapters.contract.scene import HostileAct, Probe, Scene
 from adapters.harness import HostileHarness, everything_on
 
-LATE_SECONDS = 5.0
-"""How much longer a grant or an end of another user may take while an act is running. Far above what a busy machine adds."""
 NOTES_AT_MOST = 20
 LONGEST_TEXT = 3000
 """Characters of a receipt or an error."""
@@ -45,7 +43,7 @@ class Trial:
             return
         scene.passwords.append(scene.spec.password)
         probes = tuple(self.act.perform(scene) or ())
-        self._others_are_served(bystander, within=undisturbed + LATE_SECONDS)
+        self._others_are_served(bystander, within=undisturbed + self.act.late)
         removal = self._end(lambda: adapter.drop_user(scene.spec.username, level, before))
         scene.is_over.set()
         if removal is not None:

@@ -15,6 +15,9 @@ from adapters.harness import PATIENCE, HostileHarness, RawSession, UserSpecs
 
 FRIENDS_PASSWORD = "FriendSecret0Login"  # noqa: S105 - of an account that exists for one test
 
+LATE_SECONDS = 5.0
+"""How much longer a grant or an end of another user may take while an act is running. Far above what a busy machine adds."""
+
 
 class NotPerformed(Exception):
     """A step of an act did not work, so the act says nothing about the adapter."""
@@ -144,13 +147,14 @@ class HostileAct:
     """One hostile act. ``kind`` groups acts: A delays the end, B the mark, C what outlives the user, E many objects, F locks anyone may take, G code, H connections.
 
     ``level`` returns the user's level and may run what an administrator has to set up. If the adapter refuses to grant it, the contract is
-    fulfilled. ``perform`` does the act in sessions of the scene and may return probes.
+    fulfilled. ``perform`` does the act in sessions of the scene and may return probes. ``late``: see ``LATE_SECONDS``.
     """
 
     kind: str
     name: str
     perform: Callable[[Scene], Iterable[Probe] | None]
     level: Callable[[Scene], Level] = reading
+    late: float = LATE_SECONDS
 
 
 def statements(
