@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -93,6 +93,36 @@ class EngineHarness(Protocol):
 
     def start(self) -> None:
         """Start the server again and return when it answers."""
+
+
+class RawSession(Login, Protocol):
+    """A session that runs any statement, for the hostile acts. ``is_alive`` asks the server whether it still has this session."""
+
+    def run(self, *words: str) -> Any:
+        """Run one statement, or the words of one command, and return the rows or the answer. Raises an Exception where the server refuses."""
+
+    def send(self, *words: str) -> None:
+        """Send a statement and do not read the answer. The session is not used again."""
+
+
+class HostileHarness(EngineHarness, Protocol):
+    """What ``HostileContract`` needs in addition.
+
+    ``names`` has the names that the statements of the acts contain, quoted where the engine needs it. Each module in ``adapters.contract.acts``
+    lists those that it uses. ``address`` is the host and the port of the server.
+    """
+
+    names: Mapping[str, str]
+    address: tuple[str, int]
+
+    def raw_session(self, username: str, password: str) -> RawSession:
+        """A session of that user. Raises LoginRefused."""
+
+    def administrator(self) -> RawSession:
+        """A session of the server's own administrator."""
+
+    def make_friend(self, username: str, password: str) -> None:
+        """Create a permanent account that may log in and name the tables of the levels, and has no other right."""
 
 
 @dataclass

@@ -18,14 +18,16 @@ import pytest
 
 # By default pytest explains failed assertions only in test modules. This must come before the modules are imported.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("changing", "creating", "dropping", "marking", "server"))
+    *(f"{__name__}.{module}" for module in ("changing", "creating", "dropping", "hostile", "marking", "server"))
 )
 
 from adapters.base import Adapter, LoginRefused
 from adapters.contract.changing import ChangingContract
 from adapters.contract.creating import CreatingContract
 from adapters.contract.dropping import DroppingContract
+from adapters.contract.hostile import HostileContract
 from adapters.contract.marking import MarkingContract
+from adapters.contract.scene import HostileAct, Probe, Scene
 from adapters.contract.server import ServerContract
 from adapters.harness import Denied, Died, EngineHarness, Session, UserSpecs, everything_on, expect_within, wait_until
 
@@ -34,7 +36,11 @@ __all__ = [
     "Denied",
     "Died",
     "EngineHarness",
+    "HostileAct",
+    "HostileContract",
     "LoginRefused",
+    "Probe",
+    "Scene",
     "Session",
     "UserSpecs",
     "everything_on",
@@ -43,7 +49,9 @@ __all__ = [
 ]
 
 
-class AdapterContract(CreatingContract, ChangingContract, DroppingContract, MarkingContract, ServerContract):
+class AdapterContract(
+    CreatingContract, ChangingContract, DroppingContract, HostileContract, MarkingContract, ServerContract
+):
     """The whole contract. A subclass has a fixture ``harness``; it may set a test to None where its engine cannot have the feature."""
 
     @pytest.fixture

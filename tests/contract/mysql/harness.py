@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pymysql
 import pytest
@@ -212,11 +212,14 @@ class Session:
             self.connection.close()
 
 
-def build(server: MySQLServer, *, prefix: str | None = None) -> EngineHarness:
+H = TypeVar("H", bound=EngineHarness)
+
+
+def build(server: MySQLServer, *, prefix: str | None = None, of: type[H] = EngineHarness) -> H:  # type: ignore[assignment]
     """Set up as ``dbaccess doctor`` asks, on new databases. The shop's name contains ``_``, which is a wildcard in GRANT."""
     database, ops = server.new_database("my_shop"), unique_name("ops_")
     tag = unique_name("")
-    harness = EngineHarness(
+    harness = of(
         server=server,
         database=database,
         ops_schema=ops,
