@@ -43,9 +43,13 @@ class Trial:
             return
         scene.passwords.append(scene.spec.password)
         probes = tuple(self.act.perform(scene) or ())
-        self._others_are_served(bystander, within=undisturbed + self.act.late)
+        if self.act.closes_server:
+            self._timed("the end of another user", self._end_of(bystander))
+        else:
+            self._others_are_served(bystander, within=undisturbed + self.act.late)
         removal = self._end(lambda: adapter.drop_user(scene.spec.username, level, before))
         scene.is_over.set()
+        scene.reopen()
         if removal is not None:
             self._check_removal(removal, probes)
 

@@ -43,6 +43,8 @@ class Scene:
     sessions: list[RawSession] = field(default_factory=list)
     passwords: list[str] = field(default_factory=list)
     users: list[UserSpec] = field(default_factory=list)
+    to_reopen: list[Callable[[], object]] = field(default_factory=list)
+    """Calls that let others in again, after an act that closes the server."""
     is_over: threading.Event = field(default_factory=threading.Event)
     _friend: str = ""
 
@@ -110,6 +112,11 @@ class Scene:
             return False
         return True
 
+    def reopen(self) -> None:
+        """Let others in again. The checks after the end need a server that can be reached."""
+        while self.to_reopen:
+            self.to_reopen.pop(0)()
+
     def in_background(self, once: Callable[[], object]) -> None:
         """Call ``once`` again and again in a thread until the test is over. Its errors are ignored."""
 
@@ -148,6 +155,7 @@ class HostileAct:
 
     ``level`` returns the user's level and may run what an administrator has to set up. If the adapter refuses to grant it, the contract is
     fulfilled. ``perform`` does the act in sessions of the scene and may return probes. ``late``: see ``LATE_SECONDS``.
+    ``closes_server``: nobody gets in while the act is running, not even an administrator, so only ends are tried meanwhile.
     """
 
     kind: str
@@ -155,6 +163,7 @@ class HostileAct:
     perform: Callable[[Scene], Iterable[Probe] | None]
     level: Callable[[Scene], Level] = reading
     late: float = LATE_SECONDS
+    closes_server: bool = False
 
 
 def statements(

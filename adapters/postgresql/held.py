@@ -60,6 +60,12 @@ SELECT DISTINCT l.pid FROM pg_locks l JOIN pg_stat_get_activity(NULL) a ON a.pid
  WHERE l.locktype = 'relation' AND l.database = 0 AND l.mode = 'AccessExclusiveLock' AND NOT l.granted AND NOT r.rolsuper
 """
 """Sessions of non-superusers that queue to lock a shared catalog. The server refuses them once they have the lock; until then every login waits behind them."""
+LOCKS_AT_MOST = 1000
+"""A session of a temporary user with more locks can fill the server's table of locks. Each table that a statement uses takes a few."""
+FILLING_LOCKS: LiteralString = """
+SELECT l.pid FROM pg_lock_status() l JOIN pg_stat_get_activity(NULL) a ON a.pid = l.pid JOIN pg_roles r ON r.oid = a.usesysid
+ WHERE starts_with(r.rolname, %s) AND NOT r.rolsuper GROUP BY l.pid HAVING count(*) > %s
+"""
 
 
 class HeldConnection:
@@ -236,7 +242,7 @@ def _free_a_way(server: PostgreSQLServer, username: str, stack: ExitStack, error
         if borrowed is None:
             raise error
         borrowing.enter_context(translated_errors(server.hidden, login=server.login, database=borrowed.info.dbname))
-        _end_what_is_in_the_way(borrowed, username)
+        _end_what_is_in_the_way(borrowed, username, server.target.prefix)
         for _ in range(REOPEN_TRIES):
             with suppress(AdapterError):
                 return stack.enter_context(server.session(limit=REVOKE_LIMIT_SECONDS))
@@ -246,13 +252,17 @@ def _free_a_way(server: PostgreSQLServer, username: str, stack: ExitStack, error
     return borrowed
 
 
-def _end_what_is_in_the_way(connection: PostgreSQLConnection, username: str) -> None:
-    """End the user's sessions, and those that queue for a lock on a shared catalog. Sessions of a superuser cannot be ended and are left."""
-    pids = column(
-        connection,
-        "SELECT a.pid FROM pg_stat_get_activity(NULL) a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = %s",
-        (username,),
-    )
-    for pid in dict.fromkeys([*pids, *column(connection, QUEUING_FOR_CATALOGS)]):
+def _end_what_is_in_the_way(connection: PostgreSQLConnection, username: str, prefix: str) -> None:
+    """End the user's sessions, those that queue for a lock on a shared catalog, and those of temporary users that fill the table of locks.
+
+    Sessions of a superuser cannot be ended and are left.
+    """
+    own = "SELECT a.pid FROM pg_stat_get_activity(NULL) a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = %s"
+    pids = [
+        *column(connection, own, (username,)),
+        *column(connection, QUEUING_FOR_CATALOGS),
+        *column(connection, FILLING_LOCKS, (prefix, LOCKS_AT_MOST)),
+    ]
+    for pid in dict.fromkeys(pids):
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
             connection.execute("SELECT pg_terminate_backend(%s)", (pid,))

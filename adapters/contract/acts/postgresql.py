@@ -198,6 +198,7 @@ def half_open_login(scene: Scene) -> socket.socket:
     parameters = f"user\0{scene.spec.username}\0database\0{scene.harness.names['database']}\0\0".encode()
     line.sendall(struct.pack("!II", len(parameters) + 8, PROTOCOL_3) + parameters)
     scene.stack.callback(line.close)
+    scene.to_reopen.append(line.close)
     return line
 
 
@@ -208,6 +209,7 @@ def fill_with_half_open_logins(scene: Scene) -> None:
     for _ in range(limit):
         half_open_login(scene)
     wait_until(lambda: not is_open(scene) or not half_open_login(scene))
+    scene.to_reopen.append(lambda: wait_until(lambda: is_open(scene)))
 
 
 ACTS = [
@@ -261,8 +263,10 @@ ACTS = [
         "GRANT USAGE ON SCHEMA {schema} TO PUBLIC",
         level=owning,
     ),
-    HostileAct(kind="H1", name="fills the lock table", perform=fill_the_lock_table),
-    HostileAct(kind="H2", name="fills the server with half-open logins", perform=fill_with_half_open_logins),
+    HostileAct(kind="H1", name="fills the lock table", perform=fill_the_lock_table, closes_server=True),
+    HostileAct(
+        kind="H2", name="fills the server with half-open logins", perform=fill_with_half_open_logins, closes_server=True
+    ),
     *LASTING_ACTS,
     *OBJECT_ACTS,
 ]
