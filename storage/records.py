@@ -214,7 +214,8 @@ class Request(Draft):
     ``target`` are frozen at approval. If the database is edited or removed later, the job ``revoke`` still finds the user.
     Provisioning starts before ``start_before``. START writes ``expires_at``, and only an extension moves it. If the
     answer to a create statement is lost, the server may still run the statement until ``unsettled_until``. ``version`` counts the
-    transitions. Each message stores the version that it shows.
+    transitions. Each message stores the version that it shows. ``level_state`` is what the job ``provision`` read of the level's roles
+    just before START, as JSON text (``adapters.level_state``).
     """
 
     id: int
@@ -229,6 +230,7 @@ class Request(Draft):
     username: str | None = None
     target: Json | None = None
     identity: str | None = None
+    level_state: str | None = None
     started_at: datetime | None = None
     unsettled_until: datetime | None = None
     expires_at: datetime | None = None

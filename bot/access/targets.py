@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 
+import structlog
+
 from adapters.base import Level, Target
+from adapters.level_state import LevelState
 from bot.access.context import Context
 from bot.databases import target
 from storage.records import Request
+
+log = structlog.get_logger(__name__)
 
 
 def target_of(request: Request) -> Target:
@@ -20,6 +26,20 @@ def target_of(request: Request) -> Target:
 def level_of(request: Request) -> Level:
     """The access level as it was frozen at the submission."""
     return Level.from_json(request.terms.level)
+
+
+def state_before(request: Request) -> LevelState | None:
+    """The state of the level before the grant, as START stored it. None for a request of an older version, or if it cannot be read.
+
+    The end of a grant needs it only for the notes of the receipt, so it raises nothing.
+    """
+    if request.level_state is None:
+        return None
+    try:
+        return LevelState.from_json(json.loads(request.level_state))
+    except (ValueError, RecursionError) as error:
+        log.warning("level_state_unreadable", request=request.id, error=type(error).__name__)
+        return None
 
 
 def unique_servers(targets: Iterable[Target]) -> list[Target]:

@@ -12,7 +12,7 @@ from adapters.base import AdapterError, ForeignUser, Removal
 from bot.access import log_events
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.targets import level_of, target_of
+from bot.access.targets import level_of, state_before, target_of
 from bot.engines import Share
 from bot.jobs.end_retries import retry_with_alert
 from bot.jobs.job import JobContext, Retry
@@ -83,10 +83,10 @@ async def _end_on_server(context: Context, job: JobContext, request: Request) ->
 async def drop_user(context: Context, job: JobContext, request: Request) -> Removal:
     """Drop the user of a started grant on its server. The removal says what was read back. Raises AdapterError, ClaimLost."""
     assert request.username is not None, "frozen at the approval"
-    username, level = request.username, level_of(request)
+    username, level, before = request.username, level_of(request), state_before(request)
     await job.check_claim()
     return await context.engines.call(
-        target_of(request), lambda adapter: adapter.drop_user(username, level), share=Share.ENDS
+        target_of(request), lambda adapter: adapter.drop_user(username, level, before), share=Share.ENDS
     )
 
 

@@ -47,6 +47,7 @@ class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
+    ``facts`` is the state of every level, ``state_error`` the answer instead of it; ``states_before`` is what the drops got.
     """
 
     clock: Callable[[], datetime]
@@ -63,6 +64,9 @@ class FakeServer:
     roles: frozenset[str] | None = None
     lacks: frozenset[str] = frozenset()
     enforced: Enforced = Enforced.LOGIN
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    state_error: Exception | None = None
+    states_before: list[LevelState | None] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
 
@@ -169,7 +173,10 @@ def engine(server: FakeServer) -> type[Adapter]:
             user.expires_at = server.clock() + timedelta(seconds=remaining)
 
         def level_state(self, level: Level) -> LevelState:
-            return LevelState()
+            self._reach("level_state")
+            if server.state_error is not None:
+                raise server.state_error
+            return LevelState.of(server.facts)
 
         def drop_leftovers(self) -> list[str]:
             return []
@@ -185,12 +192,14 @@ def engine(server: FakeServer) -> type[Adapter]:
                     del server.sessions[number]
                 server.users.pop(username, None)
             server.step("after drop")
+            server.states_before.append(before)
             return Removal(
                 was_absent=user is None,
                 sessions_ended=len(ended),
                 left_behind=(),
                 left_with=None,
                 read_back_at=server.clock(),
+                notes=before.differences(LevelState.of(server.facts)) if before else (),
             )
 
         def list_users(self) -> list[ManagedUser]:
