@@ -10,6 +10,7 @@ from functools import partial
 
 from adapters.base import AdapterError, Finding, Rejected
 from bot.access.context import Context
+from bot.access.server_errors import describe_server_error, remedies
 from bot.app import build_context, operator
 from bot.databases import level, target
 from bot.policy.config import Config
@@ -124,7 +125,12 @@ async def _run_database_trials(
         tried = partial(
             run_trial, level=level(known, entry), prefix=context.prefix, report=partial(report, name), stop=stop
         )
-        results.append(await context.engines.call(where, tried))
+        try:
+            results.append(await context.engines.call(where, tried))
+        except AdapterError as error:  # the trials of other levels and databases go on
+            what = describe_server_error(name, error)
+            report(name, Step(level=known, name="trial", ok=False, ms=0.0, what=what))
+            results.append(False)
     facts = {"database": name, "levels": len(results), "well": all(results)}
     await context.ledger.record(AuditKind.TRIED, actor=operator().id, facts=facts)
     return all(results)
@@ -141,6 +147,6 @@ async def _database(context: Context, name: str) -> list[Finding]:
     except Rejected as no:
         return [failed(no.what, no.remedy)]
     except AdapterError as error:
-        return [failed(f"cannot be checked: {error}")]
+        return [failed(f"cannot be checked: {describe_server_error(name, error)}", *remedies(error))]
     enforced = passed(f"{health.version}; enforced by the server itself: {health.enforced}")
     return [enforced, *health.findings]

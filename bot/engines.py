@@ -54,12 +54,16 @@ def _resolve_or_empty(reference: str) -> str:
         return ""
 
 
-def _unexpected_failure(target: Target, unforeseen: Exception) -> ServerDown:
-    """Turn an unexpected exception into ``ServerDown``: the end is tried again and alerted, and other servers are not affected."""
+class AdapterFailed(ServerDown):
+    """An adapter raised an exception that is no ``AdapterError``. As after no answer, a statement may have run, and a retry may help."""
+
+
+def _unexpected_failure(target: Target, unforeseen: Exception) -> AdapterFailed:
+    """Turn an unexpected exception into ``AdapterFailed``: the end is tried again and alerted, and other servers are not affected."""
     reference, frame = secrets.token_hex(4).upper(), traceback.extract_tb(unforeseen.__traceback__)[-1]
     where, kind = f"{frame.filename}:{frame.lineno}", type(unforeseen).__name__  # its message may contain an admin URL
     log.error("adapter_failed", database=target.name, reference=reference, error=kind, where=where)
-    return ServerDown(f"its adapter failed: {kind}, reference {reference}", is_ambiguous=True)
+    return AdapterFailed(f"its adapter failed: {kind}, reference {reference}", is_ambiguous=True)
 
 
 class Engines:

@@ -23,6 +23,15 @@ END_REASONS: dict[Cause, str] = {
 }
 
 
+def shorten(text: str, length: int) -> str:
+    """``text`` with at most ``length`` characters; ``…`` stands for the rest. Every ledger and JSON text can hold the result.
+
+    Names on a server come from its users. So a text with them has a bound before it is stored or sent.
+    """
+    storable = text.replace("\x00", "�").encode(errors="replace").decode()
+    return storable if len(storable) <= length else f"{storable[: length - 1]}…"
+
+
 def count(number: int, noun: str) -> str:
     """``1 session``, ``2 sessions``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -23,6 +23,7 @@ from adapters.base import (
 )
 from bot.access import log_events
 from bot.access.context import Context
+from bot.access.descriptions import shorten
 from bot.access.password import make_password
 from bot.access.ports import Delayed, DirectoryUnavailable, Posted, Undeliverable
 from bot.access.targets import level_of, target_of
@@ -35,6 +36,9 @@ from storage.commands import ActivateGrant, FailGrant, RetryProvision, RevokeGra
 from storage.errors import NotPossible
 from storage.records import Cause, Json, Message, Purpose, Request, State
 from storage.transitions import FILL_WITHIN, Obstacle
+
+REFUSAL_MAX = 700
+"""Characters of a refusal that the requester reads."""
 
 
 async def provision(context: Context, job: JobContext) -> None:
@@ -53,7 +57,7 @@ async def provision(context: Context, job: JobContext) -> None:
     except Undeliverable as error:
         await _fail(job, request, f"Its credentials cannot be delivered: {error}.")
     except (Rejected, ForeignUser) as error:
-        await _fail(job, request, f"The database said no: {error}.")
+        await _fail(job, request, f"The database said no: {shorten(str(error), REFUSAL_MAX)}.")
 
 
 async def _reason_to_give_up(context: Context, request: Request) -> str | None:
@@ -154,7 +158,9 @@ async def _reach_server(context: Context, job: JobContext, request: Request) -> 
     try:
         return await context.engines.call(target_of(request), reach, share=Share.GRANTS)
     except (ServerDown, Blocked) as error:
-        trouble = f"{request.database} does not answer. I keep trying; your time starts when it does."
+        is_blocked = isinstance(error, Blocked)
+        problem = "answers, but another session holds this up" if is_blocked else "does not answer"
+        trouble = f"{request.database} {problem}. I keep trying; your time starts when it does."
         await _explain_delay(context, job, request, trouble)
         at = await context.ledger.now() + backoff(job.tries)
         if request.started_at is None and request.start_before is not None:

@@ -47,7 +47,7 @@ class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
-    ``facts`` is the state of every level, ``state_error`` the answer instead of it; ``states_before`` is what the drops got.
+    ``facts`` is the state of every level; ``states_before`` is what the drops got. ``errors``: by verb, what it raises.
     """
 
     clock: Callable[[], datetime]
@@ -65,7 +65,7 @@ class FakeServer:
     lacks: frozenset[str] = frozenset()
     enforced: Enforced = Enforced.LOGIN
     facts: list[tuple[str, str]] = field(default_factory=list)
-    state_error: Exception | None = None
+    errors: dict[str, Exception] = field(default_factory=dict)
     states_before: list[LevelState | None] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
@@ -102,6 +102,8 @@ def engine(server: FakeServer) -> type[Adapter]:
             server.step(f"before {name}")
             if not server.is_up:
                 raise ServerDown("no connection: refused")
+            if name in server.errors:
+                raise server.errors[name]
             if self.target.identity not in (None, server.identity):
                 raise WrongServer(expected=str(self.target.identity), found=server.identity)
 
@@ -174,8 +176,6 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def level_state(self, level: Level) -> LevelState:
             self._reach("level_state")
-            if server.state_error is not None:
-                raise server.state_error
             return LevelState.of(server.facts)
 
         def drop_leftovers(self) -> list[str]:

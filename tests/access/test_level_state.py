@@ -53,18 +53,18 @@ async def test_a_retry_after_the_start_keeps_the_state_before_the_user(environme
 
 @pytest.mark.parametrize("error", [ServerDown("no answer"), Blocked("a lock is held by 4711"), KeyError("a fault")])
 async def test_without_the_state_nothing_is_granted_yet(environment: AccessEnvironment, error: Exception) -> None:
-    environment.server.state_error = error
+    environment.server.errors["level_state"] = error
     request = await environment.approve(await environment.ask())
     await environment.turn(minutes=5)
     waiting = await environment.now(request)
     assert (waiting.state, waiting.started_at, environment.server.users) == (State.APPROVED, None, {})
-    environment.server.state_error = None
+    environment.server.errors.clear()
     await environment.turn(minutes=2)
     assert (await environment.now(request)).state is State.ACTIVE
 
 
 async def test_a_refused_state_fails_the_grant(environment: AccessEnvironment) -> None:
-    environment.server.state_error = Rejected("the role can log in", remedy="ALTER ROLE reader NOLOGIN")
+    environment.server.errors["level_state"] = Rejected("the role can log in", remedy="ALTER ROLE reader NOLOGIN")
     request = await environment.approve(await environment.ask())
     await environment.drain()
     assert (await environment.now(request)).ended_because is Cause.FAILED
@@ -73,7 +73,7 @@ async def test_a_refused_state_fails_the_grant(environment: AccessEnvironment) -
 @pytest.mark.parametrize("error", [ServerDown("no answer"), Rejected("no"), AdapterError("what"), KeyError("a fault")])
 async def test_a_state_that_cannot_be_read_never_stops_an_end(environment: AccessEnvironment, error: Exception) -> None:
     request = await environment.granted()
-    environment.server.state_error = error
+    environment.server.errors["level_state"] = error
     await end(environment, request)
 
 
