@@ -1,4 +1,7 @@
-"""The checks of ``doctor``: settings, files, ledger, Slack, each database. Only ``run_trials`` changes a server, and leaves nothing."""
+"""The checks of ``doctor``: settings, files, ledger, Slack, each database.
+
+Two of them change a server: leftovers of ended users that nobody needs are dropped first, and ``run_trials`` leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from bot.access.context import Context
 from bot.access.server_errors import describe_server_error, remedies
 from bot.app import build_context, operator
 from bot.databases import level, target
+from bot.monitors.servers import drop_leftovers
 from bot.policy.config import Config
 from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import web_client
@@ -142,6 +146,7 @@ async def _database(context: Context, name: str) -> list[Finding]:
     entry = config.databases[name]
     where = target(name, entry, prefix=context.prefix, ledger=context.ledger.id or "none")
     levels = [level(known, entry) for known in entry.levels]
+    dropped = await drop_leftovers(context, [where]) if context.ledger.id else ()
     try:
         health = await context.engines.measure(where, levels)
     except Rejected as no:
@@ -149,4 +154,4 @@ async def _database(context: Context, name: str) -> list[Finding]:
     except AdapterError as error:
         return [failed(f"cannot be checked: {describe_server_error(name, error)}", *remedies(error))]
     enforced = passed(f"{health.version}; enforced by the server itself: {health.enforced}")
-    return [enforced, *health.findings]
+    return [enforced, *(passed(f"leftovers: {sentence}") for sentence in dropped), *health.findings]

@@ -7,7 +7,7 @@ however many databases it has. The servers are queried at the same time: none of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -16,12 +16,15 @@ import structlog
 
 from adapters.base import AdapterError, Level, ManagedUser, Removal, Target
 from bot.access.context import Context
+from bot.access.descriptions import shorten
 from bot.access.server_errors import describe_server_error
 from bot.access.targets import configured_targets, unique_servers
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Request, State
 
+DROPPED_SHOWN = 20
+SENTENCE_MAX = 300
 LOOK_SECONDS = 300.0
 """The longest look at one server. Every adapter has time limits; this limit is for one that fails to keep them."""
 
@@ -63,16 +66,23 @@ class Stray:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """The result of a sweep. ``unanswered``: by name of the database, why its server was not checked."""
+    """The result of a sweep. ``unanswered``: by name of the database, why its server was not checked.
+
+    ``dropped``: sentences about leftovers of ended users that were dropped.
+    """
 
     servers: int
     users: int
     strays: tuple[Stray, ...]
     unanswered: Mapping[str, str]
+    dropped: tuple[str, ...] = ()
 
 
-async def find_strays(context: Context) -> SweepResult:
-    """Compare the users of all servers with the ledger. The ledger is read before and after, so a grant that begins or ends meanwhile is no stray."""
+async def find_strays(context: Context, *, drops_leftovers: bool = False) -> SweepResult:
+    """Compare the users of all servers with the ledger. The ledger is read before and after, so a grant that begins or ends meanwhile is no stray.
+
+    ``drops_leftovers``: afterwards drop what ended users left and nobody needs, on the servers that answered.
+    """
     before = await context.ledger.live_grants()
     unanswered = dict[str, str]()
     frozen = _frozen_targets(before, unanswered)
@@ -89,7 +99,8 @@ async def find_strays(context: Context) -> SweepResult:
     ]
     strays += _missing(listed, before, after)
     users = sum(map(len, listed.values()))
-    return SweepResult(servers=len(servers), users=users, strays=tuple(strays), unanswered=unanswered)
+    dropped = await drop_leftovers(context, list(listed)) if drops_leftovers else ()
+    return SweepResult(servers=len(servers), users=users, strays=tuple(strays), unanswered=unanswered, dropped=dropped)
 
 
 async def _on_server(server: Target, look: Awaitable[T], failed: dict[str, str]) -> T | None:
@@ -151,8 +162,33 @@ def _missing(
     return found
 
 
+async def drop_leftovers(context: Context, servers: Sequence[Target]) -> tuple[str, ...]:
+    """Drop what nobody needs any more on each server, such as left-behind roles that own nothing. Raises nothing.
+
+    Returns a sentence for each thing that was dropped, at most ``DROPPED_SHOWN``, and the number of the others. A failure is logged.
+    """
+    failed = dict[str, str]()
+    found = await asyncio.gather(*(_on_server(server, _drop_leftovers(context, server), failed) for server in servers))
+    for name, reason in failed.items():
+        log.warning("leftovers_not_dropped", database=name, error=reason)
+    sentences = [
+        shorten(f"{server.name}: {sentence}", SENTENCE_MAX)
+        for server, dropped in zip(servers, found, strict=True)
+        for sentence in dropped or ()
+    ]
+    further = len(sentences) - DROPPED_SHOWN
+    return (*sentences[:DROPPED_SHOWN], *([f"and {further} more"] if further > 0 else []))
+
+
+async def _drop_leftovers(context: Context, server: Target) -> list[str]:
+    return list(await context.engines.call(server, lambda adapter: adapter.drop_leftovers()))
+
+
 async def measure_servers(context: Context) -> None:
-    """Measure what each server ends by itself, for the cards. A server that does not answer keeps its last result."""
+    """Measure what each server ends by itself, for the cards, then drop leftovers of ended users there.
+
+    A server that does not answer keeps its last result.
+    """
     failed = dict[str, str]()
     servers = unique_servers(configured_targets(context))
     found = await asyncio.gather(*(_on_server(one, context.engines.measure(one), failed) for one in servers))
@@ -161,6 +197,8 @@ async def measure_servers(context: Context) -> None:
             log.warning("server_check_failed", database=one.name, error=failed[one.name])
         else:
             log.info("server_checked", database=one.name, version=health.version, enforced=health.enforced.value)
+    for sentence in await drop_leftovers(context, [one for one in servers if one.name not in failed]):
+        log.info("leftover_dropped", what=sentence)
 
 
 async def end_stray(context: Context, stray: Stray, *, actor: str) -> Removal:

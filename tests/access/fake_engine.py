@@ -47,7 +47,7 @@ class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
-    ``facts`` is the state of every level; ``states_before`` is what the drops got. ``errors``: by verb, what it raises.
+    ``facts`` is the state of every level; ``states_before`` is what the drops got. ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
     """
 
     clock: Callable[[], datetime]
@@ -65,6 +65,7 @@ class FakeServer:
     lacks: frozenset[str] = frozenset()
     enforced: Enforced = Enforced.LOGIN
     facts: list[tuple[str, str]] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
     states_before: list[LevelState | None] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
@@ -179,7 +180,9 @@ def engine(server: FakeServer) -> type[Adapter]:
             return LevelState.of(server.facts)
 
         def drop_leftovers(self) -> list[str]:
-            return []
+            self._reach("drop_leftovers")
+            dropped, server.leftovers = server.leftovers, []
+            return [f"{name} was dropped" for name in dropped]
 
         def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
             self._reach("drop")
