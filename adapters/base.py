@@ -177,7 +177,8 @@ class Removal:
     """The result of ``drop_user``, as read back from the server.
 
     ``was_absent`` is True where there was no such user when the drop began. ``sessions_ended`` counts distinct sessions.
-    ``left_behind`` names the objects that the user made (``schema.name (table)``), and ``left_with`` is their owner now.
+    ``left_behind`` names the objects that the user made (``schema.name (table)``), and ``left_with`` is their owner now, for example the
+    user's own role under another name. ``left_count`` is the number of objects, where more are left than are named.
     ``read_back_at`` is the server's clock at the last check. ``notes`` are sentences for the reader of the receipt, for example
     about a replica that the target does not name.
     """
@@ -188,6 +189,7 @@ class Removal:
     left_with: str | None
     read_back_at: datetime
     notes: tuple[str, ...] = ()
+    left_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,6 +188,7 @@ class Receipt:
     read_back_at: datetime | None = None
     notes: tuple[str, ...] = ()
     reason: str | None = None
+    left_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

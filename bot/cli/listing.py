@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.access import queries
-from bot.access.descriptions import describe_receipt
 from bot.app import command_line_context, operator
 from bot.cli import common
 from bot.durations import format_duration
@@ -111,10 +110,7 @@ def _grant_lines(request: Request) -> list[str]:
             f"ended {common.local_time(request.ended_at)}: {request.ended_because}{' — ' + request.ended_note if request.ended_note else ''}"
         )
     if request.receipt:
-        at = request.receipt.read_back_at
-        lines.append(
-            f"receipt: {describe_receipt(request.receipt)}{' Read back ' + common.local_time(at) + '.' if at else ''}"
-        )
+        lines.append(f"receipt: {common.receipt_text(request.receipt)}")
     return lines
 
 

@@ -16,7 +16,6 @@ from rich.progress import Progress
 from bot.access import queries
 from bot.access import revoke as verbs
 from bot.access.context import Context
-from bot.access.descriptions import describe_receipt
 from bot.access.errors import AccessError, TooLate
 from bot.app import command_line_context, operator
 from bot.cli import common
@@ -65,7 +64,7 @@ def revoke(
 
 def _line(request: Request, trouble: str | None) -> str:
     if request.receipt is not None:
-        return f"#{request.id} {request.username} on {request.database}: {describe_receipt(request.receipt)}"
+        return f"#{request.id} {request.username} on {request.database}: {common.receipt_text(request.receipt)}"
     return f"#{request.id} {request.username} on {request.database}: not ended yet ({trouble or request.state}). A running bot keeps trying; see dbaccess show {request.id}."
 
 

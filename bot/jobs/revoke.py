@@ -12,6 +12,7 @@ from adapters.base import AdapterError, ForeignUser, Removal
 from bot.access import log_events
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
+from bot.access.descriptions import shorten
 from bot.access.targets import level_of, state_before, target_of
 from bot.engines import Share
 from bot.jobs.end_retries import retry_with_alert
@@ -20,6 +21,10 @@ from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.errors import NotPossible
 from storage.records import Cause, Json, Receipt, ReceiptOutcome, Request, State
 from storage.transitions import Obstacle, latest_end
+
+LEFT_NAMED_AT_MOST, NOTES_AT_MOST = 20, 10
+NAME_MAX, NOTE_MAX = 200, 300
+"""The bounds of a receipt: how many left-behind objects it names, how many notes it has, and characters of each."""
 
 NOTHING_CREATED = Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
 
@@ -107,14 +112,18 @@ async def _leave_foreign_user(context: Context, job: JobContext, request: Reques
 
 
 def _verified_receipt(removal: Removal) -> Receipt:
+    """The receipt with bounded lists and texts: a user may have made very many things, with very long names."""
+    names, notes = removal.left_behind[:LEFT_NAMED_AT_MOST], removal.notes[:NOTES_AT_MOST]
+    further = len(removal.notes) - len(notes)
     return Receipt(
         outcome=ReceiptOutcome.VERIFIED,
         was_absent=removal.was_absent,
         sessions_ended=removal.sessions_ended,
-        left_behind=removal.left_behind,
-        left_with=removal.left_with,
+        left_behind=tuple(shorten(name, NAME_MAX) for name in names),
+        left_with=shorten(removal.left_with, NAME_MAX) if removal.left_with else None,
+        left_count=max(removal.left_count, len(removal.left_behind)),
         read_back_at=removal.read_back_at,
-        notes=removal.notes,
+        notes=(*(shorten(note, NOTE_MAX) for note in notes), *([f"And {further} more notes."] if further else [])),
     )
 
 
@@ -126,4 +135,5 @@ def _audit_facts(receipt: Receipt) -> Json:
         "was_absent": receipt.was_absent,
         "sessions_ended": receipt.sessions_ended,
         "kept_by": receipt.left_with,
+        "kept_count": receipt.left_count,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.base import Enforced
-from bot.access.descriptions import END_REASONS, describe_receipt
+from bot.access.descriptions import END_REASONS, describe_notes, describe_receipt
 from bot.durations import format_duration
 from bot.notifications.notices import (
     CardNotice,
@@ -42,6 +42,8 @@ TITLES = {
     RequestKind.EXTENSION: "More time",
 }
 APPROVALS_SHOWN = 9
+RECEIPT_MAX, NOTES_MAX = 1300, 1200
+"""Characters of a receipt and of its notes: together with the rest of the section, fewer than Slack takes."""
 STAGE_NAMES_SHOWN = 5
 
 
@@ -213,9 +215,10 @@ def receipt_text(request: Request) -> str:
     """Describe the receipt and the time at which the server was read back. Empty without a receipt."""
     if not request.receipt:
         return ""
-    at = request.receipt.read_back_at
-    proof = f" Read back from the server at {local_time(at)}." if at else ""
-    return escape(describe_receipt(request.receipt)) + proof
+    at, notes = request.receipt.read_back_at, describe_notes(request.receipt)
+    proof = f" · verified {local_time(at)}." if at else "."
+    line = truncate(escape(describe_receipt(request.receipt)), RECEIPT_MAX) + proof
+    return f"{line} {truncate(escape(notes), NOTES_MAX)}" if notes else line
 
 
 def _button_blocks(request: Request) -> list[Block]:
