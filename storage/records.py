@@ -142,7 +142,7 @@ class Terms:
     """The content of the approval card. The request stores its terms, and they never change. The grant gets exactly these terms.
 
     ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``, ``database`` (if it
-    differs), ``settings``. Each decision compares it with the current entry. People are named as in the policy: Slack ids, e-mail
+    differs), ``settings``, ``set_role``. Each decision compares it with the current entry. People are named as in the policy: Slack ids, e-mail
     addresses, groups. ``max_total`` is the longest duration of a grant with all its extensions.
     """
 
