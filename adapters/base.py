@@ -232,13 +232,16 @@ class Enforced(StrEnum):
 class Finding:
     """One result of ``check``. ``what`` is a sentence; ``remedy`` is the exact statement or step that fixes it, where there is one.
 
-    A finding that is not ``is_ok`` is a problem if ``is_fatal``, else a warning.
+    A finding that is not ``is_ok`` is a problem if ``is_fatal``, else a warning. ``level`` is the name of the level that it is about, None
+    for the whole server. ``on_card`` is a sentence for the people who decide: what of such a grant may outlive it.
     """
 
     is_ok: bool
     is_fatal: bool
     what: str
     remedy: str | None = None
+    level: str | None = None
+    on_card: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import structlog
 from adapters.base import Level, Target
 from adapters.level_state import LevelState
 from bot.access.context import Context
-from bot.databases import target
+from bot.databases import level, target
 from storage.records import Request
 
 log = structlog.get_logger(__name__)
@@ -52,8 +52,16 @@ def unique_servers(targets: Iterable[Target]) -> list[Target]:
 
 def configured_targets(context: Context) -> list[Target]:
     """The targets of all databases in the configuration in force."""
+    return [one for one, _ in configured_levels(context)]
+
+
+def configured_levels(context: Context) -> list[tuple[Target, list[Level]]]:
+    """The targets of all databases in the configuration in force, each with its levels."""
     config = context.files.config
     return [
-        target(name, entry, prefix=context.prefix, ledger=context.ledger.id)
+        (
+            target(name, entry, prefix=context.prefix, ledger=context.ledger.id),
+            [level(known, entry) for known in entry.levels],
+        )
         for name, entry in (config.databases if config else {}).items()
     ]

@@ -18,7 +18,7 @@ from adapters.base import AdapterError, Level, ManagedUser, Removal, Target
 from bot.access.context import Context
 from bot.access.descriptions import shorten
 from bot.access.server_errors import describe_server_error
-from bot.access.targets import configured_targets, unique_servers
+from bot.access.targets import configured_levels, configured_targets, unique_servers
 from bot.engines import Share
 from storage.audit_log import AuditKind
 from storage.records import Request, State
@@ -185,19 +185,22 @@ async def _drop_leftovers(context: Context, server: Target) -> list[str]:
 
 
 async def measure_servers(context: Context) -> None:
-    """Measure what each server ends by itself, for the cards, then drop leftovers of ended users there.
+    """Measure for the cards what each server ends by itself and what of each level may outlive a grant; then drop leftovers there.
 
-    A server that does not answer keeps its last result.
+    A database whose server does not answer keeps its last result.
     """
     failed = dict[str, str]()
-    servers = unique_servers(configured_targets(context))
-    found = await asyncio.gather(*(_on_server(one, context.engines.measure(one), failed) for one in servers))
-    for one, health in zip(servers, found, strict=True):
+    measured = configured_levels(context)
+    found = await asyncio.gather(
+        *(_on_server(one, context.engines.measure(one, levels), failed) for one, levels in measured)
+    )
+    for (one, _), health in zip(measured, found, strict=True):
         if health is None:
             log.warning("server_check_failed", database=one.name, error=failed[one.name])
         else:
             log.info("server_checked", database=one.name, version=health.version, enforced=health.enforced.value)
-    for sentence in await drop_leftovers(context, [one for one in servers if one.name not in failed]):
+    answered = unique_servers(one for one, _ in measured if one.name not in failed)
+    for sentence in await drop_leftovers(context, answered):
         log.info("leftover_dropped", what=sentence)
 
 

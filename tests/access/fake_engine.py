@@ -47,7 +47,7 @@ class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
-    ``facts`` is the state of every level; ``states_before`` is what the drops got. ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
+    ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
     """
 
     clock: Callable[[], datetime]
@@ -65,6 +65,7 @@ class FakeServer:
     lacks: frozenset[str] = frozenset()
     enforced: Enforced = Enforced.LOGIN
     facts: list[tuple[str, str]] = field(default_factory=list)
+    findings: tuple[Finding, ...] = ()
     leftovers: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
     states_before: list[LevelState | None] = field(default_factory=list)
@@ -124,7 +125,7 @@ def engine(server: FakeServer) -> type[Adapter]:
                 version="FakeSQL 1",
                 identity=server.identity,
                 enforced=server.enforced,
-                findings=tuple(map(missing, sorted(server.lacks))),
+                findings=(*map(missing, sorted(server.lacks)), *server.findings),
             )
 
         def identity(self) -> str:
