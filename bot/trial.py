@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.base import Adapter, AdapterError, ForeignUser, Level, LoginRefused, UserSpec, make_username
+from adapters.base import Adapter, AdapterError, ForeignUser, Level, LoginRefused, UserSpec
+from adapters.usernames import make_username
 
 TRIAL_SECONDS = 120.0
 """Seconds until the server itself ends the trial's user, where it can. They matter if the process dies during a trial."""

@@ -22,13 +22,13 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
-    username_pattern,
 )
 from adapters.level_state import LevelState
 from adapters.postgresql import revoke, rights, standbys, users
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.sessions import PostgreSQLLogin, log_in
+from adapters.usernames import username_pattern
 
 DEFAULT_PORT = 5432
 

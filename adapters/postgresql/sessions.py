@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import psycopg
 
-from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown, scrub
+from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown
 from adapters.postgresql.connection import (
     CONNECT_SECONDS,
     PostgreSQLConnection,
@@ -22,6 +22,7 @@ from adapters.postgresql.connection import (
 )
 from adapters.postgresql.errors import LOGIN_REFUSED
 from adapters.postgresql.levels import level_database
+from adapters.usernames import scrub
 
 SESSIONS_WITHIN = 8.0
 """Seconds in which sessions that were told to end must be gone."""

@@ -22,7 +22,6 @@ from adapters.base import (
     ServerDown,
     Target,
     UserSpec,
-    username_pattern,
 )
 from adapters.postgresql.connection import (
     MANAGED_ROLES_LOCK,
@@ -42,6 +41,7 @@ from adapters.postgresql.levels import managed_role, roles_of
 from adapters.postgresql.locks import only_sessions_of, run_unblocked
 from adapters.postgresql.managed_roles import ensure_managed_role
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, become_member, memberships, refuse_dangerous
+from adapters.usernames import username_pattern
 
 CONNECTION_LIMIT = 5
 EXPIRES_AT: LiteralString = (

@@ -27,9 +27,9 @@ from adapters.base import (
     Target,
     UserSpec,
     WrongServer,
-    username_pattern,
 )  # fmt: skip
 from adapters.level_state import LevelState
+from adapters.usernames import username_pattern
 
 
 @dataclass
