@@ -12,21 +12,15 @@ from adapters.base import AdapterError, ForeignUser, Removal
 from bot.access import log_events
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.descriptions import shorten
 from bot.access.targets import level_of, state_before, target_of
 from bot.engines import Share
 from bot.jobs.end_retries import retry_with_alert
 from bot.jobs.job import JobContext, Retry
+from bot.jobs.receipts import NOTHING_CREATED, audit_facts, verified_receipt
 from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.errors import NotPossible
-from storage.records import Cause, Json, Receipt, ReceiptOutcome, Request, State
+from storage.records import Cause, Receipt, Request, State
 from storage.transitions import Obstacle, latest_end
-
-LEFT_NAMED_AT_MOST, NOTES_AT_MOST = 20, 10
-NAME_MAX, NOTE_MAX = 200, 300
-"""The bounds of a receipt: how many left-behind objects it names, how many notes it has, and characters of each."""
-
-NOTHING_CREATED = Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
 
 
 async def revoke(context: Context, job: JobContext) -> None:
@@ -37,7 +31,7 @@ async def revoke(context: Context, job: JobContext) -> None:
     if request.state is not State.REVOKING:
         return
     receipt = await _end_on_server(context, job, request)
-    confirm = ConfirmRevocation(actor="bot", receipt=receipt, facts=_audit_facts(receipt))
+    confirm = ConfirmRevocation(actor="bot", receipt=receipt, facts=audit_facts(receipt))
     log_events.grant_ended(await job.advance(request, confirm))
 
 
@@ -82,7 +76,7 @@ async def _end_on_server(context: Context, job: JobContext, request: Request) ->
             request,
             f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.",
         )
-    return _verified_receipt(removal)
+    return verified_receipt(removal)
 
 
 async def drop_user(context: Context, job: JobContext, request: Request) -> Removal:
@@ -106,34 +100,3 @@ async def _leave_foreign_user(context: Context, job: JobContext, request: Reques
         raise await retry_with_alert(context, job, request, error)
     await raise_alert(context, request, f"#{request.id} failed: {error}. It was not touched.")
     return NOTHING_CREATED
-
-
-# Receipts.
-
-
-def _verified_receipt(removal: Removal) -> Receipt:
-    """The receipt with bounded lists and texts: a user may have made very many things, with very long names."""
-    names, notes = removal.left_behind[:LEFT_NAMED_AT_MOST], removal.notes[:NOTES_AT_MOST]
-    further = len(removal.notes) - len(notes)
-    return Receipt(
-        outcome=ReceiptOutcome.VERIFIED,
-        was_absent=removal.was_absent,
-        sessions_ended=removal.sessions_ended,
-        left_behind=tuple(shorten(name, NAME_MAX) for name in names),
-        left_with=shorten(removal.left_with, NAME_MAX) if removal.left_with else None,
-        left_count=max(removal.left_count, len(removal.left_behind)),
-        read_back_at=removal.read_back_at,
-        notes=(*(shorten(note, NOTE_MAX) for note in notes), *([f"And {further} more notes."] if further else [])),
-    )
-
-
-def _audit_facts(receipt: Receipt) -> Json:
-    """The part of the receipt that the audit event stores. The keys are stored, so they never change."""
-    if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
-        return {"nothing_made": True}
-    return {
-        "was_absent": receipt.was_absent,
-        "sessions_ended": receipt.sessions_ended,
-        "kept_by": receipt.left_with,
-        "kept_count": receipt.left_count,
-    }

@@ -10,7 +10,7 @@ import pytest
 from adapters.base import Removal
 from bot.access.descriptions import describe_notes, describe_receipt
 from bot.cli import common
-from bot.jobs.revoke import LEFT_NAMED_AT_MOST, NAME_MAX, NOTE_MAX, NOTES_AT_MOST, _verified_receipt
+from bot.jobs.receipts import LEFT_NAMED_AT_MOST, NAME_MAX, NOTE_MAX, NOTES_AT_MOST, verified_receipt
 from bot.slack.render import cards, feed
 from bot.slack.render.text import SECTION_MAX
 from storage.audit_log import AuditKind
@@ -28,7 +28,7 @@ HOSTILE = ("x" * 100_000, "<&>" * 50_000, "\x00\ud800" * 1000, "a\nb" * 1000)
 
 
 def test_the_receipt_says_what_is_left_and_how_to_give_it_back() -> None:
-    stored = _verified_receipt(LEFT)
+    stored = verified_receipt(LEFT)
     assert describe_receipt(stored) == LINE
     assert describe_notes(stored).startswith("Give them back: REASSIGN OWNED BY")
     shown = cards.receipt_text(request("why", State.REVOKED, stored))
@@ -52,13 +52,13 @@ def test_the_receipt_says_what_is_left_and_how_to_give_it_back() -> None:
 )
 def test_objects_are_counted(names: tuple[str, ...], number: int, text: str) -> None:
     left = replace(LEFT, left_behind=names, left_count=number, left_with="x" if names or number else None)
-    assert text in describe_receipt(_verified_receipt(left))
+    assert text in describe_receipt(verified_receipt(left))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_receipt_is_bounded(name: str) -> None:
     notes = (name,) * 500
-    stored = _verified_receipt(replace(LEFT, left_behind=(name,) * 500, left_with=name, notes=notes))
+    stored = verified_receipt(replace(LEFT, left_behind=(name,) * 500, left_with=name, notes=notes))
     assert len(stored.left_behind) == LEFT_NAMED_AT_MOST
     assert len(stored.notes) == NOTES_AT_MOST + 1
     assert stored.notes[-1] == "And 490 more notes."
@@ -75,7 +75,7 @@ def test_a_receipt_is_bounded(name: str) -> None:
 
 
 def test_a_receipt_is_stored_and_read_again() -> None:
-    stored = _verified_receipt(replace(LEFT, left_count=99))
+    stored = verified_receipt(replace(LEFT, left_count=99))
     assert receipt(receipt_json(stored)) == stored
     old = {key: value for key, value in receipt_json(stored).items() if key != "kept_count"}
     assert receipt(old).left_count == 1
