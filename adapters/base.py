@@ -23,7 +23,6 @@ Errors::
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,9 +33,6 @@ from adapters.level_state import LevelState
 
 CREATE_LIMIT_SECONDS = 10.0
 """The time limit of each statement of ``create_user``. After this time, a create statement with a lost answer has run or never runs."""
-
-USERNAME_MAX = 32
-"""The longest username, in characters. The limit of MySQL applies to every engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +173,8 @@ class Removal:
     """The result of ``drop_user``, as read back from the server.
 
     ``was_absent`` is True where there was no such user when the drop began. ``sessions_ended`` counts distinct sessions.
-    ``left_behind`` names the objects that the user made (``schema.name (table)``), and ``left_with`` is their owner now.
+    ``left_behind`` names the objects that the user made (``schema.name (table)``), and ``left_with`` is their owner now, for example the
+    user's own role under another name. ``left_count`` is the number of objects, where more are left than are named.
     ``read_back_at`` is the server's clock at the last check. ``notes`` are sentences for the reader of the receipt, for example
     about a replica that the target does not name.
     """
@@ -188,6 +185,7 @@ class Removal:
     left_with: str | None
     read_back_at: datetime
     notes: tuple[str, ...] = ()
+    left_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,13 +228,16 @@ class Enforced(StrEnum):
 class Finding:
     """One result of ``check``. ``what`` is a sentence; ``remedy`` is the exact statement or step that fixes it, where there is one.
 
-    A finding that is not ``is_ok`` is a problem if ``is_fatal``, else a warning.
+    A finding that is not ``is_ok`` is a problem if ``is_fatal``, else a warning. ``level`` is the name of the level that it is about, None
+    for the whole server. ``on_card`` is a sentence for the people who decide: what of such a grant may outlive it.
     """
 
     is_ok: bool
     is_fatal: bool
     what: str
     remedy: str | None = None
+    level: str | None = None
+    on_card: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,31 +414,3 @@ class Adapter(Protocol):
 
     def login(self, username: str, password: str, level: Level) -> Login:
         """Log in as the user at the address of the admin URL. ``doctor --try`` tests a temporary user with it. Raises LoginRefused."""
-
-
-def username_pattern(prefix: str) -> re.Pattern[str]:
-    """The names that dbaccess makes: ``<prefix><request>_<who>_<4 of the key>``, at most 32 characters of ``[a-z0-9_]``.
-
-    A matching name alone does not show that dbaccess made the user; only the mark does.
-    """
-    return re.compile(rf"(?=.{{1,{USERNAME_MAX}}}\Z){re.escape(prefix)}[1-9][0-9]*_[a-z0-9][a-z0-9_]*_[a-z0-9]{{4}}")
-
-
-def make_username(prefix: str, *, request_id: int, who: str, key: str) -> str:
-    """A username that an administrator can trace to its request.
-
-    ``who`` is any display name. The function puts it in lower case, replaces all characters except ``[a-z0-9]`` by ``_``, and shortens it.
-    ``key`` is the request's random key. The username contains its first four characters.
-    """
-    tail = key[:4]
-    person = re.sub(r"[^a-z0-9]+", "_", who.lower()).strip("_") or "user"
-    room = USERNAME_MAX - len(f"{prefix}{request_id}__{tail}")
-    return f"{prefix}{request_id}_{person[:room].strip('_') or 'u'}_{tail}"
-
-
-def scrub(text: str, *secrets: str) -> str:
-    """``text`` with each of ``secrets``, and the password in each URL, replaced by ``…``."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "…")
-    return re.sub(r"(://[^\s:/@]*:)[^\s@]*@", r"\1…@", text)

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from adapters.base import Adapter, Level, Login, LoginRefused, UserSpec, make_username
+from adapters.base import Adapter, Level, Login, LoginRefused, UserSpec
+from adapters.usernames import make_username
 
 PATIENCE = 60.0
 """Seconds to wait for a condition. Far above what anything takes, so that a busy machine does not fail a test."""

@@ -88,6 +88,7 @@ class LevelEntry(StrictModel):
     grants: list[GrantEntry] = []
     max_duration: Duration | None = None
     database: Identifier | None = None
+    set_role: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _gives_something(self) -> LevelEntry:
@@ -157,6 +158,7 @@ def level(name: str, entry: DatabaseEntry) -> Level:
         grants=tuple(PrivilegeGrant(on=tuple(g.on), privileges=tuple(g.privileges)) for g in found.grants),
         database=found.database,
         settings=dict(entry.settings),
+        set_role=found.set_role,
     )
 
 
@@ -170,6 +172,7 @@ def level_json(name: str, entry: DatabaseEntry) -> Mapping[str, Any]:
         "grants": [g.model_dump() for g in found.grants],
         "database": found.database,
         "settings": dict(entry.settings),
+        "set_role": found.set_role,
     }
 
 

@@ -1,4 +1,7 @@
-"""The checks of ``doctor``: settings, files, ledger, Slack, each database. Only ``run_trials`` changes a server, and leaves nothing."""
+"""The checks of ``doctor``: settings, files, ledger, Slack, each database.
+
+Two of them change a server: leftovers of ended users that nobody needs are dropped first, and ``run_trials`` leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from functools import partial
 
 from adapters.base import AdapterError, Finding, Rejected
 from bot.access.context import Context
+from bot.access.server_errors import describe_server_error, remedies
 from bot.app import build_context, operator
 from bot.databases import level, target
+from bot.monitors.servers import drop_leftovers
 from bot.policy.config import Config
 from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import web_client
@@ -124,7 +129,12 @@ async def _run_database_trials(
         tried = partial(
             run_trial, level=level(known, entry), prefix=context.prefix, report=partial(report, name), stop=stop
         )
-        results.append(await context.engines.call(where, tried))
+        try:
+            results.append(await context.engines.call(where, tried))
+        except AdapterError as error:  # the trials of other levels and databases go on
+            what = describe_server_error(name, error)
+            report(name, Step(level=known, name="trial", ok=False, ms=0.0, what=what))
+            results.append(False)
     facts = {"database": name, "levels": len(results), "well": all(results)}
     await context.ledger.record(AuditKind.TRIED, actor=operator().id, facts=facts)
     return all(results)
@@ -136,11 +146,12 @@ async def _database(context: Context, name: str) -> list[Finding]:
     entry = config.databases[name]
     where = target(name, entry, prefix=context.prefix, ledger=context.ledger.id or "none")
     levels = [level(known, entry) for known in entry.levels]
+    dropped = await drop_leftovers(context, [where]) if context.ledger.id else ()
     try:
         health = await context.engines.measure(where, levels)
     except Rejected as no:
         return [failed(no.what, no.remedy)]
     except AdapterError as error:
-        return [failed(f"cannot be checked: {error}")]
+        return [failed(f"cannot be checked: {describe_server_error(name, error)}", *remedies(error))]
     enforced = passed(f"{health.version}; enforced by the server itself: {health.enforced}")
-    return [enforced, *health.findings]
+    return [enforced, *(passed(f"leftovers: {sentence}") for sentence in dropped), *health.findings]

@@ -38,6 +38,8 @@ The runner claims no more tasks per server than these, so that no task waits her
 (status, a password shown, doctor, sweep) and wait only for each other.
 """
 
+CARD_WARNINGS_AT_MOST = 2
+
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -54,12 +56,16 @@ def _resolve_or_empty(reference: str) -> str:
         return ""
 
 
-def _unexpected_failure(target: Target, unforeseen: Exception) -> ServerDown:
-    """Turn an unexpected exception into ``ServerDown``: the end is tried again and alerted, and other servers are not affected."""
+class AdapterFailed(ServerDown):
+    """An adapter raised an exception that is no ``AdapterError``. As after no answer, a statement may have run, and a retry may help."""
+
+
+def _unexpected_failure(target: Target, unforeseen: Exception) -> AdapterFailed:
+    """Turn an unexpected exception into ``AdapterFailed``: the end is tried again and alerted, and other servers are not affected."""
     reference, frame = secrets.token_hex(4).upper(), traceback.extract_tb(unforeseen.__traceback__)[-1]
     where, kind = f"{frame.filename}:{frame.lineno}", type(unforeseen).__name__  # its message may contain an admin URL
     log.error("adapter_failed", database=target.name, reference=reference, error=kind, where=where)
-    return ServerDown(f"its adapter failed: {kind}, reference {reference}", is_ambiguous=True)
+    return AdapterFailed(f"its adapter failed: {kind}, reference {reference}", is_ambiguous=True)
 
 
 class Engines:
@@ -69,6 +75,7 @@ class Engines:
         self._classes = dict(installed_engines() if classes is None else classes)
         self._pools: dict[tuple[str, str, Share], ThreadPoolExecutor] = {}
         self._measured: dict[tuple[str, str], Enforced] = {}
+        self._card_warnings: dict[tuple[str, str, str, str], tuple[str, ...]] = {}
 
     def adapter_class(self, engine: str) -> type[Adapter]:
         """Raises Rejected where the engine is not installed."""
@@ -93,10 +100,18 @@ class Engines:
         return found.enforces if found else Enforced.NOTHING
 
     async def measure(self, target: Target, levels: Sequence[Level] = ()) -> Health:
-        """Run the adapter's ``check`` and remember what the server enforces. Raises AdapterError."""
+        """Run the adapter's ``check``. Remember what the server enforces, and what of each level may outlive a grant. Raises AdapterError."""
         health = await self.call(target, lambda adapter: adapter.check(levels))
         self._measured[target.engine, target.admin_url] = health.enforced
+        for level in levels:
+            sentences = [f.on_card for f in health.findings if f.on_card and f.level in (None, level.name)]
+            key = (target.engine, target.admin_url, target.name, level.name)
+            self._card_warnings[key] = tuple(dict.fromkeys(sentences))[:CARD_WARNINGS_AT_MOST]
         return health
+
+    def card_warnings(self, engine: str, admin_url: str, database: str, level: str) -> tuple[str, ...]:
+        """What of a grant of this level may outlive it, as sentences that ``measure`` found last. Empty before the first time."""
+        return self._card_warnings.get((engine, admin_url, database, level), ())
 
     def open(self, target: Target) -> Adapter:
         """The adapter with its secrets resolved now; makes no connection. Raises Rejected where the admin URL cannot be read.

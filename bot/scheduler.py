@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from bot.access.context import Context
 from bot.jobs.runner import Runner
 from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
@@ -17,6 +18,10 @@ WAKE_SECONDS = 30
 FILES_SECONDS = 5
 SERVERS_SECONDS = 3600
 MEMBERSHIP_SECONDS = 300
+
+
+def _digest_in_force(context: Context) -> str | None:
+    return context.files.config.digest if context.files.config else None
 
 
 def build_scheduler(runner: Runner) -> AsyncIOScheduler:
@@ -42,5 +47,14 @@ def build_scheduler(runner: Runner) -> AsyncIOScheduler:
             id=check.__name__,
             next_run_time=datetime.now(UTC),
         )
-    scheduler.add_job(announce_files, "interval", seconds=FILES_SECONDS, args=[runner.context], id="files")
+    measured = _digest_in_force(runner.context)
+
+    async def check_files() -> None:
+        """Check the files, and measure the servers at once where another configuration is in force: the cards need it."""
+        nonlocal measured
+        await announce_files(runner.context)
+        if measured != (measured := _digest_in_force(runner.context)):
+            scheduler.modify_job("servers", next_run_time=datetime.now(UTC))
+
+    scheduler.add_job(check_files, "interval", seconds=FILES_SECONDS, id="files")
     return scheduler

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adapters.base import Adapter, AdapterError, ForeignUser, Level, LoginRefused, UserSpec, make_username
+from adapters.base import Adapter, AdapterError, ForeignUser, Level, LoginRefused, UserSpec
+from adapters.usernames import make_username
 
 TRIAL_SECONDS = 120.0
 """Seconds until the server itself ends the trial's user, where it can. They matter if the process dies during a trial."""
@@ -110,8 +111,9 @@ class _Trial:
         began = time.perf_counter()
         try:
             self.adapter.drop_user(self.spec.username, self.spec.level)
-        except AdapterError as error:
-            what = f"{self.spec.username} may be left on the server: {error}. Run dbaccess sweep --fix."
+        except Exception as error:  # noqa: BLE001 - engines may come from other packages
+            reason = error if isinstance(error, AdapterError) else type(error).__name__  # its text may hold a secret
+            what = f"{self.spec.username} may be left on the server: {reason}. Run dbaccess sweep --fix."
             self._report("tidy up", ok=False, began=began, what=what)
 
 

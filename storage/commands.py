@@ -163,13 +163,14 @@ class ConfirmRevocation(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class StartGrant(Command):
-    """``identity`` is the server's own id. Until ``unsettled_until``, a create whose answer was lost may still arrive.
+    """``identity`` is the server's own id, ``level_state`` the state of the level as JSON text. Until ``unsettled_until``, a create whose answer was lost may still arrive.
 
     ``requester_is_member`` was looked up just before. A failed lookup counts as False.
     """
 
     transition = Transition.START
     identity: str
+    level_state: str | None = None
     unsettled_until: datetime
     requester_is_member: bool
 

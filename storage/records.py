@@ -142,7 +142,7 @@ class Terms:
     """The content of the approval card. The request stores its terms, and they never change. The grant gets exactly these terms.
 
     ``level`` is the level's entry of databases.yml as JSON: ``name``, ``description``, ``roles``, ``grants``, ``database`` (if it
-    differs), ``settings``. Each decision compares it with the current entry. People are named as in the policy: Slack ids, e-mail
+    differs), ``settings``, ``set_role``. Each decision compares it with the current entry. People are named as in the policy: Slack ids, e-mail
     addresses, groups. ``max_total`` is the longest duration of a grant with all its extensions.
     """
 
@@ -188,6 +188,7 @@ class Receipt:
     read_back_at: datetime | None = None
     notes: tuple[str, ...] = ()
     reason: str | None = None
+    left_count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +215,8 @@ class Request(Draft):
     ``target`` are frozen at approval. If the database is edited or removed later, the job ``revoke`` still finds the user.
     Provisioning starts before ``start_before``. START writes ``expires_at``, and only an extension moves it. If the
     answer to a create statement is lost, the server may still run the statement until ``unsettled_until``. ``version`` counts the
-    transitions. Each message stores the version that it shows.
+    transitions. Each message stores the version that it shows. ``level_state`` is what the job ``provision`` read of the level's roles
+    just before START, as JSON text (``adapters.level_state``).
     """
 
     id: int
@@ -229,6 +231,7 @@ class Request(Draft):
     username: str | None = None
     target: Json | None = None
     identity: str | None = None
+    level_state: str | None = None
     started_at: datetime | None = None
     unsettled_until: datetime | None = None
     expires_at: datetime | None = None

@@ -104,6 +104,7 @@ requests = Table(
     Column("target", JSON),
     Column("server", Text),
     Column("identity", Text),
+    Column("level_state", Text),
     Column("started_at", UTCDateTime),
     Column("unsettled_until", UTCDateTime),
     Column("expires_at", UTCDateTime),

@@ -86,6 +86,7 @@ def receipt_json(receipt: Receipt) -> Json:
         "sessions_ended": receipt.sessions_ended,
         "kept": list(receipt.left_behind),
         "kept_by": receipt.left_with,
+        "kept_count": receipt.left_count,
         "read_back_at": receipt.read_back_at.isoformat() if receipt.read_back_at else None,
         "notes": list(receipt.notes),
     }
@@ -105,6 +106,7 @@ def receipt(value: Json) -> Receipt:
         sessions_ended=value.get("sessions_ended", 0),
         left_behind=tuple(value.get("kept", ())),
         left_with=value.get("kept_by"),
+        left_count=value.get("kept_count", len(value.get("kept", ()))),
         read_back_at=datetime.fromisoformat(read_back_at) if read_back_at else None,
         notes=tuple(value.get("notes", ())),
         reason=value.get("gone"),

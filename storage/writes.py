@@ -59,6 +59,7 @@ def start(before: Request, command: StartGrant, now: datetime) -> Columns:
     """The expiry is written once, here."""
     return {
         "identity": command.identity,
+        "level_state": command.level_state,
         "unsettled_until": command.unsettled_until,
         "started_at": now,
         "expires_at": now + before.effective_duration,

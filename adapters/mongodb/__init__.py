@@ -21,13 +21,13 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
-    username_pattern,
 )
 from adapters.level_state import LevelState
 from adapters.mongodb import rights, sessions, users
 from adapters.mongodb.connection import DEFAULT_PORT, UNMARKED, MongoDBLogin, Server, identity, log_in, mark
 from adapters.mongodb.levels import level_database
 from adapters.mongodb.supported import refuse_unenforced_roles, refuse_unsupported
+from adapters.usernames import username_pattern
 
 TLS_OPTIONS = {
     "disable": "",

@@ -17,7 +17,8 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from adapters.base import AdapterError, Rejected, ServerDown, scrub
+from adapters.base import AdapterError, Rejected, ServerDown
+from adapters.usernames import scrub
 
 LONGEST = 300
 USER_NOT_FOUND, NOT_ALLOWED, LOGIN_FAILED, ROLE_NOT_FOUND = 11, 13, 18, 31

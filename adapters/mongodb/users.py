@@ -20,13 +20,13 @@ from adapters.base import (
     Removal,
     ServerDown,
     UserSpec,
-    username_pattern,
 )
 from adapters.mongodb import sessions
 from adapters.mongodb.connection import MongoDBConnection, Server, as_utc
 from adapters.mongodb.errors import ROLE_NOT_FOUND, USER_EXISTS, USER_NOT_FOUND, code
 from adapters.mongodb.levels import drop_unused_role, lock_of, managed_role, roles_of
 from adapters.mongodb.supported import refuse_unsupported, refuse_without_authorization
+from adapters.usernames import username_pattern
 
 IDLE_SOCKETS = "no operation and no session of the user is left; idle connections stay open without rights until their client closes them"
 

@@ -21,7 +21,6 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
-    username_pattern,
 )
 from adapters.level_state import LevelState
 from adapters.mysql import revoke, rights, sessions, users
@@ -29,6 +28,7 @@ from adapters.mysql.connection import MySQLLogin, Server, log_in_as
 from adapters.mysql.dialect import Dialect
 from adapters.mysql.mariadb_dialect import MariaDBDialect
 from adapters.mysql.mysql_dialect import MySQLDialect
+from adapters.usernames import username_pattern
 
 __all__ = ["MariaDB", "MySQL", "MySQLFamily"]
 

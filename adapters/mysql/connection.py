@@ -27,10 +27,10 @@ from adapters.base import (
     Target,
     Tls,
     WrongServer,
-    scrub,
 )
 from adapters.mysql.dialect import Dialect
 from adapters.mysql.errors import LOGIN_REFUSED, UNKNOWN_VARIABLE, code, translated
+from adapters.usernames import scrub
 
 DEFAULT_PORT = 3306
 CONNECT_SECONDS = 5

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pymysql
 
-from adapters.base import AdapterError, Rejected, ServerDown, scrub
+from adapters.base import AdapterError, Rejected, ServerDown
+from adapters.usernames import scrub
 
 LONGEST = 300
 

@@ -23,13 +23,13 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
-    username_pattern,
 )
 from adapters.level_state import LevelState
 from adapters.postgresql import held, left_behind, level_state, managed_roles, revoke, rights, standbys, users
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.sessions import PostgreSQLLogin, log_in
+from adapters.usernames import username_pattern
 
 DEFAULT_PORT = 5432
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import psycopg
 
-from adapters.base import AdapterError, Finding, Rejected, ServerDown, scrub
+from adapters.base import AdapterError, Finding, Rejected, ServerDown
+from adapters.usernames import scrub
 
 RETRY_CLASSES = ("08", "40", "53", "55P", "57", "58")
 RETRY = frozenset({"55006", "23505", "42710", "25006", "25P03", "25P04"})

@@ -11,11 +11,12 @@ from contextlib import suppress
 
 import psycopg
 
-from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown, scrub
+from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown
 from adapters.postgresql.connection import CONNECT_SECONDS, PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import LOGIN_REFUSED
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.statements import column, quoted_acting_role, value
+from adapters.usernames import scrub
 
 SESSIONS_WITHIN = 8.0
 """Seconds in which sessions that were told to end must be gone."""

@@ -21,7 +21,6 @@ from adapters.base import (
     ServerDown,
     Target,
     UserSpec,
-    username_pattern,
 )
 from adapters.postgresql import held
 from adapters.postgresql.connection import (
@@ -36,6 +35,7 @@ from adapters.postgresql.locks import only_sessions_of, run_unblocked
 from adapters.postgresql.managed_roles import ensure_exists, lock, make_equal, with_retries
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, become_member, memberships, refuse_dangerous
 from adapters.postgresql.statements import column, major_version, quoted, quoted_acting_role, run, value
+from adapters.usernames import username_pattern
 
 CONNECTION_LIMIT = 5
 EXPIRES_AT: LiteralString = (

@@ -35,7 +35,6 @@ from adapters.base import (
     Target,
     UserSpec,
     WrongServer,
-    username_pattern,
 )
 from adapters.level_state import LevelState
 from adapters.redis.findings import (
@@ -62,6 +61,7 @@ from adapters.redis.users import (
     to_activity,
     to_managed_user,
 )
+from adapters.usernames import username_pattern
 
 
 class NodeReport(NamedTuple):

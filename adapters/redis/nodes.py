@@ -20,7 +20,8 @@ from redis.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 
-from adapters.base import AdapterError, LoginRefused, Rejected, ServerDown, Tls, scrub
+from adapters.base import AdapterError, LoginRefused, Rejected, ServerDown, Tls
+from adapters.usernames import scrub
 
 DEFAULT_PORT = 6379
 CONNECT_SECONDS = 5

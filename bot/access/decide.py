@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from adapters.base import make_username
+from adapters.usernames import make_username
 from bot.access import log_events, membership_facts
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state

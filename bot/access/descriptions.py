@@ -9,6 +9,24 @@ from storage.records import Cause, Decision, Receipt, ReceiptOutcome, Request, S
 from storage.transitions import Obstacle
 
 LEFT_BEHIND_SHOWN = 5
+LEFT_NAME_MAX = 80
+NOTES_SHOWN, NOTE_MAX = 11, 300
+PLURAL_BY_S = frozenset(
+    {
+        "table",
+        "view",
+        "materialized view",
+        "sequence",
+        "function",
+        "procedure",
+        "trigger",
+        "event",
+        "type",
+        "schema",
+        "collection",
+    }
+)
+"""Kinds of objects whose plural has an s."""
 
 END_REASONS: dict[Cause, str] = {
     Cause.EXPIRED: "its time was up",
@@ -23,28 +41,53 @@ END_REASONS: dict[Cause, str] = {
 }
 
 
+def shorten(text: str, length: int) -> str:
+    """``text`` with at most ``length`` characters; ``…`` stands for the rest. Every ledger and JSON text can hold the result.
+
+    Names on a server come from its users. So a text with them has a bound before it is stored or sent.
+    """
+    storable = text.replace("\x00", "�").encode(errors="replace").decode()
+    return storable if len(storable) <= length else f"{storable[: length - 1]}…"
+
+
 def count(number: int, noun: str) -> str:
     """``1 session``, ``2 sessions``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def describe_receipt(receipt: Receipt) -> str:
-    """Describes the proof in the receipt, as one paragraph. The caller adds the time of reading back."""
+    """The proof in the receipt as one line without its full stop. The caller adds the time of reading back, then the notes."""
     if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
-        return f"Declared gone by an administrator: {receipt.reason}. Nothing was read back from the server."
+        return f"Declared gone by an administrator: {receipt.reason}. Nothing was read back from the server"
     if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
-        return "Nothing had been made on the server."
+        return "Nothing had been made on the server"
+    removed = "login removed" if receipt.left_with else "user removed"
     parts = ["Login blocked", f"{count(receipt.sessions_ended, 'session')} ended", *_left_behind(receipt)]
-    parts.append("user removed" if not receipt.was_absent else "the user was already gone")
-    return ". ".join([", ".join(parts), *(note.rstrip(".") for note in receipt.notes)]) + "."
+    return " · ".join([*parts, "the user was already gone" if receipt.was_absent else removed])
+
+
+def describe_notes(receipt: Receipt) -> str:
+    """The notes of the receipt as sentences. Empty without notes."""
+    notes = [f"{shorten(note.rstrip('.'), NOTE_MAX)}." for note in receipt.notes[:NOTES_SHOWN]]
+    further = len(receipt.notes) - NOTES_SHOWN
+    return " ".join([*notes, *([f"And {further} more notes."] if further > 0 else [])])
+
+
+def count_left(number: int, owner: str | None, names: Sequence[str] = ()) -> str:
+    """``1 table left, owned by dbaccess_left_42_lea``. They are called objects where the names do not show that all are of one kind."""
+    kinds = {name.rpartition(" (")[2].removesuffix(")") for name in names if name.endswith(")")}
+    is_one_kind = len(kinds) == 1 and len(names) == number and kinds <= PLURAL_BY_S
+    return f"{count(number, kinds.pop() if is_one_kind else 'object')} left{f', owned by {owner}' if owner else ''}"
 
 
 def _left_behind(receipt: Receipt) -> list[str]:
-    objects = receipt.left_behind
-    if not objects:
+    number = max(receipt.left_count, len(receipt.left_behind))
+    if not number:
         return []
-    names = ", ".join(objects[:LEFT_BEHIND_SHOWN]) + (" …" if len(objects) > LEFT_BEHIND_SHOWN else "")
-    return [f"{count(len(objects), 'object')} kept by {receipt.left_with} ({names})"]
+    shown = [shorten(name, LEFT_NAME_MAX) for name in receipt.left_behind[:LEFT_BEHIND_SHOWN]]
+    further = f" and {number - len(shown)} more" if number > len(shown) else ""
+    named = f" ({', '.join(shown)}{further})" if shown else ""
+    return [f"{count_left(number, receipt.left_with, receipt.left_behind)}{named}"]
 
 
 def describe_state(request: Request, decisions: Sequence[Decision]) -> str:

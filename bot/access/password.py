@@ -10,6 +10,7 @@ from bot.access.context import Context
 from bot.access.descriptions import describe_end, describe_obstacle, describe_state
 from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.ports import Person
+from bot.access.server_errors import describe_server_error
 from bot.access.targets import level_of, target_of
 from bot.access.use_case_types import ShownPassword
 from storage.audit_log import AuditKind
@@ -78,7 +79,8 @@ async def reveal(context: Context, person: Person, request: Request) -> ShownPas
     try:
         endpoint = await context.engines.call(target_of(request), set_password)
     except AdapterError as error:
-        raise Refused(f"No password for #{request.id} now: {error}. Please try again.") from None
+        reason = describe_server_error(request.database, error)
+        raise Refused(f"No password for #{request.id} now: {reason}.") from None
     try:
         request = await context.ledger.advance(request.id, ShowPassword(actor=person.id))
     except NotPossible as error:

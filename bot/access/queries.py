@@ -15,7 +15,7 @@ from bot.policy import authorization, evaluation, questions
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from storage.audit_log import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
-from storage.records import AuditEvent, Request, State
+from storage.records import AuditEvent, Request, State, TaskKind
 
 REQUEST_ID_MAX_DIGITS = 18
 POLICY = "policy"
@@ -80,7 +80,16 @@ async def status(context: Context, person: Person, request_id: int) -> StatusVie
         decisions=await context.ledger.decisions(request_id),
         events=await context.ledger.history(request_id),
         sessions=await sessions(context, request),
+        trouble=await end_trouble(context, request),
     )
+
+
+async def end_trouble(context: Context, request: Request) -> str | None:
+    """The error of the last try to end a grant. None for a grant that is not ending, or whose end was not tried yet."""
+    if request.state is not State.REVOKING:
+        return None
+    tasks = await context.ledger.tasks(request_id=request.id)
+    return next((task.last_error for task in tasks if task.kind is TaskKind.REVOKE), None)
 
 
 async def sessions(context: Context, request: Request) -> int | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 
+import structlog
+
 from adapters.base import Level, Target
+from adapters.level_state import LevelState
 from bot.access.context import Context
-from bot.databases import target
+from bot.databases import level, target
 from storage.records import Request
+
+log = structlog.get_logger(__name__)
 
 
 def target_of(request: Request) -> Target:
@@ -22,6 +28,20 @@ def level_of(request: Request) -> Level:
     return Level.from_json(request.terms.level)
 
 
+def state_before(request: Request) -> LevelState | None:
+    """The state of the level before the grant, as START stored it. None for a request of an older version, or if it cannot be read.
+
+    The end of a grant needs it only for the notes of the receipt, so it raises nothing.
+    """
+    if request.level_state is None:
+        return None
+    try:
+        return LevelState.from_json(json.loads(request.level_state))
+    except (ValueError, RecursionError) as error:
+        log.warning("level_state_unreadable", request=request.id, error=type(error).__name__)
+        return None
+
+
 def unique_servers(targets: Iterable[Target]) -> list[Target]:
     """One target for each server: the first of those with the same engine, address, admin role and schema of dbaccess."""
     found: dict[tuple[str, str, str | None, str], Target] = {}
@@ -32,8 +52,16 @@ def unique_servers(targets: Iterable[Target]) -> list[Target]:
 
 def configured_targets(context: Context) -> list[Target]:
     """The targets of all databases in the configuration in force."""
+    return [one for one, _ in configured_levels(context)]
+
+
+def configured_levels(context: Context) -> list[tuple[Target, list[Level]]]:
+    """The targets of all databases in the configuration in force, each with its levels."""
     config = context.files.config
     return [
-        target(name, entry, prefix=context.prefix, ledger=context.ledger.id)
+        (
+            target(name, entry, prefix=context.prefix, ledger=context.ledger.id),
+            [level(known, entry) for known in entry.levels],
+        )
         for name, entry in (config.databases if config else {}).items()
     ]

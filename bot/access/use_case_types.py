@@ -53,12 +53,16 @@ class FormNeeded(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class StatusView:
-    """A request as ``status`` shows it. ``sessions`` is None where the server was not asked or did not answer in time."""
+    """A request as ``status`` shows it. ``sessions`` is None where the server was not asked or did not answer in time.
+
+    ``trouble`` is why a grant that is ending has not ended yet.
+    """
 
     request: Request
     decisions: tuple[Decision, ...]
     events: tuple[AuditEvent, ...]
     sessions: int | None
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from bot import logs
+from bot.access.descriptions import describe_notes, describe_receipt
 from bot.settings import Settings, read_settings
 from storage.records import Receipt, Request
 from storage.serialization import receipt_json
@@ -84,6 +85,12 @@ def request_json(request: Request) -> dict[str, Any]:
 def _receipt(receipt: Receipt) -> dict[str, Any]:
     """A receipt as scripts know it: the keys of its outcome, without the outcome itself."""
     return {name: value for name, value in receipt_json(receipt).items() if name != "outcome"}
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """The receipt as text: the proof, when the server was read back, and the notes."""
+    verified = f" · verified {local_time(receipt.read_back_at)}" if receipt.read_back_at else ""
+    return f"{describe_receipt(receipt)}{verified}. {describe_notes(receipt)}".rstrip()
 
 
 def local_time(at: datetime | None) -> str:

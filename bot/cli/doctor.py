@@ -7,10 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from bot.access.descriptions import shorten
 from bot.cli import common
 from bot.doctor import Section, examine, run_trials
 from bot.settings import Settings
 from bot.trial import Step
+
+STEP_MAX = 2000
+"""Characters of one step of a trial."""
 
 
 def doctor(
@@ -62,7 +66,7 @@ def _run_trials(settings: Settings, databases: list[str], report: list[dict[str,
 
 
 def _step_text(step: Step) -> str:
-    return f"{step.name}: {step.what}" if step.what else step.name
+    return shorten(f"{step.name}: {step.what}" if step.what else step.name, STEP_MAX)
 
 
 def _finding_json(section: Section, number: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.access import queries
-from bot.access.descriptions import describe_receipt
 from bot.app import command_line_context, operator
 from bot.cli import common
 from bot.durations import format_duration
@@ -62,7 +61,7 @@ def show(
     as_json: common.JsonOption = False,
 ) -> None:
     """Show one request with its whole history."""
-    request, decisions, events = asyncio.run(_fetch_request(parse_request_number(request_id)))
+    request, trouble, decisions, events = asyncio.run(_fetch_request(parse_request_number(request_id)))
     if as_json:
         history = [
             {"at": common.rfc3339(e.at), "kind": e.kind, "actor": e.actor, "facts": dict(e.facts), "text": e.text}
@@ -77,7 +76,8 @@ def show(
         f"  asked {common.local_time(request.requested_at)} by {request.requester_id} ({request.requester_name}): {request.reason}"
     )
     typer.echo(f"  rule {request.terms.rule}, policy {request.terms.policy_digest}")
-    for line in (*_decision_lines(decisions), *_grant_lines(request)):
+    troubles = [f"not ended yet: {trouble}"] if trouble else []
+    for line in (*_decision_lines(decisions), *_grant_lines(request), *troubles):
         typer.echo(f"  {line}")
     for event in events:
         typer.echo(
@@ -85,10 +85,13 @@ def show(
         )
 
 
-async def _fetch_request(request_id: int) -> tuple[Request, tuple[Decision, ...], tuple[AuditEvent, ...]]:
+async def _fetch_request(
+    request_id: int,
+) -> tuple[Request, str | None, tuple[Decision, ...], tuple[AuditEvent, ...]]:
     async with command_line_context(common.quiet_settings()) as context:
         request = await queries.visible(context, operator(), request_id)
-        return request, await context.ledger.decisions(request_id), await context.ledger.history(request_id)
+        trouble = await queries.end_trouble(context, request)
+        return request, trouble, await context.ledger.decisions(request_id), await context.ledger.history(request_id)
 
 
 def _decision_lines(decisions: tuple[Decision, ...]) -> list[str]:
@@ -107,10 +110,7 @@ def _grant_lines(request: Request) -> list[str]:
             f"ended {common.local_time(request.ended_at)}: {request.ended_because}{' — ' + request.ended_note if request.ended_note else ''}"
         )
     if request.receipt:
-        at = request.receipt.read_back_at
-        lines.append(
-            f"receipt: {describe_receipt(request.receipt)}{' Read back ' + common.local_time(at) + '.' if at else ''}"
-        )
+        lines.append(f"receipt: {common.receipt_text(request.receipt)}")
     return lines
 
 

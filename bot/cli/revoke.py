@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from bot.access import queries
 from bot.access import revoke as verbs
 from bot.access.context import Context
-from bot.access.descriptions import describe_receipt
 from bot.access.errors import AccessError, TooLate
 from bot.app import command_line_context, operator
 from bot.cli import common
@@ -48,12 +48,12 @@ def revoke(
     if gone is not None and not gone.strip():
         raise common.usage_error("--gone needs a reason, which becomes part of the receipt.")
     numbers = list(dict.fromkeys(parse_request_number(i) for i in ids or ()))
-    ended, refused = asyncio.run(_revoke(numbers, database=database, person=person, gone=gone, wait=wait))
+    ended, troubles, refused = asyncio.run(_revoke(numbers, database=database, person=person, gone=gone, wait=wait))
     if as_json:
         common.print_json([common.request_json(r) for r in ended])
     else:
         for request in ended:
-            typer.echo(_line(request))
+            typer.echo(_line(request, troubles[request.id]))
         if not (ended or refused):
             typer.echo("There is nothing live.")
     for no in refused:
@@ -62,16 +62,16 @@ def revoke(
         raise typer.Exit(1)
 
 
-def _line(request: Request) -> str:
+def _line(request: Request, trouble: str | None) -> str:
     if request.receipt is not None:
-        return f"#{request.id} {request.username} on {request.database}: {describe_receipt(request.receipt)}"
-    return f"#{request.id} {request.username} on {request.database}: not ended yet ({request.state}). A running bot keeps trying; see dbaccess show {request.id}."
+        return f"#{request.id} {request.username} on {request.database}: {common.receipt_text(request.receipt)}"
+    return f"#{request.id} {request.username} on {request.database}: not ended yet ({trouble or request.state}). A running bot keeps trying; see dbaccess show {request.id}."
 
 
 async def _revoke(
     numbers: list[int], *, database: str | None, person: str | None, gone: str | None, wait: float
-) -> tuple[list[Request], list[str]]:
-    """End the grants. Returns those that ended or are ending, and the refusals. A refusal does not stop the others."""
+) -> tuple[list[Request], dict[int, str | None], list[str]]:
+    """End the grants. Returns those that ended or are ending, by id why they have not ended, and the refusals. A refusal does not stop the others."""
     refused: list[str] = []
     async with command_line_context(common.quiet_settings(to_end=True)) as context:
         if not numbers:
@@ -84,7 +84,8 @@ async def _revoke(
             except AccessError as no:
                 refused.append(str(no))
         await _wait_for_ends(context, begun, wait)
-        return [await context.ledger.request(request_id) for request_id in begun], refused
+        ended = [await context.ledger.request(request_id) for request_id in begun]
+        return ended, {r.id: await queries.end_trouble(context, r) for r in ended}, refused
 
 
 async def _revoke_one(context: Context, request_id: int, gone: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.base import AdapterError
+from bot.access.descriptions import count_left
 from bot.app import command_line_context, operator
 from bot.cli import common
 from bot.monitors import servers
@@ -38,7 +39,7 @@ async def _sweep(*, fix: bool) -> tuple[servers.SweepResult, dict[str, str]]:
     """By username, what became of it."""
     ended: dict[str, str] = {}
     async with command_line_context(common.quiet_settings(to_end=True)) as context:
-        found = await servers.find_strays(context)
+        found = await servers.find_strays(context, drops_leftovers=True)
         for stray in found.strays if fix else ():
             if stray.kind is not servers.StrayKind.ORPHAN:
                 continue
@@ -47,7 +48,9 @@ async def _sweep(*, fix: bool) -> tuple[servers.SweepResult, dict[str, str]]:
             except AdapterError as error:
                 ended[stray.username] = f"not ended: {error}"
             else:
-                ended[stray.username] = f"ended, {removal.sessions_ended} sessions"
+                left = max(removal.left_count, len(removal.left_behind))
+                kept = f", {count_left(left, removal.left_with, removal.left_behind)}" if left else ""
+                ended[stray.username] = f"ended, {removal.sessions_ended} sessions{kept}"
     return found, ended
 
 
@@ -55,6 +58,8 @@ def _print(found: servers.SweepResult, ended: dict[str, str]) -> None:
     for stray in found.strays:
         became = f" → {ended[stray.username]}" if stray.username in ended else ""
         typer.echo(f"{stray.kind}: {stray.what}{became}")
+    for sentence in found.dropped:
+        typer.echo(f"leftovers: {sentence}")
     typer.echo(f"{found.servers} servers, {found.users} managed users, {len(found.strays)} strays")
 
 

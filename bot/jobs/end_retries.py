@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from adapters.base import AdapterError, Blocked, ForeignUser, Rejected, ServerDown, WrongServer
+from adapters.base import AdapterError, Blocked, ForeignUser, ServerDown, WrongServer
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
+from bot.access.server_errors import describe_server_error, remedies
+from bot.engines import AdapterFailed
 from bot.jobs.job import JobContext, Retry, backoff, is_alert_due
 from storage.records import Request
 
@@ -19,25 +21,32 @@ async def retry_with_alert(context: Context, job: JobContext, request: Request, 
 
 
 def _problem(request: Request, error: AdapterError) -> str:
-    """The sentence of the alert. A lock that somebody holds is not reported as a server that is down."""
-    if isinstance(error, ServerDown):
-        return f"Cannot end #{request.id}: {request.database} does not answer ({error})."
-    reason = error.what if isinstance(error, Blocked) else str(error)
-    return f"Cannot end #{request.id} on {request.database}: {reason}."
+    """The sentence of the alert. A blocked step is not reported as a server that is down, and concerns one user."""
+    alone = f" Only {request.username} waits for it." if isinstance(error, Blocked) else ""
+    return f"Cannot end #{request.id}: {describe_server_error(request.database, error)}.{alone}"
 
 
 def _manual_steps(request: Request, error: AdapterError) -> tuple[str, ...]:
+    by_hand = (
+        f"block the login of {request.username}, end its sessions, drop it. dbaccess then finds it gone and says so."
+    )
     return (
-        *_steps_to_unblock(request, error),
-        f"To end it by hand: block the login of {request.username}, end its sessions, drop it. dbaccess then finds it gone and says so.",
+        *(remedies(error) or _steps_to_unblock(request, error)),
+        f"If nobody needs that user: {by_hand}" if isinstance(error, ForeignUser) else f"To end it by hand: {by_hand}",
         f"If the server is no more: dbaccess revoke {request.id} --gone REASON",
     )
 
 
-def _steps_to_unblock(request: Request, error: AdapterError) -> list[str]:
-    """Steps after which dbaccess ends the grant by itself."""
-    if isinstance(error, Blocked | Rejected):
-        return [error.remedy] if error.remedy else []
-    if isinstance(error, ServerDown):
-        return [f"Make {request.database} answer again; dbaccess goes on by itself."]
-    return []
+def _steps_to_unblock(request: Request, error: AdapterError) -> tuple[str, ...]:
+    """Steps after which dbaccess ends the grant by itself, where the adapter names none."""
+    match error:
+        case AdapterFailed():
+            return ("The log has more under the reference.",)
+        case ServerDown():
+            return (f"Make {request.database} answer again; dbaccess goes on by itself.",)
+        case Blocked():
+            return ("End the session or transaction that holds it up; dbaccess goes on by itself.",)
+        case ForeignUser():
+            return ("Ask the administrators of the ledger that the mark names. dbaccess never touches their user.",)
+        case _:
+            return ()

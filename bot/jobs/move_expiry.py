@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from adapters.base import Blocked, ForeignUser, Rejected, ServerDown
+from adapters.base import AdapterError, ForeignUser, Rejected
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
+from bot.access.server_errors import describe_server_error, remedies
 from bot.access.targets import target_of
 from bot.engines import Share
-from bot.jobs.job import JobContext
+from bot.jobs.job import ALERT_AT_TRY, JobContext
 from storage.records import Request, State
-
-ALERT_AT_TRY = 3
 
 
 async def move_expiry(context: Context, job: JobContext) -> None:
@@ -33,19 +32,17 @@ async def move_expiry(context: Context, job: JobContext) -> None:
             lambda adapter: adapter.set_expiry(username, remaining.total_seconds()),
             share=Share.GRANTS,
         )
-    except (ServerDown, Blocked) as error:
-        if job.tries == ALERT_AT_TRY:
-            reason = str(error) if isinstance(error, Blocked) else f"{grant.database} does not answer ({error})"
-            await _alert(context, grant, reason)
-        raise
     except (Rejected, ForeignUser) as error:
-        await _alert(context, grant, str(error))
+        await _alert(context, grant, error)
+    except AdapterError as error:
+        if job.tries == ALERT_AT_TRY:
+            await _alert(context, grant, error)
+        raise
 
 
-async def _alert(context: Context, grant: Request, reason: str) -> None:
-    await raise_alert(
-        context,
-        grant,
-        f"The end of #{grant.id} was moved, but not on the server: {reason}.",
-        steps=("The server may end it at its former end; the requester can request access again.",),
+async def _alert(context: Context, grant: Request, error: AdapterError) -> None:
+    problem = (
+        f"The end of #{grant.id} was moved, but not on the server: {describe_server_error(grant.database, error)}."
     )
+    effect = "The server may end it at its former end; the requester can request access again."
+    await raise_alert(context, grant, problem, steps=(*remedies(error), effect))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from adapters.base import Adapter, Endpoint, Rejected
+from adapters.base import Adapter, AdapterError, Endpoint, ForeignUser, Rejected
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.password import make_password
+from bot.access.server_errors import describe_server_error, remedies
 from bot.access.targets import level_of, target_of
 from bot.engines import Share
-from bot.jobs.job import JobContext
+from bot.jobs.job import ALERT_AT_TRY, JobContext
 from bot.notifications.credentials import credentials_notice, deliver
 from storage.commands import RenewPassword, Repair
 from storage.errors import NotPossible
@@ -35,9 +36,13 @@ async def _set_new_password(context: Context, job: JobContext, request: Request,
     await job.check_claim()
     try:
         endpoint = await context.engines.call(target_of(request), set_password, share=Share.GRANTS)
-    except Rejected as error:
-        await raise_alert(context, request, f"No new password for #{request.id} on {request.database}: {error}.")
+    except (Rejected, ForeignUser) as error:
+        await _alert(context, request, error)
         return
+    except AdapterError as error:
+        if job.tries == ALERT_AT_TRY:
+            await _alert(context, request, error)
+        raise
     if (await job.request()).state is not State.ACTIVE:
         return  # it is being ended: the revoke task of this lock key drops the user and closes the message
     (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
@@ -47,3 +52,8 @@ async def _set_new_password(context: Context, job: JobContext, request: Request,
     except NotPossible as error:
         if error.obstacle not in (Obstacle.STATE, Obstacle.ENDED):
             raise
+
+
+async def _alert(context: Context, request: Request, error: AdapterError) -> None:
+    problem = f"No new password for #{request.id}: {describe_server_error(request.database, error)}."
+    await raise_alert(context, request, problem, steps=remedies(error))

@@ -8,6 +8,7 @@ step, the runner claims the task again, and the job continues from the state in 
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 from adapters.base import (
@@ -22,6 +23,7 @@ from adapters.base import (
 )
 from bot.access import log_events
 from bot.access.context import Context
+from bot.access.descriptions import shorten
 from bot.access.password import make_password
 from bot.access.ports import Delayed, DirectoryUnavailable, Posted, Undeliverable
 from bot.access.targets import level_of, target_of
@@ -34,6 +36,9 @@ from storage.commands import ActivateGrant, FailGrant, RetryProvision, RevokeGra
 from storage.errors import NotPossible
 from storage.records import Cause, Json, Message, Purpose, Request, State
 from storage.transitions import FILL_WITHIN, Obstacle
+
+REFUSAL_MAX = 700
+"""Characters of a refusal that the requester reads."""
 
 
 async def provision(context: Context, job: JobContext) -> None:
@@ -52,7 +57,7 @@ async def provision(context: Context, job: JobContext) -> None:
     except Undeliverable as error:
         await _fail(job, request, f"Its credentials cannot be delivered: {error}.")
     except (Rejected, ForeignUser) as error:
-        await _fail(job, request, f"The database said no: {error}.")
+        await _fail(job, request, f"The database said no: {shorten(str(error), REFUSAL_MAX)}.")
 
 
 async def _reason_to_give_up(context: Context, request: Request) -> str | None:
@@ -102,7 +107,7 @@ async def _explain_delay(context: Context, job: JobContext, request: Request, tr
 
 async def _start(context: Context, job: JobContext, request: Request) -> Request | None:
     """The request with its ``expires_at`` set. None if a guard refused START."""
-    identity = await _server_identity(context, job, request)
+    identity, level_state = await _reach_server(context, job, request)
     unsettled_until = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
     facts: Json = {"try": job.tries}
     if request.expires_at is not None:
@@ -110,6 +115,7 @@ async def _start(context: Context, job: JobContext, request: Request) -> Request
     start = StartGrant(
         actor="bot",
         identity=identity,
+        level_state=level_state,
         unsettled_until=unsettled_until,
         requester_is_member=await _is_member(job, request),
         facts=facts,
@@ -136,13 +142,25 @@ async def _end_unstarted(job: JobContext, request: Request, error: NotPossible) 
             raise error
 
 
-async def _server_identity(context: Context, job: JobContext, request: Request) -> str:
-    """The identity that the server reports. Raises Retry while the server does not answer. The retries stop at the end of ``provision_within``."""
+async def _reach_server(context: Context, job: JobContext, request: Request) -> tuple[str, str | None]:
+    """The identity that the server reports, and before START the state of the level as JSON. Raises Retry while the server does not answer.
+
+    The retries stop at the end of ``provision_within``.
+    """
+    level = level_of(request)
+
+    def reach(adapter: Adapter) -> tuple[str, str | None]:
+        identity = adapter.identity()
+        is_before_start = request.started_at is None  # later, the user may have changed something
+        return identity, json.dumps(adapter.level_state(level).to_json()) if is_before_start else None
+
     await job.check_claim()
     try:
-        return await context.engines.call(target_of(request), lambda adapter: adapter.identity(), share=Share.GRANTS)
+        return await context.engines.call(target_of(request), reach, share=Share.GRANTS)
     except (ServerDown, Blocked) as error:
-        trouble = f"{request.database} does not answer. I keep trying; your time starts when it does."
+        is_blocked = isinstance(error, Blocked)
+        problem = "answers, but another session holds this up" if is_blocked else "does not answer"
+        trouble = f"{request.database} {problem}. I keep trying; your time starts when it does."
         await _explain_delay(context, job, request, trouble)
         at = await context.ledger.now() + backoff(job.tries)
         if request.started_at is None and request.start_before is not None:

@@ -12,16 +12,15 @@ from adapters.base import AdapterError, ForeignUser, Removal
 from bot.access import log_events
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.targets import level_of, target_of
+from bot.access.targets import level_of, state_before, target_of
 from bot.engines import Share
 from bot.jobs.end_retries import retry_with_alert
 from bot.jobs.job import JobContext, Retry
+from bot.jobs.receipts import NOTHING_CREATED, audit_facts, verified_receipt
 from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.errors import NotPossible
-from storage.records import Cause, Json, Receipt, ReceiptOutcome, Request, State
+from storage.records import Cause, Receipt, Request, State
 from storage.transitions import Obstacle, latest_end
-
-NOTHING_CREATED = Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
 
 
 async def revoke(context: Context, job: JobContext) -> None:
@@ -32,7 +31,7 @@ async def revoke(context: Context, job: JobContext) -> None:
     if request.state is not State.REVOKING:
         return
     receipt = await _end_on_server(context, job, request)
-    confirm = ConfirmRevocation(actor="bot", receipt=receipt, facts=_audit_facts(receipt))
+    confirm = ConfirmRevocation(actor="bot", receipt=receipt, facts=audit_facts(receipt))
     log_events.grant_ended(await job.advance(request, confirm))
 
 
@@ -77,16 +76,16 @@ async def _end_on_server(context: Context, job: JobContext, request: Request) ->
             request,
             f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.",
         )
-    return _verified_receipt(removal)
+    return verified_receipt(removal)
 
 
 async def drop_user(context: Context, job: JobContext, request: Request) -> Removal:
     """Drop the user of a started grant on its server. The removal says what was read back. Raises AdapterError, ClaimLost."""
     assert request.username is not None, "frozen at the approval"
-    username, level = request.username, level_of(request)
+    username, level, before = request.username, level_of(request), state_before(request)
     await job.check_claim()
     return await context.engines.call(
-        target_of(request), lambda adapter: adapter.drop_user(username, level), share=Share.ENDS
+        target_of(request), lambda adapter: adapter.drop_user(username, level, before), share=Share.ENDS
     )
 
 
@@ -101,29 +100,3 @@ async def _leave_foreign_user(context: Context, job: JobContext, request: Reques
         raise await retry_with_alert(context, job, request, error)
     await raise_alert(context, request, f"#{request.id} failed: {error}. It was not touched.")
     return NOTHING_CREATED
-
-
-# Receipts.
-
-
-def _verified_receipt(removal: Removal) -> Receipt:
-    return Receipt(
-        outcome=ReceiptOutcome.VERIFIED,
-        was_absent=removal.was_absent,
-        sessions_ended=removal.sessions_ended,
-        left_behind=removal.left_behind,
-        left_with=removal.left_with,
-        read_back_at=removal.read_back_at,
-        notes=removal.notes,
-    )
-
-
-def _audit_facts(receipt: Receipt) -> Json:
-    """The part of the receipt that the audit event stores. The keys are stored, so they never change."""
-    if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
-        return {"nothing_made": True}
-    return {
-        "was_absent": receipt.was_absent,
-        "sessions_ended": receipt.sessions_ended,
-        "kept_by": receipt.left_with,
-    }

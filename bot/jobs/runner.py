@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from adapters.base import Blocked, ServerDown
+from adapters.base import AdapterError
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
+from bot.access.descriptions import shorten
 from bot.access.ports import Delayed
 from bot.jobs.job import Job, JobContext, Retry, backoff, is_alert_due
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
@@ -54,6 +55,8 @@ LONGEST_SLEEP_SECONDS = 30.0
 SHORTEST_SLEEP_SECONDS = 0.02
 """Used where a task is due and cannot be claimed: another worker is claiming it at this moment."""
 LEDGER_PAUSE_SECONDS = 1.0
+ERROR_MAX = 1000
+"""Characters of the last error of a task that the ledger stores."""
 
 ENDS = frozenset({TaskKind.REVOKE, TaskKind.REPAIR})
 """Kinds of tasks that drop a user."""
@@ -184,11 +187,12 @@ class Runner:
             await self.jobs[task.kind](self.context, job)
         except Retry as retry:
             at = retry.at or await self.ledger.now() + backoff(task.attempts)
-            await self.ledger.reschedule(claim, due_at=at, error=str(retry), is_untried=retry.is_untried)
+            reason = shorten(str(retry), ERROR_MAX)
+            await self.ledger.reschedule(claim, due_at=at, error=reason, is_untried=retry.is_untried)
         except Delayed as error:
             pause = timedelta(seconds=error.retry_after) if error.retry_after else backoff(task.attempts)
             await self._put_back_after(claim, pause, str(error))
-        except (ServerDown, Blocked) as error:
+        except AdapterError as error:
             await self._put_back_after(claim, backoff(task.attempts), str(error))
         except NoSuchRequest:
             await self.ledger.finish(claim)
@@ -200,7 +204,8 @@ class Runner:
             await self.ledger.finish(claim)
 
     async def _put_back_after(self, claim: Claim, pause: timedelta, error: str) -> None:
-        await self.ledger.reschedule(claim, due_at=await self.ledger.now() + pause, error=error)
+        due_at = await self.ledger.now() + pause
+        await self.ledger.reschedule(claim, due_at=due_at, error=shorten(error, ERROR_MAX))
 
     async def _on_unexpected_error(self, claim: Claim, error: Exception) -> None:
         """A fault in dbaccess itself. The task is put back; an end that fails again and again raises an alert."""

@@ -14,6 +14,7 @@ from bot.access import membership, membership_facts
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import extended_grant
+from bot.access.descriptions import shorten
 from bot.access.ports import DirectoryUnavailable, MessageGone, Undeliverable
 from bot.jobs.job import JobContext
 from bot.notifications.messages import place_of, post_to_requester, record_posted
@@ -25,6 +26,9 @@ from storage.transitions import open_stage
 
 COPIES_MAX = 50
 """At most this many people get a copy of the card: Slack takes about one message a second, and the card is in the channel."""
+
+ROLES_MAX = 100
+"""Characters of the roles that a warning names."""
 
 CARDS = (Purpose.CARD, Purpose.CARD_COPY)
 
@@ -44,7 +48,18 @@ async def card_notice(context: Context, request: Request) -> CardNotice:
         enforced=context.engines.enforces(engine, admin_url).value,
         engine=context.engines.label(engine),
         reaches=str(request.terms.level.get("description") or ""),
+        warnings=_warnings(context, request, engine, admin_url),
     )
+
+
+def _warnings(context: Context, request: Request, engine: str, admin_url: str) -> tuple[str, ...]:
+    """What may outlive a grant of this level: by its ``set_role``, and as the server was last measured."""
+    found = context.engines.card_warnings(engine, admin_url, request.database, request.level)
+    if not request.terms.level.get("set_role"):
+        return found
+    roles = ", ".join(map(str, request.terms.level.get("roles") or ()))
+    acts = f"Its user may act as {shorten(roles, ROLES_MAX)}: what it makes as that role outlives this access."
+    return (acts, *found)
 
 
 async def waits_for(context: Context, request: Request, decisions: tuple[Decision, ...]) -> tuple[str, ...]:

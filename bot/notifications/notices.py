@@ -17,7 +17,7 @@ class CardNotice(Notice):
 
     ``enforced`` is what the server ends by itself, ``engine`` the name of the engine to show, ``reaches`` the description of
     the access level. ``waits_for`` lists who may decide now. ``ticket_url`` is None where the policy has no pattern for it.
-    ``grant`` is the grant to be extended, for an extension.
+    ``grant`` is the grant to be extended, for an extension. ``warnings`` are sentences about what may outlive the grant.
     """
 
     request: Request
@@ -28,6 +28,7 @@ class CardNotice(Notice):
     waits_for: tuple[str, ...] = ()
     ticket_url: str | None = None
     grant: Request | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,8 +63,10 @@ def _extension_obstacle(config: Config, grant: Request) -> str | None:
 
 
 def same_level(one: Terms, other: Terms) -> bool:
-    """Two levels are the same when their roles, grants, database and settings are equal."""
-    return all(one.level.get(part) == other.level.get(part) for part in ("roles", "grants", "database", "settings"))
+    """Two levels are the same when their roles, grants, database, settings and ``set_role`` are equal. A level of an older version has no ``set_role``."""
+    parts = ("roles", "grants", "database", "settings")
+    is_set_role_same = one.level.get("set_role", False) == other.level.get("set_role", False)
+    return is_set_role_same and all(one.level.get(part) == other.level.get(part) for part in parts)
 
 
 @dataclass

@@ -118,12 +118,30 @@ def _database(
         source.lines.setdefault((*place, key), source.line_of(("defaults", str(engine), key)))
     own = validate_model(source, DatabaseEntry, raw, place, may_lack=shared)
     if own is not None and not shared:
+        _check_set_role(source, place, own)
         return own
     reported = len(source.problems)
     # Errors in the defaults are reported once, where the defaults are.
     whole = validate_model(source, DatabaseEntry, {**shared, **raw}, place) if isinstance(raw, dict) else None
     del source.problems[reported:]
+    if whole is not None:
+        _check_set_role(source, place, whole)
     return whole
+
+
+def _check_set_role(source: Source, place: KeyPath, entry: DatabaseEntry) -> None:
+    """``set_role`` is for roles of PostgreSQL alone: on another engine it would promise what is not so."""
+    for name, level in entry.levels.items():
+        at = (*place, "levels", name, "set_role")
+        if level.set_role and entry.engine != "postgresql":
+            what = "is for PostgreSQL alone; remove it"
+        elif level.set_role and not level.roles:
+            what = (
+                "lets people act as the roles of the level, and this level has none; name them in roles, or remove it"
+            )
+        else:
+            continue
+        source.problems.append(source.at(at, problem_text(source, at, what)))
 
 
 def _no_engine(engine: str, engines: list[str]) -> str:

@@ -37,10 +37,9 @@ from adapters.base import (
     Target,
     UserSpec,
     WrongServer,
-    scrub,
-    username_pattern,
 )
 from adapters.level_state import LevelState
+from adapters.usernames import scrub, username_pattern
 
 TIMEOUT_SECONDS = 8
 OLDEST_SUPPORTED = 8

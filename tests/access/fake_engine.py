@@ -27,9 +27,9 @@ from adapters.base import (
     Target,
     UserSpec,
     WrongServer,
-    username_pattern,
 )  # fmt: skip
 from adapters.level_state import LevelState
+from adapters.usernames import username_pattern
 
 
 @dataclass
@@ -47,6 +47,7 @@ class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
+    ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
     """
 
     clock: Callable[[], datetime]
@@ -63,6 +64,11 @@ class FakeServer:
     roles: frozenset[str] | None = None
     lacks: frozenset[str] = frozenset()
     enforced: Enforced = Enforced.LOGIN
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    findings: tuple[Finding, ...] = ()
+    leftovers: list[str] = field(default_factory=list)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    states_before: list[LevelState | None] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
 
@@ -98,6 +104,8 @@ def engine(server: FakeServer) -> type[Adapter]:
             server.step(f"before {name}")
             if not server.is_up:
                 raise ServerDown("no connection: refused")
+            if name in server.errors:
+                raise server.errors[name]
             if self.target.identity not in (None, server.identity):
                 raise WrongServer(expected=str(self.target.identity), found=server.identity)
 
@@ -117,7 +125,7 @@ def engine(server: FakeServer) -> type[Adapter]:
                 version="FakeSQL 1",
                 identity=server.identity,
                 enforced=server.enforced,
-                findings=tuple(map(missing, sorted(server.lacks))),
+                findings=(*map(missing, sorted(server.lacks)), *server.findings),
             )
 
         def identity(self) -> str:
@@ -169,10 +177,13 @@ def engine(server: FakeServer) -> type[Adapter]:
             user.expires_at = server.clock() + timedelta(seconds=remaining)
 
         def level_state(self, level: Level) -> LevelState:
-            return LevelState()
+            self._reach("level_state")
+            return LevelState.of(server.facts)
 
         def drop_leftovers(self) -> list[str]:
-            return []
+            self._reach("drop_leftovers")
+            dropped, server.leftovers = server.leftovers, []
+            return [f"{name} was dropped" for name in dropped]
 
         def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
             self._reach("drop")
@@ -185,12 +196,14 @@ def engine(server: FakeServer) -> type[Adapter]:
                     del server.sessions[number]
                 server.users.pop(username, None)
             server.step("after drop")
+            server.states_before.append(before)
             return Removal(
                 was_absent=user is None,
                 sessions_ended=len(ended),
                 left_behind=(),
                 left_with=None,
                 read_back_at=server.clock(),
+                notes=before.differences(LevelState.of(server.facts)) if before else (),
             )
 
         def list_users(self) -> list[ManagedUser]:

@@ -262,7 +262,10 @@ async def test_blocked_end_names_the_holder_of_the_lock(
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     await environment.turn(minutes=1)
     alert = environment.messenger.on(ALERTS, AlertNotice)[0]
-    assert alert.what == f"Cannot end #{request.id} on shop: held up by session 7 of dba."
+    assert alert.what == (
+        f"Cannot end #{request.id}: shop answers, but this step is held up: held up by session 7 of dba."
+        f" Only {request.username} waits for it."
+    )
     assert alert.steps[0] == "SELECT pg_terminate_backend(7);"
     environment.server.holds_up = None
     await environment.turn(minutes=2)

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.base import Enforced
 from bot.access import decide
+from bot.doctor import _database as examine_database
 from bot.monitors import servers
 from bot.monitors.servers import StrayKind
 from storage.audit_log import AuditKind
@@ -123,3 +124,40 @@ async def test_cards_show_what_the_server_enforces(environment: AccessEnvironmen
     environment.server.is_up = False
     await servers.measure_servers(environment.context)
     assert engines.enforces(target["engine"], target["admin_url"]) is Enforced.SESSIONS, "the last measured result"
+
+
+async def test_sweep_drops_leftovers_after_its_look(environment: AccessEnvironment) -> None:
+    environment.context.config_in_force()
+    calls: list[str] = []
+    environment.server.step = calls.append
+    environment.server.leftovers = [f"dbaccess_left_{number}" for number in range(50)]
+    assert (await servers.find_strays(environment.context)).dropped == ()
+    found = await servers.find_strays(environment.context, drops_leftovers=True)
+    assert calls[-2:] == ["before list", "before drop_leftovers"]
+    assert found.dropped[0] == "shop: dbaccess_left_0 was dropped"
+    assert (len(found.dropped), found.dropped[-1]) == (21, "and 30 more")
+
+
+async def test_leftovers_that_cannot_be_dropped_stop_nothing(environment: AccessEnvironment) -> None:
+    request = await environment.granted()
+    environment.server.errors["drop_leftovers"] = KeyError("a fault")
+    found = await servers.find_strays(environment.context, drops_leftovers=True)
+    assert (found.users, found.dropped, found.unanswered) == (1, (), {})
+    await servers.measure_servers(environment.context)
+    environment.server.errors.clear()
+    environment.server.leftovers = ["dbaccess_left_1"]
+    await servers.measure_servers(environment.context)
+    assert environment.server.leftovers == []
+    assert request.username in environment.server.users
+
+
+async def test_doctor_drops_leftovers_before_its_check(environment: AccessEnvironment) -> None:
+    environment.context.config_in_force()
+    calls: list[str] = []
+    environment.server.step = calls.append
+    environment.server.leftovers = ["dbaccess_left_1"]
+    findings = await examine_database(environment.context, "shop")
+    assert calls == ["before drop_leftovers", "before check"]
+    assert "leftovers: shop: dbaccess_left_1 was dropped" in [finding.what for finding in findings]
+    environment.server.errors["drop_leftovers"] = KeyError("a fault")
+    assert [finding.what for finding in await examine_database(environment.context, "shop") if not finding.is_ok] == []

@@ -128,7 +128,7 @@ def test_grant_from_request_to_receipt_on_every_engine(environment: Environment,
         assert "Revoke" in buttons(environment.card_says(cards[name]["ts"], "until"))
     for name, card in cards.items():
         environment.click(LEAD, environment.card(card["ts"]), "Revoke")
-        ended = environment.card_says(card["ts"], "Read back from the server")
+        ended = environment.card_says(card["ts"], " · verified ")
         assert "Login blocked" in text_of(ended), name
         known = credentials(messages[name])
         assert not sessions[name].is_alive(), name
@@ -147,7 +147,7 @@ def test_grant_expires_on_every_engine(environment: Environment, engines: dict[s
     environment.start()
     cards = {name: environment.request_and_approve(f"{name} write 40s fixing a refund") for name in engines}
     for name, (card, message) in cards.items():
-        assert "Read back from the server" in text_of(environment.card_says(card["ts"], "Read back from the server"))
+        assert " · verified " in text_of(environment.card_says(card["ts"], " · verified "))
         assert not engines[name].harness.has_user(credentials(message)["Username"]), name
     environment.dm_says("ended", REQUESTER)
 

@@ -35,12 +35,12 @@ def test_grant_from_request_to_receipt(environment: Environment) -> None:
         assert written.returncode != 0
         assert "permission denied" in written.stderr
         assert "Revoke" in buttons(environment.card_says(card["ts"], "until"))
-        ended = environment.card_says(card["ts"], "Login blocked, 1 session ended")
+        ended = environment.card_says(card["ts"], "Login blocked · 1 session ended")
         assert is_dead(session)
     with pytest.raises(psycopg.OperationalError, match="authentication failed"):
         psycopg.connect(pasted_url(message))
     environment.wait_until_no_users()
-    assert "Read back from the server" in text_of(ended)
+    assert " · verified " in text_of(ended)
     assert not buttons(ended)
     closed = environment.dm_says("ended")
     assert "Password" not in text_of(closed)

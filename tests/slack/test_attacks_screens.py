@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters.base import username_pattern
+from adapters.usernames import username_pattern
 from storage.audit_log import AuditKind
 from tests.access.environment import ALERTS, AUDIT, CARDS
 from tests.access.steps import BREAK_GLASS_RULE

@@ -81,6 +81,6 @@ async def test_former_member_loses_grants_and_requests(
     waiting = await group_approvals.make_request("shop readonly 2h looking at another refund")
     await group_approvals.slack.person_changes(ADA, **change)
     await group_approvals.expect_card(card["ts"], "no longer a member of the workspace")
-    await group_approvals.expect_card(card["ts"], "Read back from the server")
+    await group_approvals.expect_card(card["ts"], " · verified ")
     await group_approvals.expect_card(waiting["ts"], "Out of date")
     assert group_approvals.environment.server.users == {}

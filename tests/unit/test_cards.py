@@ -66,7 +66,7 @@ RECEIPTS = [
         outcome=ReceiptOutcome.VERIFIED,
         sessions_ended=2,
         left_behind=tuple(f"shop.table_{n} (table)" for n in range(300)),
-        left_with="dbaccess_left_42_ada",
+        left_with="dbaccess_left_42_lea",
         read_back_at=AT,
         notes=("n" * 300,) * 9,
     ),

@@ -10,6 +10,8 @@ import pytest
 
 from adapters.base import Level, Rejected, Target
 from bot.databases import DatabaseEntry, level, level_json, resolve, target
+from bot.policy.evaluation import same_level
+from tests.unit.ledgers import terms
 
 SECRET = "postgresql://admin:hunter2@orders.db.internal:5432/orders"
 
@@ -190,3 +192,39 @@ def test_replicas_stay_references() -> None:
     assert found.replicas == ("env:ORDERS_REPLICA", "file:/run/second")
     with pytest.raises(ValueError, match="env:NAME"):
         entry(replicas=[SECRET])
+
+
+# set_role.
+
+
+def with_set_role(value: object, **keys: object) -> DatabaseEntry:
+    return entry(levels={"migrate": {"roles": ["owner"], "set_role": value}}, **keys)
+
+
+def test_set_role_is_off_unless_the_level_says_so() -> None:
+    assert not level("readonly", entry()).set_role
+    assert level_json("readonly", entry())["set_role"] is False
+    found = with_set_role(value=True)
+    assert level("migrate", found).set_role
+    assert Level.from_json(json.loads(json.dumps(level_json("migrate", found)))) == level("migrate", found)
+
+
+def test_level_that_an_older_version_froze_has_no_set_role() -> None:
+    frozen = {key: value for key, value in level_json("readonly", entry()).items() if key != "set_role"}
+    assert Level.from_json(frozen) == level("readonly", entry())
+
+
+@pytest.mark.parametrize("value", ["true", "yes", 1, None, []])
+def test_set_role_is_true_or_false(value: object) -> None:
+    with pytest.raises(ValueError, match="set_role"):
+        with_set_role(value)
+
+
+def test_set_role_makes_another_level() -> None:
+    older = {
+        key: value for key, value in level_json("migrate", with_set_role(value=False)).items() if key != "set_role"
+    }
+    same, other = (terms(level=level_json("migrate", with_set_role(value=value))) for value in (False, True))
+    assert same_level(terms(level=older), same)
+    assert not same_level(terms(level=older), other)
+    assert not same_level(same, other)

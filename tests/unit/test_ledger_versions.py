@@ -75,6 +75,7 @@ async def test_requests_have_the_same_states_and_receipts(old: Ledger) -> None:
     assert found[1].receipt == Receipt(outcome=ReceiptOutcome.VERIFIED, read_back_at=MADE_AT)
     assert found[2].receipt == Receipt(outcome=ReceiptOutcome.DECLARED_GONE, reason="the server burnt down")
     assert found[3].receipt == Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
+    assert {request.level_state for request in found.values()} == {None}
     assert (found[4].ended_note, found[EXTENSION].kind) == ("not today", RequestKind.EXTENSION)
     assert (await old.usage("U0ADA", "shop", now=MADE_AT)).waiting_of_person == 2
 

@@ -242,3 +242,30 @@ def test_rule_covered_by_several_rules_together_is_reported(tmp_path: Path) -> N
     (problem,) = problems_of(tmp_path, policy=both)
     assert 'rule "ann and bob": never answers' in problem.what
     assert problems_of(tmp_path, policy=both.replace("[U01BOB]", "[U01CAT]")) == ()
+
+
+@pytest.mark.parametrize("engine", ["mysql", "mariadb", "redis", "mongodb"])
+def test_set_role_is_an_error_on_other_engines(tmp_path: Path, engine: str) -> None:
+    databases = (
+        DATABASES.replace("engine: postgresql", f"engine: {engine}") + "      migrate: {roles: [o], set_role: true}\n"
+    )
+    (problem,) = problems_of(tmp_path, databases=databases)
+    assert str(problem).endswith(
+        "error: database orders-prod: levels.migrate.set_role: is for PostgreSQL alone; remove it"
+    )
+
+
+def test_set_role_is_an_error_without_roles_and_none_with_them(tmp_path: Path) -> None:
+    grants = "      migrate: {grants: [{'on': [a.b], privileges: [SELECT]}], set_role: true}\n"
+    (problem,) = problems_of(tmp_path, databases=DATABASES + grants)
+    assert "this level has none" in str(problem)
+    databases = DATABASES + "      migrate: {roles: [o], set_role: true}\n"
+    write_config(tmp_path, databases=databases)
+    assert load(tmp_path).databases["orders-prod"].levels["migrate"].set_role
+
+
+def test_set_role_in_the_defaults_of_another_engine_is_an_error(tmp_path: Path) -> None:
+    databases = "databases:\n  orders-prod: {engine: mysql, admin_url: env:X}\n"
+    databases += "defaults:\n  mysql:\n    levels:\n      readonly: {roles: [o], set_role: true}\n"
+    (problem,) = problems_of(tmp_path, databases=databases)
+    assert "set_role" in str(problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.base import Enforced
-from bot.access.descriptions import END_REASONS, describe_receipt
+from bot.access.descriptions import END_REASONS, describe_notes, describe_receipt
 from bot.durations import format_duration
 from bot.notifications.notices import (
     CardNotice,
@@ -42,6 +42,9 @@ TITLES = {
     RequestKind.EXTENSION: "More time",
 }
 APPROVALS_SHOWN = 9
+WARNINGS_SHOWN, WARNING_MAX = 2, 250
+RECEIPT_MAX, NOTES_MAX = 1300, 1200
+"""Characters of a receipt and of its notes: together with the rest of the section, fewer than Slack takes."""
 STAGE_NAMES_SHOWN = 5
 
 
@@ -56,7 +59,7 @@ def card_message(notice: CardNotice) -> RenderedMessage:
     blocks = [header(f"{TITLES[request.kind]} #{request.id}"), section(_headline(notice)), quote(request.reason)]
     blocks += _terms_blocks(notice) if request.state in (State.PENDING, State.APPROVED, State.ACTIVE) else []
     blocks += _outcome_blocks(notice)
-    blocks += _button_blocks(request)
+    blocks += _warning_blocks(notice) + _button_blocks(request)
     return RenderedMessage(text=_card_text(notice), blocks=blocks)
 
 
@@ -96,12 +99,14 @@ def _terms_blocks(notice: CardNotice) -> list[Block]:
     if request.ticket:
         shown = link(notice.ticket_url, request.ticket) if notice.ticket_url else escape(request.ticket)
         rule.append(f"Ticket: {shown}")
-    left = (
-        "A role that owns objects can leave things behind that outlive the grant."
-        if request.terms.level.get("roles")
-        else ""
-    )
-    return [context(" · ".join(part for part in about if part)), context(*([left] if left else []), " · ".join(rule))]
+    return [context(" · ".join(part for part in about if part)), context(" · ".join(rule))]
+
+
+def _warning_blocks(notice: CardNotice) -> list[Block]:
+    """What may outlive the grant, right above the buttons. Only while somebody may still decide or end it."""
+    if notice.request.state not in (State.PENDING, State.APPROVED, State.ACTIVE) or not notice.warnings:
+        return []
+    return [context(*(f"⚠ {one_line(warning, WARNING_MAX)}" for warning in notice.warnings[:WARNINGS_SHOWN]))]
 
 
 def enforcement_text(notice: CardNotice) -> str:
@@ -213,9 +218,10 @@ def receipt_text(request: Request) -> str:
     """Describe the receipt and the time at which the server was read back. Empty without a receipt."""
     if not request.receipt:
         return ""
-    at = request.receipt.read_back_at
-    proof = f" Read back from the server at {local_time(at)}." if at else ""
-    return escape(describe_receipt(request.receipt)) + proof
+    at, notes = request.receipt.read_back_at, describe_notes(request.receipt)
+    proof = f" · verified {local_time(at)}." if at else "."
+    line = truncate(escape(describe_receipt(request.receipt)), RECEIPT_MAX) + proof
+    return f"{line} {truncate(escape(notes), NOTES_MAX)}" if notes else line
 
 
 def _button_blocks(request: Request) -> list[Block]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bot.access.descriptions import END_REASONS, count, describe_receipt
+from bot.access.descriptions import END_REASONS, count
 from bot.access.use_case_types import ShownPassword
 from bot.durations import format_duration
 from bot.notifications.notices import ClosedNotice, CredentialsNotice, PreparingNotice
 from bot.slack import ids
 from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, fields, preformatted, section
-from bot.slack.render.text import TEXT_MAX, escape, inline_code, local_datetime, local_time, truncate, utc_datetime
+from bot.slack.render.cards import receipt_text
+from bot.slack.render.text import TEXT_MAX, escape, inline_code, local_datetime, truncate, utc_datetime
 from storage.records import Request, RequestKind, State
 
 
@@ -101,8 +102,5 @@ def _closed_text(request: Request) -> str:
     because = END_REASONS.get(request.ended_because, "ended") if request.ended_because else "ended"
     if request.state is not State.REVOKED or not request.receipt:
         return f"Your access to {escape(request.database)} is ending (#{request.id}): {because}."
-    at = request.receipt.read_back_at
     ended = f" {local_datetime(request.ended_at)}" if request.ended_at else ""
-    proof = f" Read back from the server at {local_time(at)}." if at else ""
-    receipt = escape(describe_receipt(request.receipt))
-    return f"Your access to {escape(request.database)} ended{ended} (#{request.id}): {because}. {receipt}{proof}"
+    return f"Your access to {escape(request.database)} ended{ended} (#{request.id}): {because}. {receipt_text(request)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.access.descriptions import END_REASONS
+from bot.access.descriptions import END_REASONS, count_left
 from bot.durations import format_duration
 from bot.notifications.notices import FeedNotice
 from bot.slack.render.blocks import RenderedMessage, section
@@ -97,4 +97,6 @@ def _end_text(event: AuditEvent, request: Request) -> str:
         return "nothing had been made on the server"
     number = int(event.facts.get("sessions_ended", 0))
     gone = ", the user was already gone" if event.facts.get("was_absent") else ""
-    return f"{escape(request.username or '')}, {number} session{'' if number == 1 else 's'} ended{gone}, verified"
+    kept = int(event.facts.get("kept_count") or 0)
+    left = f", {one_line(count_left(kept, event.facts.get('kept_by')), REASON_MAX)}" if kept else ""
+    return f"{escape(request.username or '')}, {number} session{'' if number == 1 else 's'} ended{gone}{left}, verified"

@@ -41,6 +41,7 @@ from bot.slack.render.text import (
 from storage.records import Cause, RequestKind, State, Verdict
 
 ALERT_MAX = 2500
+NUMBERING = len("12. \n")
 
 
 @singledispatch
@@ -156,7 +157,8 @@ def alert_message(notice: AlertNotice) -> RenderedMessage:
     """Render an alert: what is wrong, since when, the number of tries, and the steps to take."""
     since = f" Since {local_datetime(notice.since)}" if notice.since else ""
     tries = f", {notice.tries} tries." if notice.tries else "." if since else ""
-    steps = "\n".join(f"{number}. {escape(step)}" for number, step in enumerate(notice.steps, 1))
+    room = ALERT_MAX // max(1, len(notice.steps)) - NUMBERING  # each step is seen, however long another one is
+    steps = "\n".join(f"{number}. {truncate(escape(step), room)}" for number, step in enumerate(notice.steps, 1))
     blocks = [section(f":warning: *{truncate(escape(notice.what), ALERT_MAX)}*{since}{tries}")]
     if steps:
         blocks.append(section(truncate(steps, ALERT_MAX)))

@@ -24,6 +24,7 @@ ENTRIES_MAX = 40
 ENTRY_LINE_MAX = 240
 ENTRIES_IN_A_SECTION = 10
 NAMED_MAX = 10
+TROUBLE_MAX = 500
 VERDICTS = {Verdict.APPROVE: "Approved", Verdict.DENY: "Denied", Verdict.SIGN_OFF: "Signed off"}
 
 COMMANDS = {
@@ -183,6 +184,8 @@ def status_reply(view: StatusView, now: datetime) -> RenderedMessage:
         )
     if request.ended_because:
         parts.append(f"Ended: {end_reason(request)}. {receipt_text(request)}")
+    if view.trouble:
+        parts.append(f"Not ended yet: {one_line(view.trouble, TROUBLE_MAX)}")
     return _mrkdwn_reply(
         "\n".join(parts),
         context(f"{count(len(view.events), 'event')} in the audit trail; rule: {escape(request.terms.rule)}"),

@@ -13,10 +13,11 @@ import pymongo
 import pytest
 from pymongo.errors import OperationFailure, PyMongoError
 
-from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets, Target, Tls, UserSpec
 from adapters.harness import Denied, Died
 from adapters.mongodb import MongoDB
 from adapters.mongodb.connection import MongoDBConnection
+from adapters.usernames import make_username
 from tests.servers.mongodb.server import SLOW, MongoServer
 
 BOT_PASSWORD = "BotSecret0Login"

@@ -14,10 +14,11 @@ from typing import Any, ClassVar, TypeVar
 import pymysql
 import pytest
 
-from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets, Target, Tls, UserSpec
 from adapters.harness import Denied, Died
 from adapters.mysql import MariaDB, MySQL, MySQLFamily
 from adapters.mysql.connection import MySQLConnection
+from adapters.usernames import make_username
 from tests.servers.mysql import MARIADB, MySQLServer, unique_name
 
 BOT_PASSWORD = "BotSecret0Login"

@@ -16,9 +16,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from adapters.base import Connect, Level, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Connect, Level, PrivilegeGrant, Secrets, Target, Tls, UserSpec
 from adapters.contract import Denied, Died, LoginRefused
 from adapters.postgresql import PostgreSQL, held
+from adapters.usernames import make_username
 from tests.servers.postgresql import RESERVES_SINCE, PostgresServer, psql
 
 BOT_PASSWORD = "BotSecret0Login"

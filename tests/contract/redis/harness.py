@@ -14,9 +14,10 @@ import pytest
 from redis.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, RedisError
 
-from adapters.base import Level, PrivilegeGrant, Secrets, Target, Tls, UserSpec, make_username
+from adapters.base import Level, PrivilegeGrant, Secrets, Target, Tls, UserSpec
 from adapters.contract import Denied, Died, LoginRefused
 from adapters.redis import Redis
+from adapters.usernames import make_username
 from tests.servers import redis as servers
 from tests.servers.redis import RedisServer
 
