@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
@@ -22,6 +23,7 @@ from redis.exceptions import ResponseError
 from adapters.base import (
     Activity,
     AdapterError,
+    Blocked,
     Endpoint,
     Enforced,
     Finding,
@@ -38,6 +40,7 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.level_state import LevelState
+from adapters.redis.end import Ended, Ending, end_user
 from adapters.redis.findings import (
     fatal,
     level_findings,
@@ -47,12 +50,12 @@ from adapters.redis.findings import (
     unsupported_version,
 )
 from adapters.redis.levels import rules_of
-from adapters.redis.nodes import Login, Node, Session
+from adapters.redis.links import Sighting, sightings
+from adapters.redis.nodes import Login, Node
+from adapters.redis.session import Session
 from adapters.redis.users import (
     OPEN_DEFAULT,
-    SERVER_USER,
     UNSAVED_PREFIX,
-    delete_user,
     find_marks,
     get_user,
     is_open,
@@ -61,6 +64,7 @@ from adapters.redis.users import (
     server_mark,
     to_activity,
     to_managed_user,
+    unmarked,
 )
 
 
@@ -154,8 +158,15 @@ class Redis:
                 mark = self._mark_rule(session, spec.request_id, spec.remaining)
                 rights = ("reset", "on", password_rule(spec.password), *rules, mark)
                 session.call("ACL", "SETUSER", spec.username, *rights)
+                self._note_seen(session, spec.username)
             for session in sessions:
                 session.save()
+                session.link.is_wanted = True
+
+    def _note_seen(self, session: Session, username: str) -> None:
+        """A later end of this user need not read its mark first, see ``end``."""
+        if session.link.server is not None:
+            sightings.add(Sighting(self.target.ledger, session.link.server, username))
 
     def set_password(self, username: str, password: str) -> None:
         """Sends a hash of the password. It is saved, so that a restart does not bring the old password back."""
@@ -165,26 +176,43 @@ class Redis:
         """Adds a mark with the new end. The last mark is the valid one."""
         self._update_user(username, lambda session, user: (self._mark_rule(session, user.request_id or 0, remaining),))
 
-    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - a Redis user leaves nothing that depends on its level
-        """Drops the user on every node that answers. Errors of the other nodes are raised at the end. The server's version does not matter."""
-        was_absent, ended, errors, read_back_at = True, 0, list[AdapterError](), datetime.now(UTC)
-        for number, node in enumerate(self.nodes):
-            try:
-                with node.session(ends_scripts=True) as session:
-                    self._check_identity(session, number)
-                    is_there = self._find_user(session, username, to_end=True) is not None
-                    ended += len(delete_user(session, username))
-                    session.save()
-                    was_absent = was_absent and not is_there
-                    now = session.now()
-                    read_back_at = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
-            except AdapterError as error:
-                errors.append(error)
-        if errors:
-            raise max(errors, key=lambda e: (isinstance(e, ForeignUser), isinstance(e, Rejected)))
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
+        """Drops the user on all nodes at once, and on every node that answers. Errors of the others are raised at the end. The server's version does not matter."""
+        self._refuse_other_names(username)
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            outcomes = list(pool.map(lambda number: self._drop_on(number, username), range(len(self.nodes))))
+        if errors := [outcome for outcome in outcomes if isinstance(outcome, AdapterError)]:
+            raise max(
+                errors, key=lambda e: (isinstance(e, ForeignUser), isinstance(e, Rejected), isinstance(e, Blocked))
+            )
+        ends = [outcome for outcome in outcomes if not isinstance(outcome, AdapterError)]
         return Removal(
-            was_absent=was_absent, sessions_ended=ended, left_behind=(), left_with=None, read_back_at=read_back_at
+            was_absent=not any(ended.was_there for ended, _ in ends),
+            sessions_ended=sum(len(ended.sessions) for ended, _ in ends),
+            left_behind=(),
+            left_with=None,
+            read_back_at=min(at for _, at in ends),
+            notes=self._changes(level, before),
         )
+
+    def _drop_on(self, number: int, username: str) -> tuple[Ended, datetime] | AdapterError:
+        """The result on one node and the node's clock afterwards, or the error there."""
+        try:
+            with self.nodes[number].session(to_end=True) as session:
+                ended = end_user(session, Ending(username, self.target.ledger, self._expected_mark(number)))
+                now = session.now()
+                return ended, datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
+        except AdapterError as error:
+            return error
+
+    def _changes(self, level: Level, before: LevelState | None) -> tuple[str, ...]:
+        """What differs from the state before the grant. An error is a note: the user is gone already."""
+        if before is None:
+            return ()
+        try:
+            return before.differences(self.level_state(level))
+        except AdapterError as error:
+            return (f"Whether anything else changed while the grant was live is not known: {error}",)
 
     def drop_leftovers(self) -> list[str]:
         """Nothing: no leftovers are dropped yet."""
@@ -199,13 +227,18 @@ class Redis:
                     user = get_user(session, name)
                     if user is not None and (name not in found or found[name].ledger != self.target.ledger):
                         found[name] = to_managed_user(name, user)
+                        if found[name].ledger == self.target.ledger:
+                            self._note_seen(session, name)
+                session.link.is_wanted = True
         return [found[name] for name in sorted(found)]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
         """The connections on all nodes. Redis does not count commands per user."""
         with self._all_nodes() as sessions:
             rows = [row for session in sessions for row in session.clients()]
-        return [to_activity(name, [row["addr"] for row in rows if row.get("user") == name]) for name in usernames]
+        return [
+            to_activity(name, [row.get("addr", "") for row in rows if row.get("user") == name]) for name in usernames
+        ]
 
     def endpoint(self, level: Level) -> Endpoint:
         """The command prompts for the password, because every user of the machine could read it in the process list."""
@@ -248,29 +281,32 @@ class Redis:
 
     def _check_identity(self, session: Session, number: int) -> None:
         """Raise WrongServer unless the node has the mark that the grant has frozen. A node that saves nothing gets its lost mark back."""
-        if self.target.identity is None:
+        expected, found = self._expected_mark(number), server_mark(session)
+        if expected is None:
             return
-        marks = self.target.identity.split(",")
-        expected = marks[number] if len(marks) == len(self.nodes) else self.target.identity
-        found = server_mark(session)
         if found is None and expected.startswith(UNSAVED_PREFIX):
             mark_server(session, expected)
-        elif found is None:
-            statement = f"ACL SETUSER {SERVER_USER} off (~dbaccess:server={expected})"
-            hint = f"without a mark (if it is the same server, mark it again: {statement})"
-            raise WrongServer(expected=expected, found=hint)
         elif found != expected:
-            raise WrongServer(expected=expected, found=found)
+            raise WrongServer(expected=expected, found=found or unmarked(expected))
 
-    def _find_user(self, session: Session, username: str, *, to_end: bool = False) -> ManagedUser | None:
-        """The user, or None where it is absent. Raises ForeignUser for the mark of another ledger, and unless ``to_end`` for a user without a mark."""
+    def _expected_mark(self, number: int) -> str | None:
+        """The mark of one node in the identity that the grant has frozen; None before START."""
+        if self.target.identity is None:
+            return None
+        marks = self.target.identity.split(",")
+        return marks[number] if len(marks) == len(self.nodes) else self.target.identity
+
+    def _refuse_other_names(self, username: str) -> None:
         if not username_pattern(self.target.prefix).fullmatch(username):
             remedy = f"{self.target.prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
             raise Rejected("that is no name of a temporary user", remedy=remedy)
+
+    def _find_user(self, session: Session, username: str) -> ManagedUser | None:
+        """The user, or None where it is absent. Raises ForeignUser for a user with the mark of another ledger or without a mark."""
+        self._refuse_other_names(username)
         user = get_user(session, username)
         found = to_managed_user(username, user) if user is not None else None
-        is_lost = found is not None and found.ledger is None and to_end
-        if found is not None and found.ledger != self.target.ledger and not is_lost:
+        if found is not None and found.ledger != self.target.ledger:
             raise ForeignUser(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
         return found
 

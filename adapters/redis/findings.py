@@ -11,7 +11,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from adapters.base import Finding, Level, Rejected
 from adapters.redis.levels import rules_of
-from adapters.redis.nodes import Node, Session
+from adapters.redis.nodes import Node
+from adapters.redis.session import Session
 from adapters.redis.users import OPEN_DEFAULT, SERVER_USER, get_user, is_open, server_mark, to_dict
 
 OLDEST_SUPPORTED = {"Redis": 7, "Valkey": 8}
