@@ -1,4 +1,4 @@
-"""The nodes: ``Node`` is an address with the bot's login, ``Login`` a connection of a temporary user.
+"""The nodes: ``Node`` is an address with the bot's login.
 
 Each use opens a connection of its own to each node, where the node lets one in. The driver's cluster client is not used, because it sends
 ``ACL`` commands to one node only. Every driver error that leaves this module is an ``AdapterError`` without a secret in it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry
 
-from adapters.base import AdapterError, LoginRefused, Rejected, ServerDown, Tls, WrongServer, scrub
+from adapters.base import AdapterError, Rejected, ServerDown, Tls, WrongServer, scrub
 from adapters.redis.links import Link, held_links
 from adapters.redis.session import Session
 
@@ -237,33 +237,3 @@ def patience_of(*, to_end: bool) -> float:
 def start_unauthenticated(driver: Any) -> None:
     """Prepares the driver to read answers, as it does before its own login."""
     driver._parser.on_connect(driver)  # noqa: SLF001 - the driver offers this only together with its own login
-
-
-class Login:
-    """Implements ``adapters.base.Login``. A login that has ended once stays ended, although the driver could log in again."""
-
-    def __init__(self, node: Node, username: str, password: str, *, database: int) -> None:
-        self._connection = node.connection(username, password, database)
-        self._is_alive = True
-        try:
-            self._connection.connect()
-        except (AuthenticationError, AuthorizationError) as error:
-            self.close()
-            raise LoginRefused(scrub(str(error), password)) from None
-        except (RedisError, OSError) as error:
-            self.close()
-            raise ServerDown(f"no login as {username}: {scrub(str(error), password)}") from None
-
-    def is_alive(self) -> bool:
-        if self._is_alive:
-            try:
-                self._connection.send_command("PING", check_health=False)
-                self._connection.read_response()
-            except (RedisError, OSError):
-                self.close()
-        return self._is_alive
-
-    def close(self) -> None:
-        self._is_alive = False
-        with suppress(RedisError, OSError):
-            self._connection.disconnect()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from adapters.base import Activity, ManagedUser
+from adapters.base import Activity, ManagedUser, Rejected, username_pattern
 from adapters.redis.session import Session
 
 USER_MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]{1,18}):until=([0-9]{1,11})")
@@ -29,6 +29,21 @@ AclUser = dict[str, Any]
 def password_rule(password: str) -> str:
     """The ``#<hash>`` rule of ``ACL SETUSER``. The server stores the same SHA-256 without a salt, so a password must be long and random."""
     return "#" + hashlib.sha256(password.encode()).hexdigest()
+
+
+def refuse_other_names(prefix: str, username: str) -> None:
+    """Raise Rejected for a name that dbaccess does not make."""
+    if not username_pattern(prefix).fullmatch(username):
+        remedy = f"{prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
+        raise Rejected("that is no name of a temporary user", remedy=remedy)
+
+
+def mark_rule(session: Session, ledger: str, request_id: int, remaining: float) -> str:
+    """The selector that marks a user. Its end is the server's clock plus ``remaining`` seconds, as whole seconds since 1970."""
+    now = session.now()
+    if now is None:
+        raise Rejected(f"{session.node} does not report its clock", remedy="Redis 7.0 or later, or Valkey 8 or later")
+    return f"(~dbaccess:ledger={ledger}:request={request_id}:until={max(0, int(now + remaining))})"
 
 
 def get_user(session: Session, username: str) -> AclUser | None:
