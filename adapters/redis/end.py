@@ -76,11 +76,13 @@ def send_end(session: Session, username: str) -> list[Any]:
     try:
         return session.packet(("CLIENT", "LIST"), ("ACL", "DELUSER", username), ("ACL", "SAVE"))
     except TimedOut:
-        what = (
-            f"{session.node} has not answered for {session.patience:.0f} seconds: it runs long commands, or is frozen"
-        )
         when = f"the order to delete {username} was sent, and the server runs it as soon as it runs any other command"
-        raise ServerDown(f"{what}; {when}", is_ambiguous=True) from None
+        raise ServerDown(f"{busy(session)}; {when}", is_ambiguous=True) from None
+
+
+def busy(session: Session) -> str:
+    """Why the server may not have answered."""
+    return f"{session.node} has not answered for {session.patience:.0f} seconds: it runs long commands, or is frozen"
 
 
 def was_seen(session: Session, ending: Ending) -> bool:
@@ -95,7 +97,10 @@ def check_marks(session: Session, ending: Ending) -> ResponseError | None:
 
     A node without a mark is the right one if it has the user with the mark of its ledger, or if it saves nothing and was restarted.
     """
-    answers = session.packet(("ACL", "GETUSER", SERVER_USER), ("ACL", "GETUSER", ending.username))
+    try:
+        answers = session.packet(("ACL", "GETUSER", SERVER_USER), ("ACL", "GETUSER", ending.username))
+    except TimedOut:
+        raise ServerDown(f"{busy(session)}; the next try goes on waiting for the same answer") from None
     for answer in answers:
         if isinstance(answer, ResponseError):
             return answer

@@ -145,7 +145,7 @@ class Node:
         try:
             yield link
         except BaseException as error:
-            link.is_wanted = link.is_wanted or (to_end and isinstance(error, TimedOut))
+            link.is_wanted = link.is_wanted or (to_end and link.owed > 0)
             is_usable = isinstance(error, AdapterError | ResponseError | TimedOut) and not isinstance(
                 error, WrongServer
             )
