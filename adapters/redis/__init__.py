@@ -171,7 +171,7 @@ class Redis:
         ends = [outcome for outcome in outcomes if not isinstance(outcome, AdapterError)]
         return Removal(
             was_absent=not any(ended.was_there for ended, _ in ends),
-            sessions_ended=sum(len(ended.sessions) for ended, _ in ends),
+            sessions_ended=sum(ended.sessions for ended, _ in ends),
             left_behind=(),
             left_with=None,
             read_back_at=min(at for _, at in ends),

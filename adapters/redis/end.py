@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as TimedOut
 from adapters.base import Blocked, ForeignUser, ServerDown, WrongServer
 from adapters.redis.links import Sighting, sightings
 from adapters.redis.nodes import DROP_SECONDS, UNREADABLE
-from adapters.redis.session import Session, to_clients
+from adapters.redis.session import Session
 from adapters.redis.users import (
     SERVER_USER,
     UNSAVED_PREFIX,
@@ -43,10 +43,10 @@ class Ending(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """``was_there`` is whether the node had the user; ``sessions`` are its sessions there, as (client id, address)."""
+    """``was_there`` is whether the node had the user; ``sessions`` is the number of its sessions there."""
 
     was_there: bool
-    sessions: frozenset[tuple[str, str]]
+    sessions: int
 
 
 def end_user(session: Session, ending: Ending) -> Ended:
@@ -56,25 +56,30 @@ def end_user(session: Session, ending: Ending) -> Ended:
     only after the user is deleted.
     """
     refused = None if was_seen(session, ending) else check_marks(session, ending)
-    listed, deleted, saved = send_end(session, ending.username)
+    killed, deleted, saved = send_end(session, ending.username)
     sightings.difference_update({s for s in sightings if s.username == ending.username and s.ledger == ending.ledger})
     if isinstance(deleted, ResponseError):
         raise deleted
     session.save(saved)
-    for error in (refused, listed):  # the user is deleted; that its end cannot be proven is the error
+    if isinstance(killed, ResponseError) and "no such user" in str(killed).lower():
+        killed = 0
+    for error in (refused, killed):  # the user is deleted; that its end cannot be proven is the error
         if isinstance(error, ResponseError):
             raise error
-    seen = {to_key(row) for row in to_clients(listed) if row.get("user") == ending.username}
-    sessions = prove_end(session, ending.username, seen)
+    sessions = int(killed) + prove_end(session, ending.username)
     if session.link.server is None and str(ending.server).startswith(UNSAVED_PREFIX):
         mark_server(session, ending.server)
     return Ended(was_there=deleted != 0, sessions=sessions)
 
 
 def send_end(session: Session, username: str) -> list[Any]:
-    """The answers to ``CLIENT LIST``, ``ACL DELUSER`` and ``ACL SAVE``, sent in one packet."""
+    """The answers to ``CLIENT KILL USER``, ``ACL DELUSER`` and ``ACL SAVE``, sent in one packet.
+
+    The sessions are counted by killing them. ``CLIENT LIST`` may be as long as the user wants, and a server that limits the answers closes
+    the connection before it runs the rest of the packet.
+    """
     try:
-        return session.packet(("CLIENT", "LIST"), ("ACL", "DELUSER", username), ("ACL", "SAVE"))
+        return session.packet(("CLIENT", "KILL", "USER", username), ("ACL", "DELUSER", username), ("ACL", "SAVE"))
     except TimedOut:
         when = f"the order to delete {username} was sent, and the server runs it as soon as it runs any other command"
         raise ServerDown(f"{busy(session)}; {when}", is_ambiguous=True) from None
@@ -118,20 +123,20 @@ def check_marks(session: Session, ending: Ending) -> ResponseError | None:
     return None
 
 
-def prove_end(session: Session, username: str, seen: set[tuple[str, str]]) -> frozenset[tuple[str, str]]:
-    """Read back until the user and all its sessions are gone. A session that is still listed is killed by its id.
+def prove_end(session: Session, username: str) -> int:
+    """Read back until the user and all its sessions are gone. A session that is still listed is killed by its id. Returns the number of these.
 
     A user that is there again is deleted again: a ``SETUSER`` of this bot whose answer was lost may have run late.
     """
-    deadline, pause = time.monotonic() + DROP_SECONDS, FIRST_PAUSE_SECONDS
+    deadline, pause, seen = time.monotonic() + DROP_SECONDS, FIRST_PAUSE_SECONDS, set[str]()
     while True:
-        left = [row for row in session.clients() if row.get("user") == username or to_key(row) in seen]
+        left = [row for row in session.clients() if row.get("user") == username]
         is_there = get_user(session, username) is not None
         if not left and not is_there:
-            return frozenset(seen)
+            return len(seen)
         if time.monotonic() > deadline:
             raise blocked(session, username, left)
-        seen |= {to_key(row) for row in left}
+        seen |= {row["id"] for row in left}
         if is_there:
             session.packet(("ACL", "DELUSER", username), ("ACL", "SAVE"))
         for row in left:
@@ -148,8 +153,3 @@ def blocked(session: Session, username: str, left: list[dict[str, str]]) -> Bloc
     further = f" and {len(left) - NAMED_AT_MOST} more" if len(left) > NAMED_AT_MOST else ""
     what = f"{len(left)} sessions of {username} do not end on {session.node}: {named}{further}"
     return Blocked(what, remedy=f"CLIENT KILL ID {left[0]['id']}")
-
-
-def to_key(row: dict[str, str]) -> tuple[str, str]:
-    """The identity of a session: client id and address."""
-    return row["id"], row.get("addr", "")

@@ -226,6 +226,30 @@ def test_session_that_never_reads_its_answers_is_closed(harness: EngineHarness) 
     session.close()
 
 
+def test_limit_of_answers_does_not_prevent_the_end(harness: EngineHarness) -> None:
+    """The user makes the list of clients longer than any answer may be."""
+    adapter, spec = harness.adapter(), harness.spec(READING)
+    adapter.create_user(spec)
+    sessions = [harness.login(spec.username, spec.password) for _ in range(20)]
+    for session in sessions:
+        session.execute("CLIENT", "SETNAME", "x" * 10_000)
+    harness.server.run("CONFIG", "SET", "client-output-buffer-limit", "normal 60000 60000 1")
+    assert adapter.drop_user(spec.username, READING).sessions_ended == len(sessions)
+    assert not any(session.is_alive() for session in sessions)
+
+
+@pytest.mark.parametrize("count", [1, 80])
+def test_connections_that_never_log_in_do_not_keep_the_bot_out(harness: EngineHarness, count: int) -> None:
+    adapter, spec = harness.adapter(), harness.spec(READING)
+    adapter.create_user(spec)
+    session = harness.login(spec.username, spec.password)
+    idle = [socket.create_connection((harness.server.host, harness.server.port)) for _ in range(count)]
+    assert adapter.drop_user(spec.username, READING).sessions_ended == 1
+    assert not session.is_alive()
+    for one in idle:
+        one.close()
+
+
 # What the bot reads.
 
 
