@@ -35,7 +35,6 @@ DEFAULT_PORT = 27017
 CONNECT_MS = 3_000
 STATEMENT_MS = int(CREATE_LIMIT_SECONDS * 500)
 """``maxTimeMS`` of a command, with its wait for a majority. After CREATE_LIMIT_SECONDS a create whose answer was lost is either done or never will be."""
-
 MAJORITY_MS = STATEMENT_MS - 1_000
 SCHEMES = ("mongodb", "mongodb+srv")
 MARKER = "dbaccess_server_"
