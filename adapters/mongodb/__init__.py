@@ -25,7 +25,8 @@ from adapters.base import (
 from adapters.level_state import LevelState
 from adapters.mongodb import rights, sessions, users
 from adapters.mongodb.connection import DEFAULT_PORT, UNMARKED, MongoDBLogin, Server, identity, log_in, mark
-from adapters.mongodb.levels import level_database
+from adapters.mongodb.levels import drop_unused_roles, level_database
+from adapters.mongodb.state import describe
 from adapters.mongodb.supported import refuse_unenforced_roles, refuse_unsupported
 from adapters.usernames import username_pattern
 
@@ -60,9 +61,9 @@ class MongoDB:
                 refuse_unenforced_roles(self.server)
             return mark(connection, self.server.users)
 
-    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
-        """Empty: nothing is described yet."""
-        return LevelState()
+    def level_state(self, level: Level) -> LevelState:
+        """See ``state.describe``. Views and stored functions need rights on the level's database that the bot may lack."""
+        return describe(self.server, level)
 
     def create_user(self, spec: UserSpec) -> None:
         """One command: the user has all its roles, or does not exist. Raises Rejected on a server before 7.0."""
@@ -76,13 +77,14 @@ class MongoDB:
         """Writes the end into the mark for people to read: the server does not act on it."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - the states are not compared yet
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """See ``users.drop``. Works on servers of every version."""
-        return users.drop(self.server, username, level)
+        return users.drop(self.server, username, level, before)
 
     def drop_leftovers(self) -> list[str]:
-        """Nothing: no leftovers are dropped yet."""
-        return []
+        """Managed roles that no user has. Nothing where the bot may not list the users of all databases (``viewUser`` on the cluster)."""
+        with self.server.session() as connection:
+            return drop_unused_roles(self.server, connection)
 
     def list_users(self) -> list[ManagedUser]:
         """All users whose names dbaccess makes, of every ledger: the caller compares ``ledger``. Works on servers of every version."""

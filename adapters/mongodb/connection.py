@@ -1,7 +1,6 @@
 """Opens connections to a standalone server, a replica set or routers: one client for each use, closed after it.
 
-Kills do not replicate, and a lagging member still accepts a dropped user. So whatever must hold on each member is done on a direct
-connection to each member.
+Kills do not replicate, and a lagging member still accepts a dropped user: each member gets a direct connection.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pymongo
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure, PyMongoError
 
 from adapters.base import CREATE_LIMIT_SECONDS, LoginRefused, Rejected, Secrets, ServerDown, Target, Tls, WrongServer
@@ -33,12 +35,21 @@ DEFAULT_PORT = 27017
 CONNECT_MS = 3_000
 STATEMENT_MS = int(CREATE_LIMIT_SECONDS * 500)
 """``maxTimeMS`` of a command, with its wait for a majority. After CREATE_LIMIT_SECONDS a create whose answer was lost is either done or never will be."""
-
 MAJORITY_MS = STATEMENT_MS - 1_000
 SCHEMES = ("mongodb", "mongodb+srv")
 MARKER = "dbaccess_server_"
 UNMARKED = "not marked yet"
 LOGIN_OPTIONS = ("authSource", "authMechanism")
+BATCH = 10_000
+READ: CodecOptions[Any] = CodecOptions(
+    tz_aware=True,
+    uuid_representation=UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    unicode_decode_error_handler="replace",
+)
+"""Also reads a date after the year 9999 and text that is no UTF-8: a mark written by hand may hold them. A command does not use the client's options."""
+UNREAD: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument, unicode_decode_error_handler="replace")
+"""Reads only what the caller looks at. Rows of ``$currentOp`` contain the commands of users, and these may hold values that the driver refuses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +68,10 @@ class MongoDBConnection:
         self._client = client
         self.where = where
 
-    def run(self, database: str, command: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply. Raises the driver's errors, and ServerDown for a write that a majority did not confirm."""
-        reply: dict[str, Any] = self._client[database].command({**command})
+    def run(self, database: str, command: Mapping[str, Any], *, is_unread: bool = False) -> dict[str, Any]:
+        """The reply, with ``is_unread`` as UNREAD. Raises the driver's errors, and ServerDown for a write that a majority did not confirm."""
+        codec = UNREAD if is_unread else READ
+        reply: dict[str, Any] = self._client[database].command({**command}, codec_options=codec)
         refuse_unconfirmed(reply, where=self.where)
         return reply
 
@@ -67,6 +79,16 @@ class MongoDBConnection:
         """Runs a command on users or roles, confirmed by a majority. The write concern is in the command: the driver sends none of the client's own."""
         concern = {"w": "majority", "wtimeout": MAJORITY_MS}
         return self.run(database, {**command, "writeConcern": concern, "maxTimeMS": STATEMENT_MS})
+
+    def rows(self, database: str, command: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All documents of a command that returns a cursor, as UNREAD. The first batch holds up to 16 MB; the rest is fetched."""
+        cursor = self.run(database, {**command, "cursor": {"batchSize": BATCH}}, is_unread=True)["cursor"]
+        found = list(cursor["firstBatch"])
+        while cursor["id"]:
+            command = {"getMore": cursor["id"], "collection": cursor["ns"].partition(".")[2]}
+            cursor = self.run(database, command, is_unread=True)["cursor"]
+            found += cursor["nextBatch"]
+        return found
 
     def hello(self) -> Hello:
         """Needs no right."""
@@ -97,14 +119,14 @@ class Server:
         return self.target.ops_schema
 
     @contextmanager
-    def session(self, *secrets: str) -> Iterator[MongoDBConnection]:
+    def session(self, *secrets: str, to_end: bool = False) -> Iterator[MongoDBConnection]:
         """A connection to the deployment. ``secrets`` are removed from every error. Raises only AdapterError.
 
-        WrongServer is raised where the target names an identity and the deployment has another one.
+        WrongServer is raised where the target names an identity and the deployment has another one. With ``to_end`` the caller checks that.
         """
         with self._open(self.url, "the server", *secrets) as connection:
             expected = self.target.identity
-            if expected is not None and (found := identity(connection, self.users)) != expected:
+            if expected is not None and not to_end and (found := identity(connection, self.users)) != expected:
                 raise WrongServer(expected=expected, found=found)
             yield connection
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bson.errors import BSONError
 from pymongo.errors import (
     AutoReconnect,
     ConfigurationError,
@@ -44,6 +45,7 @@ REFUSALS = {
 @contextmanager
 def translated(hidden: tuple[str, ...], *, where: str) -> Iterator[None]:
     """Errors of the driver inside become AdapterError. The driver's error stays as context, without secrets."""
+    unreadable = None
     try:
         yield
     except PyMongoError as error:
@@ -57,6 +59,10 @@ def translated(hidden: tuple[str, ...], *, where: str) -> Iterator[None]:
     except OSError as error:
         _scrub_chain(error, hidden)
         raise ServerDown(f"no connection to {where}: {clean(str(error), hidden)}", is_ambiguous=True) from None
+    except (BSONError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        unreadable = type(error).__name__
+    if unreadable is not None:  # raised here, so that it has no context, whose text may hold any part of the reply
+        raise ServerDown(f"a reply of {where} could not be read ({unreadable})", is_ambiguous=True)
 
 
 def _scrub_chain(error: BaseException | None, hidden: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import defaultdict
 from typing import Any
@@ -46,6 +47,9 @@ DANGEROUS_ACTIONS = frozenset(
 
 SYSTEM = "system."
 """Prefix of the server's own collections; ``admin.system.users`` holds the credentials of all users."""
+
+MANAGED = re.compile(r"dbaccess_.{1,12}_[0-9a-f]{8}")
+"""Names of managed roles."""
 
 _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -219,3 +223,33 @@ def drop_unused_role(server: Server, connection: MongoDBConnection, level: Level
         if not held:
             with suppress_code(ROLE_NOT_FOUND):
                 connection.change(level_database(server, level), {"dropRole": role})
+
+
+def drop_unused_roles(server: Server, connection: MongoDBConnection) -> list[str]:
+    """Drops the managed roles of the target's database that no user of the deployment has. Returns a sentence for each.
+
+    Another bot with another users' database may use such a role. So nothing is dropped where the bot may not see the users of all databases.
+    """
+    database = server.target.connect.database or urlsplit(server.url).path.lstrip("/")
+    with lock_of(server):
+        try:
+            users = connection.run("admin", {"usersInfo": {"forAllDBs": True}})["users"]
+            roles = connection.run(database, {"rolesInfo": 1})["roles"] if database else []
+        except OperationFailure as error:
+            if code(error) == NOT_ALLOWED:
+                return []
+            raise
+        held = {(role["role"], role["db"]) for user in users for role in user["roles"]}
+        unused = [
+            one["role"] for one in roles if MANAGED.fullmatch(one["role"]) and (one["role"], database) not in held
+        ]
+        return [_drop_role(connection, database, role) for role in unused]
+
+
+def _drop_role(connection: MongoDBConnection, database: str, role: str) -> str:
+    try:
+        with suppress_code(ROLE_NOT_FOUND):
+            connection.change(database, {"dropRole": role})
+    except OperationFailure as error:
+        return f"The unused role {role} of {database} was not dropped (error {code(error)})."
+    return f"Dropped the unused role {role} of {database}."

@@ -6,28 +6,42 @@ closes a client's socket. The socket of a dropped user stays open without rights
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from adapters.base import ServerDown
+from pymongo.errors import OperationFailure
+
+from adapters.base import AdapterError, Blocked, ServerDown
 from adapters.mongodb.connection import MongoDBConnection, Server
+from adapters.mongodb.errors import NOT_ALLOWED, code
 
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.02
+NAMED_AT_MOST, LONGEST_NAME = 5, 60
+"""Operations that an error names, and characters of a namespace in it."""
 
 
 def end_everywhere(server: Server, connection: MongoDBConnection, username: str) -> set[tuple[str, Any]]:
     """Ends what this dropped user runs, on each member once that member knows of the drop.
 
-    Returns the connections that showed the user, as (member, connection id). Raises ServerDown while a member is away or lags.
+    Returns the connections that showed the user, as (member, connection id). Raises ServerDown while a member is away or lags, once all other
+    members are done. A member that may not be asked for the user (viewUser) raises Rejected after the kill.
     """
-    seen = set[tuple[str, Any]]()
+    seen, errors = set[tuple[str, Any]](), list[AdapterError]()
     for opened in _members(server, connection):
-        with opened as member:
-            _await_drop(server, member, username)
-            _end(server, member, username, seen)
+        try:
+            with opened as member:
+                refused = _await_drop(server, member, username)
+                _end(server, member, username, seen)
+                if refused is not None:
+                    raise refused
+        except AdapterError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return seen
 
 
@@ -45,7 +59,7 @@ def current(server: Server, connection: MongoDBConnection, usernames: list[str])
     for opened in _members(server, connection):
         with opened as member:
             for row in operations(member, with_idle=True):
-                owners = {owner["user"] for owner in row.get("effectiveUsers", ()) if owner["db"] == server.users}
+                owners = {owner["user"] for owner in users_of(row) if owner["db"] == server.users}
                 client = str(row.get("client") or "").rpartition(":")[0]
                 found += [
                     (name, f"{member.where} {row.get('connectionId')}", client) for name in owners & set(usernames)
@@ -61,19 +75,25 @@ def _members(server: Server, connection: MongoDBConnection) -> Iterator[Abstract
     elif hello.members:
         yield from (server.member(address) for address in hello.members)
     else:
-        yield server.session()
+        yield server.session(to_end=True)
     yield from (server.replica(number) for number in range(len(server.replicas)))
 
 
-def _await_drop(server: Server, member: MongoDBConnection, username: str) -> None:
-    """Waits until this member knows of the drop: a member that lags still accepts commands of the user."""
-    if member.hello().is_router:
-        member.run("admin", {"invalidateUserCache": 1})
+def _await_drop(server: Server, member: MongoDBConnection, username: str) -> OperationFailure | None:
+    """Waits until this member knows of the drop: a member that lags still accepts commands of the user. Returns the error where the bot may not look."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while member.run(server.users, {"usersInfo": {"user": username, "db": server.users}})["users"]:
-        if time.monotonic() > deadline:
-            raise ServerDown(f"{member.where} has not received the drop of {username} yet")
-        time.sleep(PAUSE_SECONDS)
+    try:
+        if member.hello().is_router:
+            member.run("admin", {"invalidateUserCache": 1})
+        while member.run(server.users, {"usersInfo": {"user": username, "db": server.users}})["users"]:
+            if time.monotonic() > deadline:
+                raise ServerDown(f"{member.where} has not received the drop of {username} yet")
+            time.sleep(PAUSE_SECONDS)
+    except OperationFailure as error:
+        if code(error) != NOT_ALLOWED:
+            raise
+        return error
+    return None
 
 
 def _end(server: Server, member: MongoDBConnection, username: str, seen: set[tuple[str, Any]]) -> None:
@@ -88,10 +108,16 @@ def _end(server: Server, member: MongoDBConnection, username: str, seen: set[tup
         for row in running:
             member.run("admin", {"killOp": 1, "op": row["opid"]})
         if time.monotonic() > deadline:
-            raise ServerDown(
-                f"{len(running)} operations of {username} are killed and have not ended yet", is_ambiguous=True
-            )
+            raise _blocked(member, username, running)
         time.sleep(PAUSE_SECONDS)
+
+
+def _blocked(member: MongoDBConnection, username: str, running: list[dict[str, Any]]) -> Blocked:
+    """Names the operations that were killed and still run, and the statement that kills one again."""
+    named = [f"{row['opid']} ({row.get('op')} on {str(row.get('ns'))[:LONGEST_NAME]})" for row in running]
+    further = f" and {len(named) - NAMED_AT_MOST} more" if len(named) > NAMED_AT_MOST else ""
+    what = f"{len(named)} operations of {username} are killed and still run on {member.where}: {', '.join(named[:NAMED_AT_MOST])}{further}"
+    return Blocked(what, remedy=f"db.killOp({json.dumps(running[0]['opid'])})")
 
 
 def _of(server: Server, member: MongoDBConnection, username: str, *, with_idle: bool = False) -> list[dict[str, Any]]:
@@ -100,16 +126,19 @@ def _of(server: Server, member: MongoDBConnection, username: str, *, with_idle: 
     return [
         row
         for row in operations(member, with_idle=with_idle)
-        if owner in row.get("effectiveUsers", ()) and (with_idle or row.get("active"))
+        if owner in users_of(row) and (with_idle or row.get("active"))
     ]
 
 
+def users_of(row: dict[str, Any]) -> list[dict[str, str]]:
+    """The users in whose name the operation runs."""
+    return [{"user": str(one.get("user")), "db": str(one.get("db"))} for one in row.get("effectiveUsers") or ()]
+
+
 def operations(member: MongoDBConnection, *, with_idle: bool = False) -> list[dict[str, Any]]:
-    """All rows of ``$currentOp`` on this member. The first batch holds up to 16 MB; the rest is fetched."""
+    """All rows of ``$currentOp`` on this member.
+
+    The commands in the rows are not read, see UNREAD: an operation whose command cannot be read must be found and killed all the same.
+    """
     stage = {"$currentOp": {"allUsers": True, "idleConnections": with_idle}}
-    cursor = member.run("admin", {"aggregate": 1, "pipeline": [stage], "cursor": {"batchSize": 10_000}})["cursor"]
-    found = list(cursor["firstBatch"])
-    while cursor["id"]:
-        cursor = member.run("admin", {"getMore": cursor["id"], "collection": cursor["ns"].partition(".")[2]})["cursor"]
-        found += cursor["nextBatch"]
-    return found
+    return member.rows("admin", {"aggregate": 1, "pipeline": [stage]})

@@ -12,19 +12,13 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from adapters.base import (
-    AdapterError,
-    ForeignUser,
-    Level,
-    Rejected,
-    Removal,
-    ServerDown,
-    UserSpec,
-)
+from adapters.base import AdapterError, ForeignUser, Level, Rejected, Removal, ServerDown, UserSpec, WrongServer
+from adapters.level_state import LevelState
 from adapters.mongodb import sessions
-from adapters.mongodb.connection import MongoDBConnection, Server, as_utc
-from adapters.mongodb.errors import ROLE_NOT_FOUND, USER_EXISTS, USER_NOT_FOUND, code
+from adapters.mongodb.connection import UNMARKED, MongoDBConnection, Server, as_utc, identity
+from adapters.mongodb.errors import NOT_ALLOWED, ROLE_NOT_FOUND, USER_EXISTS, USER_NOT_FOUND, code, suppress_code
 from adapters.mongodb.levels import drop_unused_role, lock_of, managed_role, roles_of
+from adapters.mongodb.state import describe, mark_of
 from adapters.mongodb.supported import refuse_unsupported, refuse_without_authorization
 from adapters.usernames import username_pattern
 
@@ -43,8 +37,7 @@ class FoundUser:
 
 def from_document(document: dict[str, Any]) -> FoundUser:
     """Reads one user of ``usersInfo``. A mark that a person wrote by hand may hold anything."""
-    mark = (document.get("customData") or {}).get("dbaccess")
-    mark = mark if isinstance(mark, dict) else {}
+    mark = mark_of(document) or {}
     ledger, number, ends = mark.get("ledger"), mark.get("request"), mark.get("ends_at")
     return FoundUser(
         username=document["user"],
@@ -146,15 +139,15 @@ def set_expiry(server: Server, username: str, remaining: float) -> None:
         connection.change(server.users, {"updateUser": username, "customData": mark})
 
 
-def drop(server: Server, username: str, level: Level) -> Removal:
+def drop(server: Server, username: str, level: Level, before: LevelState | None = None) -> Removal:
     """Drops the user, ends what it runs, and reads back. A repeated call after a crash at any point finishes the work."""
     _refuse_other_names(server, username)
-    with server.session() as connection:
-        is_there = find(server, connection, username, unmarked_too=True) is not None
+    with server.session(to_end=True) as connection:
+        is_there = _check_marks(server, connection, username)
         if is_there:
             _drop_user(server, connection, username)
         seen = sessions.end_everywhere(server, connection, username)
-        notes = (IDLE_SOCKETS, *_drop_managed_role(server, connection, level))
+        notes = (IDLE_SOCKETS, *_drop_managed_role(server, connection, level), *_changes(server, level, before))
         if find(server, connection, username, unmarked_too=True) is not None:
             raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)
         return Removal(
@@ -165,6 +158,35 @@ def drop(server: Server, username: str, level: Level) -> Removal:
             read_back_at=connection.hello().now,
             notes=notes,
         )
+
+
+def _check_marks(server: Server, connection: MongoDBConnection, username: str) -> bool:
+    """Whether the user is there, or may be: a mark that the bot may not read delays nothing.
+
+    Raises ForeignUser for a user of another ledger, and WrongServer for another server. A server without a mark is the right one if it has
+    the user with the mark of this ledger.
+    """
+    is_there, user = True, None
+    with suppress_code(NOT_ALLOWED):
+        user = find(server, connection, username, unmarked_too=True)
+        is_there = user is not None
+    expected, found = server.target.identity, None
+    with suppress_code(NOT_ALLOWED):
+        found = identity(connection, server.users)
+    is_lost = found == UNMARKED and user is not None and user.ledger == server.target.ledger
+    if expected is not None and found not in (None, expected) and not is_lost:
+        raise WrongServer(expected=expected, found=str(found))
+    return is_there
+
+
+def _changes(server: Server, level: Level, before: LevelState | None) -> tuple[str, ...]:
+    """What differs from the state before the grant. An error is a note: the user is gone already."""
+    if before is None:
+        return ()
+    try:
+        return before.differences(describe(server, level))
+    except AdapterError as error:
+        return (f"Whether anything else changed while the grant was live is not known: {error}",)
 
 
 def _drop_user(server: Server, connection: MongoDBConnection, username: str) -> None:

@@ -10,21 +10,18 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import ClassVar, NamedTuple
-
-from redis.exceptions import ResponseError
+from typing import ClassVar
 
 from adapters.base import (
     Activity,
     AdapterError,
+    Blocked,
     Endpoint,
     Enforced,
-    Finding,
     ForeignUser,
     Health,
     Level,
@@ -37,39 +34,30 @@ from adapters.base import (
     WrongServer,
 )
 from adapters.level_state import LevelState
-from adapters.redis.findings import (
-    fatal,
-    level_findings,
-    right_findings,
-    server_findings,
-    server_version,
-    unsupported_version,
-)
+from adapters.redis.end import Ended, Ending, end_user
+from adapters.redis.findings import NodeReport, fatal, node_report, refuse_unsupported, several_servers
 from adapters.redis.levels import rules_of
-from adapters.redis.nodes import Login, Node, Session
+from adapters.redis.links import Sighting, sightings
+from adapters.redis.login import Login, database_of, to_endpoint
+from adapters.redis.nodes import Node
+from adapters.redis.session import Session
+from adapters.redis.state import node_facts
 from adapters.redis.users import (
     OPEN_DEFAULT,
-    SERVER_USER,
     UNSAVED_PREFIX,
-    delete_user,
     find_marks,
     get_user,
     is_open,
+    mark_rule,
     mark_server,
     password_rule,
+    refuse_other_names,
     server_mark,
     to_activity,
     to_managed_user,
+    unmarked,
 )
 from adapters.usernames import username_pattern
-
-
-class NodeReport(NamedTuple):
-    """The findings of ``check`` on one node. ``mark`` is the node's identity, None where it has none or it was not read."""
-
-    version: str
-    mark: str | None
-    findings: tuple[Finding, ...]
 
 
 class Redis:
@@ -92,7 +80,7 @@ class Redis:
         for number, node in enumerate(self.nodes):
             try:
                 with node.session() as session:
-                    reports.append(self._check_node(session, number, levels if number == 0 else ()))
+                    reports.append(self._report(session, number, levels if number == 0 else ()))
             except AdapterError as error:
                 if number == 0:
                     raise
@@ -105,21 +93,14 @@ class Redis:
             findings=tuple(dict.fromkeys(finding for one in reports for finding in one.findings)),
         )
 
-    def _check_node(self, session: Session, number: int, levels: Sequence[Level]) -> NodeReport:
-        """The version is checked first, then the bot's rights: a server that fails one of them cannot be checked further."""
-        try:
-            too_old, version = unsupported_version(session), str(server_version(session.info("server")))
-        except ResponseError:  # INFO is not allowed or disabled, which the findings about rights say
-            too_old, version = None, self.label
-        if too_old is not None:
-            return NodeReport(version, None, (too_old,))
-        found = list(right_findings(session))
-        if any(f.is_fatal for f in found):
-            return NodeReport(version, None, tuple(found))
-        self._check_identity(session, number)
-        found += server_findings(session, self.nodes)
-        found += [finding for level in levels for finding in level_findings(session, level, self._database)]
-        return NodeReport(version, server_mark(session), tuple(found))
+    def _report(self, session: Session, number: int, levels: Sequence[Level]) -> NodeReport:
+        def confirm() -> None:
+            self._check_identity(session, number)
+
+        def database(level: Level) -> str:
+            return database_of(self.target, self.nodes[0], level)
+
+        return node_report(session, self.nodes, levels, database=database, confirm_identity=confirm)
 
     def identity(self) -> str:
         """One random string for each node, joined by commas. It is the mark of a user ``dbaccess_server``, which cannot log in and has no rights.
@@ -133,29 +114,42 @@ class Redis:
             return ",".join(server_mark(session) or self._mark_new_server(session) for session in sessions)
 
     def _mark_new_server(self, session: Session) -> str:
-        _refuse_unsupported(session)
+        refuse_unsupported(session)
         return mark_server(session)
 
-    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
-        """Empty: nothing is described yet."""
-        return LevelState()
+    def level_state(self, level: Level) -> LevelState:
+        """See ``state``: the same for every level, on all nodes."""
+        del level
+        pattern = username_pattern(self.target.prefix)
+        with ExitStack() as stack:
+            sessions = [stack.enter_context(node.session()) for node in self.nodes]
+            return LevelState.of(fact for session in sessions for fact in node_facts(session, pattern))
 
     def create_user(self, spec: UserSpec) -> None:
         """Creates the user on every node, or after an error on some. On each node one atomic statement sets all of the user."""
         rules = rules_of(spec.level)
         with self._all_nodes() as sessions:
             for session in sessions:
-                _refuse_unsupported(session)
+                refuse_unsupported(session)
                 self._find_user(session, spec.username)
                 if is_open(session):
                     raise Rejected(OPEN_DEFAULT[0], remedy=OPEN_DEFAULT[1])
+                if (finding := several_servers(session)) is not None:
+                    raise Rejected(finding.what, remedy=finding.remedy)
                 session.call("CLIENT", "LIST", "ID", "1")  # a user whose end could not be proven is not created
             for session in sessions:
                 mark = self._mark_rule(session, spec.request_id, spec.remaining)
                 rights = ("reset", "on", password_rule(spec.password), *rules, mark)
                 session.call("ACL", "SETUSER", spec.username, *rights)
+                self._note_seen(session, spec.username)
             for session in sessions:
                 session.save()
+                session.link.is_wanted = True
+
+    def _note_seen(self, session: Session, username: str) -> None:
+        """A later end of this user need not read its mark first, see ``end``."""
+        if session.link.server is not None:
+            sightings.add(Sighting(self.target.ledger, session.link.server, username))
 
     def set_password(self, username: str, password: str) -> None:
         """Sends a hash of the password. It is saved, so that a restart does not bring the old password back."""
@@ -165,29 +159,46 @@ class Redis:
         """Adds a mark with the new end. The last mark is the valid one."""
         self._update_user(username, lambda session, user: (self._mark_rule(session, user.request_id or 0, remaining),))
 
-    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - a Redis user leaves nothing that depends on its level
-        """Drops the user on every node that answers. Errors of the other nodes are raised at the end. The server's version does not matter."""
-        was_absent, ended, errors, read_back_at = True, 0, list[AdapterError](), datetime.now(UTC)
-        for number, node in enumerate(self.nodes):
-            try:
-                with node.session(ends_scripts=True) as session:
-                    self._check_identity(session, number)
-                    is_there = self._find_user(session, username, to_end=True) is not None
-                    ended += len(delete_user(session, username))
-                    session.save()
-                    was_absent = was_absent and not is_there
-                    now = session.now()
-                    read_back_at = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
-            except AdapterError as error:
-                errors.append(error)
-        if errors:
-            raise max(errors, key=lambda e: (isinstance(e, ForeignUser), isinstance(e, Rejected)))
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
+        """Drops the user on all nodes at once, and on every node that answers. Errors of the others are raised at the end. The server's version does not matter."""
+        refuse_other_names(self.target.prefix, username)
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            outcomes = list(pool.map(lambda number: self._drop_on(number, username), range(len(self.nodes))))
+        if errors := [outcome for outcome in outcomes if isinstance(outcome, AdapterError)]:
+            raise max(
+                errors, key=lambda e: (isinstance(e, ForeignUser), isinstance(e, Rejected), isinstance(e, Blocked))
+            )
+        ends = [outcome for outcome in outcomes if not isinstance(outcome, AdapterError)]
         return Removal(
-            was_absent=was_absent, sessions_ended=ended, left_behind=(), left_with=None, read_back_at=read_back_at
+            was_absent=not any(ended.was_there for ended, _ in ends),
+            sessions_ended=sum(ended.sessions for ended, _ in ends),
+            left_behind=(),
+            left_with=None,
+            read_back_at=min(at for _, at in ends),
+            notes=self._changes(level, before),
         )
 
+    def _drop_on(self, number: int, username: str) -> tuple[Ended, datetime] | AdapterError:
+        """The result on one node and the node's clock afterwards, or the error there."""
+        try:
+            with self.nodes[number].session(to_end=True) as session:
+                ended = end_user(session, Ending(username, self.target.ledger, self._expected_mark(number)))
+                now = session.now()
+                return ended, datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
+        except AdapterError as error:
+            return error
+
+    def _changes(self, level: Level, before: LevelState | None) -> tuple[str, ...]:
+        """What differs from the state before the grant. An error is a note: the user is gone already."""
+        if before is None:
+            return ()
+        try:
+            return before.differences(self.level_state(level))
+        except AdapterError as error:
+            return (f"Whether anything else changed while the grant was live is not known: {error}",)
+
     def drop_leftovers(self) -> list[str]:
-        """Nothing: no leftovers are dropped yet."""
+        """Nothing: a Redis user leaves keys alone, which have no owners."""
         return []
 
     def list_users(self) -> list[ManagedUser]:
@@ -199,43 +210,26 @@ class Redis:
                     user = get_user(session, name)
                     if user is not None and (name not in found or found[name].ledger != self.target.ledger):
                         found[name] = to_managed_user(name, user)
+                        if found[name].ledger == self.target.ledger:
+                            self._note_seen(session, name)
+                session.link.is_wanted = True
         return [found[name] for name in sorted(found)]
 
     def activity(self, usernames: Sequence[str]) -> list[Activity]:
         """The connections on all nodes. Redis does not count commands per user."""
         with self._all_nodes() as sessions:
             rows = [row for session in sessions for row in session.clients()]
-        return [to_activity(name, [row["addr"] for row in rows if row.get("user") == name]) for name in usernames]
+        return [
+            to_activity(name, [row.get("addr", "") for row in rows if row.get("user") == name]) for name in usernames
+        ]
 
     def endpoint(self, level: Level) -> Endpoint:
         """The command prompts for the password, because every user of the machine could read it in the process list."""
-        connect, node = self.target.connect, self.nodes[0]
-        host, port, database = connect.host or node.host, connect.port or node.port, self._database(level)
-        tls = connect.tls or self.target.tls.mode
-        arguments = ["redis-cli", "--user", "{username}", "-h", shlex.quote(host), "-p", str(port)]
-        arguments += ["-n", database] if database != "0" else []
-        if tls not in ("disable", "prefer") or (connect.tls is None and node.is_tls):
-            arguments += ["--tls", *self._tls_options(tls)]
-        command = " ".join([*arguments, "--askpass"])
-        return Endpoint(
-            host=host, port=port, database=database, tls=tls, note=connect.note, engine=self.label, command=command
-        )
+        return to_endpoint(self.target, self.nodes[0], level, label=self.label)
 
     def login(self, username: str, password: str, level: Level) -> Login:
         """A login on the node of the admin URL."""
-        return Login(self.nodes[0], username, password, database=int(self._database(level)))
-
-    def _tls_options(self, tls: str) -> tuple[str, ...]:
-        """redis-cli checks who signed the certificate, but not for which host."""
-        if self.target.tls.ca:
-            return "--cacert", shlex.quote(self.target.tls.ca)
-        return () if tls.startswith("verify") else ("--insecure",)
-
-    def _database(self, level: Level) -> str:
-        database = level.database or self.target.connect.database or self.nodes[0].database
-        if not re.fullmatch(r"[0-9]{1,5}", database):
-            raise Rejected(f"{database!r} is no database of Redis", remedy="they are numbers; leave it out for 0")
-        return database
+        return Login(self.nodes[0], username, password, database=int(database_of(self.target, self.nodes[0], level)))
 
     @contextmanager
     def _all_nodes(self) -> Iterator[list[Session]]:
@@ -248,41 +242,32 @@ class Redis:
 
     def _check_identity(self, session: Session, number: int) -> None:
         """Raise WrongServer unless the node has the mark that the grant has frozen. A node that saves nothing gets its lost mark back."""
-        if self.target.identity is None:
+        expected, found = self._expected_mark(number), server_mark(session)
+        if expected is None:
             return
-        marks = self.target.identity.split(",")
-        expected = marks[number] if len(marks) == len(self.nodes) else self.target.identity
-        found = server_mark(session)
         if found is None and expected.startswith(UNSAVED_PREFIX):
             mark_server(session, expected)
-        elif found is None:
-            statement = f"ACL SETUSER {SERVER_USER} off (~dbaccess:server={expected})"
-            hint = f"without a mark (if it is the same server, mark it again: {statement})"
-            raise WrongServer(expected=expected, found=hint)
         elif found != expected:
-            raise WrongServer(expected=expected, found=found)
+            raise WrongServer(expected=expected, found=found or unmarked(expected))
 
-    def _find_user(self, session: Session, username: str, *, to_end: bool = False) -> ManagedUser | None:
-        """The user, or None where it is absent. Raises ForeignUser for the mark of another ledger, and unless ``to_end`` for a user without a mark."""
-        if not username_pattern(self.target.prefix).fullmatch(username):
-            remedy = f"{self.target.prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
-            raise Rejected("that is no name of a temporary user", remedy=remedy)
+    def _expected_mark(self, number: int) -> str | None:
+        """The mark of one node in the identity that the grant has frozen; None before START."""
+        if self.target.identity is None:
+            return None
+        marks = self.target.identity.split(",")
+        return marks[number] if len(marks) == len(self.nodes) else self.target.identity
+
+    def _find_user(self, session: Session, username: str) -> ManagedUser | None:
+        """The user, or None where it is absent. Raises ForeignUser for a user with the mark of another ledger or without a mark."""
+        refuse_other_names(self.target.prefix, username)
         user = get_user(session, username)
         found = to_managed_user(username, user) if user is not None else None
-        is_lost = found is not None and found.ledger is None and to_end
-        if found is not None and found.ledger != self.target.ledger and not is_lost:
+        if found is not None and found.ledger != self.target.ledger:
             raise ForeignUser(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
         return found
 
     def _mark_rule(self, session: Session, request_id: int, remaining: float) -> str:
-        """The selector that marks a user. Its end is the server's clock plus ``remaining`` seconds, as whole seconds since 1970."""
-        now = session.now()
-        if now is None:
-            raise Rejected(
-                f"{session.node} does not report its clock", remedy="Redis 7.0 or later, or Valkey 8 or later"
-            )
-        until = max(0, int(now + remaining))
-        return f"(~dbaccess:ledger={self.target.ledger}:request={request_id}:until={until})"
+        return mark_rule(session, self.target.ledger, request_id, remaining)
 
     def _update_user(self, username: str, rules: Callable[[Session, ManagedUser], tuple[str, ...]]) -> None:
         """Set ``rules`` on every node. ``SETUSER`` creates an absent user: if the user was dropped meanwhile, the new one is deleted and Rejected is raised."""
@@ -302,8 +287,3 @@ class Redis:
         if found is None:
             raise Rejected(f"there is no user {username} on {session.node}")
         return found
-
-
-def _refuse_unsupported(session: Session) -> None:
-    if (finding := unsupported_version(session)) is not None:
-        raise Rejected(finding.what, remedy=finding.remedy)

@@ -11,7 +11,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from adapters.base import Finding, Level, Rejected
 from adapters.redis.levels import rules_of
-from adapters.redis.nodes import Node, Session
+from adapters.redis.nodes import Node
+from adapters.redis.session import Session
 from adapters.redis.users import OPEN_DEFAULT, SERVER_USER, get_user, is_open, server_mark, to_dict
 
 OLDEST_SUPPORTED = {"Redis": 7, "Valkey": 8}
@@ -50,6 +51,38 @@ class ServerVersion(NamedTuple):
         return major is not None and int(major[0]) >= OLDEST_SUPPORTED[self.product]
 
 
+class NodeReport(NamedTuple):
+    """The findings of ``check`` on one node. ``mark`` is the node's identity, None where it has none or it was not read."""
+
+    version: str
+    mark: str | None
+    findings: tuple[Finding, ...]
+
+
+def node_report(
+    session: Session,
+    nodes: Sequence[Node],
+    levels: Sequence[Level],
+    *,
+    database: Callable[[Level], str],
+    confirm_identity: Callable[[], None],
+) -> NodeReport:
+    """The version is checked first, then the bot's rights: a server that fails one of them cannot be checked further."""
+    try:
+        too_old, version = unsupported_version(session), str(server_version(session.info("server")))
+    except ResponseError:  # INFO is not allowed or disabled, which the findings about rights say
+        too_old, version = None, "Redis"
+    if too_old is not None:
+        return NodeReport(version, None, (too_old,))
+    found = list(right_findings(session))
+    if any(f.is_fatal for f in found):
+        return NodeReport(version, None, tuple(found))
+    confirm_identity()
+    found += server_findings(session, nodes)
+    found += [finding for level in levels for finding in level_findings(session, level, database)]
+    return NodeReport(version, server_mark(session), tuple(found))
+
+
 def server_version(server: Mapping[str, str]) -> ServerVersion:
     """From the section ``server`` of ``INFO``. Valkey also reports a ``redis_version``, which is the version it is compatible with."""
     compatible = server.get("redis_version", "of unknown version")
@@ -68,6 +101,12 @@ def unsupported_version(session: Session) -> Finding | None:
         f"{session.node} runs {version}, which is too old for new users; users that are already there are still ended"
     )
     return fatal(what, f"upgrade it to {oldest}")
+
+
+def refuse_unsupported(session: Session) -> None:
+    """Raise Rejected on a server that is too old for new users."""
+    if (finding := unsupported_version(session)) is not None:
+        raise Rejected(finding.what, remedy=finding.remedy)
 
 
 def right_findings(session: Session) -> Iterator[Finding]:
@@ -99,6 +138,8 @@ def server_findings(session: Session, nodes: Sequence[Node]) -> Iterator[Finding
     node, server = session.node, session.info("server")
     if server.get("redis_mode", server.get("server_mode")) == "sentinel":
         yield fatal(f"{node} is a Sentinel and holds no data", "name the servers it watches in admin_url and replicas")
+    if (balanced := several_servers(session)) is not None:
+        yield balanced
     if is_open(session):
         yield fatal(f"{node}: {OPEN_DEFAULT[0]}", OPEN_DEFAULT[1])
     else:
@@ -118,6 +159,20 @@ def server_findings(session: Session, nodes: Sequence[Node]) -> Iterator[Finding
         what = f"{node} is a replica and takes no writes, whatever a level says"
         yield warning(what, "name the primary in admin_url and this one under replicas")
     yield from unlisted_nodes(session, nodes)
+
+
+def several_servers(session: Session) -> Finding | None:
+    """The finding for an address behind which a balancer or a proxy changes between servers, or None.
+
+    A second connection must reach the process that answers this one.
+    """
+    first = session.info("server").get("run_id")
+    with session.node.session() as other:
+        second = other.info("server").get("run_id")
+    if first == second:
+        return None
+    what = f"two connections to {session.node} reached two servers ({first} and {second}): a user would be on one of them only"
+    return fatal(what, "name the address of each server itself, in admin_url and replicas")
 
 
 def unlisted_nodes(session: Session, nodes: Sequence[Node]) -> Iterator[Finding]:

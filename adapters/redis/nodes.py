@@ -1,16 +1,15 @@
-"""Connections to the nodes: ``Node`` is an address with a login, ``Session`` a connection of the bot, ``Login`` one of a temporary user.
+"""The nodes: ``Node`` is an address with the bot's login.
 
-Each use opens a connection of its own to each node. The driver's cluster client is not used, because it sends ``ACL`` commands to one node
-only. Every driver error that leaves this module is an ``AdapterError`` without a secret in it.
+Each use opens a connection of its own to each node, where the node lets one in. The driver's cluster client is not used, because it sends
+``ACL`` commands to one node only. Every driver error that leaves this module is an ``AdapterError`` without a secret in it.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -18,20 +17,34 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry
 
-from adapters.base import AdapterError, LoginRefused, Rejected, ServerDown, Tls
+from adapters.base import AdapterError, Rejected, ServerDown, Tls, WrongServer
+from adapters.redis.links import Link, held_links
+from adapters.redis.session import Session
 from adapters.usernames import scrub
 
 DEFAULT_PORT = 6379
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 8
 """Time limit for one answer. It is above 5 seconds, because a server that runs a script answers ``BUSY`` only after 5 seconds."""
-SOCKET_OPTIONS = {option: ANSWER_SECONDS * 1000 for option in [getattr(socket, "TCP_USER_TIMEOUT", None)] if option}
-"""In milliseconds. After this time the kernel no longer resends a command that the network lost, so the command has run by then or never will."""
-DROP_SECONDS = 20.0
-"""How long one drop tries to end the sessions on a node and the scripts that block it."""
-SCRIPT_PAUSE_SECONDS = 0.02
+HURRY_SECONDS = 1.0
+"""How long an end waits for a new connection before it uses the held one."""
+DROP_SECONDS = 60.0
+"""How long an end waits for one answer of a node, and how long it tries to end the sessions and the scripts there. Above one long command."""
+KERNEL_OPTIONS = {
+    "TCP_USER_TIMEOUT": ANSWER_SECONDS * 1000,
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 3,
+}
+"""By the first, in milliseconds, the kernel stops to resend a command that the network lost: it has run by then or never will.
+The others find out that a held connection is dead."""
+SOCKET_OPTIONS = {getattr(socket, name): value for name, value in KERNEL_OPTIONS.items() if hasattr(socket, name)}
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+"""Errors while an unexpected answer is read."""
 REFUSED_CONNECTION = re.compile(
     r"^DENIED|protected mode|\[SSL: (?!UNEXPECTED_EOF)|certificate|No such file or directory"
 )
@@ -85,8 +98,11 @@ class Node:
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
-    def connection(self, user: str, password: str, database: int = 0) -> Any:
-        """A driver connection that is not open yet. The driver retries nothing, because a ``SETUSER`` whose answer was lost has run."""
+    def connection(self, user: str, password: str, database: int = 0, *, is_bot: bool = False) -> Any:
+        """A driver connection that is not open yet. The driver retries nothing, because a ``SETUSER`` whose answer was lost has run.
+
+        With ``is_bot`` the driver does not log in: ``_open`` does, so that a connection outlives a time-out.
+        """
         settings: dict[str, Any] = {
             "host": self.host,
             "port": self.port,
@@ -101,6 +117,7 @@ class Node:
             "driver_info": None,
             "decode_responses": True,
             "encoding_errors": "replace",
+            "redis_connect_func": start_unauthenticated if is_bot else None,
         }
         driver: Any = SSLConnection if self.is_tls else Connection
         if self.is_tls:
@@ -111,21 +128,86 @@ class Node:
         return driver(**settings)
 
     @contextmanager
-    def session(self, *, ends_scripts: bool = False) -> Iterator[Session]:
-        """A connection of the bot. With ``ends_scripts`` its commands end a script that blocks the server. Raises only AdapterError."""
+    def session(self, *, to_end: bool = False) -> Iterator[Session]:
+        """A connection of the bot. Raises only AdapterError.
+
+        With ``to_end`` it may be the held connection, its commands end a script that blocks the server, and it waits longer for an answer.
+        """
         if self.error is not None:
             raise self.error
-        connection = self.connection(self.user, self.password)
+        with self._translated(), self._lent(to_end=to_end) as link:
+            yield Session(self, link, patience=patience_of(to_end=to_end), to_end=to_end)
+
+    @contextmanager
+    def _lent(self, *, to_end: bool) -> Iterator[Link]:
+        """A connection that has logged in. It is held afterwards if it was held before, if the verb wants it, or if an end waits for its answers."""
+        link, was_held = self._open(to_end=to_end)
+        is_usable = True
         try:
-            connection.connect()
-            yield Session(self, connection, ends_scripts=ends_scripts)
+            yield link
+        except BaseException as error:
+            link.is_wanted = link.is_wanted or (to_end and link.owed > 0)
+            is_usable = isinstance(error, AdapterError | ResponseError | TimedOut) and not isinstance(
+                error, WrongServer
+            )
+            raise
+        finally:
+            kept = link if is_usable and link.driver.is_connected and (was_held or link.is_wanted) else None
+            if was_held:
+                held_links.give_back(self, kept)
+            elif kept is not None:
+                held_links.hold(self, kept)
+            if kept is None:
+                link.close()
+
+    def _open(self, *, to_end: bool) -> tuple[Link, bool]:
+        """A new connection, and False. The held connection, and True, where a new one is refused, or where an end has to wait for it."""
+        link, patience = Link(self.connection(self.user, self.password, is_bot=True)), patience_of(to_end=to_end)
+        try:
+            link.driver.connect()
+            link.send([("AUTH", self.user, self.password)])
+            link.read_login(HURRY_SECONDS if to_end else patience)
+        except AuthenticationError:
+            link.close()
+            raise
+        except (TimedOut, NoConnection, OSError) as error:
+            is_slow = isinstance(error, TimedOut)
+            held = held_links.take(self, wait_seconds=0 if is_slow else patience) if to_end or not is_slow else None
+            if held is not None or not (to_end and link.owed):
+                link.close()
+            if held is not None:
+                return held, True
+            if not (to_end and link.owed):
+                raise
+            self._wait_for_login(link, patience)
+        return link, False
+
+    def _wait_for_login(self, link: Link, patience: float) -> None:
+        """The connection is held where the answer does not come in time. The next end goes on waiting for it."""
+        try:
+            link.read_login(patience)
+        except TimedOut:
+            held_links.hold(self, link)
+            raise
+        except BaseException:
+            link.close()
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of the driver, and of an answer that cannot be read, become AdapterError."""
+        unreadable = None
+        try:
+            yield
         except (RedisError, OSError) as error:
             text = scrub(" ".join(str(error).split()), self.password)
             error.args = (text,)  # a caller may log the driver's error, which is the context of the AdapterError
             vars(error).update({k: scrub(v, self.password) for k, v in vars(error).items() if isinstance(v, str)})
             raise self._translate(error, text) from None
-        finally:
-            connection.disconnect()
+        except UNREADABLE as error:
+            unreadable = type(error).__name__
+        if unreadable is not None:  # raised here, so that it has no context: an error of decoding contains the text
+            raise ServerDown(f"an answer of {self} could not be read ({unreadable})", is_ambiguous=True)
 
     def _translate(self, error: Exception, text: str) -> AdapterError:
         """``text`` is the driver's message without secrets."""
@@ -142,121 +224,17 @@ class Node:
             return Rejected(f"{self}: {text}")
         hint = "; it may not speak TLS on this port" if self.is_tls and "Timeout connecting" in text else ""
         if "max number of clients" in text:
-            hint = "; to make room, run CONFIG SET maxclients over a connection that is still open"
+            hint = (
+                "; to make room, run CONFIG SET maxclients over a connection that is still open, or restart the server"
+            )
         return ServerDown(f"{self}: {text}{hint}", is_ambiguous=True)
 
 
-class Session:
-    """An open connection of the bot to one node."""
-
-    def __init__(self, node: Node, connection: Any, *, ends_scripts: bool) -> None:
-        self.node = node
-        self._connection = connection
-        self._ends_scripts = ends_scripts
-        self._deadline = time.monotonic() + DROP_SECONDS
-
-    def call(self, *arguments: str) -> Any:
-        """Send one command and return the answer.
-
-        A server that runs a script does nothing else meanwhile. With ``ends_scripts`` the script is killed and the command sent again.
-        """
-        while True:
-            try:
-                return self._send(*arguments)
-            except ResponseError as error:
-                is_busy = str(error).startswith("BUSY ")
-                if not (is_busy and self._ends_scripts and time.monotonic() < self._deadline):
-                    raise
-            self._kill_script()
-
-    def _send(self, *arguments: str) -> Any:
-        self._connection.send_command(*arguments)
-        return self._connection.read_response()
-
-    def _kill_script(self) -> None:
-        for kind in ("SCRIPT", "FUNCTION"):
-            try:
-                self._send(kind, "KILL")
-            except NoPermissionError:
-                remedy = f"ACL SETUSER {self.node.user} +script|kill +function|kill"
-                raise ServerDown(f"{self.node} is busy with a script that the bot may not end; {remedy}") from None
-            except ResponseError as error:
-                if str(error).startswith("UNKILLABLE"):
-                    what = (
-                        "is busy with a script that has written; until the script is over, only SHUTDOWN NOSAVE ends it"
-                    )
-                    raise ServerDown(f"{self.node} {what}") from None
-            else:
-                return
-        time.sleep(SCRIPT_PAUSE_SECONDS)
-
-    def clients(self) -> list[dict[str, str]]:
-        """The connections of this node, a row of ``CLIENT LIST`` each."""
-        lines = str(self.call("CLIENT", "LIST")).splitlines()
-        return [dict(part.partition("=")[::2] for part in line.split(" ")) for line in lines if line]
-
-    def info(self, section: str) -> dict[str, str]:
-        """One section of ``INFO``."""
-        lines = str(self.call("INFO", section)).splitlines()
-        return dict(line.partition(":")[::2] for line in lines if ":" in line)
-
-    def now(self) -> float | None:
-        """The server's clock in seconds since 1970, or None where the server does not report it (Redis 6)."""
-        microseconds = self.info("server").get("server_time_usec")
-        return None if microseconds is None else int(microseconds) / 1e6
-
-    def save(self) -> bool:
-        """Save the users to the server's ACL file or configuration file. A user that is still in the file returns at a restart.
-
-        Returns False where the server has neither file. Raises ServerDown where the file could not be written.
-        """
-        try:
-            self.call("ACL", "SAVE")
-        except ResponseError as error:
-            if "not configured to use an ACL file" not in str(error):
-                raise self._save_error(error) from None
-        else:
-            return True
-        try:
-            self.call("CONFIG", "REWRITE")
-        except ResponseError as error:
-            if "without a config file" not in str(error):
-                raise self._save_error(error) from None
-            return False
-        return True
-
-    def _save_error(self, error: ResponseError) -> Exception:
-        if isinstance(error, NoPermissionError) or str(error).startswith(("BUSY", "LOADING")):
-            return error
-        what = f"{self.node} could not save its users, and a restart would bring back those in its file"
-        return ServerDown(f"{what}: {error}", is_ambiguous=True)
+def patience_of(*, to_end: bool) -> float:
+    """The time limit for one answer, in seconds."""
+    return DROP_SECONDS if to_end else ANSWER_SECONDS
 
 
-class Login:
-    """Implements ``adapters.base.Login``. A login that has ended once stays ended, although the driver could log in again."""
-
-    def __init__(self, node: Node, username: str, password: str, *, database: int) -> None:
-        self._connection = node.connection(username, password, database)
-        self._is_alive = True
-        try:
-            self._connection.connect()
-        except (AuthenticationError, AuthorizationError) as error:
-            self.close()
-            raise LoginRefused(scrub(str(error), password)) from None
-        except (RedisError, OSError) as error:
-            self.close()
-            raise ServerDown(f"no login as {username}: {scrub(str(error), password)}") from None
-
-    def is_alive(self) -> bool:
-        if self._is_alive:
-            try:
-                self._connection.send_command("PING", check_health=False)
-                self._connection.read_response()
-            except (RedisError, OSError):
-                self.close()
-        return self._is_alive
-
-    def close(self) -> None:
-        self._is_alive = False
-        with suppress(RedisError, OSError):
-            self._connection.disconnect()
+def start_unauthenticated(driver: Any) -> None:
+    """Prepares the driver to read answers, as it does before its own login."""
+    driver._parser.on_connect(driver)  # noqa: SLF001 - the driver offers this only together with its own login

@@ -1,4 +1,4 @@
-"""ACL users on one node: their marks, the mark of the node itself, and how a user is deleted.
+"""ACL users on one node, their marks, and the mark of the node itself.
 
 A mark is a selector without commands (``(~dbaccess:ledger=…)``). It grants nothing, and it survives ``ACL SAVE``, ``CONFIG REWRITE``,
 ``ACL LOAD`` and ``resetpass``. A user cannot change its own mark, because no level includes ``ACL SETUSER``.
@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from redis.exceptions import ResponseError
-
-from adapters.base import Activity, ManagedUser, ServerDown
-from adapters.redis.nodes import DROP_SECONDS, Session
+from adapters.base import Activity, ManagedUser, Rejected
+from adapters.redis.session import Session
+from adapters.usernames import username_pattern
 
 USER_MARK = re.compile(r"~dbaccess:ledger=([a-z0-9]+):request=([0-9]{1,18}):until=([0-9]{1,11})")
 SERVER_USER = "dbaccess_server"
 SERVER_MARK = re.compile(r"~dbaccess:server=([a-z0-9-]+)")
 UNSAVED_PREFIX = "unkept-"
 """Start of the identity of a node that saves its users nowhere. The string is stored in ledgers."""
-FIRST_PAUSE_SECONDS = 0.01
-LONGEST_PAUSE_SECONDS = 0.2
 
 AclUser = dict[str, Any]
 """The answer of ``ACL GETUSER`` as a dictionary."""
@@ -34,6 +30,21 @@ AclUser = dict[str, Any]
 def password_rule(password: str) -> str:
     """The ``#<hash>`` rule of ``ACL SETUSER``. The server stores the same SHA-256 without a salt, so a password must be long and random."""
     return "#" + hashlib.sha256(password.encode()).hexdigest()
+
+
+def refuse_other_names(prefix: str, username: str) -> None:
+    """Raise Rejected for a name that dbaccess does not make."""
+    if not username_pattern(prefix).fullmatch(username):
+        remedy = f"{prefix}<request>_<who>_<4 of the key>, at most 32 of a-z, 0-9 and _"
+        raise Rejected("that is no name of a temporary user", remedy=remedy)
+
+
+def mark_rule(session: Session, ledger: str, request_id: int, remaining: float) -> str:
+    """The selector that marks a user. Its end is the server's clock plus ``remaining`` seconds, as whole seconds since 1970."""
+    now = session.now()
+    if now is None:
+        raise Rejected(f"{session.node} does not report its clock", remedy="Redis 7.0 or later, or Valkey 8 or later")
+    return f"(~dbaccess:ledger={ledger}:request={request_id}:until={max(0, int(now + remaining))})"
 
 
 def get_user(session: Session, username: str) -> AclUser | None:
@@ -47,8 +58,8 @@ def find_marks(user: AclUser, pattern: re.Pattern[str] = USER_MARK) -> list[re.M
 
     The last mark of a user is the valid one (``set_expiry`` adds one); of a server's marks it is the first.
     """
-    bare = [s for s in map(to_dict, user.get("selectors") or ()) if s["commands"] == "-@all"]
-    return [found for s in bare if (found := pattern.fullmatch(str(s["keys"])))]
+    bare = [s for s in map(to_dict, user.get("selectors") or ()) if s.get("commands") == "-@all"]
+    return [found for s in bare if (found := pattern.fullmatch(str(s.get("keys"))))]
 
 
 def to_managed_user(username: str, user: AclUser) -> ManagedUser:
@@ -68,42 +79,22 @@ def to_activity(username: str, addresses: Sequence[str]) -> Activity:
     return Activity(username=username, sessions=len(addresses), clients=tuple(sorted(hosts)))
 
 
-def delete_user(session: Session, username: str) -> set[tuple[str, str]]:
-    """Delete the user, then read back until the user and all its sessions are gone.
-
-    ``ACL DELUSER`` ends the login, the rights and every session in one step. A session that is still listed is killed by its id.
-    Deleting an absent user is no error.
-
-    Returns the sessions that were ended, as (client id, address). Raises ServerDown where sessions are left after ``DROP_SECONDS``.
-    """
-    deadline, pause = time.monotonic() + DROP_SECONDS, FIRST_PAUSE_SECONDS
-    try:
-        seen = {(row["id"], row["addr"]) for row in session.clients() if row.get("user") == username}
-    except (
-        ResponseError
-    ):  # CLIENT LIST is not allowed or disabled: the user is deleted, and the missing proof is the error
-        session.call("ACL", "DELUSER", username)
-        session.save()
-        raise
-    session.call("ACL", "DELUSER", username)
-    while True:
-        left = [row for row in session.clients() if row.get("user") == username or (row["id"], row["addr"]) in seen]
-        if not left and get_user(session, username) is None:
-            return seen
-        if time.monotonic() > deadline:
-            raise ServerDown(f"{len(left)} sessions of {username} do not end on {session.node}")
-        seen |= {(row["id"], row["addr"]) for row in left}
-        for row in left:
-            session.call("CLIENT", "KILL", "ID", row["id"])
-        time.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-
-
 def server_mark(session: Session) -> str | None:
     """The identity of the node, or None where it has no mark. If two bots marked the node at once, both read the first mark."""
-    user = get_user(session, SERVER_USER)
-    found = find_marks(user, SERVER_MARK) if user is not None else []
+    session.link.server = to_server_mark(session.call("ACL", "GETUSER", SERVER_USER))
+    return session.link.server
+
+
+def to_server_mark(answer: Any) -> str | None:
+    """The identity in the answer to ``ACL GETUSER`` of SERVER_USER."""
+    found = find_marks(to_dict(answer), SERVER_MARK) if answer is not None else []
     return found[0][1] if found else None
+
+
+def unmarked(expected: str) -> str:
+    """Says that a node has no mark, with the statement for the case that it is the server on which the grant was made."""
+    statement = f"ACL SETUSER {SERVER_USER} off (~dbaccess:server={expected})"
+    return f"without a mark (if it is the same server, mark it again: {statement})"
 
 
 def mark_server(session: Session, identity: str | None = None) -> str:
@@ -129,4 +120,6 @@ OPEN_DEFAULT = (
 
 def to_dict(answer: Any) -> dict[str, Any]:
     """A dictionary from a flat list of names and values, which is how protocol 2 sends one."""
+    if isinstance(answer, dict):
+        return answer
     return dict(zip(answer[::2], answer[1::2], strict=True))

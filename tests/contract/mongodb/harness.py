@@ -187,11 +187,11 @@ class MongoDBHarness:
     def dies_after(step: int | None) -> Iterator[list[str]]:
         original, ran = MongoDBConnection.run, list[str]()
 
-        def run(self: MongoDBConnection, database: str, command: Any) -> dict[str, Any]:
+        def run(self: MongoDBConnection, database: str, command: Any, **how: Any) -> dict[str, Any]:
             if step is not None and len(ran) >= step:
                 raise Died
             try:
-                return original(self, database, command)
+                return original(self, database, command, **how)
             finally:
                 ran.append(str(next(iter(command))))
                 if step is not None and len(ran) == step:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapters.redis.links import held_links, sightings
 from tests.conftest import had
 from tests.contract.redis.harness import EngineHarness
 from tests.servers import redis as servers
@@ -59,6 +60,15 @@ def harness(request: pytest.FixtureRequest) -> EngineHarness:
 @pytest.fixture
 def pair(redis7: RedisServer, redis7_replica: RedisServer) -> EngineHarness:
     return EngineHarness((redis7, redis7_replica))
+
+
+@pytest.fixture(autouse=True)
+def no_held_links() -> Iterator[None]:
+    """Each test begins as a bot that has just started."""
+    held_links.clear()
+    sightings.clear()
+    yield
+    held_links.clear()
 
 
 KINDS = {f"{f.name} {place}": (f, place) for f in (REDIS, VALKEY) for place in ("aclfile", "config")}

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from adapters.base import AdapterError, LoginRefused, UserSpec
 from adapters.redis import Redis, nodes
 from tests.contract.redis.harness import READING, EngineHarness, Session
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 from tests.servers.redis import REDIS, VALKEY, Flavour, RedisServer
 from tests.soak import soak_only
 
@@ -80,7 +80,6 @@ def is_dropped(adapter: Redis, spec: UserSpec, *, tries: int) -> bool:
 
 @soak_only
 @pytest.mark.timeout(900)
-@open_fault("H3", "three sessions send one long command after another, and every drop times out before its turn")
 def test_drop_succeeds_between_long_commands(
     flavour: Flavour, started: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +97,6 @@ def test_drop_succeeds_between_long_commands(
         assert not any(thread.is_alive() for thread in threads)
 
 
-@open_fault("H4", "a user who takes all connections keeps the bot out for as long as it wants")
 def test_drop_succeeds_where_the_user_has_taken_all_connections(
     flavour: Flavour, started: Callable[..., RedisServer]
 ) -> None:

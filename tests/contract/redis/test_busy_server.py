@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from adapters.base import LoginRefused, ServerDown
 from adapters.contract import wait_until
 from adapters.redis import nodes
+from adapters.redis.links import held_links
 from tests.contract.redis.harness import READING, RIGHTS, EngineHarness, Session, make_bot
 from tests.servers.redis import REDIS, REDIS8, VALKEY, Flavour, RedisServer
 
@@ -127,6 +128,7 @@ def test_user_of_a_create_whose_answer_was_lost_is_dropped(
 
     with monkeypatch.context() as patched:
         patched.setattr(nodes, "ANSWER_SECONDS", 0.5)
+        patched.setattr(nodes, "DROP_SECONDS", 0.5)
         patched.setattr(AbstractConnection, "send_command", send_command)
         try:
             with pytest.raises(ServerDown) as caught:
@@ -144,10 +146,11 @@ def test_user_of_a_create_whose_answer_was_lost_is_dropped(
 def test_drop_on_a_server_without_free_connections_is_server_down_with_a_remedy(
     started: Callable[..., RedisServer],
 ) -> None:
-    """Redis has no limit of connections per user, so one user can take all of them."""
+    """Redis has no limit of connections per user, so one user can take all of them. A bot that has just started holds no connection."""
     harness = EngineHarness((started(extra="maxclients 20"),))
     adapter, spec = harness.adapter(), harness.spec(READING)
     adapter.create_user(spec)
+    held_links.clear()
     sessions = list[Session]()
     with suppress(LoginRefused):
         while True:

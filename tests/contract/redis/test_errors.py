@@ -132,6 +132,7 @@ def silent_server() -> Iterator[int]:
 
 def test_server_that_never_answers_is_server_down_within_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(nodes, "DROP_SECONDS", 0.3)
     with silent_server() as port:
         adapter = adapter_for(f"redis://bot:pw@127.0.0.1:{port}")
         for verb in (adapter.check, adapter.identity, lambda: adapter.drop_user("jit_1_a_0000", READING)):

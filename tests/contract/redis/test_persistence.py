@@ -162,13 +162,26 @@ def test_user_from_a_restored_acl_file_is_listed_and_can_be_dropped(started: Cal
 def test_server_without_its_mark_is_refused_until_the_printed_statement_is_run(harness: EngineHarness) -> None:
     adapter, spec = harness.adapter(), harness.spec(READING)
     frozen = harness.adapter(identity=adapter.identity())
-    frozen.create_user(spec)
     harness.server.run("ACL", "DELUSER", SERVER_USER)
-    with pytest.raises(WrongServer) as caught:
-        frozen.drop_user(spec.username, READING)
+    for verb in (lambda: frozen.create_user(spec), lambda: frozen.drop_user(spec.username, READING)):
+        with pytest.raises(WrongServer) as caught:
+            verb()
     statement = str(caught.value).partition("mark it again: ")[2].partition("))")[0] + ")"
     harness.server.run(*statement.split())
+    frozen.create_user(spec)
     assert not frozen.drop_user(spec.username, READING).was_absent
+
+
+def test_user_with_its_mark_is_dropped_where_the_server_has_lost_its_own(harness: EngineHarness) -> None:
+    """The user's mark names the ledger, so it is the server on which the ledger created the user."""
+    adapter, spec = harness.adapter(), harness.spec(READING)
+    frozen = harness.adapter(identity=adapter.identity())
+    frozen.create_user(spec)
+    session = harness.login(spec.username, spec.password)
+    harness.server.run("ACL", "DELUSER", SERVER_USER)
+    assert not frozen.drop_user(spec.username, READING).was_absent
+    assert not session.is_alive()
+    assert not harness.has_user(spec.username)
 
 
 def test_two_bots_that_mark_a_server_at_once_read_the_same_identity(harness: EngineHarness) -> None:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import bson
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import InvalidBSON
 
 OP_MSG = 2013
 MAX_BYTES = 48_000_000
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    document_class=dict, tz_aware=True, uuid_representation=bson.binary.UuidRepresentation.STANDARD
+    document_class=dict,
+    tz_aware=True,
+    uuid_representation=bson.binary.UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 
 

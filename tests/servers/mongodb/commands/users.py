@@ -7,7 +7,7 @@ from typing import Any
 from tests.servers.mongodb import errors, scram
 from tests.servers.mongodb.call import Call, Reply, command
 from tests.servers.mongodb.documents import matches
-from tests.servers.mongodb.rights import Resource, RoleName
+from tests.servers.mongodb.rights import CLUSTER, Resource, RoleName
 from tests.servers.mongodb.users import User, UserName
 
 PARTS = "pwd:string customData:object mechanisms:array"
@@ -89,11 +89,14 @@ async def drop_user(call: Call) -> Reply:
 
 @command("usersInfo", "filter:object", is_read=True)
 async def users_info(call: Call) -> Reply:
-    """One user, or with 1 all users of the database."""
+    """One user, with 1 all users of the database, with ``forAllDBs`` all users."""
     users = call.deployment.accounts.users
     if call.value == 1 and not isinstance(call.value, bool):
         call.need(Resource(call.db), "viewUser")
         found = [users[name] for name in sorted(users) if name.db == call.db]
+    elif call.value == {"forAllDBs": True}:
+        call.need(CLUSTER, "viewUser")
+        found = [users[name] for name in sorted(users)]
     else:
         asked = _name(call.value, call.db)
         if asked != call.connection.user:
