@@ -24,11 +24,11 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.level_state import LevelState
-from adapters.mysql import revoke, rights, sessions, users
-from adapters.mysql.connection import MySQLLogin, Server, log_in_as
+from adapters.mysql import identity, leftovers, revoke, rights, sessions, users
 from adapters.mysql.dialect import Dialect
 from adapters.mysql.mariadb_dialect import MariaDBDialect
 from adapters.mysql.mysql_dialect import MySQLDialect
+from adapters.mysql.server import MySQLLogin, Server, log_in_as
 
 __all__ = ["MariaDB", "MySQL", "MySQLFamily"]
 
@@ -51,9 +51,11 @@ class MySQLFamily:
         return rights.check(self.server, levels)
 
     def identity(self) -> str:
-        """The server's UUID (MySQL) or UID (MariaDB)."""
+        """The server's UUID (MySQL) or UID (MariaDB). A record of it in ``ops_schema`` lets dbaccess recognise a promoted replica."""
         with self.server.session() as connection:
-            return self.server.identity(connection)
+            found = self.server.identity(connection)
+            identity.remember(connection, self.dialect, self.target, found)
+            return found
 
     def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
         """Empty: nothing is described yet."""
@@ -76,8 +78,8 @@ class MySQLFamily:
         return revoke.drop(self.server, username, level)
 
     def drop_leftovers(self) -> list[str]:
-        """Nothing: no leftovers are dropped yet."""
-        return []
+        """See ``leftovers``."""
+        return leftovers.drop_leftovers(self.server)
 
     def list_users(self) -> list[ManagedUser]:
         """All users whose name matches the pattern; the caller compares ``ledger``. The server's version is not looked at."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from adapters.base import Finding
+from adapters.base import Finding, Level, Target
+from adapters.mysql.connection import MySQLConnection
 
-if TYPE_CHECKING:
-    from adapters.base import Level, Target
-    from adapters.mysql.connection import MySQLConnection, Server
-    from adapters.mysql.locks import LockHolder
+
+@dataclass(frozen=True, kw_only=True)
+class LockHolder:
+    """A connection that holds a lock on ``what``. ``session`` is None for a prepared XA transaction whose connection is gone."""
+
+    session: int | None
+    user: str
+    what: str
 
 
 class Dialect(Protocol):
@@ -46,6 +52,9 @@ class Dialect(Protocol):
     def lock_holders(self, connection: MySQLConnection) -> list[LockHolder] | None:
         """Connections other than the bot's that hold what ALTER USER, DROP USER or ALTER EVENT waits for. None: the bot cannot see locks."""
 
+    def is_replica(self, connection: MySQLConnection) -> bool:
+        """Whether this server receives the changes of another one, so that it may not be changed by itself."""
+
     def prepared_transactions(self, connection: MySQLConnection) -> list[str]:
         """XA transactions that wait to be committed, in the form that XA ROLLBACK takes. Raises the driver's error where the bot may not see them."""
 
@@ -70,13 +79,16 @@ class Dialect(Protocol):
     def is_role(self, connection: MySQLConnection, name: str) -> bool:
         """Whether the role exists and is not an account that can log in."""
 
+    def roles_named(self, connection: MySQLConnection, prefix: str) -> list[str]:
+        """Roles whose names begin with ``prefix``."""
+
     def role_members(self, connection: MySQLConnection, role: str) -> list[str]:
         """Accounts and roles that were granted the role, without its creator."""
 
     def roles_below(self, connection: MySQLConnection, role: str) -> list[str]:
         """Roles that were granted to this role."""
 
-    def findings(self, server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
+    def findings(self, target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
         """Findings of ``check`` that exist on this server only."""
 
     def login_command(self, host: str, port: int, database: str, tls: str) -> str:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from adapters.base import Level, PrivilegeGrant, Rejected, ServerDown, Target
-from adapters.mysql.connection import MySQLConnection, Server, quoted, quoted_if_needed
+from adapters.mysql.connection import MySQLConnection, quoted, quoted_if_needed
+from adapters.mysql.server import Server
 from adapters.mysql.sessions import kill
 
 PRIVILEGES = frozenset(
@@ -50,6 +51,7 @@ LIMITS = {
 IGNORED_LINE = re.compile(r"GRANT (USAGE ON|PROXY ON|[`'])|REVOKE |SET DEFAULT ROLE ")
 """Lines of SHOW GRANTS that grant no privilege. PROXY that a role has does not count for its members: see ``proxies``."""
 
+MANAGED_ROLE = re.compile(r"dbaccess_.{0,12}_[0-9a-f]{8}")
 KIND = re.compile(r"^[A-Z ]+ (?=`)")
 PRIVILEGE_SEPARATOR = re.compile(r", (?![^(]*\))")
 WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"

@@ -14,8 +14,10 @@ import pymysql
 
 from adapters.base import Blocked
 from adapters.mysql import sessions
-from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection, Server
+from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection
+from adapters.mysql.dialect import LockHolder
 from adapters.mysql.errors import LOCK_TIMEOUTS, code
+from adapters.mysql.server import Server
 
 LIMITS_OF_AN_END = (1, 2, 4)
 """Seconds, one for each try. They grow, so that a busy server gets more time."""
@@ -25,15 +27,6 @@ LIMITS_OF_A_CHANGE = (LOCK_SECONDS, LOCK_SECONDS)
 T = TypeVar("T")
 
 NAMED_AT_MOST = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class LockHolder:
-    """A connection that holds a lock on ``what``. ``session`` is None for a prepared XA transaction whose connection is gone."""
-
-    session: int | None
-    user: str
-    what: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,10 @@ from shlex import quote
 import pymysql
 
 from adapters.base import Finding, Level, Rejected, Target
-from adapters.mysql.connection import MySQLConnection, Server, quoted, quoted_if_needed
-from adapters.mysql.dialect import Dialect
+from adapters.mysql.connection import MySQLConnection, quoted, quoted_if_needed
+from adapters.mysql.dialect import Dialect, LockHolder
 from adapters.mysql.errors import NO_RIGHT, code
 from adapters.mysql.levels import managed_role
-from adapters.mysql.locks import LockHolder
 from adapters.mysql.rights import fatal, ok, whoami
 
 PROCEDURE = "set_default_role"
@@ -77,6 +76,11 @@ class MariaDBDialect(Dialect):
             return None
         return [LockHolder(session=session, user=user, what=what) for session, user, what in rows]
 
+    def is_replica(self, connection: MySQLConnection) -> bool:
+        """By its running threads of replication."""
+        threads = "SELECT 1 FROM information_schema.processlist WHERE command IN ('Slave_IO', 'Slave_SQL')"
+        return connection.value(threads) is not None
+
     def prepared_transactions(self, connection: MySQLConnection) -> list[str]:
         """From XA RECOVER, which every account may run."""
         return [str(row[-1]) for row in connection.run("XA RECOVER FORMAT='SQL'")]
@@ -123,6 +127,11 @@ class MariaDBDialect(Dialect):
         query = f"SELECT is_role FROM mysql.user WHERE user = {connection.literal(name)} AND host = ''"
         return bool(connection.value(query) == "Y")
 
+    def roles_named(self, connection: MySQLConnection, prefix: str) -> list[str]:
+        """From mysql.user."""
+        which = f"LEFT(user, {len(prefix)}) = {connection.literal(prefix)}"
+        return connection.column(f"SELECT user FROM mysql.user WHERE {which} AND is_role = 'Y'")
+
     def role_members(self, connection: MySQLConnection, role: str) -> list[str]:
         """From mysql.roles_mapping, without the creator of the role, who has it with admin option."""
         query = f"SELECT user FROM mysql.roles_mapping WHERE role = {connection.literal(role)} AND admin_option = 'N'"
@@ -133,9 +142,9 @@ class MariaDBDialect(Dialect):
         query = f"SELECT role FROM mysql.roles_mapping WHERE user = {connection.literal(role)} AND host = ''"
         return connection.column(query)
 
-    def findings(self, server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
+    def findings(self, target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
         """Whether the procedure that sets default roles exists and may be called."""
-        schema = server.target.ops_schema
+        schema = target.ops_schema
         query = (
             "SELECT security_type FROM information_schema.routines"
             f" WHERE routine_schema = {connection.literal(schema)} AND routine_name = '{PROCEDURE}'"
@@ -144,7 +153,7 @@ class MariaDBDialect(Dialect):
             yield ok(f"{schema}.{PROCEDURE} exists and may be called")
         else:
             what = f"{schema}.{PROCEDURE} is missing, or the bot may not call it (EXECUTE): without it a role is not active after login"
-            yield fatal(what, procedure(server, connection, levels))
+            yield fatal(what, procedure(target, connection, levels))
 
     def login_command(self, host: str, port: int, database: str, tls: str) -> str:
         """For MariaDB's own client."""
@@ -153,9 +162,8 @@ class MariaDBDialect(Dialect):
         return " ".join([*command, *further, *([quote(database)] if database else [])])
 
 
-def procedure(server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> str:
+def procedure(target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> str:
     """Statements for a DBA with all rights to paste. The procedure sets a default role, and only for temporary users and these roles."""
-    target = server.target
     roles = sorted({role for level in levels for role in level.roles if managed_role(target, level) is None})
     allowed = ", ".join(connection.literal(role) for role in roles) or "''"
     body = CREATE_PROCEDURE.format(

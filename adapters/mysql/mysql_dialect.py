@@ -9,11 +9,10 @@ from shlex import quote
 import pymysql
 
 from adapters.base import Finding, Level, Target
-from adapters.mysql.connection import MySQLConnection, Server, account
-from adapters.mysql.dialect import Dialect
+from adapters.mysql.connection import MySQLConnection, account
+from adapters.mysql.dialect import Dialect, LockHolder
 from adapters.mysql.errors import NO_RIGHT, code
 from adapters.mysql.levels import managed_role
-from adapters.mysql.locks import LockHolder
 from adapters.mysql.rights import fatal, has_right, right, warning, whoami
 
 LOCK_HOLDERS = """SELECT DISTINCT t.processlist_id, t.processlist_user, h.what FROM (
@@ -76,6 +75,17 @@ class MySQLDialect(Dialect):
             return None
         return [LockHolder(session=session, user=user or "nobody", what=what) for session, user, what in rows]
 
+    def is_replica(self, connection: MySQLConnection) -> bool:
+        """By its replication channels, or by its running threads where the bot may not see these. Members of a replication group are no replicas."""
+        channels = "SELECT channel_name FROM performance_schema.replication_connection_configuration"
+        try:
+            return any(not name.startswith("group_replication_") for name in connection.column(channels))
+        except pymysql.MySQLError as error:
+            if code(error) not in NO_RIGHT:
+                raise
+        threads = "SELECT 1 FROM information_schema.processlist WHERE user = 'system user' AND command <> 'Daemon'"
+        return connection.value(threads) is not None
+
     def prepared_transactions(self, connection: MySQLConnection) -> list[str]:
         """From XA RECOVER, for which the bot needs XA_RECOVER_ADMIN."""
         return [_xid(*row) for row in connection.run("XA RECOVER CONVERT XID")]
@@ -112,6 +122,13 @@ class MySQLDialect(Dialect):
         query = f"SELECT account_locked FROM mysql.user WHERE user = {connection.literal(name)} AND host = '%'"
         return bool(connection.value(query) == "Y")
 
+    def roles_named(self, connection: MySQLConnection, prefix: str) -> list[str]:
+        """From mysql.user: accounts that are locked and have no password."""
+        which = f"LEFT(user, {len(prefix)}) = {connection.literal(prefix)} AND host = '%'"
+        return connection.column(
+            f"SELECT user FROM mysql.user WHERE {which} AND account_locked = 'Y' AND authentication_string = ''"
+        )
+
     def role_members(self, connection: MySQLConnection, role: str) -> list[str]:
         """From mysql.role_edges."""
         return connection.column(f"SELECT to_user FROM mysql.role_edges WHERE from_user = {connection.literal(role)}")
@@ -120,7 +137,7 @@ class MySQLDialect(Dialect):
         """From mysql.role_edges."""
         return connection.column(f"SELECT from_user FROM mysql.role_edges WHERE to_user = {connection.literal(role)}")
 
-    def findings(self, server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
+    def findings(self, target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
         """Unsafe settings, ROLE_ADMIN for managed roles, and whether the bot sees prepared transactions and holders of locks."""
         if (unsafe := self.unsafe_setting(connection)) is not None:
             yield fatal(*unsafe)
@@ -134,7 +151,7 @@ class MySQLDialect(Dialect):
                 "the bot cannot see who holds a lock: if a revocation waits for a lock, it cannot name the connection"
             )
             yield warning(what, remedy)
-        if any(managed_role(server.target, level) for level in levels):
+        if any(managed_role(target, level) for level in levels):
             is_held = has_right(connection, "ROLE_ADMIN")
             yield right(connection, "ROLE_ADMIN", "grant the roles that it manages for levels", is_held)
 

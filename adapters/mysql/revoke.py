@@ -16,10 +16,11 @@ import pymysql
 
 from adapters.base import AdapterError, ForeignUser, Level, Rejected, Removal, ServerDown
 from adapters.mysql import events, locks, sessions, users
-from adapters.mysql.connection import MySQLConnection, Server, account
+from adapters.mysql.connection import MySQLConnection, account
 from adapters.mysql.errors import IS_DEFINER, MAY_NOT_RECOVER, code
 from adapters.mysql.levels import drop_managed_role_if_unused
 from adapters.mysql.proxies import revoke_granted_by
+from adapters.mysql.server import Server
 
 NAMED_AT_MOST = 20
 """So many left-behind objects and prepared transactions are named in a receipt."""

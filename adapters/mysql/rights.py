@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from adapters.base import AdapterError, Enforced, Finding, Health, Level, Rejected
 from adapters.mysql import events
-from adapters.mysql.connection import MySQLConnection, Server, quoted_if_needed
+from adapters.mysql.connection import MySQLConnection, quoted_if_needed
 from adapters.mysql.levels import clauses, lasting_privileges, limits_of, managed_role, require_safe_role
 from adapters.mysql.proxies import held_by
 from adapters.mysql.revoke import replicas_of
+from adapters.mysql.server import Server
 from adapters.mysql.users import unsupported_version
+
+NAMED_AT_MOST = 5
 
 
 def ok(what: str) -> Finding:
@@ -41,7 +44,7 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
         findings.append(right(connection, "SELECT", "read accounts and the grants of roles", can_read, "mysql.*"))
         if can_read:
             findings += [*_accounts(connection), *_levels(server, connection, levels)]
-        findings += server.dialect.findings(server, connection, levels)
+        findings += server.dialect.findings(server.target, connection, levels)
         findings += _replicas(server, connection)
         return _health(server, connection, server.identity(connection), findings)
 
@@ -77,10 +80,20 @@ def _server(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
             "the event scheduler is off: nothing ends a user while dbaccess is down (event_scheduler)",
             "SET GLOBAL event_scheduler = ON; and event_scheduler = ON in the server's configuration",
         )
+    yield from _events_of_replica(server, connection)
     plugin = server.dialect.login_plugin
     query = f"SELECT plugin_status FROM information_schema.plugins WHERE plugin_name = '{plugin}'"
     if connection.value(query) != "ACTIVE":
         yield fatal(f"the server does not support logins by {plugin}", f"activate the plugin {plugin}")
+
+
+def _events_of_replica(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
+    waiting = events.received(connection, server.target)
+    if waiting and not server.dialect.is_replica(connection):
+        schema = quoted_if_needed(server.target.ops_schema)
+        enable = " ".join(f"ALTER EVENT {schema}.{event.username} ENABLE;" for event in waiting[:NAMED_AT_MOST])
+        what = f"the server was promoted, and it does not run {len(waiting)} events that end users: they came by replication. The next sweep enables them"
+        yield warning(what, enable)
 
 
 def whoami(connection: MySQLConnection) -> str:

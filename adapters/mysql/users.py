@@ -15,9 +15,10 @@ import pymysql
 
 from adapters.base import ForeignUser, Rejected, ServerDown, UserSpec, username_pattern
 from adapters.mysql import events, locks, sessions
-from adapters.mysql.connection import MySQLConnection, Server, account
+from adapters.mysql.connection import MySQLConnection, account
 from adapters.mysql.errors import NO_SUCH_USER, code
 from adapters.mysql.levels import limits_of, managed_role, managed_roles_locked, role_to_grant
+from adapters.mysql.server import Server
 
 STRICT_TLS = frozenset({"require", "verify-ca", "verify-full"})
 NUMBERS = re.compile(r"([0-9]+)\.([0-9]+)")
