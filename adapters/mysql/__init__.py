@@ -24,7 +24,7 @@ from adapters.base import (
     username_pattern,
 )
 from adapters.level_state import LevelState
-from adapters.mysql import identity, leftovers, revoke, rights, sessions, users
+from adapters.mysql import identity, leftovers, level_facts, revoke, rights, sessions, users
 from adapters.mysql.dialect import Dialect
 from adapters.mysql.mariadb_dialect import MariaDBDialect
 from adapters.mysql.mysql_dialect import MySQLDialect
@@ -57,9 +57,10 @@ class MySQLFamily:
             identity.remember(connection, self.dialect, self.target, found)
             return found
 
-    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
-        """Empty: nothing is described yet."""
-        return LevelState()
+    def level_state(self, level: Level) -> LevelState:
+        """See ``level_facts``."""
+        with self.server.session() as connection:
+            return level_facts.describe(self.server, connection, level)
 
     def create_user(self, spec: UserSpec) -> None:
         """Create the account locked; unlock it in the last step."""
@@ -73,9 +74,9 @@ class MySQLFamily:
         """Move the event to ``remaining`` seconds from now, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - the states are not compared yet
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """See ``revoke``. The server's version is not looked at."""
-        return revoke.drop(self.server, username, level)
+        return revoke.drop(self.server, username, level, before)
 
     def drop_leftovers(self) -> list[str]:
         """See ``leftovers``."""

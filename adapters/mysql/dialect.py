@@ -49,6 +49,15 @@ class Dialect(Protocol):
     def run_with_lock_limit(self, connection: MySQLConnection, statement: str, seconds: int) -> None:
         """Run a statement that waits at most so many seconds for a lock."""
 
+    def with_time_limit(self, query: str, seconds: int) -> str:
+        """A SELECT that the server gives up after so many seconds."""
+
+    def active_roles(self, connection: MySQLConnection) -> str:
+        """The roles of this session, in the form that SET ROLE takes."""
+
+    def transactions_of(self, connection: MySQLConnection, username: str) -> list[str]:
+        """XA transactions of the user's open sessions, in the form that XA ROLLBACK takes. Empty where the server does not show them."""
+
     def lock_holders(self, connection: MySQLConnection) -> list[LockHolder] | None:
         """Connections other than the bot's that hold what ALTER USER, DROP USER or ALTER EVENT waits for. None: the bot cannot see locks."""
 

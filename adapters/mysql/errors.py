@@ -19,6 +19,8 @@ TRANSIENT = frozenset(
 )
 """Connection lost, timeout, deadlock or KILL: the statement may have run. The driver reports 0 for a connection that is closed."""
 
+CONNECTION_LOST = frozenset({0, 2006, 2013, 2014, 2055})
+
 OPTION_PREVENTS = 1290
 """A server option forbids the statement: read-only is one such option, strict-password-validation another."""
 
@@ -36,6 +38,9 @@ LOCK_TIMEOUTS = frozenset({1205, 1969})
 SCHEDULER_DISABLED = 1577
 MAY_NOT_RECOVER = 1401
 """XA RECOVER without the right. ``check`` reports it."""
+
+UNKNOWN_XID = 1397
+"""XA ROLLBACK of a transaction that does not exist any more."""
 
 NO_SUCH_USER = 1396
 UNKNOWN_VARIABLE = 1193

@@ -9,7 +9,7 @@ A server that was a replica does not run the events that it received; ``enable_a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pymysql
@@ -118,7 +118,13 @@ def find(connection: MySQLConnection, target: Target, username: str | None = Non
     return {row[0]: _event(row) for row in _rows(connection, target, username)}
 
 
-def _rows(connection: MySQLConnection, target: Target, username: str | None) -> list[Row]:
+def find_all(connection: MySQLConnection, target: Target) -> dict[str, ExpiryEvent]:
+    """Events of all names in ``ops_schema``: other ledgers with other prefixes may share it."""
+    return {row[0]: _event(row) for row in _rows(connection, target, None, prefix="")}
+
+
+def _rows(connection: MySQLConnection, target: Target, username: str | None, *, prefix: str | None = None) -> list[Row]:
+    target = target if prefix is None else replace(target, prefix=prefix)
     try:
         return connection.run(_query(COLUMNS, connection, target, username))
     except pymysql.MySQLError as error:

@@ -153,7 +153,7 @@ def grants_of(server: Server, connection: MySQLConnection, role: str) -> list[Ro
 
     Raises Rejected for a line that is not understood.
     """
-    below = _with_roles_below(server, connection, role)[1:]
+    below = with_roles_below(server, connection, role)[1:]
     lines = connection.column(f"SHOW GRANTS FOR {server.dialect.quoted_role(role)}")
     return [grant for line in lines if (grant := _parsed(line, role, below)) is not None]
 
@@ -182,7 +182,7 @@ def _line_pattern(role: str) -> re.Pattern[str]:
 
 def danger(server: Server, connection: MySQLConnection, role: str) -> str | None:
     """The reason why a temporary user must not get this role, or None. The roles below it count too."""
-    for name in _with_roles_below(server, connection, role):
+    for name in with_roles_below(server, connection, role):
         via = "" if name == role else f" (through {name})"
         for grant in grants_of(server, connection, name):
             if found := _dangerous_privilege(grant, server.target.ops_schema):
@@ -215,14 +215,15 @@ def lasting_privileges(server: Server, connection: MySQLConnection, role: str) -
     """``EVENT ON shop.*`` and the like: with these a user can leave objects that act on without it."""
     return [
         f"{privilege} ON {grant.on}"
-        for name in _with_roles_below(server, connection, role)
+        for name in with_roles_below(server, connection, role)
         for grant in grants_of(server, connection, name)
         for privilege in grant.privileges
         if privilege in LASTING_PRIVILEGES or privilege == "ALL PRIVILEGES"
     ]
 
 
-def _with_roles_below(server: Server, connection: MySQLConnection, role: str) -> list[str]:
+def with_roles_below(server: Server, connection: MySQLConnection, role: str) -> list[str]:
+    """The role itself first, then the roles that it includes."""
     found, queue = [role], [role]
     while queue:
         below = [name for name in server.dialect.roles_below(connection, queue.pop()) if name not in found]

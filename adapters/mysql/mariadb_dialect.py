@@ -66,6 +66,19 @@ class MariaDBDialect(Dialect):
         limits = f"max_statement_time = {seconds}, lock_wait_timeout = {seconds}"
         connection.run(f"SET STATEMENT {limits} FOR {statement}")
 
+    def with_time_limit(self, query: str, seconds: int) -> str:
+        """By SET STATEMENT."""
+        return f"SET STATEMENT max_statement_time = {seconds} FOR {query}"
+
+    def active_roles(self, connection: MySQLConnection) -> str:
+        """A session has one role at most."""
+        role = connection.value("SELECT CURRENT_ROLE()")
+        return quoted(role) if role else "NONE"
+
+    def transactions_of(self, connection: MySQLConnection, username: str) -> list[str]:  # noqa: ARG002 - MySQL asks the server
+        """Empty: the server does not show whose a transaction is."""
+        return []
+
     def lock_holders(self, connection: MySQLConnection) -> list[LockHolder] | None:
         """From the plugin metadata_lock_info, where it is installed."""
         try:
