@@ -65,6 +65,7 @@ class MySQLFamily:
     def create_user(self, spec: UserSpec) -> None:
         """Create the account locked; unlock it in the last step."""
         users.create(self.server, spec)
+        self.server.keep_spare()
 
     def set_password(self, username: str, password: str) -> None:
         """``Dialect.password_clause`` decides in which form the server receives the password."""
@@ -86,6 +87,7 @@ class MySQLFamily:
         """All users whose name matches the pattern; the caller compares ``ledger``. The server's version is not looked at."""
         with self.server.session() as connection:
             found = users.find_accounts(self.server, connection)
+        self.server.keep_spare(of_replicas=True)
         pattern = username_pattern(self.target.prefix)
         return [
             ManagedUser(username=f.username, ledger=f.ledger, request_id=f.request_id, expires_at=f.expires_at)

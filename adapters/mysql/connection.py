@@ -1,4 +1,4 @@
-"""Connections to the server: a new one for each use, in UTC, with a known SQL mode and time limits.
+"""Connections to the server, with time limits, and the quoting of names and values.
 
 DDL takes no bound parameters here, so PyMySQL quotes values and ``quoted`` quotes identifiers. Names that come from people
 are matched against ``username_pattern`` or a list of allowed names before they get here.
@@ -44,7 +44,9 @@ class Address:
 
 
 class MySQLConnection:
-    """An open connection. Every statement goes through ``run``."""
+    """An open connection. Every statement goes through ``run``. ``differences``: see ``own_session``."""
+
+    differences: tuple[str, ...] = ()
 
     def __init__(self, driver: pymysql.Connection[Any], lock_limits: Sequence[str] = ("lock_wait_timeout",)) -> None:
         self._driver = driver
@@ -85,6 +87,11 @@ class MySQLConnection:
         """The time by the server's clock."""
         found: datetime = self.value("SELECT UTC_TIMESTAMP(6)")
         return found.replace(tzinfo=UTC)
+
+    @property
+    def thread_id(self) -> int:
+        """The number of the connection, from the handshake."""
+        return int(self._driver.thread_id())  # type: ignore[no-untyped-call]
 
     @property
     def server_version(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,7 @@ class Dialect(Protocol):
     ``rights``: what the bot needs on the whole server, each with its purpose; ``kill_right`` is the one of them that ends sessions.
     ``definer_rights``: any of these lets the bot drop a user who is the definer of an object. ``shows_lock_holders``: the statement
     that lets the bot see who holds a lock. ``lock_limits``: the variables that limit, in seconds, how long a statement waits for a lock.
+    ``settings``: see ``own_session``.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Dialect(Protocol):
     login_plugin: str
     shows_lock_holders: str
     lock_limits: tuple[str, ...]
+    settings: Mapping[str, str]
 
     def password_clause(self, connection: MySQLConnection, password: str) -> str:
         """``IDENTIFIED …``, with the form of the password that the server receives."""

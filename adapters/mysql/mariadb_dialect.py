@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 
 import pymysql
@@ -52,6 +52,12 @@ class MariaDBDialect(Dialect):
     kill_right = "CONNECTION ADMIN"
     definer_rights = ()
     login_plugin = "mysql_native_password"
+    settings: Mapping[str, str] = {
+        "max_statement_time": "0",
+        "tx_isolation": "'REPEATABLE-READ'",
+        "tx_read_only": "0",
+        "sql_if_exists": "0",
+    }
     lock_limits = ("lock_wait_timeout",)
     shows_lock_holders = "INSTALL SONAME 'metadata_lock_info'"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 
 import pymysql
@@ -53,6 +53,11 @@ class MySQLDialect(Dialect):
     kill_right = "CONNECTION_ADMIN"
     definer_rights = ("ALLOW_NONEXISTENT_DEFINER", "SET_ANY_DEFINER")
     login_plugin = "caching_sha2_password"
+    settings: Mapping[str, str] = {
+        "max_execution_time": "0",
+        "transaction_isolation": "'REPEATABLE-READ'",
+        "transaction_read_only": "0",
+    }
     lock_limits = ("lock_wait_timeout", "innodb_lock_wait_timeout")
     shows_lock_holders = "GRANT SELECT ON performance_schema.* TO the bot"
 

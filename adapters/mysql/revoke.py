@@ -39,7 +39,7 @@ def drop(server: Server, username: str, level: Level, before: LevelState | None 
     """
     users.require_username(server, username)
     ended = set[tuple[str, Any]]()
-    with server.session() as connection:
+    with server.session(for_end=True) as connection:
         clean_up = CleanUp(server=server, connection=connection, username=username, level=level, before=before)
         with _replica_sessions_killed_on_error(server, username):
             exists, event = _find(server, connection, username, ended)
@@ -122,7 +122,7 @@ def _replica_sessions_killed_on_error(server: Server, username: str) -> Iterator
         raise
     except (AdapterError, pymysql.MySQLError):
         for number in range(len(server.replicas)):
-            with suppress(AdapterError), server.replica(number) as replica:
+            with suppress(AdapterError), server.replica(number, for_end=True) as replica:
                 sessions.kill_all(replica, username, set())
         raise
 
@@ -142,7 +142,7 @@ def _end_on_replicas(server: Server, username: str, ended: set[tuple[str, Any]])
 
 def _end_on_replica(server: Server, number: int, username: str, ended: set[tuple[str, Any]]) -> None:
     reference, deadline = server.replicas[number][0], time.monotonic() + REPLICA_SECONDS
-    with server.replica(number) as replica:
+    with server.replica(number, for_end=True) as replica:
         _end_sessions(replica, username, reference, ended)
         while users.exists(server, replica, username):
             if time.monotonic() > deadline:

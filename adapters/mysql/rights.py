@@ -11,6 +11,7 @@ from adapters.base import AdapterError, Enforced, Finding, Health, Level, Reject
 from adapters.mysql import events
 from adapters.mysql.connection import MySQLConnection, quoted_if_needed
 from adapters.mysql.levels import clauses, lasting_privileges, limits_of, managed_role, require_safe_role
+from adapters.mysql.own_session import STRAIGHT
 from adapters.mysql.proxies import held_by
 from adapters.mysql.revoke import replicas_of
 from adapters.mysql.server import Server
@@ -67,6 +68,8 @@ def _identity_if_known(server: Server, connection: MySQLConnection) -> str:
 
 
 def _server(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
+    for difference in connection.differences:
+        yield fatal(f"the bot's connection is not its own: {difference}", STRAIGHT)
     read_only = [name for name in server.dialect.read_only if connection.value(f"SELECT @@{name}")]
     if read_only:
         yield fatal(f"the server is read-only ({read_only[0]}): a replica", "let the admin URL point to the primary")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pymysql
 
-from adapters.base import Level, LoginRefused, Secrets, ServerDown, Target, WrongServer, scrub
-from adapters.mysql import identity
+from adapters.base import Level, LoginRefused, Rejected, Secrets, ServerDown, Target, WrongServer, scrub
+from adapters.mysql import identity, own_session, spares
 from adapters.mysql.connection import LOCK_SECONDS, Address, MySQLConnection, log_in, parse
 from adapters.mysql.dialect import Dialect
-from adapters.mysql.errors import LOGIN_REFUSED, code, translated
+from adapters.mysql.errors import DRIVER_FAULTS, LOGIN_REFUSED, code, translated
 
 
 class Server:
@@ -28,34 +29,61 @@ class Server:
         self._secrets = (secrets.admin_url, *secrets.replicas)
 
     @contextmanager
-    def session(self, *secrets: str) -> Iterator[MySQLConnection]:
+    def session(self, *secrets: str, for_end: bool = False) -> Iterator[MySQLConnection]:
         """A connection to the server on which the grant was made. Raises only AdapterError, without ``secrets``.
 
-        Raises WrongServer for another server, unless it is a promoted replica of that one.
+        ``for_end``: where no new connection is possible, the spare one is used. Raises WrongServer for another server, unless it is a
+        promoted replica of that one.
         """
-        with self._at(self.address, *secrets) as connection:
+        with self._at(self.address, *secrets, for_end=for_end) as connection:
             self._require_same(connection)
             yield connection
 
     @contextmanager
-    def replica(self, number: int) -> Iterator[MySQLConnection]:
+    def replica(self, number: int, *, for_end: bool = False) -> Iterator[MySQLConnection]:
         """A connection to a replica. Its URL is parsed here, so that an invalid one does not prevent the block of the login on the primary."""
         reference, url = self.replicas[number]
-        with self._at(parse(url, reference), where=f"the replica {reference}") as connection:
+        with self._at(parse(url, reference), where=f"the replica {reference}", for_end=for_end) as connection:
             yield connection
 
     @contextmanager
-    def _at(self, address: Address, *secrets: str, where: str = "the server") -> Iterator[MySQLConnection]:
+    def _at(
+        self, address: Address, *secrets: str, where: str = "the server", for_end: bool
+    ) -> Iterator[MySQLConnection]:
         hidden = (address.password, self.address.password, *self._secrets, *secrets)
-        with translated(hidden, login=address.user, where=where):
-            driver = log_in(address, self.target.tls, address.user, address.password, None)
+        with translated(hidden, login=address.user, where=where), self._driver(address, for_end=for_end) as driver:
             connection = MySQLConnection(driver, self.dialect.lock_limits)
-            try:
-                connection.run("SET SESSION time_zone = '+00:00'")
-                connection.set_lock_limit(LOCK_SECONDS)
-                yield connection
-            finally:
-                connection.close()
+            own_session.pin(connection, self.dialect)
+            connection.set_lock_limit(LOCK_SECONDS)
+            yield connection
+
+    @contextmanager
+    def _driver(self, address: Address, *, for_end: bool) -> Iterator[pymysql.Connection[Any]]:
+        try:
+            driver = self._connect(address)
+        except (pymysql.MySQLError, OSError):
+            spare = spares.take(address) if for_end else None
+            if spare is None:
+                raise
+        else:
+            with closing(MySQLConnection(driver)):
+                yield driver
+            return
+        try:
+            yield spare
+        finally:
+            spares.give_back(address)
+
+    def _connect(self, address: Address) -> pymysql.Connection[Any]:
+        return log_in(address, self.target.tls, address.user, address.password, None)
+
+    def keep_spare(self, *, of_replicas: bool = False) -> None:
+        """Hold a spare connection to the server, and to each replica whose URL can be read."""
+        spares.keep(self.address, lambda: self._connect(self.address))
+        for reference, url in self.replicas if of_replicas else ():
+            with suppress(Rejected):
+                address = parse(url, reference)
+                spares.keep(address, partial(self._connect, address))
 
     def identity(self, connection: MySQLConnection) -> str:
         """The server's UUID or UID. Each replica has another one. Raises Rejected on a server that is too old to have one."""
@@ -99,7 +127,7 @@ def log_in_as(server: Server, username: str, password: str, level: Level) -> MyS
     """
     try:
         return MySQLLogin(log_in(server.address, server.target.tls, username, password, server.database_of(level)))
-    except (pymysql.MySQLError, OSError) as error:
+    except (pymysql.MySQLError, OSError, *DRIVER_FAULTS) as error:
         message = scrub(" ".join(str(error).split()), password)
         if isinstance(error, pymysql.MySQLError) and code(error) in LOGIN_REFUSED:
             raise LoginRefused(message) from None
