@@ -13,7 +13,7 @@ import pymysql
 from adapters.base import AdapterError
 from adapters.mysql import events, users
 from adapters.mysql.connection import MySQLConnection
-from adapters.mysql.levels import MANAGED_ROLE, managed_roles_locked
+from adapters.mysql.levels import MANAGED_ROLE, TIDY_TRIES, managed_roles_locked
 from adapters.mysql.server import Server
 
 EVENT_AGE = timedelta(days=1)
@@ -61,7 +61,7 @@ def _drop_unused_roles(server: Server, connection: MySQLConnection) -> list[str]
     if not any(not dialect.role_members(connection, role) for role in roles):
         return []
     done = list[str]()
-    with managed_roles_locked(connection):
+    with managed_roles_locked(connection, TIDY_TRIES):
         for role in roles:
             if not dialect.role_members(connection, role):
                 connection.run(f"DROP ROLE IF EXISTS {dialect.quoted_role(role)}")

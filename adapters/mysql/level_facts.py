@@ -49,7 +49,7 @@ class DefinedObject:
     definer: str
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name} ({self.kind})"
+        return f"{' '.join(self.schema.split())}.{' '.join(self.name.split())} ({self.kind})"
 
 
 def describe(server: Server, connection: MySQLConnection, level: Level) -> LevelState:

@@ -58,7 +58,11 @@ WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"
 MANAGED_ROLES_LOCK = "dbaccess kept roles"
 """Bots of all versions take the lock of this name, so the name does not change."""
 
-LOCK_TRIES, LOCK_TRY_SECONDS = 3, 2
+LOCK_TRIES, LOCK_TRY_SECONDS = 8, 2
+"""A grant waits so often and so long for the grants of other bots."""
+
+TIDY_TRIES = 2
+"""The same for what only tidies up."""
 
 
 def limits_of(server: Server, level: Level) -> str:
@@ -84,23 +88,23 @@ def managed_role(target: Target, level: Level) -> str | None:
 
 
 @contextmanager
-def managed_roles_locked(connection: MySQLConnection) -> Iterator[None]:
+def managed_roles_locked(connection: MySQLConnection, tries: int = LOCK_TRIES) -> Iterator[None]:
     """Hold a lock of the server while a managed role changes, so that nobody drops it as unused before the user has it.
 
     Any account may take such a lock, and only bots use it. A connection that holds it longer than a grant takes is killed unless it is
     this bot's own login. If it belongs to another bot, that bot repeats its grant. A revocation waits for this lock only after its proof.
     """
-    _take_lock(connection)
+    _take_lock(connection, tries)
     try:
         yield
     finally:
         connection.release(MANAGED_ROLES_LOCK)
 
 
-def _take_lock(connection: MySQLConnection) -> None:
+def _take_lock(connection: MySQLConnection, tries: int) -> None:
     """Raises ServerDown, which names the connection that holds the lock."""
     lock, holder = connection.literal(MANAGED_ROLES_LOCK), None
-    for _ in range(LOCK_TRIES):
+    for _ in range(tries):
         before = connection.value(f"SELECT IS_USED_LOCK({lock})")
         if connection.value(f"SELECT GET_LOCK({lock}, {LOCK_TRY_SECONDS})") == 1:
             return
@@ -290,6 +294,6 @@ def drop_managed_role_if_unused(server: Server, connection: MySQLConnection, lev
     role = managed_role(server.target, level)
     if role is None or not server.dialect.is_role(connection, role):
         return
-    with managed_roles_locked(connection):
+    with managed_roles_locked(connection, TIDY_TRIES):
         if not server.dialect.role_members(connection, role):
             connection.run(f"DROP ROLE IF EXISTS {server.dialect.quoted_role(role)}")

@@ -22,7 +22,7 @@ LOCK_HOLDERS = """SELECT DISTINCT t.processlist_id, t.processlist_user, h.what F
     OR (object_type = 'TABLE' AND object_schema = 'mysql' AND lock_type IN ('SHARED_READ_ONLY', 'SHARED_NO_WRITE', 'SHARED_NO_READ_WRITE', 'EXCLUSIVE')))
   UNION ALL
   SELECT thread_id, CONCAT('rows of ', object_schema, '.', object_name)
-  FROM performance_schema.data_locks WHERE lock_status = 'GRANTED' AND object_schema = 'mysql' AND lock_mode LIKE 'X%'
+  FROM performance_schema.data_locks WHERE lock_status = 'GRANTED' AND object_schema = 'mysql' AND lock_mode NOT LIKE 'I%'
 ) h LEFT JOIN performance_schema.threads t ON t.thread_id = h.thread
 WHERE t.processlist_user IS NULL OR t.processlist_user <> SUBSTRING_INDEX(USER(), '@', 1)"""
 """Holders of the locks that ALTER USER, DROP USER and changes of events wait for. A lock without a session belongs to a prepared XA transaction."""
