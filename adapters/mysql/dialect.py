@@ -28,7 +28,7 @@ class Dialect(Protocol):
     ``rights``: what the bot needs on the whole server, each with its purpose; ``kill_right`` is the one of them that ends sessions.
     ``definer_rights``: any of these lets the bot drop a user who is the definer of an object. ``shows_lock_holders``: the statement
     that lets the bot see who holds a lock. ``lock_limits``: the variables that limit, in seconds, how long a statement waits for a lock.
-    ``settings``: see ``own_session``.
+    ``settings``: see ``own_session``. ``way_in``: how the bot gets in where all connections are taken.
     """
 
     label: str
@@ -43,6 +43,7 @@ class Dialect(Protocol):
     login_plugin: str
     shows_lock_holders: str
     lock_limits: tuple[str, ...]
+    way_in: str
     settings: Mapping[str, str]
 
     def password_clause(self, connection: MySQLConnection, password: str) -> str:
@@ -50,6 +51,9 @@ class Dialect(Protocol):
 
     def run_with_lock_limit(self, connection: MySQLConnection, statement: str, seconds: int) -> None:
         """Run a statement that waits at most so many seconds for a lock."""
+
+    def has_wildcards(self, connection: MySQLConnection) -> bool:
+        """Whether ``_`` and ``%`` are wildcards in the name of a whole database in GRANT."""
 
     def with_time_limit(self, query: str, seconds: int) -> str:
         """A SELECT that the server gives up after so many seconds."""

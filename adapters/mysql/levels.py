@@ -238,7 +238,7 @@ def with_roles_below(server: Server, connection: MySQLConnection, role: str) -> 
 
 def _make_equal(server: Server, connection: MySQLConnection, level: Level, role: str) -> None:
     """Create the managed role and make it equal to the level. Its name is a digest of the level, so somebody else made every difference."""
-    wanted = clauses(server, level)
+    wanted = clauses(server, connection, level)
     dialect = server.dialect
     connection.run(f"CREATE ROLE IF NOT EXISTS {dialect.quoted_role(role)}")
     if reason := danger(server, connection, role):
@@ -262,9 +262,10 @@ def _revoke_extra(server: Server, connection: MySQLConnection, role: str, wanted
             connection.run(f"REVOKE {extra} ON {grant.on} FROM {server.dialect.quoted_role(role)}")
 
 
-def clauses(server: Server, level: Level) -> list[tuple[str, str]]:
+def clauses(server: Server, connection: MySQLConnection, level: Level) -> list[tuple[str, str]]:
     """(privileges, object) of each of the level's grants, as GRANT takes them. Raises Rejected for what a level cannot grant."""
-    return [(_privileges(grant, on), _object(server, level, on)) for grant in level.grants for on in grant.on]
+    escaped = ESCAPED if level.grants and server.dialect.has_wildcards(connection) else r"\1"
+    return [(_privileges(grant, on), _object(server, level, on, escaped)) for grant in level.grants for on in grant.on]
 
 
 def _privileges(grant: PrivilegeGrant, on: str) -> str:
@@ -276,8 +277,8 @@ def _privileges(grant: PrivilegeGrant, on: str) -> str:
     return ", ".join(privileges)
 
 
-def _object(server: Server, level: Level, on: str) -> str:
-    """A table or a whole database, quoted. A name without a dot is in the level's database. GRANT takes ``_`` and ``%`` in a whole database's name as wildcards, so they are escaped."""
+def _object(server: Server, level: Level, on: str, escaped: str) -> str:
+    """A table or a whole database, quoted. A name without a dot is in the level's database. Where GRANT takes ``_`` and ``%`` in a whole database's name as wildcards, they are escaped."""
     schema, dot, table = on.rpartition(".")
     schema = schema if dot else server.database_of(level) or ""
     if schema in (SYSTEM, server.target.ops_schema):
@@ -285,7 +286,7 @@ def _object(server: Server, level: Level, on: str) -> str:
     if not schema:
         raise Rejected(f"{on} is in no database", remedy=f"write shop.{on}, or give the level a database")
     if table == "*":
-        return f"{quoted(WILDCARD.sub(ESCAPED, schema))}.*"
+        return f"{quoted(WILDCARD.sub(escaped, schema))}.*"
     return f"{quoted(schema)}.{quoted(table)}"
 
 

@@ -52,6 +52,7 @@ class MariaDBDialect(Dialect):
     kill_right = "CONNECTION ADMIN"
     definer_rights = ()
     login_plugin = "mysql_native_password"
+    way_in = "set extra_port in the server's configuration and that port in the admin URL"
     settings: Mapping[str, str] = {
         "max_statement_time": "0",
         "tx_isolation": "'REPEATABLE-READ'",
@@ -71,6 +72,10 @@ class MariaDBDialect(Dialect):
         """By max_statement_time too: lock_wait_timeout has no effect on the tables of accounts, whose storage engine is Aria."""
         limits = f"max_statement_time = {seconds}, lock_wait_timeout = {seconds}"
         connection.run(f"SET STATEMENT {limits} FOR {statement}")
+
+    def has_wildcards(self, connection: MySQLConnection) -> bool:  # noqa: ARG002 - MySQL asks the server
+        """Always."""
+        return True
 
     def with_time_limit(self, query: str, seconds: int) -> str:
         """By SET STATEMENT."""
@@ -162,7 +167,12 @@ class MariaDBDialect(Dialect):
         return connection.column(query)
 
     def findings(self, target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
-        """Whether the procedure that sets default roles exists and may be called."""
+        """Whether the server accepts hashes of passwords, and whether the procedure that sets default roles exists and may be called."""
+        validating = "SELECT plugin_name FROM information_schema.plugins WHERE plugin_type = 'PASSWORD VALIDATION' AND plugin_status = 'ACTIVE'"
+        plugin = connection.value(validating)
+        if plugin is not None and connection.value("SELECT @@GLOBAL.strict_password_validation"):
+            what = f"the plugin {plugin} refuses the hash of a password (strict_password_validation), and the server receives no password itself"
+            yield fatal(what, "SET GLOBAL strict_password_validation = OFF; and the same in the configuration")
         schema = target.ops_schema
         query = (
             "SELECT security_type FROM information_schema.routines"

@@ -53,6 +53,7 @@ class MySQLDialect(Dialect):
     kill_right = "CONNECTION_ADMIN"
     definer_rights = ("ALLOW_NONEXISTENT_DEFINER", "SET_ANY_DEFINER")
     login_plugin = "caching_sha2_password"
+    way_in = "set admin_address in the server's configuration and its port (admin_port) in the admin URL"
     settings: Mapping[str, str] = {
         "max_execution_time": "0",
         "transaction_isolation": "'REPEATABLE-READ'",
@@ -69,6 +70,10 @@ class MySQLDialect(Dialect):
         """The limit counts for locks on tables and on rows."""
         connection.set_lock_limit(seconds)
         connection.run(statement)
+
+    def has_wildcards(self, connection: MySQLConnection) -> bool:
+        """Not with partial_revokes."""
+        return not connection.value("SELECT @@partial_revokes")
 
     def with_time_limit(self, query: str, seconds: int) -> str:
         """By a hint. The server counts it for SELECT alone."""

@@ -5,6 +5,7 @@ Nothing is changed on the server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from adapters.base import AdapterError, Enforced, Finding, Health, Level, Rejected
@@ -18,6 +19,8 @@ from adapters.mysql.server import Server
 from adapters.mysql.users import unsupported_version
 
 NAMED_AT_MOST = 5
+CONNECTIONS = 20
+"""Eight ends, four grants and four queries at a time, the spare connection, and some for the events."""
 
 
 def ok(what: str) -> Finding:
@@ -84,6 +87,10 @@ def _server(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
             "SET GLOBAL event_scheduler = ON; and event_scheduler = ON in the server's configuration",
         )
     yield from _events_of_replica(server, connection)
+    limit = int(connection.value("SELECT @@SESSION.max_user_connections"))
+    if 0 < limit < CONNECTIONS:
+        what = f"the bot may open {limit} connections at a time, and needs up to {CONNECTIONS}: ends could wait"
+        yield warning(what, f"ALTER USER {whoami(connection)} WITH MAX_USER_CONNECTIONS {CONNECTIONS};")
     plugin = server.dialect.login_plugin
     query = f"SELECT plugin_status FROM information_schema.plugins WHERE plugin_name = '{plugin}'"
     if connection.value(query) != "ACTIVE":
@@ -179,14 +186,16 @@ def _levels(server: Server, connection: MySQLConnection, levels: Sequence[Level]
 
 
 def _level(server: Server, connection: MySQLConnection, level: Level) -> Iterator[Finding]:
-    limits_of(server, level)
+    if level_may_fill(server, connection, level):
+        what = f"level {level.name}: one user may open every connection of the server (max_user_connections)"
+        yield warning(what, f"set a lower max_user_connections in its settings, and {server.dialect.way_in}")
     for role in level.roles:
         yield from _role(server, connection, level, role)
     missing = [
         (privilege, on)
-        for privileges, on in clauses(server, level)
+        for privileges, on in clauses(server, connection, level)
         for privilege in privileges.split(", ")
-        if not _may_grant(connection, privilege, on)
+        if not _may_grant(server, connection, privilege, on)
     ]
     for privilege, on in missing:
         remedy = f"GRANT {privilege} ON {on} TO {whoami(connection)} WITH GRANT OPTION;"
@@ -194,6 +203,13 @@ def _level(server: Server, connection: MySQLConnection, level: Level) -> Iterato
     if not missing:
         role = managed_role(server.target, level) or level.roles[0]
         yield ok(f"level {level.name}: role {role}, database {server.database_of(level) or 'none'}")
+
+
+def level_may_fill(server: Server, connection: MySQLConnection, level: Level) -> bool:
+    """Whether one user of the level may open as many connections as the server has. Raises Rejected for a setting that the server does not have."""
+    found = re.search(r"MAX_USER_CONNECTIONS ([0-9]+)", limits_of(server, level))
+    limit = int(found[1]) if found else 0
+    return limit == 0 or limit >= int(connection.value("SELECT @@GLOBAL.max_connections"))
 
 
 def _role(server: Server, connection: MySQLConnection, level: Level, role: str) -> Iterator[Finding]:
@@ -219,7 +235,7 @@ def _may_grant_role(connection: MySQLConnection, role: str) -> bool:
     return connection.value(query) is not None
 
 
-def _may_grant(connection: MySQLConnection, privilege: str, on: str) -> bool:
+def _may_grant(server: Server, connection: MySQLConnection, privilege: str, on: str) -> bool:
     """Whether the bot has the privilege with grant option on the server, the database, or the table."""
     everywhere = (
         f"SELECT 1 FROM information_schema.user_privileges WHERE grantee IN ({_grantees(connection)})"
@@ -227,7 +243,7 @@ def _may_grant(connection: MySQLConnection, privilege: str, on: str) -> bool:
     )
     schema, _, table = on.partition("`.")
     name = schema.strip("`").replace("``", "`")
-    unescaped = name.replace("\\", "") if table == "*" else name
+    unescaped = re.sub(r"\\(.)", r"\1", name) if table == "*" and server.dialect.has_wildcards(connection) else name
     if connection.value(everywhere) is not None:
         return True
     if _has_schema_right(connection, privilege, unescaped, grantable=True):

@@ -106,7 +106,6 @@ def test_password_policy_of_mariadb_is_not_reported_as_a_replica(checked: Engine
         checked.server.run("SET GLOBAL strict_password_validation = ON", f"UNINSTALL SONAME '{plugin}'")
 
 
-@open_fault("U5", "no grant can be made on a server that refuses hashes, and check finds nothing")
 def test_check_reports_a_password_policy_of_mariadb(checked: EngineHarness) -> None:
     checked.server.run("INSTALL SONAME 'simple_password_check'")
     try:
@@ -165,7 +164,6 @@ def whole(harness: EngineHarness) -> Level:
     return Level(name="whole", grants=(PrivilegeGrant(on=(f"{harness.database}.*",), privileges=("SELECT",)),))
 
 
-@open_fault("U6", "under partial_revokes a database name has no wildcards, and the escaped _ matches no database")
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_level_on_a_whole_database_works_under_partial_revokes(unusual_mysql: EngineHarness, everywhere: bool) -> None:
     """The shop's name contains a ``_``."""

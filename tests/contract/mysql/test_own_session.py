@@ -234,3 +234,20 @@ def test_end_gets_in_where_the_server_has_no_free_connection(small: EngineHarnes
         for one in opened:
             one.close()
     assert_ended(small, spec, session)
+
+
+def test_check_warns_where_connections_could_run_out(small: EngineHarness) -> None:
+    def found(text: str, **settings: str) -> list[str | None]:
+        level = replace(small.reading, settings=settings)
+        return [f.remedy for f in small.adapter().check([level]).warnings if text in f.what]
+
+    assert not found("every connection", max_user_connections="5")
+    (remedy,) = found("every connection", max_user_connections="0")
+    assert remedy is not None
+    assert ("extra_port" if small.is_mariadb else "admin_address") in remedy
+    assert not found("the bot may open")
+    small.server.run(f"ALTER USER `{small.bot}`@`%` WITH MAX_USER_CONNECTIONS 5")
+    (statement,) = found("the bot may open")
+    assert statement is not None
+    small.server.run(statement.rstrip(";"))
+    assert not found("the bot may open")
