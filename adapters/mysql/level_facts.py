@@ -78,7 +78,7 @@ def _read(read: Callable[[], Iterator[str]]) -> list[str]:
         return [UNREADABLE]
 
 
-def _is_ours(server: Server, known: set[str], name: str) -> bool:
+def _is_temporary(server: Server, known: set[str], name: str) -> bool:
     """Whether dbaccess itself gives and takes the membership: a temporary user, also of another ledger in the same schema, or a managed role."""
     is_user = username_pattern(server.target.prefix).fullmatch(name) or name in known
     return bool(is_user or MANAGED_ROLE.fullmatch(name))
@@ -88,7 +88,7 @@ def _members(server: Server, connection: MySQLConnection, roles: Sequence[str]) 
     known = {name for name, event in events.find_all(connection, server.target).items() if event.ledger}
     for role in roles:
         for member in server.dialect.role_members(connection, role):
-            if not _is_ours(server, known, member):
+            if not _is_temporary(server, known, member):
                 yield f"{role}: {member}"
 
 
