@@ -23,11 +23,11 @@ from adapters.base import (
     UserSpec,
 )
 from adapters.level_state import LevelState
-from adapters.mysql import revoke, rights, sessions, users
-from adapters.mysql.connection import MySQLLogin, Server, log_in_as
+from adapters.mysql import identity, leftovers, level_facts, revoke, rights, sessions, users
 from adapters.mysql.dialect import Dialect
 from adapters.mysql.mariadb_dialect import MariaDBDialect
 from adapters.mysql.mysql_dialect import MySQLDialect
+from adapters.mysql.server import MySQLLogin, Server, log_in_as
 from adapters.usernames import username_pattern
 
 __all__ = ["MariaDB", "MySQL", "MySQLFamily"]
@@ -51,17 +51,21 @@ class MySQLFamily:
         return rights.check(self.server, levels)
 
     def identity(self) -> str:
-        """The server's UUID (MySQL) or UID (MariaDB)."""
+        """The server's UUID (MySQL) or UID (MariaDB). A record of it in ``ops_schema`` lets dbaccess recognise a promoted replica."""
         with self.server.session() as connection:
-            return self.server.identity(connection)
+            found = self.server.identity(connection)
+            identity.remember(connection, self.dialect, self.target, found)
+            return found
 
-    def level_state(self, level: Level) -> LevelState:  # noqa: ARG002 - nothing is described yet
-        """Empty: nothing is described yet."""
-        return LevelState()
+    def level_state(self, level: Level) -> LevelState:
+        """See ``level_facts``."""
+        with self.server.session() as connection:
+            return level_facts.describe(self.server, connection, level)
 
     def create_user(self, spec: UserSpec) -> None:
         """Create the account locked; unlock it in the last step."""
         users.create(self.server, spec)
+        self.server.keep_spare()
 
     def set_password(self, username: str, password: str) -> None:
         """``Dialect.password_clause`` decides in which form the server receives the password."""
@@ -71,18 +75,19 @@ class MySQLFamily:
         """Move the event to ``remaining`` seconds from now, by the server's clock."""
         users.set_expiry(self.server, username, remaining)
 
-    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:  # noqa: ARG002 - the states are not compared yet
+    def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """See ``revoke``. The server's version is not looked at."""
-        return revoke.drop(self.server, username, level)
+        return revoke.drop(self.server, username, level, before)
 
     def drop_leftovers(self) -> list[str]:
-        """Nothing: no leftovers are dropped yet."""
-        return []
+        """See ``leftovers``."""
+        return leftovers.drop_leftovers(self.server)
 
     def list_users(self) -> list[ManagedUser]:
         """All users whose name matches the pattern; the caller compares ``ledger``. The server's version is not looked at."""
         with self.server.session() as connection:
             found = users.find_accounts(self.server, connection)
+        self.server.keep_spare(of_replicas=True)
         pattern = username_pattern(self.target.prefix)
         return [
             ManagedUser(username=f.username, ledger=f.ledger, request_id=f.request_id, expires_at=f.expires_at)

@@ -1,4 +1,4 @@
-"""Connections to the server: a new one for each use, in UTC, with a known SQL mode and time limits.
+"""Connections to the server, with time limits, and the quoting of names and values.
 
 DDL takes no bound parameters here, so PyMySQL quotes values and ``quoted`` quotes identifiers. Names that come from people
 are matched against ``username_pattern`` or a list of allowed names before they get here.
@@ -8,29 +8,16 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 
-from adapters.base import (
-    CREATE_LIMIT_SECONDS,
-    Level,
-    LoginRefused,
-    Rejected,
-    Secrets,
-    ServerDown,
-    Target,
-    Tls,
-    WrongServer,
-)
-from adapters.mysql.dialect import Dialect
-from adapters.mysql.errors import LOGIN_REFUSED, UNKNOWN_VARIABLE, code, translated
-from adapters.usernames import scrub
+from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Tls
 
 DEFAULT_PORT = 3306
 CONNECT_SECONDS = 5
@@ -57,7 +44,9 @@ class Address:
 
 
 class MySQLConnection:
-    """An open connection. Every statement goes through ``run``."""
+    """An open connection. Every statement goes through ``run``. ``differences``: see ``own_session``."""
+
+    differences: tuple[str, ...] = ()
 
     def __init__(self, driver: pymysql.Connection[Any], lock_limits: Sequence[str] = ("lock_wait_timeout",)) -> None:
         self._driver = driver
@@ -100,6 +89,11 @@ class MySQLConnection:
         return found.replace(tzinfo=UTC)
 
     @property
+    def thread_id(self) -> int:
+        """The number of the connection, from the handshake."""
+        return int(self._driver.thread_id())  # type: ignore[no-untyped-call]
+
+    @property
     def server_version(self) -> str:
         """As ``SELECT VERSION()`` returns it: ``9.7.4``, ``10.11.19-MariaDB-log``."""
         return str(self.value("SELECT VERSION()"))
@@ -107,95 +101,6 @@ class MySQLConnection:
     def close(self) -> None:
         with suppress(pymysql.MySQLError, OSError):
             self._driver.close()
-
-
-class Server:
-    """One server with the bot's administrator login, and its replicas."""
-
-    def __init__(self, target: Target, secrets: Secrets, dialect: Dialect, grace: timedelta) -> None:
-        self.target = target
-        self.dialect = dialect
-        self.grace = grace
-        self.address = parse(secrets.admin_url, target.admin_url)
-        self.replicas = tuple(zip(target.replicas, secrets.replicas, strict=True))
-        self._secrets = (secrets.admin_url, *secrets.replicas)
-
-    @contextmanager
-    def session(self, *secrets: str) -> Iterator[MySQLConnection]:
-        """A connection to the server on which the grant was made. Raises only AdapterError, without ``secrets``; WrongServer for another identity."""
-        with self._at(self.address, *secrets) as connection:
-            expected = self.target.identity
-            if expected is not None and (found := self.identity(connection)) != expected:
-                raise WrongServer(expected=expected, found=found)
-            yield connection
-
-    @contextmanager
-    def replica(self, number: int) -> Iterator[MySQLConnection]:
-        """A connection to a replica. Its URL is parsed here, so that an invalid one does not prevent the block of the login on the primary."""
-        reference, url = self.replicas[number]
-        with self._at(parse(url, reference), where=f"the replica {reference}") as connection:
-            yield connection
-
-    @contextmanager
-    def _at(self, address: Address, *secrets: str, where: str = "the server") -> Iterator[MySQLConnection]:
-        hidden = (address.password, self.address.password, *self._secrets, *secrets)
-        with translated(hidden, login=address.user, where=where):
-            driver = log_in(address, self.target.tls, address.user, address.password, None)
-            connection = MySQLConnection(driver, self.dialect.lock_limits)
-            try:
-                connection.run("SET SESSION time_zone = '+00:00'")
-                connection.set_lock_limit(LOCK_SECONDS)
-                yield connection
-            finally:
-                connection.close()
-
-    def identity(self, connection: MySQLConnection) -> str:
-        """The server's UUID or UID. Each replica has another one. Raises Rejected on a server that is too old to have one."""
-        dialect = self.dialect
-        try:
-            return str(connection.value(f"SELECT {dialect.identity}"))
-        except pymysql.MySQLError as error:
-            if code(error) != UNKNOWN_VARIABLE:
-                raise
-        what = f"the server has no variable {dialect.identity}, by which dbaccess identifies it"
-        raise Rejected(what, remedy=f"upgrade the server to {dialect.label} {dialect.identity_since} or later")
-
-    def database_of(self, level: Level) -> str | None:
-        """The database that contains the level's objects."""
-        return level.database or self.target.connect.database or self.address.database
-
-
-class MySQLLogin:
-    """Implements ``adapters.base.Login``."""
-
-    def __init__(self, driver: pymysql.Connection[Any]) -> None:
-        self._connection = MySQLConnection(driver)
-
-    def is_alive(self) -> bool:
-        """Whether the server answers. A session whose user is dropped still counts while it does."""
-        try:
-            self._connection.run("SELECT 1")
-        except (pymysql.MySQLError, OSError):
-            return False
-        return True
-
-    def close(self) -> None:
-        """Close the connection. Never raises."""
-        self._connection.close()
-
-
-def log_in_as(server: Server, username: str, password: str, level: Level) -> MySQLLogin:
-    """Log in as the temporary user, at the address of the admin URL.
-
-    Raises LoginRefused, or ServerDown where the server did not answer about the password.
-    """
-    try:
-        return MySQLLogin(log_in(server.address, server.target.tls, username, password, server.database_of(level)))
-    except (pymysql.MySQLError, OSError) as error:
-        message = scrub(" ".join(str(error).split()), password)
-        if isinstance(error, pymysql.MySQLError) and code(error) in LOGIN_REFUSED:
-            raise LoginRefused(message) from None
-        raise ServerDown(f"no login as {username}: {message}") from None
 
 
 def log_in(address: Address, tls: Tls, user: str, password: str, database: str | None) -> pymysql.Connection[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,20 @@ TRANSIENT = frozenset(
 )
 """Connection lost, timeout, deadlock or KILL: the statement may have run. The driver reports 0 for a connection that is closed."""
 
+CONNECTION_LOST = frozenset({0, 2006, 2013, 2014, 2055})
+
+DRIVER_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    struct.error,
+    RuntimeError,
+)
+"""What the driver raises for an answer that it does not understand, from a proxy or from something that is no such server."""
+
 OPTION_PREVENTS = 1290
 """A server option forbids the statement: read-only is one such option, strict-password-validation another."""
 
@@ -37,6 +52,9 @@ LOCK_TIMEOUTS = frozenset({1205, 1969})
 SCHEDULER_DISABLED = 1577
 MAY_NOT_RECOVER = 1401
 """XA RECOVER without the right. ``check`` reports it."""
+
+UNKNOWN_XID = 1397
+"""XA ROLLBACK of a transaction that does not exist any more."""
 
 NO_SUCH_USER = 1396
 UNKNOWN_VARIABLE = 1193
@@ -60,6 +78,10 @@ def translated(secrets: tuple[str, ...], *, login: str, where: str) -> Iterator[
         raise Rejected("a name or value cannot be sent in the server's encoding") from None
     except RuntimeError as error:  # the driver raises it for a login method that it does not support
         raise Rejected(f"the driver cannot log in: {_one_line(str(error), secrets)}") from None
+    except DRIVER_FAULTS as error:
+        raise ServerDown(
+            f"the driver cannot read the answer of {where} ({type(error).__name__})", is_ambiguous=True
+        ) from None
     except OSError as error:
         _scrub_chain(error, secrets)
         raise ServerDown(f"no connection to {where}: {_one_line(str(error), secrets)}", is_ambiguous=True) from None

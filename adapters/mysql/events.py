@@ -1,51 +1,65 @@
 """The event with which the server itself ends a user: it kills sessions, locks the account, kills again and drops the user.
 
-It fires ``grace`` after the end of the grant, so that dbaccess acts first. It is in the schema ``ops_schema``, where only the bot has the
-EVENT right. Its comment is the mark that names the user's ledger; the user cannot change it. The event stays after it fired, disabled,
-until the user is dropped, so that the receipt can say that the server ended the user.
+It fires ``grace`` after the end of the grant, so that dbaccess acts first, and then every few seconds until the user is gone. It is in the
+schema ``ops_schema``, where only the bot has the EVENT right. Its comment is the mark that names the user's ledger; the user cannot
+change it. The event stays when it is done, disabled, so that the receipt can say that the server ended the user.
+A server that was a replica does not run the events that it received; ``enable_again`` repairs that after a promotion.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pymysql
 
 from adapters.base import Blocked, ForeignUser, Rejected, Target
 from adapters.mysql import locks
-from adapters.mysql.connection import MySQLConnection, Row, Server, account, quoted, quoted_if_needed
+from adapters.mysql.connection import MySQLConnection, Row, account, quoted, quoted_if_needed
 from adapters.mysql.errors import SCHEDULER_DISABLED, code
+from adapters.mysql.server import Server
 
+REPLICATED = frozenset({"SLAVESIDE_DISABLED", "REPLICA_SIDE_DISABLED"})
 MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
+
+EVERY_SECONDS = 10
+"""The event fires again after so many seconds, until the user is gone. So a lock that outlives one firing does not keep the user alive."""
 
 BODY = """BEGIN
   DECLARE session, newest BIGINT;
-  DECLARE is_locked, since_lock, rounds INT DEFAULT 0;
+  DECLARE stop_at DATETIME(6) DEFAULT UTC_TIMESTAMP(6) + INTERVAL 8 SECOND;
+  DECLARE is_locked, since_lock, waiting, is_done INT DEFAULT 0;
   DECLARE living INT DEFAULT 1;
-  SET SESSION lock_wait_timeout = 1;
-  WHILE (living > 0 OR is_locked = 0) AND rounds < 3600 DO
+  SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1;
+  WHILE (living > 0 OR is_locked = 0) AND UTC_TIMESTAMP(6) < stop_at DO
     BEGIN
-      DECLARE is_done INT DEFAULT 0;
+      DECLARE is_last INT DEFAULT 0;
       DECLARE found CURSOR FOR SELECT id FROM information_schema.processlist WHERE HEX(user) = HEX({name})
         OR (user = 'unauthenticated user' AND id <= newest AND since_lock > 100);
-      DECLARE CONTINUE HANDLER FOR NOT FOUND SET is_done = 1;
-      DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;
+      DECLARE CONTINUE HANDLER FOR NOT FOUND SET is_last = 1;
+      DECLARE CONTINUE HANDLER FOR 1094, 1095 BEGIN END;
       OPEN found;
       kills: LOOP
         FETCH found INTO session;
-        IF is_done THEN LEAVE kills; END IF;
+        IF is_last THEN LEAVE kills; END IF;
         KILL session;
       END LOOP;
       CLOSE found;
     END;
     IF is_locked = 0 THEN
-      BEGIN
-        DECLARE CONTINUE HANDLER FOR 1205 SET is_locked = 0;
-        SET is_locked = 1;
-        ALTER USER IF EXISTS {account} ACCOUNT LOCK;
-      END;
+      SELECT COUNT(*) INTO waiting FROM information_schema.processlist
+        WHERE id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
+        AND (info LIKE CONCAT('ALTER USER IF EXISTS%', {name}, '%') OR info LIKE CONCAT('DROP USER IF EXISTS%', {name}, '%'));
+      IF waiting = 0 THEN
+        BEGIN
+          DECLARE CONTINUE HANDLER FOR 1205 SET is_locked = 0;
+          SET is_locked = 1;
+          ALTER USER IF EXISTS {account} ACCOUNT LOCK;
+        END;
+      ELSE
+        DO SLEEP(0.1);
+      END IF;
       SELECT MAX(id) INTO newest FROM information_schema.processlist WHERE user = 'unauthenticated user';
     ELSE
       SET since_lock = since_lock + 1;
@@ -53,49 +67,64 @@ BODY = """BEGIN
     END IF;
     SELECT COUNT(*) INTO living FROM information_schema.processlist WHERE HEX(user) = HEX({name})
       OR (user = 'unauthenticated user' AND id <= newest);
-    SET rounds = rounds + 1;
   END WHILE;
-  SET living = 1;
-  WHILE living > 0 AND rounds < 7200 DO
+  IF is_locked = 1 AND living = 0 THEN
     BEGIN
-      DECLARE CONTINUE HANDLER FOR 1205 SET living = 1;
-      SET living = 0;
+      DECLARE CONTINUE HANDLER FOR 1205 SET is_done = 0;
+      DECLARE CONTINUE HANDLER FOR 4006 SET is_done = 1;
+      SET is_done = 1;
       DROP USER IF EXISTS {account};
     END;
-    SET rounds = rounds + 1;
-  END WHILE;
+  END IF;
+  IF is_done = 1 THEN
+    ALTER EVENT {event} DISABLE;
+  END IF;
 END"""
-"""Kill, lock, kill until no session is left, drop.
+"""Kill, lock, kill until no session is left, drop, and disable the event.
 
 The kill comes first because a session may hold the lock that ALTER USER waits for. If the account is not locked within a second
-(1205), the event kills again and repeats it. Names are compared by HEX because the process list compares them without case. 1094 is
-a session that ended by itself after it was read. Logins that were half open at the lock get at least a second and are then killed
-(see ``sessions``)."""
+(1205), the event kills again and repeats it; MariaDB limits no wait for its tables of accounts, so a firing does not lock while an earlier
+one waits. Without the right to kill (1095) the account is locked. Names are compared by HEX because the process list compares them
+without case. 1094 is a session that ended by itself after it was read. 4006 is a definer, whom MySQL does not drop: it stays locked.
+Logins that were half open at the lock get at least a second and are then killed (see ``sessions``)."""
 
 COLUMNS = (
-    "event_name, event_comment, execute_at, last_executed, time_zone FROM information_schema.events WHERE event_schema"
+    "event_name, event_comment, COALESCE(starts, execute_at), last_executed, time_zone, status"
+    " FROM information_schema.events WHERE event_schema"
 )
-COLUMNS_WHERE_DISABLED = "name, comment, execute_at, last_executed, time_zone FROM mysql.event WHERE db"
+COLUMNS_WHERE_DISABLED = (
+    "name, comment, COALESCE(starts, execute_at), last_executed, time_zone, status FROM mysql.event WHERE db"
+)
 """MariaDB with event_scheduler=DISABLED answers no query about events, but its table can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpiryEvent:
-    """The event of a user. ``fires_at`` and ``fired_at`` are by the server's clock. ``ledger`` and ``request_id`` are its mark."""
+    """The event of a user. ``fires_at`` and ``fired_at`` are by the server's clock. ``ledger`` and ``request_id`` are its mark.
+
+    ``is_replicated``: it came by replication, so this server does not run it.
+    """
 
     username: str
     ledger: str | None
     request_id: int | None
     fires_at: datetime | None
     fired_at: datetime | None
+    is_replicated: bool
 
 
 def find(connection: MySQLConnection, target: Target, username: str | None = None) -> dict[str, ExpiryEvent]:
     """Events by user name, of one name or of all names with the prefix. Empty where the server shows events to nobody."""
-    return {row[0]: _event(*row) for row in _rows(connection, target, username)}
+    return {row[0]: _event(row) for row in _rows(connection, target, username)}
 
 
-def _rows(connection: MySQLConnection, target: Target, username: str | None) -> list[Row]:
+def find_all(connection: MySQLConnection, target: Target) -> dict[str, ExpiryEvent]:
+    """Events of all names in ``ops_schema``: other ledgers with other prefixes may share it."""
+    return {row[0]: _event(row) for row in _rows(connection, target, None, prefix="")}
+
+
+def _rows(connection: MySQLConnection, target: Target, username: str | None, *, prefix: str | None = None) -> list[Row]:
+    target = target if prefix is None else replace(target, prefix=prefix)
     try:
         return connection.run(_query(COLUMNS, connection, target, username))
     except pymysql.MySQLError as error:
@@ -117,8 +146,9 @@ def _query(columns: str, connection: MySQLConnection, target: Target, username: 
     return f"SELECT {columns} = {connection.literal(target.ops_schema)} AND {condition}"
 
 
-def _event(name: str, comment: str, at: datetime | None, last: datetime | None, zone: str) -> ExpiryEvent:
+def _event(row: Row) -> ExpiryEvent:
     """The bot creates events in UTC. The times of an event in another zone are not read."""
+    name, comment, at, last, zone, status = row
     mark = MARK.fullmatch(comment or "")
     is_utc = zone == "+00:00"
     return ExpiryEvent(
@@ -127,6 +157,7 @@ def _event(name: str, comment: str, at: datetime | None, last: datetime | None, 
         request_id=int(mark[2]) if mark else None,
         fires_at=at.replace(tzinfo=UTC) if at and is_utc else None,
         fired_at=last.replace(tzinfo=UTC) if last and is_utc else None,
+        is_replicated=status in REPLICATED,
     )
 
 
@@ -140,9 +171,8 @@ def set_up(server: Server, connection: MySQLConnection, username: str, *, reques
     if known is not None and known.ledger != target.ledger:
         raise ForeignUser(username, "its event carries another mark")
     mark = f"dbaccess ledger={target.ledger} request={request_id}" if known is None else None
-    schedule = f"ON SCHEDULE AT {connection.literal(_whole_second(at))} ON COMPLETION PRESERVE ENABLE"
     try:
-        statement = _statement(connection, target, username, schedule, mark)
+        statement = _statement(connection, target, username, at, mark)
         locks.run(server, connection, statement, username)
     except pymysql.MySQLError as error:
         if code(error) != SCHEDULER_DISABLED:
@@ -154,11 +184,14 @@ def set_up(server: Server, connection: MySQLConnection, username: str, *, reques
         raise Rejected(f"the server did not keep the event {quoted_if_needed(target.ops_schema)}.{username}")
 
 
-def _statement(connection: MySQLConnection, target: Target, username: str, schedule: str, mark: str | None) -> str:
+def _statement(connection: MySQLConnection, target: Target, username: str, at: datetime, mark: str | None) -> str:
     """CREATE or ALTER EVENT. ALTER sets the body too, so that an event of an older dbaccess gets the current body."""
     verb, comment = ("ALTER", "") if mark is None else ("CREATE", f" COMMENT {connection.literal(mark)}")
-    body = BODY.format(account=account(username), name=connection.literal(username))
-    return f"{verb} EVENT {_name(target, username)} {schedule}{comment} DO {body}"
+    starts = connection.literal(_whole_second(at))
+    schedule = f"ON SCHEDULE EVERY {EVERY_SECONDS} SECOND STARTS {starts} ON COMPLETION PRESERVE ENABLE"
+    name = _name(target, username)
+    body = BODY.format(account=account(username), name=connection.literal(username), event=name)
+    return f"{verb} EVENT {name} {schedule}{comment} DO {body}"
 
 
 def _name(target: Target, username: str) -> str:
@@ -168,6 +201,25 @@ def _name(target: Target, username: str) -> str:
 def _whole_second(at: datetime) -> str:
     """Rounded up, so that rounding never moves the time into the past."""
     return (at.astimezone(UTC) + timedelta(seconds=1)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def received(connection: MySQLConnection, target: Target) -> list[ExpiryEvent]:
+    """Events of this ledger that came by replication. The server does not run them, also after it was promoted."""
+    return [e for e in find(connection, target).values() if e.is_replicated and e.ledger == target.ledger]
+
+
+def enable_again(server: Server, connection: MySQLConnection) -> list[str]:
+    """On a server that was promoted, enable the events that it received as a replica. Returns a sentence for each."""
+    waiting = received(connection, server.target)
+    if not waiting or server.dialect.is_replica(connection):
+        return []
+    done = list[str]()
+    for event in waiting:
+        at = event.fires_at or connection.now()
+        statement = _statement(connection, server.target, event.username, at, None)
+        locks.run(server, connection, statement, event.username)
+        done.append(f"the event of {event.username}, which came by replication, was enabled")
+    return done
 
 
 def drop(server: Server, connection: MySQLConnection, username: str) -> list[str]:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from adapters.base import Level, PrivilegeGrant, Rejected, ServerDown, Target
-from adapters.mysql.connection import MySQLConnection, Server, quoted, quoted_if_needed
+from adapters.mysql.connection import MySQLConnection, quoted, quoted_if_needed
+from adapters.mysql.server import Server
 from adapters.mysql.sessions import kill
 
 PRIVILEGES = frozenset(
@@ -50,13 +51,18 @@ LIMITS = {
 IGNORED_LINE = re.compile(r"GRANT (USAGE ON|PROXY ON|[`'])|REVOKE |SET DEFAULT ROLE ")
 """Lines of SHOW GRANTS that grant no privilege. PROXY that a role has does not count for its members: see ``proxies``."""
 
+MANAGED_ROLE = re.compile(r"dbaccess_.{0,12}_[0-9a-f]{8}")
 KIND = re.compile(r"^[A-Z ]+ (?=`)")
 PRIVILEGE_SEPARATOR = re.compile(r", (?![^(]*\))")
 WILDCARD, ESCAPED = re.compile(r"([_%\\])"), r"\\\1"
 MANAGED_ROLES_LOCK = "dbaccess kept roles"
 """Bots of all versions take the lock of this name, so the name does not change."""
 
-LOCK_TRIES, LOCK_TRY_SECONDS = 3, 2
+LOCK_TRIES, LOCK_TRY_SECONDS = 8, 2
+"""A grant waits so often and so long for the grants of other bots."""
+
+TIDY_TRIES = 2
+"""The same for what only tidies up."""
 
 
 def limits_of(server: Server, level: Level) -> str:
@@ -82,23 +88,23 @@ def managed_role(target: Target, level: Level) -> str | None:
 
 
 @contextmanager
-def managed_roles_locked(connection: MySQLConnection) -> Iterator[None]:
+def managed_roles_locked(connection: MySQLConnection, tries: int = LOCK_TRIES) -> Iterator[None]:
     """Hold a lock of the server while a managed role changes, so that nobody drops it as unused before the user has it.
 
     Any account may take such a lock, and only bots use it. A connection that holds it longer than a grant takes is killed unless it is
     this bot's own login. If it belongs to another bot, that bot repeats its grant. A revocation waits for this lock only after its proof.
     """
-    _take_lock(connection)
+    _take_lock(connection, tries)
     try:
         yield
     finally:
         connection.release(MANAGED_ROLES_LOCK)
 
 
-def _take_lock(connection: MySQLConnection) -> None:
+def _take_lock(connection: MySQLConnection, tries: int) -> None:
     """Raises ServerDown, which names the connection that holds the lock."""
     lock, holder = connection.literal(MANAGED_ROLES_LOCK), None
-    for _ in range(LOCK_TRIES):
+    for _ in range(tries):
         before = connection.value(f"SELECT IS_USED_LOCK({lock})")
         if connection.value(f"SELECT GET_LOCK({lock}, {LOCK_TRY_SECONDS})") == 1:
             return
@@ -151,7 +157,7 @@ def grants_of(server: Server, connection: MySQLConnection, role: str) -> list[Ro
 
     Raises Rejected for a line that is not understood.
     """
-    below = _with_roles_below(server, connection, role)[1:]
+    below = with_roles_below(server, connection, role)[1:]
     lines = connection.column(f"SHOW GRANTS FOR {server.dialect.quoted_role(role)}")
     return [grant for line in lines if (grant := _parsed(line, role, below)) is not None]
 
@@ -180,7 +186,7 @@ def _line_pattern(role: str) -> re.Pattern[str]:
 
 def danger(server: Server, connection: MySQLConnection, role: str) -> str | None:
     """The reason why a temporary user must not get this role, or None. The roles below it count too."""
-    for name in _with_roles_below(server, connection, role):
+    for name in with_roles_below(server, connection, role):
         via = "" if name == role else f" (through {name})"
         for grant in grants_of(server, connection, name):
             if found := _dangerous_privilege(grant, server.target.ops_schema):
@@ -213,14 +219,15 @@ def lasting_privileges(server: Server, connection: MySQLConnection, role: str) -
     """``EVENT ON shop.*`` and the like: with these a user can leave objects that act on without it."""
     return [
         f"{privilege} ON {grant.on}"
-        for name in _with_roles_below(server, connection, role)
+        for name in with_roles_below(server, connection, role)
         for grant in grants_of(server, connection, name)
         for privilege in grant.privileges
         if privilege in LASTING_PRIVILEGES or privilege == "ALL PRIVILEGES"
     ]
 
 
-def _with_roles_below(server: Server, connection: MySQLConnection, role: str) -> list[str]:
+def with_roles_below(server: Server, connection: MySQLConnection, role: str) -> list[str]:
+    """The role itself first, then the roles that it includes."""
     found, queue = [role], [role]
     while queue:
         below = [name for name in server.dialect.roles_below(connection, queue.pop()) if name not in found]
@@ -231,7 +238,7 @@ def _with_roles_below(server: Server, connection: MySQLConnection, role: str) ->
 
 def _make_equal(server: Server, connection: MySQLConnection, level: Level, role: str) -> None:
     """Create the managed role and make it equal to the level. Its name is a digest of the level, so somebody else made every difference."""
-    wanted = clauses(server, level)
+    wanted = clauses(server, connection, level)
     dialect = server.dialect
     connection.run(f"CREATE ROLE IF NOT EXISTS {dialect.quoted_role(role)}")
     if reason := danger(server, connection, role):
@@ -255,9 +262,10 @@ def _revoke_extra(server: Server, connection: MySQLConnection, role: str, wanted
             connection.run(f"REVOKE {extra} ON {grant.on} FROM {server.dialect.quoted_role(role)}")
 
 
-def clauses(server: Server, level: Level) -> list[tuple[str, str]]:
+def clauses(server: Server, connection: MySQLConnection, level: Level) -> list[tuple[str, str]]:
     """(privileges, object) of each of the level's grants, as GRANT takes them. Raises Rejected for what a level cannot grant."""
-    return [(_privileges(grant, on), _object(server, level, on)) for grant in level.grants for on in grant.on]
+    escaped = ESCAPED if level.grants and server.dialect.has_wildcards(connection) else r"\1"
+    return [(_privileges(grant, on), _object(server, level, on, escaped)) for grant in level.grants for on in grant.on]
 
 
 def _privileges(grant: PrivilegeGrant, on: str) -> str:
@@ -269,8 +277,8 @@ def _privileges(grant: PrivilegeGrant, on: str) -> str:
     return ", ".join(privileges)
 
 
-def _object(server: Server, level: Level, on: str) -> str:
-    """A table or a whole database, quoted. A name without a dot is in the level's database. GRANT takes ``_`` and ``%`` in a whole database's name as wildcards, so they are escaped."""
+def _object(server: Server, level: Level, on: str, escaped: str) -> str:
+    """A table or a whole database, quoted. A name without a dot is in the level's database. Where GRANT takes ``_`` and ``%`` in a whole database's name as wildcards, they are escaped."""
     schema, dot, table = on.rpartition(".")
     schema = schema if dot else server.database_of(level) or ""
     if schema in (SYSTEM, server.target.ops_schema):
@@ -278,7 +286,7 @@ def _object(server: Server, level: Level, on: str) -> str:
     if not schema:
         raise Rejected(f"{on} is in no database", remedy=f"write shop.{on}, or give the level a database")
     if table == "*":
-        return f"{quoted(WILDCARD.sub(ESCAPED, schema))}.*"
+        return f"{quoted(WILDCARD.sub(escaped, schema))}.*"
     return f"{quoted(schema)}.{quoted(table)}"
 
 
@@ -287,6 +295,6 @@ def drop_managed_role_if_unused(server: Server, connection: MySQLConnection, lev
     role = managed_role(server.target, level)
     if role is None or not server.dialect.is_role(connection, role):
         return
-    with managed_roles_locked(connection):
+    with managed_roles_locked(connection, TIDY_TRIES):
         if not server.dialect.role_members(connection, role):
             connection.run(f"DROP ROLE IF EXISTS {server.dialect.quoted_role(role)}")

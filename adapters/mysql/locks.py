@@ -14,8 +14,11 @@ import pymysql
 
 from adapters.base import Blocked
 from adapters.mysql import sessions
-from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection, Server
+from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection
+from adapters.mysql.dialect import LockHolder
 from adapters.mysql.errors import LOCK_TIMEOUTS, code
+from adapters.mysql.server import Server
+from adapters.usernames import username_pattern
 
 LIMITS_OF_AN_END = (1, 2, 4)
 """Seconds, one for each try. They grow, so that a busy server gets more time."""
@@ -25,15 +28,6 @@ LIMITS_OF_A_CHANGE = (LOCK_SECONDS, LOCK_SECONDS)
 T = TypeVar("T")
 
 NAMED_AT_MOST = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class LockHolder:
-    """A connection that holds a lock on ``what``. ``session`` is None for a prepared XA transaction whose connection is gone."""
-
-    session: int | None
-    user: str
-    what: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +55,14 @@ class _Retry:
         raise _blocked(self.server, self.connection, step, holders)
 
     def _kill_own_holders(self) -> list[LockHolder] | None:
-        """All holders. Those of the user itself are killed; at an end all of the user's sessions are."""
+        """All holders. Those of the user itself are killed; at an end, all of the user's sessions and the holders that are temporary users too."""
         holders = self.server.dialect.lock_holders(self.connection)
         own = [holder.session for holder in holders or () if holder.user == self.username and holder.session]
         sessions.kill(self.connection, own)
         if self.ended is not None:
             self.ended.update(own)
+            others = username_pattern(self.server.target.prefix)
+            sessions.kill(self.connection, [h.session for h in holders or () if h.session and others.fullmatch(h.user)])
             sessions.kill_all(self.connection, self.username, self.ended)
         return holders
 
@@ -101,8 +97,8 @@ def _blocked(server: Server, connection: MySQLConnection, step: str, holders: Se
         held = "; ".join(_held_by(holder) for holder in holders[:NAMED_AT_MOST])
         remedies = dict.fromkeys(_freed_by(holder) for holder in holders[:NAMED_AT_MOST])
         return Blocked(f"{step} waits for a lock: {held}", remedy=" ".join(remedies))
-    idle = ", ".join(f"{session} of {user}" for session, user in _idle(connection))
-    guess = f"; connections that are open and idle: {idle}" if idle else ""
+    suspects = ", ".join(f"{session} of {user}" for session, user in _suspects(connection))
+    guess = f"; perhaps one of the connections {suspects}" if suspects else ""
     what = f"{step} waits for a lock, and the server does not say who holds it{guess}"
     remedy = f"run {server.dialect.shows_lock_holders}, so that dbaccess can name the connection; KILL frees the lock"
     return Blocked(what, remedy=remedy)
@@ -118,10 +114,12 @@ def _freed_by(holder: LockHolder) -> str:
     return "XA RECOVER; XA ROLLBACK …;" if holder.session is None else f"KILL {holder.session};"
 
 
-def _idle(connection: MySQLConnection) -> list[tuple[int, str]]:
-    """Open connections without a running statement. A holder that does nothing is one of these."""
+def _suspects(connection: MySQLConnection) -> list[tuple[int, str]]:
+    """Connections that read the server's own tables at this moment, then those that are idle. A holder that does nothing is one of these."""
     query = (
-        "SELECT id, user FROM information_schema.processlist WHERE command = 'Sleep' AND id <> CONNECTION_ID()"
-        f" AND user <> SUBSTRING_INDEX(USER(), '@', 1) ORDER BY time DESC LIMIT {NAMED_AT_MOST}"
+        "SELECT id, user FROM information_schema.processlist WHERE id <> CONNECTION_ID()"
+        " AND (command = 'Sleep' OR (command IN ('Query', 'Execute') AND info LIKE '%mysql%'))"
+        " AND user <> SUBSTRING_INDEX(USER(), '@', 1)"
+        f" ORDER BY command = 'Sleep', time DESC LIMIT {NAMED_AT_MOST}"
     )
     return [(int(session), str(user)) for session, user in connection.run(query)]

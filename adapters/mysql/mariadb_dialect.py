@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 
 import pymysql
 
 from adapters.base import Finding, Level, Rejected, Target
-from adapters.mysql.connection import MySQLConnection, Server, quoted, quoted_if_needed
-from adapters.mysql.dialect import Dialect
+from adapters.mysql.connection import MySQLConnection, quoted, quoted_if_needed
+from adapters.mysql.dialect import Dialect, LockHolder
 from adapters.mysql.errors import NO_RIGHT, code
 from adapters.mysql.levels import managed_role
-from adapters.mysql.locks import LockHolder
 from adapters.mysql.rights import fatal, ok, whoami
 
 PROCEDURE = "set_default_role"
@@ -53,6 +52,13 @@ class MariaDBDialect(Dialect):
     kill_right = "CONNECTION ADMIN"
     definer_rights = ()
     login_plugin = "mysql_native_password"
+    way_in = "set extra_port in the server's configuration and that port in the admin URL"
+    settings: Mapping[str, str] = {
+        "max_statement_time": "0",
+        "tx_isolation": "'REPEATABLE-READ'",
+        "tx_read_only": "0",
+        "sql_if_exists": "0",
+    }
     lock_limits = ("lock_wait_timeout",)
     shows_lock_holders = "INSTALL SONAME 'metadata_lock_info'"
 
@@ -67,6 +73,23 @@ class MariaDBDialect(Dialect):
         limits = f"max_statement_time = {seconds}, lock_wait_timeout = {seconds}"
         connection.run(f"SET STATEMENT {limits} FOR {statement}")
 
+    def has_wildcards(self, connection: MySQLConnection) -> bool:  # noqa: ARG002 - MySQL asks the server
+        """Always."""
+        return True
+
+    def with_time_limit(self, query: str, seconds: int) -> str:
+        """By SET STATEMENT."""
+        return f"SET STATEMENT max_statement_time = {seconds} FOR {query}"
+
+    def active_roles(self, connection: MySQLConnection) -> str:
+        """A session has one role at most."""
+        role = connection.value("SELECT CURRENT_ROLE()")
+        return quoted(role) if role else "NONE"
+
+    def transactions_of(self, connection: MySQLConnection, username: str) -> list[str]:  # noqa: ARG002 - MySQL asks the server
+        """Empty: the server does not show whose a transaction is."""
+        return []
+
     def lock_holders(self, connection: MySQLConnection) -> list[LockHolder] | None:
         """From the plugin metadata_lock_info, where it is installed."""
         try:
@@ -76,6 +99,11 @@ class MariaDBDialect(Dialect):
                 raise
             return None
         return [LockHolder(session=session, user=user, what=what) for session, user, what in rows]
+
+    def is_replica(self, connection: MySQLConnection) -> bool:
+        """By its running threads of replication."""
+        threads = "SELECT 1 FROM information_schema.processlist WHERE command IN ('Slave_IO', 'Slave_SQL')"
+        return connection.value(threads) is not None
 
     def prepared_transactions(self, connection: MySQLConnection) -> list[str]:
         """From XA RECOVER, which every account may run."""
@@ -123,6 +151,11 @@ class MariaDBDialect(Dialect):
         query = f"SELECT is_role FROM mysql.user WHERE user = {connection.literal(name)} AND host = ''"
         return bool(connection.value(query) == "Y")
 
+    def roles_named(self, connection: MySQLConnection, prefix: str) -> list[str]:
+        """From mysql.user."""
+        which = f"LEFT(user, {len(prefix)}) = {connection.literal(prefix)}"
+        return connection.column(f"SELECT user FROM mysql.user WHERE {which} AND is_role = 'Y'")
+
     def role_members(self, connection: MySQLConnection, role: str) -> list[str]:
         """From mysql.roles_mapping, without the creator of the role, who has it with admin option."""
         query = f"SELECT user FROM mysql.roles_mapping WHERE role = {connection.literal(role)} AND admin_option = 'N'"
@@ -133,9 +166,14 @@ class MariaDBDialect(Dialect):
         query = f"SELECT role FROM mysql.roles_mapping WHERE user = {connection.literal(role)} AND host = ''"
         return connection.column(query)
 
-    def findings(self, server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
-        """Whether the procedure that sets default roles exists and may be called."""
-        schema = server.target.ops_schema
+    def findings(self, target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
+        """Whether the server accepts hashes of passwords, and whether the procedure that sets default roles exists and may be called."""
+        validating = "SELECT plugin_name FROM information_schema.plugins WHERE plugin_type = 'PASSWORD VALIDATION' AND plugin_status = 'ACTIVE'"
+        plugin = connection.value(validating)
+        if plugin is not None and connection.value("SELECT @@GLOBAL.strict_password_validation"):
+            what = f"the plugin {plugin} refuses the hash of a password (strict_password_validation), and the server receives no password itself"
+            yield fatal(what, "SET GLOBAL strict_password_validation = OFF; and the same in the configuration")
+        schema = target.ops_schema
         query = (
             "SELECT security_type FROM information_schema.routines"
             f" WHERE routine_schema = {connection.literal(schema)} AND routine_name = '{PROCEDURE}'"
@@ -144,7 +182,7 @@ class MariaDBDialect(Dialect):
             yield ok(f"{schema}.{PROCEDURE} exists and may be called")
         else:
             what = f"{schema}.{PROCEDURE} is missing, or the bot may not call it (EXECUTE): without it a role is not active after login"
-            yield fatal(what, procedure(server, connection, levels))
+            yield fatal(what, procedure(target, connection, levels))
 
     def login_command(self, host: str, port: int, database: str, tls: str) -> str:
         """For MariaDB's own client."""
@@ -153,9 +191,8 @@ class MariaDBDialect(Dialect):
         return " ".join([*command, *further, *([quote(database)] if database else [])])
 
 
-def procedure(server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> str:
+def procedure(target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> str:
     """Statements for a DBA with all rights to paste. The procedure sets a default role, and only for temporary users and these roles."""
-    target = server.target
     roles = sorted({role for level in levels for role in level.roles if managed_role(target, level) is None})
     allowed = ", ".join(connection.literal(role) for role in roles) or "''"
     body = CREATE_PROCEDURE.format(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 
 import pymysql
 
 from adapters.base import Finding, Level, Target
-from adapters.mysql.connection import MySQLConnection, Server, account
-from adapters.mysql.dialect import Dialect
+from adapters.mysql.connection import MySQLConnection, account
+from adapters.mysql.dialect import Dialect, LockHolder
 from adapters.mysql.errors import NO_RIGHT, code
 from adapters.mysql.levels import managed_role
-from adapters.mysql.locks import LockHolder
 from adapters.mysql.rights import fatal, has_right, right, warning, whoami
 
 LOCK_HOLDERS = """SELECT DISTINCT t.processlist_id, t.processlist_user, h.what FROM (
@@ -23,7 +22,7 @@ LOCK_HOLDERS = """SELECT DISTINCT t.processlist_id, t.processlist_user, h.what F
     OR (object_type = 'TABLE' AND object_schema = 'mysql' AND lock_type IN ('SHARED_READ_ONLY', 'SHARED_NO_WRITE', 'SHARED_NO_READ_WRITE', 'EXCLUSIVE')))
   UNION ALL
   SELECT thread_id, CONCAT('rows of ', object_schema, '.', object_name)
-  FROM performance_schema.data_locks WHERE lock_status = 'GRANTED' AND object_schema = 'mysql' AND lock_mode LIKE 'X%'
+  FROM performance_schema.data_locks WHERE lock_status = 'GRANTED' AND object_schema = 'mysql' AND lock_mode NOT LIKE 'I%'
 ) h LEFT JOIN performance_schema.threads t ON t.thread_id = h.thread
 WHERE t.processlist_user IS NULL OR t.processlist_user <> SUBSTRING_INDEX(USER(), '@', 1)"""
 """Holders of the locks that ALTER USER, DROP USER and changes of events wait for. A lock without a session belongs to a prepared XA transaction."""
@@ -54,6 +53,12 @@ class MySQLDialect(Dialect):
     kill_right = "CONNECTION_ADMIN"
     definer_rights = ("ALLOW_NONEXISTENT_DEFINER", "SET_ANY_DEFINER")
     login_plugin = "caching_sha2_password"
+    way_in = "set admin_address in the server's configuration and its port (admin_port) in the admin URL"
+    settings: Mapping[str, str] = {
+        "max_execution_time": "0",
+        "transaction_isolation": "'REPEATABLE-READ'",
+        "transaction_read_only": "0",
+    }
     lock_limits = ("lock_wait_timeout", "innodb_lock_wait_timeout")
     shows_lock_holders = "GRANT SELECT ON performance_schema.* TO the bot"
 
@@ -66,6 +71,28 @@ class MySQLDialect(Dialect):
         connection.set_lock_limit(seconds)
         connection.run(statement)
 
+    def has_wildcards(self, connection: MySQLConnection) -> bool:
+        """Not with partial_revokes."""
+        return not connection.value("SELECT @@partial_revokes")
+
+    def with_time_limit(self, query: str, seconds: int) -> str:
+        """By a hint. The server counts it for SELECT alone."""
+        return query.replace("SELECT ", f"SELECT /*+ MAX_EXECUTION_TIME({seconds * 1000}) */ ", 1)
+
+    def active_roles(self, connection: MySQLConnection) -> str:
+        """As CURRENT_ROLE() lists them."""
+        return str(connection.value("SELECT CURRENT_ROLE()"))
+
+    def transactions_of(self, connection: MySQLConnection, username: str) -> list[str]:
+        """From performance_schema. Names that are not printable are left out: the server shows them as text that another name may have."""
+        query = (
+            "SELECT e.xid_gtrid, e.xid_bqual, e.xid_format_id FROM performance_schema.events_transactions_current e"
+            " JOIN performance_schema.threads t USING (thread_id) WHERE e.xa_state <> 'COMMITTED'"
+            f" AND t.processlist_user = {connection.literal(username)}"
+        )
+        rows = [row for row in connection.run(query) if not any(part.startswith("0x") for part in row[:2] if part)]
+        return [f"{connection.literal(g)},{connection.literal(b or '')},{number}" for g, b, number in rows]
+
     def lock_holders(self, connection: MySQLConnection) -> list[LockHolder] | None:
         """From performance_schema, on which the bot needs SELECT."""
         try:
@@ -75,6 +102,17 @@ class MySQLDialect(Dialect):
                 raise
             return None
         return [LockHolder(session=session, user=user or "nobody", what=what) for session, user, what in rows]
+
+    def is_replica(self, connection: MySQLConnection) -> bool:
+        """By its replication channels, or by its running threads where the bot may not see these. Members of a replication group are no replicas."""
+        channels = "SELECT channel_name FROM performance_schema.replication_connection_configuration"
+        try:
+            return any(not name.startswith("group_replication_") for name in connection.column(channels))
+        except pymysql.MySQLError as error:
+            if code(error) not in NO_RIGHT:
+                raise
+        threads = "SELECT 1 FROM information_schema.processlist WHERE user = 'system user' AND command <> 'Daemon'"
+        return connection.value(threads) is not None
 
     def prepared_transactions(self, connection: MySQLConnection) -> list[str]:
         """From XA RECOVER, for which the bot needs XA_RECOVER_ADMIN."""
@@ -112,6 +150,13 @@ class MySQLDialect(Dialect):
         query = f"SELECT account_locked FROM mysql.user WHERE user = {connection.literal(name)} AND host = '%'"
         return bool(connection.value(query) == "Y")
 
+    def roles_named(self, connection: MySQLConnection, prefix: str) -> list[str]:
+        """From mysql.user: accounts that are locked and have no password."""
+        which = f"LEFT(user, {len(prefix)}) = {connection.literal(prefix)} AND host = '%'"
+        return connection.column(
+            f"SELECT user FROM mysql.user WHERE {which} AND account_locked = 'Y' AND authentication_string = ''"
+        )
+
     def role_members(self, connection: MySQLConnection, role: str) -> list[str]:
         """From mysql.role_edges."""
         return connection.column(f"SELECT to_user FROM mysql.role_edges WHERE from_user = {connection.literal(role)}")
@@ -120,7 +165,7 @@ class MySQLDialect(Dialect):
         """From mysql.role_edges."""
         return connection.column(f"SELECT from_user FROM mysql.role_edges WHERE to_user = {connection.literal(role)}")
 
-    def findings(self, server: Server, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
+    def findings(self, target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
         """Unsafe settings, ROLE_ADMIN for managed roles, and whether the bot sees prepared transactions and holders of locks."""
         if (unsafe := self.unsafe_setting(connection)) is not None:
             yield fatal(*unsafe)
@@ -134,7 +179,7 @@ class MySQLDialect(Dialect):
                 "the bot cannot see who holds a lock: if a revocation waits for a lock, it cannot name the connection"
             )
             yield warning(what, remedy)
-        if any(managed_role(server.target, level) for level in levels):
+        if any(managed_role(target, level) for level in levels):
             is_held = has_right(connection, "ROLE_ADMIN")
             yield right(connection, "ROLE_ADMIN", "grant the roles that it manages for levels", is_held)
 

@@ -8,18 +8,19 @@ read-back; where it fails, the receipt gets a note. The server's version is not 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymysql
 
 from adapters.base import AdapterError, ForeignUser, Level, Rejected, Removal, ServerDown
+from adapters.level_state import LevelState
 from adapters.mysql import events, locks, sessions, users
-from adapters.mysql.connection import MySQLConnection, Server, account
-from adapters.mysql.errors import IS_DEFINER, MAY_NOT_RECOVER, code
-from adapters.mysql.levels import drop_managed_role_if_unused
-from adapters.mysql.proxies import revoke_granted_by
+from adapters.mysql.clean_up import CleanUp
+from adapters.mysql.connection import MySQLConnection, account
+from adapters.mysql.errors import IS_DEFINER, code
+from adapters.mysql.server import Server
 
 NAMED_AT_MOST = 20
 """So many left-behind objects and prepared transactions are named in a receipt."""
@@ -27,28 +28,25 @@ NAMED_AT_MOST = 20
 REPLICA_SECONDS = 8.0
 """A replica may lag behind the drop so long; after that the revocation is repeated."""
 
-OBJECTS = (
-    ("view", "SELECT table_schema, table_name FROM information_schema.views WHERE definer = {who}"),
-    ("routine", "SELECT routine_schema, routine_name FROM information_schema.routines WHERE definer = {who}"),
-    ("trigger", "SELECT trigger_schema, trigger_name FROM information_schema.triggers WHERE definer = {who}"),
-    ("event", "SELECT event_schema, event_name FROM information_schema.events WHERE definer = {who}"),
-)
 
-
-def drop(server: Server, username: str, level: Level) -> Removal:
+def drop(server: Server, username: str, level: Level, before: LevelState | None = None) -> Removal:
     """End the user as the module says. Repeated after a crash at any point, it finishes.
+
+    ``before`` is the level's state before the user existed; the notes name what changed since then.
 
     Raises ForeignUser for another ledger's user, Blocked where somebody else holds a lock that it needs, Rejected where the server
     refuses to drop the user, and ServerDown otherwise.
     """
     users.require_username(server, username)
     ended = set[tuple[str, Any]]()
-    with server.session() as connection:
+    with server.session(for_end=True) as connection:
+        clean_up = CleanUp(server=server, connection=connection, username=username, level=level, before=before)
         with _replica_sessions_killed_on_error(server, username):
             exists, event = _find(server, connection, username, ended)
+            clean_up.look_at_transactions()
             _block(server, connection, username, ended, exists=exists)
             if exists:
-                _drop_user(server, connection, username)
+                _drop_user(server, connection, username, clean_up)
             _end_sessions(connection, username, "here", ended)
         notes = _end_on_replicas(server, username, ended) or _unnamed_replicas(connection)
         notes += events.drop(server, connection, username)
@@ -62,7 +60,7 @@ def drop(server: Server, username: str, level: Level) -> Removal:
             left_behind=(),
             left_with=None,
             read_back_at=connection.now(),
-            notes=(*notes, *_clean_up(server, connection, username, level)),
+            notes=(*notes, *clean_up.notes()),
         )
 
 
@@ -102,72 +100,17 @@ def _end_sessions(
     ended.update((where, session) for session in ids)
 
 
-def _drop_user(server: Server, connection: MySQLConnection, username: str) -> None:
+def _drop_user(server: Server, connection: MySQLConnection, username: str, clean_up: CleanUp) -> None:
     try:
         locks.run(server, connection, f"DROP USER IF EXISTS {account(username)}", username, ended=set())
     except pymysql.MySQLError as error:
         if code(error) != IS_DEFINER:
             raise
-        names = ", ".join(objects_defined_by(connection, username)) or "objects the bot may not see"
+        names = ", ".join(clean_up.left_objects()) or "objects the bot may not see"
         raise Rejected(
             f"{username} is locked and has no session, and cannot be dropped: it is the definer of {names}",
             remedy=f"GRANT {server.dialect.definer_rights[0]} ON *.* TO {server.address.user}; or give these objects another definer",
         ) from None
-
-
-def objects_defined_by(connection: MySQLConnection, username: str) -> list[str]:
-    """Views, routines, triggers and events with this definer that the bot may see. They do nothing once the user is gone."""
-    who = connection.literal(f"{username}@%")
-    found = [
-        f"{schema}.{name} ({kind})"
-        for kind, query in OBJECTS
-        for schema, name in connection.run(query.format(who=who))
-        if name != username
-    ]
-    further = len(found) - NAMED_AT_MOST
-    return [*found[:NAMED_AT_MOST], *([f"and {further} more"] if further > 0 else [])]
-
-
-def _clean_up(server: Server, connection: MySQLConnection, username: str, level: Level) -> Iterator[str]:
-    """Clean up once the end is proven, and yield notes for the receipt. An error here becomes a note and does not fail the revocation."""
-    steps: tuple[tuple[str, Callable[[], list[str]]], ...] = (
-        ("objects that it left behind could not be listed", lambda: _left_behind(connection, username)),
-        ("prepared XA transactions could not be listed", lambda: _prepared(server, connection)),
-        ("PROXY that it granted could not be revoked", lambda: revoke_granted_by(connection, username)),
-        (
-            "the managed role of its level may be left, and a later end drops it",
-            lambda: _drop_managed_role(server, connection, level),
-        ),
-    )
-    for failure, step in steps:
-        try:
-            yield from step()
-        except (AdapterError, pymysql.MySQLError, OSError) as error:
-            yield f"{failure} ({error.args[-1] if error.args else type(error).__name__})"
-
-
-def _left_behind(connection: MySQLConnection, username: str) -> list[str]:
-    return [f"left behind: {name}" for name in objects_defined_by(connection, username)]
-
-
-def _prepared(server: Server, connection: MySQLConnection) -> list[str]:
-    """Prepared transactions outlive their session and their user, keep their locks, and anybody may commit them. The server does not say who made them."""
-    try:
-        found = server.dialect.prepared_transactions(connection)
-    except pymysql.MySQLError as error:
-        if code(error) != MAY_NOT_RECOVER:
-            raise
-        return []
-    named = "; ".join(f"XA ROLLBACK {xid}" for xid in found[:NAMED_AT_MOST])
-    further = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
-    return (
-        [f"prepared XA transactions are open on this server, perhaps of this user: {named}{further}"] if found else []
-    )
-
-
-def _drop_managed_role(server: Server, connection: MySQLConnection, level: Level) -> list[str]:
-    drop_managed_role_if_unused(server, connection, level)
-    return []
 
 
 @contextmanager
@@ -179,7 +122,7 @@ def _replica_sessions_killed_on_error(server: Server, username: str) -> Iterator
         raise
     except (AdapterError, pymysql.MySQLError):
         for number in range(len(server.replicas)):
-            with suppress(AdapterError), server.replica(number) as replica:
+            with suppress(AdapterError), server.replica(number, for_end=True) as replica:
                 sessions.kill_all(replica, username, set())
         raise
 
@@ -199,7 +142,7 @@ def _end_on_replicas(server: Server, username: str, ended: set[tuple[str, Any]])
 
 def _end_on_replica(server: Server, number: int, username: str, ended: set[tuple[str, Any]]) -> None:
     reference, deadline = server.replicas[number][0], time.monotonic() + REPLICA_SECONDS
-    with server.replica(number) as replica:
+    with server.replica(number, for_end=True) as replica:
         _end_sessions(replica, username, reference, ended)
         while users.exists(server, replica, username):
             if time.monotonic() > deadline:

@@ -5,15 +5,22 @@ Nothing is changed on the server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from adapters.base import AdapterError, Enforced, Finding, Health, Level, Rejected
 from adapters.mysql import events
-from adapters.mysql.connection import MySQLConnection, Server, quoted_if_needed
+from adapters.mysql.connection import MySQLConnection, quoted_if_needed
 from adapters.mysql.levels import clauses, lasting_privileges, limits_of, managed_role, require_safe_role
+from adapters.mysql.own_session import STRAIGHT
 from adapters.mysql.proxies import held_by
 from adapters.mysql.revoke import replicas_of
+from adapters.mysql.server import Server
 from adapters.mysql.users import unsupported_version
+
+NAMED_AT_MOST = 5
+CONNECTIONS = 20
+"""Eight ends, four grants and four queries at a time, the spare connection, and some for the events."""
 
 
 def ok(what: str) -> Finding:
@@ -41,7 +48,7 @@ def check(server: Server, levels: Sequence[Level]) -> Health:
         findings.append(right(connection, "SELECT", "read accounts and the grants of roles", can_read, "mysql.*"))
         if can_read:
             findings += [*_accounts(connection), *_levels(server, connection, levels)]
-        findings += server.dialect.findings(server, connection, levels)
+        findings += server.dialect.findings(server.target, connection, levels)
         findings += _replicas(server, connection)
         return _health(server, connection, server.identity(connection), findings)
 
@@ -64,6 +71,8 @@ def _identity_if_known(server: Server, connection: MySQLConnection) -> str:
 
 
 def _server(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
+    for difference in connection.differences:
+        yield fatal(f"the bot's connection is not its own: {difference}", STRAIGHT)
     read_only = [name for name in server.dialect.read_only if connection.value(f"SELECT @@{name}")]
     if read_only:
         yield fatal(f"the server is read-only ({read_only[0]}): a replica", "let the admin URL point to the primary")
@@ -77,10 +86,24 @@ def _server(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
             "the event scheduler is off: nothing ends a user while dbaccess is down (event_scheduler)",
             "SET GLOBAL event_scheduler = ON; and event_scheduler = ON in the server's configuration",
         )
+    yield from _events_of_replica(server, connection)
+    limit = int(connection.value("SELECT @@SESSION.max_user_connections"))
+    if 0 < limit < CONNECTIONS:
+        what = f"the bot may open {limit} connections at a time, and needs up to {CONNECTIONS}: ends could wait"
+        yield warning(what, f"ALTER USER {whoami(connection)} WITH MAX_USER_CONNECTIONS {CONNECTIONS};")
     plugin = server.dialect.login_plugin
     query = f"SELECT plugin_status FROM information_schema.plugins WHERE plugin_name = '{plugin}'"
     if connection.value(query) != "ACTIVE":
         yield fatal(f"the server does not support logins by {plugin}", f"activate the plugin {plugin}")
+
+
+def _events_of_replica(server: Server, connection: MySQLConnection) -> Iterator[Finding]:
+    waiting = events.received(connection, server.target)
+    if waiting and not server.dialect.is_replica(connection):
+        schema = quoted_if_needed(server.target.ops_schema)
+        enable = " ".join(f"ALTER EVENT {schema}.{event.username} ENABLE;" for event in waiting[:NAMED_AT_MOST])
+        what = f"the server was promoted, and it does not run {len(waiting)} events that end users: they came by replication. The next sweep enables them"
+        yield warning(what, enable)
 
 
 def whoami(connection: MySQLConnection) -> str:
@@ -163,14 +186,16 @@ def _levels(server: Server, connection: MySQLConnection, levels: Sequence[Level]
 
 
 def _level(server: Server, connection: MySQLConnection, level: Level) -> Iterator[Finding]:
-    limits_of(server, level)
+    if level_may_fill(server, connection, level):
+        what = f"level {level.name}: one user may open every connection of the server (max_user_connections)"
+        yield warning(what, f"set a lower max_user_connections in its settings, and {server.dialect.way_in}")
     for role in level.roles:
         yield from _role(server, connection, level, role)
     missing = [
         (privilege, on)
-        for privileges, on in clauses(server, level)
+        for privileges, on in clauses(server, connection, level)
         for privilege in privileges.split(", ")
-        if not _may_grant(connection, privilege, on)
+        if not _may_grant(server, connection, privilege, on)
     ]
     for privilege, on in missing:
         remedy = f"GRANT {privilege} ON {on} TO {whoami(connection)} WITH GRANT OPTION;"
@@ -178,6 +203,13 @@ def _level(server: Server, connection: MySQLConnection, level: Level) -> Iterato
     if not missing:
         role = managed_role(server.target, level) or level.roles[0]
         yield ok(f"level {level.name}: role {role}, database {server.database_of(level) or 'none'}")
+
+
+def level_may_fill(server: Server, connection: MySQLConnection, level: Level) -> bool:
+    """Whether one user of the level may open as many connections as the server has. Raises Rejected for a setting that the server does not have."""
+    found = re.search(r"MAX_USER_CONNECTIONS ([0-9]+)", limits_of(server, level))
+    limit = int(found[1]) if found else 0
+    return limit == 0 or limit >= int(connection.value("SELECT @@GLOBAL.max_connections"))
 
 
 def _role(server: Server, connection: MySQLConnection, level: Level, role: str) -> Iterator[Finding]:
@@ -203,7 +235,7 @@ def _may_grant_role(connection: MySQLConnection, role: str) -> bool:
     return connection.value(query) is not None
 
 
-def _may_grant(connection: MySQLConnection, privilege: str, on: str) -> bool:
+def _may_grant(server: Server, connection: MySQLConnection, privilege: str, on: str) -> bool:
     """Whether the bot has the privilege with grant option on the server, the database, or the table."""
     everywhere = (
         f"SELECT 1 FROM information_schema.user_privileges WHERE grantee IN ({_grantees(connection)})"
@@ -211,7 +243,7 @@ def _may_grant(connection: MySQLConnection, privilege: str, on: str) -> bool:
     )
     schema, _, table = on.partition("`.")
     name = schema.strip("`").replace("``", "`")
-    unescaped = name.replace("\\", "") if table == "*" else name
+    unescaped = re.sub(r"\\(.)", r"\1", name) if table == "*" and server.dialect.has_wildcards(connection) else name
     if connection.value(everywhere) is not None:
         return True
     if _has_schema_right(connection, privilege, unescaped, grantable=True):

@@ -14,8 +14,9 @@ from typing import Any
 import pymysql
 
 from adapters.base import Activity, Blocked
-from adapters.mysql.connection import MySQLConnection, Server, literal_list
+from adapters.mysql.connection import MySQLConnection, literal_list
 from adapters.mysql.errors import NO_RIGHT, NO_SUCH_PROCESS, code
+from adapters.mysql.server import Server
 
 END_LIMIT_SECONDS = 10.0
 PAUSE_SECONDS = 0.01

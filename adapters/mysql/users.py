@@ -15,9 +15,11 @@ import pymysql
 
 from adapters.base import ForeignUser, Rejected, ServerDown, UserSpec
 from adapters.mysql import events, locks, sessions
-from adapters.mysql.connection import MySQLConnection, Server, account
+from adapters.mysql.connection import MySQLConnection, account
 from adapters.mysql.errors import NO_SUCH_USER, code
 from adapters.mysql.levels import limits_of, managed_role, managed_roles_locked, role_to_grant
+from adapters.mysql.own_session import require_own
+from adapters.mysql.server import Server
 from adapters.usernames import username_pattern
 
 STRICT_TLS = frozenset({"require", "verify-ca", "verify-full"})
@@ -119,6 +121,7 @@ def _refuse_unfit_server(server: Server, connection: MySQLConnection) -> None:
     """Raises what ``create`` names. The version comes first: an old server may lack what the other checks read."""
     if (unsupported := unsupported_version(server, connection)) is not None:
         raise Rejected(unsupported[0], remedy=unsupported[1])
+    require_own(connection)
     refuse_read_only(server, connection)
     if (unsafe := server.dialect.unsafe_setting(connection)) is not None:
         raise Rejected(unsafe[0], remedy=unsafe[1])
@@ -156,6 +159,7 @@ def _set_end(server: Server, connection: MySQLConnection, username: str, request
 def set_password(server: Server, username: str, password: str) -> None:
     """Set a new password. Open sessions live on."""
     with server.session(password) as connection:
+        require_own(connection)
         get_managed(server, connection, username)
         clause = server.dialect.password_clause(connection, password)
         locks.run(server, connection, f"ALTER USER {account(username)} {clause}", username)
@@ -164,6 +168,7 @@ def set_password(server: Server, username: str, password: str) -> None:
 def set_expiry(server: Server, username: str, remaining: float) -> None:
     """Move the event to ``remaining`` seconds from now. Where that is not in the future, the account is locked at once."""
     with server.session() as connection:
+        require_own(connection)
         found = get_managed(server, connection, username)
         if remaining <= 0:
             locks.run(server, connection, f"ALTER USER {account(username)} ACCOUNT LOCK", username)

@@ -48,11 +48,13 @@ TAKE_LOCKS: tuple[LiteralString, ...] = (
 )
 """Locks on the role catalogs and their indexes. They last as long as the transaction."""
 
+FORGET_ACTIVITY: LiteralString = "SELECT pg_stat_clear_snapshot()"
+"""Within a transaction the server answers every look at the sessions with the first one, unless it is told to look again."""
 HOLDS_UP_SOMEBODY: LiteralString = """
-SELECT 1 FROM pg_locks w WHERE NOT w.granted AND pg_backend_pid() = ANY(pg_blocking_pids(w.pid)) AND NOT EXISTS (
-  SELECT 1 FROM unnest(pg_blocking_pids(w.pid)) b(pid) WHERE NOT EXISTS (
-    SELECT 1 FROM pg_stat_get_activity(b.pid) a, pg_stat_get_activity(pg_backend_pid()) me
-     WHERE a.usesysid = me.usesysid AND a.application_name = me.application_name)) LIMIT 1
+SELECT 1 FROM pg_locks w, pg_stat_get_activity(pg_backend_pid()) me
+ WHERE NOT w.granted AND me.pid = ANY(pg_blocking_pids(w.pid)) AND NOT EXISTS (
+   SELECT 1 FROM unnest(pg_blocking_pids(w.pid)) b(pid) LEFT JOIN pg_stat_get_activity(NULL) a ON a.pid = b.pid
+    WHERE a.usesysid IS DISTINCT FROM me.usesysid) LIMIT 1
 """
 """Whether a session waits for held connections of this login alone. Where somebody else holds the lock too, releasing it helps nobody."""
 QUEUING_FOR_CATALOGS: LiteralString = """
@@ -140,6 +142,7 @@ class HeldConnection:
         if self._connection is None:
             return
         try:
+            self._connection.execute(FORGET_ACTIVITY)
             if value(self._connection, HOLDS_UP_SOMEBODY):
                 self._release()
             else:
@@ -257,6 +260,7 @@ def _end_what_is_in_the_way(connection: PostgreSQLConnection, username: str, pre
 
     Sessions of a superuser cannot be ended and are left.
     """
+    connection.execute(FORGET_ACTIVITY)
     own = "SELECT a.pid FROM pg_stat_get_activity(NULL) a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = %s"
     pids = [
         *column(connection, own, (username,)),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from adapters.mysql import spares
 from tests.contract.mysql import hostile
 from tests.contract.mysql.harness import EngineHarness, build
 from tests.servers.mysql import MySQLServer
@@ -13,9 +14,13 @@ from tests.servers.mysql import MySQLServer
 
 @pytest.fixture(autouse=True)
 def connections_closed() -> Iterator[None]:
-    """Close the connections of hostile users after each test, so that their locks are released."""
+    """Close the connections of hostile users after each test, so that their locks are released, and the spare ones of the bots."""
     yield
     hostile.close_all()
+    for spare in spares._spares.values():
+        if spare.driver is not None and spare.driver.open:
+            spare.driver.close()
+        spare.driver = None
 
 
 _built: dict[str, EngineHarness] = {}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pymysql
 import pytest
 
-from adapters.base import ServerDown
+from adapters.base import ServerDown, UserSpec
+from adapters.mysql import MySQLFamily
 from adapters.mysql.levels import MANAGED_ROLES_LOCK, managed_role
-from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness
+from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness, build
 from tests.contract.mysql.hostile import assert_ended, connect, create_user, is_alive, run
 from tests.contract.mysql.test_replicas import pair, replicated, wait_for_login, with_replica
 from tests.open_faults import require
@@ -90,3 +92,29 @@ def test_managed_role_that_could_not_be_dropped_is_noted(own_harness: EngineHarn
     later = create_user(own_harness, own_harness.narrow)
     own_harness.adapter().drop_user(later.username, later.level)
     assert not own_harness.has_user(role)
+
+
+def test_two_bots_with_two_ledgers_do_not_disturb_each_other(mysql_family: MySQLServer) -> None:
+    """Sixteen grants and sixteen ends at once. The managed role of each level is created, kept and dropped meanwhile."""
+    bots = [build(mysql_family), build(mysql_family)]
+    specs = [[bot.spec(level) for bot in bots for level in (bot.narrow, bot.reading) for _ in range(8)] for _ in "ab"]
+    adapters = {bot.prefix: bot.adapter() for bot in bots}
+
+    def adapter_of(spec: UserSpec) -> MySQLFamily:
+        return next(adapter for prefix, adapter in adapters.items() if spec.username.startswith(prefix))
+
+    def create(spec: UserSpec) -> None:
+        adapter_of(spec).create_user(spec)
+
+    def drop(spec: UserSpec) -> tuple[str, ...]:
+        return adapter_of(spec).drop_user(spec.username, spec.level).notes
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(create, specs[0][::2]))
+        later = [pool.submit(create, spec) for spec in specs[1][::2]]
+        assert not [note for notes in pool.map(drop, specs[0][::2]) for note in notes]
+        for each in later:
+            each.result()
+        assert not [note for notes in pool.map(drop, specs[1][::2]) for note in notes]
+    for bot in bots:
+        assert not bot.has_user(str(managed_role(bot.target(), bot.narrow)))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pymysql
 import pytest
 
-from adapters.base import Adapter, AdapterError, Level, PrivilegeGrant, Secrets, UserSpec
-from adapters.harness import wait_until
+from adapters.base import AdapterError, Level, PrivilegeGrant, UserSpec
 from bot.access.password import make_password
 from bot.trial import Step, run_trial
 from tests.conftest import had
-from tests.contract.mysql.harness import BOT_PASSWORD, EngineHarness, build
-from tests.contract.mysql.hostile import can_log_in, closed_after_test, create_user, run, try_drop
-from tests.open_faults import open_fault, require
+from tests.contract.mysql.harness import EngineHarness, build
+from tests.contract.mysql.hostile import closed_after_test, create_user, run, try_drop
+from tests.open_faults import open_fault
 from tests.servers import mysql as servers
-from tests.servers.mysql import MySQLServer
 
 
 def own_server(flavour: servers.Flavour, *options: str) -> Iterator[EngineHarness]:
@@ -110,7 +106,6 @@ def test_password_policy_of_mariadb_is_not_reported_as_a_replica(checked: Engine
         checked.server.run("SET GLOBAL strict_password_validation = ON", f"UNINSTALL SONAME '{plugin}'")
 
 
-@open_fault("U5", "no grant can be made on a server that refuses hashes, and check finds nothing")
 def test_check_reports_a_password_policy_of_mariadb(checked: EngineHarness) -> None:
     checked.server.run("INSTALL SONAME 'simple_password_check'")
     try:
@@ -169,7 +164,6 @@ def whole(harness: EngineHarness) -> Level:
     return Level(name="whole", grants=(PrivilegeGrant(on=(f"{harness.database}.*",), privileges=("SELECT",)),))
 
 
-@open_fault("U6", "under partial_revokes a database name has no wildcards, and the escaped _ matches no database")
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_level_on_a_whole_database_works_under_partial_revokes(unusual_mysql: EngineHarness, everywhere: bool) -> None:
     """The shop's name contains a ``_``."""
@@ -188,92 +182,3 @@ def test_level_on_a_whole_database_works_under_partial_revokes(unusual_mysql: En
         try_drop(harness, spec)
         harness.server.run("SET GLOBAL partial_revokes = OFF")
     assert found == [(100,)]
-
-
-# A replica that is promoted.
-
-
-@pytest.fixture(params=["mysql", "mariadb"])
-def promotable(request: pytest.FixtureRequest) -> Iterator[tuple[EngineHarness, MySQLServer]]:
-    """A primary, and a replica that follows it by GTID."""
-    is_mysql = request.param == "mysql"
-    flavour = servers.MYSQL if is_mysql else servers.MARIADB
-    further = ("--gtid-mode=ON", "--enforce-gtid-consistency=ON") if is_mysql else ()
-    servers_started = list[MySQLServer]()
-    try:
-        for number in (1, 2):
-            servers_started.append(servers.start(flavour, f"--server-id={number}", "--log-bin=b", *further))
-    except servers.NoServer as missing:
-        if os.environ.get("REQUIRE_SERVERS"):
-            raise
-        pytest.skip(str(missing))
-    primary, replica = servers_started
-    follow(primary, replica, is_mysql=is_mysql)
-    yield build(primary), replica
-    for server in servers_started:
-        server.remove()
-
-
-def follow(primary: MySQLServer, replica: MySQLServer, *, is_mysql: bool) -> None:
-    keyword, reset = ("SOURCE", "RESET BINARY LOGS AND GTIDS") if is_mysql else ("MASTER", "RESET MASTER")
-    where = f"{keyword}_HOST='127.0.0.1', {keyword}_PORT={primary.port}, {keyword}_USER='{servers.ROOT}', {keyword}_PASSWORD='{servers.PASSWORD}'"
-    primary.run(reset)
-    if is_mysql:
-        start = (
-            f"CHANGE REPLICATION SOURCE TO {where}, SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1",
-            "START REPLICA",
-        )
-    else:
-        start = f"CHANGE MASTER TO {where}, MASTER_USE_GTID=slave_pos", "START SLAVE"
-    replica.run(reset, *start, "SET GLOBAL read_only = 1")
-
-
-def promote(replica: MySQLServer, *, is_mysql: bool) -> None:
-    keyword = "REPLICA" if is_mysql else "SLAVE"
-    further = ("SET GLOBAL super_read_only = 0",) if is_mysql else ()
-    replica.run(f"STOP {keyword}", f"RESET {keyword} ALL", *further, "SET GLOBAL read_only = 0")
-
-
-@open_fault(
-    "U1",
-    "the promoted server has another identity and its events stay disabled: nothing ends the user, and check finds no problem",
-)
-def test_end_survives_a_failover(promotable: tuple[EngineHarness, MySQLServer]) -> None:
-    """The bot or the server ends the user, or at least ``check`` reports that neither will."""
-    harness, replica = promotable
-    identity = harness.adapter().identity()
-    spec = create_user(harness, harness.reading, remaining=5.0)
-    wait_until(lambda: bool(replica.query("SELECT 1 FROM mysql.user WHERE user = %s", spec.username)))
-    wait_until(
-        lambda: bool(replica.query("SELECT 1 FROM information_schema.events WHERE event_name = %s", spec.username))
-    )
-    harness.server.stop()
-    promote(replica, is_mysql=not harness.is_mariadb)
-    secrets = Secrets(admin_url=replica.url(harness.bot, BOT_PASSWORD, harness.database))
-    promoted = replace(harness, server=replica)
-    require(can_log_in(promoted, spec.username, spec.password), "the user exists on the promoted server")
-    after = harness.engine(harness.target(identity=identity), secrets)
-    is_ended = is_dropped(after, spec)
-    due = "SELECT COUNT(*) FROM information_schema.events WHERE execute_at > UTC_TIMESTAMP()"
-    wait_until(lambda: replica.query(due) == [(0,)], within=60)
-    health = harness.engine(harness.target(), secrets).check([harness.reading])
-    named = [f for f in (*health.problems, *health.warnings) if "event" in f.what]
-    assert is_ended or named or cannot_log_in_soon(promoted, spec)
-
-
-def is_dropped(adapter: Adapter, spec: UserSpec) -> bool:
-    try:
-        adapter.drop_user(spec.username, spec.level)
-    except AdapterError:
-        return False
-    return True
-
-
-def cannot_log_in_soon(harness: EngineHarness, spec: UserSpec) -> bool:
-    """Whether the login is refused within ten seconds, in which the server's own event may act."""
-    deadline = time.monotonic() + 10
-    while can_log_in(harness, spec.username, spec.password):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True

@@ -84,7 +84,7 @@ def test_event_fires_after_dbaccess_acts(harness: EngineHarness) -> None:
     spec = harness.spec(harness.reading, remaining=600)
     adapter.create_user(spec)
     at = harness.server.query(
-        "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), execute_at) FROM information_schema.events WHERE event_name = %s",
+        "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), starts) FROM information_schema.events WHERE event_name = %s",
         spec.username,
     )[0][0]
     assert abs(at - 600 - engine.grace.total_seconds()) < 10

@@ -97,3 +97,13 @@ def test_a_login_that_waits_for_a_database_lock_is_ended(attack: Attack) -> None
     for session in came_in:
         session.close()
     assert not lives
+
+
+def test_the_held_locks_let_an_administrator_pass(attack: Attack) -> None:
+    """An administrator's exclusive lock on a role catalog waits for the held connection, which gives way."""
+    attack.user(readonly())
+    attack.wait_for_held_connection()
+    with attack.harness.superuser("postgres") as administrator:
+        administrator.execute("SET statement_timeout = '30s'")
+        administrator.execute("REINDEX TABLE pg_auth_members")
+    attack.wait_for_held_connection()

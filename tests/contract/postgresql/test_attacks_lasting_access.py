@@ -66,7 +66,7 @@ def test_an_open_transaction_of_a_member_does_not_delay_the_revocation(attack: A
 
 
 def test_sessions_of_members_are_named_where_the_bot_may_not_end_them(attack: Attack) -> None:
-    spec = attack.user(writer())
+    spec = attack.user(acting_writer())
     friend = member_of(attack, spec, "shop_writer")
     attack.as_superuser(f"REVOKE pg_signal_backend FROM {attack.harness.owner or attack.harness.bot}")
     end = attack.end(spec)

@@ -213,6 +213,7 @@ def test_a_user_is_ended_after_the_database_of_the_admin_url_is_gone(spent: Engi
     spec, adapter = spent.spec(support()), spent.adapter()
     adapter.create_user(spec)
     with spent.superuser("postgres") as c:
+        c.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(sql.Identifier(spent.bot)))
         c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(spent.database)))
         adapter.drop_user(spec.username, spec.level)
         assert any(spent.database in finding.what for finding in adapter.check().warnings)
