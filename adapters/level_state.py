@@ -96,7 +96,7 @@ def _difference(kind: str, before: Sequence[str], after: Sequence[str]) -> str |
         parts = {"new": set(seen) - set(known) if len(known) == len(before) else set()}
     parts = {word: facts for word, facts in parts.items() if facts}
     room = (SENTENCE_LENGTH - len(start)) // max(1, len(parts)) - len(": gone and 1000000 more; ")
-    named = "; ".join(f"{word} {_named(sorted(facts), room)}" for word, facts in parts.items())
+    named = "; ".join(f"{word} {_named(sorted(facts, key=_counts_last), room)}" for word, facts in parts.items())
     return f"{start}: {named}." if named else f"{start}."
 
 
@@ -106,6 +106,11 @@ def _listed(facts: Sequence[str]) -> Sequence[str]:
 
 def _count(facts: Sequence[str]) -> int:
     return int(_digest(facts).removeprefix(DIGEST).split(" ")[0])
+
+
+def _counts_last(fact: str) -> tuple[bool, str]:
+    """Names tell more than counts, such as ``300 tables``."""
+    return fact[:1].isdigit(), fact
 
 
 def _named(facts: Sequence[str], room: int) -> str:

@@ -33,7 +33,7 @@ UNKNOWN_SETTING = re.compile("idle_session_timeout|createrole_self_grant|transac
 UNSUPPORTED_OPTIONS = re.compile(r"unsupported startup parameter")
 """PgBouncer's message; its language is always English."""
 NO_ANSWER = re.compile(
-    r"refused|timed? ?out|resolve|translate host|unreachable|no route|closed the connection|reset by peer|SSL|certificate",
+    r"connection refused|timed? ?out|timeout expired|resolve|translate host|unreachable|no route|closed the connection|reset by peer|SSL|certificate",
     re.IGNORECASE,
 )
 """Messages of the driver, in English, about a server that did not answer. All others come from the server."""

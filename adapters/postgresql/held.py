@@ -245,7 +245,10 @@ def _free_a_way(server: PostgreSQLServer, username: str, stack: ExitStack, error
         if borrowed is None:
             raise error
         borrowing.enter_context(translated_errors(server.hidden, login=server.login, database=borrowed.info.dbname))
-        _end_what_is_in_the_way(borrowed, username, server.target.prefix)
+        try:
+            _end_what_is_in_the_way(borrowed, username, server.target.prefix)
+        except psycopg.Error:  # the held connection was lost, too
+            raise error from None
         for _ in range(REOPEN_TRIES):
             with suppress(AdapterError):
                 return stack.enter_context(server.session(limit=REVOKE_LIMIT_SECONDS))
