@@ -153,6 +153,22 @@ def test_left_behind_views_reach_nothing_else_on_an_unsupported_version(
     assert not succeeds(friend, "SELECT * FROM shop.view_of_theirs")
 
 
+def test_a_copy_that_the_user_gave_to_others_is_named(attack: Attack) -> None:
+    """The copy belongs to the user's own role, so the receipt names the table and the role that owns it now."""
+    attack.make_friend()
+    spec = attack.user(writer())
+    session, friend = attack.session(spec), attack.friends_session()
+    run_setup(session, "CREATE TABLE shop.copy_of_theirs AS SELECT * FROM shop.customers")
+    run_setup(session, f"GRANT SELECT ON shop.copy_of_theirs TO {attack.friend}")
+    end = attack.end(spec)
+    attack.assert_ended(spec, end, session)
+    assert end.removal is not None
+    assert end.removal.left_behind == ("shop.copy_of_theirs (table)",)
+    assert end.removal.left_with is not None
+    assert f"REASSIGN OWNED BY {end.removal.left_with}" in end.report_text
+    assert succeeds(friend, "SELECT count(*) FROM shop.copy_of_theirs"), "a fact that the documentation names"
+
+
 # A level whose role can log in, and SET ROLE to a level's role.
 
 
