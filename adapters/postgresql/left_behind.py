@@ -21,25 +21,18 @@ import psycopg
 
 from adapters.base import AdapterError
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.left_privileges import LOCK_SECONDS, NAME_LENGTH, VISIT_SECONDS, revoke_privileges
 from adapters.postgresql.pins import LOCK_TIMEOUT_SECONDS
 from adapters.postgresql.roles import LEFT_PREFIX, become_member, leave_role, revoke_memberships
-from adapters.postgresql.statements import bounded, column, exists, quoted, run, run_raw
+from adapters.postgresql.statements import bounded, column, exists, quoted, run
 
 LEFT_MARK = re.compile(r"dbaccess left ledger=([a-z0-9]+) request=([0-9]+) ended=(\S+)")
 NAMED_AT_MOST = 50
 """Objects that a receipt names."""
 LOOKED_AT_MOST = 1000
 """Objects of a role in one database that are looked at. A role with more owns lasting objects."""
-PRIVILEGES_AT_MOST = 200
-"""Privileges that are revoked one by one, in one database."""
-LOCK_SECONDS = 0.5
-"""Seconds that tidying up waits for a lock. What it cannot get is left to the renamed role."""
-LOOK_SECONDS, REVOKE_SECONDS = 1.0, 2.0
-"""Seconds after which no further database is looked at, and no further privilege is revoked. What is left then is counted or named."""
-VISIT_SECONDS = 2.0
-"""Time limit of a statement, and of the connection, in another database: its owner can hold up everybody who connects to it."""
-NAME_LENGTH = 200
-"""Characters of the name of an object in a receipt."""
+LOOK_SECONDS = 1.0
+"""Seconds after which no further database is looked at: the objects there are counted."""
 
 OWNED_BY_DATABASE: LiteralString = """
 SELECT d.datname, count(*) FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
@@ -48,10 +41,6 @@ SELECT d.datname, count(*) FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid =
 DATABASES_WITH_TRACES: LiteralString = """
 SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
  WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s::oid ORDER BY 1
-"""
-DATABASES_WITH_PRIVILEGES: LiteralString = """
-SELECT DISTINCT coalesce(d.datname, current_database()) FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
- WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s::oid AND s.deptype = 'a' AND (s.dbid = 0 OR d.oid IS NOT NULL) ORDER BY 1
 """
 LASTING: LiteralString = """
 SELECT name FROM (
@@ -66,16 +55,6 @@ SELECT name FROM (
 
 The limit counts objects that last: however many temporary ones there are, none of the others may be overlooked, because the role would be dropped
 with it. The name of a function has the names of the types of all its arguments, and is cut."""
-GRANTED: LiteralString = """
-SELECT CASE WHEN i.type IN ('table', 'view', 'materialized view', 'foreign table', 'table column') THEN 'TABLE' WHEN i.type = 'sequence' THEN 'SEQUENCE'
-            WHEN i.type IN ('function', 'procedure', 'aggregate') THEN 'ROUTINE' WHEN i.type = 'server' THEN 'FOREIGN SERVER'
-            WHEN i.type = 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
-            ELSE upper(i.type) END || ' ' || i.identity
-  FROM (SELECT DISTINCT classid, objid FROM pg_shdepend
-         WHERE refclassid = 'pg_authid'::regclass AND refobjid = %(oid)s::oid AND deptype = 'a' AND classid <> 'pg_default_acl'::regclass
-           AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) LIMIT %(limit)s) s,
-  LATERAL pg_identify_object(s.classid, s.objid, 0) i WHERE i.identity IS NOT NULL ORDER BY 1
-"""
 
 
 @dataclass
@@ -128,7 +107,7 @@ def drop_or_rename(
     if left.count == 0 and (_dropped(server, connection, role, oid) or not renames_empty):
         return left
     _disable_subscriptions(server, connection, oid, left)
-    left.notes += _revoke_privileges(server, connection, role, oid)
+    left.notes += revoke_privileges(server, connection, role, oid)
     left.owner = _rename(connection, server.target.ledger, server.target.prefix, role, oid, request_id=request_id)
     leave_role(connection, left.owner)
     return left
@@ -231,36 +210,6 @@ def _names(role: str, prefix: str, oid: int) -> Iterator[str]:
     yield LEFT_PREFIX + stem
     yield f"{LEFT_PREFIX}{stem}_{oid}"
     yield from (f"{LEFT_PREFIX}{stem}_{oid}_{number}" for number in count(2))
-
-
-def _revoke_privileges(server: PostgreSQLServer, connection: PostgreSQLConnection, role: str, oid: int) -> list[str]:
-    """Revoke what others granted to the role. Returns a note on what the bot could not revoke: the role's code still reaches it."""
-    remaining, deadline = list[str](), time.monotonic() + REVOKE_SECONDS
-    for database in column(connection, DATABASES_WITH_PRIVILEGES, (oid,)):
-        if time.monotonic() > deadline:
-            remaining.append(f"things in {database}")
-            continue
-        try:
-            with server.session(database, limit=VISIT_SECONDS) as in_database:
-                in_database.set_lock_timeout(LOCK_SECONDS)
-                remaining += _revoked_in(in_database, role, oid, deadline)
-        except (AdapterError, psycopg.Error):
-            remaining.append(f"things in {database}")
-    if not remaining:
-        return []
-    named = bounded([name[:NAME_LENGTH] for name in remaining])
-    return [f"Privileges that others granted to {role} and that the bot could not revoke: on {named}."]
-
-
-def _revoked_in(connection: PostgreSQLConnection, role: str, oid: int, deadline: float) -> list[str]:
-    """Revoke the privileges in this database, until the monotonic time ``deadline``. Returns the objects on which some are left."""
-    limits: dict[str, object] = {"oid": oid, "limit": PRIVILEGES_AT_MOST}
-    for name in column(connection, GRANTED, limits):
-        if time.monotonic() > deadline:
-            break
-        with suppress(psycopg.Error), connection.transaction():
-            run_raw(connection, f"REVOKE ALL ON {name} FROM {quoted(role)} CASCADE")
-    return column(connection, GRANTED, limits)
 
 
 # Roles that were left before.

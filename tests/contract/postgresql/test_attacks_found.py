@@ -13,7 +13,7 @@ import pytest
 
 from adapters.base import Rejected, Removal, ServerDown
 from adapters.harness import wait_until
-from adapters.postgresql import left_behind
+from adapters.postgresql import left_behind, left_privileges
 from adapters.postgresql.connection import PostgreSQLServer
 from tests.contract.postgresql.attacks import Attack, Session, run_setup
 from tests.contract.postgresql.harness import readonly, writer
@@ -154,7 +154,7 @@ def test_open_grants_on_many_tables_do_not_delay_the_end(attack: Attack) -> None
     end, seconds = timed(attack, spec)
     attack.assert_ended(spec, end, session)
     assert "could not revoke" in end.report_text
-    assert seconds < TABLES * left_behind.LOCK_SECONDS / 2
+    assert seconds < TABLES * left_privileges.LOCK_SECONDS / 2
 
 
 def test_a_locked_database_does_not_delay_the_end(attack: Attack) -> None:
