@@ -6,6 +6,7 @@ the values. Every statement has a time limit on the server, and every answer has
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -212,7 +213,8 @@ class PostgreSQLServer:
         pinned = pins(version, limit=limit) if version is not None else {}
         options = {"options": f"{own} {startup_options(pinned)}".strip()} if version is not None else {}
         known = {key: found for key, found in self.conninfo.items() if key != "options"}
-        settings: dict[str, Any] = {**known, "dbname": database, **options, "client_encoding": "UTF8"}
+        patience = {"connect_timeout": min(CONNECT_SECONDS, math.ceil(limit))}
+        settings: dict[str, Any] = {**known, **patience, "dbname": database, **options, "client_encoding": "UTF8"}
         connection = PostgreSQLConnection.connect(**settings, autocommit=True, prepare_threshold=None)
         connection.answer_limit = limit + ANSWER_MARGIN_SECONDS
         connection.pinned = pinned or pins(major_version(connection), limit=limit)

@@ -28,7 +28,7 @@ LOGIN_REFUSED = re.compile(
 )
 NO_DATABASE = re.compile(r"database .* does not exist|not currently accepting connections", re.IGNORECASE)
 NO_CONNECT = re.compile(r"permission denied for database", re.IGNORECASE)
-UNKNOWN_SETTING = re.compile("idle_session_timeout|createrole_self_grant|transaction_timeout")
+UNKNOWN_SETTING = re.compile("idle_session_timeout|createrole_self_grant|scram_iterations|transaction_timeout")
 """The message about a setting that the server does not know names it, in every language."""
 UNSUPPORTED_OPTIONS = re.compile(r"unsupported startup parameter")
 """PgBouncer's message; its language is always English."""

@@ -9,29 +9,30 @@ A role that owns nothing is dropped.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import LiteralString
 
 import psycopg
 
 from adapters.base import AdapterError
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.left_privileges import LOCK_SECONDS, NAME_LENGTH, VISIT_SECONDS, revoke_privileges
 from adapters.postgresql.pins import LOCK_TIMEOUT_SECONDS
-from adapters.postgresql.roles import LEFT_PREFIX, become_member, leave_role
-from adapters.postgresql.statements import bounded, column, exists, quoted, run, run_raw
+from adapters.postgresql.roles import LEFT_PREFIX, become_member, leave_role, revoke_memberships
+from adapters.postgresql.statements import bounded, column, exists, quoted, run
 
 LEFT_MARK = re.compile(r"dbaccess left ledger=([a-z0-9]+) request=([0-9]+) ended=(\S+)")
 NAMED_AT_MOST = 50
 """Objects that a receipt names."""
 LOOKED_AT_MOST = 1000
 """Objects of a role in one database that are looked at. A role with more owns lasting objects."""
-PRIVILEGES_AT_MOST = 200
-"""Privileges that are revoked one by one, in one database."""
-LOCK_SECONDS = 0.5
-"""Seconds that tidying up waits for a lock. What it cannot get is left to the renamed role."""
+LOOK_SECONDS = 1.0
+"""Seconds after which no further database is looked at: the objects there are counted."""
 
 OWNED_BY_DATABASE: LiteralString = """
 SELECT d.datname, count(*) FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
@@ -42,24 +43,18 @@ SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbi
  WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s::oid ORDER BY 1
 """
 LASTING: LiteralString = """
-SELECT i.identity || ' (' || i.type || ')' FROM (
-  SELECT classid, objid, objsubid FROM pg_shdepend
-   WHERE refclassid = 'pg_authid'::regclass AND refobjid = %(oid)s::oid AND deptype = 'o'
-     AND classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
-     AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) LIMIT %(limit)s) s,
-  LATERAL pg_identify_object(s.classid, s.objid, s.objsubid) i
- WHERE i.identity IS NOT NULL AND coalesce(i.schema, '') NOT LIKE 'pg_temp%%' ORDER BY 1
+SELECT name FROM (
+  SELECT CASE WHEN length(i.identity) > %(length)s THEN left(i.identity, %(length)s) || '...' ELSE i.identity END || ' (' || i.type || ')' AS name
+    FROM pg_shdepend s, LATERAL pg_identify_object(s.classid, s.objid, s.objsubid) i
+   WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %(oid)s::oid AND s.deptype = 'o'
+     AND s.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
+     AND s.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+     AND i.identity IS NOT NULL AND coalesce(i.schema, '') NOT LIKE 'pg_temp%%' LIMIT %(limit)s) lasting ORDER BY 1
 """
-"""Objects that last. Default privileges and user mappings serve nobody else, and temporary objects end with their session."""
-GRANTED: LiteralString = """
-SELECT CASE WHEN i.type IN ('table', 'view', 'materialized view', 'foreign table', 'table column') THEN 'TABLE' WHEN i.type = 'sequence' THEN 'SEQUENCE'
-            WHEN i.type IN ('function', 'procedure', 'aggregate') THEN 'ROUTINE' WHEN i.type = 'server' THEN 'FOREIGN SERVER'
-            ELSE upper(i.type) END || ' ' || i.identity
-  FROM (SELECT DISTINCT classid, objid FROM pg_shdepend
-         WHERE refclassid = 'pg_authid'::regclass AND refobjid = %(oid)s::oid AND deptype = 'a' AND classid <> 'pg_default_acl'::regclass
-           AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) LIMIT %(limit)s) s,
-  LATERAL pg_identify_object(s.classid, s.objid, 0) i WHERE i.identity IS NOT NULL ORDER BY 1
-"""
+"""Objects that last. Default privileges and user mappings serve nobody else, and temporary objects end with their session.
+
+The limit counts objects that last: however many temporary ones there are, none of the others may be overlooked, because the role would be dropped
+with it. The name of a function has the names of the types of all its arguments, and is cut."""
 
 
 @dataclass
@@ -108,16 +103,22 @@ def drop_or_rename(
     No step waits for a lock on an object. A role that cannot be dropped now, for example because somebody else's open transaction names it,
     is renamed, too, unless ``renames_empty`` is False. The caller has blocked its login, ended its sessions and revoked its memberships.
     """
-    left = LeftBehind()
-    owned = connection.execute(OWNED_BY_DATABASE, (oid,)).fetchall()
-    for database, count in owned:
-        _add(left, database, count, _names_in(server, connection, database, oid))
+    left = _look(server, connection, oid)
     if left.count == 0 and (_dropped(server, connection, role, oid) or not renames_empty):
         return left
     _disable_subscriptions(server, connection, oid, left)
-    left.notes += _revoke_privileges(server, connection, role, oid)
+    left.notes += revoke_privileges(server, connection, role, oid)
     left.owner = _rename(connection, server.target.ledger, server.target.prefix, role, oid, request_id=request_id)
     leave_role(connection, left.owner)
+    return left
+
+
+def _look(server: PostgreSQLServer, connection: PostgreSQLConnection, oid: int) -> LeftBehind:
+    """What the role owns. After LOOK_SECONDS the objects of further databases are counted and not looked at."""
+    left, deadline = LeftBehind(), time.monotonic() + LOOK_SECONDS
+    for database, number in connection.execute(OWNED_BY_DATABASE, (oid,)).fetchall():
+        is_late = time.monotonic() > deadline
+        _add(left, database, number, None if is_late else _names_in(server, connection, database, oid))
     return left
 
 
@@ -131,23 +132,23 @@ def _names_in(
         return None
 
 
-def _add(left: LeftBehind, database: str | None, count: int, names: list[str] | None) -> None:
-    """Add what lasts in a database. Where nobody can look, all ``count`` objects that the server has on record count."""
+def _add(left: LeftBehind, database: str | None, number: int, names: list[str] | None) -> None:
+    """Add what lasts in a database. Where nobody can look, all ``number`` objects that the server has on record count."""
     if names is None:
-        names = [f"{count} objects in {database}"]
+        names = [f"{number} objects in {database}"]
     elif len(names) < LOOKED_AT_MOST:
-        count = len(names)
+        number = len(names)
     if names:
         left.names += names[: max(0, NAMED_AT_MOST - len(left.names))]
-        left.count += count
+        left.count += number
         left.databases += [database] if database is not None else []
 
 
 def _lasting(server: PostgreSQLServer, connection: PostgreSQLConnection, database: str | None, oid: int) -> list[str]:
-    limits: dict[str, object] = {"oid": oid, "limit": LOOKED_AT_MOST}
+    limits: dict[str, object] = {"oid": oid, "limit": LOOKED_AT_MOST, "length": NAME_LENGTH}
     if database is None or database == connection.info.dbname:
         return column(connection, LASTING, limits)
-    with server.session(database) as in_database:
+    with server.session(database, limit=VISIT_SECONDS) as in_database:
         return column(in_database, LASTING, limits)
 
 
@@ -208,30 +209,7 @@ def _names(role: str, prefix: str, oid: int) -> Iterator[str]:
     yield LEFT_PREFIX + re.sub(r"_[a-z0-9]{4}\Z", "", stem)
     yield LEFT_PREFIX + stem
     yield f"{LEFT_PREFIX}{stem}_{oid}"
-
-
-def _revoke_privileges(server: PostgreSQLServer, connection: PostgreSQLConnection, role: str, oid: int) -> list[str]:
-    """Revoke what others granted to the role. Returns a note on what the bot could not revoke: the role's code still reaches it."""
-    remaining = list[str]()
-    for database in column(connection, DATABASES_WITH_TRACES, (oid,)):
-        try:
-            with server.session(database) as in_database:
-                in_database.set_lock_timeout(LOCK_SECONDS)
-                remaining += _revoked_in(in_database, role, oid)
-        except (AdapterError, psycopg.Error):
-            remaining.append(f"privileges in {database}")
-    if not remaining:
-        return []
-    return [f"Privileges that others granted to {role} and that the bot may not revoke: on {bounded(remaining)}."]
-
-
-def _revoked_in(connection: PostgreSQLConnection, role: str, oid: int) -> list[str]:
-    """Revoke the privileges in this database. Returns the objects on which some are left."""
-    limits: dict[str, object] = {"oid": oid, "limit": PRIVILEGES_AT_MOST}
-    for name in column(connection, GRANTED, limits):
-        with suppress(psycopg.Error), connection.transaction():
-            run_raw(connection, f"REVOKE ALL ON {name} FROM {quoted(role)} CASCADE")
-    return column(connection, GRANTED, limits)
+    yield from (f"{LEFT_PREFIX}{stem}_{oid}_{number}" for number in count(2))
 
 
 # Roles that were left before.
@@ -280,10 +258,8 @@ def drop_empty(server: PostgreSQLServer, connection: PostgreSQLConnection) -> li
             continue
         with suppress(AdapterError, psycopg.Error):
             become_member(connection, role.name)
-            left = LeftBehind()
-            for database, count in connection.execute(OWNED_BY_DATABASE, (role.oid,)).fetchall():
-                _add(left, database, count, _names_in(server, connection, database, role.oid))
-            if left.count == 0 and _dropped(server, connection, role.name, role.oid):
+            revoke_memberships(connection, role.name)
+            if _look(server, connection, role.oid).count == 0 and _dropped(server, connection, role.name, role.oid):
                 dropped.append(f"dropped the role {role.name} of #{role.request_id}, which owned nothing any more")
             else:
                 leave_role(connection, role.name)

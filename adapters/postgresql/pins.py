@@ -26,12 +26,17 @@ FIXED = {
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
     "createrole_self_grant": "",
+    "scram_iterations": "4096",
+    "synchronous_commit": "on",
+    "exit_on_error": "off",
 }
-"""Settings with one value for all connections. ``jit``: compiling a query on the catalogs takes longer than the query (1.9 s against 0.4 s)."""
+"""Settings with one value for all connections. ``jit``: compiling a query on the catalogs takes longer than the query (1.9 s against 0.4 s).
+``scram_iterations``: the driver computes verifiers with the server's number, and 2,147,483,647 stop the whole process."""
 
 SINCE = {
     "idle_session_timeout": 14,
     "createrole_self_grant": 16,
+    "scram_iterations": 16,
     "transaction_timeout": 17,
 }
 """The first major version of each setting that older servers do not know."""

@@ -6,13 +6,15 @@ A prepared transaction survives its session and a restart, and keeps its locks. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import groupby
 
 import psycopg
 
-from adapters.base import Rejected
+from adapters.base import AdapterError, Rejected
 from adapters.postgresql.connection import REVOKE_LIMIT_SECONDS, PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.roles import become_member
-from adapters.postgresql.statements import column, quoted, quoted_acting_role, run, value
+from adapters.postgresql.statements import bounded, column, quoted, quoted_acting_role, run, value
 
 PREPARED_BY_USER = """
 SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner FROM pg_prepared_xacts p
@@ -20,7 +22,7 @@ SELECT replace(p.gid, chr(92), repeat(chr(92), 2))::bytea, p.database, p.owner F
    SELECT 1 FROM pg_roles r WHERE r.rolname = ANY(%(roles)s) AND pg_has_role(r.oid, p.owner, 'MEMBER')) AND EXISTS (
    SELECT 1 FROM pg_locks x JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL
     WHERE x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
-      AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass AND l.objid = %(oid)s::oid))
+      AND l.locktype = 'object' AND l.classid = 'pg_authid'::regclass AND l.objid = %(oid)s::oid)) ORDER BY p.database, p.owner
 """
 """The user's own transactions, and those that it prepared after SET ROLE: they belong to another role and lock the user's role.
 
@@ -41,16 +43,39 @@ def roll_back(
     to another role, because somebody else may have prepared them.
     """
     rows = connection.execute(PREPARED_BY_USER, {"oid": oid, "name": username, "roles": [username, *roles]}).fetchall()
-    for gid, database, owner in rows:
-        roll_back_one(server, database=database, owner=owner, gid=bytes(gid), is_own=owner == username)
-    others = [
-        f"{display_name(bytes(gid))} of {owner} in {database}" for gid, database, owner in rows if owner != username
-    ]
-    if not others:
-        return []
-    further = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
-    named = ", ".join(others[:NAMED_AT_MOST])
-    return [f"Rolled back because it locked the user's role: the prepared transaction {named}{further}."]
+    others, left = list[str](), list[str]()
+    for (database, owner), group in groupby(rows, key=lambda row: (row[1], row[2])):
+        gids = [bytes(gid) for gid, _, _ in group]
+        names = [f"{display_name(gid)} of {owner} in {database}" for gid in gids]
+        try:
+            _roll_back_in(server, database, owner, gids, is_own=owner == username)
+        except AdapterError:
+            left += names
+        else:
+            others += names if owner != username else []
+    notes = (
+        [f"Rolled back because it locked the user's role: the prepared transaction {bounded(others)}."]
+        if others
+        else []
+    )
+    if left:
+        notes.append(
+            f"Could not be rolled back, for example because nobody can connect to the database: the prepared transaction {bounded(left)}."
+        )
+    return notes
+
+
+def _roll_back_in(server: PostgreSQLServer, database: str, owner: str, gids: Sequence[bytes], *, is_own: bool) -> None:
+    """Roll back all these transactions of one owner in one database: own ones over one connection, because there may be hundreds."""
+    if not is_own:
+        for gid in gids:
+            roll_back_one(server, database=database, owner=owner, gid=gid)
+        return
+    with server.session(database, limit=REVOKE_LIMIT_SECONDS) as in_database:
+        become_member(in_database, owner)
+        for gid in gids:
+            with suppress(psycopg.errors.UndefinedObject):  # somebody else is ending the user, too
+                _roll_back_as(in_database, owner, gid)
 
 
 def display_name(gid: bytes) -> str:
@@ -58,17 +83,10 @@ def display_name(gid: bytes) -> str:
     return ascii(gid.decode(errors="replace"))
 
 
-def roll_back_one(server: PostgreSQLServer, *, database: str, owner: str, gid: bytes, is_own: bool = False) -> None:
-    """Roll back one prepared transaction in its database. Raises Rejected where the bot may not.
-
-    ``is_own``: it belongs to the user that is being ended, and the bot stays a member of that user.
-    """
+def roll_back_one(server: PostgreSQLServer, *, database: str, owner: str, gid: bytes) -> None:
+    """Roll back one prepared transaction of another role in its database. Raises Rejected where the bot may not."""
     with server.session(database, limit=REVOKE_LIMIT_SECONDS) as in_database:
-        if is_own:
-            become_member(in_database, owner)
-            _roll_back_as(in_database, owner, gid)
-        else:
-            _roll_back_as_temporary_member(in_database, owner, gid)
+        _roll_back_as_temporary_member(in_database, owner, gid)
 
 
 def _roll_back_as(connection: PostgreSQLConnection, owner: str, gid: bytes) -> None:

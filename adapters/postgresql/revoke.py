@@ -91,7 +91,10 @@ def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
             _end_remains(server, connection, username, report)
         else:
             roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
-            _end_user(server, connection, UserToEnd(username=username, oid=found.oid, roles=roles), report)
+            try:
+                _end_user(server, connection, UserToEnd(username=username, oid=found.oid, roles=roles), report)
+            except psycopg.errors.UndefinedObject:
+                raise ServerDown(f"somebody else is ending {username} at this moment", is_ambiguous=True) from None
         report.notes += drop_unused_of_level(server, connection, level)
         _note_standbys(server, connection, report)
         if found is not None:
@@ -138,10 +141,11 @@ def _end_user(
             end_sessions(connection, user.oid, report)
         report.notes += roll_back(server, connection, user.username, user.oid, user.roles)
     report.notes += note_left_transactions(connection, user.roles)
-    report.notes += _revoke_all_memberships(connection, user)
+    revoke_memberships(connection, user.username)
     report.notes += disarm_triggers(server, connection, user.oid)
     request_id = request_of(connection, server.target, user.username)
     report.left_behind = drop_or_rename(server, connection, user.username, user.oid, request_id=request_id)
+    report.notes += _remaining_memberships(connection, report.left_behind.owner)
     end_sessions(connection, user.oid, report)
 
 
@@ -185,17 +189,20 @@ def _end_members(connection: PostgreSQLConnection, user: UserToEnd) -> list[str]
             refused.append(member)
     notes = [f"{bounded(found)} could act as this user: {ended} of their sessions were ended."]
     for member in refused[:NAMED_AT_MOST]:
-        statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{member}';"
+        name = member.replace("'", "''")
+        statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}';"
         notes.append(f"Sessions of {member} may still act as this user. To end them, as a superuser: {statement}")
     return notes
 
 
-def _revoke_all_memberships(connection: PostgreSQLConnection, user: UserToEnd) -> list[str]:
-    """Revoke what is left of the user's memberships. A note names those that the bot may not revoke: the dropped role has none of them."""
-    refused = revoke_memberships(connection, user.username)
+def _remaining_memberships(connection: PostgreSQLConnection, left: str | None) -> list[str]:
+    """A note on the memberships of the left role that the bot could not revoke. A dropped role has none."""
+    refused = revoke_memberships(connection, left) if left is not None else []
     if not refused:
         return []
-    return [f"The bot may not revoke memberships of {user.username}: {bounded(refused)}"]
+    return [
+        f"Memberships of {left} that could not be revoked yet, for lack of a right or because of a lock: {bounded(refused)}"
+    ]
 
 
 def _block(
@@ -232,8 +239,6 @@ def block_login(connection: PostgreSQLConnection, username: str, oid: int, repor
     report.sessions |= terminate(connection, oid)
     try:
         run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'", username)
-    except psycopg.errors.UndefinedObject:
-        raise ServerDown(f"somebody else is ending {username} at this moment", is_ambiguous=True) from None
     except psycopg.errors.InsufficientPrivilege as error:
         message = error.diag.message_primary
         remedy = f"GRANT {quoted(username)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
@@ -264,7 +269,7 @@ def _removal(connection: PostgreSQLConnection, username: str, report: Revocation
         left_behind=tuple(left.names),
         left_with=left.owner if left.count else None,
         read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
-        notes=(*report.standby_notes(), *report.notes, *left.all_notes()),
+        notes=(*report.standby_notes(), *dict.fromkeys(report.notes), *left.all_notes()),
     )
 
 

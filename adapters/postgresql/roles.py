@@ -24,6 +24,8 @@ SETS_MEMBERSHIP_OPTIONS = 16
 """The first version where a membership has the options INHERIT and SET."""
 LEFT_PREFIX = "dbaccess_left_"
 """The start of the names of roles that ended users left, with what they own."""
+LOCK_SECONDS = 0.3
+"""Seconds that a REVOKE of a membership waits for a lock."""
 QUARANTINE_ROLE = "dbaccess_graveyard"
 """The role that owned what all ended users left behind, before each kept its own. Nothing is given to it any more."""
 DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
@@ -112,9 +114,10 @@ def leave_role(connection: PostgreSQLConnection, role: str) -> None:
 
 
 def revoke_memberships(connection: PostgreSQLConnection, username: str) -> list[str]:
-    """Revoke the user's roles, and the user's role from its members. Returns the statements that the bot was not allowed to run.
+    """Revoke the user's roles, and the user's role from its members. Returns the statements that the bot was not allowed to run or that had to wait.
 
-    Live sessions lose these rights at once, also while the user's row in ``pg_authid`` is locked.
+    Live sessions lose these rights at once, also while the user's row in ``pg_authid`` is locked. Who may give one of these roles to others
+    can hold a lock on it with an open GRANT.
     """
     edges = connection.execute(EDGES, {"name": username}).fetchall()
     refused = list[str]()
@@ -123,8 +126,9 @@ def revoke_memberships(connection: PostgreSQLConnection, username: str) -> list[
         statement = f"REVOKE {quoted(role)} FROM {quoted(member)}{by} CASCADE"
         try:
             with connection.transaction():
+                run(connection, "SET LOCAL lock_timeout = {wait}", wait=int(LOCK_SECONDS * 1000))
                 run_raw(connection, statement)
-        except psycopg.errors.InsufficientPrivilege:
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
             refused.append(f"{statement};")
     return refused
 

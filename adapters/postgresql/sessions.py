@@ -137,5 +137,8 @@ def orphans_note(connection: PostgreSQLConnection, where: str = "") -> list[str]
     The server no longer knows whose sessions they were. ``where`` is added to the sentence.
     """
     pids = column(connection, ORPHANS)
-    steps = " ".join(f"SELECT pg_terminate_backend({pid});" for pid in pids)
-    return [f"{len(pids)} sessions of dropped users are still open{where}. To end them: {steps}"] if pids else []
+    steps = " ".join(f"SELECT pg_terminate_backend({pid});" for pid in pids[:NAMED_AT_MOST])
+    further = f" and {len(pids) - NAMED_AT_MOST} more" if len(pids) > NAMED_AT_MOST else ""
+    return (
+        [f"{len(pids)} sessions of dropped users are still open{where}. To end them: {steps}{further}"] if pids else []
+    )

@@ -76,6 +76,9 @@ def disarm_triggers(server: PostgreSQLServer, connection: PostgreSQLConnection, 
     except psycopg.Error as error:
         return [f"The triggers of the ended user were not examined: {error.diag.message_primary or error}"]
     for database in databases:
+        if time.monotonic() > deadline:
+            notes.append(f"The triggers of the ended user in {database} were not examined: the others took too long.")
+            continue
         try:
             with server.session(database, limit=ALL_SECONDS) as in_database:
                 notes += _disarm(in_database, oid, deadline)

@@ -102,7 +102,7 @@ def test_rights_from_others_are_named(own_harness: EngineHarness) -> None:
     with own_harness.superuser() as c:
         c.execute(f"GRANT SELECT ON shop.orders TO {spec.username}".encode())
     removal = adapter.drop_user(spec.username, spec.level)
-    assert any("may not revoke: on TABLE shop.orders" in note for note in removal.notes), removal.notes
+    assert any("could not revoke: on TABLE shop.orders" in note for note in removal.notes), removal.notes
     assert not own_harness.role_exists(spec.username)
     with own_harness.superuser() as c:
         mark = f"dbaccess left ledger={own_harness.ledger} request={spec.request_id} %"
