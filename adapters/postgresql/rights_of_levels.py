@@ -13,10 +13,8 @@ from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, danger_of_role, m
 from adapters.postgresql.statements import exists, major_version, quoted, quoted_acting_role, value
 
 POWERFUL_ROLES = {
-    "pg_signal_backend": "end the bot's own sessions during a revocation",
     "pg_signal_autovacuum_worker": "end the server's own maintenance",
     "pg_create_subscription": "leave a subscription behind that runs without them",
-    "pg_maintain": "run functions that others left in indexes",
     "pg_write_all_data": "write each table of each database that they can connect to",
     "pg_read_all_stats": "read the statements of other users",
     "pg_read_all_settings": "read settings that may contain passwords",

@@ -28,7 +28,14 @@ LOCK_SECONDS = 0.3
 """Seconds that a REVOKE of a membership waits for a lock."""
 QUARANTINE_ROLE = "dbaccess_graveyard"
 """The role that owned what all ended users left behind, before each kept its own. Nothing is given to it any more."""
-DANGEROUS_ROLES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
+DANGEROUS_ROLES = {
+    "pg_execute_server_program": "that is a shell on the database's host",
+    "pg_read_server_files": "that is a shell on the database's host",
+    "pg_write_server_files": "that is a shell on the database's host",
+    "pg_signal_backend": "its users can end the bot's own sessions, and so hold up every end",
+    "pg_maintain": "its users can lock the role catalogs, and so hold up every end",
+}
+"""Predefined roles that no level may have, each with its reason."""
 REACHABLE_ROLES = """
 WITH RECURSIVE reached(oid, is_admin) AS (
   SELECT r.oid, false FROM pg_roles r WHERE r.rolname = %s
@@ -157,7 +164,7 @@ def danger_of_role(connection: PostgreSQLConnection, role: str) -> str | None:
         if attribute:
             return f"the role {role} has {attribute}{via}: a user with this role can outlive the grant"
         if name in DANGEROUS_ROLES:
-            return f"the role {role} is a member of {name}: that is a shell on the database's host"
+            return f"the role {role} is a member of {name}: {DANGEROUS_ROLES[name]}"
         if name == QUARANTINE_ROLE or name.startswith(LEFT_PREFIX):
             return f"the role {role} is a member of {name}: that opens what other users left behind"
         if can_log_in:

@@ -54,7 +54,7 @@ SPOILED = [
     ("CREATE ROLE dbaccess_graveyard", "dbaccess_graveyard owns 0 objects", False),
     ("ALTER ROLE {bot} CONNECTION LIMIT 3", "may have 3 connections", False),
     ("ALTER ROLE shop_writer BYPASSRLS", "BYPASSRLS", False),
-    ("GRANT pg_signal_backend TO shop_writer", "end the bot's own sessions", False),
+    ("GRANT pg_signal_backend TO shop_writer", "end the bot's own sessions", True),
     ("GRANT shop_owner TO shop_writer", "leave things behind", False),
 ]
 

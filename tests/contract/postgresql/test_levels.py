@@ -136,6 +136,7 @@ def test_impossible_levels_are_refused_with_a_remedy(
         ("CREATE ROLE {r} CREATEROLE", "CREATEROLE"),
         ("CREATE ROLE {r} REPLICATION", "REPLICATION"),
         ("CREATE ROLE {r}; GRANT pg_write_server_files TO {r}", "shell"),
+        ("CREATE ROLE {r}; GRANT pg_signal_backend TO {r}", "hold up every end"),
         ("CREATE ROLE {r}; GRANT shop_reader TO {r} WITH ADMIN OPTION", "ADMIN OPTION"),
         ("CREATE ROLE {r}; CREATE ROLE {r}_far CREATEROLE; GRANT {r}_far TO {r}", "member of {r}_far"),
         ("CREATE ROLE {r}; CREATE ROLE dbaccess_left_{r}; GRANT dbaccess_left_{r} TO {r}", "left behind"),
