@@ -61,14 +61,12 @@ class _Retry:
     def _kill_temporary_holders(self) -> list[LockHolder] | None:
         """All holders. Those that are temporary users are killed; at an end, all sessions of the user too."""
         holders = self.server.dialect.lock_holders(self.connection)
+        if self.ended is not None:  # first, so that its sessions are counted
+            sessions.kill_all(self.connection, self.username, self.ended)
         if holders is None:
             sessions.kill(self.connection, suspects.sessions_of_suspects(self.server, self.connection))
         temporary = username_pattern(self.server.target.prefix)
-        known = [holder for holder in holders or () if holder.session and temporary.fullmatch(holder.user)]
-        sessions.kill(self.connection, [holder.session for holder in known])
-        if self.ended is not None:
-            self.ended.update(holder.session for holder in known if holder.user == self.username)
-            sessions.kill_all(self.connection, self.username, self.ended)
+        sessions.kill(self.connection, [h.session for h in holders or () if h.session and temporary.fullmatch(h.user)])
         return holders
 
 
