@@ -27,10 +27,6 @@ LOCK_HOLDERS = """SELECT DISTINCT t.processlist_id, t.processlist_user, h.what F
 WHERE t.processlist_user IS NULL OR t.processlist_user <> SUBSTRING_INDEX(USER(), '@', 1)"""
 """Holders of the locks that ALTER USER, DROP USER and changes of events wait for. A lock without a session belongs to a prepared XA transaction."""
 
-MOST_WRITE_LOCKS = 1
-"""Each change of an account locks the server's cache of accounts, which logins and KILL read. By default changes go first, however many there are.
-Measured on 9.7 with three sessions that change a password: with 1 nobody waits, with 100 KILL waits more than ten seconds."""
-
 SSL_MODES = {
     "disable": "DISABLED",
     "prefer": "PREFERRED",
@@ -170,7 +166,7 @@ class MySQLDialect(Dialect):
         return connection.column(f"SELECT from_user FROM mysql.role_edges WHERE to_user = {connection.literal(role)}")
 
     def findings(self, target: Target, connection: MySQLConnection, levels: Sequence[Level]) -> Iterator[Finding]:
-        """Unsafe settings, ROLE_ADMIN for managed roles, and what an end may miss or wait for."""
+        """Unsafe settings, ROLE_ADMIN for managed roles, and whether the bot sees prepared transactions and holders of locks."""
         if (unsafe := self.unsafe_setting(connection)) is not None:
             yield fatal(*unsafe)
         if not has_right(connection, "XA_RECOVER_ADMIN"):
@@ -183,9 +179,6 @@ class MySQLDialect(Dialect):
                 "the bot cannot see who holds a lock: if a revocation waits for a lock, it cannot name the connection"
             )
             yield warning(what, remedy)
-        if (most := int(connection.value("SELECT @@GLOBAL.max_write_lock_count"))) > MOST_WRITE_LOCKS:
-            what = f"max_write_lock_count is {most}: a user who changes its password again and again holds up every login and every end"
-            yield warning(what, f"SET PERSIST max_write_lock_count = {MOST_WRITE_LOCKS};")
         if any(managed_role(target, level) for level in levels):
             is_held = has_right(connection, "ROLE_ADMIN")
             yield right(connection, "ROLE_ADMIN", "grant the roles that it manages for levels", is_held)

@@ -265,7 +265,6 @@ def _bot(harness: EngineHarness) -> None:
         run(f"GRANT {right} ON *.* TO {bot}")
     run(f"GRANT EVENT ON `{ops}`.* TO {bot}", f"GRANT SELECT ON mysql.* TO {bot}")
     if not mariadb:
-        run("SET GLOBAL max_write_lock_count = 1")
         run(f"GRANT SELECT ON performance_schema.* TO {bot}", f"GRANT XA_RECOVER_ADMIN ON *.* TO {bot}")
     run(f"GRANT SELECT ON `{harness.database}`.customers TO {bot} WITH GRANT OPTION")
     for role in (harness.reader, harness.writer):

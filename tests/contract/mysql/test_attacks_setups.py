@@ -182,19 +182,3 @@ def test_level_on_a_whole_database_works_under_partial_revokes(unusual_mysql: En
         try_drop(harness, spec)
         harness.server.run("SET GLOBAL partial_revokes = OFF")
     assert found == [(100,)]
-
-
-def test_doctor_warns_where_changes_of_accounts_go_before_logins(own_harness: EngineHarness) -> None:
-    """Otherwise a user who changes its password again and again holds up every login and every KILL on MySQL."""
-    if own_harness.is_mariadb:
-        pytest.skip("MariaDB has no such lock")
-
-    def remedies() -> list[str | None]:
-        return [f.remedy for f in own_harness.adapter().check().warnings if "max_write_lock_count" in f.what]
-
-    assert remedies() == []
-    own_harness.server.run("SET GLOBAL max_write_lock_count = 1000")
-    try:
-        assert remedies() == ["SET PERSIST max_write_lock_count = 1;"]
-    finally:
-        own_harness.server.run("SET GLOBAL max_write_lock_count = 1")
