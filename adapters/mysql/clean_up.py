@@ -17,7 +17,7 @@ from adapters.mysql.levels import drop_managed_role_if_unused
 from adapters.mysql.proxies import revoke_granted_by
 from adapters.mysql.server import Server
 
-NAMED_AT_MOST = 20
+NAMED_AT_MOST = 8
 """So many left-behind objects and prepared transactions are named in a receipt."""
 
 

@@ -44,9 +44,10 @@ class Address:
 
 
 class MySQLConnection:
-    """An open connection. Every statement goes through ``run``. ``differences``: see ``own_session``."""
+    """An open connection. Every statement goes through ``run``. ``differences``: see ``own_session``. ``is_contested``: see ``locks``."""
 
     differences: tuple[str, ...] = ()
+    is_contested = False
 
     def __init__(self, driver: pymysql.Connection[Any], lock_limits: Sequence[str] = ("lock_wait_timeout",)) -> None:
         self._driver = driver
@@ -168,6 +169,13 @@ def quoted(name: str) -> str:
 def account(name: str) -> str:
     """The account of a temporary user or a role. All of them have the host ``%``."""
     return f"{quoted(name)}@{quoted('%')}"
+
+
+def matches(pattern: str, schema: str) -> bool:
+    """Whether a schema pattern of GRANT matches. ``_`` and ``%`` are wildcards unless escaped."""
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    regex = "".join({"_": ".", "%": ".*"}.get(part, re.escape(part[-1])) for part in parts)
+    return re.fullmatch(regex, schema, re.IGNORECASE) is not None
 
 
 def literal_list(connection: MySQLConnection, values: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from adapters.base import Level, PrivilegeGrant, Rejected, ServerDown, Target
-from adapters.mysql.connection import MySQLConnection, quoted, quoted_if_needed
+from adapters.mysql import locks
+from adapters.mysql.connection import MySQLConnection, matches, quoted, quoted_if_needed
 from adapters.mysql.server import Server
 from adapters.mysql.sessions import kill
 
@@ -203,16 +204,9 @@ def _dangerous_privilege(grant: RoleGrant, ops_schema: str) -> str | None:
         found = sorted(privileges - ON_WHOLE_SERVER)
         return f"{found[0]} on the whole server" if found else None
     schema = KIND.sub("", grant.on).partition("`.")[0].strip("`")
-    if any(_matches(schema, own) for own in (SYSTEM, ops_schema)) and (found := sorted(privileges - READS)):
+    if any(matches(schema, own) for own in (SYSTEM, ops_schema)) and (found := sorted(privileges - READS)):
         return f"{found[0]} on {grant.on}, where the server keeps its accounts or their events,"
     return None
-
-
-def _matches(pattern: str, schema: str) -> bool:
-    """Whether a schema pattern of GRANT matches. ``_`` and ``%`` are wildcards unless escaped."""
-    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
-    regex = "".join({"_": ".", "%": ".*"}.get(part, re.escape(part[-1])) for part in parts)
-    return re.fullmatch(regex, schema, re.IGNORECASE) is not None
 
 
 def lasting_privileges(server: Server, connection: MySQLConnection, role: str) -> list[str]:
@@ -240,13 +234,13 @@ def _make_equal(server: Server, connection: MySQLConnection, level: Level, role:
     """Create the managed role and make it equal to the level. Its name is a digest of the level, so somebody else made every difference."""
     wanted = clauses(server, connection, level)
     dialect = server.dialect
-    connection.run(f"CREATE ROLE IF NOT EXISTS {dialect.quoted_role(role)}")
+    locks.run(server, connection, f"CREATE ROLE IF NOT EXISTS {dialect.quoted_role(role)}")
     if reason := danger(server, connection, role):
         raise Rejected(reason, remedy=f"DROP ROLE {quoted_if_needed(role)}; and dbaccess creates it again")
     for below in level.roles:
-        connection.run(f"GRANT {dialect.quoted_role(below)} TO {dialect.quoted_role(role)}")
+        locks.run(server, connection, f"GRANT {dialect.quoted_role(below)} TO {dialect.quoted_role(role)}")
     for privileges, on in wanted:
-        connection.run(f"GRANT {privileges} ON {on} TO {dialect.quoted_role(role)}")
+        locks.run(server, connection, f"GRANT {privileges} ON {on} TO {dialect.quoted_role(role)}")
     extra = sorted(set(dialect.roles_below(connection, role)) - set(level.roles))
     if extra:
         remedy = f"REVOKE {quoted_if_needed(extra[0])} FROM {quoted_if_needed(role)};"
@@ -259,7 +253,7 @@ def _revoke_extra(server: Server, connection: MySQLConnection, role: str, wanted
     for grant in grants_of(server, connection, role):
         expected = {one for privileges, on in wanted if on == grant.on for one in privileges.split(", ")}
         if extra := ", ".join(privilege for privilege in grant.privileges if privilege not in expected):
-            connection.run(f"REVOKE {extra} ON {grant.on} FROM {server.dialect.quoted_role(role)}")
+            locks.run(server, connection, f"REVOKE {extra} ON {grant.on} FROM {server.dialect.quoted_role(role)}")
 
 
 def clauses(server: Server, connection: MySQLConnection, level: Level) -> list[tuple[str, str]]:
@@ -297,4 +291,4 @@ def drop_managed_role_if_unused(server: Server, connection: MySQLConnection, lev
         return
     with managed_roles_locked(connection, TIDY_TRIES):
         if not server.dialect.role_members(connection, role):
-            connection.run(f"DROP ROLE IF EXISTS {server.dialect.quoted_role(role)}")
+            locks.run(server, connection, f"DROP ROLE IF EXISTS {server.dialect.quoted_role(role)}")

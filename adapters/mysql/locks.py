@@ -1,7 +1,8 @@
-"""Runs statements that may wait for a lock: with a short limit, with the user's own sessions killed, and with the holder named.
+"""Runs statements that may wait for a lock: with a short limit, with temporary users that hold it killed, and with any other holder named.
 
 ALTER USER and DROP USER wait for LOCK TABLES on the tables of accounts, for FLUSH TABLES WITH READ LOCK, for LOCK INSTANCE FOR BACKUP and for
-BACKUP STAGE (measured on MySQL 9.7 and MariaDB 10.11).
+BACKUP STAGE (measured on MySQL 9.7 and MariaDB 10.11). The first statement on a connection that meets such a lock waits a second for it.
+From then on the connection is contested: temporary users that hold a lock are killed before each further statement.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import pymysql
 
 from adapters.base import Blocked
-from adapters.mysql import sessions
+from adapters.mysql import sessions, suspects
 from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection
 from adapters.mysql.dialect import LockHolder
 from adapters.mysql.errors import LOCK_TIMEOUTS, code
@@ -23,7 +24,7 @@ from adapters.usernames import username_pattern
 LIMITS_OF_AN_END = (1, 2, 4)
 """Seconds, one for each try. They grow, so that a busy server gets more time."""
 
-LIMITS_OF_A_CHANGE = (LOCK_SECONDS, LOCK_SECONDS)
+LIMITS_OF_A_CHANGE = (1, LOCK_SECONDS)
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ NAMED_AT_MOST = 5
 class _Retry:
     """Tries of one step that concerns one user.
 
-    ``ended`` is None for a change of a live user. At an end it collects the ids of the user's sessions, which are all killed.
+    ``ended`` is None for anything but an end. At an end it collects the ids of the user's sessions, which are all killed.
     """
 
     server: Server
@@ -44,6 +45,8 @@ class _Retry:
 
     def attempt(self, step: str, act: Callable[[int], T]) -> T:
         """Returns the result of ``act``. ``act`` gets the lock limit in seconds. Raises Blocked where somebody else holds the lock."""
+        if self.connection.is_contested:
+            self._kill_temporary_holders()
         holders: list[LockHolder] | None = None
         for seconds in LIMITS_OF_A_CHANGE if self.ended is None else LIMITS_OF_AN_END:
             try:
@@ -51,45 +54,51 @@ class _Retry:
             except pymysql.MySQLError as error:
                 if code(error) not in LOCK_TIMEOUTS:
                     raise
-            holders = self._kill_own_holders()
+            self.connection.is_contested = True
+            holders = self._kill_temporary_holders()
         raise _blocked(self.server, self.connection, step, holders)
 
-    def _kill_own_holders(self) -> list[LockHolder] | None:
-        """All holders. Those of the user itself are killed; at an end, all of the user's sessions and the holders that are temporary users too."""
+    def _kill_temporary_holders(self) -> list[LockHolder] | None:
+        """All holders. Those that are temporary users are killed; at an end, all sessions of the user too."""
         holders = self.server.dialect.lock_holders(self.connection)
-        own = [holder.session for holder in holders or () if holder.user == self.username and holder.session]
-        sessions.kill(self.connection, own)
-        if self.ended is not None:
-            self.ended.update(own)
-            others = username_pattern(self.server.target.prefix)
-            sessions.kill(self.connection, [h.session for h in holders or () if h.session and others.fullmatch(h.user)])
+        if self.ended is not None:  # first, so that its sessions are counted
             sessions.kill_all(self.connection, self.username, self.ended)
+        if holders is None:
+            sessions.kill(self.connection, suspects.sessions_of_suspects(self.server, self.connection))
+        temporary = username_pattern(self.server.target.prefix)
+        sessions.kill(self.connection, [h.session for h in holders or () if h.session and temporary.fullmatch(h.user)])
         return holders
 
 
 def run(
-    server: Server, connection: MySQLConnection, statement: str, username: str, *, ended: set[Any] | None = None
+    server: Server, connection: MySQLConnection, statement: str, username: str = "", *, ended: set[Any] | None = None
 ) -> None:
-    """Run a statement about ``username``. Raises Blocked where somebody else holds the lock that it waits for.
+    """Run a statement about ``username``. Raises Blocked where somebody who is no temporary user holds the lock that it waits for.
 
-    A session of the user itself that holds the lock is killed. At an end (``ended``) every session of the user is killed.
+    At an end (``ended``) every session of the user is killed.
     """
     retry = _Retry(server=server, connection=connection, username=username, ended=ended)
     step = " ".join(statement.split()[:2])
     retry.attempt(step, lambda seconds: server.dialect.run_with_lock_limit(connection, statement, seconds))
 
 
-def read(
-    server: Server, connection: MySQLConnection, query: Callable[[], T], username: str, *, ended: set[Any] | None = None
+def call(
+    server: Server,
+    connection: MySQLConnection,
+    act: Callable[[], T],
+    username: str = "",
+    *,
+    step: str = "looking for the user",
+    ended: set[Any] | None = None,
 ) -> T:
-    """The result of ``query``. Raises Blocked where somebody else has locked the tables of accounts against reads. ``ended``: see ``run``."""
+    """The result of ``act``, which reads the tables of accounts or changes them by itself. Otherwise as ``run``."""
 
     def within(seconds: int) -> T:
         connection.set_lock_limit(seconds)
-        return query()
+        return act()
 
     retry = _Retry(server=server, connection=connection, username=username, ended=ended)
-    return retry.attempt("looking for the user", within)
+    return retry.attempt(step, within)
 
 
 def _blocked(server: Server, connection: MySQLConnection, step: str, holders: Sequence[LockHolder] | None) -> Blocked:

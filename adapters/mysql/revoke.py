@@ -22,9 +22,6 @@ from adapters.mysql.connection import MySQLConnection, account
 from adapters.mysql.errors import IS_DEFINER, code
 from adapters.mysql.server import Server
 
-NAMED_AT_MOST = 20
-"""So many left-behind objects and prepared transactions are named in a receipt."""
-
 REPLICA_SECONDS = 8.0
 """A replica may lag behind the drop so long; after that the revocation is repeated."""
 
@@ -69,7 +66,7 @@ def _find(
 ) -> tuple[bool, events.ExpiryEvent | None]:
     """See ``users.find_for_removal``. No session is killed before unless the tables of accounts or events are locked: another ledger's user is not touched."""
     ids = set[Any]()
-    found = locks.read(
+    found = locks.call(
         server, connection, lambda: users.find_for_removal(server, connection, username), username, ended=ids
     )
     ended.update(("here", session) for session in ids)

@@ -89,7 +89,7 @@ def find_managed(server: Server, connection: MySQLConnection, username: str) -> 
 
 def get_managed(server: Server, connection: MySQLConnection, username: str) -> FoundAccount:
     """The user. Raises Rejected where it does not exist, and ForeignUser as ``find_managed`` does."""
-    found = locks.read(server, connection, lambda: find_managed(server, connection, username), username)
+    found = locks.call(server, connection, lambda: find_managed(server, connection, username), username)
     if found is None:
         raise Rejected(f"there is no user {username}")
     return found
@@ -107,14 +107,25 @@ def create(server: Server, spec: UserSpec) -> None:
         is_managed = managed_role(server.target, spec.level) is not None
         with managed_roles_locked(connection) if is_managed else nullcontext():
             role = role_to_grant(server, connection, spec.level)
-            if find_managed(server, connection, spec.username) is not None:
+            found = locks.call(
+                server, connection, lambda: find_managed(server, connection, spec.username), spec.username
+            )
+            if found is not None:
                 _drop_existing(server, connection, spec.username)
             _set_end(server, connection, spec.username, spec.request_id, spec.remaining)
             _create_account(server, connection, spec, limits)
-            connection.run(f"GRANT {server.dialect.quoted_role(role)} TO {account(spec.username)}")
-        server.dialect.set_default_role(connection, server.target, spec.username, role)
+            grant = f"GRANT {server.dialect.quoted_role(role)} TO {account(spec.username)}"
+            locks.run(server, connection, grant, spec.username)
+        _set_default_role(server, connection, spec.username, role)
         if spec.remaining > 0:
-            connection.run(f"ALTER USER {account(spec.username)} ACCOUNT UNLOCK")
+            locks.run(server, connection, f"ALTER USER {account(spec.username)} ACCOUNT UNLOCK", spec.username)
+
+
+def _set_default_role(server: Server, connection: MySQLConnection, username: str, role: str) -> None:
+    def act() -> None:
+        server.dialect.set_default_role(connection, server.target, username, role)
+
+    locks.call(server, connection, act, username, step="setting the default role")
 
 
 def _refuse_unfit_server(server: Server, connection: MySQLConnection) -> None:
@@ -136,7 +147,7 @@ def _create_account(server: Server, connection: MySQLConnection, spec: UserSpec,
         f"CREATE USER {account(spec.username)} {identified} {tls} WITH {limits} PASSWORD EXPIRE NEVER ACCOUNT LOCK"
     )
     try:
-        connection.run(statement)
+        locks.run(server, connection, statement, spec.username)
     except pymysql.MySQLError as error:
         if code(error) != NO_SUCH_USER:
             raise

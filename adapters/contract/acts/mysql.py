@@ -180,10 +180,14 @@ def fill_with_sessions(scene: Scene) -> None:
 def fill_with_half_open_logins(scene: Scene) -> None:
     """Connections that never answer the server's greeting. The server closes each after its connect_timeout."""
     ((limit,),) = scene.administrator().run("SELECT @@max_connections")
+    scene.friend_session().close()
     scene.session()
     for _ in range(int(limit) + 5):
         line = socket.create_connection(scene.harness.address, timeout=PATIENCE)
         scene.stack.callback(line.close)
+        scene.to_reopen.append(line.close)
+    wait_until(lambda: not is_open(scene))
+    scene.to_reopen.insert(0, lambda: wait_until(lambda: is_open(scene)))
 
 
 LOCKED = ("LOCK TABLES mysql.user READ",)
@@ -253,5 +257,7 @@ ACTS = [
         level=locking_tables,
     ),
     HostileAct(kind="H", name="fills the server with sessions", perform=fill_with_sessions, level=writing),
-    HostileAct(kind="H", name="fills the server with half-open logins", perform=fill_with_half_open_logins),
+    HostileAct(
+        kind="H", name="fills the server with half-open logins", perform=fill_with_half_open_logins, closes_server=True
+    ),
 ]
