@@ -5,7 +5,8 @@ An adapter creates a database user for a limited time, drops the user, and reads
 What every adapter guarantees:
 
 - It is synchronous; the caller runs it in a thread. It may be called from several threads at once.
-- It holds no connection between calls, and each connection has time limits for connecting and for each statement.
+- It holds no connection between calls, except one per server in the process for ends, so that users who fill the server delay no end.
+- Each connection has time limits for connecting and for each statement.
 - Every verb (a method of ``Adapter``) may be repeated after a crash at any point.
 - It raises only ``AdapterError``, and no error contains a secret.
 - It imports nothing from ``bot`` or ``storage``.
@@ -172,7 +173,7 @@ class Endpoint:
 class Removal:
     """The result of ``drop_user``, as read back from the server.
 
-    ``was_absent`` is True where there was no such user when the drop began. ``sessions_ended`` counts distinct sessions.
+    ``was_absent`` is True where there was no such user when the drop began: an earlier run ended it, or somebody else did. ``sessions_ended`` counts distinct sessions.
     ``left_behind`` names the objects that the user made (``schema.name (table)``), and ``left_with`` is their owner now, for example the
     user's own role under another name. ``left_count`` is the number of objects, where more are left than are named.
     ``read_back_at`` is the server's clock at the last check. ``notes`` are sentences for the reader of the receipt, for example

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import LiteralString
 
 from adapters.base import Level, Rejected
-from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
-from adapters.postgresql.levels import Privilege, expand_grants, level_database
+from adapters.postgresql.connection import PostgreSQLConnection
+from adapters.postgresql.levels import Privilege, expand_grants
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.statements import column, major_version, quoted
 
@@ -110,23 +110,20 @@ SELECT quote_ident(p.parname), quote_ident(pg_get_userbyid(a.grantee)) FROM pg_p
 
 @dataclass(frozen=True, kw_only=True)
 class LastingRight:
-    """``what`` completes the sentence "its users can …". ``remedy`` takes the right away. ``leaves``: things stay behind by it."""
+    """What users of a level can do: completes "its users can …". ``leaves``: what they make this way outlives their access.
+
+    ``instead`` is the sentence for the approval card where ``what`` says more than an approver needs.
+    """
 
     what: str
     remedy: str
     leaves: bool = True
+    instead: str | None = None
 
-
-def can_leave_behind(server: PostgreSQLServer, level: Level) -> list[str]:
-    """Sentences for the approval card: what users of the level can leave behind that outlives their access. Raises AdapterError."""
-    with server.session(level_database(server, level)) as connection:
-        owners = column(connection, OWNERS, {"reach": reached(connection, level)})
-        rights = [right for right in lasting_rights(connection, level) if right.leaves]
-    sentences = [f"Users of this level can {right.what}." for right in rights]
-    if owners:
-        what = f"Members of {_named(owners)} can leave functions and tables behind that outlive this access."
-        sentences.insert(0, what)
-    return sentences
+    @property
+    def on_card(self) -> str | None:
+        """The sentence for the approval card. None where nothing outlives the access."""
+        return (self.instead or f"Users of this level can {self.what}.") if self.leaves else None
 
 
 def lasting_rights(connection: PostgreSQLConnection, level: Level) -> Iterator[LastingRight]:
@@ -157,7 +154,8 @@ def owners_reached(connection: PostgreSQLConnection, level: Level) -> Iterator[L
     what = (
         f"leave things behind as {_named(owners)}, the owner of objects (functions, triggers, rights granted to others)"
     )
-    yield LastingRight(what=what, remedy=remedy)
+    on_card = f"Members of {_named(owners)} can leave functions and tables behind that outlive this access."
+    yield LastingRight(what=what, remedy=remedy, instead=on_card)
 
 
 def secrets_read(connection: PostgreSQLConnection, level: Level) -> Iterator[LastingRight]:

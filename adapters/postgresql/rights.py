@@ -19,7 +19,7 @@ from adapters.postgresql.connection import (
 from adapters.postgresql.errors import fatal, ok, warning
 from adapters.postgresql.left_behind import left_roles
 from adapters.postgresql.levels import level_database
-from adapters.postgresql.rights_of_levels import check_database, check_role
+from adapters.postgresql.rights_of_levels import check_database, check_roles
 from adapters.postgresql.roles import QUARANTINE_ROLE, SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.statements import column, major_version, quoted, quoted_acting_role, value
 
@@ -42,7 +42,7 @@ def check(server: PostgreSQLServer, levels: Sequence[Level]) -> Health:
             *_server(server, connection),
             *_bot(connection),
             *_left_roles(connection),
-            *(finding for level in levels for role in level.roles for finding in check_role(connection, level, role)),
+            *(finding for level in levels for finding in check_roles(connection, level)),
             *(finding for database in databases for finding in _open_to_public(connection, database)),
             *_others_open_to_public(connection, databases),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from adapters.base import AdapterError, Finding, Level, Rejected
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
@@ -28,8 +29,14 @@ OWNER_OF_DATABASE = (
 SUPERUSER = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolsuper ORDER BY oid LIMIT 1"
 
 
-def check_role(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
-    """Check one existing role that a level names."""
+def check_roles(connection: PostgreSQLConnection, level: Level) -> Iterator[Finding]:
+    """Check the existing roles that a level names."""
+    for role in level.roles:
+        for finding in _role(connection, level, role):
+            yield replace(finding, level=level.name)
+
+
+def _role(connection: PostgreSQLConnection, level: Level, role: str) -> Iterator[Finding]:
     if not exists(connection, role):
         yield fatal(f"level {level.name}: the role {role} does not exist", f"CREATE ROLE {quoted(role)} NOLOGIN;")
         return
@@ -64,14 +71,20 @@ def check_database(server: PostgreSQLServer, level: Level) -> Iterator[Finding]:
     """Check what only the level's own database knows."""
     try:
         with server.session(level_database(server, level)) as connection:
-            yield from _privileges(connection, level)
-            for role in level.roles:
-                if exists(connection, role):
-                    yield from _may_connect(connection, level, role)
-            yield from _lasting_rights(connection, level)
+            for finding in _in_database(connection, level):
+                yield replace(finding, level=level.name)
             yield from _public_schema(connection)
     except AdapterError as error:
-        yield fatal_error(error, f"level {level.name}: its database cannot be examined: ")
+        found = fatal_error(error, f"level {level.name}: its database cannot be examined: ")
+        yield replace(found, level=level.name)
+
+
+def _in_database(connection: PostgreSQLConnection, level: Level) -> Iterator[Finding]:
+    yield from _privileges(connection, level)
+    for role in level.roles:
+        if exists(connection, role):
+            yield from _may_connect(connection, level, role)
+    yield from _lasting_rights(connection, level)
 
 
 def _privileges(connection: PostgreSQLConnection, level: Level) -> Iterator[Finding]:
@@ -105,7 +118,8 @@ def _lasting_rights(connection: PostgreSQLConnection, level: Level) -> Iterator[
     """What users of the level can leave behind, or reach beyond the level's database."""
     for rights in (owners_reached, secrets_read, lasting_rights):
         for right in rights(connection, level):
-            yield warning(f"level {level.name}: its users can {right.what}", right.remedy)
+            found = warning(f"level {level.name}: its users can {right.what}", right.remedy)
+            yield replace(found, on_card=right.on_card)
     if "role" in level.settings and not level.set_role and major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:
         what = f"level {level.name}: its users may not act as the role {level.settings['role']} of its settings"
         yield warning(what, "set_role: true for this level in databases.yml")

@@ -70,7 +70,7 @@ async def _end_on_server(context: Context, job: JobContext, request: Request) ->
     lands_until = _create_may_land_until(request)
     if lands_until is not None and await context.ledger.now() < lands_until:
         raise Retry("a create whose answer was lost may still land", at=lands_until)
-    if removal.was_absent and request.activated_at is not None:
+    if removal.was_absent and removal.left_with is None and request.activated_at is not None:
         await raise_alert(
             context,
             request,

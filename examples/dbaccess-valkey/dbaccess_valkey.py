@@ -73,15 +73,20 @@ class Valkey:
     # The one place where errors of the driver become errors of the adapter, without a secret.
 
     @contextmanager
-    def _session(self, *hidden: str) -> Iterator[Callable[..., Any]]:
-        """Gives ``call("ACL", "USERS")`` on the server on which the grant was made. ``hidden`` are secrets to keep out of errors."""
+    def _session(self, *hidden: str, ends: str | None = None) -> Iterator[Callable[..., Any]]:
+        """Gives ``call("ACL", "USERS")`` on the server on which the grant was made. ``hidden`` are secrets to keep out of errors.
+
+        ``ends`` is the user that is ended: a server that lost its identity is the right one if it has this user with the ledger's mark.
+        """
         failure: Exception
         try:
             with self._client(self._user, self._password) as client:
                 call = client.execute_command
                 expected = self.target.identity
-                if expected is not None and (found := _identity(call)) != expected:
-                    raise WrongServer(expected=expected, found=found or "without an identity")
+                found = _identity(call)
+                is_lost = not found and ends is not None and self._is_ours(call, ends)
+                if expected not in (None, found) and not is_lost:
+                    raise WrongServer(expected=str(expected), found=found or "without an identity")
                 yield call
                 return
         except NoPermissionError as error:
@@ -142,8 +147,24 @@ class Valkey:
         return Finding(is_ok=False, is_fatal=True, what=f"{self._user} may not run {name}", remedy=remedy)
 
     def level_state(self, level: Level) -> LevelState:
-        """Empty: nothing is described yet."""
-        return LevelState()
+        """The accounts that dbaccess does not manage. No level changes one, so a difference shows what somebody else did meanwhile."""
+        del level
+        with self._session() as call:
+            return self._state(call)
+
+    def _state(self, call: Callable[..., Any]) -> LevelState:
+        pattern = username_pattern(self.target.prefix)
+        names = [name for name in call("ACL", "USERS") if not pattern.fullmatch(name)]
+        return LevelState.of(("accounts", name) for name in names if not name.startswith(IDENTITY_PREFIX))
+
+    def _changes(self, call: Callable[..., Any], before: LevelState | None) -> tuple[str, ...]:
+        """Notes on what differs from the state before the grant. An error is a note: the user is gone already."""
+        try:
+            return before.differences(self._state(call)) if before else ()
+        except (RedisError, OSError) as error:
+            return (
+                f"Whether accounts changed while the grant was live is not known: {self._without_secrets(error, ())}",
+            )
 
     def create_user(self, spec: UserSpec) -> None:
         """SETUSER is atomic. ``reset`` replaces a user that exists."""
@@ -174,7 +195,7 @@ class Valkey:
     def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """DELUSER ends the login and all sessions. Both are then read back."""
         del level
-        with self._session() as call:
+        with self._session(ends=username) as call:
             found = self._find_user(call, username, to_end=True)
             sessions = _sessions(call, username)
             call("ACL", "DELUSER", username)
@@ -184,10 +205,11 @@ class Valkey:
                 raise ServerDown(f"{username} or a session of it is still there after ACL DELUSER", is_ambiguous=True)
             return Removal(
                 was_absent=found is None, sessions_ended=len(sessions), left_behind=(), left_with=None, read_back_at=_now(call),
+                notes=self._changes(call, before),
             )  # fmt: skip
 
     def drop_leftovers(self) -> list[str]:
-        """Nothing: no leftovers are dropped yet."""
+        """Nothing: a Valkey user leaves keys alone, which have no owners."""
         return []
 
     def list_users(self) -> list[ManagedUser]:
@@ -240,6 +262,10 @@ class Valkey:
         if found.ledger != self.target.ledger and not is_lost:
             raise ForeignUser(username, "its mark names another ledger" if found.ledger else "it has no mark")
         return found
+
+    def _is_ours(self, call: Callable[..., Any], username: str) -> bool:
+        user = call("ACL", "GETUSER", username)
+        return user is not None and _to_managed_user(username, user).ledger == self.target.ledger
 
     def _require_user(self, call: Callable[..., Any], username: str) -> ManagedUser:
         found = self._find_user(call, username)

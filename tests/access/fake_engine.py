@@ -46,7 +46,7 @@ class User:
 class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
-    ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
+    ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``left_with`` is the owner of what every user left. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
     ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
     """
 
@@ -56,6 +56,7 @@ class FakeServer:
     is_up: bool = True
     users: dict[str, User] = field(default_factory=dict)
     sessions: dict[int, str] = field(default_factory=dict)
+    left_with: str | None = None
     rejects: Rejected | None = None
     holds_up: AdapterError | None = None
     gate: threading.Event | None = None
@@ -201,7 +202,7 @@ def engine(server: FakeServer) -> type[Adapter]:
                 was_absent=user is None,
                 sessions_ended=len(ended),
                 left_behind=(),
-                left_with=None,
+                left_with=server.left_with,
                 read_back_at=server.clock(),
                 notes=before.differences(LevelState.of(server.facts)) if before else (),
             )

@@ -302,6 +302,20 @@ async def test_user_dropped_by_somebody_else_raises_an_alert(environment: Access
     assert "was already gone" in environment.messenger.on(ALERTS, AlertNotice)[0].what
 
 
+async def test_user_that_an_earlier_run_renamed_was_not_dropped_by_somebody_else(
+    environment: AccessEnvironment,
+) -> None:
+    """That run ended the user and died before the ledger had its receipt. Its left role shows who did it."""
+    request = await environment.granted()
+    environment.server.users.clear()
+    environment.server.left_with = f"dbaccess_left_{request.id}"
+    await revoke.done(environment.context, await environment.person(ADA), request.id)
+    await environment.drain()
+    ended = await environment.now(request)
+    assert (ended.state, ended.receipt and ended.receipt.left_with) == (State.REVOKED, environment.server.left_with)
+    assert environment.messenger.on(ALERTS, AlertNotice) == []
+
+
 async def test_grant_of_a_deconfigured_database_is_ended(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.databases["databases"]["other"] = environment.databases["databases"].pop("shop")

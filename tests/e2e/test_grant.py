@@ -8,7 +8,7 @@ import sys
 import psycopg
 import pytest
 
-from tests.e2e.harness import ALERTS, AUDIT, CARDS, LEAD, REQUESTER, Environment, is_dead, psql
+from tests.e2e.harness import ALERTS, AUDIT, CARDS, LEAD, REQUESTER, Environment, is_dead, psql, wait
 from tests.e2e.messages import buttons, number, pasted_url, text_of
 from tests.servers.postgresql import PASSWORD, SUPERUSER
 
@@ -53,6 +53,16 @@ def test_grant_from_request_to_receipt(environment: Environment) -> None:
     assert not environment.slack.messages(ALERTS)
     assert environment.slack.messages(AUDIT)
     assert CARDS
+
+
+def test_card_says_what_of_a_grant_may_outlive_it(environment: Environment) -> None:
+    """Users of the level ``write`` may create in the schema, those of ``readonly`` may not."""
+    environment.databases["databases"]["shop"]["levels"]["write"] = {"roles": ["shop_writer"]}
+    environment.start()
+    wait("the server was measured", lambda: "server_checked" in environment.log())
+    card = environment.request_access("shop write 1h correcting a refund")
+    assert "⚠ Users of this level can leave tables and functions in the schema shop behind (CREATE)." in text_of(card)
+    assert "⚠" not in text_of(environment.request_access("shop readonly 1h looking at a refund"))
 
 
 def test_grant_with_the_ledger_on_postgresql_after_store_upgrade(environment: Environment) -> None:

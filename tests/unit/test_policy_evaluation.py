@@ -79,6 +79,7 @@ def test_allowed_request_carries_the_terms_of_its_rule(config: Config) -> None:
         "grants": [],
         "database": None,
         "settings": {},
+        "set_role": False,
     }
     assert terms.policy_digest == config.digest
 

@@ -22,7 +22,7 @@ from dbaccess_valkey import RIGHTS, Valkey
 from redis.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, RedisError
 
-from adapters.base import Level, LoginRefused, Rejected, Secrets, Target, Tls
+from adapters.base import Level, LoginRefused, Rejected, Secrets, Target, Tls, WrongServer
 from adapters.contract import AdapterContract, Denied, Died, everything_on
 
 ADMIN, BOT, PASSWORD = "root", "bot", "BotSecret0Login"
@@ -247,3 +247,26 @@ class TestValkey(AdapterContract):
             adapter.create_user(user_specs.new(harness.reading))
         assert [user.username for user in adapter.list_users()] == [spec.username]
         assert not adapter.drop_user(spec.username, spec.level).was_absent
+
+    def test_end_on_a_server_that_lost_its_identity(self, harness: EngineHarness, user_specs: Any) -> None:
+        """The user with the ledger's mark shows that it is the server of the grant. Without the user, it may be another one."""
+        identity = harness.adapter().identity()
+        adapter, spec = harness.adapter(identity=identity), user_specs.new(harness.reading)
+        adapter.create_user(spec)
+        harness.run(
+            "ACL", "DELUSER", *(name for name in harness.run("ACL", "USERS") if name.startswith("dbaccess_id_"))
+        )
+        assert not adapter.drop_user(spec.username, spec.level).was_absent
+        assert not harness.has_user(spec.username)
+        with pytest.raises(WrongServer, match="without an identity"):
+            adapter.drop_user(spec.username, spec.level)
+
+    def test_receipt_names_an_account_that_is_new(self, harness: EngineHarness, adapter: Any, user_specs: Any) -> None:
+        spec = user_specs.new(harness.reading)
+        before = adapter.level_state(spec.level)
+        adapter.create_user(spec)
+        harness.run("ACL", "SETUSER", "friend", "on", ">FriendSecret0", "+@all")
+        notes = adapter.drop_user(spec.username, spec.level, before).notes
+        assert notes == ("Changed while the grant was live: accounts: new friend.",)
+        harness.run("ACL", "DELUSER", "friend")
+        assert adapter.drop_user(spec.username, spec.level, before).notes == ()

@@ -21,6 +21,7 @@ from tests.contract.mongodb_wire.harness import (
     slow_find_without_session,
     until,
 )
+from tests.servers.mongodb import server
 from tests.servers.mongodb.server import MongoServer
 
 
@@ -137,3 +138,14 @@ def test_newer_release_differs_where_the_adapter_depends_on_it() -> None:
         rows = list(harness.root.admin.aggregate([{"$currentOp": {"allUsers": True, "idleConnections": True}}]))
         assert not [row for row in rows if not row["active"] and "effectiveUsers" in row]
         assert [row for row in rows if row["active"] and "effectiveUsers" in row]
+
+
+def test_server_starts_on_another_port_where_one_was_taken_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port answers, but it is another process that answers."""
+    with serving(auth=False) as other:
+        ports = iter([*other.members, server.free_port()])
+        monkeypatch.setattr(server, "free_port", lambda: next(ports))
+        with serving(auth=False, mutant="hello_lacks_read_only") as made:
+            assert made.members != other.members
+            with made.stranger() as client:
+                assert "readOnly" not in client.admin.command("hello")

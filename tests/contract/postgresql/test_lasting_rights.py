@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import pytest
 
 from adapters.base import Level, PrivilegeGrant
-from adapters.postgresql.lasting_rights import can_leave_behind
 from tests.contract.postgresql.attacks import Attack
 from tests.contract.postgresql.harness import readonly, writer
 
@@ -126,18 +125,35 @@ def test_a_setting_that_acts_as_a_role_needs_set_role(attack: Attack) -> None:
     assert not [f for f in attack.bad_findings(replace(level, set_role=True)) if "may not act" in f.what]
 
 
-def test_the_approval_card_can_say_what_is_left_behind(attack: Attack) -> None:
+def on_card(attack: Attack, level: Level) -> list[str]:
+    """The sentences for the approval card of this level. Each belongs to the level."""
+    found = [finding for finding in attack.harness.adapter().check([level]).findings if finding.on_card]
+    assert {finding.level for finding in found} <= {level.name}
+    return [str(finding.on_card) for finding in found]
+
+
+def test_check_says_on_the_approval_card_what_is_left_behind(attack: Attack) -> None:
     """A member that does not inherit and may not SET ROLE does not have the rights of the owner."""
-    names, server = team_of(attack), attack.harness.adapter().server
+    names = team_of(attack)
     level = Level(name="x", roles=(names["role"],))
     sentence = f"Members of {names['team']} can leave functions and tables behind that outlive this access."
-    assert can_leave_behind(server, level) == []
-    assert can_leave_behind(server, readonly()) == []
+    assert on_card(attack, level) == []
+    assert on_card(attack, readonly()) == []
     attack.as_superuser(f"GRANT {names['team']} TO {names['role']}")
-    assert can_leave_behind(server, level) == [sentence]
+    assert on_card(attack, level) == [sentence]
     if attack.harness.server.version >= SETS_FALSE:
         attack.as_superuser(f"GRANT {names['team']} TO {names['role']} WITH INHERIT FALSE")
-        assert can_leave_behind(server, level) == []
-        assert can_leave_behind(server, replace(level, set_role=True)) == [sentence]
+        assert on_card(attack, level) == []
+        assert on_card(attack, replace(level, set_role=True)) == [sentence]
     attack.as_superuser(f"GRANT TRIGGER ON shop.orders TO {names['role']}")
-    assert "Users of this level can leave triggers on shop.orders behind (TRIGGER)." in can_leave_behind(server, level)
+    assert "Users of this level can leave triggers on shop.orders behind (TRIGGER)." in on_card(attack, level)
+
+
+def test_findings_of_a_level_name_it_and_those_of_the_server_do_not(attack: Attack) -> None:
+    names = team_of(attack)
+    levels = [Level(name="x", roles=(names["role"], "no_such_role")), Level(name="y", roles=(names["role"],))]
+    findings = attack.harness.adapter().check(levels).findings
+    assert {finding.level for finding in findings} == {"x", "y", None}
+    assert all(finding.what.startswith(f"level {finding.level}:") for finding in findings if finding.level)
+    assert not [finding for finding in findings if finding.level is None and finding.what.startswith("level ")]
+    assert len({finding.what for finding in findings}) == len(findings), "what is true of the server is said once"

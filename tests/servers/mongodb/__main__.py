@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from tests.servers.mongodb import commands, mutants, variants
-from tests.servers.mongodb.member import Deployment, Member, Shape
+from tests.servers.mongodb.member import READY, Deployment, Member, Shape
 
 
 def options() -> argparse.Namespace:
@@ -76,6 +76,8 @@ async def main(given: argparse.Namespace) -> None:
         members = {port: Member(deployment, port) for port in given.port}
         for member in members.values():
             await member.open(certificate)
+        sys.stdout.write(f"{READY}\n")
+        sys.stdout.flush()
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,8 @@ from tests.servers.mongodb.users import Accounts, User, UserName
 
 HOST = "127.0.0.1"
 CACHE_SECONDS = 30
+READY = "the stand-in is listening"
+"""What the process says when all its members listen."""
 LOG_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.RELAXED, uuid_representation=UuidRepresentation.STANDARD, tz_aware=True
 )

@@ -59,6 +59,9 @@ class RealMongoServer(MongoServer):
     def account(self) -> dict[str, Any]:
         return unprivileged()
 
+    def _times_ready(self) -> int:
+        return self.log_text().count("Waiting for connections")
+
     def close_member(self, port: int) -> None:
         process = self.processes[self.members.index(port)]
         process.kill()

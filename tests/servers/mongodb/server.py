@@ -20,6 +20,7 @@ from urllib.parse import quote_plus
 import pymongo
 from pymongo.errors import PyMongoError
 
+from tests.servers.mongodb.member import READY
 from tests.servers.postgresql import NoServer, free_port, unprivileged
 
 ROOT, PASSWORD = "tester", "SuperSecret0Admin"
@@ -112,16 +113,21 @@ class MongoServer:
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("out*")))
 
     def start(self) -> None:
-        """On the ports it had before."""
+        """On the ports it had before. That a port answers is not enough: another process may have taken it meanwhile."""
+        before = self._times_ready()
         self.processes = [self._spawn(index, command) for index, command in enumerate(self.commands())]
         deadline = time.monotonic() + START_SECONDS
-        while not all(map(self._is_listening, self.members)):
+        while self._times_ready() < before + len(self.processes) or not all(map(self._is_listening, self.members)):
             if any(process.poll() is not None for process in self.processes) or time.monotonic() > deadline:
                 self.kill()
                 raise NoServer(
                     f"the {self.kind} of MongoDB does not start: {(self.output() + self.log_text())[-2000:]}"
                 )
             time.sleep(0.02)
+
+    def _times_ready(self) -> int:
+        """How often processes of this server have said that they listen."""
+        return self.output().count(READY)
 
     def _spawn(self, index: int, command: list[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "TZ": "America/New_York"}
