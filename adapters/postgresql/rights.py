@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from adapters.base import Finding, Health, Level
+from adapters.base import AdapterError, Finding, Health, Level
 from adapters.postgresql import reaper, standbys
 from adapters.postgresql.connection import (
     NO_POOLER,
+    STATEMENT_SECONDS,
     UPGRADE,
     PostgreSQLConnection,
     PostgreSQLServer,
@@ -16,7 +17,7 @@ from adapters.postgresql.connection import (
     pooled_finding,
     unsupported_version,
 )
-from adapters.postgresql.errors import fatal, ok, warning
+from adapters.postgresql.errors import fatal, fatal_error, ok, warning
 from adapters.postgresql.left_behind import left_roles
 from adapters.postgresql.levels import level_database
 from adapters.postgresql.rights_of_levels import check_database, check_roles
@@ -66,9 +67,7 @@ def _server(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Itera
     if (what := pooled_finding(connection)) is not None:
         yield fatal(what, NO_POOLER)
     if connection.info.dbname != server.database:
-        yield warning(
-            f"the database {server.database} of the admin URL lets the bot not in; {connection.info.dbname} served instead"
-        )
+        yield from _closed_database(server)
     if value(connection, "SELECT pg_is_in_recovery()"):
         yield fatal("this server is a standby, and users cannot be created on it", "name the primary in admin_url")
     if unnamed := standbys.unnamed_standbys(server, connection):
@@ -76,6 +75,14 @@ def _server(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Itera
         yield warning(what, "name each under replicas in databases.yml")
     yield from _free_connections(connection)
     yield from _clock(connection)
+
+
+def _closed_database(server: PostgreSQLServer) -> Iterator[Finding]:
+    """The reason why the database of the admin URL does not let the bot in. Another database of the server served instead."""
+    try:
+        server.open(server.database, STATEMENT_SECONDS).close()
+    except AdapterError as error:
+        yield fatal_error(error)
 
 
 def _free_connections(connection: PostgreSQLConnection) -> Iterator[Finding]:

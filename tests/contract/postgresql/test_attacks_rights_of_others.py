@@ -216,7 +216,7 @@ def test_a_user_is_ended_after_the_database_of_the_admin_url_is_gone(spent: Engi
         c.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(sql.Identifier(spent.bot)))
         c.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(spent.database)))
         adapter.drop_user(spec.username, spec.level)
-        assert any(spent.database in finding.what for finding in adapter.check().warnings)
+        assert any(spent.database in finding.what for finding in adapter.check().problems)
         assert c.execute("SELECT FROM pg_roles WHERE rolname = %s", (spec.username,)).fetchone() is None
 
 

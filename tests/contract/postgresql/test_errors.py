@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from adapters.base import AdapterError, Rejected, Secrets, ServerDown, Target, Tls
+from adapters.base import AdapterError, Finding, Rejected, Secrets, ServerDown, Target, Tls
 from adapters.contract import everything_on
 from adapters.postgresql import PostgreSQL
 from adapters.postgresql.errors import translated_errors
@@ -125,6 +125,12 @@ def test_refusals_of_a_real_server_are_rejected(postgresql: PostgresServer) -> N
         assert SECRET not in everything_on(rejected.value)
         return rejected.value
 
+    def problems(url: str) -> tuple[Finding, ...]:
+        """Another database of the server lets the bot in, so that users can be ended. The findings tell what is wrong with this one."""
+        found = PostgreSQL(target(), Secrets(admin_url=url)).check().problems
+        assert SECRET not in str(found)
+        return found
+
     with postgresql.admin() as c:
         c.execute(f"CREATE ROLE plain_bot LOGIN PASSWORD '{SECRET}'")
         c.execute("GRANT CONNECT ON DATABASE postgres TO plain_bot")
@@ -132,8 +138,9 @@ def test_refusals_of_a_real_server_are_rejected(postgresql: PostgresServer) -> N
         c.execute("REVOKE ALL ON DATABASE closed_to_bots FROM PUBLIC")
     try:
         assert "authentication failed" in check(postgresql.url("nobody_at_all", SECRET)).what
-        assert "does not exist" in check(postgresql.url("plain_bot", SECRET, "no_such_db")).what
-        closed = check(postgresql.url("plain_bot", SECRET, "closed_to_bots"))
+        (absent_database, *_) = problems(postgresql.url("plain_bot", SECRET, "no_such_db"))
+        assert "does not exist" in absent_database.what
+        (closed, *_) = problems(postgresql.url("plain_bot", SECRET, "closed_to_bots"))
         assert closed.remedy == 'GRANT CONNECT ON DATABASE "closed_to_bots" TO "plain_bot";'
         assert "support SSL" in check(postgresql.url("plain_bot", SECRET), tls=Tls(mode="require")).what
         missing = check(postgresql.url("plain_bot", SECRET), tls=Tls(mode="verify-full", ca="/no/such.pem"))

@@ -152,6 +152,8 @@ def test_dangerous_roles_are_refused(own_harness: EngineHarness, make: str, says
     with pytest.raises(Rejected, match=says.replace("{r}", role)):
         own_harness.adapter().create_user(own_harness.spec(level))
     assert any(says.replace("{r}", role) in f.what for f in own_harness.adapter().check([level]).problems)
+    with own_harness.superuser() as c:
+        c.execute("DROP ROLE IF EXISTS dbaccess_graveyard")
 
 
 def test_managed_role_names_differ() -> None:
