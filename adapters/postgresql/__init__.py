@@ -25,9 +25,11 @@ from adapters.base import (
     UserSpec,
 )
 from adapters.level_state import LevelState
-from adapters.postgresql import held, left_behind, level_state, managed_roles, revoke, rights, standbys, users
+from adapters.postgresql import held, left_behind, revoke, standbys, users
+from adapters.postgresql.check import rights
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
-from adapters.postgresql.levels import level_database
+from adapters.postgresql.level import level_state, managed_roles
+from adapters.postgresql.level.grants import level_database
 from adapters.postgresql.sessions import PostgreSQLLogin, log_in
 from adapters.usernames import username_pattern
 

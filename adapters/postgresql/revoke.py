@@ -20,9 +20,9 @@ from adapters.postgresql import standbys
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.held import session_for_end
 from adapters.postgresql.left_behind import LeftBehind, drop_or_rename, left_by
-from adapters.postgresql.levels import roles_of
+from adapters.postgresql.level.grants import roles_of
+from adapters.postgresql.level.managed_roles import drop_unused_of_level
 from adapters.postgresql.locks import any_holder, run_unblocked
-from adapters.postgresql.managed_roles import drop_unused_of_level
 from adapters.postgresql.prepared import note_left_transactions, roll_back
 from adapters.postgresql.roles import become_member, members_of_members, memberships, revoke_memberships
 from adapters.postgresql.sessions import (

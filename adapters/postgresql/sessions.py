@@ -14,7 +14,7 @@ import psycopg
 from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown
 from adapters.postgresql.connection import CONNECT_SECONDS, PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import LOGIN_REFUSED
-from adapters.postgresql.levels import level_database
+from adapters.postgresql.level.grants import level_database
 from adapters.postgresql.statements import column, quoted_acting_role, value
 from adapters.usernames import scrub
 

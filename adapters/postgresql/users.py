@@ -30,9 +30,9 @@ from adapters.postgresql.connection import (
     PostgreSQLServer,
     require_fit_for_grants,
 )
-from adapters.postgresql.levels import managed_role, roles_of
+from adapters.postgresql.level.grants import managed_role, roles_of
+from adapters.postgresql.level.managed_roles import ensure_exists, lock, make_equal, with_retries
 from adapters.postgresql.locks import only_sessions_of, run_unblocked
-from adapters.postgresql.managed_roles import ensure_exists, lock, make_equal, with_retries
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, become_member, memberships, refuse_dangerous
 from adapters.postgresql.statements import column, major_version, quoted, quoted_acting_role, run, value
 from adapters.usernames import username_pattern

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from adapters.base import Level, PrivilegeGrant, UserSpec
-from adapters.postgresql.levels import managed_role
+from adapters.postgresql.level.grants import managed_role
 from tests.contract.postgresql.attacks import Attack, Session, refusal, run_setup, succeeds
 from tests.contract.postgresql.harness import acting_writer, readonly, support, writer
 from tests.open_faults import require

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from adapters.base import Connect, Level, LoginRefused, PrivilegeGrant, Secrets
 from adapters.postgresql import PostgreSQL
-from adapters.postgresql.levels import managed_role
+from adapters.postgresql.level.grants import managed_role
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, build, readonly, support
 from tests.servers.postgresql import PostgresServer, psql
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from adapters.base import Level, Rejected
-from adapters.postgresql.level_state import changes_of_level, level_state
+from adapters.postgresql.level.level_state import changes_of_level, level_state
 from adapters.postgresql.triggers import disarm_triggers, triggers_of
 from tests.contract.postgresql.attacks import Attack, run_setup, succeeds
 from tests.contract.postgresql.harness import EngineHarness, acting_writer, readonly, support, writer

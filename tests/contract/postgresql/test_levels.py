@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from adapters.base import Connect, Level, PrivilegeGrant, Rejected
-from adapters.postgresql.levels import managed_role
+from adapters.postgresql.level.grants import managed_role
 from tests.contract.postgresql.harness import EngineHarness, readonly, support, writer
 
 

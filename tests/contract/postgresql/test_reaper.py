@@ -15,7 +15,8 @@ from psycopg import sql
 
 from adapters.base import Enforced, Finding, UserSpec
 from adapters.contract import wait_until
-from adapters.postgresql import PostgreSQL, reaper
+from adapters.postgresql import PostgreSQL
+from adapters.postgresql.check import reaper
 from tests.conftest import had
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, Login, build, readonly
 from tests.servers import postgresql as servers

@@ -20,7 +20,7 @@ from adapters.base import AdapterError, Level, Rejected, ServerDown
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import ConcurrentChange, is_concurrent_change
 from adapters.postgresql.left_behind import drop_or_rename
-from adapters.postgresql.levels import Privilege, expand_grants, level_database, managed_role, not_grantable
+from adapters.postgresql.level.grants import Privilege, expand_grants, level_database, managed_role, not_grantable
 from adapters.postgresql.roles import become_member, danger_of_role, members, memberships
 from adapters.postgresql.statements import column, exists, quoted, quoted_acting_role, run, value
 

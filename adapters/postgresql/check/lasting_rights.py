@@ -8,7 +8,7 @@ from typing import LiteralString
 
 from adapters.base import Level, Rejected
 from adapters.postgresql.connection import PostgreSQLConnection
-from adapters.postgresql.levels import Privilege, expand_grants
+from adapters.postgresql.level.grants import Privilege, expand_grants
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.statements import column, major_version, quoted
 

@@ -13,8 +13,8 @@ import psycopg
 from adapters.base import AdapterError, Level
 from adapters.level_state import LevelState
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
-from adapters.postgresql.level_facts import AGE, FAST, FEW_FACTS, GRANTS, NOW, OBJECTS, OURS, SCOPE
-from adapters.postgresql.levels import level_database, roles_of
+from adapters.postgresql.level.grants import level_database, roles_of
+from adapters.postgresql.level.level_facts import AGE, FAST, FEW_FACTS, GRANTS, NOW, OBJECTS, OURS, SCOPE
 from adapters.postgresql.statements import column, value
 
 NAMED_OF_A_GROUP = 5

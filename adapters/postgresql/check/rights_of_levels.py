@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adapters.base import AdapterError, Finding, Level, Rejected
+from adapters.postgresql.check.lasting_rights import lasting_rights, owners_reached, secrets_read
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import fatal, fatal_error, ok, warning
-from adapters.postgresql.lasting_rights import lasting_rights, owners_reached, secrets_read
-from adapters.postgresql.levels import expand_grants, level_database, not_grantable
+from adapters.postgresql.level.grants import expand_grants, level_database, not_grantable
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, danger_of_role, may_grant
 from adapters.postgresql.statements import exists, major_version, quoted, quoted_acting_role, value
 

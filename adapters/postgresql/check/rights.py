@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from adapters.base import AdapterError, Finding, Health, Level
-from adapters.postgresql import reaper, standbys
+from adapters.postgresql import standbys
+from adapters.postgresql.check import reaper
+from adapters.postgresql.check.rights_of_levels import check_database, check_roles
 from adapters.postgresql.connection import (
     NO_POOLER,
     STATEMENT_SECONDS,
@@ -19,8 +21,7 @@ from adapters.postgresql.connection import (
 )
 from adapters.postgresql.errors import fatal, fatal_error, ok, warning
 from adapters.postgresql.left_behind import left_roles
-from adapters.postgresql.levels import level_database
-from adapters.postgresql.rights_of_levels import check_database, check_roles
+from adapters.postgresql.level.grants import level_database
 from adapters.postgresql.roles import QUARANTINE_ROLE, SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.statements import column, major_version, quoted, quoted_acting_role, value
 
