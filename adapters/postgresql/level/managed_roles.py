@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import psycopg
@@ -21,6 +22,7 @@ from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServe
 from adapters.postgresql.errors import ConcurrentChange, is_concurrent_change
 from adapters.postgresql.left_behind import drop_or_rename
 from adapters.postgresql.level.grants import Privilege, expand_grants, level_database, managed_role, not_grantable
+from adapters.postgresql.locks import no_holder, run_unblocked
 from adapters.postgresql.roles import become_member, danger_of_role, members, memberships
 from adapters.postgresql.statements import column, exists, quoted, quoted_acting_role, run, value
 
@@ -69,9 +71,16 @@ def lock(connection: PostgreSQLConnection, role: str) -> None:
 def make_equal(server: PostgreSQLServer, level: Level, role: str) -> None:
     """Make the role's privileges equal to the level's grants. The caller has locked the role.
 
-    Raises Rejected where the bot cannot give a privilege, or where the role is not one that dbaccess created.
+    Raises Rejected where the bot cannot give a privilege, or where the role is not one that dbaccess created, and Blocked with the session
+    that changes the same privileges in an open transaction. That session is not ended: it may be a migration of the team.
     """
-    with server.session(level_database(server, level)) as connection, connection.transaction():
+    with server.session(level_database(server, level)) as connection:
+        change = partial(_make_equal, connection, level, role)
+        run_unblocked(server, connection, change, may_end=no_holder)
+
+
+def _make_equal(connection: PostgreSQLConnection, level: Level, role: str) -> None:
+    with connection.transaction():
         wanted = expand_grants(connection, level.grants)
         given = granted_privileges(connection, role)
         for extra in sorted(given - wanted, key=str):

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from adapters.base import Level
 from tests.contract.postgresql.attacks import Attack, End, Session, refusal, run_setup
 from tests.contract.postgresql.harness import readonly, support, writer
 from tests.open_faults import require
@@ -94,3 +95,16 @@ def test_a_revocation_does_not_wait_for_a_long_one(attack: Attack) -> None:
     other.join()
     attack.assert_ended(poor, end, session)
     attack.assert_ended(rich, ends[0])
+
+
+def test_a_grant_names_who_changes_the_same_privileges(attack: Attack) -> None:
+    """An open transaction of an owner's level holds up grants on its tables, and no end. It may be a migration, so it is named and not ended."""
+    attack.as_superuser(f"GRANT shop_owner TO {attack.harness.owner or attack.harness.bot} WITH ADMIN OPTION")
+    spec = attack.user(Level(name="owner", roles=("shop_owner", "shop_reader")))
+    session = attack.session(spec)
+    for statement in ("BEGIN", "GRANT SELECT ON shop.customers TO PUBLIC"):
+        run_setup(session, statement)
+    refused = refusal(lambda: attack.harness.adapter().create_user(attack.harness.spec(support())))
+    assert refused is not None
+    assert f"session {session.info.backend_pid} of {spec.username}" in refused
+    attack.assert_ended(spec, attack.end(spec, tries=1), session)
