@@ -103,7 +103,7 @@ def drop_or_rename(
     No step waits for a lock on an object. A role that cannot be dropped now, for example because somebody else's open transaction names it,
     is renamed, too, unless ``renames_empty`` is False. The caller has blocked its login, ended its sessions and revoked its memberships.
     """
-    left = _look(server, connection, oid)
+    left = _find_lasting_objects(server, connection, oid)
     if left.count == 0 and (_dropped(server, connection, role, oid) or not renames_empty):
         return left
     _disable_subscriptions(server, connection, oid, left)
@@ -113,7 +113,7 @@ def drop_or_rename(
     return left
 
 
-def _look(server: PostgreSQLServer, connection: PostgreSQLConnection, oid: int) -> LeftBehind:
+def _find_lasting_objects(server: PostgreSQLServer, connection: PostgreSQLConnection, oid: int) -> LeftBehind:
     """What the role owns. After LOOK_SECONDS the objects of further databases are counted and not looked at."""
     left, deadline = LeftBehind(), time.monotonic() + LOOK_SECONDS
     for database, number in connection.execute(OWNED_BY_DATABASE, (oid,)).fetchall():
@@ -259,7 +259,9 @@ def drop_empty(server: PostgreSQLServer, connection: PostgreSQLConnection) -> li
         with suppress(AdapterError, psycopg.Error):
             become_member(connection, role.name)
             revoke_memberships(connection, role.name)
-            if _look(server, connection, role.oid).count == 0 and _dropped(server, connection, role.name, role.oid):
+            if _find_lasting_objects(server, connection, role.oid).count == 0 and _dropped(
+                server, connection, role.name, role.oid
+            ):
                 dropped.append(f"dropped the role {role.name} of #{role.request_id}, which owned nothing any more")
             else:
                 leave_role(connection, role.name)
