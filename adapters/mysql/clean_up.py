@@ -1,4 +1,4 @@
-"""What follows the end of a user: undo what certainly came from it, and name the rest in notes for the receipt."""
+"""Clean-up after the end of a user: undo what certainly came from the user, and name the rest in notes for the receipt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What identifies a server, and how a replica that was promoted is recognised as the heir of the server on which a grant was made.
+"""The identity of a server, and the recognition of a promoted replica as the heir of the server on which a grant was made.
 
 Each server has an identity of its own, so a promoted replica has another one than its former primary. Therefore ``ops_schema`` has a
 disabled event whose body lists the identities of the servers on which grants were made. It reaches every replica, and only the bot can

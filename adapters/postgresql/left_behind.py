@@ -1,4 +1,4 @@
-"""What an ended user leaves behind stays with its maker: the user's own role, renamed out of the prefix.
+"""Left-behind objects of an ended user stay with their maker: the user's own role, renamed out of the prefix.
 
 That role is the quarantine of these objects. It has no login, no membership, no member and no privilege that somebody granted, so code that
 it owns (triggers, SECURITY DEFINER functions, views, expression indexes) reaches nothing but its own objects. A rename changes one row: it takes

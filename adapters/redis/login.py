@@ -1,4 +1,4 @@
-"""How a temporary user logs in: its address and command, and ``Login``, with which ``doctor --try`` proves them."""
+"""The login of a temporary user: its address and command, and ``Login``, with which ``doctor --try`` proves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adapter read back, as the receipt that the ledger stores. Every list and text of it is bounded."""
+"""The receipt that the ledger stores, made of an adapter's removal. Every list and text of it is bounded."""
 
 from __future__ import annotations
 

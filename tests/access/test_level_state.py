@@ -75,6 +75,7 @@ async def test_a_state_that_cannot_be_read_never_stops_an_end(environment: Acces
     request = await environment.granted()
     environment.server.errors["level_state"] = error
     await end(environment, request)
+    assert (await environment.now(request)).state is State.REVOKED
 
 
 @pytest.mark.parametrize("text", [None, "", "null", "{", "[]", '{"members": "lea"}', "[" * 100_000, "\x00"])
