@@ -80,7 +80,7 @@ async def reveal(context: Context, person: Person, request: Request) -> ShownPas
         endpoint = await context.engines.call(target_of(request), set_password)
     except AdapterError as error:
         reason = describe_server_error(request.database, error)
-        raise Refused(f"No password for #{request.id} now: {reason}.") from None
+        raise Refused(f"No password for #{request.id} now: {reason}. Please try again.") from None
     try:
         request = await context.ledger.advance(request.id, ShowPassword(actor=person.id))
     except NotPossible as error:

@@ -181,6 +181,7 @@ def take_all_connections_without_a_login(scene: Scene) -> None:
     for _ in range(CONNECTIONS):
         line = socket.create_connection(scene.harness.address)
         scene.stack.callback(line.close)
+        scene.to_reopen.append(line.close)
 
 
 ACTS = [
@@ -203,6 +204,11 @@ ACTS = [
         perform=send_many_commands_in_one_packet,
         late=BUSY_LATE_SECONDS,
     ),
-    HostileAct(kind="H4", name="takes all connections", perform=take_all_connections),
-    HostileAct(kind="H4", name="takes all connections without a login", perform=take_all_connections_without_a_login),
+    HostileAct(kind="H4", name="takes all connections", perform=take_all_connections, closes_server=True),
+    HostileAct(
+        kind="H4",
+        name="takes all connections without a login",
+        perform=take_all_connections_without_a_login,
+        closes_server=True,
+    ),
 ]

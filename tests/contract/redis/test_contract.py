@@ -7,16 +7,11 @@ import secrets
 import pytest
 
 from adapters.base import Adapter
-from adapters.contract import AdapterContract, HostileAct, UserSpecs, everything_on
+from adapters.contract import AdapterContract, UserSpecs, everything_on
 from adapters.contract.acts import redis
 from tests.contract.redis.harness import EngineHarness
 from tests.contract.redis.hostile_harness import HostileHarness
-from tests.open_faults import open_fault
 from tests.servers.redis import REDIS
-
-KEPT_OUT = "the bot cannot connect for as long as the user wants"
-OPEN = {"takes all connections": ("H4", KEPT_OUT), "takes all connections without a login": ("H4", KEPT_OUT)}
-"""The acts that the adapter does not withstand yet, each with its kind and with what happens today."""
 
 
 class TestRedis(AdapterContract):
@@ -25,10 +20,6 @@ class TestRedis(AdapterContract):
     @pytest.fixture(params=["redis7", "valkey"])
     def hostile_harness(self, request: pytest.FixtureRequest) -> HostileHarness:
         return HostileHarness((request.getfixturevalue(request.param),))
-
-    def open_fault(self, act: HostileAct, harness: HostileHarness) -> pytest.MarkDecorator | None:
-        fault = OPEN.get(act.name)
-        return None if fault is None else open_fault(*fault)
 
     @pytest.fixture
     def harness(self, harness: EngineHarness) -> EngineHarness:
