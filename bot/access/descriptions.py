@@ -68,7 +68,7 @@ def describe_receipt(receipt: Receipt) -> str:
 
 def describe_notes(receipt: Receipt) -> str:
     """The notes of the receipt as sentences. Empty without notes."""
-    notes = [f"{shorten(note.rstrip('.'), NOTE_MAX)}." for note in receipt.notes[:NOTES_SHOWN]]
+    notes = [f"{shorten(note.rstrip('.;'), NOTE_MAX)}." for note in receipt.notes[:NOTES_SHOWN]]
     further = len(receipt.notes) - NOTES_SHOWN
     return " ".join([*notes, *([f"And {further} more notes."] if further > 0 else [])])
 

@@ -33,7 +33,7 @@ def test_the_receipt_says_what_is_left_and_how_to_give_it_back() -> None:
     assert describe_notes(stored).startswith("Give them back: REASSIGN OWNED BY")
     shown = cards.receipt_text(request("why", State.REVOKED, stored))
     assert shown.startswith(f"{LINE} · verified <!date^")
-    assert "DROP ROLE dbaccess_left_42_lea;." in shown
+    assert "DROP ROLE dbaccess_left_42_lea." in shown
     assert common.receipt_text(stored).startswith(f"{LINE} · verified ")
 
 
