@@ -13,6 +13,7 @@ import struct
 
 from adapters.contract.acts.postgresql_lasting import LASTING_ACTS, exists, owning
 from adapters.contract.acts.postgresql_objects import OBJECT_ACTS
+from adapters.contract.acts.postgresql_settings import SETTING_ACTS
 from adapters.contract.scene import HostileAct, NotPerformed, Probe, Scene, statements, writing
 from adapters.harness import wait_until
 
@@ -269,4 +270,5 @@ ACTS = [
     ),
     *LASTING_ACTS,
     *OBJECT_ACTS,
+    *SETTING_ACTS,
 ]
