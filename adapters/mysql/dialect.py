@@ -58,6 +58,9 @@ class Dialect(Protocol):
     def with_time_limit(self, query: str, seconds: int) -> str:
         """A SELECT that the server gives up after so many seconds."""
 
+    def prepare_kills(self, connection: MySQLConnection) -> None:
+        """Prepare the connection so that no user can hold up its KILL statements. Does not raise."""
+
     def active_roles(self, connection: MySQLConnection) -> str:
         """The roles of this session, in the form that SET ROLE takes."""
 

@@ -81,6 +81,9 @@ class MariaDBDialect(Dialect):
         """By SET STATEMENT."""
         return f"SET STATEMENT max_statement_time = {seconds} FOR {query}"
 
+    def prepare_kills(self, connection: MySQLConnection) -> None:
+        """Nothing: KILL does not wait for changes of accounts here."""
+
     def active_roles(self, connection: MySQLConnection) -> str:
         """A session has one role at most."""
         role = connection.value("SELECT CURRENT_ROLE()")

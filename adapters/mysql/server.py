@@ -56,6 +56,8 @@ class Server:
             connection = MySQLConnection(driver, self.dialect.lock_limits)
             own_session.pin(connection, self.dialect)
             connection.set_lock_limit(LOCK_SECONDS)
+            if for_end:
+                self.dialect.prepare_kills(connection)
             yield connection
 
     @contextmanager

@@ -102,6 +102,7 @@ def create(server: Server, spec: UserSpec) -> None:
     """
     require_username(server, spec.username)
     with server.session(spec.password) as connection:
+        server.dialect.prepare_kills(connection)
         _refuse_unfit_server(server, connection)
         limits = limits_of(server, spec.level)
         is_managed = managed_role(server.target, spec.level) is not None
@@ -170,6 +171,7 @@ def _set_end(server: Server, connection: MySQLConnection, username: str, request
 def set_password(server: Server, username: str, password: str) -> None:
     """Set a new password. Open sessions live on."""
     with server.session(password) as connection:
+        server.dialect.prepare_kills(connection)
         require_own(connection)
         get_managed(server, connection, username)
         clause = server.dialect.password_clause(connection, password)
@@ -179,6 +181,7 @@ def set_password(server: Server, username: str, password: str) -> None:
 def set_expiry(server: Server, username: str, remaining: float) -> None:
     """Move the event to ``remaining`` seconds from now. Where that is not in the future, the account is locked at once."""
     with server.session() as connection:
+        server.dialect.prepare_kills(connection)
         require_own(connection)
         found = get_managed(server, connection, username)
         if remaining <= 0:
