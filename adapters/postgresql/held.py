@@ -8,6 +8,7 @@ between two statements, so it does not delay VACUUM. A keeper releases the locks
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -188,13 +189,14 @@ def _is_prepared(connection: PostgreSQLConnection) -> bool:
     return True
 
 
-_held: dict[tuple[str, ...], HeldConnection] = {}
+_held: dict[str, HeldConnection] = {}
 _guard = threading.Lock()
 
 
-def _key(server: PostgreSQLServer) -> tuple[str, ...]:
-    """By login and address: the servers of two targets with the same admin URL share one held connection."""
-    return (*(f"{name}={server.conninfo[name]}" for name in sorted(server.conninfo)), str(server.target.admin_role))
+def _key(server: PostgreSQLServer) -> str:
+    """By login and address, as a digest, because the password is a part: two targets with the same admin URL share one held connection."""
+    parts = [f"{name}={server.conninfo[name]}" for name in sorted(server.conninfo)]
+    return hashlib.sha256("\n".join([*parts, str(server.target.admin_role)]).encode()).hexdigest()
 
 
 def ensure(server: PostgreSQLServer) -> None:

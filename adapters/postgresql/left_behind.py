@@ -115,8 +115,9 @@ def drop_or_rename(
 
 def _find_lasting_objects(server: PostgreSQLServer, connection: PostgreSQLConnection, oid: int) -> LeftBehind:
     """What the role owns. After LOOK_SECONDS the objects of further databases are counted and not looked at."""
-    left, deadline = LeftBehind(), time.monotonic() + LOOK_SECONDS
-    for database, number in connection.execute(OWNED_BY_DATABASE, (oid,)).fetchall():
+    left, owned = LeftBehind(), connection.execute(OWNED_BY_DATABASE, (oid,)).fetchall()
+    deadline = time.monotonic() + LOOK_SECONDS  # counting a million objects takes longer, and is no look
+    for database, number in owned:
         is_late = time.monotonic() > deadline
         _add(left, database, number, None if is_late else _names_in(server, connection, database, oid))
     return left

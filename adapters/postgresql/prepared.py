@@ -31,7 +31,6 @@ The name is read as bytes, without conversion: it may be in the encoding of anot
 PREPARED_BY_ROLES = """
 SELECT replace(gid, chr(92), repeat(chr(92), 2))::bytea FROM pg_prepared_xacts WHERE owner = ANY(%s) ORDER BY prepared
 """
-NAMED_AT_MOST = 5
 
 
 def roll_back(
@@ -117,5 +116,5 @@ def note_left_transactions(connection: PostgreSQLConnection, roles: Sequence[str
     names = column(connection, PREPARED_BY_ROLES, (list(roles),))
     if not names:
         return []
-    named = ", ".join(display_name(bytes(name)) for name in names[:NAMED_AT_MOST])
+    named = bounded([display_name(bytes(name)) for name in names])
     return [f"{len(names)} prepared transactions of the level's own roles were not touched: {named}."]

@@ -60,7 +60,7 @@ def major_version(connection: PostgreSQLConnection) -> int:
     return connection.info.server_version // 10000
 
 
-def bounded(names: Sequence[str], at_most: int = 5) -> str:
+def bounded(names: Sequence[str], at_most: int = 5, separator: str = ", ") -> str:
     """The first names, and how many more there are."""
     further = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(names[:at_most]) + further
+    return separator.join(names[:at_most]) + further

@@ -6,7 +6,7 @@ Such code runs with the rights of whoever writes to or reads from the table. The
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import LiteralString
 
@@ -14,7 +14,7 @@ import psycopg
 
 from adapters.base import AdapterError
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
-from adapters.postgresql.statements import column, quoted, run
+from adapters.postgresql.statements import bounded, column, quoted, run
 
 LOCK_SECONDS = 0.5
 """Everybody who uses the table waits while the bot waits for its lock."""
@@ -97,14 +97,14 @@ def _disarm(connection: PostgreSQLConnection, oid: int, deadline: float) -> Iter
     connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{int(LOCK_SECONDS * 1000)}ms",))
     left = [trigger for trigger in found if time.monotonic() > deadline or not _drop(connection, trigger)]
     if dropped := [f"{t.name} on {t.schema}.{t.table}" for t in found if t not in left]:
-        yield f"Triggers of the ended user that were dropped {where}: {_named(dropped)}."
+        yield f"Triggers of the ended user that were dropped {where}: {bounded(dropped)}."
     if left:
         yield (
             f"Triggers {where} still run code of the ended user, with the rights of whoever writes."
-            f" As the owner of the table: {_named([trigger.statement for trigger in left], ' ')}"
+            f" As the owner of the table: {bounded([trigger.statement for trigger in left], separator=' ')}"
         )
     if calls := column(connection, OTHER_CALLS, (oid,)):
-        yield f"Functions of the ended user {where} are still called by: {_named(calls)}."
+        yield f"Functions of the ended user {where} are still called by: {bounded(calls)}."
 
 
 def _drop(connection: PostgreSQLConnection, trigger: Trigger) -> bool:
@@ -118,8 +118,3 @@ def _drop(connection: PostgreSQLConnection, trigger: Trigger) -> bool:
             raise
         return False
     return True
-
-
-def _named(names: Sequence[str], separator: str = ", ") -> str:
-    further = f"{separator}and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    return separator.join(names[:NAMED_AT_MOST]) + further
