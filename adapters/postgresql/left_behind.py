@@ -71,19 +71,16 @@ class LeftBehind:
         """The notes, and the statements that give the objects to somebody."""
         if self.owner is None:
             return self.notes
-        of, where = quoted(self.owner), f" (in {bounded(self.databases)})" if self.databases else ""
+        of = quoted(self.owner)
         if self.count == 0:
             return [
                 *self.notes,
                 f"{of} owns nothing that lasts and could not be dropped yet. It has no login, and dbaccess drops it later.",
             ]
+        where = f" (in {self.databases[0]})" if len(self.databases) == 1 else ""
+        places = [f"The objects are in the databases {bounded(self.databases)}."] if len(self.databases) > 1 else []
         give = f"To give the objects to a role{where}: REASSIGN OWNED BY {of} TO that_role; DROP OWNED BY {of}; then DROP ROLE {of};"
-        return [*self.notes, *self._further(), give]
-
-    def _further(self) -> list[str]:
-        if self.count <= len(self.names):
-            return []
-        return [f"{self.count} objects were left behind, of which {len(self.names)} are named here."]
+        return [*self.notes, *places, give]
 
 
 # The end of a role.

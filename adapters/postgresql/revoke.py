@@ -268,6 +268,7 @@ def _removal(connection: PostgreSQLConnection, username: str, report: Revocation
         sessions_ended=report.sessions_ended,
         left_behind=tuple(left.names),
         left_with=left.owner if left.count else None,
+        left_count=left.count,
         read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
         notes=(*report.standby_notes(), *dict.fromkeys(report.notes), *left.all_notes()),
     )
