@@ -398,6 +398,32 @@ class Adapter(Protocol):
         Blocked if a lock or a session that does not end delays the drop.
         """
 
+    def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+        """Block the logins of these users and end their sessions, over one connection. Nothing is dropped.
+
+        Returns the names for which both was read back: the login is refused, and no session is left on the primary. An absent user counts
+        as blocked. The application calls it for ends that fall together (about 100 names a call) and as the probe of a server that did not
+        answer; each user is dropped by ``drop_user`` afterwards. A user that holds a step up, or that has the mark of another ledger, is left
+        out and delays none of the others: every step has a short time limit. Never raises Blocked or ForeignUser.
+        """
+
+    def end_by_hand(self, username: str) -> tuple[str, ...]:
+        """The statements by which an administrator ends this user without dbaccess, to paste into the engine's own client. Opens no connection."""
+
+    def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+        """Username → what differs from a user that ``create_user`` made with this level and that nobody has changed, as sentences. Changes nothing.
+
+        The comparison covers what the engine can show: rights given by hand, memberships, attributes, limits. Users without a difference and
+        absent users are left out. Passwords and expiries are not compared (``list_users`` reports the expiry).
+        """
+
+    def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+        """Make the managed role of each level equal to the level again, where users have it. Returns a sentence for each change.
+
+        Levels without a managed role, and engines without such roles, have nothing to do. An error on one level is a sentence and does
+        not stop the others. No end needs it.
+        """
+
     def drop_leftovers(self) -> list[str]:
         """Drop what ended users left on the server and what nobody needs any more, such as managed roles without a user.
 
