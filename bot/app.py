@@ -29,7 +29,7 @@ from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import RETRY_SECONDS, SocketConnection, TokenRefused, build_bolt_app, web_client
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.errors import LedgerError, LedgerInUse, SchemaMismatch
 from storage.ledger import Ledger
 
@@ -125,9 +125,9 @@ class App:
 
     async def _has_ends(self) -> bool:
         """Whether a grant is live, or a task that drops or repairs a user is left."""
-        if await self.context.ledger.live_grants():
+        if await self.context.ledger.requests.live_grants():
             return True
-        return any(task.kind in ENDS for task in await self.context.ledger.tasks())
+        return any(task.kind in ENDS for task in await self.context.ledger.tasks.all())
 
     async def _may_have_ends(self) -> bool:
         """As ``_has_ends``. A ledger that does not answer now may have some."""
@@ -141,13 +141,13 @@ class App:
     async def _prepare(self) -> None:
         context = self.context
         if context.ledger.is_sqlite:
-            await context.ledger.free_leases()
+            await context.ledger.tasks.free_leases()
         context.files.refresh()
         if context.files.problems is not None:
             if not await self._has_ends():
                 raise CannotStart(str(context.files.problems))
             log.error("configuration_invalid", mode=ENDS_ONLY, problems=str(context.files.problems).splitlines())
-        await context.ledger.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
+        await context.ledger.audit.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
         await announce_files(context, is_start=True)
 
     async def _serve(self) -> None:
@@ -225,7 +225,7 @@ class App:
         reasons = {}
         try:
             await self.context.ledger.now()
-            await self.context.ledger.cursor("feed")
+            await self.context.ledger.observations.cursor("feed")
         except LedgerError as error:
             reasons["store"] = str(error)
         if self._connection is None or not self._connection.is_connected:

@@ -29,13 +29,14 @@ class Share(StrEnum):
     ENDS = "ends"
     GRANTS = "grants"
     QUERIES = "queries"
+    PROBES = "probes"
 
 
-WORKERS: Mapping[Share, int] = {Share.ENDS: 8, Share.GRANTS: 4, Share.QUERIES: 4}
+WORKERS: Mapping[Share, int] = {Share.ENDS: 8, Share.GRANTS: 4, Share.QUERIES: 4, Share.PROBES: 2}
 """Threads per server, and so connections at a time: many ends at once must not use up the server's connections.
 
 The runner claims no more tasks per server than these, so that no task waits here. Queries come from outside the runner
-(status, a password shown, doctor, sweep) and wait only for each other.
+(status, a password shown, doctor, sweep) and wait only for each other. Probes block the users of ends that fall together.
 """
 
 CARD_WARNINGS_AT_MOST = 2

@@ -68,7 +68,7 @@ class HealthServer:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         try:
-            live, now, tasks = await self._ledger.live_grants(), await self._ledger.now(), await self._ledger.tasks()
+            live, now, tasks = await self._ledger.requests.live_grants(), await self._ledger.now(), await self._ledger.tasks.all()
         except LedgerError as error:
             return web.Response(text=f"{error}\n", status=NOT_READY)
         registry = CollectorRegistry()

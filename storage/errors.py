@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from storage.records import Decision, Request
 from storage.transitions import Obstacle, Transition
 
@@ -27,8 +29,22 @@ class LimitReached(LedgerError):
     """The usage changed after the evaluation, and a limit may be reached now: evaluate again."""
 
 
+class LockedDown(LedgerError):
+    """A lockdown in force matches the request. ``database`` and ``person_id`` are what it is limited to, None for all."""
+
+    def __init__(self, *, database: str | None, person_id: str | None, at: datetime) -> None:
+        super().__init__("a lockdown is in force")
+        self.database = database
+        self.person_id = person_id
+        self.at = at
+
+
 class ClaimLost(LedgerError):
     """The lease expired and another worker has the task, or the task is finished."""
+
+
+class KeyTaken(LedgerError):
+    """Another task has the lock key."""
 
 
 class NoSuchRequest(LedgerError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Mapping[str, Any]
@@ -108,6 +108,15 @@ class TaskKind(StrEnum):
     CLOSE_CREDENTIALS = "close_credentials"
     REVOKE = "revoke"
     REPAIR = "mend"
+
+
+class Priority(IntEnum):
+    """The order of claims, lowest number first. SAFETY has the tasks that end access, and alerts."""
+
+    SAFETY = 0
+    GRANT = 1
+    DECISION = 2
+    BACKGROUND = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +310,11 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something to be done outside the ledger, due at a time. Tasks with the same lock key run one at a time."""
+    """Something to be done outside the ledger, due at a time. Tasks with the same lock key run one at a time.
+
+    ``pool`` and ``server`` (the address, for tasks that talk to a target server) say where it runs, ``priority`` (``pools.Priority``) how soon.
+    ``blocked_at``: the time at which the login of the user to be ended was blocked, together with other ends of the same server.
+    """
 
     id: int
     kind: TaskKind
@@ -311,6 +324,10 @@ class Task:
     due_at: datetime
     created_at: datetime
     attempts: int
+    priority: int
+    pool: str
+    server: str | None = None
+    blocked_at: datetime | None = None
     last_error: str | None = None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,7 +34,7 @@ from storage.schema import tasks
 QUERY_COLUMNS = ("rule", "requested_duration", "is_automatic", "server")
 """Columns that repeat parts of ``terms`` or ``target``, so that queries can filter on them."""
 
-CLAIM_COLUMNS = ("claim", "worker", "lease_until")
+CLAIM_COLUMNS = ("claim", "worker", "lease_until", "held_key", "set_aside")
 SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after", "claim_within")
 
 
@@ -123,6 +124,15 @@ def request(row: RowMapping) -> Request:
     if parts["receipt"] is not None:
         parts["receipt"] = receipt(parts["receipt"])
     return Request(**parts)
+
+
+def readable_requests(rows: Iterable[RowMapping]) -> list[Request]:
+    """The rows of ``requests`` that can be read."""
+    found = list[Request]()
+    for row in rows:
+        with suppress(ValueError, TypeError, KeyError, LookupError, AttributeError):
+            found.append(request(row))
+    return found
 
 
 def decision(row: RowMapping) -> Decision:

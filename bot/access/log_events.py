@@ -11,7 +11,7 @@ from bot.access.context import Context
 from bot.access.descriptions import END_REASONS
 from bot.access.files import Files
 from bot.access.ports import Person
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Cause, Request
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ def request_refused(person: Person, reason: str, *, database: str | None, level:
 
 async def click_refused(context: Context, person: Person, verb: str, request_id: int) -> None:
     """A person may not do ``verb`` (``decide``, ``review`` or ``revoke``). Also written to the audit log."""
-    await context.ledger.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": verb})
+    await context.ledger.audit.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": verb})
     log.info("click_refused", request=request_id, who=person.name, who_id=person.id, verb=verb)
 
 

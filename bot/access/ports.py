@@ -70,11 +70,15 @@ class DeliveryError(Exception):
 
 
 class Delayed(DeliveryError):
-    """A retry may help. ``retry_after`` is the pause in seconds that Slack asked for; None where it named none."""
+    """A retry may help. ``retry_after`` is the pause in seconds that Slack asked for; None where it named none.
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+    ``is_paced``: Slack was not asked, since it is not the turn of this message yet.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, is_paced: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.is_paced = is_paced
 
 
 class Undeliverable(DeliveryError):

@@ -75,7 +75,7 @@ async def _revoke(
     refused: list[str] = []
     async with command_line_context(common.quiet_settings(to_end=True)) as context:
         if not numbers:
-            numbers = sorted(r.id for r in await context.ledger.live_grants(person_id=person, database=database))
+            numbers = sorted(r.id for r in await context.ledger.requests.live_grants(person_id=person, database=database))
         begun = []
         for request_id in numbers:
             try:
@@ -84,7 +84,7 @@ async def _revoke(
             except AccessError as no:
                 refused.append(str(no))
         await _wait_for_ends(context, begun, wait)
-        ended = [await context.ledger.request(request_id) for request_id in begun]
+        ended = [await context.ledger.requests.get(request_id) for request_id in begun]
         return ended, {r.id: await queries.end_trouble(context, r) for r in ended}, refused
 
 
@@ -95,7 +95,7 @@ async def _revoke_one(context: Context, request_id: int, gone: str | None) -> No
         else:
             await verbs.revoke(context, operator(), request_id)
     except TooLate:
-        state = (await context.ledger.request(request_id)).state
+        state = (await context.ledger.requests.get(request_id)).state
         if state not in (State.REVOKING, State.REVOKED):
             raise
 
@@ -105,7 +105,7 @@ async def _wait_for_ends(context: Context, numbers: list[int], seconds: float) -
     deadline = time.monotonic() + seconds
     runs_jobs = context.ledger.acquire_run_lock() if context.ledger.is_sqlite else True
     if runs_jobs and context.ledger.is_sqlite:
-        await context.ledger.free_leases()
+        await context.ledger.tasks.free_leases()
     try:
         async with _runner_running(context) if runs_jobs else nullcontext():
             await _watch_ends(context, numbers, deadline)
@@ -145,10 +145,10 @@ async def _wait_for_notifications(context: Context, numbers: list[int], deadline
 
 async def _has_due_tasks(context: Context, numbers: list[int]) -> bool:
     now = await context.ledger.now()
-    tasks = [task for request_id in numbers for task in await context.ledger.tasks(request_id=request_id)]
+    tasks = [task for request_id in numbers for task in await context.ledger.tasks.all(request_id=request_id)]
     return any(task.due_at <= now for task in tasks)
 
 
 async def _count_live(context: Context, numbers: list[int]) -> int:
-    states = [(await context.ledger.request(request_id)).state for request_id in numbers]
+    states = [(await context.ledger.requests.get(request_id)).state for request_id in numbers]
     return sum(state is not State.REVOKED for state in states)

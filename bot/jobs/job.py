@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from bot.access.context import Context
+from storage.claims import Claim
 from storage.commands import Command
-from storage.records import Json, Request, TaskKind
-from storage.task_queue import Claim
+from storage.errors import KeyTaken
+from storage.records import Json, Request
+
+LEASE = timedelta(seconds=90)
+"""Longer than every adapter time limit: a worker loses its claim only when it has stopped."""
 
 ALERT_AT_TRY = 3
 ALERT_EVERY_TRIES = 20
 BACKOFF_MAX_SECONDS = 60.0
-
-END_CHECK_SECONDS = 0.5
-"""How often a job checks whether the end of its grant is due, while it waits for Slack."""
-
-T = TypeVar("T")
+KEY_TAKEN_PAUSE = timedelta(milliseconds=300)
 
 
 class Retry(Exception):
     """The task is not done: put it back until ``at``, or for the usual back-off where that is None.
 
     ``is_untried``: the task only ran too early. Its next run counts as its first try, so it uses no slot of the retries.
+    ``is_server_down``: its server gave no usable answer, so the runner probes the server.
     """
 
-    def __init__(self, reason: str, *, at: datetime | None = None, is_untried: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, at: datetime | None = None, is_untried: bool = False, is_server_down: bool = False
+    ) -> None:
         super().__init__(reason)
         self.at = at
         self.is_untried = is_untried
+        self.is_server_down = is_server_down
 
 
 @dataclass
 class JobContext:
-    """One run of one task, under a lease that the runner renews while the job runs."""
+    """One run of one task, under a lease that the runner renews while the job runs. ``is_finished``: a transition removed the task already."""
 
     context: Context
     claim: Claim
+    is_finished: bool = False
 
     @property
     def payload(self) -> Json:
@@ -56,38 +61,38 @@ class JobContext:
     async def request(self) -> Request:
         """The request as it is now. Every job reads it first, and does nothing where the state has moved on. Raises NoSuchRequest."""
         assert self.claim.task.request_id is not None, "this kind of task belongs to a request"
-        return await self.context.ledger.request(self.claim.task.request_id)
+        return await self.context.ledger.requests.get(self.claim.task.request_id)
 
     async def check_claim(self) -> None:
         """Call this before every step outside the ledger. Raises ClaimLost where another worker has the task."""
-        await self.context.ledger.check_claim(self.claim)
+        await self.context.ledger.tasks.check_claim(self.claim)
 
-    async def advance(self, request: Request, command: Command) -> Request:
-        """``Ledger.advance`` under this claim. Raises NotPossible; its obstacle is CLAIM_LOST where another worker has the task."""
-        return await self.context.ledger.advance(request.id, command, claim=self.claim)
+    async def advance(self, request: Request, command: Command, *, is_last: bool = False) -> Request:
+        """``RequestRepository.advance`` under this claim. ``is_last``: the task is done with it.
 
-    async def unless_ending(self, call: Coroutine[Any, Any, T]) -> T:
-        """Await a call to Slack, and give it up as soon as the end of the grant is due. Raises Retry then.
-
-        The revocation has the same lock key: without this it would wait for as long as Slack takes.
+        Raises NotPossible; its obstacle is CLAIM_LOST where another worker has the task.
         """
-        calling = asyncio.ensure_future(call)
-        try:
-            while not calling.done():
-                await asyncio.wait({calling}, timeout=await self._seconds_to_next_check())
-            return calling.result()
-        finally:
-            calling.cancel()
-            await asyncio.gather(calling, return_exceptions=True)
+        after = await self.context.ledger.requests.advance(request.id, command, claim=self.claim, finishes=is_last)
+        self.is_finished = self.is_finished or is_last
+        return after
 
-    async def _seconds_to_next_check(self) -> float:
-        """Seconds until the next check whether the end is due. Raises Retry where it is due now."""
-        ledger, request_id = self.context.ledger, self.claim.task.request_id
-        assert request_id is not None, "a task under the lock key of a grant belongs to a request"
-        left = await ledger.time_until_due(TaskKind.REVOKE, request_id)
-        if left is not None and left.total_seconds() <= 0:
-            raise Retry("the end of the grant is due", at=await ledger.now())
-        return END_CHECK_SECONDS if left is None else min(END_CHECK_SECONDS, left.total_seconds())
+    @asynccontextmanager
+    async def holding(self, lock_key: str) -> AsyncIterator[None]:
+        """Hold a second lock key inside the block. Raises Retry where another task has it.
+
+        A job that also talks to Slack takes the lock key of the user this way, only for its steps on the server: Slack then never
+        holds up the end of the user.
+        """
+        tasks = self.context.ledger.tasks
+        try:
+            await tasks.hold(self.claim, lock_key)
+        except KeyTaken:
+            at = await self.context.ledger.now() + KEY_TAKEN_PAUSE
+            raise Retry("another task has the user", at=at, is_untried=True) from None
+        try:
+            yield
+        finally:
+            await tasks.let_go(self.claim)
 
 
 Job: TypeAlias = Callable[[Context, JobContext], Awaitable[None]]

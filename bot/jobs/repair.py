@@ -42,7 +42,8 @@ def _is_declared_gone(request: Request) -> bool:
 
 
 async def _add_follow_up(job: JobContext, kind: TaskKind) -> None:
-    """Add the task for the part that is shown in Slack. It runs after this one, under the same lock key."""
+    """Add the task for the part that is shown in Slack."""
     ledger, task = job.context.ledger, job.claim.task
-    plan = TaskPlan(kind=kind, lock_key=task.lock_key, due_at=await ledger.now(), payload={"mends": True})
-    await ledger.add_task(plan, request_id=task.request_id)
+    lock_key = f"message:{task.request_id}:credentials"
+    plan = TaskPlan(kind=kind, lock_key=lock_key, due_at=await ledger.now(), payload={"mends": True})
+    await ledger.tasks.add(plan, request_id=task.request_id)

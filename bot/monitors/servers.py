@@ -20,7 +20,7 @@ from bot.access.descriptions import shorten
 from bot.access.server_errors import describe_server_error
 from bot.access.targets import configured_levels, configured_targets, unique_servers
 from bot.engines import Share
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Request, State
 
 DROPPED_SHOWN = 20
@@ -83,13 +83,13 @@ async def find_strays(context: Context, *, drops_leftovers: bool = False) -> Swe
 
     ``drops_leftovers``: afterwards drop what ended users left and nobody needs, on the servers that answered.
     """
-    before = await context.ledger.live_grants()
+    before = await context.ledger.requests.live_grants()
     unanswered = dict[str, str]()
     frozen = _frozen_targets(before, unanswered)
     servers = unique_servers([*configured_targets(context), *frozen])
     looks = await asyncio.gather(*(_on_server(server, _list_users(context, server), unanswered) for server in servers))
     listed = {server: users for server, users in zip(servers, looks, strict=True) if users is not None}
-    after = await context.ledger.live_grants()
+    after = await context.ledger.requests.live_grants()
     known = {request.username for request in (*before, *after)}
     strays = [
         _stray(server, user, context.ledger.id)
@@ -211,5 +211,5 @@ async def end_stray(context: Context, stray: Stray, *, actor: str) -> Removal:
         stray.target, lambda adapter: adapter.drop_user(stray.username, Level(name="sweep")), share=Share.ENDS
     )
     facts = {"database": stray.target.name, "username": stray.username, "sessions_ended": removal.sessions_ended}
-    await context.ledger.record(AuditKind.SWEPT, actor=actor, facts=facts)
+    await context.ledger.audit.record(AuditKind.SWEPT, actor=actor, facts=facts)
     return removal

@@ -112,9 +112,16 @@ class FeedNotice(Notice):
 
 @dataclass(frozen=True, kw_only=True)
 class AlertNotice(Notice):
-    """The problem, since when, how often it was tried, and what to do now, as steps. Plain text without secrets."""
+    """The problem, since when, what is already safe, how often it was tried, the next try, and what to do now, as steps.
+
+    ``resolved_at`` and ``resolution`` are set when it is over. Plain text without secrets.
+    """
 
     what: str
     since: datetime | None = None
     tries: int = 0
     steps: tuple[str, ...] = ()
+    enforced: str | None = None
+    next_try_at: datetime | None = None
+    resolved_at: datetime | None = None
+    resolution: str | None = None

@@ -6,17 +6,16 @@ from datetime import timedelta
 
 import structlog
 
-from bot.access import membership_facts
+from bot.access import membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
-from bot.access.membership_facts import gather_in_force
 from bot.access.ports import Notice, Undeliverable
 from bot.jobs.job import JobContext, Retry
 from bot.notifications.cards import post_copies, waits_for
 from bot.notifications.messages import post_or_warn
 from bot.notifications.notices import EndingSoonNotice, ReminderNotice, ReviewNotice
 from bot.policy import authorization
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.commands import Escalate
 from storage.records import Purpose, Request, State
 from storage.transitions import warn_at
@@ -37,19 +36,19 @@ async def remind(context: Context, job: JobContext) -> None:
     now = await context.ledger.now()
     await job.check_claim()
     await _post_next_to_cards(context, request, await _reminder_notice(context, request))
-    await context.ledger.record(AuditKind.REMINDED, actor="clock", request_id=request.id)
+    await context.ledger.audit.record(AuditKind.REMINDED, actor="clock", request_id=request.id)
     pause = request.terms.remind_after * 2 ** min(job.tries, MAX_DOUBLINGS)
     raise Retry("until it is decided", at=now + pause)
 
 
 async def _reminder_notice(context: Context, request: Request, *, is_escalation: bool = False) -> ReminderNotice:
-    names = await waits_for(context, request, await context.ledger.decisions(request.id))
+    names = await waits_for(context, request, await context.ledger.requests.decisions(request.id))
     return ReminderNotice(request=request, waits_for=names, is_escalation=is_escalation)
 
 
 async def _post_next_to_cards(context: Context, request: Request, notice: Notice) -> None:
     """Post in the thread of the card, and in each conversation that has a copy of it."""
-    for message in await context.ledger.messages(request.id):
+    for message in await context.ledger.messages.of(request.id):
         if message.ts is not None and message.purpose in (Purpose.CARD, Purpose.CARD_COPY):
             thread = message.ts if message.purpose is Purpose.CARD else None
             await post_or_warn(context, message.channel, notice, thread=thread)
@@ -66,7 +65,7 @@ async def escalate(context: Context, job: JobContext) -> None:
         request, Escalate(actor="clock", facts={"to": further})
     )  # its update_card task names them on the cards
     await _post_next_to_cards(context, request, await _reminder_notice(context, request, is_escalation=True))
-    facts = await gather_in_force(context)
+    facts = await membership.facts_in_force(context)
     already_asked = facts.expand(who for stage in request.terms.stages for who in stage.approvers)
     await post_copies(context, job, request, facts.expand(further) - already_asked - {request.requester_id})
 
@@ -87,11 +86,12 @@ async def review_overdue(context: Context, job: JobContext) -> None:
     request = await job.request()
     if not request.needs_review:
         return
-    await context.ledger.record(AuditKind.REVIEW_OVERDUE, actor="clock", request_id=request.id)
+    await context.ledger.audit.record(AuditKind.REVIEW_OVERDUE, actor="clock", request_id=request.id)
     await raise_alert(
         context,
         request,
         f"Break-glass #{request.id} of @{request.requester_name} on {request.database} is not signed off, and its time is over.",
+        cause=f"review:{request.id}",
         steps=(f"See what was done with it: dbaccess show {request.id}", f"Sign it off: /dbaccess review {request.id}"),
     )
     for person_id in sorted(await _reviewers(context, request)):
@@ -106,7 +106,7 @@ async def review_overdue(context: Context, job: JobContext) -> None:
 async def _reviewers(context: Context, request: Request) -> frozenset[str]:
     config = context.files.config
     return (
-        authorization.reviewers(config, request, await membership_facts.gather(context, config))
+        authorization.reviewers(config, request, await membership.facts(context, config))
         if config
         else frozenset()
     )

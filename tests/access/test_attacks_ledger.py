@@ -156,7 +156,7 @@ async def put_back(environment: AccessEnvironment, copy: Path) -> None:
     await environment.ledger.open(create=True)
     environment.context = replace(environment.context, ledger=environment.ledger)
     environment.runner = Runner(environment.context, JOBS)
-    await environment.ledger.free_leases()
+    await environment.ledger.tasks.free_leases()
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ async def test_ledger_older_than_its_servers_raises_an_alert(environment: Access
 async def test_restored_ledger_reuses_no_request_id(environment: AccessEnvironment, lost: Request) -> None:
     await environment.turn(minutes=5)
     await refusal_of(environment.ask(reason="a new one"))
-    assert lost.id not in [r.id for r in await environment.ledger.requests()]
+    assert lost.id not in [r.id for r in await environment.ledger.requests.find()]
 
 
 @open_fault("R10", "the card of a request that the ledger does not know is taken for one of another ledger")

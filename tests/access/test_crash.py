@@ -94,7 +94,7 @@ async def lived(folder: Path, kill_at: int, part: str) -> bool:
         assert environment.server.users == {}, kill_at
         assert environment.messenger.on(ADA, ClosedNotice), kill_at
         assert not environment.messenger.on(ADA, CredentialsNotice), kill_at
-        assert {task.kind for task in await environment.ledger.tasks()} <= {TaskKind.REVIEW}, kill_at
+        assert {task.kind for task in await environment.ledger.tasks.all()} <= {TaskKind.REVIEW}, kill_at
         await as_promised(environment, request, part)
         return was_killed
     finally:

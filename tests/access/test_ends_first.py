@@ -57,7 +57,7 @@ async def test_unexpected_adapter_error_is_retried_and_alerted(environment: Acce
     (alert,) = [one for one in environment.messenger.on(ALERTS, AlertNotice) if "Cannot end" in one.what]
     assert f"#{request.id}" in alert.what
     assert "NotImplementedError" in alert.what
-    assert "ShopAdminSecret" not in f"{alert} {[task.last_error for task in await environment.ledger.tasks()]}"
+    assert "ShopAdminSecret" not in f"{alert} {[task.last_error for task in await environment.ledger.tasks.all()]}"
     is_broken = False
     await environment.turn(minutes=2)
     assert (await environment.now(request)).state is State.REVOKED
@@ -216,9 +216,9 @@ async def test_failing_repair_of_an_ended_user_raises_an_alert(environment: Acce
     plan = TaskPlan(
         kind=TaskKind.REPAIR, lock_key=user_lock_key(request), due_at=await environment.ledger.now(), is_single=True
     )
-    await environment.ledger.add_task(plan, request_id=request.id)
+    await environment.ledger.tasks.add(plan, request_id=request.id)
     await environment.turn(minutes=10)
     assert "Cannot end #1: shop does not answer" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
     environment.server.is_up = True
     await environment.turn(minutes=2)
-    assert await environment.ledger.tasks() == ()
+    assert await environment.ledger.tasks.all() == ()

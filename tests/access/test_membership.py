@@ -7,7 +7,7 @@ import pytest
 from bot.access.errors import Refused
 from bot.monitors import groups, members
 from bot.notifications.notices import AlertNotice, CardNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, ALERTS, CARDS, LEAD, SECOND, STRANGER, AccessEnvironment
 
@@ -29,7 +29,7 @@ async def alerts(environment: AccessEnvironment) -> list[str]:
 
 
 async def changes(environment: AccessEnvironment) -> list[dict[str, object]]:
-    events = await environment.ledger.events_after(0, limit=1000)
+    events = await environment.ledger.audit.events_after(0, limit=1000)
     return [dict(e.facts) for e in events if e.kind == AuditKind.GROUP_CHANGED]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot.access.ports import Notice, Undeliverable
 from bot.notifications.notices import AlertNotice, CardNotice, FeedNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Purpose, State
 from tests.access.environment import ADMIN, ALERTS, AUDIT, CARDS, LEAD, SECOND, AccessEnvironment
 
@@ -94,6 +94,6 @@ async def test_invalid_configuration_raises_an_alert_and_is_not_in_force(environ
 async def test_ledger_records_the_version_each_message_shows(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await environment.drain()
-    (card,) = await environment.ledger.messages(request.id, Purpose.CARD)
+    (card,) = await environment.ledger.messages.of(request.id, Purpose.CARD)
     assert card.ts is not None
     assert card.version == (await environment.now(request)).version

@@ -107,7 +107,7 @@ async def test_alerts_and_task_errors_are_bounded(
         shown = "".join(texts(render(alert).blocks))
         assert "To end it by hand" in shown or "If nobody needs that user" in shown
         assert "--gone REASON" in shown, "the steps after a long one are seen"
-    (task,) = [task for task in await environment.ledger.tasks() if task.kind is TaskKind.REVOKE]
+    (task,) = [task for task in await environment.ledger.tasks.all() if task.kind is TaskKind.REVOKE]
     assert 0 < len(str(task.last_error)) <= ERROR_MAX
     view = await queries.status(environment.context, await environment.person(ADMIN), request.id)
     reply = status_reply(view, environment.clock())
@@ -162,7 +162,7 @@ async def test_a_password_or_expiry_that_is_not_set_raises_one_alert(
     (alert,) = alerts(environment)
     assert "No new password for #1: shop" in alert.what or "was moved, but not on the server: shop" in alert.what
     assert ("KILL 7;" in alert.steps) == isinstance(error, Blocked)
-    waiting = {task.kind for task in await environment.ledger.tasks()} & {TaskKind.RENEW_PASSWORD, TaskKind.MOVE_EXPIRY}
+    waiting = {task.kind for task in await environment.ledger.tasks.all()} & {TaskKind.RENEW_PASSWORD, TaskKind.MOVE_EXPIRY}
     assert not waiting if is_final else waiting
 
 

@@ -20,7 +20,7 @@ from bot.access.targets import target_of
 from bot.engines import WORKERS, Share
 from bot.jobs.runner import SLOTS
 from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, ReminderNotice
-from storage.pools import ON_SERVER, PRIORITIES, Priority
+from storage.pools import ON_SERVER, PRIORITIES
 from storage.records import Request, State, TaskKind
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
 from tests.access.hanging import FOR_EVER, Hang, HangingServers, at_once, expect, waiting_requests
@@ -68,7 +68,7 @@ async def test_new_end_is_in_time_while_retries_hang_on_the_same_server(fleet: H
     fleet.server.holds, fleet.server.seconds = names.__contains__, 0.0
     fleet.environment.clock.at += timedelta(minutes=45)
     await fleet.environment.drain()
-    tried = [t for t in await fleet.environment.ledger.tasks() if t.kind is TaskKind.REVOKE and t.attempts]
+    tried = [t for t in await fleet.environment.ledger.tasks.all() if t.kind is TaskKind.REVOKE and t.attempts]
     require(len(tried) == len(hostile), "each was tried once and blocked")
     fleet.server.seconds = FOR_EVER
     fleet.environment.clock.at += timedelta(minutes=5)

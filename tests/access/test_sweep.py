@@ -11,7 +11,7 @@ from bot.access import decide
 from bot.doctor import _database as examine_database
 from bot.monitors import servers
 from bot.monitors.servers import StrayKind
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Request
 from tests.access.environment import LEAD, AccessEnvironment
 from tests.access.fake_engine import User
@@ -57,7 +57,7 @@ async def test_sweep_ends_only_orphans_of_this_ledger(environment: AccessEnviron
     assert set(environment.server.users) == {FOREIGN}
     with pytest.raises(AssertionError):
         await servers.end_stray(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
-    events = await environment.ledger.events_after(0, limit=100)
+    events = await environment.ledger.audit.events_after(0, limit=100)
     swept = [event for event in events if event.kind == AuditKind.SWEPT]
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]
 
@@ -66,7 +66,7 @@ async def test_approved_grant_without_its_user_is_no_stray(environment: AccessEn
     """Its user may be created at any moment and is not missing before that."""
     await decide.approve(environment.context, await environment.person(LEAD), await environment.ask())
     assert await strays(environment) == {}
-    (live,) = await environment.ledger.live_grants()
+    (live,) = await environment.ledger.requests.live_grants()
     put(environment, str(live.username), environment.ledger.id)
     assert await strays(environment) == {}
 

@@ -9,7 +9,7 @@ import pytest
 
 from bot.access import alerts, membership_facts
 from bot.monitors import groups as group_monitor
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import State
 from tests.access.environment import ALERTS, AUDIT, CARDS
 from tests.access.steps import BREAK_GLASS_RULE, load_now, put_in_force
@@ -180,7 +180,7 @@ async def test_moved_address_is_audited_and_alerted(slack_environment: SlackEnvi
     await move_address(slack_environment)
     await slack_environment.slack.click(NEXT, card, "Approve")
     await wait_for_click_result(slack_environment, NEXT)
-    events = await slack_environment.environment.ledger.events_after(0, limit=1000)
+    events = await slack_environment.environment.ledger.audit.events_after(0, limit=1000)
     assert any(BOSS in str(event.facts) for event in events)
     assert await appears_within(lambda: BOSS in str(slack_environment.slack.messages(ALERTS)))
 
@@ -215,7 +215,7 @@ async def test_approval_by_a_short_time_group_member_is_audited(slack_environmen
             added_users_count=len(added), removed_users_count=len(removed),
         )  # fmt: skip
     await group_monitor.check_groups(slack_environment.environment.context)
-    kinds = [event.kind for event in await slack_environment.environment.ledger.events_after(0, limit=1000)]
+    kinds = [event.kind for event in await slack_environment.environment.ledger.audit.events_after(0, limit=1000)]
     assert AuditKind.GROUP_CHANGED in kinds
 
 

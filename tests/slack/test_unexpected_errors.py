@@ -84,7 +84,7 @@ async def test_nothing_was_changed_is_said_if_it_is_true(
     fail_before(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "Nothing was changed.")
-    assert await slack_environment.environment.ledger.requests() == ()
+    assert await slack_environment.environment.ledger.requests.find() == ()
 
 
 async def test_earlier_request_is_not_reported_as_this_one(

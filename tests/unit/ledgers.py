@@ -133,9 +133,9 @@ def approval(
 async def approve(ledger: Ledger, request: Request, person: str = "U01LEAD", **more: Any) -> Request:
     """Approve as the use case does: try again if another approval was stored meanwhile."""
     while True:
-        command = approval(request, person, made=await ledger.decisions(request.id), **more)
+        command = approval(request, person, made=await ledger.requests.decisions(request.id), **more)
         try:
-            return await ledger.advance(request.id, command)
+            return await ledger.requests.advance(request.id, command)
         except NotPossible as lost:
             if lost.obstacle not in (Obstacle.STAGES_OPEN, Obstacle.STAGES_COMPLETE):
                 raise
@@ -191,14 +191,14 @@ async def bring(ledger: Ledger, clock: TurnableClock, state: State, **changes: A
     if state is State.APPLIED:
         grant = await bring(ledger, clock, State.ACTIVE, **changes)
         extended = draft(person=grant.requester_id, kind=RequestKind.EXTENSION, parent_id=grant.id)
-        request, _ = await ledger.submit(extended)
+        request, _ = await ledger.requests.submit(extended)
         return await approve(ledger, request)
-    request, _ = await ledger.submit(draft(person=f"U{clock.time.timestamp()}{state}", **changes))
+    request, _ = await ledger.requests.submit(draft(person=f"U{clock.time.timestamp()}{state}", **changes))
     if state is State.LAPSED:
         clock.turn(24 * HOUR)
-        return await ledger.advance(request.id, command_for(Transition.TIME_OUT, request))
+        return await ledger.requests.advance(request.id, command_for(Transition.TIME_OUT, request))
     for transition in PATHS[state]:
-        request = await ledger.advance(request.id, command_for(transition, request))
+        request = await ledger.requests.advance(request.id, command_for(transition, request))
     assert request.state is state
     return request
 

@@ -27,7 +27,7 @@ from bot.notifications.notices import (
 from bot.policy.catalog import CatalogEntry
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.notices import render
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import (
     AuditEvent,
     Cause,

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import make_url
 
 import storage
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.errors import LedgerError, LedgerUnavailable, SchemaMismatch
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
@@ -155,14 +155,14 @@ async def test_sqlite_writes_are_durable(tmp_path: Path) -> None:
 
 
 async def test_a_reader_sees_no_uncommitted_change_and_does_not_wait(ledger: Ledger, replica: Ledger) -> None:
-    request, _ = await ledger.submit(draft())
+    request, _ = await ledger.requests.submit(draft())
     with suppress(RollBack):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql("UPDATE requests SET state = 'approved'")
             found = await asyncio.wait_for(replica.request(request.id), PATIENCE)
             raise RollBack
     assert found.state is State.PENDING
-    assert await ledger.request(request.id) == request
+    assert await ledger.requests.get(request.id) == request
 
 
 # The run lock.
@@ -206,13 +206,13 @@ async def test_postgresql_has_no_run_lock(ledger: Ledger, replica: Ledger) -> No
 COMMITS = """
 async def main():
     ledger = await open_ledger(sys.argv[1])
-    request, _ = await ledger.submit(draft())
+    request, _ = await ledger.requests.submit(draft())
     print("ready", flush=True)
     for command in sys.stdin:
         if command == "claim\\n":
-            await ledger.claim("other", LEASE * 0)
+            await ledger.tasks.claim("other", LEASE * 0)
         else:
-            await ledger.advance(request.id, Repair(actor="bot"))
+            await ledger.requests.advance(request.id, Repair(actor="bot"))
         print("committed", flush=True)
     await ledger.close()
 asyncio.run(main())
@@ -254,7 +254,7 @@ async def test_a_commit_of_the_same_process_wakes_its_reader_once(ledger: Ledger
     await quiet(ledger)
     waiting = asyncio.create_task(ledger.wait_for_commit(PATIENCE))
     await asyncio.sleep(0)
-    await ledger.record(AuditKind.ALERT, actor="bot")
+    await ledger.audit.record(AuditKind.ALERT, actor="bot")
     assert await asyncio.wait_for(waiting, PATIENCE)
     await quiet(ledger)
 
@@ -262,7 +262,7 @@ async def test_a_commit_of_the_same_process_wakes_its_reader_once(ledger: Ledger
 async def test_every_reader_is_woken(ledger: Ledger) -> None:
     for reader in ("one", "two"):
         await quiet(ledger, reader)
-    await ledger.record(AuditKind.ALERT, actor="bot")
+    await ledger.audit.record(AuditKind.ALERT, actor="bot")
     assert await ledger.wait_for_commit(PATIENCE, reader="one")
     assert await ledger.wait_for_commit(PATIENCE, reader="two")
 
@@ -272,7 +272,7 @@ async def test_a_claim_that_finds_nothing_wakes_nobody(ledger: Ledger, replica: 
     for one in (ledger, replica):
         await quiet(one)
     for _ in range(3):
-        assert await ledger.claim("worker", timedelta(seconds=90)) is None
+        assert await ledger.tasks.claim("worker", timedelta(seconds=90)) is None
     assert not await ledger.wait_for_commit(QUIET_SECONDS)
     assert not await replica.wait_for_commit(QUIET_SECONDS)
 
@@ -301,7 +301,7 @@ async def main():
         await original(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(interpreter, sys.argv[2], last)
-    request = await ledger.request(int(sys.argv[3]))
+    request = await ledger.requests.get(int(sys.argv[3]))
     await approve(ledger, request)
 asyncio.run(main())
 """
@@ -309,14 +309,14 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("step", ["apply", "append_event", "follow_up"])
 async def test_a_kill_after_a_step_of_a_transition_rolls_it_back(ledger: Ledger, ledger_url: str, step: str) -> None:
-    request, _ = await ledger.submit(draft())
-    tasks = await ledger.tasks()
+    request, _ = await ledger.requests.submit(draft())
+    tasks = await ledger.tasks.all()
     async with program(DIES, ledger_url, step, str(request.id)) as other:
         assert await asyncio.wait_for(other.wait(), PATIENCE) == -signal.SIGKILL
-    assert await ledger.request(request.id) == request
-    assert await ledger.decisions(request.id) == ()
-    assert len(await ledger.history(request.id)) == 1
-    assert await ledger.tasks() == tasks
+    assert await ledger.requests.get(request.id) == request
+    assert await ledger.requests.decisions(request.id) == ()
+    assert len(await ledger.audit.history(request.id)) == 1
+    assert await ledger.tasks.all() == tasks
     after = await asyncio.wait_for(approve(ledger, request), PATIENCE)
     assert after.state is State.APPROVED
 
@@ -326,7 +326,7 @@ async def main():
     ledger = await open_ledger(sys.argv[1])
     print("ready", flush=True)
     for number in range(10_000):
-        request, _ = await ledger.submit(draft(person=f"U{sys.argv[2]}-{number}"))
+        request, _ = await ledger.requests.submit(draft(person=f"U{sys.argv[2]}-{number}"))
         await approve(ledger, request)
         print(request.id, flush=True)
 asyncio.run(main())
@@ -346,16 +346,16 @@ async def test_kills_at_random_times_leave_only_complete_transitions(ledger: Led
             os.kill(other.pid, signal.SIGKILL)
             out, _ = await other.communicate()
             reported |= {int(word) for word in out.split()}
-    found = await ledger.requests()
+    found = await ledger.requests.find()
     assert reported
     assert reported <= {r.id for r in found if r.state is State.APPROVED}
     for request in found:
-        kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
+        kinds = {t.kind for t in await ledger.tasks.all(request_id=request.id)}
         is_approved = request.state is State.APPROVED
         assert (TaskKind.REVOKE in kinds) is is_approved
         assert (TaskKind.TIME_OUT in kinds) is not is_approved
-        assert len(await ledger.decisions(request.id)) == int(is_approved)
-        assert len(await ledger.history(request.id)) == 1 + int(is_approved)
+        assert len(await ledger.requests.decisions(request.id)) == int(is_approved)
+        assert len(await ledger.audit.history(request.id)) == 1 + int(is_approved)
 
 
 # Errors.
@@ -420,13 +420,13 @@ async def test_the_ledger_works_again_after_its_connections_were_ended(ledger: L
     """The pool checks a connection before it is used."""
     if ledger.is_sqlite:
         return
-    request, _ = await ledger.submit(draft())
+    request, _ = await ledger.requests.submit(draft())
     async with replica.reading() as tx:
         await tx.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    after = await ledger.advance(request.id, command_for(Transition.CANCEL, request))
+    after = await ledger.requests.advance(request.id, command_for(Transition.CANCEL, request))
     assert after.ended_because is Cause.CANCELLED
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from sqlalchemy import delete, update
 
 from storage.ledger import Ledger, random_key
-from storage.pools import UNKNOWN, Priority, Slot
+from storage.pools import UNKNOWN, Slot
 from storage.records import TaskKind
 from storage.schema import requests, tasks
-from storage.task_queue import Claim
+from storage.claims import Claim
 from tests.unit.ledgers import LEASE, START, TurnableClock, draft
 from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 
@@ -19,7 +19,7 @@ from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 async def add_revocation(ledger: Ledger, reference: str, *, attempts: int = 0, **more: object) -> str:
     """Add a due revocation of a grant on the server with this reference. Returns the lock key."""
     drafted = draft(person=f"U{random_key(6)}", database=random_key(6))
-    request, _ = await ledger.submit(drafted)
+    request, _ = await ledger.requests.submit(drafted)
     target = {"engine": "postgresql", "admin_url": reference}
     async with ledger.writing() as tx:
         await tx.execute(delete(tasks).where(tasks.c.request_id == request.id))
@@ -27,7 +27,7 @@ async def add_revocation(ledger: Ledger, reference: str, *, attempts: int = 0, *
             update(requests).where(requests.c.id == request.id).values(target=target, server=f"postgresql {reference}")
         )
     lock_key = f"db:{request.id}"
-    await ledger.add_task(plan(lock_key, kind=TaskKind.REVOKE, **more), request_id=request.id)
+    await ledger.tasks.add(plan(lock_key, kind=TaskKind.REVOKE, **more), request_id=request.id)
     if attempts:
         async with ledger.writing() as tx:
             await tx.execute(update(tasks).where(tasks.c.lock_key == lock_key).values(attempts=attempts))
@@ -37,7 +37,7 @@ async def add_revocation(ledger: Ledger, reference: str, *, attempts: int = 0, *
 async def claim_all(ledger: Ledger, *, full: Collection[Slot] = ()) -> list[Claim]:
     """Claim everything that can be claimed now. Returns the claims in order; none is finished."""
     found = []
-    while (claim := await ledger.claim("worker", LEASE, full=full)) is not None:
+    while (claim := await ledger.tasks.claim("worker", LEASE, full=full)) is not None:
         found.append(claim)
     return found
 
@@ -75,11 +75,11 @@ async def test_a_revocation_goes_before_earlier_tasks_of_its_lock_key(ledger: Le
     running = await claimed(ledger)
     assert running.task.kind is TaskKind.RENEW_PASSWORD
     clock.turn(SECOND)
-    assert await ledger.claim("another", LEASE) is None
-    await ledger.finish(running)
+    assert await ledger.tasks.claim("another", LEASE) is None
+    await ledger.tasks.finish(running)
     ending = await claimed(ledger)
     assert ending.task.kind is TaskKind.REVOKE
-    await ledger.reschedule(ending, due_at=clock() + SECOND, error="no answer")
+    await ledger.tasks.reschedule(ending, due_at=clock() + SECOND, error="no answer")
     assert (await claimed(ledger)).task.kind is TaskKind.CLOSE_CREDENTIALS, "a task in back-off delays no other"
 
 
@@ -91,9 +91,9 @@ async def test_a_task_of_a_full_pool_is_neither_claimed_nor_next_due(ledger: Led
     await _without_feed(ledger)
     full = [Slot(pool="postgresql env:DEAD", priority=Priority.SAFETY, is_retry=False)]
     assert await claim_all(ledger, full=full) == []
-    assert await ledger.next_due(full=full) == START + SECOND, "the runner must not idle or spin"
+    assert await ledger.tasks.next_due(full=full) == START + SECOND, "the runner must not idle or spin"
     clock.turn(SECOND)
-    assert await ledger.next_due(full=full) == clock()
+    assert await ledger.tasks.next_due(full=full) == clock()
     assert [claim.task.lock_key for claim in await claim_all(ledger, full=full)] == [well]
     assert [(claim.task.lock_key, claim.slot) for claim in await claim_all(ledger)] == [(dead, full[0])]
 
@@ -112,7 +112,7 @@ async def test_a_lock_key_behind_a_full_slot_is_not_due(ledger: Ledger, clock: T
     await add(ledger, plan("slack:1", kind=TaskKind.REMIND), plan("slack:1", kind=TaskKind.UPDATE_CARD))
     full = [Slot(pool="slack", priority=Priority.BACKGROUND, is_retry=False)]
     assert await claim_all(ledger, full=full) == []
-    assert await ledger.next_due(full=full) is None
+    assert await ledger.tasks.next_due(full=full) is None
 
 
 async def test_databases_of_one_server_share_a_pool(ledger: Ledger) -> None:
@@ -138,10 +138,10 @@ async def test_a_grant_without_a_server_delays_no_other(ledger: Ledger) -> None:
 async def test_time_until_due_is_negative_for_a_late_task(ledger: Ledger, clock: TurnableClock) -> None:
     lock_key = await add_revocation(ledger, "env:A", due_at=START + 60 * SECOND)
     request_id = int(lock_key[3:])
-    assert await ledger.time_until_due(TaskKind.REVOKE, request_id) == 60 * SECOND
+    assert await ledger.tasks.time_until_due(TaskKind.REVOKE, request_id) == 60 * SECOND
     clock.turn(90 * SECOND)
-    assert await ledger.time_until_due(TaskKind.REVOKE, request_id) == -30 * SECOND
-    assert await ledger.time_until_due(TaskKind.REPAIR, request_id) is None
+    assert await ledger.tasks.time_until_due(TaskKind.REVOKE, request_id) == -30 * SECOND
+    assert await ledger.tasks.time_until_due(TaskKind.REPAIR, request_id) is None
 
 
 async def _without_feed(ledger: Ledger) -> None:

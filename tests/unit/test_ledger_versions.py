@@ -56,7 +56,7 @@ async def test_pending_break_glass_request_gets_the_task_that_grants_it(ledger_u
     """In version 0.1.0, posting its card granted it."""
     restore(ledger_url, f"UPDATE requests SET kind = 'break-glass' WHERE id = {WAITING}")
     async with migrated(ledger_url) as ledger:
-        found = [task for task in await ledger.tasks() if task.kind is TaskKind.GRANT_BREAK_GLASS]
+        found = [task for task in await ledger.tasks.all() if task.kind is TaskKind.GRANT_BREAK_GLASS]
         assert [(task.request_id, task.lock_key, dict(task.payload)) for task in found] == [
             (WAITING, f"slack:{WAITING}", {})
         ]
@@ -113,5 +113,5 @@ async def test_an_unreadable_row_does_not_stop_the_migration(ledger_url: str) ->
     connection.close()
     ledger = Ledger(ledger_url)
     await ledger.open(create=True)
-    assert (await ledger.request(LIVE)).state is State.ACTIVE
+    assert (await ledger.requests.get(LIVE)).state is State.ACTIVE
     await ledger.close()

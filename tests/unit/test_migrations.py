@@ -58,14 +58,14 @@ async def test_the_database_refuses_two_claims_of_a_lock_key(ledger: Ledger) -> 
     ],
 )
 async def test_the_database_refuses_references_to_a_missing_request(ledger: Ledger, statement: str) -> None:
-    await ledger.submit(draft())
+    await ledger.requests.submit(draft())
     with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|foreign"):
         async with ledger.writing() as tx:
             await tx.exec_driver_sql(statement)
 
 
 async def test_upgrading_a_current_ledger_changes_nothing(ledger: Ledger, ledger_url: str) -> None:
-    request, _ = await ledger.submit(draft())
+    request, _ = await ledger.requests.submit(draft())
     again = await open_ledger(ledger_url)
     assert again.id == ledger.id
     assert (await again.request(request.id)).key == request.key

@@ -7,7 +7,7 @@ from bot.durations import format_duration
 from bot.notifications.notices import FeedNotice
 from bot.slack.render.blocks import RenderedMessage, section
 from bot.slack.render.text import TEXT_MAX, escape, local_datetime, one_line, person_mention, truncate
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import AuditEvent, Cause, Request, RequestKind
 
 REASON_MAX = 160

@@ -16,7 +16,7 @@ from bot.slack import ids
 from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, section
 from bot.slack.render.cards import end_reason, first_stage_approvers, receipt_text
 from bot.slack.render.text import TEXT_MAX, escape, local_datetime, mention, one_line, person_mention, truncate
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import LIVE, AuditEvent, Request, RequestKind, State, Verdict
 
 LISTED_MAX = 15

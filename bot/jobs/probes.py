@@ -1,0 +1,168 @@
+"""Servers that give no usable answer. One probe for each of them, with back-off; the tasks of that server wait for it in the ledger.
+
+A job that finds no answer starts a probe. Only a probe that fails closes the server, so a single failed step delays nobody. One alert
+for each server says how many ends wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from time import monotonic
+
+import structlog
+
+from adapters.base import AdapterError, Enforced, ServerDown
+from bot.access.alerts import raise_alert, resolve_alert
+from bot.access.context import Context
+from bot.access.server_errors import describe_server_error
+from bot.access.targets import target_of
+from bot.engines import Share
+from bot.jobs.end_together import ServerAnswer, begin_due_ends, block_due_users
+from storage.errors import LedgerError
+from storage.records import Request, Task
+
+BACKOFF_MAX_SECONDS = 15.0
+ALERT_AT_PROBE = 3
+"""A server on which no end waits raises an alert at this failed probe. Where ends wait, the first failed probe does."""
+ALERT_PAUSE_SECONDS = 60.0
+NAMED_AT_MOST = 5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Watch:
+    """The probe of one server address. ``request`` is a grant there, whose frozen target says how to reach it."""
+
+    request: Request
+    since: datetime
+    failed: int = 0
+    alerted_at: float = -ALERT_PAUSE_SECONDS
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Probes:
+    """The probes of a runner. ``wake`` is called when a server answers again."""
+
+    def __init__(self, context: Context, worker: str, wake: Callable[[], None]) -> None:
+        self._context = context
+        self._worker = worker
+        self._wake = wake
+        self._watches: dict[str, _Watch] = {}
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """The addresses of the servers whose last probe failed."""
+        return frozenset(server for server, watch in self._watches.items() if watch.failed)
+
+    async def suspect(self, task: Task) -> None:
+        """A job got no usable answer from the server of this task: probe it, unless it is probed already."""
+        server, request_id = task.server, task.request_id
+        if server is None or request_id is None or server in self._watches:
+            return
+        request = await self._context.ledger.requests.get(request_id)
+        if server in self._watches:
+            return
+        watch = _Watch(request=request, since=await self._context.ledger.now())
+        self._watches[server] = watch
+        watch.task = asyncio.create_task(self._probe(server, watch))
+
+    async def stop(self) -> None:
+        """Stop probing."""
+        running = [watch.task for watch in self._watches.values() if watch.task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._watches.clear()
+
+    async def _probe(self, server: str, watch: _Watch) -> None:
+        """Probe until the server answers."""
+        while True:
+            try:
+                answer = await self._ask(server, watch)
+                if answer.error is None:
+                    break
+                watch.failed += 1
+                log.warning("server_down", server=server, probes=watch.failed, error=str(answer.error))
+                await self._alert(server, watch, answer.error)
+            except LedgerError:
+                log.exception("ledger_unavailable")
+            except Exception:
+                log.exception("probe_failed", server=server)
+                break  # the jobs of the server find out for themselves
+            await asyncio.sleep(_pause(watch.failed))
+        del self._watches[server]
+        if watch.failed:
+            log.info("server_answers", server=server)
+            await resolve_alert(self._context, f"server:{server}", f"{watch.request.database} answers again.")
+        self._wake()
+
+    async def _ask(self, server: str, watch: _Watch) -> ServerAnswer:
+        """Block the users whose end is due. Where there are none, ask for the identity of the server."""
+        await begin_due_ends(self._context, server)
+        answer = await block_due_users(self._context, server, self._worker, untried=False)
+        if answer.waiting:
+            return answer
+        try:
+            await self._context.engines.call(
+                target_of(watch.request), lambda adapter: adapter.identity(), share=Share.PROBES
+            )
+        except ServerDown as error:
+            return ServerAnswer(error=error, waiting=())
+        except AdapterError:
+            pass  # it answered
+        return answer
+
+    async def _alert(self, server: str, watch: _Watch, error: ServerDown) -> None:
+        waiting = await self._context.ledger.tasks.due_ends(server)
+        if not waiting and watch.failed < ALERT_AT_PROBE or monotonic() - watch.alerted_at < ALERT_PAUSE_SECONDS:
+            return
+        watch.alerted_at = monotonic()
+        request, ends = watch.request, f"{len(waiting)} ends wait for it." if len(waiting) != 1 else "1 end waits for it."
+        await raise_alert(
+            self._context,
+            None,
+            f"{describe_server_error(request.database, error)}: {ends if waiting else 'no end waits for it.'}",
+            cause=f"server:{server}",
+            tries=watch.failed,
+            steps=await self._steps(request, waiting),
+            enforced=self._enforced(request) if waiting else None,
+            next_try_at=await self._context.ledger.now() + timedelta(seconds=_pause(watch.failed)),
+        )
+
+    def _enforced(self, request: Request) -> str | None:
+        engines, target = self._context.engines, target_of(request)
+        label = engines.label(target.engine)
+        match engines.enforces(target.engine, target.admin_url):
+            case Enforced.LOGIN:
+                return f"{label} itself refuses new logins of these users after their end. Open sessions may still work."
+            case Enforced.SESSIONS:
+                return f"{label} itself ends logins and sessions of these users after their end."
+            case _:
+                return "Nothing is enforced by the server itself: these users may still work."
+
+    async def _steps(self, request: Request, waiting: tuple[Task, ...]) -> tuple[str, ...]:
+        ids = [task.request_id for task in waiting[:NAMED_AT_MOST] if task.request_id is not None]
+        found = await self._context.ledger.requests.get_many(ids)
+        steps = [f"Make {request.database} answer again; dbaccess goes on by itself."]
+        for one in found.values():
+            if one.username is not None:
+                steps.append(f"#{one.id} by hand: " + " ".join(self._by_hand(one)))
+        if len(waiting) > NAMED_AT_MOST:
+            steps.append(f"And {len(waiting) - NAMED_AT_MOST} more: dbaccess list --database {request.database}")
+        return tuple(steps)
+
+    def _by_hand(self, request: Request) -> tuple[str, ...]:
+        try:
+            return self._context.engines.open(target_of(request)).end_by_hand(request.username or "")
+        except AdapterError:
+            return (f"block the login of {request.username} and end its sessions.",)
+
+
+def _pause(failed: int) -> float:
+    """Seconds until the next probe: 1, 2, 4 … 15, each up to a quarter longer."""
+    return min(BACKOFF_MAX_SECONDS, 2.0 ** min(max(failed, 1) - 1, 10)) * (1 + random.random() / 4)  # noqa: S311 - no secret

@@ -1,0 +1,260 @@
+"""Claims of tasks, as SQL inside a transaction: which tasks may run now, who has them, and when the next may run."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Integer,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from storage import serialization
+from storage.database import advisory_lock_key
+from storage.errors import ClaimLost
+from storage.pools import Slot, is_of
+from storage.records import Priority, Task, TaskKind
+from storage.schema import requests, tasks
+
+CLAIM_BITS = 62
+"""A claim number fits into a signed 64-bit column and cannot be guessed."""
+
+FREE: dict[str, Any] = {"claim": None, "worker": None, "lease_until": None, "held_key": None}
+"""Column values of a task that no worker has."""
+
+REASON_MAX = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to run a task until ``until``. ``number`` is unique to this claim; every later step presents it."""
+
+    task: Task
+    number: int
+    worker: str
+    until: datetime
+
+    @property
+    def slot(self) -> Slot:
+        """The slot that the task takes in a runner."""
+        return slot_of(self.task, is_retry=self.task.attempts > 1)
+
+    def renewed(self, until: datetime) -> Claim:
+        return replace(self, until=until)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """A task that cannot be read. It is not tried again. ``request_id`` is None where it cannot be read, or there is none."""
+
+    task_id: int
+    request_id: int | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueTasks:
+    """The result of ``TaskQueue.claim_due``. ``next_due`` is the earliest time at which another claim may succeed, None if there is no such time."""
+
+    claims: tuple[Claim, ...]
+    set_aside: tuple[SetAside, ...]
+    next_due: datetime | None
+    now: datetime
+
+
+def slot_of(task: Task, *, is_retry: bool) -> Slot:
+    """The slot of a task."""
+    return Slot(pool=task.pool, server=task.server, priority=Priority(task.priority), is_retry=is_retry)
+
+
+# Which tasks may run.
+
+
+def is_taken(lock_key: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a claimed task has this lock key, or holds it beside its own."""
+    other = tasks.alias()
+    has_it = or_(and_(other.c.lock_key == lock_key, other.c.claim.is_not(None)), other.c.held_key == lock_key)
+    return select(other.c.id).where(has_it).exists()
+
+
+def may_run(now: datetime, *, full: Collection[Slot], closed: Collection[str]) -> ColumnElement[bool]:
+    """Whether a task is due, free, the first of its free lock key, and has a slot and a server."""
+    free = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at <= now)
+    room = (~is_of(slot) for slot in full)
+    return and_(*free, ~is_taken(tasks.c.lock_key), ~_has_predecessor(now), *room, *_gate(now, closed))
+
+
+def _has_predecessor(now: datetime) -> ColumnElement[bool]:
+    """Whether another due task of the lock key goes first: one that ends access, else the older one."""
+    first = tasks.alias()
+    is_safety, goes_first = tasks.c.priority == int(Priority.SAFETY), first.c.priority == int(Priority.SAFETY)
+    order = or_(and_(goes_first, ~is_safety), and_(goes_first == is_safety, first.c.id < tasks.c.id))
+    free = (first.c.claim.is_(None), first.c.set_aside.is_(None), first.c.due_at <= now)
+    return select(first.c.id).where(first.c.lock_key == tasks.c.lock_key, *free, order).exists()
+
+
+def _gate(now: datetime, closed: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+    """Tasks of a server that does not answer wait, apart from those that need no answer.
+
+    These are ends of grants that never started, and provisioning that tells the requester (first try) or gives up (too late to start).
+    """
+    if not closed:
+        return ()
+    of_task = requests.c.id == tasks.c.request_id
+    never_started = select(requests.c.id).where(of_task, requests.c.started_at.is_(None)).exists()
+    too_late = select(requests.c.id).where(of_task, requests.c.start_before <= now).exists()
+    gives_up = and_(tasks.c.kind == TaskKind.PROVISION, or_(tasks.c.attempts == 0, too_late))
+    ends_nothing = and_(tasks.c.kind == TaskKind.REVOKE, never_started)
+    return (or_(tasks.c.server.is_(None), tasks.c.server.not_in(list(closed)), gives_up, ends_nothing),)
+
+
+def next_due(
+    tx: Connection, where: ColumnElement[bool], now: datetime, *, closed: Collection[str]
+) -> datetime | None:
+    """The earliest time at which a claim may succeed: of a task that may run now, of a later one, or the end of a lease."""
+    later = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at > now, ~is_taken(tasks.c.lock_key))
+    waits = (or_(tasks.c.server.is_(None), tasks.c.server.not_in(list(closed))),) if closed else ()
+    found = tx.execute(
+        select(
+            select(func.min(tasks.c.due_at)).where(where).scalar_subquery(),
+            select(func.min(tasks.c.due_at)).where(*later, *waits).scalar_subquery(),
+            select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None)).scalar_subquery(),
+        )
+    ).one()
+    return min((due_at for due_at in found if due_at is not None), default=None)
+
+
+# Read and claim.
+
+
+def read_due(
+    tx: Connection, where: ColumnElement[bool], now: datetime, limit: int, *, is_sqlite: bool
+) -> tuple[list[Task], list[SetAside]]:
+    """The first tasks for which ``where`` holds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
+
+    There, the whole lock key is locked, not only its first row: two workers could otherwise take its second and third task, in either
+    order. What another worker has locked is skipped.
+    """
+    order = (tasks.c.priority, tasks.c.attempts > 0, tasks.c.due_at, tasks.c.id)
+    first = select(tasks.c.id, tasks.c.lock_key).where(where).order_by(*order).limit(limit)
+    found = tx.execute(first).all()
+    ids = [row.id for row in found]
+    if ids and not is_sqlite:
+        locked = try_lock_keys(tx, [row.lock_key for row in found])
+        again = select(tasks.c.id).where(tasks.c.id.in_([row.id for row in found if row.lock_key in locked]), where)
+        ids = list(tx.execute(again.order_by(*order).with_for_update(skip_locked=True, of=tasks)).scalars())
+    return _read(tx, ids)
+
+
+def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:
+    """PostgreSQL: keep others from claiming in these lock keys until the end of this transaction. Does not wait; returns those that it got."""
+    numbers = {advisory_lock_key(f"lock key {lock_key}"): lock_key for lock_key in lock_keys}
+    listed = func.unnest(bindparam("numbers", list(numbers), type_=ARRAY(BigInteger))).table_valued("number")
+    rows = tx.execute(select(listed.c.number, func.pg_try_advisory_xact_lock(listed.c.number)))
+    return {numbers[number] for number, is_locked in rows if is_locked}
+
+
+def _read(tx: Connection, ids: Sequence[int]) -> tuple[list[Task], list[SetAside]]:
+    """The tasks with these ids, in this order. One that cannot be read is set aside."""
+    if not ids:
+        return [], []
+    try:
+        rows = {row["id"]: serialization.task(row) for row in tx.execute(_rows(ids)).mappings()}
+        return [rows[task_id] for task_id in ids], []
+    except (ValueError, TypeError, KeyError, LookupError):
+        found, set_aside = list[Task](), list[SetAside]()
+    for task_id in ids:
+        try:
+            found += [serialization.task(row) for row in tx.execute(_rows([task_id])).mappings()]
+        except (ValueError, TypeError, KeyError, LookupError) as error:
+            set_aside.append(_set_aside(tx, task_id, error))
+    return found, set_aside
+
+
+def _rows(ids: Sequence[int]) -> Any:
+    return select(tasks).where(tasks.c.id.in_(ids))
+
+
+def _set_aside(tx: Connection, task_id: int, error: Exception) -> SetAside:
+    reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
+    tx.execute(update(tasks).where(tasks.c.id == task_id).values(set_aside=reason))
+    request_id = tx.execute(select(tasks.c.request_id).where(tasks.c.id == task_id)).scalar_one_or_none()
+    return SetAside(
+        task_id=task_id, request_id=request_id if isinstance(request_id, int) else None, reason=type(error).__name__
+    )
+
+
+def with_room(found: Sequence[Task], room: Callable[[Slot], int]) -> list[Task]:
+    """The tasks for whose slots there is room, in order."""
+    taken, fitting = Counter[Slot](), list[Task]()
+    for task in found:
+        slot = slot_of(task, is_retry=task.attempts > 0)
+        pool = replace(slot, server=None)
+        if taken[slot] < room(slot) and taken[pool] < room(pool):
+            fitting.append(task)
+            taken.update({slot, pool})
+    return fitting
+
+
+def claim_rows(tx: Connection, found: Sequence[Task], worker: str, until: datetime) -> list[Claim]:
+    """Claim these tasks."""
+    made = [
+        Claim(
+            task=replace(task, attempts=task.attempts + 1),
+            number=secrets.randbits(CLAIM_BITS),
+            worker=worker,
+            until=until,
+        )
+        for task in found
+    ]
+    if made:
+        number, attempts = bindparam("number", type_=BigInteger), bindparam("tried", type_=Integer)
+        changed = update(tasks).where(tasks.c.id == bindparam("task_id", type_=BigInteger))
+        values = changed.values(claim=number, attempts=attempts, worker=worker, lease_until=until)
+        tx.execute(
+            values, [{"task_id": c.task.id, "number": c.number, "tried": c.task.attempts} for c in made]
+        )
+    return made
+
+
+def free_expired_leases(tx: Connection, now: datetime) -> None:
+    """Free the tasks whose lease ran out: their workers have stopped."""
+    expired = select(tasks.c.id).where(tasks.c.claim.is_not(None), tasks.c.lease_until <= now)
+    if found := list(tx.execute(expired.with_for_update(skip_locked=True)).scalars()):
+        tx.execute(update(tasks).where(tasks.c.id.in_(found)).values(**FREE))
+
+
+# Present a claim.
+
+
+def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """The conditions on a row of ``tasks`` under which the claim still has its task."""
+    return (tasks.c.id == claim.task.id, tasks.c.claim == claim.number)
+
+
+def require_claim(tx: Connection, claim: Claim, *, now: datetime, for_update: bool = False) -> None:
+    """Raises ClaimLost unless this claim still has its task. ``for_update`` locks the task's row until the commit."""
+    query = select(tasks.c.id).where(*holds(claim), tasks.c.lease_until > now)
+    if tx.execute(query.with_for_update() if for_update else query).first() is None:
+        raise ClaimLost(f"the claim on {claim.task.kind} is lost")
+
+
+def require_one_row(changed: CursorResult[Any]) -> None:
+    """Raises ClaimLost unless exactly one row was changed."""
+    if changed.rowcount != 1:
+        raise ClaimLost("another worker has the task, or it is finished")
