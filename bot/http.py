@@ -68,7 +68,11 @@ class HealthServer:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         try:
-            live, now, tasks = await self._ledger.requests.live_grants(), await self._ledger.now(), await self._ledger.tasks.all()
+            live, now, tasks = (
+                await self._ledger.requests.live_grants(),
+                await self._ledger.now(),
+                await self._ledger.tasks.all(),
+            )
         except LedgerError as error:
             return web.Response(text=f"{error}\n", status=NOT_READY)
         registry = CollectorRegistry()

@@ -121,9 +121,7 @@ class AlertRepository:
 
     async def open(self, *, prefix: str = "") -> tuple[Alert, ...]:
         """The open alerts, or those whose cause starts with ``prefix``; the oldest first."""
-        query = select(alerts).where(
-            alerts.c.resolved_at.is_(None), alerts.c.cause.startswith(prefix, autoescape=True)
-        )
+        query = select(alerts).where(alerts.c.resolved_at.is_(None), alerts.c.cause.startswith(prefix, autoescape=True))
         return await self._database.read_all(query.order_by(alerts.c.id), _alert)
 
     async def messages(self, alert_id: int) -> tuple[AlertMessage, ...]:

@@ -123,9 +123,7 @@ def _gate(now: datetime, closed: Collection[str]) -> tuple[ColumnElement[bool], 
     return (or_(tasks.c.server.is_(None), tasks.c.server.not_in(list(closed)), gives_up, ends_nothing),)
 
 
-def next_due(
-    tx: Connection, where: ColumnElement[bool], now: datetime, *, closed: Collection[str]
-) -> datetime | None:
+def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, closed: Collection[str]) -> datetime | None:
     """The earliest time at which a claim may succeed: of a task that may run now, of a later one, or the end of a lease."""
     later = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at > now, ~is_taken(tasks.c.lock_key))
     waits = (or_(tasks.c.server.is_(None), tasks.c.server.not_in(list(closed))),) if closed else ()
@@ -226,9 +224,7 @@ def claim_rows(tx: Connection, found: Sequence[Task], worker: str, until: dateti
         number, attempts = bindparam("number", type_=BigInteger), bindparam("tried", type_=Integer)
         changed = update(tasks).where(tasks.c.id == bindparam("task_id", type_=BigInteger))
         values = changed.values(claim=number, attempts=attempts, worker=worker, lease_until=until)
-        tx.execute(
-            values, [{"task_id": c.task.id, "number": c.number, "tried": c.task.attempts} for c in made]
-        )
+        tx.execute(values, [{"task_id": c.task.id, "number": c.number, "tried": c.task.attempts} for c in made])
     return made
 
 

@@ -62,9 +62,7 @@ def follow_up(tx: Connection, after: Request, command: Command, now: datetime) -
     """Write what commits with the transition: audit event, messages, and the tasks that it clears and plans."""
     rule = TRANSITIONS[command.transition]
     facts = {**_facts(after, command), **command.facts}
-    append_event(
-        tx, rule.audit, actor=command.actor, request_id=after.id, facts=facts, text=command.text, now=now
-    )
+    append_event(tx, rule.audit, actor=command.actor, request_id=after.id, facts=facts, text=command.text, now=now)
     insert_messages(tx, after, rule.messages)
     clear_tasks(tx, after.id, rule.clears)
     _schedule(tx, after, rule.tasks, now)
@@ -90,9 +88,7 @@ def cascade(tx: Connection, after: Request, command: Command, parent: Request | 
             _schedule(tx, related, one.tasks, now)
 
 
-def _related(
-    tx: Connection, related: Related, request: Request, parent: Request | None
-) -> tuple[Request, ...]:
+def _related(tx: Connection, related: Related, request: Request, parent: Request | None) -> tuple[Request, ...]:
     if related is Related.PARENT:
         return (parent,) if parent is not None else ()
     pending = (requests.c.parent_id == request.id, requests.c.state == State.PENDING)

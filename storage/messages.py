@@ -33,7 +33,9 @@ class MessageRepository:
         """Add a message that is not posted yet."""
         values = {"request_id": request_id, "purpose": purpose, "channel": channel, "ts": None, "version": 0}
         query = insert(messages).values(**values).returning(messages)
-        return await self._database.write(lambda tx: serialization.message(tx.execute(query).mappings().one()), announce=False)
+        return await self._database.write(
+            lambda tx: serialization.message(tx.execute(query).mappings().one()), announce=False
+        )
 
     async def posted(self, message_id: int, *, channel: str, ts: str, version: int) -> None:
         """Note that the message was posted: its channel and ``ts`` in Slack, and the version that it shows."""

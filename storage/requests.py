@@ -89,7 +89,11 @@ class RequestRepository:
         """Grants on this server address whose revocation is due and has not begun, the earliest first."""
 
         def query(tx: Connection) -> tuple[Request, ...]:
-            is_due = (tasks.c.kind == TaskKind.REVOKE, tasks.c.due_at <= self._database.now_in(tx), tasks.c.claim.is_(None))
+            is_due = (
+                tasks.c.kind == TaskKind.REVOKE,
+                tasks.c.due_at <= self._database.now_in(tx),
+                tasks.c.claim.is_(None),
+            )
             begins = requests.c.state.in_([State.APPROVED.value, State.ACTIVE.value])
             joined = select(requests).join(tasks, tasks.c.request_id == requests.c.id)
             rows = joined.where(tasks.c.server == server, *is_due, begins).order_by(tasks.c.due_at).limit(limit)

@@ -294,4 +294,3 @@ def free_task(tx: Connection, claimed: Claim, *, due_at: datetime, error: str | 
     if is_untried:
         values["attempts"] = 0
     require_one_row(tx.execute(update(tasks).where(*holds(claimed)).values(**values)))
-

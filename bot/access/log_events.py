@@ -42,7 +42,9 @@ def request_refused(person: Person, reason: str, *, database: str | None, level:
 
 async def click_refused(context: Context, person: Person, verb: str, request_id: int) -> None:
     """A person may not do ``verb`` (``decide``, ``review`` or ``revoke``). Also written to the audit log."""
-    await context.ledger.audit.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": verb})
+    await context.ledger.audit.record(
+        AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": verb}
+    )
     log.info("click_refused", request=request_id, who=person.name, who_id=person.id, verb=verb)
 
 

@@ -16,6 +16,7 @@ from bot.policy.facts import NO_FACTS, Facts
 from bot.policy.model import EMAIL
 from storage.records import UsageCounts
 
+
 @dataclass(frozen=True, kw_only=True)
 class Handle:
     """A handle that the policy names.

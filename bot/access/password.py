@@ -36,7 +36,10 @@ async def renew(context: Context, person: Person, request: Request) -> None:
         raise TooLate(describe_state(request, await context.ledger.requests.decisions(request.id)))
     await _check_usable(context, request)
     plan = TaskPlan(
-        kind=TaskKind.RENEW_PASSWORD, lock_key=credentials_lock_key(request), due_at=await context.ledger.now(), is_single=True
+        kind=TaskKind.RENEW_PASSWORD,
+        lock_key=credentials_lock_key(request),
+        due_at=await context.ledger.now(),
+        is_single=True,
     )
     await context.ledger.tasks.add(plan, request_id=request.id)
 

@@ -91,7 +91,12 @@ async def _fetch_request(
     async with command_line_context(common.quiet_settings()) as context:
         request = await queries.visible(context, operator(), request_id)
         trouble = await queries.end_trouble(context, request)
-        return request, trouble, await context.ledger.requests.decisions(request_id), await context.ledger.audit.history(request_id)
+        return (
+            request,
+            trouble,
+            await context.ledger.requests.decisions(request_id),
+            await context.ledger.audit.history(request_id),
+        )
 
 
 def _decision_lines(decisions: tuple[Decision, ...]) -> list[str]:

@@ -75,7 +75,9 @@ async def _revoke(
     refused: list[str] = []
     async with command_line_context(common.quiet_settings(to_end=True)) as context:
         if not numbers:
-            numbers = sorted(r.id for r in await context.ledger.requests.live_grants(person_id=person, database=database))
+            numbers = sorted(
+                r.id for r in await context.ledger.requests.live_grants(person_id=person, database=database)
+            )
         begun = []
         for request_id in numbers:
             try:

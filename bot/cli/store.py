@@ -44,7 +44,11 @@ async def _check() -> dict[str, object]:
     try:
         await ledger.open(create=False)
         await ledger.observations.set_cursor("check", int((await ledger.now()).timestamp()))
-        requests, live, tasks = await ledger.requests.find(), await ledger.requests.live_grants(), await ledger.tasks.all()
+        requests, live, tasks = (
+            await ledger.requests.find(),
+            await ledger.requests.live_grants(),
+            await ledger.tasks.all(),
+        )
         return {"ledger": ledger.id, "requests": len(requests), "live": len(live), "tasks": len(tasks)}
     finally:
         await ledger.close()

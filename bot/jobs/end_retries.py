@@ -16,7 +16,9 @@ async def retry_with_alert(context: Context, job: JobContext, request: Request, 
     next_try = await context.ledger.now() + backoff(job.tries)
     if is_alert_due(job.tries) or (job.tries == 1 and isinstance(error, WrongServer | ForeignUser)):
         problem, steps = _problem(request, error), _manual_steps(request, error)
-        await raise_alert(context, request, problem, cause=f"end:{request.id}", tries=job.tries, steps=steps, next_try_at=next_try)
+        await raise_alert(
+            context, request, problem, cause=f"end:{request.id}", tries=job.tries, steps=steps, next_try_at=next_try
+        )
     return Retry(str(error), at=next_try, is_server_down=isinstance(error, ServerDown))
 
 

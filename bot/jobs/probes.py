@@ -119,10 +119,13 @@ class Probes:
 
     async def _alert(self, server: str, watch: _Watch, error: ServerDown) -> None:
         waiting = await self._context.ledger.tasks.due_ends(server)
-        if not waiting and watch.failed < ALERT_AT_PROBE or monotonic() - watch.alerted_at < ALERT_PAUSE_SECONDS:
+        if (not waiting and watch.failed < ALERT_AT_PROBE) or monotonic() - watch.alerted_at < ALERT_PAUSE_SECONDS:
             return
         watch.alerted_at = monotonic()
-        request, ends = watch.request, f"{len(waiting)} ends wait for it." if len(waiting) != 1 else "1 end waits for it."
+        request, ends = (
+            watch.request,
+            f"{len(waiting)} ends wait for it." if len(waiting) != 1 else "1 end waits for it.",
+        )
         await raise_alert(
             self._context,
             None,
@@ -139,7 +142,9 @@ class Probes:
         label = engines.label(target.engine)
         match engines.enforces(target.engine, target.admin_url):
             case Enforced.LOGIN:
-                return f"{label} itself refuses new logins of these users after their end. Open sessions may still work."
+                return (
+                    f"{label} itself refuses new logins of these users after their end. Open sessions may still work."
+                )
             case Enforced.SESSIONS:
                 return f"{label} itself ends logins and sessions of these users after their end."
             case _:

@@ -252,7 +252,9 @@ class Runner:
         what = f"A task{of} in the ledger cannot be read ({task.reason}) and was set aside."
         if planned:
             what += f" The ends of {', '.join(f'#{one}' for one in planned[:5])} were planned again, due now."
-        steps = (f"Look at row {task.task_id} of the table tasks. If #{task.request_id or '…'} waits, request it again.",)
+        steps = (
+            f"Look at row {task.task_id} of the table tasks. If #{task.request_id or '…'} waits, request it again.",
+        )
         await raise_alert(self.context, None, what, cause=f"task:{task.task_id}", steps=steps, is_event=True)
 
     async def _on_claim_lost(self, claim: Claim, error: ClaimLost | NotPossible) -> None:

@@ -105,7 +105,9 @@ async def _check_unanswered(context: Context, config: Config, answered: Iterable
                 None,
                 f"Slack does not say who is in {name}, which the policy names: nobody gets access, or decides, by it.",
                 cause=f"{SILENT}{name}",
-                steps=("See whether the group is there under this name, and by dbaccess doctor whether Slack answers.",),
+                steps=(
+                    "See whether the group is there under this name, and by dbaccess doctor whether Slack answers.",
+                ),
             )
     if addresses:
         more = f" and {len(addresses) - 1} more" if len(addresses) > 1 else ""

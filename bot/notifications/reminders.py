@@ -105,8 +105,4 @@ async def review_overdue(context: Context, job: JobContext) -> None:
 
 async def _reviewers(context: Context, request: Request) -> frozenset[str]:
     config = context.files.config
-    return (
-        authorization.reviewers(config, request, await membership.facts(context, config))
-        if config
-        else frozenset()
-    )
+    return authorization.reviewers(config, request, await membership.facts(context, config)) if config else frozenset()

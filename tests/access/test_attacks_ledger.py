@@ -139,7 +139,7 @@ async def test_clock_jump_during_create_leaves_no_user(environment: AccessEnviro
 
 def copied(environment: AccessEnvironment, to: Path) -> Path:
     """A copy of the ledger file as it is now."""
-    with sqlite3.connect(environment.ledger.path) as source, sqlite3.connect(to) as target:
+    with sqlite3.connect(environment.ledger.database.path) as source, sqlite3.connect(to) as target:
         source.backup(target)
     source.close()
     target.close()
@@ -150,8 +150,8 @@ async def put_back(environment: AccessEnvironment, copy: Path) -> None:
     """Replace the ledger with its copy and start the bot on it."""
     await environment.ledger.close()
     for suffix in ("", "-wal", "-shm"):
-        Path(f"{environment.ledger.path}{suffix}").unlink(missing_ok=True)
-    shutil.copy(copy, environment.ledger.path)
+        Path(f"{environment.ledger.database.path}{suffix}").unlink(missing_ok=True)
+    shutil.copy(copy, environment.ledger.database.path)
     environment.ledger = Ledger(environment.store, clock=environment.clock)
     await environment.ledger.open(create=True)
     environment.context = replace(environment.context, ledger=environment.ledger)
@@ -242,7 +242,7 @@ async def test_removed_lock_file_does_not_allow_a_second_bot(environment: Access
         require(first == "True", "the first one runs")
         with running(environment.store) as second:
             require(second == "False", "a second one does not")
-        Path(f"{environment.ledger.path}.lock").unlink()
+        Path(f"{environment.ledger.database.path}.lock").unlink()
         with running(environment.store) as third:
             assert third != "True"
 
@@ -252,7 +252,7 @@ async def test_hard_link_to_the_ledger_does_not_allow_a_second_bot(
     environment: AccessEnvironment, tmp_path: Path
 ) -> None:
     await environment.ledger.close()  # everything is in the one file now
-    os.link(environment.ledger.path, tmp_path / "other.db")
+    os.link(environment.ledger.database.path, tmp_path / "other.db")
     with running(environment.store) as first:
         require(first == "True", "the first one runs")
         with running(f"sqlite+aiosqlite:///{tmp_path}/other.db") as second:

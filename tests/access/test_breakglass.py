@@ -52,9 +52,9 @@ async def test_break_glass_is_granted_at_once_and_everybody_is_notified(environm
     assert not environment.messenger.on(ADA, CardNotice), "the requester is no reviewer of the own access"
     assert environment.messenger.on(LEAD, GrantedNotice), "people who would have been asked are notified"
     assert any("@ada used break-glass access: #1" in told for told in alerts(environment))
-    assert {e.facts.get("kind") for e in await environment.ledger.audit.history(request.id) if e.facts.get("state")} == {
-        "break-glass"
-    }
+    assert {
+        e.facts.get("kind") for e in await environment.ledger.audit.history(request.id) if e.facts.get("state")
+    } == {"break-glass"}
 
 
 async def test_sign_off_needs_another_person_and_happens_once(environment: AccessEnvironment) -> None:
@@ -229,4 +229,6 @@ async def test_personal_text_is_stored_apart_from_audit_facts(environment: Acces
     """The text can be erased later; the facts stay for ever."""
     await used_break_glass(environment)
     await environment.drain()
-    assert "everything is down" not in str([e.facts for e in await environment.ledger.audit.events_after(0, limit=1000)])
+    assert "everything is down" not in str(
+        [e.facts for e in await environment.ledger.audit.events_after(0, limit=1000)]
+    )

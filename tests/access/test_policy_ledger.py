@@ -106,7 +106,10 @@ async def assert_clicks_count_once(environment: AccessEnvironment, request: Requ
         except AccessError:
             continue
     await environment.drain()
-    after, made = await environment.ledger.requests.get(request.id), await environment.ledger.requests.decisions(request.id)
+    after, made = (
+        await environment.ledger.requests.get(request.id),
+        await environment.ledger.requests.decisions(request.id),
+    )
     people = [d.person_id for d in made if d.verdict is Verdict.APPROVE]
     assert len(people) == len(set(people))
     assert request.requester_id not in people

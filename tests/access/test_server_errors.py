@@ -162,7 +162,10 @@ async def test_a_password_or_expiry_that_is_not_set_raises_one_alert(
     (alert,) = alerts(environment)
     assert "No new password for #1: shop" in alert.what or "was moved, but not on the server: shop" in alert.what
     assert ("KILL 7;" in alert.steps) == isinstance(error, Blocked)
-    waiting = {task.kind for task in await environment.ledger.tasks.all()} & {TaskKind.RENEW_PASSWORD, TaskKind.MOVE_EXPIRY}
+    waiting = {task.kind for task in await environment.ledger.tasks.all()} & {
+        TaskKind.RENEW_PASSWORD,
+        TaskKind.MOVE_EXPIRY,
+    }
     assert not waiting if is_final else waiting
 
 

@@ -160,7 +160,11 @@ async def test_two_stages_need_two_people_under_concurrent_clicks(slack_environm
 
 async def count_grants(slack_environment: SlackEnvironment) -> int:
     return len(
-        [r for r in await slack_environment.environment.ledger.requests.find() if r.state in (State.APPROVED, State.ACTIVE)]
+        [
+            r
+            for r in await slack_environment.environment.ledger.requests.find()
+            if r.state in (State.APPROVED, State.ACTIVE)
+        ]
     )
 
 

@@ -224,7 +224,7 @@ async def test_lost_ledger_is_not_recreated_while_its_users_exist(environment: A
     await environment.granted()
     await environment.ledger.close()
     for suffix in ("", "-wal", "-shm"):
-        Path(f"{environment.ledger.path}{suffix}").unlink(missing_ok=True)
+        Path(f"{environment.ledger.database.path}{suffix}").unlink(missing_ok=True)
     async with running_fake_slack() as slack:
         add_people(slack)
         async with running_app(environment, slack) as life:
@@ -232,5 +232,5 @@ async def test_lost_ledger_is_not_recreated_while_its_users_exist(environment: A
                 if life.done() or slack._sockets:
                     break
                 await asyncio.sleep(0.05)
-            assert not environment.ledger.path.exists()
+            assert not environment.ledger.database.path.exists()
             assert life.done(), "the bot does not start"

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from sqlalchemy import delete, update
 
+from storage.claims import Claim
 from storage.ledger import Ledger, random_key
 from storage.pools import UNKNOWN, Slot
 from storage.records import TaskKind
 from storage.schema import requests, tasks
-from storage.claims import Claim
 from tests.unit.ledgers import LEASE, START, TurnableClock, draft
 from tests.unit.test_ledger_tasks import SECOND, add, claimed, plan
 

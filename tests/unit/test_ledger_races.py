@@ -227,7 +227,9 @@ async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
         await follow_up(*arguments)
 
     monkeypatch.setattr(interpreter, "follow_up", slowly)
-    advancing = asyncio.create_task(ledger.requests.advance(request.id, command_for(Transition.START, request), claim=claim))
+    advancing = asyncio.create_task(
+        ledger.requests.advance(request.id, command_for(Transition.START, request), claim=claim)
+    )
     await within.wait()
     clock.turn(LEASE)
     other = asyncio.create_task(replica.claim("other", LEASE))

@@ -10,11 +10,11 @@ from itertools import pairwise
 
 import pytest
 
+from storage.claims import Claim
 from storage.commands import RevokeGrant
 from storage.errors import ClaimLost
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
-from storage.claims import Claim
 from storage.transitions import TaskPlan, Transition
 from tests.unit.ledgers import LEASE, START, TurnableClock, bring, command_for
 

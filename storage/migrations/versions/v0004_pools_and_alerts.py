@@ -1,6 +1,7 @@
 """Tasks know their pool, alerts have a life, and the values of ``meta`` get tables of their own."""
 
 import json
+from datetime import datetime
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,7 +29,30 @@ def upgrade() -> None:
         batch.add_column(sa.Column("channel", sa.String(64)))
         batch.add_column(sa.Column("ts", sa.String(32)))
     _create_alerts()
+    _convert_alert_tasks()
     _create_observations()
+
+
+def _convert_alert_tasks() -> None:
+    """Alerts that are not sent yet become alerts of their own. They are over from the beginning: nobody would resolve them."""
+    connection = op.get_bind()
+    alerts = sa.table(
+        "alerts",
+        sa.column("steps", sa.JSON()),
+        *(sa.column(name, UTCDateTime()) for name in ("since", "updated_at", "resolved_at")),
+        *map(sa.column, ("id", "cause", "request_id", "what", "tries", "version")),
+    )
+    tasks = sa.table("tasks", sa.column("payload", sa.JSON()), *map(sa.column, ("id", "kind", "lock_key", "pool")))
+    waiting = connection.execute(sa.select(tasks.c.id, tasks.c.payload).where(tasks.c.kind == "alert")).all()
+    for number, (task_id, payload) in enumerate(waiting, 1):
+        since = datetime.fromisoformat(payload["since"])
+        values = {"what": payload["what"], "steps": payload.get("steps", []), "tries": payload.get("tries", 0)}
+        times = {"since": since, "updated_at": since, "resolved_at": since}
+        connection.execute(
+            sa.insert(alerts).values(id=number, cause=f"earlier:{task_id}", version=1, **values, **times)
+        )
+        change = {"payload": {"alert": number}, "lock_key": f"message:alert:{number}", "pool": "alerts"}
+        connection.execute(sa.update(tasks).where(tasks.c.id == task_id).values(**change))
 
 
 def _extend_tasks() -> None:
@@ -49,18 +73,22 @@ def _extend_tasks() -> None:
         connection.execute(change, {"priority": priority, "kinds": list(kinds)})
     server = "(SELECT server FROM requests WHERE requests.id = tasks.request_id)"
     place = sa.text(
-        f"UPDATE tasks SET server = {server}, pool = coalesce((SELECT coalesce(identity, server) FROM requests"  # noqa: S608 - constants
+        f"UPDATE tasks SET server = {server}, pool = coalesce((SELECT coalesce(identity, server) FROM requests"
         " WHERE requests.id = tasks.request_id), 'unknown server') WHERE kind IN :kinds"
     ).bindparams(sa.bindparam("kinds", expanding=True))
     connection.execute(place, {"kinds": list(ON_SERVER)})
-    credentials = sa.text("UPDATE tasks SET lock_key = 'slack:' || request_id || ':credentials' WHERE kind IN :kinds")
+    credentials = sa.text(
+        "UPDATE tasks SET lock_key = 'slack\\:' || request_id || '\\:credentials' WHERE kind IN :kinds"
+    )
     connection.execute(
         credentials.bindparams(sa.bindparam("kinds", expanding=True)),
         {"kinds": ["provision", "password", "close_credentials"]},
     )
-    connection.execute(sa.text("UPDATE tasks SET lock_key = 'user:' || substr(lock_key, 4) WHERE lock_key LIKE 'db:%'"))
     connection.execute(
-        sa.text("UPDATE tasks SET lock_key = 'message:' || substr(lock_key, 7) WHERE lock_key LIKE 'slack:%'")
+        sa.text("UPDATE tasks SET lock_key = 'user\\:' || substr(lock_key, 4) WHERE lock_key LIKE 'db\\:%'")
+    )
+    connection.execute(
+        sa.text("UPDATE tasks SET lock_key = 'message\\:' || substr(lock_key, 7) WHERE lock_key LIKE 'slack\\:%'")
     )
 
 
@@ -69,9 +97,7 @@ def _extend_requests() -> None:
     op.create_index(
         "ix_requests_server_identity", "requests", ["server", "id"], sqlite_where=KNOWN, postgresql_where=KNOWN
     )
-    op.create_index(
-        "ix_requests_parent_id", "requests", ["parent_id"], sqlite_where=EXTENDS, postgresql_where=EXTENDS
-    )
+    op.create_index("ix_requests_parent_id", "requests", ["parent_id"], sqlite_where=EXTENDS, postgresql_where=EXTENDS)
 
 
 def _create_alerts() -> None:
@@ -93,9 +119,7 @@ def _create_alerts() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_alerts_request_id", "alerts", ["request_id"])
-    op.create_index(
-        "uq_alerts_open_cause", "alerts", ["cause"], unique=True, sqlite_where=OPEN, postgresql_where=OPEN
-    )
+    op.create_index("uq_alerts_open_cause", "alerts", ["cause"], unique=True, sqlite_where=OPEN, postgresql_where=OPEN)
     op.create_table(
         "alert_messages",
         sa.Column("alert_id", Id, sa.ForeignKey("alerts.id", name="fk_alert_messages_alert_id"), primary_key=True),
@@ -123,7 +147,10 @@ def _create_observations() -> None:
         sa.Column("value", sa.BigInteger(), nullable=False),
     )
     connection = op.get_bind()
-    found: dict[str, str] = dict(connection.execute(sa.text("SELECT name, value FROM meta WHERE name <> 'ledger'")).tuples().all())
+    found: dict[str, str] = {
+        row.name: row.value
+        for row in connection.execute(sa.text("SELECT name, value FROM meta WHERE name <> 'ledger'"))
+    }
     rows = [{"name": n.removeprefix("seen:group:"), "members": json.loads(v)} for n, v in _with(found, "seen:group:")]
     pins = [{"handle": n.removeprefix("seen:pin:"), "group_id": v} for n, v in _with(found, "seen:pin:")]
     read = [
