@@ -141,7 +141,7 @@ def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, close
 
 
 def read_due(
-    tx: Connection, where: ColumnElement[bool], now: datetime, limit: int, *, is_sqlite: bool
+    tx: Connection, where: ColumnElement[bool], limit: int, *, is_sqlite: bool
 ) -> tuple[list[Task], list[SetAside]]:
     """The first tasks for which ``where`` holds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
 
