@@ -79,7 +79,13 @@ class DueTasks:
 
 def slot_of(task: Task, *, is_retry: bool) -> Slot:
     """The slot of a task."""
-    return Slot(pool=task.pool, server=task.server, priority=Priority(task.priority), is_retry=is_retry)
+    return Slot(
+        pool=task.pool,
+        server=task.server,
+        priority=Priority(task.priority),
+        is_retry=is_retry,
+        is_blocked=task.blocked_at is not None and not is_retry,
+    )
 
 
 # Which tasks may run.

@@ -16,12 +16,16 @@ from storage.schema import requests, tasks
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place in a runner: in a pool, and there for one address of the server (None: for any). ``is_retry``: the task was tried before."""
+    """A place in a runner: in a pool, and there for one address of the server (None: for any).
+
+    ``is_retry``: the task was tried before. ``is_blocked``: it is the first try of an end whose user was blocked together with others.
+    """
 
     pool: str
     server: str | None = None
     priority: Priority
     is_retry: bool
+    is_blocked: bool = False
 
 
 SLACK = "slack"
@@ -72,5 +76,7 @@ def pool_of_request(request_id: int | None) -> ColumnElement[str]:
 def is_of(slot: Slot) -> ColumnElement[bool]:
     """Whether the task takes a slot of this kind."""
     tried = tasks.c.attempts > 0 if slot.is_retry else tasks.c.attempts == 0
+    if not slot.is_retry and slot.priority is Priority.SAFETY:
+        tried = and_(tried, tasks.c.blocked_at.is_not(None) if slot.is_blocked else tasks.c.blocked_at.is_(None))
     where = tasks.c.pool == slot.pool if slot.server is None else tasks.c.server == slot.server
     return and_(where, tasks.c.priority == int(slot.priority), tried)
