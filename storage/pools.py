@@ -60,12 +60,12 @@ def priority_of(kind: TaskKind) -> Priority:
     return PRIORITIES.get(kind, Priority.DECISION)
 
 
-def server_of_request(request_id: int | None) -> ScalarSelect[str]:
+def server_of_request(request_id: ColumnElement[int]) -> ScalarSelect[str]:
     """The address of the server of a request; SQL NULL before its approval."""
     return select(requests.c.server).where(requests.c.id == request_id).scalar_subquery()
 
 
-def pool_of_request(request_id: int | None) -> ColumnElement[str]:
+def pool_of_request(request_id: ColumnElement[int]) -> ColumnElement[str]:
     """The pool of the server of a request: by the newest identity that START read at this address, else by the address."""
     newest = requests.alias()
     engine_and_identity = (newest.c.server == server_of_request(request_id), newest.c.identity.is_not(None))

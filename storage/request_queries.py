@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
 
 from storage import serialization
 from storage.errors import NoSuchRequest
@@ -13,6 +13,10 @@ from storage.records import LIVE, Decision, Draft, Request, RequestKind, State, 
 from storage.schema import decisions, requests
 
 DAY = timedelta(hours=24)
+
+# Statements of every transition are built once: building one costs more than running it.
+ONE_REQUEST = select(requests).where(requests.c.id == bindparam("request_id"))
+DECISIONS = select(decisions).where(decisions.c.request_id == bindparam("request_id")).order_by(decisions.c.id)
 
 
 def requests_of(person_id: str | None, database: str | None) -> Select[Any]:
@@ -24,8 +28,8 @@ def requests_of(person_id: str | None, database: str | None) -> Select[Any]:
 
 def load_request(tx: Connection, request_id: int, *, for_update: bool = False) -> Request:
     """One request inside a transaction. ``for_update`` locks its row until the commit. Raises NoSuchRequest."""
-    query = select(requests).where(requests.c.id == request_id)
-    found = (tx.execute(query.with_for_update() if for_update else query)).mappings().first()
+    query = ONE_REQUEST.with_for_update() if for_update and tx.dialect.name != "sqlite" else ONE_REQUEST
+    found = tx.execute(query, {"request_id": request_id}).mappings().first()
     if found is None:
         raise NoSuchRequest(request_id)
     return serialization.request(found)
@@ -33,8 +37,7 @@ def load_request(tx: Connection, request_id: int, *, for_update: bool = False) -
 
 def load_decisions(tx: Connection, request_id: int) -> tuple[Decision, ...]:
     """The decisions on a request inside a transaction, the oldest first."""
-    query = select(decisions).where(decisions.c.request_id == request_id).order_by(decisions.c.id)
-    return tuple(serialization.decision(row) for row in (tx.execute(query)).mappings())
+    return tuple(serialization.decision(row) for row in tx.execute(DECISIONS, {"request_id": request_id}).mappings())
 
 
 def pending_duplicate(tx: Connection, draft: Draft) -> Request | None:

@@ -24,7 +24,7 @@ from storage.lifecycle import TRANSITIONS
 from storage.lockdowns import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
 from storage.request_queries import count_usage, load_decisions, load_request, pending_duplicate, requests_of
-from storage.schema import requests, tasks
+from storage.schema import decisions, requests, tasks
 from storage.serialization import terms_json
 from storage.task_queue import finish_task
 from storage.transitions import GuardInput, Obstacle, Transition
@@ -80,6 +80,14 @@ class RequestRepository:
     async def decisions(self, request_id: int) -> tuple[Decision, ...]:
         """The decisions on a request, the oldest first."""
         return await self._database.read(lambda tx: load_decisions(tx, request_id))
+
+    async def decisions_of(self, request_ids: Collection[int]) -> dict[int, tuple[Decision, ...]]:
+        """The decisions on several requests, the oldest first. A request without a decision is left out."""
+        query = select(decisions).where(decisions.c.request_id.in_(list(request_ids))).order_by(decisions.c.id)
+        found = dict[int, tuple[Decision, ...]]()
+        for one in await self._database.read_all(query, serialization.decision):
+            found[one.request_id] = (*found.get(one.request_id, ()), one)
+        return found
 
     async def with_decisions(self, request_id: int) -> tuple[Request, tuple[Decision, ...]]:
         """A request and the decisions on it, as one consistent state. Raises NoSuchRequest."""
