@@ -132,8 +132,7 @@ class RequestRepository:
                 return pending, False
             if not is_allowed(count_usage(tx, draft.requester_id, draft.database, now)):
                 raise LimitReached
-            request_id = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))
-            after = load_request(tx, request_id)
+            after = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))
             command = SubmitRequest(actor=actor or draft.requester_id, text=draft.reason)
             interpreter.follow_up(tx, after, command, now)
             return after, True
@@ -210,7 +209,10 @@ class RequestRepository:
         return after
 
 
-def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: datetime | None) -> int:
+INSERT = insert(requests).returning(requests)
+
+
+def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: datetime | None) -> Request:
     """``latest`` is the latest time until which the request may wait for a decision."""
     values: dict[str, Any] = {name: value for name, value in asdict(draft).items() if name != "terms"}
     lapses_at = now + draft.terms.request_ttl
@@ -225,7 +227,7 @@ def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: date
         "requested_at": now,
         "lapses_at": lapses_at if latest is None else min(lapses_at, latest),
     }
-    return int((tx.execute(insert(requests).values(**values).returning(requests.c.id))).scalar_one())
+    return serialization.request(tx.execute(INSERT, values).mappings().one())
 
 
 # Extensions: the row of the grant is always locked before that of the extension, so that two transitions cannot deadlock.
