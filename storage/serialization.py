@@ -149,6 +149,8 @@ def message(row: RowMapping) -> Message:
 def task(row: RowMapping) -> Task:
     """A row of ``tasks``, without its claim."""
     parts = {column.name: row[column.name] for column in tasks.c if column.name not in CLAIM_COLUMNS}
+    if not isinstance(parts["payload"], Mapping):
+        raise ValueError("the payload is no object")  # noqa: TRY004 - the row is wrong, not the caller
     return Task(**{**parts, "kind": TaskKind(parts["kind"])})
 
 

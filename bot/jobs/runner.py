@@ -100,10 +100,15 @@ class Runner:
     async def drain(self) -> int:
         """Run all tasks that are due now, and the tasks that follow from them, one after the other. Returns how many ran."""
         count = 0
-        while (claim := await self.tasks.claim(self.worker, self.lease)) is not None:
-            await self._run_task(claim)
-            count += 1
-        return count
+        while True:
+            due = await self.tasks.claim_due(self.worker, self.lease, limit=1)
+            for unreadable in due.set_aside:
+                await self._on_set_aside(unreadable)
+            for claim in due.claims:
+                await self._run_task(claim)
+                count += 1
+            if not due.claims and not due.set_aside:
+                return count
 
     def _start(self, claim: Claim) -> None:
         self.places.take(claim.slot)
