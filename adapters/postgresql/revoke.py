@@ -24,7 +24,7 @@ from adapters.postgresql.level.grants import roles_of
 from adapters.postgresql.level.managed_roles import drop_unused_of_level
 from adapters.postgresql.locks import any_holder, run_unblocked
 from adapters.postgresql.prepared import note_left_transactions, roll_back
-from adapters.postgresql.roles import become_member, members_of_members, memberships, revoke_memberships
+from adapters.postgresql.roles import BLOCK_LOGIN, become_member, members_of_members, memberships, revoke_memberships
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -82,7 +82,7 @@ def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
     Raises ForeignUser, ServerDown (try again), Blocked (names the holder of the lock) and Rejected (names a remedy).
     """
     report = RevocationReport()
-    with session_for_end(server, username) as connection:
+    with session_for_end(server, [username]) as connection:
         _refuse_standby(connection, username)
         if server.target.replicas:
             standbys.commit_synchronously(connection)
@@ -238,7 +238,7 @@ def block_login(connection: PostgreSQLConnection, username: str, oid: int, repor
     """Block the login. It commits before the sessions are counted, so that no new one appears. Present sessions may hold the lock."""
     report.sessions |= terminate(connection, oid)
     try:
-        run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'", username)
+        run(connection, BLOCK_LOGIN, username)
     except psycopg.errors.InsufficientPrivilege as error:
         message = error.diag.message_primary
         remedy = f"GRANT {quoted(username)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"

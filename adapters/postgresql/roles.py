@@ -45,7 +45,7 @@ WITH RECURSIVE reached(oid, is_admin) AS (
 SELECT r.rolname, CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolcreaterole THEN 'CREATEROLE' WHEN r.rolreplication THEN 'REPLICATION' END,
   r.rolcanlogin, reached.is_admin FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY r.oid
 """
-
+BLOCK_LOGIN: LiteralString = "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'"
 
 EDGES = """
 SELECT r.rolname, u.rolname, g.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member

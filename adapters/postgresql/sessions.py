@@ -23,6 +23,8 @@ SESSIONS_WITHIN = 8.0
 NAMED_AT_MOST = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two attempts to end the sessions."""
+LATE_LOGIN_SECONDS = 0.05
+"""A login that succeeded just before it was blocked is listed with a delay. No session is left when two readings, this far apart in seconds, list none."""
 
 ORPHANS = (
     "SELECT pid FROM pg_stat_activity a WHERE usesysid IS NOT NULL"

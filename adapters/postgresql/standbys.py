@@ -26,6 +26,7 @@ from adapters.postgresql.errors import fatal, fatal_error, ok, warning
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
+    LATE_LOGIN_SECONDS,
     LONGEST_PAUSE,
     SESSIONS_WITHIN,
     SessionKey,
@@ -43,8 +44,6 @@ ATTACHED = (
     " (SELECT 1 FROM pg_replication_slots l WHERE l.active_pid = s.pid AND l.slot_type = 'logical')"
 )
 """The number of attached standbys. A logical subscriber is no standby: it has none of this server's users."""
-LATE_LOGIN_SECONDS = 0.05
-"""A login that succeeded just before it was blocked is listed with a delay. No session is left when two readings, this far apart in seconds, list none."""
 
 
 class Standby(PostgreSQLServer):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -24,10 +24,12 @@ from adapters.postgresql.left_behind import drop_or_rename
 from adapters.postgresql.level.grants import Privilege, expand_grants, level_database, managed_role, not_grantable
 from adapters.postgresql.locks import no_holder, run_unblocked
 from adapters.postgresql.roles import become_member, danger_of_role, members, memberships
-from adapters.postgresql.statements import column, exists, quoted, quoted_acting_role, run, value
+from adapters.postgresql.statements import bounded, column, exists, quoted, quoted_acting_role, run, value
 
 MANAGED_ROLE_PREFIX = "dbaccess_"
 MANAGED_ROLE_MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) level=.*", re.DOTALL)
+REFRESH_SECONDS = 5.0
+"""Seconds of all tries to make one role equal to its level while others change the same rows."""
 PAUSE_SECONDS = (0.01, 0.2)
 """The shortest and the longest pause after another bot changed the same rows. Each is chosen by chance, so that two bots do not meet again."""
 
@@ -90,6 +92,53 @@ def _make_equal(connection: PostgreSQLConnection, level: Level, role: str) -> No
             connection.execute(sql.SQL("GRANT {} TO {}").format(missing.clause(), sql.Identifier(role)))
         _allow_connect(connection, role)
         _require_equal(connection, role, wanted)
+
+
+# New tables and changed privileges, for live users.
+
+
+def refresh(server: PostgreSQLServer, levels: Sequence[Level]) -> list[str]:
+    """Make the managed roles that users have equal to their levels again. Returns a sentence for each role that was changed or could not be.
+
+    A role that is equal is only read. An error on one level is a sentence and does not stop the others.
+    """
+    by_role = {role: level for level in levels if (role := managed_role(server.target, level)) is not None}
+    if not by_role:
+        return []
+    sentences = list[str]()
+    with server.session() as connection:
+        for role, level in by_role.items():
+            try:
+                if members(connection, role) and (changed := _refreshed(server, connection, level, role)):
+                    sentences.append(f"The managed role of the level {level.name} has now {changed}.")
+            except (psycopg.Error, AdapterError) as error:
+                if connection.broken:
+                    raise
+                reason = str(error) if isinstance(error, AdapterError) else error.diag.message_primary
+                sentences.append(f"The managed role of the level {level.name} was not made equal to it: {reason}")
+    return sentences
+
+
+def _refreshed(server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, role: str) -> str:
+    """Make the role equal to its level. Returns what it got and lost, or an empty text where it was equal."""
+    before, wanted = _given_and_wanted(server, level, role)
+    if before == wanted:
+        return ""
+    _refuse_foreign_role(connection, role)
+
+    def once() -> None:
+        with connection.transaction():
+            lock(connection, role)
+            make_equal(server, level, role)
+
+    with_retries(once, until=time.monotonic() + REFRESH_SECONDS)
+    parts = {"": wanted - before, "no longer ": before - wanted}
+    return " and ".join(word + bounded(sorted(map(str, found))) for word, found in parts.items() if found)
+
+
+def _given_and_wanted(server: PostgreSQLServer, level: Level, role: str) -> tuple[set[Privilege], set[Privilege]]:
+    with server.session(level_database(server, level)) as connection:
+        return granted_privileges(connection, role), expand_grants(connection, level.grants)
 
 
 def _refuse_foreign_role(connection: PostgreSQLConnection, role: str) -> None:
