@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import LiteralString
+from typing import LiteralString, TypeAlias
 
 import psycopg
 
@@ -16,10 +17,12 @@ from adapters.postgresql.statements import (
     quoted,
     quoted_acting_role,
     run,
-    run_raw,
+    run_in_one_trip,
     value,
 )
 
+Edge: TypeAlias = tuple[str, str, str | None]
+"""A membership: the role, its member, and who granted it. The grantor is None where it was dropped."""
 SETS_MEMBERSHIP_OPTIONS = 16
 """The first version where a membership has the options INHERIT and SET."""
 LEFT_PREFIX = "dbaccess_left_"
@@ -120,24 +123,36 @@ def leave_role(connection: PostgreSQLConnection, role: str) -> None:
         run(connection, "REVOKE {} FROM {}", role, connection.acting_role)
 
 
-def revoke_memberships(connection: PostgreSQLConnection, username: str) -> list[str]:
+def revoke_memberships(
+    connection: PostgreSQLConnection, username: str, known: Sequence[Edge] | None = None
+) -> list[str]:
     """Revoke the user's roles, and the user's role from its members. Returns the statements that the bot was not allowed to run or that had to wait.
+
+    ``known`` are the memberships, where the caller has just read them.
 
     Live sessions lose these rights at once, also while the user's row in ``pg_authid`` is locked. Who may give one of these roles to others
     can hold a lock on it with an open GRANT.
     """
-    edges = connection.execute(EDGES, {"name": username}).fetchall()
+    edges = known if known is not None else connection.execute(EDGES, {"name": username}).fetchall()
+    if not edges:
+        return []
+    statements = [_revocation(connection, *edge) for edge in edges]
+    with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
+        run_in_one_trip(connection, *statements, wait=LOCK_SECONDS)
+        return []
     refused = list[str]()
-    for role, member, grantor in edges:
-        by = f" GRANTED BY {quoted(grantor)}" if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
-        statement = f"REVOKE {quoted(role)} FROM {quoted(member)}{by} CASCADE"
+    for statement in statements:
         try:
-            with connection.transaction():
-                run(connection, "SET LOCAL lock_timeout = {wait}", wait=int(LOCK_SECONDS * 1000))
-                run_raw(connection, statement)
+            run_in_one_trip(connection, statement, wait=LOCK_SECONDS)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
             refused.append(f"{statement};")
     return refused
+
+
+def _revocation(connection: PostgreSQLConnection, role: str, member: str, grantor: str | None) -> str:
+    knows_grantors = major_version(connection) >= SETS_MEMBERSHIP_OPTIONS
+    by = f" GRANTED BY {quoted(grantor)}" if knows_grantors and grantor is not None else ""
+    return f"REVOKE {quoted(role)} FROM {quoted(member)}{by} CASCADE"
 
 
 def may_grant(connection: PostgreSQLConnection, role: str) -> bool:

@@ -75,6 +75,12 @@ def find(
     if row is None:
         return None
     oid, comment, has_admin_attributes = row
+    require_own(target, username, comment, for_removal=for_removal)
+    return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
+
+
+def require_own(target: Target, username: str, comment: str | None, *, for_removal: bool) -> None:
+    """Raises ForeignUser where the name or the comment of an existing user says that it is not of this ledger. See ``find``."""
     mark = MARK.fullmatch(comment or "")
     if not username_pattern(target.prefix).fullmatch(username):
         raise ForeignUser(username, "its name is not one that dbaccess makes")
@@ -82,16 +88,6 @@ def find(
         raise ForeignUser(username, "it has no mark")
     if mark is not None and mark[1] != target.ledger:
         raise ForeignUser(username, "its mark names another ledger")
-    return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
-
-
-def request_of(connection: PostgreSQLConnection, target: Target, username: str) -> int:
-    """The number of the user's request, from its mark, or from its name where the mark is lost."""
-    comment = value(
-        connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (username,)
-    )
-    mark = MARK.fullmatch(comment or "")
-    return int(mark[2] if mark is not None else username.removeprefix(target.prefix).split("_")[0])
 
 
 def create(server: PostgreSQLServer, spec: UserSpec) -> None:
