@@ -193,8 +193,8 @@ _held: dict[str, HeldConnection] = {}
 _guard = threading.Lock()
 
 
-def _key(server: PostgreSQLServer) -> str:
-    """By login and address, as a digest, because the password is a part: two targets with the same admin URL share one held connection."""
+def server_key(server: PostgreSQLServer) -> str:
+    """A key for what this process shares for one server: by login and address, as a digest, because the password is a part: two targets with the same admin URL share one held connection."""
     parts = [f"{name}={server.conninfo[name]}" for name in sorted(server.conninfo)]
     return hashlib.sha256("\n".join([*parts, str(server.target.admin_role)]).encode()).hexdigest()
 
@@ -202,13 +202,13 @@ def _key(server: PostgreSQLServer) -> str:
 def ensure(server: PostgreSQLServer) -> None:
     """Hold a connection to this server from now on."""
     with _guard:
-        held = _held.setdefault(_key(server), HeldConnection(server))
+        held = _held.setdefault(server_key(server), HeldConnection(server))
     held.ensure()
 
 
 def is_held(server: PostgreSQLServer) -> bool:
     """Whether a connection with its locks is held now."""
-    held = _held.get(_key(server))
+    held = _held.get(server_key(server))
     return held is not None and held.has_locks
 
 
@@ -241,7 +241,7 @@ def _free_a_way(
     server: PostgreSQLServer, usernames: Sequence[str], stack: ExitStack, error: AdapterError
 ) -> PostgreSQLConnection:
     """A new connection after the held one ended sessions, or the held one itself. Raises ``error`` where none is held."""
-    held = _held.get(_key(server))
+    held = _held.get(server_key(server))
     if held is None:
         raise error
     with ExitStack() as borrowing:

@@ -12,7 +12,6 @@ from adapters.base import Rejected
 from adapters.postgresql.connection import PostgreSQLConnection
 from adapters.postgresql.statements import (
     column,
-    exists,
     major_version,
     quoted,
     quoted_acting_role,
@@ -76,9 +75,7 @@ def become_member(connection: PostgreSQLConnection, role: str) -> None:
 
     Raises Rejected where the bot may not.
     """
-    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-        return
-    if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:
+    if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:  # a superuser has every role
         is_member = value(connection, "SELECT pg_has_role(%s, 'USAGE') AND pg_has_role(%s, 'SET')", (role, role))
         statement: LiteralString = "GRANT {} TO {} WITH INHERIT TRUE, SET TRUE"
     else:
@@ -174,7 +171,11 @@ def may_grant(connection: PostgreSQLConnection, role: str) -> bool:
 
 def danger_of_role(connection: PostgreSQLConnection, role: str) -> str | None:
     """The reason why the role may never be given to a temporary user, or None. All roles that it can reach by SET ROLE count."""
-    for name, attribute, can_log_in, is_admin in connection.execute(REACHABLE_ROLES, (role,)).fetchall():
+    return _danger(role, connection.execute(REACHABLE_ROLES, (role,)).fetchall())
+
+
+def _danger(role: str, reachable: Sequence[tuple[str, str | None, bool, bool]]) -> str | None:
+    for name, attribute, can_log_in, is_admin in reachable:
         via = "" if name == role else f" (as a member of {name})"
         if attribute:
             return f"the role {role} has {attribute}{via}: a user with this role can outlive the grant"
@@ -191,11 +192,12 @@ def danger_of_role(connection: PostgreSQLConnection, role: str) -> str | None:
 
 def refuse_dangerous(connection: PostgreSQLConnection, role: str) -> None:
     """Raises Rejected for a role that does not exist or must not be given."""
-    if not exists(connection, role):
+    reachable = connection.execute(REACHABLE_ROLES, (role,)).fetchall()
+    if not reachable:
         raise Rejected(
             f"the role {role} does not exist",
             remedy=f"CREATE ROLE {quoted(role)} NOLOGIN; and grant it what the level promises",
         )
-    danger = danger_of_role(connection, role)
+    danger = _danger(role, reachable)
     if danger is not None:
         raise Rejected(danger, remedy="name a role without these in databases.yml")
