@@ -127,8 +127,8 @@ def _sentences(user: UserFacts, level: Level, expected: frozenset[Membership]) -
     if user.connection_limit != CONNECTION_LIMIT:
         yield f"Its connection limit is {user.connection_limit} instead of {CONNECTION_LIMIT}."
     if extra := sorted(map(str, user.memberships - expected)):
-        yield f"It is a member of roles that its level does not give: {bounded(extra)}."
-    if missing := sorted(map(str, expected - user.memberships)):
+        yield f"It has memberships that its level does not give: {bounded(extra)}."
+    if missing := sorted({m.role for m in expected} - {m.role for m in user.memberships}):
         yield f"It is not a member of roles that its level gives: {bounded(missing)}."
     if user.members:
         yield f"These roles can act as this user: {bounded(sorted(user.members))}."
