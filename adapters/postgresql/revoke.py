@@ -25,7 +25,7 @@ from adapters.postgresql.level.grants import managed_role, roles_of
 from adapters.postgresql.level.managed_roles import drop_unused_of_level
 from adapters.postgresql.locks import any_holder, run_unblocked
 from adapters.postgresql.prepared import note_left_transactions, roll_back
-from adapters.postgresql.roles import BLOCK_LOGIN, become_member, revoke_memberships
+from adapters.postgresql.roles import BLOCK_LOGIN, become_member, note_remaining_memberships, revoke_memberships
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -37,7 +37,7 @@ from adapters.postgresql.sessions import (
     terminate,
     unresponsive,
 )
-from adapters.postgresql.statements import bounded, quoted, quoted_acting_role, run, run_in_one_trip
+from adapters.postgresql.statements import quoted, quoted_acting_role, run, run_in_one_trip
 from adapters.postgresql.triggers import disarm_triggers
 from adapters.postgresql.users import FoundRole
 
@@ -100,9 +100,7 @@ def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
             except psycopg.errors.UndefinedObject:
                 raise ServerDown(f"somebody else is ending {username} at this moment", is_ambiguous=True) from None
             if managed_role(server.target, level) is not None:
-                end_sessions(
-                    connection, user.oid, report
-                )  # before anything else that can fail: without its role it is not found again
+                end_sessions(connection, user.oid, report)  # a later step may fail, and the next run has no oid
         report.notes += drop_unused_of_level(server, connection, level)
         return _removal(server, connection, username, before.found, report)
 
@@ -169,7 +167,7 @@ def _end_with_remains(
     revoke_memberships(connection, user.username)
     report.notes += disarm_triggers(server, connection, user.oid)
     report.left_behind = drop_or_rename(server, connection, user.username, user.oid, request_id=user.request_id)
-    report.notes += _remaining_memberships(connection, report.left_behind.owner)
+    report.notes += note_remaining_memberships(connection, report.left_behind.owner)
 
 
 def _end_all_sessions(connection: PostgreSQLConnection, oid: int, report: RevocationReport) -> None:
@@ -212,16 +210,6 @@ def _release_locks(
         except (psycopg.Error, AdapterError):
             if connection.broken:
                 raise
-
-
-def _remaining_memberships(connection: PostgreSQLConnection, left: str | None) -> list[str]:
-    """A note on the memberships of the left role that the bot could not revoke. A dropped role has none."""
-    refused = revoke_memberships(connection, left) if left is not None else []
-    if not refused:
-        return []
-    return [
-        f"Memberships of {left} that could not be revoked yet, for lack of a right or because of a lock: {bounded(refused)}"
-    ]
 
 
 def _block(

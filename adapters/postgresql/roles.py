@@ -11,6 +11,7 @@ import psycopg
 from adapters.base import Rejected
 from adapters.postgresql.connection import PostgreSQLConnection
 from adapters.postgresql.statements import (
+    bounded,
     column,
     major_version,
     quoted,
@@ -150,6 +151,16 @@ def _revocation(connection: PostgreSQLConnection, role: str, member: str, granto
     knows_grantors = major_version(connection) >= SETS_MEMBERSHIP_OPTIONS
     by = f" GRANTED BY {quoted(grantor)}" if knows_grantors and grantor is not None else ""
     return f"REVOKE {quoted(role)} FROM {quoted(member)}{by} CASCADE"
+
+
+def note_remaining_memberships(connection: PostgreSQLConnection, left: str | None) -> list[str]:
+    """A note on the memberships of the left role that the bot could not revoke. A dropped role has none."""
+    refused = revoke_memberships(connection, left) if left is not None else []
+    if not refused:
+        return []
+    return [
+        f"Memberships of {left} that could not be revoked yet, for lack of a right or because of a lock: {bounded(refused)}"
+    ]
 
 
 def may_grant(connection: PostgreSQLConnection, role: str) -> bool:
