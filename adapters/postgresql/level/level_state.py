@@ -16,7 +16,7 @@ from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServe
 from adapters.postgresql.held import server_key
 from adapters.postgresql.level.grants import level_database, roles_of
 from adapters.postgresql.level.level_facts import FEW_FACTS, FIRST_LOOK, GRANTS, OBJECTS
-from adapters.postgresql.level.shared_look import shared_look
+from adapters.postgresql.level.shared_reading import shared_reading
 
 NAMED_OF_A_GROUP = 5
 NAMED_OF_A_KIND = 1000
@@ -52,10 +52,10 @@ def changes_of_level(server: PostgreSQLServer, level: Level, before: LevelState 
 
 
 def _shared_state(server: PostgreSQLServer, level: Level) -> LevelState:
-    """The state as of now, from a look that grants and ends of the same level share."""
+    """The state as of now, from a reading that grants and ends of the same level share."""
     database = level_database(server, level)
 
-    def look() -> LevelState:
+    def read() -> LevelState:
         with server.session(database, limit=COMPARE_SECONDS) as connection:
             return _state(server, connection, level)
 
@@ -66,7 +66,7 @@ def _shared_state(server: PostgreSQLServer, level: Level) -> LevelState:
         database,
         *roles_of(server.target, level),
     )
-    return shared_look(key, look)
+    return shared_reading(key, read)
 
 
 def _without_start(state: LevelState) -> LevelState:
