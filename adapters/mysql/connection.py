@@ -183,6 +183,13 @@ def literal_list(connection: MySQLConnection, values: Sequence[str]) -> str:
     return ", ".join(connection.literal(value) for value in values) or "NULL"
 
 
+def names_condition(connection: MySQLConnection, column: str, usernames: Sequence[str] | None, prefix: str) -> str:
+    """The condition for these names, or for all names with the prefix."""
+    if usernames is None:
+        return f"LEFT({column}, {len(prefix)}) = {connection.literal(prefix)}"
+    return f"{column} IN ({literal_list(connection, usernames)})"
+
+
 def quoted_if_needed(name: str) -> str:
     """An identifier for statements that a DBA pastes: in backquotes only where it needs them."""
     return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) else quoted(name)

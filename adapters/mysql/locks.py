@@ -63,11 +63,17 @@ class _Retry:
         holders = self.server.dialect.lock_holders(self.connection)
         if self.ended is not None:  # first, so that its sessions are counted
             sessions.kill_all(self.connection, self.username, self.ended)
-        if holders is None:
-            sessions.kill(self.connection, suspects.sessions_of_suspects(self.server, self.connection))
-        temporary = username_pattern(self.server.target.prefix)
-        sessions.kill(self.connection, [h.session for h in holders or () if h.session and temporary.fullmatch(h.user)])
+        kill_temporary(self.server, self.connection, holders)
         return holders
+
+
+def kill_temporary(server: Server, connection: MySQLConnection, holders: Sequence[LockHolder] | None) -> None:
+    """Kill the holders that are temporary users. Where the server does not show holders, kill the temporary users that may be some."""
+    if holders is None:
+        sessions.kill(connection, suspects.sessions_of_suspects(server, connection))
+    temporary = username_pattern(server.target.prefix)
+    ids = [h.session for h in holders or () if h.session and temporary.fullmatch(h.user)]
+    sessions.kill(connection, ids)
 
 
 def run(

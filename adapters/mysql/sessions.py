@@ -31,9 +31,15 @@ FIRST_KILL_SECONDS = 0.5
 
 
 def session_ids(connection: MySQLConnection, username: str) -> list[Any]:
-    """Ids of the user's sessions, also after DROP USER. The process list compares names without case, so the names are compared here."""
-    query = f"SELECT id, user FROM information_schema.processlist WHERE user = {connection.literal(username)}"
-    return [session for session, user in connection.run(query) if user == username]
+    """Ids of the user's sessions, also after DROP USER."""
+    return [session for session, _ in sessions_of(connection, [username])]
+
+
+def sessions_of(connection: MySQLConnection, usernames: Sequence[str]) -> list[tuple[Any, str]]:
+    """(id, user) of the sessions of these users. The process list compares names without case, so the names are compared here."""
+    which = f"user IN ({literal_list(connection, usernames)})"
+    rows = connection.run(f"SELECT id, user FROM information_schema.processlist WHERE {which}")
+    return [(session, user) for session, user in rows if user in usernames]
 
 
 def half_open_logins(connection: MySQLConnection) -> set[Any]:
@@ -78,13 +84,13 @@ def _still_alive(username: str, ids: Sequence[Any]) -> Blocked:
     return Blocked(f"{len(ids)} sessions of {username} are killed and have not ended yet: {named}", remedy=remedy)
 
 
-def kill(connection: MySQLConnection, ids: Iterable[Any]) -> None:
-    """Kill these sessions. A session that has ended meanwhile is no error."""
+def kill(connection: MySQLConnection, ids: Iterable[Any], *, ignored: frozenset[int] = frozenset()) -> None:
+    """Kill these sessions. A session that has ended meanwhile is no error; neither are the error numbers ``ignored``."""
     for session in ids:
         try:
             connection.run(f"KILL {int(session)}")
         except pymysql.MySQLError as error:
-            if code(error) != NO_SUCH_PROCESS:
+            if code(error) not in {NO_SUCH_PROCESS, *ignored}:
                 raise
 
 
