@@ -57,6 +57,8 @@ class _Blocking:
 
     def run(self) -> frozenset[str]:
         self.names = self._own()
+        if not self.names:
+            return frozenset()
         self._end(sessions.FIRST_KILL_SECONDS)
         users.refuse_read_only(self.server, self.connection)
         self._lock()
