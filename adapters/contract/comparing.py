@@ -47,7 +47,9 @@ class ComparingContract:
         for sentences in found.values():
             assert 0 < len(sentences) <= SENTENCES_AT_MOST
             assert all(sentence and len(sentence) <= LONGEST_SENTENCE for sentence in sentences)
-        harness.login(wide.username, wide.password).write()
+        session = harness.login(wide.username, wide.password)
+        session.write()
+        session.close()
         for spec in (wide, plain, narrow):
             adapter.drop_user(spec.username, spec.level)
 
