@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -109,6 +109,21 @@ def _end(server: Server, member: MongoDBConnection, username: str, seen: set[tup
             member.run("admin", {"killOp": 1, "op": row["opid"]})
         if time.monotonic() > deadline:
             raise _blocked(member, username, running)
+        time.sleep(PAUSE_SECONDS)
+
+
+def end_together(server: Server, member: MongoDBConnection, usernames: Sequence[str], seconds: float) -> set[str]:
+    """Ends what these dropped users run on this member. Returns those that still run something after so many seconds."""
+    deadline = time.monotonic() + seconds
+    owners = [{"user": name, "db": server.users} for name in usernames]
+    while True:
+        member.run("admin", {"killAllSessions": owners})
+        active = [row for row in operations(member) if row.get("active")]
+        running = [(row, owner["user"]) for row in active for owner in users_of(row) if owner in owners]
+        if not running or time.monotonic() > deadline:
+            return {name for _, name in running}
+        for row, _ in running:
+            member.run("admin", {"killOp": 1, "op": row["opid"]})
         time.sleep(PAUSE_SECONDS)
 
 
