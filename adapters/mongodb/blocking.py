@@ -18,13 +18,11 @@ from adapters.base import AdapterError, WrongServer
 from adapters.mongodb import sessions
 from adapters.mongodb.connection import STATEMENT_MS, UNMARKED, MongoDBConnection, Server, identity
 from adapters.mongodb.errors import NOT_ALLOWED, suppress_code
-from adapters.mongodb.state import mark_of
+from adapters.mongodb.state import IS_BLOCKED, mark_of
 from adapters.mongodb.users import from_document
 from adapters.usernames import username_pattern
 
 END_SECONDS = 2.0
-IS_BLOCKED = "is_blocked"
-"""The key in the mark of a user that was created again."""
 
 
 def block(server: Server, usernames: Sequence[str]) -> frozenset[str]:

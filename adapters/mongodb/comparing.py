@@ -8,7 +8,6 @@ from typing import Any
 from pymongo.errors import OperationFailure
 
 from adapters.base import AdapterError, Level, Rejected
-from adapters.mongodb.blocking import IS_BLOCKED
 from adapters.mongodb.connection import MongoDBConnection, Server
 from adapters.mongodb.errors import code
 from adapters.mongodb.levels import (
@@ -20,7 +19,7 @@ from adapters.mongodb.levels import (
     named_roles,
     privileges_of,
 )
-from adapters.mongodb.state import mark_of
+from adapters.mongodb.state import IS_BLOCKED, mark_of
 
 SENTENCES_AT_MOST = 10
 LONGEST = 300

@@ -24,10 +24,12 @@ NAMED_AT_MOST, LONGEST_NAME = 5, 60
 """Operations that an error names, and characters of a namespace in it."""
 
 
-def end_everywhere(server: Server, connection: MongoDBConnection, username: str) -> set[tuple[str, Any]]:
+def end_everywhere(
+    server: Server, connection: MongoDBConnection, username: str, *, with_idle: bool = True
+) -> set[tuple[str, Any]]:
     """Ends what this dropped user runs, on each member once that member knows of the drop.
 
-    Returns the connections that showed the user, as (member, connection id). Raises ServerDown while a member is away or lags, once all other
+    Returns the connections that showed the user, as (member, connection id), without idle ones if not ``with_idle``. Raises ServerDown while a member is away or lags, once all other
     members are done. A member that may not be asked for the user (viewUser) raises Rejected after the kill.
     """
     seen, errors = set[tuple[str, Any]](), list[AdapterError]()
@@ -35,7 +37,7 @@ def end_everywhere(server: Server, connection: MongoDBConnection, username: str)
         try:
             with opened as member:
                 refused = _await_drop(server, member, username)
-                _end(server, member, username, seen)
+                _end(server, member, username, seen, with_idle=with_idle)
                 if refused is not None:
                     raise refused
         except AdapterError as error:
@@ -96,9 +98,11 @@ def _await_drop(server: Server, member: MongoDBConnection, username: str) -> Ope
     return None
 
 
-def _end(server: Server, member: MongoDBConnection, username: str, seen: set[tuple[str, Any]]) -> None:
+def _end(
+    server: Server, member: MongoDBConnection, username: str, seen: set[tuple[str, Any]], *, with_idle: bool
+) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    seen.update((member.where, row.get("connectionId")) for row in _of(server, member, username, with_idle=True))
+    seen.update((member.where, row.get("connectionId")) for row in _of(server, member, username, with_idle=with_idle))
     while True:
         member.run("admin", {"killAllSessions": [{"user": username, "db": server.users}]})
         running = _of(server, member, username)
