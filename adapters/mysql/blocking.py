@@ -15,13 +15,10 @@ from typing import Any, TypeAlias, TypeVar
 import pymysql
 
 from adapters.mysql import events, locks, sessions, users
-from adapters.mysql.connection import MySQLConnection, account
+from adapters.mysql.connection import END_LOCK_SECONDS, MySQLConnection, account
 from adapters.mysql.errors import CONNECTION_LOST, LOCK_TIMEOUTS, NO_RIGHT, code
 from adapters.mysql.server import Server
 from adapters.usernames import username_pattern
-
-LOCK_SECONDS = 1
-"""The smallest ``lock_wait_timeout``."""
 
 WAITS_AT_MOST = 4
 """So many statements of one call may wait for a lock in vain."""
@@ -79,7 +76,7 @@ class _Blocking:
         """The result of ``act``, or ``otherwise`` where the tables that it reads stay locked."""
         for _ in range(2):
             try:
-                self.connection.set_lock_limit(LOCK_SECONDS)
+                self.connection.set_lock_limit(END_LOCK_SECONDS)
                 return act()
             except pymysql.MySQLError as error:
                 if code(error) not in LOCK_TIMEOUTS:
@@ -98,7 +95,7 @@ class _Blocking:
     def _try_to_lock(self, names: Sequence[str]) -> bool:
         statement = f"ALTER USER IF EXISTS {', '.join(map(account, names))} ACCOUNT LOCK"
         try:
-            self.server.dialect.run_with_lock_limit(self.connection, statement, LOCK_SECONDS)
+            self.server.dialect.run_with_lock_limit(self.connection, statement, END_LOCK_SECONDS)
         except pymysql.MySQLError as error:
             if code(error) in CONNECTION_LOST:
                 raise

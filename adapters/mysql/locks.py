@@ -15,13 +15,13 @@ import pymysql
 
 from adapters.base import Blocked
 from adapters.mysql import sessions, suspects
-from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection
+from adapters.mysql.connection import END_LOCK_SECONDS, LOCK_SECONDS, MySQLConnection
 from adapters.mysql.dialect import LockHolder
 from adapters.mysql.errors import LOCK_TIMEOUTS, code
 from adapters.mysql.server import Server
 from adapters.usernames import username_pattern
 
-LIMITS_OF_AN_END = (1, 2, 4)
+LIMITS_OF_AN_END = (END_LOCK_SECONDS, 2, 4)
 """Seconds, one for each try. They grow, so that a busy server gets more time."""
 
 LIMITS_OF_A_CHANGE = (1, LOCK_SECONDS)

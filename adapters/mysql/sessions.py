@@ -19,7 +19,7 @@ from adapters.mysql.errors import NO_RIGHT, NO_SUCH_PROCESS, code
 from adapters.mysql.server import Server
 
 END_LIMIT_SECONDS = 10.0
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS, FIRST_PAUSE_SECONDS = 0.01, 0.001
 
 NAMED_AT_MOST = 5
 
@@ -52,13 +52,14 @@ def kill_all(connection: MySQLConnection, username: str, ended: set[Any]) -> Non
 
     A session that takes longer is no error: ``end_all`` follows later.
     """
-    deadline = time.monotonic() + FIRST_KILL_SECONDS
+    deadline, pause = time.monotonic() + FIRST_KILL_SECONDS, FIRST_PAUSE_SECONDS
     while alive := session_ids(connection, username):
         ended.update(alive)
         kill(connection, alive)
         if time.monotonic() > deadline:
             return
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(pause)
+        pause = min(2 * pause, PAUSE_SECONDS)
 
 
 def end_all(connection: MySQLConnection, username: str, ended: set[Any], half_open: Iterable[Any] = ()) -> None:

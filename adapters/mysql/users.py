@@ -200,8 +200,10 @@ def set_expiry(server: Server, username: str, remaining: float) -> None:
 
 def refuse_read_only(server: Server, connection: MySQLConnection) -> None:
     """Raises ServerDown. A bot with the right to write on a replica would create an account there that the primary does not know."""
-    for variable in server.dialect.read_only:
-        if connection.value(f"SELECT @@{variable}"):
+    variables = server.dialect.read_only
+    (values,) = connection.run("SELECT " + ", ".join(f"@@{variable}" for variable in variables))
+    for variable, value in zip(variables, values, strict=True):
+        if value:
             raise ServerDown(f"the server is read-only ({variable}): a replica, or one that is becoming one")
 
 
