@@ -64,7 +64,9 @@ def _differences(session: Session, name: str, level: Level, answer: object, *, k
         yield "its rules could not be read"
         return
     yield from _attributes(user)
-    yield from _of_part(_words(user), [rule for rule in rules if not rule.startswith("(")], "", keeps_rules=keeps_rules)
+    yield from _of_part(
+        _rules_in(user), [rule for rule in rules if not rule.startswith("(")], "", keeps_rules=keeps_rules
+    )
     wanted = [rule.strip("()").split(" ") for rule in rules if rule.startswith("(")]
     yield from _of_selectors(selectors, wanted, keeps_rules=keeps_rules)
     if not keeps_rules:
@@ -83,7 +85,7 @@ def _attributes(user: AclUser) -> Iterator[str]:
         yield f"its level does not give the channels {user['channels']}"
 
 
-def _words(part: AclUser) -> list[str]:
+def _rules_in(part: AclUser) -> list[str]:
     """Keys and commands of a user or of a selector, as rules."""
     return [*str(part["keys"]).split(), *str(part["commands"]).split()]
 
@@ -114,11 +116,13 @@ def _of_selectors(selectors: Sequence[AclUser], wanted: Sequence[list[str]], *, 
     """The selectors of the level in their order. Those of the mark give nothing."""
     held = [s for s in selectors if not (s["commands"] == NO_COMMANDS and USER_MARK.fullmatch(str(s["keys"])))]
     for selector, rules in zip(held, wanted, strict=False):
-        yield from _of_part(_words(selector), rules, f" in the selector on {selector['keys']}", keeps_rules=keeps_rules)
+        yield from _of_part(
+            _rules_in(selector), rules, f" in the selector on {selector['keys']}", keeps_rules=keeps_rules
+        )
         if selector["channels"]:
             yield f"its level does not give the channels {selector['channels']}"
     for selector in held[len(wanted) :]:
-        yield f"its level does not give the selector ({' '.join(_words(selector))})"
+        yield f"its level does not give the selector ({' '.join(_rules_in(selector))})"
     for rules in wanted[len(held) :]:
         yield f"it lacks the selector ({' '.join(rules)})"
 
