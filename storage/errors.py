@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from storage.records import Decision, Request
 from storage.transitions import Obstacle, Transition
 
@@ -30,13 +28,10 @@ class LimitReached(LedgerError):
 
 
 class LockedDown(LedgerError):
-    """A lockdown in force matches the request. ``database`` and ``person_id`` are what it is limited to, None for all."""
+    """A lockdown in force matches the request."""
 
-    def __init__(self, *, database: str | None, person_id: str | None, at: datetime) -> None:
+    def __init__(self) -> None:
         super().__init__("a lockdown is in force")
-        self.database = database
-        self.person_id = person_id
-        self.at = at
 
 
 class ClaimLost(LedgerError):

@@ -32,6 +32,9 @@ SLACK = "slack"
 ALERTS = "alerts"
 """Alerts are posted to Slack, too, and wait for no other message."""
 
+LOCKDOWNS = "lockdowns"
+"""A lockdown ends what is left to end, and then shows it in Slack. It waits for no message, and no alert waits for it."""
+
 UNKNOWN = "unknown server"
 """The pool of tasks whose request has no readable target. Such a task fails by itself and delays no other pool."""
 
@@ -44,6 +47,7 @@ PRIORITIES: dict[TaskKind, Priority] = {
     TaskKind.REVOKE: Priority.SAFETY,
     TaskKind.REPAIR: Priority.SAFETY,
     TaskKind.ALERT: Priority.SAFETY,
+    TaskKind.LOCKDOWN: Priority.SAFETY,
     TaskKind.AUTO_APPROVE: Priority.GRANT,
     TaskKind.GRANT_BREAK_GLASS: Priority.GRANT,
     TaskKind.PROVISION: Priority.GRANT,
@@ -55,9 +59,18 @@ PRIORITIES: dict[TaskKind, Priority] = {
 """The usual priority of each kind; every other kind is DECISION. A task plan may set another one."""
 
 
+OTHER_REQUESTS = requests.alias()
+"""Made once: an alias costs more than the query that uses it."""
+
+
 def priority_of(kind: TaskKind) -> Priority:
     """The usual priority of a kind of task."""
     return PRIORITIES.get(kind, Priority.DECISION)
+
+
+def pool_without_server(kind: TaskKind) -> str:
+    """The pool of a task that talks to no target server."""
+    return {TaskKind.ALERT: ALERTS, TaskKind.LOCKDOWN: LOCKDOWNS}.get(kind, SLACK)
 
 
 def server_of_request(request_id: int | None) -> ScalarSelect[str]:
@@ -67,10 +80,9 @@ def server_of_request(request_id: int | None) -> ScalarSelect[str]:
 
 def pool_of_request(request_id: int | None) -> ColumnElement[str]:
     """The pool of the server of a request: by the newest identity that START read at this address, else by the address."""
-    newest = requests.alias()
-    engine_and_identity = (newest.c.server == server_of_request(request_id), newest.c.identity.is_not(None))
-    identity = select(newest.c.identity).where(and_(*engine_and_identity)).order_by(newest.c.id.desc()).limit(1)
-    return func.coalesce(identity.scalar_subquery(), server_of_request(request_id), literal(UNKNOWN))
+    server, newest = server_of_request(request_id), OTHER_REQUESTS.c
+    identity = select(newest.identity).where(newest.server == server, newest.identity.is_not(None))
+    return func.coalesce(identity.order_by(newest.id.desc()).limit(1).scalar_subquery(), server, literal(UNKNOWN))
 
 
 def is_of(slot: Slot) -> ColumnElement[bool]:

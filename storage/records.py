@@ -93,6 +93,7 @@ class TaskKind(StrEnum):
     UPDATE_CARD = "update_card"
     NOTIFY_REQUESTER = "tell"
     ALERT = "alert"
+    LOCKDOWN = "lockdown"
     AUDIT_FEED = "feed"
     TIME_OUT = "lapse"
     REMIND = "remind"

@@ -12,7 +12,7 @@ from storage import claims, serialization
 from storage.claims import FREE, Claim, DueTasks, holds, require_claim, require_one_row
 from storage.database import Database
 from storage.errors import KeyTaken
-from storage.pools import ALERTS, ON_SERVER, SLACK, Slot, pool_of_request, priority_of, server_of_request
+from storage.pools import ON_SERVER, Slot, pool_of_request, pool_without_server, priority_of, server_of_request
 from storage.records import Task, TaskKind
 from storage.schema import requests, tasks
 from storage.transitions import TaskPlan
@@ -251,7 +251,7 @@ def schedule_task(tx: Connection, plan: TaskPlan, *, request_id: int | None, now
 def _place(kind: TaskKind, request_id: int | None) -> dict[str, Any]:
     """The columns that say where a task of this kind runs."""
     if kind not in ON_SERVER:
-        return {"pool": ALERTS if kind is TaskKind.ALERT else SLACK, "server": null()}
+        return {"pool": pool_without_server(kind), "server": null()}
     return {"pool": pool_of_request(request_id), "server": server_of_request(request_id)}
 
 

@@ -1,0 +1,73 @@
+"""Lockdowns as records, and queries about them inside a transaction. None of the queries changes anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from storage.records import LIVE, Draft
+from storage.schema import lockdowns, requests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lockdown:
+    """While it is in force, matching grants are ended and new ones refused. None matches every database or person.
+
+    ``grants`` is the number of grants that were live when it was set. ``all_ended_at`` is when the last of them was seen to have ended.
+    """
+
+    id: int
+    database: str | None
+    person_id: str | None
+    locked_by: str
+    at: datetime
+    locked_by_name: str | None = None
+    grants: int = 0
+    all_ended_at: datetime | None = None
+    unlocked_by: str | None = None
+    unlocked_by_name: str | None = None
+    unlocked_at: datetime | None = None
+
+    @property
+    def is_in_force(self) -> bool:
+        return self.unlocked_at is None
+
+    def covers(self, *, database: str | None, person_id: str | None) -> bool:
+        """Whether it matches all grants of this person on this database. None stands for every person or database."""
+        return self.database in (None, database) and self.person_id in (None, person_id)
+
+
+def lockdowns_in_force(tx: Connection) -> tuple[Lockdown, ...]:
+    """Lockdowns that are not lifted, the oldest first. Their rows are locked for reading until the commit."""
+    query = select(lockdowns).where(lockdowns.c.unlocked_at.is_(None)).order_by(lockdowns.c.id)
+    return tuple(Lockdown(**row) for row in tx.execute(query.with_for_update(read=True)).mappings())
+
+
+def lockdown_of(tx: Connection, request: Draft) -> Lockdown | None:
+    """The first lockdown in force that matches this request."""
+    found = lockdowns_in_force(tx)
+    return next((one for one in found if one.covers(database=request.database, person_id=request.requester_id)), None)
+
+
+def load_lockdown(tx: Connection, lockdown_id: int, *, for_share: bool = False) -> Lockdown | None:
+    """One lockdown by its number. ``for_share`` locks its row for reading until the commit."""
+    query = select(lockdowns).where(lockdowns.c.id == lockdown_id)
+    row = tx.execute(query.with_for_update(read=True) if for_share else query).mappings().first()
+    return None if row is None else Lockdown(**row)
+
+
+def is_matched_by(lockdown: Lockdown) -> tuple[ColumnElement[bool], ...]:
+    """The conditions on a row of ``requests`` under which the lockdown matches it."""
+    database, person_id = lockdown.database, lockdown.person_id
+    of_database = () if database is None else (requests.c.database == database,)
+    return (*of_database, *(() if person_id is None else (requests.c.requester_id == person_id,)))
+
+
+def count_live(tx: Connection, lockdown: Lockdown) -> int:
+    """The number of matching grants that have not ended yet."""
+    is_live = requests.c.state.in_([state.value for state in LIVE])
+    return int(
+        tx.execute(select(func.count()).select_from(requests).where(is_live, *is_matched_by(lockdown))).scalar_one()
+    )
