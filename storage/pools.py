@@ -59,10 +59,6 @@ PRIORITIES: dict[TaskKind, Priority] = {
 """The usual priority of each kind; every other kind is DECISION. A task plan may set another one."""
 
 
-OTHER_REQUESTS = requests.alias()
-"""Made once: an alias costs more than the query that uses it."""
-
-
 def priority_of(kind: TaskKind) -> Priority:
     """The usual priority of a kind of task."""
     return PRIORITIES.get(kind, Priority.DECISION)
@@ -73,16 +69,17 @@ def pool_without_server(kind: TaskKind) -> str:
     return {TaskKind.ALERT: ALERTS, TaskKind.LOCKDOWN: LOCKDOWNS}.get(kind, SLACK)
 
 
-def server_of_request(request_id: int | None) -> ScalarSelect[str]:
+def server_of_request(request_id: ColumnElement[int]) -> ScalarSelect[str]:
     """The address of the server of a request; SQL NULL before its approval."""
     return select(requests.c.server).where(requests.c.id == request_id).scalar_subquery()
 
 
-def pool_of_request(request_id: int | None) -> ColumnElement[str]:
+def pool_of_request(request_id: ColumnElement[int]) -> ColumnElement[str]:
     """The pool of the server of a request: by the newest identity that START read at this address, else by the address."""
-    server, newest = server_of_request(request_id), OTHER_REQUESTS.c
-    identity = select(newest.identity).where(newest.server == server, newest.identity.is_not(None))
-    return func.coalesce(identity.order_by(newest.id.desc()).limit(1).scalar_subquery(), server, literal(UNKNOWN))
+    newest = requests.alias()
+    engine_and_identity = (newest.c.server == server_of_request(request_id), newest.c.identity.is_not(None))
+    identity = select(newest.c.identity).where(and_(*engine_and_identity)).order_by(newest.c.id.desc()).limit(1)
+    return func.coalesce(identity.scalar_subquery(), server_of_request(request_id), literal(UNKNOWN))
 
 
 def is_of(slot: Slot) -> ColumnElement[bool]:
