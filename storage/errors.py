@@ -50,6 +50,14 @@ class NoSuchRequest(LedgerError):
         self.request_id = request_id
 
 
+class Unreadable(LedgerError):
+    """The row of this request cannot be read."""
+
+    def __init__(self, request_id: int) -> None:
+        super().__init__(f"#{request_id} cannot be read")
+        self.request_id = request_id
+
+
 class SchemaMismatch(LedgerError):
     """The database has no ledger, an older one (``dbaccess store upgrade`` solves both), or a newer one."""
 

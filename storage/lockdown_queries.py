@@ -1,43 +1,11 @@
-"""Lockdowns as records, and queries about them inside a transaction. None of the queries changes anything."""
+"""Queries about lockdowns inside a transaction. None of them changes anything."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from storage.records import LIVE, Draft
+from storage.records import LIVE, Draft, Lockdown
 from storage.schema import lockdowns, requests
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lockdown:
-    """While it is in force, matching grants are ended and new ones refused. None matches every database or person.
-
-    ``grants`` is the number of grants that were live when it was set. ``all_ended_at`` is when the last of them was seen to have ended.
-    """
-
-    id: int
-    database: str | None
-    person_id: str | None
-    locked_by: str
-    at: datetime
-    locked_by_name: str | None = None
-    grants: int = 0
-    all_ended_at: datetime | None = None
-    unlocked_by: str | None = None
-    unlocked_by_name: str | None = None
-    unlocked_at: datetime | None = None
-
-    @property
-    def is_in_force(self) -> bool:
-        return self.unlocked_at is None
-
-    def covers(self, *, database: str | None, person_id: str | None) -> bool:
-        """Whether it matches all grants of this person on this database. None stands for every person or database."""
-        return self.database in (None, database) and self.person_id in (None, person_id)
-
 
 IN_FORCE = (
     select(lockdowns).where(lockdowns.c.unlocked_at.is_(None)).order_by(lockdowns.c.id).with_for_update(read=True)

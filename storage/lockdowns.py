@@ -18,23 +18,12 @@ from storage.audit_kinds import AuditKind
 from storage.audit_log import append_event
 from storage.commands import RevokeGrant
 from storage.database import Database, advisory_lock_key
-from storage.lockdown_queries import Lockdown, count_live, is_matched_by, load_lockdown, lockdowns_in_force
-from storage.records import Cause, State, TaskKind
+from storage.lockdown_queries import count_live, is_matched_by, load_lockdown, lockdowns_in_force
+from storage.records import Cause, Lockdown, LockdownMessage, State, TaskKind
 from storage.requests import RequestRepository
 from storage.schema import lockdown_messages, lockdowns, requests
 from storage.task_queue import schedule_task
 from storage.transitions import TaskPlan
-
-
-@dataclass(frozen=True, kw_only=True)
-class LockdownMessage:
-    """A message that shows a lockdown. ``place`` is where it was sent to, ``channel`` and ``ts`` where it is, ``shown`` what it says."""
-
-    lockdown_id: int
-    place: str
-    channel: str
-    ts: str
-    shown: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +51,7 @@ class LockdownRepository:
         return await self._database.read(lockdowns_in_force)
 
     async def lock_down(
-        self, *, database: str | None, person_id: str | None, by: str, by_name: str
+        self, *, database: str | None, person_id: str | None, person_name: str | None, by: str, by_name: str
     ) -> tuple[Lockdown, bool]:
         """Put a lockdown in force. Returns it and True, or the one of the same database and person that is in force, and False.
 
@@ -76,7 +65,8 @@ class LockdownRepository:
             if found is not None:
                 _plan_message(tx, found.id, now)
                 return found, False
-            made = _insert(tx, now, database=database, person_id=person_id, locked_by=by, locked_by_name=by_name)
+            names = {"locked_by": by, "locked_by_name": by_name, "person_name": person_name}
+            made = _insert(tx, now, database=database, person_id=person_id, **names)
             _record(tx, AuditKind.LOCKDOWN_SET, made, by, now)
             return made, True
 

@@ -220,6 +220,7 @@ lockdowns = Table(
     Column("person_id", String(64)),
     Column("locked_by", String(64), nullable=False),
     Column("locked_by_name", Text),
+    Column("person_name", Text),
     Column("grants", Integer, nullable=False, server_default="0"),
     Column("all_ended_at", UTCDateTime),
     Column("at", UTCDateTime, nullable=False),

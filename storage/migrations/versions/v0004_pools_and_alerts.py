@@ -26,6 +26,7 @@ def upgrade() -> None:
     with op.batch_alter_table("lockdowns") as batch:
         batch.add_column(sa.Column("locked_by_name", sa.Text()))
         batch.add_column(sa.Column("grants", sa.Integer(), nullable=False, server_default="0"))
+        batch.add_column(sa.Column("person_name", sa.Text()))
         batch.add_column(sa.Column("all_ended_at", UTCDateTime()))
         batch.add_column(sa.Column("unlocked_by_name", sa.Text()))
     _create_lockdown_messages()
