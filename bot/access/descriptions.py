@@ -117,11 +117,12 @@ def describe_scope(lockdown: Lockdown) -> str:
 
 
 def describe_lockdown(lockdown: Lockdown) -> str:
-    """Says what is locked down, since when, and who can lift it."""
+    """Says what is locked down, by whom, since when, and how it is lifted."""
+    whose = "Access of" if lockdown.person_id is not None else "Access to"
     by = lockdown.locked_by_name or lockdown.locked_by
     return (
-        f"{describe_scope(lockdown)} {'are' if lockdown.is_of_everything else 'is'} locked down since"
-        f" {lockdown.at:%H:%M} UTC, by {by}: nothing is granted until another admin lifts it with {unlock_command(lockdown)}."
+        f"{whose} {describe_scope(lockdown)} is locked down, by {by} since {lockdown.at:%H:%M} UTC."
+        f" Nothing is granted until another admin lifts it: {unlock_command(lockdown)}"
     )
 
 

@@ -67,16 +67,16 @@ def _unlock(lockdown: Lockdown) -> str:
 def lockdown_reply(outcome: LockdownOutcome) -> RenderedMessage:
     """Reply to ``lockdown``."""
     lockdown = outcome.lockdown
-    verb = "are" if lockdown.is_of_everything else "is"
+    access = f"Access {'of' if lockdown.person_id is not None else 'to'} {_scope(lockdown)}"
     if outcome.is_new:
         text = (
-            f"🔴 {_scope(lockdown)} {verb} locked down. {count(lockdown.grants, 'grant')} {_ended(lockdown.grants)},"
+            f"🔴 {access} is locked down. {count(lockdown.grants, 'grant')} {_ended(lockdown.grants)},"
             f" and new access is refused until another admin lifts it: {_unlock(lockdown)}"
         )
     else:
         by = escape(lockdown.locked_by_name or lockdown.locked_by)
         text = (
-            f"{_scope(lockdown)} {verb} locked down already, by {by} since {local_datetime(lockdown.at)}."
+            f"{access} is locked down already, by {by} since {local_datetime(lockdown.at)}."
             f" {count(outcome.ended, 'more grant')} {_ended(outcome.ended)}."
         )
     return RenderedMessage(text=truncate(text, TEXT_MAX), blocks=[section(text)])
