@@ -19,9 +19,9 @@ from storage import guards, interpreter, serialization
 from storage.claims import Claim, require_claim
 from storage.commands import Command, DecisionCommand, SubmitRequest
 from storage.database import Database, advisory_lock_key
-from storage.errors import ClaimLost, LimitReached, LockedDown, NotPossible
+from storage.errors import ClaimLost, LedgerError, LimitReached, LockedDown, NotPossible, Unreadable
 from storage.lifecycle import TRANSITIONS
-from storage.lockdowns import lockdown_of
+from storage.lockdown_queries import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
 from storage.request_queries import count_usage, load_decisions, load_request, pending_duplicate, requests_of
 from storage.schema import decisions, requests, tasks
@@ -105,7 +105,7 @@ class RequestRepository:
             begins = requests.c.state.in_([State.APPROVED.value, State.ACTIVE.value])
             joined = select(requests).join(tasks, tasks.c.request_id == requests.c.id)
             rows = joined.where(tasks.c.server == server, *is_due, begins).order_by(tasks.c.due_at).limit(limit)
-            return tuple(serialization.request(row) for row in tx.execute(rows).mappings())
+            return tuple(serialization.readable_requests(tx.execute(rows).mappings()))
 
         return await self._database.read(query)
 
@@ -125,8 +125,8 @@ class RequestRepository:
         def transaction(tx: Connection) -> tuple[Request, bool]:
             now = self._database.now_in(tx)
             self._lock_requester_and_database(tx, draft)
-            if (lockdown := lockdown_of(tx, draft)) is not None:
-                raise LockedDown(database=lockdown.database, person_id=lockdown.person_id, at=lockdown.at)
+            if lockdown_of(tx, draft) is not None:
+                raise LockedDown
             pending = pending_duplicate(tx, draft)
             if pending is not None:
                 return pending, False
@@ -166,23 +166,31 @@ class RequestRepository:
 
         return await self._database.write(transaction)
 
-    async def advance_many(self, commands: Sequence[tuple[int, Command]]) -> tuple[Request | NotPossible, ...]:
-        """Make these transitions in one transaction. Returns for each the request afterwards, or why it was not possible.
+    async def advance_many(self, commands: Sequence[tuple[int, Command]]) -> tuple[Request | LedgerError, ...]:
+        """Make these transitions in one transaction. Returns for each the request afterwards, or its NotPossible or Unreadable.
 
         One that is not possible changes nothing and does not stop the others. Raises NoSuchRequest, LedgerUnavailable.
         """
+        return await self._database.write(lambda tx: self.advance_in(tx, commands))
 
-        def transaction(tx: Connection) -> tuple[Request | NotPossible, ...]:
-            return tuple(self._advance_or_explain(tx, request_id, command) for request_id, command in commands)
+    def advance_in(self, tx: Connection, commands: Sequence[tuple[int, Command]]) -> tuple[Request | LedgerError, ...]:
+        """``advance_many`` inside a transaction.
 
-        return await self._database.write(transaction)
+        All rows are locked first, in one order: each transition also writes rows that every other one writes (the task of the feed), so
+        two transactions that locked their requests one by one could wait for each other.
+        """
+        numbers = sorted({request_id for request_id, _ in commands})
+        tx.execute(select(requests.c.id).where(requests.c.id.in_(numbers)).order_by(requests.c.id).with_for_update())
+        return tuple(self._advance_or_explain(tx, request_id, command) for request_id, command in commands)
 
-    def _advance_or_explain(self, tx: Connection, request_id: int, command: Command) -> Request | NotPossible:
+    def _advance_or_explain(self, tx: Connection, request_id: int, command: Command) -> Request | LedgerError:
         try:
             with tx.begin_nested():
                 return self._advance(tx, request_id, command, None)
         except NotPossible as error:
             return error
+        except serialization.UNREADABLE:
+            return Unreadable(request_id)
 
     def _advance(self, tx: Connection, request_id: int, command: Command, claim: Claim | None) -> Request:
         rule = TRANSITIONS[command.transition]

@@ -126,11 +126,15 @@ def request(row: RowMapping) -> Request:
     return Request(**parts)
 
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+"""Errors of a row that somebody changed by hand, or that a newer version wrote."""
+
+
 def readable_requests(rows: Iterable[RowMapping]) -> list[Request]:
     """The rows of ``requests`` that can be read."""
     found = list[Request]()
     for row in rows:
-        with suppress(ValueError, TypeError, KeyError, LookupError, AttributeError):
+        with suppress(*UNREADABLE):
             found.append(request(row))
     return found
 

@@ -30,7 +30,7 @@ from storage import claims, serialization
 from storage.claims import FREE, Claim, DueTasks, Situation, holds, require_claim, require_one_row
 from storage.database import Database
 from storage.errors import KeyTaken
-from storage.pools import ALERTS, ON_SERVER, SLACK, Slot, pool_of_request, priority_of, server_of_request
+from storage.pools import ON_SERVER, Slot, pool_of_request, pool_without_server, priority_of, server_of_request
 from storage.records import Task, TaskKind
 from storage.schema import requests, tasks
 from storage.transitions import TaskPlan
@@ -301,7 +301,7 @@ def _move_statement(kind: TaskKind, keeps_time: bool) -> Update:
 def _place(kind: TaskKind) -> dict[str, Any]:
     """The columns that say where a task of this kind runs."""
     if kind not in ON_SERVER:
-        return {"pool": ALERTS if kind is TaskKind.ALERT else SLACK, "server": null()}
+        return {"pool": pool_without_server(kind), "server": null()}
     request_id = bindparam("for_request", type_=tasks.c.request_id.type)
     return {"pool": pool_of_request(request_id), "server": server_of_request(request_id)}
 

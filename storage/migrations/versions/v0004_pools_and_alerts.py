@@ -26,11 +26,29 @@ def upgrade() -> None:
     with op.batch_alter_table("lockdowns") as batch:
         batch.add_column(sa.Column("locked_by_name", sa.Text()))
         batch.add_column(sa.Column("grants", sa.Integer(), nullable=False, server_default="0"))
-        batch.add_column(sa.Column("channel", sa.String(64)))
-        batch.add_column(sa.Column("ts", sa.String(32)))
+        batch.add_column(sa.Column("person_name", sa.Text()))
+        batch.add_column(sa.Column("all_ended_at", UTCDateTime()))
+        batch.add_column(sa.Column("unlocked_by_name", sa.Text()))
+    _create_lockdown_messages()
     _create_alerts()
     _convert_alert_tasks()
     _create_observations()
+
+
+def _create_lockdown_messages() -> None:
+    op.create_table(
+        "lockdown_messages",
+        sa.Column(
+            "lockdown_id",
+            Id,
+            sa.ForeignKey("lockdowns.id", name="fk_lockdown_messages_lockdown_id"),
+            primary_key=True,
+        ),
+        sa.Column("place", sa.String(64), primary_key=True),
+        sa.Column("channel", sa.String(64), nullable=False),
+        sa.Column("ts", sa.String(32), nullable=False),
+        sa.Column("shown", sa.Text(), nullable=False),
+    )
 
 
 def _convert_alert_tasks() -> None:
