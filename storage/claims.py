@@ -141,7 +141,7 @@ def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, close
 
 
 def read_due(
-    tx: Connection, where: ColumnElement[bool], now: datetime, limit: int, *, is_sqlite: bool
+    tx: Connection, where: ColumnElement[bool], limit: int, *, is_sqlite: bool
 ) -> tuple[list[Task], list[SetAside]]:
     """The first tasks for which ``where`` holds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
 
@@ -162,7 +162,8 @@ def read_due(
 def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:
     """PostgreSQL: keep others from claiming in these lock keys until the end of this transaction. Does not wait; returns those that it got."""
     numbers = {advisory_lock_key(f"lock key {lock_key}"): lock_key for lock_key in lock_keys}
-    listed = func.unnest(bindparam("numbers", list(numbers), type_=ARRAY(BigInteger))).table_valued("number")
+    array = bindparam("numbers", list(numbers), type_=ARRAY(BigInteger))
+    listed = func.unnest(array).table_valued("number").render_derived(name="listed")
     rows = tx.execute(select(listed.c.number, func.pg_try_advisory_xact_lock(listed.c.number)))
     return {numbers[number] for number, is_locked in rows if is_locked}
 

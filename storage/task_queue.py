@@ -61,7 +61,7 @@ class TaskQueue:
             now = self._database.now_in(tx)
             claims.free_expired_leases(tx, now)
             where = claims.may_run(now, full=full, closed=closed)
-            rows, set_aside = claims.read_due(tx, where, now, limit, is_sqlite=self._database.is_sqlite)
+            rows, set_aside = claims.read_due(tx, where, limit, is_sqlite=self._database.is_sqlite)
             claimed = claims.claim_rows(tx, claims.with_room(rows, room), worker, now + lease)
             return DueTasks(
                 claims=tuple(claimed),
@@ -85,7 +85,7 @@ class TaskQueue:
             is_end = (tasks.c.kind == TaskKind.REVOKE, tasks.c.server == server, tasks.c.blocked_at.is_(None))
             fresh = (tasks.c.attempts == 0,) if untried else ()
             where = and_(claims.may_run(now, full=(), closed=()), *is_end, *fresh)
-            rows, _ = claims.read_due(tx, where, now, limit, is_sqlite=self._database.is_sqlite)
+            rows, _ = claims.read_due(tx, where, limit, is_sqlite=self._database.is_sqlite)
             return tuple(claims.claim_rows(tx, rows, worker, now + lease))
 
         return await self._database.write(transaction, announce=False)
