@@ -203,7 +203,8 @@ def read_due(
 def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:
     """PostgreSQL: keep others from claiming in these lock keys until the end of this transaction. Does not wait; returns those that it got."""
     numbers = {advisory_lock_key(f"lock key {lock_key}"): lock_key for lock_key in lock_keys}
-    listed = func.unnest(bindparam("numbers", list(numbers), type_=ARRAY(BigInteger))).table_valued("number")
+    array = bindparam("numbers", list(numbers), type_=ARRAY(BigInteger))
+    listed = func.unnest(array).table_valued("number").render_derived(name="listed")
     rows = tx.execute(select(listed.c.number, func.pg_try_advisory_xact_lock(listed.c.number)))
     return {numbers[number] for number, is_locked in rows if is_locked}
 
