@@ -30,6 +30,7 @@ from storage.errors import ClaimLost
 from storage.pools import Slot, is_of
 from storage.records import Priority, Task, TaskKind
 from storage.schema import requests, tasks
+from storage.serialization import Unreadable, readable
 
 CLAIM_BITS = 62
 """A claim number fits into a signed 64-bit column and cannot be guessed."""
@@ -124,7 +125,10 @@ def _gate(now: datetime, closed: Collection[str]) -> tuple[ColumnElement[bool], 
 
 
 def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, closed: Collection[str]) -> datetime | None:
-    """The earliest time at which a claim may succeed: of a task that may run now, of a later one, or the end of a lease."""
+    """The earliest time at which a claim may succeed: of a task that may run now, of a later one, or the end of a lease.
+
+    The latest time is read, too: in SQLite, text that is no time is later than any time, and its task would never be due.
+    """
     later = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at > now, ~is_taken(tasks.c.lock_key))
     waits = (or_(tasks.c.server.is_(None), tasks.c.server.not_in(list(closed))),) if closed else ()
     found = tx.execute(
@@ -132,9 +136,10 @@ def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, close
             select(func.min(tasks.c.due_at)).where(where).scalar_subquery(),
             select(func.min(tasks.c.due_at)).where(*later, *waits).scalar_subquery(),
             select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None)).scalar_subquery(),
+            select(func.max(tasks.c.due_at)).where(tasks.c.set_aside.is_(None)).scalar_subquery(),
         )
     ).one()
-    return min((due_at for due_at in found if due_at is not None), default=None)
+    return min((due_at for due_at in found[:3] if due_at is not None), default=None)
 
 
 # Read and claim.
@@ -142,7 +147,7 @@ def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, close
 
 def read_due(
     tx: Connection, where: ColumnElement[bool], limit: int, *, is_sqlite: bool
-) -> tuple[list[Task], list[SetAside]]:
+) -> tuple[list[Task], list[Unreadable]]:
     """The first tasks for which ``where`` holds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
 
     There, the whole lock key is locked, not only its first row: two workers could otherwise take its second and third task, in either
@@ -168,34 +173,31 @@ def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:
     return {numbers[number] for number, is_locked in rows if is_locked}
 
 
-def _read(tx: Connection, ids: Sequence[int]) -> tuple[list[Task], list[SetAside]]:
-    """The tasks with these ids, in this order. One that cannot be read is set aside."""
+def _read(tx: Connection, ids: Sequence[int]) -> tuple[list[Task], list[Unreadable]]:
+    """The tasks with these ids, in this order, and those that cannot be read."""
     if not ids:
         return [], []
-    try:
-        rows = {row["id"]: serialization.task(row) for row in tx.execute(_rows(ids)).mappings()}
-        return [rows[task_id] for task_id in ids], []
-    except (ValueError, TypeError, KeyError, LookupError):
-        found, set_aside = list[Task](), list[SetAside]()
-    for task_id in ids:
-        try:
-            found += [serialization.task(row) for row in tx.execute(_rows([task_id])).mappings()]
-        except (ValueError, TypeError, KeyError, LookupError) as error:
-            set_aside.append(_set_aside(tx, task_id, error))
-    return found, set_aside
+    rows, unreadable = readable(tx, select(tasks).where(tasks.c.id.in_(ids)), tasks.c.id, serialization.task)
+    found = {task.id: task for task in rows}
+    return [found[task_id] for task_id in ids if task_id in found], unreadable
 
 
-def _rows(ids: Sequence[int]) -> Any:
-    return select(tasks).where(tasks.c.id.in_(ids))
+def set_aside(tx: Connection, unreadable: Sequence[Unreadable]) -> list[SetAside]:
+    """Set these tasks aside: they are not claimed any more."""
+    found = list[SetAside]()
+    for task_id, error in unreadable:
+        reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
+        tx.execute(update(tasks).where(tasks.c.id == task_id).values(**FREE, set_aside=reason))
+        request_id = tx.execute(select(tasks.c.request_id).where(tasks.c.id == task_id)).scalar_one_or_none()
+        number = request_id if isinstance(request_id, int) else None
+        found.append(SetAside(task_id=task_id, request_id=number, reason=type(error).__name__))
+    return found
 
 
-def _set_aside(tx: Connection, task_id: int, error: Exception) -> SetAside:
-    reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
-    tx.execute(update(tasks).where(tasks.c.id == task_id).values(set_aside=reason))
-    request_id = tx.execute(select(tasks.c.request_id).where(tasks.c.id == task_id)).scalar_one_or_none()
-    return SetAside(
-        task_id=task_id, request_id=request_id if isinstance(request_id, int) else None, reason=type(error).__name__
-    )
+def set_aside_unreadable(tx: Connection) -> list[SetAside]:
+    """Set aside every task that cannot be read, also one that is not due."""
+    every = select(tasks).where(tasks.c.set_aside.is_(None)).order_by(tasks.c.id)
+    return set_aside(tx, readable(tx, every, tasks.c.id, serialization.task)[1])
 
 
 def with_room(found: Sequence[Task], room: Callable[[Slot], int]) -> list[Task]:
