@@ -6,8 +6,8 @@ The runner starts first. It ends grants even while Slack is down or the configur
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
+import pwd
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -60,10 +60,13 @@ def build_context(settings: Settings) -> Context:
 
 
 def operator() -> Person:
-    """The person who runs the command line, as the audit log shows them. Without a user name (some containers): the user's number."""
+    """The person who runs the command line, as the audit log shows them: by their operating system user, whatever the environment says.
+
+    Without a user name (some containers): the user's number.
+    """
     try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         name = f"uid{os.getuid()}"
     return Person(id=f"cli:{name}", name=name, is_member=True)
 

@@ -15,6 +15,7 @@ from storage.alerts import AlertRepository
 from storage.audit_log import AuditLog
 from storage.database import Clock, Database
 from storage.files import make_private
+from storage.lockdowns import LockdownRepository
 from storage.messages import MessageRepository
 from storage.observations import Observations
 from storage.requests import RequestRepository, random_key
@@ -37,6 +38,7 @@ class Ledger:
         self.audit = AuditLog(self.database)
         self.messages = MessageRepository(self.database)
         self.alerts = AlertRepository(self.database)
+        self.lockdowns = LockdownRepository(self.database, self.requests, self.alerts)
         self.observations = Observations(self.database)
         self.id = ""
         self._run_lock: fasteners.InterProcessLock | None = None

@@ -19,12 +19,12 @@ from storage import guards, interpreter, serialization
 from storage.claims import Claim, require_claim
 from storage.commands import Command, DecisionCommand, SubmitRequest
 from storage.database import Database, advisory_lock_key
-from storage.errors import ClaimLost, LimitReached, LockedDown, NotPossible
+from storage.errors import ClaimLost, LedgerError, LimitReached, LockedDown, NotPossible, Unreadable
 from storage.lifecycle import TRANSITIONS
-from storage.lockdowns import lockdown_of
+from storage.lockdown_queries import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
 from storage.request_queries import count_usage, load_decisions, load_request, pending_duplicate, requests_of
-from storage.schema import requests, tasks
+from storage.schema import decisions, requests, tasks
 from storage.serialization import terms_json
 from storage.task_queue import finish_task
 from storage.transitions import GuardInput, Obstacle, Transition
@@ -82,6 +82,14 @@ class RequestRepository:
         """The decisions on a request, the oldest first."""
         return await self._database.read(lambda tx: load_decisions(tx, request_id))
 
+    async def decisions_of(self, request_ids: Collection[int]) -> dict[int, tuple[Decision, ...]]:
+        """The decisions on several requests, the oldest first. A request without a decision is left out."""
+        query = select(decisions).where(decisions.c.request_id.in_(list(request_ids))).order_by(decisions.c.id)
+        found = dict[int, tuple[Decision, ...]]()
+        for one in await self._database.read_all(query, serialization.decision):
+            found[one.request_id] = (*found.get(one.request_id, ()), one)
+        return found
+
     async def with_decisions(self, request_id: int) -> tuple[Request, tuple[Decision, ...]]:
         """A request and the decisions on it, as one consistent state. Raises NoSuchRequest."""
         return await self._database.read(lambda tx: (load_request(tx, request_id), load_decisions(tx, request_id)))
@@ -119,15 +127,14 @@ class RequestRepository:
         def transaction(tx: Connection) -> tuple[Request, bool]:
             now = self._database.now_in(tx)
             self._lock_requester_and_database(tx, draft)
-            if (lockdown := lockdown_of(tx, draft)) is not None:
-                raise LockedDown(database=lockdown.database, person_id=lockdown.person_id, at=lockdown.at)
+            if lockdown_of(tx, draft) is not None:
+                raise LockedDown
             pending = pending_duplicate(tx, draft)
             if pending is not None:
                 return pending, False
             if not is_allowed(count_usage(tx, draft.requester_id, draft.database, now)):
                 raise LimitReached
-            request_id = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))
-            after = load_request(tx, request_id)
+            after = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))
             command = SubmitRequest(actor=actor or draft.requester_id, text=draft.reason)
             interpreter.follow_up(tx, after, command, now)
             return after, True
@@ -161,23 +168,31 @@ class RequestRepository:
 
         return await self._database.write(transaction)
 
-    async def advance_many(self, commands: Sequence[tuple[int, Command]]) -> tuple[Request | NotPossible, ...]:
-        """Make these transitions in one transaction. Returns for each the request afterwards, or why it was not possible.
+    async def advance_many(self, commands: Sequence[tuple[int, Command]]) -> tuple[Request | LedgerError, ...]:
+        """Make these transitions in one transaction. Returns for each the request afterwards, or its NotPossible or Unreadable.
 
         One that is not possible changes nothing and does not stop the others. Raises NoSuchRequest, LedgerUnavailable.
         """
+        return await self._database.write(lambda tx: self.advance_in(tx, commands))
 
-        def transaction(tx: Connection) -> tuple[Request | NotPossible, ...]:
-            return tuple(self._advance_or_explain(tx, request_id, command) for request_id, command in commands)
+    def advance_in(self, tx: Connection, commands: Sequence[tuple[int, Command]]) -> tuple[Request | LedgerError, ...]:
+        """``advance_many`` inside a transaction.
 
-        return await self._database.write(transaction)
+        All rows are locked first, in one order: each transition also writes rows that every other one writes (the task of the feed), so
+        two transactions that locked their requests one by one could wait for each other.
+        """
+        numbers = sorted({request_id for request_id, _ in commands})
+        tx.execute(select(requests.c.id).where(requests.c.id.in_(numbers)).order_by(requests.c.id).with_for_update())
+        return tuple(self._advance_or_explain(tx, request_id, command) for request_id, command in commands)
 
-    def _advance_or_explain(self, tx: Connection, request_id: int, command: Command) -> Request | NotPossible:
+    def _advance_or_explain(self, tx: Connection, request_id: int, command: Command) -> Request | LedgerError:
         try:
             with tx.begin_nested():
                 return self._advance(tx, request_id, command, None)
         except NotPossible as error:
             return error
+        except serialization.UNREADABLE:
+            return Unreadable(request_id)
 
     def _advance(self, tx: Connection, request_id: int, command: Command, claim: Claim | None) -> Request:
         rule = TRANSITIONS[command.transition]
@@ -204,7 +219,10 @@ class RequestRepository:
         return after
 
 
-def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: datetime | None) -> int:
+INSERT = insert(requests).returning(requests)
+
+
+def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: datetime | None) -> Request:
     """``latest`` is the latest time until which the request may wait for a decision."""
     values: dict[str, Any] = {name: value for name, value in asdict(draft).items() if name != "terms"}
     lapses_at = now + draft.terms.request_ttl
@@ -219,7 +237,7 @@ def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: date
         "requested_at": now,
         "lapses_at": lapses_at if latest is None else min(lapses_at, latest),
     }
-    return int((tx.execute(insert(requests).values(**values).returning(requests.c.id))).scalar_one())
+    return serialization.request(tx.execute(INSERT, values).mappings().one())
 
 
 # Extensions: the row of the grant is always locked before that of the extension, so that two transitions cannot deadlock.

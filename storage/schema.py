@@ -221,13 +221,24 @@ lockdowns = Table(
     Column("person_id", String(64)),
     Column("locked_by", String(64), nullable=False),
     Column("locked_by_name", Text),
+    Column("person_name", Text),
     Column("grants", Integer, nullable=False, server_default="0"),
-    Column("channel", String(64)),
-    Column("ts", String(32)),
+    Column("all_ended_at", UTCDateTime),
     Column("at", UTCDateTime, nullable=False),
     Column("unlocked_by", String(64)),
+    Column("unlocked_by_name", Text),
     Column("unlocked_at", UTCDateTime),
     sqlite_autoincrement=True,
+)
+
+lockdown_messages = Table(
+    "lockdown_messages",
+    metadata,
+    Column("lockdown_id", Id, ForeignKey("lockdowns.id"), primary_key=True),
+    Column("place", String(64), primary_key=True),
+    Column("channel", String(64), nullable=False),
+    Column("ts", String(32), nullable=False),
+    Column("shown", Text, nullable=False),
 )
 
 meta = Table(

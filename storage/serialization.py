@@ -36,9 +36,9 @@ QUERY_COLUMNS = ("rule", "requested_duration", "is_automatic", "server")
 
 CLAIM_COLUMNS = ("claim", "worker", "lease_until", "held_key", "set_aside")
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
-"""The errors that a row raises that cannot be read."""
+"""Errors of a row that somebody changed by hand, or that a newer version wrote."""
 
-Unreadable: TypeAlias = tuple[int, Exception]
+UnreadableRow: TypeAlias = tuple[int, Exception]
 """The id of a row that cannot be read, and its error."""
 
 T = TypeVar("T")
@@ -46,19 +46,23 @@ SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_aft
 
 
 def readable(
-    tx: Connection, query: Select[Any], row_id: Column[int], record: Callable[[RowMapping], T]
-) -> tuple[list[T], list[Unreadable]]:
+    tx: Connection,
+    query: Select[Any],
+    row_id: Column[int],
+    record: Callable[[RowMapping], T],
+    parameters: Mapping[str, Any] | None = None,
+) -> tuple[list[T], list[UnreadableRow]]:
     """The rows of a query that can be read, in order, and the others. ``row_id`` is the column that identifies a row.
 
     Where one row cannot be read, the driver returns none of those that follow. Each is then read by a query of its own.
     """
     try:
-        return [record(row) for row in tx.execute(query).mappings()], []
+        return [record(row) for row in tx.execute(query, parameters).mappings()], []
     except UNREADABLE:
-        found, others = list[T](), list[Unreadable]()
-    for one in tx.execute(query.with_only_columns(row_id, maintain_column_froms=True)).scalars().all():
+        found, others = list[T](), list[UnreadableRow]()
+    for one in tx.execute(query.with_only_columns(row_id, maintain_column_froms=True), parameters).scalars().all():
         try:
-            found += [record(row) for row in tx.execute(query.where(row_id == one)).mappings()]
+            found += [record(row) for row in tx.execute(query.where(row_id == one), parameters).mappings()]
         except UNREADABLE as error:
             others.append((one, error))
     return found, others
@@ -166,6 +170,8 @@ def message(row: RowMapping) -> Message:
 def task(row: RowMapping) -> Task:
     """A row of ``tasks``, without its claim."""
     parts = {column.name: row[column.name] for column in tasks.c if column.name not in CLAIM_COLUMNS}
+    if not isinstance(parts["payload"], Mapping):
+        raise ValueError("the payload is no object")  # noqa: TRY004 - the row is wrong, not the caller
     return Task(**{**parts, "kind": TaskKind(parts["kind"]), "priority": Priority(parts["priority"])})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.usernames import make_username
-from bot.access import log_events, membership
+from bot.access import lockdown, log_events, membership
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
@@ -36,17 +36,19 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     """Count this person's approval.
 
     Returns the request in its new state: PENDING if more approvals are needed, APPROVED after the last one (APPLIED for an
-    extension). Raises Refused if this person may not approve. Raises TooLate if the request is decided, has lapsed, or is
+    extension). Raises Refused if this person may not approve, and while a lockdown matches. Raises TooLate if the request is decided, has lapsed, or is
     outdated by a change of the policy.
     """
     for _ in range(APPROVE_ATTEMPTS):
-        request = await context.ledger.requests.get(request.id)
-        stage = await _authorized_stage(context, person, request)
+        request, earlier = await context.ledger.requests.with_decisions(request.id)
+        stage = await _authorized_stage(context, person, request, earlier)
         decision = await _decision(context, person, request, Verdict.APPROVE, stage)
-        command = _approval_command(context, request, await context.ledger.requests.decisions(request.id), decision)
+        command = _approval_command(context, request, earlier, decision)
         try:
             return await context.ledger.requests.advance(request.id, command)
         except NotPossible as error:
+            if error.obstacle is Obstacle.LOCKED_DOWN:
+                raise await lockdown.refusal_of(context, request) from None
             if error.obstacle not in STAGES_CHANGED:
                 raise TooLate(describe_obstacle(error)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
@@ -54,7 +56,8 @@ async def approve(context: Context, person: Person, request: Request) -> Request
 
 async def check_may_deny(context: Context, person: Person, request: Request) -> None:
     """Check that this person may deny, before the form for the reason opens. Raises what ``deny`` would raise."""
-    await _authorized_stage(context, person, await context.ledger.requests.get(request.id), is_approval=False)
+    request, earlier = await context.ledger.requests.with_decisions(request.id)
+    await _authorized_stage(context, person, request, earlier, is_approval=False)
 
 
 async def deny(context: Context, person: Person, request: Request, reason: str) -> Request:
@@ -65,8 +68,8 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     reason = reason.strip()
     if not reason or len(reason) > REASON_MAX:
         raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
-    request = await context.ledger.requests.get(request.id)
-    stage = await _authorized_stage(context, person, request, is_approval=False)
+    request, earlier = await context.ledger.requests.with_decisions(request.id)
+    stage = await _authorized_stage(context, person, request, earlier, is_approval=False)
     decision = await _decision(context, person, request, Verdict.DENY, stage, reason=reason)
     command = DenyRequest(actor=person.id, decision=decision, note=reason, text=reason, facts=_policy_in_force(context))
     try:
@@ -81,7 +84,7 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
     """Approve a request for which the policy names no approvers. Evaluates the policy in force again.
 
     Returns the request in its new state. If another process changed the state first, returns the request in that state.
-    Raises Refused if the policy no longer allows the request, and TooLate if the request is outdated.
+    Raises Refused while a lockdown matches or the members of a group are unknown, and TooLate if the request is outdated.
     """
     request = await context.ledger.requests.get(request.id)
     if request.state is not State.PENDING or request.terms.stages:
@@ -97,6 +100,8 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
     except NotPossible as error:
         if error.obstacle is Obstacle.STATE:
             return error.request
+        if error.obstacle is Obstacle.LOCKED_DOWN:
+            raise await lockdown.refusal_of(context, request) from None
         raise TooLate(describe_obstacle(error)) from None
 
 
@@ -108,9 +113,10 @@ async def extended_grant(context: Context, request: Request) -> Request | None:
 # Authorization.
 
 
-async def _authorized_stage(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
+async def _authorized_stage(
+    context: Context, person: Person, request: Request, decisions: tuple[Decision, ...], *, is_approval: bool = True
+) -> int:
     """The number of the stage that this person may decide now. Moves the request to OUTDATED if the policy requires that."""
-    decisions = await context.ledger.requests.decisions(request.id)
     if request.state is not State.PENDING:
         raise TooLate(describe_state(request, decisions))
     config = context.config_in_force()

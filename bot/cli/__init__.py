@@ -20,7 +20,7 @@ from adapters.base import AdapterError
 from bot import logs
 from bot.access.errors import AccessError
 from bot.app import App, CannotStart
-from bot.cli import common, doctor, listing, policy, revoke, store, sweep
+from bot.cli import common, doctor, listing, lockdown, policy, revoke, store, sweep
 from bot.http import CannotListen
 from bot.policy.loader import ConfigError
 from bot.settings import SettingsError
@@ -74,6 +74,8 @@ app.command("doctor")(doctor.doctor)
 app.command("list")(listing.list_requests)
 app.command("show")(listing.show)
 app.command("revoke")(revoke.revoke)
+app.command("lockdown")(lockdown.lockdown)
+app.command("unlock")(lockdown.unlock)
 app.command("sweep")(sweep.sweep)
 
 

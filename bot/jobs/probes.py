@@ -154,9 +154,7 @@ class Probes:
         ids = [task.request_id for task in waiting[:NAMED_AT_MOST] if task.request_id is not None]
         found = await self._context.ledger.requests.get_many(ids)
         steps = [f"Make {request.database} answer again; dbaccess goes on by itself."]
-        for one in found.values():
-            if one.username is not None:
-                steps.append(f"#{one.id} by hand: " + " ".join(self._by_hand(one)))
+        steps += [f"#{one.id} by hand: " + " ".join(self._by_hand(one)) for one in found.values() if one.username]
         if len(waiting) > NAMED_AT_MOST:
             steps.append(f"And {len(waiting) - NAMED_AT_MOST} more: dbaccess list --database {request.database}")
         return tuple(steps)

@@ -61,7 +61,7 @@ def read_only(ledger: Ledger) -> Iterator[None]:
     def allow(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute("PRAGMA query_only = OFF")
 
-    pool = ledger.engine.sync_engine.pool
+    pool = ledger.database.engine.pool
     event.listen(pool, "checkout", refuse)
     event.listen(pool, "checkin", allow)
     try:

@@ -238,8 +238,8 @@ async def test_a_failing_server_does_not_stop_the_look_at_another(
 
 async def test_an_unreadable_target_does_not_stop_the_look(environment: AccessEnvironment) -> None:
     request = await environment.granted()
-    async with environment.ledger.writing() as tx:
-        await tx.execute(update(requests).where(requests.c.id == request.id).values(target=["of a later version"]))
+    damage = update(requests).where(requests.c.id == request.id).values(target=["of a later version"])
+    await environment.ledger.database.write(lambda tx: tx.execute(damage))
     found = await servers.find_strays(environment.context)
     assert found.users == 1
     assert "the target of #1 cannot be read" in found.unanswered["shop"]

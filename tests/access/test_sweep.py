@@ -74,17 +74,17 @@ async def test_approved_grant_without_its_user_is_no_stray(environment: AccessEn
 async def test_grant_that_ends_during_the_sweep_is_no_stray(environment: AccessEnvironment) -> None:
     """The ledger is read before the servers and after them."""
     request = await environment.granted()
-    before = environment.ledger.live_grants
+    before = environment.ledger.requests.live_grants
 
     async def then_gone() -> tuple[Request, ...]:
         """The second read finds no live grant."""
-        environment.ledger.live_grants = nothing  # type: ignore[method-assign]
+        environment.ledger.requests.live_grants = nothing  # type: ignore[method-assign]
         return await before()
 
     async def nothing() -> tuple[Request, ...]:
         return ()
 
-    environment.ledger.live_grants = then_gone  # type: ignore[method-assign]
+    environment.ledger.requests.live_grants = then_gone  # type: ignore[method-assign]
     assert request.username in environment.server.users
     assert await strays(environment) == {}
 

@@ -32,10 +32,12 @@ def upgrade() -> None:
     for column in (
         sa.Column("locked_by_name", sa.Text()),
         sa.Column("grants", sa.Integer(), nullable=False, server_default="0"),
-        sa.Column("channel", sa.String(64)),
-        sa.Column("ts", sa.String(32)),
+        sa.Column("person_name", sa.Text()),
+        sa.Column("all_ended_at", UTCDateTime()),
+        sa.Column("unlocked_by_name", sa.Text()),
     ):
         op.add_column("lockdowns", column)
+    _create_lockdown_messages()
     _create_alerts()
     _convert_alert_tasks()
     _create_observations()
@@ -80,6 +82,22 @@ def _rename_lock_keys() -> None:
 def _execute(statement: str, kinds: Sequence[str], **values: int) -> None:
     listed = sa.text(statement).bindparams(sa.bindparam("kinds", expanding=True))
     op.get_bind().execute(listed, {"kinds": list(kinds), **values})
+
+
+def _create_lockdown_messages() -> None:
+    op.create_table(
+        "lockdown_messages",
+        sa.Column(
+            "lockdown_id",
+            Id,
+            sa.ForeignKey("lockdowns.id", name="fk_lockdown_messages_lockdown_id"),
+            primary_key=True,
+        ),
+        sa.Column("place", sa.String(64), primary_key=True),
+        sa.Column("channel", sa.String(64), nullable=False),
+        sa.Column("ts", sa.String(32), nullable=False),
+        sa.Column("shown", sa.Text(), nullable=False),
+    )
 
 
 def _convert_alert_tasks() -> None:
