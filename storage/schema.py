@@ -170,13 +170,14 @@ tasks = Table(
     Column("claim", BigInteger),
     Column("worker", String(32)),
     Column("lease_until", UTCDateTime, index=True),
-    Column("priority", Integer, nullable=False),
-    Column("pool", Text, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="2"),
+    Column("pool", Text, nullable=False, server_default="slack"),
     Column("server", Text),
-    Column("held_key", String(64), unique=True),
+    Column("held_key", String(64)),
     Column("blocked_at", UTCDateTime),
     Column("set_aside", Text),
     Index("ix_tasks_lock_key", "lock_key"),
+    Index("uq_tasks_held_key", "held_key", unique=True),
     # One task of a lock key is claimed at a time, however many replicas there are.
     Index(
         "uq_tasks_claimed_lock_key",

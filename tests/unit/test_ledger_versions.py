@@ -87,7 +87,8 @@ async def test_a_live_grant_ends(old: Ledger) -> None:
         await old.tasks.finish(claim)
     assert claim is not None
     assert grant.target is not None
-    assert (claim.task.request_id, claim.slot.pool) == (LIVE, server_of(grant.target))
+    slot = claim.slot
+    assert (claim.task.request_id, slot.pool, slot.server) == (LIVE, "server-1", server_of(grant.target))
     ending = await old.requests.advance(LIVE, RevokeGrant(actor="clock", cause=Cause.EXPIRED), claim=claim)
     assert ending.state is State.REVOKING
     ended = await old.requests.advance(LIVE, ConfirmRevocation(actor="bot", receipt=RECEIPT), claim=claim)
