@@ -38,7 +38,7 @@ def _convert_alert_tasks() -> None:
     connection = op.get_bind()
     alerts = sa.table(
         "alerts",
-        sa.column("steps", sa.JSON()),
+        *(sa.column(name, sa.JSON()) for name in ("steps", "statements")),
         *(sa.column(name, UTCDateTime()) for name in ("since", "updated_at", "resolved_at")),
         *map(sa.column, ("id", "cause", "request_id", "what", "tries", "version")),
     )
@@ -46,7 +46,7 @@ def _convert_alert_tasks() -> None:
     waiting = connection.execute(sa.select(tasks.c.id, tasks.c.payload).where(tasks.c.kind == "alert")).all()
     for number, (task_id, payload) in enumerate(waiting, 1):
         since = datetime.fromisoformat(payload["since"])
-        values = {"what": payload["what"], "steps": payload.get("steps", []), "tries": payload.get("tries", 0)}
+        values = {"what": payload["what"], "steps": payload.get("steps", []), "statements": [], "tries": payload.get("tries", 0)}
         times = {"since": since, "updated_at": since, "resolved_at": since}
         connection.execute(
             sa.insert(alerts).values(id=number, cause=f"earlier:{task_id}", version=1, **values, **times)
@@ -109,10 +109,12 @@ def _create_alerts() -> None:
         sa.Column("what", sa.Text(), nullable=False),
         sa.Column("enforced", sa.Text()),
         sa.Column("steps", sa.JSON(), nullable=False),
+        sa.Column("statements", sa.JSON(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("since", UTCDateTime(), nullable=False),
         sa.Column("next_try_at", UTCDateTime()),
         sa.Column("updated_at", UTCDateTime(), nullable=False),
+        sa.Column("shown_at", UTCDateTime()),
         sa.Column("resolved_at", UTCDateTime()),
         sa.Column("resolution", sa.Text()),
         sa.Column("version", sa.Integer(), nullable=False),
