@@ -59,7 +59,7 @@ class Observations:
     async def pins(self) -> Mapping[str, str]:
         """The group that each handle meant when the policy began to name it."""
         query = select(pinned_handles.c.handle, pinned_handles.c.group_id)
-        return await self._database.read(lambda tx: {handle: group for handle, group in tx.execute(query)})
+        return await self._database.read(lambda tx: {row.handle: row.group_id for row in tx.execute(query)})
 
     async def pin(self, handle: str, group_id: str) -> None:
         """Store the group of a handle, unless one is stored."""

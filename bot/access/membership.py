@@ -1,7 +1,7 @@
-"""Current members of groups and current owners of addresses. The functions only read;
-``bot.monitors.groups`` follows the groups, pins the handles and raises the alerts.
+"""Current members of groups and current owners of addresses. The functions only read.
 
-A failed lookup never grants access: a group or an address without an answer is left out of the result.
+A failed lookup never grants access: a group or an address without an answer is left out of the result. ``bot.monitors.groups`` follows
+the groups, pins the handles and raises the alerts.
 """
 
 from __future__ import annotations

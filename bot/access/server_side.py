@@ -23,10 +23,16 @@ def describe_enforced(context: Context, request: Request, *, now: datetime, bloc
     """
     label, enforced = _enforced(context, request)
     if blocked_at is not None:
-        return f"Its login is blocked and its sessions are ended since {time_mark(blocked_at)}. Its user is still there."
+        return (
+            f"Its login is blocked and its sessions are ended since {time_mark(blocked_at)}. Its user is still there."
+        )
     if enforced is Enforced.NOTHING or request.expires_at is None:
         return f"{label} enforces nothing by itself here: the user may still work."
-    when = f"since {time_mark(request.expires_at)}" if request.expires_at <= now else f"from {time_mark(request.expires_at)} on"
+    when = (
+        f"since {time_mark(request.expires_at)}"
+        if request.expires_at <= now
+        else f"from {time_mark(request.expires_at)} on"
+    )
     if enforced is Enforced.SESSIONS:
         return f"New logins and open sessions are ended by {label} itself {when}."
     return f"New logins are refused by {label} {when}. Open sessions may still work."

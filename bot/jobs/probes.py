@@ -169,7 +169,9 @@ def _steps(database: str, named: tuple[Request, ...], waiting: int) -> tuple[str
         steps.append(f"See all ends that wait: dbaccess list --database {database}")
     if named:
         which = ", ".join(f"#{one.id} ({one.username})" for one in named)
-        steps.append(f"To end {which} by hand: block each login, end its sessions, drop it, as an administrator of {database}.")
+        steps.append(
+            f"To end {which} by hand: block each login, end its sessions, drop it, as an administrator of {database}."
+        )
     return tuple(steps)
 
 

@@ -105,7 +105,7 @@ async def _post_credential_message(context: Context, job: JobContext, request: R
     return await record_posted(context, message, posted, request)
 
 
-async def _explain_delay(context: Context, job: JobContext, request: Request, trouble: str) -> None:
+async def _explain_delay(context: Context, request: Request, trouble: str) -> None:
     """Show in the credential message why provisioning is late. If Slack fails, the job continues."""
     (message,) = await context.ledger.messages.of(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
@@ -189,7 +189,7 @@ class ServerNotReached(Exception):
 
 async def _retry_later(context: Context, job: JobContext, request: Request, error: ServerNotReached) -> Retry:
     """The Retry to raise. Its time is never after the end of ``provision_within``, when the job gives up. The requester is told first."""
-    await _explain_delay(context, job, request, error.trouble)
+    await _explain_delay(context, request, error.trouble)
     at = await context.ledger.now() + backoff(job.tries)
     if request.started_at is None and request.start_before is not None:
         at = min(at, request.start_before)

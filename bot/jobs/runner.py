@@ -120,7 +120,7 @@ class Runner:
     def _block_group(self, slot: Slot) -> None:
         """More ends are due than there are places: block the logins of all of them now, in a place of their own."""
         server, now = slot.server, monotonic()
-        is_for_new_ends = slot.priority is Priority.SAFETY and not slot.is_retry
+        is_for_new_ends = slot.priority is Priority.SAFETY and not slot.is_retry and not slot.is_blocked
         if server is None or not is_for_new_ends or now < self._groups.get(server, 0.0) or server in self.probes.closed:
             return
         self._groups[server] = float("inf")
@@ -194,31 +194,40 @@ class Runner:
                 return
 
     async def _run_job(self, job: JobContext) -> None:
-        """Run the job. Errors of the ledger are raised; this is the only place that catches every other error."""
-        claim, task = job.claim, job.claim.task
+        """Run the job, then finish its task or put it back. Errors of the ledger are raised."""
+        claim = job.claim
         try:
-            await self.jobs[task.kind](self.context, job)
-        except Retry as retry:
-            at = retry.at or await self.context.ledger.now() + backoff(task.attempts)
-            reason = shorten(str(retry), ERROR_MAX)
-            if retry.is_server_down:
-                await self.probes.suspect(task)
-            await self.tasks.reschedule(claim, due_at=at, error=reason, is_untried=retry.is_untried)
-        except Delayed as error:
-            await self._on_delayed(claim, error)
-        except AdapterError as error:
-            if isinstance(error, ServerDown):
-                await self.probes.suspect(task)
-            await self._put_back_after(claim, backoff(task.attempts), str(error))
+            await self.jobs[claim.task.kind](self.context, job)
         except NoSuchRequest:
             await self.tasks.finish(claim)
         except LedgerError:
             raise
-        except Exception as error:  # noqa: BLE001 - a fault in one job must not stop the runner
-            await self._on_unexpected_error(claim, error)
+        except Exception as error:  # noqa: BLE001 - the only place that catches every error of a job
+            await self._put_back(claim, error)
         else:
             if not job.is_finished:
                 await self.tasks.finish(claim)
+
+    async def _put_back(self, claim: Claim, error: Exception) -> None:
+        """The job was not done: its task is tried again. A fault of a job must not stop the runner."""
+        match error:
+            case Retry():
+                await self._on_retry(claim, error)
+            case Delayed():
+                await self._on_delayed(claim, error)
+            case AdapterError():
+                if isinstance(error, ServerDown):
+                    await self.probes.suspect(claim.task)
+                await self._put_back_after(claim, backoff(claim.task.attempts), str(error))
+            case _:
+                await self._on_unexpected_error(claim, error)
+
+    async def _on_retry(self, claim: Claim, retry: Retry) -> None:
+        if retry.is_server_down:
+            await self.probes.suspect(claim.task)
+        at = retry.at or await self.context.ledger.now() + backoff(claim.task.attempts)
+        reason = shorten(str(retry), ERROR_MAX)
+        await self.tasks.reschedule(claim, due_at=at, error=reason, is_untried=retry.is_untried)
 
     async def _on_delayed(self, claim: Claim, error: Delayed) -> None:
         """Slack did not take a message, or it is not its turn yet. A message that waits for its turn was not tried."""

@@ -11,7 +11,8 @@ from bot.access.context import Context
 from storage.alerts import Alert
 from storage.records import Request, TaskKind
 
-END, REVIEW, CARD, AUDIT_CHANNEL, MOVED = "end:", "review:", "card:", "audit_channel", "moved:"
+REVIEW, CARD, AUDIT_CHANNEL, MOVED = "review", "card", "audit_channel", "moved"
+"""The first part of a cause, before its colon."""
 
 
 async def check_alerts(context: Context) -> None:
@@ -25,7 +26,7 @@ async def check_alerts(context: Context) -> None:
         request = requests.get(alert.request_id) if alert.request_id is not None else None
         if request is not None and alert.cause == end_cause(request.id):
             await _check_end(context, request)
-        elif request is not None and alert.cause.startswith(REVIEW):
+        elif request is not None and alert.cause == f"{REVIEW}:{request.id}":
             await _check_review(context, alert, request)
         else:
             await _check_configured(context, alert)
@@ -51,11 +52,11 @@ async def _check_configured(context: Context, alert: Alert) -> None:
     if config is None:
         return
     kind, _, name = alert.cause.partition(":")
-    channels = {channel for rule in config.policy.rules if (channel := rule.channel)} | {config.policy.defaults.channel}
+    channels = {config.policy.defaults.channel, *(rule.channel for rule in config.policy.rules)}
     is_named = {
         CARD: name in channels,
         AUDIT_CHANNEL: config.policy.audit_channel is not None,
         MOVED: name in config.group_names,
-    }.get(alert.cause if kind == alert.cause else f"{kind}:", True)
-    if not is_named:
+    }
+    if not is_named.get(kind, True):
         await resolve_alert(context, alert.cause, "The configuration no longer names it.")

@@ -46,7 +46,12 @@ def _convert_alert_tasks() -> None:
     waiting = connection.execute(sa.select(tasks.c.id, tasks.c.payload).where(tasks.c.kind == "alert")).all()
     for number, (task_id, payload) in enumerate(waiting, 1):
         since = datetime.fromisoformat(payload["since"])
-        values = {"what": payload["what"], "steps": payload.get("steps", []), "statements": [], "tries": payload.get("tries", 0)}
+        values = {
+            "what": payload["what"],
+            "steps": payload.get("steps", []),
+            "statements": [],
+            "tries": payload.get("tries", 0),
+        }
         times = {"since": since, "updated_at": since, "resolved_at": since}
         connection.execute(
             sa.insert(alerts).values(id=number, cause=f"earlier:{task_id}", version=1, **values, **times)
