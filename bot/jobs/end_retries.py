@@ -51,12 +51,12 @@ def _problem(request: Request, error: AdapterError) -> str:
 
 
 def _steps(request: Request, error: AdapterError) -> tuple[str, ...]:
-    """What to do. The last step leads to the statements."""
+    when = "If nobody needs that user" if isinstance(error, ForeignUser) else "To end it by hand"
+    what = f"block the login of {request.username}, end its sessions, drop it. dbaccess then finds it gone and says so."
     return (
         *(remedies(error) or _steps_to_unblock(request, error)),
+        f"{when}: {what}",
         f"If the server is no more: dbaccess revoke {request.id} --gone REASON",
-        f"{'If nobody needs that user' if isinstance(error, ForeignUser) else 'To end it by hand'}: block the login of {request.username},"
-        f" end its sessions, drop it, as an administrator of {request.database}. dbaccess then finds it gone and says so.",
     )
 
 

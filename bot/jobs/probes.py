@@ -163,15 +163,12 @@ class Probes:
 
 
 def _steps(database: str, named: tuple[Request, ...], waiting: int) -> tuple[str, ...]:
-    """What to do. The last step leads to the statements."""
     steps = [f"Make {database} answer again; dbaccess goes on by itself."]
-    if waiting > len(named):
-        steps.append(f"See all ends that wait: dbaccess list --database {database}")
     if named:
         which = ", ".join(f"#{one.id} ({one.username})" for one in named)
-        steps.append(
-            f"To end {which} by hand: block each login, end its sessions, drop it, as an administrator of {database}."
-        )
+        steps.append(f"To end {which} by hand: block each login, end its sessions, drop it.")
+    if waiting > len(named):
+        steps.append(f"And {waiting - len(named)} more: dbaccess list --database {database}")
     return tuple(steps)
 
 

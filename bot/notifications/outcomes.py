@@ -8,7 +8,6 @@ from bot.access import membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import extended_grant
-from bot.access.descriptions import shorten
 from bot.durations import format_duration
 from bot.jobs.job import JobContext
 from bot.notifications.cards import COPIES_MAX
@@ -18,17 +17,14 @@ from bot.policy import authorization
 from bot.policy.model import CHANNEL
 from storage.records import Request, RequestKind, Verdict
 
-REASON_MAX = 300
-
 
 async def announce_break_glass(context: Context, request: Request) -> None:
     """Raise an alert: break-glass access was used."""
     what = f"{request.level} on {request.database} for {format_duration(request.effective_duration)}"
-    reason = shorten(" ".join(request.reason.split()), REASON_MAX)
     await raise_alert(
         context,
         request,
-        f'@{request.requester_name} used break-glass access: #{request.id}, {what}: "{reason}"',
+        f"@{request.requester_name} used break-glass access: #{request.id}, {what}.",
         cause=f"break_glass:{request.id}",
         is_event=True,
         steps=(f"If that is not right, end it: /dbaccess revoke {request.id}", "Its reviewers sign it off in time."),

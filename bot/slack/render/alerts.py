@@ -14,8 +14,9 @@ from bot.notifications.notices import AlertNotice
 from bot.slack.render.blocks import Block, RenderedMessage, actions
 from bot.slack.render.cards import revoke_button, sign_off_button
 from bot.slack.render.text import TEXT_MAX, clean, escape, local_datetime_parts, truncate, utc_datetime
-from storage.records import State
+from storage.records import Request, State
 
+WHAT_MAX, REASON_MAX = 1000, 300
 STEPS_MAX = 2500
 """Characters of all steps. Each of them is seen, however long another one is."""
 STATEMENTS_MAX = 3000
@@ -32,9 +33,9 @@ def alert_message(notice: AlertNotice) -> RenderedMessage:
 
 
 def _open(notice: AlertNotice) -> list[Block]:
-    parts = [_line(_title(notice))]
+    parts = [_line(_title(notice)), *_break_glass(notice.request)]
     if notice.enforced:
-        parts.append(_line([_text("\n"), *_texts(notice.enforced)]))
+        parts.append(_line([_text("\n"), *_texts(truncate(notice.enforced, WHAT_MAX))]))
     if notice.next_try_at is not None:
         parts.append(_line([_text("\nNext try "), _date(notice.next_try_at), _text(".")]))
     if notice.steps:
@@ -42,13 +43,29 @@ def _open(notice: AlertNotice) -> list[Block]:
         steps = [_line(_texts(truncate(clean(step), room))) for step in notice.steps]
         parts.append({"type": "rich_text_list", "style": "bullet", "elements": steps})
     if notice.statements:
+        parts.append(_line([_text("By hand, as an administrator of the server:")]))
         parts.append({"type": "rich_text_preformatted", "elements": [_text(_statements(notice.statements))]})
     return parts
 
 
+def _break_glass(request: Request | None) -> list[Block]:
+    """Until when break-glass access is live, its reason as it was typed, and the channel of its card."""
+    if request is None:
+        return []
+    until = [_text("\nLive until "), _date(request.expires_at), _text(".")] if request.expires_at is not None else []
+    reason = _text(f"\n“{truncate(' '.join(clean(request.reason).split()), REASON_MAX)}”")
+    place = [_text("\nIts card is in "), {"type": "channel", "channel_id": request.terms.channel}, _text(".")]
+    return [_line([*until, reason, *place])]
+
+
 def _resolved(notice: AlertNotice) -> list[Block]:
     assert notice.resolved_at is not None, "it is over"
-    over = [_text("\n✓ Resolved "), _date(notice.resolved_at), _text(": "), *_texts(notice.resolution or "")]
+    over = [
+        _text("\n✓ Resolved "),
+        _date(notice.resolved_at),
+        _text(": "),
+        *_texts(truncate(notice.resolution or "", WHAT_MAX)),
+    ]
     return [_line(_title(notice)), _line(over)]
 
 
@@ -56,7 +73,7 @@ def _title(notice: AlertNotice) -> list[Block]:
     """``🔴 #42 is not ended: shop does not answer since 11:31 (14 tries)``. An event has no duration; what is over has a grey dot."""
     dot = "🔴" if notice.resolved_at is None else "⚪"
     what = notice.what if notice.since is None or notice.is_event else notice.what.removesuffix(".")
-    title = [_text(f"{dot} "), _text(what, is_bold=True)]
+    title = [_text(f"{dot} "), _text(truncate(clean(what), WHAT_MAX), is_bold=True)]
     if notice.since is not None and not notice.is_event:
         title += [_text(" since "), _date(notice.since)]
     if notice.tries:
