@@ -8,6 +8,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access.context import Context
 from bot.jobs.runner import Runner
+from bot.monitors.alerts import check_alerts
 from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
 from bot.monitors.members import check_members
@@ -18,6 +19,7 @@ WAKE_SECONDS = 30
 FILES_SECONDS = 5
 SERVERS_SECONDS = 3600
 MEMBERSHIP_SECONDS = 300
+ALERTS_SECONDS = 60
 
 
 def _digest_in_force(context: Context) -> str | None:
@@ -47,6 +49,14 @@ def build_scheduler(runner: Runner) -> AsyncIOScheduler:
             id=check.__name__,
             next_run_time=datetime.now(UTC),
         )
+
+    async def check_open_alerts() -> None:
+        """Resolve what is over. A server with an open alert that nothing probes is probed: the bot was restarted."""
+        await check_alerts(runner.context)
+        await runner.probes.check_again()
+
+    now = datetime.now(UTC)
+    scheduler.add_job(check_open_alerts, "interval", seconds=ALERTS_SECONDS, id="alerts", next_run_time=now)
     measured = _digest_in_force(runner.context)
 
     async def check_files() -> None:

@@ -62,14 +62,14 @@ def is_accepted_by_slack(notice: Any) -> bool:
 @pytest.mark.parametrize(
     ("error", "what", "step"),
     [
-        (ServerDown("refused"), "Cannot end #1: shop does not answer (refused).", "Make shop answer again"),
+        (ServerDown("refused"), "#1 is not ended: shop does not answer (refused).", "Make shop answer again"),
         (Blocked("a lock of session 7 of dba", remedy="KILL 7;"), "shop answers, but this step is held up: a lock of session 7 of dba. Only jit_1_", "KILL 7;"),
         (Blocked("a lock"), "shop answers, but this step is held up: a lock.", "End the session or transaction"),
         (Rejected("a right is missing", remedy="GRANT it;"), "shop refuses: a right is missing.", "GRANT it;"),
         (WrongServer(expected="a", found="b"), "shop refuses: this is server b, the grant was made on a.", "point the address back"),
         (ForeignUser("jit_1_ada", "its mark names the ledger other"), "shop: the user jit_1_ada does not belong to this ledger", "Ask the administrators of the ledger"),
-        (LoginRefused("odd"), "Cannot end #1: shop: odd.", "To end it by hand"),
-        (KeyError("postgresql://bot:secret@db"), "Cannot end #1: shop: its adapter failed: KeyError, reference ", "The log has more"),
+        (LoginRefused("odd"), "#1 is not ended: shop: odd.", "To end it by hand"),
+        (KeyError("postgresql://bot:secret@db"), "#1 is not ended: shop: its adapter failed: KeyError, reference ", "The log has more"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )  # fmt: skip
