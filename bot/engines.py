@@ -30,13 +30,15 @@ class Share(StrEnum):
     GRANTS = "grants"
     QUERIES = "queries"
     PROBES = "probes"
+    SWEEP = "sweep"
 
 
-WORKERS: Mapping[Share, int] = {Share.ENDS: 8, Share.GRANTS: 4, Share.QUERIES: 4, Share.PROBES: 2}
+WORKERS: Mapping[Share, int] = {Share.ENDS: 8, Share.GRANTS: 4, Share.QUERIES: 4, Share.PROBES: 2, Share.SWEEP: 2}
 """Threads per server, and so connections at a time: many ends at once must not use up the server's connections.
 
 The runner claims no more tasks per server than these, so that no task waits here. Queries come from outside the runner
-(status, a password shown, doctor, sweep) and wait only for each other. Probes block the users of ends that fall together.
+(status, a password shown, doctor) and wait only for each other. Probes block the users of ends that fall together. The sweep and
+the hourly measurement have threads of their own: a server that hangs holds up nobody who asks for something.
 """
 
 CARD_WARNINGS_AT_MOST = 2
@@ -100,9 +102,9 @@ class Engines:
         found = self._classes.get(engine)
         return found.enforces if found else Enforced.NOTHING
 
-    async def measure(self, target: Target, levels: Sequence[Level] = ()) -> Health:
+    async def measure(self, target: Target, levels: Sequence[Level] = (), *, share: Share = Share.QUERIES) -> Health:
         """Run the adapter's ``check``. Remember what the server enforces, and what of each level may outlive a grant. Raises AdapterError."""
-        health = await self.call(target, lambda adapter: adapter.check(levels))
+        health = await self.call(target, lambda adapter: adapter.check(levels), share=share)
         self._measured[target.engine, target.admin_url] = health.enforced
         for level in levels:
             sentences = [f.on_card for f in health.findings if f.on_card and f.level in (None, level.name)]

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, insert, select
 from storage.alerts import AlertRepository
 from storage.audit_log import AuditLog
 from storage.database import Clock, Database
+from storage.figures import Figures
 from storage.files import make_private
 from storage.messages import MessageRepository
 from storage.observations import Observations
@@ -38,6 +39,7 @@ class Ledger:
         self.messages = MessageRepository(self.database)
         self.alerts = AlertRepository(self.database)
         self.observations = Observations(self.database)
+        self.figures = Figures(self.database)
         self.id = ""
         self._run_lock: fasteners.InterProcessLock | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -40,6 +40,7 @@ class User:
     roles: tuple[str, ...]
     expires_at: datetime
     tables: tuple[str, ...] = ()
+    is_blocked: bool = False
 
 
 @dataclass
@@ -48,6 +49,7 @@ class FakeServer:
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``left_with`` is the owner of what every user left. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
     ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
+    ``refreshed`` has the names of the levels of each refresh, ``refreshes`` is what the next one answers.
     """
 
     clock: Callable[[], datetime]
@@ -70,6 +72,8 @@ class FakeServer:
     leftovers: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
     states_before: list[LevelState | None] = field(default_factory=list)
+    refreshed: list[tuple[str, ...]] = field(default_factory=list)
+    refreshes: list[str] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
 
@@ -77,7 +81,7 @@ class FakeServer:
         """The number of the new session. None where the login is refused."""
         with self.turn:
             user = self.users.get(username)
-            if user is None or user.password != password or user.expires_at <= self.clock():
+            if user is None or user.is_blocked or user.password != password or user.expires_at <= self.clock():
                 return None
             self._number += 1
             self.sessions[self._number] = username
@@ -206,6 +210,40 @@ def engine(server: FakeServer) -> type[Adapter]:
                 read_back_at=server.clock(),
                 notes=before.differences(LevelState.of(server.facts)) if before else (),
             )
+
+        def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+            self._reach("block")
+            if server.holds_up is not None:
+                return frozenset()
+            with server.turn:
+                blocked = frozenset(name for name in usernames if not self._is_foreign(name))
+                for number in [n for n, name in server.sessions.items() if name in blocked]:
+                    del server.sessions[number]
+                for name in blocked & server.users.keys():
+                    server.users[name].is_blocked = True
+            server.step("after block")
+            return blocked
+
+        def _is_foreign(self, username: str) -> bool:
+            user = server.users.get(username)
+            return user is not None and user.ledger not in (None, self.target.ledger)
+
+        def end_by_hand(self, username: str) -> tuple[str, ...]:
+            return (f"DROP USER {username};",)
+
+        def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+            self._reach("compare")
+            found = {name: server.users[name].roles for name in levels if name in server.users}
+            return {
+                name: tuple(f"it has the role {role}" for role in roles if role not in levels[name].roles)
+                for name, roles in found.items()
+                if set(roles) != set(levels[name].roles)
+            }
+
+        def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+            self._reach("refresh")
+            server.refreshed.append(tuple(level.name for level in levels))
+            return list(server.refreshes)
 
         def list_users(self) -> list[ManagedUser]:
             self._reach("list")
