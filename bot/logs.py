@@ -82,6 +82,7 @@ LINES: dict[str, str] = {
     "request_refused": "refused: {who}, {access_level} on {database}: {why}",
     "click_refused": "#{request} refused click: {who}, {verb}",
     "configuration_loaded": "reloaded: {databases} databases, {rules} rules",
+    "grants_stay_live": "stopped: {grants} live grants stay. Until the next start ends them: {enforced}",
     "configuration_refused": "reload refused, the last good configuration stays in force: {problems}",
 }
 """Event → its line on the console, filled with the event's fields."""
