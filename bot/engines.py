@@ -34,7 +34,7 @@ class Share(StrEnum):
     SWEEP = "sweep"
 
 
-WORKERS: Mapping[Share, int] = {Share.ENDS: 8, Share.GRANTS: 4, Share.QUERIES: 4, Share.PROBES: 2, Share.SWEEP: 2}
+WORKERS: Mapping[Share, int] = {Share.ENDS: 10, Share.GRANTS: 4, Share.QUERIES: 4, Share.PROBES: 2, Share.SWEEP: 2}
 """Threads per server, and so connections at a time: many ends at once must not use up the server's connections.
 
 The runner claims no more tasks per server than these, so that no task waits here. Queries come from outside the runner

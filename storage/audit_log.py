@@ -27,6 +27,7 @@ Event: TypeAlias = tuple[AuditKind, str, Json]
 
 FEED_LOCK_KEY = "message:feed"
 SALT_BYTES = 16
+INSERT_EVENT = insert(audit_events).returning(audit_events.c.id)
 
 
 class AuditLog:
@@ -108,7 +109,7 @@ def append_event(
     """Append one event inside a transaction, and schedule the task of the audit feed."""
     salt = secrets.token_bytes(SALT_BYTES)
     digest = hashlib.sha256(salt + text.encode()).hexdigest() if text else None
-    values = {
+    values: dict[str, Any] = {
         "at": now,
         "kind": kind,
         "actor": actor,
@@ -116,7 +117,7 @@ def append_event(
         "facts": dict(facts),
         "text_digest": digest,
     }
-    event_id = (tx.execute(insert(audit_events).values(**values).returning(audit_events.c.id))).scalar_one()
+    event_id = tx.execute(INSERT_EVENT, values).scalar_one()
     if text:
         tx.execute(insert(audit_texts).values(event_id=event_id, salt=salt, text=text))
     feed = TaskPlan(kind=TaskKind.AUDIT_FEED, lock_key=FEED_LOCK_KEY, due_at=now, is_single=True, keeps_time=True)

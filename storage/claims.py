@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     Integer,
+    Select,
     and_,
     bindparam,
     func,
@@ -38,6 +40,7 @@ FREE: dict[str, Any] = {"claim": None, "worker": None, "lease_until": None, "hel
 """Column values of a task that no worker has."""
 
 REASON_MAX = 200
+ORDER = (tasks.c.priority, tasks.c.attempts > 0, tasks.c.due_at, tasks.c.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,36 +82,56 @@ class DueTasks:
 
 def slot_of(task: Task, *, is_retry: bool) -> Slot:
     """The slot of a task."""
-    return Slot(pool=task.pool, server=task.server, priority=Priority(task.priority), is_retry=is_retry)
+    return Slot(
+        pool=task.pool,
+        server=task.server,
+        priority=Priority(task.priority),
+        is_retry=is_retry,
+        is_blocked=task.blocked_at is not None and not is_retry,
+    )
 
 
-# Which tasks may run.
+# Which tasks may run. These statements are built once for each situation (``cache``) and get the time as the parameter ``now``:
+# building one costs more than running it.
+
+NOW = bindparam("now", type_=tasks.c.due_at.type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What keeps due tasks waiting: kinds of slots of which none is free, and addresses of servers that do not answer."""
+
+    full: frozenset[Slot] = frozenset()
+    closed: frozenset[str] = frozenset()
+
+
+ANY = Situation()
 
 
 def is_taken(lock_key: ColumnElement[str]) -> ColumnElement[bool]:
     """Whether a claimed task has this lock key, or holds it beside its own."""
-    other = tasks.alias()
-    has_it = or_(and_(other.c.lock_key == lock_key, other.c.claim.is_not(None)), other.c.held_key == lock_key)
-    return select(other.c.id).where(has_it).exists()
+    claimed, holder = tasks.alias(), tasks.alias()
+    has_it = select(claimed.c.id).where(claimed.c.lock_key == lock_key, claimed.c.claim.is_not(None)).exists()
+    return or_(has_it, select(holder.c.id).where(holder.c.held_key == lock_key).exists())
 
 
-def may_run(now: datetime, *, full: Collection[Slot], closed: Collection[str]) -> ColumnElement[bool]:
-    """Whether a task is due, free, the first of its free lock key, and has a slot and a server."""
-    free = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at <= now)
-    room = (~is_of(slot) for slot in full)
-    return and_(*free, ~is_taken(tasks.c.lock_key), ~_has_predecessor(now), *room, *_gate(now, closed))
+def may_run(situation: Situation) -> ColumnElement[bool]:
+    """Whether a task is due at ``NOW``, free, the first of its free lock key, and has a slot and a server."""
+    free = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at <= NOW)
+    room = (~is_of(slot) for slot in sorted(situation.full, key=str))
+    return and_(*free, ~is_taken(tasks.c.lock_key), ~_has_predecessor(), *room, *_gate(situation.closed))
 
 
-def _has_predecessor(now: datetime) -> ColumnElement[bool]:
+def _has_predecessor() -> ColumnElement[bool]:
     """Whether another due task of the lock key goes first: one that ends access, else the older one."""
     first = tasks.alias()
     is_safety, goes_first = tasks.c.priority == int(Priority.SAFETY), first.c.priority == int(Priority.SAFETY)
     order = or_(and_(goes_first, ~is_safety), and_(goes_first == is_safety, first.c.id < tasks.c.id))
-    free = (first.c.claim.is_(None), first.c.set_aside.is_(None), first.c.due_at <= now)
+    free = (first.c.claim.is_(None), first.c.set_aside.is_(None), first.c.due_at <= NOW)
     return select(first.c.id).where(first.c.lock_key == tasks.c.lock_key, *free, order).exists()
 
 
-def _gate(now: datetime, closed: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+def _gate(closed: frozenset[str]) -> tuple[ColumnElement[bool], ...]:
     """Tasks of a server that does not answer wait, apart from those that need no answer.
 
     These are ends of grants that never started, and provisioning that tells the requester (first try) or gives up (too late to start).
@@ -117,23 +140,42 @@ def _gate(now: datetime, closed: Collection[str]) -> tuple[ColumnElement[bool], 
         return ()
     of_task = requests.c.id == tasks.c.request_id
     never_started = select(requests.c.id).where(of_task, requests.c.started_at.is_(None)).exists()
-    too_late = select(requests.c.id).where(of_task, requests.c.start_before <= now).exists()
+    too_late = select(requests.c.id).where(of_task, requests.c.start_before <= NOW).exists()
     gives_up = and_(tasks.c.kind == TaskKind.PROVISION, or_(tasks.c.attempts == 0, too_late))
     ends_nothing = and_(tasks.c.kind == TaskKind.REVOKE, never_started)
-    return (or_(tasks.c.server.is_(None), tasks.c.server.not_in(list(closed)), gives_up, ends_nothing),)
+    return (or_(tasks.c.server.is_(None), tasks.c.server.not_in(sorted(closed)), gives_up, ends_nothing),)
 
 
-def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, closed: Collection[str]) -> datetime | None:
-    """The earliest time at which a claim may succeed: of a task that may run now, of a later one, or the end of a lease."""
-    later = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at > now, ~is_taken(tasks.c.lock_key))
-    waits = (or_(tasks.c.server.is_(None), tasks.c.server.not_in(list(closed))),) if closed else ()
-    found = tx.execute(
-        select(
-            select(func.min(tasks.c.due_at)).where(where).scalar_subquery(),
-            select(func.min(tasks.c.due_at)).where(*later, *waits).scalar_subquery(),
-            select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None)).scalar_subquery(),
-        )
-    ).one()
+@lru_cache(maxsize=512)
+def due_query(situation: Situation, limit: int, *, ends_only: bool = False, untried_only: bool = False) -> Select[Any]:
+    """The ids and lock keys of the first tasks that may run.
+
+    ``ends_only``: revocations of users that are not blocked yet, of the server in the parameter ``server``.
+    """
+    where = [may_run(situation)]
+    if ends_only:
+        where += [tasks.c.kind == TaskKind.REVOKE, tasks.c.server == bindparam("server"), tasks.c.blocked_at.is_(None)]
+    if untried_only:
+        where.append(tasks.c.attempts == 0)
+    return select(tasks.c.id, tasks.c.lock_key).where(*where).order_by(*ORDER).limit(limit)
+
+
+@lru_cache(maxsize=512)
+def next_due_query(situation: Situation) -> Select[Any]:
+    """The earliest due time of a task that may run now, of a later one, and the earliest end of a lease."""
+    later = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at > NOW, ~is_taken(tasks.c.lock_key))
+    closed = sorted(situation.closed)
+    waits = (or_(tasks.c.server.is_(None), tasks.c.server.not_in(closed)),) if closed else ()
+    return select(
+        select(func.min(tasks.c.due_at)).where(may_run(situation)).scalar_subquery(),
+        select(func.min(tasks.c.due_at)).where(*later, *waits).scalar_subquery(),
+        select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None)).scalar_subquery(),
+    )
+
+
+def next_due(tx: Connection, situation: Situation, now: datetime) -> datetime | None:
+    """The earliest time at which a claim may succeed. None if there is no such time."""
+    found = tx.execute(next_due_query(situation), {"now": now}).one()
     return min((due_at for due_at in found if due_at is not None), default=None)
 
 
@@ -141,21 +183,20 @@ def next_due(tx: Connection, where: ColumnElement[bool], now: datetime, *, close
 
 
 def read_due(
-    tx: Connection, where: ColumnElement[bool], limit: int, *, is_sqlite: bool
+    tx: Connection, query: Select[Any], parameters: Mapping[str, Any], *, is_sqlite: bool
 ) -> tuple[list[Task], list[SetAside]]:
-    """The first tasks for which ``where`` holds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
+    """The tasks that a ``due_query`` finds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
 
     There, the whole lock key is locked, not only its first row: two workers could otherwise take its second and third task, in either
     order. What another worker has locked is skipped.
     """
-    order = (tasks.c.priority, tasks.c.attempts > 0, tasks.c.due_at, tasks.c.id)
-    first = select(tasks.c.id, tasks.c.lock_key).where(where).order_by(*order).limit(limit)
-    found = tx.execute(first).all()
+    found = tx.execute(query, parameters).all()
     ids = [row.id for row in found]
     if ids and not is_sqlite:
         locked = try_lock_keys(tx, [row.lock_key for row in found])
-        again = select(tasks.c.id).where(tasks.c.id.in_([row.id for row in found if row.lock_key in locked]), where)
-        ids = list(tx.execute(again.order_by(*order).with_for_update(skip_locked=True, of=tasks)).scalars())
+        again = query.where(tasks.c.id.in_([row.id for row in found if row.lock_key in locked]))
+        rows = tx.execute(again.with_for_update(skip_locked=True, of=tasks), parameters)
+        ids = [row.id for row in rows]
     return _read(tx, ids)
 
 
@@ -167,25 +208,24 @@ def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:
     return {numbers[number] for number, is_locked in rows if is_locked}
 
 
+ROWS = select(tasks).where(tasks.c.id.in_(bindparam("ids", expanding=True)))
+
+
 def _read(tx: Connection, ids: Sequence[int]) -> tuple[list[Task], list[SetAside]]:
     """The tasks with these ids, in this order. One that cannot be read is set aside."""
     if not ids:
         return [], []
     try:
-        rows = {row["id"]: serialization.task(row) for row in tx.execute(_rows(ids)).mappings()}
+        rows = {row["id"]: serialization.task(row) for row in tx.execute(ROWS, {"ids": ids}).mappings()}
         return [rows[task_id] for task_id in ids], []
     except (ValueError, TypeError, KeyError, LookupError):
         found, set_aside = list[Task](), list[SetAside]()
     for task_id in ids:
         try:
-            found += [serialization.task(row) for row in tx.execute(_rows([task_id])).mappings()]
+            found += [serialization.task(row) for row in tx.execute(ROWS, {"ids": [task_id]}).mappings()]
         except (ValueError, TypeError, KeyError, LookupError) as error:
             set_aside.append(_set_aside(tx, task_id, error))
     return found, set_aside
-
-
-def _rows(ids: Sequence[int]) -> Any:
-    return select(tasks).where(tasks.c.id.in_(ids))
 
 
 def _set_aside(tx: Connection, task_id: int, error: Exception) -> SetAside:
@@ -209,6 +249,18 @@ def with_room(found: Sequence[Task], room: Callable[[Slot], int]) -> list[Task]:
     return fitting
 
 
+CLAIM = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("task_id", type_=BigInteger))
+    .values(
+        claim=bindparam("number", type_=BigInteger),
+        attempts=bindparam("tried", type_=Integer),
+        worker=bindparam("worker"),
+        lease_until=bindparam("until", type_=tasks.c.lease_until.type),
+    )
+)
+
+
 def claim_rows(tx: Connection, found: Sequence[Task], worker: str, until: datetime) -> list[Claim]:
     """Claim these tasks."""
     made = [
@@ -221,17 +273,19 @@ def claim_rows(tx: Connection, found: Sequence[Task], worker: str, until: dateti
         for task in found
     ]
     if made:
-        number, attempts = bindparam("number", type_=BigInteger), bindparam("tried", type_=Integer)
-        changed = update(tasks).where(tasks.c.id == bindparam("task_id", type_=BigInteger))
-        values = changed.values(claim=number, attempts=attempts, worker=worker, lease_until=until)
-        tx.execute(values, [{"task_id": c.task.id, "number": c.number, "tried": c.task.attempts} for c in made])
+        same = {"worker": worker, "until": until}
+        tx.execute(CLAIM, [{"task_id": c.task.id, "number": c.number, "tried": c.task.attempts, **same} for c in made])
     return made
+
+
+EXPIRED = (
+    select(tasks.c.id).where(tasks.c.claim.is_not(None), tasks.c.lease_until <= NOW).with_for_update(skip_locked=True)
+)
 
 
 def free_expired_leases(tx: Connection, now: datetime) -> None:
     """Free the tasks whose lease ran out: their workers have stopped."""
-    expired = select(tasks.c.id).where(tasks.c.claim.is_not(None), tasks.c.lease_until <= now)
-    if found := list(tx.execute(expired.with_for_update(skip_locked=True)).scalars()):
+    if found := list(tx.execute(EXPIRED, {"now": now}).scalars()):
         tx.execute(update(tasks).where(tasks.c.id.in_(found)).values(**FREE))
 
 
@@ -243,10 +297,15 @@ def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (tasks.c.id == claim.task.id, tasks.c.claim == claim.number)
 
 
+CLAIMED = select(tasks.c.id).where(
+    tasks.c.id == bindparam("task_id"), tasks.c.claim == bindparam("number"), tasks.c.lease_until > NOW
+)
+
+
 def require_claim(tx: Connection, claim: Claim, *, now: datetime, for_update: bool = False) -> None:
     """Raises ClaimLost unless this claim still has its task. ``for_update`` locks the task's row until the commit."""
-    query = select(tasks.c.id).where(*holds(claim), tasks.c.lease_until > now)
-    if tx.execute(query.with_for_update() if for_update else query).first() is None:
+    query = CLAIMED.with_for_update() if for_update and tx.dialect.name != "sqlite" else CLAIMED
+    if tx.execute(query, {"task_id": claim.task.id, "number": claim.number, "now": now}).first() is None:
         raise ClaimLost(f"the claim on {claim.task.kind} is lost")
 
 

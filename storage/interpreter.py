@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from storage import serialization
 from storage.audit_log import append_event
@@ -23,6 +25,10 @@ from storage.records import Request, RequestKind, State
 from storage.schema import decisions, requests
 from storage.task_queue import clear_tasks, schedule_task
 from storage.transitions import GuardInput, Obstacle, Related, TaskPlanner
+
+WAITING_EXTENSIONS = select(requests).where(
+    requests.c.parent_id == bindparam("grant"), requests.c.state == State.PENDING.value
+)
 
 
 def find_obstacle(guard_input: GuardInput) -> Obstacle | None:
@@ -50,12 +56,19 @@ def apply(tx: Connection, before: Request, command: Command, now: datetime) -> R
 
 
 def _update_request(tx: Connection, before: Request, command: Command, values: Mapping[str, Any]) -> Request:
-    same = (requests.c.id == before.id, requests.c.version == before.version)
-    changed = update(requests).where(*same).values(**values, version=before.version + 1).returning(requests)
-    row = tx.execute(changed).mappings().first()
+    parameters = {**values, "version": before.version + 1, "was_id": before.id, "was_version": before.version}
+    row = tx.execute(_update_statement(tuple(values)), parameters).mappings().first()
     if row is None:
         raise NotPossible(command.transition, Obstacle.STATE, before)
     return serialization.request(row)
+
+
+@cache
+def _update_statement(columns: tuple[str, ...]) -> ReturningUpdate[Any]:
+    """Compare and set these columns. Built once for each transition: building a statement costs more than running it."""
+    same = (requests.c.id == bindparam("was_id"), requests.c.version == bindparam("was_version"))
+    values = {name: bindparam(name, type_=requests.c[name].type) for name in (*columns, "version")}
+    return update(requests).where(*same).values(values).returning(requests)
 
 
 def follow_up(tx: Connection, after: Request, command: Command, now: datetime) -> None:
@@ -91,8 +104,8 @@ def cascade(tx: Connection, after: Request, command: Command, parent: Request | 
 def _related(tx: Connection, related: Related, request: Request, parent: Request | None) -> tuple[Request, ...]:
     if related is Related.PARENT:
         return (parent,) if parent is not None else ()
-    pending = (requests.c.parent_id == request.id, requests.c.state == State.PENDING)
-    return tuple(serialization.request(row) for row in (tx.execute(select(requests).where(*pending))).mappings())
+    rows = tx.execute(WAITING_EXTENSIONS, {"grant": request.id}).mappings()
+    return tuple(serialization.request(row) for row in rows)
 
 
 def _facts(after: Request, command: Command) -> dict[str, Any]:

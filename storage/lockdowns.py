@@ -35,10 +35,12 @@ class Lockdown:
         return self.database in (None, database) and self.person_id in (None, person_id)
 
 
+IN_FORCE = select(lockdowns).where(lockdowns.c.unlocked_at.is_(None)).with_for_update(read=True)
+
+
 def lockdowns_in_force(tx: Connection) -> tuple[Lockdown, ...]:
     """Lockdowns that are not ended. Their rows are locked for reading until the commit."""
-    query = select(lockdowns).where(lockdowns.c.unlocked_at.is_(None)).with_for_update(read=True)
-    return tuple(Lockdown(**row) for row in tx.execute(query).mappings())
+    return tuple(Lockdown(**row) for row in tx.execute(IN_FORCE).mappings())
 
 
 def lockdown_of(tx: Connection, request: Draft) -> Lockdown | None:

@@ -16,12 +16,16 @@ from storage.schema import requests, tasks
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A place in a runner: in a pool, and there for one address of the server (None: for any). ``is_retry``: the task was tried before."""
+    """A place in a runner: in a pool, and there for one address of the server (None: for any).
+
+    ``is_retry``: the task was tried before. ``is_blocked``: it is the first try of an end whose user was blocked together with others.
+    """
 
     pool: str
     server: str | None = None
     priority: Priority
     is_retry: bool
+    is_blocked: bool = False
 
 
 SLACK = "slack"
@@ -56,12 +60,12 @@ def priority_of(kind: TaskKind) -> Priority:
     return PRIORITIES.get(kind, Priority.DECISION)
 
 
-def server_of_request(request_id: int | None) -> ScalarSelect[str]:
+def server_of_request(request_id: ColumnElement[int]) -> ScalarSelect[str]:
     """The address of the server of a request; SQL NULL before its approval."""
     return select(requests.c.server).where(requests.c.id == request_id).scalar_subquery()
 
 
-def pool_of_request(request_id: int | None) -> ColumnElement[str]:
+def pool_of_request(request_id: ColumnElement[int]) -> ColumnElement[str]:
     """The pool of the server of a request: by the newest identity that START read at this address, else by the address."""
     newest = requests.alias()
     engine_and_identity = (newest.c.server == server_of_request(request_id), newest.c.identity.is_not(None))
@@ -72,5 +76,7 @@ def pool_of_request(request_id: int | None) -> ColumnElement[str]:
 def is_of(slot: Slot) -> ColumnElement[bool]:
     """Whether the task takes a slot of this kind."""
     tried = tasks.c.attempts > 0 if slot.is_retry else tasks.c.attempts == 0
+    if not slot.is_retry and slot.priority is Priority.SAFETY:
+        tried = and_(tried, tasks.c.blocked_at.is_not(None) if slot.is_blocked else tasks.c.blocked_at.is_(None))
     where = tasks.c.pool == slot.pool if slot.server is None else tasks.c.server == slot.server
     return and_(where, tasks.c.priority == int(slot.priority), tried)

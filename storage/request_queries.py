@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, bindparam, func, or_, select
 
 from storage import serialization
 from storage.errors import NoSuchRequest
@@ -13,6 +13,10 @@ from storage.records import LIVE, Decision, Draft, Request, RequestKind, State, 
 from storage.schema import decisions, requests
 
 DAY = timedelta(hours=24)
+
+# Statements of every transition are built once: building one costs more than running it.
+ONE_REQUEST = select(requests).where(requests.c.id == bindparam("request_id"))
+DECISIONS = select(decisions).where(decisions.c.request_id == bindparam("request_id")).order_by(decisions.c.id)
 
 
 def requests_of(person_id: str | None, database: str | None) -> Select[Any]:
@@ -24,8 +28,8 @@ def requests_of(person_id: str | None, database: str | None) -> Select[Any]:
 
 def load_request(tx: Connection, request_id: int, *, for_update: bool = False) -> Request:
     """One request inside a transaction. ``for_update`` locks its row until the commit. Raises NoSuchRequest."""
-    query = select(requests).where(requests.c.id == request_id)
-    found = (tx.execute(query.with_for_update() if for_update else query)).mappings().first()
+    query = ONE_REQUEST.with_for_update() if for_update and tx.dialect.name != "sqlite" else ONE_REQUEST
+    found = tx.execute(query, {"request_id": request_id}).mappings().first()
     if found is None:
         raise NoSuchRequest(request_id)
     return serialization.request(found)
@@ -33,26 +37,71 @@ def load_request(tx: Connection, request_id: int, *, for_update: bool = False) -
 
 def load_decisions(tx: Connection, request_id: int) -> tuple[Decision, ...]:
     """The decisions on a request inside a transaction, the oldest first."""
-    query = select(decisions).where(decisions.c.request_id == request_id).order_by(decisions.c.id)
-    return tuple(serialization.decision(row) for row in (tx.execute(query)).mappings())
+    return tuple(serialization.decision(row) for row in tx.execute(DECISIONS, {"request_id": request_id}).mappings())
+
+
+DUPLICATE = (
+    select(requests)
+    .where(
+        *(requests.c[name] == bindparam(f"same_{name}") for name in ("requester_id", "database", "level", "kind")),
+        requests.c.state == State.PENDING.value,
+        requests.c.requested_duration == bindparam("same_duration", type_=requests.c.requested_duration.type),
+        requests.c.parent_id.is_not_distinct_from(bindparam("same_parent", type_=requests.c.parent_id.type)),
+    )
+    .order_by(requests.c.id)
+    .limit(1)
+)
 
 
 def pending_duplicate(tx: Connection, draft: Draft) -> Request | None:
     """The oldest pending request of this person with the same database, level, kind, duration and parent."""
     same = {
-        "requester_id": draft.requester_id,
-        "database": draft.database,
-        "level": draft.level,
-        "kind": draft.kind.value,
-        "state": State.PENDING.value,
+        "same_requester_id": draft.requester_id,
+        "same_database": draft.database,
+        "same_level": draft.level,
+        "same_kind": draft.kind.value,
+        "same_duration": draft.terms.duration,
+        "same_parent": draft.parent_id,
     }
-    more = (
-        requests.c.requested_duration == draft.terms.duration,
-        requests.c.parent_id.is_not_distinct_from(draft.parent_id),
-    )
-    query = select(requests).filter_by(**same).where(*more).order_by(requests.c.id).limit(1)
-    found = (tx.execute(query)).mappings().first()
+    found = tx.execute(DUPLICATE, same).mappings().first()
     return None if found is None else serialization.request(found)
+
+
+OF_PERSON = requests.c.requester_id == bindparam("person")
+IS_ACCESS, IS_BREAK_GLASS = (
+    requests.c.kind == RequestKind.ACCESS.value,
+    requests.c.kind == RequestKind.BREAK_GLASS.value,
+)
+IS_LIVE = requests.c.state.in_([state.value for state in LIVE])
+IS_PENDING = requests.c.state == State.PENDING.value
+IS_GIVEN = or_(
+    requests.c.state.in_([State.PENDING.value, State.APPROVED.value, State.ACTIVE.value]),
+    requests.c.started_at.is_not(None),
+)
+
+
+def _number_of(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(func.count()).select_from(requests).where(*conditions).scalar_subquery()
+
+
+UNREVIEWED = select(requests.c.id).where(OF_PERSON, IS_BREAK_GLASS, requests.c.reviewed_at.is_(None), IS_GIVEN)
+COUNTS = select(
+    _number_of(OF_PERSON, IS_LIVE, IS_ACCESS).label("live_of_person"),
+    _number_of(IS_LIVE, IS_ACCESS, requests.c.database == bindparam("on_database")).label("live_of_database"),
+    _number_of(OF_PERSON, IS_PENDING, ~IS_BREAK_GLASS).label("waiting_of_person"),
+    UNREVIEWED.order_by(requests.c.id).limit(1).scalar_subquery().label("unreviewed"),
+)
+AUTOMATIC = (
+    select(requests.c.rule, func.count().label("number"))
+    .where(
+        OF_PERSON,
+        ~IS_BREAK_GLASS,
+        requests.c.is_automatic.is_(True),
+        or_(requests.c.approved_at.is_not(None), IS_PENDING),  # a pending one is about to be approved
+        requests.c.requested_at > bindparam("since", type_=requests.c.requested_at.type),
+    )
+    .group_by(requests.c.rule)
+)
 
 
 def count_usage(tx: Connection, person_id: str, database: str, now: datetime) -> UsageCounts:
@@ -60,29 +109,6 @@ def count_usage(tx: Connection, person_id: str, database: str, now: datetime) ->
 
     The transaction that inserts a request counts again, so that two simultaneous requests cannot both take the last place.
     """
-    of_person = requests.c.requester_id == person_id
-    is_live = requests.c.state.in_([state.value for state in LIVE])
-    is_access, is_break_glass = requests.c.kind == RequestKind.ACCESS, requests.c.kind == RequestKind.BREAK_GLASS
-    is_pending = requests.c.state == State.PENDING
-    was_automatic = (
-        ~is_break_glass,
-        requests.c.is_automatic.is_(True),
-        or_(requests.c.approved_at.is_not(None), is_pending),  # a pending one is about to be approved
-        requests.c.requested_at > now - DAY,
-    )
-    is_given = or_(
-        requests.c.state.in_([State.PENDING, State.APPROVED, State.ACTIVE]), requests.c.started_at.is_not(None)
-    )
-    unreviewed = select(requests.c.id).where(of_person, is_break_glass, requests.c.reviewed_at.is_(None), is_given)
-    by_rule = select(requests.c.rule, func.count()).where(of_person, *was_automatic).group_by(requests.c.rule)
-    return UsageCounts(
-        live_of_person=_count(tx, of_person, is_live, is_access),
-        live_of_database=_count(tx, is_live, is_access, requests.c.database == database),
-        waiting_of_person=_count(tx, of_person, is_pending, ~is_break_glass),
-        automatic={rule: number for rule, number in (tx.execute(by_rule)).all() if rule is not None},
-        unreviewed=(tx.execute(unreviewed.order_by(requests.c.id).limit(1))).scalar_one_or_none(),
-    )
-
-
-def _count(tx: Connection, *conditions: ColumnElement[bool]) -> int:
-    return int((tx.execute(select(func.count()).select_from(requests).where(*conditions))).scalar_one())
+    counts = tx.execute(COUNTS, {"person": person_id, "on_database": database}).mappings().one()
+    automatic = tx.execute(AUTOMATIC, {"person": person_id, "since": now - DAY})
+    return UsageCounts(**counts, automatic={row.rule: row.number for row in automatic if row.rule is not None})

@@ -24,7 +24,7 @@ from storage.lifecycle import TRANSITIONS
 from storage.lockdowns import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
 from storage.request_queries import count_usage, load_decisions, load_request, pending_duplicate, requests_of
-from storage.schema import requests, tasks
+from storage.schema import decisions, requests, tasks
 from storage.serialization import terms_json
 from storage.task_queue import finish_task
 from storage.transitions import GuardInput, Obstacle, Transition
@@ -81,6 +81,14 @@ class RequestRepository:
         """The decisions on a request, the oldest first."""
         return await self._database.read(lambda tx: load_decisions(tx, request_id))
 
+    async def decisions_of(self, request_ids: Collection[int]) -> dict[int, tuple[Decision, ...]]:
+        """The decisions on several requests, the oldest first. A request without a decision is left out."""
+        query = select(decisions).where(decisions.c.request_id.in_(list(request_ids))).order_by(decisions.c.id)
+        found = dict[int, tuple[Decision, ...]]()
+        for one in await self._database.read_all(query, serialization.decision):
+            found[one.request_id] = (*found.get(one.request_id, ()), one)
+        return found
+
     async def with_decisions(self, request_id: int) -> tuple[Request, tuple[Decision, ...]]:
         """A request and the decisions on it, as one consistent state. Raises NoSuchRequest."""
         return await self._database.read(lambda tx: (load_request(tx, request_id), load_decisions(tx, request_id)))
@@ -124,8 +132,7 @@ class RequestRepository:
                 return pending, False
             if not is_allowed(count_usage(tx, draft.requester_id, draft.database, now)):
                 raise LimitReached
-            request_id = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))
-            after = load_request(tx, request_id)
+            after = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))
             command = SubmitRequest(actor=actor or draft.requester_id, text=draft.reason)
             interpreter.follow_up(tx, after, command, now)
             return after, True
@@ -202,7 +209,10 @@ class RequestRepository:
         return after
 
 
-def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: datetime | None) -> int:
+INSERT = insert(requests).returning(requests)
+
+
+def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: datetime | None) -> Request:
     """``latest`` is the latest time until which the request may wait for a decision."""
     values: dict[str, Any] = {name: value for name, value in asdict(draft).items() if name != "terms"}
     lapses_at = now + draft.terms.request_ttl
@@ -217,7 +227,7 @@ def _insert_request(tx: Connection, draft: Draft, now: datetime, *, latest: date
         "requested_at": now,
         "lapses_at": lapses_at if latest is None else min(lapses_at, latest),
     }
-    return int((tx.execute(insert(requests).values(**values).returning(requests.c.id))).scalar_one())
+    return serialization.request(tx.execute(INSERT, values).mappings().one())
 
 
 # Extensions: the row of the grant is always locked before that of the extension, so that two transitions cannot deadlock.

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, literal, null, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Insert,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from storage import claims, serialization
-from storage.claims import FREE, Claim, DueTasks, holds, require_claim, require_one_row
+from storage.claims import FREE, Claim, DueTasks, Situation, holds, require_claim, require_one_row
 from storage.database import Database
 from storage.errors import KeyTaken
 from storage.pools import ALERTS, ON_SERVER, SLACK, Slot, pool_of_request, priority_of, server_of_request
@@ -56,17 +74,18 @@ class TaskQueue:
         ``closed`` wait, too, apart from those that need no server. A claim number is never used twice. A task that cannot be read is set
         aside, and the result names it.
         """
+        situation = Situation(full=frozenset(full), closed=frozenset(closed))
 
         def transaction(tx: Connection) -> DueTasks:
             now = self._database.now_in(tx)
             claims.free_expired_leases(tx, now)
-            where = claims.may_run(now, full=full, closed=closed)
-            rows, set_aside = claims.read_due(tx, where, limit, is_sqlite=self._database.is_sqlite)
+            query = claims.due_query(situation, limit)
+            rows, set_aside = claims.read_due(tx, query, {"now": now}, is_sqlite=self._database.is_sqlite)
             claimed = claims.claim_rows(tx, claims.with_room(rows, room), worker, now + lease)
             return DueTasks(
                 claims=tuple(claimed),
                 set_aside=tuple(set_aside),
-                next_due=claims.next_due(tx, where, now, closed=closed),
+                next_due=claims.next_due(tx, situation, now),
                 now=now,
             )
 
@@ -82,10 +101,9 @@ class TaskQueue:
 
         def transaction(tx: Connection) -> tuple[Claim, ...]:
             now = self._database.now_in(tx)
-            is_end = (tasks.c.kind == TaskKind.REVOKE, tasks.c.server == server, tasks.c.blocked_at.is_(None))
-            fresh = (tasks.c.attempts == 0,) if untried else ()
-            where = and_(claims.may_run(now, full=(), closed=()), *is_end, *fresh)
-            rows, _ = claims.read_due(tx, where, limit, is_sqlite=self._database.is_sqlite)
+            query = claims.due_query(claims.ANY, limit, ends_only=True, untried_only=untried)
+            at = {"now": now, "server": server}
+            rows, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
             return tuple(claims.claim_rows(tx, rows, worker, now + lease))
 
         return await self._database.write(transaction, announce=False)
@@ -177,8 +195,7 @@ class TaskQueue:
         """The earliest time at which a claim may succeed. None if there is no such time."""
 
         def query(tx: Connection) -> datetime | None:
-            now = self._database.now_in(tx)
-            return claims.next_due(tx, claims.may_run(now, full=full, closed=()), now, closed=())
+            return claims.next_due(tx, Situation(full=frozenset(full)), self._database.now_in(tx))
 
         return await self._database.read(query)
 
@@ -230,54 +247,76 @@ def schedule_task(tx: Connection, plan: TaskPlan, *, request_id: int | None, now
     A claimed task is moved only if it is a REVOKE. A claimed task of another kind may have read the old state already, so
     another one is inserted behind it.
     """
-    place = _place(plan.kind, request_id)
-    priority = int(priority_of(plan.kind) if plan.priority is None else plan.priority)
-    if plan.is_single and _move_unfinished(tx, plan, request_id, {**place, "priority": priority}):
-        return
-    values = {
-        "kind": plan.kind,
-        "lock_key": plan.lock_key,
-        "request_id": request_id,
-        "payload": dict(plan.payload),
-        "due_at": plan.due_at,
-        "created_at": now,
-        "attempts": 0,
-        "priority": priority,
-        **place,
+    parameters = {
+        "of_kind": plan.kind,
+        "with_key": plan.lock_key,
+        "for_request": request_id,
+        "new_due_at": plan.due_at,
+        "new_priority": int(priority_of(plan.kind) if plan.priority is None else plan.priority),
     }
-    tx.execute(insert(tasks).values(**values))
+    if plan.is_single and tx.execute(_move_statement(plan.kind, plan.keeps_time), parameters).rowcount > 0:
+        return
+    values = {"new_payload": dict(plan.payload), "at": now}
+    tx.execute(_insert_statement(plan.kind), {**parameters, **values})
 
 
-def _place(kind: TaskKind, request_id: int | None) -> dict[str, Any]:
+# Built once for each kind of task: building a statement costs more than running it.
+
+
+@cache
+def _insert_statement(kind: TaskKind) -> Insert:
+    values = {
+        "kind": bindparam("of_kind"),
+        "lock_key": bindparam("with_key"),
+        "request_id": bindparam("for_request", type_=tasks.c.request_id.type),
+        "payload": bindparam("new_payload", type_=tasks.c.payload.type),
+        "due_at": bindparam("new_due_at", type_=tasks.c.due_at.type),
+        "created_at": bindparam("at", type_=tasks.c.created_at.type),
+        "attempts": 0,
+        "priority": bindparam("new_priority", type_=tasks.c.priority.type),
+        **_place(kind),
+    }
+    return insert(tasks).values(values)
+
+
+@cache
+def _move_statement(kind: TaskKind, keeps_time: bool) -> Update:
+    """The attempts of a REVOKE count for one end: they begin again where the end is moved."""
+    same = [
+        tasks.c.kind == bindparam("of_kind"),
+        tasks.c.lock_key == bindparam("with_key"),
+        tasks.c.request_id.is_not_distinct_from(bindparam("for_request", type_=tasks.c.request_id.type)),
+        tasks.c.set_aside.is_(None),
+    ]
+    values: dict[str, Any] = {"priority": bindparam("new_priority", type_=tasks.c.priority.type), **_place(kind)}
+    if not keeps_time:
+        values["due_at"] = bindparam("new_due_at", type_=tasks.c.due_at.type)
+    if kind is TaskKind.REVOKE:
+        values["attempts"] = 0
+    else:
+        same.append(tasks.c.claim.is_(None))
+    return update(tasks).where(*same).values(values)
+
+
+def _place(kind: TaskKind) -> dict[str, Any]:
     """The columns that say where a task of this kind runs."""
     if kind not in ON_SERVER:
         return {"pool": ALERTS if kind is TaskKind.ALERT else SLACK, "server": null()}
+    request_id = bindparam("for_request", type_=tasks.c.request_id.type)
     return {"pool": pool_of_request(request_id), "server": server_of_request(request_id)}
 
 
-def _move_unfinished(tx: Connection, plan: TaskPlan, request_id: int | None, place: dict[str, Any]) -> bool:
-    same = [
-        tasks.c.kind == plan.kind,
-        tasks.c.lock_key == plan.lock_key,
-        tasks.c.request_id.is_not_distinct_from(request_id),
-        tasks.c.set_aside.is_(None),
-    ]
-    values: dict[str, Any] = {"due_at": plan.due_at, **place}
-    if plan.keeps_time:
-        values = place
-    if plan.kind is TaskKind.REVOKE:
-        values["attempts"] = 0  # the attempts counted for the end that is moved
-    else:
-        same.append(tasks.c.claim.is_(None))
-    return tx.execute(update(tasks).where(*same).values(**values)).rowcount > 0
+@cache
+def _clear_statement(kinds: tuple[TaskKind, ...]) -> Delete:
+    of_request = tasks.c.request_id == bindparam("for_request")
+    of_kind = or_(*(tasks.c.kind == kind.value for kind in kinds))  # an IN list would be compiled at each execution
+    return delete(tasks).where(of_request, of_kind, tasks.c.claim.is_(None))
 
 
 def clear_tasks(tx: Connection, request_id: int, kinds: Iterable[TaskKind]) -> None:
     """Remove the request's tasks of these kinds, but never a claimed one: its worker finds the state changed."""
-    if listed := list(kinds):
-        tx.execute(
-            delete(tasks).where(tasks.c.request_id == request_id, tasks.c.kind.in_(listed), tasks.c.claim.is_(None))
-        )
+    if listed := tuple(kinds):
+        tx.execute(_clear_statement(listed), {"for_request": request_id})
 
 
 def finish_task(tx: Connection, claimed: Claim) -> None:

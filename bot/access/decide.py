@@ -40,10 +40,10 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     outdated by a change of the policy.
     """
     for _ in range(APPROVE_ATTEMPTS):
-        request = await context.ledger.requests.get(request.id)
-        stage = await _authorized_stage(context, person, request)
+        request, earlier = await context.ledger.requests.with_decisions(request.id)
+        stage = await _authorized_stage(context, person, request, earlier)
         decision = await _decision(context, person, request, Verdict.APPROVE, stage)
-        command = _approval_command(context, request, await context.ledger.requests.decisions(request.id), decision)
+        command = _approval_command(context, request, earlier, decision)
         try:
             return await context.ledger.requests.advance(request.id, command)
         except NotPossible as error:
@@ -54,7 +54,8 @@ async def approve(context: Context, person: Person, request: Request) -> Request
 
 async def check_may_deny(context: Context, person: Person, request: Request) -> None:
     """Check that this person may deny, before the form for the reason opens. Raises what ``deny`` would raise."""
-    await _authorized_stage(context, person, await context.ledger.requests.get(request.id), is_approval=False)
+    request, earlier = await context.ledger.requests.with_decisions(request.id)
+    await _authorized_stage(context, person, request, earlier, is_approval=False)
 
 
 async def deny(context: Context, person: Person, request: Request, reason: str) -> Request:
@@ -65,8 +66,8 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     reason = reason.strip()
     if not reason or len(reason) > REASON_MAX:
         raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
-    request = await context.ledger.requests.get(request.id)
-    stage = await _authorized_stage(context, person, request, is_approval=False)
+    request, earlier = await context.ledger.requests.with_decisions(request.id)
+    stage = await _authorized_stage(context, person, request, earlier, is_approval=False)
     decision = await _decision(context, person, request, Verdict.DENY, stage, reason=reason)
     command = DenyRequest(actor=person.id, decision=decision, note=reason, text=reason, facts=_policy_in_force(context))
     try:
@@ -108,9 +109,10 @@ async def extended_grant(context: Context, request: Request) -> Request | None:
 # Authorization.
 
 
-async def _authorized_stage(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
+async def _authorized_stage(
+    context: Context, person: Person, request: Request, decisions: tuple[Decision, ...], *, is_approval: bool = True
+) -> int:
     """The number of the stage that this person may decide now. Moves the request to OUTDATED if the policy requires that."""
-    decisions = await context.ledger.requests.decisions(request.id)
     if request.state is not State.PENDING:
         raise TooLate(describe_state(request, decisions))
     config = context.config_in_force()

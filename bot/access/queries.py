@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from adapters.base import AdapterError
 from bot.access import membership
@@ -15,7 +16,7 @@ from bot.policy import authorization, evaluation, questions
 from bot.policy.catalog import CatalogEntry, catalog_entries
 from storage.audit_kinds import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
-from storage.records import AuditEvent, Request, State, TaskKind
+from storage.records import AuditEvent, Decision, Request, State, TaskKind
 
 REQUEST_ID_MAX_DIGITS = 18
 POLICY = "policy"
@@ -59,25 +60,30 @@ async def by_token(context: Context, token: str) -> Request:
 
 async def visible(context: Context, person: Person, request_id: int) -> Request:
     """The request, for its requester, for people who decided or could decide it, and for admins. Raises UnknownRequest for all others."""
+    return (await _visible_with_decisions(context, person, request_id))[0]
+
+
+async def _visible_with_decisions(
+    context: Context, person: Person, request_id: int
+) -> tuple[Request, tuple[Decision, ...]]:
     try:
-        request = await context.ledger.requests.get(request_id)
+        request, decisions = await context.ledger.requests.with_decisions(request_id)
     except NoSuchRequest:
         raise UnknownRequest(f"#{request_id}") from None
     if person.is_operator or request.requester_id == person.id:
-        return request
-    decisions = await context.ledger.requests.decisions(request_id)
+        return request, decisions
     config = context.config_in_force()
     if not authorization.may_see(config, request, decisions, person.id, await membership.facts(context, config)):
         raise UnknownRequest(f"#{request_id}")
-    return request
+    return request, decisions
 
 
 async def status(context: Context, person: Person, request_id: int) -> StatusView:
     """The request with its decisions, audit events and open sessions. Raises UnknownRequest."""
-    request = await visible(context, person, request_id)
+    request, decisions = await _visible_with_decisions(context, person, request_id)
     return StatusView(
         request=request,
-        decisions=await context.ledger.requests.decisions(request_id),
+        decisions=decisions,
         events=await context.ledger.audit.history(request_id),
         sessions=await sessions(context, request),
         trouble=await end_trouble(context, request),
@@ -116,16 +122,24 @@ async def listing(
         other = person.id
     waiting = await context.ledger.requests.pending(person_id=other, database=database)
     live = await context.ledger.requests.live_grants(person_id=other, database=database)
-    found = [r for r in (*waiting, *live) if await _may_see(context, person, r)]
-    return tuple(sorted(found, key=lambda r: r.id))
+    found = sorted((*waiting, *live), key=lambda request: request.id)
+    return tuple(await _visible_of(context, person, found))
 
 
-async def _may_see(context: Context, person: Person, request: Request) -> bool:
-    try:
-        await visible(context, person, request.id)
-    except (UnknownRequest, Refused):
-        return False
-    return True
+async def _visible_of(context: Context, person: Person, requests: Sequence[Request]) -> list[Request]:
+    """Those of the requests that this person may see (``visible``). Memberships and decisions are read once for all of them."""
+    if all(person.is_operator or request.requester_id == person.id for request in requests):
+        return list(requests)
+    config = context.config_in_force()
+    facts = await membership.facts(context, config)
+    decisions = await context.ledger.requests.decisions_of([request.id for request in requests])
+    return [
+        request
+        for request in requests
+        if person.is_operator
+        or request.requester_id == person.id
+        or authorization.may_see(config, request, decisions.get(request.id, ()), person.id, facts)
+    ]
 
 
 async def databases(context: Context, person: Person) -> tuple[CatalogEntry, ...]:

@@ -1,7 +1,8 @@
 """The places in a runner: how many tasks run at a time, for each target server and for Slack.
 
 Ends of grants and alerts have places of their own everywhere. First tries and retries have separate places, too, so that ends that
-fail again and again never take the place of a new end. A pool that hangs fills its own places only.
+fail again and again never take the place of a new end. So have ends whose users are blocked already: users that hold up their own end
+never take the place of those that yielded. A pool that hangs fills its own places only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SLACK_PLACES: Mapping[Priority, tuple[int, int]] = {
     Priority.BACKGROUND: (2, 1),
 }
 SERVER_PLACES: Mapping[Priority, tuple[int, int]] = {
-    Priority.SAFETY: (4, 4),
+    Priority.SAFETY: (3, 3),
     Priority.GRANT: (3, 1),
 }
 """Priority → (how many first tries, how many retries) run at a time. For a server, at one address.
@@ -28,6 +29,8 @@ SERVER_PLACES: Mapping[Priority, tuple[int, int]] = {
 The places of an address are no more than its threads (``bot.engines.WORKERS``), so that no claimed task waits in memory.
 """
 
+BLOCKED_PLACES = 4
+"""Ends of users that are blocked already, at one address."""
 ALERT_PLACES = (2, 1)
 ADDRESSES_AT_ONCE = 2
 """A server that is reached at several addresses has the places of this many. An address that hangs can therefore not take all of them."""
@@ -36,14 +39,11 @@ ADDRESSES_AT_ONCE = 2
 def places_for(slot: Slot) -> int:
     """The number of tasks that may run at a time in slots of this kind."""
     if slot.pool == ALERTS:
-        places = ALERT_PLACES
-    elif slot.pool == SLACK:
-        places = SLACK_PLACES[slot.priority]
-    else:
-        places = SERVER_PLACES[slot.priority]
-        if slot.server is None:
-            return places[slot.is_retry] * ADDRESSES_AT_ONCE
-    return places[slot.is_retry]
+        return ALERT_PLACES[slot.is_retry]
+    if slot.pool == SLACK:
+        return SLACK_PLACES[slot.priority][slot.is_retry]
+    places = BLOCKED_PLACES if slot.is_blocked else SERVER_PLACES[slot.priority][slot.is_retry]
+    return places if slot.server is not None else places * ADDRESSES_AT_ONCE
 
 
 class Places:

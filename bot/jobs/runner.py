@@ -120,7 +120,7 @@ class Runner:
     def _block_group(self, slot: Slot) -> None:
         """More ends are due than there are places: block the logins of all of them now, in a place of their own."""
         server, now = slot.server, monotonic()
-        is_for_new_ends = slot.priority is Priority.SAFETY and not slot.is_retry
+        is_for_new_ends = slot.priority is Priority.SAFETY and not slot.is_retry and not slot.is_blocked
         if server is None or not is_for_new_ends or now < self._groups.get(server, 0.0) or server in self.probes.closed:
             return
         self._groups[server] = float("inf")

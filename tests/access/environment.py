@@ -222,8 +222,8 @@ class AccessEnvironment:
     async def approve(self, request: Request, who: str = LEAD) -> Request:
         return await decide.approve(self.context, await self.person(who), request)
 
-    async def granted(self) -> Request:
-        request = await self.approve(await self.ask())
+    async def granted(self, who: str = ADA, approver: str = LEAD) -> Request:
+        request = await self.approve(await self.ask(who), approver)
         await self.drain()
         request = await self.ledger.requests.get(request.id)
         require(request.state is State.ACTIVE, "it is granted")

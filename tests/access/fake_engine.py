@@ -40,7 +40,6 @@ class User:
     roles: tuple[str, ...]
     expires_at: datetime
     tables: tuple[str, ...] = ()
-    is_blocked: bool = False
 
 
 @dataclass
@@ -48,8 +47,8 @@ class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``left_with`` is the owner of what every user left. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
+    ``blocked`` are users whose login is blocked; those in ``unyielding`` do not let themselves be blocked. ``differences`` is the answer of a comparison, ``refreshed`` of a refresh of levels.
     ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
-    ``refreshed`` has the names of the levels of each refresh, ``refreshes`` is what the next one answers.
     """
 
     clock: Callable[[], datetime]
@@ -72,8 +71,10 @@ class FakeServer:
     leftovers: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
     states_before: list[LevelState | None] = field(default_factory=list)
-    refreshed: list[tuple[str, ...]] = field(default_factory=list)
-    refreshes: list[str] = field(default_factory=list)
+    blocked: set[str] = field(default_factory=set)
+    unyielding: set[str] = field(default_factory=set)
+    differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    refreshed: list[str] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
 
@@ -81,7 +82,9 @@ class FakeServer:
         """The number of the new session. None where the login is refused."""
         with self.turn:
             user = self.users.get(username)
-            if user is None or user.is_blocked or user.password != password or user.expires_at <= self.clock():
+            if user is None or user.password != password or user.expires_at <= self.clock():
+                return None
+            if username in self.blocked:
                 return None
             self._number += 1
             self.sessions[self._number] = username
@@ -185,6 +188,28 @@ def engine(server: FakeServer) -> type[Adapter]:
             self._reach("level_state")
             return LevelState.of(server.facts)
 
+        def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+            self._reach("block")
+            with server.turn:
+                foreign = {n for n, u in server.users.items() if u.ledger not in (None, self.target.ledger)}
+                yielding = frozenset(usernames) - server.unyielding - foreign
+                server.blocked |= yielding
+                server.sessions = {n: name for n, name in server.sessions.items() if name not in yielding}
+            server.step("after block")
+            return yielding
+
+        def end_by_hand(self, username: str) -> tuple[str, ...]:
+            return (f"BLOCK USER {username};", f"END SESSIONS OF {username};")
+
+        def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+            self._reach("compare")
+            return {name: server.differences[name] for name in levels if name in server.differences}
+
+        def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+            self._reach("refresh")
+            changed, server.refreshed = server.refreshed, []
+            return changed
+
         def drop_leftovers(self) -> list[str]:
             self._reach("drop_leftovers")
             dropped, server.leftovers = server.leftovers, []
@@ -210,40 +235,6 @@ def engine(server: FakeServer) -> type[Adapter]:
                 read_back_at=server.clock(),
                 notes=before.differences(LevelState.of(server.facts)) if before else (),
             )
-
-        def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
-            self._reach("block")
-            if server.holds_up is not None:
-                return frozenset()
-            with server.turn:
-                blocked = frozenset(name for name in usernames if not self._is_foreign(name))
-                for number in [n for n, name in server.sessions.items() if name in blocked]:
-                    del server.sessions[number]
-                for name in blocked & server.users.keys():
-                    server.users[name].is_blocked = True
-            server.step("after block")
-            return blocked
-
-        def _is_foreign(self, username: str) -> bool:
-            user = server.users.get(username)
-            return user is not None and user.ledger not in (None, self.target.ledger)
-
-        def end_by_hand(self, username: str) -> tuple[str, ...]:
-            return (f"DROP USER {username};",)
-
-        def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
-            self._reach("compare")
-            found = {name: server.users[name].roles for name in levels if name in server.users}
-            return {
-                name: tuple(f"it has the role {role}" for role in roles if role not in levels[name].roles)
-                for name, roles in found.items()
-                if set(roles) != set(levels[name].roles)
-            }
-
-        def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
-            self._reach("refresh")
-            server.refreshed.append(tuple(level.name for level in levels))
-            return list(server.refreshes)
 
         def list_users(self) -> list[ManagedUser]:
             self._reach("list")
