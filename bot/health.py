@@ -8,13 +8,14 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from bot.access.context import Context
 from bot.access.descriptions import count
 from bot.durations import format_duration
 from bot.jobs.runner import Runner
-from storage.errors import LedgerError, LedgerUnavailable
+from storage.errors import LedgerError
 from storage.figures import LedgerFigures
 from storage.records import Priority
 
@@ -24,6 +25,8 @@ ANSWER_SECONDS = 3.0
 """The longest time that the ledger has to answer. After it the ledger counts as not working."""
 WRITE_KNOWN_SECONDS = 2.0
 """The result of a write check counts for this long."""
+
+log = structlog.get_logger(__name__)
 
 
 class WriteCheck:
@@ -109,8 +112,8 @@ class Health:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 figures = await self._context.ledger.figures.all(LATE_AFTER)
-        except (LedgerError, LedgerUnavailable, TimeoutError):
-            pass
+        except Exception as error:  # noqa: BLE001 - a ledger in whatever state must not hide the other metrics
+            log.warning("ledger_unavailable", error=type(error).__name__)
         _gauge(registry, "ledger_reachable", "Whether the ledger answered", figures is not None)
         if figures is not None:
             _ledger_gauges(registry, figures)
