@@ -97,8 +97,12 @@ class RequestRepository:
     async def newest_on(self, server: str) -> Request | None:
         """The newest grant at this server address; None where there is none, or it cannot be read."""
         query = select(requests).where(requests.c.server == server).order_by(requests.c.id.desc()).limit(1)
-        found = await self._database.read(lambda tx: serialization.readable_requests(tx.execute(query).mappings()))
-        return next(iter(found), None)
+
+        def read(tx: Connection) -> Request | None:
+            found, _ = serialization.readable(tx, query, requests.c.id, serialization.request)
+            return next(iter(found), None)
+
+        return await self._database.read(read)
 
     async def due_to_end(self, *, server: str, limit: int) -> tuple[Request, ...]:
         """Grants on this server address whose revocation is due and has not begun, the earliest first. Unreadable ones are left out."""

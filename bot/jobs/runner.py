@@ -162,8 +162,14 @@ class Runner:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _wait_for_running(self) -> None:
-        while self._running:
-            await asyncio.wait(self._running)
+        """Wait for the running jobs. If that is cancelled, they are cancelled, too."""
+        try:
+            while self._running:
+                await asyncio.wait(self._running)
+        except asyncio.CancelledError:
+            for task in self._running:
+                task.cancel()
+            raise
 
     async def _run_task(self, claim: Claim) -> None:
         """Run one task. Afterwards it is finished, put back, or claimed by another worker, whatever its job raised."""

@@ -18,7 +18,7 @@ from bot.engines import Engines
 from bot.jobs import runner
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
-from bot.monitors import servers
+from bot.monitors import strays
 from bot.notifications.notices import AlertNotice
 from storage.commands import Command, RevokeGrant
 from storage.errors import LedgerUnavailable
@@ -71,7 +71,7 @@ async def test_every_adapter_failure_is_an_adapter_error(environment: AccessEnvi
     with pytest.raises(AdapterError) as caught:
         await environment.engines.call(target_of(request), lambda adapter: adapter.list_users())
     assert isinstance(caught.value, ServerDown)
-    found = await servers.find_strays(environment.context)
+    found = await strays.find_strays(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
@@ -164,8 +164,8 @@ async def test_sweep_checks_the_servers_that_answer(
     environment.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
     environment.write()
     environment.context.files.refresh()
-    found = await servers.find_strays(environment.context)
-    assert [stray.kind for stray in found.strays] == [servers.StrayKind.ORPHAN]
+    found = await strays.find_strays(environment.context)
+    assert [stray.kind for stray in found.strays] == [strays.StrayKind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
 
 
