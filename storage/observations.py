@@ -93,7 +93,7 @@ class Observations:
         """Store the id of the last audit event that this reader has handled."""
 
         def transaction(tx: Connection) -> None:
-            self._take_turn(tx, f"cursor {name}")
+            self._lock_value(tx, f"cursor {name}")
             if tx.execute(update(cursors).where(cursors.c.name == name).values(value=value)).rowcount == 0:
                 tx.execute(insert(cursors).values(name=name, value=value))
 
