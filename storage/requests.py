@@ -53,7 +53,8 @@ class RequestRepository:
         query = select(requests).where(requests.c.id.in_(list(request_ids)))
 
         def read(tx: Connection) -> dict[int, Request]:
-            return {one.id: one for one in serialization.readable_requests(tx.execute(query).mappings())}
+            found, _ = serialization.readable(tx, query, requests.c.id, serialization.request)
+            return {one.id: one for one in found}
 
         return await self._database.read(read)
 
@@ -93,19 +94,30 @@ class RequestRepository:
         """A request and the decisions on it, as one consistent state. Raises NoSuchRequest."""
         return await self._database.read(lambda tx: (load_request(tx, request_id), load_decisions(tx, request_id)))
 
+    async def newest_on(self, server: str) -> Request | None:
+        """The newest grant at this server address; None where there is none, or it cannot be read."""
+        query = select(requests).where(requests.c.server == server).order_by(requests.c.id.desc()).limit(1)
+
+        def read(tx: Connection) -> Request | None:
+            found, _ = serialization.readable(tx, query, requests.c.id, serialization.request)
+            return next(iter(found), None)
+
+        return await self._database.read(read)
+
     async def due_to_end(self, *, server: str, limit: int) -> tuple[Request, ...]:
-        """Grants on this server address whose revocation is due and has not begun, the earliest first."""
+        """Grants on this server address whose revocation is due and has not begun, the earliest first. Unreadable ones are left out."""
 
         def query(tx: Connection) -> tuple[Request, ...]:
             is_due = (
                 tasks.c.kind == TaskKind.REVOKE,
                 tasks.c.due_at <= self._database.now_in(tx),
                 tasks.c.claim.is_(None),
+                tasks.c.set_aside.is_(None),
             )
             begins = requests.c.state.in_([State.APPROVED.value, State.ACTIVE.value])
             joined = select(requests).join(tasks, tasks.c.request_id == requests.c.id)
             rows = joined.where(tasks.c.server == server, *is_due, begins).order_by(tasks.c.due_at).limit(limit)
-            return tuple(serialization.readable_requests(tx.execute(rows).mappings()))
+            return tuple(serialization.readable(tx, rows, requests.c.id, serialization.request)[0])
 
         return await self._database.read(query)
 

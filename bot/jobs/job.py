@@ -19,7 +19,7 @@ LEASE = timedelta(seconds=90)
 """Longer than every adapter time limit: a worker loses its claim only when it has stopped."""
 
 ALERT_AT_TRY = 3
-ALERT_EVERY_TRIES = 20
+"""A task that fails raises its alert at this try. An end changes it at every later one."""
 BACKOFF_MAX_SECONDS = 60.0
 KEY_TAKEN_PAUSE = timedelta(milliseconds=300)
 
@@ -103,8 +103,3 @@ def backoff(tries: int) -> timedelta:
     """The pause after that many tries: 1, 2, 4 … 60 seconds, each up to a quarter longer, so that retries spread out."""
     seconds = min(BACKOFF_MAX_SECONDS, 2.0 ** min(tries - 1, 10))
     return timedelta(seconds=seconds * (1 + random.random() / 4))  # noqa: S311 - no secret
-
-
-def is_alert_due(tries: int) -> bool:
-    """Whether the failed end of a grant raises an alert at this try: at the third, then at every twentieth (about three an hour)."""
-    return tries == ALERT_AT_TRY or (tries > ALERT_AT_TRY and tries % ALERT_EVERY_TRIES == 0)

@@ -24,7 +24,7 @@ async def announce_break_glass(context: Context, request: Request) -> None:
     await raise_alert(
         context,
         request,
-        f"@{request.requester_name} used break-glass access: #{request.id}, {what}. The reason is on the request card.",
+        f"@{request.requester_name} used break-glass access: #{request.id}, {what}.",
         cause=f"break_glass:{request.id}",
         is_event=True,
         steps=(f"If that is not right, end it: /dbaccess revoke {request.id}", "Its reviewers sign it off in time."),

@@ -58,18 +58,18 @@ async def test_pending_break_glass_request_gets_the_task_that_grants_it(ledger_u
     async with migrated(ledger_url) as ledger:
         found = [task for task in await ledger.tasks.all() if task.kind is TaskKind.GRANT_BREAK_GLASS]
         assert [(task.request_id, task.lock_key, dict(task.payload)) for task in found] == [
-            (WAITING, f"slack:{WAITING}", {})
+            (WAITING, f"message:{WAITING}", {})
         ]
         assert found[0].due_at <= await ledger.now()
 
 
 async def test_no_other_request_gets_such_a_task(old: Ledger) -> None:
-    kinds = {task.kind for task in await old.tasks()}
+    kinds = {task.kind for task in await old.tasks.all()}
     assert not kinds & {TaskKind.AUTO_APPROVE, TaskKind.GRANT_BREAK_GLASS}
 
 
 async def test_requests_have_the_same_states_and_receipts(old: Ledger) -> None:
-    found = {request.id: request for request in await old.requests()}
+    found = {request.id: request for request in await old.requests.find()}
     states = [found[number].state for number in sorted(found)]
     assert states == [*[State.REVOKED] * 3, State.DENIED, State.ACTIVE, State.PENDING, State.PENDING]
     assert found[1].receipt == Receipt(outcome=ReceiptOutcome.VERIFIED, read_back_at=MADE_AT)
@@ -77,29 +77,30 @@ async def test_requests_have_the_same_states_and_receipts(old: Ledger) -> None:
     assert found[3].receipt == Receipt(outcome=ReceiptOutcome.NOTHING_CREATED)
     assert {request.level_state for request in found.values()} == {None}
     assert (found[4].ended_note, found[EXTENSION].kind) == ("not today", RequestKind.EXTENSION)
-    assert (await old.usage("U0ADA", "shop", now=MADE_AT)).waiting_of_person == 2
+    assert (await old.requests.usage("U0ADA", "shop", now=MADE_AT)).waiting_of_person == 2
 
 
 async def test_a_live_grant_ends(old: Ledger) -> None:
-    grant = await old.request(LIVE)
+    grant = await old.requests.get(LIVE)
     assert grant.expires_at == MADE_AT + timedelta(hours=1)
-    while (claim := await old.claim("worker", LEASE)) is not None and claim.task.kind is not TaskKind.REVOKE:
-        await old.finish(claim)
+    while (claim := await old.tasks.claim("worker", LEASE)) is not None and claim.task.kind is not TaskKind.REVOKE:
+        await old.tasks.finish(claim)
     assert claim is not None
     assert grant.target is not None
-    assert (claim.task.request_id, claim.slot.pool) == (LIVE, server_of(grant.target))
-    ending = await old.advance(LIVE, RevokeGrant(actor="clock", cause=Cause.EXPIRED), claim=claim)
+    slot = claim.slot
+    assert (claim.task.request_id, slot.pool, slot.server) == (LIVE, "server-1", server_of(grant.target))
+    ending = await old.requests.advance(LIVE, RevokeGrant(actor="clock", cause=Cause.EXPIRED), claim=claim)
     assert ending.state is State.REVOKING
-    ended = await old.advance(LIVE, ConfirmRevocation(actor="bot", receipt=RECEIPT), claim=claim)
+    ended = await old.requests.advance(LIVE, ConfirmRevocation(actor="bot", receipt=RECEIPT), claim=claim)
     assert (ended.state, ended.receipt) == (State.REVOKED, RECEIPT)
 
 
 async def test_a_pending_request_is_found_as_a_duplicate(old: Ledger) -> None:
-    waiting = await old.request(WAITING)
+    waiting = await old.requests.get(WAITING)
     same = draft(
         person=waiting.requester_id, database=waiting.database, level=waiting.level, terms=waiting.terms, reason="again"
     )
-    assert await old.submit(same) == (waiting, False)
+    assert await old.requests.submit(same) == (waiting, False)
     assert (await approve(old, waiting, "U0LEAD")).state is State.APPROVED
 
 
