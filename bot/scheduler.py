@@ -43,15 +43,20 @@ def build_scheduler(context: Context, probes: Probes) -> AsyncIOScheduler:
         was_start, is_start = is_start, False
         await sweep.run(is_start=was_start)
 
-    async def check_open_alerts() -> None:
-        """Resolve what is over. A server with an open alert that nothing probes is probed: the bot was restarted."""
-        await check_alerts(context)
-        await probes.check_again()
+    async def alerts() -> None:
+        await check_open_alerts(context, probes)
 
     _add(scheduler, "sweep", run_sweep, SWEEP_SECONDS)
     _add(scheduler, "clock", clock.run, CLOCK_SECONDS)
-    _add(scheduler, "alerts", check_open_alerts, ALERTS_SECONDS)
+    _add(scheduler, "alerts", alerts, ALERTS_SECONDS)
     return scheduler
+
+
+async def check_open_alerts(context: Context, probes: Probes) -> None:
+    """Resolve what is over. A server with an open alert that nothing probes is probed: the bot was restarted."""
+    if await context.ledger.alerts.open():
+        await check_alerts(context)
+        await probes.check_again()
 
 
 def add_checks_for_grants(scheduler: AsyncIOScheduler, context: Context) -> None:

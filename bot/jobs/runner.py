@@ -25,6 +25,7 @@ from bot.access.descriptions import shorten
 from bot.access.ports import Delayed
 from bot.jobs.end_together import begin_due_ends, block_due_users
 from bot.jobs.job import ALERT_AT_TRY, LEASE, Job, JobContext, Retry, backoff
+from bot.jobs.outage import LedgerOutage
 from bot.jobs.pools import Places
 from bot.jobs.probes import Probes
 from storage.claims import Claim, SetAside
@@ -62,6 +63,7 @@ class Runner:
         self._running: set[asyncio.Task[None]] = set()
         self._groups: dict[str, float] = {}
         self._woken = asyncio.Event()
+        self._outage = LedgerOutage()
 
     def wake(self) -> None:
         """Look for due tasks now."""
@@ -74,6 +76,7 @@ class Runner:
                 try:
                     await self._run_round(stop)
                 except LedgerError:
+                    self._outage.begins()
                     log.exception("ledger_unavailable")
                     await _pause(stop, PAUSE_SECONDS)
                 except Exception:
@@ -91,6 +94,7 @@ class Runner:
         )
         for claim in due.claims:
             self._start(claim)
+        await self._outage.ends(self.context)
         for unreadable in due.set_aside:
             await self._on_set_aside(unreadable)
         for slot in self.places.full():
@@ -177,6 +181,7 @@ class Runner:
         try:
             await self._run_under_lease(job)
         except LedgerError:
+            self._outage.begins()
             log.exception("task_interrupted", task=claim.task.kind, request=claim.task.request_id)
             await self._put_back_after_ledger_failure(claim)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -292,29 +290,3 @@ async def test_failing_verb_of_one_engine_does_not_stop_the_sweep(environment: A
     environment.server.errors["compare"] = AttributeError("compare_users")
     await swept(environment)
     assert ORPHAN not in environment.server.users
-
-
-def statements(environment: AccessEnvironment) -> Sequence[str]:
-    """All statements of the ledger from now on, with BEGIN and COMMIT."""
-    from sqlalchemy import event
-
-    seen = list[str]()
-    lock = threading.Lock()
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        with lock:
-            seen.append(statement)
-
-    event.listen(environment.ledger.database.engine, "before_cursor_execute", note)
-    event.listen(environment.ledger.database.engine, "commit", lambda _connection: seen.append("COMMIT"))
-    return seen
-
-
-async def test_sweep_of_an_idle_bot_asks_the_ledger_little(environment: AccessEnvironment) -> None:
-    environment.context.config_in_force()
-    one = Sweep(environment.context)
-    await one.run(is_start=True)
-    seen = statements(environment)
-    environment.clock.at += timedelta(minutes=5)
-    await one.run()
-    assert 0 < len(seen) <= 25, seen  # 5 a minute
