@@ -98,7 +98,7 @@ class AlertRepository:
         self._take_turn(tx, draft.cause)
         found = _open_alert(tx, draft.cause)
         if found is None:
-            if not (draft.is_event and draft.request_id is not None and _was_told(tx, draft)):
+            if not (draft.is_event and draft.request_id is not None and _was_raised(tx, draft)):
                 _plan_message(tx, _insert(tx, draft, now), draft.request_id, now)
         elif changed := {name: value for name, value in _shown(draft).items() if value != getattr(found, name)}:
             changed |= {"updated_at": now, "version": found.version + 1}
@@ -179,7 +179,7 @@ def _insert(tx: Connection, draft: AlertDraft, now: datetime) -> int:
     return int(tx.execute(insert(alerts).values(**values).returning(alerts.c.id)).scalar_one())
 
 
-def _was_told(tx: Connection, draft: AlertDraft) -> bool:
+def _was_raised(tx: Connection, draft: AlertDraft) -> bool:
     """Whether the same event of the same request has an alert: a job that is tried again may raise it twice."""
     same = (alerts.c.cause == draft.cause, alerts.c.what == draft.what)
     return tx.execute(select(alerts.c.id).where(*same).limit(1)).first() is not None

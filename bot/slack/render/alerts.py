@@ -16,10 +16,10 @@ from bot.slack.render.cards import revoke_button, sign_off_button
 from bot.slack.render.text import TEXT_MAX, clean, escape, local_datetime_parts, truncate, utc_datetime
 from storage.records import Request, State
 
-WHAT_MAX, REASON_MAX = 1000, 300
-STEPS_MAX = 2500
+WHAT_MAX, ENFORCED_MAX, REASON_MAX = 1000, 500, 300
+STEPS_MAX = 2000
 """Characters of all steps. Each of them is seen, however long another one is."""
-STATEMENTS_MAX = 3000
+STATEMENTS_MAX = 2500
 TIME_MARK = re.compile(r"‹(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z›", re.ASCII)
 """A time inside a text of an alert (``bot.access.descriptions.time_mark``)."""
 
@@ -33,47 +33,41 @@ def alert_message(notice: AlertNotice) -> RenderedMessage:
 
 
 def _open(notice: AlertNotice) -> list[Block]:
-    parts = [_line(_title(notice)), *_break_glass(notice.request)]
+    lines = [_title(notice), *_break_glass(notice.request)]
     if notice.enforced:
-        parts.append(_line([_text("\n"), *_texts(truncate(notice.enforced, WHAT_MAX))]))
+        lines.append(_texts(_one_line(notice.enforced, ENFORCED_MAX)))
     if notice.next_try_at is not None:
-        parts.append(_line([_text("\nNext try "), _date(notice.next_try_at), _text(".")]))
+        lines.append([_text("Next try "), _date(notice.next_try_at), _text(".")])
+    parts = [_lines(lines)]
     if notice.steps:
-        room = STEPS_MAX // len(notice.steps)
-        steps = [_line(_texts(truncate(clean(step), room))) for step in notice.steps]
+        steps = [_lines([_texts(step)]) for step in _fitting(notice.steps)]
         parts.append({"type": "rich_text_list", "style": "bullet", "elements": steps})
     if notice.statements:
-        parts.append(_line([_text("By hand, as an administrator of the server:")]))
+        parts.append(_lines([[_text("By hand, as an administrator of the server:")]]))
         parts.append({"type": "rich_text_preformatted", "elements": [_text(_statements(notice.statements))]})
     return parts
 
 
-def _break_glass(request: Request | None) -> list[Block]:
+def _break_glass(request: Request | None) -> list[list[Block]]:
     """Until when break-glass access is live, its reason as it was typed, and the channel of its card."""
     if request is None:
         return []
-    until = [_text("\nLive until "), _date(request.expires_at), _text(".")] if request.expires_at is not None else []
-    reason = _text(f"\n“{truncate(' '.join(clean(request.reason).split()), REASON_MAX)}”")
-    place = [_text("\nIts card is in "), {"type": "channel", "channel_id": request.terms.channel}, _text(".")]
-    return [_line([*until, reason, *place])]
+    until = [[_text("Live until "), _date(request.expires_at), _text(".")]] if request.expires_at is not None else []
+    place = [_text("Its card is in "), {"type": "channel", "channel_id": request.terms.channel}, _text(".")]
+    return [*until, [_text(f"“{_one_line(request.reason, REASON_MAX)}”")], place]
 
 
 def _resolved(notice: AlertNotice) -> list[Block]:
     assert notice.resolved_at is not None, "it is over"
-    over = [
-        _text("\n✓ Resolved "),
-        _date(notice.resolved_at),
-        _text(": "),
-        *_texts(truncate(notice.resolution or "", WHAT_MAX)),
-    ]
-    return [_line(_title(notice)), _line(over)]
+    how = _texts(_one_line(notice.resolution or "", WHAT_MAX))
+    return [_lines([_title(notice), [_text("✓ Resolved "), _date(notice.resolved_at), _text(": "), *how]])]
 
 
 def _title(notice: AlertNotice) -> list[Block]:
     """``🔴 #42 is not ended: shop does not answer since 11:31 (14 tries)``. An event has no duration; what is over has a grey dot."""
     dot = "🔴" if notice.resolved_at is None else "⚪"
     what = notice.what if notice.since is None or notice.is_event else notice.what.removesuffix(".")
-    title = [_text(f"{dot} "), _text(truncate(clean(what), WHAT_MAX), is_bold=True)]
+    title = [_text(f"{dot} "), _text(_one_line(what, WHAT_MAX), is_bold=True)]
     if notice.since is not None and not notice.is_event:
         title += [_text(" since "), _date(notice.since)]
     if notice.tries:
@@ -83,6 +77,15 @@ def _title(notice: AlertNotice) -> list[Block]:
 
 def _tries(number: int) -> str:
     return "1 try" if number == 1 else f"{number} tries"
+
+
+def _fitting(steps: Sequence[str]) -> list[str]:
+    """The steps, the longest of them cut, so that each is seen."""
+    room, cut = STEPS_MAX, dict[int, str]()
+    for left, number in enumerate(sorted(range(len(steps)), key=lambda one: len(steps[one]))):
+        cut[number] = _one_line(steps[number], room // (len(steps) - left))
+        room -= len(cut[number])
+    return [cut[number] for number in range(len(steps))]
 
 
 def _statements(statements: Sequence[str]) -> str:
@@ -117,8 +120,14 @@ def _alert_text(notice: AlertNotice) -> str:
 # Elements of rich text.
 
 
-def _line(elements: list[Block]) -> Block:
+def _lines(lines: Sequence[list[Block]]) -> Block:
+    elements = [one for number, line in enumerate(lines) for one in ([*([_text("\n")] if number else []), *line])]
     return {"type": "rich_text_section", "elements": elements}
+
+
+def _one_line(text: str, length: int) -> str:
+    """One line, so that a name on a server cannot forge another one."""
+    return truncate(" ".join(clean(text).split()), length)
 
 
 def _text(text: str, *, is_bold: bool = False) -> Block:
