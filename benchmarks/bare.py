@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -27,7 +28,7 @@ from tests.servers.postgresql import PostgresServer
 
 CHANGES_OF_GRANT = ("approved", "started", "active")
 CHANGES_OF_END = ("revoking", "revoked")
-ENTRY = re.compile(r"^(\d+) (LOG|DETAIL):  (.*?)(?=^\d+ [A-Z]+:  |\Z)", re.MULTILINE | re.DOTALL)
+ENTRY = re.compile(r"^(\d+) [^\n]*? (LOG|DETAIL):  (.*?)(?=^\d+ [^\n]*? [A-Z]+:  |\Z)", re.MULTILINE | re.DOTALL)
 STATEMENT = re.compile(r"(?:statement|execute [^:]*): (.*)", re.DOTALL)
 PARAMETER = re.compile(r"\$(\d+) = (NULL|'(?:[^']|'')*')")
 TERMINATE = "pg_terminate_backend"
@@ -159,13 +160,24 @@ def _durable(path: Path) -> Iterator[Callable[[str], None]]:
         connection.close()
 
 
+def measure_durable_commit(folder: Path, rounds: int = 50) -> float:
+    """The median seconds of one durable commit."""
+    taken = []
+    with _durable(folder / "commit.db") as commit:
+        for _ in range(rounds):
+            started = time.monotonic()
+            commit("active")
+            taken.append(time.monotonic() - started)
+    return median(taken)
+
+
 # What the adapter sends, from the server's log.
 
 
 def _recorded(harness: EngineHarness) -> Script:
     with harness.superuser("postgres") as superuser:
         for change in ("SET log_statement = 'all'", "SET log_min_duration_statement = -1"):
-            superuser.execute(sql.SQL("ALTER ROLE {} " + change).format(sql.Identifier(harness.bot)))  # type: ignore[arg-type]
+            superuser.execute(sql.SQL("ALTER ROLE {} " + change).format(sql.Identifier(harness.bot)))
     adapter, spec = harness.adapter(), harness.spec(replace(readonly(), settings={}))
     try:
         set_up = _statements_of(harness.server, adapter.identity)[:-1]

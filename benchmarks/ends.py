@@ -22,9 +22,9 @@ SESSIONS_WITHIN, RECEIPTS_WITHIN = 5.0, 25.0
 LARGE = 1_000
 
 
-async def measure_lone_ends(world: World, template: Usable, bare: BareTimes) -> list[Figure]:
+async def measure_lone_ends(world: World, template: Usable, bare: BareTimes, number: int = LONE) -> list[Figure]:
     """Ends that come one at a time."""
-    async with many_grants(world, template, LONE, starts_in=BEFORE_FIRST, apart=APART) as found:
+    async with many_grants(world, template, number, starts_in=BEFORE_FIRST, apart=APART) as found:
         await _all_over(world, found)
         return [
             Figure(

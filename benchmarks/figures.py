@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Literal
 
+THOUSAND = 1_000
 Statistic = Literal["median", "p99", "most", "ratio"]
 
 
@@ -86,6 +87,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
+def by_group(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
+    """The figures of each group, in the order in which the groups were measured first."""
+    found: dict[str, list[Figure]] = {}
+    for figure in figures:
+        found.setdefault(figure.group, []).append(figure)
+    return found
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile: a value that was measured."""
     ordered = sorted(values)
@@ -98,5 +107,5 @@ def shown(value: float | None, unit: str) -> str:
         return ""
     if unit == "s" and abs(value) < 1:
         return f"{value * 1000:.3g} ms"
-    digits = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    digits = f"{value:.3g}" if abs(value) < THOUSAND else f"{value:,.0f}"
     return f"{digits} {unit}".strip()

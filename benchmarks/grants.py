@@ -16,6 +16,11 @@ from tests.e2e.messages import credentials
 _reasons = iter(range(1, 1_000_000))
 
 
+def next_reason() -> str:
+    """A reason that no other request has."""
+    return f"figure{next(_reasons)}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
     """A request that waits for its click."""
@@ -37,7 +42,7 @@ class Usable:
 
 async def make_request(world: World, requester: str, database: str = "shop", duration: str = "2h") -> Waiting:
     """Request access by the command, and wait for the card."""
-    reason = f"figure{next(_reasons)}"
+    reason = next_reason()
     card = world.slack.expect_card(reason)
     await world.slack.command(requester, f"request {database} readonly {duration} {reason}")
     call = await within(f"the card of {reason}", card)

@@ -117,23 +117,17 @@ def add_history(engine: Engine, grant: RealGrant, number: int) -> None:
         first_event = _newest(connection, audit_events) + 1
     copies = [_past_copy(grant, first + n, n) for n in range(BASE)]
     add_live_grants(engine, _in_the_past(grant), copies)
-    events = BASE * len(grant.rows[audit_events.name])
+    events, times = BASE * len(grant.rows[audit_events.name]), number // BASE - 1
     with engine.begin() as connection:
-        _multiply(connection, requests, requests.c.id >= first, number // BASE - 1, {"id": BASE}, first)
+        _multiply(connection, requests, first, times, {"id": BASE})
         for table in (decisions, messages):
             start = int(
                 connection.execute(select(func.min(table.c.id)).where(table.c.request_id >= first)).scalar_one()
             )
             size = BASE * len(grant.rows[table.name])
-            _multiply(
-                connection, table, table.c.id >= start, number // BASE - 1, {"id": size, "request_id": BASE}, start
-            )
-        is_event = audit_events.c.id >= first_event
-        _multiply(
-            connection, audit_events, is_event, number // BASE - 1, {"id": events, "request_id": BASE}, first_event
-        )
-        is_text = audit_texts.c.event_id >= first_event
-        _multiply(connection, audit_texts, is_text, number // BASE - 1, {"event_id": events}, first_event)
+            _multiply(connection, table, start, times, {"id": size, "request_id": BASE})
+        _multiply(connection, audit_events, first_event, times, {"id": events, "request_id": BASE})
+        _multiply(connection, audit_texts, first_event, times, {"event_id": events})
         _skip_feed(connection)
     _finish(engine)
 
@@ -153,18 +147,16 @@ def _in_the_past(grant: RealGrant) -> RealGrant:
     return RealGrant({**grant.request, **moved}, {**grant.rows, tasks.name: ()}, grant.texts)
 
 
-def _multiply(
-    connection: Connection, table: Table, where: ColumnElement[bool], times: int, shifts: Mapping[str, int], first: int
-) -> None:
-    """Insert ``times`` copies of these rows. In copy n, each column of ``shifts`` is larger by n times its shift."""
+def _multiply(connection: Connection, table: Table, first: int, times: int, shifts: Mapping[str, int]) -> None:
+    """Insert ``times`` copies of the rows from ``first`` on. In copy n, each column of ``shifts`` is larger by n times its shift."""
     if times < 1:
         return
     series = select(literal(1).label("n")).cte("series", recursive=True)
     series = series.union_all(select(series.c.n + 1).where(series.c.n < times))
     columns = [_multiplied(column, series.c.n, shifts) for column in table.c]
-    size = shifts.get("id") or shifts["event_id"]
-    is_base = next(iter(table.primary_key)) < first + size
-    query = select(*columns).select_from(table.join(series, literal(1) == 1)).where(where, is_base)
+    key = next(iter(table.primary_key))
+    query = select(*columns).select_from(table.join(series, literal(1) == 1))
+    query = query.where(key >= first, key < first + shifts[key.name])
     connection.execute(insert(table).from_select([column.name for column in table.c], query))
 
 

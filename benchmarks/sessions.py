@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -46,7 +46,7 @@ class SessionWatch:
     def all_dead(self) -> bool:
         return len(self.died_at) == len(self._connections)
 
-    async def __aenter__(self) -> SessionWatch:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -73,7 +73,12 @@ class RoleWatch:
     def all_gone(self) -> bool:
         return len(self.gone_at) == len(self._numbers)
 
-    async def __aenter__(self) -> RoleWatch:
+    @property
+    def all_blocked(self) -> bool:
+        """Nobody can log in as one of the users."""
+        return len(self.blocked_at) == len(self._numbers)
+
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._look())
         return self
 

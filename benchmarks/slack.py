@@ -47,22 +47,40 @@ class TimedSlack(FakeSlack):
 
     timeline: list[Call] = field(default_factory=list)
     slow_everywhere: float = 0.0
-    """Seconds that each call takes, whatever its method."""
+    """Seconds that each call takes, except of the methods in ``quick``."""
+    quick: frozenset[str] = frozenset()
+    ephemeral_times: list[float] = field(default_factory=list)
+    """When each ephemeral message arrived."""
     _expected: list[Expected] = field(default_factory=list)
 
     async def on_api(self, request: web.Request) -> web.Response:
         received_at, arguments = time.monotonic(), await _arguments(request)
-        await asyncio.sleep(self.slow_everywhere)
+        method = request.match_info["method"]
+        await asyncio.sleep(0 if method in self.quick else self.slow_everywhere)
         answer = await super().on_api(request)
+        self._note_ephemerals()
         self._note(
             Call(
-                method=request.match_info["method"],
+                method=method,
                 arguments=arguments,
                 received_at=received_at,
                 answered_at=time.monotonic(),
             )
         )
         return answer
+
+    async def on_response_url(self, request: web.Request) -> web.Response:
+        answer = await super().on_response_url(request)
+        self._note_ephemerals()
+        return answer
+
+    def _note_ephemerals(self) -> None:
+        new = len(self.workspace.ephemerals) - len(self.ephemeral_times)
+        self.ephemeral_times += [time.monotonic()] * new
+
+    @property
+    def is_connected(self) -> bool:
+        return any(not socket.closed for socket in self._sockets)
 
     def _note(self, call: Call) -> None:
         self.timeline.append(call)

@@ -29,6 +29,8 @@ from tests.servers.postgresql import PostgresServer, free_port
 
 REQUESTERS = tuple(f"U0R{n:03}" for n in range(100))
 LEAD, ADMIN, LEADS = "U0LEAD", "U0ADMIN", "S0LEADS"
+FIVE_GROUPS = "U0FIVE"
+"""The requester whose requests five groups may approve."""
 CHANNELS = tuple(f"C0CARDS{n:02}" for n in range(16))
 """Each rule has its own: Slack takes one message a second in a channel."""
 AUDIT, ALERTS = "C0AUDIT", "C0ALERTS"
@@ -38,7 +40,7 @@ log_min_duration_statement = -1
 log_connections = off
 max_connections = 1300
 shared_buffers = 128MB
-log_line_prefix = '%p '
+log_line_prefix = '%p %d %a '
 """
 STOP_SECONDS = 60
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -91,17 +93,21 @@ class World:
             **self.environment,
         }
 
-    async def start_bot(self) -> None:
-        """Start the bot and wait until it is ready."""
+    async def start_bot(self, *, wait_ready: bool = True) -> None:
+        """Start the bot, and wait until it is ready, or only until it is connected to Slack."""
         write_config(self.folder / "config", self.databases)
         with (self.folder / "bot.log").open("ab") as log:
-            self.bot = subprocess.Popen(
+            self.bot = await asyncio.to_thread(
+                subprocess.Popen,
                 [sys.executable, "-m", "bot.cli", "run"],
                 stdout=log,
                 stderr=log,
                 env=self._environment(),
                 cwd=self.folder,
             )
+        if not wait_ready:
+            await until("the bot is connected", lambda: self.slack.is_connected)
+            return
         for _ in range(600):
             if await asyncio.to_thread(self._is_ready):
                 return
@@ -179,6 +185,12 @@ def write_config(folder: Path, databases: dict[str, Any]) -> None:
         }
         for n, channel in enumerate(CHANNELS)
     ]  # fmt: skip
+    five = {
+        "name": "five groups",
+        "requesters": [FIVE_GROUPS],
+        "approvals": [{"from": [f"{LEADS}{n}" for n in range(5)]}],
+    }
+    rules.append({**rules[0], **five})
     policy = {"admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "limits": plenty, "rules": rules}
     for name, content in (("databases", {"databases": databases}), ("policy", policy)):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(json.loads(json.dumps(content))))
@@ -193,37 +205,32 @@ def admin_url(harness: EngineHarness) -> str:
     return harness.server.url(harness.bot, BOT_PASSWORD, harness.database)
 
 
-def _fill_workspace(slack: TimedSlack) -> None:
-    for person in (*REQUESTERS, LEAD, ADMIN):
+def fill_workspace(slack: TimedSlack) -> None:
+    for person in (*REQUESTERS, FIVE_GROUPS, LEAD, ADMIN):
         slack.workspace.add_person(person, person.lower())
     slack.workspace.add_group(LEADS, "leads", LEAD)
+    for n in range(5):
+        slack.workspace.add_group(f"{LEADS}{n}", f"leads{n}", LEAD)
     for channel in (*CHANNELS, AUDIT, ALERTS):
         slack.workspace.add_channel(channel, channel.lower())
 
 
 @asynccontextmanager
-async def running_world(*, ledger: str = "sqlite", server: PostgresServer | None = None) -> AsyncIterator[World]:
-    """A world whose bot is not started yet. Nothing of it is left afterwards. ``server`` may be shared with others."""
-    own = server or await asyncio.to_thread(new_server)
-    try:
-        with tempfile.TemporaryDirectory(prefix="dbaccess-figures-") as name:
-            folder, harness = Path(name), build(own)
-            async with running_slack() as slack:
-                _fill_workspace(slack)
-                reader = (
-                    LedgerReader.sqlite(folder / "ledger.db") if ledger == "sqlite" else LedgerReader.postgresql(own)
-                )
-                world = World(
-                    folder=folder, slack=slack, server=own, harness=harness, ledger=reader, port=free_port(),
-                    databases={"shop": database_entry(harness, "SHOP_ADMIN_URL")}, admin_urls={"SHOP_ADMIN_URL": admin_url(harness)},
-                )  # fmt: skip
-                try:
-                    if ledger != "sqlite":
-                        await world.command_line("store", "upgrade")
-                    yield world
-                finally:
-                    await world.stop_bot()
-                    reader.close()
-    finally:
-        if server is None:
-            own.remove()
+async def running_world(server: PostgresServer, *, ledger: str = "sqlite") -> AsyncIterator[World]:
+    """A world whose bot is not started yet. Nothing of it is left afterwards, except databases and roles on the server."""
+    with tempfile.TemporaryDirectory(prefix="dbaccess-figures-") as name:
+        folder, harness = Path(name), build(server)
+        reader = LedgerReader.sqlite(folder / "ledger.db") if ledger == "sqlite" else LedgerReader.postgresql(server)
+        async with running_slack() as slack:
+            fill_workspace(slack)
+            world = World(
+                folder=folder, slack=slack, server=server, harness=harness, ledger=reader, port=free_port(),
+                databases={"shop": database_entry(harness, "SHOP_ADMIN_URL")}, admin_urls={"SHOP_ADMIN_URL": admin_url(harness)},
+            )  # fmt: skip
+            try:
+                if ledger != "sqlite":
+                    await world.command_line("store", "upgrade")
+                yield world
+            finally:
+                await world.stop_bot()
+                reader.close()

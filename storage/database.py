@@ -149,18 +149,27 @@ class Database:
         """Write and commit one row, on a connection of its own that waits for no other transaction of this process.
 
         Raises LedgerUnavailable, also where there is no answer within ``WRITE_CHECK_SECONDS``: a disk that is full, a server that hangs.
-        Checks at the same time share one write. One that hangs is not waited for, and no other is begun while it does.
+        Checks at the same time share one write. A write that hangs is given up, and none is begun before it has ended.
         """
+        with _TranslatedErrors():
+            try:
+                async with asyncio.timeout(WRITE_CHECK_SECONDS):
+                    await self._wait_for_write()
+            except TimeoutError:
+                if self._write_check is not None:
+                    self._write_check.cancel()
+                raise
+
+    async def _wait_for_write(self) -> None:
+        if self._write_check is not None and self._write_check.cancelling():
+            await asyncio.wait({self._write_check})
         if self._write_check is None or self._write_check.done():
             self._write_check = asyncio.create_task(self._write_row())
         check = self._write_check
-        await asyncio.wait({check}, timeout=WRITE_CHECK_SECONDS)
-        with _TranslatedErrors():
-            if not check.done() or check.cancelled():
-                check.cancel()
-                raise TimeoutError
-            if (error := check.exception()) is not None:
-                raise error
+        await asyncio.wait({check})
+        if check.cancelled():
+            raise TimeoutError
+        check.result()
 
     async def _write_row(self) -> None:
         engine = create_async_engine(self.url, poolclass=NullPool)

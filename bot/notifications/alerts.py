@@ -80,6 +80,8 @@ async def _post(context: Context, job: JobContext, alert: Alert, notice: AlertNo
     """Post the alert where it is not shown yet. Raises Retry where nobody was reached: it stays due."""
     if shown and (alert.resolution is not None or any(map(CHANNEL.fullmatch, shown))):
         return
+    if context.files.config is None:
+        context.files.refresh()
     config = context.files.config
     if config is None:
         raise Retry("no configuration says where alerts go", at=await context.ledger.now() + UNREACHED_PAUSE)

@@ -58,9 +58,8 @@ async def notify(context: Context, job: JobContext) -> None:
         await announce_break_glass(context, request)
         concerned = await _would_be_asked(context, request)
     notice = GrantedNotice(request=request, decisions=await context.ledger.requests.decisions(request.id))
-    for place in await _places(context, (*request.terms.notify, *sorted(concerned)), without=request.requester_id):
-        await job.check_claim()
-        await post_or_warn(context, place, notice)
+    places = await _places(context, (*request.terms.notify, *sorted(concerned)), without=request.requester_id)
+    await job.post_to_each(places, lambda place: post_or_warn(context, place, notice))
 
 
 async def _places(context: Context, listed: Collection[str], *, without: str) -> list[str]:

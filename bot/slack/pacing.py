@@ -31,6 +31,10 @@ POST_SECONDS = 1.0
 UPDATES_PER_MINUTE = 50
 TURN_LIFE = 60.0
 """Seconds after which a turn that nobody used is given up: its caller has stopped."""
+LATE_AT_MOST = 0.5
+"""A post that comes this much after its turn does not move the turn of the next one. Slack tolerates short bursts."""
+GIVEN_MAX = 1000
+"""More turns than this: those that nobody used are looked for and given up."""
 CHANNELS_MAX = 2000
 """Channels that are remembered. More than that: those that are free are forgotten."""
 
@@ -62,16 +66,20 @@ class Turns:
     next_at: float = float("-inf")
     given: dict[Hashable, float] = field(default_factory=dict)
 
-    def wait(self, key: Hashable, now: float, *, earliest: float = float("-inf")) -> float:
-        """Seconds until the turn of ``key``, and 0 where it is now: then it is used. A turn is never before ``earliest``."""
+    def take(self, key: Hashable, now: float, *, earliest: float = float("-inf")) -> float:
+        """The time of the turn of ``key``. Where it has come, it is used up. ``earliest``: a turn before that is exchanged for a later one."""
         turn = self.given.pop(key, None)
-        if turn is None or turn < now - TURN_LIFE:
-            turn = max(self.next_at, now - (self.burst - 1) * self.interval)
+        if turn is None or turn < max(earliest, now - TURN_LIFE):
+            turn = max(self.next_at, earliest, now - (self.burst - 1) * self.interval)
             self.next_at = turn + self.interval
-        if max(turn, earliest) <= now:
-            return 0.0
-        self.given[key] = max(turn, earliest)
-        return self.given[key] - now
+        if turn > now:
+            self._give(key, turn, now)
+        return turn
+
+    def _give(self, key: Hashable, turn: float, now: float) -> None:
+        if len(self.given) >= GIVEN_MAX:
+            self.drop_unused(now)
+        self.given[key] = turn
 
     def is_free(self, now: float) -> bool:
         """Whether a newcomer has its turn now."""
@@ -97,10 +105,11 @@ class ChannelPacing:
     def wait(self, key: Hashable, now: float, *, is_urgent: bool) -> float:
         """Seconds until this message may be posted, and 0 where it may be posted now. The next one may then be posted a second later."""
         turns = self._urgent if is_urgent else self._others
-        seconds = turns.wait(key, now, earliest=self._free_at)
-        if seconds == 0.0:
-            self._free_at = now + POST_SECONDS
-        return seconds
+        turn = turns.take(key, now, earliest=self._free_at)
+        if turn > now:
+            return turn - now
+        self._free_at = max(turn, now - LATE_AT_MOST) + POST_SECONDS
+        return 0.0
 
     def close_until(self, at: float) -> None:
         """Slack takes no post here before this time."""
@@ -137,8 +146,8 @@ class Pacing:
         if now < self._updates_closed_until:
             return self._updates_closed_until - now
         if key not in own.given and not own.is_free(now) and own is not rest and rest.is_free(now):
-            return rest.wait(key, now)
-        return own.wait(key, now)
+            return max(0.0, rest.take(key, now) - now)
+        return max(0.0, own.take(key, now) - now)
 
     def on_posts_refused(self, channel: str, seconds: float) -> None:
         """Slack answered 429 to a post in this channel."""

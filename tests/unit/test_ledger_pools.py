@@ -61,7 +61,7 @@ async def test_tasks_that_end_access_go_first_then_priority_then_due_time(ledger
 async def test_an_untried_task_goes_before_a_retry(ledger: Ledger) -> None:
     tried = await add_revocation(ledger, "env:A", attempts=3, due_at=START - 60 * SECOND)
     fresh = await add_revocation(ledger, "env:A", due_at=START)
-    await _without_feed(ledger)
+    await without_feed(ledger)
     assert [(c.task.lock_key, c.slot.is_retry) for c in await claim_all(ledger)] == [(fresh, False), (tried, True)]
 
 
@@ -85,7 +85,7 @@ async def test_a_task_of_a_full_pool_is_neither_claimed_nor_next_due(ledger: Led
         await add_revocation(ledger, "env:DEAD"),
         await add_revocation(ledger, "env:WELL", due_at=START + SECOND),
     )
-    await _without_feed(ledger)
+    await without_feed(ledger)
     full = [Slot(pool="postgresql env:DEAD", priority=Priority.SAFETY, is_retry=False)]
     assert await claim_all(ledger, full=full) == []
     assert await ledger.tasks.next_due(full=full) == START + SECOND, "the runner must not idle or spin"
@@ -98,7 +98,7 @@ async def test_a_task_of_a_full_pool_is_neither_claimed_nor_next_due(ledger: Led
 
 async def test_a_full_slot_leaves_other_slots_of_its_pool_free(ledger: Ledger) -> None:
     tried, fresh = await add_revocation(ledger, "env:A", attempts=1), await add_revocation(ledger, "env:A")
-    await _without_feed(ledger)
+    await without_feed(ledger)
     retries = Slot(pool="postgresql env:A", priority=Priority.SAFETY, is_retry=True)
     grants = replace(retries, priority=Priority.GRANT, is_retry=False)
     assert [c.task.lock_key for c in await claim_all(ledger, full=[retries, grants])] == [fresh]
@@ -116,7 +116,7 @@ async def test_a_lock_key_behind_a_full_slot_is_not_due(ledger: Ledger, clock: T
 async def test_databases_of_one_server_share_a_pool(ledger: Ledger) -> None:
     for reference in ("env:A", "env:A", "env:B"):
         await add_revocation(ledger, reference)
-    await _without_feed(ledger)
+    await without_feed(ledger)
     pools = [claim.slot.pool for claim in await claim_all(ledger)]
     assert sorted(pools) == ["postgresql env:A", "postgresql env:A", "postgresql env:B"]
 
@@ -124,7 +124,7 @@ async def test_databases_of_one_server_share_a_pool(ledger: Ledger) -> None:
 async def test_a_grant_without_a_server_delays_no_other(ledger: Ledger) -> None:
     """Its task is in a pool of its own and fails by itself."""
     unknown, well = await add_revocation(ledger, "env:A"), await add_revocation(ledger, "env:A")
-    await _without_feed(ledger)
+    await without_feed(ledger)
 
     await execute(ledger, delete(tasks).where(tasks.c.lock_key == unknown))
     request_id = int(unknown.removeprefix("user:"))
@@ -145,5 +145,5 @@ async def test_time_until_due_is_negative_for_a_late_task(ledger: Ledger, clock:
     assert await ledger.tasks.time_until_due(TaskKind.REPAIR, request_id) is None
 
 
-async def _without_feed(ledger: Ledger) -> None:
+async def without_feed(ledger: Ledger) -> None:
     await execute(ledger, delete(tasks).where(tasks.c.kind == TaskKind.AUDIT_FEED))
