@@ -68,13 +68,13 @@ class ClockWatch:
     async def run(self) -> None:
         """Look once. Raises nothing."""
         try:
-            await self._look()
+            await self._check()
         except LedgerError:
             log.exception("ledger_unavailable")
         except Exception:
             log.exception("clock_look_failed")
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         began = self._monotonic()
         times = await self._context.ledger.figures.times()
         ended = self._monotonic()

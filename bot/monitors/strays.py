@@ -18,7 +18,7 @@ from bot.access.descriptions import count, shorten
 from bot.access.targets import level_of
 from bot.durations import format_duration
 from bot.engines import Share
-from bot.monitors.looks import GroupView, View, list_users, look, places
+from bot.monitors.server_views import GroupView, View, list_users, places, view_server
 from bot.monitors.servers import drop_leftovers, on_server
 from storage import task_plans
 from storage.audit_kinds import AuditKind
@@ -141,7 +141,7 @@ async def sweep_servers(
     unanswered = dict[str, str]()
     looks = {
         asyncio.create_task(
-            on_server(place.server, look(context, place, unanswered, refreshes=refreshes), unanswered)
+            on_server(place.server, view_server(context, place, unanswered, refreshes=refreshes), unanswered)
         ): place
         for place in places(context, before, unanswered)
     }
@@ -153,13 +153,13 @@ async def sweep_servers(
             done, waiting = await asyncio.wait(waiting, timeout=BATCH_SECONDS)
             if done:
                 found = {looks[task].server: task.result() for task in done}
-                yield await _judge(context, found, before, unanswered)
+                yield await _compare(context, found, before, unanswered)
     finally:
         for task in waiting:
             task.cancel()
 
 
-async def _judge(
+async def _compare(
     context: Context, found: Mapping[Target, View | None], before: Grants, unanswered: Mapping[str, str]
 ) -> SweepResult:
     views = [view for view in found.values() if view is not None]

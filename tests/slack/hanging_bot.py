@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -25,12 +26,17 @@ from tests.access.fake_engine import FakeServer, engine
 HANGS, LIMIT = os.environ.get("HANGS", ""), float(os.environ.get("LIMIT", "6"))
 
 
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def step(name: str) -> None:
     if HANGS and name == f"before {HANGS}":
-        print(f"HANGS {name}", flush=True)  # noqa: T201 - the test waits for this line
+        say(f"HANGS {name}")
         time.sleep(600)
     if name == "before drop" and "SLOW" in os.environ:
-        print(f"SLOW {name}", flush=True)  # noqa: T201 - the test waits for this line
+        say(f"SLOW {name}")
         time.sleep(3)
 
 

@@ -59,6 +59,11 @@ def not_well(port: int) -> dict[str, str]:
     return found
 
 
+def metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
 async def until_named(port: int, *names: str) -> dict[str, str]:
     """Wait until /readyz names exactly these components."""
     deadline = asyncio.get_running_loop().time() + PATIENCE
@@ -118,8 +123,7 @@ async def test_ledger_that_is_stopped_and_started_again(bot: Process, server: Po
     await until_named(port)
     server.stop()
     assert "cannot be written" in (await until_named(port, "store"))["store"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        assert "dbaccess_ledger_reachable 0.0" in answer.read().decode()
+    assert "dbaccess_ledger_reachable 0.0" in await asyncio.to_thread(metrics, port)
     await asyncio.sleep(20)  # the end comes meanwhile
     server.start()
     await until_over(bot, request_id)

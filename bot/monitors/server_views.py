@@ -88,7 +88,7 @@ def _by_target(grants: Iterable[Request], failed: dict[str, str]) -> dict[Target
     return found
 
 
-async def look(context: Context, place: Place, failed: dict[str, str], *, refreshes: bool) -> View:
+async def view_server(context: Context, place: Place, failed: dict[str, str], *, refreshes: bool) -> View:
     """Look at one server. ``refreshes``: make the managed roles of live grants equal to their levels. Raises AdapterError.
 
     A group whose look fails is left out, and the reason is put into ``failed``.
