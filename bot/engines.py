@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from importlib.metadata import entry_points
@@ -48,9 +48,26 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+class InstalledEngines(Mapping[str, type[Adapter]]):
+    """Engine name → adapter class, for every installed engine. A class is imported when it is first asked for: its driver takes memory."""
+
+    def __init__(self) -> None:
+        self._points = {point.name: point for point in entry_points(group=GROUP)}
+
+    def __getitem__(self, name: str) -> type[Adapter]:
+        found: type[Adapter] = self._points[name].load()
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
 def installed_engines() -> Mapping[str, type[Adapter]]:
     """Engine name → adapter class, for every installed engine."""
-    return {point.name: point.load() for point in entry_points(group=GROUP)}
+    return InstalledEngines()
 
 
 def _resolve_or_empty(reference: str) -> str:
@@ -76,7 +93,7 @@ class Engines:
     """Runs adapter calls in threads, at most ``WORKERS`` at once per server."""
 
     def __init__(self, classes: Mapping[str, type[Adapter]] | None = None) -> None:
-        self._classes = dict(installed_engines() if classes is None else classes)
+        self._classes = installed_engines() if classes is None else classes
         self._pools: dict[tuple[str, str, Share], ThreadPoolExecutor] = {}
         self._running = RunningCalls()
         self._measured: dict[tuple[str, str], Enforced] = {}
