@@ -55,7 +55,11 @@ class InstalledEngines(Mapping[str, type[Adapter]]):
         self._points = {point.name: point for point in entry_points(group=GROUP)}
 
     def __getitem__(self, name: str) -> type[Adapter]:
-        found: type[Adapter] = self._points[name].load()
+        try:
+            found: type[Adapter] = self._points[name].load()
+        except ImportError as error:
+            log.error("engine_not_importable", engine=name, error=str(error))
+            raise KeyError(name) from None
         return found
 
     def __iter__(self) -> Iterator[str]:
