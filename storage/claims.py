@@ -120,7 +120,7 @@ def may_run(situation: Situation) -> ColumnElement[bool]:
     """Whether a task is due at ``NOW``, free, the first of its free lock key, and has a slot and a server."""
     free = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at <= NOW)
     room = (~is_of(slot) for slot in sorted(situation.full, key=str))
-    return and_(*free, ~is_taken(tasks.c.lock_key), ~_has_predecessor(), *room, *_gate(situation.closed))
+    return and_(*free, *room, *_gate(situation.closed), ~is_taken(tasks.c.lock_key), ~_has_predecessor())
 
 
 def _has_predecessor() -> ColumnElement[bool]:
@@ -162,8 +162,8 @@ def due_query(situation: Situation, limit: int, *, ends_only: bool = False, untr
 
 
 @lru_cache(maxsize=512)
-def next_due_query(situation: Situation) -> Select[Any]:
-    """The earliest due time of a task that may run now, of a later one, and the earliest end of a lease.
+def later_query(situation: Situation) -> Select[Any]:
+    """The earliest due time of a task that is not due yet, and the earliest end of a lease.
 
     The latest due time is read, too: in SQLite, text that is no time is later than any time, and its task would never be due.
     """
@@ -171,7 +171,6 @@ def next_due_query(situation: Situation) -> Select[Any]:
     closed = sorted(situation.closed)
     waits = (or_(tasks.c.server.is_(None), tasks.c.server.not_in(closed)),) if closed else ()
     return select(
-        select(func.min(tasks.c.due_at)).where(may_run(situation)).scalar_subquery(),
         select(func.min(tasks.c.due_at)).where(*later, *waits).scalar_subquery(),
         select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None)).scalar_subquery(),
         select(func.max(tasks.c.due_at)).where(tasks.c.set_aside.is_(None)).scalar_subquery(),
@@ -179,9 +178,9 @@ def next_due_query(situation: Situation) -> Select[Any]:
 
 
 def next_due(tx: Connection, situation: Situation, now: datetime) -> datetime | None:
-    """The earliest time at which a claim may succeed. None if there is no such time."""
-    found = tx.execute(next_due_query(situation), {"now": now}).one()
-    return min((due_at for due_at in found[:3] if due_at is not None), default=None)
+    """The earliest time at which a claim may succeed, where none succeeds now. None if there is no such time."""
+    later, lease_until, _ = tx.execute(later_query(situation), {"now": now}).one()
+    return min((at for at in (later, lease_until) if at is not None), default=None)
 
 
 # Read and claim.
@@ -189,8 +188,10 @@ def next_due(tx: Connection, situation: Situation, now: datetime) -> datetime | 
 
 def read_due(
     tx: Connection, query: Select[Any], parameters: Mapping[str, Any], *, is_sqlite: bool
-) -> tuple[list[Task], list[UnreadableRow]]:
-    """The tasks that a ``due_query`` finds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
+) -> tuple[list[Task], list[UnreadableRow], int]:
+    """The tasks that a ``due_query`` finds, in order, those that cannot be read, and how many it found.
+
+    On PostgreSQL their rows and lock keys are locked until the commit.
 
     There, the whole lock key is locked, not only its first row: two workers could otherwise take its second and third task, in either
     order. What another worker has locked is skipped.
@@ -202,7 +203,7 @@ def read_due(
         again = query.where(tasks.c.id.in_([row.id for row in found if row.lock_key in locked]))
         rows = tx.execute(again.with_for_update(skip_locked=True, of=tasks), parameters)
         ids = [row.id for row in rows]
-    return _read(tx, ids)
+    return *_read(tx, ids), len(found)
 
 
 def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from storage import claims, serialization
-from storage.claims import FREE, Claim, DueTasks, Situation, holds, require_claim, require_one_row
+from storage.claims import FREE, Claim, DueTasks, SetAside, Situation, holds, require_claim, require_one_row
 from storage.database import Database, advisory_lock_key
 from storage.errors import KeyTaken
 from storage.pools import ON_SERVER, Slot, pool_of_request, pool_without_server, priority_of, server_of_request
@@ -81,14 +81,13 @@ class TaskQueue:
             now = self._database.now_in(tx)
             claims.free_expired_leases(tx, now)
             query = claims.due_query(situation, limit)
-            rows, unreadable = claims.read_due(tx, query, {"now": now}, is_sqlite=self._database.is_sqlite)
+            rows, unreadable, count = claims.read_due(tx, query, {"now": now}, is_sqlite=self._database.is_sqlite)
             set_aside = claims.set_aside(tx, unreadable)
             claimed = claims.claim_rows(tx, claims.with_room(rows, room), worker, now + lease)
-            try:
-                next_due = claims.next_due(tx, situation, now)
-            except UNREADABLE:
-                set_aside += claims.set_aside_unreadable(tx)
-                next_due = claims.next_due(tx, situation, now)
+            next_due: datetime | None = now
+            if len(claimed) == count < limit:
+                next_due, more = _next_due(tx, situation, now)
+                set_aside += more
             return DueTasks(claims=tuple(claimed), set_aside=tuple(set_aside), next_due=next_due, now=now)
 
         return await self._database.write(transaction, announce=False)
@@ -106,7 +105,7 @@ class TaskQueue:
             now = self._database.now_in(tx)
             query = claims.due_query(claims.ANY, limit, ends_only=True, untried_only=untried)
             at = {"now": now, "server": server}
-            rows, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
+            rows, _, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
             return tuple(claims.claim_rows(tx, rows, worker, now + lease))
 
         return await self._database.write(transaction, announce=False)
@@ -201,9 +200,12 @@ class TaskQueue:
 
     async def next_due(self, *, full: Collection[Slot] = ()) -> datetime | None:
         """The earliest time at which a claim may succeed. None if there is no such time."""
+        situation = Situation(full=frozenset(full))
 
         def query(tx: Connection) -> datetime | None:
-            return claims.next_due(tx, Situation(full=frozenset(full)), self._database.now_in(tx))
+            now = self._database.now_in(tx)
+            is_due = tx.execute(claims.due_query(situation, 1), {"now": now}).first() is not None
+            return now if is_due else claims.next_due(tx, situation, now)
 
         return await self._database.read(query)
 
@@ -249,6 +251,15 @@ class TaskQueue:
             return found
 
         return await self._database.write(transaction)
+
+
+def _next_due(tx: Connection, situation: Situation, now: datetime) -> tuple[datetime | None, list[SetAside]]:
+    """When another claim may succeed. Tasks whose times cannot be read are set aside first."""
+    try:
+        return claims.next_due(tx, situation, now), []
+    except UNREADABLE:
+        set_aside = claims.set_aside_unreadable(tx)
+    return claims.next_due(tx, situation, now), set_aside
 
 
 def schedule_task(tx: Connection, plan: TaskPlan, *, request_id: int | None, now: datetime) -> None:

@@ -154,6 +154,7 @@ async def test_a_cancelled_waiter_does_not_hurt_the_others(held: HeldQueue) -> N
     calls = [call(name) for name in ("a", "bb", "ccc")]
     await asyncio.sleep(0)
     calls[1].cancel()
+    await asyncio.wait({calls[1]})
     held.go_on.set()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(one) for one in outcomes] == [type(None), asyncio.CancelledError, type(None)]

@@ -9,7 +9,7 @@ from storage.commands import RevokeGrant
 from storage.ledger import Ledger
 from storage.records import Cause, Request, State, TaskKind
 from storage.schema import tasks
-from tests.unit.ledgers import HOUR, LEASE, TARGET, TurnableClock, bring, execute
+from tests.unit.ledgers import HOUR, LEASE, TurnableClock, bring, execute
 from tests.unit.test_ledger_claims import SERVER, many
 from tests.unit.test_ledger_tasks import add, plan
 
@@ -114,4 +114,3 @@ async def test_a_request_that_cannot_be_read_stops_no_other(ledger: Ledger, cloc
     ending = RevokeGrant(actor="clock", cause=Cause.EXPIRED)
     ended = await ledger.requests.advance_many([(grant.id, ending) for grant in grants])
     assert [one.id for one in ended if isinstance(one, Request)] == readable
-    assert TARGET["engine"] in SERVER
