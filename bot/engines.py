@@ -57,8 +57,8 @@ class InstalledEngines(Mapping[str, type[Adapter]]):
     def __getitem__(self, name: str) -> type[Adapter]:
         try:
             found: type[Adapter] = self._points[name].load()
-        except ImportError as error:
-            log.error("engine_not_importable", engine=name, error=str(error))
+        except ImportError:
+            log.exception("engine_not_importable", engine=name)
             raise KeyError(name) from None
         return found
 

@@ -238,8 +238,8 @@ async def test_a_grant_that_slipped_through_never_starts(two_admins: AccessEnvir
     two_admins.context.ledger.lockdowns.end_grants = _nothing  # type: ignore[method-assign]
     await set_by(two_admins, ADMIN)
     await two_admins.turn(minutes=1)
-    assert (await two_admins.now(request)).state is State.REVOKED
-    assert two_admins.server.users == {}
+    ended = await two_admins.now(request)
+    assert (ended.state, ended.ended_because, ended.started_at) == (State.REVOKED, Cause.LOCKDOWN, None)
 
 
 async def _nothing(_lockdown_id: int, *, after: int, limit: int) -> Any:
