@@ -95,8 +95,7 @@ class AlertRepository:
     def raise_in(self, tx: Connection, draft: AlertDraft) -> None:
         """``raise_alert`` inside a transaction."""
         now = self._database.now_in(tx)
-        if not self._database.is_sqlite:
-            tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key(f"alert {draft.cause}"),))
+        self._take_turn(tx, draft.cause)
         found = _open_alert(tx, draft.cause)
         if found is None:
             if not (draft.is_event and draft.request_id is not None and _was_raised(tx, draft)):
@@ -114,6 +113,7 @@ class AlertRepository:
 
     def resolve_in(self, tx: Connection, cause: str, resolution: str) -> bool:
         """``resolve`` inside a transaction."""
+        self._take_turn(tx, cause)
         found = _open_alert(tx, cause)
         if found is None:
             return False
@@ -122,6 +122,11 @@ class AlertRepository:
         tx.execute(update(alerts).where(alerts.c.id == found.id, alerts.c.resolved_at.is_(None)).values(**values))
         _plan_message(tx, found.id, found.request_id, now)
         return True
+
+    def _take_turn(self, tx: Connection, cause: str) -> None:
+        """On PostgreSQL, wait until no other transaction changes the alert of this cause. SQLite has one writer at a time."""
+        if not self._database.is_sqlite:
+            tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key(f"alert {cause}"),))
 
     async def get(self, alert_id: int) -> Alert | None:
         """One alert; None if there is none with this number."""

@@ -36,6 +36,8 @@ class AuditKind(StrEnum):
     REPAIRED = "grant.mended"
     CLICK_REFUSED = "click.refused"
     ALERT = "alert.raised"
+    LOCKDOWN_SET = "lockdown.set"
+    LOCKDOWN_LIFTED = "lockdown.lifted"
     BOT_STARTED = "bot.started"
     TRIED = "database.tried"
     SWEPT = "database.swept"

@@ -32,6 +32,7 @@ from storage.errors import ClaimLost
 from storage.pools import Slot, is_of
 from storage.records import Priority, Task, TaskKind
 from storage.schema import requests, tasks
+from storage.serialization import UnreadableRow, readable
 
 CLAIM_BITS = 62
 """A claim number fits into a signed 64-bit column and cannot be guessed."""
@@ -119,7 +120,7 @@ def may_run(situation: Situation) -> ColumnElement[bool]:
     """Whether a task is due at ``NOW``, free, the first of its free lock key, and has a slot and a server."""
     free = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at <= NOW)
     room = (~is_of(slot) for slot in sorted(situation.full, key=str))
-    return and_(*free, ~is_taken(tasks.c.lock_key), ~_has_predecessor(), *room, *_gate(situation.closed))
+    return and_(*free, *room, *_gate(situation.closed), ~is_taken(tasks.c.lock_key), ~_has_predecessor())
 
 
 def _has_predecessor() -> ColumnElement[bool]:
@@ -161,22 +162,25 @@ def due_query(situation: Situation, limit: int, *, ends_only: bool = False, untr
 
 
 @lru_cache(maxsize=512)
-def next_due_query(situation: Situation) -> Select[Any]:
-    """The earliest due time of a task that may run now, of a later one, and the earliest end of a lease."""
+def later_query(situation: Situation) -> Select[Any]:
+    """The earliest due time of a task that is not due yet, and the earliest end of a lease.
+
+    The latest due time is read, too: in SQLite, text that is no time is later than any time, and its task would never be due.
+    """
     later = (tasks.c.claim.is_(None), tasks.c.set_aside.is_(None), tasks.c.due_at > NOW, ~is_taken(tasks.c.lock_key))
     closed = sorted(situation.closed)
     waits = (or_(tasks.c.server.is_(None), tasks.c.server.not_in(closed)),) if closed else ()
     return select(
-        select(func.min(tasks.c.due_at)).where(may_run(situation)).scalar_subquery(),
         select(func.min(tasks.c.due_at)).where(*later, *waits).scalar_subquery(),
         select(func.min(tasks.c.lease_until)).where(tasks.c.claim.is_not(None)).scalar_subquery(),
+        select(func.max(tasks.c.due_at)).where(tasks.c.set_aside.is_(None)).scalar_subquery(),
     )
 
 
 def next_due(tx: Connection, situation: Situation, now: datetime) -> datetime | None:
-    """The earliest time at which a claim may succeed. None if there is no such time."""
-    found = tx.execute(next_due_query(situation), {"now": now}).one()
-    return min((due_at for due_at in found if due_at is not None), default=None)
+    """The earliest time at which a claim may succeed, where none succeeds now. None if there is no such time."""
+    later, lease_until, _ = tx.execute(later_query(situation), {"now": now}).one()
+    return min((at for at in (later, lease_until) if at is not None), default=None)
 
 
 # Read and claim.
@@ -184,8 +188,10 @@ def next_due(tx: Connection, situation: Situation, now: datetime) -> datetime | 
 
 def read_due(
     tx: Connection, query: Select[Any], parameters: Mapping[str, Any], *, is_sqlite: bool
-) -> tuple[list[Task], list[SetAside]]:
-    """The tasks that a ``due_query`` finds, in order. On PostgreSQL their rows and lock keys are locked until the commit.
+) -> tuple[list[Task], list[UnreadableRow], int]:
+    """The tasks that a ``due_query`` finds, in order, those that cannot be read, and how many it found.
+
+    On PostgreSQL their rows and lock keys are locked until the commit.
 
     There, the whole lock key is locked, not only its first row: two workers could otherwise take its second and third task, in either
     order. What another worker has locked is skipped.
@@ -197,13 +203,14 @@ def read_due(
         again = query.where(tasks.c.id.in_([row.id for row in found if row.lock_key in locked]))
         rows = tx.execute(again.with_for_update(skip_locked=True, of=tasks), parameters)
         ids = [row.id for row in rows]
-    return _read(tx, ids)
+    return *_read(tx, ids), len(found)
 
 
 def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:
     """PostgreSQL: keep others from claiming in these lock keys until the end of this transaction. Does not wait; returns those that it got."""
     numbers = {advisory_lock_key(f"lock key {lock_key}"): lock_key for lock_key in lock_keys}
-    listed = func.unnest(bindparam("numbers", list(numbers), type_=ARRAY(BigInteger))).table_valued("number")
+    array = bindparam("numbers", list(numbers), type_=ARRAY(BigInteger))
+    listed = func.unnest(array).table_valued("number").render_derived(name="listed")
     rows = tx.execute(select(listed.c.number, func.pg_try_advisory_xact_lock(listed.c.number)))
     return {numbers[number] for number, is_locked in rows if is_locked}
 
@@ -211,30 +218,31 @@ def try_lock_keys(tx: Connection, lock_keys: Sequence[str]) -> set[str]:
 ROWS = select(tasks).where(tasks.c.id.in_(bindparam("ids", expanding=True)))
 
 
-def _read(tx: Connection, ids: Sequence[int]) -> tuple[list[Task], list[SetAside]]:
-    """The tasks with these ids, in this order. One that cannot be read is set aside."""
+def _read(tx: Connection, ids: Sequence[int]) -> tuple[list[Task], list[UnreadableRow]]:
+    """The tasks with these ids, in this order, and those that cannot be read."""
     if not ids:
         return [], []
-    try:
-        rows = {row["id"]: serialization.task(row) for row in tx.execute(ROWS, {"ids": ids}).mappings()}
-        return [rows[task_id] for task_id in ids], []
-    except (ValueError, TypeError, KeyError, LookupError):
-        found, set_aside = list[Task](), list[SetAside]()
-    for task_id in ids:
-        try:
-            found += [serialization.task(row) for row in tx.execute(ROWS, {"ids": [task_id]}).mappings()]
-        except (ValueError, TypeError, KeyError, LookupError) as error:
-            set_aside.append(_set_aside(tx, task_id, error))
-    return found, set_aside
+    rows, unreadable = readable(tx, ROWS, tasks.c.id, serialization.task, {"ids": ids})
+    found = {task.id: task for task in rows}
+    return [found[task_id] for task_id in ids if task_id in found], unreadable
 
 
-def _set_aside(tx: Connection, task_id: int, error: Exception) -> SetAside:
-    reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
-    tx.execute(update(tasks).where(tasks.c.id == task_id).values(set_aside=reason))
-    request_id = tx.execute(select(tasks.c.request_id).where(tasks.c.id == task_id)).scalar_one_or_none()
-    return SetAside(
-        task_id=task_id, request_id=request_id if isinstance(request_id, int) else None, reason=type(error).__name__
-    )
+def set_aside(tx: Connection, unreadable: Sequence[UnreadableRow]) -> list[SetAside]:
+    """Set these tasks aside: they are not claimed any more."""
+    found = list[SetAside]()
+    for task_id, error in unreadable:
+        reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
+        tx.execute(update(tasks).where(tasks.c.id == task_id).values(**FREE, set_aside=reason))
+        request_id = tx.execute(select(tasks.c.request_id).where(tasks.c.id == task_id)).scalar_one_or_none()
+        number = request_id if isinstance(request_id, int) else None
+        found.append(SetAside(task_id=task_id, request_id=number, reason=type(error).__name__))
+    return found
+
+
+def set_aside_unreadable(tx: Connection) -> list[SetAside]:
+    """Set aside every task that cannot be read, also one that is not due."""
+    every = select(tasks).where(tasks.c.set_aside.is_(None)).order_by(tasks.c.id)
+    return set_aside(tx, readable(tx, every, tasks.c.id, serialization.task)[1])
 
 
 def with_room(found: Sequence[Task], room: Callable[[Slot], int]) -> list[Task]:

@@ -30,9 +30,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     create_engine,
-    delete,
     event,
-    insert,
     make_url,
     text,
 )
@@ -42,7 +40,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from storage.commit_listener import CommitListener, make_commit_listener
 from storage.errors import LedgerUnavailable, SchemaMismatch
 from storage.files import make_private, restrict_to_owner
-from storage.schema import meta
 from storage.write_queue import Work, WriteQueue
 
 T = TypeVar("T")
@@ -55,6 +52,9 @@ THREADS = 8
 """Transactions at a time: on PostgreSQL all, on SQLite those that only read. SQLite has one more thread, which writes."""
 
 WRITE_CHECK_SECONDS = 5.0
+WRITE_ROW = text(
+    "INSERT INTO meta (name, value) VALUES ('written_at', :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
 CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
@@ -78,6 +78,7 @@ class Database:
         self.commit_listener: CommitListener = make_commit_listener(self.url)
         self._readers = ThreadPoolExecutor(THREADS, "ledger")
         self._writes = WriteQueue(self.engine) if self.is_sqlite else None
+        self._write_check: asyncio.Task[None] | None = None
 
     @property
     def path(self) -> Path:
@@ -148,14 +149,33 @@ class Database:
         """Write and commit one row, on a connection of its own that waits for no other transaction of this process.
 
         Raises LedgerUnavailable, also where there is no answer within ``WRITE_CHECK_SECONDS``: a disk that is full, a server that hangs.
+        Checks at the same time share one write. A write that hangs is given up, and none is begun before it has ended.
         """
+        with _TranslatedErrors():
+            try:
+                async with asyncio.timeout(WRITE_CHECK_SECONDS):
+                    await self._wait_for_write()
+            except TimeoutError:
+                if self._write_check is not None:
+                    self._write_check.cancel()
+                raise
+
+    async def _wait_for_write(self) -> None:
+        if self._write_check is not None and self._write_check.cancelling():
+            await asyncio.wait({self._write_check})
+        if self._write_check is None or self._write_check.done():
+            self._write_check = asyncio.create_task(self._write_row())
+        check = self._write_check
+        await asyncio.wait({check})
+        if check.cancelled():
+            raise TimeoutError
+        check.result()
+
+    async def _write_row(self) -> None:
         engine = create_async_engine(self.url, poolclass=NullPool)
         try:
-            with _TranslatedErrors():
-                async with asyncio.timeout(WRITE_CHECK_SECONDS), engine.begin() as tx:
-                    row = {"name": "written_at", "value": datetime.now(UTC).isoformat()}
-                    await tx.execute(delete(meta).where(meta.c.name == row["name"]))
-                    await tx.execute(insert(meta).values(**row))
+            async with engine.begin() as tx:
+                await tx.execute(WRITE_ROW, {"value": datetime.now(UTC).isoformat()})
         finally:
             await engine.dispose()
 

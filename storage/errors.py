@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from storage.records import Decision, Request
 from storage.transitions import Obstacle, Transition
 
@@ -30,13 +28,10 @@ class LimitReached(LedgerError):
 
 
 class LockedDown(LedgerError):
-    """A lockdown in force matches the request. ``database`` and ``person_id`` are what it is limited to, None for all."""
+    """A lockdown in force matches the request."""
 
-    def __init__(self, *, database: str | None, person_id: str | None, at: datetime) -> None:
+    def __init__(self) -> None:
         super().__init__("a lockdown is in force")
-        self.database = database
-        self.person_id = person_id
-        self.at = at
 
 
 class ClaimLost(LedgerError):
@@ -52,6 +47,14 @@ class NoSuchRequest(LedgerError):
 
     def __init__(self, request_id: int) -> None:
         super().__init__(f"there is no request #{request_id}")
+        self.request_id = request_id
+
+
+class Unreadable(LedgerError):
+    """The row of this request cannot be read."""
+
+    def __init__(self, request_id: int) -> None:
+        super().__init__(f"#{request_id} cannot be read")
         self.request_id = request_id
 
 

@@ -14,7 +14,9 @@ from sqlalchemy import Connection, insert, select
 from storage.alerts import AlertRepository
 from storage.audit_log import AuditLog
 from storage.database import Clock, Database
+from storage.figures import Figures
 from storage.files import make_private
+from storage.lockdowns import LockdownRepository
 from storage.messages import MessageRepository
 from storage.observations import Observations
 from storage.requests import RequestRepository, random_key
@@ -37,7 +39,9 @@ class Ledger:
         self.audit = AuditLog(self.database)
         self.messages = MessageRepository(self.database)
         self.alerts = AlertRepository(self.database)
+        self.lockdowns = LockdownRepository(self.database, self.requests, self.alerts)
         self.observations = Observations(self.database)
+        self.figures = Figures(self.database)
         self.id = ""
         self._run_lock: fasteners.InterProcessLock | None = None
 

@@ -32,6 +32,9 @@ SLACK = "slack"
 ALERTS = "alerts"
 """Alerts are posted to Slack, too, and wait for no other message."""
 
+LOCKDOWNS = "lockdowns"
+"""A lockdown ends what is left to end, and then shows it in Slack. It waits for no message, and no alert waits for it."""
+
 UNKNOWN = "unknown server"
 """The pool of tasks whose request has no readable target. Such a task fails by itself and delays no other pool."""
 
@@ -44,6 +47,7 @@ PRIORITIES: dict[TaskKind, Priority] = {
     TaskKind.REVOKE: Priority.SAFETY,
     TaskKind.REPAIR: Priority.SAFETY,
     TaskKind.ALERT: Priority.SAFETY,
+    TaskKind.LOCKDOWN: Priority.SAFETY,
     TaskKind.AUTO_APPROVE: Priority.GRANT,
     TaskKind.GRANT_BREAK_GLASS: Priority.GRANT,
     TaskKind.PROVISION: Priority.GRANT,
@@ -58,6 +62,11 @@ PRIORITIES: dict[TaskKind, Priority] = {
 def priority_of(kind: TaskKind) -> Priority:
     """The usual priority of a kind of task."""
     return PRIORITIES.get(kind, Priority.DECISION)
+
+
+def pool_without_server(kind: TaskKind) -> str:
+    """The pool of a task that talks to no target server."""
+    return {TaskKind.ALERT: ALERTS, TaskKind.LOCKDOWN: LOCKDOWNS}.get(kind, SLACK)
 
 
 def server_of_request(request_id: ColumnElement[int]) -> ScalarSelect[str]:

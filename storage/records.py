@@ -93,6 +93,7 @@ class TaskKind(StrEnum):
     UPDATE_CARD = "update_card"
     NOTIFY_REQUESTER = "tell"
     ALERT = "alert"
+    LOCKDOWN = "lockdown"
     AUDIT_FEED = "feed"
     TIME_OUT = "lapse"
     REMIND = "remind"
@@ -342,6 +343,50 @@ class AuditEvent:
     request_id: int | None
     facts: Json = field(default_factory=dict)
     text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lockdown:
+    """While it is in force, matching grants are ended and new ones refused. A database or person of None matches all.
+
+    ``grants`` is the number of grants that were live when it was set. ``all_ended_at`` is when the last of them was seen to have ended.
+    """
+
+    id: int
+    database: str | None
+    person_id: str | None
+    locked_by: str
+    at: datetime
+    locked_by_name: str | None = None
+    person_name: str | None = None
+    grants: int = 0
+    all_ended_at: datetime | None = None
+    unlocked_by: str | None = None
+    unlocked_by_name: str | None = None
+    unlocked_at: datetime | None = None
+
+    @property
+    def is_in_force(self) -> bool:
+        return self.unlocked_at is None
+
+    @property
+    def is_of_everything(self) -> bool:
+        return self.database is None and self.person_id is None
+
+    def covers(self, *, database: str | None, person_id: str | None) -> bool:
+        """Whether it matches all grants of this person on this database. None stands for every person or database."""
+        return self.database in (None, database) and self.person_id in (None, person_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockdownMessage:
+    """A message that shows a lockdown. ``place`` is where it was sent to, ``channel`` and ``ts`` where it is, ``shown`` what it says."""
+
+    lockdown_id: int
+    place: str
+    channel: str
+    ts: str
+    shown: str
 
 
 @dataclass(frozen=True, kw_only=True)

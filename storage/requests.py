@@ -19,9 +19,9 @@ from storage import guards, interpreter, serialization
 from storage.claims import Claim, require_claim
 from storage.commands import Command, DecisionCommand, SubmitRequest
 from storage.database import Database, advisory_lock_key
-from storage.errors import ClaimLost, LimitReached, LockedDown, NotPossible
+from storage.errors import ClaimLost, LedgerError, LimitReached, LockedDown, NotPossible, Unreadable
 from storage.lifecycle import TRANSITIONS
-from storage.lockdowns import lockdown_of
+from storage.lockdown_queries import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
 from storage.request_queries import count_usage, load_decisions, load_request, pending_duplicate, requests_of
 from storage.schema import decisions, requests, tasks
@@ -53,7 +53,8 @@ class RequestRepository:
         query = select(requests).where(requests.c.id.in_(list(request_ids)))
 
         def read(tx: Connection) -> dict[int, Request]:
-            return {one.id: one for one in serialization.readable_requests(tx.execute(query).mappings())}
+            found, _ = serialization.readable(tx, query, requests.c.id, serialization.request)
+            return {one.id: one for one in found}
 
         return await self._database.read(read)
 
@@ -96,22 +97,30 @@ class RequestRepository:
     async def newest_on(self, server: str) -> Request | None:
         """The newest grant at this server address; None where there is none, or it cannot be read."""
         query = select(requests).where(requests.c.server == server).order_by(requests.c.id.desc()).limit(1)
-        found = await self._database.read(lambda tx: serialization.readable_requests(tx.execute(query).mappings()))
-        return next(iter(found), None)
+
+        def read(tx: Connection) -> Request | None:
+            found, _ = serialization.readable(tx, query, requests.c.id, serialization.request)
+            return next(iter(found), None)
+
+        return await self._database.read(read)
 
     async def due_to_end(self, *, server: str, limit: int) -> tuple[Request, ...]:
-        """Grants on this server address whose revocation is due and has not begun, the earliest first."""
+        """Grants on this server address whose revocation is due and has not begun, the earliest first. Unreadable ones are left out."""
 
         def query(tx: Connection) -> tuple[Request, ...]:
             is_due = (
                 tasks.c.kind == TaskKind.REVOKE,
                 tasks.c.due_at <= self._database.now_in(tx),
                 tasks.c.claim.is_(None),
+                tasks.c.set_aside.is_(None),
             )
             begins = requests.c.state.in_([State.APPROVED.value, State.ACTIVE.value])
-            joined = select(requests).join(tasks, tasks.c.request_id == requests.c.id)
-            rows = joined.where(tasks.c.server == server, *is_due, begins).order_by(tasks.c.due_at).limit(limit)
-            return tuple(serialization.request(row) for row in tx.execute(rows).mappings())
+            joined = select(requests.c.id).join(tasks, tasks.c.request_id == requests.c.id)
+            due = joined.where(tasks.c.server == server, *is_due, begins).order_by(tasks.c.due_at).limit(limit)
+            numbers = list(tx.execute(due).scalars())  # first the numbers: sorting whole rows takes long
+            rows = select(requests).where(requests.c.id.in_(numbers))
+            found, _ = serialization.readable(tx, rows, requests.c.id, serialization.request)
+            return tuple(sorted(found, key=lambda one: numbers.index(one.id)))
 
         return await self._database.read(query)
 
@@ -131,8 +140,8 @@ class RequestRepository:
         def transaction(tx: Connection) -> tuple[Request, bool]:
             now = self._database.now_in(tx)
             self._lock_requester_and_database(tx, draft)
-            if (lockdown := lockdown_of(tx, draft)) is not None:
-                raise LockedDown(database=lockdown.database, person_id=lockdown.person_id, at=lockdown.at)
+            if lockdown_of(tx, draft) is not None:
+                raise LockedDown
             pending = pending_duplicate(tx, draft)
             if pending is not None:
                 return pending, False
@@ -172,23 +181,31 @@ class RequestRepository:
 
         return await self._database.write(transaction)
 
-    async def advance_many(self, commands: Sequence[tuple[int, Command]]) -> tuple[Request | NotPossible, ...]:
-        """Make these transitions in one transaction. Returns for each the request afterwards, or why it was not possible.
+    async def advance_many(self, commands: Sequence[tuple[int, Command]]) -> tuple[Request | LedgerError, ...]:
+        """Make these transitions in one transaction. Returns for each the request afterwards, or its NotPossible or Unreadable.
 
         One that is not possible changes nothing and does not stop the others. Raises NoSuchRequest, LedgerUnavailable.
         """
+        return await self._database.write(lambda tx: self.advance_in(tx, commands))
 
-        def transaction(tx: Connection) -> tuple[Request | NotPossible, ...]:
-            return tuple(self._advance_or_explain(tx, request_id, command) for request_id, command in commands)
+    def advance_in(self, tx: Connection, commands: Sequence[tuple[int, Command]]) -> tuple[Request | LedgerError, ...]:
+        """``advance_many`` inside a transaction.
 
-        return await self._database.write(transaction)
+        All rows are locked first, in one order: each transition also writes rows that every other one writes (the task of the feed), so
+        two transactions that locked their requests one by one could wait for each other.
+        """
+        numbers = sorted({request_id for request_id, _ in commands})
+        tx.execute(select(requests.c.id).where(requests.c.id.in_(numbers)).order_by(requests.c.id).with_for_update())
+        return tuple(self._advance_or_explain(tx, request_id, command) for request_id, command in commands)
 
-    def _advance_or_explain(self, tx: Connection, request_id: int, command: Command) -> Request | NotPossible:
+    def _advance_or_explain(self, tx: Connection, request_id: int, command: Command) -> Request | LedgerError:
         try:
             with tx.begin_nested():
                 return self._advance(tx, request_id, command, None)
         except NotPossible as error:
             return error
+        except serialization.UNREADABLE:
+            return Unreadable(request_id)
 
     def _advance(self, tx: Connection, request_id: int, command: Command, claim: Claim | None) -> Request:
         rule = TRANSITIONS[command.transition]

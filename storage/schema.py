@@ -170,13 +170,14 @@ tasks = Table(
     Column("claim", BigInteger),
     Column("worker", String(32)),
     Column("lease_until", UTCDateTime, index=True),
-    Column("priority", Integer, nullable=False),
-    Column("pool", Text, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="2"),
+    Column("pool", Text, nullable=False, server_default="slack"),
     Column("server", Text),
-    Column("held_key", String(64), unique=True),
+    Column("held_key", String(64)),
     Column("blocked_at", UTCDateTime),
     Column("set_aside", Text),
     Index("ix_tasks_lock_key", "lock_key"),
+    Index("uq_tasks_held_key", "held_key", unique=True),
     # One task of a lock key is claimed at a time, however many replicas there are.
     Index(
         "uq_tasks_claimed_lock_key",
@@ -220,13 +221,24 @@ lockdowns = Table(
     Column("person_id", String(64)),
     Column("locked_by", String(64), nullable=False),
     Column("locked_by_name", Text),
+    Column("person_name", Text),
     Column("grants", Integer, nullable=False, server_default="0"),
-    Column("channel", String(64)),
-    Column("ts", String(32)),
+    Column("all_ended_at", UTCDateTime),
     Column("at", UTCDateTime, nullable=False),
     Column("unlocked_by", String(64)),
+    Column("unlocked_by_name", Text),
     Column("unlocked_at", UTCDateTime),
     sqlite_autoincrement=True,
+)
+
+lockdown_messages = Table(
+    "lockdown_messages",
+    metadata,
+    Column("lockdown_id", Id, ForeignKey("lockdowns.id"), primary_key=True),
+    Column("place", String(64), primary_key=True),
+    Column("channel", String(64), nullable=False),
+    Column("ts", String(32), nullable=False),
+    Column("shown", Text, nullable=False),
 )
 
 meta = Table(

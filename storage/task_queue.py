@@ -27,12 +27,13 @@ from sqlalchemy import (
 )
 
 from storage import claims, serialization
-from storage.claims import FREE, Claim, DueTasks, Situation, holds, require_claim, require_one_row
-from storage.database import Database
+from storage.claims import FREE, Claim, DueTasks, SetAside, Situation, holds, require_claim, require_one_row
+from storage.database import Database, advisory_lock_key
 from storage.errors import KeyTaken
-from storage.pools import ALERTS, ON_SERVER, SLACK, Slot, pool_of_request, priority_of, server_of_request
+from storage.pools import ON_SERVER, Slot, pool_of_request, pool_without_server, priority_of, server_of_request
 from storage.records import Json, Task, TaskKind
 from storage.schema import requests, tasks
+from storage.serialization import UNREADABLE, readable
 from storage.transitions import TaskPlan
 
 ONE_PLACE: Callable[[Slot], int] = lambda _slot: 1  # noqa: E731 - a constant of this type
@@ -80,14 +81,14 @@ class TaskQueue:
             now = self._database.now_in(tx)
             claims.free_expired_leases(tx, now)
             query = claims.due_query(situation, limit)
-            rows, set_aside = claims.read_due(tx, query, {"now": now}, is_sqlite=self._database.is_sqlite)
+            rows, unreadable, count = claims.read_due(tx, query, {"now": now}, is_sqlite=self._database.is_sqlite)
+            set_aside = claims.set_aside(tx, unreadable)
             claimed = claims.claim_rows(tx, claims.with_room(rows, room), worker, now + lease)
-            return DueTasks(
-                claims=tuple(claimed),
-                set_aside=tuple(set_aside),
-                next_due=claims.next_due(tx, situation, now),
-                now=now,
-            )
+            next_due: datetime | None = now
+            if len(claimed) == count < limit:
+                next_due, more = _next_due(tx, situation, now)
+                set_aside += more
+            return DueTasks(claims=tuple(claimed), set_aside=tuple(set_aside), next_due=next_due, now=now)
 
         return await self._database.write(transaction, announce=False)
 
@@ -96,25 +97,26 @@ class TaskQueue:
     ) -> tuple[Claim, ...]:
         """Claim due revocations of one server address together: of users whose login is not blocked yet, in order of due time.
 
-        ``untried``: only those that were never tried. A user that held a step up is ended by its own task.
+        ``untried``: only those that were never tried. A user that held a step up is ended by its own task. One that cannot be read is
+        left to ``claim_due``, which reports it.
         """
 
         def transaction(tx: Connection) -> tuple[Claim, ...]:
             now = self._database.now_in(tx)
             query = claims.due_query(claims.ANY, limit, ends_only=True, untried_only=untried)
             at = {"now": now, "server": server}
-            rows, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
+            rows, _, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
             return tuple(claims.claim_rows(tx, rows, worker, now + lease))
 
         return await self._database.write(transaction, announce=False)
 
     async def due_ends(self, server: str) -> tuple[Task, ...]:
-        """The due, unclaimed revocations of one server address, the earliest first."""
+        """The due, unclaimed revocations of one server address, the earliest first. Those that cannot be read are left out."""
 
         def query(tx: Connection) -> tuple[Task, ...]:
             due = (tasks.c.due_at <= self._database.now_in(tx), tasks.c.claim.is_(None), tasks.c.set_aside.is_(None))
             rows = select(tasks).where(tasks.c.kind == TaskKind.REVOKE, tasks.c.server == server, *due)
-            return tuple(serialization.task(row) for row in tx.execute(rows.order_by(tasks.c.due_at)).mappings())
+            return tuple(readable(tx, rows.order_by(tasks.c.due_at), tasks.c.id, serialization.task)[0])
 
         return await self._database.read(query)
 
@@ -162,7 +164,7 @@ class TaskQueue:
         """Free the task until ``due_at``. Raises ClaimLost.
 
         If the task was moved while it was claimed (an end that was brought forward), the earlier of the two times counts.
-        ``is_untried``: this run does not count as an attempt.
+        ``is_untried``: the next run counts as the first try.
         """
         await self._database.write(
             lambda tx: free_task(tx, claimed, due_at=due_at, error=error, is_untried=is_untried), announce=False
@@ -198,9 +200,12 @@ class TaskQueue:
 
     async def next_due(self, *, full: Collection[Slot] = ()) -> datetime | None:
         """The earliest time at which a claim may succeed. None if there is no such time."""
+        situation = Situation(full=frozenset(full))
 
         def query(tx: Connection) -> datetime | None:
-            return claims.next_due(tx, Situation(full=frozenset(full)), self._database.now_in(tx))
+            now = self._database.now_in(tx)
+            is_due = tx.execute(claims.due_query(situation, 1), {"now": now}).first() is not None
+            return now if is_due else claims.next_due(tx, situation, now)
 
         return await self._database.read(query)
 
@@ -215,16 +220,16 @@ class TaskQueue:
         return await self._database.read(time_left)
 
     async def all(self, *, request_id: int | None = None) -> tuple[Task, ...]:
-        """Unfinished tasks in order of creation. Those that were set aside are left out."""
+        """Unfinished tasks in order of creation. Those that were set aside or cannot be read are left out."""
         query = select(tasks).where(tasks.c.set_aside.is_(None)).order_by(tasks.c.id)
         if request_id is not None:
             query = query.where(tasks.c.request_id == request_id)
-        return await self._database.read_all(query, serialization.task)
+        return await self._database.read(lambda tx: tuple(readable(tx, query, tasks.c.id, serialization.task)[0]))
 
     async def plan_missing_ends(self) -> tuple[int, ...]:
         """Store a revocation, due now, for every live grant that has none, and return the numbers of these grants.
 
-        The approval stores it; it is missing only where a row was lost or set aside.
+        The approval stores it; it is missing only where a row was lost, or cannot be read and is set aside.
         """
         live = requests.c.state.in_(["approved", "active", "revoking"])
         has_end = (
@@ -237,6 +242,8 @@ class TaskQueue:
             return ()
 
         def transaction(tx: Connection) -> tuple[int, ...]:
+            if not self._database.is_sqlite:  # replicas that find it missing at the same time store one
+                tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key("missing ends"),))
             now, found = self._database.now_in(tx), tuple(tx.execute(query).scalars())
             for request_id in found:
                 plan = TaskPlan(kind=TaskKind.REVOKE, lock_key=f"user:{request_id}", due_at=now)
@@ -244,6 +251,15 @@ class TaskQueue:
             return found
 
         return await self._database.write(transaction)
+
+
+def _next_due(tx: Connection, situation: Situation, now: datetime) -> tuple[datetime | None, list[SetAside]]:
+    """When another claim may succeed. Tasks whose times cannot be read are set aside first."""
+    try:
+        return claims.next_due(tx, situation, now), []
+    except UNREADABLE:
+        set_aside = claims.set_aside_unreadable(tx)
+    return claims.next_due(tx, situation, now), set_aside
 
 
 def schedule_task(tx: Connection, plan: TaskPlan, *, request_id: int | None, now: datetime) -> None:
@@ -306,7 +322,7 @@ def _move_statement(kind: TaskKind, keeps_time: bool) -> Update:
 def _place(kind: TaskKind) -> dict[str, Any]:
     """The columns that say where a task of this kind runs."""
     if kind not in ON_SERVER:
-        return {"pool": ALERTS if kind is TaskKind.ALERT else SLACK, "server": null()}
+        return {"pool": pool_without_server(kind), "server": null()}
     request_id = bindparam("for_request", type_=tasks.c.request_id.type)
     return {"pool": pool_of_request(request_id), "server": server_of_request(request_id)}
 

@@ -28,6 +28,14 @@ class _Waiting:
     work: Work[Any]
     future: Future[Any] = field(default_factory=Future)
     result: Any = None
+    error: Exception | None = None
+
+    def answer(self) -> None:
+        """Give the caller the result, or the error for which the transaction was rolled back alone."""
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
 
 
 class WriteQueue:
@@ -44,10 +52,10 @@ class WriteQueue:
         """Queue one transaction. The future has its result once it is committed, or the error for which it was rolled back."""
         waiting = _Waiting(work)
         with self._guard:
-            self._waiting.append(waiting)
             if not self._is_running:
+                self._thread.submit(self._run)  # raises RuntimeError once the queue is closed
                 self._is_running = True
-                self._thread.submit(self._run)
+            self._waiting.append(waiting)
         return waiting.future
 
     def close(self) -> None:
@@ -57,14 +65,13 @@ class WriteQueue:
     def _run(self) -> None:
         while batch := self._next_batch():
             try:
-                committed = self._commit_together(batch)
+                self._commit_together(batch)
             except BaseException as error:  # noqa: BLE001 - every waiting caller gets it
                 for waiting in batch:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(error)
+                    waiting.future.set_exception(error)
             else:
-                for waiting in committed:
-                    waiting.future.set_result(waiting.result)
+                for waiting in batch:
+                    waiting.answer()
 
     def _next_batch(self) -> list[_Waiting]:
         with self._guard:
@@ -74,21 +81,26 @@ class WriteQueue:
             self._next_batch() if batch else []
         )
 
-    def _commit_together(self, batch: list[_Waiting]) -> list[_Waiting]:
-        """Run the batch in one transaction. Returns those that are committed; the others have their error already."""
+    def _commit_together(self, batch: list[_Waiting]) -> None:
+        """Run the batch in one transaction. Its members have a result or an error afterwards."""
         with self._engine.begin() as tx:
             if len(batch) == 1:
                 batch[0].result = batch[0].work(tx)
-                return batch
-            return [waiting for waiting in batch if _is_done(tx, waiting)]
+                return
+            for waiting in batch:
+                _run_in_savepoint(tx, waiting)
 
 
-def _is_done(tx: Connection, waiting: _Waiting) -> bool:
-    """Run one transaction of the batch in a savepoint. False if it was rolled back, and its caller has the error."""
+def _run_in_savepoint(tx: Connection, waiting: _Waiting) -> None:
+    """Run one transaction of the batch. If it raises, it is rolled back alone.
+
+    Some errors (a full disk) make SQLite roll back everything. Then nothing of the batch is stored, and nothing more of it is run.
+    """
     try:
         with tx.begin_nested():
             waiting.result = waiting.work(tx)
-    except Exception as error:  # noqa: BLE001 - its caller gets it
-        waiting.future.set_exception(error)
-        return False
-    return True
+    except Exception as error:
+        driver = tx.connection.driver_connection
+        if driver is None or not driver.in_transaction:
+            raise
+        waiting.error = error

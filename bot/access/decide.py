@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.usernames import make_username
-from bot.access import log_events, membership
+from bot.access import lockdown, log_events, membership
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
@@ -36,7 +36,7 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     """Count this person's approval.
 
     Returns the request in its new state: PENDING if more approvals are needed, APPROVED after the last one (APPLIED for an
-    extension). Raises Refused if this person may not approve. Raises TooLate if the request is decided, has lapsed, or is
+    extension). Raises Refused if this person may not approve, and while a lockdown matches. Raises TooLate if the request is decided, has lapsed, or is
     outdated by a change of the policy.
     """
     for _ in range(APPROVE_ATTEMPTS):
@@ -47,6 +47,8 @@ async def approve(context: Context, person: Person, request: Request) -> Request
         try:
             return await context.ledger.requests.advance(request.id, command)
         except NotPossible as error:
+            if error.obstacle is Obstacle.LOCKED_DOWN:
+                raise await lockdown.refusal_of(context, request) from None
             if error.obstacle not in STAGES_CHANGED:
                 raise TooLate(describe_obstacle(error)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
@@ -82,7 +84,7 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
     """Approve a request for which the policy names no approvers. Evaluates the policy in force again.
 
     Returns the request in its new state. If another process changed the state first, returns the request in that state.
-    Raises Refused if the policy no longer allows the request, and TooLate if the request is outdated.
+    Raises Refused while a lockdown matches or the members of a group are unknown, and TooLate if the request is outdated.
     """
     request = await context.ledger.requests.get(request.id)
     if request.state is not State.PENDING or request.terms.stages:
@@ -98,6 +100,8 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
     except NotPossible as error:
         if error.obstacle is Obstacle.STATE:
             return error.request
+        if error.obstacle is Obstacle.LOCKED_DOWN:
+            raise await lockdown.refusal_of(context, request) from None
         raise TooLate(describe_obstacle(error)) from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from storage.errors import NotPossible
-from storage.records import Cause, Decision, Receipt, ReceiptOutcome, Request, State, Verdict
+from storage.records import Cause, Decision, Lockdown, Receipt, ReceiptOutcome, Request, State, Verdict
 from storage.transitions import Obstacle
 
 LEFT_BEHIND_SHOWN = 5
@@ -124,6 +124,28 @@ def describe_state(request: Request, decisions: Sequence[Decision]) -> str:
     }[request.state]
 
 
+def describe_scope(lockdown: Lockdown) -> str:
+    """What the lockdown is of: all databases, one database, or one person. For people outside Slack and in plain text."""
+    if lockdown.person_id is not None:
+        return f"@{lockdown.person_name or lockdown.person_id}"
+    return lockdown.database or "all databases"
+
+
+def describe_lockdown(lockdown: Lockdown) -> str:
+    """Says what is locked down, by whom, since when, and how it is lifted."""
+    whose = "Access of" if lockdown.person_id is not None else "Access to"
+    by = lockdown.locked_by_name or lockdown.locked_by
+    return (
+        f"{whose} {describe_scope(lockdown)} is locked down, by {by} since {lockdown.at:%H:%M} UTC."
+        f" Nothing is granted until another admin lifts it: {unlock_command(lockdown)}"
+    )
+
+
+def unlock_command(lockdown: Lockdown) -> str:
+    """The command that lifts it."""
+    return "/dbaccess unlock" if lockdown.is_of_everything else f"/dbaccess unlock {describe_scope(lockdown)}"
+
+
 def describe_end(request: Request) -> str:
     """Says that the end of a grant has come, where its revocation is late."""
     return f"#{request.id} has reached its end."
@@ -139,6 +161,6 @@ def describe_obstacle(error: NotPossible) -> str:
         Obstacle.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
         Obstacle.ENDED: describe_end(error.request),
         Obstacle.REVIEWED: f"{shown} was signed off before.",
-        Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
+        Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until another admin lifts it.",
     }
     return sentences.get(error.obstacle) or describe_state(error.request, error.decisions)

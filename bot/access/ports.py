@@ -9,6 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+OPERATOR_PREFIX = "cli:"
+"""The id of a person who uses the command line is this and the name of their operating system user."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
@@ -26,7 +29,7 @@ class Person:
     @property
     def is_operator(self) -> bool:
         """The person uses the command line. A person who can run it controls the ledger and the configuration already."""
-        return self.id.startswith("cli:")
+        return self.id.startswith(OPERATOR_PREFIX)
 
 
 class DirectoryUnavailable(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bot.access import log_events, membership
+from bot.access import lockdown, log_events, membership
 from bot.access.alerts import raise_alert
 from bot.access.context import NO_DIRECTORY, Context
 from bot.access.decide import approve_by_policy
@@ -18,7 +18,7 @@ from bot.policy.catalog import catalog_entries
 from bot.policy.config import Config
 from bot.policy.facts import Facts
 from storage.commands import CancelRequest
-from storage.errors import LimitReached, NoSuchRequest, NotPossible
+from storage.errors import LimitReached, LockedDown, NoSuchRequest, NotPossible
 from storage.records import Draft, Request, RequestKind, UsageCounts
 
 SUBMIT_ATTEMPTS = 5
@@ -31,19 +31,24 @@ async def request_access(
     """Evaluate the request by the policy in force and submit it. A request that needs no approval is approved at once.
 
     ``grant`` is the grant to be extended; None for access and break-glass. Raises Refused where the policy or a limit does
-    not allow it, FormNeeded where something is missing, TooLate where the grant to be extended has just ended.
+    not allow it or a lockdown matches, FormNeeded where something is missing, TooLate where the grant to be extended has just ended.
     """
     for _ in range(SUBMIT_ATTEMPTS):
         config = context.config_in_force()
         facts = await membership.facts_for_request(context, config, person, wanted.database)
         question = await _question(context, person, wanted, grant)
         answer = await _allowed(context, config, question, facts, person=person, wanted=wanted)
+        draft = await _draft(context, person, wanted, answer, grant)
         try:
             request, is_new = await context.ledger.requests.submit(
-                await _draft(context, person, wanted, answer, grant), is_allowed=_still_allowed(config, question, facts)
+                draft, is_allowed=_still_allowed(config, question, facts)
             )
         except LimitReached:
             continue
+        except LockedDown:
+            refusal = await lockdown.refusal_of(context, draft)
+            log_events.request_refused(person, str(refusal), database=wanted.database, level=wanted.level)
+            raise refusal from None
         except NotPossible as error:
             raise TooLate(describe_obstacle(error)) from None
         return await _approve_without_approvers(context, RequestOutcome(request=request, is_new=is_new))

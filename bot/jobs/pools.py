@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from storage.pools import ALERTS, SLACK, Slot
+from storage.pools import ALERTS, LOCKDOWNS, SLACK, Slot
 from storage.records import Priority
 
 SLACK_PLACES: Mapping[Priority, tuple[int, int]] = {
@@ -32,13 +32,15 @@ The places of an address are no more than its threads (``bot.engines.WORKERS``),
 BLOCKED_PLACES = 4
 """Ends of users that are blocked already, at one address."""
 ALERT_PLACES = (2, 1)
+"""Of alerts, and as many of lockdowns."""
+
 ADDRESSES_AT_ONCE = 2
 """A server that is reached at several addresses has the places of this many. An address that hangs can therefore not take all of them."""
 
 
 def places_for(slot: Slot) -> int:
     """The number of tasks that may run at a time in slots of this kind."""
-    if slot.pool == ALERTS:
+    if slot.pool in (ALERTS, LOCKDOWNS):
         return ALERT_PLACES[slot.is_retry]
     if slot.pool == SLACK:
         return SLACK_PLACES[slot.priority][slot.is_retry]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -62,6 +62,11 @@ class Probes:
     def closed(self) -> frozenset[str]:
         """The addresses of the servers whose last probe failed."""
         return frozenset(server for server, watch in self._watches.items() if watch.failed)
+
+    @property
+    def failed(self) -> Mapping[str, int]:
+        """By address, how many probes of a closed server have failed."""
+        return {server: watch.failed for server, watch in self._watches.items() if watch.failed}
 
     async def suspect(self, task: Task) -> None:
         """A job got no usable answer from the server of this task: probe it, unless it is probed already."""

@@ -25,6 +25,7 @@ from bot.access.descriptions import shorten
 from bot.access.ports import Delayed
 from bot.jobs.end_together import begin_due_ends, block_due_users
 from bot.jobs.job import ALERT_AT_TRY, LEASE, Job, JobContext, Retry, backoff
+from bot.jobs.outage import LedgerOutage
 from bot.jobs.pools import Places
 from bot.jobs.probes import Probes
 from storage.claims import Claim, SetAside
@@ -62,6 +63,7 @@ class Runner:
         self._running: set[asyncio.Task[None]] = set()
         self._groups: dict[str, float] = {}
         self._woken = asyncio.Event()
+        self._outage = LedgerOutage()
 
     def wake(self) -> None:
         """Look for due tasks now."""
@@ -74,6 +76,7 @@ class Runner:
                 try:
                     await self._run_round(stop)
                 except LedgerError:
+                    self._outage.begins()
                     log.exception("ledger_unavailable")
                     await _pause(stop, PAUSE_SECONDS)
                 except Exception:
@@ -91,6 +94,7 @@ class Runner:
         )
         for claim in due.claims:
             self._start(claim)
+        await self._outage.ends(self.context)
         for unreadable in due.set_aside:
             await self._on_set_aside(unreadable)
         for slot in self.places.full():
@@ -100,10 +104,15 @@ class Runner:
     async def drain(self) -> int:
         """Run all tasks that are due now, and the tasks that follow from them, one after the other. Returns how many ran."""
         count = 0
-        while (claim := await self.tasks.claim(self.worker, self.lease)) is not None:
-            await self._run_task(claim)
-            count += 1
-        return count
+        while True:
+            due = await self.tasks.claim_due(self.worker, self.lease, limit=1)
+            for unreadable in due.set_aside:
+                await self._on_set_aside(unreadable)
+            for claim in due.claims:
+                await self._run_task(claim)
+                count += 1
+            if not due.claims and not due.set_aside:
+                return count
 
     def _start(self, claim: Claim) -> None:
         self.places.take(claim.slot)
@@ -157,8 +166,14 @@ class Runner:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _wait_for_running(self) -> None:
-        while self._running:
-            await asyncio.wait(self._running)
+        """Wait for the running jobs. If that is cancelled, they are cancelled, too."""
+        try:
+            while self._running:
+                await asyncio.wait(self._running)
+        except asyncio.CancelledError:
+            for task in self._running:
+                task.cancel()
+            raise
 
     async def _run_task(self, claim: Claim) -> None:
         """Run one task. Afterwards it is finished, put back, or claimed by another worker, whatever its job raised."""
@@ -166,6 +181,7 @@ class Runner:
         try:
             await self._run_under_lease(job)
         except LedgerError:
+            self._outage.begins()
             log.exception("task_interrupted", task=claim.task.kind, request=claim.task.request_id)
             await self._put_back_after_ledger_failure(claim)
 

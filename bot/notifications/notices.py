@@ -8,7 +8,7 @@ from datetime import datetime
 
 from adapters.base import Endpoint
 from bot.access.ports import Notice
-from storage.records import AuditEvent, Decision, Request
+from storage.records import AuditEvent, Decision, Lockdown, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,14 @@ class FeedNotice(Notice):
 
     events: Sequence[AuditEvent]
     requests: dict[int, Request]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockdownNotice(Notice):
+    """A lockdown, in force or lifted. ``left`` is the number of its grants that have not ended yet."""
+
+    lockdown: Lockdown
+    left: int
 
 
 @dataclass(frozen=True, kw_only=True)

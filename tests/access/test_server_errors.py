@@ -19,7 +19,7 @@ from bot.doctor import _run_database_trials as run_trials
 from bot.engines import Engines
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import ERROR_MAX, Runner
-from bot.monitors import servers
+from bot.monitors import servers, strays
 from bot.notifications.notices import AlertNotice, PreparingNotice, StateChangeNotice
 from bot.slack.render.notices import render
 from bot.slack.render.replies import status_reply
@@ -227,20 +227,20 @@ async def test_a_failing_server_does_not_stop_the_look_at_another(
     far.users[str(request.username).replace("_1_", "_77_")] = environment.server.users[str(request.username)]
     monkeypatch.setattr(servers, "LOOK_SECONDS", 2.0)
     try:
-        found = await servers.find_strays(environment.context)
+        found = await strays.find_strays(environment.context)
         await servers.measure_servers(environment.context)
     finally:
         release.set()
-    assert [(stray.kind, stray.target.name) for stray in found.strays] == [(servers.StrayKind.ORPHAN, "far")]
+    assert [(stray.kind, stray.target.name) for stray in found.strays] == [(strays.StrayKind.ORPHAN, "far")]
     assert set(found.unanswered) == {"shop"}
     assert "ShopAdminSecret" not in str(found.unanswered)
 
 
 async def test_an_unreadable_target_does_not_stop_the_look(environment: AccessEnvironment) -> None:
     request = await environment.granted()
-    async with environment.ledger.writing() as tx:
-        await tx.execute(update(requests).where(requests.c.id == request.id).values(target=["of a later version"]))
-    found = await servers.find_strays(environment.context)
+    damage = update(requests).where(requests.c.id == request.id).values(target=["of a later version"])
+    await environment.ledger.database.write(lambda tx: tx.execute(damage))
+    found = await strays.find_strays(environment.context)
     assert found.users == 1
     assert "the target of #1 cannot be read" in found.unanswered["shop"]
 

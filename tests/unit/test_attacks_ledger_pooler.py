@@ -80,7 +80,7 @@ async def is_woken_by(waiting: Ledger, other: Ledger) -> bool:
     woken = asyncio.create_task(waiting.wait_for_commit(WAKES_WITHIN))
     await asyncio.sleep(QUIET)
     require(not woken.done(), "nothing else is committed")
-    await other.set_cursor("news", 1)
+    await other.observations.set_cursor("news", 1)
     return await woken
 
 

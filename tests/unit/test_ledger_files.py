@@ -165,7 +165,7 @@ async def test_a_password_with_special_characters_works(postgresql15: PostgresSe
     ledger, other = await open_ledger(url), await open_ledger(url)
     while await ledger.wait_for_commit(1):
         pass
-    await other.record(AuditKind.ALERT, actor="bot")
+    await other.audit.record(AuditKind.ALERT, actor="bot")
     assert await ledger.wait_for_commit(20), "LISTEN uses the same password"
     await ledger.close()
     await other.close()

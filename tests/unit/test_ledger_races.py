@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,18 @@ from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
 from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind
 from storage.transitions import Obstacle, Transition
-from tests.unit.ledgers import HOUR, LEASE, PATHS, TurnableClock, approve, bring, command_for, draft
+from tests.unit.ledgers import (
+    HOUR,
+    LEASE,
+    PATHS,
+    TRANSACTION_PATIENCE,
+    TurnableClock,
+    approve,
+    bring,
+    command_for,
+    draft,
+    open_transaction,
+)
 
 ROUNDS = 20
 
@@ -74,7 +86,7 @@ async def test_an_approval_and_a_closing_exclude_each_other(ledger: Ledger, repl
         closing = command_for(other, request)
         tries = [
             approve(ledger, request, "ULEAD7"),
-            replica.advance(request.id, closing),
+            replica.requests.advance(request.id, closing),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
         assert (len(won), len(lost)) == (1, 1)
@@ -91,7 +103,7 @@ async def test_an_approval_and_a_timeout_exclude_each_other(
         won, lost = await race(
             [
                 approve(ledger, request),
-                replica.advance(request.id, command_for(Transition.TIME_OUT, request)),
+                replica.requests.advance(request.id, command_for(Transition.TIME_OUT, request)),
             ]
         )
         assert (len(won), len(lost)) == (1, 1)
@@ -109,7 +121,7 @@ async def test_a_grant_that_is_ended_during_provisioning_is_revoked(
         if step is Transition.ACTIVATE:
             request = await ledger.requests.advance(request.id, command_for(Transition.START, request))
         tries = [
-            replica.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE)),
+            replica.requests.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE)),
             ledger.requests.advance(request.id, command_for(step, request)),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
@@ -128,7 +140,7 @@ async def test_one_of_ten_simultaneous_ends_wins(ledger: Ledger, replica: Ledger
         causes = (Cause.DONE, Cause.REVOKED)
         won, lost = await race(
             [
-                on.advance(request.id, RevokeGrant(actor=f"U{cause}", cause=cause))
+                on.requests.advance(request.id, RevokeGrant(actor=f"U{cause}", cause=cause))
                 for cause, on in zip(causes * 5, cycle((ledger, replica)), strict=False)
             ]
         )
@@ -139,7 +151,7 @@ async def test_one_of_ten_simultaneous_ends_wins(ledger: Ledger, replica: Ledger
 
 
 async def test_a_command_delivered_ten_times_creates_one_request(ledger: Ledger, replica: Ledger) -> None:
-    asked = await asyncio.gather(*[on.submit(draft()) for on in (ledger, replica) * 5])
+    asked = await asyncio.gather(*[on.requests.submit(draft()) for on in (ledger, replica) * 5])
     assert len({request.id for request, _ in asked}) == 1
     assert [is_new for _, is_new in asked].count(True) == 1
 
@@ -151,7 +163,7 @@ async def test_a_reader_of_the_audit_log_misses_no_event_that_commits_late(ledge
 
     async def write(on: Ledger, count: int) -> None:
         for n in range(count):
-            await on.record(AuditKind.CLICK_REFUSED, actor=f"U{n}")
+            await on.audit.record(AuditKind.CLICK_REFUSED, actor=f"U{n}")
 
     async def read() -> None:
         while len(seen) < writing:
@@ -160,9 +172,8 @@ async def test_a_reader_of_the_audit_log_misses_no_event_that_commits_late(ledge
 
     writers = [write(on, writing // 6) for on in (ledger, replica) * 3]
     await asyncio.wait_for(asyncio.gather(read(), *writers), 300)
-    async with ledger.reading() as tx:
-        rows = (await tx.exec_driver_sql("SELECT id FROM audit_events ORDER BY id")).scalars().all()
-    assert seen == list(rows)
+    stored = "SELECT id FROM audit_events ORDER BY id"
+    assert seen == await ledger.database.read(lambda tx: list(tx.exec_driver_sql(stored).scalars()))
 
 
 async def test_many_requests_go_through_their_lives_at_the_same_time(
@@ -172,7 +183,7 @@ async def test_many_requests_go_through_their_lives_at_the_same_time(
 
     async def live(on: Ledger, request: Request) -> Request:
         for transition in PATHS[State.REVOKED]:
-            request = await on.advance(request.id, command_for(transition, request))
+            request = await on.requests.advance(request.id, command_for(transition, request))
         return request
 
     ended = await asyncio.gather(*[live(on, r) for r, on in zip(asked, cycle((ledger, replica)), strict=False)])
@@ -188,8 +199,7 @@ async def test_a_transition_that_waited_for_a_lock_uses_the_time_after_the_wait(
     """Another transaction has the row locked while the grant's end passes. ACTIVATE must then be refused."""
     request = await bring(ledger, clock, State.APPROVED)
     request = await ledger.requests.advance(request.id, command_for(Transition.START, request))
-    async with replica.writing() as tx:
-        await tx.exec_driver_sql(f"UPDATE requests SET reason = reason WHERE id = {request.id}")
+    async with open_transaction(replica, f"UPDATE requests SET reason = reason WHERE id = {request.id}"):
         waiting = asyncio.create_task(ledger.requests.advance(request.id, command_for(Transition.ACTIVATE, request)))
         await _blocked(replica)
         clock.turn(2 * HOUR)
@@ -202,10 +212,9 @@ async def _blocked(ledger: Ledger) -> None:
     """Wait until a transaction waits for a lock. SQLite does not show this, and there the time is read after the wait anyway."""
     deadline = asyncio.get_running_loop().time() + 10
     while not ledger.is_sqlite and asyncio.get_running_loop().time() < deadline:
-        async with ledger.reading() as tx:
-            waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
-            if (await tx.exec_driver_sql(waits)).scalar_one():
-                return
+        waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+        if await ledger.database.read(lambda tx, query=waits: tx.exec_driver_sql(query).scalar_one()):
+            return
 
 
 async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
@@ -219,12 +228,13 @@ async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
     while (claim := await ledger.tasks.claim("slow", LEASE)) is not None and claim.task.kind is not TaskKind.PROVISION:
         await ledger.tasks.finish(claim)
     assert claim is not None
-    within, go_on, follow_up = asyncio.Event(), asyncio.Event(), interpreter.follow_up
+    within, go_on, follow_up = asyncio.Event(), threading.Event(), interpreter.follow_up
+    loop = asyncio.get_running_loop()
 
-    async def slowly(*arguments: Any) -> None:
-        within.set()
-        await go_on.wait()
-        await follow_up(*arguments)
+    def slowly(*arguments: Any) -> None:
+        loop.call_soon_threadsafe(within.set)
+        assert go_on.wait(TRANSACTION_PATIENCE)
+        follow_up(*arguments)
 
     monkeypatch.setattr(interpreter, "follow_up", slowly)
     advancing = asyncio.create_task(
@@ -232,7 +242,7 @@ async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
     )
     await within.wait()
     clock.turn(LEASE)
-    other = asyncio.create_task(replica.claim("other", LEASE))
+    other = asyncio.create_task(replica.tasks.claim("other", LEASE))
     await asyncio.wait([other], timeout=1 if ledger.is_sqlite else 10)
     taken_early = other.result() if other.done() else None
     go_on.set()
@@ -253,7 +263,7 @@ async def test_ten_simultaneous_requests_stay_within_a_limit(ledger: Ledger, rep
     drafts = [replace(d, terms=replace(d.terms, duration=(n + 1) * HOUR)) for n, d in enumerate(drafts)]
     asked = await asyncio.gather(
         *(
-            on.submit(d, is_allowed=lambda usage: usage.waiting_of_person < 3)
+            on.requests.submit(d, is_allowed=lambda usage: usage.waiting_of_person < 3)
             for d, on in zip(drafts, cycle((ledger, replica)), strict=False)
         ),
         return_exceptions=True,
@@ -295,7 +305,7 @@ async def test_a_grant_that_ends_is_not_extended(ledger: Ledger, replica: Ledger
         over = RevokeGrant(actor=grant.requester_id, cause=Cause.DONE)
         won, lost = await race([
             approve(ledger, asked),
-            replica.advance(grant.id, over),
+            replica.requests.advance(grant.id, over),
         ])  # fmt: skip
         after, extension = await ledger.requests.get(grant.id), await ledger.requests.get(asked.id)
         assert after.state is State.REVOKING

@@ -22,7 +22,7 @@ SECOND = timedelta(seconds=1)
 
 
 def plan(
-    lock_key: str = "db:1", *, kind: TaskKind = TaskKind.REPAIR, due_at: datetime = START, **more: object
+    lock_key: str = "user:1", *, kind: TaskKind = TaskKind.REPAIR, due_at: datetime = START, **more: object
 ) -> TaskPlan:
     return TaskPlan(kind=kind, lock_key=lock_key, due_at=due_at, **more)  # type: ignore[arg-type]
 
@@ -45,7 +45,7 @@ async def test_a_task_can_be_claimed_when_it_is_due(ledger: Ledger, clock: Turna
     assert await ledger.tasks.claim("worker", LEASE) is None
     assert await ledger.tasks.next_due() == START + SECOND
     clock.turn(SECOND)
-    assert (await claimed(ledger)).task.lock_key == "db:1"
+    assert (await claimed(ledger)).task.lock_key == "user:1"
 
 
 async def test_a_claim_has_the_task_and_counts_attempts(ledger: Ledger, clock: TurnableClock) -> None:
@@ -73,24 +73,24 @@ async def test_tasks_of_a_lock_key_run_one_at_a_time_in_order_of_creation(ledger
 async def test_many_workers_never_run_two_tasks_of_a_lock_key_at_once(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
-    lock_keys, each = [f"db:{n}" for n in range(5)], 6
+    lock_keys, each = [f"user:{n}" for n in range(5)], 6
     await add(ledger, *[plan(lock_key) for _ in range(each) for lock_key in lock_keys])
     running: dict[str, int] = defaultdict(int)
     done: dict[str, list[int]] = defaultdict(list)
 
     async def work(on: Ledger, name: str) -> None:
         while len([i for ids in done.values() for i in ids]) < each * len(lock_keys):
-            claim = await on.claim(name, LEASE)
+            claim = await on.tasks.claim(name, LEASE)
             if claim is None:
                 await asyncio.sleep(0)
                 continue
             lock_key = claim.task.lock_key
             running[lock_key] += 1
             assert running[lock_key] == 1, f"two at once in {lock_key}"
-            await on.check_claim(claim)
+            await on.tasks.check_claim(claim)
             running[lock_key] -= 1
             done[lock_key].append(claim.task.id)
-            await on.finish(claim)
+            await on.tasks.finish(claim)
 
     await asyncio.gather(*[work(on, f"w{n}") for n in range(5) for on in (ledger, replica)])
     assert await ledger.tasks.all() == ()
@@ -101,7 +101,7 @@ async def test_many_workers_never_run_two_tasks_of_a_lock_key_at_once(
 async def test_one_of_many_workers_claims_a_task(ledger: Ledger, replica: Ledger) -> None:
     for _ in range(10):
         await add(ledger, plan())
-        tries = [on.claim(f"w{n}", LEASE) for n in range(4) for on in (ledger, replica)]
+        tries = [on.tasks.claim(f"w{n}", LEASE) for n in range(4) for on in (ledger, replica)]
         won = [claim for claim in await asyncio.gather(*tries) if claim is not None]
         assert len(won) == 1
         await ledger.tasks.finish(won[0])

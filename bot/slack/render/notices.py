@@ -17,7 +17,7 @@ from bot.notifications.notices import (
     StateChangeNotice,
 )
 from bot.slack import ids
-from bot.slack.render import alerts, cards, credentials, feed
+from bot.slack.render import alerts, cards, credentials, feed, lockdowns
 from bot.slack.render.blocks import RenderedMessage, actions, button, quote, section
 from bot.slack.render.cards import (
     APPROVERS_SHOWN,
@@ -51,6 +51,7 @@ render.register(credentials.preparing_message)
 render.register(credentials.credentials_message)
 render.register(credentials.closed_message)
 render.register(feed.feed_message)
+render.register(lockdowns.lockdown_message)
 render.register(alerts.alert_message)
 
 
