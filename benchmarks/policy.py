@@ -5,44 +5,32 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure, Goal
 from bot.policy.catalog import catalog_entries
 from bot.policy.evaluation import evaluate
 from bot.policy.facts import Facts
 from bot.policy.loader import load
 from bot.policy.questions import PolicyQuestion
 
+TITLE = "Policy"
 ROUNDS = 7
 EVALUATED_WITHIN, LOADED_WITHIN = 0.05, 1.0
 RULES, ORDINARY, DATABASES = 10_000, 1_000, 200
 GROUP = frozenset(f"U{n:05}A" for n in range(50))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """The median of ``ROUNDS`` runs and its limit, both in seconds of the wall clock."""
-
-    what: str
-    took: float
-    limit: float
-
-    @property
-    def is_fast(self) -> bool:
-        return self.took < self.limit
-
-
-def timed(what: str, limit: float, call: Callable[[], object]) -> Result:
-    """Measure ``call``. The median leaves out lucky rounds and other load of the machine."""
+def timed(name: str, limit: float, call: Callable[[], object]) -> Figure:
+    """Measure ``call``, in seconds of the wall clock. The median leaves out lucky rounds and other load of the machine."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return Result(what=what, took=sorted(times)[ROUNDS // 2], limit=limit)
+    return Figure(group=TITLE, name=name, unit="s", values=times, goal=Goal(statistic="median", at_most=limit))
 
 
 def databases() -> str:
@@ -77,7 +65,7 @@ def policy(number: int, **keys: Any) -> str:
     return "defaults: {channel: C01CARDS}\nrules:\n" + "".join(rule(n) for n in range(number - 1)) + last
 
 
-def measure() -> list[Result]:
+def measure_policy() -> list[Figure]:
     """Run the benchmarks of this file."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,7 +76,7 @@ def measure() -> list[Result]:
         return [loaded, *_evaluated(folder)]
 
 
-def _evaluated(folder: Path) -> list[Result]:
+def _evaluated(folder: Path) -> list[Figure]:
     config = load(folder)
     members = dict.fromkeys(config.directory_names, GROUP)
     facts = Facts(members=members | {"S1DBA": frozenset({"U00001D", "U00002D"}), "S10000LEADS": GROUP})

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, insert, select
 from storage.alerts import AlertRepository
 from storage.audit_log import AuditLog
 from storage.database import Clock, Database
+from storage.figures import Figures
 from storage.files import make_private
 from storage.lockdowns import LockdownRepository
 from storage.messages import MessageRepository
@@ -40,6 +41,7 @@ class Ledger:
         self.alerts = AlertRepository(self.database)
         self.lockdowns = LockdownRepository(self.database, self.requests, self.alerts)
         self.observations = Observations(self.database)
+        self.figures = Figures(self.database)
         self.id = ""
         self._run_lock: fasteners.InterProcessLock | None = None
 

@@ -75,8 +75,7 @@ class LockdownRepository:
     async def unlock(self, drafts: Mapping[int, AlertDraft | None], *, by: str, by_name: str) -> tuple[Lockdown, ...]:
         """Lift the lockdowns with these numbers, in one transaction. Returns those that were still in force.
 
-        ``drafts`` has the alert that is raised where one of them is lifted. All rows are changed before anything else is written: other
-        transactions hold them for reading while they wait to write an audit event.
+        ``drafts`` has the alert that is raised where one of them is lifted.
         """
 
         def transaction(tx: Connection) -> tuple[Lockdown, ...]:

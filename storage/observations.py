@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from storage.alerts import AlertDraft, AlertRepository
 from storage.audit_log import Event, append_event
@@ -41,7 +42,7 @@ class Observations:
         """
 
         def transaction(tx: Connection) -> bool:
-            self._take_turn(tx, f"group {name}")
+            self._lock_value(tx, f"group {name}")
             found = tx.execute(select(observed_groups.c.members).where(observed_groups.c.name == name)).scalar()
             if (None if found is None else frozenset(found)) != was:
                 return False
@@ -65,7 +66,7 @@ class Observations:
         """Store the group of a handle, unless one is stored."""
 
         def transaction(tx: Connection) -> None:
-            self._take_turn(tx, f"handle {handle}")
+            self._lock_value(tx, f"handle {handle}")
             if tx.execute(select(pinned_handles.c.handle).where(pinned_handles.c.handle == handle)).first() is None:
                 tx.execute(insert(pinned_handles).values(handle=handle, group_id=group_id))
 
@@ -92,13 +93,33 @@ class Observations:
         """Store the id of the last audit event that this reader has handled."""
 
         def transaction(tx: Connection) -> None:
-            self._take_turn(tx, f"cursor {name}")
+            self._lock_value(tx, f"cursor {name}")
             if tx.execute(update(cursors).where(cursors.c.name == name).values(value=value)).rowcount == 0:
                 tx.execute(insert(cursors).values(name=name, value=value))
 
         await self._database.write(transaction, announce=False)
 
-    def _take_turn(self, tx: Connection, name: str) -> None:
+    async def take_turn(self, name: str, every: timedelta) -> bool:
+        """Whether nobody began this periodic work within ``every``: then the caller does it now, and no other replica.
+
+        A turn that was taken in the future (the clock was set back) does not count.
+        """
+
+        def transaction(tx: Connection) -> bool:
+            now = int(self._database.now_in(tx).timestamp())
+            is_over = or_(cursors.c.value <= now - int(every.total_seconds()), cursors.c.value > now)
+            mine = update(cursors).where(cursors.c.name == name, is_over).values(value=now)
+            if tx.execute(mine).rowcount:
+                return True
+            self._lock_value(tx, f"turn {name}")
+            if tx.execute(select(cursors.c.value).where(cursors.c.name == name)).first() is not None:
+                return False
+            tx.execute(insert(cursors).values(name=name, value=now))
+            return True
+
+        return await self._database.write(transaction, announce=False)
+
+    def _lock_value(self, tx: Connection, name: str) -> None:
         """On PostgreSQL, wait until no other transaction changes this value. SQLite has one writer at a time."""
         if not self._database.is_sqlite:
             tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key(f"seen {name}"),))

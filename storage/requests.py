@@ -94,6 +94,16 @@ class RequestRepository:
         """A request and the decisions on it, as one consistent state. Raises NoSuchRequest."""
         return await self._database.read(lambda tx: (load_request(tx, request_id), load_decisions(tx, request_id)))
 
+    async def newest_on(self, server: str) -> Request | None:
+        """The newest grant at this server address; None where there is none, or it cannot be read."""
+        query = select(requests).where(requests.c.server == server).order_by(requests.c.id.desc()).limit(1)
+
+        def read(tx: Connection) -> Request | None:
+            found, _ = serialization.readable(tx, query, requests.c.id, serialization.request)
+            return next(iter(found), None)
+
+        return await self._database.read(read)
+
     async def due_to_end(self, *, server: str, limit: int) -> tuple[Request, ...]:
         """Grants on this server address whose revocation is due and has not begun, the earliest first. Unreadable ones are left out."""
 

@@ -31,7 +31,7 @@ from storage.claims import FREE, Claim, DueTasks, SetAside, Situation, holds, re
 from storage.database import Database, advisory_lock_key
 from storage.errors import KeyTaken
 from storage.pools import ON_SERVER, Slot, pool_of_request, pool_without_server, priority_of, server_of_request
-from storage.records import Task, TaskKind
+from storage.records import Json, Task, TaskKind
 from storage.schema import requests, tasks
 from storage.serialization import UNREADABLE, readable
 from storage.transitions import TaskPlan
@@ -169,6 +169,11 @@ class TaskQueue:
         await self._database.write(
             lambda tx: free_task(tx, claimed, due_at=due_at, error=error, is_untried=is_untried), announce=False
         )
+
+    async def note(self, claimed: Claim, payload: Json) -> None:
+        """Replace the payload of a claimed task, so that its next run knows how far this one came. Raises ClaimLost."""
+        query = update(tasks).where(*holds(claimed)).values(payload=dict(payload))
+        await self._database.write(lambda tx: require_one_row(tx.execute(query)), announce=False)
 
     async def put_back(self, claimed: Collection[Claim], *, blocked: Collection[Claim], is_untried: bool) -> None:
         """Free these tasks, which were claimed together. The users of ``blocked`` have their login blocked now.
@@ -347,5 +352,5 @@ def free_task(tx: Connection, claimed: Claim, *, due_at: datetime, error: str | 
     due = case((was_moved_ahead, tasks.c.due_at), else_=at)
     values: dict[str, Any] = {**FREE, "due_at": due, "last_error": error}
     if is_untried:
-        values["attempts"] = 0
+        values["attempts"] = case((tasks.c.attempts > 0, tasks.c.attempts - 1), else_=0)
     require_one_row(tx.execute(update(tasks).where(*holds(claimed)).values(**values)))

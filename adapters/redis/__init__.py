@@ -20,7 +20,6 @@ from adapters.base import (
     AdapterError,
     Endpoint,
     Enforced,
-    ForeignUser,
     Health,
     Level,
     ManagedUser,
@@ -33,7 +32,7 @@ from adapters.base import (
 )
 from adapters.level_state import LevelState
 from adapters.redis.blocking import PATIENCE_SECONDS, block_on
-from adapters.redis.comparing import bounded, compare_on
+from adapters.redis.comparing import compare
 from adapters.redis.end import Ended, Ending, end_user
 from adapters.redis.findings import NodeReport, fatal, node_report, refuse_unsupported, several_servers
 from adapters.redis.levels import rules_of
@@ -41,11 +40,12 @@ from adapters.redis.links import Sighting, sightings
 from adapters.redis.login import Login, database_of, to_endpoint
 from adapters.redis.nodes import Node, on_every_node
 from adapters.redis.session import Session
-from adapters.redis.state import node_facts
+from adapters.redis.state import changes, node_facts
 from adapters.redis.users import (
     OPEN_DEFAULT,
     UNSAVED_PREFIX,
     find_marks,
+    find_own,
     get_user,
     is_open,
     mark_rule,
@@ -169,7 +169,7 @@ class Redis:
             left_behind=(),
             left_with=None,
             read_back_at=min(at for _, at in ends),
-            notes=self._changes(level, before),
+            notes=changes(before, lambda: self.level_state(level)),
         )
 
     def _drop_on(self, number: int, username: str) -> tuple[Ended, datetime]:
@@ -178,15 +178,6 @@ class Redis:
             ended = end_user(session, Ending(username, self.target.ledger, self._expected_mark(number)))
             now = session.now()
             return ended, datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
-
-    def _changes(self, level: Level, before: LevelState | None) -> tuple[str, ...]:
-        """What differs from the state before the grant. An error is a note: the user is gone already."""
-        if before is None:
-            return ()
-        try:
-            return before.differences(self.level_state(level))
-        except AdapterError as error:
-            return (f"Whether anything else changed while the grant was live is not known: {error}",)
 
     def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
         """The users that are blocked on all nodes. See ``blocking``."""
@@ -209,13 +200,8 @@ class Redis:
 
     def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
         """See ``comparing``. Sentences of a target with several nodes name the node."""
-        found = dict[str, list[str]]()
         with self._all_nodes() as sessions:
-            for session in sessions if levels else ():
-                where = f" on {session.node}" if len(sessions) > 1 else ""
-                for name, sentences in compare_on(session, levels).items():
-                    found.setdefault(name, []).extend(f"{sentence}{where}" for sentence in sentences)
-        return {name: bounded(sentences) for name, sentences in found.items()}
+            return compare(sessions, levels) if levels else {}
 
     def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
         """Nothing: Redis has no roles, and each user has rules of its own."""
@@ -283,13 +269,8 @@ class Redis:
         return marks[number] if len(marks) == len(self.nodes) else self.target.identity
 
     def _find_user(self, session: Session, username: str) -> ManagedUser | None:
-        """The user, or None where it is absent. Raises ForeignUser for a user with the mark of another ledger or without a mark."""
         refuse_other_names(self.target.prefix, username)
-        user = get_user(session, username)
-        found = to_managed_user(username, user) if user is not None else None
-        if found is not None and found.ledger != self.target.ledger:
-            raise ForeignUser(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
-        return found
+        return find_own(session, username, self.target.ledger)
 
     def _mark_rule(self, session: Session, request_id: int, remaining: float) -> str:
         return mark_rule(session, self.target.ledger, request_id, remaining)

@@ -30,8 +30,18 @@ RENDERS_RULES = "7.0."
 """The start of the versions that list commands instead of rules."""
 
 
-def compare_on(session: Session, levels: Mapping[str, Level]) -> dict[str, list[str]]:
-    """Username → sentences, of one node. Absent users and users without a difference are left out."""
+def compare(sessions: Sequence[Session], levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+    """Username → sentences, of all nodes. With several nodes, each sentence names its node."""
+    found = dict[str, list[str]]()
+    for session in sessions:
+        where = f" on {session.node}" if len(sessions) > 1 else ""
+        for name, sentences in _compare_on(session, levels).items():
+            found.setdefault(name, []).extend(f"{sentence}{where}" for sentence in sentences)
+    return {name: _bounded(sentences) for name, sentences in found.items()}
+
+
+def _compare_on(session: Session, levels: Mapping[str, Level]) -> dict[str, list[str]]:
+    """Absent users and users without a difference are left out."""
     answers = session.packet(*(("ACL", "GETUSER", name) for name in levels))
     keeps_rules = not session.info("server").get("redis_version", "").startswith(RENDERS_RULES)
     found = dict[str, list[str]]()
@@ -45,8 +55,7 @@ def compare_on(session: Session, levels: Mapping[str, Level]) -> dict[str, list[
     return found
 
 
-def bounded(sentences: Sequence[str]) -> tuple[str, ...]:
-    """At most so many sentences, each of at most so many characters."""
+def _bounded(sentences: Sequence[str]) -> tuple[str, ...]:
     cut = [s if len(s) <= LONGEST else f"{s[: LONGEST - 1]}…" for s in sentences[:SENTENCES_AT_MOST]]
     further = len(sentences) - SENTENCES_AT_MOST
     return (*cut, *([f"and {further} more"] if further > 0 else []))

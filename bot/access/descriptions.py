@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from storage.errors import NotPossible
 from storage.records import Cause, Decision, Lockdown, Receipt, ReceiptOutcome, Request, State, Verdict
@@ -50,6 +51,11 @@ def shorten(text: str, length: int) -> str:
     return storable if len(storable) <= length else f"{storable[: length - 1]}…"
 
 
+def time_mark(at: datetime) -> str:
+    """A time inside a text that is stored. Slack shows it in the time zone of each reader (``bot.slack.render.text``)."""
+    return f"‹{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}›"
+
+
 def count(number: int, noun: str) -> str:
     """``1 session``, ``2 sessions``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -64,6 +70,15 @@ def describe_receipt(receipt: Receipt) -> str:
     removed = "login removed" if receipt.left_with else "user removed"
     parts = ["Login blocked", f"{count(receipt.sessions_ended, 'session')} ended", *_left_behind(receipt)]
     return " · ".join([*parts, "the user was already gone" if receipt.was_absent else removed])
+
+
+def describe_proof(receipt: Receipt) -> str:
+    """The receipt in a few words: ``1 session ended, verified``."""
+    if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
+        return f"declared gone by an administrator: {receipt.reason}. Nothing was read back"
+    if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
+        return "nothing had been made on the server"
+    return f"{count(receipt.sessions_ended, 'session')} ended, verified"
 
 
 def describe_notes(receipt: Receipt) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bot.access import log_events, membership
+from bot.access.alerts import resolve_alert
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle
 from bot.access.errors import Refused, TooLate
@@ -34,6 +35,8 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         at=await context.ledger.now(),
     )
     try:
-        return await context.ledger.requests.advance(request.id, SignOff(actor=person.id, decision=decision))
+        reviewed = await context.ledger.requests.advance(request.id, SignOff(actor=person.id, decision=decision))
     except NotPossible as error:
         raise TooLate(describe_obstacle(error)) from None
+    await resolve_alert(context, f"review:{request.id}", f"#{request.id} was signed off by @{person.name}.")
+    return reviewed

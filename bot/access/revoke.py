@@ -6,6 +6,7 @@ The use case only begins the end; ``bot.jobs.revoke`` drops the user on the serv
 from __future__ import annotations
 
 from bot.access import log_events, membership
+from bot.access.alerts import resolve_end_alert
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import Refused, TooLate, UnknownRequest
@@ -65,9 +66,11 @@ async def declare_gone(context: Context, person: Person, request_id: int, reason
     receipt = Receipt(outcome=ReceiptOutcome.DECLARED_GONE, reason=reason)
     confirm = ConfirmRevocation(actor=person.id, receipt=receipt, facts={"gone": True}, text=reason)
     try:
-        return await context.ledger.requests.advance(request_id, confirm)
+        ended = await context.ledger.requests.advance(request_id, confirm)
     except NotPossible as error:
         raise TooLate(describe_obstacle(error)) from None
+    await resolve_end_alert(context, ended)
+    return ended
 
 
 async def _find(context: Context, request_id: int) -> Request:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from bot.access.context import Context
+from bot.access.ports import Delayed
 from storage.claims import Claim
 from storage.commands import Command
 from storage.errors import KeyTaken
@@ -19,15 +20,17 @@ LEASE = timedelta(seconds=90)
 """Longer than every adapter time limit: a worker loses its claim only when it has stopped."""
 
 ALERT_AT_TRY = 3
-ALERT_EVERY_TRIES = 20
+"""A task that fails raises its alert at this try. An end changes it at every later one."""
 BACKOFF_MAX_SECONDS = 60.0
+POSTED = "posted"
+"""The key of a payload that lists the places that have their message."""
 KEY_TAKEN_PAUSE = timedelta(milliseconds=300)
 
 
 class Retry(Exception):
     """The task is not done: put it back until ``at``, or for the usual back-off where that is None.
 
-    ``is_untried``: the task only ran too early. Its next run counts as its first try, so it uses no slot of the retries.
+    ``is_untried``: the task only ran too early. This run does not count, so an end that was never tried uses no slot of the retries.
     ``is_server_down``: its server gave no usable answer, so the runner probes the server.
     """
 
@@ -76,6 +79,33 @@ class JobContext:
         self.is_finished = self.is_finished or is_last
         return after
 
+    async def post_to_each(self, places: Iterable[str], post: Callable[[str], Awaitable[None]]) -> None:
+        """Post to each of these places once, also over several runs of the task. Raises Delayed, after all others, where one has to wait.
+
+        The payload notes the places that have their message, so that one busy channel neither holds up the others nor gives them
+        the message twice.
+        """
+        posted, delay = set[str](self.payload.get(POSTED, ())), None
+        for place in places:
+            if place not in posted:
+                await self.check_claim()
+                try:
+                    await post(place)
+                except Delayed as error:
+                    delay = error if delay is None or _pause_of(error) < _pause_of(delay) else delay
+                else:
+                    posted.add(place)
+        if delay is not None:
+            await self.context.ledger.tasks.note(self.claim, {**self.payload, POSTED: sorted(posted)})
+            raise delay
+        if POSTED in self.payload:  # the task may come again for the next message
+            await self.context.ledger.tasks.note(self.claim, {k: v for k, v in self.payload.items() if k != POSTED})
+
+    @property
+    def is_resumed(self) -> bool:
+        """An earlier run has posted to some of the places."""
+        return POSTED in self.payload
+
     @asynccontextmanager
     async def holding(self, lock_key: str) -> AsyncIterator[None]:
         """Hold a second lock key inside the block. Raises Retry where another task has it.
@@ -95,6 +125,10 @@ class JobContext:
             await tasks.let_go(self.claim)
 
 
+def _pause_of(error: Delayed) -> float:
+    return float("inf") if error.retry_after is None else error.retry_after
+
+
 Job: TypeAlias = Callable[[Context, JobContext], Awaitable[None]]
 """Carries out a task. Any error puts the task back for a retry."""
 
@@ -103,8 +137,3 @@ def backoff(tries: int) -> timedelta:
     """The pause after that many tries: 1, 2, 4 … 60 seconds, each up to a quarter longer, so that retries spread out."""
     seconds = min(BACKOFF_MAX_SECONDS, 2.0 ** min(tries - 1, 10))
     return timedelta(seconds=seconds * (1 + random.random() / 4))  # noqa: S311 - no secret
-
-
-def is_alert_due(tries: int) -> bool:
-    """Whether the failed end of a grant raises an alert at this try: at the third, then at every twentieth (about three an hour)."""
-    return tries == ALERT_AT_TRY or (tries > ALERT_AT_TRY and tries % ALERT_EVERY_TRIES == 0)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
 
 import structlog
 
-from adapters.base import AdapterError, Enforced, ServerDown
+from adapters.base import AdapterError, ServerDown
 from bot.access.alerts import raise_alert, resolve_alert
 from bot.access.context import Context
+from bot.access.descriptions import count
 from bot.access.server_errors import describe_server_error
+from bot.access.server_side import describe_enforced_for_all, statements_by_hand
 from bot.access.targets import target_of
 from bot.engines import Share
 from bot.jobs.end_together import ServerAnswer, begin_due_ends, block_due_users
@@ -30,6 +32,8 @@ ALERT_AT_PROBE = 3
 """A server on which no end waits raises an alert at this failed probe. Where ends wait, the first failed probe does."""
 ALERT_PAUSE_SECONDS = 60.0
 NAMED_AT_MOST = 5
+CAUSE = "server:"
+"""The cause of the alert about a server begins with it; its address follows."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,17 +63,35 @@ class Probes:
         """The addresses of the servers whose last probe failed."""
         return frozenset(server for server, watch in self._watches.items() if watch.failed)
 
+    @property
+    def failed(self) -> Mapping[str, int]:
+        """By address, how many probes of a closed server have failed."""
+        return {server: watch.failed for server, watch in self._watches.items() if watch.failed}
+
     async def suspect(self, task: Task) -> None:
         """A job got no usable answer from the server of this task: probe it, unless it is probed already."""
         server, request_id = task.server, task.request_id
         if server is None or request_id is None or server in self._watches:
             return
         request = await self._context.ledger.requests.get(request_id)
-        if server in self._watches:
-            return
-        watch = _Watch(request=request, since=await self._context.ledger.now())
-        self._watches[server] = watch
-        watch.task = asyncio.create_task(self._probe(server, watch))
+        self._watch(server, _Watch(request=request, since=await self._context.ledger.now()))
+
+    def _watch(self, server: str, watch: _Watch) -> None:
+        if server not in self._watches:
+            self._watches[server] = watch
+            watch.task = asyncio.create_task(self._probe(server, watch))
+
+    async def check_again(self) -> None:
+        """Probe each server whose alert is open and which no probe watches: the bot was restarted. Its alert is resolved when it answers."""
+        for alert in await self._context.ledger.alerts.open(prefix=CAUSE):
+            server = alert.cause.removeprefix(CAUSE)
+            if server in self._watches:
+                continue
+            request = await self._context.ledger.requests.newest_on(server)
+            if request is None:
+                await resolve_alert(self._context, alert.cause, "No grant is left on this server.")
+            else:
+                self._watch(server, _Watch(request=request, since=alert.since))
 
     async def stop(self) -> None:
         """Stop probing."""
@@ -80,7 +102,16 @@ class Probes:
         self._watches.clear()
 
     async def _probe(self, server: str, watch: _Watch) -> None:
-        """Probe until the server answers."""
+        """Probe until the server answers. A probe that fails itself stops: the jobs of the server find out for themselves."""
+        try:
+            await self._probe_until_it_answers(server, watch)
+        except Exception:
+            log.exception("probe_failed", server=server)
+        finally:
+            self._watches.pop(server, None)
+            self._wake()
+
+    async def _probe_until_it_answers(self, server: str, watch: _Watch) -> None:
         while True:
             try:
                 answer = await self._ask(server, watch)
@@ -91,15 +122,12 @@ class Probes:
                 await self._alert(server, watch, answer.error)
             except LedgerError:
                 log.exception("ledger_unavailable")
-            except Exception:
-                log.exception("probe_failed", server=server)
-                break  # the jobs of the server find out for themselves
             await asyncio.sleep(_pause(watch.failed))
-        del self._watches[server]
         if watch.failed:
             log.info("server_answers", server=server)
-            await resolve_alert(self._context, f"server:{server}", f"{watch.request.database} answers again.")
-        self._wake()
+            watch.failed = 0
+            self._wake()
+        await resolve_alert(self._context, f"{CAUSE}{server}", f"{watch.request.database} answers again.")
 
     async def _ask(self, server: str, watch: _Watch) -> ServerAnswer:
         """Block the users whose end is due. Where there are none, ask for the identity of the server."""
@@ -122,48 +150,31 @@ class Probes:
         if (not waiting and watch.failed < ALERT_AT_PROBE) or monotonic() - watch.alerted_at < ALERT_PAUSE_SECONDS:
             return
         watch.alerted_at = monotonic()
-        request, ends = (
-            watch.request,
-            f"{len(waiting)} ends wait for it." if len(waiting) != 1 else "1 end waits for it.",
-        )
+        ids = [task.request_id for task in waiting[:NAMED_AT_MOST] if task.request_id is not None]
+        named = tuple((await self._context.ledger.requests.get_many(ids)).values())
+        ends = f"{count(len(waiting), 'end')} {'waits' if len(waiting) == 1 else 'wait'}" if waiting else "no end waits"
         await raise_alert(
             self._context,
             None,
-            f"{describe_server_error(request.database, error)}: {ends if waiting else 'no end waits for it.'}",
-            cause=f"server:{server}",
+            f"{describe_server_error(watch.request.database, error)}: {ends} for it.",
+            cause=f"{CAUSE}{server}",
+            since=watch.since,
             tries=watch.failed,
-            steps=await self._steps(request, waiting),
-            enforced=self._enforced(request) if waiting else None,
+            steps=_steps(watch.request.database, named, len(waiting)),
+            statements=tuple(one for request in named for one in statements_by_hand(self._context, request)),
+            enforced=describe_enforced_for_all(self._context, named),
             next_try_at=await self._context.ledger.now() + timedelta(seconds=_pause(watch.failed)),
         )
 
-    def _enforced(self, request: Request) -> str | None:
-        engines, target = self._context.engines, target_of(request)
-        label = engines.label(target.engine)
-        match engines.enforces(target.engine, target.admin_url):
-            case Enforced.LOGIN:
-                return (
-                    f"{label} itself refuses new logins of these users after their end. Open sessions may still work."
-                )
-            case Enforced.SESSIONS:
-                return f"{label} itself ends logins and sessions of these users after their end."
-            case _:
-                return "Nothing is enforced by the server itself: these users may still work."
 
-    async def _steps(self, request: Request, waiting: tuple[Task, ...]) -> tuple[str, ...]:
-        ids = [task.request_id for task in waiting[:NAMED_AT_MOST] if task.request_id is not None]
-        found = await self._context.ledger.requests.get_many(ids)
-        steps = [f"Make {request.database} answer again; dbaccess goes on by itself."]
-        steps += [f"#{one.id} by hand: " + " ".join(self._by_hand(one)) for one in found.values() if one.username]
-        if len(waiting) > NAMED_AT_MOST:
-            steps.append(f"And {len(waiting) - NAMED_AT_MOST} more: dbaccess list --database {request.database}")
-        return tuple(steps)
-
-    def _by_hand(self, request: Request) -> tuple[str, ...]:
-        try:
-            return self._context.engines.open(target_of(request)).end_by_hand(request.username or "")
-        except AdapterError:
-            return (f"block the login of {request.username} and end its sessions.",)
+def _steps(database: str, named: tuple[Request, ...], waiting: int) -> tuple[str, ...]:
+    steps = [f"Make {database} answer again; dbaccess goes on by itself."]
+    if named:
+        which = ", ".join(f"#{one.id} ({one.username})" for one in named)
+        steps.append(f"To end {which} by hand: block each login, end its sessions, drop it.")
+    if waiting > len(named):
+        steps.append(f"And {waiting - len(named)} more: dbaccess list --database {database}")
+    return tuple(steps)
 
 
 def _pause(failed: int) -> float:

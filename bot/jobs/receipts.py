@@ -29,14 +29,6 @@ def verified_receipt(removal: Removal) -> Receipt:
     )
 
 
-def describe_receipt(receipt: Receipt) -> str:
-    """The receipt as one sentence."""
-    if receipt.outcome is not ReceiptOutcome.VERIFIED:
-        return "Nothing was created."
-    sessions = "1 session" if receipt.sessions_ended == 1 else f"{receipt.sessions_ended} sessions"
-    return f"{sessions} ended, verified."
-
-
 def audit_facts(receipt: Receipt) -> Json:
     """The part of the receipt that the audit event stores. The keys are stored, so they never change."""
     if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:

@@ -6,6 +6,7 @@ The worker that lost the claim may have had a statement on its way. It may take 
 from __future__ import annotations
 
 from adapters.base import AdapterError, ForeignUser
+from bot.access.alerts import resolve_end_alert
 from bot.access.context import Context
 from bot.jobs.end_retries import retry_with_alert
 from bot.jobs.job import JobContext
@@ -32,6 +33,7 @@ async def repair(context: Context, job: JobContext) -> None:
             return
         except AdapterError as error:
             raise await retry_with_alert(context, job, request, error) from None
+        await resolve_end_alert(context, request)
         await _add_follow_up(job, TaskKind.CLOSE_CREDENTIALS)
         if not removal.was_absent:
             await job.advance(request, Repair(actor="bot", facts={"sessions_ended": removal.sessions_ended}))

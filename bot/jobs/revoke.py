@@ -10,13 +10,13 @@ from datetime import datetime
 
 from adapters.base import AdapterError, ForeignUser, Removal
 from bot.access import log_events
-from bot.access.alerts import raise_alert, resolve_alert
+from bot.access.alerts import raise_alert, resolve_end_alert
 from bot.access.context import Context
 from bot.access.targets import level_of, state_before, target_of
 from bot.engines import Share
 from bot.jobs.end_retries import retry_with_alert
 from bot.jobs.job import JobContext, Retry
-from bot.jobs.receipts import NOTHING_CREATED, audit_facts, describe_receipt, verified_receipt
+from bot.jobs.receipts import NOTHING_CREATED, audit_facts, verified_receipt
 from storage.commands import ConfirmRevocation, RevokeGrant
 from storage.errors import NotPossible
 from storage.records import Cause, Receipt, Request, State
@@ -32,9 +32,10 @@ async def revoke(context: Context, job: JobContext) -> None:
         return
     receipt = await _end_on_server(context, job, request)
     confirm = ConfirmRevocation(actor="bot", receipt=receipt, facts=audit_facts(receipt))
-    log_events.grant_ended(await job.advance(request, confirm, is_last=True))
+    ended = await job.advance(request, confirm, is_last=True)
+    log_events.grant_ended(ended)
     if job.tries > 1:
-        await resolve_alert(context, f"end:{request.id}", f"#{request.id} has ended. {describe_receipt(receipt)}")
+        await resolve_end_alert(context, ended)
 
 
 async def _begin_end_by_clock(job: JobContext, request: Request) -> Request:

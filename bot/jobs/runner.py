@@ -19,12 +19,13 @@ from time import monotonic
 import structlog
 
 from adapters.base import AdapterError, ServerDown
-from bot.access.alerts import raise_alert
+from bot.access.alerts import end_cause, raise_alert
 from bot.access.context import Context
 from bot.access.descriptions import shorten
 from bot.access.ports import Delayed
 from bot.jobs.end_together import begin_due_ends, block_due_users
-from bot.jobs.job import LEASE, Job, JobContext, Retry, backoff, is_alert_due
+from bot.jobs.job import ALERT_AT_TRY, LEASE, Job, JobContext, Retry, backoff
+from bot.jobs.outage import LedgerOutage
 from bot.jobs.pools import Places
 from bot.jobs.probes import Probes
 from storage.claims import Claim, SetAside
@@ -62,6 +63,7 @@ class Runner:
         self._running: set[asyncio.Task[None]] = set()
         self._groups: dict[str, float] = {}
         self._woken = asyncio.Event()
+        self._outage = LedgerOutage()
 
     def wake(self) -> None:
         """Look for due tasks now."""
@@ -74,6 +76,7 @@ class Runner:
                 try:
                     await self._run_round(stop)
                 except LedgerError:
+                    self._outage.begins()
                     log.exception("ledger_unavailable")
                     await _pause(stop, PAUSE_SECONDS)
                 except Exception:
@@ -91,6 +94,7 @@ class Runner:
         )
         for claim in due.claims:
             self._start(claim)
+        await self._outage.ends(self.context)
         for unreadable in due.set_aside:
             await self._on_set_aside(unreadable)
         for slot in self.places.full():
@@ -162,8 +166,14 @@ class Runner:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _wait_for_running(self) -> None:
-        while self._running:
-            await asyncio.wait(self._running)
+        """Wait for the running jobs. If that is cancelled, they are cancelled, too."""
+        try:
+            while self._running:
+                await asyncio.wait(self._running)
+        except asyncio.CancelledError:
+            for task in self._running:
+                task.cancel()
+            raise
 
     async def _run_task(self, claim: Claim) -> None:
         """Run one task. Afterwards it is finished, put back, or claimed by another worker, whatever its job raised."""
@@ -171,6 +181,7 @@ class Runner:
         try:
             await self._run_under_lease(job)
         except LedgerError:
+            self._outage.begins()
             log.exception("task_interrupted", task=claim.task.kind, request=claim.task.request_id)
             await self._put_back_after_ledger_failure(claim)
 
@@ -251,12 +262,18 @@ class Runner:
         task, reference = claim.task, secrets.token_hex(4).upper()
         log.error("task_failed", task=task.kind, request=task.request_id, reference=reference, exc_info=error)
         summary = f"{type(error).__name__}, reference {reference}"
-        if task.kind in ENDS and is_alert_due(task.attempts):
-            what = f"Cannot end #{task.request_id}: dbaccess failed with {summary}."
-            steps = ("End it by hand on its server. The log has more under the reference.",)
-            cause = f"end:{task.request_id}"
-            await raise_alert(self.context, None, what, cause=cause, tries=task.attempts, steps=steps)
-        await self._put_back_after(claim, backoff(task.attempts), summary)
+        pause = backoff(task.attempts)
+        if task.kind in ENDS and task.request_id is not None and task.attempts >= ALERT_AT_TRY:
+            await raise_alert(
+                self.context,
+                None,
+                f"#{task.request_id} is not ended: dbaccess failed with {summary}.",
+                cause=end_cause(task.request_id),
+                tries=task.attempts,
+                steps=("End it by hand on its server. The log has more under the reference.",),
+                next_try_at=await self.context.ledger.now() + pause,
+            )
+        await self._put_back_after(claim, pause, summary)
 
     async def _on_set_aside(self, task: SetAside) -> None:
         """A row of the ledger cannot be read. An end that it stood for gets a new task."""

@@ -6,6 +6,7 @@ from bot.access import log_events
 from bot.access.alerts import raise_alert, resolve_alert
 from bot.access.context import Context
 from storage.audit_kinds import AuditKind
+from storage.errors import LedgerError
 
 PROBLEMS_SHOWN = 10
 CAUSE = "configuration"
@@ -19,8 +20,17 @@ async def announce_files(context: Context, *, is_start: bool = False) -> None:
     if not files.is_unannounced:
         return
     files.is_unannounced = False
+    try:
+        await _announce(context)
+    except LedgerError:
+        files.is_unannounced = True
+        raise
     if not is_start:
         log_events.configuration_reloaded(files)
+
+
+async def _announce(context: Context) -> None:
+    files = context.files
     if files.problems is not None:
         await context.ledger.audit.record(
             AuditKind.POLICY_REFUSED, actor="files", facts={"problems": len(files.problems.problems)}

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import structlog
 
 from bot.access import membership
-from bot.access.alerts import raise_alert
+from bot.access.alerts import raise_alert, resolve_alert
 from bot.access.context import Context
 from bot.access.decide import extended_grant
 from bot.access.descriptions import shorten
@@ -120,6 +120,8 @@ async def post_card_copy(context: Context, job: JobContext, message: Message, re
     await job.check_claim()
     posted = await context.messenger.post(message.channel, await card_notice(context, request))
     await record_posted(context, message, posted, request)
+    if message.purpose is Purpose.CARD:
+        await resolve_alert(context, f"card:{message.channel}", f"The card of #{request.id} was posted there.")
 
 
 async def _post_to_approvers(context: Context, job: JobContext, request: Request, error: Undeliverable) -> None:

@@ -50,5 +50,4 @@ async def _post_feed(context: Context, channel: str, events: list[AuditEvent]) -
         what = f"The audit channel {channel} cannot be written: {error}."
         await raise_alert(context, None, what, cause=CLOSED, steps=steps)
         raise Retry(f"the audit channel cannot be written: {error}") from None
-    if await context.ledger.alerts.open(prefix=CLOSED):
-        await resolve_alert(context, CLOSED, f"The audit channel {channel} can be written.")
+    await resolve_alert(context, CLOSED, f"The audit channel {channel} can be written.")

@@ -24,7 +24,7 @@ async def announce_break_glass(context: Context, request: Request) -> None:
     await raise_alert(
         context,
         request,
-        f"@{request.requester_name} used break-glass access: #{request.id}, {what}. The reason is on the request card.",
+        f"@{request.requester_name} used break-glass access: #{request.id}, {what}.",
         cause=f"break_glass:{request.id}",
         is_event=True,
         steps=(f"If that is not right, end it: /dbaccess revoke {request.id}", "Its reviewers sign it off in time."),
@@ -58,9 +58,8 @@ async def notify(context: Context, job: JobContext) -> None:
         await announce_break_glass(context, request)
         concerned = await _would_be_asked(context, request)
     notice = GrantedNotice(request=request, decisions=await context.ledger.requests.decisions(request.id))
-    for place in await _places(context, (*request.terms.notify, *sorted(concerned)), without=request.requester_id):
-        await job.check_claim()
-        await post_or_warn(context, place, notice)
+    places = await _places(context, (*request.terms.notify, *sorted(concerned)), without=request.requester_id)
+    await job.post_to_each(places, lambda place: post_or_warn(context, place, notice))
 
 
 async def _places(context: Context, listed: Collection[str], *, without: str) -> list[str]:

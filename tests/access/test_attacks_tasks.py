@@ -77,6 +77,7 @@ async def test_task_with_invalid_payload_stops_no_end(environment: AccessEnviron
 
 @pytest.mark.parametrize(("kind", "payload"), [OTHER_KIND, NO_JSON, LIST], ids=["unknown kind", "no JSON", "list"])
 async def test_unreadable_task_raises_an_alert(environment: AccessEnvironment, kind: str, payload: str) -> None:
+    environment.context.config_in_force()  # as at the start of the bot
     await put_task(environment, kind, payload)
     environment.clock.at += HOUR
     with suppress(Exception):  # what is told counts, not how it fails

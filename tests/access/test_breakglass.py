@@ -82,17 +82,18 @@ async def test_unsigned_break_glass_blocks_another(environment: AccessEnvironmen
     assert (await used_break_glass(environment)).state is State.ACTIVE
 
 
-async def test_overdue_review_raises_one_alert_and_reminds_every_day(environment: AccessEnvironment) -> None:
+async def test_overdue_review_has_one_alert_until_it_is_signed_off(environment: AccessEnvironment) -> None:
     request = await used_break_glass(environment)
     await environment.turn(hours=23, minutes=59)
     assert not any("not signed off" in told for told in alerts(environment))
     await environment.turn(hours=49)
     assert sum("not signed off" in told for told in alerts(environment)) == 1
-    assert len(environment.messenger.on(SECOND, ReviewNotice)) == 3
+    assert len(environment.messenger.on(SECOND, ReviewNotice)) == 3, "the reviewers are reminded every day"
     assert (await environment.now(request)).state is State.REVOKED
     await sign_off(environment, request)
     await environment.turn(hours=72)
-    assert sum("not signed off" in told for told in alerts(environment)) == 1
+    (alert,) = [one for one in environment.messenger.on(ALERTS, AlertNotice) if "not signed off" in one.what]
+    assert alert.resolution == "#1 was signed off by @second."
 
 
 async def test_break_glass_cannot_be_extended(environment: AccessEnvironment) -> None:

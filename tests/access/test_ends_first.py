@@ -18,7 +18,7 @@ from bot.engines import Engines
 from bot.jobs import runner
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
-from bot.monitors import servers
+from bot.monitors import strays
 from bot.notifications.notices import AlertNotice
 from storage.commands import Command, RevokeGrant
 from storage.errors import LedgerUnavailable
@@ -54,7 +54,7 @@ async def test_unexpected_adapter_error_is_retried_and_alerted(environment: Acce
     request = await environment.granted()
     is_broken = True
     await environment.turn(hours=1, minutes=1)
-    (alert,) = [one for one in environment.messenger.on(ALERTS, AlertNotice) if "Cannot end" in one.what]
+    (alert,) = [one for one in environment.messenger.on(ALERTS, AlertNotice) if "is not ended" in one.what]
     assert f"#{request.id}" in alert.what
     assert "NotImplementedError" in alert.what
     assert "ShopAdminSecret" not in f"{alert} {[task.last_error for task in await environment.ledger.tasks.all()]}"
@@ -71,7 +71,7 @@ async def test_every_adapter_failure_is_an_adapter_error(environment: AccessEnvi
     with pytest.raises(AdapterError) as caught:
         await environment.engines.call(target_of(request), lambda adapter: adapter.list_users())
     assert isinstance(caught.value, ServerDown)
-    found = await servers.find_strays(environment.context)
+    found = await strays.find_strays(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
@@ -83,7 +83,7 @@ async def test_end_that_fails_by_a_fault_of_dbaccess_raises_an_alert(environment
     await environment.ledger.database.write(lambda tx: tx.execute(damage))
     await environment.turn(hours=1, minutes=1)
     told = [one.what for one in environment.messenger.on(ALERTS, AlertNotice)]
-    assert any(f"Cannot end #{request.id}" in what and "TypeError" in what for what in told), told
+    assert any(f"#{request.id} is not ended" in what and "TypeError" in what for what in told), told
 
 
 async def test_grant_ended_by_a_person_at_its_expiry_is_revoked(
@@ -164,8 +164,8 @@ async def test_sweep_checks_the_servers_that_answer(
     environment.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
     environment.write()
     environment.context.files.refresh()
-    found = await servers.find_strays(environment.context)
-    assert [stray.kind for stray in found.strays] == [servers.StrayKind.ORPHAN]
+    found = await strays.find_strays(environment.context)
+    assert [stray.kind for stray in found.strays] == [strays.StrayKind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
 
 
@@ -218,7 +218,7 @@ async def test_failing_repair_of_an_ended_user_raises_an_alert(environment: Acce
     )
     await environment.ledger.tasks.add(plan, request_id=request.id)
     await environment.turn(minutes=10)
-    assert "Cannot end #1: shop does not answer" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
+    assert "#1 is not ended: shop does not answer" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
     environment.server.is_up = True
     await environment.turn(minutes=2)
     assert await environment.ledger.tasks.all() == ()

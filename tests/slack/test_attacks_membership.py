@@ -104,7 +104,7 @@ async def test_no_card_is_posted_in_a_shared_channel(slack_environment: SlackEnv
 async def test_no_alert_is_posted_in_a_shared_channel(slack_environment: SlackEnvironment) -> None:
     load_now(slack_environment.environment)
     await share(slack_environment, ALERTS)
-    await alerts.raise_alert(slack_environment.environment.context, None, "Something is wrong.")
+    await alerts.raise_alert(slack_environment.environment.context, None, "Something is wrong.", cause="test")
     await slack_environment.slack.wait(
         "an alert", lambda: slack_environment.slack.messages(ALERTS) or slack_environment.slack.dm(ADMIN)
     )

@@ -73,7 +73,6 @@ async def test_markup_in_a_reason_is_shown_as_text_in_status(slack_environment: 
     assert active_markup([shown]) == []
 
 
-@open_fault("R16", "an alert formats display names")
 async def test_markup_in_a_name_is_shown_as_text_in_an_alert(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.users[ADA]["profile"]["display_name"] = " ".join(MARKUP)
     slack_environment.environment.policy["rules"].append({**BREAK_GLASS_RULE, "requesters": [ADA]})

@@ -145,7 +145,7 @@ async def test_wrong_commands_are_answered_with_the_right_usage(slack_environmen
         ("dance", "Try /dbaccess help"),
         ("cancel x", "/dbaccess cancel 42"),
         ("status 77", "There is no request #77 that you may see."),
-        ("lockdown", "comes with a later version"),
+        ("pending", "comes with a later version"),
         ("", "/dbaccess request"),
         ("databases", "up to 8 h"),
         ("explain shop readonly 2h", "Allowed to ask."),

@@ -105,7 +105,7 @@ def _convert_alert_tasks() -> None:
     connection = op.get_bind()
     alerts = sa.table(
         "alerts",
-        sa.column("steps", sa.JSON()),
+        *(sa.column(name, sa.JSON()) for name in ("steps", "statements")),
         *(sa.column(name, UTCDateTime()) for name in ("since", "updated_at", "resolved_at")),
         *map(sa.column, ("id", "cause", "request_id", "what", "tries", "version")),
     )
@@ -129,7 +129,7 @@ def _of_alert(payload: str) -> dict[str, Any] | None:
         shown = {"what": str(found["what"]), "steps": list(found.get("steps", ())), "tries": int(found.get("tries", 0))}
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return {**shown, "since": since, "updated_at": since, "resolved_at": since}
+    return {**shown, "statements": [], "since": since, "updated_at": since, "resolved_at": since}
 
 
 def _extend_requests() -> None:
@@ -149,10 +149,12 @@ def _create_alerts() -> None:
         sa.Column("what", sa.Text(), nullable=False),
         sa.Column("enforced", sa.Text()),
         sa.Column("steps", sa.JSON(), nullable=False),
+        sa.Column("statements", sa.JSON(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("since", UTCDateTime(), nullable=False),
         sa.Column("next_try_at", UTCDateTime()),
         sa.Column("updated_at", UTCDateTime(), nullable=False),
+        sa.Column("shown_at", UTCDateTime()),
         sa.Column("resolved_at", UTCDateTime()),
         sa.Column("resolution", sa.Text()),
         sa.Column("version", sa.Integer(), nullable=False),
