@@ -45,9 +45,11 @@ def restore(ledger_url: str, change: str = "") -> None:
 @asynccontextmanager
 async def migrated(ledger_url: str) -> AsyncIterator[Ledger]:
     ledger = Ledger(ledger_url, clock=TurnableClock(MADE_AT + timedelta(hours=1)))
-    await ledger.open(create=True)
-    yield ledger
-    await ledger.close()
+    try:
+        await ledger.open(create=True)
+        yield ledger
+    finally:
+        await ledger.close()
 
 
 @pytest.fixture
