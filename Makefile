@@ -37,7 +37,7 @@ soak: $(STAMP) ## Runs the random tests SOAK times as long (10): policies, trans
 	  tests/e2e/test_killed.py tests/access/test_crash.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder -m soak
 
-bench: $(STAMP) ## Runs the benchmarks against their limits
+bench: $(STAMP) ## Measures the running bot against its limits (about ten minutes)
 	$(BIN)/python -m benchmarks
 
 lint: $(STAMP) ## Checks style, types and import contracts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import time
 
@@ -17,6 +18,7 @@ from benchmarks.report import machine, write
 from benchmarks.runs import MEASUREMENTS, Run, prepare, rest_and_starvation
 from benchmarks.world import new_server
 
+STOPPED = 130
 QUIET = 0.3
 """The load of a machine on which nothing else works."""
 
@@ -40,7 +42,10 @@ def _options() -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace) -> Run:
-    """Measure what was asked for. The server is removed afterwards."""
+    """Measure what was asked for. The server is removed afterwards, also where the run is terminated."""
+    this = asyncio.current_task()
+    assert this is not None, "a coroutine runs in a task"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     server = new_server()
     try:
         found = await prepare(server, ledger=options.ledger, is_full=options.full)
@@ -94,7 +99,10 @@ def main() -> int:
             f"other programs use {load:.1f} processors: the figures will be worse than on a quiet machine",
             file=sys.stderr,
         )
-    found = asyncio.run(run(options))
+    try:
+        found = asyncio.run(run(options))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return STOPPED
     show(found)
     if options.write:
         write(machine(options.ledger, found.durable_commit, load), found.figures, found.skipped)

@@ -194,7 +194,7 @@ def _finish(engine: Engine) -> None:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
             return
-        for table in (requests, audit_events):
+        for table in (requests, decisions, messages, audit_events):
             sequence = func.pg_get_serial_sequence(table.name, "id")
             connection.execute(select(func.setval(sequence, _newest(connection, table))))
         connection.exec_driver_sql("ANALYZE")

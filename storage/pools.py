@@ -87,5 +87,7 @@ def is_of(slot: Slot) -> ColumnElement[bool]:
     tried = tasks.c.attempts > 0 if slot.is_retry else tasks.c.attempts == 0
     if not slot.is_retry and slot.priority is Priority.SAFETY:
         tried = and_(tried, tasks.c.blocked_at.is_not(None) if slot.is_blocked else tasks.c.blocked_at.is_(None))
-    where = tasks.c.pool == slot.pool if slot.server is None else tasks.c.server == slot.server
+    # A task without a server is of no address. "=" would give NULL for it, and so hide it from every query for other tasks.
+    of_address = tasks.c.server.is_not_distinct_from(slot.server)
+    where = tasks.c.pool == slot.pool if slot.server is None else of_address
     return and_(where, tasks.c.priority == int(slot.priority), tried)

@@ -13,7 +13,7 @@ from functools import partial
 from adapters.base import Adapter, AdapterError, Connect, ServerDown, Target
 from bot.access.context import Context
 from bot.access.targets import target_of
-from bot.engines import Share
+from bot.engines import AdapterFailed, Share
 from bot.jobs.job import LEASE
 from bot.jobs.revoke import cause_by_clock
 from storage.claims import Claim
@@ -64,6 +64,8 @@ async def _block(context: Context, claims: Sequence[Claim]) -> tuple[list[Claim]
     for target, names in (await _by_target(context, claims)).items():
         try:
             done = await context.engines.call(target, partial(_block_users, tuple(names)), share=Share.PROBES)
+        except AdapterFailed:
+            continue  # a fault of the adapter with these users; each end is tried by its own task
         except ServerDown as error:
             return blocked, error
         except AdapterError:

@@ -22,7 +22,7 @@ from bot.access.descriptions import count
 from bot.access.server_errors import describe_server_error
 from bot.access.server_side import describe_enforced_for_all, statements_by_hand
 from bot.access.targets import target_of
-from bot.engines import Share
+from bot.engines import AdapterFailed, Share
 from bot.jobs.end_together import ServerAnswer, begin_due_ends, block_due_users
 from storage.errors import LedgerError
 from storage.records import Request, Task
@@ -130,20 +130,29 @@ class Probes:
         await resolve_alert(self._context, f"{CAUSE}{server}", f"{watch.request.database} answers again.")
 
     async def _ask(self, server: str, watch: _Watch) -> ServerAnswer:
-        """Block the users whose end is due. Where there are none, ask for the identity of the server."""
+        """Block the users whose end is due. Where there are none, or that fails, ask for the identity of the server."""
         await begin_due_ends(self._context, server)
         answer = await block_due_users(self._context, server, self._worker, untried=False)
-        if answer.waiting:
+        if answer.waiting and answer.error is None:
             return answer
+        return ServerAnswer(error=await self._connection_error(watch), waiting=answer.waiting)
+
+    async def _connection_error(self, watch: _Watch) -> ServerDown | None:
+        """Why the server cannot be connected to; None where it answers in any way.
+
+        It decides, not the block: if the server is open to a connection, each end is tried by its own task.
+        """
         try:
             await self._context.engines.call(
                 target_of(watch.request), lambda adapter: adapter.identity(), share=Share.PROBES
             )
+        except AdapterFailed:
+            return None  # a fault of the adapter; the server may be well
         except ServerDown as error:
-            return ServerAnswer(error=error, waiting=())
+            return error
         except AdapterError:
-            pass  # it answered
-        return answer
+            return None
+        return None
 
     async def _alert(self, server: str, watch: _Watch, error: ServerDown) -> None:
         waiting = await self._context.ledger.tasks.due_ends(server)

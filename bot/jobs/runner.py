@@ -39,7 +39,7 @@ SHORTEST_SLEEP_SECONDS = 0.02
 """Used where a task is due and cannot be claimed: another worker is claiming it at this moment."""
 PAUSE_SECONDS = 1.0
 """The pause after the ledger, or the runner itself, failed."""
-GROUP_PAUSE_SECONDS = 0.25
+GROUP_PAUSE_SECONDS, FAILED_GROUP_PAUSE_SECONDS = 0.25, 5.0
 ERROR_MAX = 1000
 """Characters of the last error of a task that the ledger stores."""
 
@@ -138,15 +138,18 @@ class Runner:
         task.add_done_callback(self._running.discard)
 
     async def _run_group(self, server: str) -> None:
+        pause = FAILED_GROUP_PAUSE_SECONDS
         try:
             await begin_due_ends(self.context, server)
             answer = await block_due_users(self.context, server, self.worker, untried=True)
-            if answer.error is not None:
+            if answer.error is None:
+                pause = GROUP_PAUSE_SECONDS
+            else:
                 log.warning("group_not_blocked", server=server, error=str(answer.error))
         except Exception:
             log.exception("group_failed", server=server)
         finally:
-            self._groups[server] = monotonic() + GROUP_PAUSE_SECONDS
+            self._groups[server] = monotonic() + pause
             self.wake()
 
     async def _sleep(self, stop: asyncio.Event, due: datetime | None, now: datetime) -> None:

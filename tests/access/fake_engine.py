@@ -153,11 +153,12 @@ def engine(server: FakeServer) -> type[Adapter]:
                 spec.request_id,
                 spec.level.roles,
                 server.clock() + timedelta(seconds=spec.remaining),
-                tuple(table for grant in spec.level.grants for table in grant.on),
+                tables_of(spec.level),
             )
 
             def make() -> None:
                 server.users[spec.username] = user
+                server.blocked.discard(spec.username)
 
             if server.gate is not None:
                 gate, server.gate = server.gate, None
@@ -203,7 +204,12 @@ def engine(server: FakeServer) -> type[Adapter]:
 
         def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
             self._reach("compare")
-            return {name: server.differences[name] for name in levels if name in server.differences}
+            found = {name: server.differences[name] for name in levels if name in server.differences}
+            for name, level in levels.items():
+                user = server.users.get(name)
+                if user is not None and (user.roles, user.tables) != (level.roles, tables_of(level)):
+                    found[name] = (*found.get(name, ()), f"{name} does not have the rights of {level.name}")
+            return found
 
         def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
             self._reach("refresh")
@@ -268,6 +274,10 @@ def engine(server: FakeServer) -> type[Adapter]:
             return FakeLogin(server, number)
 
     return Fake
+
+
+def tables_of(level: Level) -> tuple[str, ...]:
+    return tuple(table for grant in level.grants for table in grant.on)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import update
 
-from adapters.base import AdapterError, Rejected
+from adapters.base import AdapterError, Rejected, ServerDown
 from bot.access import request_access, use_case_types
 from bot.jobs import end_together, probes
 from bot.jobs.pools import BLOCKED_PLACES, SERVER_PLACES
@@ -120,6 +120,7 @@ async def test_dead_server_is_probed_by_one_task_and_alerted_once(fleet: Hanging
     dead = await fleet.granted("far0", 30)
     fleet.far.is_up = False
     environment.clock.at += HOUR
+    environment.clock.run()  # the first tries are put back, and become due again
     async with fleet.running():
         await expect("the server is closed", lambda: at_once(lambda: bool(environment.runner.probes.closed)))
         await expect("the alert", lambda: at_once(lambda: bool(alerts(environment))))
@@ -195,3 +196,19 @@ async def test_unreadable_task_is_set_aside_and_its_end_planned_again(fleet: Han
         await expect("it ends", lambda: is_state(environment, [grant], State.REVOKED))
         await expect("the alert", lambda: at_once(lambda: bool(alerts(environment))))
     assert any("cannot be read" in told for told in alerts(environment))
+
+
+async def test_fault_of_a_block_closes_no_server(fleet: HangingServers) -> None:
+    """The block fails, by a fault of the adapter or without an answer. The server can be connected to, so each end is tried."""
+    fleet.build()
+    environment = fleet.environment
+    for error in (ValueError("a name that the adapter cannot handle"), ServerDown("no answer to a block")):
+        grants = await fleet.granted("shop", 12)
+        environment.server.errors = {"block": error}
+        environment.clock.at += HOUR
+        async with fleet.running():
+            for one in grants:
+                await expect("its end", lambda one=one: fleet.is_over(one))
+            assert not environment.runner.probes.closed
+        environment.server.errors = {}
+        fleet.server.gate.clear()

@@ -125,6 +125,7 @@ async def test_reminder_that_waits_in_one_place_is_posted_once_in_each(
     wait_once(environment, busy, ReminderNotice)
     await environment.turn(minutes=11)
     assert [len(environment.messenger.on(place, ReminderNotice)) for place in (CARDS, SECOND)] == [1, 1]
+    wait_once(environment, busy, ReminderNotice)
     await environment.turn(minutes=20)
     assert [len(environment.messenger.on(place, ReminderNotice)) for place in (CARDS, SECOND)] == [2, 2]
     (task,) = [task for task in await environment.ledger.tasks.all() if task.kind is TaskKind.REMIND]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bot.access import alerts, membership_facts
+from bot.access import alerts
 from bot.monitors import groups as group_monitor
 from storage.audit_kinds import AuditKind
 from storage.records import State
-from tests.access.environment import ALERTS, AUDIT, CARDS
+from tests.access.environment import ALERTS, AUDIT, CARDS, HOUR
 from tests.access.steps import BREAK_GLASS_RULE, load_now, put_in_force
 from tests.open_faults import open_fault
 from tests.slack.conftest import ADA, ADMIN, GONE, GUEST, LEAD, OUTSIDER, SECOND, STRANGER, SlackEnvironment
@@ -118,7 +118,7 @@ async def test_audit_lines_wait_while_the_audit_channel_is_shared(slack_environm
     await slack_environment.make_request("shop readonly 1h Jane Doe's refunds")
     assert not await appears_within(lambda: slack_environment.slack.messages(AUDIT))
     await share(slack_environment, AUDIT, shared=False)
-    slack_environment.environment.clock.at += membership_facts.ALERT_PAUSE  # longer than the pause between alerts
+    slack_environment.environment.clock.at += HOUR
     slack_environment.environment.runner.wake()
     await slack_environment.slack.wait(
         "the lines come", lambda: "Jane Doe" in str(slack_environment.slack.messages(AUDIT))
@@ -223,6 +223,7 @@ async def test_nobody_can_decide_after_a_handle_moved_to_another_group(slack_env
     slack_environment.slack.workspace.add_group(LEADS, "leads", LEAD)
     slack_environment.slack.workspace.add_group("S0EVIL", "evil", STRANGER)
     put_in_force(slack_environment.environment, approvals=[{"from": ["@leads"]}])
+    await group_monitor.check_groups(slack_environment.environment.context)  # as at the start of the bot
     card = await slack_environment.make_request()
     groups = slack_environment.slack.workspace.groups
     groups["S0EVIL"]["handle"], groups[LEADS]["handle"] = "leads", "old"

@@ -95,7 +95,6 @@ async def test_what_is_not_understood_never_means_everything(slack_environment: 
         ("lockdown shp", "There is no database shp, so nothing was locked down. Did you mean shop?"),
         ("lockdown shop now", "It looks like /dbaccess lockdown DATABASE"),
         ("lockdown @ada", "with a person from the list that Slack shows"),
-        ("lockdown &lt;@U0ADA&gt;", "It looks like /dbaccess lockdown DATABASE"),
         ("lockdown \u200b", "There is no database"),
         ("unlock shop", "not locked down"),
         ("help lockdown", "/dbaccess lockdown [DATABASE or @user]"),

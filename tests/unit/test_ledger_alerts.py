@@ -42,6 +42,7 @@ async def test_a_new_alert_is_stored_with_its_event_and_its_task(ledger: Ledger,
         what="It does not answer.",
         enforced="Nothing.",
         steps=("Look at it.",),
+        statements=(),
         tries=3,
         since=START,
         next_try_at=START + HOUR,
@@ -49,6 +50,7 @@ async def test_a_new_alert_is_stored_with_its_event_and_its_task(ledger: Ledger,
         resolved_at=None,
         resolution=None,
         version=1,
+        shown_at=alert.shown_at,
     )
     assert await ledger.alerts.get(alert.id) == alert
     event = (await ledger.audit.history(request.id))[-1]

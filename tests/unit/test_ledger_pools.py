@@ -147,3 +147,13 @@ async def test_time_until_due_is_negative_for_a_late_task(ledger: Ledger, clock:
 
 async def without_feed(ledger: Ledger) -> None:
     await execute(ledger, delete(tasks).where(tasks.c.kind == TaskKind.AUDIT_FEED))
+
+
+async def test_a_full_address_hides_no_task_without_a_server(ledger: Ledger) -> None:
+    """An alert has the same priority as an end, and no server: the comparison with an address must not hide it."""
+    await add(ledger, plan("message:alert:1", kind=TaskKind.ALERT))
+    full = [
+        Slot(pool="far-1", server="postgresql env:DEAD", priority=Priority.SAFETY, is_retry=is_retry)
+        for is_retry in (False, True)
+    ]
+    assert [claim.task.kind for claim in await claim_all(ledger, full=full)] == [TaskKind.ALERT]
