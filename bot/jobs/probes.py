@@ -130,20 +130,23 @@ class Probes:
         await resolve_alert(self._context, f"{CAUSE}{server}", f"{watch.request.database} answers again.")
 
     async def _ask(self, server: str, watch: _Watch) -> ServerAnswer:
-        """Block the users whose end is due. Where there are none, ask for the identity of the server."""
+        """Block the users whose end is due. Where that was not answered, or there are none, ask for the identity of the server.
+
+        A server that gives its identity is not closed: a user that breaks the connection which blocks it would delay everybody else.
+        """
         await begin_due_ends(self._context, server)
         answer = await block_due_users(self._context, server, self._worker, untried=False)
-        if answer.waiting:
+        if answer.waiting and answer.error is None:
             return answer
         try:
             await self._context.engines.call(
                 target_of(watch.request), lambda adapter: adapter.identity(), share=Share.PROBES
             )
         except ServerDown as error:
-            return ServerAnswer(error=error, waiting=())
+            return ServerAnswer(error=answer.error or error, waiting=answer.waiting)
         except AdapterError:
             pass  # it answered
-        return answer
+        return ServerAnswer(error=None, waiting=answer.waiting)
 
     async def _alert(self, server: str, watch: _Watch, error: ServerDown) -> None:
         waiting = await self._context.ledger.tasks.due_ends(server)
