@@ -12,17 +12,16 @@ Who can trip these limits, and who else waits then:
 - A person who makes 300 requests fills the channel of the cards, and the direct messages of approvers outside it. Later cards and
   reminders *there* wait, a second each. Other channels do not. Urgent messages (``Urgency``: alerts, credential messages, break-glass
   cards) go before everything that waits in their channel.
-- The cards of these requests also need ``chat.update``. They may use only the share of ``Urgency.OTHER``. The shares for alerts, for
-  filling credential messages, and for taking passwords out of them are kept free; each of the three may use the rest of ``OTHER``, too.
-- A person with 300 grants at once can use up the share for filling credential messages, and one whose 300 grants end at once the
-  share for taking passwords out. Neither delays the other, or alerts.
+- The cards of these requests also need ``chat.update``. They may use only half of what Slack allows. Alerts, filling credential
+  messages and taking passwords out of them wait for nothing but an answer of Slack (429): each second there delays a login or an alert.
+- A person with 300 grants at once can make Slack refuse updates. Everybody waits then for as long as Slack says.
 - A 429 for one channel closes that channel for posts. A 429 for ``chat.update`` closes it for everybody, since Slack refuses everybody
   then; new posts, also of alerts, go on. Afterwards there is no burst, so the first minute does not trip it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
@@ -48,13 +47,10 @@ class Urgency(StrEnum):
     OTHER = "other"
 
 
-SHARES: Mapping[Urgency, float] = {
-    Urgency.ALERT: 0.15,
-    Urgency.CREDENTIALS: 0.35,
-    Urgency.CLOSING: 0.15,
-    Urgency.OTHER: 0.35,
-}
-"""The part of the updates of a minute that is kept free for each purpose. Bursts may have as many again."""
+SHARE_OF_OTHERS = 0.5
+"""The part of the updates of a minute that messages which are not urgent may use. A burst may have as many again."""
+URGENT_BURST = 5.0
+"""Urgent posts that one channel takes at once after a pause. Slack tolerates short bursts."""
 
 
 @dataclass
@@ -81,10 +77,6 @@ class Turns:
             self.drop_unused(now)
         self.given[key] = turn
 
-    def is_free(self, now: float) -> bool:
-        """Whether a newcomer has its turn now."""
-        return self.next_at <= now
-
     def begin_again(self, at: float) -> None:
         """No burst, and no new turn before this time. Turns that were given stay."""
         self.next_at = max(self.next_at, at)
@@ -98,14 +90,14 @@ class ChannelPacing:
     """The posts in one channel. Urgent ones have turns of their own, and the others make way for them."""
 
     def __init__(self) -> None:
-        self._urgent = Turns(POST_SECONDS)
+        self._urgent = Turns(POST_SECONDS, burst=URGENT_BURST)
         self._others = Turns(POST_SECONDS)
-        self._free_at = float("-inf")
+        self._free_at = self._closed_until = float("-inf")
 
     def wait(self, key: Hashable, now: float, *, is_urgent: bool) -> float:
-        """Seconds until this message may be posted, and 0 where it may be posted now. The next one may then be posted a second later."""
+        """Seconds until this message may be posted, and 0 where it may be posted now. One that is not urgent comes a second after the last."""
         turns = self._urgent if is_urgent else self._others
-        turn = turns.take(key, now, earliest=self._free_at)
+        turn = turns.take(key, now, earliest=self._closed_until if is_urgent else self._free_at)
         if turn > now:
             return turn - now
         self._free_at = max(turn, now - LATE_AT_MOST) + POST_SECONDS
@@ -113,6 +105,7 @@ class ChannelPacing:
 
     def close_until(self, at: float) -> None:
         """Slack takes no post here before this time."""
+        self._closed_until = max(self._closed_until, at)
         self._free_at = max(self._free_at, at)
         self._urgent.begin_again(at)
         self._others.begin_again(at)
@@ -130,10 +123,8 @@ class Pacing:
     def __init__(self, clock: Callable[[], float] = monotonic, *, updates_per_minute: int = UPDATES_PER_MINUTE) -> None:
         self._clock = clock
         self._channels: dict[str, ChannelPacing] = {}
-        self._updates = {
-            purpose: Turns(60.0 / (share * updates_per_minute), burst=2 * share * updates_per_minute)
-            for purpose, share in SHARES.items()
-        }
+        allowed = SHARE_OF_OTHERS * updates_per_minute
+        self._updates = Turns(60.0 / allowed, burst=2 * allowed)
         self._updates_closed_until = float("-inf")
 
     def wait_to_post(self, channel: str, key: Hashable, urgency: Urgency) -> float:
@@ -142,12 +133,10 @@ class Pacing:
 
     def wait_to_update(self, key: Hashable, urgency: Urgency) -> float:
         """As ``wait_to_post``, for the update of a message."""
-        now, own, rest = self._clock(), self._updates[urgency], self._updates[Urgency.OTHER]
+        now = self._clock()
         if now < self._updates_closed_until:
             return self._updates_closed_until - now
-        if key not in own.given and not own.is_free(now) and own is not rest and rest.is_free(now):
-            return max(0.0, rest.take(key, now) - now)
-        return max(0.0, own.take(key, now) - now)
+        return 0.0 if urgency is not Urgency.OTHER else max(0.0, self._updates.take(key, now) - now)
 
     def on_posts_refused(self, channel: str, seconds: float) -> None:
         """Slack answered 429 to a post in this channel."""
@@ -156,8 +145,7 @@ class Pacing:
     def on_updates_refused(self, seconds: float) -> None:
         """Slack answered 429 to an update."""
         self._updates_closed_until = max(self._updates_closed_until, self._clock() + seconds)
-        for turns in self._updates.values():
-            turns.begin_again(self._updates_closed_until)
+        self._updates.begin_again(self._updates_closed_until)
 
     def _channel(self, channel: str) -> ChannelPacing:
         if channel not in self._channels:

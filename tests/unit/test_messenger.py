@@ -28,7 +28,7 @@ from bot.slack.messenger import (
     SlackMessenger,
     urgency_of,
 )
-from bot.slack.pacing import Pacing, Urgency
+from bot.slack.pacing import URGENT_BURST, Pacing, Urgency
 from storage.records import State
 from tests.unit.stub_web_api import StubWebApi, stub_web_api
 from tests.unit.test_cards import SECRET, request
@@ -200,13 +200,14 @@ async def test_message_whose_turn_has_not_come_is_not_sent_and_not_tried(slack: 
     assert seconds.slept == [], "it holds no place meanwhile"
 
 
-async def test_urgent_message_waits_for_its_turn_for_a_second(slack: StubWebApi) -> None:
+async def test_urgent_messages_come_in_a_burst_and_then_wait_for_their_turn(slack: StubWebApi) -> None:
     seconds = Seconds()
     messenger = paced(slack, seconds)
     await messenger.post("C1", GrantedNotice(request=request("why", State.ACTIVE), decisions=()))
-    await messenger.post("C1", NOTICE)
+    for n in range(int(URGENT_BURST) + 1):
+        await messenger.post("C1", AlertNotice(what=f"problem {n}"))
     assert seconds.slept == [1.0]
-    assert slack.times("chat.postMessage") == 2
+    assert slack.times("chat.postMessage") == URGENT_BURST + 2
 
 
 async def test_posts_to_a_person_and_to_the_direct_message_share_their_turns(slack: StubWebApi) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from bot.slack.pacing import CHANNELS_MAX, SHARES, TURN_LIFE, UPDATES_PER_MINUTE, Pacing, Urgency
+from bot.slack.pacing import CHANNELS_MAX, SHARE_OF_OTHERS, TURN_LIFE, UPDATES_PER_MINUTE, URGENT_BURST, Pacing, Urgency
 
 OTHERS, CARDS, ALERTS = Urgency.OTHER, "C0CARDS", "C0ALERTS"
 
@@ -67,9 +67,9 @@ def test_three_hundred_messages_delay_no_other_channel_and_nothing_urgent() -> N
         slack.pacing.wait_to_post(CARDS, n, OTHERS)
     assert slack.pacing.wait_to_post("C0OTHER", "card", OTHERS) == 0
     assert slack.pacing.wait_to_post(ALERTS, "alert", Urgency.ALERT) == 0
-    assert slack.pacing.wait_to_post(CARDS, "alert", Urgency.ALERT) == 1, "only for the message that was sent just now"
-    slack.now += 1
+    slack.now += 0.5
     assert slack.pacing.wait_to_post(CARDS, "alert", Urgency.ALERT) == 0
+    slack.now += 0.5
     assert slack.pacing.wait_to_post(CARDS, 1, OTHERS) > 0, "the others make way for it"
 
 
@@ -94,33 +94,32 @@ def test_others_leave_the_reserved_updates_free() -> None:
     slack = Slack()
     assert slack.updates(1000, OTHERS) <= UPDATES_PER_MINUTE, "cards do not get everything"
     for urgency in (Urgency.ALERT, Urgency.CREDENTIALS, Urgency.CLOSING):
-        assert slack.updates(5, urgency) == 5
-    assert slack.updates(1000, Urgency.CLOSING) < 1000
-    assert slack.updates(5, Urgency.ALERT) == 5, "a thousand closings leave them free, too"
-    assert slack.updates(5, Urgency.CREDENTIALS) == 5
+        assert slack.updates(64, urgency) == 64, "nothing urgent waits before Slack says so"
 
 
-def test_filling_sixty_four_credential_messages_at_once_is_a_burst() -> None:
-    assert Slack().updates(64, Urgency.CREDENTIALS) == 64
-
-
-def test_updates_of_a_busy_hour_stay_within_the_limit() -> None:
-    """All purposes want more than they may have. After the burst, a minute has no more updates than Slack allows."""
+def test_urgent_posts_of_one_channel_come_in_a_burst_and_then_each_second() -> None:
     slack = Slack()
-    for urgency in SHARES:
-        slack.updates(1000, urgency)
+    slack.post_all(ALERTS, [f"alert {n}" for n in range(10)], Urgency.ALERT)
+    at_once = [at for _, at in slack.sent if at == slack.sent[0][1]]
+    assert len(at_once) == URGENT_BURST
+    assert slack.sent[-1][1] - slack.sent[0][1] == 10 - URGENT_BURST
+
+
+def test_updates_of_a_busy_hour_stay_within_their_share() -> None:
+    """After the burst, a minute has no more cards than their share of what Slack allows."""
+    slack = Slack()
+    slack.updates(1000, OTHERS)
     slack.now += 3600
-    keys = [(urgency, n) for urgency in SHARES for n in range(300)]
-    minutes = []
+    keys, minutes = list(range(1000)), []
     for _ in range(6):
         sent = 0
         for _second in range(60):
             slack.now += 1
-            done = [key for key in keys if slack.pacing.wait_to_update(key, key[0]) == 0]
-            keys = [key for key in keys if key not in set(done)]
+            done = {key for key in keys if slack.pacing.wait_to_update(key, OTHERS) == 0}
+            keys = [key for key in keys if key not in done]
             sent += len(done)
         minutes.append(sent)
-    assert max(minutes[2:]) <= UPDATES_PER_MINUTE + len(SHARES)
+    assert max(minutes[2:]) <= SHARE_OF_OTHERS * UPDATES_PER_MINUTE + 1
 
 
 def test_refused_updates_wait_for_retry_after_and_posts_do_not() -> None:
