@@ -100,7 +100,7 @@ class ChannelPacing:
         turn = turns.take(key, now, earliest=self._closed_until if is_urgent else self._free_at)
         if turn > now:
             return turn - now
-        self._free_at = max(turn, now - LATE_AT_MOST) + POST_SECONDS
+        self._free_at = (now if is_urgent else max(turn, now - LATE_AT_MOST)) + POST_SECONDS
         return 0.0
 
     def close_until(self, at: float) -> None:
