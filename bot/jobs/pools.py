@@ -48,26 +48,34 @@ def places_for(slot: Slot) -> int:
     return places if slot.server is not None else places * ADDRESSES_AT_ONCE
 
 
+MANY_ENDS = 5
+"""With so many ends running, cards and notifications have one place each: they need the same processor, and ends go first."""
+
+
 class Places:
     """The places that are taken now."""
 
     def __init__(self) -> None:
         self._taken: Counter[Slot] = Counter()
+        self._ends = 0
 
     def take(self, slot: Slot) -> None:
         """A task begins to run in this slot."""
         self._taken.update(_counted(slot))
+        self._ends += _is_end(slot)
 
     def free(self, slot: Slot) -> None:
         """The task has stopped."""
         self._taken.subtract(_counted(slot))
+        self._ends -= _is_end(slot)
         for one in _counted(slot):
             if self._taken[one] <= 0:
                 del self._taken[one]
 
     def room(self, slot: Slot) -> int:
         """How many more tasks may run in slots of this kind."""
-        return places_for(slot) - self._taken[slot]
+        makes_way = slot.pool == SLACK and slot.priority > Priority.GRANT and self._ends >= MANY_ENDS
+        return (1 if makes_way else places_for(slot)) - self._taken[slot]
 
     def full(self) -> list[Slot]:
         """The kinds of slots of which none is free."""
@@ -76,6 +84,11 @@ class Places:
     def taken(self) -> Mapping[Slot, int]:
         """The number of running tasks in each pool, for the metrics."""
         return {slot: count for slot, count in self._taken.items() if slot.server is None}
+
+
+def _is_end(slot: Slot) -> bool:
+    """Whether a task in this slot ends a grant on its server."""
+    return slot.server is not None and slot.priority is Priority.SAFETY
 
 
 def _counted(slot: Slot) -> set[Slot]:

@@ -30,7 +30,7 @@ from bot.jobs.pools import Places
 from bot.jobs.probes import Probes
 from storage.claims import Claim, SetAside
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
-from storage.pools import ALERTS, LOCKDOWNS, ON_SERVER, SLACK, Slot
+from storage.pools import ALERTS, LOCKDOWNS, ON_SERVER, SLACK, UNKNOWN, Slot
 from storage.records import Priority, TaskKind
 from storage.transitions import Obstacle, TaskPlan
 
@@ -42,6 +42,7 @@ PAUSE_SECONDS = 1.0
 GROUP_PAUSE_SECONDS = 0.25
 FAILED_GROUP_PAUSE_SECONDS = 30.0
 """The pause after a group that was not answered. A group has its ends for as long as it hangs; their own tasks may get through meanwhile."""
+BLOCKING_FIRST_SECONDS = 6.0
 ERROR_MAX = 1000
 """Characters of the last error of a task that the ledger stores."""
 
@@ -64,6 +65,7 @@ class Runner:
         self.probes = Probes(context, self.worker, self.wake)
         self._running: set[asyncio.Task[None]] = set()
         self._groups: dict[str, float] = {}
+        self._groups_began: dict[str, float] = {}
         self._woken = asyncio.Event()
         self._outage = LedgerOutage()
 
@@ -90,7 +92,7 @@ class Runner:
 
     async def _run_round(self, stop: asyncio.Event) -> None:
         self._woken.clear()
-        full = self.places.full()
+        full = [*self.places.full(), *self._paused_drops()]
         due = await self.tasks.claim_due(
             self.worker, self.lease, room=self.places.room, full=full, closed=self.probes.closed
         )
@@ -145,9 +147,19 @@ class Runner:
         if monotonic() < self._groups.get(server, 0.0) or server in self.probes.closed:
             return
         self._groups[server] = float("inf")
+        self._groups_began[server] = monotonic()
         task = asyncio.create_task(self._run_group(server))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    def _paused_drops(self) -> list[Slot]:
+        """While more users of a server are being blocked, those that are blocked already are not dropped yet, for some seconds at most."""
+        recent = monotonic() - BLOCKING_FIRST_SECONDS
+        servers = [server for server, began in self._groups_began.items() if began > recent]
+        return [
+            Slot(pool=UNKNOWN, server=server, priority=Priority.SAFETY, is_retry=False, is_blocked=True)
+            for server in servers
+        ]
 
     async def _run_group(self, server: str) -> None:
         pause = GROUP_PAUSE_SECONDS
@@ -161,6 +173,7 @@ class Runner:
             log.exception("group_failed", server=server)
         finally:
             self._groups[server] = monotonic() + pause
+            self._groups_began.pop(server, None)
             self.wake()
 
     async def _sleep(self, stop: asyncio.Event, due: datetime | None, now: datetime) -> None:

@@ -9,7 +9,8 @@ from sqlalchemy import update
 from adapters.base import AdapterError, Rejected, ServerDown
 from bot.access import request_access, use_case_types
 from bot.jobs import end_together, probes
-from bot.jobs.pools import BLOCKED_PLACES, SERVER_PLACES
+from bot.jobs.pools import BLOCKED_PLACES, MANY_ENDS, SERVER_PLACES, places_for
+from storage.pools import SLACK, Slot
 from storage.records import Priority, Request, State, TaskKind
 from storage.schema import requests, tasks
 from tests.access.environment import ADA, HOUR, LEAD, SECOND, AccessEnvironment
@@ -212,3 +213,22 @@ async def test_fault_of_a_block_closes_no_server(fleet: HangingServers) -> None:
             assert not environment.runner.probes.closed
         environment.server.errors = {}
         fleet.server.gate.clear()
+
+
+async def test_cards_make_way_for_many_ends(fleet: HangingServers) -> None:
+    """While many ends run, cards and notifications have one place each, so that ends have the processor. They still come."""
+    fleet.build()
+    environment = fleet.environment
+    grants = await fleet.granted("shop", 20)
+    fleet.server.holds = names_of(grants).__contains__
+    environment.clock.at += HOUR
+    card = Slot(pool=SLACK, priority=Priority.DECISION, is_retry=False)
+    async with fleet.running():
+        await expect("many ends run", lambda: at_once(lambda: fleet.server.inside >= MANY_ENDS))
+        assert environment.runner.places.room(card) <= 1
+        await expect("no card is left", lambda: no_task(environment, TaskKind.UPDATE_CARD))
+    assert environment.runner.places.room(card) == places_for(card)
+
+
+async def no_task(environment: AccessEnvironment, kind: TaskKind) -> bool:
+    return all(task.kind is not kind for task in await environment.ledger.tasks.all())
