@@ -32,6 +32,8 @@ ENTRY = re.compile(r"^(\d+) [^\n]*? (LOG|DETAIL):  (.*?)(?=^\d+ [^\n]*? [A-Z]+: 
 STATEMENT = re.compile(r"(?:statement|execute [^:]*): (.*)", re.DOTALL)
 PARAMETER = re.compile(r"\$(\d+) = (NULL|'(?:[^']|'')*')")
 TERMINATE = "pg_terminate_backend"
+OF_ITS_SESSION = re.compile(r"(OPERATOR\(pg_catalog\.=\)) '?\d+'?::pg_catalog\.int4")
+"""The adapter takes its role only in the session that it opened, which it knows by its process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def measure_bare(server: PostgresServer, folder: Path, rounds: int = 30) -> Bare
     usable, dead, ended = list[float](), list[float](), list[float]()
     with _durable(folder / "bare.db") as commit, harness_connection(harness) as connection:
         for statement in script.set_up:
-            connection.execute(statement.encode())
+            connection.execute(OF_ITS_SESSION.sub(r"\1 pg_catalog.pg_backend_pid()", statement).encode())
         for number in range(rounds):
             grant = _Grant(
                 harness, script, f"{harness.prefix}{900 + number}_bare_{secrets.token_hex(2)}", connection, commit

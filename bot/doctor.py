@@ -22,7 +22,7 @@ from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import web_client
 from bot.slack.doctor import examine_slack
 from bot.trial import Step, run_trial
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.errors import LedgerError
 
 
@@ -87,10 +87,10 @@ def _selected(config: Config | None, only: Sequence[str]) -> list[str]:
 async def _ledger(context: Context) -> list[Finding]:
     try:
         await context.ledger.open(create=False)
-        await context.ledger.set_cursor("doctor", int((await context.ledger.now()).timestamp()))
+        await context.ledger.observations.set_cursor("doctor", int((await context.ledger.now()).timestamp()))
     except LedgerError as error:
         return [failed(str(error))]
-    return [passed(f"ledger {context.ledger.id}, {len(await context.ledger.live_grants())} live grants")]
+    return [passed(f"ledger {context.ledger.id}, {len(await context.ledger.requests.live_grants())} live grants")]
 
 
 async def _slack(settings: Settings, config: Config | None) -> list[Finding]:
@@ -136,7 +136,7 @@ async def _run_database_trials(
             report(name, Step(level=known, name="trial", ok=False, ms=0.0, what=what))
             results.append(False)
     facts = {"database": name, "levels": len(results), "well": all(results)}
-    await context.ledger.record(AuditKind.TRIED, actor=operator().id, facts=facts)
+    await context.ledger.audit.record(AuditKind.TRIED, actor=operator().id, facts=facts)
     return all(results)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from importlib.metadata import entry_points
@@ -29,13 +30,16 @@ class Share(StrEnum):
     ENDS = "ends"
     GRANTS = "grants"
     QUERIES = "queries"
+    PROBES = "probes"
+    SWEEP = "sweep"
 
 
-WORKERS: Mapping[Share, int] = {Share.ENDS: 8, Share.GRANTS: 4, Share.QUERIES: 4}
+WORKERS: Mapping[Share, int] = {Share.ENDS: 10, Share.GRANTS: 4, Share.QUERIES: 4, Share.PROBES: 2, Share.SWEEP: 2}
 """Threads per server, and so connections at a time: many ends at once must not use up the server's connections.
 
 The runner claims no more tasks per server than these, so that no task waits here. Queries come from outside the runner
-(status, a password shown, doctor, sweep) and wait only for each other.
+(status, a password shown, doctor) and wait only for each other. Probes block the users of ends that fall together. The sweep and
+the hourly measurement have threads of their own: a server that hangs holds up nobody who asks for something.
 """
 
 CARD_WARNINGS_AT_MOST = 2
@@ -44,9 +48,30 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+class InstalledEngines(Mapping[str, type[Adapter]]):
+    """Engine name → adapter class, for every installed engine. A class is imported when it is first asked for: its driver takes memory."""
+
+    def __init__(self) -> None:
+        self._points = {point.name: point for point in entry_points(group=GROUP)}
+
+    def __getitem__(self, name: str) -> type[Adapter]:
+        try:
+            found: type[Adapter] = self._points[name].load()
+        except ImportError:
+            log.exception("engine_not_importable", engine=name)
+            raise KeyError(name) from None
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
 def installed_engines() -> Mapping[str, type[Adapter]]:
     """Engine name → adapter class, for every installed engine."""
-    return {point.name: point.load() for point in entry_points(group=GROUP)}
+    return InstalledEngines()
 
 
 def _resolve_or_empty(reference: str) -> str:
@@ -72,8 +97,9 @@ class Engines:
     """Runs adapter calls in threads, at most ``WORKERS`` at once per server."""
 
     def __init__(self, classes: Mapping[str, type[Adapter]] | None = None) -> None:
-        self._classes = dict(installed_engines() if classes is None else classes)
+        self._classes = installed_engines() if classes is None else classes
         self._pools: dict[tuple[str, str, Share], ThreadPoolExecutor] = {}
+        self._running = RunningCalls()
         self._measured: dict[tuple[str, str], Enforced] = {}
         self._card_warnings: dict[tuple[str, str, str, str], tuple[str, ...]] = {}
 
@@ -99,9 +125,9 @@ class Engines:
         found = self._classes.get(engine)
         return found.enforces if found else Enforced.NOTHING
 
-    async def measure(self, target: Target, levels: Sequence[Level] = ()) -> Health:
+    async def measure(self, target: Target, levels: Sequence[Level] = (), *, share: Share = Share.QUERIES) -> Health:
         """Run the adapter's ``check``. Remember what the server enforces, and what of each level may outlive a grant. Raises AdapterError."""
-        health = await self.call(target, lambda adapter: adapter.check(levels))
+        health = await self.call(target, lambda adapter: adapter.check(levels), share=share)
         self._measured[target.engine, target.admin_url] = health.enforced
         for level in levels:
             sentences = [f.on_card for f in health.findings if f.on_card and f.level in (None, level.name)]
@@ -127,7 +153,8 @@ class Engines:
 
         def work() -> T:
             try:
-                return verb(self.open(target))
+                with self._running:
+                    return verb(self.open(target))
             except AdapterError:
                 raise
             except Exception as unforeseen:  # noqa: BLE001 - engines may come from other packages
@@ -146,3 +173,32 @@ class Engines:
         for pool in self._pools.values():
             pool.shutdown(wait=True)
         self._pools.clear()
+
+    def close_within(self, seconds: float) -> bool:
+        """Wait for the running calls at most this long. False where one is still running: its thread goes on until the process ends."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._pools.clear()
+        return self._running.wait_until_none(seconds)
+
+
+class RunningCalls:
+    """Counts the calls that run now."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._number += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._changed:
+            self._number -= 1
+            self._changed.notify_all()
+
+    def wait_until_none(self, seconds: float) -> bool:
+        """Whether no call runs any more, after waiting at most this long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._number == 0, seconds)

@@ -7,15 +7,15 @@ from typing import TypeAlias
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-
-from storage.errors import LedgerError
-from storage.ledger import Ledger
-from storage.records import State, TaskKind
 
 NOT_READY = 503
+STOP_SECONDS = 1.0
+"""The time that requests have to finish when the server stops."""
+
 ReadinessCheck: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the problems that make the bot not ready: name → description. Empty when it is ready."""
+Metrics: TypeAlias = Callable[[], Awaitable[bytes]]
+"""Returns the metrics in the text format of Prometheus."""
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +27,9 @@ class CannotListen(Exception):
 class HealthServer:
     """Serves the endpoints until stopped. ``port`` is set by ``start``."""
 
-    def __init__(self, ledger: Ledger, readiness: ReadinessCheck) -> None:
-        self._ledger = ledger
+    def __init__(self, readiness: ReadinessCheck, metrics: Metrics) -> None:
         self._readiness = readiness
+        self._metrics = metrics
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -37,9 +37,13 @@ class HealthServer:
         """Raises CannotListen where the address is in use, or does not belong to this machine."""
         app = web.Application()
         app.add_routes(
-            [web.get("/healthz", self._alive), web.get("/readyz", self._ready), web.get("/metrics", self._metrics)]
+            [
+                web.get("/healthz", self._on_healthz),
+                web.get("/readyz", self._on_readyz),
+                web.get("/metrics", self._on_metrics),
+            ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         try:
@@ -57,28 +61,14 @@ class HealthServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _alive(self, _request: web.Request) -> web.Response:
+    async def _on_healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"alive": True})
 
-    async def _ready(self, _request: web.Request) -> web.Response:
+    async def _on_readyz(self, _request: web.Request) -> web.Response:
         problems = await self._readiness()
         return web.json_response(
             {"ready": not problems, "not_well": dict(problems)}, status=NOT_READY if problems else 200
         )
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        try:
-            live, now, tasks = await self._ledger.live_grants(), await self._ledger.now(), await self._ledger.tasks()
-        except LedgerError as error:
-            return web.Response(text=f"{error}\n", status=NOT_READY)
-        registry = CollectorRegistry()
-        overdue = [t for t in tasks if t.kind is TaskKind.REVOKE and t.due_at <= now]
-        figures = {
-            "dbaccess_live_grants": ("Grants whose user exists, or may exist", len(live)),
-            "dbaccess_ending_grants": ("Grants that are being ended", sum(r.state is State.REVOKING for r in live)),
-            "dbaccess_overdue_revocations": ("Revocations that are due and not confirmed", len(overdue)),
-            "dbaccess_tasks": ("Unfinished tasks", len(tasks)),
-        }
-        for name, (about, value) in figures.items():
-            Gauge(name, about, registry=registry).set(value)
-        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+    async def _on_metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=await self._metrics(), content_type="text/plain", charset="utf-8")

@@ -81,7 +81,11 @@ LINES: dict[str, str] = {
     "request_denied": "#{request} denied: {who}, {access_level} on {database}, by {by}",
     "request_refused": "refused: {who}, {access_level} on {database}: {why}",
     "click_refused": "#{request} refused click: {who}, {verb}",
+    "command_refused": "refused command: {who}, {verb}",
+    "lockdown_set": "lockdown of {scope} by {by}: {grants} grants are ended",
+    "lockdown_lifted": "lockdown of {scope} lifted by {by}",
     "configuration_loaded": "reloaded: {databases} databases, {rules} rules",
+    "grants_stay_live": "stopped: {grants} live grants stay. Until the next start ends them: {enforced}",
     "configuration_refused": "reload refused, the last good configuration stays in force: {problems}",
 }
 """Event → its line on the console, filled with the event's fields."""

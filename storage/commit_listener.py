@@ -11,8 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
-from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import URL, Connection, text
 
 CHANNEL = "dbaccess"
 POLL_SECONDS = 0.4
@@ -28,7 +27,7 @@ class CommitListener(Protocol):
     async def wait_for_commit(self, seconds: float, reader: str) -> bool:
         """True as soon as there was a commit since this reader's last call. False after ``seconds`` without one."""
 
-    async def announce(self, tx: AsyncConnection) -> None:
+    def announce(self, tx: Connection) -> None:
         """Announce the commit to other processes. Called inside the transaction, before it commits."""
 
     def wake(self) -> None:
@@ -90,7 +89,7 @@ class FileCommitListener:
             if left <= POLL_SECONDS:
                 return False
 
-    async def announce(self, tx: AsyncConnection) -> None:
+    def announce(self, tx: Connection) -> None:
         del tx
 
     def wake(self) -> None:
@@ -148,8 +147,8 @@ class PostgreSQLCommitListener:
                 self._readers.wake()
             await asyncio.sleep(POLL_SECONDS)
 
-    async def announce(self, tx: AsyncConnection) -> None:
-        await tx.execute(text(f"NOTIFY {CHANNEL}"))
+    def announce(self, tx: Connection) -> None:
+        tx.execute(text(f"NOTIFY {CHANNEL}"))
 
     def wake(self) -> None:
         self._readers.wake()

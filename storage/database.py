@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
@@ -21,13 +21,26 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, RowMapping, Select, event, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    QueuePool,
+    RowMapping,
+    Select,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from storage.commit_listener import CommitListener, make_commit_listener
 from storage.errors import LedgerUnavailable, SchemaMismatch
 from storage.files import make_private, restrict_to_owner
+from storage.write_queue import Work, WriteQueue
 
 T = TypeVar("T")
 Clock: TypeAlias = Callable[[], datetime]
@@ -35,6 +48,13 @@ BUSY_SECONDS = 30
 """How long a connection waits for SQLite's lock."""
 
 BUSY_PAUSE = 0.02
+THREADS = 8
+"""Transactions at a time: on PostgreSQL all, on SQLite those that only read. SQLite has one more thread, which writes."""
+
+WRITE_CHECK_SECONDS = 5.0
+WRITE_ROW = text(
+    "INSERT INTO meta (name, value) VALUES ('written_at', :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
 CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
@@ -43,7 +63,10 @@ IDLE_LIMIT = "30s"
 
 
 class Database:
-    """Connections and transactions. ``url`` may hold a password and is never shown. ``clock`` replaces the time, for tests."""
+    """Connections and transactions. ``url`` may hold a password and is never shown. ``clock`` replaces the time, for tests.
+
+    A transaction is one function: it runs from its first to its last statement in one thread, and the event loop waits for its result.
+    """
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         self.url = _with_connect_timeout(make_url(url))
@@ -53,8 +76,9 @@ class Database:
         self.clock = clock
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
         self.commit_listener: CommitListener = make_commit_listener(self.url)
-        # SQLite has one writer at a time. Waiting for this lock is fair and fast; waiting inside SQLite is neither.
-        self._write_lock: AbstractAsyncContextManager[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
+        self._readers = ThreadPoolExecutor(THREADS, "ledger")
+        self._writes = WriteQueue(self.engine) if self.is_sqlite else None
+        self._write_check: asyncio.Task[None] | None = None
 
     @property
     def path(self) -> Path:
@@ -68,54 +92,109 @@ class Database:
         return str(self.path) if self.is_sqlite else f"{self.url.database} on {self.url.host or 'this machine'}"
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Finish the running transactions and close every connection."""
         await self.commit_listener.close()
-        await self.engine.dispose()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        if self._writes is not None:
+            self._writes.close()
+        self._readers.shutdown(wait=True)
+        self.engine.dispose()
 
     # Transactions. Every error of the driver becomes LedgerUnavailable, which shows no URL and no parameters.
 
-    @asynccontextmanager
-    async def writing(self, *, announce: bool = True) -> AsyncIterator[AsyncConnection]:
-        """One transaction that may write. Its commit wakes everyone who waits for a commit, in other processes too.
+    async def write(self, work: Work[T], *, announce: bool = True) -> T:
+        """Run one transaction that may write. Its commit wakes everyone who waits for a commit, in other processes too.
 
-        ``announce=False`` wakes nobody. Claims use it: each claim would otherwise wake the runner for the next one.
+        ``announce=False`` wakes nobody. Claims use it: each claim would otherwise wake the runner for the next one. If the caller is
+        cancelled, a transaction that has begun is finished all the same.
         """
-        with _TranslatedErrors():
-            async with self._write_lock, self.engine.begin() as tx:
-                yield tx
-                if announce:
-                    await self.commit_listener.announce(tx)
+        result = await self._result(self._submit(work, announce=announce))
         if announce:
             self.commit_listener.wake()
+        return result
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction that only reads and sees one consistent state."""
+    def _submit(self, work: Work[T], *, announce: bool) -> Future[T]:
+        if self._writes is not None:
+            return self._writes.submit(work)
+
+        def transaction() -> T:
+            with self.engine.begin() as tx:
+                result = work(tx)
+                if announce:
+                    self.commit_listener.announce(tx)
+                return result
+
+        return self._readers.submit(transaction)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run one transaction that only reads and sees one consistent state."""
+
+        def transaction() -> T:
+            with self.engine.connect() as connection:
+                return work(connection.execution_options(read_only=True))
+
+        return await self._result(self._readers.submit(transaction))
+
+    async def _result(self, future: Future[T]) -> T:
         with _TranslatedErrors():
-            async with self.engine.connect() as connection:
-                yield await connection.execution_options(read_only=True)
+            return await asyncio.wrap_future(future)
 
     async def read_all(self, query: Select[Any], record: Callable[[RowMapping], T]) -> tuple[T, ...]:
         """All rows of a query, each turned into a record."""
-        async with self.reading() as tx:
-            return tuple(record(row) for row in (await tx.execute(query)).mappings())
+        return await self.read(lambda tx: tuple(record(row) for row in tx.execute(query).mappings()))
+
+    async def check_writable(self) -> None:
+        """Write and commit one row, on a connection of its own that waits for no other transaction of this process.
+
+        Raises LedgerUnavailable, also where there is no answer within ``WRITE_CHECK_SECONDS``: a disk that is full, a server that hangs.
+        Checks at the same time share one write. A write that hangs is given up, and none is begun before it has ended.
+        """
+        with _TranslatedErrors():
+            try:
+                async with asyncio.timeout(WRITE_CHECK_SECONDS):
+                    await self._wait_for_write()
+            except TimeoutError:
+                if self._write_check is not None:
+                    self._write_check.cancel()
+                raise
+
+    async def _wait_for_write(self) -> None:
+        if self._write_check is not None and self._write_check.cancelling():
+            await asyncio.wait({self._write_check})
+        if self._write_check is None or self._write_check.done():
+            self._write_check = asyncio.create_task(self._write_row())
+        check = self._write_check
+        await asyncio.wait({check})
+        if check.cancelled():
+            raise TimeoutError
+        check.result()
+
+    async def _write_row(self) -> None:
+        engine = create_async_engine(self.url, poolclass=NullPool)
+        try:
+            async with engine.begin() as tx:
+                await tx.execute(WRITE_ROW, {"value": datetime.now(UTC).isoformat()})
+        finally:
+            await engine.dispose()
 
     async def now(self) -> datetime:
         """The time that decides everything, in aware UTC. On PostgreSQL the server's, so that all replicas share one clock."""
-        if self.clock is not None:
-            return self.clock()
-        if self.is_sqlite:
-            return datetime.now(UTC)
-        async with self.reading() as tx:
-            return await self.now_in(tx)
+        known = self.local_now()
+        return await self.read(self.now_in) if known is None else known
 
-    async def now_in(self, tx: AsyncConnection) -> datetime:
-        """``now`` inside a transaction."""
+    def local_now(self) -> datetime | None:
+        """``now`` where this process knows it without asking; None on PostgreSQL."""
         if self.clock is not None:
             return self.clock()
-        if self.is_sqlite:
-            return datetime.now(UTC)
-        found: datetime = (await tx.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return datetime.now(UTC) if self.is_sqlite else None
+
+    def now_in(self, tx: Connection) -> datetime:
+        """``now`` inside a transaction."""
+        if (known := self.local_now()) is not None:
+            return known
+        found: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
         return found.astimezone(UTC)
 
     # Schema.
@@ -124,8 +203,7 @@ class Database:
         """Raises SchemaMismatch if the database is empty, older, or newer than this program."""
         if self.is_sqlite and not self.path.exists():
             raise SchemaMismatch(f"there is no ledger at {self.path}; {UPGRADE} or start the bot")
-        async with self.reading() as connection:
-            found = await connection.run_sync(_current_revision)
+        found = await self.read(_current_revision)
         head = _scripts().get_current_head()
         if found is None:
             raise SchemaMismatch(f"the database has no ledger yet; {UPGRADE}")
@@ -134,35 +212,37 @@ class Database:
                 f"the ledger is older than this program; {UPGRADE}" if found in _known_revisions() else NEWER
             )
 
-    @asynccontextmanager
-    async def migrated(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that first creates the tables or brings them up to date. It commits as a whole or not at all.
+    async def migrate(self, afterwards: Work[None]) -> None:
+        """Create the tables or bring them up to date, then run ``afterwards``, all in one transaction.
 
         Another process that upgrades at the same time waits, and then finds the work done. Raises SchemaMismatch if the database
         is newer than this program.
         """
-        with _TranslatedErrors():
-            if self.is_sqlite:
-                self._create_private_files()
-                await self._set_write_ahead_log()
-            async with self.engine.begin() as tx:
-                if not self.is_sqlite:
-                    await tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key("upgrade"),))
-                found = await tx.run_sync(_current_revision)
-                if found not in (None, *_known_revisions()):
-                    raise SchemaMismatch(NEWER)
-                await tx.run_sync(_upgrade)
-                yield tx
 
-    def _create_private_files(self) -> None:
+        def transaction(tx: Connection) -> None:
+            if not self.is_sqlite:
+                tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key("upgrade"),))
+            found = _current_revision(tx)
+            if found not in (None, *_known_revisions()):
+                raise SchemaMismatch(NEWER)
+            _upgrade(tx)
+            afterwards(tx)
+
+        if self.is_sqlite:
+            with _TranslatedErrors():
+                await asyncio.to_thread(self._prepare_files)
+        await self.write(transaction)
+
+    def _prepare_files(self) -> None:
         """SQLite gives new files the mode of the main file. Files of an earlier run get the same mode here."""
         path = self.path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         make_private(path)
         for suffix in ("-wal", "-shm", "-journal"):
             restrict_to_owner(path.with_name(f"{path.name}{suffix}"))
+        self._set_write_ahead_log()
 
-    async def _set_write_ahead_log(self) -> None:
+    def _set_write_ahead_log(self) -> None:
         """Set WAL mode, which the file keeps.
 
         SQLite may refuse this at once while another process has the file, whatever ``busy_timeout`` says. So it is tried again,
@@ -171,15 +251,14 @@ class Database:
         deadline = monotonic() + BUSY_SECONDS
         while True:
             try:
-                async with self.engine.connect() as connection:
-                    driver = (await connection.get_raw_connection()).driver_connection
+                with self.engine.connect() as connection:
+                    driver = connection.connection.driver_connection
                     assert driver is not None, "the connection is open"
-                    cursor = await driver.execute("PRAGMA journal_mode=WAL")
-                    await cursor.close()
+                    driver.execute("PRAGMA journal_mode=WAL").close()
             except sqlite3.Error as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
                     raise LedgerUnavailable(type(error).__name__) from None
-                await asyncio.sleep(BUSY_PAUSE)
+                sleep(BUSY_PAUSE)
             else:
                 return
 
@@ -195,7 +274,7 @@ class _TranslatedErrors:
     ) -> None:
         if isinstance(error, DBAPIError):
             raise LedgerUnavailable(type(error.orig).__name__ if error.orig else type(error).__name__) from None
-        if isinstance(error, SQLAlchemyError | OSError):
+        if isinstance(error, SQLAlchemyError | OSError | TimeoutError):
             raise LedgerUnavailable(type(error).__name__) from None
 
 
@@ -205,10 +284,12 @@ def _with_connect_timeout(url: URL) -> URL:
     return url if has_limit else url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
 
 
-def _sqlite_engine(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=5, max_overflow=10)
+def _sqlite_engine(url: URL) -> Engine:
+    """An engine on the standard library's driver. The threads of ``Database`` use its connections by turns."""
+    options: dict[str, Any] = {"pool_size": THREADS + 1, "connect_args": {"check_same_thread": False}}
+    engine = create_engine(url.set(drivername="sqlite+pysqlite"), poolclass=QueuePool, **options)
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin or commit on its own
         cursor = connection.cursor()
@@ -220,7 +301,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         read_only = connection.get_execution_options().get("read_only")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
@@ -228,10 +309,10 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     return engine
 
 
-def _postgresql_engine(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, pool_pre_ping=True)
+def _postgresql_engine(url: URL) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True, pool_size=THREADS)
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_LIMIT}'")

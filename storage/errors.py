@@ -27,8 +27,19 @@ class LimitReached(LedgerError):
     """The usage changed after the evaluation, and a limit may be reached now: evaluate again."""
 
 
+class LockedDown(LedgerError):
+    """A lockdown in force matches the request."""
+
+    def __init__(self) -> None:
+        super().__init__("a lockdown is in force")
+
+
 class ClaimLost(LedgerError):
     """The lease expired and another worker has the task, or the task is finished."""
+
+
+class KeyTaken(LedgerError):
+    """Another task has the lock key."""
 
 
 class NoSuchRequest(LedgerError):
@@ -36,6 +47,14 @@ class NoSuchRequest(LedgerError):
 
     def __init__(self, request_id: int) -> None:
         super().__init__(f"there is no request #{request_id}")
+        self.request_id = request_id
+
+
+class Unreadable(LedgerError):
+    """The row of this request cannot be read."""
+
+    def __init__(self, request_id: int) -> None:
+        super().__init__(f"#{request_id} cannot be read")
         self.request_id = request_id
 
 

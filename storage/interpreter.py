@@ -1,6 +1,6 @@
 """Interprets ``lifecycle.TRANSITIONS`` inside a transaction: obstacle, write, everything that follows.
 
-``Ledger.advance`` and ``Ledger.submit`` open the transaction and lock the rows. A function here that finds the request changed
+``RequestRepository`` opens the transaction and locks the rows. A function here that finds the request changed
 raises NotPossible, and the whole transaction is rolled back.
 """
 
@@ -9,22 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from storage import serialization
-from storage.audit_events import append_event
+from storage.audit_log import append_event
 from storage.commands import Command, DecisionCommand, EndCommand
 from storage.errors import NotPossible
 from storage.lifecycle import TRANSITIONS
 from storage.messages import insert_messages
 from storage.records import Request, RequestKind, State
-from storage.requests import load_request
 from storage.schema import decisions, requests
 from storage.task_queue import clear_tasks, schedule_task
 from storage.transitions import GuardInput, Obstacle, Related, TaskPlanner
+
+WAITING_EXTENSIONS = select(requests).where(
+    requests.c.parent_id == bindparam("grant"), requests.c.state == State.PENDING.value
+)
 
 
 def find_obstacle(guard_input: GuardInput) -> Obstacle | None:
@@ -44,60 +48,64 @@ def column_values(before: Request, command: Command, now: datetime) -> dict[str,
     return values
 
 
-async def apply(tx: AsyncConnection, before: Request, command: Command, now: datetime) -> Request:
+def apply(tx: Connection, before: Request, command: Command, now: datetime) -> Request:
     """Write the decision and the request. Returns the request afterwards. Raises NotPossible if its version changed."""
     if isinstance(command, DecisionCommand) and command.decision is not None:
-        await tx.execute(insert(decisions).values(**asdict(command.decision)))
-    return await _update_request(tx, before, command, serialization.columns(column_values(before, command, now)))
+        tx.execute(insert(decisions).values(**asdict(command.decision)))
+    return _update_request(tx, before, command, serialization.columns(column_values(before, command, now)))
 
 
-async def _update_request(tx: AsyncConnection, before: Request, command: Command, values: Mapping[str, Any]) -> Request:
-    same = (requests.c.id == before.id, requests.c.version == before.version)
-    changed = await tx.execute(update(requests).where(*same).values(**values, version=before.version + 1))
-    if changed.rowcount != 1:
+def _update_request(tx: Connection, before: Request, command: Command, values: Mapping[str, Any]) -> Request:
+    parameters = {**values, "version": before.version + 1, "was_id": before.id, "was_version": before.version}
+    row = tx.execute(_update_statement(tuple(values)), parameters).mappings().first()
+    if row is None:
         raise NotPossible(command.transition, Obstacle.STATE, before)
-    return await load_request(tx, before.id)
+    return serialization.request(row)
 
 
-async def follow_up(tx: AsyncConnection, after: Request, command: Command, now: datetime) -> None:
+@cache
+def _update_statement(columns: tuple[str, ...]) -> ReturningUpdate[Any]:
+    """Compare and set these columns. Built once for each transition: building a statement costs more than running it."""
+    same = (requests.c.id == bindparam("was_id"), requests.c.version == bindparam("was_version"))
+    values = {name: bindparam(name, type_=requests.c[name].type) for name in (*columns, "version")}
+    return update(requests).where(*same).values(values).returning(requests)
+
+
+def follow_up(tx: Connection, after: Request, command: Command, now: datetime) -> None:
     """Write what commits with the transition: audit event, messages, and the tasks that it clears and plans."""
     rule = TRANSITIONS[command.transition]
     facts = {**_facts(after, command), **command.facts}
-    await append_event(
-        tx, rule.audit, actor=command.actor, request_id=after.id, facts=facts, text=command.text, now=now
-    )
-    await insert_messages(tx, after, rule.messages)
-    await clear_tasks(tx, after.id, rule.clears)
-    await _schedule(tx, after, rule.tasks, now)
+    append_event(tx, rule.audit, actor=command.actor, request_id=after.id, facts=facts, text=command.text, now=now)
+    insert_messages(tx, after, rule.messages)
+    clear_tasks(tx, after.id, rule.clears)
+    _schedule(tx, after, rule.tasks, now)
 
 
-async def _schedule(tx: AsyncConnection, request: Request, planners: Iterable[TaskPlanner], now: datetime) -> None:
+def _schedule(tx: Connection, request: Request, planners: Iterable[TaskPlanner], now: datetime) -> None:
     for plan in (planner(request, now) for planner in planners):
         if plan is not None:
-            await schedule_task(tx, plan, request_id=request.id, now=now)
+            schedule_task(tx, plan, request_id=request.id, now=now)
 
 
-async def cascade(tx: AsyncConnection, after: Request, command: Command, parent: Request | None, now: datetime) -> None:
+def cascade(tx: Connection, after: Request, command: Command, parent: Request | None, now: datetime) -> None:
     """Apply the cascades of the transition to related requests.
 
     The rows of these requests are locked already. Their guards were checked together with those of this request.
     """
     for one in TRANSITIONS[command.transition].cascades:
-        for related in await _related(tx, one.related, after, parent):
+        for related in _related(tx, one.related, after, parent):
             if one.command is not None:
                 caused = one.command(after, command)
-                changed = await apply(tx, related, caused, now)
-                await follow_up(tx, changed, caused, now)
-            await _schedule(tx, related, one.tasks, now)
+                changed = apply(tx, related, caused, now)
+                follow_up(tx, changed, caused, now)
+            _schedule(tx, related, one.tasks, now)
 
 
-async def _related(
-    tx: AsyncConnection, related: Related, request: Request, parent: Request | None
-) -> tuple[Request, ...]:
+def _related(tx: Connection, related: Related, request: Request, parent: Request | None) -> tuple[Request, ...]:
     if related is Related.PARENT:
         return (parent,) if parent is not None else ()
-    pending = (requests.c.parent_id == request.id, requests.c.state == State.PENDING)
-    return tuple(serialization.request(row) for row in (await tx.execute(select(requests).where(*pending))).mappings())
+    rows = tx.execute(WAITING_EXTENSIONS, {"grant": request.id}).mappings()
+    return tuple(serialization.request(row) for row in rows)
 
 
 def _facts(after: Request, command: Command) -> dict[str, Any]:

@@ -8,7 +8,7 @@ per transition. A target state of None leaves the state as it is.
 from __future__ import annotations
 
 from storage import guards, task_plans, writes
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.commands import ApplyExtension, Command, ExtendGrant
 from storage.records import LIVE, Purpose, Request, State, TaskKind
 from storage.transitions import Cascade, Related, Transition, TransitionRule

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Mapping[str, Any]
@@ -93,6 +93,7 @@ class TaskKind(StrEnum):
     UPDATE_CARD = "update_card"
     NOTIFY_REQUESTER = "tell"
     ALERT = "alert"
+    LOCKDOWN = "lockdown"
     AUDIT_FEED = "feed"
     TIME_OUT = "lapse"
     REMIND = "remind"
@@ -108,6 +109,15 @@ class TaskKind(StrEnum):
     CLOSE_CREDENTIALS = "close_credentials"
     REVOKE = "revoke"
     REPAIR = "mend"
+
+
+class Priority(IntEnum):
+    """The order of claims, lowest number first. SAFETY has the tasks that end access, and alerts."""
+
+    SAFETY = 0
+    GRANT = 1
+    DECISION = 2
+    BACKGROUND = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +311,11 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something to be done outside the ledger, due at a time. Tasks with the same lock key run one at a time."""
+    """Something to be done outside the ledger, due at a time. Tasks with the same lock key run one at a time.
+
+    ``pool`` and ``server`` (the address, for tasks that talk to a target server) say where it runs, ``priority`` (``pools.Priority``) how soon.
+    ``blocked_at``: the time at which the login of the user to be ended was blocked, together with other ends of the same server.
+    """
 
     id: int
     kind: TaskKind
@@ -311,6 +325,10 @@ class Task:
     due_at: datetime
     created_at: datetime
     attempts: int
+    priority: int
+    pool: str
+    server: str | None = None
+    blocked_at: datetime | None = None
     last_error: str | None = None
 
 
@@ -325,6 +343,50 @@ class AuditEvent:
     request_id: int | None
     facts: Json = field(default_factory=dict)
     text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lockdown:
+    """While it is in force, matching grants are ended and new ones refused. A database or person of None matches all.
+
+    ``grants`` is the number of grants that were live when it was set. ``all_ended_at`` is when the last of them was seen to have ended.
+    """
+
+    id: int
+    database: str | None
+    person_id: str | None
+    locked_by: str
+    at: datetime
+    locked_by_name: str | None = None
+    person_name: str | None = None
+    grants: int = 0
+    all_ended_at: datetime | None = None
+    unlocked_by: str | None = None
+    unlocked_by_name: str | None = None
+    unlocked_at: datetime | None = None
+
+    @property
+    def is_in_force(self) -> bool:
+        return self.unlocked_at is None
+
+    @property
+    def is_of_everything(self) -> bool:
+        return self.database is None and self.person_id is None
+
+    def covers(self, *, database: str | None, person_id: str | None) -> bool:
+        """Whether it matches all grants of this person on this database. None stands for every person or database."""
+        return self.database in (None, database) and self.person_id in (None, person_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockdownMessage:
+    """A message that shows a lockdown. ``place`` is where it was sent to, ``channel`` and ``ts`` where it is, ``shown`` what it says."""
+
+    lockdown_id: int
+    place: str
+    channel: str
+    ts: str
+    shown: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,9 @@ class Duration(TypeDecorator[timedelta]):
         return None if value is None else timedelta(microseconds=int(value))
 
 
+KNOWN = text("identity IS NOT NULL")
+OPEN = text("resolved_at IS NULL")
+EXTENDS = text("parent_id IS NOT NULL")
 Id = BigInteger().with_variant(Integer, "sqlite")
 metadata = MetaData(naming_convention=NAMES)
 
@@ -118,6 +121,9 @@ requests = Table(
     Column("receipt", JSON),
     Index(None, "state", "database"),
     Index(None, "requester_id", "state"),
+    Index("ix_requests_requester_id_requested_at", "requester_id", "requested_at"),
+    Index("ix_requests_server_identity", "server", "id", sqlite_where=KNOWN, postgresql_where=KNOWN),
+    Index("ix_requests_parent_id", "parent_id", sqlite_where=EXTENDS, postgresql_where=EXTENDS),
     sqlite_autoincrement=True,  # an id is never used twice, even after the newest row was removed
 )
 
@@ -164,6 +170,14 @@ tasks = Table(
     Column("claim", BigInteger),
     Column("worker", String(32)),
     Column("lease_until", UTCDateTime, index=True),
+    Column("priority", Integer, nullable=False, server_default="2"),
+    Column("pool", Text, nullable=False, server_default="slack"),
+    Column("server", Text),
+    Column("held_key", String(64)),
+    Column("blocked_at", UTCDateTime),
+    Column("set_aside", Text),
+    Index("ix_tasks_lock_key", "lock_key"),
+    Index("uq_tasks_held_key", "held_key", unique=True),
     # One task of a lock key is claimed at a time, however many replicas there are.
     Index(
         "uq_tasks_claimed_lock_key",
@@ -206,10 +220,25 @@ lockdowns = Table(
     Column("database", String(64)),
     Column("person_id", String(64)),
     Column("locked_by", String(64), nullable=False),
+    Column("locked_by_name", Text),
+    Column("person_name", Text),
+    Column("grants", Integer, nullable=False, server_default="0"),
+    Column("all_ended_at", UTCDateTime),
     Column("at", UTCDateTime, nullable=False),
     Column("unlocked_by", String(64)),
+    Column("unlocked_by_name", Text),
     Column("unlocked_at", UTCDateTime),
     sqlite_autoincrement=True,
+)
+
+lockdown_messages = Table(
+    "lockdown_messages",
+    metadata,
+    Column("lockdown_id", Id, ForeignKey("lockdowns.id"), primary_key=True),
+    Column("place", String(64), primary_key=True),
+    Column("channel", String(64), nullable=False),
+    Column("ts", String(32), nullable=False),
+    Column("shown", Text, nullable=False),
 )
 
 meta = Table(
@@ -218,3 +247,59 @@ meta = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("cause", Text, nullable=False),
+    Column("request_id", Id, ForeignKey("requests.id"), index=True),
+    Column("what", Text, nullable=False),
+    Column("enforced", Text),
+    Column("steps", JSON, nullable=False),
+    Column("statements", JSON, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("since", UTCDateTime, nullable=False),
+    Column("next_try_at", UTCDateTime),
+    Column("updated_at", UTCDateTime, nullable=False),
+    Column("shown_at", UTCDateTime),
+    Column("resolved_at", UTCDateTime),
+    Column("resolution", Text),
+    Column("version", Integer, nullable=False),
+    Index("uq_alerts_open_cause", "cause", unique=True, sqlite_where=OPEN, postgresql_where=OPEN),
+    sqlite_autoincrement=True,
+)
+
+alert_messages = Table(
+    "alert_messages",
+    metadata,
+    Column("alert_id", Id, ForeignKey("alerts.id"), primary_key=True),
+    Column("place", String(64), primary_key=True),
+    Column("channel", String(64), nullable=False),
+    Column("ts", String(32), nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+observed_groups = Table(
+    "observed_groups",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("members", JSON, nullable=False),
+)
+"""The members of each group that the policy names, as ``bot.monitors.groups`` saw them last."""
+
+pinned_handles = Table(
+    "pinned_handles",
+    metadata,
+    Column("handle", String(255), primary_key=True),
+    Column("group_id", String(64), nullable=False),
+)
+"""The group that each handle meant when the policy began to name it."""
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""How far a reader of the audit log has come."""

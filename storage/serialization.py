@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Column, Connection, RowMapping, Select
 
 from storage.records import (
     AuditEvent,
@@ -15,6 +15,7 @@ from storage.records import (
     Escalation,
     Json,
     Message,
+    Priority,
     Purpose,
     Receipt,
     ReceiptOutcome,
@@ -33,8 +34,38 @@ from storage.schema import tasks
 QUERY_COLUMNS = ("rule", "requested_duration", "is_automatic", "server")
 """Columns that repeat parts of ``terms`` or ``target``, so that queries can filter on them."""
 
-CLAIM_COLUMNS = ("claim", "worker", "lease_until")
+CLAIM_COLUMNS = ("claim", "worker", "lease_until", "held_key", "set_aside")
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+"""Errors of a row that somebody changed by hand, or that a newer version wrote."""
+
+UnreadableRow: TypeAlias = tuple[int, Exception]
+"""The id of a row that cannot be read, and its error."""
+
+T = TypeVar("T")
 SPANS = ("duration", "request_ttl", "provision_within", "max_total", "remind_after", "claim_within")
+
+
+def readable(
+    tx: Connection,
+    query: Select[Any],
+    row_id: Column[int],
+    record: Callable[[RowMapping], T],
+    parameters: Mapping[str, Any] | None = None,
+) -> tuple[list[T], list[UnreadableRow]]:
+    """The rows of a query that can be read, in order, and the others. ``row_id`` is the column that identifies a row.
+
+    Where one row cannot be read, the driver returns none of those that follow. Each is then read by a query of its own.
+    """
+    try:
+        return [record(row) for row in tx.execute(query, parameters).mappings()], []
+    except UNREADABLE:
+        found, others = list[T](), list[UnreadableRow]()
+    for one in tx.execute(query.with_only_columns(row_id, maintain_column_froms=True), parameters).scalars().all():
+        try:
+            found += [record(row) for row in tx.execute(query.where(row_id == one), parameters).mappings()]
+        except UNREADABLE as error:
+            others.append((one, error))
+    return found, others
 
 
 def terms_json(terms: Terms) -> Json:
@@ -139,7 +170,9 @@ def message(row: RowMapping) -> Message:
 def task(row: RowMapping) -> Task:
     """A row of ``tasks``, without its claim."""
     parts = {column.name: row[column.name] for column in tasks.c if column.name not in CLAIM_COLUMNS}
-    return Task(**{**parts, "kind": TaskKind(parts["kind"])})
+    if not isinstance(parts["payload"], Mapping):
+        raise ValueError("the payload is no object")  # noqa: TRY004 - the row is wrong, not the caller
+    return Task(**{**parts, "kind": TaskKind(parts["kind"]), "priority": Priority(parts["priority"])})
 
 
 def event(row: RowMapping) -> AuditEvent:

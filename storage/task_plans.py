@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from storage.records import Request, RequestKind, TaskKind
+from storage.records import Priority, Request, RequestKind, State, TaskKind
 from storage.transitions import TaskPlan, latest_end, warn_at
 
 
 def user_lock_key(request: Request) -> str:
-    """The lock key of all tasks that touch the user of this request or its credential message."""
-    return f"db:{request.id}"
+    """The lock key of everything that touches the user of this request on its server."""
+    return f"user:{request.id}"
+
+
+def credentials_lock_key(request: Request) -> str:
+    """The lock key of all tasks that render the credential message. Tasks that only touch the user never wait for it."""
+    return f"message:{request.id}:credentials"
 
 
 def message_lock_key(request: Request) -> str:
     """The lock key of all tasks that render other messages of this request."""
-    return f"slack:{request.id}"
+    return f"message:{request.id}"
 
 
 def post_card(r: Request, now: datetime) -> TaskPlan:
@@ -111,8 +116,17 @@ def revoke_now(r: Request, now: datetime) -> TaskPlan:
 
 
 def provision(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.PROVISION, lock_key=user_lock_key(r), due_at=now, is_single=True)
+    """It takes the lock key of the user only while it talks to the server: Slack never holds up the end of a user."""
+    return TaskPlan(kind=TaskKind.PROVISION, lock_key=credentials_lock_key(r), due_at=now, is_single=True)
 
 
 def close_credentials(r: Request, now: datetime) -> TaskPlan:
-    return TaskPlan(kind=TaskKind.CLOSE_CREDENTIALS, lock_key=user_lock_key(r), due_at=now, is_single=True)
+    """Safety work until the user is gone. Afterwards the password in the message is worthless."""
+    priority = Priority.SAFETY if r.state is State.REVOKING else Priority.DECISION
+    return TaskPlan(
+        kind=TaskKind.CLOSE_CREDENTIALS,
+        lock_key=credentials_lock_key(r),
+        due_at=now,
+        is_single=True,
+        priority=priority,
+    )

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Decision, Json, Purpose, Request, State, TaskKind, Verdict
 
 if TYPE_CHECKING:
@@ -88,13 +88,19 @@ class GuardInput:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPlan:
-    """A task that follows a transition. ``is_single``: an unfinished one of the same kind is moved to ``due_at`` instead."""
+    """A task that follows a transition.
+
+    ``is_single``: an unfinished one of the same kind is moved to ``due_at`` instead; with ``keeps_time`` it stays as it is.
+    ``priority``: where it differs from the usual one of its kind (``pools.Priority``).
+    """
 
     kind: TaskKind
     lock_key: str
     due_at: datetime
     payload: Json = field(default_factory=dict)
     is_single: bool = False
+    keeps_time: bool = False
+    priority: int | None = None
 
 
 class Related(StrEnum):

@@ -18,11 +18,25 @@ import pytest
 
 # By default pytest explains failed assertions only in test modules. This must come before the modules are imported.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("changing", "creating", "dropping", "hostile", "marking", "server"))
+    *(
+        f"{__name__}.{module}"
+        for module in (
+            "blocking",
+            "changing",
+            "comparing",
+            "creating",
+            "dropping",
+            "hostile",
+            "marking",
+            "server",
+        )
+    )
 )
 
 from adapters.base import Adapter, LoginRefused
+from adapters.contract.blocking import BlockingContract
 from adapters.contract.changing import ChangingContract
+from adapters.contract.comparing import ComparingContract
 from adapters.contract.creating import CreatingContract
 from adapters.contract.dropping import DroppingContract
 from adapters.contract.hostile import HostileContract
@@ -50,7 +64,14 @@ __all__ = [
 
 
 class AdapterContract(
-    CreatingContract, ChangingContract, DroppingContract, HostileContract, MarkingContract, ServerContract
+    CreatingContract,
+    ChangingContract,
+    BlockingContract,
+    DroppingContract,
+    HostileContract,
+    ComparingContract,
+    MarkingContract,
+    ServerContract,
 ):
     """The whole contract. A subclass has a fixture ``harness``; it may set a test to None where its engine cannot have the feature."""
 

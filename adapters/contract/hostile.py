@@ -166,11 +166,12 @@ class HostileContract:
     acts: ClassVar[Sequence[HostileAct]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make one test for each act, or one that is skipped where there is none."""
-        if "act" not in metafunc.fixturenames:
-            return
+        """Make one test for each act, or one that is skipped where there is none. A ``delaying_act`` is one of the kinds A."""
         none = pytest.param(None, id="none", marks=pytest.mark.skip(reason="there are no hostile acts for this engine"))
-        metafunc.parametrize("act", [pytest.param(act, id=f"{act.kind} {act.name}") for act in self.acts] or [none])
+        delaying = [act for act in self.acts if act.kind.startswith("A") and not act.closes_server]
+        for name, acts in (("act", self.acts), ("delaying_act", delaying)):
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, [pytest.param(act, id=f"{act.kind} {act.name}") for act in acts] or [none])
 
     @pytest.fixture
     def hostile_harness(self, harness: Any) -> HostileHarness:

@@ -6,7 +6,8 @@ itself: only dbaccess ends a grant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +24,7 @@ from adapters.base import (
     UserSpec,
 )
 from adapters.level_state import LevelState
-from adapters.mongodb import rights, sessions, users
+from adapters.mongodb import blocking, comparing, rights, sessions, users
 from adapters.mongodb.connection import DEFAULT_PORT, UNMARKED, MongoDBLogin, Server, identity, log_in, mark
 from adapters.mongodb.levels import drop_unused_roles, level_database
 from adapters.mongodb.state import describe
@@ -80,6 +81,28 @@ class MongoDB:
     def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """See ``users.drop``. Works on servers of every version."""
         return users.drop(self.server, username, level, before)
+
+    def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+        """See ``blocking``."""
+        return blocking.block(self.server, usernames)
+
+    def end_by_hand(self, username: str) -> tuple[str, ...]:
+        """For mongosh. A drop reaches every member; what the user runs is ended on one member, so the second and third are for each of them."""
+        owner = json.dumps({"user": username, "db": self.server.users})
+        named = json.dumps({"$match": {"effectiveUsers": json.loads(owner)}})
+        return (
+            f"db.getSiblingDB({json.dumps(self.server.users)}).dropUser({json.dumps(username)})",
+            f"db.adminCommand({{killAllSessions: [{owner}]}})",
+            f'db.getSiblingDB("admin").aggregate([{{$currentOp: {{allUsers: true}}}}, {named}]).forEach(op => db.killOp(op.opid))',
+        )
+
+    def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+        """See ``comparing.compare``."""
+        return comparing.compare(self.server, levels)
+
+    def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+        """See ``comparing.refresh``."""
+        return comparing.refresh(self.server, levels)
 
     def drop_leftovers(self) -> list[str]:
         """Managed roles that no user has. Nothing where the bot may not list the users of all databases (``viewUser`` on the cluster)."""

@@ -170,11 +170,11 @@ def privileges_of(level: Level, database: str) -> dict[str, set[str]]:
     return dict(found)
 
 
-def ensure_role(connection: MongoDBConnection, database: str, role: str, wanted: dict[str, set[str]]) -> None:
-    """Creates the role, or makes it equal to ``wanted``. updateRole is not used: it needs a right on every database."""
+def ensure_role(connection: MongoDBConnection, database: str, role: str, wanted: dict[str, set[str]]) -> list[str]:
+    """Creates the role, or makes it equal to ``wanted``, and returns each change. updateRole is not used: it needs a right on every database."""
     with suppress_code(ROLE_EXISTS):
         connection.change(database, {"createRole": role, "privileges": _documents(database, wanted), "roles": []})
-        return
+        return [f"{role}@{database} was created"]
     found = find_role(connection, database, role)
     if found is None:
         raise Rejected(f"the role {role}@{database} existed and is gone: another process changes it")
@@ -184,13 +184,13 @@ def ensure_role(connection: MongoDBConnection, database: str, role: str, wanted:
         raise Rejected(
             f"{role}@{database} holds the role {below['role']}, which its level does not give", remedy=remedy
         )
-    _make_equal(connection, database, role, found["privileges"], wanted)
+    return _make_equal(connection, database, role, found["privileges"], wanted)
 
 
 def _make_equal(
     connection: MongoDBConnection, database: str, role: str, held: list[dict[str, Any]], wanted: dict[str, set[str]]
-) -> None:
-    extra, have = [], dict[str, set[str]]()
+) -> list[str]:
+    extra, changes, have = [], list[str](), dict[str, set[str]]()
     for privilege in held:
         resource, actions = privilege["resource"], set(privilege["actions"])
         is_of_database = set(resource) == {"db", "collection"} and resource["db"] == database
@@ -201,9 +201,18 @@ def _make_equal(
             extra.append({"resource": resource, "actions": sorted(actions - intended)})
     if extra:
         connection.change(database, {"revokePrivilegesFromRole": role, "privileges": extra})
+        changes += [f"{_shown(privilege)} was revoked from {role}@{database}" for privilege in extra]
     lacking = {name: actions - have.get(name, set()) for name, actions in wanted.items()}
     if missing := {name: actions for name, actions in lacking.items() if actions}:
-        connection.change(database, {"grantPrivilegesToRole": role, "privileges": _documents(database, missing)})
+        documents = _documents(database, missing)
+        connection.change(database, {"grantPrivilegesToRole": role, "privileges": documents})
+        changes += [f"{_shown(privilege)} was granted to {role}@{database} again" for privilege in documents]
+    return changes
+
+
+def _shown(privilege: dict[str, Any]) -> str:
+    resource = ".".join(str(part) or "*" for part in privilege["resource"].values())
+    return f"{', '.join(privilege['actions'])} on {resource}"
 
 
 def _documents(database: str, wanted: dict[str, set[str]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,10 +24,12 @@ NAMED_AT_MOST, LONGEST_NAME = 5, 60
 """Operations that an error names, and characters of a namespace in it."""
 
 
-def end_everywhere(server: Server, connection: MongoDBConnection, username: str) -> set[tuple[str, Any]]:
+def end_everywhere(
+    server: Server, connection: MongoDBConnection, username: str, *, with_idle: bool = True
+) -> set[tuple[str, Any]]:
     """Ends what this dropped user runs, on each member once that member knows of the drop.
 
-    Returns the connections that showed the user, as (member, connection id). Raises ServerDown while a member is away or lags, once all other
+    Returns the connections that showed the user, as (member, connection id), without idle ones if not ``with_idle``. Raises ServerDown while a member is away or lags, once all other
     members are done. A member that may not be asked for the user (viewUser) raises Rejected after the kill.
     """
     seen, errors = set[tuple[str, Any]](), list[AdapterError]()
@@ -35,7 +37,7 @@ def end_everywhere(server: Server, connection: MongoDBConnection, username: str)
         try:
             with opened as member:
                 refused = _await_drop(server, member, username)
-                _end(server, member, username, seen)
+                _end(server, member, username, seen, with_idle=with_idle)
                 if refused is not None:
                     raise refused
         except AdapterError as error:
@@ -96,9 +98,11 @@ def _await_drop(server: Server, member: MongoDBConnection, username: str) -> Ope
     return None
 
 
-def _end(server: Server, member: MongoDBConnection, username: str, seen: set[tuple[str, Any]]) -> None:
+def _end(
+    server: Server, member: MongoDBConnection, username: str, seen: set[tuple[str, Any]], *, with_idle: bool
+) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    seen.update((member.where, row.get("connectionId")) for row in _of(server, member, username, with_idle=True))
+    seen.update((member.where, row.get("connectionId")) for row in _of(server, member, username, with_idle=with_idle))
     while True:
         member.run("admin", {"killAllSessions": [{"user": username, "db": server.users}]})
         running = _of(server, member, username)
@@ -109,6 +113,21 @@ def _end(server: Server, member: MongoDBConnection, username: str, seen: set[tup
             member.run("admin", {"killOp": 1, "op": row["opid"]})
         if time.monotonic() > deadline:
             raise _blocked(member, username, running)
+        time.sleep(PAUSE_SECONDS)
+
+
+def end_together(server: Server, member: MongoDBConnection, usernames: Sequence[str], seconds: float) -> set[str]:
+    """Ends what these dropped users run on this member. Returns those that still run something after so many seconds."""
+    deadline = time.monotonic() + seconds
+    owners = [{"user": name, "db": server.users} for name in usernames]
+    while True:
+        member.run("admin", {"killAllSessions": owners})
+        active = [row for row in operations(member) if row.get("active")]
+        running = [(row, owner["user"]) for row in active for owner in users_of(row) if owner in owners]
+        if not running or time.monotonic() > deadline:
+            return {name for _, name in running}
+        for row, _ in running:
+            member.run("admin", {"killOp": 1, "op": row["opid"]})
         time.sleep(PAUSE_SECONDS)
 
 

@@ -18,6 +18,8 @@ from adapters.mongodb.levels import level_database, named_roles
 from adapters.usernames import username_pattern
 
 UNSEEN = "could not be read"
+IS_BLOCKED = "is_blocked"
+"""The key in the mark of a user that was created again to block it, see ``blocking``."""
 
 
 def describe(server: Server, level: Level) -> LevelState:

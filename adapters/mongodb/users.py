@@ -18,7 +18,7 @@ from adapters.mongodb import sessions
 from adapters.mongodb.connection import UNMARKED, MongoDBConnection, Server, as_utc, identity
 from adapters.mongodb.errors import NOT_ALLOWED, ROLE_NOT_FOUND, USER_EXISTS, USER_NOT_FOUND, code, suppress_code
 from adapters.mongodb.levels import drop_unused_role, lock_of, managed_role, roles_of
-from adapters.mongodb.state import describe, mark_of
+from adapters.mongodb.state import IS_BLOCKED, describe, mark_of
 from adapters.mongodb.supported import refuse_unsupported, refuse_without_authorization
 from adapters.usernames import username_pattern
 
@@ -27,12 +27,16 @@ IDLE_SOCKETS = "no operation and no session of the user is left; idle connection
 
 @dataclass(frozen=True, kw_only=True)
 class FoundUser:
-    """A user on the server. ``ledger``, ``request_id`` and ``expires_at`` come from its mark; None where the mark lacks them."""
+    """A user on the server. ``ledger``, ``request_id`` and ``expires_at`` come from its mark; None where the mark lacks them.
+
+    ``is_blocked``: it was created again to block it, see ``blocking``.
+    """
 
     username: str
     ledger: str | None
     request_id: int | None
     expires_at: datetime | None
+    is_blocked: bool = False
 
 
 def from_document(document: dict[str, Any]) -> FoundUser:
@@ -44,6 +48,7 @@ def from_document(document: dict[str, Any]) -> FoundUser:
         ledger=ledger if isinstance(ledger, str) else None,
         request_id=number if isinstance(number, int) else None,
         expires_at=as_utc(ends) if isinstance(ends, datetime) else None,
+        is_blocked=mark.get(IS_BLOCKED) is True,
     )
 
 
@@ -143,10 +148,10 @@ def drop(server: Server, username: str, level: Level, before: LevelState | None 
     """Drops the user, ends what it runs, and reads back. A repeated call after a crash at any point finishes the work."""
     _refuse_other_names(server, username)
     with server.session(to_end=True) as connection:
-        is_there = _check_marks(server, connection, username)
+        is_there, is_blocked = _check_marks(server, connection, username)
         if is_there:
             _drop_user(server, connection, username)
-        seen = sessions.end_everywhere(server, connection, username)
+        seen = sessions.end_everywhere(server, connection, username, with_idle=not is_blocked)
         notes = (IDLE_SOCKETS, *_drop_managed_role(server, connection, level), *_changes(server, level, before))
         if find(server, connection, username, unmarked_too=True) is not None:
             raise ServerDown(f"{username} was there again when it was read back", is_ambiguous=True)
@@ -160,8 +165,8 @@ def drop(server: Server, username: str, level: Level, before: LevelState | None 
         )
 
 
-def _check_marks(server: Server, connection: MongoDBConnection, username: str) -> bool:
-    """Whether the user is there, or may be: a mark that the bot may not read delays nothing.
+def _check_marks(server: Server, connection: MongoDBConnection, username: str) -> tuple[bool, bool]:
+    """Whether the user is there, or may be, and whether it is blocked. A mark that the bot may not read delays nothing.
 
     Raises ForeignUser for a user of another ledger, and WrongServer for another server. A server without a mark is the right one if it has
     the user with the mark of this ledger.
@@ -176,7 +181,7 @@ def _check_marks(server: Server, connection: MongoDBConnection, username: str) -
     is_lost = found == UNMARKED and user is not None and user.ledger == server.target.ledger
     if expected is not None and found not in (None, expected) and not is_lost:
         raise WrongServer(expected=expected, found=str(found))
-    return is_there
+    return is_there, user is not None and user.is_blocked
 
 
 def _changes(server: Server, level: Level, before: LevelState | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ revocation kills every session. ``mysql_dialect`` and ``mariadb_dialect`` hold t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar
 
@@ -23,7 +23,19 @@ from adapters.base import (
     UserSpec,
 )
 from adapters.level_state import LevelState
-from adapters.mysql import identity, leftovers, level_facts, revoke, rights, sessions, users
+from adapters.mysql import (
+    blocking,
+    comparing,
+    identity,
+    leftovers,
+    level_facts,
+    refreshing,
+    revoke,
+    rights,
+    sessions,
+    users,
+)
+from adapters.mysql.connection import account
 from adapters.mysql.dialect import Dialect
 from adapters.mysql.mariadb_dialect import MariaDBDialect
 from adapters.mysql.mysql_dialect import MySQLDialect
@@ -78,6 +90,26 @@ class MySQLFamily:
     def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """See ``revoke``. The server's version is not looked at."""
         return revoke.drop(self.server, username, level, before)
+
+    def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+        """See ``blocking``."""
+        return blocking.block(self.server, usernames)
+
+    def end_by_hand(self, username: str) -> tuple[str, ...]:
+        """The second statement prints the KILL statements. The event stays: it does nothing once the user is gone."""
+        users.require_username(self.server, username)
+        kills = f"SELECT CONCAT('KILL ', id, ';') AS 'run these' FROM information_schema.processlist WHERE user = '{username}';"
+        on_replicas = (f"-- and on each replica: {kills}",) if self.server.replicas else ()
+        lock, drop = f"ALTER USER {account(username)} ACCOUNT LOCK;", f"DROP USER IF EXISTS {account(username)};"
+        return lock, kills, drop, *on_replicas
+
+    def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+        """See ``comparing``."""
+        return comparing.compare(self.server, levels)
+
+    def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+        """See ``refreshing``."""
+        return refreshing.refresh(self.server, levels)
 
     def drop_leftovers(self) -> list[str]:
         """See ``leftovers``."""

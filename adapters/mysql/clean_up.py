@@ -93,11 +93,11 @@ class CleanUp:
 
     def _changes(self) -> list[str]:
         """What changed in the level since the user was created. Prepared transactions have a note of their own."""
-        after = level_facts.describe(self.server, self.connection, self.level)
+        after = level_facts.describe(self.server, self.connection, self.level, with_prepared=False)
         if self.before is None:
             names = _bounded(list(after.kinds.get(DEFINED, ())))
             return [f"{DEFINED}, perhaps made by this user: {', '.join(names)}"] if names else []
-        return list(_without_prepared(self.before).differences(_without_prepared(after)))
+        return list(_without_prepared(self.before).differences(after))
 
     def _revoke_proxies(self) -> list[str]:
         return revoke_granted_by(self.connection, self.username)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
+from pymysql.connections import Connection
 
 from adapters.base import CREATE_LIMIT_SECONDS, Rejected, Tls
 
@@ -23,6 +24,9 @@ DEFAULT_PORT = 3306
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 4
 """``lock_wait_timeout``: DDL waits at most this long. Each statement of a create therefore has run or failed within CREATE_LIMIT_SECONDS."""
+
+END_LOCK_SECONDS = 1
+"""The same at the first try of an end."""
 
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 """Excludes ANSI_QUOTES and NO_BACKSLASH_ESCAPES, with which the driver's quoting would be wrong."""
@@ -104,9 +108,16 @@ class MySQLConnection:
             self._driver.close()
 
 
+class _Driver(Connection):
+    """The driver, which loads the machine's certificates for each connection (20 ms or more), although it verifies nothing by them."""
+
+    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+        return sslp if isinstance(sslp, ssl.SSLContext) else _unverified()
+
+
 def log_in(address: Address, tls: Tls, user: str, password: str, database: str | None) -> pymysql.Connection[Any]:
     """Open a connection. Raises the driver's errors."""
-    return pymysql.connect(
+    return _Driver(
         host=address.host,
         port=address.port,
         unix_socket=address.socket,
@@ -130,6 +141,8 @@ def _tls(tls: Tls) -> dict[str, Any]:
         return {"ssl_disabled": True}
     if tls.mode == "prefer":
         return {}
+    if tls.mode == "require" and tls.ca is None:
+        return {"ssl": _unverified()}
     try:
         context = ssl.create_default_context(cafile=tls.ca)
     except OSError as error:
@@ -138,6 +151,13 @@ def _tls(tls: Tls) -> dict[str, Any]:
     if tls.mode == "require":
         context.verify_mode = ssl.CERT_NONE
     return {"ssl": context}
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def parse(url: str, reference: str) -> Address:
@@ -181,6 +201,13 @@ def matches(pattern: str, schema: str) -> bool:
 def literal_list(connection: MySQLConnection, values: Sequence[str]) -> str:
     """String literals for IN; ``NULL`` for no values."""
     return ", ".join(connection.literal(value) for value in values) or "NULL"
+
+
+def names_condition(connection: MySQLConnection, column: str, usernames: Sequence[str] | None, prefix: str) -> str:
+    """The condition for these names, or for all names with the prefix."""
+    if usernames is None:
+        return f"LEFT({column}, {len(prefix)}) = {connection.literal(prefix)}"
+    return f"{column} IN ({literal_list(connection, usernames)})"
 
 
 def quoted_if_needed(name: str) -> str:

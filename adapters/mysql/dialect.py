@@ -80,13 +80,16 @@ class Dialect(Protocol):
         """Activate the role from login on. Raises Rejected with what is missing."""
 
     def accounts(
-        self, connection: MySQLConnection, target: Target, username: str | None
+        self, connection: MySQLConnection, target: Target, usernames: Sequence[str] | None
     ) -> list[tuple[str, str, tuple[str, int] | None]]:
-        """(user, host, mark) for one name, or for all names with the prefix.
+        """(user, host, mark) for these names, or for all names with the prefix.
 
         The mark is (ledger, request). It is None unless the account itself carries one. The user can change that mark, so it
         counts only where the user has no event.
         """
+
+    def unlocked(self, connection: MySQLConnection, usernames: Sequence[str]) -> list[str]:
+        """Those of these users that exist and are not locked."""
 
     def unsafe_setting(self, connection: MySQLConnection) -> tuple[str, str] | None:
         """A setting of the server that makes new users unsafe, and the statement that changes it; or None."""

@@ -58,6 +58,9 @@ UNKNOWN_XID = 1397
 
 NO_SUCH_USER = 1396
 UNKNOWN_VARIABLE = 1193
+NO_SUCH_GRANTS = 1141
+"""SHOW GRANTS of an account that does not exist any more."""
+
 IS_DEFINER = 4006
 """DROP USER of an account that is the definer of a view, routine, trigger or event. Only MySQL refuses this."""
 

@@ -9,6 +9,7 @@ A server that was a replica does not run the events that it received; ``enable_a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +17,7 @@ import pymysql
 
 from adapters.base import Blocked, ForeignUser, Rejected, Target
 from adapters.mysql import locks
-from adapters.mysql.connection import MySQLConnection, Row, account, quoted, quoted_if_needed
+from adapters.mysql.connection import MySQLConnection, Row, account, names_condition, quoted, quoted_if_needed
 from adapters.mysql.errors import SCHEDULER_DISABLED, code
 from adapters.mysql.server import Server
 
@@ -113,9 +114,9 @@ class ExpiryEvent:
     is_replicated: bool
 
 
-def find(connection: MySQLConnection, target: Target, username: str | None = None) -> dict[str, ExpiryEvent]:
-    """Events by user name, of one name or of all names with the prefix. Empty where the server shows events to nobody."""
-    return {row[0]: _event(row) for row in _rows(connection, target, username)}
+def find(connection: MySQLConnection, target: Target, usernames: Sequence[str] | None = None) -> dict[str, ExpiryEvent]:
+    """Events by user name, of these names or of all names with the prefix. Empty where the server shows events to nobody."""
+    return {row[0]: _event(row) for row in _rows(connection, target, usernames)}
 
 
 def find_all(connection: MySQLConnection, target: Target) -> dict[str, ExpiryEvent]:
@@ -123,26 +124,23 @@ def find_all(connection: MySQLConnection, target: Target) -> dict[str, ExpiryEve
     return {row[0]: _event(row) for row in _rows(connection, target, None, prefix="")}
 
 
-def _rows(connection: MySQLConnection, target: Target, username: str | None, *, prefix: str | None = None) -> list[Row]:
+def _rows(
+    connection: MySQLConnection, target: Target, usernames: Sequence[str] | None, *, prefix: str | None = None
+) -> list[Row]:
     target = target if prefix is None else replace(target, prefix=prefix)
     try:
-        return connection.run(_query(COLUMNS, connection, target, username))
+        return connection.run(_query(COLUMNS, connection, target, usernames))
     except pymysql.MySQLError as error:
         if code(error) != SCHEDULER_DISABLED:
             raise
     try:
-        return connection.run(_query(COLUMNS_WHERE_DISABLED, connection, target, username))
+        return connection.run(_query(COLUMNS_WHERE_DISABLED, connection, target, usernames))
     except pymysql.MySQLError:
         return []
 
 
-def _query(columns: str, connection: MySQLConnection, target: Target, username: str | None) -> str:
-    name, prefix = columns.partition(",")[0], connection.literal(target.prefix)
-    condition = (
-        f"LEFT({name}, {len(target.prefix)}) = {prefix}"
-        if username is None
-        else f"{name} = {connection.literal(username)}"
-    )
+def _query(columns: str, connection: MySQLConnection, target: Target, usernames: Sequence[str] | None) -> str:
+    condition = names_condition(connection, columns.partition(",")[0], usernames, target.prefix)
     return f"SELECT {columns} = {connection.literal(target.ops_schema)} AND {condition}"
 
 
@@ -167,7 +165,7 @@ def set_up(server: Server, connection: MySQLConnection, username: str, *, reques
     Raises ForeignUser where the event carries another ledger's mark, and Rejected where the server keeps no events.
     """
     target = server.target
-    known = find(connection, target, username).get(username)
+    known = find(connection, target, [username]).get(username)
     if known is not None and known.ledger != target.ledger:
         raise ForeignUser(username, "its event carries another mark")
     mark = f"dbaccess ledger={target.ledger} request={request_id}" if known is None else None
@@ -179,7 +177,7 @@ def set_up(server: Server, connection: MySQLConnection, username: str, *, reques
             raise
         remedy = "set event_scheduler = ON in the server's configuration and restart it"
         raise Rejected("the server creates no events (event_scheduler = DISABLED)", remedy=remedy) from None
-    found = find(connection, target, username).get(username)
+    found = find(connection, target, [username]).get(username)
     if found is None or found.fires_at is None:
         raise Rejected(f"the server did not keep the event {quoted_if_needed(target.ops_schema)}.{username}")
 

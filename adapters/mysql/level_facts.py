@@ -29,15 +29,11 @@ DEFINED, IN_DATABASE = (
 PREPARED = "prepared XA transactions"
 UNREADABLE = "could not be read"
 
-QUERY_SECONDS = 4
+QUERY_SECONDS = 8
 """information_schema opens every view of the server. A query that takes longer is given up."""
 
-OBJECTS = (
-    ("view", "SELECT table_schema, table_name, definer FROM information_schema.views", "table_schema"),
-    ("routine", "SELECT routine_schema, routine_name, definer FROM information_schema.routines", "routine_schema"),
-    ("trigger", "SELECT trigger_schema, trigger_name, definer FROM information_schema.triggers", "trigger_schema"),
-    ("event", "SELECT event_schema, event_name, definer FROM information_schema.events", "event_schema"),
-)
+OBJECTS = (("view", "table"), ("routine", "routine"), ("trigger", "trigger"), ("event", "event"))
+"""A kind of object, and how the columns of its view in information_schema begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +49,8 @@ class DefinedObject:
         return f"{' '.join(self.schema.split())}.{' '.join(self.name.split())} ({self.kind})"
 
 
-def describe(server: Server, connection: MySQLConnection, level: Level) -> LevelState:
-    """The state of the level now."""
+def describe(server: Server, connection: MySQLConnection, level: Level, *, with_prepared: bool = True) -> LevelState:
+    """The state of the level now, without transactions if not ``with_prepared``."""
     known = {name for name in level.roles if server.dialect.is_role(connection, name)}
     roles = [name for role in sorted(known) for name in with_roles_below(server, connection, role)]
     managed = managed_role(server.target, level)
@@ -65,8 +61,9 @@ def describe(server: Server, connection: MySQLConnection, level: Level) -> Level
         PROXIES: lambda: _proxies(server, connection, named),
         DEFINED: lambda: _defined(server, connection, named),
         IN_DATABASE: lambda: _in_database(server, connection, level, named),
-        PREPARED: lambda: iter(server.dialect.prepared_transactions(connection)),
     }
+    if with_prepared:
+        readers[PREPARED] = lambda: iter(server.dialect.prepared_transactions(connection))
     return LevelState.of((kind, fact) for kind, read in readers.items() for fact in _read(read))
 
 
@@ -127,6 +124,21 @@ def spellings(roles: Sequence[str]) -> list[str]:
     return [f"{role}{end}" for role in roles for end in ("", "@", "@%")]
 
 
+def _query_of_objects(connection: MySQLConnection, definers: Sequence[str], schema: str | None) -> str:
+    """One query for all kinds. The columns have different collations, which UNION does not mix."""
+    by_definer = f"definer IN ({literal_list(connection, definers)})"
+    by_schema = "" if schema is None else f"_schema = {connection.literal(schema)}"
+    return " UNION ALL ".join(
+        f"SELECT '{kind}', {_text(f'{stem}_schema')}, {_text(f'{stem}_name')}, {_text('definer')}"
+        f" FROM information_schema.{kind}s WHERE {stem + by_schema if by_schema else by_definer}"
+        for kind, stem in OBJECTS
+    )
+
+
+def _text(column: str) -> str:
+    return f"CONVERT({column} USING utf8mb4) COLLATE utf8mb4_bin"
+
+
 def objects(
     server: Server,
     connection: MySQLConnection,
@@ -140,14 +152,12 @@ def objects(
     A level's user could create them only where its role has rights, so the role may see them.
     """
     found = set[DefinedObject]()
-    names = literal_list(connection, definers)
+    query = _query_of_objects(connection, definers, schema)
     for role in (None, *roles):
         with _acting_as(server, connection, role) as may_act:
-            for kind, query, column in OBJECTS if may_act else ():
-                where = f"{column} = {connection.literal(schema)}" if schema is not None else f"definer IN ({names})"
-                limited = server.dialect.with_time_limit(f"{query} WHERE {where}", QUERY_SECONDS)
-                rows = connection.run(limited)
-                found |= {DefinedObject(kind=kind, schema=s, name=n, definer=d) for s, n, d in rows}
+            if may_act:
+                rows = connection.run(server.dialect.with_time_limit(query, QUERY_SECONDS))
+                found |= {DefinedObject(kind=kind, schema=s, name=n, definer=d) for kind, s, n, d in rows}
     own = server.target.ops_schema
     return sorted((o for o in found if o.schema != own), key=str)
 

@@ -15,13 +15,13 @@ import pymysql
 
 from adapters.base import Blocked
 from adapters.mysql import sessions, suspects
-from adapters.mysql.connection import LOCK_SECONDS, MySQLConnection
+from adapters.mysql.connection import END_LOCK_SECONDS, LOCK_SECONDS, MySQLConnection
 from adapters.mysql.dialect import LockHolder
 from adapters.mysql.errors import LOCK_TIMEOUTS, code
 from adapters.mysql.server import Server
 from adapters.usernames import username_pattern
 
-LIMITS_OF_AN_END = (1, 2, 4)
+LIMITS_OF_AN_END = (END_LOCK_SECONDS, 2, 4)
 """Seconds, one for each try. They grow, so that a busy server gets more time."""
 
 LIMITS_OF_A_CHANGE = (1, LOCK_SECONDS)
@@ -63,11 +63,17 @@ class _Retry:
         holders = self.server.dialect.lock_holders(self.connection)
         if self.ended is not None:  # first, so that its sessions are counted
             sessions.kill_all(self.connection, self.username, self.ended)
-        if holders is None:
-            sessions.kill(self.connection, suspects.sessions_of_suspects(self.server, self.connection))
-        temporary = username_pattern(self.server.target.prefix)
-        sessions.kill(self.connection, [h.session for h in holders or () if h.session and temporary.fullmatch(h.user)])
+        kill_temporary(self.server, self.connection, holders)
         return holders
+
+
+def kill_temporary(server: Server, connection: MySQLConnection, holders: Sequence[LockHolder] | None) -> None:
+    """Kill the holders that are temporary users. Where the server does not show holders, kill the temporary users that may be some."""
+    if holders is None:
+        sessions.kill(connection, suspects.sessions_of_suspects(server, connection))
+    temporary = username_pattern(server.target.prefix)
+    ids = [h.session for h in holders or () if h.session and temporary.fullmatch(h.user)]
+    sessions.kill(connection, ids)
 
 
 def run(

@@ -9,7 +9,7 @@ from shlex import quote
 import pymysql
 
 from adapters.base import Finding, Level, Rejected, Target
-from adapters.mysql.connection import MySQLConnection, quoted, quoted_if_needed
+from adapters.mysql.connection import MySQLConnection, literal_list, names_condition, quoted, quoted_if_needed
 from adapters.mysql.dialect import Dialect, LockHolder
 from adapters.mysql.errors import NO_RIGHT, code
 from adapters.mysql.levels import managed_role
@@ -133,13 +133,18 @@ class MariaDBDialect(Dialect):
             raise
 
     def accounts(
-        self, connection: MySQLConnection, target: Target, username: str | None
+        self, connection: MySQLConnection, target: Target, usernames: Sequence[str] | None
     ) -> list[tuple[str, str, tuple[str, int] | None]]:
         """From mysql.user. Accounts carry no mark here; the mark is in the event."""
-        length, prefix = len(target.prefix), connection.literal(target.prefix)
-        which = f"LEFT(user, {length}) = {prefix}" if username is None else f"user = {connection.literal(username)}"
+        which = names_condition(connection, "user", usernames, target.prefix)
         rows = connection.run(f"SELECT user, host FROM mysql.user WHERE {which}")
         return [(user, host, None) for user, host in rows]
+
+    def unlocked(self, connection: MySQLConnection, usernames: Sequence[str]) -> list[str]:
+        """From mysql.global_priv: mysql.user does not show it."""
+        which = f"user IN ({literal_list(connection, usernames)}) AND host = '%'"
+        is_locked = "COALESCE(JSON_VALUE(priv, '$.account_locked'), '0') IN ('1', 'true')"
+        return connection.column(f"SELECT user FROM mysql.global_priv WHERE {which} AND NOT {is_locked}")
 
     def unsafe_setting(self, connection: MySQLConnection) -> tuple[str, str] | None:  # noqa: ARG002 - MySQL asks the server
         """None. PROXY counts here only for logins by a plugin that maps users, and the bot does not log in by one."""

@@ -10,7 +10,7 @@ from shlex import quote
 import pymysql
 
 from adapters.base import Finding, Level, Target
-from adapters.mysql.connection import MySQLConnection, account
+from adapters.mysql.connection import MySQLConnection, account, literal_list, names_condition
 from adapters.mysql.dialect import Dialect, LockHolder
 from adapters.mysql.errors import NO_RIGHT, code
 from adapters.mysql.levels import managed_role
@@ -133,16 +133,20 @@ class MySQLDialect(Dialect):
         connection.run(f"ALTER USER {account(username)} DEFAULT ROLE {self.quoted_role(role)}")
 
     def accounts(
-        self, connection: MySQLConnection, target: Target, username: str | None
+        self, connection: MySQLConnection, target: Target, usernames: Sequence[str] | None
     ) -> list[tuple[str, str, tuple[str, int] | None]]:
         """From information_schema.user_attributes, which lists every account.
 
         Older versions of dbaccess kept the mark in the attribute. MySQL lets a user change its own attribute.
         """
-        length, prefix = len(target.prefix), connection.literal(target.prefix)
-        which = f"LEFT(user, {length}) = {prefix}" if username is None else f"user = {connection.literal(username)}"
+        which = names_condition(connection, "user", usernames, target.prefix)
         rows = connection.run(f"SELECT user, host, attribute FROM information_schema.user_attributes WHERE {which}")
         return [(user, host, _mark(attribute)) for user, host, attribute in rows]
+
+    def unlocked(self, connection: MySQLConnection, usernames: Sequence[str]) -> list[str]:
+        """From mysql.user."""
+        which = f"user IN ({literal_list(connection, usernames)}) AND host = '%'"
+        return connection.column(f"SELECT user FROM mysql.user WHERE {which} AND account_locked <> 'Y'")
 
     def unsafe_setting(self, connection: MySQLConnection) -> tuple[str, str] | None:
         """check_proxy_users. Every account may grant PROXY on itself to the bot; with this setting each login of the bot would then become the temporary user."""

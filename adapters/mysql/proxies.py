@@ -6,11 +6,12 @@ on 9.7 with check_proxy_users on), so it does not make a level unsafe. It remain
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pymysql
 
-from adapters.mysql.connection import MySQLConnection, quoted
+from adapters.mysql.connection import MySQLConnection, literal_list, quoted
 from adapters.mysql.errors import code
 
 NAMED_AT_MOST = 5
@@ -44,6 +45,11 @@ def held_by(connection: MySQLConnection, role: str, prefix: str) -> list[ProxyGr
     """PROXY that temporary users granted to a role."""
     grantor = f"LEFT(grantor, {len(prefix)}) = {connection.literal(prefix)}"
     return _select(connection, f"user = {connection.literal(role)} AND {grantor}")
+
+
+def on_users(connection: MySQLConnection, usernames: Sequence[str]) -> list[ProxyGrant]:
+    """PROXY on these users."""
+    return _select(connection, f"proxied_user IN ({literal_list(connection, usernames)})")
 
 
 def _select(connection: MySQLConnection, condition: str) -> list[ProxyGrant]:

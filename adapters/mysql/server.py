@@ -12,7 +12,7 @@ import pymysql
 
 from adapters.base import Level, LoginRefused, Rejected, Secrets, ServerDown, Target, WrongServer
 from adapters.mysql import identity, own_session, spares
-from adapters.mysql.connection import LOCK_SECONDS, Address, MySQLConnection, log_in, parse
+from adapters.mysql.connection import END_LOCK_SECONDS, LOCK_SECONDS, Address, MySQLConnection, log_in, parse
 from adapters.mysql.dialect import Dialect
 from adapters.mysql.errors import DRIVER_FAULTS, LOGIN_REFUSED, code, translated
 from adapters.usernames import scrub
@@ -55,7 +55,7 @@ class Server:
         with translated(hidden, login=address.user, where=where), self._driver(address, for_end=for_end) as driver:
             connection = MySQLConnection(driver, self.dialect.lock_limits)
             own_session.pin(connection, self.dialect)
-            connection.set_lock_limit(LOCK_SECONDS)
+            connection.set_lock_limit(END_LOCK_SECONDS if for_end else LOCK_SECONDS)
             if for_end:
                 self.dialect.prepare_kills(connection)
             yield connection

@@ -19,7 +19,7 @@ from adapters.mysql.errors import NO_RIGHT, NO_SUCH_PROCESS, code
 from adapters.mysql.server import Server
 
 END_LIMIT_SECONDS = 10.0
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS, FIRST_PAUSE_SECONDS = 0.01, 0.001
 
 NAMED_AT_MOST = 5
 
@@ -31,9 +31,15 @@ FIRST_KILL_SECONDS = 0.5
 
 
 def session_ids(connection: MySQLConnection, username: str) -> list[Any]:
-    """Ids of the user's sessions, also after DROP USER. The process list compares names without case, so the names are compared here."""
-    query = f"SELECT id, user FROM information_schema.processlist WHERE user = {connection.literal(username)}"
-    return [session for session, user in connection.run(query) if user == username]
+    """Ids of the user's sessions, also after DROP USER."""
+    return [session for session, _ in sessions_of(connection, [username])]
+
+
+def sessions_of(connection: MySQLConnection, usernames: Sequence[str]) -> list[tuple[Any, str]]:
+    """(id, user) of the sessions of these users. The process list compares names without case, so the names are compared here."""
+    which = f"user IN ({literal_list(connection, usernames)})"
+    rows = connection.run(f"SELECT id, user FROM information_schema.processlist WHERE {which}")
+    return [(session, user) for session, user in rows if user in usernames]
 
 
 def half_open_logins(connection: MySQLConnection) -> set[Any]:
@@ -46,13 +52,14 @@ def kill_all(connection: MySQLConnection, username: str, ended: set[Any]) -> Non
 
     A session that takes longer is no error: ``end_all`` follows later.
     """
-    deadline = time.monotonic() + FIRST_KILL_SECONDS
+    deadline, pause = time.monotonic() + FIRST_KILL_SECONDS, FIRST_PAUSE_SECONDS
     while alive := session_ids(connection, username):
         ended.update(alive)
         kill(connection, alive)
         if time.monotonic() > deadline:
             return
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(pause)
+        pause = min(2 * pause, PAUSE_SECONDS)
 
 
 def end_all(connection: MySQLConnection, username: str, ended: set[Any], half_open: Iterable[Any] = ()) -> None:
@@ -78,13 +85,13 @@ def _still_alive(username: str, ids: Sequence[Any]) -> Blocked:
     return Blocked(f"{len(ids)} sessions of {username} are killed and have not ended yet: {named}", remedy=remedy)
 
 
-def kill(connection: MySQLConnection, ids: Iterable[Any]) -> None:
-    """Kill these sessions. A session that has ended meanwhile is no error."""
+def kill(connection: MySQLConnection, ids: Iterable[Any], *, ignored: frozenset[int] = frozenset()) -> None:
+    """Kill these sessions. A session that has ended meanwhile is no error; neither are the error numbers ``ignored``."""
     for session in ids:
         try:
             connection.run(f"KILL {int(session)}")
         except pymysql.MySQLError as error:
-            if code(error) != NO_SUCH_PROCESS:
+            if code(error) not in {NO_SUCH_PROCESS, *ignored}:
                 raise
 
 

@@ -7,6 +7,7 @@ the last step the user cannot log in, and the next create replaces it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,12 +38,14 @@ class FoundAccount:
     expires_at: datetime | None
 
 
-def find_accounts(server: Server, connection: MySQLConnection, username: str | None = None) -> list[FoundAccount]:
-    """Accounts of one name, or of all names with the prefix. The mark is the user's event; an account's own mark counts only without an event."""
+def find_accounts(
+    server: Server, connection: MySQLConnection, usernames: Sequence[str] | None = None
+) -> list[FoundAccount]:
+    """Accounts of these names, or of all names with the prefix. The mark is the user's event; an account's own mark counts only without an event."""
     target, grace = server.target, server.grace
-    known = events.find(connection, target, username)
+    known = events.find(connection, target, usernames)
     found = []
-    for name, host, mark in server.dialect.accounts(connection, target, username):
+    for name, host, mark in server.dialect.accounts(connection, target, usernames):
         event = known.get(name)
         ledger, request_id = (event.ledger, event.request_id) if event else mark or (None, None)
         ends = event.fires_at - grace if event and event.fires_at else None
@@ -57,7 +60,7 @@ def find_for_removal(
 
     Raises ForeignUser where the event, which no user can change, names another ledger, and where only an account with another host exists.
     """
-    event = events.find(connection, server.target, username).get(username)
+    event = events.find(connection, server.target, [username]).get(username)
     if event is not None and event.ledger not in (None, server.target.ledger):
         raise ForeignUser(username, "its mark names another ledger")
     hosts = _hosts(server, connection, username)
@@ -67,12 +70,12 @@ def find_for_removal(
 
 
 def _hosts(server: Server, connection: MySQLConnection, username: str) -> list[str]:
-    return [host for _, host, _ in server.dialect.accounts(connection, server.target, username)]
+    return [host for _, host, _ in server.dialect.accounts(connection, server.target, [username])]
 
 
 def find_managed(server: Server, connection: MySQLConnection, username: str) -> FoundAccount | None:
     """The user, or None where it does not exist. Raises ForeignUser where it lacks this ledger's mark: such a user never gets more access."""
-    accounts = find_accounts(server, connection, username)
+    accounts = find_accounts(server, connection, [username])
     if not accounts:
         return None
     if not username_pattern(server.target.prefix).fullmatch(username):
@@ -141,8 +144,7 @@ def _refuse_unfit_server(server: Server, connection: MySQLConnection) -> None:
 
 def _create_account(server: Server, connection: MySQLConnection, spec: UserSpec, limits: str) -> None:
     dialect = server.dialect
-    mode = server.target.connect.tls or server.target.tls.mode
-    tls = "REQUIRE SSL" if mode in STRICT_TLS else "REQUIRE NONE"
+    tls = "REQUIRE SSL" if requires_tls(server) else "REQUIRE NONE"
     identified = dialect.password_clause(connection, spec.password)
     statement = (
         f"CREATE USER {account(spec.username)} {identified} {tls} WITH {limits} PASSWORD EXPIRE NEVER ACCOUNT LOCK"
@@ -153,6 +155,11 @@ def _create_account(server: Server, connection: MySQLConnection, spec: UserSpec,
         if code(error) != NO_SUCH_USER:
             raise
         raise ServerDown("another connection creates the same user at this moment") from None
+
+
+def requires_tls(server: Server) -> bool:
+    """Whether new users have to log in with TLS."""
+    return (server.target.connect.tls or server.target.tls.mode) in STRICT_TLS
 
 
 def _drop_existing(server: Server, connection: MySQLConnection, username: str) -> None:
@@ -193,8 +200,10 @@ def set_expiry(server: Server, username: str, remaining: float) -> None:
 
 def refuse_read_only(server: Server, connection: MySQLConnection) -> None:
     """Raises ServerDown. A bot with the right to write on a replica would create an account there that the primary does not know."""
-    for variable in server.dialect.read_only:
-        if connection.value(f"SELECT @@{variable}"):
+    variables = server.dialect.read_only
+    (values,) = connection.run("SELECT " + ", ".join(f"@@{variable}" for variable in variables))
+    for variable, value in zip(variables, values, strict=True):
+        if value:
             raise ServerDown(f"the server is read-only ({variable}): a replica, or one that is becoming one")
 
 

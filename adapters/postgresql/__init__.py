@@ -6,7 +6,7 @@ new grants; users that exist there are still listed and ended.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
@@ -25,7 +25,7 @@ from adapters.base import (
     UserSpec,
 )
 from adapters.level_state import LevelState
-from adapters.postgresql import held, left_behind, revoke, standbys, users
+from adapters.postgresql import block, compare, held, left_behind, revoke, standbys, users
 from adapters.postgresql.check import rights
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.level import level_state, managed_roles
@@ -75,6 +75,22 @@ class PostgreSQL:
         """See ``revoke.drop``. The level is compared with ``before`` when the user is gone."""
         removal = revoke.drop(self.server, username, level)
         return replace(removal, notes=(*removal.notes, *level_state.changes_of_level(self.server, level, before)))
+
+    def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+        """See ``block.block``. Sessions on standbys are left to ``drop_user``."""
+        return block.block(self.server, usernames)
+
+    def end_by_hand(self, username: str) -> tuple[str, ...]:
+        """See ``block.statements_by_hand``."""
+        return block.statements_by_hand(username)
+
+    def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+        """See ``compare.differences``."""
+        return compare.differences(self.server, levels)
+
+    def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+        """See ``managed_roles.refresh``: new tables of ``schema.*`` reach live users."""
+        return managed_roles.refresh(self.server, levels)
 
     def drop_leftovers(self) -> list[str]:
         """Drops left roles of this ledger that own nothing any more, and managed roles without a user."""

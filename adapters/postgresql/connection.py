@@ -10,7 +10,7 @@ import math
 import os
 import re
 import socket
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from adapters.postgresql.errors import (
     refused_role,
     translated_errors,
 )
-from adapters.postgresql.pins import is_equal, pins, startup_options
+from adapters.postgresql.pins import READ_BACK, READ_BACK_AND_ACT, SET_PINS, is_equal, pins, startup_options
 from adapters.postgresql.statements import exists, major_version, quoted, value
 
 RV = TypeVar("RV")
@@ -52,16 +52,6 @@ NO_POOLER = "let the admin URL name the server itself, not the pooler in front o
 
 MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) request=([0-9]+)")
 
-SET_PINS = (
-    "SELECT pg_catalog.set_config(p.name, p.setting, true) FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]),"
-    " pg_catalog.unnest(%s::pg_catalog.text[])) AS p(name, setting)"
-)
-READ_BACK = (
-    "SELECT pg_catalog.pg_backend_pid(), (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
-    " ARRAY(SELECT pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(%s::pg_catalog.text[]) n)"
-)
-"""Both statements mean the same with every search_path, because no pin holds yet when they run."""
-
 _versions: dict[tuple[str, str], int] = {}
 """The major versions of the servers that this process has seen, by host and port."""
 
@@ -81,13 +71,21 @@ class PostgreSQLConnection(psycopg.Connection[TupleRow]):
 
     def wait(self, gen: PQGen[RV], *rest: Any, **named: Any) -> RV:
         """Wait like the driver. After ``answer_limit`` seconds the connection is closed, and the driver reports it as lost."""
-        timer = threading.Timer(self.answer_limit, self._disconnect)
-        timer.daemon = True
-        timer.start()
+        return super().wait(self._limited(gen), *rest, **named)
+
+    def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
+        """The steps of the driver's own generator. The driver resumes it at least ten times a second, also where nothing arrived."""
+        latest = time.monotonic() + self.answer_limit
         try:
-            return super().wait(gen, *rest, **named)
-        finally:
-            timer.cancel()
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if time.monotonic() > latest:
+                    self._disconnect()
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            found: RV = done.value
+            return found
 
     def _disconnect(self) -> None:
         with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.fileno())) as opened:
@@ -180,7 +178,6 @@ class PostgreSQLServer:
             connection = self._connected(database, limit)
             try:
                 self._verify(connection)
-                self._set_admin_role(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -224,11 +221,20 @@ class PostgreSQLServer:
         return connection
 
     def _verify(self, connection: PostgreSQLConnection) -> None:
-        """Read back the process, the server's identity and the pins. Raises WrongServer, and Rejected where a pin does not hold."""
-        names = list(connection.pinned)
-        row = connection.execute(READ_BACK, (names,)).fetchone()
+        """Act as the admin role, and read back the process, the server's identity and the pins.
+
+        Raises WrongServer, and Rejected where a pin does not hold or where the login may not act as the admin role.
+        """
+        connection.acting_role = self.target.admin_role or connection.info.user
+        names, role_error = list(connection.pinned), None
+        parameters = names, connection.info.backend_pid, connection.acting_role
+        try:
+            row = connection.execute(READ_BACK_AND_ACT, parameters).fetchone()
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
+            role_error = error
+            row = connection.execute(READ_BACK, (names,)).fetchone()
         assert row is not None, "a SELECT without FROM has one row"
-        pid, identifier, settings = row
+        pid, identifier, settings = row[:3]
         expected = self.target.identity
         if expected is not None and str(identifier) != expected:
             raise WrongServer(expected=expected, found=str(identifier))
@@ -239,15 +245,7 @@ class PostgreSQLServer:
                 f"the server does not keep the bot's setting of {wrong[0]}",
                 remedy=f"ALTER ROLE {quoted(self.login)} RESET {wrong[0]}; and see options in the admin URL",
             )
-
-    def _set_admin_role(self, connection: PostgreSQLConnection) -> None:
-        """Act as the admin role, or as the login itself: a setting of the database may have set another role."""
-        connection.acting_role = self.target.admin_role or connection.info.user
-        if connection.is_pooled:
-            return  # each transaction sets it
-        try:
-            connection.act_again()
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
+        if role_error is not None:
             role = connection.acting_role
             raise refused_role(quoted(role), quoted(self.login), is_there=exists(connection, role)) from None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import LiteralString
 
@@ -193,8 +193,8 @@ _held: dict[str, HeldConnection] = {}
 _guard = threading.Lock()
 
 
-def _key(server: PostgreSQLServer) -> str:
-    """By login and address, as a digest, because the password is a part: two targets with the same admin URL share one held connection."""
+def server_key(server: PostgreSQLServer) -> str:
+    """A key for what this process shares for one server: by login and address, as a digest, because the password is a part: two targets with the same admin URL share one held connection."""
     parts = [f"{name}={server.conninfo[name]}" for name in sorted(server.conninfo)]
     return hashlib.sha256("\n".join([*parts, str(server.target.admin_role)]).encode()).hexdigest()
 
@@ -202,13 +202,13 @@ def _key(server: PostgreSQLServer) -> str:
 def ensure(server: PostgreSQLServer) -> None:
     """Hold a connection to this server from now on."""
     with _guard:
-        held = _held.setdefault(_key(server), HeldConnection(server))
+        held = _held.setdefault(server_key(server), HeldConnection(server))
     held.ensure()
 
 
 def is_held(server: PostgreSQLServer) -> bool:
     """Whether a connection with its locks is held now."""
-    held = _held.get(_key(server))
+    held = _held.get(server_key(server))
     return held is not None and held.has_locks
 
 
@@ -222,8 +222,8 @@ def close_all() -> None:
 
 
 @contextmanager
-def session_for_end(server: PostgreSQLServer, username: str) -> Iterator[PostgreSQLConnection]:
-    """A connection for the end of this user. Where no new one gets in, the held one first ends the user's sessions.
+def session_for_end(server: PostgreSQLServer, usernames: Sequence[str]) -> Iterator[PostgreSQLConnection]:
+    """A connection for the end of these users. Where no new one gets in, the held one first ends their sessions.
 
     The held one serves for the whole end where there is still no other then. Raises the error of the new connection where none is held.
     """
@@ -233,13 +233,15 @@ def session_for_end(server: PostgreSQLServer, username: str) -> Iterator[Postgre
         except WrongServer:
             raise
         except AdapterError as error:
-            connection = _free_a_way(server, username, stack, error)
+            connection = _free_a_way(server, usernames, stack, error)
         yield connection
 
 
-def _free_a_way(server: PostgreSQLServer, username: str, stack: ExitStack, error: AdapterError) -> PostgreSQLConnection:
+def _free_a_way(
+    server: PostgreSQLServer, usernames: Sequence[str], stack: ExitStack, error: AdapterError
+) -> PostgreSQLConnection:
     """A new connection after the held one ended sessions, or the held one itself. Raises ``error`` where none is held."""
-    held = _held.get(_key(server))
+    held = _held.get(server_key(server))
     if held is None:
         raise error
     with ExitStack() as borrowing:
@@ -248,7 +250,7 @@ def _free_a_way(server: PostgreSQLServer, username: str, stack: ExitStack, error
             raise error
         borrowing.enter_context(translated_errors(server.hidden, login=server.login, database=borrowed.info.dbname))
         try:
-            _end_what_is_in_the_way(borrowed, username, server.target.prefix)
+            _end_what_is_in_the_way(borrowed, usernames, server.target.prefix)
         except psycopg.Error:  # the held connection was lost, too
             raise error from None
         for _ in range(REOPEN_TRIES):
@@ -260,15 +262,17 @@ def _free_a_way(server: PostgreSQLServer, username: str, stack: ExitStack, error
     return borrowed
 
 
-def _end_what_is_in_the_way(connection: PostgreSQLConnection, username: str, prefix: str) -> None:
-    """End the user's sessions, those that queue for a lock on a shared catalog, and those of temporary users that fill the table of locks.
+def _end_what_is_in_the_way(connection: PostgreSQLConnection, usernames: Sequence[str], prefix: str) -> None:
+    """End the sessions of these users, those that queue for a lock on a shared catalog, and those of temporary users that fill the table of locks.
 
     Sessions of a superuser cannot be ended and are left.
     """
     connection.execute(FORGET_ACTIVITY)
-    own = "SELECT a.pid FROM pg_stat_get_activity(NULL) a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = %s"
+    own = (
+        "SELECT a.pid FROM pg_stat_get_activity(NULL) a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = ANY(%s)"
+    )
     pids = [
-        *column(connection, own, (username,)),
+        *column(connection, own, (list(usernames),)),
         *column(connection, QUEUING_FOR_CATALOGS),
         *column(connection, FILLING_LOCKS, (prefix, LOCKS_AT_MOST)),
     ]

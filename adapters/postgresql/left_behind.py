@@ -18,13 +18,14 @@ from itertools import count
 from typing import LiteralString
 
 import psycopg
+from psycopg import sql
 
 from adapters.base import AdapterError
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.left_privileges import LOCK_SECONDS, NAME_LENGTH, VISIT_SECONDS, revoke_privileges
 from adapters.postgresql.pins import LOCK_TIMEOUT_SECONDS
 from adapters.postgresql.roles import LEFT_PREFIX, become_member, leave_role, revoke_memberships
-from adapters.postgresql.statements import bounded, column, exists, quoted, run
+from adapters.postgresql.statements import bounded, column, exists, quoted, run, run_in_one_trip
 
 LEFT_MARK = re.compile(r"dbaccess left ledger=([a-z0-9]+) request=([0-9]+) ended=(\S+)")
 NAMED_AT_MOST = 50
@@ -108,6 +109,14 @@ def drop_or_rename(
     left.owner = _rename(connection, server.target.ledger, server.target.prefix, role, oid, request_id=request_id)
     leave_role(connection, left.owner)
     return left
+
+
+def drop_bare(connection: PostgreSQLConnection, role: str) -> bool:
+    """Drop a role that owns nothing and has no privilege. Returns False where the server refuses or a lock is not free."""
+    with suppress(psycopg.Error):
+        run_in_one_trip(connection, sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)), wait=LOCK_SECONDS)
+        return True
+    return False
 
 
 def _find_lasting_objects(server: PostgreSQLServer, connection: PostgreSQLConnection, oid: int) -> LeftBehind:

@@ -41,6 +41,21 @@ SINCE = {
 }
 """The first major version of each setting that older servers do not know."""
 
+SET_PINS = (
+    "SELECT pg_catalog.set_config(p.name, p.setting, true) FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]),"
+    " pg_catalog.unnest(%s::pg_catalog.text[])) AS p(name, setting)"
+)
+READ_BACK = (
+    "SELECT pg_catalog.pg_backend_pid(), (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
+    " ARRAY(SELECT pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(%s::pg_catalog.text[]) n)"
+)
+"""Both statements mean the same with every search_path, because no pin holds yet when they run."""
+READ_BACK_AND_ACT = (
+    READ_BACK
+    + ", CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s::pg_catalog.int4 THEN pg_catalog.set_config('role', %s, false) END"
+)
+"""``READ_BACK``, and the admin role is set, unless a pooler is in between. One round trip instead of two."""
+
 
 def pins(version: int, *, limit: float) -> dict[str, str]:
     """The settings for a server of this major version. ``limit`` is the time limit of one statement in seconds."""

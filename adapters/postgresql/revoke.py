@@ -14,33 +14,36 @@ from dataclasses import dataclass, field
 from datetime import UTC
 
 import psycopg
+from psycopg import sql
 
-from adapters.base import AdapterError, Blocked, Level, Rejected, Removal, ServerDown
-from adapters.postgresql import standbys
+from adapters.base import AdapterError, Blocked, Level, Rejected, Removal, ServerDown, Target
+from adapters.postgresql import standbys, survey
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.held import session_for_end
-from adapters.postgresql.left_behind import LeftBehind, drop_or_rename, left_by
-from adapters.postgresql.level.grants import roles_of
+from adapters.postgresql.left_behind import LeftBehind, drop_bare, drop_or_rename, left_by
+from adapters.postgresql.level.grants import managed_role, roles_of
 from adapters.postgresql.level.managed_roles import drop_unused_of_level
 from adapters.postgresql.locks import any_holder, run_unblocked
 from adapters.postgresql.prepared import note_left_transactions, roll_back
-from adapters.postgresql.roles import become_member, members_of_members, memberships, revoke_memberships
+from adapters.postgresql.roles import BLOCK_LOGIN, become_member, note_remaining_memberships, revoke_memberships
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     SESSIONS_WITHIN,
     SessionKey,
+    end_members,
     end_waiting_logins,
     orphans_note,
     terminate,
-    terminate_role,
     unresponsive,
 )
-from adapters.postgresql.statements import bounded, exists, quoted, quoted_acting_role, run, value
+from adapters.postgresql.statements import quoted, quoted_acting_role, run, run_in_one_trip
 from adapters.postgresql.triggers import disarm_triggers
-from adapters.postgresql.users import find, request_of
+from adapters.postgresql.users import FoundRole
 
 NAMED_AT_MOST = 5
+AT_ONCE_SECONDS = 0.1
+"""Seconds that the first try to block the login waits for a lock. Only the further ones look for the holder."""
 
 
 @dataclass
@@ -69,11 +72,12 @@ class RevocationReport:
 
 @dataclass(frozen=True, kw_only=True)
 class UserToEnd:
-    """The user. ``roles`` are those that it had, and those of its level."""
+    """The user. ``roles`` are those that it had, and those of its level. ``request_id`` is from its mark, or from its name where that is lost."""
 
     username: str
     oid: int
     roles: Sequence[str]
+    request_id: int
 
 
 def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
@@ -82,34 +86,43 @@ def drop(server: PostgreSQLServer, username: str, level: Level) -> Removal:
     Raises ForeignUser, ServerDown (try again), Blocked (names the holder of the lock) and Rejected (names a remedy).
     """
     report = RevocationReport()
-    with session_for_end(server, username) as connection:
-        _refuse_standby(connection, username)
+    with session_for_end(server, [username]) as connection:
+        before = survey.before(connection, server.target, username)
+        _refuse_standby(connection, before)
         if server.target.replicas:
             standbys.commit_synchronously(connection)
-        found = find(connection, server.target, username, for_removal=True)
-        if found is None:
+        if before.found is None:
             _end_remains(server, connection, username, report)
         else:
-            roles = sorted({*roles_of(server.target, level), *memberships(connection, username)})
+            user = _user_to_end(server.target, username, level, before)
             try:
-                _end_user(server, connection, UserToEnd(username=username, oid=found.oid, roles=roles), report)
+                _end_user(server, connection, user, before, report)
             except psycopg.errors.UndefinedObject:
                 raise ServerDown(f"somebody else is ending {username} at this moment", is_ambiguous=True) from None
+            if managed_role(server.target, level) is not None:
+                end_sessions(connection, user.oid, report)  # a later step may fail, and the next run has no oid
         report.notes += drop_unused_of_level(server, connection, level)
-        _note_standbys(server, connection, report)
-        if found is not None:
-            end_sessions(connection, found.oid, report)
-        return _removal(connection, username, report, was_absent=found is None)
+        return _removal(server, connection, username, before.found, report)
 
 
-def _refuse_standby(connection: PostgreSQLConnection, username: str) -> None:
+def _refuse_standby(connection: PostgreSQLConnection, before: survey.UserBefore) -> None:
     """Raises ServerDown on a standby: users are ended on the primary. The user's sessions on this standby are ended before."""
-    if not value(connection, "SELECT pg_is_in_recovery()"):
+    if not before.is_standby:
         return
-    oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (username,))
-    if oid is not None:
-        terminate(connection, oid)
+    if before.found is not None:
+        terminate(connection, before.found.oid)
     raise ServerDown("this server is a standby now; users are ended on the primary")
+
+
+def _user_to_end(target: Target, username: str, level: Level, before: survey.UserBefore) -> UserToEnd:
+    assert before.found is not None
+    had = {role for role, member, _ in before.edges if member == username}
+    return UserToEnd(
+        username=username,
+        oid=before.found.oid,
+        roles=sorted({*roles_of(target, level), *had}),
+        request_id=before.request_id or int(username.removeprefix(target.prefix).split("_")[0]),
+    )
 
 
 def _end_remains(
@@ -126,45 +139,72 @@ def _end_remains(
 
 
 def _end_user(
-    server: PostgreSQLServer, connection: PostgreSQLConnection, user: UserToEnd, report: RevocationReport
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    user: UserToEnd,
+    before: survey.UserBefore,
+    report: RevocationReport,
 ) -> None:
     """End the user. The blocked role keeps its name until every standby has answered: the next run finds the sessions there by it."""
-    _release_locks(server, connection, user, report)
+    _release_locks(server, connection, user, before, report)
     _block(server, connection, user, report)
-    become_member(connection, user.username)
+    if not before.is_member:
+        become_member(connection, user.username)
     with _standbys_too(server, connection, user.username, user.oid, report):
-        end_sessions(connection, user.oid, report)
-        if waiting := end_waiting_logins(connection):
-            report.notes.append(
-                f"{waiting} logins that waited for a lock were ended. The server does not say whose they were."
-            )
-            end_sessions(connection, user.oid, report)
-        report.notes += roll_back(server, connection, user.username, user.oid, user.roles)
+        _end_all_sessions(connection, user.oid, report)
+        is_bare = survey.is_bare(connection, user.oid)
+        if not is_bare:
+            report.notes += roll_back(server, connection, user.username, user.oid, user.roles)
+    if not (is_bare and drop_bare(connection, user.username)):
+        _end_with_remains(server, connection, user, report)
+
+
+def _end_with_remains(
+    server: PostgreSQLServer, connection: PostgreSQLConnection, user: UserToEnd, report: RevocationReport
+) -> None:
+    """Drop or rename a role that has something: an object, a privilege, a membership, or perhaps a prepared transaction."""
     report.notes += note_left_transactions(connection, user.roles)
     revoke_memberships(connection, user.username)
     report.notes += disarm_triggers(server, connection, user.oid)
-    request_id = request_of(connection, server.target, user.username)
-    report.left_behind = drop_or_rename(server, connection, user.username, user.oid, request_id=request_id)
-    report.notes += _remaining_memberships(connection, report.left_behind.owner)
-    end_sessions(connection, user.oid, report)
+    report.left_behind = drop_or_rename(server, connection, user.username, user.oid, request_id=user.request_id)
+    report.notes += note_remaining_memberships(connection, report.left_behind.owner)
+
+
+def _end_all_sessions(connection: PostgreSQLConnection, oid: int, report: RevocationReport) -> None:
+    """End the sessions of the role, also those whose login still waits for a lock."""
+    end_sessions(connection, oid, report)
+    if waiting := end_waiting_logins(connection):
+        report.notes.append(
+            f"{waiting} logins that waited for a lock were ended. The server does not say whose they were."
+        )
+        end_sessions(connection, oid, report)
 
 
 def _release_locks(
-    server: PostgreSQLServer, connection: PostgreSQLConnection, user: UserToEnd, report: RevocationReport
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    user: UserToEnd,
+    before: survey.UserBefore,
+    report: RevocationReport,
 ) -> None:
     """Before the login is blocked: end what may hold a lock on the user's role, and revoke the user's rights.
 
-    Each step is tried on its own. A step that fails here runs again after the login is blocked, and there its error counts.
+    Each step is tried on its own, where ``before`` shows that there is something. A step that fails here, and what appears meanwhile, comes
+    again after the login is blocked, and there an error counts.
     """
-    steps: tuple[Callable[[], object], ...] = (
-        lambda: report.sessions.update(terminate(connection, user.oid)),
-        lambda: become_member(connection, user.username),
-        lambda: report.sessions.update(terminate(connection, user.oid)),
-        lambda: report.notes.extend(_end_members(connection, user)),
-        lambda: report.notes.extend(roll_back(server, connection, user.username, user.oid, user.roles)),
-        lambda: revoke_memberships(connection, user.username),
+    has_members = any(role == user.username for role, _, _ in before.edges)
+    steps: tuple[tuple[bool, Callable[[], object]], ...] = (
+        (before.has_sessions, lambda: report.sessions.update(terminate(connection, user.oid))),
+        (not before.is_member, lambda: become_member(connection, user.username)),
+        (not before.is_member, lambda: report.sessions.update(terminate(connection, user.oid))),
+        (has_members, lambda: report.notes.extend(end_members(connection, user.username, user.oid))),
+        (
+            before.has_prepared,
+            lambda: report.notes.extend(roll_back(server, connection, user.username, user.oid, user.roles)),
+        ),
+        (bool(before.edges), lambda: revoke_memberships(connection, user.username, before.edges)),
     )
-    for step in steps:
+    for step in [step for is_needed, step in steps if is_needed]:
         try:
             step()
         except (psycopg.Error, AdapterError):
@@ -172,43 +212,13 @@ def _release_locks(
                 raise
 
 
-def _end_members(connection: PostgreSQLConnection, user: UserToEnd) -> list[str]:
-    """Revoke the user's role from its members and end their sessions: after SET ROLE a session keeps the rights of that role.
-
-    Returns a note for the receipt: nobody should be a member of a temporary user.
-    """
-    found = members_of_members(connection, user.oid)
-    if not found:
-        return []
-    revoke_memberships(connection, user.username)
-    ended, refused = 0, list[str]()
-    for member in found:
-        try:
-            ended += len(terminate_role(connection, member))
-        except Rejected:
-            refused.append(member)
-    notes = [f"{bounded(found)} could act as this user: {ended} of their sessions were ended."]
-    for member in refused[:NAMED_AT_MOST]:
-        name = member.replace("'", "''")
-        statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}';"
-        notes.append(f"Sessions of {member} may still act as this user. To end them, as a superuser: {statement}")
-    return notes
-
-
-def _remaining_memberships(connection: PostgreSQLConnection, left: str | None) -> list[str]:
-    """A note on the memberships of the left role that the bot could not revoke. A dropped role has none."""
-    refused = revoke_memberships(connection, left) if left is not None else []
-    if not refused:
-        return []
-    return [
-        f"Memberships of {left} that could not be revoked yet, for lack of a right or because of a lock: {bounded(refused)}"
-    ]
-
-
 def _block(
     server: PostgreSQLServer, connection: PostgreSQLConnection, user: UserToEnd, report: RevocationReport
 ) -> None:
     """Block the login, and end the holders of a lock on the role. Where that fails, the sessions on the standbys are ended anyway."""
+    with suppress(psycopg.Error):
+        run_in_one_trip(connection, sql.SQL(BLOCK_LOGIN).format(sql.Identifier(user.username)), wait=AT_ONCE_SECONDS)
+        return
     try:
         report.notes += run_unblocked(
             server, connection, lambda: block_login(connection, user.username, user.oid, report), may_end=any_holder
@@ -238,7 +248,7 @@ def block_login(connection: PostgreSQLConnection, username: str, oid: int, repor
     """Block the login. It commits before the sessions are counted, so that no new one appears. Present sessions may hold the lock."""
     report.sessions |= terminate(connection, oid)
     try:
-        run(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'", username)
+        run(connection, BLOCK_LOGIN, username)
     except psycopg.errors.InsufficientPrivilege as error:
         message = error.diag.message_primary
         remedy = f"GRANT {quoted(username)} TO {quoted_acting_role(connection)} WITH ADMIN OPTION;"
@@ -259,22 +269,30 @@ def end_sessions(connection: PostgreSQLConnection, oid: int, report: RevocationR
 # The receipt.
 
 
-def _removal(connection: PostgreSQLConnection, username: str, report: RevocationReport, *, was_absent: bool) -> Removal:
-    if exists(connection, username):
+def _removal(
+    server: PostgreSQLServer,
+    connection: PostgreSQLConnection,
+    username: str,
+    found: FoundRole | None,
+    report: RevocationReport,
+) -> Removal:
+    """The receipt, from a last look at the server. A session that appeared meanwhile is ended, and one more look follows."""
+    oid = found.oid if found is not None else None
+    last = survey.at_the_end(connection, username, oid)
+    if oid is not None and last.has_sessions:
+        end_sessions(connection, oid, report)
+        last = survey.at_the_end(connection, username, oid)
+    if last.exists:
         raise ServerDown(f"the user {username} still exists after it was dropped")
+    if unnamed := standbys.unnamed_standbys(server, last.attached_standbys):
+        report.notes.append(f"{unnamed} in databases.yml: sessions on the others were not examined.")
     left = report.left_behind
     return Removal(
-        was_absent=was_absent,
+        was_absent=found is None,
         sessions_ended=report.sessions_ended,
         left_behind=tuple(left.names),
         left_with=left.owner if left.count else None,
         left_count=left.count,
-        read_back_at=value(connection, "SELECT clock_timestamp()").astimezone(UTC),
+        read_back_at=last.at.astimezone(UTC),
         notes=(*report.standby_notes(), *dict.fromkeys(report.notes), *left.all_notes()),
     )
-
-
-def _note_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection, report: RevocationReport) -> None:
-    """Add a note where a standby is not named: the primary does not see the sessions there, and they survive the drop."""
-    if unnamed := standbys.unnamed_standbys(server, connection):
-        report.notes.append(f"{unnamed} in databases.yml: sessions on the others were not examined.")

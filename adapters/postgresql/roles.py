@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import LiteralString
+from typing import LiteralString, TypeAlias
 
 import psycopg
 
 from adapters.base import Rejected
 from adapters.postgresql.connection import PostgreSQLConnection
 from adapters.postgresql.statements import (
+    bounded,
     column,
-    exists,
     major_version,
     quoted,
     quoted_acting_role,
     run,
-    run_raw,
+    run_in_one_trip,
     value,
 )
 
+Edge: TypeAlias = tuple[str, str, str | None]
+"""A membership: the role, its member, and who granted it. The grantor is None where it was dropped."""
 SETS_MEMBERSHIP_OPTIONS = 16
 """The first version where a membership has the options INHERIT and SET."""
 LEFT_PREFIX = "dbaccess_left_"
@@ -45,7 +48,7 @@ WITH RECURSIVE reached(oid, is_admin) AS (
 SELECT r.rolname, CASE WHEN r.rolsuper THEN 'SUPERUSER' WHEN r.rolcreaterole THEN 'CREATEROLE' WHEN r.rolreplication THEN 'REPLICATION' END,
   r.rolcanlogin, reached.is_admin FROM reached JOIN pg_roles r ON r.oid = reached.oid ORDER BY r.oid
 """
-
+BLOCK_LOGIN: LiteralString = "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '-infinity'"
 
 EDGES = """
 SELECT r.rolname, u.rolname, g.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
@@ -73,9 +76,7 @@ def become_member(connection: PostgreSQLConnection, role: str) -> None:
 
     Raises Rejected where the bot may not.
     """
-    if value(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-        return
-    if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:
+    if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS:  # a superuser has every role
         is_member = value(connection, "SELECT pg_has_role(%s, 'USAGE') AND pg_has_role(%s, 'SET')", (role, role))
         statement: LiteralString = "GRANT {} TO {} WITH INHERIT TRUE, SET TRUE"
     else:
@@ -120,24 +121,46 @@ def leave_role(connection: PostgreSQLConnection, role: str) -> None:
         run(connection, "REVOKE {} FROM {}", role, connection.acting_role)
 
 
-def revoke_memberships(connection: PostgreSQLConnection, username: str) -> list[str]:
+def revoke_memberships(
+    connection: PostgreSQLConnection, username: str, known: Sequence[Edge] | None = None
+) -> list[str]:
     """Revoke the user's roles, and the user's role from its members. Returns the statements that the bot was not allowed to run or that had to wait.
+
+    ``known`` are the memberships, where the caller has just read them.
 
     Live sessions lose these rights at once, also while the user's row in ``pg_authid`` is locked. Who may give one of these roles to others
     can hold a lock on it with an open GRANT.
     """
-    edges = connection.execute(EDGES, {"name": username}).fetchall()
+    edges = known if known is not None else connection.execute(EDGES, {"name": username}).fetchall()
+    if not edges:
+        return []
+    statements = [_revocation(connection, *edge) for edge in edges]
+    with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
+        run_in_one_trip(connection, *statements, wait=LOCK_SECONDS)
+        return []
     refused = list[str]()
-    for role, member, grantor in edges:
-        by = f" GRANTED BY {quoted(grantor)}" if major_version(connection) >= SETS_MEMBERSHIP_OPTIONS else ""
-        statement = f"REVOKE {quoted(role)} FROM {quoted(member)}{by} CASCADE"
+    for statement in statements:
         try:
-            with connection.transaction():
-                run(connection, "SET LOCAL lock_timeout = {wait}", wait=int(LOCK_SECONDS * 1000))
-                run_raw(connection, statement)
+            run_in_one_trip(connection, statement, wait=LOCK_SECONDS)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
             refused.append(f"{statement};")
     return refused
+
+
+def _revocation(connection: PostgreSQLConnection, role: str, member: str, grantor: str | None) -> str:
+    knows_grantors = major_version(connection) >= SETS_MEMBERSHIP_OPTIONS
+    by = f" GRANTED BY {quoted(grantor)}" if knows_grantors and grantor is not None else ""
+    return f"REVOKE {quoted(role)} FROM {quoted(member)}{by} CASCADE"
+
+
+def note_remaining_memberships(connection: PostgreSQLConnection, left: str | None) -> list[str]:
+    """A note on the memberships of the left role that the bot could not revoke. A dropped role has none."""
+    refused = revoke_memberships(connection, left) if left is not None else []
+    if not refused:
+        return []
+    return [
+        f"Memberships of {left} that could not be revoked yet, for lack of a right or because of a lock: {bounded(refused)}"
+    ]
 
 
 def may_grant(connection: PostgreSQLConnection, role: str) -> bool:
@@ -159,7 +182,11 @@ def may_grant(connection: PostgreSQLConnection, role: str) -> bool:
 
 def danger_of_role(connection: PostgreSQLConnection, role: str) -> str | None:
     """The reason why the role may never be given to a temporary user, or None. All roles that it can reach by SET ROLE count."""
-    for name, attribute, can_log_in, is_admin in connection.execute(REACHABLE_ROLES, (role,)).fetchall():
+    return _danger(role, connection.execute(REACHABLE_ROLES, (role,)).fetchall())
+
+
+def _danger(role: str, reachable: Sequence[tuple[str, str | None, bool, bool]]) -> str | None:
+    for name, attribute, can_log_in, is_admin in reachable:
         via = "" if name == role else f" (as a member of {name})"
         if attribute:
             return f"the role {role} has {attribute}{via}: a user with this role can outlive the grant"
@@ -176,11 +203,12 @@ def danger_of_role(connection: PostgreSQLConnection, role: str) -> str | None:
 
 def refuse_dangerous(connection: PostgreSQLConnection, role: str) -> None:
     """Raises Rejected for a role that does not exist or must not be given."""
-    if not exists(connection, role):
+    reachable = connection.execute(REACHABLE_ROLES, (role,)).fetchall()
+    if not reachable:
         raise Rejected(
             f"the role {role} does not exist",
             remedy=f"CREATE ROLE {quoted(role)} NOLOGIN; and grant it what the level promises",
         )
-    danger = danger_of_role(connection, role)
+    danger = _danger(role, reachable)
     if danger is not None:
         raise Rejected(danger, remedy="name a role without these in databases.yml")

@@ -15,7 +15,8 @@ from adapters.base import Blocked, Level, LoginRefused, Rejected, ServerDown
 from adapters.postgresql.connection import CONNECT_SECONDS, PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.errors import LOGIN_REFUSED
 from adapters.postgresql.level.grants import level_database
-from adapters.postgresql.statements import column, quoted_acting_role, value
+from adapters.postgresql.roles import members_of_members, revoke_memberships
+from adapters.postgresql.statements import bounded, column, quoted_acting_role, value
 from adapters.usernames import scrub
 
 SESSIONS_WITHIN = 8.0
@@ -23,6 +24,8 @@ SESSIONS_WITHIN = 8.0
 NAMED_AT_MOST = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2
 """Seconds between two attempts to end the sessions."""
+LATE_LOGIN_SECONDS = 0.05
+"""A login that succeeded just before it was blocked is listed with a delay. No session is left when two readings, this far apart in seconds, list none."""
 
 ORPHANS = (
     "SELECT pid FROM pg_stat_activity a WHERE usesysid IS NOT NULL"
@@ -102,6 +105,29 @@ def terminate_role(connection: PostgreSQLConnection, role: str) -> set[SessionKe
     return terminate(connection, oid) if oid is not None else set()
 
 
+def end_members(connection: PostgreSQLConnection, username: str, oid: int) -> list[str]:
+    """Revoke the user's role from its members and end their sessions: after SET ROLE a session keeps the rights of that role.
+
+    Returns a note for the receipt: nobody should be a member of a temporary user.
+    """
+    found = members_of_members(connection, oid)
+    if not found:
+        return []
+    revoke_memberships(connection, username)
+    ended, refused = 0, list[str]()
+    for member in found:
+        try:
+            ended += len(terminate_role(connection, member))
+        except Rejected:
+            refused.append(member)
+    notes = [f"{bounded(found)} could act as this user: {ended} of their sessions were ended."]
+    for member in refused[:NAMED_AT_MOST]:
+        name = member.replace("'", "''")
+        statement = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}';"
+        notes.append(f"Sessions of {member} may still act as this user. To end them, as a superuser: {statement}")
+    return notes
+
+
 def end_waiting_logins(connection: PostgreSQLConnection) -> int:
     """End the logins that wait for a lock, and return their number. The server does not say yet whose logins they are.
 
@@ -110,7 +136,7 @@ def end_waiting_logins(connection: PostgreSQLConnection) -> int:
     """
     terminated = [pid for pid in column(connection, WAITING_LOGINS) if _terminate_one(connection, pid)]
     deadline = time.monotonic() + SESSIONS_WITHIN
-    while left := set(terminated) & set(column(connection, WAITING_LOGINS)):
+    while terminated and (left := set(terminated) & set(column(connection, WAITING_LOGINS))):
         if time.monotonic() > deadline:
             raise unresponsive(left)
         time.sleep(FIRST_PAUSE)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 from adapters.base import AdapterError, Finding, ForeignUser, Rejected, Secrets, ServerDown, Target, WrongServer
 from adapters.postgresql.connection import (
@@ -26,6 +26,7 @@ from adapters.postgresql.errors import fatal, fatal_error, ok, warning
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS
 from adapters.postgresql.sessions import (
     FIRST_PAUSE,
+    LATE_LOGIN_SECONDS,
     LONGEST_PAUSE,
     SESSIONS_WITHIN,
     SessionKey,
@@ -38,13 +39,11 @@ from adapters.postgresql.users import find
 
 T = TypeVar("T")
 
-ATTACHED = (
-    "SELECT count(*) FROM pg_stat_replication s WHERE NOT EXISTS"
-    " (SELECT 1 FROM pg_replication_slots l WHERE l.active_pid = s.pid AND l.slot_type = 'logical')"
+ATTACHED: LiteralString = (
+    "SELECT count(*) FROM pg_stat_get_wal_senders() s WHERE NOT EXISTS"
+    " (SELECT 1 FROM pg_get_replication_slots() l WHERE l.active_pid = s.pid AND l.slot_type = 'logical')"
 )
 """The number of attached standbys. A logical subscriber is no standby: it has none of this server's users."""
-LATE_LOGIN_SECONDS = 0.05
-"""A login that succeeded just before it was blocked is listed with a delay. No session is left when two readings, this far apart in seconds, list none."""
 
 
 class Standby(PostgreSQLServer):
@@ -77,12 +76,12 @@ def _named(reference: str) -> Iterator[None]:
         raise Rejected(f"{where}: {error.what}", remedy=error.remedy) from None
 
 
-def unnamed_standbys(server: PostgreSQLServer, connection: PostgreSQLConnection) -> str | None:
-    """A sentence where more standbys are attached to the primary than ``replicas`` names, or None.
+def unnamed_standbys(server: PostgreSQLServer, attached: int) -> str | None:
+    """A sentence where more standbys are attached to the primary than ``replicas`` names, or None. ``attached`` is from ``ATTACHED``.
 
     A standby of another standby is not counted. A receiver of the log without sessions (``pg_receivewal``) looks like a standby.
     """
-    attached, named = value(connection, ATTACHED), len(server.target.replicas)
+    named = len(server.target.replicas)
     if attached <= named:
         return None
     return f"{attached} standby servers are attached and {f'{named} of them' if named else 'none'} is named"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 
+import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
@@ -39,6 +40,30 @@ def run(connection: PostgreSQLConnection, template: LiteralString, *names: str, 
 def run_raw(connection: PostgreSQLConnection, statement: str) -> None:
     """Run a statement whose names came from the server, quoted and qualified."""
     connection.execute(statement.encode(connection.info.encoding))
+
+
+def run_in_one_trip(connection: PostgreSQLConnection, *statements: sql.Composed | str, wait: float) -> None:
+    """Run the statements in a transaction of their own, in one round trip. They wait for a lock for ``wait`` seconds.
+
+    Raises what the driver raises; the transaction is rolled back then.
+    """
+    limit = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(int(wait * 1000))).as_bytes(connection)
+    parts = [limit, *(_as_bytes(connection, statement) for statement in statements)]
+    if connection.is_pooled or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        with connection.transaction():
+            for part in parts:
+                connection.execute(part)
+        return
+    try:
+        connection.execute(b"; ".join([b"BEGIN", *parts, b"COMMIT"]))
+    except psycopg.Error:
+        if not connection.broken:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _as_bytes(connection: PostgreSQLConnection, statement: sql.Composed | str) -> bytes:
+    return statement.encode(connection.info.encoding) if isinstance(statement, str) else statement.as_bytes(connection)
 
 
 def quoted(name: str) -> str:

@@ -7,6 +7,7 @@ gets no new user, password or expiry.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import LiteralString
@@ -31,10 +32,10 @@ from adapters.postgresql.connection import (
     require_fit_for_grants,
 )
 from adapters.postgresql.level.grants import managed_role, roles_of
-from adapters.postgresql.level.managed_roles import ensure_exists, lock, make_equal, with_retries
+from adapters.postgresql.level.managed_roles import ensure_exists, is_equal, lock, make_equal, with_retries
 from adapters.postgresql.locks import only_sessions_of, run_unblocked
 from adapters.postgresql.roles import SETS_MEMBERSHIP_OPTIONS, become_member, memberships, refuse_dangerous
-from adapters.postgresql.statements import column, major_version, quoted, quoted_acting_role, run, value
+from adapters.postgresql.statements import major_version, quoted, quoted_acting_role, run, value
 from adapters.usernames import username_pattern
 
 CONNECTION_LIMIT = 5
@@ -42,10 +43,11 @@ EXPIRES_AT: LiteralString = (
     "CASE WHEN rolvaliduntil > '1970-01-01Z' AND rolvaliduntil < '9999-01-01Z' THEN rolvaliduntil END"
 )
 """A blocked role has VALID UNTIL -infinity, which is no datetime. An administrator may have set another such value by hand."""
-GRANTORS: LiteralString = (
-    "SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.grantor JOIN pg_roles r ON r.oid = m.roleid"
-    " JOIN pg_roles u ON u.oid = m.member WHERE r.rolname = %s AND u.rolname = %s AND ("
+GRANTED: LiteralString = (
+    "SELECT r.rolname, coalesce(g.rolname, '?'), m.admin_option, coalesce((to_jsonb(m) ->> 'set_option')::bool, false) FROM pg_auth_members m"
+    " LEFT JOIN pg_roles g ON g.oid = m.grantor JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s"
 )
+"""Each membership of a user with its grantor and its options. Before version 16 there is no option SET."""
 LIST_SETTINGS = frozenset({"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"})
 
 
@@ -75,6 +77,12 @@ def find(
     if row is None:
         return None
     oid, comment, has_admin_attributes = row
+    require_own(target, username, comment, for_removal=for_removal)
+    return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
+
+
+def require_own(target: Target, username: str, comment: str | None, *, for_removal: bool) -> None:
+    """Raises ForeignUser where the name or the comment of an existing user says that it is not of this ledger. See ``find``."""
     mark = MARK.fullmatch(comment or "")
     if not username_pattern(target.prefix).fullmatch(username):
         raise ForeignUser(username, "its name is not one that dbaccess makes")
@@ -82,16 +90,6 @@ def find(
         raise ForeignUser(username, "it has no mark")
     if mark is not None and mark[1] != target.ledger:
         raise ForeignUser(username, "its mark names another ledger")
-    return FoundRole(oid=oid, has_admin_attributes=has_admin_attributes)
-
-
-def request_of(connection: PostgreSQLConnection, target: Target, username: str) -> int:
-    """The number of the user's request, from its mark, or from its name where the mark is lost."""
-    comment = value(
-        connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (username,)
-    )
-    mark = MARK.fullmatch(comment or "")
-    return int(mark[2] if mark is not None else username.removeprefix(target.prefix).split("_")[0])
 
 
 def create(server: PostgreSQLServer, spec: UserSpec) -> None:
@@ -116,7 +114,8 @@ def _create_once(server: PostgreSQLServer, connection: PostgreSQLConnection, spe
     with connection.transaction():
         if role:
             lock(connection, role)
-            make_equal(server, spec.level, role)
+            if not is_equal(server, connection, spec.level, role):
+                make_equal(server, spec.level, role)
         _create_or_complete(connection, server.target, spec)
         if time.monotonic() > latest:
             raise ServerDown("the server was too slow to create the user")
@@ -128,23 +127,30 @@ def _create_or_complete(connection: PostgreSQLConnection, target: Target, spec: 
     found = find(connection, target, spec.username)
     if found is None:
         _create_role(connection, target, spec)
+        has = list[str]()
     elif found.has_admin_attributes:
         remedy = f"ALTER ROLE {quoted(spec.username)} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
         raise Rejected(f"somebody gave {spec.username} attributes that dbaccess never gives", remedy=remedy)
     else:
         run(connection, "ALTER ROLE {} RESET ALL", spec.username)
+        has = memberships(connection, spec.username)
     become_member(connection, spec.username)
-    _configure(connection, target, spec)
+    _configure(connection, target, spec, has)
 
 
 def _create_role(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
     attributes: LiteralString = "NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
     try:
-        run(connection, "CREATE ROLE {} " + attributes, spec.username)
+        run(
+            connection,
+            "CREATE ROLE {} " + attributes + "; COMMENT ON ROLE {} IS {mark}",
+            spec.username,
+            spec.username,
+            mark=mark_text(target, spec.request_id),
+        )
     except psycopg.errors.InsufficientPrivilege:
         remedy = f"ALTER ROLE {quoted_acting_role(connection)} CREATEROLE;"
         raise Rejected("the bot may not create users", remedy=remedy) from None
-    run(connection, "COMMENT ON ROLE {} IS {mark}", spec.username, mark=mark_text(target, spec.request_id))
 
 
 def mark_text(target: Target, request_id: int) -> str:
@@ -152,8 +158,10 @@ def mark_text(target: Target, request_id: int) -> str:
     return f"dbaccess ledger={target.ledger} request={request_id}"
 
 
-def _configure(connection: PostgreSQLConnection, target: Target, spec: UserSpec) -> None:
-    _set_memberships(connection, spec, wanted=roles_of(target, spec.level), managed=managed_role(target, spec.level))
+def _configure(connection: PostgreSQLConnection, target: Target, spec: UserSpec, has: Sequence[str]) -> None:
+    _set_memberships(
+        connection, spec, has, wanted=roles_of(target, spec.level), managed=managed_role(target, spec.level)
+    )
     for name, setting in spec.level.settings.items():
         _set_setting(connection, spec.username, name, setting)
     run(
@@ -167,15 +175,22 @@ def _configure(connection: PostgreSQLConnection, target: Target, spec: UserSpec)
 
 
 def _set_memberships(
-    connection: PostgreSQLConnection, spec: UserSpec, *, wanted: list[str], managed: str | None
+    connection: PostgreSQLConnection, spec: UserSpec, has: Sequence[str], *, wanted: list[str], managed: str | None
 ) -> None:
-    """Give these memberships and no others, and read them back: a GRANT that the bot may not give can be a mere warning."""
-    has = memberships(connection, spec.username)
+    """Give these memberships and no others, and read them back: a GRANT that the bot may not give can be a mere warning.
+
+    ``has`` are the roles that the user has now.
+    """
     for extra in sorted(set(has) - set(wanted)):
         run(connection, "REVOKE {} FROM {}", extra, spec.username)
+    settable = set(wanted) - {managed} if spec.level.set_role else set[str | None]()
     for role in sorted(wanted):
-        _grant_role(connection, spec.username, role, may_set=spec.level.set_role and role != managed)
-    found = set(memberships(connection, spec.username))
+        _grant_role(connection, spec.username, role, may_set=role in settable)
+    found = set[str]()
+    for role, grantor, is_admin, may_set in connection.execute(GRANTED, (spec.username,)).fetchall():
+        found.add(role)
+        if role in wanted and (is_admin or (may_set and role not in settable)):
+            raise _too_much(spec.username, role, grantor)
     if lacking := sorted(set(wanted) - found):
         raise _cannot_grant(connection, lacking[0])
     if foreign := sorted(found - set(wanted)):
@@ -184,7 +199,7 @@ def _set_memberships(
 
 
 def _grant_role(connection: PostgreSQLConnection, username: str, role: str, *, may_set: bool) -> None:
-    """Grant the role with these options, also where the user has it with others, and read the options back.
+    """Grant the role with these options, also where the user has it with others.
 
     Where the server knows the option SET, a user may act as a role only if its level says so. Nobody acts as a managed role.
     """
@@ -195,12 +210,13 @@ def _grant_role(connection: PostgreSQLConnection, username: str, role: str, *, m
         run(connection, "GRANT {} TO {}" + options, role, username)
     except psycopg.errors.InsufficientPrivilege:
         raise _cannot_grant(connection, role) from None
-    too_much: LiteralString = "m.admin_option" + (" OR m.set_option" if options and not may_set else "")
-    for grantor in column(connection, GRANTORS + too_much + ")", (role, username)):
-        remedy = f"REVOKE {quoted(role)} FROM {quoted(username)} GRANTED BY {quoted(grantor)};"
-        raise Rejected(
-            f"{grantor} gave {username} the role {role} with options that its level does not give", remedy=remedy
-        )
+
+
+def _too_much(username: str, role: str, grantor: str) -> Rejected:
+    remedy = f"REVOKE {quoted(role)} FROM {quoted(username)} GRANTED BY {quoted(grantor)};"
+    return Rejected(
+        f"{grantor} gave {username} the role {role} with options that its level does not give", remedy=remedy
+    )
 
 
 def _cannot_grant(connection: PostgreSQLConnection, role: str) -> Rejected:

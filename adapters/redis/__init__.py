@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -19,10 +18,8 @@ from typing import ClassVar
 from adapters.base import (
     Activity,
     AdapterError,
-    Blocked,
     Endpoint,
     Enforced,
-    ForeignUser,
     Health,
     Level,
     ManagedUser,
@@ -34,18 +31,21 @@ from adapters.base import (
     WrongServer,
 )
 from adapters.level_state import LevelState
+from adapters.redis.blocking import PATIENCE_SECONDS, block_on
+from adapters.redis.comparing import compare
 from adapters.redis.end import Ended, Ending, end_user
 from adapters.redis.findings import NodeReport, fatal, node_report, refuse_unsupported, several_servers
 from adapters.redis.levels import rules_of
 from adapters.redis.links import Sighting, sightings
 from adapters.redis.login import Login, database_of, to_endpoint
-from adapters.redis.nodes import Node
+from adapters.redis.nodes import Node, on_every_node
 from adapters.redis.session import Session
-from adapters.redis.state import node_facts
+from adapters.redis.state import changes, node_facts
 from adapters.redis.users import (
     OPEN_DEFAULT,
     UNSAVED_PREFIX,
     find_marks,
+    find_own,
     get_user,
     is_open,
     mark_rule,
@@ -162,40 +162,51 @@ class Redis:
     def drop_user(self, username: str, level: Level, before: LevelState | None = None) -> Removal:
         """Drops the user on all nodes at once, and on every node that answers. Errors of the others are raised at the end. The server's version does not matter."""
         refuse_other_names(self.target.prefix, username)
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            outcomes = list(pool.map(lambda number: self._drop_on(number, username), range(len(self.nodes))))
-        if errors := [outcome for outcome in outcomes if isinstance(outcome, AdapterError)]:
-            raise max(
-                errors, key=lambda e: (isinstance(e, ForeignUser), isinstance(e, Rejected), isinstance(e, Blocked))
-            )
-        ends = [outcome for outcome in outcomes if not isinstance(outcome, AdapterError)]
+        ends = on_every_node(self.nodes, lambda number: self._drop_on(number, username))
         return Removal(
             was_absent=not any(ended.was_there for ended, _ in ends),
             sessions_ended=sum(ended.sessions for ended, _ in ends),
             left_behind=(),
             left_with=None,
             read_back_at=min(at for _, at in ends),
-            notes=self._changes(level, before),
+            notes=changes(before, lambda: self.level_state(level)),
         )
 
-    def _drop_on(self, number: int, username: str) -> tuple[Ended, datetime] | AdapterError:
-        """The result on one node and the node's clock afterwards, or the error there."""
-        try:
-            with self.nodes[number].session(to_end=True) as session:
-                ended = end_user(session, Ending(username, self.target.ledger, self._expected_mark(number)))
-                now = session.now()
-                return ended, datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
-        except AdapterError as error:
-            return error
+    def _drop_on(self, number: int, username: str) -> tuple[Ended, datetime]:
+        """The result on one node and the node's clock afterwards."""
+        with self.nodes[number].session(to_end=True) as session:
+            ended = end_user(session, Ending(username, self.target.ledger, self._expected_mark(number)))
+            now = session.now()
+            return ended, datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
 
-    def _changes(self, level: Level, before: LevelState | None) -> tuple[str, ...]:
-        """What differs from the state before the grant. An error is a note: the user is gone already."""
-        if before is None:
-            return ()
-        try:
-            return before.differences(self.level_state(level))
-        except AdapterError as error:
-            return (f"Whether anything else changed while the grant was live is not known: {error}",)
+    def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+        """The users that are blocked on all nodes. See ``blocking``."""
+        names = sorted(filter(username_pattern(self.target.prefix).fullmatch, set(usernames)))
+        if not names:
+            return frozenset()
+        return frozenset.intersection(*on_every_node(self.nodes, lambda number: self._block_on(number, names)))
+
+    def _block_on(self, number: int, names: Sequence[str]) -> frozenset[str]:
+        with self.nodes[number].session(to_end=True, patience=PATIENCE_SECONDS) as session:
+            return block_on(session, names, ledger=self.target.ledger, server=self._expected_mark(number))
+
+    def end_by_hand(self, username: str) -> tuple[str, ...]:
+        """The statements for one node; with several nodes, ``CONNECT`` leads redis-cli to each."""
+        refuse_other_names(self.target.prefix, username)
+        words = f"ACL SETUSER {username} off", f"CLIENT KILL USER {username}", f"ACL DELUSER {username}", "ACL SAVE"
+        if len(self.nodes) == 1:
+            return words
+        return tuple(word for node in self.nodes for word in (f"CONNECT {node.host} {node.port}", *words))
+
+    def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+        """See ``comparing``. Sentences of a target with several nodes name the node."""
+        with self._all_nodes() as sessions:
+            return compare(sessions, levels) if levels else {}
+
+    def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+        """Nothing: Redis has no roles, and each user has rules of its own."""
+        del levels
+        return []
 
     def drop_leftovers(self) -> list[str]:
         """Nothing: a Redis user leaves keys alone, which have no owners."""
@@ -258,13 +269,8 @@ class Redis:
         return marks[number] if len(marks) == len(self.nodes) else self.target.identity
 
     def _find_user(self, session: Session, username: str) -> ManagedUser | None:
-        """The user, or None where it is absent. Raises ForeignUser for a user with the mark of another ledger or without a mark."""
         refuse_other_names(self.target.prefix, username)
-        user = get_user(session, username)
-        found = to_managed_user(username, user) if user is not None else None
-        if found is not None and found.ledger != self.target.ledger:
-            raise ForeignUser(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
-        return found
+        return find_own(session, username, self.target.ledger)
 
     def _mark_rule(self, session: Session, request_id: int, remaining: float) -> str:
         return mark_rule(session, self.target.ledger, request_id, remaining)

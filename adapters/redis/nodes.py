@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.backoff import NoBackoff
@@ -21,7 +22,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry
 
-from adapters.base import AdapterError, Rejected, ServerDown, Tls, WrongServer
+from adapters.base import AdapterError, Blocked, ForeignUser, Rejected, ServerDown, Tls, WrongServer
 from adapters.redis.links import Link, held_links
 from adapters.redis.session import Session
 from adapters.usernames import scrub
@@ -128,20 +129,22 @@ class Node:
         return driver(**settings)
 
     @contextmanager
-    def session(self, *, to_end: bool = False) -> Iterator[Session]:
+    def session(self, *, to_end: bool = False, patience: float | None = None) -> Iterator[Session]:
         """A connection of the bot. Raises only AdapterError.
 
-        With ``to_end`` it may be the held connection, its commands end a script that blocks the server, and it waits longer for an answer.
+        With ``to_end`` it may be the held connection, its commands end a script that blocks the server, and it waits longer for an answer,
+        unless ``patience`` is the time limit in seconds.
         """
         if self.error is not None:
             raise self.error
-        with self._translated(), self._lent(to_end=to_end) as link:
-            yield Session(self, link, patience=patience_of(to_end=to_end), to_end=to_end)
+        patience = patience or patience_of(to_end=to_end)
+        with self._translated(), self._lent(to_end=to_end, patience=patience) as link:
+            yield Session(self, link, patience=patience, to_end=to_end)
 
     @contextmanager
-    def _lent(self, *, to_end: bool) -> Iterator[Link]:
+    def _lent(self, *, to_end: bool, patience: float) -> Iterator[Link]:
         """A connection that has logged in. It is held afterwards if it was held before, if the verb wants it, or if an end waits for its answers."""
-        link, was_held = self._open(to_end=to_end)
+        link, was_held = self._open(to_end=to_end, patience=patience)
         is_usable = True
         try:
             yield link
@@ -160,9 +163,9 @@ class Node:
             if kept is None:
                 link.close()
 
-    def _open(self, *, to_end: bool) -> tuple[Link, bool]:
+    def _open(self, *, to_end: bool, patience: float) -> tuple[Link, bool]:
         """A new connection, and False. The held connection, and True, where a new one is refused, or where an end has to wait for it."""
-        link, patience = Link(self.connection(self.user, self.password, is_bot=True)), patience_of(to_end=to_end)
+        link = Link(self.connection(self.user, self.password, is_bot=True))
         try:
             link.driver.connect()
             link.send([("AUTH", self.user, self.password)])
@@ -228,6 +231,25 @@ class Node:
                 "; to make room, run CONFIG SET maxclients over a connection that is still open, or restart the server"
             )
         return ServerDown(f"{self}: {text}{hint}", is_ambiguous=True)
+
+
+T = TypeVar("T")
+
+
+def on_every_node(nodes: Sequence[Node], act: Callable[[int], T]) -> list[T]:
+    """The results of ``act``, which gets the number of a node, on all nodes at once. Raises the most serious error, once all nodes are done."""
+
+    def outcome(number: int) -> T | AdapterError:
+        try:
+            return act(number)
+        except AdapterError as error:
+            return error
+
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        outcomes = list(pool.map(outcome, range(len(nodes))))
+    if errors := [found for found in outcomes if isinstance(found, AdapterError)]:
+        raise max(errors, key=lambda e: (isinstance(e, ForeignUser), isinstance(e, Rejected), isinstance(e, Blocked)))
+    return [found for found in outcomes if not isinstance(found, AdapterError)]
 
 
 def patience_of(*, to_end: bool) -> float:

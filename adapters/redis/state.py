@@ -12,6 +12,8 @@ from re import Pattern
 
 from redis.exceptions import ResponseError
 
+from adapters.base import AdapterError
+from adapters.level_state import LevelState
 from adapters.redis.session import Session
 from adapters.redis.users import SERVER_USER, find_marks, to_dict
 
@@ -31,6 +33,16 @@ def node_facts(session: Session, managed: Pattern[str]) -> Iterator[tuple[str, s
     for kind, facts in kinds.items():
         for fact in _seen(facts):
             yield kind, f"{fact} on {session.node}"
+
+
+def changes(before: LevelState | None, read: Callable[[], LevelState]) -> tuple[str, ...]:
+    """What differs from the state before the grant. An error is a note: the user is gone already."""
+    if before is None:
+        return ()
+    try:
+        return before.differences(read())
+    except AdapterError as error:
+        return (f"Whether anything else changed while the grant was live is not known: {error}",)
 
 
 def _seen(facts: Callable[[], Iterator[str]]) -> list[str]:

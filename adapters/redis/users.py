@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from adapters.base import Activity, ManagedUser, Rejected
+from adapters.base import Activity, ForeignUser, ManagedUser, Rejected
 from adapters.redis.session import Session
 from adapters.usernames import username_pattern
 
@@ -71,6 +71,15 @@ def to_managed_user(username: str, user: AclUser) -> ManagedUser:
         request_id=int(mark[2]) if mark else None,
         expires_at=datetime.fromtimestamp(int(mark[3]), UTC) if mark else None,
     )
+
+
+def find_own(session: Session, username: str, ledger: str) -> ManagedUser | None:
+    """The user, or None where it is absent. Raises ForeignUser for a user with the mark of another ledger or without a mark."""
+    user = get_user(session, username)
+    found = to_managed_user(username, user) if user is not None else None
+    if found is not None and found.ledger != ledger:
+        raise ForeignUser(username, f"marked by ledger {found.ledger}" if found.ledger else "it has no mark")
+    return found
 
 
 def to_activity(username: str, addresses: Sequence[str]) -> Activity:

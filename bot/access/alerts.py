@@ -1,41 +1,93 @@
-"""Raise alerts: an audit event, and the task that sends it, in one transaction."""
+"""Raise and resolve alerts. One cause has one alert, from the moment it is noticed until it is over (``storage.alerts``)."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-import structlog
-
 from bot.access.context import Context
-from bot.access.descriptions import shorten
-from storage.audit_events import Event
-from storage.audit_log import AuditKind
-from storage.records import Json, Request, TaskKind
-from storage.transitions import TaskPlan
+from bot.access.descriptions import describe_proof, shorten
+from storage.alerts import AlertDraft
+from storage.records import Request
 
 WHAT_MAX = 1000
 STEP_MAX = 1000
 STEPS_MAX = 12
-"""The bounds of an alert: characters of ``what`` and of each step, and the number of steps. Slack refuses longer messages."""
-
-log = structlog.get_logger(__name__)
+STATEMENT_MAX, STATEMENTS_MAX = 1500, 24
+"""The bounds of an alert: characters of ``what``, of each step and of each statement, and their numbers. Slack refuses longer messages."""
 
 
 async def raise_alert(
-    context: Context, request: Request | None, what: str, *, tries: int = 0, steps: tuple[str, ...] = ()
+    context: Context,
+    request: Request | None,
+    what: str,
+    *,
+    cause: str,
+    tries: int = 0,
+    steps: tuple[str, ...] = (),
+    statements: tuple[str, ...] = (),
+    enforced: str | None = None,
+    since: datetime | None = None,
+    next_try_at: datetime | None = None,
+    is_event: bool = False,
 ) -> None:
-    """Record an alert and plan the task that sends it.
+    """Raise an alert, or change the open one of the same cause. A task sends or edits its message.
 
-    ``what`` is the problem as one sentence, ``steps`` is what to do about it, ``tries`` is how often it was tried. None of
-    them holds a secret: adapters remove secrets from their errors. Longer texts are cut.
+    The parameters are those of ``AlertDraft``. None of them holds a secret: adapters remove secrets from their errors. Longer texts are cut.
     """
-    (kind, actor, facts), plan = plan_alert(what, await context.ledger.now(), tries=tries, steps=steps)
-    await context.ledger.record(kind, actor=actor, request_id=request.id if request else None, facts=facts, plan=plan)
+    draft = draft_alert(
+        what,
+        cause=cause,
+        tries=tries,
+        steps=steps,
+        statements=statements,
+        enforced=enforced,
+        since=since,
+        next_try_at=next_try_at,
+        request_id=request.id if request else None,
+        is_event=is_event,
+    )
+    await context.ledger.alerts.raise_alert(draft)
 
 
-def plan_alert(what: str, now: datetime, *, tries: int = 0, steps: tuple[str, ...] = ()) -> tuple[Event, TaskPlan]:
-    """The audit event and the task of an alert, for a transaction that writes more than these. Parameters as in ``raise_alert``."""
-    what, shown = shorten(what, WHAT_MAX), [shorten(step, STEP_MAX) for step in steps[:STEPS_MAX]]
-    payload: Json = {"what": what, "tries": tries, "steps": shown, "since": now.isoformat()}
-    plan = TaskPlan(kind=TaskKind.ALERT, lock_key="slack:alerts", due_at=now, payload=payload)
-    return (AuditKind.ALERT, "bot", {"what": what, "tries": tries}), plan
+def draft_alert(
+    what: str,
+    *,
+    cause: str,
+    tries: int = 0,
+    steps: tuple[str, ...] = (),
+    statements: tuple[str, ...] = (),
+    enforced: str | None = None,
+    since: datetime | None = None,
+    next_try_at: datetime | None = None,
+    request_id: int | None = None,
+    is_event: bool = False,
+) -> AlertDraft:
+    """An alert with its texts cut to their bounds, for a transaction that writes more than the alert. A statement that is too long is left out: nobody may paste a part of one."""
+    return AlertDraft(
+        cause=cause,
+        what=shorten(what, WHAT_MAX),
+        enforced=shorten(enforced, WHAT_MAX) if enforced else None,
+        steps=tuple(shorten(step, STEP_MAX) for step in steps[:STEPS_MAX]),
+        statements=tuple(one for one in statements if len(one) <= STATEMENT_MAX)[:STATEMENTS_MAX],
+        tries=tries,
+        since=since,
+        next_try_at=next_try_at,
+        request_id=request_id,
+        is_event=is_event,
+    )
+
+
+def end_cause(request_id: int) -> str:
+    """The cause of the alert about an end that fails."""
+    return f"end:{request_id}"
+
+
+async def resolve_end_alert(context: Context, request: Request) -> None:
+    """The grant has ended: its alert says how. Does nothing where there is none."""
+    what = f"#{request.id} ended, {describe_proof(request.receipt)}." if request.receipt else f"#{request.id} ended."
+    await resolve_alert(context, end_cause(request.id), what)
+
+
+async def resolve_alert(context: Context, cause: str, resolution: str) -> None:
+    """The problem is over. Its message is edited and says so. Does nothing where there is no open alert of this cause."""
+    await context.ledger.alerts.resolve(cause, shorten(resolution, WHAT_MAX))

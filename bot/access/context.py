@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from bot.access.errors import Refused
 from bot.access.files import Files
@@ -13,6 +15,9 @@ from storage.ledger import Ledger
 
 NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has errors. An administrator can list them with dbaccess policy check."
 NO_DIRECTORY = "Slack did not answer who you are, so nothing was done. Please try again."
+
+_lookups: set[asyncio.Future[Any]] = set()
+"""Lookups under way. The event loop itself keeps only weak references."""
 
 
 class IdentityUnavailable(Refused):
@@ -45,6 +50,7 @@ class Context:
 
         Raises IdentityUnavailable where the directory does not answer, and Refused for everybody who is not a full member of the workspace.
         """
+        self._ask_for_groups()
         try:
             person = await self.directory.person(person_id)
         except DirectoryUnavailable:
@@ -52,6 +58,14 @@ class Context:
         if not person.is_member:
             raise Refused(f"Only members of this workspace can use dbaccess ({person.not_member_reason}).")
         return person
+
+    def _ask_for_groups(self) -> None:
+        """Ask for the groups of the policy beside the person: a decision needs both, and the directory shares a call under way."""
+        config = self.files.config
+        if config is not None and config.group_names:
+            lookup = asyncio.ensure_future(self.directory.members(config.group_names))
+            _lookups.add(lookup)
+            lookup.add_done_callback(_lookups.discard)
 
     async def member_for_own_end(self, person_id: str) -> Person:
         """The person who ends their own grant. As ``member``, but works without the directory.

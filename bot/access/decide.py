@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from adapters.usernames import make_username
-from bot.access import log_events, membership_facts
+from bot.access import lockdown, log_events, membership
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
@@ -36,17 +36,19 @@ async def approve(context: Context, person: Person, request: Request) -> Request
     """Count this person's approval.
 
     Returns the request in its new state: PENDING if more approvals are needed, APPROVED after the last one (APPLIED for an
-    extension). Raises Refused if this person may not approve. Raises TooLate if the request is decided, has lapsed, or is
+    extension). Raises Refused if this person may not approve, and while a lockdown matches. Raises TooLate if the request is decided, has lapsed, or is
     outdated by a change of the policy.
     """
     for _ in range(APPROVE_ATTEMPTS):
-        request = await context.ledger.request(request.id)
-        stage = await _authorized_stage(context, person, request)
+        request, earlier = await context.ledger.requests.with_decisions(request.id)
+        stage = await _authorized_stage(context, person, request, earlier)
         decision = await _decision(context, person, request, Verdict.APPROVE, stage)
-        command = _approval_command(context, request, await context.ledger.decisions(request.id), decision)
+        command = _approval_command(context, request, earlier, decision)
         try:
-            return await context.ledger.advance(request.id, command)
+            return await context.ledger.requests.advance(request.id, command)
         except NotPossible as error:
+            if error.obstacle is Obstacle.LOCKED_DOWN:
+                raise await lockdown.refusal_of(context, request) from None
             if error.obstacle not in STAGES_CHANGED:
                 raise TooLate(describe_obstacle(error)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
@@ -54,7 +56,8 @@ async def approve(context: Context, person: Person, request: Request) -> Request
 
 async def check_may_deny(context: Context, person: Person, request: Request) -> None:
     """Check that this person may deny, before the form for the reason opens. Raises what ``deny`` would raise."""
-    await _authorized_stage(context, person, await context.ledger.request(request.id), is_approval=False)
+    request, earlier = await context.ledger.requests.with_decisions(request.id)
+    await _authorized_stage(context, person, request, earlier, is_approval=False)
 
 
 async def deny(context: Context, person: Person, request: Request, reason: str) -> Request:
@@ -65,12 +68,12 @@ async def deny(context: Context, person: Person, request: Request, reason: str) 
     reason = reason.strip()
     if not reason or len(reason) > REASON_MAX:
         raise Refused(f"Say why, in 1 to {REASON_MAX} characters.")
-    request = await context.ledger.request(request.id)
-    stage = await _authorized_stage(context, person, request, is_approval=False)
+    request, earlier = await context.ledger.requests.with_decisions(request.id)
+    stage = await _authorized_stage(context, person, request, earlier, is_approval=False)
     decision = await _decision(context, person, request, Verdict.DENY, stage, reason=reason)
     command = DenyRequest(actor=person.id, decision=decision, note=reason, text=reason, facts=_policy_in_force(context))
     try:
-        denied = await context.ledger.advance(request.id, command)
+        denied = await context.ledger.requests.advance(request.id, command)
     except NotPossible as error:
         raise TooLate(describe_obstacle(error)) from None
     log_events.request_denied(denied, person)
@@ -81,40 +84,43 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
     """Approve a request for which the policy names no approvers. Evaluates the policy in force again.
 
     Returns the request in its new state. If another process changed the state first, returns the request in that state.
-    Raises Refused if the policy no longer allows the request, and TooLate if the request is outdated.
+    Raises Refused while a lockdown matches or the members of a group are unknown, and TooLate if the request is outdated.
     """
-    request = await context.ledger.request(request.id)
+    request = await context.ledger.requests.get(request.id)
     if request.state is not State.PENDING or request.terms.stages:
         return request
     config, grant = context.config_in_force(), await extended_grant(context, request)
-    today = authorization.reevaluate(config, request, await membership_facts.gather(context, config), grant=grant)
+    today = authorization.reevaluate(config, request, await membership.facts(context, config), grant=grant)
     if isinstance(today, authorization.Outdated):
         raise await _outdate(context, request, today.what)
     if isinstance(today, questions.NotAllowed):
         raise Refused(today.reason, about=today.about)
     try:
-        return await context.ledger.advance(request.id, _final_approval(context, request, None))
+        return await context.ledger.requests.advance(request.id, _final_approval(context, request, None))
     except NotPossible as error:
         if error.obstacle is Obstacle.STATE:
             return error.request
+        if error.obstacle is Obstacle.LOCKED_DOWN:
+            raise await lockdown.refusal_of(context, request) from None
         raise TooLate(describe_obstacle(error)) from None
 
 
 async def extended_grant(context: Context, request: Request) -> Request | None:
     """The grant that the extension ``request`` extends. None if ``request`` is not an extension."""
-    return None if request.parent_id is None else await context.ledger.request(request.parent_id)
+    return None if request.parent_id is None else await context.ledger.requests.get(request.parent_id)
 
 
 # Authorization.
 
 
-async def _authorized_stage(context: Context, person: Person, request: Request, *, is_approval: bool = True) -> int:
+async def _authorized_stage(
+    context: Context, person: Person, request: Request, decisions: tuple[Decision, ...], *, is_approval: bool = True
+) -> int:
     """The number of the stage that this person may decide now. Moves the request to OUTDATED if the policy requires that."""
-    decisions = await context.ledger.decisions(request.id)
     if request.state is not State.PENDING:
         raise TooLate(describe_state(request, decisions))
     config = context.config_in_force()
-    facts, grant = await membership_facts.gather(context, config), await extended_grant(context, request)
+    facts, grant = await membership.facts(context, config), await extended_grant(context, request)
     now = await context.ledger.now()
     answer = authorization.may_decide(
         config, request, decisions, person.id, facts, at=now, grant=grant, is_approval=is_approval
@@ -130,7 +136,7 @@ async def _authorized_stage(context: Context, person: Person, request: Request, 
 async def _outdate(context: Context, request: Request, reason: str) -> AccessError:
     """Move a request to OUTDATED: the policy in force gives another answer. Returns the error for the caller to raise."""
     try:
-        request = await context.ledger.advance(request.id, OutdateRequest(actor="policy", note=reason))
+        request = await context.ledger.requests.advance(request.id, OutdateRequest(actor="policy", note=reason))
     except NotPossible as error:
         return TooLate(describe_obstacle(error))
     return TooLate(describe_state(request, ()))

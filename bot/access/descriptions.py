@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from storage.errors import NotPossible
-from storage.records import Cause, Decision, Receipt, ReceiptOutcome, Request, State, Verdict
+from storage.records import Cause, Decision, Lockdown, Receipt, ReceiptOutcome, Request, State, Verdict
 from storage.transitions import Obstacle
 
 LEFT_BEHIND_SHOWN = 5
@@ -50,6 +51,11 @@ def shorten(text: str, length: int) -> str:
     return storable if len(storable) <= length else f"{storable[: length - 1]}…"
 
 
+def time_mark(at: datetime) -> str:
+    """A time inside a text that is stored. Slack shows it in the time zone of each reader (``bot.slack.render.text``)."""
+    return f"‹{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}›"
+
+
 def count(number: int, noun: str) -> str:
     """``1 session``, ``2 sessions``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -64,6 +70,15 @@ def describe_receipt(receipt: Receipt) -> str:
     removed = "login removed" if receipt.left_with else "user removed"
     parts = ["Login blocked", f"{count(receipt.sessions_ended, 'session')} ended", *_left_behind(receipt)]
     return " · ".join([*parts, "the user was already gone" if receipt.was_absent else removed])
+
+
+def describe_proof(receipt: Receipt) -> str:
+    """The receipt in a few words: ``1 session ended, verified``."""
+    if receipt.outcome is ReceiptOutcome.DECLARED_GONE:
+        return f"declared gone by an administrator: {receipt.reason}. Nothing was read back"
+    if receipt.outcome is ReceiptOutcome.NOTHING_CREATED:
+        return "nothing had been made on the server"
+    return f"{count(receipt.sessions_ended, 'session')} ended, verified"
 
 
 def describe_notes(receipt: Receipt) -> str:
@@ -109,6 +124,28 @@ def describe_state(request: Request, decisions: Sequence[Decision]) -> str:
     }[request.state]
 
 
+def describe_scope(lockdown: Lockdown) -> str:
+    """What the lockdown is of: all databases, one database, or one person. For people outside Slack and in plain text."""
+    if lockdown.person_id is not None:
+        return f"@{lockdown.person_name or lockdown.person_id}"
+    return lockdown.database or "all databases"
+
+
+def describe_lockdown(lockdown: Lockdown) -> str:
+    """Says what is locked down, by whom, since when, and how it is lifted."""
+    whose = "Access of" if lockdown.person_id is not None else "Access to"
+    by = lockdown.locked_by_name or lockdown.locked_by
+    return (
+        f"{whose} {describe_scope(lockdown)} is locked down, by {by} since {lockdown.at:%H:%M} UTC."
+        f" Nothing is granted until another admin lifts it: {unlock_command(lockdown)}"
+    )
+
+
+def unlock_command(lockdown: Lockdown) -> str:
+    """The command that lifts it."""
+    return "/dbaccess unlock" if lockdown.is_of_everything else f"/dbaccess unlock {describe_scope(lockdown)}"
+
+
 def describe_end(request: Request) -> str:
     """Says that the end of a grant has come, where its revocation is late."""
     return f"#{request.id} has reached its end."
@@ -124,6 +161,6 @@ def describe_obstacle(error: NotPossible) -> str:
         Obstacle.TOO_LONG: f"{shown} would make the access last longer than it may in all.",
         Obstacle.ENDED: describe_end(error.request),
         Obstacle.REVIEWED: f"{shown} was signed off before.",
-        Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until an administrator ends it.",
+        Obstacle.LOCKED_DOWN: "A lockdown is in force: nothing is granted until another admin lifts it.",
     }
     return sentences.get(error.obstacle) or describe_state(error.request, error.decisions)

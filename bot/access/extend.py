@@ -23,7 +23,7 @@ async def extendable(context: Context, person: Person, request_id: int) -> Reque
     Raises UnknownRequest for everybody else, Refused while it is being provisioned, TooLate after its end.
     """
     try:
-        grant = await context.ledger.request(request_id)
+        grant = await context.ledger.requests.get(request_id)
     except NoSuchRequest:
         raise UnknownRequest(f"#{request_id}") from None
     if grant.requester_id != person.id or grant.kind is RequestKind.EXTENSION:
@@ -31,7 +31,7 @@ async def extendable(context: Context, person: Person, request_id: int) -> Reque
     if grant.state is State.APPROVED:
         raise Refused(f"#{grant.id} is just being made. Please try again in a moment.")
     if grant.state is not State.ACTIVE:
-        raise TooLate(describe_state(grant, await context.ledger.decisions(grant.id)))
+        raise TooLate(describe_state(grant, await context.ledger.requests.decisions(grant.id)))
     return grant
 
 

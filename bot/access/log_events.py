@@ -8,11 +8,11 @@ from __future__ import annotations
 import structlog
 
 from bot.access.context import Context
-from bot.access.descriptions import END_REASONS
+from bot.access.descriptions import END_REASONS, describe_scope
 from bot.access.files import Files
 from bot.access.ports import Person
-from storage.audit_log import AuditKind
-from storage.records import Cause, Request
+from storage.audit_kinds import AuditKind
+from storage.records import Cause, Lockdown, Request
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +40,28 @@ def request_refused(person: Person, reason: str, *, database: str | None, level:
     log.info("request_refused", who=person.name, who_id=person.id, database=database, access_level=level, why=reason)
 
 
+def lockdown_set(lockdown: Lockdown, person: Person) -> None:
+    """A lockdown is in force. Its grants are ended next."""
+    scope = describe_scope(lockdown)
+    log.warning("lockdown_set", scope=scope, by=person.name, by_id=person.id, grants=lockdown.grants)
+
+
+def lockdown_lifted(lockdown: Lockdown, person: Person) -> None:
+    """A lockdown is no longer in force."""
+    log.warning("lockdown_lifted", scope=describe_scope(lockdown), by=person.name, by_id=person.id)
+
+
+async def command_refused(context: Context, person: Person, verb: str) -> None:
+    """A person may not do ``verb`` (``lockdown`` or ``unlock``). Also written to the audit log."""
+    await context.ledger.audit.record(AuditKind.CLICK_REFUSED, actor=person.id, facts={"verb": verb})
+    log.info("command_refused", who=person.name, who_id=person.id, verb=verb)
+
+
 async def click_refused(context: Context, person: Person, verb: str, request_id: int) -> None:
     """A person may not do ``verb`` (``decide``, ``review`` or ``revoke``). Also written to the audit log."""
-    await context.ledger.record(AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": verb})
+    await context.ledger.audit.record(
+        AuditKind.CLICK_REFUSED, actor=person.id, request_id=request_id, facts={"verb": verb}
+    )
     log.info("click_refused", request=request_id, who=person.name, who_id=person.id, verb=verb)
 
 

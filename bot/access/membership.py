@@ -1,21 +1,20 @@
 """Current members of groups and current owners of addresses. The functions only read.
 
-A failed lookup never grants access: a group or an address without an answer is left out of the result.
+A failed lookup never grants access: a group or an address without an answer is left out of the result. ``bot.monitors.groups`` follows
+the groups, pins the handles and raises the alerts.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bot.access.context import Context
+from bot.access.ports import Person
 from bot.policy.config import Config
-from bot.policy.facts import Facts
+from bot.policy.facts import NO_FACTS, Facts
 from bot.policy.model import EMAIL
 from storage.records import UsageCounts
-
-NAME_MAX = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +42,6 @@ class Membership:
     handles: tuple[Handle, ...]
 
 
-def pin_of(handle: str) -> str:
-    """The key under which the ledger remembers the first group of a handle."""
-    return f"pin:{handle}"[:NAME_MAX]
-
-
 async def read(context: Context, config: Config) -> Membership:
     """The members of each group, and the owner of each address, that the policy names."""
     members = dict(await context.directory.members(config.directory_names))
@@ -60,18 +54,28 @@ async def read(context: Context, config: Config) -> Membership:
 
 async def _handles(context: Context, config: Config) -> tuple[Handle, ...]:
     names = {name for name in config.group_names if name.startswith("@")}
-    found = await context.directory.group_ids(names)
-    return tuple(
-        [
-            Handle(name=name, group=found.get(name), first=await context.ledger.seen(pin_of(name)))
-            for name in sorted(names)
-        ]
-    )
+    if not names:
+        return ()
+    found, pins = await context.directory.group_ids(names), await context.ledger.observations.pins()
+    return tuple(Handle(name=name, group=found.get(name), first=pins.get(name)) for name in sorted(names))
 
 
 async def facts(context: Context, config: Config, *, tally: UsageCounts | None = None) -> Facts:
-    """As ``membership_facts.gather``, for queries: it writes nothing."""
+    """The facts for an evaluation or a decision. ``tally`` counts what the requester and the database have; None where limits do not matter."""
     return Facts(members=(await read(context, config)).members, usage=tally)
+
+
+async def facts_in_force(context: Context) -> Facts:
+    """As ``facts``, with the policy in force. Without a policy in force nothing is known."""
+    config = context.files.config
+    return await facts(context, config) if config else NO_FACTS
+
+
+async def facts_for_request(context: Context, config: Config, person: Person, database: str | None) -> Facts:
+    """As ``facts``, with the counts of what this person and this database have already."""
+    now = await context.ledger.now()
+    tally = await context.ledger.requests.usage(person.id, database, now=now) if database else None
+    return await facts(context, config, tally=tally)
 
 
 async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]:
@@ -84,10 +88,6 @@ async def mentionable(context: Context, names: Iterable[str]) -> tuple[str, ...]
     return tuple(ids.get(name, name) for name in listed)
 
 
-async def remembered_groups(context: Context) -> dict[str, frozenset[str]]:
+async def remembered_groups(context: Context) -> Mapping[str, frozenset[str]]:
     """The members of each group at the last check of ``bot.monitors.groups``, for evaluations without Slack."""
-    found: dict[str, frozenset[str]] = {}
-    for name in await context.ledger.seen_names("group:"):
-        if (people := await context.ledger.seen(name)) is not None:
-            found[name.removeprefix("group:")] = frozenset(json.loads(people))
-    return found
+    return await context.ledger.observations.groups()

@@ -13,11 +13,11 @@ from bot.access.ports import Person
 from bot.access.server_errors import describe_server_error
 from bot.access.targets import level_of, target_of
 from bot.access.use_case_types import ShownPassword
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.commands import ShowPassword
 from storage.errors import NotPossible
 from storage.records import Request, State, TaskKind
-from storage.task_plans import user_lock_key
+from storage.task_plans import credentials_lock_key
 from storage.transitions import TaskPlan
 
 ALPHABET = string.ascii_letters + string.digits
@@ -31,14 +31,17 @@ async def renew(context: Context, person: Person, request: Request) -> None:
     """
     if request.requester_id != person.id:
         raise UnknownRequest(f"#{request.id}")
-    request = await context.ledger.request(request.id)
+    request = await context.ledger.requests.get(request.id)
     if request.terms.delivery == "reveal":
-        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
+        raise TooLate(describe_state(request, await context.ledger.requests.decisions(request.id)))
     await _check_usable(context, request)
     plan = TaskPlan(
-        kind=TaskKind.RENEW_PASSWORD, lock_key=user_lock_key(request), due_at=await context.ledger.now(), is_single=True
+        kind=TaskKind.RENEW_PASSWORD,
+        lock_key=credentials_lock_key(request),
+        due_at=await context.ledger.now(),
+        is_single=True,
     )
-    await context.ledger.add_task(plan, request_id=request.id)
+    await context.ledger.tasks.add(plan, request_id=request.id)
 
 
 async def revealable(context: Context, person: Person, request: Request) -> Request:
@@ -48,7 +51,7 @@ async def revealable(context: Context, person: Person, request: Request) -> Requ
     """
     if request.requester_id != person.id:
         raise UnknownRequest(f"#{request.id}")
-    request = await context.ledger.request(request.id)
+    request = await context.ledger.requests.get(request.id)
     if request.terms.delivery != "reveal":
         raise Refused(f"The password of #{request.id} is in its credential message.")
     await _check_usable(context, request)
@@ -58,7 +61,7 @@ async def revealable(context: Context, person: Person, request: Request) -> Requ
 async def _check_usable(context: Context, request: Request) -> None:
     """Raises TooLate unless the grant is ACTIVE and before its end. The state alone is not enough: a revocation may be late."""
     if request.state is not State.ACTIVE:
-        raise TooLate(describe_state(request, await context.ledger.decisions(request.id)))
+        raise TooLate(describe_state(request, await context.ledger.requests.decisions(request.id)))
     if request.expires_at is None or await context.ledger.now() >= request.expires_at:
         raise TooLate(describe_end(request))
 
@@ -82,10 +85,10 @@ async def reveal(context: Context, person: Person, request: Request) -> ShownPas
         reason = describe_server_error(request.database, error)
         raise Refused(f"No password for #{request.id} now: {reason}. Please try again.") from None
     try:
-        request = await context.ledger.advance(request.id, ShowPassword(actor=person.id))
+        request = await context.ledger.requests.advance(request.id, ShowPassword(actor=person.id))
     except NotPossible as error:
         raise TooLate(describe_obstacle(error)) from None
-    shown = [e for e in await context.ledger.history(request.id) if e.kind == AuditKind.PASSWORD_SHOWN]
+    shown = [e for e in await context.ledger.audit.history(request.id) if e.kind == AuditKind.PASSWORD_SHOWN]
     return ShownPassword(request=request, endpoint=endpoint, times=len(shown), password=password)
 
 

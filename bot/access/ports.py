@@ -9,6 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+OPERATOR_PREFIX = "cli:"
+"""The id of a person who uses the command line is this and the name of their operating system user."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
@@ -26,7 +29,7 @@ class Person:
     @property
     def is_operator(self) -> bool:
         """The person uses the command line. A person who can run it controls the ledger and the configuration already."""
-        return self.id.startswith("cli:")
+        return self.id.startswith(OPERATOR_PREFIX)
 
 
 class DirectoryUnavailable(Exception):
@@ -70,11 +73,15 @@ class DeliveryError(Exception):
 
 
 class Delayed(DeliveryError):
-    """A retry may help. ``retry_after`` is the pause in seconds that Slack asked for; None where it named none."""
+    """A retry may help. ``retry_after`` is the pause in seconds that Slack asked for; None where it named none.
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+    ``is_paced``: Slack was not asked, since it is not the turn of this message yet.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, is_paced: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.is_paced = is_paced
 
 
 class Undeliverable(DeliveryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from adapters.base import AdapterError
 from bot.access import membership
@@ -13,9 +14,9 @@ from bot.access.targets import target_of
 from bot.access.use_case_types import RequestInput, StatusView
 from bot.policy import authorization, evaluation, questions
 from bot.policy.catalog import CatalogEntry, catalog_entries
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.errors import LedgerError, NoSuchRequest
-from storage.records import AuditEvent, Request, State, TaskKind
+from storage.records import AuditEvent, Decision, Request, State, TaskKind
 
 REQUEST_ID_MAX_DIGITS = 18
 POLICY = "policy"
@@ -27,7 +28,7 @@ ACTIVITY_TIMEOUT_SECONDS = 2.0
 async def last_event(context: Context) -> int | None:
     """The number of the newest audit event, for ``changes_since``. None where the ledger does not answer."""
     try:
-        return await context.ledger.last_event()
+        return await context.ledger.audit.last_event()
     except LedgerError:
         return None
 
@@ -37,7 +38,7 @@ async def changes_since(context: Context, person_id: str, last: int | None) -> t
     if last is None:
         return None
     try:
-        events = await context.ledger.events_by((person_id, POLICY), after=last)
+        events = await context.ledger.audit.events_by((person_id, POLICY), after=last)
     except Exception:  # noqa: BLE001 - called after another failure: any further error means that the changes are not known
         return None
     return tuple(event for event in events if event.kind != AuditKind.CLICK_REFUSED)
@@ -49,7 +50,7 @@ async def by_token(context: Context, token: str) -> Request:
     if not (number.isascii() and number.isdigit() and len(number) <= REQUEST_ID_MAX_DIGITS):
         raise OutOfDate
     try:
-        request = await context.ledger.request(int(number))
+        request = await context.ledger.requests.get(int(number))
     except NoSuchRequest:
         raise OutOfDate from None
     if request.key != key:
@@ -59,26 +60,31 @@ async def by_token(context: Context, token: str) -> Request:
 
 async def visible(context: Context, person: Person, request_id: int) -> Request:
     """The request, for its requester, for people who decided or could decide it, and for admins. Raises UnknownRequest for all others."""
+    return (await _visible_with_decisions(context, person, request_id))[0]
+
+
+async def _visible_with_decisions(
+    context: Context, person: Person, request_id: int
+) -> tuple[Request, tuple[Decision, ...]]:
     try:
-        request = await context.ledger.request(request_id)
+        request, decisions = await context.ledger.requests.with_decisions(request_id)
     except NoSuchRequest:
         raise UnknownRequest(f"#{request_id}") from None
     if person.is_operator or request.requester_id == person.id:
-        return request
-    decisions = await context.ledger.decisions(request_id)
+        return request, decisions
     config = context.config_in_force()
     if not authorization.may_see(config, request, decisions, person.id, await membership.facts(context, config)):
         raise UnknownRequest(f"#{request_id}")
-    return request
+    return request, decisions
 
 
 async def status(context: Context, person: Person, request_id: int) -> StatusView:
     """The request with its decisions, audit events and open sessions. Raises UnknownRequest."""
-    request = await visible(context, person, request_id)
+    request, decisions = await _visible_with_decisions(context, person, request_id)
     return StatusView(
         request=request,
-        decisions=await context.ledger.decisions(request_id),
-        events=await context.ledger.history(request_id),
+        decisions=decisions,
+        events=await context.ledger.audit.history(request_id),
         sessions=await sessions(context, request),
         trouble=await end_trouble(context, request),
     )
@@ -88,7 +94,7 @@ async def end_trouble(context: Context, request: Request) -> str | None:
     """The error of the last try to end a grant. None for a grant that is not ending, or whose end was not tried yet."""
     if request.state is not State.REVOKING:
         return None
-    tasks = await context.ledger.tasks(request_id=request.id)
+    tasks = await context.ledger.tasks.all(request_id=request.id)
     return next((task.last_error for task in tasks if task.kind is TaskKind.REVOKE), None)
 
 
@@ -114,18 +120,26 @@ async def listing(
     """
     if database is None and other is None:
         other = person.id
-    waiting = await context.ledger.pending_requests(person_id=other, database=database)
-    live = await context.ledger.live_grants(person_id=other, database=database)
-    found = [r for r in (*waiting, *live) if await _may_see(context, person, r)]
-    return tuple(sorted(found, key=lambda r: r.id))
+    waiting = await context.ledger.requests.pending(person_id=other, database=database)
+    live = await context.ledger.requests.live_grants(person_id=other, database=database)
+    found = sorted((*waiting, *live), key=lambda request: request.id)
+    return tuple(await _visible_of(context, person, found))
 
 
-async def _may_see(context: Context, person: Person, request: Request) -> bool:
-    try:
-        await visible(context, person, request.id)
-    except (UnknownRequest, Refused):
-        return False
-    return True
+async def _visible_of(context: Context, person: Person, requests: Sequence[Request]) -> list[Request]:
+    """Those of the requests that this person may see (``visible``). Memberships and decisions are read once for all of them."""
+    if all(person.is_operator or request.requester_id == person.id for request in requests):
+        return list(requests)
+    config = context.config_in_force()
+    facts = await membership.facts(context, config)
+    decisions = await context.ledger.requests.decisions_of([request.id for request in requests])
+    return [
+        request
+        for request in requests
+        if person.is_operator
+        or request.requester_id == person.id
+        or authorization.may_see(config, request, decisions.get(request.id, ()), person.id, facts)
+    ]
 
 
 async def databases(context: Context, person: Person) -> tuple[CatalogEntry, ...]:
@@ -149,7 +163,7 @@ async def explain(
     """
     config, requester_id = context.config_in_force(), other or person.id
     now = await context.ledger.now()
-    tally = await context.ledger.usage(requester_id, wanted.database, now=now) if wanted.database else None
+    tally = await context.ledger.requests.usage(requester_id, wanted.database, now=now) if wanted.database else None
     facts = await membership.facts(context, config, tally=tally)
     if requester_id != person.id and not authorization.may_see_others(config, person.id, wanted.database, facts):
         raise Refused("Only approvers of that database and admins can ask what others may have.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bot.access import log_events, membership_facts
+from bot.access import lockdown, log_events, membership
+from bot.access.alerts import raise_alert
 from bot.access.context import NO_DIRECTORY, Context
 from bot.access.decide import approve_by_policy
 from bot.access.descriptions import describe_obstacle
@@ -17,7 +18,7 @@ from bot.policy.catalog import catalog_entries
 from bot.policy.config import Config
 from bot.policy.facts import Facts
 from storage.commands import CancelRequest
-from storage.errors import LimitReached, NoSuchRequest, NotPossible
+from storage.errors import LimitReached, LockedDown, NoSuchRequest, NotPossible
 from storage.records import Draft, Request, RequestKind, UsageCounts
 
 SUBMIT_ATTEMPTS = 5
@@ -30,19 +31,24 @@ async def request_access(
     """Evaluate the request by the policy in force and submit it. A request that needs no approval is approved at once.
 
     ``grant`` is the grant to be extended; None for access and break-glass. Raises Refused where the policy or a limit does
-    not allow it, FormNeeded where something is missing, TooLate where the grant to be extended has just ended.
+    not allow it or a lockdown matches, FormNeeded where something is missing, TooLate where the grant to be extended has just ended.
     """
     for _ in range(SUBMIT_ATTEMPTS):
         config = context.config_in_force()
-        facts = await membership_facts.gather_for_request(context, config, person, wanted.database)
+        facts = await membership.facts_for_request(context, config, person, wanted.database)
         question = await _question(context, person, wanted, grant)
         answer = await _allowed(context, config, question, facts, person=person, wanted=wanted)
+        draft = await _draft(context, person, wanted, answer, grant)
         try:
-            request, is_new = await context.ledger.submit(
-                await _draft(context, person, wanted, answer, grant), is_allowed=_still_allowed(config, question, facts)
+            request, is_new = await context.ledger.requests.submit(
+                draft, is_allowed=_still_allowed(config, question, facts)
             )
         except LimitReached:
             continue
+        except LockedDown:
+            refusal = await lockdown.refusal_of(context, draft)
+            log_events.request_refused(person, str(refusal), database=wanted.database, level=wanted.level)
+            raise refusal from None
         except NotPossible as error:
             raise TooLate(describe_obstacle(error)) from None
         return await _approve_without_approvers(context, RequestOutcome(request=request, is_new=is_new))
@@ -72,10 +78,22 @@ async def _allowed(
         raise FormNeeded(wanted, mine, answer.part, grant=question.grant)
     if isinstance(answer, questions.NotAllowed):
         if answer.about == "people":
-            await membership_facts.alert_about_refusal(context, answer)
+            await _alert_about_refusal(context, answer)
         log_events.request_refused(person, answer.reason, database=wanted.database, level=wanted.level)
         raise Refused(answer.reason, about=answer.about, whom=answer.whom)
     return answer
+
+
+async def _alert_about_refusal(context: Context, refusal: questions.NotAllowed) -> None:
+    """Raise an alert: a request was refused because of who is in a group. The monitor of the groups resolves it."""
+    names = ", ".join(refusal.unknown)
+    await raise_alert(
+        context,
+        None,
+        f"A request was refused because of who is in {names}: {refusal.reason}",
+        cause=f"refused:{names}",
+        steps=("See in Slack who is in these groups; somebody other than the requester must be able to decide.",),
+    )
 
 
 async def _approve_without_approvers(context: Context, outcome: RequestOutcome) -> RequestOutcome:
@@ -134,12 +152,12 @@ async def cancel(context: Context, person: Person, request_id: int) -> Request:
     Raises UnknownRequest for everybody but the requester, and TooLate where it is decided.
     """
     try:
-        request = await context.ledger.request(request_id)
+        request = await context.ledger.requests.get(request_id)
     except NoSuchRequest:
         raise UnknownRequest(f"#{request_id}") from None
     if request.requester_id != person.id:
         raise UnknownRequest(f"#{request_id}")
     try:
-        return await context.ledger.advance(request_id, CancelRequest(actor=person.id))
+        return await context.ledger.requests.advance(request_id, CancelRequest(actor=person.id))
     except NotPossible as error:
         raise TooLate(describe_obstacle(error)) from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bot.access import log_events, membership_facts
+from bot.access import log_events, membership
+from bot.access.alerts import resolve_alert
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle
 from bot.access.errors import Refused, TooLate
@@ -18,8 +19,8 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
 
     Raises Refused where this person is no reviewer, and TooLate where it is signed off already or was never granted.
     """
-    request, config = await context.ledger.request(request.id), context.config_in_force()
-    refusal = authorization.may_review(config, request, person.id, await membership_facts.gather(context, config))
+    request, config = await context.ledger.requests.get(request.id), context.config_in_force()
+    refusal = authorization.may_review(config, request, person.id, await membership.facts(context, config))
     if refusal is not None:
         await log_events.click_refused(context, person, "review", request.id)
         raise Refused(refusal.reason)
@@ -34,6 +35,8 @@ async def sign_off(context: Context, person: Person, request: Request) -> Reques
         at=await context.ledger.now(),
     )
     try:
-        return await context.ledger.advance(request.id, SignOff(actor=person.id, decision=decision))
+        reviewed = await context.ledger.requests.advance(request.id, SignOff(actor=person.id, decision=decision))
     except NotPossible as error:
         raise TooLate(describe_obstacle(error)) from None
+    await resolve_alert(context, f"review:{request.id}", f"#{request.id} was signed off by @{person.name}.")
+    return reviewed

@@ -5,7 +5,8 @@ The use case only begins the end; ``bot.jobs.revoke`` drops the user on the serv
 
 from __future__ import annotations
 
-from bot.access import log_events, membership_facts
+from bot.access import log_events, membership
+from bot.access.alerts import resolve_end_alert
 from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import Refused, TooLate, UnknownRequest
@@ -40,8 +41,8 @@ async def revoke(context: Context, person: Person, request_id: int) -> Request:
 async def _authorize(context: Context, person: Person, request: Request) -> None:
     """Raises Refused or UnknownRequest where this person may not revoke the grant."""
     context.files.refresh()
-    config, decisions = context.files.config, await context.ledger.decisions(request.id)
-    facts = await membership_facts.gather(context, config) if config else NO_FACTS
+    config, decisions = context.files.config, await context.ledger.requests.decisions(request.id)
+    facts = await membership.facts(context, config) if config else NO_FACTS
     if config is not None and authorization.may_revoke(config, request, decisions, person.id, facts):
         return
     await log_events.click_refused(context, person, "revoke", request.id)
@@ -65,21 +66,23 @@ async def declare_gone(context: Context, person: Person, request_id: int, reason
     receipt = Receipt(outcome=ReceiptOutcome.DECLARED_GONE, reason=reason)
     confirm = ConfirmRevocation(actor=person.id, receipt=receipt, facts={"gone": True}, text=reason)
     try:
-        return await context.ledger.advance(request_id, confirm)
+        ended = await context.ledger.requests.advance(request_id, confirm)
     except NotPossible as error:
         raise TooLate(describe_obstacle(error)) from None
+    await resolve_end_alert(context, ended)
+    return ended
 
 
 async def _find(context: Context, request_id: int) -> Request:
     try:
-        return await context.ledger.request(request_id)
+        return await context.ledger.requests.get(request_id)
     except NoSuchRequest:
         raise UnknownRequest(f"#{request_id}") from None
 
 
 async def _end(context: Context, request: Request, person: Person, cause: Cause) -> Request:
     try:
-        return await context.ledger.advance(request.id, RevokeGrant(actor=person.id, cause=cause))
+        return await context.ledger.requests.advance(request.id, RevokeGrant(actor=person.id, cause=cause))
     except NotPossible as error:
         raise TooLate(_describe_not_live(error)) from None
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from adapters.base import Endpoint
 from bot.policy.catalog import CatalogEntry
-from storage.records import AuditEvent, Decision, Request, RequestKind
+from storage.records import AuditEvent, Decision, Lockdown, Request, RequestKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,31 @@ class StatusView:
     events: tuple[AuditEvent, ...]
     sessions: int | None
     trouble: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockdownScope:
+    """One database, or one person; everything where both are None."""
+
+    database: str | None = None
+    person_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockdownOutcome:
+    """A lockdown in force. ``is_new`` is False where it was in force already. ``ended``: the grants whose end began now."""
+
+    lockdown: Lockdown
+    is_new: bool
+    ended: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlockOutcome:
+    """The lockdowns that were lifted, and those that this person may not lift."""
+
+    lifted: tuple[Lockdown, ...]
+    refused: tuple[Lockdown, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

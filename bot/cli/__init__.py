@@ -20,7 +20,7 @@ from adapters.base import AdapterError
 from bot import logs
 from bot.access.errors import AccessError
 from bot.app import App, CannotStart
-from bot.cli import common, doctor, listing, policy, revoke, store, sweep
+from bot.cli import common, doctor, listing, lockdown, policy, revoke, store, sweep
 from bot.http import CannotListen
 from bot.policy.loader import ConfigError
 from bot.settings import SettingsError
@@ -67,13 +67,34 @@ def run(
     settings = common.settings()
     for name in TOKENS:
         os.environ.pop(name, None)
-    asyncio.run(App(settings).run())
+    asyncio.run(_serve(App(settings)))
+
+
+async def _serve(bot: App) -> None:
+    """Run the bot. A process that was told to stop ends without waiting for calls that hang: Python would wait for their threads."""
+    try:
+        await bot.run()
+    except EXPECTED_ERRORS as wrong:
+        if not bot.is_cut_off:
+            raise
+        typer.echo(str(wrong), err=True)
+        _leave(1)
+    if bot.is_cut_off:
+        _leave(0)
+
+
+def _leave(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 app.command("doctor")(doctor.doctor)
 app.command("list")(listing.list_requests)
 app.command("show")(listing.show)
 app.command("revoke")(revoke.revoke)
+app.command("lockdown")(lockdown.lockdown)
+app.command("unlock")(lockdown.unlock)
 app.command("sweep")(sweep.sweep)
 
 

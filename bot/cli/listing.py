@@ -39,9 +39,9 @@ def list_requests(
 async def _fetch_requests(*, all_: bool, database: str | None, person: str | None) -> tuple[Request, ...]:
     async with command_line_context(common.quiet_settings()) as context:
         if all_:
-            return await context.ledger.requests(person_id=person, database=database)
-        live = await context.ledger.live_grants(person_id=person, database=database)
-        waiting = await context.ledger.pending_requests(person_id=person, database=database)
+            return await context.ledger.requests.find(person_id=person, database=database)
+        live = await context.ledger.requests.live_grants(person_id=person, database=database)
+        waiting = await context.ledger.requests.pending(person_id=person, database=database)
         return tuple(sorted((*live, *waiting), key=lambda r: -r.id))
 
 
@@ -91,7 +91,12 @@ async def _fetch_request(
     async with command_line_context(common.quiet_settings()) as context:
         request = await queries.visible(context, operator(), request_id)
         trouble = await queries.end_trouble(context, request)
-        return request, trouble, await context.ledger.decisions(request_id), await context.ledger.history(request_id)
+        return (
+            request,
+            trouble,
+            await context.ledger.requests.decisions(request_id),
+            await context.ledger.audit.history(request_id),
+        )
 
 
 def _decision_lines(decisions: tuple[Decision, ...]) -> list[str]:

@@ -202,9 +202,9 @@ def replay(
 async def _replayed(config: Config, since: timedelta) -> tuple[ReplayResult, ...]:
     async with command_line_context(common.quiet_settings()) as context:
         begin = await context.ledger.now() - since
-        found = [r for r in await context.ledger.requests() if r.requested_at >= begin or r.is_live]
+        found = [r for r in await context.ledger.requests.find() if r.requested_at >= begin or r.is_live]
         past = [
-            PastRequest(request=r, decisions=await context.ledger.decisions(r.id))
+            PastRequest(request=r, decisions=await context.ledger.requests.decisions(r.id))
             for r in sorted(found, key=lambda r: r.id)
         ]
         seen = await remembered_groups(context)

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from bot.access import queries
 from bot.access import revoke as verbs
@@ -19,13 +13,9 @@ from bot.access.context import Context
 from bot.access.errors import AccessError, TooLate
 from bot.app import command_line_context, operator
 from bot.cli import common
+from bot.cli.ends import wait_for_ends
 from bot.cli.listing import parse_request_number
-from bot.jobs.registry import JOBS
-from bot.jobs.runner import Runner
 from storage.records import Request, State
-
-POLL_SECONDS = 1.0
-NOTIFY_SECONDS = 5.0
 
 
 def revoke(
@@ -75,7 +65,9 @@ async def _revoke(
     refused: list[str] = []
     async with command_line_context(common.quiet_settings(to_end=True)) as context:
         if not numbers:
-            numbers = sorted(r.id for r in await context.ledger.live_grants(person_id=person, database=database))
+            numbers = sorted(
+                r.id for r in await context.ledger.requests.live_grants(person_id=person, database=database)
+            )
         begun = []
         for request_id in numbers:
             try:
@@ -83,8 +75,10 @@ async def _revoke(
                 begun.append(request_id)
             except AccessError as no:
                 refused.append(str(no))
-        await _wait_for_ends(context, begun, wait)
-        ended = [await context.ledger.request(request_id) for request_id in begun]
+        await wait_for_ends(
+            context, lambda: _count_live(context, begun), seconds=wait, notified=lambda: _is_notified(context, begun)
+        )
+        ended = [await context.ledger.requests.get(request_id) for request_id in begun]
         return ended, {r.id: await queries.end_trouble(context, r) for r in ended}, refused
 
 
@@ -95,60 +89,17 @@ async def _revoke_one(context: Context, request_id: int, gone: str | None) -> No
         else:
             await verbs.revoke(context, operator(), request_id)
     except TooLate:
-        state = (await context.ledger.request(request_id)).state
+        state = (await context.ledger.requests.get(request_id)).state
         if state not in (State.REVOKING, State.REVOKED):
             raise
 
 
-async def _wait_for_ends(context: Context, numbers: list[int], seconds: float) -> None:
-    """Wait for the running bot to end the grants. Where no bot runs, run the jobs in this process meanwhile."""
-    deadline = time.monotonic() + seconds
-    runs_jobs = context.ledger.acquire_run_lock() if context.ledger.is_sqlite else True
-    if runs_jobs and context.ledger.is_sqlite:
-        await context.ledger.free_leases()
-    try:
-        async with _runner_running(context) if runs_jobs else nullcontext():
-            await _watch_ends(context, numbers, deadline)
-            if runs_jobs:
-                await _wait_for_notifications(context, numbers, min(deadline, time.monotonic() + NOTIFY_SECONDS))
-    finally:
-        if runs_jobs:
-            context.ledger.release_run_lock()
-
-
-@asynccontextmanager
-async def _runner_running(context: Context) -> AsyncIterator[None]:
-    """Run the job runner. On exit, jobs that have begun are finished."""
-    stop = asyncio.Event()
-    running = asyncio.create_task(Runner(context, JOBS).run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await running
-
-
-async def _watch_ends(context: Context, numbers: list[int], deadline: float) -> None:
-    progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    bar = progress.add_task("Ending", total=len(numbers))
-    with progress:
-        while time.monotonic() < deadline and (alive := await _count_live(context, numbers)):
-            progress.update(bar, completed=len(numbers) - alive)
-            await context.ledger.wait_for_commit(POLL_SECONDS, reader="revoke")
-
-
-async def _wait_for_notifications(context: Context, numbers: list[int], deadline: float) -> None:
-    """Wait until cards and messages are updated. Where Slack does not answer, the bot's next run updates them."""
-    while time.monotonic() < deadline and await _has_due_tasks(context, numbers):
-        await context.ledger.wait_for_commit(POLL_SECONDS, reader="revoke")
-
-
-async def _has_due_tasks(context: Context, numbers: list[int]) -> bool:
-    now = await context.ledger.now()
-    tasks = [task for request_id in numbers for task in await context.ledger.tasks(request_id=request_id)]
-    return any(task.due_at <= now for task in tasks)
-
-
 async def _count_live(context: Context, numbers: list[int]) -> int:
-    states = [(await context.ledger.request(request_id)).state for request_id in numbers]
-    return sum(state is not State.REVOKED for state in states)
+    found = await context.ledger.requests.get_many(numbers)
+    return len(numbers) - sum(request.state is State.REVOKED for request in found.values())
+
+
+async def _is_notified(context: Context, numbers: list[int]) -> bool:
+    """Whether cards and messages of these grants are updated."""
+    now, wanted = await context.ledger.now(), set(numbers)
+    return not any(task.due_at <= now for task in await context.ledger.tasks.all() if task.request_id in wanted)

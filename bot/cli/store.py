@@ -43,8 +43,12 @@ async def _check() -> dict[str, object]:
     ledger = Ledger(common.quiet_settings().store_url.get_secret_value())
     try:
         await ledger.open(create=False)
-        await ledger.set_cursor("check", int((await ledger.now()).timestamp()))
-        requests, live, tasks = await ledger.requests(), await ledger.live_grants(), await ledger.tasks()
+        await ledger.observations.set_cursor("check", int((await ledger.now()).timestamp()))
+        requests, live, tasks = (
+            await ledger.requests.find(),
+            await ledger.requests.live_grants(),
+            await ledger.tasks.all(),
+        )
         return {"ledger": ledger.id, "requests": len(requests), "live": len(live), "tasks": len(tasks)}
     finally:
         await ledger.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.access import membership_facts
+from bot.access import membership
 from bot.access.alerts import raise_alert
 from bot.access.context import Context
 from bot.access.decide import approve_by_policy
@@ -33,13 +33,17 @@ async def grant_break_glass(context: Context, job: JobContext) -> None:
     if request.state is not State.PENDING:
         return
     config = context.config_in_force()
-    facts = await membership_facts.gather(context, config)
+    facts = await membership.facts(context, config)
     for people in (authorization.reviewers(config, request, facts), _admins(config, request, facts)):
         if await _notify_one_of(context, job, request, people):
             await _grant(context, request)
             return
     await raise_alert(
-        context, request, f"Break-glass #{request.id} was refused: neither a reviewer nor an admin can be reached."
+        context,
+        request,
+        f"Break-glass #{request.id} was refused: neither a reviewer nor an admin can be reached.",
+        cause=f"break_glass:{request.id}:refused",
+        is_event=True,
     )
     await job.advance(request, DenyRequest(actor="policy", note=NO_REVIEWER, text=NO_REVIEWER))
 
@@ -50,12 +54,12 @@ def _admins(config: Config, request: Request, facts: Facts) -> frozenset[str]:
 
 async def _notify_one_of(context: Context, job: JobContext, request: Request, people: frozenset[str]) -> bool:
     """Send copies of the card, with **Sign off**, by direct message. True as soon as one of the people has it."""
-    before = await context.ledger.messages(request.id, Purpose.CARD_COPY)
+    before = await context.ledger.messages.of(request.id, Purpose.CARD_COPY)
     known = {message.channel for message in before}
     if not any(message.ts for message in before):
         for person_id in sorted(people - known):
-            await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
-    copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
+            await context.ledger.messages.add(request.id, Purpose.CARD_COPY, person_id)
+    copies = await context.ledger.messages.of(request.id, Purpose.CARD_COPY)
     return await _post_until_one_arrives(context, job, request, copies)
 
 

@@ -45,4 +45,6 @@ async def _alert(context: Context, grant: Request, error: AdapterError) -> None:
         f"The end of #{grant.id} was moved, but not on the server: {describe_server_error(grant.database, error)}."
     )
     effect = "The server may end it at its former end; the requester can request access again."
-    await raise_alert(context, grant, problem, steps=(*remedies(error), effect))
+    await raise_alert(
+        context, grant, problem, cause=f"expiry:{grant.id}", steps=(*remedies(error), effect), is_event=True
+    )

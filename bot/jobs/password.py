@@ -14,6 +14,7 @@ from bot.notifications.credentials import credentials_notice, deliver
 from storage.commands import RenewPassword, Repair
 from storage.errors import NotPossible
 from storage.records import Purpose, Request, State
+from storage.task_plans import user_lock_key
 from storage.transitions import Obstacle
 
 
@@ -35,7 +36,10 @@ async def _set_new_password(context: Context, job: JobContext, request: Request,
 
     await job.check_claim()
     try:
-        endpoint = await context.engines.call(target_of(request), set_password, share=Share.GRANTS)
+        async with job.holding(user_lock_key(request)):
+            if (await job.request()).state is not State.ACTIVE:
+                return
+            endpoint = await context.engines.call(target_of(request), set_password, share=Share.GRANTS)
     except (Rejected, ForeignUser) as error:
         await _alert(context, request, error)
         return
@@ -44,8 +48,8 @@ async def _set_new_password(context: Context, job: JobContext, request: Request,
             await _alert(context, request, error)
         raise
     if (await job.request()).state is not State.ACTIVE:
-        return  # it is being ended: the revoke task of this lock key drops the user and closes the message
-    (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
+        return  # it is being ended: the revoke task of its user drops it and closes the message
+    (message,) = await context.ledger.messages.of(request.id, Purpose.CREDENTIALS)
     await deliver(job, request, message, credentials_notice(request, endpoint, password))
     try:
         await job.advance(request, Repair(actor="bot") if is_repair else RenewPassword(actor=request.requester_id))
@@ -56,4 +60,4 @@ async def _set_new_password(context: Context, job: JobContext, request: Request,
 
 async def _alert(context: Context, request: Request, error: AdapterError) -> None:
     problem = f"No new password for #{request.id}: {describe_server_error(request.database, error)}."
-    await raise_alert(context, request, problem, steps=remedies(error))
+    await raise_alert(context, request, problem, cause=f"password:{request.id}", steps=remedies(error), is_event=True)

@@ -1,13 +1,15 @@
 """Create the database user of an approved grant and deliver its credentials.
 
-The order of the steps: post the credential message without credentials, connect to the server, make the transition START
-(it writes the expiry once), create the user, fill the message, make the transition ACTIVATE. If the bot crashes after any
+The order of the steps: post the credential message without credentials (Slack says meanwhile whether the requester is a member),
+connect to the server, make the transition START (it writes the expiry once), create the user, fill the message, make the transition
+ACTIVATE. The lock key of the user is held from the connection to the creation: while Slack fills the message, the user can be ended. If the bot crashes after any
 step, the runner claims the task again, and the job continues from the state in the ledger. The password is made in
 ``_create_and_deliver`` and ends with it. A retry makes a new password and overwrites the message.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -35,6 +37,7 @@ from bot.notifications.notices import PreparingNotice
 from storage.commands import ActivateGrant, FailGrant, RetryProvision, RevokeGrant, StartGrant
 from storage.errors import NotPossible
 from storage.records import Cause, Json, Message, Purpose, Request, State
+from storage.task_plans import user_lock_key
 from storage.transitions import FILL_WITHIN, Obstacle
 
 REFUSAL_MAX = 700
@@ -50,10 +53,8 @@ async def provision(context: Context, job: JobContext) -> None:
         await _fail(job, request, note)
         return
     try:
-        message = await _post_credential_message(context, job, request)
-        started = await _start(context, job, request)
-        if started is not None:
-            await _create_and_deliver(context, job, started, message)
+        message, is_member = await _prepare(context, job, request)
+        await _create_and_deliver(context, job, request, message, is_member=is_member)
     except Undeliverable as error:
         await _fail(job, request, f"Its credentials cannot be delivered: {error}.")
     except (Rejected, ForeignUser) as error:
@@ -82,22 +83,35 @@ async def _fail(job: JobContext, request: Request, note: str) -> None:
 # The job posts the message before the credentials exist. So it knows that it can deliver them.
 
 
+async def _prepare(context: Context, job: JobContext, request: Request) -> tuple[Message, bool]:
+    """Post the credential message, and ask Slack at the same time whether the requester is still a member. Both before anything is created."""
+    answers = await asyncio.gather(
+        _post_credential_message(context, job, request), _is_member(context, request), return_exceptions=True
+    )
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    message, is_member = answers
+    assert isinstance(message, Message), "no exception"
+    return message, bool(is_member)
+
+
 async def _post_credential_message(context: Context, job: JobContext, request: Request) -> Message:
-    (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
+    (message,) = await context.ledger.messages.of(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         return message
     await job.check_claim()
-    posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
+    posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
     return await record_posted(context, message, posted, request)
 
 
-async def _explain_delay(context: Context, job: JobContext, request: Request, trouble: str) -> None:
+async def _explain_delay(context: Context, request: Request, trouble: str) -> None:
     """Show in the credential message why provisioning is late. If Slack fails, the job continues."""
-    (message,) = await context.ledger.messages(request.id, Purpose.CREDENTIALS)
+    (message,) = await context.ledger.messages.of(request.id, Purpose.CREDENTIALS)
     if message.ts is not None:
         try:
             notice = PreparingNotice(request=request, trouble=trouble)
-            await job.unless_ending(context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice))
+            await context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice)
         except (Delayed, Undeliverable):
             return
 
@@ -105,7 +119,7 @@ async def _explain_delay(context: Context, job: JobContext, request: Request, tr
 # The time of the grant starts when the server answers, not at the approval.
 
 
-async def _start(context: Context, job: JobContext, request: Request) -> Request | None:
+async def _start(context: Context, job: JobContext, request: Request, *, is_member: bool) -> Request | None:
     """The request with its ``expires_at`` set. None if a guard refused START."""
     identity, level_state = await _reach_server(context, job, request)
     unsettled_until = await context.ledger.now() + timedelta(seconds=CREATE_LIMIT_SECONDS)
@@ -117,7 +131,7 @@ async def _start(context: Context, job: JobContext, request: Request) -> Request
         identity=identity,
         level_state=level_state,
         unsettled_until=unsettled_until,
-        requester_is_member=await _is_member(job, request),
+        requester_is_member=is_member,
         facts=facts,
     )
     try:
@@ -161,32 +175,64 @@ async def _reach_server(context: Context, job: JobContext, request: Request) -> 
         is_blocked = isinstance(error, Blocked)
         problem = "answers, but another session holds this up" if is_blocked else "does not answer"
         trouble = f"{request.database} {problem}. I keep trying; your time starts when it does."
-        await _explain_delay(context, job, request, trouble)
-        at = await context.ledger.now() + backoff(job.tries)
-        if request.started_at is None and request.start_before is not None:
-            at = min(at, request.start_before)
-        raise Retry(str(error), at=at) from None
+        raise ServerNotReached(trouble, error) from None
 
 
-async def _is_member(job: JobContext, request: Request) -> bool:
-    lookup = job.context.directory.person(request.requester_id, fresh=True)
+class ServerNotReached(Exception):
+    """The server gives no usable answer, or another session holds the step up. ``trouble`` is the sentence for the requester."""
+
+    def __init__(self, trouble: str, error: ServerDown | Blocked) -> None:
+        super().__init__(str(error))
+        self.trouble = trouble
+        self.is_server_down = isinstance(error, ServerDown)
+
+
+async def _retry_later(context: Context, job: JobContext, request: Request, error: ServerNotReached) -> Retry:
+    """The Retry to raise. Its time is never after the end of ``provision_within``, when the job gives up. The requester is told first."""
+    await _explain_delay(context, request, error.trouble)
+    at = await context.ledger.now() + backoff(job.tries)
+    if request.started_at is None and request.start_before is not None:
+        at = min(at, request.start_before)
+    return Retry(str(error), at=at, is_server_down=error.is_server_down)
+
+
+async def _is_member(context: Context, request: Request) -> bool:
+    """Whether the requester is a member now. True after START, which asked before."""
+    if request.started_at is not None:
+        return True
     try:
-        return (await job.unless_ending(lookup)).is_member
+        return (await context.directory.person(request.requester_id, fresh=True)).is_member
     except DirectoryUnavailable:
         raise Retry("Slack did not say whether the requester is still a member") from None
 
 
-# The password is made here and ends with this call.
+# The password is made here and ends with this call. The lock key of the user is held for the steps on the server only.
 
 
-async def _create_and_deliver(context: Context, job: JobContext, request: Request, message: Message) -> None:
+async def _create_and_deliver(
+    context: Context, job: JobContext, request: Request, message: Message, *, is_member: bool
+) -> None:
+    password = make_password()
+    try:
+        async with job.holding(user_lock_key(request)):
+            started = await _start(context, job, request, is_member=is_member)
+            endpoint = await _create(context, job, started, password) if started is not None else None
+    except ServerNotReached as error:
+        raise await _retry_later(context, job, request, error) from None
+    if started is None or endpoint is None:
+        return
+    await deliver(job, started, message, credentials_notice(started, endpoint, password))
+    await _activate(job, started)
+
+
+async def _create(context: Context, job: JobContext, request: Request, password: str) -> Endpoint | None:
+    """Create the user. None where its end has come, or somebody ended it meanwhile: the revoke task drops it."""
     assert request.username is not None, "frozen at the approval"
     assert request.expires_at is not None, "written at START"
     remaining = (request.expires_at - await context.ledger.now()).total_seconds()
     if remaining <= 0:
-        return  # the revoke task is due and runs next under this lock key
+        return None
     level = level_of(request)
-    password = make_password()
     spec = UserSpec(
         username=request.username, password=password, level=level, remaining=remaining, request_id=request.id
     )
@@ -194,10 +240,7 @@ async def _create_and_deliver(context: Context, job: JobContext, request: Reques
     endpoint = await context.engines.call(
         target_of(request), lambda adapter: _create_user(adapter, spec), share=Share.GRANTS
     )
-    if (await job.request()).state is not State.APPROVED:
-        return  # it was ended meanwhile; the revoke task runs next under this lock key and drops the user
-    await deliver(job, request, message, credentials_notice(request, endpoint, password))
-    await _activate(job, request)
+    return endpoint if (await job.request()).state is State.APPROVED else None
 
 
 def _create_user(adapter: Adapter, spec: UserSpec) -> Endpoint:
@@ -208,7 +251,7 @@ def _create_user(adapter: Adapter, spec: UserSpec) -> Endpoint:
 async def _activate(job: JobContext, request: Request) -> None:
     activate = ActivateGrant(actor="bot", facts={"username": request.username})
     try:
-        log_events.grant_live(await job.advance(request, activate))
+        log_events.grant_live(await job.advance(request, activate, is_last=True))
     except NotPossible as error:
         if error.obstacle is Obstacle.LOCKED_DOWN:
             await job.advance(request, RevokeGrant(actor="lockdown", cause=Cause.LOCKDOWN))

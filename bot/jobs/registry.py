@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot.jobs import auto_approve, break_glass, move_expiry, password, provision, repair, revoke, time_out
 from bot.jobs.job import Job
-from bot.notifications import alerts, cards, credentials, feed, outcomes, reminders
+from bot.notifications import alerts, cards, credentials, feed, lockdowns, outcomes, reminders
 from storage.records import TaskKind
 
 JOBS: dict[TaskKind, Job] = {
@@ -14,6 +14,7 @@ JOBS: dict[TaskKind, Job] = {
     TaskKind.UPDATE_CARD: cards.update_card,
     TaskKind.NOTIFY_REQUESTER: outcomes.notify_requester,
     TaskKind.ALERT: alerts.send_alert,
+    TaskKind.LOCKDOWN: lockdowns.follow_lockdown,
     TaskKind.AUDIT_FEED: feed.post_feed,
     TaskKind.TIME_OUT: time_out.time_out,
     TaskKind.REMIND: reminders.remind,

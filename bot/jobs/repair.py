@@ -6,6 +6,7 @@ The worker that lost the claim may have had a statement on its way. It may take 
 from __future__ import annotations
 
 from adapters.base import AdapterError, ForeignUser
+from bot.access.alerts import resolve_end_alert
 from bot.access.context import Context
 from bot.jobs.end_retries import retry_with_alert
 from bot.jobs.job import JobContext
@@ -32,6 +33,7 @@ async def repair(context: Context, job: JobContext) -> None:
             return
         except AdapterError as error:
             raise await retry_with_alert(context, job, request, error) from None
+        await resolve_end_alert(context, request)
         await _add_follow_up(job, TaskKind.CLOSE_CREDENTIALS)
         if not removal.was_absent:
             await job.advance(request, Repair(actor="bot", facts={"sessions_ended": removal.sessions_ended}))
@@ -42,7 +44,8 @@ def _is_declared_gone(request: Request) -> bool:
 
 
 async def _add_follow_up(job: JobContext, kind: TaskKind) -> None:
-    """Add the task for the part that is shown in Slack. It runs after this one, under the same lock key."""
+    """Add the task for the part that is shown in Slack."""
     ledger, task = job.context.ledger, job.claim.task
-    plan = TaskPlan(kind=kind, lock_key=task.lock_key, due_at=await ledger.now(), payload={"mends": True})
-    await ledger.add_task(plan, request_id=task.request_id)
+    lock_key = f"message:{task.request_id}:credentials"
+    plan = TaskPlan(kind=kind, lock_key=lock_key, due_at=await ledger.now(), payload={"mends": True})
+    await ledger.tasks.add(plan, request_id=task.request_id)

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from adapters.base import AdapterError, ForeignUser, Removal
 from bot.access import log_events
-from bot.access.alerts import raise_alert
+from bot.access.alerts import raise_alert, resolve_end_alert
 from bot.access.context import Context
 from bot.access.targets import level_of, state_before, target_of
 from bot.engines import Share
@@ -32,13 +32,16 @@ async def revoke(context: Context, job: JobContext) -> None:
         return
     receipt = await _end_on_server(context, job, request)
     confirm = ConfirmRevocation(actor="bot", receipt=receipt, facts=audit_facts(receipt))
-    log_events.grant_ended(await job.advance(request, confirm))
+    ended = await job.advance(request, confirm, is_last=True)
+    log_events.grant_ended(ended)
+    if job.tries > 1:
+        await resolve_end_alert(context, ended)
 
 
 async def _begin_end_by_clock(job: JobContext, request: Request) -> Request:
     """The request in REVOKING. Raises Retry if its end was moved, or if another caller is ending it now."""
     try:
-        return await job.advance(request, RevokeGrant(actor="clock", cause=_cause_by_clock(request)))
+        return await job.advance(request, RevokeGrant(actor="clock", cause=cause_by_clock(request)))
     except NotPossible as error:
         if error.request.state.is_over:
             raise
@@ -49,7 +52,7 @@ async def _begin_end_by_clock(job: JobContext, request: Request) -> Request:
         raise Retry("the end of the grant was moved", at=at, is_untried=True) from None
 
 
-def _cause_by_clock(request: Request) -> Cause:
+def cause_by_clock(request: Request) -> Cause:
     """The time limit that ends the grant."""
     if request.expires_at is None:
         return Cause.NOT_STARTED
@@ -75,6 +78,8 @@ async def _end_on_server(context: Context, job: JobContext, request: Request) ->
             context,
             request,
             f"#{request.id}: the user {request.username} on {request.database} was already gone when dbaccess came to remove it. Somebody else dropped it.",
+            cause=f"dropped:{request.id}",
+            is_event=True,
         )
     return verified_receipt(removal)
 
@@ -98,5 +103,6 @@ async def _leave_foreign_user(context: Context, job: JobContext, request: Reques
     """The receipt if a foreign user has the username. The job never changes a foreign user. Raises Retry if this grant was active."""
     if request.activated_at is not None:
         raise await retry_with_alert(context, job, request, error)
-    await raise_alert(context, request, f"#{request.id} failed: {error}. It was not touched.")
+    what = f"#{request.id} failed: {error}. It was not touched."
+    await raise_alert(context, request, what, cause=f"foreign:{request.id}", is_event=True)
     return NOTHING_CREATED

@@ -3,58 +3,43 @@
 The runner sleeps until the earliest task is due; every commit wakes it, also one of another process. After a crash the
 lease runs out and the task is claimed again. A late task runs late; it is never skipped.
 
-Slack and each target server have a pool of slots of their own. In each pool, ends of grants and alerts have slots
-reserved. A pool that hangs fills its own slots only: the runner does not claim a task that has no free slot.
+Slack and each target server have places of their own (``pools``). A server that does not answer is probed (``probes``). Ends that fall
+together are blocked together (``end_together``), and then each user is dropped by its own task.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from time import monotonic
 
 import structlog
 
-from adapters.base import AdapterError
-from bot.access.alerts import raise_alert
+from adapters.base import AdapterError, ServerDown
+from bot.access.alerts import end_cause, raise_alert
 from bot.access.context import Context
 from bot.access.descriptions import shorten
 from bot.access.ports import Delayed
-from bot.jobs.job import Job, JobContext, Retry, backoff, is_alert_due
+from bot.jobs.end_together import begin_due_ends, block_due_users
+from bot.jobs.job import ALERT_AT_TRY, LEASE, Job, JobContext, Retry, backoff
+from bot.jobs.outage import LedgerOutage
+from bot.jobs.pools import Places
+from bot.jobs.probes import Probes
+from storage.claims import Claim, SetAside
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
-from storage.pools import SLACK, Priority, Slot
-from storage.records import TaskKind
-from storage.task_queue import Claim
+from storage.pools import ON_SERVER, Slot
+from storage.records import Priority, TaskKind
 from storage.transitions import Obstacle, TaskPlan
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-LEASE = timedelta(seconds=90)
-"""Longer than every adapter time limit: a worker loses its claim only when it has stopped."""
-
-SLOTS: Mapping[tuple[bool, Priority], tuple[int, int]] = {
-    (False, Priority.SAFETY): (4, 4),
-    (False, Priority.GRANT): (3, 1),
-    (True, Priority.SAFETY): (1, 1),
-    (True, Priority.GRANT): (2, 1),
-    (True, Priority.DECISION): (4, 2),
-    (True, Priority.BACKGROUND): (2, 1),
-}
-"""(Is it the pool of Slack, priority) → (how many first tries, how many retries) run at a time.
-
-First tries and retries have separate slots: ends that fail again and again never take the slot of a new end. The slots
-of a server are no more than its threads (``bot.engines.WORKERS``), so that no claimed task waits in memory.
-"""
 
 LONGEST_SLEEP_SECONDS = 30.0
 SHORTEST_SLEEP_SECONDS = 0.02
 """Used where a task is due and cannot be claimed: another worker is claiming it at this moment."""
-LEDGER_PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 1.0
+"""The pause after the ledger, or the runner itself, failed."""
+GROUP_PAUSE_SECONDS, FAILED_GROUP_PAUSE_SECONDS = 0.25, 5.0
 ERROR_MAX = 1000
 """Characters of the last error of a task that the ledger stores."""
 
@@ -64,74 +49,115 @@ ENDS = frozenset({TaskKind.REVOKE, TaskKind.REPAIR})
 log = structlog.get_logger(__name__)
 
 
-def slots_for(slot: Slot) -> int:
-    """The number of tasks that may run at a time in slots of this kind."""
-    return SLOTS[slot.pool == SLACK, slot.priority][slot.is_retry]
-
-
 class Runner:
     """Runs jobs: ``run`` until it is stopped, or ``drain`` the tasks that are due now."""
 
     def __init__(self, context: Context, jobs: Mapping[TaskKind, Job], *, lease: timedelta = LEASE) -> None:
         self.context = context
-        self.ledger = context.ledger
+        self.tasks = context.ledger.tasks
         self.jobs = jobs
         self.lease = lease
         self.worker = secrets.token_hex(4)
-        self._busy: dict[asyncio.Task[None], Slot] = {}
+        self.places = Places()
+        self.probes = Probes(context, self.worker, self.wake)
+        self._running: set[asyncio.Task[None]] = set()
+        self._groups: dict[str, float] = {}
         self._woken = asyncio.Event()
+        self._outage = LedgerOutage()
 
     def wake(self) -> None:
         """Look for due tasks now."""
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run due tasks until ``stop`` is set, then wait for the running jobs. A ledger that fails is tried again, without limit."""
+        """Run due tasks until ``stop`` is set, then wait for the running jobs. Survives every error: the next round tries again."""
         try:
             while not stop.is_set():
-                await self._run_round(stop)
-        except Exception:
+                try:
+                    await self._run_round(stop)
+                except LedgerError:
+                    self._outage.begins()
+                    log.exception("ledger_unavailable")
+                    await _pause(stop, PAUSE_SECONDS)
+                except Exception:
+                    log.exception("runner_failed")
+                    await _pause(stop, PAUSE_SECONDS)
+        finally:
+            await self.probes.stop()
             await self._wait_for_running()
-            raise
-        await self._wait_for_running()
 
     async def _run_round(self, stop: asyncio.Event) -> None:
-        try:
-            await self._start_due_tasks()
-            await self._sleep(stop)
-        except LedgerError:
-            log.exception("ledger_unavailable")
-            await asyncio.sleep(LEDGER_PAUSE_SECONDS)
+        self._woken.clear()
+        full = self.places.full()
+        due = await self.tasks.claim_due(
+            self.worker, self.lease, room=self.places.room, full=full, closed=self.probes.closed
+        )
+        for claim in due.claims:
+            self._start(claim)
+        await self._outage.ends(self.context)
+        for unreadable in due.set_aside:
+            await self._on_set_aside(unreadable)
+        for slot in self.places.full():
+            self._block_group(slot)
+        await self._sleep(stop, due.next_due, due.now)
 
     async def drain(self) -> int:
         """Run all tasks that are due now, and the tasks that follow from them, one after the other. Returns how many ran."""
         count = 0
-        while (claim := await self.ledger.claim(self.worker, self.lease)) is not None:
-            await self._run_task(claim)
-            count += 1
-        return count
+        while True:
+            due = await self.tasks.claim_due(self.worker, self.lease, limit=1)
+            for unreadable in due.set_aside:
+                await self._on_set_aside(unreadable)
+            for claim in due.claims:
+                await self._run_task(claim)
+                count += 1
+            if not due.claims and not due.set_aside:
+                return count
 
-    def _full_slots(self) -> list[Slot]:
-        """The kinds of slots of which none is free."""
-        return [slot for slot, count in Counter(self._busy.values()).items() if count >= slots_for(slot)]
+    def _start(self, claim: Claim) -> None:
+        self.places.take(claim.slot)
+        task = asyncio.create_task(self._run_task(claim))
+        self._running.add(task)
 
-    async def _start_due_tasks(self) -> None:
-        while (claim := await self.ledger.claim(self.worker, self.lease, full=self._full_slots())) is not None:
-            task = asyncio.create_task(self._run_task(claim))
-            self._busy[task] = claim.slot
-            task.add_done_callback(self._on_done)
+        def on_done(done: asyncio.Task[None]) -> None:
+            self._running.discard(done)
+            self.places.free(claim.slot)
+            self.wake()
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        del self._busy[task]
-        self.wake()
+        task.add_done_callback(on_done)
 
-    async def _sleep(self, stop: asyncio.Event) -> None:
+    def _block_group(self, slot: Slot) -> None:
+        """More ends are due than there are places: block the logins of all of them now, in a place of their own."""
+        server, now = slot.server, monotonic()
+        is_for_new_ends = slot.priority is Priority.SAFETY and not slot.is_retry and not slot.is_blocked
+        if server is None or not is_for_new_ends or now < self._groups.get(server, 0.0) or server in self.probes.closed:
+            return
+        self._groups[server] = float("inf")
+        task = asyncio.create_task(self._run_group(server))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run_group(self, server: str) -> None:
+        pause = FAILED_GROUP_PAUSE_SECONDS
+        try:
+            await begin_due_ends(self.context, server)
+            answer = await block_due_users(self.context, server, self.worker, untried=True)
+            if answer.error is None:
+                pause = GROUP_PAUSE_SECONDS
+            else:
+                log.warning("group_not_blocked", server=server, error=str(answer.error))
+        except Exception:
+            log.exception("group_failed", server=server)
+        finally:
+            self._groups[server] = monotonic() + pause
+            self.wake()
+
+    async def _sleep(self, stop: asyncio.Event, due: datetime | None, now: datetime) -> None:
         seconds = LONGEST_SLEEP_SECONDS
-        due = await self.ledger.next_due(full=self._full_slots())
         if due is not None:
-            seconds = max(SHORTEST_SLEEP_SECONDS, min(seconds, (due - await self.ledger.now()).total_seconds()))
+            seconds = max(SHORTEST_SLEEP_SECONDS, min(seconds, (due - now).total_seconds()))
         waits = [
-            asyncio.ensure_future(self.ledger.wait_for_commit(seconds)),
+            asyncio.ensure_future(self.context.ledger.wait_for_commit(seconds)),
             asyncio.ensure_future(self._woken.wait()),
             asyncio.ensure_future(stop.wait()),
         ]
@@ -141,11 +167,16 @@ class Runner:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-            self._woken.clear()
 
     async def _wait_for_running(self) -> None:
-        if self._busy:
-            await asyncio.wait(self._busy)
+        """Wait for the running jobs. If that is cancelled, they are cancelled, too."""
+        try:
+            while self._running:
+                await asyncio.wait(self._running)
+        except asyncio.CancelledError:
+            for task in self._running:
+                task.cancel()
+            raise
 
     async def _run_task(self, claim: Claim) -> None:
         """Run one task. Afterwards it is finished, put back, or claimed by another worker, whatever its job raised."""
@@ -153,6 +184,7 @@ class Runner:
         try:
             await self._run_under_lease(job)
         except LedgerError:
+            self._outage.begins()
             log.exception("task_interrupted", task=claim.task.kind, request=claim.task.request_id)
             await self._put_back_after_ledger_failure(claim)
 
@@ -168,12 +200,12 @@ class Runner:
 
         Gives up when the lease has run out, or when another worker has the task.
         """
-        for _ in range(int(self.lease.total_seconds() / LEDGER_PAUSE_SECONDS)):
-            await asyncio.sleep(LEDGER_PAUSE_SECONDS)
+        for _ in range(int(self.lease.total_seconds() / PAUSE_SECONDS)):
+            await asyncio.sleep(PAUSE_SECONDS)
             with suppress(LedgerError):
                 try:
                     task = claim.task
-                    await self.ledger.reschedule(
+                    await self.tasks.reschedule(
                         claim, due_at=task.due_at, error="the ledger failed", is_untried=task.attempts == 1
                     )
                 except ClaimLost:
@@ -181,57 +213,96 @@ class Runner:
                 return
 
     async def _run_job(self, job: JobContext) -> None:
-        """Run the job. Errors of the ledger are raised; this is the only place that catches every other error."""
-        claim, task = job.claim, job.claim.task
+        """Run the job, then finish its task or put it back. Errors of the ledger are raised."""
+        claim = job.claim
         try:
-            await self.jobs[task.kind](self.context, job)
-        except Retry as retry:
-            at = retry.at or await self.ledger.now() + backoff(task.attempts)
-            reason = shorten(str(retry), ERROR_MAX)
-            await self.ledger.reschedule(claim, due_at=at, error=reason, is_untried=retry.is_untried)
-        except Delayed as error:
-            pause = timedelta(seconds=error.retry_after) if error.retry_after else backoff(task.attempts)
-            await self._put_back_after(claim, pause, str(error))
-        except AdapterError as error:
-            await self._put_back_after(claim, backoff(task.attempts), str(error))
+            await self.jobs[claim.task.kind](self.context, job)
         except NoSuchRequest:
-            await self.ledger.finish(claim)
+            await self.tasks.finish(claim)
         except LedgerError:
             raise
-        except Exception as error:  # noqa: BLE001 - a fault in one job must not stop the runner
-            await self._on_unexpected_error(claim, error)
+        except Exception as error:  # noqa: BLE001 - the only place that catches every error of a job
+            await self._put_back(claim, error)
         else:
-            await self.ledger.finish(claim)
+            if not job.is_finished:
+                await self.tasks.finish(claim)
+
+    async def _put_back(self, claim: Claim, error: Exception) -> None:
+        """The job was not done: its task is tried again. A fault of a job must not stop the runner."""
+        match error:
+            case Retry():
+                await self._on_retry(claim, error)
+            case Delayed():
+                await self._on_delayed(claim, error)
+            case AdapterError():
+                if isinstance(error, ServerDown):
+                    await self.probes.suspect(claim.task)
+                await self._put_back_after(claim, backoff(claim.task.attempts), str(error))
+            case _:
+                await self._on_unexpected_error(claim, error)
+
+    async def _on_retry(self, claim: Claim, retry: Retry) -> None:
+        if retry.is_server_down:
+            await self.probes.suspect(claim.task)
+        at = retry.at or await self.context.ledger.now() + backoff(claim.task.attempts)
+        reason = shorten(str(retry), ERROR_MAX)
+        await self.tasks.reschedule(claim, due_at=at, error=reason, is_untried=retry.is_untried)
+
+    async def _on_delayed(self, claim: Claim, error: Delayed) -> None:
+        """Slack did not take a message, or it is not its turn yet. A message that waits for its turn was not tried."""
+        pause = timedelta(seconds=error.retry_after) if error.retry_after else backoff(claim.task.attempts)
+        due_at = await self.context.ledger.now() + pause
+        await self.tasks.reschedule(
+            claim, due_at=due_at, error=shorten(str(error), ERROR_MAX), is_untried=error.is_paced
+        )
 
     async def _put_back_after(self, claim: Claim, pause: timedelta, error: str) -> None:
-        due_at = await self.ledger.now() + pause
-        await self.ledger.reschedule(claim, due_at=due_at, error=shorten(error, ERROR_MAX))
+        due_at = await self.context.ledger.now() + pause
+        await self.tasks.reschedule(claim, due_at=due_at, error=shorten(error, ERROR_MAX))
 
     async def _on_unexpected_error(self, claim: Claim, error: Exception) -> None:
         """A fault in dbaccess itself. The task is put back; an end that fails again and again raises an alert."""
         task, reference = claim.task, secrets.token_hex(4).upper()
         log.error("task_failed", task=task.kind, request=task.request_id, reference=reference, exc_info=error)
         summary = f"{type(error).__name__}, reference {reference}"
-        if task.kind in ENDS and is_alert_due(task.attempts):
-            what = f"Cannot end #{task.request_id}: dbaccess failed with {summary}."
-            steps = ("End it by hand on its server. The log has more under the reference.",)
-            await raise_alert(self.context, None, what, tries=task.attempts, steps=steps)
-        await self._put_back_after(claim, backoff(task.attempts), summary)
+        pause = backoff(task.attempts)
+        if task.kind in ENDS and task.request_id is not None and task.attempts >= ALERT_AT_TRY:
+            await raise_alert(
+                self.context,
+                None,
+                f"#{task.request_id} is not ended: dbaccess failed with {summary}.",
+                cause=end_cause(task.request_id),
+                tries=task.attempts,
+                steps=("End it by hand on its server. The log has more under the reference.",),
+                next_try_at=await self.context.ledger.now() + pause,
+            )
+        await self._put_back_after(claim, pause, summary)
+
+    async def _on_set_aside(self, task: SetAside) -> None:
+        """A row of the ledger cannot be read. An end that it stood for gets a new task."""
+        log.error("task_set_aside", task_id=task.task_id, request=task.request_id, reason=task.reason)
+        planned = await self.tasks.plan_missing_ends()
+        of = f" of #{task.request_id}" if task.request_id else ""
+        what = f"A task{of} in the ledger cannot be read ({task.reason}) and was set aside."
+        if planned:
+            what += f" The ends of {', '.join(f'#{one}' for one in planned[:5])} were planned again, due now."
+        steps = (
+            f"Look at row {task.task_id} of the table tasks. If #{task.request_id or '…'} waits, request it again.",
+        )
+        await raise_alert(self.context, None, what, cause=f"task:{task.task_id}", steps=steps, is_event=True)
 
     async def _on_claim_lost(self, claim: Claim, error: ClaimLost | NotPossible) -> None:
         """Another worker has the task, or the state has moved on. A ``repair`` task checks what this run left on the server."""
-        task = claim.task
+        task, now = claim.task, await self.context.ledger.now()
         log.warning("claim_lost", task=task.kind, request=task.request_id)
-        if task.lock_key.startswith("db:"):
-            plan = TaskPlan(
-                kind=TaskKind.REPAIR, lock_key=task.lock_key, due_at=await self.ledger.now(), is_single=True
-            )
-            await self.ledger.add_task(plan, request_id=task.request_id)
+        if task.kind in ON_SERVER:
+            plan = TaskPlan(kind=TaskKind.REPAIR, lock_key=f"user:{task.request_id}", due_at=now, is_single=True)
+            await self.tasks.add(plan, request_id=task.request_id)
         if isinstance(error, NotPossible) and error.obstacle is not Obstacle.CLAIM_LOST:
             if task.kind is TaskKind.REVOKE and error.request.is_live:
-                await self.ledger.reschedule(claim, due_at=await self.ledger.now(), error=str(error.obstacle))
+                await self.tasks.reschedule(claim, due_at=now, error=str(error.obstacle))
             else:
-                await self.ledger.finish(claim)
+                await self.tasks.finish(claim)
 
     @asynccontextmanager
     async def _lease_renewed(self, claim: Claim) -> AsyncIterator[None]:
@@ -248,4 +319,9 @@ class Runner:
         while True:
             await asyncio.sleep(self.lease.total_seconds() / 3)
             with suppress(LedgerError):
-                await self.ledger.renew(claim, self.lease)
+                await self.tasks.renew(claim, self.lease)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

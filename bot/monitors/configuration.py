@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bot.access import log_events
-from bot.access.alerts import raise_alert
+from bot.access.alerts import raise_alert, resolve_alert
 from bot.access.context import Context
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
+from storage.errors import LedgerError
 
 PROBLEMS_SHOWN = 10
+CAUSE = "configuration"
+"""The cause of the alert about a configuration with errors."""
 
 
 async def announce_files(context: Context, *, is_start: bool = False) -> None:
@@ -17,20 +20,31 @@ async def announce_files(context: Context, *, is_start: bool = False) -> None:
     if not files.is_unannounced:
         return
     files.is_unannounced = False
+    try:
+        await _announce(context)
+    except LedgerError:
+        files.is_unannounced = True
+        raise
     if not is_start:
         log_events.configuration_reloaded(files)
+
+
+async def _announce(context: Context) -> None:
+    files = context.files
     if files.problems is not None:
-        await context.ledger.record(
+        await context.ledger.audit.record(
             AuditKind.POLICY_REFUSED, actor="files", facts={"problems": len(files.problems.problems)}
         )
         await raise_alert(
             context,
             None,
             "The changed configuration has errors and is not in force.",
+            cause=CAUSE,
             steps=_problem_lines(str(files.problems)),
         )
     elif files.config is not None:
-        await context.ledger.record(AuditKind.POLICY_LOADED, actor="files", facts={"digest": files.config.digest})
+        await context.ledger.audit.record(AuditKind.POLICY_LOADED, actor="files", facts={"digest": files.config.digest})
+        await resolve_alert(context, CAUSE, "The configuration has no errors and is in force.")
 
 
 def _problem_lines(problems: str) -> tuple[str, ...]:

@@ -15,15 +15,15 @@ log = structlog.get_logger(__name__)
 
 async def check_members(context: Context) -> None:
     """Check every requester of a live grant or a pending request. Events from Slack get lost, so this runs again and again."""
-    requests = (*await context.ledger.live_grants(), *await context.ledger.pending_requests())
+    requests = (*await context.ledger.requests.live_grants(), *await context.ledger.requests.pending())
     for person_id in sorted({request.requester_id for request in requests}):
         await end_access_of_former_member(context, person_id)
 
 
 async def end_access_of_former_member(context: Context, person_id: str) -> None:
     """End the grants and close the pending requests of a person who is no longer a full member. A failed lookup ends nothing."""
-    live = await context.ledger.live_grants(person_id=person_id)
-    pending = await context.ledger.pending_requests(person_id=person_id)
+    live = await context.ledger.requests.live_grants(person_id=person_id)
+    pending = await context.ledger.requests.pending(person_id=person_id)
     if not live and not pending:
         return
     try:
@@ -44,6 +44,6 @@ async def _end_access(context: Context, request: Request, person: Person) -> Non
         else RevokeGrant(actor="directory", cause=Cause.LEFT, note=note)
     )
     try:
-        await context.ledger.advance(request.id, command)
+        await context.ledger.requests.advance(request.id, command)
     except NotPossible as error:
         log.info("revocation_skipped", request=request.id, reason=str(error.obstacle))

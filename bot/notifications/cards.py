@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import structlog
 
-from bot.access import membership, membership_facts
-from bot.access.alerts import raise_alert
+from bot.access import membership
+from bot.access.alerts import raise_alert, resolve_alert
 from bot.access.context import Context
 from bot.access.decide import extended_grant
 from bot.access.descriptions import shorten
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 async def card_notice(context: Context, request: Request) -> CardNotice:
     """The card of the request as it is now."""
     engine, admin_url = _engine_and_url(context, request)
-    decisions = await context.ledger.decisions(request.id)
+    decisions = await context.ledger.requests.decisions(request.id)
     return CardNotice(
         request=request,
         decisions=decisions,
@@ -90,7 +90,7 @@ def _engine_and_url(context: Context, request: Request) -> tuple[str, str]:
 async def post_card(context: Context, job: JobContext) -> None:
     """Job of ``post_card``: post to the rule's channel, or to each approver where the bot cannot post there."""
     request = await job.request()
-    for message in await context.ledger.messages(request.id, Purpose.CARD):
+    for message in await context.ledger.messages.of(request.id, Purpose.CARD):
         if message.ts is None:
             try:
                 await post_card_copy(context, job, message, request)
@@ -120,6 +120,8 @@ async def post_card_copy(context: Context, job: JobContext, message: Message, re
     await job.check_claim()
     posted = await context.messenger.post(message.channel, await card_notice(context, request))
     await record_posted(context, message, posted, request)
+    if message.purpose is Purpose.CARD:
+        await resolve_alert(context, f"card:{message.channel}", f"The card of #{request.id} was posted there.")
 
 
 async def _post_to_approvers(context: Context, job: JobContext, request: Request, error: Undeliverable) -> None:
@@ -135,7 +137,7 @@ async def _post_to_approvers(context: Context, job: JobContext, request: Request
 
 async def _post_first_copies(context: Context, job: JobContext, request: Request, person_ids: set[str]) -> list[bool]:
     """Post a copy to each person. Where copies exist already, as in a retry, post only those that are missing."""
-    if await context.ledger.messages(request.id, Purpose.CARD_COPY):
+    if await context.ledger.messages.of(request.id, Purpose.CARD_COPY):
         person_ids = set()
     return await post_copies(context, job, request, person_ids)
 
@@ -146,8 +148,8 @@ async def post_copies(context: Context, job: JobContext, request: Request, perso
     Returns for each copy of the request whether it is posted.
     """
     for person_id in sorted(person_ids):
-        await context.ledger.add_message(request.id, Purpose.CARD_COPY, person_id)
-    copies = await context.ledger.messages(request.id, Purpose.CARD_COPY)
+        await context.ledger.messages.add(request.id, Purpose.CARD_COPY, person_id)
+    copies = await context.ledger.messages.of(request.id, Purpose.CARD_COPY)
     return [await _is_copy_posted(context, job, copy, request) for copy in copies]
 
 
@@ -160,10 +162,10 @@ def _describe_closed_channel(request: Request, is_posted: bool) -> str:
 async def _approvers(context: Context, request: Request) -> set[str]:
     """The ids of the people who may decide the open stage now. Empty where no policy is in force."""
     config = context.files.config
-    stage = open_stage(request, await context.ledger.decisions(request.id))
+    stage = open_stage(request, await context.ledger.requests.decisions(request.id))
     if config is None or stage is None:
         return set()
-    now, facts = await context.ledger.now(), await membership_facts.gather(context, config)
+    now, facts = await context.ledger.now(), await membership.facts(context, config)
     return set(authorization.current_approvers(config, request, facts, at=now, stage=stage))
 
 
@@ -183,6 +185,7 @@ async def _alert_about_channel(context: Context, request: Request, error: Undeli
         context,
         request,
         f"The card of #{request.id} cannot be posted in {request.terms.channel}: {error}.",
+        cause=f"card:{request.terms.channel}",
         steps=steps,
     )
 
@@ -190,7 +193,7 @@ async def _alert_about_channel(context: Context, request: Request, error: Undeli
 async def update_card(context: Context, job: JobContext) -> None:
     """Job of ``update_card``: update every card and copy that shows an older version of the request."""
     request = await job.request()
-    for message in await context.ledger.messages(request.id):
+    for message in await context.ledger.messages.of(request.id):
         if message.purpose in CARDS and message.ts is not None and message.version < request.version:
             await _update_one_card(context, job, message, request)
 
@@ -200,10 +203,10 @@ async def _update_one_card(context: Context, job: JobContext, message: Message, 
     try:
         await context.messenger.update(place_of(message), await card_notice(context, request))
     except MessageGone:
-        await context.ledger.message_deleted(message.id)
+        await context.ledger.messages.deleted(message.id)
         if not request.state.is_over:
             await post_card_copy(context, job, message, request)
     except Undeliverable as error:
         log.warning("card_undeliverable", request=request.id, reason=str(error))
     else:
-        await context.ledger.message_rendered(message.id, request.version)
+        await context.ledger.messages.rendered(message.id, request.version)

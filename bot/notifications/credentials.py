@@ -25,22 +25,22 @@ async def deliver(job: JobContext, request: Request, message: Message, notice: C
     """Put the credentials into the credential message.
 
     Where that message was deleted, a new one is posted without them, recorded, and then filled: a message that the ledger
-    does not know must never hold a password. Raises Retry as soon as the end of the grant is due.
+    does not know must never hold a password.
     """
     context = job.context
     await job.check_claim()
     if message.ts is not None:
         try:
-            await job.unless_ending(context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice))
+            await context.messenger.update(Posted(channel=message.channel, ts=message.ts), notice)
         except MessageGone:
             await job.check_claim()
         else:
-            await context.ledger.message_rendered(message.id, request.version)
+            await context.ledger.messages.rendered(message.id, request.version)
             return
-    posted = await job.unless_ending(context.messenger.post(request.requester_id, PreparingNotice(request=request)))
+    posted = await context.messenger.post(request.requester_id, PreparingNotice(request=request))
     await record_posted(context, message, posted, request)
     await job.check_claim()
-    await job.unless_ending(context.messenger.update(posted, notice))
+    await context.messenger.update(posted, notice)
 
 
 async def close_credentials(context: Context, job: JobContext) -> None:
@@ -48,12 +48,12 @@ async def close_credentials(context: Context, job: JobContext) -> None:
     request = await job.request()
     if request.state not in (State.REVOKING, State.REVOKED):
         return
-    for message in await context.ledger.messages(request.id, Purpose.CREDENTIALS):
+    for message in await context.ledger.messages.of(request.id, Purpose.CREDENTIALS):
         if message.ts is not None and message.version < request.version:
             await job.check_claim()
             try:
-                await job.unless_ending(context.messenger.update(place_of(message), ClosedNotice(request=request)))
+                await context.messenger.update(place_of(message), ClosedNotice(request=request))
             except Undeliverable as error:
                 log.warning("credentials_undeliverable", request=request.id, reason=str(error))
             else:
-                await context.ledger.message_rendered(message.id, request.version)
+                await context.ledger.messages.rendered(message.id, request.version)

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 async def record_posted(context: Context, message: Message, posted: Posted, request: Request) -> Message:
     """Record where a message is, so that any replica can update it. Returns the message with its place."""
-    await context.ledger.message_posted(message.id, channel=posted.channel, ts=posted.ts, version=request.version)
+    await context.ledger.messages.posted(message.id, channel=posted.channel, ts=posted.ts, version=request.version)
     return replace(message, channel=posted.channel, ts=posted.ts, version=request.version)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from adapters.base import Endpoint
 from bot.access.ports import Notice
-from storage.records import AuditEvent, Decision, Request
+from storage.records import AuditEvent, Decision, Lockdown, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +111,29 @@ class FeedNotice(Notice):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LockdownNotice(Notice):
+    """A lockdown, in force or lifted. ``left`` is the number of its grants that have not ended yet."""
+
+    lockdown: Lockdown
+    left: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlertNotice(Notice):
-    """The problem, since when, how often it was tried, and what to do now, as steps. Plain text without secrets."""
+    """The problem, since when, what is already safe, how often it was tried, the next try, and what to do now: steps, and statements to paste.
+
+    ``resolved_at`` and ``resolution`` are set when it is over. ``is_event``: it happened at ``since`` and is not resolved later.
+    ``request`` is the break-glass access that it tells of. Plain text without secrets; it may have times (``descriptions.time_mark``).
+    """
 
     what: str
     since: datetime | None = None
     tries: int = 0
     steps: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
+    enforced: str | None = None
+    next_try_at: datetime | None = None
+    resolved_at: datetime | None = None
+    resolution: str | None = None
+    is_event: bool = False
+    request: Request | None = None

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from slack_bolt.async_app import AsyncApp
 
-from bot.access import extend, queries, request_access, review, revoke
+from bot.access import extend, lockdown, queries, request_access, review, revoke
 from bot.access.context import Context
 from bot.access.errors import NotUnderstood
 from bot.access.ports import Person
 from bot.slack import parse
 from bot.slack.interaction import Interaction, Listener, bolt_listener
 from bot.slack.render import replies
+from bot.slack.render.lockdowns import lockdown_reply, unlock_reply
 from storage.records import RequestKind
 
 COMMAND = "/dbaccess"
@@ -98,6 +99,16 @@ async def on_revoke(interaction: Interaction, person: Person) -> None:
     await interaction.reply(replies.end_reply(await revoke.revoke(interaction.context, person, request_id)))
 
 
+async def on_lockdown(interaction: Interaction, person: Person) -> None:
+    scope = parse.parse_lockdown(_arguments(interaction), "lockdown")
+    await interaction.reply(lockdown_reply(await lockdown.lock_down(interaction.context, person, scope)))
+
+
+async def on_unlock(interaction: Interaction, person: Person) -> None:
+    scope = parse.parse_lockdown(_arguments(interaction), "unlock")
+    await interaction.reply(unlock_reply(await lockdown.unlock(interaction.context, person, scope)))
+
+
 async def on_databases(interaction: Interaction, person: Person) -> None:
     await interaction.reply(replies.databases_reply(await queries.databases(interaction.context, person)))
 
@@ -123,6 +134,8 @@ VERBS: dict[str, Listener] = {
     "cancel": on_cancel,
     "done": on_done,
     "revoke": on_revoke,
+    "lockdown": on_lockdown,
+    "unlock": on_unlock,
     "databases": on_databases,
     "explain": on_explain,
     "help": on_help,

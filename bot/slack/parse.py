@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.access.errors import NotUnderstood
-from bot.access.use_case_types import RequestInput
+from bot.access.use_case_types import LockdownScope, RequestInput
 from bot.durations import DURATION_HINT, parse_duration
 from bot.slack.render.text import clean, unescape
 
@@ -72,6 +72,17 @@ def parse_extension(arguments: Sequence[str]) -> tuple[int, RequestInput]:
     left = list(arguments[1:])
     duration = _pop_duration(left)
     return parse_request_id(arguments[:1], "extend"), RequestInput(duration=duration, reason=" ".join(left) or None)
+
+
+def parse_lockdown(arguments: Sequence[str], verb: str) -> LockdownScope:
+    """Parse ``[DATABASE or @user]``. Raises NotUnderstood: what was not understood never means everything."""
+    if not arguments:
+        return LockdownScope()
+    person_id = mentioned_person(arguments[0])
+    if len(arguments) > 1 or (person_id is None and arguments[0].startswith(("@", "<"))):
+        right = f"It looks like /dbaccess {verb} DATABASE, or /dbaccess {verb} @user with a person from the list that Slack shows."
+        raise NotUnderstood(" ".join((verb, *arguments)), right)
+    return LockdownScope(person_id=person_id, database=None if person_id else arguments[0])
 
 
 def parse_explain(arguments: Sequence[str]) -> tuple[RequestInput, str | None]:

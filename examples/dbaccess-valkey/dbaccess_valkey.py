@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -208,6 +208,37 @@ class Valkey:
                 notes=self._changes(call, before),
             )  # fmt: skip
 
+    def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+        """``off`` refuses logins, and CLIENT KILL ends sessions. Absent users are left alone, because SETUSER would create them."""
+        pattern = username_pattern(self.target.prefix)
+        names = {name for name in usernames if pattern.fullmatch(name)}
+        with self._session() as call:
+            users = {name: user for name in names if (user := call("ACL", "GETUSER", name)) is not None}
+            ours = [n for n, user in users.items() if _to_managed_user(n, user).ledger in (None, self.target.ledger)]
+            for name in ours:
+                call("ACL", "SETUSER", name, "off")
+                call("CLIENT", "KILL", "USER", name)
+            call("ACL", "SAVE")
+            living = {row["user"] for row in _clients(call)}
+            is_off = {name: "off" in _to_dict(call("ACL", "GETUSER", name))["flags"] for name in ours}
+        return frozenset(name for name in names if name not in users or (is_off.get(name) and name not in living))
+
+    def end_by_hand(self, username: str) -> tuple[str, ...]:
+        """For valkey-cli."""
+        return f"ACL DELUSER {username}", "ACL SAVE"
+
+    def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+        """Valkey keeps the rules of a user as they were set, so they are compared as text."""
+        with self._session() as call:
+            users = {name: user for name in levels if (user := call("ACL", "GETUSER", name)) is not None}
+        found = {name: tuple(_differences(_to_dict(user), levels[name])) for name, user in users.items()}
+        return {name: sentences for name, sentences in found.items() if sentences}
+
+    def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+        """Nothing: Valkey has no roles."""
+        del levels
+        return []
+
     def drop_leftovers(self) -> list[str]:
         """Nothing: a Valkey user leaves keys alone, which have no owners."""
         return []
@@ -321,9 +352,24 @@ def _identity(call: Callable[..., Any]) -> str:
     return next(iter(sorted(name for name in call("ACL", "USERS") if name.startswith(IDENTITY_PREFIX))), "")
 
 
+def _to_dict(answer: Any) -> dict[str, Any]:
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _differences(user: dict[str, Any], level: Level) -> Iterator[str]:
+    keys, *commands = _rules(level)[1:]
+    expected = {"keys": keys, "commands": " ".join(["-@all", *commands]), "channels": ""}
+    for part, rules in expected.items():
+        if user[part] != rules:
+            yield f"its {part} are {str(user[part])[:200] or 'none'} and not {rules or 'none'}"
+    if "nopass" in user["flags"] or len(user["passwords"]) != 1:
+        yield f"it has {len(user['passwords'])} passwords and not 1"
+    if any(_to_dict(selector)["commands"] != "-@all" for selector in user["selectors"]):
+        yield "it has a selector, and its level gives none"
+
+
 def _to_managed_user(username: str, user: Any) -> ManagedUser:
-    parts = user if isinstance(user, dict) else dict(zip(user[::2], user[1::2], strict=True))
-    selectors = [s if isinstance(s, dict) else dict(zip(s[::2], s[1::2], strict=True)) for s in parts["selectors"]]
+    selectors = [_to_dict(selector) for selector in _to_dict(user)["selectors"]]
     mark = next((found for s in selectors if (found := MARK.fullmatch(str(s["keys"])))), None)
     if mark is None:
         return ManagedUser(username=username, ledger=None, request_id=None, expires_at=None)

@@ -192,7 +192,7 @@ class AccessEnvironment:
         """A restart after SIGKILL: a new worker, and leases that are free."""
         self.kill_at = -1
         self.runner = Runner(self.context, JOBS)
-        await self.ledger.free_leases()
+        await self.ledger.tasks.free_leases()
 
     async def drain(self) -> None:
         """Run all tasks that are due now."""
@@ -203,7 +203,7 @@ class AccessEnvironment:
         until = self.clock.at + timedelta(**by)
         for _ in range(500):
             await self.drain()
-            due = await self.ledger.next_due()
+            due = await self.ledger.tasks.next_due()
             if due is None or due > until:
                 break
             self.clock.at = max(due, self.clock.at)
@@ -217,20 +217,20 @@ class AccessEnvironment:
         wanted = use_case_types.RequestInput(database="shop", level="readonly", duration=duration, reason=reason)
         asked = await request_access.request_access(self.context, await self.person(who), wanted)
         await self.drain()
-        return await self.ledger.request(asked.request.id)
+        return await self.ledger.requests.get(asked.request.id)
 
     async def approve(self, request: Request, who: str = LEAD) -> Request:
         return await decide.approve(self.context, await self.person(who), request)
 
-    async def granted(self) -> Request:
-        request = await self.approve(await self.ask())
+    async def granted(self, who: str = ADA, approver: str = LEAD) -> Request:
+        request = await self.approve(await self.ask(who), approver)
         await self.drain()
-        request = await self.ledger.request(request.id)
+        request = await self.ledger.requests.get(request.id)
         require(request.state is State.ACTIVE, "it is granted")
         return request
 
     async def now(self, request: Request) -> Request:
-        return await self.ledger.request(request.id)
+        return await self.ledger.requests.get(request.id)
 
     def credentials(self, who: str = ADA) -> CredentialsNotice:
         (found,) = self.messenger.on(who, CredentialsNotice)

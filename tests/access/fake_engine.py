@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -47,6 +47,7 @@ class FakeServer:
     """``step`` is called before and after each call; ``gate`` holds a create in the server until it is opened.
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``left_with`` is the owner of what every user left. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
+    ``blocked`` are users whose login is blocked; those in ``unyielding`` do not let themselves be blocked. ``differences`` is the answer of a comparison, ``refreshed`` of a refresh of levels.
     ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
     """
 
@@ -70,6 +71,10 @@ class FakeServer:
     leftovers: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
     states_before: list[LevelState | None] = field(default_factory=list)
+    blocked: set[str] = field(default_factory=set)
+    unyielding: set[str] = field(default_factory=set)
+    differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    refreshed: list[str] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
     _number: int = 0
 
@@ -78,6 +83,8 @@ class FakeServer:
         with self.turn:
             user = self.users.get(username)
             if user is None or user.password != password or user.expires_at <= self.clock():
+                return None
+            if username in self.blocked:
                 return None
             self._number += 1
             self.sessions[self._number] = username
@@ -146,11 +153,12 @@ def engine(server: FakeServer) -> type[Adapter]:
                 spec.request_id,
                 spec.level.roles,
                 server.clock() + timedelta(seconds=spec.remaining),
-                tuple(table for grant in spec.level.grants for table in grant.on),
+                tables_of(spec.level),
             )
 
             def make() -> None:
                 server.users[spec.username] = user
+                server.blocked.discard(spec.username)
 
             if server.gate is not None:
                 gate, server.gate = server.gate, None
@@ -180,6 +188,33 @@ def engine(server: FakeServer) -> type[Adapter]:
         def level_state(self, level: Level) -> LevelState:
             self._reach("level_state")
             return LevelState.of(server.facts)
+
+        def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
+            self._reach("block")
+            with server.turn:
+                foreign = {n for n, u in server.users.items() if u.ledger not in (None, self.target.ledger)}
+                yielding = frozenset(usernames) - server.unyielding - foreign
+                server.blocked |= yielding
+                server.sessions = {n: name for n, name in server.sessions.items() if name not in yielding}
+            server.step("after block")
+            return yielding
+
+        def end_by_hand(self, username: str) -> tuple[str, ...]:
+            return (f"BLOCK USER {username};", f"END SESSIONS OF {username};")
+
+        def compare_users(self, levels: Mapping[str, Level]) -> dict[str, tuple[str, ...]]:
+            self._reach("compare")
+            found = {name: server.differences[name] for name in levels if name in server.differences}
+            for name, level in levels.items():
+                user = server.users.get(name)
+                if user is not None and (user.roles, user.tables) != (level.roles, tables_of(level)):
+                    found[name] = (*found.get(name, ()), f"{name} does not have the rights of {level.name}")
+            return found
+
+        def refresh_levels(self, levels: Sequence[Level]) -> list[str]:
+            self._reach("refresh")
+            changed, server.refreshed = server.refreshed, []
+            return changed
 
         def drop_leftovers(self) -> list[str]:
             self._reach("drop_leftovers")
@@ -239,6 +274,10 @@ def engine(server: FakeServer) -> type[Adapter]:
             return FakeLogin(server, number)
 
     return Fake
+
+
+def tables_of(level: Level) -> tuple[str, ...]:
+    return tuple(table for grant in level.grants for table in grant.on)
 
 
 @dataclass

@@ -84,6 +84,10 @@ def hanging_engine(server: FakeServer, hang: Hang) -> type[Adapter]:
             found: Removal = super().drop_user(username, level, before)
             return found
 
+        def block_users(self, usernames: Any) -> frozenset[str]:
+            found: frozenset[str] = super().block_users(usernames)
+            return frozenset(name for name in found if not hang.holds(name))
+
     return Hanging
 
 

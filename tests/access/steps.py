@@ -8,7 +8,7 @@ from typing import Any
 from bot.access import request_access, use_case_types
 from bot.access.errors import AccessError
 from bot.notifications.notices import AlertNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Request, RequestKind
 from tests.access.environment import ADA, ALERTS, HOUR, LEAD, SECOND, AccessEnvironment
 
@@ -46,7 +46,7 @@ def alerts(environment: AccessEnvironment, place: str = ALERTS) -> list[str]:
 
 async def recorded(environment: AccessEnvironment, kind: AuditKind) -> list[Mapping[str, Any]]:
     """The facts of all audit events of a kind."""
-    return [event.facts for event in await environment.ledger.events_after(0, limit=1000) if event.kind == kind]
+    return [event.facts for event in await environment.ledger.audit.events_after(0, limit=1000) if event.kind == kind]
 
 
 async def refusal_of(verb: Awaitable[object]) -> AccessError | None:

@@ -9,7 +9,7 @@ import pytest
 from bot.access import decide, queries, request_access
 from bot.access.errors import OutOfDate, Refused, TooLate
 from bot.notifications.notices import CardNotice, CredentialsNotice, StateChangeNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, ADMIN, CARDS, GUEST, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 
@@ -31,14 +31,14 @@ async def test_grant_runs_from_request_to_revoked(environment: AccessEnvironment
     assert environment.messenger.on(CARDS, CardNotice)[0].request.state is State.REVOKED
     assert not environment.messenger.on(ADA, CredentialsNotice)
     assert environment.messenger.on(ADA, StateChangeNotice)[-1].request.state is State.REVOKED
-    assert await environment.ledger.tasks() == ()
+    assert await environment.ledger.tasks.all() == ()
 
 
 async def test_person_outside_the_rule_cannot_request(environment: AccessEnvironment) -> None:
     with pytest.raises(Refused, match="There is nothing you may ask for"):
         await environment.ask(STRANGER)
-    assert await environment.ledger.requests() == ()
-    assert await environment.ledger.tasks() == ()
+    assert await environment.ledger.requests.find() == ()
+    assert await environment.ledger.tasks.all() == ()
 
 
 async def test_guest_is_refused(environment: AccessEnvironment) -> None:
@@ -77,7 +77,7 @@ async def test_ten_concurrent_approvals_are_one_decision(environment: AccessEnvi
     assert all(isinstance(d, TooLate) for d in done if isinstance(d, BaseException))
     await environment.drain()
     assert len(environment.server.users) == 1
-    assert len(await environment.ledger.decisions(request.id)) == 1
+    assert len(await environment.ledger.requests.decisions(request.id)) == 1
 
 
 async def test_two_approvals_need_two_people(environment: AccessEnvironment) -> None:
@@ -177,7 +177,7 @@ async def test_audit_log_names_policy_at_request_and_at_decision(environment: Ac
     environment.policy["alert_channel"] = "C0OTHER"
     environment.write()
     await environment.approve(request)
-    event = next(e for e in await environment.ledger.history(request.id) if e.kind == AuditKind.APPROVED)
+    event = next(e for e in await environment.ledger.audit.history(request.id) if e.kind == AuditKind.APPROVED)
     assert event.facts["policy"] == asked_by
     assert environment.context.files.config is not None
     assert event.facts["policy_in_force"] == environment.context.files.config.digest != asked_by

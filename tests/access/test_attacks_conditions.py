@@ -11,7 +11,7 @@ import pytest
 from bot.access import extend, password, review
 from bot.access.errors import Refused, TooLate
 from bot.access.use_case_types import RequestInput
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Request, State
 from tests.access.environment import ADA, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 from tests.access.steps import BREAK_GLASS_RULE, put_in_force, recorded, refusal_of, use_break_glass
@@ -94,10 +94,10 @@ async def test_pending_requests_count_in_the_limit_of_a_person(environment: Acce
     put_in_force(environment)
     for more in range(4):
         await refusal_of(environment.ask(duration=HOUR + more * HOUR / 60))
-    for request in await environment.ledger.pending_requests():
+    for request in await environment.ledger.requests.pending():
         await environment.approve(request)
     await environment.drain()
-    assert len(await environment.ledger.live_grants(person_id=ADA)) == 1
+    assert len(await environment.ledger.requests.live_grants(person_id=ADA)) == 1
 
 
 @open_fault("R18", "the limit of a database is not checked when its requests are approved")

@@ -72,7 +72,7 @@ async def test_approver_removed_during_the_click_does_not_approve(environment: A
     swap(environment, approvals=[{"from": [SECOND, ADMIN]}])
     await refusal_of(environment.approve(request, LEAD))
     assert (await environment.now(request)).state is State.PENDING
-    assert await environment.ledger.decisions(request.id) == ()
+    assert await environment.ledger.requests.decisions(request.id) == ()
 
 
 @open_fault("R2", "the denial of a former approver counts")
@@ -108,7 +108,7 @@ async def test_rule_that_gains_approvers_during_automatic_approval_applies(envir
     await refusal_of(request_access.request_access(environment.context, ada, wanted))
     require(environment.policy["rules"][0]["approvals"], "the approval asked Slack again")
     await environment.drain()
-    assert not [r for r in await environment.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
+    assert not [r for r in await environment.ledger.requests.find() if r.state in (State.APPROVED, State.ACTIVE)]
 
 
 @open_fault("R2", "the sign-off of a former reviewer counts")
@@ -167,7 +167,7 @@ async def test_half_written_policy_closes_no_request(environment: AccessEnvironm
     write_in_place(environment, APPROVED_AT_ONCE)
     await refusal_of(environment.approve(request, LEAD))
     assert (await environment.now(request)).state is State.PENDING
-    assert [d.person_id for d in await environment.ledger.decisions(request.id)] == [LEAD]
+    assert [d.person_id for d in await environment.ledger.requests.decisions(request.id)] == [LEAD]
 
 
 @open_fault("R3", "the cut file is in force although its last line, the end mark, is missing")

@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
+from bot.access import lockdown
+from bot.access.errors import Refused
+from bot.access.ports import Person
+from bot.access.use_case_types import LockdownScope
+from storage.audit_kinds import AuditKind
 from tests import clock_ahead
-from tests.access.environment import ADA, LEAD, AccessEnvironment
+from tests.access.environment import ADA, ADMIN, LEAD, AccessEnvironment
+from tests.access.steps import recorded
 
 
 class CommandLine:
@@ -118,3 +124,60 @@ async def test_unreachable_server_is_reported(environment: AccessEnvironment, co
     request = await environment.granted()
     assert "not ended yet" in command_line.run("revoke", str(request.id), "--wait", "1", expect=1)[0]
     assert (await environment.now(request)).state == "revoking"
+
+
+async def test_lockdown_ends_grants_and_refuses_new_ones(
+    environment: AccessEnvironment, command_line: CommandLine
+) -> None:
+    """No bot runs, and no token is set. The command does the work itself."""
+    request = await environment.approve(await environment.ask())  # no user exists yet, so no server is needed to end it
+    said, _ = command_line.run("lockdown", "--database", "shop", "--wait", "20")
+    assert said == "Lockdown of shop: 1 grant, all ended. New access is refused until another admin lifts it.\n"
+    assert (await environment.now(request)).ended_because == "lockdown"
+    with pytest.raises(Refused, match="Access to shop is locked down"):
+        await environment.ask()
+    (row,) = command_line.json("lockdown", "--database", "shop")
+    assert (row["id"], row["database"], row["person"], row["grants"], row["not_ended"]) == (1, "shop", None, 1, [])
+    assert row["set_by"].startswith("cli:")
+
+
+async def test_lockdown_exits_with_status_1_where_a_grant_has_not_ended(
+    environment: AccessEnvironment, command_line: CommandLine
+) -> None:
+    request = await environment.granted()
+    said, _ = command_line.run("lockdown", "--person", ADA, "--wait", "1", expect=1)
+    assert "Lockdown of @ada: 1 of 1 grant not ended yet." in said
+    assert f"#{request.id} {request.username} on shop: not ended yet (" in said
+    assert (await environment.now(request)).state == "revoking"
+
+
+async def test_unlock_on_the_command_line(environment: AccessEnvironment, command_line: CommandLine) -> None:
+    """Not by the operating system user who set it, whatever the environment calls them. One that was set in Slack is an alert."""
+    assert command_line.run("unlock")[0] == "Nothing is locked down.\n"
+    command_line.run("lockdown", "--wait", "1")
+    refusal = command_line.run("unlock", expect=1, LOGNAME="somebody", USER="somebody")[1]
+    assert "set the lockdown of all databases. Another admin must lift it." in refusal
+    assert "not locked down" not in command_line.run("unlock", "--database", "shop", expect=1)[1]
+    admin = await environment.person(ADMIN)
+    await lockdown.lock_down(environment.context, admin, LockdownScope(database="shop"))
+    (lifted,) = [row for row in json.loads(command_line.run("unlock", "--json", expect=1)[0]) if row["lifted_at"]]
+    assert (lifted["database"], lifted["set_by"]) == ("shop", ADMIN)
+    assert [one.database for one in await environment.ledger.lockdowns.in_force()] == [None]
+    (alert,) = [one for one in await recorded(environment, AuditKind.ALERT) if "lockdown" in one["what"]]
+    assert "lifted the lockdown of shop on the command line. @admin had set it in Slack." in alert["what"]
+    await lockdown.unlock(environment.context, admin, LockdownScope())
+    other = Person(id="cli:dba", name="dba", is_member=True)
+    await lockdown.lock_down(environment.context, other, LockdownScope(person_id=ADA))
+    assert command_line.run("unlock", "--person", ADA)[0] == "The lockdown of @ada is lifted.\n"
+
+
+def test_lockdown_with_wrong_usage(command_line: CommandLine) -> None:
+    command_line.run("store", "upgrade")
+    for command in (
+        ["lockdown", "--database", "shop", "--person", ADA],
+        ["lockdown", "--person", "ada"],
+        ["lockdown", "--database", " "],
+        ["unlock", "--person", "<@U1>"],
+        ["lockdown", "shop"],
+    ):
+        assert command_line.run(*command, expect=2)[1], command

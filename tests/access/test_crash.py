@@ -21,13 +21,17 @@ BREAK_GLASS_RULE = {
 STRIDES = {"extending": 3, "break-glass": 3}
 """These runs are long: `make test` kills at every third step, `make soak` at every step."""
 
-LEDGER_STEPS = ("advance", "finish", "message_posted", "message_rendered", "reschedule", "claim")
+LEDGER_STEPS = (
+    ("requests", "advance"), ("tasks", "claim_due"), ("tasks", "hold"), ("tasks", "let_go"), ("tasks", "finish"),
+    ("tasks", "reschedule"), ("messages", "posted"), ("messages", "rendered"),
+)  # fmt: skip
 
 
 def killable(environment: AccessEnvironment) -> None:
     """Every call of the ledger is a step too: the process dies before it, or after its commit."""
-    for name in LEDGER_STEPS:
-        real = getattr(environment.ledger, name)
+    for part, name in LEDGER_STEPS:
+        holder = getattr(environment.ledger, part)
+        real = getattr(holder, name)
 
         async def stepped(*args: object, _real: object = real, _name: str = name, **kwargs: object) -> object:
             environment.step(f"before {_name}")
@@ -35,7 +39,7 @@ def killable(environment: AccessEnvironment) -> None:
             environment.step(f"after {_name}")
             return found
 
-        setattr(environment.ledger, name, stepped)
+        setattr(holder, name, stepped)
 
 
 async def begun(environment: AccessEnvironment, part: str) -> Request:
@@ -94,7 +98,7 @@ async def lived(folder: Path, kill_at: int, part: str) -> bool:
         assert environment.server.users == {}, kill_at
         assert environment.messenger.on(ADA, ClosedNotice), kill_at
         assert not environment.messenger.on(ADA, CredentialsNotice), kill_at
-        assert {task.kind for task in await environment.ledger.tasks()} <= {TaskKind.REVIEW}, kill_at
+        assert {task.kind for task in await environment.ledger.tasks.all()} <= {TaskKind.REVIEW}, kill_at
         await as_promised(environment, request, part)
         return was_killed
     finally:

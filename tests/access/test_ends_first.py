@@ -18,7 +18,7 @@ from bot.engines import Engines
 from bot.jobs import runner
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
-from bot.monitors import servers
+from bot.monitors import strays
 from bot.notifications.notices import AlertNotice
 from storage.commands import Command, RevokeGrant
 from storage.errors import LedgerUnavailable
@@ -54,10 +54,10 @@ async def test_unexpected_adapter_error_is_retried_and_alerted(environment: Acce
     request = await environment.granted()
     is_broken = True
     await environment.turn(hours=1, minutes=1)
-    (alert,) = [one for one in environment.messenger.on(ALERTS, AlertNotice) if "Cannot end" in one.what]
+    (alert,) = [one for one in environment.messenger.on(ALERTS, AlertNotice) if "is not ended" in one.what]
     assert f"#{request.id}" in alert.what
     assert "NotImplementedError" in alert.what
-    assert "ShopAdminSecret" not in f"{alert} {[task.last_error for task in await environment.ledger.tasks()]}"
+    assert "ShopAdminSecret" not in f"{alert} {[task.last_error for task in await environment.ledger.tasks.all()]}"
     is_broken = False
     await environment.turn(minutes=2)
     assert (await environment.now(request)).state is State.REVOKED
@@ -71,19 +71,19 @@ async def test_every_adapter_failure_is_an_adapter_error(environment: AccessEnvi
     with pytest.raises(AdapterError) as caught:
         await environment.engines.call(target_of(request), lambda adapter: adapter.list_users())
     assert isinstance(caught.value, ServerDown)
-    found = await servers.find_strays(environment.context)
+    found = await strays.find_strays(environment.context)
     assert "NotImplementedError" in found.unanswered["shop"]
 
 
 async def test_end_that_fails_by_a_fault_of_dbaccess_raises_an_alert(environment: AccessEnvironment) -> None:
     """A row of a later version cannot be read. Nothing can be done, so an alert must say it."""
     request = await environment.granted()
-    async with environment.ledger.writing() as tx:
-        unread = {**(request.target or {}), "of a later version": True}
-        await tx.execute(update(requests).where(requests.c.id == request.id).values(target=unread))
+    unread = {**(request.target or {}), "of a later version": True}
+    damage = update(requests).where(requests.c.id == request.id).values(target=unread)
+    await environment.ledger.database.write(lambda tx: tx.execute(damage))
     await environment.turn(hours=1, minutes=1)
     told = [one.what for one in environment.messenger.on(ALERTS, AlertNotice)]
-    assert any(f"Cannot end #{request.id}" in what and "TypeError" in what for what in told), told
+    assert any(f"#{request.id} is not ended" in what and "TypeError" in what for what in told), told
 
 
 async def test_grant_ended_by_a_person_at_its_expiry_is_revoked(
@@ -95,7 +95,7 @@ async def test_grant_ended_by_a_person_at_its_expiry_is_revoked(
     )  # never started: its end is the last moment it could have had
     assert request.start_before is not None
     environment.clock.at = request.start_before + HOUR
-    real = environment.ledger.advance
+    real = environment.ledger.requests.advance
 
     async def slower(request_id: int, command: Command, **more: Any) -> Request:
         if command.actor == "clock":
@@ -103,7 +103,7 @@ async def test_grant_ended_by_a_person_at_its_expiry_is_revoked(
             await real(request_id, RevokeGrant(actor="cli:root", cause=Cause.REVOKED))
         return await real(request_id, command, **more)
 
-    monkeypatch.setattr(environment.ledger, "advance", slower)
+    monkeypatch.setattr(environment.ledger.requests, "advance", slower)
     await environment.drain()
     await environment.turn(minutes=1)
     assert (await environment.now(request)).state is State.REVOKED
@@ -118,7 +118,7 @@ async def test_clock_set_back_during_an_end_loses_no_end(
     request = await environment.approve(await environment.ask())
     assert request.start_before is not None
     environment.clock.at = request.start_before + HOUR
-    real = environment.ledger.advance
+    real = environment.ledger.requests.advance
 
     async def earlier(request_id: int, command: Command, **more: Any) -> Request:
         if command.actor == "clock":
@@ -126,7 +126,7 @@ async def test_clock_set_back_during_an_end_loses_no_end(
             environment.clock.at -= timedelta(minutes=minutes)
         return await real(request_id, command, **more)
 
-    monkeypatch.setattr(environment.ledger, "advance", earlier)
+    monkeypatch.setattr(environment.ledger.requests, "advance", earlier)
     await environment.turn(hours=3)
     assert (await environment.now(request)).state is State.REVOKED
 
@@ -164,8 +164,8 @@ async def test_sweep_checks_the_servers_that_answer(
     environment.databases["databases"]["far"] = {"engine": "mysql", "admin_url": "env:FAR", "levels": levels}
     environment.write()
     environment.context.files.refresh()
-    found = await servers.find_strays(environment.context)
-    assert [stray.kind for stray in found.strays] == [servers.StrayKind.ORPHAN]
+    found = await strays.find_strays(environment.context)
+    assert [stray.kind for stray in found.strays] == [strays.StrayKind.ORPHAN]
     assert set(found.unanswered) == {"shop"}
 
 
@@ -177,7 +177,7 @@ async def test_end_does_not_wait_for_its_lease_after_a_ledger_failure(
 ) -> None:
     request = await environment.granted()
     environment.clock.at += HOUR
-    monkeypatch.setattr(runner, "LEDGER_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(runner, "PAUSE_SECONDS", 0.01)
     fail_once(environment, monkeypatch)
     stop = asyncio.Event()
     running = asyncio.create_task(environment.runner.run(stop))
@@ -191,14 +191,14 @@ async def test_end_does_not_wait_for_its_lease_after_a_ledger_failure(
 
 def fail_once(environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger fails during the first revocation."""
-    advance, failures = environment.ledger.advance, [LedgerUnavailable("OperationalError")]
+    advance, failures = environment.ledger.requests.advance, [LedgerUnavailable("OperationalError")]
 
     async def failing(request_id: int, command: Command, *rest: Any, **named: Any) -> Any:
         if command.transition is Transition.REVOKE and failures:
             raise failures.pop()
         return await advance(request_id, command, *rest, **named)
 
-    monkeypatch.setattr(environment.ledger, "advance", failing)
+    monkeypatch.setattr(environment.ledger.requests, "advance", failing)
 
 
 async def is_revoked(environment: AccessEnvironment, request: Request) -> bool:
@@ -216,9 +216,9 @@ async def test_failing_repair_of_an_ended_user_raises_an_alert(environment: Acce
     plan = TaskPlan(
         kind=TaskKind.REPAIR, lock_key=user_lock_key(request), due_at=await environment.ledger.now(), is_single=True
     )
-    await environment.ledger.add_task(plan, request_id=request.id)
+    await environment.ledger.tasks.add(plan, request_id=request.id)
     await environment.turn(minutes=10)
-    assert "Cannot end #1: shop does not answer" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
+    assert "#1 is not ended: shop does not answer" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
     environment.server.is_up = True
     await environment.turn(minutes=2)
-    assert await environment.ledger.tasks() == ()
+    assert await environment.ledger.tasks.all() == ()

@@ -11,7 +11,7 @@ from bot.access import decide, extend, revoke
 from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.access.use_case_types import FormNeeded, RequestInput
 from bot.notifications.notices import AlertNotice, CardNotice, StateChangeNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, STRANGER, AccessEnvironment
 
@@ -155,7 +155,7 @@ async def test_extension_is_in_the_audit_log_and_on_the_cards(environment: Acces
     assert card.grant.id == grant.id
     await environment.approve(asked)
     await environment.drain()
-    kinds = [e.kind for e in await environment.ledger.history(grant.id)]
+    kinds = [e.kind for e in await environment.ledger.audit.history(grant.id)]
     assert AuditKind.EXTENDED in kinds
     assert (
         next(n for n in environment.messenger.on(CARDS, CardNotice) if n.request.id == grant.id).request.expires_at

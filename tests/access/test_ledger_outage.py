@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -23,21 +23,19 @@ STRIDE = 1 if IS_SOAK else 4
 @contextmanager
 def away_at(ledger: Ledger, number: int) -> Iterator[list[int]]:
     """Make the transaction with this number fail. The list counts the transactions."""
-    writing, begun = ledger.writing, [0]
+    write, begun = ledger.database.write, [0]
 
-    @asynccontextmanager
-    async def counted(**how: Any) -> AsyncIterator[Any]:
+    async def counted(work: Any, **how: Any) -> Any:
         begun[0] += 1
         if begun[0] == number:
             raise LedgerUnavailable("away")
-        async with writing(**how) as tx:
-            yield tx
+        return await write(work, **how)
 
-    ledger.writing = counted  # type: ignore[method-assign]
+    ledger.database.write = counted  # type: ignore[method-assign]
     try:
         yield begun
     finally:
-        del ledger.writing  # type: ignore[method-assign]
+        del ledger.database.write  # type: ignore[method-assign]
 
 
 async def live_through(environment: AccessEnvironment, request: Request, number: int) -> int:

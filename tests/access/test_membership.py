@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bot.access import membership
 from bot.access.errors import Refused
 from bot.monitors import groups, members
 from bot.notifications.notices import AlertNotice, CardNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, ALERTS, CARDS, LEAD, SECOND, STRANGER, AccessEnvironment
 
@@ -29,7 +30,7 @@ async def alerts(environment: AccessEnvironment) -> list[str]:
 
 
 async def changes(environment: AccessEnvironment) -> list[dict[str, object]]:
-    events = await environment.ledger.events_after(0, limit=1000)
+    events = await environment.ledger.audit.events_after(0, limit=1000)
     return [dict(e.facts) for e in events if e.kind == AuditKind.GROUP_CHANGED]
 
 
@@ -83,15 +84,36 @@ async def test_group_without_an_answer_counts_as_unchanged(environment: AccessEn
     assert await changes(environment) == []
 
 
-async def test_group_without_an_answer_is_alerted_once_an_hour(environment: AccessEnvironment) -> None:
+async def test_group_without_an_answer_is_one_alert_until_it_is_answered(environment: AccessEnvironment) -> None:
     environment.people.silent_groups = {LEADS}
+    await environment.ask()  # SECOND could still decide
     for _ in range(3):
-        await environment.ask()  # SECOND could still decide
-    assert len(await alerts(environment)) == 1
-    await environment.turn(minutes=61)
-    await environment.ask(reason="and once more")
-    assert len(await alerts(environment)) == 2
-    assert "Slack does not say who is in S0LEADS" in (await alerts(environment))[0]
+        await groups.check_groups(environment.context)
+        await environment.turn(minutes=61)
+    (told,) = await alerts(environment)
+    assert "Slack does not say who is in S0LEADS" in told
+    environment.people.silent_groups = set()
+    await groups.check_groups(environment.context)
+    assert await environment.ledger.alerts.open() == ()
+
+
+async def test_reading_a_membership_writes_nothing(
+    environment: AccessEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a handle at first sight nor a group without an answer is written down by a use case that only reads."""
+    environment.people.handles = {"@leads": LEADS}
+    environment.people.silent_groups = {LEADS}
+    environment.policy["rules"][0]["approvals"] = [{"from": ["@leads", LEADS, SECOND]}]
+    environment.write()
+    config = environment.context.config_in_force()
+    written: list[object] = []
+
+    async def write(work: object, **_how: object) -> None:
+        written.append(work)
+
+    monkeypatch.setattr(environment.ledger.database, "write", write)
+    await membership.facts(environment.context, config)
+    assert written == []
 
 
 async def test_handle_of_another_group_is_refused(environment: AccessEnvironment) -> None:
@@ -100,10 +122,12 @@ async def test_handle_of_another_group_is_refused(environment: AccessEnvironment
     environment.policy["rules"][0]["approvals"] = [{"from": ["@leads"]}]
     environment.write()
     request = await environment.ask()
+    await groups.check_groups(environment.context)
     environment.people.handles = {"@leads": "S0OTHER"}
     for person in (STRANGER, LEAD):
         with pytest.raises(Refused, match="did not say who is in @leads"):
             await environment.approve(request, person)
+    await groups.check_groups(environment.context)
     assert any("@leads now means the group S0OTHER" in told for told in await alerts(environment))
     environment.people.handles = {"@leads": LEADS}
     assert (await environment.approve(request, LEAD)).state is State.APPROVED
@@ -126,12 +150,13 @@ async def test_group_that_the_policy_drops_is_forgotten(environment: AccessEnvir
     environment.write()
     await environment.ask()
     await groups.check_groups(environment.context)
-    assert await environment.ledger.seen("pin:@leads") == LEADS
+    assert await environment.ledger.observations.pins() == {"@leads": LEADS}
     environment.policy["rules"][0]["approvals"] = [{"from": [SECOND, LEAD]}]
     environment.write()
     environment.context.files.refresh()
     await groups.check_groups(environment.context)
-    assert await environment.ledger.seen_names("") == ()
+    assert await environment.ledger.observations.pins() == {}
+    assert await environment.ledger.observations.groups() == {}
 
 
 async def test_handles_and_addresses_are_mentioned_by_id(environment: AccessEnvironment) -> None:
@@ -149,5 +174,6 @@ async def test_hundreds_of_unanswered_addresses_are_one_alert(environment: Acces
     environment.policy["rules"][0]["approvals"] = [{"from": [SECOND, *addresses]}]
     environment.write()
     await environment.ask()
+    await groups.check_groups(environment.context)
     (told,) = await alerts(environment)
     assert "a0@example.com and 299 more" in told

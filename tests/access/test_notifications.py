@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from bot.access.ports import Notice, Undeliverable
-from bot.notifications.notices import AlertNotice, CardNotice, FeedNotice
-from storage.audit_log import AuditKind
-from storage.records import Purpose, State
+from datetime import timedelta
+
+import pytest
+
+from bot.access.ports import Delayed, Notice, Undeliverable
+from bot.notifications.notices import AlertNotice, CardNotice, FeedNotice, ReminderNotice
+from storage.audit_kinds import AuditKind
+from storage.records import Purpose, State, TaskKind
 from tests.access.environment import ADMIN, ALERTS, AUDIT, CARDS, LEAD, SECOND, AccessEnvironment
 
 
@@ -94,6 +98,57 @@ async def test_invalid_configuration_raises_an_alert_and_is_not_in_force(environ
 async def test_ledger_records_the_version_each_message_shows(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     await environment.drain()
-    (card,) = await environment.ledger.messages(request.id, Purpose.CARD)
+    (card,) = await environment.ledger.messages.of(request.id, Purpose.CARD)
     assert card.ts is not None
     assert card.version == (await environment.now(request)).version
+
+
+# Messages to several places, of which one has to wait for its turn.
+
+
+def wait_once(environment: AccessEnvironment, place: str, kind: type[Notice]) -> None:
+    """The next message of this kind to this place has to wait for its turn."""
+    waits = [Delayed("it is not the turn of this message yet", retry_after=3, is_paced=True)]
+    environment.messenger.refuse = lambda where, notice: (
+        waits.pop() if where == place and isinstance(notice, kind) and waits else None
+    )
+
+
+@pytest.mark.parametrize("busy", [CARDS, SECOND])
+async def test_reminder_that_waits_in_one_place_is_posted_once_in_each(
+    environment: AccessEnvironment, busy: str
+) -> None:
+    environment.policy["defaults"]["remind_after"] = "10m"
+    environment.write()
+    environment.people.not_in_the_channel = {SECOND}
+    await environment.ask()
+    wait_once(environment, busy, ReminderNotice)
+    await environment.turn(minutes=11)
+    assert [len(environment.messenger.on(place, ReminderNotice)) for place in (CARDS, SECOND)] == [1, 1]
+    wait_once(environment, busy, ReminderNotice)
+    await environment.turn(minutes=20)
+    assert [len(environment.messenger.on(place, ReminderNotice)) for place in (CARDS, SECOND)] == [2, 2]
+    (task,) = [task for task in await environment.ledger.tasks.all() if task.kind is TaskKind.REMIND]
+    assert (task.attempts, "posted" in task.payload) == (2, False), "the wait was no try, and the pauses still grow"
+
+
+async def test_escalation_that_waits_in_one_place_is_recorded_once(environment: AccessEnvironment) -> None:
+    environment.policy["rules"][0]["escalate"] = {"after": "20m", "to": [ADMIN]}
+    environment.write()
+    environment.people.not_in_the_channel = {SECOND}
+    request = await environment.ask()
+    wait_once(environment, SECOND, ReminderNotice)
+    await environment.turn(minutes=25)
+    assert [len(environment.messenger.on(place, ReminderNotice)) for place in (CARDS, SECOND)] == [1, 1]
+    events = [event.kind for event in await environment.ledger.audit.history(request.id)]
+    assert events.count(AuditKind.ESCALATED) == 1
+    assert environment.messenger.on(ADMIN, CardNotice)
+
+
+async def test_message_that_waits_for_its_turn_was_not_tried(environment: AccessEnvironment) -> None:
+    wait_once(environment, CARDS, CardNotice)
+    await environment.ask()
+    (task,) = [task for task in await environment.ledger.tasks.all() if task.kind is TaskKind.POST_CARD]
+    assert (task.attempts, task.due_at) == (0, environment.clock() + timedelta(seconds=3))
+    await environment.turn(seconds=3)
+    assert len(environment.messenger.on(CARDS, CardNotice)) == 1

@@ -24,7 +24,7 @@ async def test_live_grant_of_an_old_ledger_ends(tmp_path: Path, monkeypatch: pyt
     connection.close()
     environment = AccessEnvironment(folder=tmp_path, store=f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await environment.open()
-    grant = await environment.ledger.request(LIVE)
+    grant = await environment.ledger.requests.get(LIVE)
     require(grant.state is State.ACTIVE, "the grant is live in the dump")
     environment.server.users[str(grant.username)] = User(
         password="x", ledger=environment.ledger.id, request_id=LIVE, roles=("reader",), expires_at=BEGIN + 2 * HOUR

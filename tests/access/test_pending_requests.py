@@ -11,7 +11,7 @@ import pytest
 from bot.access import request_access, use_case_types
 from bot.access.errors import Refused
 from bot.notifications.notices import AlertNotice, CardNotice, EndingSoonNotice, GrantedNotice, ReminderNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import State
 from tests.access.environment import ADA, ADMIN, ALERTS, CARDS, HOUR, LEAD, SECOND, STRANGER, AccessEnvironment
 
@@ -63,7 +63,7 @@ async def test_groups_without_an_answer_or_members_grant_nothing(environment: Ac
     with pytest.raises(Refused, match="S0LEADS"):
         await environment.ask()
     await environment.drain()
-    assert not await environment.ledger.requests()
+    assert not await environment.ledger.requests.find()
     assert "S0LEADS" in environment.messenger.on(ALERTS, AlertNotice)[-1].what
 
 
@@ -98,7 +98,7 @@ async def test_escalation_adds_approvers(environment: AccessEnvironment) -> None
     assert [n.waits_for for n in environment.messenger.on(CARDS, CardNotice)] == [(LEADS, ONCALL)]
     assert any(n.is_escalation for n in environment.messenger.on(CARDS, ReminderNotice))
     assert (await environment.approve(request, STRANGER)).state is State.APPROVED
-    assert AuditKind.ESCALATED in [e.kind for e in await environment.ledger.history(request.id)]
+    assert AuditKind.ESCALATED in [e.kind for e in await environment.ledger.audit.history(request.id)]
 
 
 async def test_requester_is_warned_before_the_end(environment: AccessEnvironment) -> None:
@@ -135,7 +135,7 @@ async def test_task_approves_a_request_after_a_crash(
         with pytest.raises(ConnectionError):
             await environment.ask()
     await environment.drain()
-    assert [r.state for r in await environment.ledger.requests()] == [State.ACTIVE]
+    assert [r.state for r in await environment.ledger.requests.find()] == [State.ACTIVE]
 
 
 async def test_limits_do_not_count_break_glass(environment: AccessEnvironment) -> None:
@@ -145,7 +145,7 @@ async def test_limits_do_not_count_break_glass(environment: AccessEnvironment) -
     await environment.ask(duration=2 * HOUR)
     with pytest.raises(Refused, match="2 waiting requests, and 2 is the most"):
         await environment.ask(duration=3 * HOUR)
-    waiting = await environment.ledger.pending_requests()
+    waiting = await environment.ledger.requests.pending()
     await environment.approve(waiting[0])
     await environment.drain()
     with pytest.raises(Refused, match="1 live grants, and 1 is the most"):
@@ -214,13 +214,13 @@ async def test_refused_request_stores_nothing(environment: AccessEnvironment, ke
     }
     environment.people.groups["S0EMPTY"] = set()
     environment.write()
-    requests = await environment.ledger.requests()
+    requests = await environment.ledger.requests.find()
     await environment.drain()
-    before = [t for t in await environment.ledger.tasks() if t.request_id is not None]
+    before = [t for t in await environment.ledger.tasks.all() if t.request_id is not None]
     with pytest.raises(Refused):
         await environment.ask(reason="looking at another refund")
-    assert await environment.ledger.requests() == requests
-    assert [t for t in await environment.ledger.tasks() if t.request_id is not None] == before
+    assert await environment.ledger.requests.find() == requests
+    assert [t for t in await environment.ledger.tasks.all() if t.request_id is not None] == before
 
 
 async def test_unanswered_group_is_reported_without_a_level(environment: AccessEnvironment) -> None:
@@ -248,4 +248,4 @@ async def test_concurrent_requests_stay_within_the_limit(environment: AccessEnvi
     )
     assert sum(isinstance(one, Refused) for one in asked) == 4
     await environment.drain()
-    assert len(await environment.ledger.live_grants()) == 2
+    assert len(await environment.ledger.requests.live_grants()) == 2

@@ -91,8 +91,8 @@ async def assert_request_matches_evaluation(
         )
     except (AccessError, FormNeeded):
         assert not isinstance(expected, Allowed)
-        assert await environment.ledger.requests() == ()
-        assert [task for task in await environment.ledger.tasks() if task.request_id is not None] == []
+        assert await environment.ledger.requests.find() == ()
+        assert [task for task in await environment.ledger.tasks.all() if task.request_id is not None] == []
         return
     assert isinstance(expected, Allowed)
     assert outcome.request.terms == expected.terms
@@ -106,7 +106,10 @@ async def assert_clicks_count_once(environment: AccessEnvironment, request: Requ
         except AccessError:
             continue
     await environment.drain()
-    after, made = await environment.ledger.request(request.id), await environment.ledger.decisions(request.id)
+    after, made = (
+        await environment.ledger.requests.get(request.id),
+        await environment.ledger.requests.decisions(request.id),
+    )
     people = [d.person_id for d in made if d.verdict is Verdict.APPROVE]
     assert len(people) == len(set(people))
     assert request.requester_id not in people

@@ -231,7 +231,7 @@ async def test_end_is_retried_and_its_alert_says_what_to_do(environment: AccessE
     await revoke.done(environment.context, await environment.person(ADA), request.id)
     await environment.turn(minutes=10)
     alerts = environment.messenger.on(ALERTS, AlertNotice)
-    assert "Cannot end #1: shop does not answer" in alerts[0].what
+    assert "#1 is not ended: shop does not answer" in alerts[0].what
     assert any(f"block the login of {request.username}" in step for step in alerts[0].steps)
     assert isinstance(environment.message(), ClosedNotice), "the password is removed while the server is down"
     await environment.turn(hours=30)
@@ -263,7 +263,7 @@ async def test_blocked_end_names_the_holder_of_the_lock(
     await environment.turn(minutes=1)
     alert = environment.messenger.on(ALERTS, AlertNotice)[0]
     assert alert.what == (
-        f"Cannot end #{request.id}: shop answers, but this step is held up: held up by session 7 of dba."
+        f"#{request.id} is not ended: shop answers, but this step is held up: held up by session 7 of dba."
         f" Only {request.username} waits for it."
     )
     assert alert.steps[0] == "SELECT pg_terminate_backend(7);"

@@ -7,7 +7,7 @@ import pytest
 from bot.access import password
 from bot.access.errors import Refused, TooLate, UnknownRequest
 from bot.notifications.notices import CredentialsNotice
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import Cause, State
 from tests.access.environment import ADA, HOUR, LEAD, AccessEnvironment
 
@@ -34,7 +34,7 @@ async def test_password_is_shown_to_its_requester_only_and_recorded(environment:
     assert environment.server.login(str(request.username), first.password) is None
     assert environment.server.login(str(request.username), again.password)
     assert session in environment.server.sessions
-    kinds = [e.kind for e in await environment.ledger.history(request.id)]
+    kinds = [e.kind for e in await environment.ledger.audit.history(request.id)]
     assert kinds.count(AuditKind.PASSWORD_SHOWN) == 2
     await environment.drain()
     assert all(n.password is None for n in environment.messenger.on(ADA, CredentialsNotice))

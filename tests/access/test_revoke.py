@@ -54,7 +54,7 @@ async def test_concurrent_revocations_are_one(environment: AccessEnvironment) ->
     )
     assert sum(isinstance(a, TooLate) for a in answers) == 2
     await environment.drain()
-    events = [event.kind for event in await environment.ledger.history(request.id)]
+    events = [event.kind for event in await environment.ledger.audit.history(request.id)]
     assert len(events) == len(set(events)), "each transition is recorded once"
     with pytest.raises(TooLate, match="has ended"):
         await revoke.revoke(environment.context, people[0], request.id)

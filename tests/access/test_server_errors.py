@@ -19,7 +19,7 @@ from bot.doctor import _run_database_trials as run_trials
 from bot.engines import Engines
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import ERROR_MAX, Runner
-from bot.monitors import servers
+from bot.monitors import servers, strays
 from bot.notifications.notices import AlertNotice, PreparingNotice, StateChangeNotice
 from bot.slack.render.notices import render
 from bot.slack.render.replies import status_reply
@@ -62,14 +62,14 @@ def is_accepted_by_slack(notice: Any) -> bool:
 @pytest.mark.parametrize(
     ("error", "what", "step"),
     [
-        (ServerDown("refused"), "Cannot end #1: shop does not answer (refused).", "Make shop answer again"),
+        (ServerDown("refused"), "#1 is not ended: shop does not answer (refused).", "Make shop answer again"),
         (Blocked("a lock of session 7 of dba", remedy="KILL 7;"), "shop answers, but this step is held up: a lock of session 7 of dba. Only jit_1_", "KILL 7;"),
         (Blocked("a lock"), "shop answers, but this step is held up: a lock.", "End the session or transaction"),
         (Rejected("a right is missing", remedy="GRANT it;"), "shop refuses: a right is missing.", "GRANT it;"),
         (WrongServer(expected="a", found="b"), "shop refuses: this is server b, the grant was made on a.", "point the address back"),
         (ForeignUser("jit_1_ada", "its mark names the ledger other"), "shop: the user jit_1_ada does not belong to this ledger", "Ask the administrators of the ledger"),
-        (LoginRefused("odd"), "Cannot end #1: shop: odd.", "To end it by hand"),
-        (KeyError("postgresql://bot:secret@db"), "Cannot end #1: shop: its adapter failed: KeyError, reference ", "The log has more"),
+        (LoginRefused("odd"), "#1 is not ended: shop: odd.", "To end it by hand"),
+        (KeyError("postgresql://bot:secret@db"), "#1 is not ended: shop: its adapter failed: KeyError, reference ", "The log has more"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )  # fmt: skip
@@ -107,7 +107,7 @@ async def test_alerts_and_task_errors_are_bounded(
         shown = "".join(texts(render(alert).blocks))
         assert "To end it by hand" in shown or "If nobody needs that user" in shown
         assert "--gone REASON" in shown, "the steps after a long one are seen"
-    (task,) = [task for task in await environment.ledger.tasks() if task.kind is TaskKind.REVOKE]
+    (task,) = [task for task in await environment.ledger.tasks.all() if task.kind is TaskKind.REVOKE]
     assert 0 < len(str(task.last_error)) <= ERROR_MAX
     view = await queries.status(environment.context, await environment.person(ADMIN), request.id)
     reply = status_reply(view, environment.clock())
@@ -162,7 +162,10 @@ async def test_a_password_or_expiry_that_is_not_set_raises_one_alert(
     (alert,) = alerts(environment)
     assert "No new password for #1: shop" in alert.what or "was moved, but not on the server: shop" in alert.what
     assert ("KILL 7;" in alert.steps) == isinstance(error, Blocked)
-    waiting = {task.kind for task in await environment.ledger.tasks()} & {TaskKind.RENEW_PASSWORD, TaskKind.MOVE_EXPIRY}
+    waiting = {task.kind for task in await environment.ledger.tasks.all()} & {
+        TaskKind.RENEW_PASSWORD,
+        TaskKind.MOVE_EXPIRY,
+    }
     assert not waiting if is_final else waiting
 
 
@@ -224,20 +227,20 @@ async def test_a_failing_server_does_not_stop_the_look_at_another(
     far.users[str(request.username).replace("_1_", "_77_")] = environment.server.users[str(request.username)]
     monkeypatch.setattr(servers, "LOOK_SECONDS", 2.0)
     try:
-        found = await servers.find_strays(environment.context)
+        found = await strays.find_strays(environment.context)
         await servers.measure_servers(environment.context)
     finally:
         release.set()
-    assert [(stray.kind, stray.target.name) for stray in found.strays] == [(servers.StrayKind.ORPHAN, "far")]
+    assert [(stray.kind, stray.target.name) for stray in found.strays] == [(strays.StrayKind.ORPHAN, "far")]
     assert set(found.unanswered) == {"shop"}
     assert "ShopAdminSecret" not in str(found.unanswered)
 
 
 async def test_an_unreadable_target_does_not_stop_the_look(environment: AccessEnvironment) -> None:
     request = await environment.granted()
-    async with environment.ledger.writing() as tx:
-        await tx.execute(update(requests).where(requests.c.id == request.id).values(target=["of a later version"]))
-    found = await servers.find_strays(environment.context)
+    damage = update(requests).where(requests.c.id == request.id).values(target=["of a later version"])
+    await environment.ledger.database.write(lambda tx: tx.execute(damage))
+    found = await strays.find_strays(environment.context)
     assert found.users == 1
     assert "the target of #1 cannot be read" in found.unanswered["shop"]
 

@@ -183,7 +183,7 @@ async def test_grant_ends_in_time_while_another_server_hangs(place: Place, capsy
     assert late < LATE_AT_MOST
     stop.set()
     await running
-    over = [r for r in await environment.ledger.requests() if r.state is State.REVOKED]
+    over = [r for r in await environment.ledger.requests.find() if r.state is State.REVOKED]
     assert [r.id for r in over] == [good.id], "the others are not over, and the bot knows it"
 
 

@@ -18,13 +18,13 @@ from bot.access.alerts import raise_alert
 from bot.access.ports import Notice, Person
 from bot.access.targets import target_of
 from bot.engines import WORKERS, Share
-from bot.jobs.runner import SLOTS
+from bot.jobs.pools import ADDRESSES_AT_ONCE, BLOCKED_PLACES, SERVER_PLACES, SLACK_PLACES
 from bot.notifications.notices import AlertNotice, ClosedNotice, CredentialsNotice, PreparingNotice, ReminderNotice
-from storage.pools import ON_SERVER, PRIORITIES, Priority
-from storage.records import Request, State, TaskKind
+from storage.pools import ON_SERVER, priority_of
+from storage.records import Priority, Request, State, TaskKind
 from tests.access.environment import ADA, ALERTS, CARDS, HOUR, LEAD, SECOND
 from tests.access.hanging import FOR_EVER, Hang, HangingServers, at_once, expect, waiting_requests
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 
 
 async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, hang: Hang, *, held: int) -> None:
@@ -32,7 +32,7 @@ async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, han
     environment = fleet.environment
     async with fleet.running():
         await expect("it hangs", lambda: at_once(lambda: hang.inside >= held))
-        await raise_alert(environment.context, None, "the disk is full")
+        await raise_alert(environment.context, None, "the disk is full", cause="disk")
         environment.clock.at += HOUR
         environment.runner.wake()
         await expect("the end of the good grant", lambda: fleet.is_over(good))
@@ -48,14 +48,19 @@ async def expect_an_end_while_it_hangs(fleet: HangingServers, good: Request, han
 
 @pytest.mark.parametrize(("servers", "each"), [(1, 24), (8, 5)], ids=["one server", "eight servers"])
 async def test_end_is_in_time_while_ends_hang_on_dead_servers(fleet: HangingServers, servers: int, each: int) -> None:
-    """Many more expired grants than the runner has slots. All of them come before the good one, by id and by time."""
+    """Many more expired grants than the runner has slots. All of them come before the good one, by id and by time.
+
+    The eight addresses are of one server, so they have the places of two.
+    """
     fleet.build(servers)
     dead = [one for n in range(servers) for one in await fleet.granted(f"far{n}", each)]
     (good,) = await fleet.granted("shop", minutes=60)
     fleet.server.holds = lambda what: what.startswith("env:FAR")
     fleet.environment.clock.at += timedelta(minutes=45)
-    firsts, _ = SLOTS[False, Priority.SAFETY]
-    await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=servers * min(firsts, each))
+    firsts = SERVER_PLACES[Priority.SAFETY][0]
+    await expect_an_end_while_it_hangs(
+        fleet, good, fleet.server, held=min(servers, ADDRESSES_AT_ONCE) * min(firsts, each)
+    )
     assert {(await fleet.environment.now(one)).state for one in dead} <= {State.ACTIVE, State.REVOKING}
 
 
@@ -68,11 +73,11 @@ async def test_new_end_is_in_time_while_retries_hang_on_the_same_server(fleet: H
     fleet.server.holds, fleet.server.seconds = names.__contains__, 0.0
     fleet.environment.clock.at += timedelta(minutes=45)
     await fleet.environment.drain()
-    tried = [t for t in await fleet.environment.ledger.tasks() if t.kind is TaskKind.REVOKE and t.attempts]
+    tried = [t for t in await fleet.environment.ledger.tasks.all() if t.kind is TaskKind.REVOKE and t.attempts]
     require(len(tried) == len(hostile), "each was tried once and blocked")
     fleet.server.seconds = FOR_EVER
     fleet.environment.clock.at += timedelta(minutes=5)
-    _, retries = SLOTS[False, Priority.SAFETY]
+    retries = SERVER_PLACES[Priority.SAFETY][1]
     await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=retries)
 
 
@@ -97,11 +102,10 @@ async def test_end_that_ran_too_early_does_not_wait_behind_retries(fleet: Hangin
     )
     fleet.server.seconds = FOR_EVER
     environment.clock.at += timedelta(minutes=5)
-    _, retries = SLOTS[False, Priority.SAFETY]
+    retries = SERVER_PLACES[Priority.SAFETY][1]
     await expect_an_end_while_it_hangs(fleet, good, fleet.server, held=retries)
 
 
-@open_fault("R1", "all of them are first tries, four at a time, and the end behind them waits until they fail")
 async def test_end_is_in_time_while_first_tries_hang_on_the_same_server(fleet: HangingServers) -> None:
     """Twelve users block their own ends, which are all due just before the end of another user."""
     fleet.build()
@@ -132,10 +136,11 @@ async def test_end_is_in_time_while_grants_and_queries_hang_on_its_server(fleet:
 
 def test_no_claimed_task_waits_for_a_thread() -> None:
     """The slots of each share of a server are no more than its threads, and every kind of task has slots."""
-    assert sum(SLOTS[False, Priority.SAFETY]) <= WORKERS[Share.ENDS]
-    assert sum(SLOTS[False, Priority.GRANT]) <= WORKERS[Share.GRANTS]
+    assert sum(SERVER_PLACES[Priority.SAFETY]) + BLOCKED_PLACES <= WORKERS[Share.ENDS]
+    assert sum(SERVER_PLACES[Priority.GRANT]) <= WORKERS[Share.GRANTS]
     for kind in TaskKind:
-        assert min(SLOTS[kind not in ON_SERVER, PRIORITIES.get(kind, Priority.DECISION)]) > 0
+        places = SERVER_PLACES if kind in ON_SERVER else SLACK_PLACES
+        assert min(places[priority_of(kind)]) > 0
 
 
 # Slack that hangs.
@@ -148,7 +153,7 @@ async def test_end_is_in_time_while_slack_hangs(fleet: HangingServers) -> None:
     await waiting_requests(fleet.environment, 30)
     fleet.slack.holds = lambda _notice: True
     fleet.environment.clock.at += timedelta(minutes=20)
-    firsts, _ = SLOTS[True, Priority.BACKGROUND]
+    firsts = SLACK_PLACES[Priority.BACKGROUND][0]
     await expect_an_end_while_it_hangs(fleet, good, fleet.slack, held=firsts)
 
 
@@ -160,7 +165,7 @@ async def test_end_and_alert_are_in_time_during_many_reminders(fleet: HangingSer
     await waiting_requests(fleet.environment, 30)
     fleet.slack.holds = lambda notice: notice == ReminderNotice.__name__
     fleet.environment.clock.at += timedelta(minutes=20)
-    firsts, _ = SLOTS[True, Priority.BACKGROUND]
+    firsts = SLACK_PLACES[Priority.BACKGROUND][0]
     await expect_an_end_while_it_hangs(fleet, good, fleet.slack, held=firsts)
     assert not fleet.environment.messenger.on(CARDS, ReminderNotice)
 

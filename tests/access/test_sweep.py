@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from adapters.base import Enforced
 from bot.access import decide
 from bot.doctor import _database as examine_database
-from bot.monitors import servers
-from bot.monitors.servers import StrayKind
-from storage.audit_log import AuditKind
-from storage.records import Request
+from bot.monitors import servers, strays
+from bot.monitors.strays import StrayKind
+from storage.audit_kinds import AuditKind
+from storage.figures import Grants
 from tests.access.environment import LEAD, AccessEnvironment
 from tests.access.fake_engine import User
 
@@ -23,8 +24,8 @@ def put(environment: AccessEnvironment, username: str, ledger: str | None) -> No
     environment.server.users[username] = User("pw", ledger, 77, (), environment.clock() + timedelta(hours=1))
 
 
-async def strays(environment: AccessEnvironment) -> dict[str, StrayKind]:
-    return {stray.username: stray.kind for stray in (await servers.find_strays(environment.context)).strays}
+async def kinds(environment: AccessEnvironment) -> dict[str, StrayKind]:
+    return {stray.username: stray.kind for stray in (await strays.find_strays(environment.context)).strays}
 
 
 async def test_sweep_finds_each_kind_of_stray(environment: AccessEnvironment) -> None:
@@ -32,14 +33,14 @@ async def test_sweep_finds_each_kind_of_stray(environment: AccessEnvironment) ->
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
     put(environment, UNMARKED, None)
-    assert await strays(environment) == {
+    assert await kinds(environment) == {
         ORPHAN: StrayKind.ORPHAN,
         FOREIGN: StrayKind.FOREIGN,
         UNMARKED: StrayKind.FOREIGN,
     }
     assert request.username is not None
     del environment.server.users[request.username]
-    found = await servers.find_strays(environment.context)
+    found = await strays.find_strays(environment.context)
     missing = next(stray for stray in found.strays if stray.kind is StrayKind.MISSING)
     assert (missing.username, missing.request_id) == (request.username, request.id)
     assert (found.servers, found.users) == (1, 3)
@@ -49,15 +50,15 @@ async def test_sweep_ends_only_orphans_of_this_ledger(environment: AccessEnviron
     environment.context.config_in_force()
     put(environment, ORPHAN, environment.ledger.id)
     put(environment, FOREIGN, "another")
-    found = {stray.kind: stray for stray in (await servers.find_strays(environment.context)).strays}
+    found = {stray.kind: stray for stray in (await strays.find_strays(environment.context)).strays}
     session = environment.server.login(ORPHAN, "pw")
-    receipt = await servers.end_stray(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
+    receipt = await strays.end_stray(environment.context, found[StrayKind.ORPHAN], actor="cli:ops")
     assert receipt.sessions_ended == 1
     assert session not in environment.server.sessions
     assert set(environment.server.users) == {FOREIGN}
     with pytest.raises(AssertionError):
-        await servers.end_stray(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
-    events = await environment.ledger.events_after(0, limit=100)
+        await strays.end_stray(environment.context, found[StrayKind.FOREIGN], actor="cli:ops")
+    events = await environment.ledger.audit.events_after(0, limit=100)
     swept = [event for event in events if event.kind == AuditKind.SWEPT]
     assert [(event.actor, event.facts["username"]) for event in swept] == [("cli:ops", ORPHAN)]
 
@@ -65,34 +66,35 @@ async def test_sweep_ends_only_orphans_of_this_ledger(environment: AccessEnviron
 async def test_approved_grant_without_its_user_is_no_stray(environment: AccessEnvironment) -> None:
     """Its user may be created at any moment and is not missing before that."""
     await decide.approve(environment.context, await environment.person(LEAD), await environment.ask())
-    assert await strays(environment) == {}
-    (live,) = await environment.ledger.live_grants()
+    assert await kinds(environment) == {}
+    (live,) = await environment.ledger.requests.live_grants()
     put(environment, str(live.username), environment.ledger.id)
-    assert await strays(environment) == {}
+    assert await kinds(environment) == {}
 
 
 async def test_grant_that_ends_during_the_sweep_is_no_stray(environment: AccessEnvironment) -> None:
     """The ledger is read before the servers and after them."""
     request = await environment.granted()
-    before = environment.ledger.live_grants
+    figures = environment.ledger.figures
+    before = figures.grants
 
-    async def then_gone() -> tuple[Request, ...]:
+    async def then_gone(**which: Any) -> Grants:
         """The second read finds no live grant."""
-        environment.ledger.live_grants = nothing  # type: ignore[method-assign]
-        return await before()
+        figures.grants = nothing  # type: ignore[method-assign]
+        return await before(**which)
 
-    async def nothing() -> tuple[Request, ...]:
-        return ()
+    async def nothing(**_which: Any) -> Grants:
+        return Grants(live=(), ended=())
 
-    environment.ledger.live_grants = then_gone  # type: ignore[method-assign]
+    figures.grants = then_gone  # type: ignore[method-assign]
     assert request.username in environment.server.users
-    assert await strays(environment) == {}
+    assert await kinds(environment) == {}
 
 
 async def test_sweep_reports_a_server_without_an_answer(environment: AccessEnvironment) -> None:
     await environment.granted()
     environment.server.is_up = False
-    found = await servers.find_strays(environment.context)
+    found = await strays.find_strays(environment.context)
     assert found.strays == ()
     assert list(found.unanswered) == ["shop"]
 
@@ -105,7 +107,7 @@ async def test_sweep_checks_a_removed_database_with_live_grants(environment: Acc
     assert config is not None
     environment.context.files.config = None
     try:
-        assert await strays(environment) == {ORPHAN: StrayKind.ORPHAN}
+        assert await kinds(environment) == {ORPHAN: StrayKind.ORPHAN}
     finally:
         environment.context.files.config = config
 
@@ -131,8 +133,8 @@ async def test_sweep_drops_leftovers_after_its_look(environment: AccessEnvironme
     calls: list[str] = []
     environment.server.step = calls.append
     environment.server.leftovers = [f"dbaccess_left_{number}" for number in range(50)]
-    assert (await servers.find_strays(environment.context)).dropped == ()
-    found = await servers.find_strays(environment.context, drops_leftovers=True)
+    assert (await strays.find_strays(environment.context)).dropped == ()
+    found = await strays.find_strays(environment.context, drops_leftovers=True)
     assert calls[-2:] == ["before list", "before drop_leftovers"]
     assert found.dropped[0] == "shop: dbaccess_left_0 was dropped"
     assert (len(found.dropped), found.dropped[-1]) == (21, "and 30 more")
@@ -141,7 +143,7 @@ async def test_sweep_drops_leftovers_after_its_look(environment: AccessEnvironme
 async def test_leftovers_that_cannot_be_dropped_stop_nothing(environment: AccessEnvironment) -> None:
     request = await environment.granted()
     environment.server.errors["drop_leftovers"] = KeyError("a fault")
-    found = await servers.find_strays(environment.context, drops_leftovers=True)
+    found = await strays.find_strays(environment.context, drops_leftovers=True)
     assert (found.users, found.dropped, found.unanswered) == (1, (), {})
     await servers.measure_servers(environment.context)
     environment.server.errors.clear()

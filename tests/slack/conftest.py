@@ -42,7 +42,7 @@ class SlackEnvironment:
         return next(m for m in self.slack.messages(CARDS) if m["ts"] == ts)
 
     async def request(self, request_id: int = 1) -> Request:
-        return await self.environment.ledger.request(request_id)
+        return await self.environment.ledger.requests.get(request_id)
 
     async def expect_reply(self, user: str, text: str) -> str:
         return str(

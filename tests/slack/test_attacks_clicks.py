@@ -44,7 +44,7 @@ async def wait_until_idle(slack_environment: SlackEnvironment) -> None:
     """Wait until the runner has no due task."""
     ledger = slack_environment.environment.ledger
     deadline = asyncio.get_running_loop().time() + 20
-    while any(task.due_at <= slack_environment.environment.clock() for task in await ledger.tasks()):
+    while any(task.due_at <= slack_environment.environment.clock() for task in await ledger.tasks.all()):
         require(asyncio.get_running_loop().time() < deadline, "the runner has no due task")
         await asyncio.sleep(0.05)
 
@@ -99,7 +99,7 @@ async def test_request_form_of_a_former_requester_makes_no_request(
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     put_in_force(slack_environment.environment, requesters=[SECOND])
     assert (await slack_environment.slack.submit(ADA, form, why="looking at a refund")).errors
-    assert await slack_environment.environment.ledger.requests() == ()
+    assert await slack_environment.environment.ledger.requests.find() == ()
 
 
 # Other people's requests.
@@ -109,7 +109,7 @@ async def test_only_the_requester_can_submit_the_extension_form(slack_environmen
     await slack_environment.slack.click(ADA, await live_grant(slack_environment), "Extend")
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     assert (await slack_environment.slack.submit(LEAD, form, for_how_long="1h", why="mine now")).errors
-    assert len(await slack_environment.environment.ledger.requests()) == 1
+    assert len(await slack_environment.environment.ledger.requests.find()) == 1
 
 
 @pytest.mark.parametrize("junk", ["1.", "1", "01.x", "1.\u0661", "9" * 30 + ".x", "", "1.aaaa"])
@@ -118,7 +118,7 @@ async def test_forged_form_metadata_makes_no_request(slack_environment: SlackEnv
     form = await slack_environment.slack.wait("the form", lambda: slack_environment.slack.form(ADA))
     forged = {**form, "private_metadata": f'{{"grant": "{junk}"}}'}
     assert (await slack_environment.slack.submit(ADA, forged, for_how_long="1h", why="mine now")).errors
-    assert len(await slack_environment.environment.ledger.requests()) == 1
+    assert len(await slack_environment.environment.ledger.requests.find()) == 1
 
 
 async def test_only_the_requester_can_use_the_buttons_of_the_credential_message(
@@ -149,7 +149,7 @@ async def test_two_stages_need_two_people_under_concurrent_clicks(slack_environm
         "all clicks but the approvals are answered",
         lambda: len(slack_environment.slack.answers(LEAD)) + len(slack_environment.slack.answers(SECOND)) >= 6,
     )
-    votes = {(d.stage, d.person_id) for d in await slack_environment.environment.ledger.decisions(1)}
+    votes = {(d.stage, d.person_id) for d in await slack_environment.environment.ledger.requests.decisions(1)}
     assert len({person for _, person in votes}) == len(votes), "nobody decides twice"
     assert votes <= {(0, LEAD), (0, SECOND), (1, LEAD)}
     assert ((await slack_environment.request()).state is State.PENDING) == (len(votes) == 1)
@@ -160,7 +160,11 @@ async def test_two_stages_need_two_people_under_concurrent_clicks(slack_environm
 
 async def count_grants(slack_environment: SlackEnvironment) -> int:
     return len(
-        [r for r in await slack_environment.environment.ledger.requests() if r.state in (State.APPROVED, State.ACTIVE)]
+        [
+            r
+            for r in await slack_environment.environment.ledger.requests.find()
+            if r.state in (State.APPROVED, State.ACTIVE)
+        ]
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.usernames import username_pattern
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from tests.access.environment import ALERTS, AUDIT, CARDS
 from tests.access.steps import BREAK_GLASS_RULE
 from tests.open_faults import open_fault, require
@@ -73,7 +73,6 @@ async def test_markup_in_a_reason_is_shown_as_text_in_status(slack_environment: 
     assert active_markup([shown]) == []
 
 
-@open_fault("R16", "an alert formats display names")
 async def test_markup_in_a_name_is_shown_as_text_in_an_alert(slack_environment: SlackEnvironment) -> None:
     slack_environment.slack.workspace.users[ADA]["profile"]["display_name"] = " ".join(MARKUP)
     slack_environment.environment.policy["rules"].append({**BREAK_GLASS_RULE, "requesters": [ADA]})
@@ -137,7 +136,7 @@ async def test_click_of_a_guest_is_audited(slack_environment: SlackEnvironment) 
     card = await slack_environment.make_request()
     await slack_environment.slack.click(GUEST, card, "Approve")
     await slack_environment.expect_reply(GUEST, "Only members")
-    events = await slack_environment.environment.ledger.events_after(0, limit=1000)
+    events = await slack_environment.environment.ledger.audit.events_after(0, limit=1000)
     assert AuditKind.CLICK_REFUSED in [event.kind for event in events]
 
 
@@ -155,7 +154,7 @@ async def parsed_request(slack_environment: SlackEnvironment, wanted: str) -> tu
             or slack_environment.slack.form(ADA)
         ),
     )
-    found = await slack_environment.environment.ledger.requests()
+    found = await slack_environment.environment.ledger.requests.find()
     assert len(found) == 1, (slack_environment.slack.answers(ADA), slack_environment.slack.form(ADA))
     return found[0].database, found[0].level, found[0].terms.duration, found[0].reason
 
@@ -219,7 +218,7 @@ async def test_unknown_database_name_makes_no_request(slack_environment: SlackEn
     await slack_environment.slack.wait(
         "an answer", lambda: slack_environment.slack.answers(ADA) or slack_environment.slack.form(ADA)
     )
-    assert await slack_environment.environment.ledger.requests() == ()
+    assert await slack_environment.environment.ledger.requests.find() == ()
     assert "shop" in str(slack_environment.slack.answers(ADA)) + str(slack_environment.slack.form(ADA))
 
 

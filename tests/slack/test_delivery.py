@@ -36,7 +36,7 @@ async def test_clicks_out_of_order_are_decided_once(slack_environment: SlackEnvi
     )
     slack_environment.slack.release(newest_first=True)
     approved, denied = await asyncio.gather(*clicks)
-    decisions = await slack_environment.environment.ledger.decisions(1)
+    decisions = await slack_environment.environment.ledger.requests.decisions(1)
     assert len(decisions) == 1
     if decisions[0].verdict is Verdict.DENY:
         assert denied.errors == {}
@@ -52,7 +52,7 @@ async def test_ten_concurrent_clicks_make_one_decision(slack_environment: SlackE
     card = await slack_environment.make_request()
     await asyncio.gather(*(slack_environment.slack.click(who, card, "Approve") for who in (LEAD, SECOND) * 5))
     await slack_environment.expect_dm(ADA, "is ready")
-    assert len(await slack_environment.environment.ledger.decisions(1)) == 1
+    assert len(await slack_environment.environment.ledger.requests.decisions(1)) == 1
     assert len(slack_environment.environment.server.users) == 1
     assert sum("is ready" in m["text"] for m in slack_environment.slack.dm(ADA)) == 1
 
@@ -67,7 +67,7 @@ async def test_click_delivered_after_the_cancellation_decides_nothing(slack_envi
     await slack_environment.slack.wait(
         "both are answered", lambda: slack_environment.slack.answers(LEAD) or slack_environment.slack.dm(ADA)
     )
-    if await slack_environment.environment.ledger.decisions(1) == ():
+    if await slack_environment.environment.ledger.requests.decisions(1) == ():
         assert (await slack_environment.request()).state is State.CANCELLED
         await slack_environment.expect_reply(LEAD, "#1 was")
         assert slack_environment.environment.server.users == {}
@@ -101,7 +101,7 @@ async def test_card_posted_twice_is_decided_once(slack_environment: SlackEnviron
     await slack_environment.expect_card(known["ts"], "Revoke")
     await slack_environment.slack.click(SECOND, lost, "Approve")
     await slack_environment.expect_reply(SECOND, "#1 was approved by @lead")
-    assert len(await slack_environment.environment.ledger.decisions(1)) == 1
+    assert len(await slack_environment.environment.ledger.requests.decisions(1)) == 1
 
 
 async def test_lost_answer_to_the_credential_message_leaves_no_password(

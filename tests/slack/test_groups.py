@@ -68,7 +68,7 @@ async def test_failed_group_lookup_grants_nothing(
         ADA, "Nobody could approve this" if trouble == "disabled" else "did not say who is in S0LEADS"
     )
     await expect_alert(group_approvals, "S0LEADS")
-    assert await group_approvals.environment.ledger.requests() == ()
+    assert await group_approvals.environment.ledger.requests.find() == ()
 
 
 @pytest.mark.parametrize("change", [{"deleted": True}, {"is_restricted": True}])

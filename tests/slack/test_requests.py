@@ -87,13 +87,13 @@ async def test_click_delivered_twice_is_one_decision(slack_environment: SlackEnv
     await slack_environment.slack.click(LEAD, card, "Approve", twice=True)
     await slack_environment.expect_dm(ADA, "is ready")
     assert len(slack_environment.environment.server.users) == 1
-    assert len(await slack_environment.environment.ledger.decisions(1)) == 1
+    assert len(await slack_environment.environment.ledger.requests.decisions(1)) == 1
 
 
 async def test_command_delivered_twice_is_one_request(slack_environment: SlackEnvironment) -> None:
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund", twice=True)
     await slack_environment.expect_reply(ADA, "is waiting already")
-    assert len(await slack_environment.environment.ledger.requests()) == 1
+    assert len(await slack_environment.environment.ledger.requests.find()) == 1
 
 
 async def test_second_approver_is_told_what_happened(slack_environment: SlackEnvironment) -> None:
@@ -145,14 +145,14 @@ async def test_wrong_commands_are_answered_with_the_right_usage(slack_environmen
         ("dance", "Try /dbaccess help"),
         ("cancel x", "/dbaccess cancel 42"),
         ("status 77", "There is no request #77 that you may see."),
-        ("lockdown", "comes with a later version"),
+        ("pending", "comes with a later version"),
         ("", "/dbaccess request"),
         ("databases", "up to 8 h"),
         ("explain shop readonly 2h", "Allowed to ask."),
     ):
         await slack_environment.slack.command(ADA, wanted)
         await slack_environment.expect_reply(ADA, words)
-    assert await slack_environment.environment.ledger.requests() == ()
+    assert await slack_environment.environment.ledger.requests.find() == ()
 
 
 async def test_list_status_and_cancel_respect_visibility(slack_environment: SlackEnvironment) -> None:

@@ -20,6 +20,7 @@ from bot.jobs.runner import Runner
 from bot.settings import SettingsError
 from bot.slack.connection import SocketConnection
 from storage.errors import LedgerUnavailable
+from storage.ledger import Ledger
 from storage.records import Request, State
 from tests.access.environment import HOUR, AccessEnvironment
 from tests.fake_slack.server import FakeSlack, running_fake_slack
@@ -52,6 +53,7 @@ async def app_with_live_grant(environment: AccessEnvironment, slack: FakeSlack, 
 
 
 async def assert_ended(environment: AccessEnvironment, request: Request) -> None:
+    environment.ledger = Ledger(environment.store, clock=environment.clock)
     await environment.ledger.open(create=False)
     assert (await environment.now(request)).state is State.REVOKED
     assert environment.server.users == {}
@@ -120,7 +122,7 @@ async def test_bot_that_waits_for_ends_survives_a_ledger_failure(
     async with running_fake_slack() as slack:
         found, request = await app_with_live_grant(environment, slack, slack_bot_token=None)
         environment.server.is_up = False
-        live, calls = found.context.ledger.live_grants, list[int]()
+        live, calls = found.context.ledger.requests.live_grants, list[int]()
 
         async def sometimes(**which: Any) -> Any:
             calls.append(len(calls))
@@ -131,7 +133,7 @@ async def test_bot_that_waits_for_ends_survives_a_ledger_failure(
             environment.clock.at += timedelta(seconds=30)
             return await live(**which)
 
-        monkeypatch.setattr(found.context.ledger, "live_grants", sometimes)
+        monkeypatch.setattr(found.context.ledger.requests, "live_grants", sometimes)
         with pytest.raises(SettingsError, match="SLACK_BOT_TOKEN: is not set"):
             await found.run()
         await assert_ended(environment, request)

@@ -84,7 +84,7 @@ async def test_nothing_was_changed_is_said_if_it_is_true(
     fail_before(monkeypatch, request_access, "request_access")
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "Nothing was changed.")
-    assert await slack_environment.environment.ledger.requests() == ()
+    assert await slack_environment.environment.ledger.requests.find() == ()
 
 
 async def test_earlier_request_is_not_reported_as_this_one(
@@ -110,7 +110,7 @@ async def test_failed_ledger_query_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     fail_after(monkeypatch, request_access, "request_access")
-    fail_before(monkeypatch, slack_environment.environment.ledger, question, LedgerUnavailable("OperationalError"))
+    fail_before(monkeypatch, slack_environment.environment.ledger.audit, question, LedgerUnavailable("OperationalError"))
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "")
 
@@ -183,7 +183,7 @@ async def test_shown_password_leaves_nothing_certain(
     message = await slack_environment.expect_dm(ADA, "Show password")
     (user,) = slack_environment.environment.server.users.values()
     before = user.password
-    fail_before(monkeypatch, slack_environment.environment.ledger, "advance")
+    fail_before(monkeypatch, slack_environment.environment.ledger.requests, "advance")
     await slack_environment.slack.click(ADA, message, "Show password")
     await expect_error_reply(slack_environment, ADA, "")
     assert user.password != before

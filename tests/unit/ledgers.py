@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from sqlalchemy import Connection, Executable
 
 from storage.commands import (
     ActivateGrant,
@@ -49,6 +54,8 @@ from storage.transitions import Obstacle, Transition, open_stage
 START = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 LEASE = timedelta(seconds=90)
+TRANSACTION_PATIENCE = 60.0
+"""Seconds after which a transaction of a test gives up, so that a fault fails the test and does not block it."""
 TARGET = {"engine": "postgresql", "admin_url": "env:ORDERS_ADMIN_URL"}
 
 
@@ -133,9 +140,9 @@ def approval(
 async def approve(ledger: Ledger, request: Request, person: str = "U01LEAD", **more: Any) -> Request:
     """Approve as the use case does: try again if another approval was stored meanwhile."""
     while True:
-        command = approval(request, person, made=await ledger.decisions(request.id), **more)
+        command = approval(request, person, made=await ledger.requests.decisions(request.id), **more)
         try:
-            return await ledger.advance(request.id, command)
+            return await ledger.requests.advance(request.id, command)
         except NotPossible as lost:
             if lost.obstacle not in (Obstacle.STAGES_OPEN, Obstacle.STAGES_COMPLETE):
                 raise
@@ -191,14 +198,14 @@ async def bring(ledger: Ledger, clock: TurnableClock, state: State, **changes: A
     if state is State.APPLIED:
         grant = await bring(ledger, clock, State.ACTIVE, **changes)
         extended = draft(person=grant.requester_id, kind=RequestKind.EXTENSION, parent_id=grant.id)
-        request, _ = await ledger.submit(extended)
+        request, _ = await ledger.requests.submit(extended)
         return await approve(ledger, request)
-    request, _ = await ledger.submit(draft(person=f"U{clock.time.timestamp()}{state}", **changes))
+    request, _ = await ledger.requests.submit(draft(person=f"U{clock.time.timestamp()}{state}", **changes))
     if state is State.LAPSED:
         clock.turn(24 * HOUR)
-        return await ledger.advance(request.id, command_for(Transition.TIME_OUT, request))
+        return await ledger.requests.advance(request.id, command_for(Transition.TIME_OUT, request))
     for transition in PATHS[state]:
-        request = await ledger.advance(request.id, command_for(transition, request))
+        request = await ledger.requests.advance(request.id, command_for(transition, request))
     assert request.state is state
     return request
 
@@ -207,3 +214,39 @@ async def open_ledger(url: str, clock: TurnableClock | None = None) -> Ledger:
     ledger = Ledger(url, clock=clock)
     await ledger.open(create=True)
     return ledger
+
+
+async def execute(ledger: Ledger, statement: Executable | str) -> int:
+    """Run one statement in a transaction of its own. Returns the number of changed rows."""
+
+    def transaction(tx: Connection) -> int:
+        return (tx.exec_driver_sql(statement) if isinstance(statement, str) else tx.execute(statement)).rowcount
+
+    return await ledger.database.write(transaction, announce=False)
+
+
+class RollBack(Exception):
+    """Rolls a transaction back."""
+
+
+@asynccontextmanager
+async def open_transaction(ledger: Ledger, statement: str, *, rolls_back: bool = False) -> AsyncIterator[None]:
+    """A transaction that has run this statement, and commits or rolls back at the end of the block."""
+    loop, begun, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def transaction(tx: Connection) -> None:
+        tx.exec_driver_sql(statement)
+        loop.call_soon_threadsafe(begun.set)
+        assert may_end.wait(TRANSACTION_PATIENCE), "the block did not end"
+        if rolls_back:
+            raise RollBack
+
+    running = asyncio.create_task(ledger.database.write(transaction))
+    try:
+        await asyncio.wait_for(begun.wait(), TRANSACTION_PATIENCE)
+        yield
+    finally:
+        may_end.set()
+        (outcome,) = await asyncio.gather(running, return_exceptions=True)
+    if isinstance(outcome, BaseException) and not isinstance(outcome, RollBack):
+        raise outcome

@@ -22,6 +22,9 @@ class StubWebApi:
     answers: dict[str, Any] = field(default_factory=lambda: {"auth.test": AUTH_TEST})
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    hangs: set[str] = field(default_factory=set)
+    """Methods that do not answer before the test is over."""
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     async def on_call(self, request: web.Request) -> web.Response:
@@ -29,6 +32,8 @@ class StubWebApi:
         is_json = request.content_type == "application/json"
         self.calls.append((method, await request.json() if is_json else {**request.query, **await request.post()}))
         await asyncio.sleep(self.delay)
+        if method in self.hangs:
+            await self.is_over.wait()
         answer = self.answers[method]
         if isinstance(answer, dict):
             return web.Response(body=json.dumps(answer), content_type="application/json", headers=self.headers)
@@ -50,4 +55,5 @@ async def stub_web_api() -> AsyncIterator[StubWebApi]:
     try:
         yield stub
     finally:
+        stub.is_over.set()
         await runner.cleanup()

@@ -59,11 +59,11 @@ async def programs(url: str, how_many: int) -> AsyncIterator[list[Ledger]]:
 
 async def assert_answers(ledger: Ledger, name: str) -> None:
     for number in range(ROUNDS):
-        await ledger.set_cursor(name, number)
-        assert await ledger.cursor(name) == number
-        await ledger.claim(name, timedelta(seconds=5))
-        await ledger.live_grants()
-        await ledger.next_due()
+        await ledger.observations.set_cursor(name, number)
+        assert await ledger.observations.cursor(name) == number
+        await ledger.tasks.claim(name, timedelta(seconds=5))
+        await ledger.requests.live_grants()
+        await ledger.tasks.next_due()
 
 
 async def test_every_call_is_answered(ledger_url: str) -> None:
@@ -80,7 +80,7 @@ async def is_woken_by(waiting: Ledger, other: Ledger) -> bool:
     woken = asyncio.create_task(waiting.wait_for_commit(WAKES_WITHIN))
     await asyncio.sleep(QUIET)
     require(not woken.done(), "nothing else is committed")
-    await other.set_cursor("news", 1)
+    await other.observations.set_cursor("news", 1)
     return await woken
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from adapters.base import Endpoint
+from bot.access.descriptions import time_mark
 from bot.access.ports import Notice
 from bot.access.use_case_types import RequestInput, RequestOutcome, StatusView
 from bot.notifications.notices import (
@@ -27,7 +28,7 @@ from bot.notifications.notices import (
 from bot.policy.catalog import CatalogEntry
 from bot.slack.render import form_layouts, replies
 from bot.slack.render.notices import render
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import (
     AuditEvent,
     Cause,
@@ -134,9 +135,74 @@ def notices(reason: str) -> list[Notice]:
         FeedNotice(events=events[25:], requests={r.id: replace(r, kind=RequestKind.BREAK_GLASS)}),
         FeedNotice(events=events[:25], requests={r.id: r}),
         FeedNotice(events=events[:25], requests={}),
-        AlertNotice(what=reason * 5, since=AT, tries=9, steps=(reason,) * 9),
+        *alert_notices(reason),
     ]
     return found
+
+
+def alert_notices(reason: str) -> list[Notice]:
+    """Alerts with long texts, in each part of their life."""
+    alert = AlertNotice(what=reason * 5, since=AT, tries=9, steps=(reason,) * 9)
+    open_alert = replace(alert, enforced=reason * 2, next_try_at=AT, statements=(reason,) * 24)
+    break_glass = replace(request(reason, State.ACTIVE), kind=RequestKind.BREAK_GLASS, expires_at=AT, started_at=AT)
+    return [
+        alert,
+        open_alert,
+        replace(open_alert, is_event=True, request=break_glass),
+        replace(alert, resolved_at=AT, resolution=reason * 2),
+    ]
+
+
+def alert_text(notice: AlertNotice) -> str:
+    """The rich text of an alert, with ‹› around what Slack draws."""
+    found = []
+    for part in render(notice).blocks[0]["elements"]:
+        sections = part["elements"] if part["type"] == "rich_text_list" else [part]
+        found += ["".join(e.get("text", f"‹{e.get('fallback')}›") for e in one["elements"]) for one in sections]
+    return "\n".join(found)
+
+
+def test_alert_is_rendered_as_a_fact_what_is_safe_what_comes_next_and_what_to_do() -> None:
+    notice = AlertNotice(
+        what="#42 is not ended: orders-prod does not answer.", since=AT, tries=14, next_try_at=AT,
+        enforced=f"New logins are refused by PostgreSQL since {time_mark(AT)}. Open sessions may still work.",
+        steps=("Make it answer.",), statements=("ALTER ROLE jit_42_lea_k7q2 NOLOGIN;", "SELECT 1 < 2 AND `a_b_c`;"),
+    )  # fmt: skip
+    at = f"‹{AT:%Y-%m-%d %H:%M} UTC›"
+    assert alert_text(notice).splitlines() == [
+        f"🔴 #42 is not ended: orders-prod does not answer since {at} (14 tries)",
+        f"New logins are refused by PostgreSQL since {at}. Open sessions may still work.",
+        f"Next try {at}.",
+        "Make it answer.",
+        "By hand, as an administrator of the server:",
+        "ALTER ROLE jit_42_lea_k7q2 NOLOGIN;",
+        "SELECT 1 < 2 AND `a_b_c`;",
+    ]
+
+
+def test_resolved_alert_keeps_its_title_and_says_what_happened() -> None:
+    notice = AlertNotice(what="It is full.", since=AT, tries=1, resolved_at=AT, resolution="There is room.")
+    at = f"{AT:%Y-%m-%d %H:%M} UTC"
+    assert alert_text(notice) == f"⚪ It is full since ‹{at}› (1 try)\n✓ Resolved ‹{at}›: There is room."
+    assert render(notice).text == f"✓ Resolved {at}: There is room. It was: It is full."
+
+
+def test_event_has_no_duration() -> None:
+    assert alert_text(AlertNotice(what="Somebody dropped it.", since=AT, is_event=True)) == "🔴 Somebody dropped it."
+
+
+def test_statements_are_shown_whole_or_not_at_all() -> None:
+    statements = tuple(f"DROP ROLE {'x' * 200}_{n};" for n in range(24))
+    shown = alert_text(AlertNotice(what="It is full.", statements=statements)).splitlines()
+    whole = [line for line in shown if line in statements]
+    assert 10 < len(whole) < 24
+    assert shown[-1] == f"… and {24 - len(whole)} more"
+    assert not any(line.startswith("DROP") and line not in statements for line in shown)
+
+
+@pytest.mark.parametrize("mark", ["‹2026-99-99T10:00:00Z›", "‹soon›", "‹›", "‹2026-11-23T10:00:00Z"])
+def test_text_that_is_no_time_stays_as_it_is(mark: str) -> None:
+    assert mark in alert_text(AlertNotice(what="It is full.", enforced=f"since {mark}."))
 
 
 def policy_notices(reason: str, kind: RequestKind, state: State, votes: tuple[Decision, ...]) -> list[Notice]:

@@ -12,29 +12,25 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
 
 import storage
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.errors import LedgerError, LedgerUnavailable, SchemaMismatch
 from storage.ledger import Ledger
 from storage.records import Cause, State, TaskKind
 from storage.transitions import Transition
-from tests.unit.ledgers import TurnableClock, approve, bring, command_for, draft, open_ledger
+from tests.unit.ledgers import TurnableClock, approve, bring, command_for, draft, execute, open_ledger, open_transaction
 
 ROOT = Path(storage.__file__).parent.parent
 PATIENCE = 120
 QUIET_SECONDS = 0.6
 """Longer than the time between two looks at SQLite's files."""
-
-
-class RollBack(Exception):
-    """Rolls a transaction back."""
 
 
 @asynccontextmanager
@@ -72,7 +68,7 @@ async def test_only_an_upgrade_creates_a_ledger(ledger_url: str) -> None:
     with pytest.raises(SchemaMismatch, match="dbaccess store upgrade"):
         await ledger.open(create=False)
     if ledger.is_sqlite:
-        assert not ledger.path.exists()
+        assert not ledger.database.path.exists()
     await ledger.upgrade()
     await ledger.open(create=False)
     assert len(ledger.id) == 12
@@ -132,8 +128,7 @@ async def test_a_newer_ledger_is_refused(ledger_url: str, create: bool) -> None:
 
 async def _at_revision(url: str, revision: str) -> None:
     ledger = await open_ledger(url)
-    async with ledger.writing() as tx:
-        await tx.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+    await execute(ledger, f"UPDATE alembic_version SET version_num = '{revision}'")
     await ledger.close()
 
 
@@ -146,23 +141,22 @@ def test_a_ledger_in_memory_is_refused(database: str) -> None:
 async def test_sqlite_writes_are_durable(tmp_path: Path) -> None:
     """``synchronous`` is FULL: an approval that was reported survives a power cut."""
     ledger = await open_ledger(f"sqlite+aiosqlite:///{tmp_path / 'ledger.db'}")
-    found = {}
-    for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout"):
-        async with ledger.reading() as tx:
-            found[name] = (await tx.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+
+    def settings(tx: Connection) -> dict[str, object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        return {name: tx.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names}
+
+    found = [await ledger.database.read(settings), await ledger.database.write(settings)]
     await ledger.close()
-    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+    assert found == [{"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}] * 2
 
 
 async def test_a_reader_sees_no_uncommitted_change_and_does_not_wait(ledger: Ledger, replica: Ledger) -> None:
-    request, _ = await ledger.submit(draft())
-    with suppress(RollBack):
-        async with ledger.writing() as tx:
-            await tx.exec_driver_sql("UPDATE requests SET state = 'approved'")
-            found = await asyncio.wait_for(replica.request(request.id), PATIENCE)
-            raise RollBack
-    assert found.state is State.PENDING
-    assert await ledger.request(request.id) == request
+    request, _ = await ledger.requests.submit(draft())
+    async with open_transaction(ledger, "UPDATE requests SET state = 'approved'", rolls_back=True):
+        for on in (ledger, replica):
+            assert (await asyncio.wait_for(on.requests.get(request.id), PATIENCE)).state is State.PENDING
+    assert await ledger.requests.get(request.id) == request
 
 
 # The run lock.
@@ -206,13 +200,13 @@ async def test_postgresql_has_no_run_lock(ledger: Ledger, replica: Ledger) -> No
 COMMITS = """
 async def main():
     ledger = await open_ledger(sys.argv[1])
-    request, _ = await ledger.submit(draft())
+    request, _ = await ledger.requests.submit(draft())
     print("ready", flush=True)
     for command in sys.stdin:
         if command == "claim\\n":
-            await ledger.claim("other", LEASE * 0)
+            await ledger.tasks.claim("other", LEASE * 0)
         else:
-            await ledger.advance(request.id, Repair(actor="bot"))
+            await ledger.requests.advance(request.id, Repair(actor="bot"))
         print("committed", flush=True)
     await ledger.close()
 asyncio.run(main())
@@ -254,7 +248,7 @@ async def test_a_commit_of_the_same_process_wakes_its_reader_once(ledger: Ledger
     await quiet(ledger)
     waiting = asyncio.create_task(ledger.wait_for_commit(PATIENCE))
     await asyncio.sleep(0)
-    await ledger.record(AuditKind.ALERT, actor="bot")
+    await ledger.audit.record(AuditKind.ALERT, actor="bot")
     assert await asyncio.wait_for(waiting, PATIENCE)
     await quiet(ledger)
 
@@ -262,7 +256,7 @@ async def test_a_commit_of_the_same_process_wakes_its_reader_once(ledger: Ledger
 async def test_every_reader_is_woken(ledger: Ledger) -> None:
     for reader in ("one", "two"):
         await quiet(ledger, reader)
-    await ledger.record(AuditKind.ALERT, actor="bot")
+    await ledger.audit.record(AuditKind.ALERT, actor="bot")
     assert await ledger.wait_for_commit(PATIENCE, reader="one")
     assert await ledger.wait_for_commit(PATIENCE, reader="two")
 
@@ -272,7 +266,7 @@ async def test_a_claim_that_finds_nothing_wakes_nobody(ledger: Ledger, replica: 
     for one in (ledger, replica):
         await quiet(one)
     for _ in range(3):
-        assert await ledger.claim("worker", timedelta(seconds=90)) is None
+        assert await ledger.tasks.claim("worker", timedelta(seconds=90)) is None
     assert not await ledger.wait_for_commit(QUIET_SECONDS)
     assert not await replica.wait_for_commit(QUIET_SECONDS)
 
@@ -281,13 +275,14 @@ async def test_a_listener_whose_connection_was_ended_listens_again(ledger: Ledge
     if ledger.is_sqlite:
         return
     await quiet(ledger)
-    async with replica.writing(announce=False) as tx:
-        cut = await tx.exec_driver_sql(
+    cut = await replica.database.read(
+        lambda tx: tx.exec_driver_sql(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             "WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
-        )
-        assert cut.scalar_one() == 1
-    await replica.record(AuditKind.ALERT, actor="bot")
+        ).scalar_one()
+    )
+    assert cut == 1
+    await replica.audit.record(AuditKind.ALERT, actor="bot")
     assert await ledger.wait_for_commit(PATIENCE)
 
 
@@ -297,11 +292,11 @@ DIES = """
 async def main():
     ledger = await open_ledger(sys.argv[1], TurnableClock())
     original = getattr(interpreter, sys.argv[2])
-    async def last(*arguments, **named):
-        await original(*arguments, **named)
+    def last(*arguments, **named):
+        original(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(interpreter, sys.argv[2], last)
-    request = await ledger.request(int(sys.argv[3]))
+    request = await ledger.requests.get(int(sys.argv[3]))
     await approve(ledger, request)
 asyncio.run(main())
 """
@@ -309,14 +304,14 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("step", ["apply", "append_event", "follow_up"])
 async def test_a_kill_after_a_step_of_a_transition_rolls_it_back(ledger: Ledger, ledger_url: str, step: str) -> None:
-    request, _ = await ledger.submit(draft())
-    tasks = await ledger.tasks()
+    request, _ = await ledger.requests.submit(draft())
+    tasks = await ledger.tasks.all()
     async with program(DIES, ledger_url, step, str(request.id)) as other:
         assert await asyncio.wait_for(other.wait(), PATIENCE) == -signal.SIGKILL
-    assert await ledger.request(request.id) == request
-    assert await ledger.decisions(request.id) == ()
-    assert len(await ledger.history(request.id)) == 1
-    assert await ledger.tasks() == tasks
+    assert await ledger.requests.get(request.id) == request
+    assert await ledger.requests.decisions(request.id) == ()
+    assert len(await ledger.audit.history(request.id)) == 1
+    assert await ledger.tasks.all() == tasks
     after = await asyncio.wait_for(approve(ledger, request), PATIENCE)
     assert after.state is State.APPROVED
 
@@ -326,7 +321,7 @@ async def main():
     ledger = await open_ledger(sys.argv[1])
     print("ready", flush=True)
     for number in range(10_000):
-        request, _ = await ledger.submit(draft(person=f"U{sys.argv[2]}-{number}"))
+        request, _ = await ledger.requests.submit(draft(person=f"U{sys.argv[2]}-{number}"))
         await approve(ledger, request)
         print(request.id, flush=True)
 asyncio.run(main())
@@ -346,16 +341,16 @@ async def test_kills_at_random_times_leave_only_complete_transitions(ledger: Led
             os.kill(other.pid, signal.SIGKILL)
             out, _ = await other.communicate()
             reported |= {int(word) for word in out.split()}
-    found = await ledger.requests()
+    found = await ledger.requests.find()
     assert reported
     assert reported <= {r.id for r in found if r.state is State.APPROVED}
     for request in found:
-        kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
+        kinds = {t.kind for t in await ledger.tasks.all(request_id=request.id)}
         is_approved = request.state is State.APPROVED
         assert (TaskKind.REVOKE in kinds) is is_approved
         assert (TaskKind.TIME_OUT in kinds) is not is_approved
-        assert len(await ledger.decisions(request.id)) == int(is_approved)
-        assert len(await ledger.history(request.id)) == 1 + int(is_approved)
+        assert len(await ledger.requests.decisions(request.id)) == int(is_approved)
+        assert len(await ledger.audit.history(request.id)) == 1 + int(is_approved)
 
 
 # Errors.
@@ -420,13 +415,14 @@ async def test_the_ledger_works_again_after_its_connections_were_ended(ledger: L
     """The pool checks a connection before it is used."""
     if ledger.is_sqlite:
         return
-    request, _ = await ledger.submit(draft())
-    async with replica.reading() as tx:
-        await tx.exec_driver_sql(
+    request, _ = await ledger.requests.submit(draft())
+    await replica.database.read(
+        lambda tx: tx.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    after = await ledger.advance(request.id, command_for(Transition.CANCEL, request))
+    )
+    after = await ledger.requests.advance(request.id, command_for(Transition.CANCEL, request))
     assert after.ended_because is Cause.CANCELLED
 
 
@@ -437,4 +433,4 @@ def test_the_migrations_are_part_of_the_package() -> None:
     out = subprocess.run(
         [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True
     )
-    assert out.stdout.strip() == "0003"
+    assert out.stdout.strip() == "0004"

@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 import storage
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.errors import LedgerUnavailable
 from storage.files import make_private
 from storage.ledger import Ledger
@@ -41,7 +41,7 @@ async def use(ledger: Ledger) -> None:
     """Open the ledger as the bot does, with a write and the run lock, so that all its files exist."""
     await ledger.open(create=True)
     assert ledger.acquire_run_lock()
-    await ledger.record(AuditKind.ALERT, actor="bot")
+    await ledger.audit.record(AuditKind.ALERT, actor="bot")
 
 
 async def close(ledger: Ledger) -> None:
@@ -165,7 +165,7 @@ async def test_a_password_with_special_characters_works(postgresql15: PostgresSe
     ledger, other = await open_ledger(url), await open_ledger(url)
     while await ledger.wait_for_commit(1):
         pass
-    await other.record(AuditKind.ALERT, actor="bot")
+    await other.audit.record(AuditKind.ALERT, actor="bot")
     assert await ledger.wait_for_commit(20), "LISTEN uses the same password"
     await ledger.close()
     await other.close()

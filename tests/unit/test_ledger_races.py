@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -12,13 +13,24 @@ from typing import Any
 import pytest
 
 from storage import interpreter
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.commands import RevokeGrant
 from storage.errors import LimitReached, NotPossible
 from storage.ledger import Ledger
 from storage.records import Cause, Purpose, Request, RequestKind, State, TaskKind
 from storage.transitions import Obstacle, Transition
-from tests.unit.ledgers import HOUR, LEASE, PATHS, TurnableClock, approve, bring, command_for, draft
+from tests.unit.ledgers import (
+    HOUR,
+    LEASE,
+    PATHS,
+    TRANSACTION_PATIENCE,
+    TurnableClock,
+    approve,
+    bring,
+    command_for,
+    draft,
+    open_transaction,
+)
 
 ROUNDS = 20
 
@@ -34,33 +46,33 @@ async def race(tries: Sequence[Awaitable[Request]]) -> tuple[list[Request], list
 
 async def test_one_of_ten_simultaneous_approvals_wins(ledger: Ledger, replica: Ledger) -> None:
     for turn in range(ROUNDS):
-        request, _ = await ledger.submit(draft(person=f"U{turn}"))
+        request, _ = await ledger.requests.submit(draft(person=f"U{turn}"))
         on = cycle((ledger, replica))
         won, lost = await race([approve(next(on), request, f"ULEAD{n}") for n in range(10)])
         assert [r.state for r in won] == [State.APPROVED]
         assert {(e.obstacle, e.request.state) for e in lost} == {(Obstacle.STATE, State.APPROVED)}
-        (decision,) = await ledger.decisions(request.id)
+        (decision,) = await ledger.requests.decisions(request.id)
         assert {e.decisions for e in lost} == {(decision,)}
-        kinds = [t.kind for t in await ledger.tasks(request_id=request.id)]
+        kinds = [t.kind for t in await ledger.tasks.all(request_id=request.id)]
         assert (kinds.count(TaskKind.REVOKE), kinds.count(TaskKind.PROVISION)) == (1, 1)
-        assert len(await ledger.messages(request.id, Purpose.CREDENTIALS)) == 1
-        approvals = [e for e in await ledger.history(request.id) if e.kind == AuditKind.APPROVED]
+        assert len(await ledger.messages.of(request.id, Purpose.CREDENTIALS)) == 1
+        approvals = [e for e in await ledger.audit.history(request.id) if e.kind == AuditKind.APPROVED]
         assert [e.actor for e in approvals] == [decision.person_id]
 
 
 async def test_ten_simultaneous_approvals_by_five_people_fill_a_count_of_three(ledger: Ledger, replica: Ledger) -> None:
     for turn in range(ROUNDS // 2):
-        request, _ = await ledger.submit(draft(counts=(3,), person=f"U{turn}"))
+        request, _ = await ledger.requests.submit(draft(counts=(3,), person=f"U{turn}"))
         people = [f"ULEAD{n}" for n in range(5)] * 2
         tries = [approve(on, request, p) for p, on in zip(people, cycle((ledger, replica)), strict=False)]
         won, lost = await race(tries)
         assert sorted(r.state for r in won) == [State.APPROVED, State.PENDING, State.PENDING]
         assert {e.obstacle for e in lost} <= {Obstacle.STATE, Obstacle.ALREADY_DECIDED}
-        assert len({d.person_id for d in await ledger.decisions(request.id)}) == 3
+        assert len({d.person_id for d in await ledger.requests.decisions(request.id)}) == 3
 
 
 async def test_ten_simultaneous_approvals_by_one_person_count_once(ledger: Ledger, replica: Ledger) -> None:
-    request, _ = await ledger.submit(draft(counts=(2,)))
+    request, _ = await ledger.requests.submit(draft(counts=(2,)))
     tries = [approve(on, request) for on in (ledger, replica) * 5]
     won, lost = await race(tries)
     assert [r.state for r in won] == [State.PENDING]
@@ -70,15 +82,15 @@ async def test_ten_simultaneous_approvals_by_one_person_count_once(ledger: Ledge
 @pytest.mark.parametrize("other", [Transition.DENY, Transition.CANCEL, Transition.OUTDATE])
 async def test_an_approval_and_a_closing_exclude_each_other(ledger: Ledger, replica: Ledger, other: Transition) -> None:
     for turn in range(ROUNDS):
-        request, _ = await ledger.submit(draft(person=f"U{turn}"))
+        request, _ = await ledger.requests.submit(draft(person=f"U{turn}"))
         closing = command_for(other, request)
         tries = [
             approve(ledger, request, "ULEAD7"),
-            replica.advance(request.id, closing),
+            replica.requests.advance(request.id, closing),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
         assert (len(won), len(lost)) == (1, 1)
-        assert lost[0].request == won[0] == await ledger.request(request.id)
+        assert lost[0].request == won[0] == await ledger.requests.get(request.id)
         await _assert_user_is_planned_only_if_approved(ledger, won[0])
 
 
@@ -86,12 +98,12 @@ async def test_an_approval_and_a_timeout_exclude_each_other(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
     for turn in range(ROUNDS):
-        request, _ = await ledger.submit(draft(person=f"U{turn}"))
+        request, _ = await ledger.requests.submit(draft(person=f"U{turn}"))
         clock.time = request.lapses_at - timedelta(microseconds=turn % 2)
         won, lost = await race(
             [
                 approve(ledger, request),
-                replica.advance(request.id, command_for(Transition.TIME_OUT, request)),
+                replica.requests.advance(request.id, command_for(Transition.TIME_OUT, request)),
             ]
         )
         assert (len(won), len(lost)) == (1, 1)
@@ -107,17 +119,17 @@ async def test_a_grant_that_is_ended_during_provisioning_is_revoked(
     for turn in range(ROUNDS):
         request = await bring(ledger, clock, State.APPROVED, database=f"db-{turn}")
         if step is Transition.ACTIVATE:
-            request = await ledger.advance(request.id, command_for(Transition.START, request))
+            request = await ledger.requests.advance(request.id, command_for(Transition.START, request))
         tries = [
-            replica.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE)),
-            ledger.advance(request.id, command_for(step, request)),
+            replica.requests.advance(request.id, RevokeGrant(actor="U1", cause=Cause.DONE)),
+            ledger.requests.advance(request.id, command_for(step, request)),
         ]
         won, lost = await race(tries if turn % 2 else tries[::-1])
         assert {e.obstacle for e in lost} <= {Obstacle.STATE}
-        now = await ledger.request(request.id)
+        now = await ledger.requests.get(request.id)
         assert now.state is State.REVOKING
         assert now in won
-        (revocation,) = [t for t in await ledger.tasks(request_id=request.id) if t.kind is TaskKind.REVOKE]
+        (revocation,) = [t for t in await ledger.tasks.all(request_id=request.id) if t.kind is TaskKind.REVOKE]
         assert revocation.due_at == clock()
         clock.turn(timedelta(seconds=1))
 
@@ -128,18 +140,18 @@ async def test_one_of_ten_simultaneous_ends_wins(ledger: Ledger, replica: Ledger
         causes = (Cause.DONE, Cause.REVOKED)
         won, lost = await race(
             [
-                on.advance(request.id, RevokeGrant(actor=f"U{cause}", cause=cause))
+                on.requests.advance(request.id, RevokeGrant(actor=f"U{cause}", cause=cause))
                 for cause, on in zip(causes * 5, cycle((ledger, replica)), strict=False)
             ]
         )
         assert len(won) == 1
         assert {e.request.ended_because for e in lost} == {won[0].ended_because}
-        assert [e.kind for e in await ledger.history(request.id)].count(AuditKind.REVOKING) == 1
+        assert [e.kind for e in await ledger.audit.history(request.id)].count(AuditKind.REVOKING) == 1
         clock.turn(timedelta(seconds=1))
 
 
 async def test_a_command_delivered_ten_times_creates_one_request(ledger: Ledger, replica: Ledger) -> None:
-    asked = await asyncio.gather(*[on.submit(draft()) for on in (ledger, replica) * 5])
+    asked = await asyncio.gather(*[on.requests.submit(draft()) for on in (ledger, replica) * 5])
     assert len({request.id for request, _ in asked}) == 1
     assert [is_new for _, is_new in asked].count(True) == 1
 
@@ -151,33 +163,32 @@ async def test_a_reader_of_the_audit_log_misses_no_event_that_commits_late(ledge
 
     async def write(on: Ledger, count: int) -> None:
         for n in range(count):
-            await on.record(AuditKind.CLICK_REFUSED, actor=f"U{n}")
+            await on.audit.record(AuditKind.CLICK_REFUSED, actor=f"U{n}")
 
     async def read() -> None:
         while len(seen) < writing:
-            seen.extend(e.id for e in await ledger.events_after(seen[-1] if seen else 0, limit=7))
+            seen.extend(e.id for e in await ledger.audit.events_after(seen[-1] if seen else 0, limit=7))
             await asyncio.sleep(0)
 
     writers = [write(on, writing // 6) for on in (ledger, replica) * 3]
     await asyncio.wait_for(asyncio.gather(read(), *writers), 300)
-    async with ledger.reading() as tx:
-        rows = (await tx.exec_driver_sql("SELECT id FROM audit_events ORDER BY id")).scalars().all()
-    assert seen == list(rows)
+    stored = "SELECT id FROM audit_events ORDER BY id"
+    assert seen == await ledger.database.read(lambda tx: list(tx.exec_driver_sql(stored).scalars()))
 
 
 async def test_many_requests_go_through_their_lives_at_the_same_time(
     ledger: Ledger, replica: Ledger, clock: TurnableClock
 ) -> None:
-    asked = [(await ledger.submit(draft(person=f"U{n}")))[0] for n in range(12)]
+    asked = [(await ledger.requests.submit(draft(person=f"U{n}")))[0] for n in range(12)]
 
     async def live(on: Ledger, request: Request) -> Request:
         for transition in PATHS[State.REVOKED]:
-            request = await on.advance(request.id, command_for(transition, request))
+            request = await on.requests.advance(request.id, command_for(transition, request))
         return request
 
     ended = await asyncio.gather(*[live(on, r) for r, on in zip(asked, cycle((ledger, replica)), strict=False)])
     assert {r.state for r in ended} == {State.REVOKED}
-    left = list(chain.from_iterable([await ledger.tasks(request_id=r.id) for r in ended]))
+    left = list(chain.from_iterable([await ledger.tasks.all(request_id=r.id) for r in ended]))
     assert TaskKind.REVOKE not in {t.kind for t in left}
     assert clock() + HOUR > max(t.due_at for t in left)
 
@@ -187,10 +198,9 @@ async def test_a_transition_that_waited_for_a_lock_uses_the_time_after_the_wait(
 ) -> None:
     """Another transaction has the row locked while the grant's end passes. ACTIVATE must then be refused."""
     request = await bring(ledger, clock, State.APPROVED)
-    request = await ledger.advance(request.id, command_for(Transition.START, request))
-    async with replica.writing() as tx:
-        await tx.exec_driver_sql(f"UPDATE requests SET reason = reason WHERE id = {request.id}")
-        waiting = asyncio.create_task(ledger.advance(request.id, command_for(Transition.ACTIVATE, request)))
+    request = await ledger.requests.advance(request.id, command_for(Transition.START, request))
+    async with open_transaction(replica, f"UPDATE requests SET reason = reason WHERE id = {request.id}"):
+        waiting = asyncio.create_task(ledger.requests.advance(request.id, command_for(Transition.ACTIVATE, request)))
         await _blocked(replica)
         clock.turn(2 * HOUR)
     with pytest.raises(NotPossible) as lost:
@@ -202,10 +212,9 @@ async def _blocked(ledger: Ledger) -> None:
     """Wait until a transaction waits for a lock. SQLite does not show this, and there the time is read after the wait anyway."""
     deadline = asyncio.get_running_loop().time() + 10
     while not ledger.is_sqlite and asyncio.get_running_loop().time() < deadline:
-        async with ledger.reading() as tx:
-            waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
-            if (await tx.exec_driver_sql(waits)).scalar_one():
-                return
+        waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
+        if await ledger.database.read(lambda tx, query=waits: tx.exec_driver_sql(query).scalar_one()):
+            return
 
 
 async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
@@ -216,21 +225,24 @@ async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
     On PostgreSQL the other worker claims another task meanwhile, without waiting. SQLite has one writer at a time.
     """
     request = await bring(ledger, clock, State.APPROVED)
-    while (claim := await ledger.claim("slow", LEASE)) is not None and claim.task.kind is not TaskKind.PROVISION:
-        await ledger.finish(claim)
+    while (claim := await ledger.tasks.claim("slow", LEASE)) is not None and claim.task.kind is not TaskKind.PROVISION:
+        await ledger.tasks.finish(claim)
     assert claim is not None
-    within, go_on, follow_up = asyncio.Event(), asyncio.Event(), interpreter.follow_up
+    within, go_on, follow_up = asyncio.Event(), threading.Event(), interpreter.follow_up
+    loop = asyncio.get_running_loop()
 
-    async def slowly(*arguments: Any) -> None:
-        within.set()
-        await go_on.wait()
-        await follow_up(*arguments)
+    def slowly(*arguments: Any) -> None:
+        loop.call_soon_threadsafe(within.set)
+        assert go_on.wait(TRANSACTION_PATIENCE)
+        follow_up(*arguments)
 
     monkeypatch.setattr(interpreter, "follow_up", slowly)
-    advancing = asyncio.create_task(ledger.advance(request.id, command_for(Transition.START, request), claim=claim))
+    advancing = asyncio.create_task(
+        ledger.requests.advance(request.id, command_for(Transition.START, request), claim=claim)
+    )
     await within.wait()
     clock.turn(LEASE)
-    other = asyncio.create_task(replica.claim("other", LEASE))
+    other = asyncio.create_task(replica.tasks.claim("other", LEASE))
     await asyncio.wait([other], timeout=1 if ledger.is_sqlite else 10)
     taken_early = other.result() if other.done() else None
     go_on.set()
@@ -240,7 +252,7 @@ async def test_a_task_cannot_be_claimed_by_another_worker_during_its_transition(
 
 
 async def _assert_user_is_planned_only_if_approved(ledger: Ledger, request: Request) -> None:
-    kinds = {t.kind for t in await ledger.tasks(request_id=request.id)}
+    kinds = {t.kind for t in await ledger.tasks.all(request_id=request.id)}
     expected = {TaskKind.REVOKE, TaskKind.PROVISION} if request.state is State.APPROVED else set()
     assert kinds & {TaskKind.REVOKE, TaskKind.PROVISION} == expected
     assert TaskKind.TIME_OUT not in kinds
@@ -251,19 +263,19 @@ async def test_ten_simultaneous_requests_stay_within_a_limit(ledger: Ledger, rep
     drafts = [replace(d, terms=replace(d.terms, duration=(n + 1) * HOUR)) for n, d in enumerate(drafts)]
     asked = await asyncio.gather(
         *(
-            on.submit(d, is_allowed=lambda usage: usage.waiting_of_person < 3)
+            on.requests.submit(d, is_allowed=lambda usage: usage.waiting_of_person < 3)
             for d, on in zip(drafts, cycle((ledger, replica)), strict=False)
         ),
         return_exceptions=True,
     )
     assert sum(isinstance(one, LimitReached) for one in asked) == 7
-    assert len(await ledger.pending_requests()) == 3
+    assert len(await ledger.requests.pending()) == 3
 
 
 async def extension_of(ledger: Ledger, grant: Request, hours: int, *, max_total: timedelta) -> Request:
     more = draft(person=grant.requester_id)
     terms = replace(more.terms, duration=hours * HOUR, max_total=max_total)
-    asked, _ = await ledger.submit(replace(more, kind=RequestKind.EXTENSION, parent_id=grant.id, terms=terms))
+    asked, _ = await ledger.requests.submit(replace(more, kind=RequestKind.EXTENSION, parent_id=grant.id, terms=terms))
     return asked
 
 
@@ -279,7 +291,7 @@ async def test_simultaneous_extensions_stay_within_max_total(
         tries = [approve(on, r) for r, on in zip(asked, (ledger, replica) * 2, strict=True)]
         won, lost = await race(tries)
         assert {e.obstacle for e in lost} == {Obstacle.TOO_LONG}
-        after = await ledger.request(grant.id)
+        after = await ledger.requests.get(grant.id)
         assert after.expires_at is not None
         assert after.expires_at - grant.expires_at == sum((r.duration or HOUR for r in won), timedelta()) <= 4 * HOUR
         clock.turn(HOUR / 60)
@@ -293,9 +305,9 @@ async def test_a_grant_that_ends_is_not_extended(ledger: Ledger, replica: Ledger
         over = RevokeGrant(actor=grant.requester_id, cause=Cause.DONE)
         won, lost = await race([
             approve(ledger, asked),
-            replica.advance(grant.id, over),
+            replica.requests.advance(grant.id, over),
         ])  # fmt: skip
-        after, extension = await ledger.request(grant.id), await ledger.request(asked.id)
+        after, extension = await ledger.requests.get(grant.id), await ledger.requests.get(asked.id)
         assert after.state is State.REVOKING
         assert {e.obstacle for e in lost} <= {Obstacle.GRANT_ENDED}
         assert (extension.state is State.APPLIED) == (after.expires_at != grant.expires_at)

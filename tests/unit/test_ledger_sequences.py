@@ -54,15 +54,15 @@ def command_of(
 
 
 async def assert_invariants(ledger: Ledger, request: Request) -> None:
-    revocations = [t for t in await ledger.tasks(request_id=request.id) if t.kind is TaskKind.REVOKE]
+    revocations = [t for t in await ledger.tasks.all(request_id=request.id) if t.kind is TaskKind.REVOKE]
     assert len(revocations) == (1 if request.is_live else 0)
     if request.state is State.ACTIVE:
         assert revocations[0].due_at == request.expires_at
-    assert len(await ledger.history(request.id)) == request.version
+    assert len(await ledger.audit.history(request.id)) == request.version
     assert (request.ended_at is not None) == request.state.is_over
     assert (request.receipt is not None) == (request.state is State.REVOKED)
     assert (request.username is not None) == (request.approved_at is not None)
-    people = [d.person_id for d in await ledger.decisions(request.id)]
+    people = [d.person_id for d in await ledger.requests.decisions(request.id)]
     assert len(people) == len(set(people))
     if request.approved_at is not None:
         assert len(people) == request.terms.stages[0].count
@@ -71,20 +71,20 @@ async def assert_invariants(ledger: Ledger, request: Request) -> None:
 async def assert_sequence_follows_the_table(url: str, quorum: int, taken: list[Try]) -> None:
     clock = TurnableClock()
     ledger = await open_ledger(url, clock)
-    request, _ = await ledger.submit(draft(counts=(quorum,), person=f"U{next(numbers)}"))
+    request, _ = await ledger.requests.submit(draft(counts=(quorum,), person=f"U{next(numbers)}"))
     started = None
     for tried, person, minutes, by_clock in taken:
         clock.turn(timedelta(minutes=minutes))
-        decisions = await ledger.decisions(request.id)
+        decisions = await ledger.requests.decisions(request.id)
         command = command_of(tried or next_step(request), request, person, decisions, by_clock=by_clock)
         try:
-            after = await ledger.advance(request.id, command)
+            after = await ledger.requests.advance(request.id, command)
         except NotPossible as error:
             lost = error
         else:
             lost = None
         if lost is not None:
-            assert lost.request == request == await ledger.request(request.id)
+            assert lost.request == request == await ledger.requests.get(request.id)
             continue
         rule = TRANSITIONS[command.transition]
         assert request.state in rule.sources

@@ -11,7 +11,7 @@ from storage.database import Database
 from storage.errors import LedgerUnavailable
 from storage.ledger import Ledger
 from storage.schema import metadata
-from tests.unit.ledgers import draft, open_ledger
+from tests.unit.ledgers import draft, execute, open_ledger
 
 NAMED = {"alembic_version", *metadata.tables}
 
@@ -26,27 +26,25 @@ def tables(connection: Connection) -> set[str]:
 
 
 async def test_the_migrations_create_the_tables_of_the_schema(ledger: Ledger) -> None:
-    async with ledger.reading() as tx:
-        assert await tx.run_sync(differences) == []
-        assert await tx.run_sync(tables) == NAMED
+    assert await ledger.database.read(differences) == []
+    assert await ledger.database.read(tables) == NAMED
 
 
 async def test_the_comparison_finds_a_missing_column(ledger: Ledger) -> None:
     """This proves that the comparison above can fail."""
-    async with ledger.writing() as tx:
-        await tx.exec_driver_sql("ALTER TABLE requests DROP COLUMN receipt")
-        assert await tx.run_sync(differences) != []
+    await execute(ledger, "ALTER TABLE requests DROP COLUMN receipt")
+    assert await ledger.database.read(differences) != []
 
 
 async def test_the_database_refuses_two_claims_of_a_lock_key(ledger: Ledger) -> None:
     """``compare_metadata`` does not compare the condition of the partial index."""
-    row = "'mend', 'db:1', '{}', '2026-11-23 10:00:00', '2026-11-23 10:00:00', 0"
-    columns = "(kind, lock_key, payload, due_at, created_at, attempts, claim)"
-    async with ledger.writing() as tx:
-        await tx.exec_driver_sql(f"INSERT INTO tasks {columns} VALUES ({row}, NULL), ({row}, NULL), ({row}, 1)")
-    with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|unique"):
-        async with ledger.writing() as tx:
-            await tx.exec_driver_sql(f"INSERT INTO tasks {columns} VALUES ({row}, 2)")
+    row = "'mend', 'user:1', '{}', '2026-11-23 10:00:00', '2026-11-23 10:00:00', 0, 0, 'a server'"
+    columns = "(kind, lock_key, payload, due_at, created_at, attempts, priority, pool, claim, held_key)"
+    free, claimed = f"({row}, NULL, NULL)", f"({row}, 1, 'user:2')"
+    await execute(ledger, f"INSERT INTO tasks {columns} VALUES {free}, {free}, {claimed}")
+    for other in (f"({row}, 2, NULL)", f"({row.replace('user:1', 'user:3')}, 3, 'user:2')"):
+        with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|unique"):
+            await execute(ledger, f"INSERT INTO tasks {columns} VALUES {other}")
 
 
 @pytest.mark.parametrize(
@@ -58,29 +56,26 @@ async def test_the_database_refuses_two_claims_of_a_lock_key(ledger: Ledger) -> 
     ],
 )
 async def test_the_database_refuses_references_to_a_missing_request(ledger: Ledger, statement: str) -> None:
-    await ledger.submit(draft())
+    await ledger.requests.submit(draft())
     with pytest.raises(LedgerUnavailable, match=r"(?i)integrity|foreign"):
-        async with ledger.writing() as tx:
-            await tx.exec_driver_sql(statement)
+        await execute(ledger, statement)
 
 
 async def test_upgrading_a_current_ledger_changes_nothing(ledger: Ledger, ledger_url: str) -> None:
-    request, _ = await ledger.submit(draft())
+    request, _ = await ledger.requests.submit(draft())
     again = await open_ledger(ledger_url)
     assert again.id == ledger.id
-    assert (await again.request(request.id)).key == request.key
+    assert (await again.requests.get(request.id)).key == request.key
     await again.close()
 
 
 async def test_an_interrupted_upgrade_creates_no_table(ledger_url: str) -> None:
     database = Database(ledger_url)
 
-    async def interrupted() -> None:
-        async with database.migrated():
-            raise RuntimeError("the power went")
+    def interrupted(_tx: Connection) -> None:
+        raise RuntimeError("the power went")
 
     with pytest.raises(RuntimeError):
-        await interrupted()
-    async with database.reading() as tx:
-        assert await tx.run_sync(tables) == set()
+        await database.migrate(interrupted)
+    assert await database.read(tables) == set()
     await database.close()

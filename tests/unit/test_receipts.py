@@ -13,7 +13,7 @@ from bot.cli import common
 from bot.jobs.receipts import LEFT_NAMED_AT_MOST, NAME_MAX, NOTE_MAX, NOTES_AT_MOST, verified_receipt
 from bot.slack.render import cards, feed
 from bot.slack.render.text import SECTION_MAX
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import AuditEvent, Receipt, ReceiptOutcome, State
 from storage.serialization import receipt, receipt_json
 from tests.unit.test_cards import request

@@ -71,7 +71,7 @@ def _server(server: PostgreSQLServer, connection: PostgreSQLConnection) -> Itera
         yield from _closed_database(server)
     if value(connection, "SELECT pg_is_in_recovery()"):
         yield fatal("this server is a standby, and users cannot be created on it", "name the primary in admin_url")
-    if unnamed := standbys.unnamed_standbys(server, connection):
+    if unnamed := standbys.unnamed_standbys(server, value(connection, standbys.ATTACHED)):
         what = f"{unnamed}: sessions on the others are not ended by dbaccess"
         yield warning(what, "name each under replicas in databases.yml")
     yield from _free_connections(connection)

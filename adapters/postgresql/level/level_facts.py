@@ -27,10 +27,11 @@ UNION SELECT objoid FROM pg_shdescription WHERE classoid = 'pg_authid'::regclass
 """
 """The bot, temporary users and managed roles. Nobody without CREATEROLE can write the comment of a role."""
 
-FAST: LiteralString = "SELECT set_config('jit', 'off', false), set_config('work_mem', '16MB', false)"
-"""Compiling these statements takes longer than running them."""
-NOW: LiteralString = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
-AGE: LiteralString = "SELECT age(%s::xid8::xid)"
+FIRST_LOOK: LiteralString = (
+    "SELECT set_config('work_mem', '16MB', false), pg_snapshot_xmin(pg_current_snapshot())::text, coalesce(age(%(started)s::xid8::xid), -1),"
+    " ARRAY(" + SCOPE + "), ARRAY(" + OURS + ")"
+)
+"""What the other statements need: the server's transaction number, the age of ``started``, and the oids of the roles."""
 
 # Few facts: each row is a kind and a fact.
 

@@ -13,9 +13,10 @@ import psycopg
 from adapters.base import AdapterError, Level
 from adapters.level_state import LevelState
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
+from adapters.postgresql.held import server_key
 from adapters.postgresql.level.grants import level_database, roles_of
-from adapters.postgresql.level.level_facts import AGE, FAST, FEW_FACTS, GRANTS, NOW, OBJECTS, OURS, SCOPE
-from adapters.postgresql.statements import column, value
+from adapters.postgresql.level.level_facts import FEW_FACTS, FIRST_LOOK, GRANTS, OBJECTS
+from adapters.postgresql.level.shared_reading import shared_reading
 
 NAMED_OF_A_GROUP = 5
 NAMED_OF_A_KIND = 1000
@@ -28,8 +29,7 @@ COMPARE_SECONDS = 5.0
 
 def level_state(server: PostgreSQLServer, level: Level) -> LevelState:
     """What users of the level could change in a way that outlives them. Raises AdapterError."""
-    with server.session(level_database(server, level)) as connection:
-        return _state(server, connection, level)
+    return _shared_state(server, level)
 
 
 def changes_of_level(server: PostgreSQLServer, level: Level, before: LevelState | None) -> list[str]:
@@ -40,11 +40,33 @@ def changes_of_level(server: PostgreSQLServer, level: Level, before: LevelState 
     if before is None:
         return []
     try:
-        with server.session(level_database(server, level), limit=COMPARE_SECONDS) as connection:
-            now = _state(server, connection, level, before=before)
+        now = _shared_state(server, level)
+        if _without_start(before).differences(_without_start(now)):
+            with server.session(level_database(server, level), limit=COMPARE_SECONDS) as connection:
+                now = _state(
+                    server, connection, level, before=before
+                )  # with the names of what is newer than ``before``
     except (psycopg.Error, AdapterError) as error:
         return [f"The roles of the level {level.name} were not compared with their state before the grant: {error}"]
     return list(_without_start(before).differences(_without_start(now)))
+
+
+def _shared_state(server: PostgreSQLServer, level: Level) -> LevelState:
+    """The state as of now, from a reading that grants and ends of the same level share."""
+    database = level_database(server, level)
+
+    def read() -> LevelState:
+        with server.session(database, limit=COMPARE_SECONDS) as connection:
+            return _state(server, connection, level)
+
+    key = (
+        server_key(server),
+        str(server.target.identity),
+        server.target.prefix,
+        database,
+        *roles_of(server.target, level),
+    )
+    return shared_reading(key, read)
 
 
 def _without_start(state: LevelState) -> LevelState:
@@ -54,17 +76,19 @@ def _without_start(state: LevelState) -> LevelState:
 def _state(
     server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, *, before: LevelState | None = None
 ) -> LevelState:
-    connection.execute(FAST)
-    scope = column(connection, SCOPE, {"roles": roles_of(server.target, level)})
+    names = {"roles": roles_of(server.target, level), "prefix": server.target.prefix, "started": _start_of(before)}
+    row = connection.execute(FIRST_LOOK, names).fetchone()
+    assert row is not None, "a SELECT without FROM has one row"
+    _, now, since, scope, ours = row
     parameters: dict[str, object] = {
         "scope": scope,
         "has_predefined": any(oid < FIRST_OWN_OID for oid in scope),
-        "ours": column(connection, OURS, {"prefix": server.target.prefix}),
-        "since": _age(connection, before),
+        "ours": ours,
+        "since": since,
         "few": NAMED_OF_A_GROUP,
         "most": NAMED_OF_A_KIND,
     }
-    facts = [(STARTED, str(value(connection, NOW)))]
+    facts = [(STARTED, now)]
     for kind, number, digest, listed in connection.execute(FEW_FACTS, parameters):
         facts += ((kind, fact) for fact in listed or [f"{number} in all [{digest}]"])
     for query in (GRANTS, OBJECTS):
@@ -77,10 +101,10 @@ def _state(
     return LevelState.of((kind, " ".join(fact.split())) for kind, fact in facts)
 
 
-def _age(connection: PostgreSQLConnection, before: LevelState | None) -> int:
-    """The age of ``before`` in transactions of the server, or -1."""
+def _start_of(before: LevelState | None) -> str | None:
+    """The server's transaction number at the time of ``before``, if known."""
     started = before.kinds.get(STARTED, ()) if before else ()
-    return int(value(connection, AGE, (started[0],))) if started and started[0].isdigit() else -1
+    return started[0] if started and started[0].isdigit() else None
 
 
 def _newer(before: LevelState | None, kind: str, folded: str, newer: Sequence[str], further: int) -> Iterator[str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -24,10 +24,16 @@ from adapters.postgresql.left_behind import drop_or_rename
 from adapters.postgresql.level.grants import Privilege, expand_grants, level_database, managed_role, not_grantable
 from adapters.postgresql.locks import no_holder, run_unblocked
 from adapters.postgresql.roles import become_member, danger_of_role, members, memberships
-from adapters.postgresql.statements import column, exists, quoted, quoted_acting_role, run, value
+from adapters.postgresql.statements import bounded, column, exists, quoted, quoted_acting_role, run, value
 
 MANAGED_ROLE_PREFIX = "dbaccess_"
 MANAGED_ROLE_MARK = re.compile(r"dbaccess ledger=([a-z0-9]+) level=.*", re.DOTALL)
+REFRESH_SECONDS = 5.0
+"""Seconds of all tries to make one role equal to its level while others change the same rows."""
+UNUSED: LiteralString = """
+SELECT r.oid FROM pg_roles r WHERE r.rolname = %s AND NOT EXISTS (
+  SELECT FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member WHERE m.roleid = r.oid AND u.rolname NOT IN (current_user, session_user))
+"""
 PAUSE_SECONDS = (0.01, 0.2)
 """The shortest and the longest pause after another bot changed the same rows. Each is chosen by chance, so that two bots do not meet again."""
 
@@ -54,8 +60,8 @@ def with_retries(action: Callable[[], T], *, until: float) -> T:
 
 def ensure_exists(connection: PostgreSQLConnection, ledger: str, level: Level, role: str) -> None:
     """Create the role and commit it, so that another connection can see it. Raises Rejected for a role that somebody else created."""
-    if exists(connection, role):
-        _refuse_foreign_role(connection, role)
+    if (comment := _comment(connection, role)) is not None:
+        _refuse_foreign_role(connection, role, comment)
         return
     with connection.transaction():
         run(connection, "CREATE ROLE {} NOLOGIN", role)
@@ -64,8 +70,26 @@ def ensure_exists(connection: PostgreSQLConnection, ledger: str, level: Level, r
 
 def lock(connection: PostgreSQLConnection, role: str) -> None:
     """Lock the role until the end of the transaction, so that nobody else changes who has it. Writing its own comment again does so."""
-    comment = value(connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,))
-    run(connection, "COMMENT ON ROLE {} IS {mark}", role, mark=comment)
+    run(connection, "COMMENT ON ROLE {} IS {mark}", role, mark=_comment(connection, role))
+
+
+def _comment(connection: PostgreSQLConnection, role: str) -> str | None:
+    """The comment of the role, empty where it has none. None where there is no such role."""
+    query: LiteralString = "SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles WHERE rolname = %s"
+    found: str | None = value(connection, query, (role,))
+    return found
+
+
+def is_equal(server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, role: str) -> bool:
+    """Whether the role's privileges equal the level's grants, where this connection can tell: its database is that of the level.
+
+    Raises Rejected for grants on things that do not exist.
+    """
+    if connection.info.dbname != level_database(server, level):
+        return False
+    if expand_grants(connection, level.grants) != granted_privileges(connection, role):
+        return False
+    return _may_connect(connection, role)
 
 
 def make_equal(server: PostgreSQLServer, level: Level, role: str) -> None:
@@ -92,9 +116,55 @@ def _make_equal(connection: PostgreSQLConnection, level: Level, role: str) -> No
         _require_equal(connection, role, wanted)
 
 
-def _refuse_foreign_role(connection: PostgreSQLConnection, role: str) -> None:
+# New tables and changed privileges, for live users.
+
+
+def refresh(server: PostgreSQLServer, levels: Sequence[Level]) -> list[str]:
+    """Make the managed roles that users have equal to their levels again. Returns a sentence for each role that was changed or could not be.
+
+    A role that is equal is only read. An error on one level is a sentence and does not stop the others.
+    """
+    by_role = {role: level for level in levels if (role := managed_role(server.target, level)) is not None}
+    if not by_role:
+        return []
+    sentences = list[str]()
+    with server.session() as connection:
+        for role, level in by_role.items():
+            try:
+                if members(connection, role) and (changed := _refreshed(server, connection, level, role)):
+                    sentences.append(f"The managed role of the level {level.name} has now {changed}.")
+            except (psycopg.Error, AdapterError) as error:
+                if connection.broken:
+                    raise
+                reason = str(error) if isinstance(error, AdapterError) else error.diag.message_primary
+                sentences.append(f"The managed role of the level {level.name} was not made equal to it: {reason}")
+    return sentences
+
+
+def _refreshed(server: PostgreSQLServer, connection: PostgreSQLConnection, level: Level, role: str) -> str:
+    """Make the role equal to its level. Returns what it got and lost, or an empty text where it was equal."""
+    before, wanted = _given_and_wanted(server, level, role)
+    if before == wanted:
+        return ""
+    _refuse_foreign_role(connection, role, _comment(connection, role))
+
+    def once() -> None:
+        with connection.transaction():
+            lock(connection, role)
+            make_equal(server, level, role)
+
+    with_retries(once, until=time.monotonic() + REFRESH_SECONDS)
+    parts = {"": wanted - before, "no longer ": before - wanted}
+    return " and ".join(word + bounded(sorted(map(str, found))) for word, found in parts.items() if found)
+
+
+def _given_and_wanted(server: PostgreSQLServer, level: Level, role: str) -> tuple[set[Privilege], set[Privilege]]:
+    with server.session(level_database(server, level)) as connection:
+        return granted_privileges(connection, role), expand_grants(connection, level.grants)
+
+
+def _refuse_foreign_role(connection: PostgreSQLConnection, role: str, comment: str | None) -> None:
     """Raises Rejected for a role of this name that somebody else created, or that somebody gave more power."""
-    comment = value(connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,))
     if not MANAGED_ROLE_MARK.fullmatch(comment or ""):
         raise Rejected(f"there is a role {role} that dbaccess did not create", remedy=f"DROP ROLE {quoted(role)};")
     if danger := danger_of_role(connection, role):
@@ -104,14 +174,18 @@ def _refuse_foreign_role(connection: PostgreSQLConnection, role: str) -> None:
         raise Rejected(f"somebody made {role} a member of {others[0]}, which its level does not give", remedy=remedy)
 
 
+def _may_connect(connection: PostgreSQLConnection, role: str) -> bool:
+    return bool(value(connection, "SELECT has_database_privilege(%s, current_database(), 'CONNECT')", (role,)))
+
+
 def _allow_connect(connection: PostgreSQLConnection, role: str) -> None:
     database = connection.info.dbname
-    if value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
+    if _may_connect(connection, role):
         return
     remedy = f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted_acting_role(connection)} WITH GRANT OPTION;"
     if value(connection, "SELECT has_database_privilege(%s, 'CONNECT WITH GRANT OPTION')", (database,)):
         run(connection, "GRANT CONNECT ON DATABASE {} TO {}", database, role)
-    if not value(connection, "SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, database)):
+    if not _may_connect(connection, role):
         raise Rejected(f"the bot cannot let {role} connect to {database}", remedy=remedy)
 
 
@@ -152,8 +226,8 @@ def drop_unused(server: PostgreSQLServer, connection: PostgreSQLConnection, role
 
     Returns the notes about such objects, or None where the role is in use or absent.
     """
-    oid = value(connection, "SELECT oid FROM pg_roles WHERE rolname = %s", (role,))
-    if oid is None or members(connection, role):
+    oid = value(connection, UNUSED, (role,))
+    if oid is None:
         return None
     become_member(connection, role)
     with connection.transaction():
@@ -185,10 +259,7 @@ def drop_all_unused(server: PostgreSQLServer, connection: PostgreSQLConnection) 
     dropped = list[str]()
     names = column(connection, "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (MANAGED_ROLE_PREFIX,))
     for role in names:
-        comment = value(
-            connection, "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", (role,)
-        )
-        mark = MANAGED_ROLE_MARK.fullmatch(comment or "")
+        mark = MANAGED_ROLE_MARK.fullmatch(_comment(connection, role) or "")
         if mark is None or mark[1] != server.target.ledger:
             continue
         with suppress(psycopg.Error, AdapterError):

@@ -239,12 +239,7 @@ def _button_blocks(request: Request) -> list[Block]:
         return [actions(approve_with_dialog, button("Deny", ids.DENY, request.token, style="danger", about=about))]
     buttons = [sign_off_button(request)] if request.needs_review else []
     if request.state in (State.APPROVED, State.ACTIVE):
-        revoke = button("Revoke", ids.REVOKE, request.token, style="danger", about=about)
-        buttons.append(
-            with_confirmation(
-                revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke"
-            )
-        )
+        buttons.append(revoke_button(request))
     return [actions(*buttons)] if buttons else []
 
 
@@ -264,6 +259,13 @@ def _card_text(notice: CardNotice) -> str:
     until = f" until {utc_datetime(request.expires_at)}" if request.state is State.ACTIVE and request.expires_at else ""
     return truncate(
         f"#{request.id} is {request.state}: {who}, {thing}{until}. {_end_text(request, notice.decisions)[0]}", TEXT_MAX
+    )
+
+
+def revoke_button(request: Request) -> Block:
+    revoke = button("Revoke", ids.REVOKE, request.token, style="danger", about=f"request {request.id}")
+    return with_confirmation(
+        revoke, f"Revoke #{request.id}?", "The user is removed and its sessions end at once.", "Revoke"
     )
 
 

@@ -6,8 +6,9 @@ from bot.access.descriptions import END_REASONS, count_left
 from bot.durations import format_duration
 from bot.notifications.notices import FeedNotice
 from bot.slack.render.blocks import RenderedMessage, section
+from bot.slack.render.lockdowns import lockdown_lifted_line, lockdown_set_line
 from bot.slack.render.text import TEXT_MAX, escape, local_datetime, one_line, person_mention, truncate
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import AuditEvent, Cause, Request, RequestKind
 
 REASON_MAX = 160
@@ -39,6 +40,11 @@ VERBS = {
     AuditKind.ALERT: "alert",
 }
 
+LOCKDOWN_LINES = {
+    AuditKind.LOCKDOWN_SET: lockdown_set_line,
+    AuditKind.LOCKDOWN_LIFTED: lockdown_lifted_line,
+}
+
 
 def feed_message(notice: FeedNotice) -> RenderedMessage:
     """Render the events, ``SECTION_LINES`` lines in a section."""
@@ -55,6 +61,8 @@ def event_line(event: AuditEvent, request: Request | None) -> str:
     """``‹10:06› #42 approved — @approver``."""
     if request is None and event.kind == AuditKind.ALERT:
         return f"{local_datetime(event.at)} {VERBS[AuditKind.ALERT]} — {_alert_text(event)}"
+    if event.kind in LOCKDOWN_LINES:
+        return f"{local_datetime(event.at)} {LOCKDOWN_LINES[AuditKind(event.kind)](event)}"
     if request is None:
         facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
         return f"{local_datetime(event.at)} {event.kind} — {escape(event.actor)}{': ' + one_line(facts, REASON_MAX) if facts else ''}"

@@ -10,7 +10,6 @@ from functools import singledispatch
 from bot.access.ports import Notice
 from bot.durations import format_duration
 from bot.notifications.notices import (
-    AlertNotice,
     EndingSoonNotice,
     GrantedNotice,
     ReminderNotice,
@@ -18,7 +17,7 @@ from bot.notifications.notices import (
     StateChangeNotice,
 )
 from bot.slack import ids
-from bot.slack.render import cards, credentials, feed
+from bot.slack.render import alerts, cards, credentials, feed, lockdowns
 from bot.slack.render.blocks import RenderedMessage, actions, button, quote, section
 from bot.slack.render.cards import (
     APPROVERS_SHOWN,
@@ -40,9 +39,6 @@ from bot.slack.render.text import (
 )
 from storage.records import Cause, RequestKind, State, Verdict
 
-ALERT_MAX = 2500
-NUMBERING = len("12. \n")
-
 
 @singledispatch
 def render(notice: Notice) -> RenderedMessage:
@@ -55,6 +51,8 @@ render.register(credentials.preparing_message)
 render.register(credentials.credentials_message)
 render.register(credentials.closed_message)
 render.register(feed.feed_message)
+render.register(lockdowns.lockdown_message)
+render.register(alerts.alert_message)
 
 
 @render.register
@@ -150,16 +148,3 @@ def granted_message(notice: GrantedNotice) -> RenderedMessage:
     by = f"approved by {', '.join(made)}" if made else "approved by the policy, nobody was asked"
     line = f"#{request.id}: {who} was given {level_and_database(request)} for {lasts}, {by}. Rule: {escape(request.terms.rule)}."
     return RenderedMessage(text=truncate(line, TEXT_MAX), blocks=[section(line), quote(request.reason)])
-
-
-@render.register
-def alert_message(notice: AlertNotice) -> RenderedMessage:
-    """Render an alert: what is wrong, since when, the number of tries, and the steps to take."""
-    since = f" Since {local_datetime(notice.since)}" if notice.since else ""
-    tries = f", {notice.tries} tries." if notice.tries else "." if since else ""
-    room = ALERT_MAX // max(1, len(notice.steps)) - NUMBERING  # each step is seen, however long another one is
-    steps = "\n".join(f"{number}. {truncate(escape(step), room)}" for number, step in enumerate(notice.steps, 1))
-    blocks = [section(f":warning: *{truncate(escape(notice.what), ALERT_MAX)}*{since}{tries}")]
-    if steps:
-        blocks.append(section(truncate(steps, ALERT_MAX)))
-    return RenderedMessage(text=truncate(escape(notice.what), TEXT_MAX), blocks=blocks)

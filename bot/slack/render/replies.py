@@ -16,7 +16,7 @@ from bot.slack import ids
 from bot.slack.render.blocks import Block, RenderedMessage, actions, button, context, section
 from bot.slack.render.cards import end_reason, first_stage_approvers, receipt_text
 from bot.slack.render.text import TEXT_MAX, escape, local_datetime, mention, one_line, person_mention, truncate
-from storage.audit_log import AuditKind
+from storage.audit_kinds import AuditKind
 from storage.records import LIVE, AuditEvent, Request, RequestKind, State, Verdict
 
 LISTED_MAX = 15
@@ -43,6 +43,14 @@ COMMANDS = {
     "cancel": ("cancel ID", "withdraw your waiting request"),
     "done": ("done ID", "give your grant back early"),
     "revoke": ("revoke ID", "end someone's grant: its approvers, those who could have approved it, admins"),
+    "lockdown": (
+        "lockdown [DATABASE or @user]",
+        "end all matching grants now and refuse new ones, break-glass too (admins); without an argument, of everything",
+    ),
+    "unlock": (
+        "unlock [DATABASE or @user]",
+        "lift a lockdown that another admin set; without an argument, all of them",
+    ),
     "databases": ("databases", "what you may ask for, with levels and longest durations"),
     "explain": ("explain DATABASE [LEVEL] [DURATION] [@user]", "which rule answers, and why; nothing is requested"),
     "help": ("help [COMMAND]", "this"),
@@ -57,8 +65,12 @@ CHANGE_TEXTS: dict[str, str] = {
     AuditKind.REVOKING: "#{} is being ended.",
     AuditKind.SIGNED_OFF: "#{} was signed off.",
 }
-"""The part of the reply to an unexpected error about the person's own audit events."""
-PLANNED_COMMANDS = ("pending", "report", "lockdown", "unlock")
+LOCKDOWN_TEXTS: dict[str, str] = {
+    AuditKind.LOCKDOWN_SET: "The lockdown is in force.",
+    AuditKind.LOCKDOWN_LIFTED: "The lockdown is lifted.",
+}
+"""The parts of the reply to an unexpected error about the person's own audit events."""
+PLANNED_COMMANDS = ("pending", "report")
 
 
 def text_reply(text: str) -> RenderedMessage:
@@ -75,8 +87,15 @@ def unexpected_error_text(reference: str, person_id: str, changes: Sequence[Audi
     start = f"Something went wrong. Reference {reference}."
     if changes is None:
         return start
-    own = [event for event in changes if event.actor == person_id and event.request_id is not None]
-    certain = [CHANGE_TEXTS.get(e.kind, "What you did to #{} was recorded.").format(e.request_id) for e in own]
+    own = [event for event in changes if event.actor == person_id]
+    certain = [LOCKDOWN_TEXTS[e.kind] for e in own if e.kind in LOCKDOWN_TEXTS]
+    of_requests = [event for event in own if event.request_id is not None]
+    certain += [
+        CHANGE_TEXTS.get(e.kind, "What you did to #{} was recorded.").format(e.request_id)
+        for e in of_requests[:NAMED_MAX]
+    ]
+    if len(of_requests) > NAMED_MAX:
+        certain.append(f"And {len(of_requests) - NAMED_MAX} more.")
     return " ".join([start, *certain] if changes else [start, "Nothing was changed."])
 
 

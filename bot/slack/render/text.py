@@ -91,7 +91,13 @@ def link(url: str, label: str) -> str:
 
 def local_datetime(at: datetime) -> str:
     """Date and time in the time zone of each reader."""
-    return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
+    shown, fallback = local_datetime_parts(at)
+    return f"<!date^{int(at.timestamp())}^{shown}|{fallback}>"
+
+
+def local_datetime_parts(at: datetime) -> tuple[str, str]:
+    """The format of ``local_datetime``, and the text where a client cannot show it."""
+    return "{date_short_pretty} {time}", utc_datetime(at)
 
 
 def local_time(at: datetime) -> str:

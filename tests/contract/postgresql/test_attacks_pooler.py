@@ -12,7 +12,9 @@ from psycopg import sql
 from adapters.base import AdapterError, Rejected, Secrets, ServerDown
 from adapters.postgresql import PostgreSQL
 from tests.conftest import had
+from tests.contract.postgresql.attacks import succeeds
 from tests.contract.postgresql.harness import BOT_PASSWORD, EngineHarness, readonly, writer
+from tests.contract.postgresql.test_locked_role import prepare_itself
 from tests.open_faults import require
 from tests.servers import pgbouncer
 from tests.servers.pgbouncer import PgBouncer
@@ -107,6 +109,25 @@ def test_a_user_is_ended_through_a_pooler_in_transaction_mode(
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT 1")
     assert not own_harness.role_exists(spec.username)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_users_are_blocked_through_a_pooler(
+    own_harness: EngineHarness, pooled: Callable[..., PgBouncer], mode: str
+) -> None:
+    specs, straight = [own_harness.spec(readonly()) for _ in range(3)], own_harness.adapter()
+    for spec in specs:
+        straight.create_user(spec)
+    locked = specs[1]
+    prepare_itself(own_harness, locked)
+    sessions = [own_harness.login(spec) for spec in specs]
+    moved = through(pooled(mode), own_harness, identity=straight.identity())
+    names = [spec.username for spec in specs]
+    assert moved.block_users(names) == set(names) - {locked.username}
+    for session in sessions:
+        assert not succeeds(session)
+    for spec in specs:
+        straight.drop_user(spec.username, spec.level)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -18,10 +18,10 @@ def grants_level(*on: str, privileges: tuple[str, ...] = ("SELECT",), name: str 
 
 
 def managed_roles(harness: EngineHarness, stem: str) -> list[str]:
+    """The managed roles of this harness. Tests with other harnesses share the server."""
+    query = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) AND starts_with(shobj_description(oid, 'pg_authid'), %s)"
     with harness.superuser() as c:
-        rows = c.execute(
-            "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"dbaccess_{stem}_",)
-        ).fetchall()
+        rows = c.execute(query, (f"dbaccess_{stem}_", f"dbaccess ledger={harness.ledger} ")).fetchall()
     return [str(name) for (name,) in rows]
 
 

@@ -172,11 +172,11 @@ def test_a_transaction_prepared_during_the_revocation_is_rolled_back(
     spec, revoked = made(own_harness, acting_writer()), list[str]()
     real = revoke.revoke_memberships
 
-    def just_before(connection: connections.PostgreSQLConnection, username: str) -> list[str]:
+    def just_before(connection: connections.PostgreSQLConnection, username: str, *known: Any) -> list[str]:
         if not revoked:
             prepare_as_the_level(own_harness, spec, f"late {username}")
         revoked.append(username)
-        return real(connection, username)
+        return real(connection, username, *known)
 
     monkeypatch.setattr(revoke, "revoke_memberships", just_before)
     removal = own_harness.adapter().drop_user(spec.username, spec.level)

@@ -1,0 +1,99 @@
+"""Ends that fall together: begin them in the ledger, and block their logins over one connection. Their own tasks drop the users afterwards.
+
+It is also the probe of a server that did not answer. The users whose end is due are blocked first, since one of them may be what
+keeps everybody else out of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from adapters.base import Adapter, AdapterError, Connect, ServerDown, Target
+from bot.access.context import Context
+from bot.access.targets import target_of
+from bot.engines import AdapterFailed, Share
+from bot.jobs.job import LEASE
+from bot.jobs.revoke import cause_by_clock
+from storage.claims import Claim
+from storage.commands import RevokeGrant
+from storage.records import Request
+
+TOGETHER = 100
+"""Users that are blocked in one call, and grants whose end begins in one transaction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerAnswer:
+    """The answer of a server. ``error`` is why it gave none; ``waiting`` are the numbers of the due ends that were claimed for it."""
+
+    error: ServerDown | None
+    waiting: tuple[int, ...]
+
+
+async def begin_due_ends(context: Context, server: str) -> None:
+    """Move every grant on this server whose end is due to REVOKING. Talks to the ledger only, so a server that hangs delays nothing of it."""
+    requests = context.ledger.requests
+    while due := await requests.due_to_end(server=server, limit=TOGETHER):
+        ends = [(one.id, RevokeGrant(actor="clock", cause=cause_by_clock(one))) for one in due]
+        after = await requests.advance_many(ends)
+        if not any(isinstance(one, Request) for one in after):
+            return  # each was moved or ended by somebody else; their own tasks look again
+
+
+async def block_due_users(context: Context, server: str, worker: str, *, untried: bool) -> ServerAnswer:
+    """Block the users of all due ends of this server address, in groups. Stops at the first group that the server does not answer.
+
+    ``untried``: only ends that were never tried. A user that holds a step up is left to its own task.
+    """
+    tasks, waiting = context.ledger.tasks, list[int]()
+    while claims := await tasks.claim_ends(worker, LEASE, server=server, limit=TOGETHER, untried=untried):
+        waiting += [one.task.request_id or 0 for one in claims]
+        blocked, error = await _block(context, claims)
+        await tasks.put_back(claims, blocked=blocked, is_untried=error is not None)
+        if error is not None:
+            return ServerAnswer(error=error, waiting=tuple(waiting))
+        untried = True  # those that were not blocked have been tried now
+    return ServerAnswer(error=None, waiting=tuple(waiting))
+
+
+async def _block(context: Context, claims: Sequence[Claim]) -> tuple[list[Claim], ServerDown | None]:
+    """Block the users of these claims. Returns the claims whose users are blocked, and the error of a server that does not answer."""
+    blocked = list[Claim]()
+    for target, names in (await _by_target(context, claims)).items():
+        try:
+            done = await context.engines.call(target, partial(_block_users, tuple(names)), share=Share.PROBES)
+        except AdapterFailed:
+            continue  # a fault of the adapter with these users; each end is tried by its own task
+        except ServerDown as error:
+            return blocked, error
+        except AdapterError:
+            continue  # each end finds out by its own task, and its alert says what to do
+        blocked += [claim for name, claim in names.items() if name in done]
+    return blocked, None
+
+
+def _block_users(usernames: Sequence[str], adapter: Adapter) -> frozenset[str]:
+    return adapter.block_users(usernames)
+
+
+async def _by_target(context: Context, claims: Sequence[Claim]) -> Mapping[Target, dict[str, Claim]]:
+    """Username → claim, by target. Users of one target are blocked over one connection. A request that cannot be read is left out."""
+    found = await context.ledger.requests.get_many([one.task.request_id or 0 for one in claims])
+    groups = dict[Target, dict[str, Claim]]()
+    for claim in claims:
+        request = found.get(claim.task.request_id or 0)
+        target = _group_of(request) if request is not None else None
+        if request is not None and request.username is not None and target is not None:
+            groups.setdefault(target, {})[request.username] = claim
+    return groups
+
+
+def _group_of(request: Request) -> Target | None:
+    """The target without what is for people: databases of one server have the same one. None where it cannot be read."""
+    try:
+        found = target_of(request)
+        return replace(found, name=found.admin_url, connect=Connect(database=found.connect.database))
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError):
+        return None
