@@ -110,6 +110,17 @@ class TaskQueue:
 
         return await self._database.write(transaction, announce=False)
 
+    async def servers_with_new_ends(self, pool: str) -> tuple[str, ...]:
+        """The addresses of one server at which revocations are due, unclaimed and untried."""
+
+        def query(tx: Connection) -> tuple[str, ...]:
+            due = (tasks.c.due_at <= self._database.now_in(tx), tasks.c.claim.is_(None), tasks.c.set_aside.is_(None))
+            new = (tasks.c.kind == TaskKind.REVOKE, tasks.c.attempts == 0, tasks.c.blocked_at.is_(None))
+            found = select(tasks.c.server).where(tasks.c.pool == pool, tasks.c.server.is_not(None), *due, *new)
+            return tuple(tx.execute(found.distinct()).scalars())
+
+        return await self._database.read(query)
+
     async def due_ends(self, server: str) -> tuple[Task, ...]:
         """The due, unclaimed revocations of one server address, the earliest first. Those that cannot be read are left out."""
 

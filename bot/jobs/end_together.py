@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from adapters.base import Adapter, AdapterError, Connect, ServerDown, Target
+from adapters.base import Adapter, AdapterError, Connect, ServerDown, Target, WrongServer
 from bot.access.context import Context
 from bot.access.targets import target_of
 from bot.engines import AdapterFailed, Share
@@ -63,15 +63,25 @@ async def _block(context: Context, claims: Sequence[Claim]) -> tuple[list[Claim]
     blocked = list[Claim]()
     for target, names in (await _by_target(context, claims)).items():
         try:
-            done = await context.engines.call(target, partial(_block_users, tuple(names)), share=Share.PROBES)
-        except AdapterFailed:
-            continue  # a fault of the adapter with these users; each end is tried by its own task
+            done = await _block_names(context, target, tuple(names))
         except ServerDown as error:
             return blocked, error
-        except AdapterError:
-            continue  # each end finds out by its own task, and its alert says what to do
         blocked += [claim for name, claim in names.items() if name in done]
     return blocked, None
+
+
+async def _block_names(context: Context, target: Target, names: tuple[str, ...]) -> frozenset[str]:
+    """The names that are blocked. Where the server refuses a group for one of its users, each half is tried. Raises ServerDown."""
+    try:
+        return await context.engines.call(target, partial(_block_users, names), share=Share.PROBES)
+    except AdapterError as error:
+        is_down = isinstance(error, ServerDown) and not isinstance(error, AdapterFailed)
+        if is_down:
+            raise
+        if len(names) == 1 or isinstance(error, WrongServer):
+            return frozenset()  # each end finds out by its own task, and its alert says what to do
+    half = len(names) // 2
+    return await _block_names(context, target, names[:half]) | await _block_names(context, target, names[half:])
 
 
 def _block_users(usernames: Sequence[str], adapter: Adapter) -> frozenset[str]:

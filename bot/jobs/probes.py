@@ -130,7 +130,10 @@ class Probes:
         await resolve_alert(self._context, f"{CAUSE}{server}", f"{watch.request.database} answers again.")
 
     async def _ask(self, server: str, watch: _Watch) -> ServerAnswer:
-        """Block the users whose end is due. Where there are none, or that fails, ask for the identity of the server."""
+        """Block the users whose end is due. Where that was not answered, or there are none, ask for the identity of the server.
+
+        A server that gives its identity is not closed: a user that breaks the connection which blocks it would delay everybody else.
+        """
         await begin_due_ends(self._context, server)
         answer = await block_due_users(self._context, server, self._worker, untried=False)
         if answer.waiting and answer.error is None:

@@ -30,7 +30,7 @@ from bot.jobs.pools import Places
 from bot.jobs.probes import Probes
 from storage.claims import Claim, SetAside
 from storage.errors import ClaimLost, LedgerError, NoSuchRequest, NotPossible
-from storage.pools import ON_SERVER, Slot
+from storage.pools import ALERTS, LOCKDOWNS, ON_SERVER, SLACK, Slot
 from storage.records import Priority, TaskKind
 from storage.transitions import Obstacle, TaskPlan
 
@@ -39,7 +39,9 @@ SHORTEST_SLEEP_SECONDS = 0.02
 """Used where a task is due and cannot be claimed: another worker is claiming it at this moment."""
 PAUSE_SECONDS = 1.0
 """The pause after the ledger, or the runner itself, failed."""
-GROUP_PAUSE_SECONDS, FAILED_GROUP_PAUSE_SECONDS = 0.25, 5.0
+GROUP_PAUSE_SECONDS = 0.25
+FAILED_GROUP_PAUSE_SECONDS = 30.0
+"""The pause after a group that was not answered. A group has its ends for as long as it hangs; their own tasks may get through meanwhile."""
 ERROR_MAX = 1000
 """Characters of the last error of a task that the ledger stores."""
 
@@ -98,7 +100,7 @@ class Runner:
         for unreadable in due.set_aside:
             await self._on_set_aside(unreadable)
         for slot in self.places.full():
-            self._block_group(slot)
+            await self._block_groups(slot)
         await self._sleep(stop, due.next_due, due.now)
 
     async def drain(self) -> int:
@@ -126,11 +128,21 @@ class Runner:
 
         task.add_done_callback(on_done)
 
-    def _block_group(self, slot: Slot) -> None:
-        """More ends are due than there are places: block the logins of all of them now, in a place of their own."""
-        server, now = slot.server, monotonic()
-        is_for_new_ends = slot.priority is Priority.SAFETY and not slot.is_retry and not slot.is_blocked
-        if server is None or not is_for_new_ends or now < self._groups.get(server, 0.0) or server in self.probes.closed:
+    async def _block_groups(self, slot: Slot) -> None:
+        """More ends are due than there are places: block the logins of all of them now, in places of their own.
+
+        Addresses that hang may have all places of their pool. The ends of its other addresses are blocked all the same.
+        """
+        if slot.priority is not Priority.SAFETY or slot.is_retry or slot.is_blocked:
+            return
+        if slot.server is not None:
+            self._block_group(slot.server)
+        elif slot.pool not in (ALERTS, LOCKDOWNS, SLACK):
+            for server in await self.tasks.servers_with_new_ends(slot.pool):
+                self._block_group(server)
+
+    def _block_group(self, server: str) -> None:
+        if monotonic() < self._groups.get(server, 0.0) or server in self.probes.closed:
             return
         self._groups[server] = float("inf")
         task = asyncio.create_task(self._run_group(server))
@@ -138,13 +150,12 @@ class Runner:
         task.add_done_callback(self._running.discard)
 
     async def _run_group(self, server: str) -> None:
-        pause = FAILED_GROUP_PAUSE_SECONDS
+        pause = GROUP_PAUSE_SECONDS
         try:
             await begin_due_ends(self.context, server)
             answer = await block_due_users(self.context, server, self.worker, untried=True)
-            if answer.error is None:
-                pause = GROUP_PAUSE_SECONDS
-            else:
+            if answer.error is not None:
+                pause = FAILED_GROUP_PAUSE_SECONDS
                 log.warning("group_not_blocked", server=server, error=str(answer.error))
         except Exception:
             log.exception("group_failed", server=server)

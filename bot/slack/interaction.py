@@ -5,10 +5,12 @@ The person always gets a reply, also after an error that nobody expected.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import aiohttp
 import structlog
@@ -32,6 +34,12 @@ EXPIRED_TRIGGER_CODES = frozenset(
     {"expired_trigger_id", "exchanged_trigger_id", "trigger_expired", "trigger_exchanged", "invalid_trigger_id"}
 )
 
+ENDING = frozenset({ids.DONE, ids.REVOKE, "lockdown"})
+"""Buttons and words of commands that end access."""
+
+AT_ONCE = 4
+"""Commands and clicks of one person that are carried out at a time; the others wait. A flood of them does not fill the ledger's queue."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -53,6 +61,12 @@ class Interaction:
     def value(self) -> str:
         """The value of the clicked button."""
         return str(self.body["actions"][0].get("value") or "")
+
+    @property
+    def ends_access(self) -> bool:
+        """The command or click ends access: the person's own, that of another, or that of all."""
+        clicked = [str(action.get("action_id")) for action in self.body.get("actions") or ()]
+        return not ENDING.isdisjoint(clicked or self.text.lower().split(maxsplit=1)[:1])
 
     @property
     def is_giving_back(self) -> bool:
@@ -106,6 +120,19 @@ class Interaction:
                 raise
 
 
+class PlacesOfPeople:
+    """The places in which the commands and clicks of each person are carried out. Those that end access wait only for each other."""
+
+    def __init__(self) -> None:
+        self._places: WeakValueDictionary[tuple[str, bool], asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, person_id: str, *, ends_access: bool) -> asyncio.Semaphore:
+        """The places of this person, kept while they are used."""
+        return self._places.setdefault((person_id, ends_access), asyncio.Semaphore(AT_ONCE))
+
+
+PLACES = PlacesOfPeople()
+
 Listener: TypeAlias = Callable[[Interaction, Person], Awaitable[None]]
 BoltListener: TypeAlias = Callable[..., Awaitable[None]]
 
@@ -123,12 +150,16 @@ def bolt_listener(context: Context, listener: Listener, *, is_audited: bool = Tr
     ) -> None:
         await ack()
         interaction = Interaction(context=context, client=client, respond=respond, body=body)
+        async with PLACES.of(user_of(body), ends_access=interaction.ends_access):
+            await carry_out(interaction)
+
+    async def carry_out(interaction: Interaction) -> None:
         last_event = None
         try:
             last_event = await queries.last_event(context) if is_audited else None
             await _run(interaction, listener)
         except Exception as error:  # noqa: BLE001 - the person must get a reply
-            text = await report_unexpected(context, error, user_of(body), last_event=last_event)
+            text = await report_unexpected(context, error, user_of(interaction.body), last_event=last_event)
             await interaction.reply(text_reply(text))
 
     return on_interaction

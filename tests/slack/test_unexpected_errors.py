@@ -110,7 +110,9 @@ async def test_failed_ledger_query_leaves_nothing_certain(
     slack_environment: SlackEnvironment, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     fail_after(monkeypatch, request_access, "request_access")
-    fail_before(monkeypatch, slack_environment.environment.ledger.audit, question, LedgerUnavailable("OperationalError"))
+    fail_before(
+        monkeypatch, slack_environment.environment.ledger.audit, question, LedgerUnavailable("OperationalError")
+    )
     await slack_environment.slack.command(ADA, "request shop readonly 1h looking at a refund")
     await expect_error_reply(slack_environment, ADA, "")
 

@@ -158,7 +158,7 @@ async def test_a_batch_has_at_most_its_limit(ledger: Ledger) -> None:
 
 
 async def test_a_batch_takes_no_more_than_the_room_of_an_address_and_of_its_pool(ledger: Ledger) -> None:
-    for reference in ("env:A", "env:A", "env:B", "env:B", "env:C"):
+    for reference in ("env:A", "env:A", "env:A", "env:B", "env:B", "env:C"):
         await add_revocation(ledger, reference)
     await execute(
         ledger,

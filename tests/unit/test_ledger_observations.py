@@ -97,5 +97,6 @@ async def test_the_first_group_of_a_handle_stays(ledger: Ledger, replica: Ledger
 
 async def test_a_cursor_can_be_set_by_several_readers_at_once(ledger: Ledger, replica: Ledger) -> None:
     on = cycle((ledger, replica))
-    await asyncio.gather(*(next(on).observations.set_cursor("feed", 7) for _ in range(8)))
-    assert await ledger.observations.cursor("feed") == 7
+    for turn in range(10):
+        await asyncio.gather(*(next(on).observations.set_cursor(f"feed {turn}", 7) for _ in range(8)))
+        assert await ledger.observations.cursor(f"feed {turn}") == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,3 +160,6 @@ async def test_a_claim_reads_no_table_as_a_whole(ledger: Ledger) -> None:
 
     steps = await ledger.database.read(plans)
     assert [step for step in steps if step.startswith("SCAN") and "INDEX" not in step and "CONSTANT" not in step] == []
+    of_other_tasks = [step for step in steps if re.match(r"(SEARCH|SCAN) tasks_\d", step)]
+    assert of_other_tasks
+    assert [step for step in of_other_tasks if not re.search(r"\((lock_key|held_key)=\?", step)] == []

@@ -139,6 +139,7 @@ class Freezable:
         self.host, self.port = host, port
         self.thawed = asyncio.Event()
         self.thawed.set()
+        self.freezes_at: bytes | None = None
         self.connections = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,6 +154,8 @@ class Freezable:
 
     async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
         while found := await source.read(65536):
+            if self.freezes_at is not None and self.freezes_at in found:
+                self.thawed.clear()
             await self.thawed.wait()
             to.write(found)
         to.close()
@@ -176,16 +179,19 @@ async def freezable(url: str) -> AsyncIterator[tuple[Ledger, Freezable]]:
 
 
 @pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
-async def test_a_server_that_hangs_is_not_writable(ledger_url: str) -> None:
+@pytest.mark.parametrize("freezes_at", [None, b"INSERT INTO meta"], ids=["while it connects", "at the statement"])
+async def test_a_server_that_hangs_is_not_writable(ledger_url: str, freezes_at: bytes | None) -> None:
     async with freezable(ledger_url) as (ledger, proxy):
         assert await is_writable(ledger)
-        begun = proxy.connections
-        proxy.thawed.clear()
+        begun, proxy.freezes_at = proxy.connections, freezes_at
+        if freezes_at is None:
+            proxy.thawed.clear()
         assert await asyncio.gather(*(is_writable(ledger) for _ in range(9))) == [False] * 9
         assert proxy.connections <= begun + 2, (
             "checks at the same time share one, which psycopg cancels over another one"
         )
         assert not await is_writable(ledger)
+        proxy.freezes_at = None
         proxy.thawed.set()
         deadline = time.monotonic() + LONGER_THAN_A_CHECK
         while not await is_writable(ledger):
