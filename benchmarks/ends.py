@@ -54,7 +54,8 @@ async def measure_ends(world: World, template: Usable, bare: BareTimes, number: 
             ),
             Figure(
                 group=GROUP, name=f"{number:,} ends in one second, until each user is removed", unit="s",
-                values=_late(found, found.users.gone_at), bare=median(bare.ended_at_once(number)), note=note,
+                values=_late(found, found.users.gone_at), bare=median(bare.ended_at_once(number)),
+                goal=_at_most(goals.get("over")), note=note,
             ),
             Figure(
                 group=GROUP, name=f"{number:,} ends in one second, until the last has its receipt", unit="s",

@@ -15,9 +15,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, String, Table, cast, func, insert, literal, select, update
 
-from storage.schema import audit_events, audit_texts, decisions, messages, meta, requests, tasks
+from storage.schema import audit_events, audit_texts, cursors, decisions, messages, requests, tasks
 
 Row = dict[str, Any]
+CLAIMED = ("claim", "worker", "lease_until", "held_key", "blocked_at", "set_aside")
+"""The columns of a task that are empty while nobody works on it."""
 BASE = 1_000
 """History is first copied to this many different requests, then those are multiplied inside the database."""
 HISTORY = timedelta(days=400)
@@ -96,7 +98,7 @@ def _rows_of_copy(grant: RealGrant, copy: GrantCopy, shift: timedelta, event_id:
         yield messages.name, {**_without_id(row), "request_id": copy.number, "channel": channel, "ts": ts}
     for row in grant.rows[tasks.name]:
         lock_key = re.sub(rf"\b{grant.request['id']}\b", str(copy.number), row["lock_key"])
-        free = {"claim": None, "worker": None, "lease_until": None, "attempts": 0}
+        free = {**dict.fromkeys(CLAIMED), "attempts": 0}
         yield tasks.name, {
             **_without_id(row), **free, "request_id": copy.number, "lock_key": lock_key, "due_at": row["due_at"] + shift
         }  # fmt: skip
@@ -184,8 +186,8 @@ def _newest(connection: Connection, table: Table) -> int:
 
 def _skip_feed(connection: Connection) -> None:
     """The audit channel does not show the copied events."""
-    newest = str(_newest(connection, audit_events))
-    connection.execute(update(meta).where(meta.c.name == "cursor:feed").values(value=newest))
+    newest = _newest(connection, audit_events)
+    connection.execute(update(cursors).where(cursors.c.name == "feed").values(value=newest))
 
 
 def _finish(engine: Engine) -> None:

@@ -80,7 +80,7 @@ def _page(facts: dict[str, Any], figures: Sequence[Figure], skipped: Sequence[Sk
     parts = [INTRODUCTION, _machine_line(facts)]
     captions = {
         "ratios": "How many times the bare limit the median takes. The line is the value to be reached.",
-        "ends": "The share of sessions that are dead and of users that are removed, by the seconds after their end.",
+        "ends": "The share of sessions that are dead and of users that are removed, by the seconds after their end. The dashed lines are the values to be reached.",
         "growth": "How many times the value with an empty ledger. The line is the value to be reached.",
     }
     parts += [f"![{caption}]({PLOTS[name]})" for name, caption in captions.items() if name in drawn]
@@ -138,7 +138,7 @@ def _plots(figures: Sequence[Figure]) -> dict[str, str]:
     if ratios:
         found["ratios"] = bars("Times the bare limit", [_bar(f) for f in ratios])
     if growth:
-        found["growth"] = bars("Times the value with an empty ledger", [_bar(f) for f in growth], least=0.5)
+        found["growth"] = bars("Times the value with an empty ledger", [_bar(f) for f in growth], is_linear=True)
     if many:
         most = max(len(f.values) for f in many)
         drawn = [_curve(f) for f in many if len(f.values) == most]
@@ -164,4 +164,5 @@ def _short(name: str) -> str:
 
 def _curve(figure: Figure) -> Curve:
     quantiles = [percentile(figure.values, 100 * n / QUANTILES) for n in range(QUANTILES + 1)]
-    return Curve(label=figure.name.partition("until ")[2].replace("each", "the"), quantiles=quantiles)
+    goal = figure.goal.at_most if figure.goal else None
+    return Curve(label=figure.name.partition("until ")[2].replace("each", "the"), quantiles=quantiles, goal=goal)

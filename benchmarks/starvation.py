@@ -73,7 +73,8 @@ def _figures(scene: Scene, dead: list[float], gone: list[float], never: int) -> 
     alert = _alert(scene.world, first or 0.0)
     note = f"{never} of {HEALTHY} had not ended {CUT_OFF:.0f} s after the last of these ends" if never else ""
     goal = Goal(statistic="p99", at_most=LATE_AT_MOST)
-    after = alert.answered_at - first if alert and first else float("inf")
+    until_alert = alert.answered_at if alert else time.monotonic()
+    after = until_alert - (first or until_alert)
     return [
         Figure(
             group=GROUP, name="end on a healthy server, until its session is dead", unit="s", values=dead, goal=goal, note=note
@@ -84,7 +85,7 @@ def _figures(scene: Scene, dead: list[float], gone: list[float], never: int) -> 
         ),
         Figure(
             group=GROUP, name="alert about the dead server in its channel", unit="s",
-            values=[min(after, CUT_OFF * 2)], goal=Goal(statistic="most", at_most=ALERT_WITHIN),
+            values=[after], goal=Goal(statistic="most", at_most=ALERT_WITHIN),
             note="" if alert else "no alert was posted",
         ),
     ]  # fmt: skip

@@ -28,7 +28,8 @@ from tests.servers import postgresql
 from tests.servers.postgresql import PostgresServer, free_port
 
 REQUESTERS = tuple(f"U0R{n:03}" for n in range(100))
-LEAD, ADMIN, LEADS = "U0LEAD", "U0ADMIN", "S0LEADS"
+LEADS = tuple(f"U0L{n:03}" for n in range(64))
+ADMIN, APPROVERS = "U0ADMIN", "S0LEADS"
 FIVE_GROUPS = "U0FIVE"
 """The requester whose requests five groups may approve."""
 CHANNELS = tuple(f"C0CARDS{n:02}" for n in range(16))
@@ -138,6 +139,12 @@ class World:
             await asyncio.to_thread(self.bot.wait)
         self.bot = None
 
+    async def restart_bot(self) -> None:
+        """A bot that has used up none of its turns to send messages to Slack."""
+        await self.until_idle()
+        await self.stop_bot()
+        await self.start_bot()
+
     async def command_line(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``dbaccess`` with these arguments, with the settings of the bot."""
         command = [sys.executable, "-m", "bot.cli", *arguments]
@@ -181,14 +188,14 @@ def write_config(folder: Path, databases: dict[str, Any]) -> None:
     rules = [
         {
             "name": f"team {n}", "requesters": list(REQUESTERS[n :: len(CHANNELS)]), "databases": ["*"], "levels": ["*"],
-            "channel": channel, "max_duration": "8h", "approvals": [{"from": [LEADS]}],
+            "channel": channel, "max_duration": "8h", "approvals": [{"from": [APPROVERS]}],
         }
         for n, channel in enumerate(CHANNELS)
     ]  # fmt: skip
     five = {
         "name": "five groups",
         "requesters": [FIVE_GROUPS],
-        "approvals": [{"from": [f"{LEADS}{n}" for n in range(5)]}],
+        "approvals": [{"from": [f"{APPROVERS}{n}" for n in range(5)]}],
     }
     rules.append({**rules[0], **five})
     policy = {"admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "limits": plenty, "rules": rules}
@@ -206,11 +213,11 @@ def admin_url(harness: EngineHarness) -> str:
 
 
 def fill_workspace(slack: TimedSlack) -> None:
-    for person in (*REQUESTERS, FIVE_GROUPS, LEAD, ADMIN):
+    for person in (*REQUESTERS, FIVE_GROUPS, *LEADS, ADMIN):
         slack.workspace.add_person(person, person.lower())
-    slack.workspace.add_group(LEADS, "leads", LEAD)
+    slack.workspace.add_group(APPROVERS, "leads", *LEADS)
     for n in range(5):
-        slack.workspace.add_group(f"{LEADS}{n}", f"leads{n}", LEAD)
+        slack.workspace.add_group(f"{APPROVERS}{n}", f"leads{n}", *LEADS)
     for channel in (*CHANNELS, AUDIT, ALERTS):
         slack.workspace.add_channel(channel, channel.lower())
 

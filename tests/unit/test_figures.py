@@ -83,6 +83,8 @@ def test_values_are_shown_with_their_unit() -> None:
 
 
 def test_plots_are_well_formed() -> None:
-    drawn = bars("a < b", [Bar(label="one & two", value=0.4, shown="0.4 ×", goal=1.2, is_reached=True)], least=0.5)
+    drawn = bars("a < b", [Bar(label="one & two", value=0.4, shown="0.4 ×", goal=1.2, is_reached=True)], is_linear=True)
     assert ET.fromstring(drawn).tag.endswith("svg")
-    assert ET.fromstring(curves("ends", [Curve(label="dead", quantiles=[0.1, 0.2, 3.0])], "s")).tag.endswith("svg")
+    assert ET.fromstring(curves("ends", [Curve(label="dead", quantiles=[0.1, 0.2, 3.0], goal=5.0)], "s")).tag.endswith(
+        "svg"
+    )
