@@ -102,6 +102,7 @@ def main() -> int:
     try:
         found = asyncio.run(run(options))
     except (asyncio.CancelledError, KeyboardInterrupt):
+        print("the run was terminated", file=sys.stderr)
         return STOPPED
     show(found)
     if options.write:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, func, select
@@ -61,8 +61,8 @@ class LedgerReader:
         )
         return pattern.findall(server.log_text())
 
-    def due_tasks(self) -> int:
-        """How many tasks should run now, or run now."""
+    def due_tasks(self, ahead: float = 0.0) -> int:
+        """How many tasks run now, or are due in the next ``ahead`` seconds."""
         with self.engine.connect() as connection:
-            query = select(func.count()).where(tasks.c.due_at <= datetime.now(UTC))
+            query = select(func.count()).where(tasks.c.due_at <= datetime.now(UTC) + timedelta(seconds=ahead))
             return int(connection.execute(query).scalar_one())

@@ -14,6 +14,7 @@ from benchmarks.world import World
 GROUP = "At rest"
 MEGABYTES, STATEMENTS_A_MINUTE = 150, 20
 LIVE, SETTLE_SECONDS, READY_EVERY = 5, 15.0, 5.0
+AHEAD_SECONDS = 300.0
 MINUTE = 60.0
 HOOK = Path(__file__).parent / "statement_hook"
 COUNTED = "DBACCESS_FIGURES_STATEMENTS"
@@ -27,9 +28,10 @@ def count_statements(world: World) -> None:
 
 
 async def measure_rest(world: World, seconds: float = MINUTE) -> list[Figure]:
-    """A few grants are live, and nobody does anything."""
+    """A few grants are live, nobody does anything, and no message waits for its turn."""
     await make_usable(world, LIVE)
-    await world.until_idle()
+    await world.restart_bot()
+    await world.until_idle(ahead=AHEAD_SECONDS)
     await asyncio.sleep(SETTLE_SECONDS)
     quiet = await _period(world, seconds, asks=False)
     asked = await _period(world, seconds, asks=True)

@@ -31,6 +31,7 @@ SLACK_SECONDS = 14.5
 """Just below the 15 seconds after which the bot gives a call up. So each call is slow, and succeeds."""
 LATE_AT_MOST, ALERT_WITHIN = 1.0, 60.0
 CUT_OFF = 120.0
+CALLS_NAMED = 60
 COMMANDS_AT_ONCE = 10
 CONNECTS = frozenset({"auth.test", "apps.connections.open"})
 
@@ -87,8 +88,18 @@ def _figures(scene: Scene, dead: list[float], gone: list[float], never: int) -> 
             group=GROUP, name="alert about the dead server in its channel", unit="s",
             values=[after], goal=Goal(statistic="most", at_most=ALERT_WITHIN),
             note="" if alert else "no alert was posted",
+            more={"calls": _calls_until(scene.world, first or 0.0, alert)},
         ),
     ]  # fmt: skip
+
+
+def _calls_until(world: World, first: float, alert: Call | None) -> list[str]:
+    """The calls of Slack until the alert, each with the seconds at which it came."""
+    last = alert.answered_at if alert else time.monotonic()
+    calls = [call for call in world.slack.timeline if first <= call.received_at <= last]
+    return [f"{call.received_at - first:.1f} {call.method} {call.arguments.get('channel', '')}" for call in calls][
+        :CALLS_NAMED
+    ]
 
 
 def _alert(world: World, since: float) -> Call | None:

@@ -175,9 +175,12 @@ class World:
 
     # The state after a measurement.
 
-    async def until_idle(self, seconds: float = 300) -> None:
-        """Wait until no task is due, so that the next figure measures only its own work."""
-        await until("no task is due", lambda: self.ledger.due_tasks() == 0, seconds, pause=0.2)
+    async def until_idle(self, seconds: float = 300, *, ahead: float = 0.0) -> None:
+        """Wait until no task is due, so that the next figure measures only its own work.
+
+        ``ahead``: nor in the next so many seconds. A message whose turn at Slack has not come is a task that is due later.
+        """
+        await until("no task is due", lambda: self.ledger.due_tasks(ahead) == 0, seconds, pause=0.2)
         await asyncio.sleep(0.3)
 
 
