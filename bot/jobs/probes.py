@@ -130,15 +130,16 @@ class Probes:
         await resolve_alert(self._context, f"{CAUSE}{server}", f"{watch.request.database} answers again.")
 
     async def _ask(self, server: str, watch: _Watch) -> ServerAnswer:
-        """Block the users whose end is due. Where that was not answered, or there are none, ask for the identity of the server.
+        """Block the users whose end is due, and ask for the identity of the server at the same time: a dead server lets both wait.
 
         A server that gives its identity is not closed: a user that breaks the connection which blocks it would delay everybody else.
         """
         await begin_due_ends(self._context, server)
-        answer = await block_due_users(self._context, server, self._worker, untried=False)
-        if answer.waiting and answer.error is None:
-            return answer
-        return ServerAnswer(error=await self._connection_error(watch), waiting=answer.waiting)
+        answer, error = await asyncio.gather(
+            block_due_users(self._context, server, self._worker, untried=False), self._connection_error(watch)
+        )
+        is_blocked = bool(answer.waiting) and answer.error is None
+        return answer if is_blocked else ServerAnswer(error=error, waiting=answer.waiting)
 
     async def _connection_error(self, watch: _Watch) -> ServerDown | None:
         """Why the server cannot be connected to; None where it answers in any way.
