@@ -119,7 +119,8 @@ class Probes:
                     break
                 watch.failed += 1
                 log.warning("server_down", server=server, probes=watch.failed, error=str(answer.error))
-                await self._alert(server, watch, answer.error)
+                waiting = await self._context.ledger.tasks.due_ends(server)
+                await self._alert(server, watch, answer.error, waiting)
             except LedgerError:
                 log.exception("ledger_unavailable")
             await asyncio.sleep(_pause(watch.failed))
@@ -135,11 +136,20 @@ class Probes:
         A server that gives its identity is not closed: a user that breaks the connection which blocks it would delay everybody else.
         """
         await begin_due_ends(self._context, server)
+        waiting = await self._context.ledger.tasks.due_ends(server)
         answer, error = await asyncio.gather(
-            block_due_users(self._context, server, self._worker, untried=False), self._connection_error(watch)
+            block_due_users(self._context, server, self._worker, untried=False), self._connect(server, watch, waiting)
         )
         is_blocked = bool(answer.waiting) and answer.error is None
         return answer if is_blocked else ServerAnswer(error=error, waiting=answer.waiting)
+
+    async def _connect(self, server: str, watch: _Watch, waiting: tuple[Task, ...]) -> ServerDown | None:
+        """As ``_connection_error``. The first failure closes the server and raises its alert at once: a block may take much longer to find out."""
+        error = await self._connection_error(watch)
+        if error is not None and not watch.failed:
+            watch.failed = 1
+            await self._alert(server, watch, error, waiting)
+        return error
 
     async def _connection_error(self, watch: _Watch) -> ServerDown | None:
         """Why the server cannot be connected to; None where it answers in any way.
@@ -158,8 +168,7 @@ class Probes:
             return None
         return None
 
-    async def _alert(self, server: str, watch: _Watch, error: ServerDown) -> None:
-        waiting = await self._context.ledger.tasks.due_ends(server)
+    async def _alert(self, server: str, watch: _Watch, error: ServerDown, waiting: tuple[Task, ...]) -> None:
         if (not waiting and watch.failed < ALERT_AT_PROBE) or monotonic() - watch.alerted_at < ALERT_PAUSE_SECONDS:
             return
         watch.alerted_at = monotonic()
