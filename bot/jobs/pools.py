@@ -31,7 +31,7 @@ The places of an address are no more than its threads (``bot.engines.WORKERS``),
 
 BLOCKED_PLACES = 4
 """Ends of users that are blocked already, at one address."""
-ALERT_PLACES = (2, 1)
+ALERT_PLACES = (8, 4)
 """Of alerts, and as many of lockdowns."""
 
 ADDRESSES_AT_ONCE = 2
