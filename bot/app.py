@@ -18,9 +18,9 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot.access import log_events
 from bot.access.context import Context
-from bot.access.enforcement import enforced_by_servers
 from bot.access.files import Files
 from bot.access.ports import Person
+from bot.access.server_side import enforced_by_servers
 from bot.engines import Engines
 from bot.health import Health
 from bot.http import CannotListen, HealthServer

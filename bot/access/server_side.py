@@ -1,19 +1,26 @@
-"""What a server ends by itself, and what an administrator does there by hand. For alerts about ends that are late."""
+"""What servers end by themselves, and what an administrator does there by hand. For late ends, the clock and the stop of the bot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import structlog
 
 from adapters.base import Enforced
 from bot.access.context import Context
-from bot.access.descriptions import time_mark
+from bot.access.descriptions import count, time_mark
 from bot.access.targets import target_of
 from storage.records import Request
 
 log = structlog.get_logger(__name__)
+
+SENTENCES: dict[Enforced, str] = {
+    Enforced.NOTHING: "nothing ends by itself",
+    Enforced.LOGIN: "new logins are refused after the end, open sessions stay",
+    Enforced.SESSIONS: "logins and sessions end by themselves",
+}
 
 
 def describe_enforced(context: Context, request: Request, *, now: datetime, blocked_at: datetime | None = None) -> str:
@@ -69,3 +76,18 @@ def statements_by_hand(context: Context, request: Request) -> tuple[str, ...]:
     except Exception as error:  # noqa: BLE001 - engines may come from other packages, and the alert is raised without them
         log.warning("statements_unavailable", request=request.id, error=type(error).__name__)
         return ()
+
+
+def enforced_by_servers(context: Context, grants: Iterable[Request]) -> str:
+    """By engine, how many of these grants there are and what their servers end by themselves. Empty without a started grant."""
+    found = Counter[tuple[str, Enforced]]()
+    for request in grants:
+        target = request.target or {}
+        engine = str(target.get("engine", ""))
+        if engine and request.started_at is not None:
+            enforced = context.engines.enforces(engine, str(target.get("admin_url")))
+            found[context.engines.label(engine), enforced] += 1
+    return "; ".join(
+        f"{count(number, 'grant')} on {label}: {SENTENCES[enforced]}"
+        for (label, enforced), number in sorted(found.items())
+    )

@@ -16,7 +16,7 @@ import structlog
 from bot.access.alerts import raise_alert, resolve_alert
 from bot.access.context import Context
 from bot.access.descriptions import count
-from bot.access.enforcement import enforced_by_servers
+from bot.access.server_side import enforced_by_servers
 from bot.durations import format_duration
 from storage.errors import LedgerError
 from storage.figures import LedgerTimes
