@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, bindparam, func, or_, select
 
 from storage import serialization
 from storage.errors import NoSuchRequest
@@ -40,21 +40,39 @@ def load_decisions(tx: Connection, request_id: int) -> tuple[Decision, ...]:
     return tuple(serialization.decision(row) for row in tx.execute(DECISIONS, {"request_id": request_id}).mappings())
 
 
+REPEATED_WITHIN = timedelta(minutes=5)
+"""A request that the policy approves at once, made again within this time with the same reason, is a repetition.
+
+Slack delivers an unanswered event again for about five minutes (docs.slack.dev, Events API, "Retries").
+"""
+
+SAME = tuple(requests.c[name] == bindparam(f"same_{name}") for name in ("requester_id", "database", "level", "kind"))
 DUPLICATE = (
     select(requests)
     .where(
-        *(requests.c[name] == bindparam(f"same_{name}") for name in ("requester_id", "database", "level", "kind")),
-        requests.c.state == State.PENDING.value,
+        *SAME,
         requests.c.requested_duration == bindparam("same_duration", type_=requests.c.requested_duration.type),
         requests.c.parent_id.is_not_distinct_from(bindparam("same_parent", type_=requests.c.parent_id.type)),
+        or_(
+            requests.c.state == State.PENDING.value,
+            and_(
+                requests.c.state.in_([state.value for state in (State.APPROVED, State.ACTIVE, State.APPLIED)]),
+                requests.c.is_automatic.is_(True),
+                requests.c.reason == bindparam("same_reason"),
+                requests.c.requested_at > bindparam("since", type_=requests.c.requested_at.type),
+            ),
+        ),
     )
     .order_by(requests.c.id)
     .limit(1)
 )
 
 
-def pending_duplicate(tx: Connection, draft: Draft) -> Request | None:
-    """The oldest pending request of this person with the same database, level, kind, duration and parent."""
+def find_duplicate(tx: Connection, draft: Draft, now: datetime) -> Request | None:
+    """The oldest pending request of this person with the same database, level, kind, duration and parent.
+
+    Without one: the request, approved at once, that this one repeats. A command that is delivered twice, or typed twice, makes one grant.
+    """
     same = {
         "same_requester_id": draft.requester_id,
         "same_database": draft.database,
@@ -62,6 +80,8 @@ def pending_duplicate(tx: Connection, draft: Draft) -> Request | None:
         "same_kind": draft.kind.value,
         "same_duration": draft.terms.duration,
         "same_parent": draft.parent_id,
+        "same_reason": draft.reason,
+        "since": now - REPEATED_WITHIN,
     }
     found = tx.execute(DUPLICATE, same).mappings().first()
     return None if found is None else serialization.request(found)

@@ -23,7 +23,7 @@ from storage.errors import ClaimLost, LedgerError, LimitReached, LockedDown, Not
 from storage.lifecycle import TRANSITIONS
 from storage.lockdown_queries import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
-from storage.request_queries import count_usage, load_decisions, load_request, pending_duplicate, requests_of
+from storage.request_queries import count_usage, find_duplicate, load_decisions, load_request, requests_of
 from storage.schema import decisions, requests, tasks
 from storage.serialization import terms_json
 from storage.task_queue import finish_task
@@ -131,7 +131,7 @@ class RequestRepository:
         actor: str | None = None,
         is_allowed: Callable[[UsageCounts], bool] = lambda _counts: True,
     ) -> tuple[Request, bool]:
-        """Make the transition REQUEST. Returns the new request and True, or an identical pending one and False.
+        """Make the transition REQUEST. Returns the new request and True, or the one that it repeats and False.
 
         ``is_allowed`` gets the usage as counted in this transaction. Raises LimitReached if it returns False, LockedDown while
         a lockdown matches, and NotPossible if the grant to be extended has ended.
@@ -142,9 +142,9 @@ class RequestRepository:
             self._lock_requester_and_database(tx, draft)
             if lockdown_of(tx, draft) is not None:
                 raise LockedDown
-            pending = pending_duplicate(tx, draft)
-            if pending is not None:
-                return pending, False
+            duplicate = find_duplicate(tx, draft, now)
+            if duplicate is not None:
+                return duplicate, False
             if not is_allowed(count_usage(tx, draft.requester_id, draft.database, now)):
                 raise LimitReached
             after = _insert_request(tx, draft, now, latest=_end_of_parent(tx, draft, now))

@@ -66,7 +66,6 @@ async def test_break_glass_is_granted_once_and_alerted_once(environment: AccessE
     assert len([told for told in alerts(environment) if "used break-glass access" in told]) == 1
 
 
-@open_fault("R16", "the same command a moment later is granted again")
 async def test_request_repeated_after_a_moment_is_one_grant(environment: AccessEnvironment) -> None:
     put_in_force(environment, approvals=[])
     await environment.ask()

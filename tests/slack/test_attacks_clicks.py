@@ -168,7 +168,6 @@ async def count_grants(slack_environment: SlackEnvironment) -> int:
     )
 
 
-@open_fault("R16", "a command repeated after the grant makes a second grant")
 async def test_command_repeated_after_the_grant_makes_no_second_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     await slack_environment.slack.command(ADA, AUTOMATIC)
@@ -178,7 +177,6 @@ async def test_command_repeated_after_the_grant_makes_no_second_grant(slack_envi
     assert await count_grants(slack_environment) == 1
 
 
-@open_fault("R16", "a command redelivered after the grant makes a second grant")
 async def test_command_redelivered_after_the_grant_makes_no_second_grant(slack_environment: SlackEnvironment) -> None:
     put_in_force(slack_environment.environment, approvals=[])
     payload = {

@@ -120,8 +120,9 @@ def request_reply(outcome: RequestOutcome) -> RenderedMessage:
     if request.state is State.APPLIED:
         return text_reply(f"#{request.id} was approved by the policy: #{request.parent_id} has more time.")
     if request.state in LIVE:
+        again = "" if outcome.is_new else "You asked for this a moment ago. "
         return text_reply(
-            f"Request #{request.id} was approved by the policy. The credentials come in a message of their own."
+            f"{again}Request #{request.id} was approved by the policy. The credentials come in a message of their own."
         )
     if request.state is not State.PENDING:
         return text_reply(describe_state(request, ()))
