@@ -303,3 +303,38 @@ cursors = Table(
     Column("value", BigInteger, nullable=False),
 )
 """How far a reader of the audit log has come."""
+
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("since", UTCDateTime, nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("ended_at", UTCDateTime),
+    Column("ended_by", String(64)),
+    sqlite_autoincrement=True,
+)
+"""Times of recovery mode. One without ``ended_at`` is in force. ``evidence`` says why the ledger is not the newest."""
+
+bots = Table(
+    "bots",
+    metadata,
+    Column("worker", String(32), primary_key=True),
+    Column("version", String(32), nullable=False),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("seen_at", UTCDateTime, nullable=False),
+    Column("digest", String(64)),
+)
+"""The running bots: when each was seen last, and the digest of the configuration that it has loaded."""
+
+configurations = Table(
+    "configurations",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("digest", String(64), nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+    Column("worker", String(32), nullable=False),
+    sqlite_autoincrement=True,
+)
+"""The configurations in the order in which they came into force. The last one is the newest."""
