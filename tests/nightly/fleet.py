@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,9 @@ class Fleet:
     bots: list[Bot]
     store_url: str
     prefix: str
+    databases: dict[str, Any] = field(default_factory=dict)
+    """Their entries in ``databases.yml``."""
+    admin_urls: dict[str, str] = field(default_factory=dict)
     outages: list[Outage] = field(default_factory=list)
     workers: dict[str, int] = field(default_factory=dict)
     """The number of the bot for each name by which a process claims tasks."""
@@ -131,7 +134,6 @@ class Fleet:
 
     def environment(self, bot: Bot) -> dict[str, str]:
         base = {k: v for k, v in os.environ.items() if not k.startswith(("SLACK_", "DBACCESS_"))}
-        shop, cache = self.links["shop"].port, self.links["cache"].port
         return {
             **base,
             "SLACK_BOT_TOKEN": BOT_TOKEN,
@@ -142,10 +144,7 @@ class Fleet:
             "DBACCESS_HTTP_PORT": str(bot.port),
             "DBACCESS_USER_PREFIX": self.prefix,
             "DBACCESS_LOG": "json",
-            "SHOP_ADMIN_URL": at_port(
-                self.servers.postgresql.url(self.shop.bot, postgresql_harness.BOT_PASSWORD, self.shop.database), shop
-            ),
-            "CACHE_ADMIN_URL": at_port(self.servers.redis.url(self.cache.bot, redis_harness.BOT_PASSWORD), cache),
+            **self.admin_urls,
         }
 
     def launch(self, bot: Bot) -> None:
@@ -253,10 +252,17 @@ class Fleet:
         return "".join(bot.log.read_text(errors="replace") for bot in self.bots if bot.log.exists())
 
 
+def add_database(fleet: Fleet, name: str, entry: Mapping[str, Any], admin_url: str) -> None:
+    """A database that the bots reach through the proxy of this name. Before ``write_config``."""
+    variable = f"{name.upper()}_ADMIN_URL"
+    fleet.databases[name] = {**entry, "admin_url": f"env:{variable}"}
+    fleet.admin_urls[variable] = at_port(admin_url, fleet.links[name].port)
+
+
 def at_port(url: str, port: int) -> str:
     """The same URL on another port of loopback."""
     head, _, tail = url.partition("@127.0.0.1:")
-    return f"{head}@127.0.0.1:{port}{'/' + tail.split('/', 1)[1] if '/' in tail else ''}"
+    return f"{head}@127.0.0.1:{port}{'/' + tail.split('/', 1)[1]}" if "/" in tail else f"{head}@127.0.0.1:{port}"
 
 
 def _inodes(port: int) -> Iterator[str]:
@@ -278,13 +284,6 @@ def write_config(fleet: Fleet, **changes: Any) -> None:
     """Rules for the requesters, each part with a channel of its own: one click, automatic, and break-glass."""
     folder = fleet.folder / "config"
     folder.mkdir(exist_ok=True)
-    levels = {"readonly": {"roles": ["shop_reader"], "description": "Read the shop"}}
-    databases = {
-        "shop": {
-            "engine": "postgresql", "admin_url": "env:SHOP_ADMIN_URL", "admin_role": fleet.shop.owner, "levels": levels,
-        },
-        "cache": {"engine": "redis", "admin_url": "env:CACHE_ADMIN_URL", "levels": {"readonly": {"roles": ["readonly"]}}},
-    }  # fmt: skip
     size = len(CHANNELS)
     rules: list[dict[str, Any]] = []
     for n, channel in enumerate(CHANNELS):
@@ -296,7 +295,7 @@ def write_config(fleet: Fleet, **changes: Any) -> None:
         "admins": [ADMIN], "audit_channel": AUDIT, "alert_channel": ALERTS, "rules": rules,
         "limits": dict.fromkeys(LimitsEntry.model_fields, 1_000_000), **changes,
     }  # fmt: skip
-    for name, content in (("databases", {"databases": databases}), ("policy", policy)):
+    for name, content in (("databases", {"databases": fleet.databases}), ("policy", policy)):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(json.loads(json.dumps(content))))
 
 
@@ -327,6 +326,14 @@ async def running_fleet(servers: Servers, *, ledger: str, replicas: int = 1) -> 
             cache=redis_harness.EngineHarness((servers.redis,)), links=proxies, ledger=engine, store_url=store_url,
             bots=[Bot(n, free_port(), folder / f"bot{n}.log") for n in range(replicas)], prefix=f"n{secrets.token_hex(3)}_",
         )  # fmt: skip
+        levels = {"readonly": {"roles": ["shop_reader"]}}
+        shop_url = servers.postgresql.url(fleet.shop.bot, postgresql_harness.BOT_PASSWORD, fleet.shop.database)
+        add_database(
+            fleet, "shop", {"engine": "postgresql", "admin_role": fleet.shop.owner, "levels": levels}, shop_url
+        )
+        levels = {"readonly": {"roles": ["readonly"]}}
+        cache_url = servers.redis.url(fleet.cache.bot, redis_harness.BOT_PASSWORD)
+        add_database(fleet, "cache", {"engine": "redis", "levels": levels}, cache_url)
         write_config(fleet)
         await fleet.command_line("store", "upgrade")
         try:

@@ -23,6 +23,7 @@ class UserWatch:
         self._fleet = fleet
         self.last_seen: dict[str, float] = {}
         self.first_seen: dict[str, float] = {}
+        self._now: frozenset[str] = frozenset()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="user-watch", daemon=True)
 
@@ -36,6 +37,10 @@ class UserWatch:
         self._is_over.set()
         self._thread.join(30)
 
+    def is_there(self, name: str) -> bool:
+        """Whether the user was there at the last look."""
+        return name in self._now
+
     def _look(self) -> None:
         fleet = self._fleet
         query = "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)"
@@ -45,6 +50,7 @@ class UserWatch:
                 with suppress(psycopg.Error, redis_driver.RedisError):
                     names = {str(row[0]) for row in connection.execute(query, (fleet.prefix,)).fetchall()}
                     names |= {name for name in client.execute_command("ACL", "USERS") if name.startswith(fleet.prefix)}
+                    self._now = frozenset(names)
                     for name in names:
                         self.first_seen.setdefault(name, now)
                         self.last_seen[name] = now
