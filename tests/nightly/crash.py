@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with running_servers() as servers:
         for ledger in options.ledger:
             found.append(asyncio.run(run(servers, ledger=ledger, rounds=options.rounds, seed=options.seed)))
-            print(json.dumps(found[-1].as_json(), indent=1), flush=True)
+            print(json.dumps(found[-1].as_json()), flush=True)
     return 1 if any(result.findings for result in found) else 0
 
 

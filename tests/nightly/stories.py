@@ -139,6 +139,7 @@ class Story:
         logins = self.fleet.slack.logins
         await self.until("credentials", lambda: self.number in logins or self.state in OVER)
         self.was_delivered = self.number in logins
+        await self.until("it is active", lambda: self.state not in ("none", "pending", "approved"))
         if self.was_delivered and self.state == "active":
             self.session = await asyncio.to_thread(_log_in, self.database, logins[self.number])
 
