@@ -8,7 +8,7 @@ SOAK ?= 10
 AHEAD ?= 366
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ahead soak bench lint lock clean screenshots
+.PHONY: help demo test test-ahead soak nightly bench lint lock clean screenshots
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,10 +32,13 @@ test-ahead: $(STAMP) ## Runs the fast tests with the clock set AHEAD days ahead 
 	  tests/contract/postgresql/test_contract.py tests/contract/postgresql/test_tls.py tests/contract/mysql/test_contract.py tests/contract/mysql/test_tls.py \
 	  tests/contract/redis/test_contract.py tests/contract/redis/test_tls.py tests/contract/mongodb/test_contract.py tests/contract/mongodb/test_tls.py
 
-soak: $(STAMP) ## Runs the random tests SOAK times as long (10): policies, transitions, kills
+soak: $(STAMP) ## Runs the random tests SOAK times as long (10): policies, transitions, kills, faults of the network
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder \
-	  tests/e2e/test_killed.py tests/access/test_crash.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py
+	  tests/access/test_crash.py tests/unit/test_ledger_sequences.py tests/unit/test_policy_whole.py tests/unit/test_policy_properties.py
 	SOAK=$(SOAK) $(BIN)/python -m pytest -n $(WORKERS) --timeout 1800 --dist loadscope --no-loadscope-reorder -m soak
+
+nightly: $(STAMP) ## Runs the tests that take hours, and writes benchmarks/nightly.json: 500 kills, state machine, bad input, load
+	$(BIN)/python -m tests.nightly
 
 bench: $(STAMP) ## Measures the running bot against its limits (about ten minutes)
 	$(BIN)/python -m benchmarks

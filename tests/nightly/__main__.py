@@ -61,7 +61,11 @@ def parsed(line: str) -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    own = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, "system": f"{platform.system()} {platform.machine()}"}
+    own = {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
     return own | {name: version(name) for name in ("dbaccess", *LIBRARIES)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +63,8 @@ async def check(
         history[event.request_id].append(event)
     lateness, explained = lateness_of(fleet, rows, history, watch)
     findings += explained
-    findings += nobody_left(fleet, stories)
+    findings += nobody_left(fleet)
+    findings += await sessions_alive(stories)
     findings += numbers_once(fleet, rows)
     findings += histories(rows, history)
     findings += finished(rows, left)
@@ -142,14 +144,17 @@ def allowed_until(fleet: Fleet, due: float, gone: float) -> float:
     return allowed
 
 
-def nobody_left(fleet: Fleet, stories: Sequence[Story]) -> Iterator[Finding]:
+async def sessions_alive(stories: Sequence[Story]) -> list[Finding]:
+    """The sessions that requesters hold and that the server has not closed."""
+    dead = await asyncio.gather(*(asyncio.to_thread(story.session_is_dead) for story in stories))
+    return [Finding("session alive", str(story)) for story, is_dead in zip(stories, dead, strict=True) if not is_dead]
+
+
+def nobody_left(fleet: Fleet) -> Iterator[Finding]:
     for name in sorted(fleet.users())[:20]:
         yield Finding("user left", name)
     for name in sorted(fleet.sessions())[:20]:
         yield Finding("session left", name)
-    for story in stories:
-        if not story.session_is_dead():
-            yield Finding("session alive", str(story))
 
 
 # Numbers, histories, tasks.

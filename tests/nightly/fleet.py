@@ -103,10 +103,11 @@ class Bot:
         assert self.process is not None, "started"
         if self.process.poll() is not None and self.killed_at is None:
             raise AssertionError(f"bot {self.number} has stopped by itself: {self.log.read_text()[-3000:]}")
-        with suppress(urllib.error.URLError, OSError, ValueError):
+        try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer:
                 return bool(json.load(answer)["ready"])
-        return False
+        except (urllib.error.URLError, OSError, ValueError):
+            return False
 
 
 @dataclass
@@ -277,7 +278,7 @@ def _sockets(pid: int) -> Iterator[str]:
     with suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                yield os.readlink(entry)
+                yield str(entry.readlink())
 
 
 def write_config(fleet: Fleet, **changes: Any) -> None:

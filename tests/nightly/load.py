@@ -179,7 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.nightly.load", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--rate", type=float, default=RATE, help="commands a second")
-    parser.add_argument("--grants", type=float, default=GRANTS_A_SECOND, help="of these, so many go their way to a grant")
+    parser.add_argument(
+        "--grants", type=float, default=GRANTS_A_SECOND, help="of these, so many go their way to a grant"
+    )
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with running_servers() as servers:

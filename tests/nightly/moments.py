@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -155,9 +155,8 @@ class Killer:
 
 def shuffled(found: list[Moment], chance: random.Random) -> Iterator[Moment]:
     """All moments in random order, again and again. Later times let some pass first."""
-    order: Callable[[], list[Moment]] = lambda: chance.sample(found, len(found))
     skipped = 0
     while True:
-        for moment in order():
+        for moment in chance.sample(found, len(found)):
             yield Moment(moment.where, moment.what, moment.is_after, skipped=chance.randint(0, skipped))
         skipped += 2
