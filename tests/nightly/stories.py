@@ -95,6 +95,16 @@ class Story:
         """Go through the story until the request is over. Raises WaitTimeout."""
         await STORIES[self.kind](self)
         await self.until("it is over", lambda: self.state in OVER)
+        await self.withdraw_repeats()
+
+    async def withdraw_repeats(self) -> None:
+        """A kill took the answer to the request, so the person made it again. They withdraw what still waits."""
+        for row in self.view.by_reason[self.reason][1:]:
+
+            def is_decided(number: int = row.id) -> bool:
+                return all(each.state != "pending" for each in self.view.by_reason[self.reason] if each.id == number)
+
+            await self.command(f"cancel {row.id}", is_decided)
 
     async def until(self, what: str, is_true: Callable[[], bool], seconds: float = PATIENCE) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
