@@ -116,7 +116,11 @@ class RequestRepository:
             )
             begins = requests.c.state.in_([State.APPROVED.value, State.ACTIVE.value])
             joined = select(requests.c.id).join(tasks, tasks.c.request_id == requests.c.id)
-            due = joined.where(tasks.c.server == server, *is_due, begins).order_by(tasks.c.due_at).limit(limit)
+            due = (
+                joined.where(tasks.c.server == server, *is_due, begins)
+                .order_by(tasks.c.due_at, tasks.c.id)
+                .limit(limit)
+            )
             numbers = list(tx.execute(due).scalars())  # first the numbers: sorting whole rows takes long
             rows = select(requests).where(requests.c.id.in_(numbers))
             found, _ = serialization.readable(tx, rows, requests.c.id, serialization.request)

@@ -8,7 +8,8 @@ keeps everybody else out of the server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -53,30 +54,59 @@ class ServerAnswer:
     waiting: tuple[int, ...]
 
 
-async def begin_due_ends(context: Context, server: str) -> None:
-    """Move every grant on this server whose end is due to REVOKING. Talks to the ledger only, so a server that hangs delays nothing of it."""
+async def begin_due_ends(context: Context, server: str, on_begun: Callable[[], None] = lambda: None) -> None:
+    """Move every grant on this server whose end is due to REVOKING, in groups; ``on_begun`` is called after each.
+
+    Talks to the ledger only, so a server that hangs delays nothing of it.
+    """
     requests = context.ledger.requests
     while due := await requests.due_to_end(server=server, limit=TOGETHER):
         ends = [(one.id, RevokeGrant(actor="clock", cause=cause_by_clock(one))) for one in due]
         after = await requests.advance_many(ends)
         if not any(isinstance(one, Request) for one in after):
             return  # each was moved or ended by somebody else; their own tasks look again
+        on_begun()
 
 
-async def block_due_users(context: Context, server: str, worker: str, *, untried: bool) -> ServerAnswer:
+async def begin_and_block(context: Context, server: str, worker: str) -> ServerAnswer:
+    """Begin the due ends and block their users at the same time: while the server blocks one group, the ledger begins the next."""
+    begun = asyncio.Semaphore(0)
+    beginning = asyncio.create_task(begin_due_ends(context, server, begun.release))
+    beginning.add_done_callback(lambda _: begun.release())
+
+    async def next_group() -> None:
+        if not beginning.done():
+            await begun.acquire()
+
+    try:
+        return await block_due_users(context, server, worker, untried=True, next_group=next_group)
+    finally:
+        await beginning
+
+
+async def _no_wait() -> None:
+    return
+
+
+async def block_due_users(
+    context: Context, server: str, worker: str, *, untried: bool, next_group: Callable[[], Awaitable[None]] = _no_wait
+) -> ServerAnswer:
     """Block the users of all due ends of this server address, in groups. Stops at the first group that the server does not answer.
 
-    ``untried``: only ends that were never tried. A user that holds a step up is left to its own task.
+    ``untried``: only ends that were never tried. A user that holds a step up is left to its own task. ``next_group`` is awaited before each group.
     """
     tasks, waiting = context.ledger.tasks, list[int]()
-    while claims := await tasks.claim_ends(worker, LEASE, server=server, limit=TOGETHER, untried=untried):
+    while True:
+        await next_group()
+        claims = await tasks.claim_ends(worker, LEASE, server=server, limit=TOGETHER, untried=untried)
+        if not claims:
+            return ServerAnswer(error=None, waiting=tuple(waiting))
         waiting += [one.task.request_id or 0 for one in claims]
         blocked, error = await _block(context, claims)
         await tasks.put_back(claims, blocked=blocked, is_untried=error is not None)
         if error is not None:
             return ServerAnswer(error=error, waiting=tuple(waiting))
         untried = True  # those that were not blocked have been tried now
-    return ServerAnswer(error=None, waiting=tuple(waiting))
 
 
 async def drop_blocked_users(context: Context, server: str, worker: str, left: set[int]) -> None:

@@ -23,7 +23,7 @@ from bot.access.alerts import end_cause, raise_alert
 from bot.access.context import Context
 from bot.access.descriptions import shorten
 from bot.access.ports import Delayed
-from bot.jobs.end_together import begin_due_ends, block_due_users, drop_blocked_users
+from bot.jobs.end_together import begin_and_block, drop_blocked_users
 from bot.jobs.job import ALERT_AT_TRY, LEASE, Job, JobContext, Retry, backoff
 from bot.jobs.outage import LedgerOutage
 from bot.jobs.pools import Places
@@ -169,8 +169,7 @@ class Runner:
     async def _run_group(self, server: str) -> None:
         pause = GROUP_PAUSE_SECONDS
         try:
-            await begin_due_ends(self.context, server)
-            answer = await block_due_users(self.context, server, self.worker, untried=True)
+            answer = await begin_and_block(self.context, server, self.worker)
             if answer.error is not None:
                 pause = FAILED_GROUP_PAUSE_SECONDS
                 log.warning("group_not_blocked", server=server, error=str(answer.error))
