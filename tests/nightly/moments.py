@@ -38,8 +38,6 @@ SLACK_CALLS = (
     "chat.postMessage",
     "chat.update",
     "users.info",
-    "usergroups.users.list",
-    "chat.postEphemeral",
     "views.open",
 )
 SHOP = ("CREATE ROLE", "GRANT", "VALID UNTIL", "NOLOGIN", "pg_terminate_backend", "REVOKE", "DROP ROLE", "COMMIT")

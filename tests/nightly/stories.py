@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 
 from storage.records import RequestKind, TaskKind
 from storage.schema import requests, tasks
+from tests.e2e.messages import buttons
 from tests.fake_slack.server import WaitTimeout
 from tests.nightly.fleet import LEADS, REQUESTERS, Fleet
 
@@ -153,6 +154,20 @@ class Story:
         if self.was_delivered and self.state == "active":
             self.session = await asyncio.to_thread(_log_in, self.database, logins[self.number])
 
+    async def renew_password(self) -> None:
+        """Click on **New password** until the message has another one, or the grant ends."""
+        if not self.was_delivered:
+            return
+        slack, number = self.fleet.slack, self.number
+        before = slack.logins[number]["Password"]
+
+        async def click() -> None:
+            for message in slack.dm(self.requester):
+                if "New password" in buttons(message) and f"(#{number})" in str(message["text"]):
+                    await slack.click(self.requester, message, "New password")
+
+        await self.act("new password", click, lambda: slack.logins[number]["Password"] != before or self.is_ending())
+
     def is_ending(self) -> bool:
         return self.state in OVER or self.state == "revoking"
 
@@ -232,6 +247,7 @@ async def done(story: Story) -> None:
 
 async def revoked(story: Story) -> None:
     await approved(story)
+    await story.renew_password()
     await story.act("revoke", lambda: story.click("Revoke", story.number), story.is_ending)
 
 
