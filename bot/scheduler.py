@@ -14,6 +14,7 @@ from bot.monitors.clock import CLOCK_SECONDS, ClockWatch
 from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
 from bot.monitors.members import check_members
+from bot.monitors.replicas import HEARTBEAT_SECONDS, Heartbeat
 from bot.monitors.servers import measure_servers
 from bot.monitors.sweep import SWEEP_SECONDS, Sweep
 
@@ -35,7 +36,7 @@ def build_scheduler(context: Context, probes: Probes) -> AsyncIOScheduler:
     scheduler = AsyncIOScheduler(
         timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
     )
-    sweep, clock = Sweep(context), ClockWatch(context)
+    sweep, clock, heartbeat = Sweep(context), ClockWatch(context), Heartbeat(context)
     is_start = True
 
     async def run_sweep() -> None:
@@ -49,6 +50,8 @@ def build_scheduler(context: Context, probes: Probes) -> AsyncIOScheduler:
     _add(scheduler, "sweep", run_sweep, SWEEP_SECONDS)
     _add(scheduler, "clock", clock.run, CLOCK_SECONDS)
     _add(scheduler, "alerts", alerts, ALERTS_SECONDS)
+    _add(scheduler, "heartbeat", heartbeat.run, HEARTBEAT_SECONDS)
+    scheduler.add_job(heartbeat.on_files_checked, "interval", seconds=FILES_SECONDS, id="newest")
     return scheduler
 
 

@@ -34,6 +34,13 @@ class LockedDown(LedgerError):
         super().__init__("a lockdown is in force")
 
 
+class ConfigurationOlder(LedgerError):
+    """The request was evaluated under a configuration that is not the newest."""
+
+    def __init__(self) -> None:
+        super().__init__("a newer configuration is in force")
+
+
 class ClaimLost(LedgerError):
     """The lease expired and another worker has the task, or the task is finished."""
 

@@ -19,6 +19,7 @@ from storage.files import make_private
 from storage.lockdowns import LockdownRepository
 from storage.messages import MessageRepository
 from storage.observations import Observations
+from storage.replicas import Replicas
 from storage.requests import RequestRepository, random_key
 from storage.schema import meta
 from storage.task_queue import TaskQueue
@@ -42,6 +43,7 @@ class Ledger:
         self.lockdowns = LockdownRepository(self.database, self.requests, self.alerts)
         self.observations = Observations(self.database)
         self.figures = Figures(self.database)
+        self.replicas = Replicas(self.database)
         self.id = ""
         self._run_lock: fasteners.InterProcessLock | None = None
 
