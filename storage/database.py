@@ -38,8 +38,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from storage.commit_listener import CommitListener, make_commit_listener
-from storage.errors import LedgerUnavailable, SchemaMismatch
+from storage.errors import LedgerReplaced, LedgerUnavailable, SchemaMismatch
 from storage.files import make_private, restrict_to_owner
+from storage.run_lock import RunLock
 from storage.write_queue import Work, WriteQueue
 
 T = TypeVar("T")
@@ -74,7 +75,8 @@ class Database:
         if self.is_sqlite and (self.url.database or "file:").startswith((":memory:", "file:")):
             raise ValueError("the ledger needs a file: sqlite+aiosqlite:///dbaccess.db")
         self.clock = clock
-        self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
+        self.run_lock = RunLock(self.path) if self.is_sqlite else None
+        self.engine = _sqlite_engine(self.url, self._check_file) if self.is_sqlite else _postgresql_engine(self.url)
         self.commit_listener: CommitListener = make_commit_listener(self.url)
         self._readers = ThreadPoolExecutor(THREADS, "ledger")
         self._writes = WriteQueue(self.engine) if self.is_sqlite else None
@@ -101,6 +103,18 @@ class Database:
             self._writes.close()
         self._readers.shutdown(wait=True)
         self.engine.dispose()
+        if self.run_lock is not None:
+            self.run_lock.close()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the SQLite file was removed or replaced since the run lock was taken."""
+        return self.run_lock is not None and self.run_lock.is_replaced
+
+    def _check_file(self) -> None:
+        """Raises LedgerReplaced: a new connection would read and write another ledger than the open ones."""
+        if self.is_replaced:
+            raise LedgerReplaced
 
     # Transactions. Every error of the driver becomes LedgerUnavailable, which shows no URL and no parameters.
 
@@ -148,9 +162,10 @@ class Database:
     async def check_writable(self) -> None:
         """Write and commit one row, on a connection of its own that waits for no other transaction of this process.
 
-        Raises LedgerUnavailable, also where there is no answer within ``WRITE_CHECK_SECONDS``: a disk that is full, a server that hangs.
+        Raises LedgerReplaced, or LedgerUnavailable, also where there is no answer within ``WRITE_CHECK_SECONDS``: a disk that is full, a server that hangs.
         Checks at the same time share one write. A write that hangs is given up, and none is begun before it has ended.
         """
+        self._check_file()
         with _TranslatedErrors():
             try:
                 async with asyncio.timeout(WRITE_CHECK_SECONDS):
@@ -284,10 +299,14 @@ def _with_connect_timeout(url: URL) -> URL:
     return url if has_limit else url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, check_file: Callable[[], None]) -> Engine:
     """An engine on the standard library's driver. The threads of ``Database`` use its connections by turns."""
     options: dict[str, Any] = {"pool_size": THREADS + 1, "connect_args": {"check_same_thread": False}}
     engine = create_engine(url.set(drivername="sqlite+pysqlite"), poolclass=QueuePool, **options)
+
+    @event.listens_for(engine, "do_connect")
+    def check(_dialect: Any, _record: Any, _positional: Any, _options: Any) -> None:
+        check_file()
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

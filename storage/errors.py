@@ -78,3 +78,10 @@ class LedgerUnavailable(LedgerError):
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"the ledger's database does not answer ({kind})")
+
+
+class LedgerReplaced(LedgerUnavailable):
+    """The SQLite file was removed or replaced while the bot runs. Only connections that are open already reach the ledger."""
+
+    def __init__(self) -> None:
+        super().__init__("its file was removed or replaced; stop the bot, put the file back, start the bot")

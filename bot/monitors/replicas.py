@@ -1,4 +1,4 @@
-"""The heartbeat of this bot, and what it says about its configuration: a replica with an older one than another replica grants nothing."""
+"""The heartbeat of this bot. It says where the configuration is older than that of another replica, or the ledger's file was replaced."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ STEPS = (
     "To go back to older files: change them on the replicas that have the newer ones, or stop these.",
 )
 
+REPLACED_CAUSE = "ledger_replaced"
+"""The cause of the alert about a SQLite file that was removed or replaced."""
+REPLACED_STEPS = (
+    "Put the file back under its name, with its -wal file: mv keeps it, cp does not. The bot goes on with it.",
+    "To use another copy of the ledger, stop the bot first.",
+)
+
 log = structlog.get_logger(__name__)
 
 
@@ -28,10 +35,12 @@ class Heartbeat:
         self._context = context
         self._digest: str | None = None
         self._was_older = False
+        self._was_replaced = False
 
     async def run(self) -> None:
-        """Write the row of this bot, and look at its configuration. Raises nothing."""
+        """Write the row of this bot, look at its configuration, and at the file of the ledger. Raises nothing."""
         try:
+            await self._look_at_ledger_file()
             is_older_again = await self._beat() and self._was_older
             self._was_older = self._context.ledger.replicas.is_older
             if is_older_again:
@@ -57,6 +66,18 @@ class Heartbeat:
         elif before[1] and not is_older:
             log.info("configuration_newest", digest=digest)
         return is_older
+
+    async def _look_at_ledger_file(self) -> None:
+        """Say it loudly where the SQLite file was removed or replaced: what this bot writes is lost when it stops."""
+        is_replaced, place = self._context.ledger.is_replaced, self._context.ledger.place
+        if is_replaced:
+            log.error("ledger_replaced", ledger=place)
+        if is_replaced and not self._was_replaced:
+            what = f"The file of the ledger, {place}, was removed or replaced while the bot runs. What it writes now is lost when it stops."
+            await raise_alert(self._context, None, what, cause=REPLACED_CAUSE, steps=REPLACED_STEPS)
+        elif self._was_replaced and not is_replaced:
+            await resolve_alert(self._context, REPLACED_CAUSE, "The file of the ledger is in its place again.")
+        self._was_replaced = is_replaced
 
     async def _alert(self) -> None:
         older = await older_bots(self._context)

@@ -17,7 +17,7 @@ from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
 from bot.monitors.alerts import check_alerts
 from bot.monitors.configuration import announce_files
-from bot.monitors.replicas import CAUSE, HEARTBEAT_SECONDS, Heartbeat
+from bot.monitors.replicas import CAUSE, HEARTBEAT_SECONDS, REPLACED_CAUSE, Heartbeat
 from storage.records import Request, State, TaskKind
 from tests.access.environment import ADMIN, LEAD, SECOND, AccessEnvironment
 from tests.servers.postgresql import PostgresServer
@@ -171,4 +171,22 @@ async def test_one_alert_says_that_replicas_are_behind_and_when_they_are_not(rep
         change_policy(replica, approvers=[SECOND])
         await replica.look_at_files()
     await check_alerts(newer.environment.context)
+    assert await ledger.alerts.open() == ()
+
+
+async def test_a_replaced_ledger_file_is_an_alert_and_back_in_its_place_it_is_not(
+    environment: AccessEnvironment, tmp_path: Path
+) -> None:
+    ledger, path = environment.ledger, environment.ledger.database.path
+    assert ledger.acquire_run_lock()
+    ledger.replicas.join("bot-1", "1.0")
+    heartbeat = Heartbeat(environment.context)
+    await heartbeat.run()
+    assert await ledger.alerts.open() == ()
+    path.rename(tmp_path / "moved.db")
+    await heartbeat.run()
+    (alert,) = await ledger.alerts.open()
+    assert (alert.cause, str(path) in alert.what) == (REPLACED_CAUSE, True)
+    (tmp_path / "moved.db").rename(path)
+    await heartbeat.run()
     assert await ledger.alerts.open() == ()
