@@ -15,6 +15,7 @@ from bot.monitors.configuration import announce_files
 from bot.monitors.groups import check_groups
 from bot.monitors.members import check_members
 from bot.monitors.replicas import HEARTBEAT_SECONDS, Heartbeat
+from bot.monitors.retention import RETENTION_SECONDS, RetentionMonitor
 from bot.monitors.servers import measure_servers
 from bot.monitors.sweep import SWEEP_SECONDS, Sweep
 
@@ -64,6 +65,7 @@ async def check_open_alerts(context: Context, probes: Probes) -> None:
 
 def add_checks_for_grants(scheduler: AsyncIOScheduler, context: Context) -> None:
     """Add the checks that new grants need: configuration, groups, members, and what the servers enforce."""
+    retention = RetentionMonitor(context)
 
     async def measure() -> None:
         await measure_servers(context)
@@ -86,6 +88,7 @@ def add_checks_for_grants(scheduler: AsyncIOScheduler, context: Context) -> None
     _add(scheduler, "servers", measure, SERVERS_SECONDS)
     _add(scheduler, "groups", groups, MEMBERSHIP_SECONDS)
     _add(scheduler, "members", members, MEMBERSHIP_SECONDS)
+    _add(scheduler, "retention", retention.run, RETENTION_SECONDS)
     scheduler.add_job(files, "interval", seconds=FILES_SECONDS, id="files")
 
 

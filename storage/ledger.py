@@ -18,6 +18,7 @@ from storage.messages import MessageRepository
 from storage.observations import Observations
 from storage.replicas import Replicas
 from storage.requests import RequestRepository, random_key
+from storage.retention import Retention
 from storage.schema import meta
 from storage.task_queue import TaskQueue
 
@@ -41,6 +42,7 @@ class Ledger:
         self.observations = Observations(self.database)
         self.figures = Figures(self.database)
         self.replicas = Replicas(self.database)
+        self.retention = Retention(self.database)
         self.id = ""
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count
@@ -10,16 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from bot.access import decide
+from bot.access import decide, request_access, use_case_types
 from bot.access.context import NEWER_CONFIGURATION
 from bot.access.errors import Refused
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import Runner
 from bot.monitors.alerts import check_alerts
 from bot.monitors.configuration import announce_files
+from bot.monitors.groups import check_groups
+from bot.monitors.members import check_members
 from bot.monitors.replicas import CAUSE, HEARTBEAT_SECONDS, REPLACED_CAUSE, Heartbeat
-from storage.records import Request, State, TaskKind
-from tests.access.environment import ADMIN, LEAD, SECOND, AccessEnvironment
+from bot.monitors.retention import RetentionMonitor
+from bot.monitors.sweep import Sweep
+from bot.notifications.notices import CardNotice, CredentialsNotice
+from storage.audit_kinds import AuditKind
+from storage.errors import NoSuchRequest
+from storage.records import AuditEvent, Request, State, TaskKind
+from tests.access.environment import ADA, ADMIN, CARDS, HOUR, LEAD, SECOND, AccessEnvironment
 from tests.servers.postgresql import PostgresServer
 
 numbers = count(1)
@@ -172,6 +180,76 @@ async def test_one_alert_says_that_replicas_are_behind_and_when_they_are_not(rep
         await replica.look_at_files()
     await check_alerts(newer.environment.context)
     assert await ledger.alerts.open() == ()
+
+
+async def at_once(replicas: list[Replica], check: Callable[[Replica], Awaitable[object]]) -> None:
+    """All replicas do it at the same time."""
+    await asyncio.gather(*(check(replica) for replica in replicas))
+
+
+def count_events(events: Sequence[AuditEvent], kind: AuditKind) -> int:
+    return [event.kind for event in events].count(kind)
+
+
+async def test_each_periodic_check_does_its_work_once(replicas: list[Replica]) -> None:
+    """Sweep, groups, members, retention: whatever the number of replicas."""
+    first, ledger = replicas[0].environment, replicas[0].environment.ledger
+    old = await first.ask(LEAD)
+    await request_access.cancel(first.context, await first.person(LEAD), old.id)
+    await first.drain()
+    first.clock.at += timedelta(days=500)
+    grant = await first.granted()
+    last = await ledger.audit.last_event()
+    group = "S0LEADS"
+    for replica in replicas:
+        replica.environment.policy |= {"retention": "400d", "auditors": [group]}
+        change_policy(replica, approvers=[LEAD, SECOND])
+        replica.environment.people.groups = {group: {LEAD}}
+        await replica.look_at_files()
+    await at_once(replicas, lambda one: check_groups(one.environment.context))
+    for replica in replicas:
+        replica.environment.people.groups = {group: {LEAD, ADA}}
+        replica.environment.people.leaves(ADA)
+    sweeps = [Sweep(replica.environment.context) for replica in replicas]
+    await at_once(replicas, lambda one: check_groups(one.environment.context))
+    await at_once(replicas, lambda one: check_members(one.environment.context))
+    await asyncio.gather(*(sweep.run() for sweep in sweeps))
+    retention = [RetentionMonitor(replica.environment.context) for replica in replicas]
+    await asyncio.gather(*(one.run() for one in retention))
+
+    events = await ledger.audit.events_after(last, limit=1000)
+    once = (AuditKind.GROUP_CHANGED, AuditKind.REVOKING, AuditKind.ENTRIES_REMOVED)
+    assert {kind: count_events(events, kind) for kind in once} == dict.fromkeys(once, 1)
+    assert (await first.now(grant)).state is State.REVOKING
+    with pytest.raises(NoSuchRequest):
+        await ledger.requests.get(old.id)
+    assert not await ledger.observations.take_turn("sweep", timedelta(minutes=1)), "one of them swept"
+
+
+async def test_each_message_and_each_end_happens_once(replicas: list[Replica]) -> None:
+    """All replicas run the tasks that are due, at the same time: cards, reminders, the credential message, the end."""
+    first = replicas[0].environment
+    for replica in replicas:
+        replica.environment.policy["rules"][0]["remind_after"] = "30m"
+        change_policy(replica, approvers=[LEAD, SECOND])
+        await replica.look_at_files()
+    wanted = use_case_types.RequestInput(database="shop", level="readonly", duration=HOUR, reason="looking at it")
+    outcome = await request_access.request_access(first.context, await first.person(ADA), wanted)
+    await at_once(replicas, lambda one: one.environment.drain())
+    first.clock.at += timedelta(minutes=31)
+    await at_once(replicas, lambda one: one.environment.drain())
+    request = await first.approve(outcome.request)
+    await at_once(replicas, lambda one: one.environment.drain())
+    assert len(first.messenger.on(CARDS, CardNotice)) == 1
+    assert len(first.messenger.on(ADA, CredentialsNotice)) == 1
+    reminders = [event for event in await first.ledger.audit.history(request.id) if event.kind == AuditKind.REMINDED]
+    assert len(reminders) == 1
+    first.clock.at += timedelta(hours=2)
+    await at_once(replicas, lambda one: one.environment.drain())
+    history = await first.ledger.audit.history(request.id)
+    for kind in (AuditKind.STARTED, AuditKind.ACTIVATED, AuditKind.REVOKING, AuditKind.REVOKED):
+        assert count_events(history, kind) == 1
+    assert first.server.users == {}
 
 
 async def test_a_replaced_ledger_file_is_an_alert_and_back_in_its_place_it_is_not(
