@@ -57,15 +57,15 @@ class Retention:
 
         def transaction(tx: Connection) -> Removed:
             found = self._remove_requests(tx, roots, before, up_to_event)
-            _remove_events(tx, events)
+            gone = _remove_events(tx, events)
             _remove_alerts(tx, and_(alerts.c.request_id.is_(None), alerts.c.resolved_at < before))
-            facts = {"requests": found, "events": len(events), "before": before.isoformat(timespec="seconds")}
-            if found or events:
+            facts = {"requests": found, "events": gone, "before": before.isoformat(timespec="seconds")}
+            if found or gone:
                 now = self._database.now_in(tx)
                 append_event(
                     tx, AuditKind.ENTRIES_REMOVED, actor="bot", request_id=None, facts=facts, text=None, now=now
                 )
-            return Removed(requests=found, events=len(events), last=max(roots, default=None))
+            return Removed(requests=found, events=gone, last=max(roots, default=None))
 
         return await self._database.write(transaction)
 
@@ -132,9 +132,10 @@ def _numbers(tx: Connection, query: Select[Any]) -> list[int]:
     return [int(number) for number in tx.execute(query).scalars()]
 
 
-def _remove_events(tx: Connection, ids: Collection[int]) -> None:
+def _remove_events(tx: Connection, ids: Collection[int]) -> int:
+    """Returns how many there were: another replica may have removed some."""
     tx.execute(delete(audit_texts).where(audit_texts.c.event_id.in_(ids)))
-    tx.execute(delete(audit_events).where(audit_events.c.id.in_(ids)))
+    return tx.execute(delete(audit_events).where(audit_events.c.id.in_(ids))).rowcount
 
 
 def _remove_alerts(tx: Connection, which: ColumnElement[bool]) -> None:

@@ -112,12 +112,10 @@ async def test_an_old_request_stays_while_something_needs_it(
     for transition in (Transition.REVOKE, Transition.CONFIRM):
         await ledger.requests.advance(request.id, command_for(transition, request))
     await finish_tasks(ledger)
-    limits = {"up_to_event": await ledger.audit.last_event()}
+    limits = {"up_to_event": await ledger.audit.last_event() - 1} if kept_by == "feed" else {}
     if kept_by.endswith("alert"):
         await ledger.alerts.raise_alert(AlertDraft(cause="x", what="late", request_id=request.id))
         await finish_tasks(ledger)
-    if kept_by == "feed":
-        limits["up_to_event"] -= 1
     clock.turn(11 * DAY)
     if kept_by == "task":
         row = {"kind": "update_card", "lock_key": "message:1", "request_id": request.id, "payload": {}, "attempts": 0}
