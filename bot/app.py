@@ -205,6 +205,8 @@ class App:
         if ledger.is_sqlite:
             await ledger.tasks.free_leases()
         ledger.replicas.join(self.runner.worker, installed_version("dbaccess"))
+        if await ledger.is_behind_pooler():
+            log_events.ledger_behind_pooler()
         await ledger.audit.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
         await announce_files(self.context, is_start=True)
 

@@ -17,6 +17,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -30,8 +31,11 @@ from sqlalchemy import (
     RowMapping,
     Select,
     create_engine,
+    delete,
     event,
+    insert,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -41,6 +45,7 @@ from storage.commit_listener import CommitListener, make_commit_listener
 from storage.errors import LedgerReplaced, LedgerUnavailable, SchemaMismatch
 from storage.files import make_private, restrict_to_owner
 from storage.run_lock import RunLock
+from storage.schema import meta
 from storage.write_queue import Work, WriteQueue
 
 T = TypeVar("T")
@@ -59,6 +64,11 @@ WRITE_ROW = text(
 CONNECT_SECONDS = 10
 UPGRADE = "run `dbaccess store upgrade`"
 NEWER = "the ledger was made by a newer dbaccess; install that version"
+READABLE_FROM = "readable_from"
+"""A migration names the oldest revision whose program can use the ledger afterwards; without it, only a program with this migration can.
+
+The value for the whole ledger is stored in ``meta``. Revisions are in the order of their text.
+"""
 IDLE_LIMIT = "30s"
 """PostgreSQL ends a transaction that is idle for this long, and so frees the locks of a replica that was cut off."""
 
@@ -194,6 +204,13 @@ class Database:
         finally:
             await engine.dispose()
 
+    async def is_behind_pooler(self) -> bool:
+        """Whether a connection pooler is in front of PostgreSQL. Raises LedgerUnavailable."""
+        try:
+            return await self.commit_listener.is_pooled()
+        except (psycopg.Error, OSError) as error:
+            raise LedgerUnavailable(type(error).__name__) from None
+
     async def now(self) -> datetime:
         """The time that decides everything, in aware UTC. On PostgreSQL the server's, so that all replicas share one clock."""
         known = self.local_now()
@@ -215,33 +232,34 @@ class Database:
     # Schema.
 
     async def check_schema(self) -> None:
-        """Raises SchemaMismatch if the database is empty, older, or newer than this program."""
+        """Raises SchemaMismatch if the database is empty, older than this program, or so much newer that this program cannot use it."""
         if self.is_sqlite and not self.path.exists():
             raise SchemaMismatch(f"there is no ledger at {self.path}; {UPGRADE} or start the bot")
         found = await self.read(_current_revision)
         head = _scripts().get_current_head()
         if found is None:
             raise SchemaMismatch(f"the database has no ledger yet; {UPGRADE}")
-        if found != head:
-            raise SchemaMismatch(
-                f"the ledger is older than this program; {UPGRADE}" if found in _known_revisions() else NEWER
-            )
+        if found in _known_revisions() and found != head:
+            raise SchemaMismatch(f"the ledger is older than this program; {UPGRADE}")
+        if found != head and not await self.read(_is_readable):
+            raise SchemaMismatch(NEWER)
 
     async def migrate(self, afterwards: Work[None]) -> None:
         """Create the tables or bring them up to date, then run ``afterwards``, all in one transaction.
 
-        Another process that upgrades at the same time waits, and then finds the work done. Raises SchemaMismatch if the database
-        is newer than this program.
+        Another process that upgrades at the same time waits, and then finds the work done. A newer database stays as it is. Raises
+        SchemaMismatch if this program cannot use it.
         """
 
         def transaction(tx: Connection) -> None:
             if not self.is_sqlite:
                 tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key("upgrade"),))
             found = _current_revision(tx)
-            if found not in (None, *_known_revisions()):
+            if found in (None, *_known_revisions()):
+                _upgrade(tx)
+                afterwards(tx)
+            elif not _is_readable(tx):
                 raise SchemaMismatch(NEWER)
-            _upgrade(tx)
-            afterwards(tx)
 
         if self.is_sqlite:
             with _TranslatedErrors():
@@ -369,6 +387,16 @@ def _current_revision(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing, and store the oldest revision whose program can use the ledger afterwards."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    oldest = max(getattr(script.module, READABLE_FROM, script.revision) for script in _scripts().walk_revisions())
+    connection.execute(delete(meta).where(meta.c.name == READABLE_FROM))
+    connection.execute(insert(meta).values(name=READABLE_FROM, value=oldest))
+
+
+def _is_readable(connection: Connection) -> bool:
+    """Whether this program can use the ledger of a newer one: the newer one stored a revision that this one knows."""
+    found = connection.execute(select(meta.c.value).where(meta.c.name == READABLE_FROM)).scalar_one_or_none()
+    return found in _known_revisions()

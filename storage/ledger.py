@@ -70,6 +70,10 @@ class Ledger:
         """Finish the running transactions and close every connection."""
         await self.database.close()
 
+    async def is_behind_pooler(self) -> bool:
+        """Whether a connection pooler is in front of PostgreSQL: commits of other processes are polled for then. Raises LedgerUnavailable."""
+        return await self.database.is_behind_pooler()
+
     async def now(self) -> datetime:
         """The time that decides everything, in aware UTC. On PostgreSQL the server's, so that all replicas share one clock."""
         return await self.database.now()

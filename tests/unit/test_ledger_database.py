@@ -129,6 +129,7 @@ async def test_a_newer_ledger_is_refused(ledger_url: str, create: bool) -> None:
 async def _at_revision(url: str, revision: str) -> None:
     ledger = await open_ledger(url)
     await execute(ledger, f"UPDATE alembic_version SET version_num = '{revision}'")
+    await execute(ledger, f"UPDATE meta SET value = '{revision}' WHERE name = 'readable_from'")
     await ledger.close()
 
 
