@@ -83,7 +83,7 @@ async def test_an_older_version_refuses_the_ledger_of_an_incompatible_newer_one(
 async def test_the_tests_above_add_to_the_newest_migration(ledger_url: str) -> None:
     database = Database(ledger_url)
     await database.migrate(lambda _tx: None)
-    assert await database.read(
-        lambda tx: tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    ) == HEAD
+    assert (
+        await database.read(lambda tx: tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()) == HEAD
+    )
     await database.close()
