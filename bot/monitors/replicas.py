@@ -51,10 +51,13 @@ class Heartbeat:
             log.exception("heartbeat_failed")
 
     async def on_files_checked(self) -> None:
-        """The files were looked at. Where others are in force now, or this bot waits for newer ones, the beat is due at once."""
-        is_due = self._digest != _digest(self._context) or self._context.ledger.replicas.is_older
-        if is_due:
+        """The files were looked at. Where others are in force now, or this bot waits for newer ones, the beat is due at once. Raises nothing."""
+        if self._digest == _digest(self._context) and not self._context.ledger.replicas.is_older:
+            return
+        try:
             await self._beat()
+        except LedgerError:
+            log.exception("ledger_unavailable")
 
     async def _beat(self) -> bool:
         replicas, digest = self._context.ledger.replicas, _digest(self._context)
