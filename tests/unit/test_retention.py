@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import Connection, func, insert, select
 
+from bot.policy.model import PolicyFile
 from storage import retention
 from storage.alerts import AlertDraft
 from storage.audit_kinds import AuditKind
@@ -187,3 +189,15 @@ async def test_a_request_that_changes_meanwhile_stays(
     monkeypatch.setattr(ledger.database, "write", click_first)
     assert await remove(ledger, clock, 10 * DAY) == (0, 0)
     assert await is_there(ledger, request.id)
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("400d", 400), ("7d", 7), ("3660d", 3660), ("6d", None), ("3661d", None), ("1h", None)]
+)
+def test_the_policy_keeps_entries_for_a_week_to_ten_years(text: str, days: int | None) -> None:
+    raw = {"rules": [], "retention": text}
+    if days is None:
+        with pytest.raises(ValidationError, match="from 7d to 3660d"):
+            PolicyFile.model_validate(raw)
+    else:
+        assert PolicyFile.model_validate(raw).retention == timedelta(days=days)
