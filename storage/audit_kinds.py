@@ -38,6 +38,8 @@ class AuditKind(StrEnum):
     ALERT = "alert.raised"
     LOCKDOWN_SET = "lockdown.set"
     LOCKDOWN_LIFTED = "lockdown.lifted"
+    RECOVERY_ENTERED = "recovery.entered"
+    RECOVERY_ENDED = "recovery.ended"
     BOT_STARTED = "bot.started"
     TRIED = "database.tried"
     SWEPT = "database.swept"

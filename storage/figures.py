@@ -12,6 +12,7 @@ from storage import serialization
 from storage.audit_kinds import AuditKind
 from storage.database import Database
 from storage.records import LIVE, Priority, Request, State, TaskKind
+from storage.recovery import recovery_in_force
 from storage.schema import alerts, audit_events, requests, tasks
 
 EVENTS_SEEN = 2000
@@ -48,6 +49,7 @@ class LedgerFigures:
     open_alerts: int
     tasks: Mapping[Priority, TaskFigures]
     ends: OverdueEnds
+    is_in_recovery: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class Figures:
                 open_alerts=int(tx.execute(select(func.count()).where(is_open)).scalar_one()),
                 tasks=_tasks(tx, now),
                 ends=_overdue(tx, now, late_after),
+                is_in_recovery=recovery_in_force(tx) is not None,
             )
 
         return await self._database.read(count)

@@ -94,6 +94,11 @@ def not_locked_down(s: GuardInput) -> Obstacle | None:
     return Obstacle.LOCKED_DOWN if s.is_locked_down else None
 
 
+def not_in_recovery(s: GuardInput) -> Obstacle | None:
+    """Recovery mode is read in the same transaction."""
+    return Obstacle.IN_RECOVERY if s.is_in_recovery else None
+
+
 def may_still_start(s: GuardInput) -> Obstacle | None:
     """START happens once, and only within ``provision_within`` of the approval."""
     if s.request.expires_at is not None:

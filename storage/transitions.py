@@ -61,6 +61,7 @@ class Obstacle(StrEnum):
     STAGES_OPEN = "more approvals are needed"
     STAGES_COMPLETE = "no further approval is needed"
     LOCKED_DOWN = "a lockdown is in force"
+    IN_RECOVERY = "the ledger is in recovery mode"
     TOO_LATE = "the time to start is over"
     STARTED = "the grant has started before"
     NOT_STARTED = "the grant has not started"
@@ -82,6 +83,7 @@ class GuardInput:
     request: Request
     decisions: tuple[Decision, ...]
     is_locked_down: bool
+    is_in_recovery: bool = False
     command: Command
     parent: Request | None = None
 
