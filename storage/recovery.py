@@ -20,6 +20,7 @@ from storage.audit_log import append_event
 from storage.database import Database, advisory_lock_key
 from storage.keys import is_key_of
 from storage.numbers import accept_numbers, known_number, raise_numbers
+from storage.records import Request
 from storage.schema import recoveries, requests
 
 CAUSE = "recovery"
@@ -104,6 +105,13 @@ class RecoveryRepository:
 
         return await self._database.write(transaction)
 
+    async def may_have_started(self, request: Request) -> bool:
+        """Whether a grant without a START may have started all the same: the ledger lost what followed its approval."""
+        if request.approved_at is None:
+            return False
+        query = select(recoveries.c.id).where(recoveries.c.since >= request.approved_at).limit(1)
+        return await self._database.read(lambda tx: tx.execute(query).first() is not None)
+
     async def unexplained(self, users: Sequence[MarkedUser]) -> tuple[MarkedUser, ...]:
         """Those of the users that a newer state of this ledger must have created: this one gave no such number, or never started that grant.
 
@@ -113,11 +121,12 @@ class RecoveryRepository:
             return ()
 
         def read(tx: Connection) -> tuple[MarkedUser, ...]:
-            known = known_number(tx)
+            known, accepted = known_number(tx), known_number(tx, is_accepted_only=True)
             columns = (requests.c.id, requests.c.username, requests.c.started_at, requests.c.expires_at)
             query = select(*columns).where(requests.c.id.in_({user.request_id for user in users}))
             rows = {row.id: row for row in tx.execute(query)}
-            return tuple(user for user in users if not _is_explained(user, rows.get(user.request_id), known))
+            later = [user for user in users if user.request_id > accepted]
+            return tuple(user for user in later if not _is_explained(user, rows.get(user.request_id), known))
 
         return await self._database.read(read)
 

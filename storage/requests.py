@@ -136,13 +136,13 @@ class RequestRepository:
         def transaction(tx: Connection) -> tuple[Request, bool]:
             now = self._database.now_in(tx)
             self._lock_requester_and_database(tx, draft)
-            if recovery_in_force(tx) is not None:
-                raise InRecovery
             if lockdown_of(tx, draft) is not None:
                 raise LockedDown
             duplicate = find_duplicate(tx, draft, now)
             if duplicate is not None:
                 return duplicate, False
+            if recovery_in_force(tx) is not None:
+                raise InRecovery
             if not is_allowed(count_usage(tx, draft.requester_id, draft.database, now)):
                 raise LimitReached
             key, latest = request_key(self.ledger_id), _end_of_parent(tx, draft, now)

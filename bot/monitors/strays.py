@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 
 from adapters.base import Level, ManagedUser, Removal, Target
 from bot.access.context import Context
 from bot.access.descriptions import count, shorten
-from bot.access.targets import level_of
+from bot.access.recovery import marked_users
+from bot.access.targets import level_of, server_key
 from bot.durations import format_duration
 from bot.engines import Share
 from bot.monitors.server_views import GroupView, View, list_users, places, view_server
 from bot.monitors.servers import drop_leftovers, on_server
+from bot.trial import FIRST_NUMBER
 from storage import task_plans
 from storage.audit_kinds import AuditKind
 from storage.figures import Grants
 from storage.records import Request, State
+from storage.recovery import MarkedUser
 
 ENDED_WITHIN = timedelta(minutes=15)
 """Grants that ended within this time are looked at: no session of theirs may be left."""
@@ -49,7 +52,7 @@ class StrayKind(StrEnum):
 class Stray:
     """One difference.
 
-    ORPHAN: a managed user of this ledger without a live grant. FOREIGN: one of another ledger, or without a mark. MISSING: a live grant
+    ORPHAN: a managed user of this ledger without a live grant; ``has_ended`` where the ledger knows that its grant has ended. FOREIGN: one of another ledger, or without a mark. MISSING: a live grant
     without its user. CHANGED: a user whose rights differ from its level by ``differences``. MOVED: a user whose end on the server is later than in the
     ledger by ``moved_by`` (earlier where that is negative). LINGERING: an ended grant with ``sessions`` that still work. ``ledger`` is what the user's
     mark names; None without a mark.
@@ -63,6 +66,12 @@ class Stray:
     differences: tuple[str, ...] = ()
     moved_by: timedelta = timedelta(0)
     sessions: int = 0
+    has_ended: bool = False
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether ``doctor --try`` made the user."""
+        return self.kind is StrayKind.ORPHAN and (self.request_id or 0) >= FIRST_NUMBER
 
     @property
     def what(self) -> str:
@@ -96,7 +105,8 @@ class SweepResult:
     """The result of a sweep, or of a part of it. ``unanswered``: by name of the database, why its server was not checked.
 
     ``answered`` are the servers that were checked, ``unseen`` those that were not, ``checked`` the numbers of the grants that were. ``refreshed``: by database, what was changed to make
-    managed roles equal to their levels. ``dropped``: sentences about leftovers of ended users that were dropped.
+    managed roles equal to their levels. ``dropped``: sentences about leftovers of ended users that were dropped. ``unexplained``: by server, the users that show
+    that the ledger is not the newest.
     """
 
     servers: int
@@ -108,6 +118,7 @@ class SweepResult:
     checked: frozenset[int] = frozenset()
     refreshed: Mapping[str, tuple[str, ...]]
     dropped: tuple[str, ...] = ()
+    unexplained: Mapping[Target, tuple[MarkedUser, ...]] = field(default_factory=dict)
 
 
 async def find_strays(context: Context, *, refreshes: bool = False, drops_leftovers: bool = False) -> SweepResult:
@@ -127,6 +138,7 @@ async def find_strays(context: Context, *, refreshes: bool = False, drops_leftov
         checked=frozenset().union(*(part.checked for part in parts)),
         refreshed={name: found for part in parts for name, found in part.refreshed.items()},
         dropped=await drop_leftovers(context, answered) if drops_leftovers else (),
+        unexplained={server: users for part in parts for server, users in part.unexplained.items()},
     )
 
 
@@ -163,6 +175,7 @@ async def _compare(
     context: Context, found: Mapping[Target, View | None], before: Grants, unanswered: Mapping[str, str]
 ) -> SweepResult:
     views = [view for view in found.values() if view is not None]
+    unexplained = await _unexplained(context, views)
     after = await context.ledger.figures.grants(ended_within=ENDED_WITHIN)
     known = {one.username for grants in (before, after) for one in grants.live}
     strays = [
@@ -184,7 +197,20 @@ async def _compare(
         unseen=tuple(server for server, view in found.items() if view is None),
         checked=frozenset(one.id for view in groups for one in (*view.group.active, *view.group.ended)),
         refreshed={one.group.target.name: one.refreshed for one in groups if one.refreshed},
+        unexplained=unexplained,
     )
+
+
+async def _unexplained(context: Context, views: Sequence[View]) -> dict[Target, tuple[MarkedUser, ...]]:
+    """By server, the users that this ledger cannot explain. Servers without one count as compared."""
+    found = dict[Target, tuple[MarkedUser, ...]]()
+    for view in views:
+        unknown = await context.ledger.recovery.unexplained(marked_users(context, view.users))
+        if unknown:
+            found[view.place.server] = unknown
+        else:
+            context.compared.add(server_key(view.place.server))
+    return found
 
 
 def _stray(view: View, user: ManagedUser, ledger: str) -> Stray:
@@ -204,11 +230,19 @@ async def _seen_again(context: Context, strays: Sequence[Stray]) -> list[Stray]:
     listed = {server: {user.username for user in users or ()} for server, users in zip(servers, looks, strict=True)}
     after = await context.ledger.figures.grants(ended_within=ENDED_WITHIN)
     live = {one.username for one in after.live}
+    known = await context.ledger.requests.get_many({stray.request_id or 0 for stray in strays})
     return [
-        stray
+        replace(stray, has_ended=_has_ended(stray, known))
         for stray in strays
         if stray.kind is not StrayKind.ORPHAN or (stray.username in listed[stray.target] and stray.username not in live)
     ]
+
+
+def _has_ended(stray: Stray, known: Mapping[int, Request]) -> bool:
+    """Whether the ledger started the grant of this user, and ended it."""
+    grant = known.get(stray.request_id or 0)
+    is_its_grant = grant is not None and grant.username == stray.username and grant.started_at is not None
+    return is_its_grant and grant is not None and grant.state is State.REVOKED
 
 
 def _of_group(view: GroupView, users: Mapping[str, ManagedUser], live: Mapping[int, Request]) -> Iterator[Stray]:
@@ -247,14 +281,19 @@ def _moved_by(user: ManagedUser, before: Request, after: Request) -> timedelta:
     return user.expires_at - min(ends) if min(ends) - user.expires_at >= MOVED_MIN else timedelta(0)
 
 
-async def end_stray(context: Context, stray: Stray, *, actor: str) -> Removal:
-    """Drop an orphan, or end the sessions that an ended grant left. ``actor`` is for the audit log. Raises AdapterError."""
-    assert is_to_end(stray), "a foreign user is never touched"
+async def end_stray(context: Context, stray: Stray, *, actor: str, adopts: bool = False) -> Removal:
+    """Drop an orphan, or end the sessions that an ended grant left. ``actor`` is for the audit log. Raises AdapterError.
+
+    ``adopts``: an operator named the ledger of a foreign user as lost, so it is ended too, under the mark of that ledger.
+    """
+    assert is_to_end(stray) or (adopts and stray.ledger), "a foreign user is never touched"
     level = await _level(context, stray)
+    target = replace(stray.target, ledger=stray.ledger) if adopts and stray.ledger else stray.target
     removal = await context.engines.call(
-        stray.target, lambda adapter: adapter.drop_user(stray.username, level), share=Share.SWEEP
+        target, lambda adapter: adapter.drop_user(stray.username, level), share=Share.SWEEP
     )
-    facts = {"database": stray.target.name, "username": stray.username, "sessions_ended": removal.sessions_ended}
+    facts: dict[str, object] = {"database": stray.target.name, "username": stray.username}
+    facts |= {"sessions_ended": removal.sessions_ended, **({"adopted_from": stray.ledger} if adopts else {})}
     await context.ledger.audit.record(AuditKind.SWEPT, actor=actor, facts=facts)
     return removal
 
@@ -269,9 +308,11 @@ async def _level(context: Context, stray: Stray) -> Level:
         return Level(name="sweep")
 
 
-def is_to_end(stray: Stray) -> bool:
-    """Whether the sweep ends what it found."""
-    return stray.kind in (StrayKind.ORPHAN, StrayKind.LINGERING)
+def is_to_end(stray: Stray, *, in_recovery: bool = False) -> bool:
+    """Whether the sweep ends what it found. In recovery mode only what the ledger knows to have ended: others may be live grants."""
+    if stray.kind is StrayKind.ORPHAN:
+        return stray.has_ended or stray.is_trial or not in_recovery
+    return stray.kind is StrayKind.LINGERING
 
 
 async def plan_set_back(context: Context, stray: Stray) -> bool:
