@@ -215,6 +215,12 @@ class Database:
                 f"the ledger is older than this program; {UPGRADE}" if found in known_revisions() else NEWER
             )
 
+    async def has_ledger(self) -> bool:
+        """Whether there is a ledger of any version. Creates nothing."""
+        if self.is_sqlite and not self.path.exists():
+            return False
+        return await self.read(current_revision) is not None
+
     async def migrate(self, afterwards: Work[None]) -> None:
         """Create the tables or bring them up to date, then run ``afterwards``, all in one transaction.
 

@@ -15,12 +15,18 @@ from bot.access.alerts import draft_alert
 from bot.access.context import Context
 from bot.access.descriptions import count
 from bot.access.errors import Refused
+from bot.access.ports import Person
 from bot.access.targets import server_key
 from bot.trial import FIRST_NUMBER
 from storage.alerts import AlertDraft
+from storage.commands import Command, FailGrant, OutdateRequest
+from storage.records import State
 from storage.recovery import CAUSE, MarkedUser, Recovery, RecoveryReason
 
 NAMED_AT_MOST = 5
+TOGETHER = 100
+"""Requests that are closed in one transaction."""
+ASK_AGAIN = "The ledger was restored or lost its newest part, and this may have been decided before. Please ask again."
 STEPS = (
     "See what the servers have and the ledger does not know: dbaccess sweep",
     "If there is a newer copy of the ledger: stop the bot, then dbaccess store restore FILE",
@@ -56,9 +62,8 @@ def recovery_alert(evidence: Sequence[str]) -> AlertDraft:
 # Evidence.
 
 
-def marked_users(context: Context, users: Iterable[ManagedUser]) -> list[MarkedUser]:
+def marked_users(users: Iterable[ManagedUser], *, ledger: str) -> list[MarkedUser]:
     """The users whose mark names this ledger, without trials of ``doctor``."""
-    ledger = context.ledger.id
     return [
         MarkedUser(username=one.username, request_id=one.request_id)
         for one in users
@@ -71,12 +76,30 @@ async def note_comparison(context: Context, server: Target, users: Iterable[Mana
 
     Otherwise the ledger is in recovery mode afterwards. A server whose users are explained counts as compared.
     """
-    unknown = await context.ledger.recovery.unexplained(marked_users(context, users))
+    unknown = await context.ledger.recovery.unexplained(marked_users(users, ledger=context.ledger.id))
     if not unknown:
         context.compared.add(server_key(server))
         return True
     await enter_by_users(context, server, unknown)
     return False
+
+
+async def close_waiting_requests(context: Context, person: Person) -> int:
+    """Close what waited from before: it may have been decided, granted and ended in a newer state of the ledger. Returns how many there were.
+
+    Nobody gets such a grant twice. A grant that was approved and not started is ended on its server too.
+    """
+    ledger = context.ledger
+    approved = [
+        one for one in await ledger.requests.live_grants() if one.state is State.APPROVED and not one.started_at
+    ]
+    fail = FailGrant(actor=person.id, note=ASK_AGAIN, text=ASK_AGAIN)
+    outdate = OutdateRequest(actor=person.id, note=ASK_AGAIN, text=ASK_AGAIN)
+    commands: list[tuple[int, Command]] = [(one.id, fail) for one in approved]
+    commands += [(one.id, outdate) for one in await ledger.requests.pending()]
+    for start in range(0, len(commands), TOGETHER):
+        await ledger.requests.advance_many(commands[start : start + TOGETHER])
+    return len(commands)
 
 
 async def enter_by_users(context: Context, server: Target, unknown: Sequence[MarkedUser]) -> None:

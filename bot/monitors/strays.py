@@ -205,7 +205,7 @@ async def _unexplained(context: Context, views: Sequence[View]) -> dict[Target, 
     """By server, the users that this ledger cannot explain. Servers without one count as compared."""
     found = dict[Target, tuple[MarkedUser, ...]]()
     for view in views:
-        unknown = await context.ledger.recovery.unexplained(marked_users(context, view.users))
+        unknown = await context.ledger.recovery.unexplained(marked_users(view.users, ledger=context.ledger.id))
         if unknown:
             found[view.place.server] = unknown
         else:
