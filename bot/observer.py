@@ -60,13 +60,13 @@ class Observer:
 
     async def _look_once(self) -> None:
         try:
-            await self._look()
+            await self._compare()
         except LedgerError:
             log.exception("ledger_unavailable")
         except Exception:
             log.exception("look_failed")
 
-    async def _look(self) -> None:
+    async def _compare(self) -> None:
         """Look at ledger and servers. A difference is logged once, and again where it was gone meanwhile."""
         self._context.files.refresh()
         if self._context.files.problems is not None:

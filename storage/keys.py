@@ -21,18 +21,18 @@ def request_key(ledger: str) -> str:
 
     They are no secret and protect nothing: the random part does.
     """
-    drawn = random_key(KEY_LENGTH - CHECK_LENGTH)
-    return f"{drawn}{_check(drawn, ledger)}"
+    random_part = random_key(KEY_LENGTH - CHECK_LENGTH)
+    return f"{random_part}{_check(random_part, ledger)}"
 
 
 def is_key_of(key: str, ledger: str) -> bool:
     """Whether this ledger made the key. One of another ledger passes in one of 1.7 million cases, and so does one of a version without check characters."""
-    drawn, check = key[:-CHECK_LENGTH], key[-CHECK_LENGTH:]
-    return len(key) == KEY_LENGTH and check == _check(drawn, ledger)
+    random_part, check = key[:-CHECK_LENGTH], key[-CHECK_LENGTH:]
+    return len(key) == KEY_LENGTH and check == _check(random_part, ledger)
 
 
-def _check(drawn: str, ledger: str) -> str:
-    number = int.from_bytes(hmac.digest(ledger.encode(), drawn.encode(), "sha256"))
+def _check(random_part: str, ledger: str) -> str:
+    number = int.from_bytes(hmac.digest(ledger.encode(), random_part.encode(), "sha256"))
     return "".join(
         KEY_ALPHABET[number // len(KEY_ALPHABET) ** place % len(KEY_ALPHABET)] for place in range(CHECK_LENGTH)
     )
