@@ -24,7 +24,7 @@ from bot.settings import Settings
 from tests.access.environment import ADA, ADMIN, ALERTS, AUDIT, CARDS, LEAD, PEOPLE, AccessEnvironment
 from tests.fake_slack.server import FakeSlack, running_fake_slack
 from tests.fake_slack.workspace import APP_TOKEN, BOT_TOKEN
-from tests.open_faults import open_fault, require
+from tests.open_faults import require
 from tests.servers.postgresql import free_port
 from tests.unit.ledgers import make_ledger
 
@@ -218,7 +218,6 @@ async def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     await found.close()
 
 
-@open_fault("R10", "a new ledger is created silently, and the users of the lost one are never ended")
 async def test_lost_ledger_is_not_recreated_while_its_users_exist(environment: AccessEnvironment) -> None:
     await environment.granted()
     await environment.ledger.close()
