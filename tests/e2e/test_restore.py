@@ -156,3 +156,28 @@ def test_observer_looks_and_changes_nothing(environment: Environment) -> None:
     environment.start()
     environment.wait_until_no_users()
     environment.stop()
+
+
+def test_ledger_moves_from_sqlite_to_postgresql(environment: Environment) -> None:
+    environment.start()
+    live, _ = environment.request_and_approve("shop readonly 1h looking at refund one")
+    environment.stop()
+    copy = environment.folder / "copy"
+    environment.cli("store", "backup", str(copy))
+    server = environment.harness.server
+    url = server.superuser_url(server.new_database())
+    environment.ledger_url = url.replace("postgresql://", "postgresql+psycopg://")
+    said = environment.cli("store", "restore", str(copy))
+    assert "is kept in" not in said, "there was nothing to replace"
+    environment.start()
+    assert environment.users() != []
+    assert "back to normal" in environment.cli("store", "resume")
+    after, _ = environment.request_and_approve("shop readonly 2h looking at refund two")
+    assert number(after) > number(live) + NUMBERS_AHEAD
+    assert "user removed" in environment.cli("revoke", str(number(live)))
+    second = environment.folder / "second"
+    environment.cli("store", "backup", str(second))
+    assert "2 requests" in environment.cli("store", "check")
+    environment.cli("revoke", "--all")
+    environment.wait_until_no_users()
+    environment.stop()
