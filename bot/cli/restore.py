@@ -9,7 +9,6 @@ from pathlib import Path
 import typer
 
 from bot.access.context import Context
-from bot.access.descriptions import count
 from bot.access.recovery import RULES, STEPS, close_waiting_requests, recovery_alert
 from bot.app import build_context, command_line_context, operator
 from bot.cli import common
@@ -106,7 +105,7 @@ async def resume_ledger(*, accepts: bool) -> bool:
             operator().id, found=number, resolution=f"{operator().id} returned it to normal."
         )
     typer.echo(
-        f"The ledger is back to normal: requests are granted again. {count(closed, 'request')} from before were closed."
+        f"The ledger is back to normal: requests are granted again. Requests from before that were closed: {closed}."
     )
     if left:
         typer.echo("The next sweep of the bot ends the users of this ledger without a live grant.")

@@ -95,8 +95,8 @@ async def test_return_to_normal_names_what_is_left_and_closes_what_waited(
     environment: AccessEnvironment, command_line: CommandLine, copy: Path
 ) -> None:
     """A request that waited may have been granted, and its grant ended, after the copy."""
-    approved = await environment.approve(await environment.ask())
     waiting = await environment.ask(duration=2 * HOUR)
+    approved = await environment.approve(await environment.ask())
     command_line.run("store", "backup", str(copy))
     command_line.run("store", "restore", str(copy))
     assert command_line.json("store", "check")[0]["recovery_since"] is not None
@@ -107,14 +107,14 @@ async def test_return_to_normal_names_what_is_left_and_closes_what_waited(
     assert (await environment.now(waiting)).state is State.PENDING
     said, _ = command_line.run("store", "resume", "--accept")
     assert "back to normal" in said
-    assert "2 requests from before were closed" in said
+    assert "Requests from before that were closed: 2" in said
     waiting, approved = await environment.now(waiting), await environment.now(approved)
     assert (waiting.state, waiting.ended_note) == (State.OUTDATED, ASK_AGAIN)
     assert approved.state is State.REVOKING
     assert TaskKind.REVOKE in [task.kind for task in await environment.ledger.tasks.all(request_id=approved.id)]
     assert command_line.json("store", "check")[0]["recovery_since"] is None
     assert "is not in recovery mode" in command_line.run("store", "resume")[0]
-    assert (await environment.ask(duration=3 * HOUR)).id == waiting.id + NUMBERS_AHEAD + 1
+    assert (await environment.ask(duration=3 * HOUR)).id == approved.id + NUMBERS_AHEAD + 1
 
 
 async def test_adopting_another_ledger_needs_its_purpose(command_line: CommandLine) -> None:
