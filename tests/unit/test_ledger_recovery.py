@@ -164,6 +164,9 @@ async def test_user_of_a_grant_that_never_started_is_evidence(ledger: Ledger) ->
     approved = await approve(ledger, pending)
     found = user_of(approved.id, str(approved.username))
     assert await ledger.recovery.unexplained([found]) == (found,)
+    await enter(ledger)
+    await resume(ledger)
+    assert await ledger.recovery.unexplained([found]) == (), "an operator knows of it"
 
 
 async def test_user_with_another_name_than_its_number_had_is_evidence(ledger: Ledger, clock: TurnableClock) -> None:
