@@ -13,7 +13,6 @@ import structlog
 from adapters.base import ManagedUser, Target
 from bot.access.alerts import draft_alert
 from bot.access.context import Context
-from bot.access.descriptions import count
 from bot.access.errors import Refused
 from bot.access.ports import Person
 from bot.access.targets import server_key
@@ -119,5 +118,4 @@ async def enter_by_click(context: Context, request_id: int) -> None:
 
 async def _enter(context: Context, reason: RecoveryReason, evidence: Sequence[str]) -> None:
     if await context.ledger.recovery.enter(reason, evidence, recovery_alert(evidence)):
-        found = [*evidence[:NAMED_AT_MOST]]
-        log.error("recovery_mode", reason=reason.value, evidence=found, number=count(len(evidence), "piece"))
+        log.warning("recovery_mode", reason=reason.value, evidence=list(evidence[:NAMED_AT_MOST]), pieces=len(evidence))

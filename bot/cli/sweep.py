@@ -14,7 +14,8 @@ from bot.access.descriptions import count, count_left
 from bot.access.recovery import describe_recovery, enter_by_users
 from bot.app import command_line_context, operator
 from bot.cli import common
-from bot.monitors.strays import Stray, StrayKind, SweepResult, end_stray, find_strays, is_to_end, plan_set_back
+from bot.monitors.stray_ends import end_stray, is_to_end, plan_set_back
+from bot.monitors.strays import Stray, StrayKind, SweepResult, find_strays
 from storage.recovery import Recovery
 
 SET_BACK = "the running bot sets it back"

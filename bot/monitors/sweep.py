@@ -21,7 +21,8 @@ from bot.access.descriptions import count
 from bot.access.recovery import enter_by_users
 from bot.access.server_errors import describe_server_error, remedies
 from bot.monitors.servers import drop_leftovers, on_server
-from bot.monitors.strays import Stray, StrayKind, SweepResult, end_stray, is_to_end, plan_set_back, sweep_servers
+from bot.monitors.stray_ends import end_stray, is_to_end, plan_set_back
+from bot.monitors.strays import Stray, StrayKind, SweepResult, sweep_servers
 from bot.trial import FIRST_NUMBER
 from storage.alerts import SHOWN, Alert, AlertDraft
 from storage.errors import LedgerError

@@ -8,7 +8,7 @@ import pytest
 
 from bot.access import queries, request_access, use_case_types
 from bot.access.errors import OutOfDate, Refused
-from bot.monitors import strays
+from bot.monitors import stray_ends, strays
 from bot.monitors.strays import StrayKind
 from bot.monitors.sweep import Sweep
 from bot.notifications.notices import AlertNotice
@@ -256,7 +256,7 @@ async def test_foreign_user_is_ended_only_under_the_name_of_its_ledger(environme
     (found,) = (await strays.find_strays(environment.context)).strays
     require(found.kind is StrayKind.FOREIGN, "another ledger made it")
     with pytest.raises(AssertionError):
-        await strays.end_stray(environment.context, found, actor="cli:ops")
-    await strays.end_stray(environment.context, found, actor="cli:ops", adopts=True)
+        await stray_ends.end_stray(environment.context, found, actor="cli:ops")
+    await stray_ends.end_stray(environment.context, found, actor="cli:ops", adopts=True)
     assert environment.server.users == {}
     assert (await recorded(environment, AuditKind.SWEPT))[-1]["adopted_from"] == "lostledger"
