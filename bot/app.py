@@ -36,7 +36,7 @@ from bot.slack.connection import (
     SocketConnection,
     TokenRefused,
     build_bolt_app,
-    kept_connections,
+    shared_connections,
     web_client,
 )
 from bot.slack.directory import SlackDirectory
@@ -134,7 +134,7 @@ class App:
                         "another bot runs on this ledger; stop it first, or use PostgreSQL as store for several"
                     )
                 await self._prepare(health)
-                async with kept_connections(self._client):
+                async with shared_connections(self._client):
                     await self._serve(cannot_listen)
         finally:
             await self._within_limit(health.writes.stop())

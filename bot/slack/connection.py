@@ -29,7 +29,7 @@ CONNECT_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
 RETRY_SECONDS = 5.0
 CALL_SECONDS = 15
-KEPT_SECONDS = 15.0
+IDLE_CONNECTION_SECONDS = 15.0
 FATAL_CODES = frozenset(
     {
         "invalid_auth",
@@ -86,12 +86,12 @@ def web_client(token: str, base_url: str | None) -> AsyncWebClient:
 
 
 @asynccontextmanager
-async def kept_connections(client: AsyncWebClient) -> AsyncIterator[None]:
+async def shared_connections(client: AsyncWebClient) -> AsyncIterator[None]:
     """Within the block, the calls of this client share connections: otherwise each call opens one, with a TLS handshake.
 
     Their number has no limit: calls that hang must not keep others waiting. An idle connection is closed before Slack closes it.
     """
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_SECONDS)
     timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
