@@ -29,6 +29,7 @@ from bot.http import CannotListen, HealthServer
 from bot.jobs.registry import JOBS
 from bot.jobs.runner import ENDS, Runner
 from bot.monitors.configuration import announce_files
+from bot.monitors.new_ledger import reason_against_new_ledger
 from bot.scheduler import add_checks_for_grants, build_scheduler
 from bot.settings import Settings, SettingsError, check_slack_settings
 from bot.slack.connection import (
@@ -166,9 +167,16 @@ class App:
                     return True
             raise
         if self.context.ledger.is_sqlite:
+            if not await self.context.ledger.database.has_ledger():
+                await self._check_may_create()
             await self.context.ledger.open(create=True)
             return True
         return await self._until_done(lambda: self.context.ledger.open(create=False))
+
+    async def _check_may_create(self) -> None:
+        """Raises CannotStart where servers have, or may have, users of a lost ledger: a new one would never end them."""
+        if (reason := await reason_against_new_ledger(self.context)) is not None:
+            raise CannotStart(reason)
 
     async def _until_done(self, step: Callable[[], Awaitable[Any]]) -> bool:
         """Try until the ledger answers. False where the bot is stopped before."""
@@ -216,6 +224,8 @@ class App:
         ledger.replicas.join(self.runner.worker, installed_version("dbaccess"))
         if await ledger.is_behind_pooler():
             log_events.ledger_behind_pooler()
+        if (recovery := await ledger.recovery.current()) is not None:
+            log.error("recovery_mode", since=recovery.since.isoformat(), reason=recovery.reason)
         await ledger.audit.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
         await announce_files(self.context, is_start=True)
 

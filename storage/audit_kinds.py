@@ -39,6 +39,8 @@ class AuditKind(StrEnum):
     LOCKDOWN_SET = "lockdown.set"
     LOCKDOWN_LIFTED = "lockdown.lifted"
     ENTRIES_REMOVED = "ledger.entries_removed"
+    RECOVERY_ENTERED = "recovery.entered"
+    RECOVERY_ENDED = "recovery.ended"
     BOT_STARTED = "bot.started"
     TRIED = "database.tried"
     SWEPT = "database.swept"

@@ -152,12 +152,15 @@ class Database:
 
         return self._readers.submit(transaction)
 
-    async def read(self, work: Work[T]) -> T:
-        """Run one transaction that only reads and sees one consistent state."""
+    async def read(self, work: Work[T], *, is_snapshot: bool = False) -> T:
+        """Run one transaction that only reads. Each of its statements sees a consistent state; with ``is_snapshot`` all see the same one."""
+        options: dict[str, Any] = {"read_only": True}
+        if is_snapshot and not self.is_sqlite:
+            options["isolation_level"] = "REPEATABLE READ"
 
         def transaction() -> T:
             with self.engine.connect() as connection:
-                return work(connection.execution_options(read_only=True))
+                return work(connection.execution_options(**options))
 
         return await self._result(self._readers.submit(transaction))
 
@@ -235,14 +238,20 @@ class Database:
         """Raises SchemaMismatch if the database is empty, older than this program, or so much newer that this program cannot use it."""
         if self.is_sqlite and not self.path.exists():
             raise SchemaMismatch(f"there is no ledger at {self.path}; {UPGRADE} or start the bot")
-        found = await self.read(_current_revision)
+        found = await self.read(current_revision)
         head = _scripts().get_current_head()
         if found is None:
             raise SchemaMismatch(f"the database has no ledger yet; {UPGRADE}")
-        if found in _known_revisions() and found != head:
+        if found in known_revisions() and found != head:
             raise SchemaMismatch(f"the ledger is older than this program; {UPGRADE}")
         if found != head and not await self.read(_is_readable):
             raise SchemaMismatch(NEWER)
+
+    async def has_ledger(self) -> bool:
+        """Whether there is a ledger of any version. Creates nothing."""
+        if self.is_sqlite and not self.path.exists():
+            return False
+        return await self.read(current_revision) is not None
 
     async def migrate(self, afterwards: Work[None]) -> None:
         """Create the tables or bring them up to date, then run ``afterwards``, all in one transaction.
@@ -254,8 +263,8 @@ class Database:
         def transaction(tx: Connection) -> None:
             if not self.is_sqlite:
                 tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (advisory_lock_key("upgrade"),))
-            found = _current_revision(tx)
-            if found in (None, *_known_revisions()):
+            found = current_revision(tx)
+            if found in (None, *known_revisions()):
                 _upgrade(tx)
                 afterwards(tx)
             elif not _is_readable(tx):
@@ -378,11 +387,13 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config())
 
 
-def _known_revisions() -> set[str]:
+def known_revisions() -> set[str]:
+    """The revisions that this program can read or upgrade."""
     return {script.revision for script in _scripts().walk_revisions()}
 
 
-def _current_revision(connection: Connection) -> str | None:
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the schema; None for a database without a ledger."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -399,4 +410,4 @@ def _upgrade(connection: Connection) -> None:
 def _is_readable(connection: Connection) -> bool:
     """Whether this program can use the ledger of a newer one: the newer one stored a revision that this one knows."""
     found = connection.execute(select(meta.c.value).where(meta.c.name == READABLE_FROM)).scalar_one_or_none()
-    return found in _known_revisions()
+    return found in known_revisions()

@@ -41,6 +41,13 @@ class ConfigurationOlder(LedgerError):
         super().__init__("a newer configuration is in force")
 
 
+class InRecovery(LedgerError):
+    """The ledger is in recovery mode: nothing is granted."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger is in recovery mode")
+
+
 class ClaimLost(LedgerError):
     """The lease expired and another worker has the task, or the task is finished."""
 

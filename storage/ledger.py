@@ -13,11 +13,13 @@ from storage.alerts import AlertRepository
 from storage.audit_log import AuditLog
 from storage.database import Clock, Database
 from storage.figures import Figures
+from storage.keys import random_key
 from storage.lockdowns import LockdownRepository
 from storage.messages import MessageRepository
 from storage.observations import Observations
+from storage.recovery import RecoveryRepository
 from storage.replicas import Replicas
-from storage.requests import RequestRepository, random_key
+from storage.requests import RequestRepository
 from storage.retention import Retention
 from storage.schema import meta
 from storage.task_queue import TaskQueue
@@ -39,6 +41,7 @@ class Ledger:
         self.messages = MessageRepository(self.database)
         self.alerts = AlertRepository(self.database)
         self.lockdowns = LockdownRepository(self.database, self.requests, self.alerts)
+        self.recovery = RecoveryRepository(self.database, self.alerts)
         self.observations = Observations(self.database)
         self.figures = Figures(self.database)
         self.replicas = Replicas(self.database)
@@ -60,7 +63,7 @@ class Ledger:
         if create:
             await self.upgrade()
         await self.database.check_schema()
-        self.id = await self.database.read(_ledger_id)
+        self.id = self.requests.ledger_id = await self.database.read(_ledger_id)
 
     async def upgrade(self) -> None:
         """Create the tables or bring them up to date. A new ledger gets its id. Raises SchemaMismatch if it is newer."""

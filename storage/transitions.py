@@ -62,6 +62,7 @@ class Obstacle(StrEnum):
     STAGES_COMPLETE = "no further approval is needed"
     LOCKED_DOWN = "a lockdown is in force"
     CONFIGURATION_OLDER = "a newer configuration is in force"
+    IN_RECOVERY = "the ledger is in recovery mode"
     TOO_LATE = "the time to start is over"
     STARTED = "the grant has started before"
     NOT_STARTED = "the grant has not started"
@@ -86,6 +87,7 @@ class GuardInput:
     request: Request
     decisions: tuple[Decision, ...]
     is_locked_down: bool
+    is_in_recovery: bool = False
     command: Command
     parent: Request | None = None
     newest_configuration: str | None = None

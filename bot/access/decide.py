@@ -15,6 +15,7 @@ from bot.access.context import Context
 from bot.access.descriptions import describe_obstacle, describe_state
 from bot.access.errors import AccessError, OutOfDate, Refused, TooLate
 from bot.access.ports import Person
+from bot.access.recovery import refusal_in_recovery
 from bot.databases import target
 from bot.policy import authorization, questions
 from storage.commands import ApplyExtension, ApproveRequest, ApproveStage, DenyRequest, OutdateRequest
@@ -32,11 +33,15 @@ STAGES_CHANGED = frozenset({Obstacle.STAGE_MOVED_ON, Obstacle.STAGES_OPEN, Obsta
 """After these obstacles, ``approve`` tries again: another approval was stored first."""
 
 
+REFUSALS = frozenset({Obstacle.LOCKED_DOWN, Obstacle.IN_RECOVERY})
+"""The obstacles of a mode in which nothing is granted: the request stays, and the answer is no for now."""
+
+
 async def approve(context: Context, person: Person, request: Request) -> Request:
     """Count this person's approval.
 
     Returns the request in its new state: PENDING if more approvals are needed, APPROVED after the last one (APPLIED for an
-    extension). Raises Refused if this person may not approve, and while a lockdown matches. Raises TooLate if the request is decided, has lapsed, or is
+    extension). Raises Refused if this person may not approve, while a lockdown matches, and in recovery mode. Raises TooLate if the request is decided, has lapsed, or is
     outdated by a change of the policy.
     """
     for _ in range(APPROVE_ATTEMPTS):
@@ -47,8 +52,8 @@ async def approve(context: Context, person: Person, request: Request) -> Request
         try:
             return await context.ledger.requests.advance(request.id, command)
         except NotPossible as error:
-            if error.obstacle is Obstacle.LOCKED_DOWN:
-                raise await lockdown.refusal_of(context, request) from None
+            if error.obstacle in REFUSALS:
+                raise await _refusal_of(context, request, error.obstacle) from None
             if error.obstacle is Obstacle.CONFIGURATION_OLDER:
                 await context.check_configuration_is_newest()
             elif error.obstacle not in STAGES_CHANGED:
@@ -86,7 +91,7 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
     """Approve a request for which the policy names no approvers. Evaluates the policy in force again.
 
     Returns the request in its new state. If another process changed the state first, returns the request in that state.
-    Raises Refused while a lockdown matches or the members of a group are unknown, and TooLate if the request is outdated.
+    Raises Refused while a lockdown matches, in recovery mode, or if the members of a group are unknown, and TooLate if the request is outdated.
     """
     request = await context.ledger.requests.get(request.id)
     if request.state is not State.PENDING or request.terms.stages:
@@ -110,14 +115,21 @@ async def _approve_alone(context: Context, request: Request) -> Request:
         if error.obstacle is Obstacle.CONFIGURATION_OLDER:
             await context.check_configuration_is_newest()
             return await approve_by_policy(context, request)  # the files changed just now
-        if error.obstacle is Obstacle.LOCKED_DOWN:
-            raise await lockdown.refusal_of(context, request) from None
+        if error.obstacle in REFUSALS:
+            raise await _refusal_of(context, request, error.obstacle) from None
         raise TooLate(describe_obstacle(error)) from None
 
 
 async def extended_grant(context: Context, request: Request) -> Request | None:
     """The grant that the extension ``request`` extends. None if ``request`` is not an extension."""
     return None if request.parent_id is None else await context.ledger.requests.get(request.parent_id)
+
+
+async def _refusal_of(context: Context, request: Request, obstacle: Obstacle) -> Refused:
+    """The refusal of an approval while a mode is in force in which nothing is granted."""
+    if obstacle is Obstacle.IN_RECOVERY:
+        return await refusal_in_recovery(context)
+    return await lockdown.refusal_of(context, request)
 
 
 # Authorization.

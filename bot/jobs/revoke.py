@@ -65,7 +65,7 @@ def cause_by_clock(request: Request) -> Cause:
 
 async def _end_on_server(context: Context, job: JobContext, request: Request) -> Receipt:
     """Drop the user and return the receipt. Raises Retry until the server confirms that the user is gone."""
-    if request.started_at is None:
+    if request.started_at is None and not await context.ledger.recovery.may_have_started(request):
         return NOTHING_CREATED  # START is committed before the first statement that creates a user
     try:
         removal = await drop_user(context, job, request)

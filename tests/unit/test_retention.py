@@ -14,6 +14,7 @@ from storage.alerts import AlertDraft
 from storage.audit_kinds import AuditKind
 from storage.errors import NoSuchRequest
 from storage.ledger import Ledger
+from storage.numbers import last_number
 from storage.records import RequestKind, State
 from storage.schema import metadata, tasks
 from storage.transitions import Transition
@@ -57,12 +58,12 @@ async def rows(ledger: Ledger) -> dict[str, int]:
 
 
 async def test_the_highest_number_is_the_one_ever_given(ledger: Ledger, clock: TurnableClock) -> None:
-    assert await ledger.figures.newest_request() == 0
+    assert await ledger.database.read(last_number) == 0
     await bring(ledger, clock, State.CANCELLED)
     newest, _ = await ledger.requests.submit(draft())
     for table in ("audit_texts", "audit_events", "messages", "tasks", "requests"):
         await execute(ledger, f"DELETE FROM {table}")
-    assert await ledger.figures.newest_request() == newest.id
+    assert await ledger.database.read(last_number) == newest.id
     again, _ = await ledger.requests.submit(draft())
     assert again.id > newest.id
 
@@ -88,7 +89,7 @@ async def test_an_old_request_goes_with_everything_that_belongs_to_it(
     (event,) = await ledger.audit.events_after(0, limit=10)
     assert event.kind == AuditKind.ENTRIES_REMOVED
     assert event.facts["requests"] == number
-    assert await ledger.figures.newest_request() == request.id
+    assert await ledger.database.read(last_number) == request.id
     assert (await ledger.requests.submit(draft()))[0].id > request.id
 
 
