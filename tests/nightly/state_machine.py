@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -41,6 +42,8 @@ from storage.records import Request, RequestKind, State
 from tests.access.environment import ADA, ADMIN, GUEST, LEAD, SECOND, STRANGER, Killed
 from tests.nightly import configurations, invariants
 from tests.nightly.world import Bot, World
+
+Wanted = tuple[str, str, RequestKind]
 
 PEOPLE = (ADA, LEAD, SECOND, ADMIN, STRANGER, GUEST)
 WANTED = (
@@ -77,6 +80,8 @@ class UseCases(RuleBasedStateMachine):
 
     url: ClassVar[Callable[[], str] | None] = None
     taken: ClassVar[int] = 0
+    reached: ClassVar[Counter[str]] = Counter()
+    """How often each kind of transition was made, over all runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,9 +114,12 @@ class UseCases(RuleBasedStateMachine):
             await self.world.kill(self.world.bot())
             return None
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(given=st.lists(st.tuples(st.sampled_from((ADA, LEAD, SECOND)), st.sampled_from(WANTED)), max_size=4))
+    def begin(self, given: list[tuple[str, Wanted]]) -> None:
+        """A bot runs, and some grants are live."""
         self.loop.run(self.world.start_bot())
+        for who, what in given:
+            self.do(self._grant(who, what, timedelta(hours=1)))
 
     # Requests. ``who`` is often the wrong person.
 
@@ -127,20 +135,40 @@ class UseCases(RuleBasedStateMachine):
         return found[number % len(found)]
 
     @rule(who=st.sampled_from((ADA, LEAD, SECOND, STRANGER)), what=st.sampled_from(WANTED), lasts=minutes)
-    def ask(self, who: str, what: tuple[str, str, RequestKind], lasts: timedelta) -> None:
+    def ask(self, who: str, what: Wanted, lasts: timedelta) -> None:
         self.do(self._ask(who, what, lasts))
 
-    async def _ask(self, who: str, what: tuple[str, str, RequestKind], lasts: timedelta) -> None:
+    async def _ask(self, who: str, what: Wanted, lasts: timedelta) -> None:
         context = self.world.bot().context
         usage = await context.ledger.requests.usage(who, what[0], now=self.world.clock())
         wanted = RequestInput(database=what[0], level=what[1], duration=lasts, reason="a refund", kind=what[2])
         outcome = await request_access.request_access(context, await self._person(who), wanted)
         assert who != STRANGER
-        if outcome.is_new and what[2] is RequestKind.ACCESS:
+        if outcome.is_new and what[2] is RequestKind.ACCESS and not self.world.points.action:
             limits = configurations.in_force(self._in_force())
             assert usage.live_of_person < limits.live_per_person
             assert usage.live_of_database < limits.live_per_database
             assert usage.waiting_of_person < limits.waiting_per_person
+
+    @rule(who=st.sampled_from((ADA, LEAD, SECOND)), what=st.sampled_from(WANTED), lasts=minutes, heals=st.booleans())
+    def grant(self, who: str, what: Wanted, lasts: timedelta, *, heals: bool) -> None:
+        """The whole way to a live grant, if nothing is in its way. ``heals``: everything that is in its way is mended first."""
+        if heals:
+            self.heal()
+            self.configure(0)
+            self.do(self._lock_down("cli", SCOPES[0], lifts=True))
+        self.do(self._grant(who, what, lasts))
+
+    @rule(who=st.sampled_from((ADA, LEAD)), what=st.sampled_from(WANTED[:2]), lasts=minutes)
+    def grant_after_approval(self, who: str, what: Wanted, lasts: timedelta) -> None:
+        self.do(self._grant(who, what, lasts))
+
+    async def _grant(self, who: str, what: Wanted, lasts: timedelta) -> None:
+        await self._ask(who, what, lasts)
+        for approver in (LEAD, SECOND, ADMIN):
+            with suppress(AccessError):
+                await self._decide(decide.approve, approver, 0, State.PENDING)
+        await self.world.run(self.world.bot())
 
     @rule(number=whats, lasts=minutes)
     def extend(self, number: int, lasts: timedelta) -> None:
@@ -151,6 +179,8 @@ class UseCases(RuleBasedStateMachine):
         wanted = RequestInput(duration=lasts, reason="it takes longer")
         person = await self._person(grant.requester_id)
         await extend.extend(self.world.bot().context, person, grant.id, wanted)
+        if number % 2:
+            await self._decide(decide.approve, SECOND, 0, State.PENDING)
 
     @rule(who=st.sampled_from((LEAD, SECOND)), number=whats)
     def approve(self, who: str, number: int) -> None:
@@ -395,6 +425,7 @@ class UseCases(RuleBasedStateMachine):
         now = await self._snapshot()
         invariants.check(self.world, now, self.memory)
         invariants.check_end(self.world, now)
+        type(self).reached.update(event.kind for event in now.events)
         assert self.faults == []
         passwords = self.world.messenger.passwords
         assert not list(await invariants.passwords_in(self.world.bot().context.ledger, passwords))
@@ -436,12 +467,19 @@ def run_ledger(name: str, steps: int, first_seed: int | None, *, shrinks: bool =
     """Run at least this many steps. Returns what was run."""
     number, seeds, began = first_seed if first_seed is not None else random.randrange(2**32), [], time.monotonic()
     UseCases.taken = 0
+    UseCases.reached.clear()
     while UseCases.taken < steps:
         print(f"state machine on {name}: seed {number}, {UseCases.taken} steps so far", flush=True)
         run(UseCases, profile(20, shrinks=shrinks), number)
         seeds.append(number)
         number += 1
-    return {"ledger": name, "steps": UseCases.taken, "seeds": seeds, "seconds": round(time.monotonic() - began)}
+    return {
+        "ledger": name,
+        "steps": UseCases.taken,
+        "seeds": seeds,
+        "seconds": round(time.monotonic() - began),
+        "events": dict(UseCases.reached.most_common()),
+    }
 
 
 if __name__ == "__main__":
