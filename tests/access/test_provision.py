@@ -171,6 +171,24 @@ async def test_create_that_lands_after_the_end_is_dropped(environment: AccessEnv
     assert (await environment.now(request)).state is State.REVOKED
 
 
+async def test_first_create_that_lands_after_the_end_of_a_retried_grant_is_dropped(
+    environment: AccessEnvironment,
+) -> None:
+    """The answer of the first create is lost, the second one succeeds, and the grant ends soon after."""
+    environment.server.loses_answers = True
+    request = await environment.approve(await environment.ask())
+    await environment.turn(seconds=3)
+    assert (await environment.now(request)).state is State.ACTIVE
+    await revoke.done(environment.context, await environment.person(ADA), request.id)
+    await environment.drain()
+    assert environment.server.users == {}
+    environment.server.land()
+    assert environment.server.users != {}
+    await environment.turn(minutes=1)
+    assert (await environment.now(request)).state is State.REVOKED
+    assert environment.server.users == {}
+
+
 async def test_lost_claim_on_a_live_grant_leaves_a_working_password(environment: AccessEnvironment) -> None:
     request = await environment.approve(await environment.ask())
     gate = environment.server.gate = threading.Event()

@@ -75,6 +75,7 @@ whos, whats, points = st.sampled_from(PEOPLE), st.integers(0, 7), st.integers(1,
 spans = st.sampled_from(SECONDS).map(lambda seconds: timedelta(seconds=seconds))
 minutes = st.sampled_from([1, 15, 45, 60, 120, 121]).map(lambda number: timedelta(minutes=number))
 bots = st.integers(0, 2)
+fresh = st.none() | st.sampled_from(WANTED)
 
 
 class UseCases(RuleBasedStateMachine):
@@ -165,16 +166,40 @@ class UseCases(RuleBasedStateMachine):
             self.do(self._lock_down("cli", SCOPES[0], lifts=True))
         self.do(self._grant(who, what, lasts))
 
-    @rule(who=st.sampled_from((ADA, LEAD)), what=st.sampled_from(WANTED[:2]), lasts=minutes)
-    def grant_after_approval(self, who: str, what: Wanted, lasts: timedelta) -> None:
-        self.do(self._grant(who, what, lasts))
+    @rule(
+        who=st.sampled_from((ADA, LEAD)),
+        what=st.sampled_from(WANTED[:2]),
+        lasts=minutes,
+        meanwhile=st.sampled_from(("nothing", "lock down", "leave", "time", "configure", "deny")),
+        deciders=st.lists(st.sampled_from((LEAD, SECOND, ADMIN, ADA)), max_size=4),
+    )
+    def decide_later(self, who: str, what: Wanted, lasts: timedelta, meanwhile: str, deciders: list[str]) -> None:
+        """A request waits while something happens, and is decided then, or not, by several people."""
+        self.do(self._ask(who, what, lasts))
+        match meanwhile:
+            case "lock down":
+                self.lock_down(ADMIN, SCOPES[len(deciders)], lifts=False)
+            case "leave":
+                self.leave(who, comes=False)
+            case "time":
+                self.turn_clock(timedelta(minutes=31), runs=True)
+            case "configure":
+                self.configure(len(deciders))
+            case "deny":
+                self.deny(SECOND, 0)
+        for decider in deciders:
+            self.do(self._decide(decide.approve, decider, 0, State.PENDING))
+        self.run(0)
 
     async def _grant(self, who: str, what: Wanted, lasts: timedelta) -> None:
+        await self._approved(who, what, lasts)
+        await self.world.run(self.world.bot())
+
+    async def _approved(self, who: str, what: Wanted, lasts: timedelta) -> None:
         await self._ask(who, what, lasts)
         for approver in (LEAD, SECOND, ADMIN):
             with suppress(AccessError):
                 await self._decide(decide.approve, approver, 0, State.PENDING)
-        await self.world.run(self.world.bot())
 
     @rule(number=whats, lasts=minutes)
     def extend(self, number: int, lasts: timedelta) -> None:
@@ -279,18 +304,23 @@ class UseCases(RuleBasedStateMachine):
         self.do(self.world.run(self.world.bot(number)))
         self.world.points.dies_in = 0
 
-    @rule(point=points, by=spans, number=bots)
-    def clock_jumps_at(self, point: int, by: timedelta, number: int) -> None:
-        """The bot hangs at this point, and goes on later: its lease may be over, and others have done its work."""
+    @rule(point=points, by=spans, number=bots, what=fresh, takes_over=st.booleans())
+    def clock_jumps_at(self, point: int, by: timedelta, number: int, what: Wanted | None, *, takes_over: bool) -> None:
+        """The bot hangs at this point, and goes on later: its lease may be over, and others may have done its work."""
 
         async def act() -> None:
             await self.world.turn(by, runs=False)
-            await self._act_as(self.world.bot(number).runner.drain)
+            if takes_over:
+                await self._act_as(self.world.bot(number).runner.drain)
 
-        self._interrupt(point, act)
+        self._interrupt(point, act, what)
 
-    @rule(point=points, verb=st.sampled_from(("done", "revoke", "lock down", "server down", "slack down", "configure", "lost")))
-    def act_at(self, point: int, verb: str) -> None:
+    @rule(
+        point=points,
+        verb=st.sampled_from(("done", "revoke", "lock down", "server down", "slack down", "configure", "lost")),
+        what=fresh,
+    )
+    def act_at(self, point: int, verb: str, what: Wanted | None) -> None:
         """Somebody acts, or something fails, at this point of a bot's work."""
 
         async def act() -> None:
@@ -310,9 +340,12 @@ class UseCases(RuleBasedStateMachine):
                 case _:
                     self.world.servers["postgresql"].loses_answers = True
 
-        self._interrupt(point, partial(self._act_as, act))
+        self._interrupt(point, partial(self._act_as, act), what)
 
-    def _interrupt(self, point: int, act: Callable[[], Awaitable[None]]) -> None:
+    def _interrupt(self, point: int, act: Callable[[], Awaitable[None]], what: Wanted | None) -> None:
+        """``what`` is granted to Ada in this run, if nothing is in its way."""
+        if what is not None:
+            self.do(self._approved(ADA, what, timedelta(minutes=15)))
         self.world.points.action, self.world.points.acts_in = act, point
         self.do(self.world.run(self.world.bot()))
         self.world.points.action = None

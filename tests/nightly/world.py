@@ -7,12 +7,12 @@ a point, the bot may die, or somebody else may act. So a run can be repeated exa
 from __future__ import annotations
 
 import asyncio
+import atexit
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import cache
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TypeVar
@@ -169,12 +169,13 @@ class World:
     clock: Clock = field(default_factory=Clock)
     points: Points = field(default_factory=Points)
     bots: list[Bot] = field(default_factory=list)
+    sent: dict[int, datetime] = field(default_factory=dict)
+    """When each statement was sent whose answer was lost."""
 
     def __post_init__(self) -> None:
         self.folder = Path(mkdtemp(prefix="dbaccess-state-"))
         self.is_sqlite = self.url is None
         if self.url is None:
-            shutil.copy(new_ledger(), self.folder / "ledger.db")
             self.url = f"sqlite+aiosqlite:///{self.folder}/ledger.db"
         self.servers = {
             "postgresql": FakeServer(clock=self.clock, identity="server-1"),
@@ -189,6 +190,8 @@ class World:
 
     async def start_bot(self) -> Bot:
         """Start one more bot. On SQLite it finds the leases of a dead one free, as the real start does."""
+        if self.is_sqlite and not (self.folder / "ledger.db").exists():
+            shutil.copy(await new_ledger(), self.folder / "ledger.db")
         ledger = Ledger(str(self.url), clock=self.clock)
         await ledger.open(create=not self.is_sqlite)
         interrupt_writes(ledger, self.points)
@@ -245,17 +248,24 @@ class World:
 
     async def turn(self, by: timedelta, *, runs: bool) -> None:
         """Turn the clock. ``runs``: stop at each due task on the way, as the running bot does; else the bot is late."""
-        if by >= CREATE_LIMIT:
-            for server in self.servers.values():
-                server.land()
         until = self.clock.at + by
         for _ in range(200 if runs else 0):
             await self.run(self.bot())
             due = await self.bot().context.ledger.tasks.next_due()
             if due is None or due > until:
                 break
-            self.clock.at = max(due, self.clock.at + SKIP)
-        self.clock.at = max(until, self.clock.at)
+            self._move_clock(max(due, self.clock.at + SKIP))
+        self._move_clock(max(until, self.clock.at))
+
+    def _move_clock(self, until: datetime) -> None:
+        """Statements that would be on their way for ``CREATE_LIMIT`` by then take effect first."""
+        for server in self.servers.values():
+            for late in tuple(server.in_flight):
+                if self.sent.setdefault(id(late), self.clock.at) + CREATE_LIMIT <= until:
+                    late()
+                    server.in_flight.remove(late)
+                    del self.sent[id(late)]
+        self.clock.at = until
 
     def configure(self, number: int) -> None:
         """Put a configuration in force. Each bot finds it at its next look at the files."""
@@ -277,18 +287,19 @@ class World:
         return [(server, name) for server in self.servers.values() for name in server.users]
 
 
-@cache
-def new_ledger() -> Path:
+async def new_ledger() -> Path:
     """An empty ledger, to be copied: making one takes longer than many steps."""
-    path = Path(mkdtemp(prefix="dbaccess-state-")) / "ledger.db"
-
-    async def make() -> None:
+    if not _new_ledgers:
+        path = Path(mkdtemp(prefix="dbaccess-state-")) / "ledger.db"
         ledger = Ledger(f"sqlite+aiosqlite:///{path}")
         await ledger.open(create=True)
         await ledger.close()
+        _new_ledgers.append(path)
+        atexit.register(shutil.rmtree, path.parent)
+    return _new_ledgers[0]
 
-    asyncio.run(make())
-    return path
+
+_new_ledgers: list[Path] = []
 
 
 async def _forget_tasks() -> None:
