@@ -10,11 +10,13 @@ import asyncio
 import logging
 import os
 import random
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -26,6 +28,7 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from slack_sdk.webhook import WebhookResponse
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
+import bot
 from bot.access import decide, queries, request_access
 from bot.access.errors import AccessError
 from bot.access.use_case_types import RequestInput
@@ -66,6 +69,18 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
+    def note(self, error: BaseException | None, payload: Any) -> None:
+        """An error of Bolt itself, before it calls a listener, refuses the payload. An error in ours is a fault."""
+        if error is not None and not _is_ours(error):
+            self.counts["refused by Bolt"] += 1
+            return
+        self.faults.append(f"{error!r} for {payload}"[:3000])
+
+
+def _is_ours(error: BaseException) -> bool:
+    folder = f"{Path(bot.__file__).parent}{os.sep}"
+    return any(frame.filename.startswith(folder) for frame in traceback.extract_tb(error.__traceback__))
+
 
 class Fuzz:
     """One bot without a network, and the samples of what Slack sends to it."""
@@ -89,8 +104,8 @@ class Fuzz:
 
     async def _run_world(self, rounds: int) -> None:
         self.world = World()
-        bot = await self.world.start_bot()
-        app = build_bolt_app(AsyncWebClient(token="xoxb-fuzz"), bot.context)
+        context = (await self.world.start_bot()).context
+        app = build_bolt_app(AsyncWebClient(token="xoxb-fuzz"), context)
         try:
             for number in range(rounds):
                 if number % IN_A_ROUND == 0:
@@ -118,6 +133,7 @@ class Fuzz:
             except AccessError:
                 continue
         await self.world.run(self.world.bot())
+        self.last = await invariants.read(context.ledger)
         self.requests: Sequence[Request] = (await context.ledger.requests.find())[:5]
         entries = await queries.databases(context, await context.member(ADA))
         live = [one for one in self.requests if one.state is State.ACTIVE] or list(self.requests)
@@ -177,7 +193,7 @@ class Fuzz:
     # One payload.
 
     async def _try(self, app: AsyncApp, payload: dict[str, Any]) -> None:
-        before = await invariants.read(self.world.bot().context.ledger)
+        before = self.last
         self.seen.clear()
         with watched(self.findings, payload, self.seen):
             for _ in range(2 if self.chance.random() < 0.1 else 1):
@@ -189,7 +205,7 @@ class Fuzz:
         await self._check(payload, before)
 
     async def _check(self, payload: Mapping[str, Any], before: invariants.Snapshot) -> None:
-        now = await invariants.read(self.world.bot().context.ledger)
+        now = self.last = await invariants.read(self.world.bot().context.ledger)
         invariants.check(self.world, now, self.memory)
         actor = _actor(payload)
         for event in now.events[len(before.events) :]:
@@ -201,9 +217,8 @@ class Fuzz:
                 assert one.person_id == actor, (payload, one)
                 assert actor in may[now.requests[request_id].terms.rule], (payload, one)
         for text in self.seen:
-            assert "Something went wrong" not in text, (payload, text)
-            assert "Traceback" not in text, (payload, text)
-            assert not any(secret in text for secret in ("ShopAdminSecret", "StockAdminSecret")), payload
+            if any(wrong in text for wrong in ("Something went wrong", "Traceback", "AdminSecret")):
+                self.findings.faults.append(f"{text} for {payload}"[:3000])
         self.findings.counts["answered" if self.seen else "silent"] += 1
 
 
@@ -243,7 +258,7 @@ def watched(findings: Findings, payload: Any, seen: list[str]) -> Iterator[None]
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.exc_info and record.levelno >= logging.ERROR:
-                findings.faults.append(f"{self.format(record)} for {payload}"[:3000])
+                findings.note(record.exc_info[1], payload)
 
     handler, was, log = Handler(), structlog.get_config(), logging.getLogger("slack_bolt")
     structlog.configure(processors=[note])
@@ -255,7 +270,7 @@ def watched(findings: Findings, payload: Any, seen: list[str]) -> Iterator[None]
         ):
             yield
     except Exception as error:  # noqa: BLE001 - that there is none is what is tested
-        findings.faults.append(f"{type(error).__name__}: {error} for {payload}"[:3000])
+        findings.note(error, payload)
     finally:
         log.removeHandler(handler)
         structlog.configure(**was)
