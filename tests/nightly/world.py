@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TypeVar
 
-from adapters.base import Adapter, Target
+from adapters.base import CREATE_LIMIT_SECONDS, Adapter, Target
 from bot.access.alerts import resolve_alert
 from bot.access.context import Context
 from bot.access.files import Files
@@ -35,8 +35,8 @@ from tests.nightly import configurations
 
 T = TypeVar("T")
 Action = Callable[[], Awaitable[None]]
-CREATE_LIMIT = timedelta(seconds=30)
-"""No server runs a statement later than this (``adapters.base.CREATE_LIMIT_SECONDS``)."""
+CREATE_LIMIT = timedelta(seconds=CREATE_LIMIT_SECONDS)
+"""No server runs a statement later than this."""
 SKIP = timedelta(seconds=1)
 
 
