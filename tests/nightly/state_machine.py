@@ -345,7 +345,7 @@ class UseCases(RuleBasedStateMachine):
     def _interrupt(self, point: int, act: Callable[[], Awaitable[None]], what: Wanted | None) -> None:
         """``what`` is granted to Ada in this run, if nothing is in its way."""
         if what is not None:
-            self.do(self._approved(ADA, what, timedelta(minutes=15)))
+            self.do(self._approved(ADA, what, timedelta(minutes=1)))
         self.world.points.action, self.world.points.acts_in = act, point
         self.do(self.world.run(self.world.bot()))
         self.world.points.action = None
