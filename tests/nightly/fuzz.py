@@ -23,6 +23,7 @@ from adapters.harness import UserSpecs
 from bot.access.errors import NotUnderstood
 from bot.policy.loader import ConfigError, load
 from bot.slack import parse
+from tests.contract.mongodb.harness import MongoDBHarness
 from tests.contract.mysql.harness import build as mysql_harness
 from tests.contract.postgresql.harness import ContractHarness
 from tests.contract.postgresql.harness import build as postgresql_harness
@@ -30,6 +31,7 @@ from tests.contract.redis.harness import EngineHarness as RedisHarness
 from tests.nightly import fuzz_answers, fuzz_slack
 from tests.nightly.mutations import KEYS, ODD, mutated
 from tests.servers import mysql, postgresql, redis
+from tests.servers.mongodb import server as mongodb
 from tests.servers.postgresql import NoServer
 from tests.unit import test_load_fuzz
 
@@ -126,6 +128,7 @@ ENGINES: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "postgresql": (lambda: postgresql.start(18), lambda server: ContractHarness(postgresql_harness(server))),
     "mysql": (lambda: mysql.start(mysql.MYSQL), mysql_harness),
     "mariadb": (lambda: mysql.start(mysql.MARIADB), mysql_harness),
+    "mongodb": (mongodb.start, MongoDBHarness),
     "redis": (lambda: redis.start(redis.REDIS), lambda server: RedisHarness((server,))),
 }
 
