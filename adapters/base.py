@@ -190,6 +190,15 @@ class Removal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UserToDrop:
+    """A user to drop. ``before`` is the level's state before the user was created; the notes of the removal name the differences."""
+
+    username: str
+    level: Level
+    before: LevelState | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ManagedUser:
     """A user on the server whose name matches ``username_pattern``.
 
@@ -405,6 +414,14 @@ class Adapter(Protocol):
         as blocked. The application calls it for ends that fall together (about 100 names a call) and as the probe of a server that did not
         answer; each user is dropped by ``drop_user`` afterwards. A user that holds a step up, or that has the mark of another ledger, is left
         out and delays none of the others: every step has a short time limit. Never raises Blocked or ForeignUser.
+        """
+
+    def drop_blocked_users(self, users: Sequence[UserToDrop]) -> Mapping[str, Removal]:
+        """Drop those of these blocked users that have nothing but their login, over one connection. Username → removal, as read back.
+
+        The application calls it for ends that fall together, after ``block_users``. A user that needs more than that is left as it is, and so is
+        one that can still log in, has a session, is absent, or has no mark or the mark of another ledger; ``drop_user`` ends it. No user delays another:
+        every step has a short time limit. An engine without such a quick way returns nothing.
         """
 
     def end_by_hand(self, username: str) -> tuple[str, ...]:

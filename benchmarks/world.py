@@ -216,6 +216,7 @@ def admin_url(harness: EngineHarness) -> str:
 
 
 def fill_workspace(slack: TimedSlack) -> None:
+    slack.workspace.members_page = 1000  # as Slack's
     for person in (*REQUESTERS, FIVE_GROUPS, *LEADS, ADMIN):
         slack.workspace.add_person(person, person.lower())
     slack.workspace.add_group(APPROVERS, "leads", *LEADS)

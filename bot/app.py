@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access import log_events
 from bot.access.context import Context
@@ -29,7 +30,14 @@ from bot.jobs.runner import ENDS, Runner
 from bot.monitors.configuration import announce_files
 from bot.scheduler import add_checks_for_grants, build_scheduler
 from bot.settings import Settings, SettingsError, check_slack_settings
-from bot.slack.connection import RETRY_SECONDS, SocketConnection, TokenRefused, build_bolt_app, web_client
+from bot.slack.connection import (
+    RETRY_SECONDS,
+    SocketConnection,
+    TokenRefused,
+    build_bolt_app,
+    shared_connections,
+    web_client,
+)
 from bot.slack.directory import SlackDirectory
 from bot.slack.messenger import SlackMessenger
 from storage.audit_kinds import AuditKind
@@ -125,7 +133,8 @@ class App:
                         "another bot runs on this ledger; stop it first, or use PostgreSQL as store for several"
                     )
                 await self._prepare(health)
-                await self._serve(cannot_listen)
+                async with shared_connections(self._client):
+                    await self._serve(cannot_listen)
         finally:
             await self._within_limit(health.writes.stop())
             await self._within_limit(server.stop())
@@ -285,10 +294,8 @@ class App:
         """Keep the connection to Slack. Raises TokenRefused. Any other failure is tried again: it must not stop the ends."""
         token = self.settings.slack_app_token
         assert token is not None, "checked by check_slack_settings"
-        directory = self.context.directory
-        assert isinstance(directory, SlackDirectory), "set by build_context"
         self._connection = SocketConnection(
-            build_bolt_app(directory.client, self.context),
+            build_bolt_app(self._client, self.context),
             token.get_secret_value(),
             on_first_connection=self._on_connected,
         )
@@ -327,6 +334,12 @@ class App:
         """On SIGHUP: load the files now, changed or not. Without the signal a change is seen within seconds."""
         self.context.files.forget()
         self._reload = asyncio.ensure_future(announce_files(self.context))
+
+    @property
+    def _client(self) -> AsyncWebClient:
+        directory = self.context.directory
+        assert isinstance(directory, SlackDirectory), "set by build_context"
+        return directory.client
 
     def _is_connected(self) -> bool:
         return self._connection is not None and self._connection.is_connected

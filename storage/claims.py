@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -92,6 +93,13 @@ def slot_of(task: Task, *, is_retry: bool) -> Slot:
     )
 
 
+class EndsOf(Enum):
+    """Which ends of one server are claimed together."""
+
+    NOT_BLOCKED = "users that are not blocked yet"
+    BLOCKED = "users whose login is blocked"
+
+
 # Which tasks may run. These statements are built once for each situation (``cache``) and get the time as the parameter ``now``:
 # building one costs more than running it.
 
@@ -148,14 +156,15 @@ def _gate(closed: frozenset[str]) -> tuple[ColumnElement[bool], ...]:
 
 
 @lru_cache(maxsize=512)
-def due_query(situation: Situation, limit: int, *, ends_only: bool = False, untried_only: bool = False) -> Select[Any]:
-    """The ids and lock keys of the first tasks that may run.
-
-    ``ends_only``: revocations of users that are not blocked yet, of the server in the parameter ``server``.
-    """
+def due_query(
+    situation: Situation, limit: int, *, ends_of: EndsOf | None = None, untried_only: bool = False
+) -> Select[Any]:
+    """The ids and lock keys of the first tasks that may run. ``ends_of``: only revocations of such users, of the server in the parameter ``server``, without those in ``but``."""
     where = [may_run(situation)]
-    if ends_only:
-        where += [tasks.c.kind == TaskKind.REVOKE, tasks.c.server == bindparam("server"), tasks.c.blocked_at.is_(None)]
+    if ends_of is not None:
+        is_blocked = tasks.c.blocked_at.is_not(None) if ends_of is EndsOf.BLOCKED else tasks.c.blocked_at.is_(None)
+        where += [tasks.c.kind == TaskKind.REVOKE, tasks.c.server == bindparam("server"), is_blocked]
+        where.append(tasks.c.id.not_in(bindparam("but", expanding=True)))
     if untried_only:
         where.append(tasks.c.attempts == 0)
     return select(tasks.c.id, tasks.c.lock_key).where(*where).order_by(*ORDER).limit(limit)

@@ -116,7 +116,11 @@ class RequestRepository:
             )
             begins = requests.c.state.in_([State.APPROVED.value, State.ACTIVE.value])
             joined = select(requests.c.id).join(tasks, tasks.c.request_id == requests.c.id)
-            due = joined.where(tasks.c.server == server, *is_due, begins).order_by(tasks.c.due_at).limit(limit)
+            due = (
+                joined.where(tasks.c.server == server, *is_due, begins)
+                .order_by(tasks.c.due_at, tasks.c.id)
+                .limit(limit)
+            )
             numbers = list(tx.execute(due).scalars())  # first the numbers: sorting whole rows takes long
             rows = select(requests).where(requests.c.id.in_(numbers))
             found, _ = serialization.readable(tx, rows, requests.c.id, serialization.request)
@@ -188,20 +192,40 @@ class RequestRepository:
         """
         return await self._database.write(lambda tx: self.advance_in(tx, commands))
 
+    async def finish_many(self, commands: Sequence[tuple[Claim, Command]]) -> tuple[Request | LedgerError, ...]:
+        """As ``advance_many``, for claimed tasks that are done with it: each transition removes its task. A claim that is lost is a NotPossible."""
+
+        def transaction(tx: Connection) -> tuple[Request | LedgerError, ...]:
+            self._lock_in_order(tx, {claim.task.request_id or 0 for claim, _ in commands})
+            return tuple(
+                self._advance_or_explain(tx, claim.task.request_id or 0, command, claim) for claim, command in commands
+            )
+
+        return await self._database.write(transaction)
+
     def advance_in(self, tx: Connection, commands: Sequence[tuple[int, Command]]) -> tuple[Request | LedgerError, ...]:
         """``advance_many`` inside a transaction.
 
         All rows are locked first, in one order: each transition also writes rows that every other one writes (the task of the feed), so
         two transactions that locked their requests one by one could wait for each other.
         """
-        numbers = sorted({request_id for request_id, _ in commands})
-        tx.execute(select(requests.c.id).where(requests.c.id.in_(numbers)).order_by(requests.c.id).with_for_update())
+        self._lock_in_order(tx, {request_id for request_id, _ in commands})
         return tuple(self._advance_or_explain(tx, request_id, command) for request_id, command in commands)
 
-    def _advance_or_explain(self, tx: Connection, request_id: int, command: Command) -> Request | LedgerError:
+    def _lock_in_order(self, tx: Connection, numbers: Collection[int]) -> None:
+        rows = select(requests.c.id).where(requests.c.id.in_(sorted(numbers))).order_by(requests.c.id)
+        tx.execute(rows.with_for_update())
+
+    def _advance_or_explain(
+        self, tx: Connection, request_id: int, command: Command, claim: Claim | None = None
+    ) -> Request | LedgerError:
+        """The request afterwards, or why not. With ``claim``, the task of the claim is done with it."""
         try:
             with tx.begin_nested():
-                return self._advance(tx, request_id, command, None)
+                after = self._advance(tx, request_id, command, claim)
+                if claim is not None:
+                    finish_task(tx, claim)
+                return after
         except NotPossible as error:
             return error
         except serialization.UNREADABLE:

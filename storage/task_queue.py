@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from storage import claims, serialization
-from storage.claims import FREE, Claim, DueTasks, SetAside, Situation, holds, require_claim, require_one_row
+from storage.claims import FREE, Claim, DueTasks, EndsOf, SetAside, Situation, holds, require_claim, require_one_row
 from storage.database import Database, advisory_lock_key
 from storage.errors import KeyTaken
 from storage.pools import ON_SERVER, Slot, pool_of_request, pool_without_server, priority_of, server_of_request
@@ -93,9 +93,17 @@ class TaskQueue:
         return await self._database.write(transaction, announce=False)
 
     async def claim_ends(
-        self, worker: str, lease: timedelta, *, server: str, limit: int, untried: bool
+        self,
+        worker: str,
+        lease: timedelta,
+        *,
+        server: str,
+        limit: int,
+        ends_of: EndsOf = EndsOf.NOT_BLOCKED,
+        untried: bool,
+        but: Collection[int] = (),
     ) -> tuple[Claim, ...]:
-        """Claim due revocations of one server address together: of users whose login is not blocked yet, in order of due time.
+        """Claim due revocations of one server address together, in order of due time. ``but``: ids of tasks that are left out.
 
         ``untried``: only those that were never tried. A user that held a step up is ended by its own task. One that cannot be read is
         left to ``claim_due``, which reports it.
@@ -103,8 +111,8 @@ class TaskQueue:
 
         def transaction(tx: Connection) -> tuple[Claim, ...]:
             now = self._database.now_in(tx)
-            query = claims.due_query(claims.ANY, limit, ends_only=True, untried_only=untried)
-            at = {"now": now, "server": server}
+            query = claims.due_query(claims.ANY, limit, ends_of=ends_of, untried_only=untried)
+            at = {"now": now, "server": server, "but": list(but)}
             rows, _, _ = claims.read_due(tx, query, at, is_sqlite=self._database.is_sqlite)
             return tuple(claims.claim_rows(tx, rows, worker, now + lease))
 
@@ -186,10 +194,12 @@ class TaskQueue:
         query = update(tasks).where(*holds(claimed)).values(payload=dict(payload))
         await self._database.write(lambda tx: require_one_row(tx.execute(query)), announce=False)
 
-    async def put_back(self, claimed: Collection[Claim], *, blocked: Collection[Claim], is_untried: bool) -> None:
+    async def put_back(
+        self, claimed: Collection[Claim], *, blocked: Collection[Claim], is_untried: bool, note: Json | None = None
+    ) -> None:
         """Free these tasks, which were claimed together. The users of ``blocked`` have their login blocked now.
 
-        ``is_untried``: this claim does not count as a try of the others.
+        ``is_untried``: this claim does not count as a try of the others. ``note`` is added to the payload of each.
         """
         numbers = {one.number for one in blocked}
 
@@ -201,6 +211,8 @@ class TaskQueue:
                     values |= {"blocked_at": now, "attempts": one.task.attempts - 1}
                 elif is_untried:
                     values["attempts"] = one.task.attempts - 1
+                if note is not None:
+                    values["payload"] = {**one.task.payload, **note}
                 tx.execute(update(tasks).where(*holds(one)).values(**values))
 
         await self._database.write(transaction)

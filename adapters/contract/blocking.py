@@ -1,4 +1,4 @@
-"""The contract of ``block_users`` and ``end_by_hand``: ends that fall together are blocked over one connection, and no user delays another."""
+"""The contract of ``block_users``, ``drop_blocked_users`` and ``end_by_hand``: ends that fall together are blocked over one connection, and no user delays another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from adapters.base import Adapter, AdapterError, LoginRefused, Rejected, UserSpec, WrongServer
+from adapters.base import Adapter, AdapterError, LoginRefused, Rejected, UserSpec, UserToDrop, WrongServer
 from adapters.contract.scene import HostileAct, Scene
 from adapters.harness import TRIES, EngineHarness, Session, UserSpecs, can_log_in, everything_on, expect_within
 
@@ -122,6 +122,41 @@ class BlockingContract:
             harness.adapter(identity="another server").block_users([spec.username])
         assert can_log_in(harness, spec)
         adapter.drop_user(spec.username, spec.level)
+
+    def test_quick_drop_leaves_nothing_of_whom_it_returns(
+        self, harness: EngineHarness, adapter: Adapter, user_specs: UserSpecs
+    ) -> None:
+        specs = [user_specs.new(level) for level in (harness.reading, harness.writing, harness.narrow)]
+        for spec in specs:
+            adapter.create_user(spec)
+        session = harness.login(specs[0].username, specs[0].password)
+        assert adapter.block_users([spec.username for spec in specs]) == {spec.username for spec in specs}
+        removals = adapter.drop_blocked_users([UserToDrop(username=one.username, level=one.level) for one in specs])
+        for spec in specs:
+            assert harness.has_user(spec.username) is (spec.username not in removals)
+            assert not can_log_in(harness, spec)
+        assert not any(one.was_absent or one.left_behind for one in removals.values())
+        for spec in specs:
+            assert adapter.drop_user(spec.username, spec.level).was_absent is (spec.username in removals)
+        _close_and_drop(adapter, [], [session])
+
+    def test_quick_drop_leaves_whoever_was_not_blocked(
+        self, harness: EngineHarness, adapter: Adapter, user_specs: UserSpecs
+    ) -> None:
+        """A user that can log in, one with a session, an absent one, and the user of another ledger, even where it is blocked."""
+        other, (own,) = harness.adapter(ledger="anotherledgr"), _users(adapter, user_specs, harness, 1)
+        foreign, absent = user_specs.new(harness.reading), user_specs.new(harness.reading)
+        other.create_user(foreign)
+        other.block_users([foreign.username])
+        session = harness.login(own.username, own.password)
+        users = [UserToDrop(username=one.username, level=one.level) for one in (own, foreign, absent)]
+        assert dict(adapter.drop_blocked_users(users)) == {}
+        assert dict(adapter.drop_blocked_users([])) == {}
+        assert session.is_alive()
+        assert can_log_in(harness, own)
+        assert harness.has_user(foreign.username)
+        other.drop_user(foreign.username, foreign.level)
+        _close_and_drop(adapter, [own], [session])
 
     def test_end_by_hand_names_the_user_and_no_secret(
         self, harness: EngineHarness, adapter: Adapter, user_specs: UserSpecs

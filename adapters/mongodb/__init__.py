@@ -22,6 +22,7 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
+    UserToDrop,
 )
 from adapters.level_state import LevelState
 from adapters.mongodb import blocking, comparing, rights, sessions, users
@@ -85,6 +86,11 @@ class MongoDB:
     def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
         """See ``blocking``."""
         return blocking.block(self.server, usernames)
+
+    def drop_blocked_users(self, users: Sequence[UserToDrop]) -> Mapping[str, Removal]:
+        """There is no quick way: ``drop_user`` drops each."""
+        del users
+        return {}
 
     def end_by_hand(self, username: str) -> tuple[str, ...]:
         """For mongosh. A drop reaches every member; what the user runs is ended on one member, so the second and third are for each of them."""

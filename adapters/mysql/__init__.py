@@ -21,6 +21,7 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
+    UserToDrop,
 )
 from adapters.level_state import LevelState
 from adapters.mysql import (
@@ -94,6 +95,11 @@ class MySQLFamily:
     def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
         """See ``blocking``."""
         return blocking.block(self.server, usernames)
+
+    def drop_blocked_users(self, users: Sequence[UserToDrop]) -> Mapping[str, Removal]:
+        """There is no quick way: ``drop_user`` drops each."""
+        del users
+        return {}
 
     def end_by_hand(self, username: str) -> tuple[str, ...]:
         """The second statement prints the KILL statements. The event stays: it does nothing once the user is gone."""

@@ -23,9 +23,10 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
+    UserToDrop,
 )
 from adapters.level_state import LevelState
-from adapters.postgresql import block, compare, held, left_behind, revoke, standbys, users
+from adapters.postgresql import block, compare, drop_blocked, held, left_behind, revoke, standbys, users
 from adapters.postgresql.check import rights
 from adapters.postgresql.connection import MARK, PostgreSQLServer, identity
 from adapters.postgresql.level import level_state, managed_roles
@@ -79,6 +80,10 @@ class PostgreSQL:
     def block_users(self, usernames: Sequence[str]) -> frozenset[str]:
         """See ``block.block``. Sessions on standbys are left to ``drop_user``."""
         return block.block(self.server, usernames)
+
+    def drop_blocked_users(self, users: Sequence[UserToDrop]) -> Mapping[str, Removal]:
+        """See ``drop_blocked.drop_blocked``."""
+        return drop_blocked.drop_blocked(self.server, users)
 
     def end_by_hand(self, username: str) -> tuple[str, ...]:
         """See ``block.statements_by_hand``."""

@@ -28,6 +28,7 @@ from adapters.base import (
     Secrets,
     Target,
     UserSpec,
+    UserToDrop,
     WrongServer,
 )
 from adapters.level_state import LevelState
@@ -189,6 +190,11 @@ class Redis:
     def _block_on(self, number: int, names: Sequence[str]) -> frozenset[str]:
         with self.nodes[number].session(to_end=True, patience=PATIENCE_SECONDS) as session:
             return block_on(session, names, ledger=self.target.ledger, server=self._expected_mark(number))
+
+    def drop_blocked_users(self, users: Sequence[UserToDrop]) -> Mapping[str, Removal]:
+        """There is no quick way: ``drop_user`` drops each."""
+        del users
+        return {}
 
     def end_by_hand(self, username: str) -> tuple[str, ...]:
         """The statements for one node; with several nodes, ``CONNECT`` leads redis-cli to each."""

@@ -20,6 +20,9 @@ from storage.errors import NotPossible
 from storage.records import Cause, Receipt, Request, State
 from storage.transitions import Obstacle, latest_end
 
+MAYBE_DROPPED = "maybe_dropped"
+"""The key of a payload: the answer to a drop of several users was lost, so an absent user may have been dropped by it."""
+
 
 async def revoke(context: Context, job: JobContext) -> None:
     """Job of ``revoke``. The approval stores the task. It is due at the end of the grant, or immediately if the grant ends early."""
@@ -71,7 +74,8 @@ async def _end_on_server(context: Context, job: JobContext, request: Request) ->
     lands_until = request.unsettled_until
     if lands_until is not None and await context.ledger.now() < lands_until:
         raise Retry("a create whose answer was lost may still land", at=lands_until)
-    if removal.was_absent and removal.left_with is None and request.activated_at is not None:
+    is_surprise = request.activated_at is not None and not job.payload.get(MAYBE_DROPPED)
+    if removal.was_absent and removal.left_with is None and is_surprise:
         await raise_alert(
             context,
             request,

@@ -23,7 +23,7 @@ from bot.access.alerts import end_cause, raise_alert
 from bot.access.context import Context
 from bot.access.descriptions import shorten
 from bot.access.ports import Delayed
-from bot.jobs.end_together import begin_due_ends, block_due_users
+from bot.jobs.end_together import begin_and_block, drop_blocked_users
 from bot.jobs.job import ALERT_AT_TRY, LEASE, Job, JobContext, Retry, backoff
 from bot.jobs.outage import LedgerOutage
 from bot.jobs.pools import Places
@@ -42,6 +42,8 @@ PAUSE_SECONDS = 1.0
 GROUP_PAUSE_SECONDS = 0.25
 FAILED_GROUP_PAUSE_SECONDS = 30.0
 """The pause after a group that was not answered. A group has its ends for as long as it hangs; their own tasks may get through meanwhile."""
+LEFT_SECONDS = 60.0
+"""After this time without a group, a new group looks again at the users that the last ones left to their own tasks."""
 BLOCKING_FIRST_SECONDS = 6.0
 ERROR_MAX = 1000
 """Characters of the last error of a task that the ledger stores."""
@@ -66,6 +68,7 @@ class Runner:
         self._running: set[asyncio.Task[None]] = set()
         self._groups: dict[str, float] = {}
         self._groups_began: dict[str, float] = {}
+        self._left: dict[str, set[int]] = {}
         self._woken = asyncio.Event()
         self._outage = LedgerOutage()
 
@@ -146,6 +149,8 @@ class Runner:
     def _block_group(self, server: str) -> None:
         if monotonic() < self._groups.get(server, 0.0) or server in self.probes.closed:
             return
+        if monotonic() > self._groups.get(server, 0.0) + LEFT_SECONDS:
+            self._left.pop(server, None)
         self._groups[server] = float("inf")
         self._groups_began[server] = monotonic()
         task = asyncio.create_task(self._run_group(server))
@@ -153,7 +158,7 @@ class Runner:
         task.add_done_callback(self._running.discard)
 
     def _paused_drops(self) -> list[Slot]:
-        """While more users of a server are being blocked, those that are blocked already are not dropped yet, for some seconds at most."""
+        """While users of a server are being blocked or dropped together, the own tasks of those that are blocked wait, for some seconds at most."""
         recent = monotonic() - BLOCKING_FIRST_SECONDS
         servers = [server for server, began in self._groups_began.items() if began > recent]
         return [
@@ -164,11 +169,13 @@ class Runner:
     async def _run_group(self, server: str) -> None:
         pause = GROUP_PAUSE_SECONDS
         try:
-            await begin_due_ends(self.context, server)
-            answer = await block_due_users(self.context, server, self.worker, untried=True)
+            answer = await begin_and_block(self.context, server, self.worker)
             if answer.error is not None:
                 pause = FAILED_GROUP_PAUSE_SECONDS
                 log.warning("group_not_blocked", server=server, error=str(answer.error))
+            else:
+                self._groups_began[server] = monotonic()
+                await drop_blocked_users(self.context, server, self.worker, self._left.setdefault(server, set()))
         except Exception:
             log.exception("group_failed", server=server)
         finally:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -29,6 +29,7 @@ CONNECT_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
 RETRY_SECONDS = 5.0
 CALL_SECONDS = 15
+IDLE_CONNECTION_SECONDS = 15.0
 FATAL_CODES = frozenset(
     {
         "invalid_auth",
@@ -82,6 +83,24 @@ def web_client(token: str, base_url: str | None) -> AsyncWebClient:
     if base_url is None:
         return WebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[])
     return WebClient(token=token, timeout=CALL_SECONDS, retry_handlers=[], base_url=base_url)
+
+
+@asynccontextmanager
+async def shared_connections(client: AsyncWebClient) -> AsyncIterator[None]:
+    """Within the block, the calls of this client share connections: otherwise each call opens one, with a TLS handshake.
+
+    Their number has no limit: calls that hang must not keep others waiting. An idle connection is closed before Slack closes it.
+    """
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        client.session = session
+        try:
+            yield
+        finally:
+            client.session = None
 
 
 def build_bolt_app(client: AsyncWebClient, context: Context) -> AsyncApp:

@@ -54,6 +54,7 @@ class SlackDirectory:
         self._clock = clock
         self._workspace: Workspace | None = None
         self._persons: dict[str, tuple[float, Person]] = {}
+        self._seen_in: dict[str, dict[str, float]] = {}
         self._groups = UserGroups(call=self._call, team=self._team, clock=clock)
         self._addresses = EmailLookup(fetch=self._fetch_owner, clock=clock)
 
@@ -84,10 +85,15 @@ class SlackDirectory:
         return found
 
     async def outside(self, channel: str, people: Sequence[str]) -> tuple[str, ...]:
-        """Return those of ``people`` who are not in the channel. Reads page by page until all are found. Raises DirectoryUnavailable."""
-        missing, cursor = set(people), ""
+        """Return those of ``people`` who are not in the channel. Reads page by page until all are found. Raises DirectoryUnavailable.
+
+        Whoever was seen in the channel within ``FRESH_SECONDS`` counts as being there.
+        """
+        seen = self._seen_in.setdefault(channel, {})
+        missing, cursor = {one for one in people if self._clock() - seen.get(one, -FRESH_SECONDS) >= FRESH_SECONDS}, ""
         while missing:
             answer = await self._call("conversations.members", channel=channel, limit=str(MEMBERS_PAGE), cursor=cursor)
+            seen.update(dict.fromkeys(missing.intersection(answer["members"]), self._clock()))
             missing.difference_update(answer["members"])
             cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
             if not cursor:

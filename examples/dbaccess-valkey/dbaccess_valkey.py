@@ -36,6 +36,7 @@ from adapters.base import (
     ServerDown,
     Target,
     UserSpec,
+    UserToDrop,
     WrongServer,
 )
 from adapters.level_state import LevelState
@@ -222,6 +223,11 @@ class Valkey:
             living = {row["user"] for row in _clients(call)}
             is_off = {name: "off" in _to_dict(call("ACL", "GETUSER", name))["flags"] for name in ours}
         return frozenset(name for name in names if name not in users or (is_off.get(name) and name not in living))
+
+    def drop_blocked_users(self, users: Sequence[UserToDrop]) -> Mapping[str, Removal]:
+        """There is no quick way: ``drop_user`` drops each."""
+        del users
+        return {}
 
     def end_by_hand(self, username: str) -> tuple[str, ...]:
         """For valkey-cli."""

@@ -26,6 +26,7 @@ from adapters.base import (
     ServerDown,
     Target,
     UserSpec,
+    UserToDrop,
     WrongServer,
 )  # fmt: skip
 from adapters.level_state import LevelState
@@ -48,7 +49,7 @@ class FakeServer:
 
     ``rejects`` is the answer to every create, ``holds_up`` to every drop. ``left_with`` is the owner of what every user left. ``roles`` are the roles that exist, None where any name is accepted; ``lacks`` the privileges that the bot does not have.
     ``blocked`` are users whose login is blocked; those in ``unyielding`` do not let themselves be blocked. ``differences`` is the answer of a comparison, ``refreshed`` of a refresh of levels.
-    ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
+    ``drops_together``: it can drop blocked users in groups. ``facts`` is the state of every level; ``states_before`` is what the drops got. ``findings`` are further results of its check; ``leftovers`` can be dropped. ``errors``: by verb, what it raises.
     """
 
     clock: Callable[[], datetime]
@@ -73,6 +74,7 @@ class FakeServer:
     states_before: list[LevelState | None] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
     unyielding: set[str] = field(default_factory=set)
+    drops_together: bool = False
     differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     refreshed: list[str] = field(default_factory=list)
     turn: threading.Lock = field(default_factory=threading.Lock)
@@ -198,6 +200,20 @@ def engine(server: FakeServer) -> type[Adapter]:
                 server.sessions = {n: name for n, name in server.sessions.items() if name not in yielding}
             server.step("after block")
             return yielding
+
+        def drop_blocked_users(self, users: Sequence[UserToDrop]) -> dict[str, Removal]:
+            if not server.drops_together:
+                return {}
+            self._reach("drop_blocked")
+            quick = [one for one in users if self._has_nothing(one.username)]
+            removals = {one.username: self.drop_user(one.username, one.level, one.before) for one in quick}
+            server.step("after drop_blocked")
+            return removals
+
+        def _has_nothing(self, username: str) -> bool:
+            user = server.users.get(username)
+            is_own = user is not None and user.ledger == self.target.ledger and username in server.blocked
+            return is_own and username not in {*server.sessions.values(), *server.unyielding}
 
         def end_by_hand(self, username: str) -> tuple[str, ...]:
             return (f"BLOCK USER {username};", f"END SESSIONS OF {username};")

@@ -10,6 +10,7 @@ from adapters.base import AdapterError, Rejected, ServerDown
 from bot.access import request_access, use_case_types
 from bot.jobs import end_together, probes
 from bot.jobs.pools import BLOCKED_PLACES, MANY_ENDS, SERVER_PLACES, places_for
+from storage.audit_kinds import AuditKind
 from storage.pools import SLACK, Slot
 from storage.records import Priority, Request, State, TaskKind
 from storage.schema import requests, tasks
@@ -232,3 +233,82 @@ async def test_cards_make_way_for_many_ends(fleet: HangingServers) -> None:
 
 async def no_task(environment: AccessEnvironment, kind: TaskKind) -> bool:
     return all(task.kind is not kind for task in await environment.ledger.tasks.all())
+
+
+# Drops in groups.
+
+
+async def blocked_grants(environment: AccessEnvironment) -> list[Request]:
+    """Two grants whose end has come and whose users are blocked."""
+    environment.server.drops_together = True
+    grants = [await environment.granted(), await environment.granted(LEAD, SECOND)]
+    environment.clock.at += 2 * HOUR
+    await end_together.begin_due_ends(environment.context, SHOP)
+    await end_together.block_due_users(environment.context, SHOP, "worker", untried=True)
+    return grants
+
+
+async def ends_left(environment: AccessEnvironment) -> dict[int | None, int]:
+    """Request → tries, of the revocations that are left."""
+    return {t.request_id: t.attempts for t in await environment.ledger.tasks.all() if t.kind is TaskKind.REVOKE}
+
+
+async def test_blocked_users_are_dropped_and_receipted_together(environment: AccessEnvironment) -> None:
+    grants = await blocked_grants(environment)
+    await end_together.drop_blocked_users(environment.context, SHOP, "worker", set())
+    assert environment.server.users == {}
+    for grant in grants:
+        after = await environment.now(grant)
+        assert after.state is State.REVOKED
+        assert after.receipt is not None
+        assert after.receipt.read_back_at is not None
+        assert [one.kind for one in await environment.ledger.audit.history(grant.id)][-1] == AuditKind.REVOKED
+    assert await ends_left(environment) == {}
+    await environment.drain()
+    assert alerts(environment) == []
+
+
+async def test_a_user_that_the_group_left_is_dropped_by_its_own_task(environment: AccessEnvironment) -> None:
+    first, second = await blocked_grants(environment)
+    environment.server.sessions[99] = str(second.username)
+    await end_together.drop_blocked_users(environment.context, SHOP, "worker", set())
+    assert await ends_left(environment) == {second.id: 0}
+    assert (await environment.now(first)).state is State.REVOKED
+    await environment.drain()
+    assert await states_of(environment, [first, second]) == {State.REVOKED}
+
+
+async def test_a_grant_that_is_not_being_ended_is_not_dropped(environment: AccessEnvironment) -> None:
+    """Its end was moved after its user was blocked: the own task sees it."""
+    environment.server.drops_together = True
+    grant = await environment.granted()
+    environment.clock.at += 2 * HOUR
+    await end_together.block_due_users(environment.context, SHOP, "worker", untried=True)
+    await end_together.drop_blocked_users(environment.context, SHOP, "worker", set())
+    assert (await environment.now(grant)).state is State.ACTIVE
+    assert str(grant.username) in environment.server.users
+
+
+async def test_a_user_that_somebody_dropped_is_an_alert_after_the_group_too(environment: AccessEnvironment) -> None:
+    grants = await blocked_grants(environment)
+    environment.server.users.clear()
+    await end_together.drop_blocked_users(environment.context, SHOP, "worker", set())
+    await environment.drain()
+    assert await states_of(environment, grants) == {State.REVOKED}
+    assert len([one for one in alerts(environment) if "was already gone" in one]) == len(grants)
+
+
+async def test_a_lost_answer_of_the_group_is_no_drop_by_somebody_else(environment: AccessEnvironment) -> None:
+    grants = await blocked_grants(environment)
+
+    def lose_the_answer(name: str) -> None:
+        if name == "after drop_blocked":
+            raise ServerDown("the answer was lost", is_ambiguous=True)
+
+    environment.server.step = lose_the_answer
+    await end_together.drop_blocked_users(environment.context, SHOP, "worker", set())
+    require(environment.server.users == {}, "the drop has run")
+    assert await ends_left(environment) == {one.id: 1 for one in grants}
+    await environment.drain()
+    assert await states_of(environment, grants) == {State.REVOKED}
+    assert not [one for one in alerts(environment) if "was already gone" in one]

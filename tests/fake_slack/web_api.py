@@ -74,14 +74,15 @@ class WebApi:
         return {"ok": True, "channel": channel}
 
     def conversations_members(self, arguments: Arguments) -> Answer:
-        """Return two members a page, so that a caller that ignores pagination fails."""
+        """Return few members a page, so that a caller that ignores pagination fails."""
         channel = self.workspace.channels.get(arguments.get("channel", ""))
         if channel is None:
             return error_answer("channel_not_found")
         members = channel.get("members", list(self.workspace.users))
         start = int(arguments.get("cursor") or 0)
-        following = str(start + 2) if start + 2 < len(members) else ""
-        return {"ok": True, "members": members[start : start + 2], "response_metadata": {"next_cursor": following}}
+        end = start + self.workspace.members_page
+        following = str(end) if end < len(members) else ""
+        return {"ok": True, "members": members[start:end], "response_metadata": {"next_cursor": following}}
 
     # Messages.
 

@@ -56,6 +56,7 @@ class Workspace:
     response_urls: dict[str, ResponseUrl] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    members_page: int = 2
     _count: int = 0
 
     def __post_init__(self) -> None:

@@ -27,7 +27,11 @@ class StubWebApi:
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
+    peers: list[Any] = field(default_factory=list)
+    """The client's address of every call: another one for another connection."""
+
     async def on_call(self, request: web.Request) -> web.Response:
+        self.peers.append(request.transport.get_extra_info("peername") if request.transport else None)
         method = request.match_info["method"]
         is_json = request.content_type == "application/json"
         self.calls.append((method, await request.json() if is_json else {**request.query, **await request.post()}))

@@ -9,7 +9,7 @@ import pytest
 from slack_bolt.async_app import AsyncApp
 
 from bot.slack import connection
-from bot.slack.connection import SocketConnection, TokenRefused, web_client
+from bot.slack.connection import SocketConnection, TokenRefused, shared_connections, web_client
 from tests.unit.stub_web_api import AUTH_TEST, StubWebApi, stub_web_api
 from tests.unit.test_messenger import INVALID_ANSWERS
 
@@ -54,3 +54,25 @@ async def test_refused_token_ends_the_connection(slack: StubWebApi, method: str,
         with pytest.raises(TokenRefused, match=f"{variable}: Slack refused it .{code}."):
             await connection_to(slack).run(asyncio.Event())
     assert slack.times(method) == 1
+
+
+async def test_calls_of_the_running_bot_share_a_connection(slack: StubWebApi) -> None:
+    client = web_client("xoxb-1", slack.url)
+    async with shared_connections(client):
+        for _ in range(3):
+            await client.auth_test()
+    assert len(set(slack.peers)) == 1
+    await client.auth_test()
+    assert len(set(slack.peers)) == 2, "after the block, each call has its own again"
+
+
+async def test_calls_that_hang_keep_no_other_call_waiting(slack: StubWebApi) -> None:
+    client = web_client("xoxb-1", slack.url)
+    slack.answers["chat.postMessage"], slack.hangs = {"ok": True}, {"chat.postMessage"}
+    async with shared_connections(client), asyncio.timeout(120):
+        hanging = [asyncio.create_task(client.chat_postMessage(channel="C1", text="x")) for _ in range(150)]
+        while slack.times("chat.postMessage") < 150:
+            await asyncio.sleep(0.01)
+        await client.auth_test()
+        slack.is_over.set()
+        await asyncio.gather(*hanging)

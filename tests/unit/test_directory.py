@@ -314,3 +314,18 @@ async def test_second_lookup_does_not_wait_after_a_timeout(
     assert await directory.members(["S0LEADS"]) == {}
     assert waited() < 0.55
     assert clock()
+
+
+async def test_whoever_is_in_the_channel_is_looked_up_once_a_minute(
+    slack: StubWebApi, directory: SlackDirectory, clock: Clock
+) -> None:
+    slack.answers["conversations.members"] = {"ok": True, "members": ["U0ADA", "U0LEAD"]}
+    assert await directory.outside("C0CARDS", ["U0ADA", "U0AWAY"]) == ("U0AWAY",)
+    assert await directory.outside("C0CARDS", ["U0ADA"]) == ()
+    assert slack.times("conversations.members") == 1
+    assert await directory.outside("C0CARDS", ["U0AWAY"]) == ("U0AWAY",), "who was not there is looked up again"
+    assert await directory.outside("C0OTHER", ["U0ADA"]) == ()
+    assert slack.times("conversations.members") == 3
+    slack.answers["conversations.members"] = {"ok": True, "members": []}
+    clock.at += FRESH_SECONDS
+    assert await directory.outside("C0CARDS", ["U0ADA"]) == ("U0ADA",)

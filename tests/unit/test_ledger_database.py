@@ -433,4 +433,4 @@ def test_the_migrations_are_part_of_the_package() -> None:
     out = subprocess.run(
         [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True
     )
-    assert out.stdout.strip() == "0004"
+    assert out.stdout.strip() == "0005"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import psycopg
 
-from adapters.base import AdapterError, Level
+from adapters.base import AdapterError, Level, ServerDown
 from adapters.level_state import LevelState
 from adapters.postgresql.connection import PostgreSQLConnection, PostgreSQLServer
 from adapters.postgresql.held import server_key
@@ -37,10 +37,32 @@ def changes_of_level(server: PostgreSQLServer, level: Level, before: LevelState 
 
     Raises nothing: a state that cannot be read is a sentence too, and no reason to delay an end.
     """
-    if before is None:
-        return []
+    return changes_of_levels(server, [(level, before)])[0]
+
+
+def changes_of_levels(server: PostgreSQLServer, users: Sequence[tuple[Level, LevelState | None]]) -> list[list[str]]:
+    """As ``changes_of_level`` for several users that are gone, in the same order. Each level is read once."""
+    states = dict[str, LevelState | AdapterError]()
+    for level, before in users:
+        if before is not None and repr(level) not in states:
+            states[repr(level)] = _state_or_error(server, level)
+    return [[] if before is None else _changes(server, level, before, states[repr(level)]) for level, before in users]
+
+
+def _state_or_error(server: PostgreSQLServer, level: Level) -> LevelState | AdapterError:
     try:
-        now = _shared_state(server, level)
+        return _shared_state(server, level)
+    except AdapterError as error:
+        return error
+    except psycopg.Error as error:
+        return ServerDown(str(error))
+
+
+def _changes(server: PostgreSQLServer, level: Level, before: LevelState, found: LevelState | AdapterError) -> list[str]:
+    try:
+        if isinstance(found, AdapterError):
+            raise found
+        now = found
         if _without_start(before).differences(_without_start(now)):
             with server.session(level_database(server, level), limit=COMPARE_SECONDS) as connection:
                 now = _state(
