@@ -78,7 +78,9 @@ async def test_nothing_is_granted_without_slack(environment: AccessEnvironment) 
     assert (await environment.now(approved)).state is State.ACTIVE
 
 
-async def test_user_made_by_hand_is_reported_until_it_is_dropped_and_not_touched(environment: AccessEnvironment) -> None:
+async def test_user_made_by_hand_is_reported_until_it_is_dropped_and_not_touched(
+    environment: AccessEnvironment,
+) -> None:
     found = re.search(r"`(jit_\d+_\w+)`", SECTION)
     assert found is not None
     name = found[1]
@@ -108,7 +110,9 @@ async def test_commands_work_without_slack(environment: AccessEnvironment, tmp_p
         "SLACK_API_URL": f"http://127.0.0.1:{free_port()}/api/",
     }
     for command in PROMISED:
-        status = 1 if command in ("sweep", "unlock") else 0  # the server is down here; the same operator may not lift it
+        status = (
+            1 if command in ("sweep", "unlock") else 0
+        )  # the server is down here; the same operator may not lift it
         for variables in ({}, dead) if command in ("list", "show ID", "policy check") else (dead,):
             out, err = line.run(*command.replace("ID", "1").split(), expect=status, **variables)
             assert "Slack" not in err
