@@ -14,7 +14,7 @@ from tests.nightly.state_machine import UseCases, profile, run
 from tests.servers.postgresql import PostgresServer
 from tests.soak import rounds
 
-EXAMPLES = {"sqlite": 16, "postgresql": 5}
+EXAMPLES = {"sqlite": 12, "postgresql": 4}
 USUAL = {
     AuditKind.REQUESTED, AuditKind.APPROVED, AuditKind.DECIDED, AuditKind.STARTED, AuditKind.ACTIVATED, AuditKind.REVOKING,
     AuditKind.REVOKED,
