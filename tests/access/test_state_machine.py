@@ -16,7 +16,7 @@ from tests.soak import rounds
 
 EXAMPLES = {"sqlite": 12, "postgresql": 4}
 USUAL = {
-    AuditKind.REQUESTED, AuditKind.APPROVED, AuditKind.DECIDED, AuditKind.STARTED, AuditKind.ACTIVATED, AuditKind.REVOKING,
+    AuditKind.REQUESTED, AuditKind.APPROVED, AuditKind.STARTED, AuditKind.ACTIVATED, AuditKind.REVOKING,
     AuditKind.REVOKED,
 }  # fmt: skip
 
