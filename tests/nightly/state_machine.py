@@ -39,8 +39,9 @@ POSTGRESQL = 18
 SECONDS = (1, 5, 61, 120, 601, 1860, 3660, 7200, 90000)
 """How far the clock is turned: past a lease (90 s), ``claim_within``, ``provision_within``, an expiry, ``request_ttl``, a day."""
 
-points = st.integers(1, 60)
+points = st.integers(1, 40)
 spans = st.sampled_from(SECONDS).map(lambda seconds: timedelta(seconds=seconds))
+hangs = st.sampled_from((61, 120, 1860)).map(lambda seconds: timedelta(seconds=seconds))
 bots = st.integers(0, 2)
 fresh = st.none() | st.sampled_from(WANTED)
 
@@ -109,7 +110,7 @@ class UseCases(People):
         self.do(self.world.run(self.world.bot(number)))
         self.world.points.dies_in = 0
 
-    @rule(point=points, by=spans, number=bots, what=fresh, takes_over=st.booleans())
+    @rule(point=points, by=hangs, number=bots, what=fresh, takes_over=st.booleans())
     def clock_jumps_at(self, point: int, by: timedelta, number: int, what: Wanted | None, *, takes_over: bool) -> None:
         """The bot hangs at this point, and goes on later: its lease may be over, and others may have done its work."""
 
