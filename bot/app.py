@@ -11,6 +11,7 @@ import pwd
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version as installed_version
 from typing import Any
 
 import structlog
@@ -137,7 +138,7 @@ class App:
                     await self._serve(cannot_listen)
         finally:
             await self._within_limit(health.writes.stop())
-            await self._within_limit(server.stop())
+            await self._within_limit(asyncio.gather(server.stop(), self._leave()))
             ledger.release_run_lock()
             await self._within_limit(ledger.close())
         log.info("bot_stopped")
@@ -212,6 +213,9 @@ class App:
         ledger = self.context.ledger
         if ledger.is_sqlite:
             await ledger.tasks.free_leases()
+        ledger.replicas.join(self.runner.worker, installed_version("dbaccess"))
+        if await ledger.is_behind_pooler():
+            log_events.ledger_behind_pooler()
         await ledger.audit.record(AuditKind.BOT_STARTED, actor="bot", facts={"worker": self.runner.worker})
         await announce_files(self.context, is_start=True)
 
@@ -257,6 +261,11 @@ class App:
             self.is_cut_off = True
         elif (error := task.exception()) is not None:
             log.error("close_failed", error=type(error).__name__)
+
+    async def _leave(self) -> None:
+        """Tell the other replicas that this bot stopped. Without an answer of the ledger they notice it within minutes."""
+        with suppress(LedgerError):
+            await self.context.ledger.replicas.leave()
 
     async def _say_what_stays(self) -> None:
         """Log how many grants stay live, and what ends them until the next start."""

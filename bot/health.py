@@ -140,6 +140,8 @@ class Health:
         if files.config is not None:
             info.labels(files.config.digest).set(1)
         _gauge(registry, "configuration_refused", "Whether the files on disk have errors", files.problems is not None)
+        is_older = self._context.ledger.replicas.is_older
+        _gauge(registry, "configuration_older", "Whether another replica has a newer configuration", is_older)
 
 
 def _ledger_gauges(registry: CollectorRegistry, figures: LedgerFigures) -> None:

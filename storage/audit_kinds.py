@@ -38,6 +38,7 @@ class AuditKind(StrEnum):
     ALERT = "alert.raised"
     LOCKDOWN_SET = "lockdown.set"
     LOCKDOWN_LIFTED = "lockdown.lifted"
+    ENTRIES_REMOVED = "ledger.entries_removed"
     BOT_STARTED = "bot.started"
     TRIED = "database.tried"
     SWEPT = "database.swept"

@@ -20,12 +20,14 @@ class Command:
 
     ``actor`` is a Slack user id, ``cli:<name>``, or a part of the bot (``bot``, ``clock``, ``policy``, ``directory``, ``lockdown``).
     ``facts`` and ``text`` go into the audit event; ``text`` holds personal data and is stored apart from it.
+    ``configuration`` is the digest of the configuration that the command was authorized under; None where none was needed.
     """
 
     transition: ClassVar[Transition]
     actor: str
     facts: Json = field(default_factory=dict)
     text: str | None = None
+    configuration: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from storage import serialization
 from storage.audit_kinds import AuditKind
 from storage.database import Database
 from storage.records import LIVE, Priority, Request, State, TaskKind
+from storage.request_queries import highest_number
 from storage.schema import alerts, audit_events, requests, tasks
 
 EVENTS_SEEN = 2000
@@ -112,9 +113,8 @@ class Figures:
         return await self._database.read(read)
 
     async def newest_request(self) -> int:
-        """The highest number of a request; 0 without requests."""
-        query = select(func.coalesce(func.max(requests.c.id), 0))
-        return await self._database.read(lambda tx: int(tx.execute(query).scalar_one()))
+        """The highest number that a request ever had, also one that retention removed; 0 before the first request."""
+        return await self._database.read(highest_number)
 
     async def times(self) -> LedgerTimes:
         """The clock of the ledger, and the newest time of an audit event or of a live grant."""

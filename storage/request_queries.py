@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, bindparam, func, or_, select, text
 
 from storage import serialization
 from storage.errors import NoSuchRequest
@@ -33,6 +33,19 @@ def load_request(tx: Connection, request_id: int, *, for_update: bool = False) -
     if found is None:
         raise NoSuchRequest(request_id)
     return serialization.request(found)
+
+
+NEWEST_NUMBER = select(func.coalesce(func.max(requests.c.id), 0))
+GIVEN = {
+    "sqlite": text("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'requests'"),
+    "postgresql": text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM requests_id_seq"),
+}
+"""The highest number that the database gave to a request, also to one that was removed or rolled back since."""
+
+
+def highest_number(tx: Connection) -> int:
+    """The highest number that a request ever had in this ledger; 0 before the first request. No number is used twice."""
+    return max(int(tx.execute(query).scalar_one()) for query in (NEWEST_NUMBER, GIVEN[tx.dialect.name]))
 
 
 def load_decisions(tx: Connection, request_id: int) -> tuple[Decision, ...]:

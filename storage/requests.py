@@ -19,10 +19,11 @@ from storage import guards, interpreter, serialization
 from storage.claims import Claim, require_claim
 from storage.commands import Command, DecisionCommand, SubmitRequest
 from storage.database import Database, advisory_lock_key
-from storage.errors import ClaimLost, LedgerError, LimitReached, LockedDown, NotPossible, Unreadable
+from storage.errors import ClaimLost, ConfigurationOlder, LedgerError, LimitReached, LockedDown, NotPossible, Unreadable
 from storage.lifecycle import TRANSITIONS
 from storage.lockdown_queries import lockdown_of
 from storage.records import LIVE, Decision, Draft, Request, State, TaskKind, UsageCounts
+from storage.replicas import time_and_newest
 from storage.request_queries import count_usage, find_duplicate, load_decisions, load_request, requests_of
 from storage.schema import decisions, requests, tasks
 from storage.serialization import terms_json
@@ -138,12 +139,15 @@ class RequestRepository:
         """Make the transition REQUEST. Returns the new request and True, or the one that it repeats and False.
 
         ``is_allowed`` gets the usage as counted in this transaction. Raises LimitReached if it returns False, LockedDown while
-        a lockdown matches, and NotPossible if the grant to be extended has ended.
+        a lockdown matches, ConfigurationOlder if the draft was evaluated under an older configuration than the newest, and NotPossible if the
+        grant to be extended has ended.
         """
 
         def transaction(tx: Connection) -> tuple[Request, bool]:
-            now = self._database.now_in(tx)
             self._lock_requester_and_database(tx, draft)
+            now, newest = time_and_newest(self._database, tx)
+            if newest not in (None, draft.terms.policy_digest):
+                raise ConfigurationOlder
             if lockdown_of(tx, draft) is not None:
                 raise LockedDown
             duplicate = find_duplicate(tx, draft, now)
@@ -235,7 +239,9 @@ class RequestRepository:
         rule = TRANSITIONS[command.transition]
         parent = None if rule.sources <= LIVE else _lock_parent(tx, request_id)
         before = load_request(tx, request_id, for_update=True)
-        now = self._database.now_in(tx)  # only after the row is locked: an end may pass while this waits for the lock
+        is_granting = guards.configuration_is_newest in rule.guards
+        # Both only after the row is locked: an end may pass, or a configuration change, while this waits for the lock.
+        now, newest = time_and_newest(self._database, tx) if is_granting else (self._database.now_in(tx), None)
         if claim is not None:
             _check_claim(tx, claim, command, before, now)
         decides = isinstance(command, DecisionCommand) and command.decision is not None
@@ -247,6 +253,7 @@ class RequestRepository:
             is_locked_down=guards.not_locked_down in rule.guards and lockdown_of(tx, before) is not None,
             command=command,
             parent=parent,
+            newest_configuration=newest,
         )
         if (obstacle := interpreter.find_obstacle(guard_input)) is not None:
             raise NotPossible(command.transition, obstacle, before, made or load_decisions(tx, request_id))

@@ -61,6 +61,7 @@ class Obstacle(StrEnum):
     STAGES_OPEN = "more approvals are needed"
     STAGES_COMPLETE = "no further approval is needed"
     LOCKED_DOWN = "a lockdown is in force"
+    CONFIGURATION_OLDER = "a newer configuration is in force"
     TOO_LATE = "the time to start is over"
     STARTED = "the grant has started before"
     NOT_STARTED = "the grant has not started"
@@ -76,7 +77,10 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class GuardInput:
-    """Everything that a guard may use. ``parent`` is the grant that an extension extends; its row is locked first."""
+    """Everything that a guard may use. ``parent`` is the grant that an extension extends; its row is locked first.
+
+    ``newest_configuration`` is its digest; None where one bot runs, or none has loaded a configuration.
+    """
 
     now: datetime
     request: Request
@@ -84,6 +88,7 @@ class GuardInput:
     is_locked_down: bool
     command: Command
     parent: Request | None = None
+    newest_configuration: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

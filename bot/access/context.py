@@ -14,6 +14,7 @@ from bot.policy.config import Config
 from storage.ledger import Ledger
 
 NOTHING_GRANTED = "dbaccess grants nothing at the moment: its configuration has errors. An administrator can list them with dbaccess policy check."
+NEWER_CONFIGURATION = "A newer configuration is in force on another replica. Please try again in a moment."
 NO_DIRECTORY = "Slack did not answer who you are, so nothing was done. Please try again."
 
 _lookups: set[asyncio.Future[Any]] = set()
@@ -44,6 +45,11 @@ class Context:
         if self.files.config is None:
             raise Refused(NOTHING_GRANTED)
         return self.files.config
+
+    async def check_configuration_is_newest(self) -> None:
+        """Raises Refused where another replica has a newer configuration: this one grants nothing until it has loaded it."""
+        if not await self.ledger.replicas.has_newest(self.config_in_force().digest):
+            raise Refused(NEWER_CONFIGURATION)
 
     async def member(self, person_id: str) -> Person:
         """The acting person, as the directory knows them now.

@@ -49,7 +49,9 @@ async def approve(context: Context, person: Person, request: Request) -> Request
         except NotPossible as error:
             if error.obstacle is Obstacle.LOCKED_DOWN:
                 raise await lockdown.refusal_of(context, request) from None
-            if error.obstacle not in STAGES_CHANGED:
+            if error.obstacle is Obstacle.CONFIGURATION_OLDER:
+                await context.check_configuration_is_newest()
+            elif error.obstacle not in STAGES_CHANGED:
                 raise TooLate(describe_obstacle(error)) from None
     raise TooLate(f"#{request.id} changes too fast; please click again.")
 
@@ -95,11 +97,19 @@ async def approve_by_policy(context: Context, request: Request) -> Request:
         raise await _outdate(context, request, today.what)
     if isinstance(today, questions.NotAllowed):
         raise Refused(today.reason, about=today.about)
+    return await _approve_alone(context, request)
+
+
+async def _approve_alone(context: Context, request: Request) -> Request:
+    """The approval of the policy. Raises what ``approve_by_policy`` raises."""
     try:
         return await context.ledger.requests.advance(request.id, _final_approval(context, request, None))
     except NotPossible as error:
         if error.obstacle is Obstacle.STATE:
             return error.request
+        if error.obstacle is Obstacle.CONFIGURATION_OLDER:
+            await context.check_configuration_is_newest()
+            return await approve_by_policy(context, request)  # the files changed just now
         if error.obstacle is Obstacle.LOCKED_DOWN:
             raise await lockdown.refusal_of(context, request) from None
         raise TooLate(describe_obstacle(error)) from None
@@ -129,12 +139,17 @@ async def _authorized_stage(
         return answer.stage
     if isinstance(answer, authorization.Outdated):
         raise await _outdate(context, request, answer.what)
+    await context.check_configuration_is_newest()
     await log_events.click_refused(context, person, "decide", request.id)
     raise Refused(answer.reason)
 
 
 async def _outdate(context: Context, request: Request, reason: str) -> AccessError:
-    """Move a request to OUTDATED: the policy in force gives another answer. Returns the error for the caller to raise."""
+    """Move a request to OUTDATED: the policy in force gives another answer. Returns the error for the caller to raise.
+
+    Raises Refused where the policy of another replica is newer: its answer counts.
+    """
+    await context.check_configuration_is_newest()
     try:
         request = await context.ledger.requests.advance(request.id, OutdateRequest(actor="policy", note=reason))
     except NotPossible as error:
@@ -171,7 +186,7 @@ def _approval_command(
     final = _final_approval(context, request, decision)
     if open_stage(request, (*earlier, decision)) is None:
         return final
-    return ApproveStage(actor=final.actor, decision=decision, facts=final.facts)
+    return ApproveStage(actor=final.actor, decision=decision, facts=final.facts, configuration=final.configuration)
 
 
 def _final_approval(context: Context, request: Request, decision: Decision | None) -> ApproveRequest | ApplyExtension:
@@ -180,11 +195,19 @@ def _final_approval(context: Context, request: Request, decision: Decision | Non
     Raises OutOfDate if the database is no longer configured.
     """
     actor, facts = decision.person_id if decision else "policy", _policy_in_force(context)
-    entry = context.config_in_force().databases.get(request.database)
+    config = context.config_in_force()
+    entry = config.databases.get(request.database)
     if entry is None:
         raise OutOfDate
     if request.kind is RequestKind.EXTENSION:
-        return ApplyExtension(actor=actor, decision=decision, facts=facts)
+        return ApplyExtension(actor=actor, decision=decision, facts=facts, configuration=config.digest)
     frozen = target(request.database, entry, prefix=context.prefix, ledger=context.ledger.id)
     username = make_username(context.prefix, request_id=request.id, who=request.requester_name, key=request.key)
-    return ApproveRequest(actor=actor, decision=decision, username=username, target=asdict(frozen), facts=facts)
+    return ApproveRequest(
+        actor=actor,
+        decision=decision,
+        username=username,
+        target=asdict(frozen),
+        facts=facts,
+        configuration=config.digest,
+    )

@@ -18,7 +18,7 @@ from bot.policy.catalog import catalog_entries
 from bot.policy.config import Config
 from bot.policy.facts import Facts
 from storage.commands import CancelRequest
-from storage.errors import LimitReached, LockedDown, NoSuchRequest, NotPossible
+from storage.errors import ConfigurationOlder, LimitReached, LockedDown, NoSuchRequest, NotPossible
 from storage.records import Draft, Request, RequestKind, UsageCounts
 
 SUBMIT_ATTEMPTS = 5
@@ -44,6 +44,9 @@ async def request_access(
                 draft, is_allowed=_still_allowed(config, question, facts)
             )
         except LimitReached:
+            continue
+        except ConfigurationOlder:
+            await context.check_configuration_is_newest()
             continue
         except LockedDown:
             refusal = await lockdown.refusal_of(context, draft)
@@ -77,6 +80,7 @@ async def _allowed(
         mine = catalog_entries(config, question.person_id, facts, question.kind)
         raise FormNeeded(wanted, mine, answer.part, grant=question.grant)
     if isinstance(answer, questions.NotAllowed):
+        await context.check_configuration_is_newest()
         if answer.about == "people":
             await _alert_about_refusal(context, answer)
         log_events.request_refused(person, answer.reason, database=wanted.database, level=wanted.level)

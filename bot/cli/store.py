@@ -6,6 +6,7 @@ import asyncio
 
 import typer
 
+from bot.access.log_events import POOLER_COSTS
 from bot.cli import common
 from storage.ledger import Ledger
 
@@ -28,6 +29,8 @@ def check(as_json: common.JsonOption = False) -> None:
         typer.echo(
             f"The ledger {found['ledger']} is well: {found['requests']} requests, {found['live']} live, {found['tasks']} tasks."
         )
+        if found["pooler"]:
+            typer.echo(f"A connection pooler is in front of it. {POOLER_COSTS}")
 
 
 async def _upgrade() -> str:
@@ -49,6 +52,12 @@ async def _check() -> dict[str, object]:
             await ledger.requests.live_grants(),
             await ledger.tasks.all(),
         )
-        return {"ledger": ledger.id, "requests": len(requests), "live": len(live), "tasks": len(tasks)}
+        return {
+            "ledger": ledger.id,
+            "requests": len(requests),
+            "live": len(live),
+            "tasks": len(tasks),
+            "pooler": await ledger.is_behind_pooler(),
+        }
     finally:
         await ledger.close()

@@ -40,6 +40,9 @@ from storage.records import Cause, Json, Message, Purpose, Request, State
 from storage.task_plans import user_lock_key
 from storage.transitions import FILL_WITHIN, Obstacle
 
+OLDER_PAUSE = timedelta(seconds=2)
+"""The pause before a grant that this replica may not start: another one may claim it meanwhile."""
+
 REFUSAL_MAX = 700
 """Characters of a refusal that the requester reads."""
 
@@ -133,12 +136,23 @@ async def _start(context: Context, job: JobContext, request: Request, *, is_memb
         unsettled_until=unsettled_until,
         requester_is_member=is_member,
         facts=facts,
+        configuration=context.files.config.digest if context.files.config else None,
     )
     try:
         return await job.advance(request, start)
     except NotPossible as error:
+        if error.obstacle is Obstacle.CONFIGURATION_OLDER:
+            raise await _leave_to_another(context) from None
         await _end_unstarted(job, request, error)
         return None
+
+
+async def _leave_to_another(context: Context) -> Retry:
+    """The Retry to raise where another replica has a newer configuration. That one takes the task, or this one once it has loaded it."""
+    at = await context.ledger.now()
+    if not await context.ledger.replicas.has_newest(context.config_in_force().digest):
+        at += OLDER_PAUSE
+    return Retry("a newer configuration is in force on another replica", at=at, is_untried=True)
 
 
 async def _end_unstarted(job: JobContext, request: Request, error: NotPossible) -> None:

@@ -219,7 +219,6 @@ def running(store: str) -> Iterator[str]:
         process.communicate()
 
 
-@open_fault("R18", "the second process locks a new file of the same name, and both run")
 async def test_removed_lock_file_does_not_allow_a_second_bot(environment: AccessEnvironment) -> None:
     with running(environment.store) as first:
         require(first == "True", "the first one runs")
@@ -230,7 +229,6 @@ async def test_removed_lock_file_does_not_allow_a_second_bot(environment: Access
             assert third != "True"
 
 
-@open_fault("R18", "the lock belongs to a file name: a second bot runs through a hard link")
 async def test_hard_link_to_the_ledger_does_not_allow_a_second_bot(
     environment: AccessEnvironment, tmp_path: Path
 ) -> None:
