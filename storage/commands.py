@@ -187,9 +187,11 @@ class RetryProvision(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class ActivateGrant(Command):
-    """The user exists and the credentials are delivered."""
+    """The user exists and the credentials are delivered. ``unsettled_until``: until then, an earlier create whose answer was lost may still arrive."""
 
     transition = Transition.ACTIVATE
+
+    unsettled_until: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

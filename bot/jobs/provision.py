@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from adapters.base import (
     CREATE_LIMIT_SECONDS,
@@ -262,7 +262,7 @@ async def _create_and_deliver(
     if started is None or endpoint is None:
         return
     await deliver(job, started, message, credentials_notice(started, endpoint, password))
-    await _activate(job, started)
+    await _activate(job, started, unsettled_until=request.unsettled_until)
 
 
 async def _create(context: Context, job: JobContext, request: Request, password: str) -> Endpoint | None:
@@ -288,8 +288,9 @@ def _create_user(adapter: Adapter, spec: UserSpec) -> Endpoint:
     return adapter.endpoint(spec.level)
 
 
-async def _activate(job: JobContext, request: Request) -> None:
-    activate = ActivateGrant(actor="bot", facts={"username": request.username})
+async def _activate(job: JobContext, request: Request, *, unsettled_until: datetime | None) -> None:
+    """``unsettled_until`` is that of the earlier tries: the answer of this one came."""
+    activate = ActivateGrant(actor="bot", unsettled_until=unsettled_until, facts={"username": request.username})
     try:
         log_events.grant_live(await job.advance(request, activate, is_last=True))
     except NotPossible as error:
